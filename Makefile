@@ -36,7 +36,7 @@ browser: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m harness.debian chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
-# A real Prometheus scrapes every room, and answers what the dashboard for it asks.
+# A real Prometheus scrapes every service, and answers what the dashboard for it asks.
 metrics: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m harness.debian prometheus
 	$(BIN)/python -m pytest tests/metrics $(ARGS)
@@ -102,11 +102,11 @@ bench-pins: $(INSTALLED)
 bench-resilience: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/resilience.py $(ARGS)
 
-# The verdict on a million sealed facts, offline.
+# The verdict on a million sealed events, offline.
 bench-evidence: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence.py $(ARGS)
 
-# Every question of the dashboards over ten million facts.
+# Every question of the dashboards over ten million events.
 bench-analytics: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/analytics.py $(ARGS)
 
@@ -114,7 +114,7 @@ bench-analytics: $(INSTALLED)
 bench-durability: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/durability.py $(ARGS)
 
-# Facts from a call to a row: how many a second, how soon, what they cost, ClickHouse away.
+# Events from a call to a row: how many a second, how soon, what they cost, ClickHouse away.
 bench-evidence-flow: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence_flow.py $(ARGS)
 

@@ -1,6 +1,6 @@
-"""`make bench-analytics`: how long every question of the dashboards takes over ten million facts.
+"""`make bench-analytics`: how long every question of the dashboards takes over ten million events.
 
-The facts are laid down through the real schema with its sums; the questions are those of
+The events are laid down through the real schema with its sums; the questions are those of
 deploy/grafana, over each dashboard's own span of time.
 """
 
@@ -27,18 +27,18 @@ from toolbus_audit.settings import Settings
 
 DASHBOARDS = Path(__file__).resolve().parents[1] / "deploy" / "grafana"
 DAYS = 30
-AT_ONCE = 1_000_000  # facts of one INSERT
+AT_ONCE = 1_000_000  # events of one INSERT
 MOST_SECONDS = 1.0
 _UNITS = {"h": "hours", "d": "days"}
 
-# Of a hundred facts: 46 intents, 46 outcomes of which one failed, 3 denials, and the rest of what
+# Of a hundred events: 46 intents, 46 outcomes of which one failed, 3 denials, and the rest of what
 # is said. A key has eight of forty tools, and few keys call most.
 _LOAD = """
-INSERT INTO facts (stream_seq, line, fact, id, at, producer, seq, scope, team, user, environment,
-    key, call_id, server, tool, method, approval, definition_digest, code, rule, shadow, reason,
-    charge, latency_us, is_error, sent, stream, detail)
+INSERT INTO events (stream_seq, line, event, id, at, producer, seq, customer, team, user,
+    environment, key, call_id, server, tool, method, approval, definition_digest, code, rule,
+    shadow, reason, charge, latency_us, is_error, sent, stream, detail)
 SELECT number + 1, 0, kind, concat(call, '.', kind), moment, 'policy-1', number, customer,
-    if(kind IN ('call.allowed', 'call.denied', 'approval.asked'), of_team, ''),
+    if(kind IN ('call.allowed', 'call.denied', 'approval.requested'), of_team, ''),
     if(kind = 'call.allowed', concat('user', toString(who % 50)), ''), 'production',
     if(kind IN ('server.lost', 'definition.changed'), '', concat('key', toString(who))),
     call, concat('server', toString(which % 12)), concat('tool', toString(which)), 'tools/call',
@@ -69,7 +69,7 @@ FROM (
             c % 1000 < 970, 'call.denied',
             c % 1000 < 993, 'context.spent',
             c % 1000 < 994, 'access.rejected',
-            c % 1000 < 996, if(number % 2 = 0, 'approval.asked', 'approval.granted'),
+            c % 1000 < 996, if(number % 2 = 0, 'approval.requested', 'approval.granted'),
             c % 1000 < 997, 'server.lost',
             c % 1000 < 998, 'definition.changed',
             c % 1000 < 999, if(number % 2 = 0, 'key.created', 'config.changed'),
@@ -78,9 +78,9 @@ FROM (
     FROM numbers({start}, {count})
 )
 """
-_DETAIL = """concat('{"fact":"', kind, '","id":"', call, '","at":',
+_DETAIL = """concat('{"event":"', kind, '","id":"', call, '","at":',
     toString(toUnixTimestamp(moment)),
-    ',"scope":"', customer, '","call_id":"', call, '","trace_id":"', hex(sipHash128(c)),
+    ',"customer":"', customer, '","call_id":"', call, '","trace_id":"', hex(sipHash128(c)),
     '","prev":"', hex(sipHash128(h)), hex(sipHash128(h + 1)), '"', multiIf(
     kind = 'context.spent', concat(',"own_tokens":', toString(h % 900), ',"request_tokens":',
         toString(h % 400), ',"answer_tokens":', toString(h % 700),
@@ -149,7 +149,7 @@ def expanded(sql: str, since: datetime, until: datetime) -> str:
 
 
 def loading(total: int, until: datetime, days: int) -> Iterator[str]:
-    """Statements that lay down so many facts of the last days, evenly."""
+    """Statements that lay down so many events of the last days, evenly."""
     for start in range(0, total, AT_ONCE):
         yield _LOAD.format(
             detail=_DETAIL, until=f"'{until:%Y-%m-%d %H:%M:%S}'", total=total, start=start,
@@ -168,9 +168,9 @@ async def laid_down(store: ClickHouse, total: int, until: datetime, days: int = 
 def main() -> int:
     """Run it; 0 when every question meets the demand."""
     asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--facts", type=int, default=10_000_000)
+    asked.add_argument("--events", type=int, default=10_000_000)
     asked.add_argument("--rounds", type=int, default=20, help="how often each question is asked")
-    asked.add_argument("--data", type=Path, help="keep the facts here, and ask of those it has")
+    asked.add_argument("--data", type=Path, help="keep the events here, and ask of those it has")
     asked.add_argument("--only", default="", help="the panels that have this in their name")
     options = asked.parse_args()
     before = load()
@@ -180,7 +180,7 @@ def main() -> int:
     rows = [row(f"{each['panel']}: p95 s", each["p95"], "<=", MOST_SECONDS) for each in told]
     _show(told)
     console.print(
-        f"{figures['facts']:,.0f} facts, laid down in {figures['load_seconds']:.0f} s "
+        f"{figures['events']:,.0f} events, laid down in {figures['load_seconds']:.0f} s "
         f"(0: they were there), {figures['megabytes']:,.0f} MB; "
         f"sums: {figures['hours']:,.0f} rows by hour, "
         f"{figures['days']:,.0f} by day"
@@ -203,16 +203,16 @@ async def _measured(directory: Path, options: argparse.Namespace) -> dict[str, A
     await store.open()
     try:
         began, seconds = perf_counter(), 0.0
-        if not await _figure(store, "count()", "facts"):
-            await laid_down(store, options.facts, datetime.now(UTC))
+        if not await _figure(store, "count()", "events"):
+            await laid_down(store, options.events, datetime.now(UTC))
             seconds = perf_counter() - began
         await _merged(store)
         until = datetime.fromtimestamp(
-            await _figure(store, "toUnixTimestamp(max(at))", "facts"), UTC
+            await _figure(store, "toUnixTimestamp(max(at))", "events"), UTC
         )
         found = [each for each in panels(until) if options.only in each.name]
         return {
-            "facts": await _figure(store, "count()", "facts"),
+            "events": await _figure(store, "count()", "events"),
             "load_seconds": seconds,
             "megabytes": await _figure(
                 store, "sum(bytes_on_disk) / 1e6", "system.parts WHERE active"

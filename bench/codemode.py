@@ -45,7 +45,7 @@ def main() -> int:
     """Run it; 0 when every demand is met."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Tools a key sees.")
-    asked.add_argument("--apart", action="store_true", help="Every room its own process.")
+    asked.add_argument("--separate", action="store_true", help="Every service its own process.")
     asked.add_argument("--tools", type=Path, nargs="+", help="A published benchmark's tools.")
     asked.add_argument("--tasks", type=Path, nargs="+", help="Its tasks, a file for each of tools.")
     asked.add_argument("--search-model", default="", help="Search by meaning: wordllama, or where.")
@@ -56,10 +56,10 @@ def main() -> int:
         "shows": SHOWS,
         "counted_by": TOKENS.counted_by,
         "tasks": len(tasks()),
-        "apart": options.apart,
+        "separate": options.separate,
     }
     model = options.search_model
-    with stage(options.sizes, fused=not options.apart, search_model=model) as running:
+    with stage(options.sizes, fused=not options.separate, search_model=model) as running:
         report["sizes"] = {size: measured(running, size, tasks()) for size in options.sizes}
         report["overhead"] = overhead(running, options.sizes[-1])
     show(report)
@@ -74,7 +74,7 @@ def others(options: argparse.Namespace) -> int:
         console.print("Give --tools and --tasks, as many files of one as of the other.")
         return 2
     pairs = list(zip(tools, asked, strict=True))
-    told = compared(pairs, fused=not options.apart, search_model=options.search_model)
+    told = compared(pairs, fused=not options.separate, search_model=options.search_model)
     report = {"counted_by": TOKENS.counted_by, **told}
     console.print(table(report), SHOWS_OTHERS)
     keep("codemode-published", report)

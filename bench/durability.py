@@ -1,9 +1,9 @@
 """`make bench-durability`: every part of a gateway killed again and again under an even load.
 
-A whole gateway, each room a process of its own: 200 calls a second through HTTP, paid and free,
+A whole gateway, each service a process of its own: 200 calls a second through HTTP, paid and free,
 quick and slow, and programs that make calls of their own. Each victim has a gateway of its own
 and is killed by SIGKILL so many times; audit also in the middle of an insert. Then everything is
-left to settle, and what reached the upstream, what agents were told, the facts and the ledger are
+left to settle, and what reached the upstream, what agents were told, the events and the ledger are
 held against each other.
 """
 
@@ -64,11 +64,11 @@ def _told(found: Figures) -> str:
 def _rows(found: Figures) -> Iterator[Row]:
     for what, value in (
         ("accepted calls without intent and outcome", found.lost),
-        ("facts their producer numbered that are missing", found.missing),
-        ("facts stored twice", found.doubled_rows),
+        ("events their producer numbered that are missing", found.missing),
+        ("events stored twice", found.doubled_rows),
         ("calls made twice", found.run_twice),
         ("wrong answers", found.wrong),
-        ("charged, and not by the facts: micro-dollars", found.drift),
+        ("charged, and not by the events: micro-dollars", found.drift),
         ("held for nothing: micro-dollars", found.held),
     ):
         yield row(f"{found.victim}: {what}", value, "<=", 0)

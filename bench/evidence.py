@@ -1,8 +1,8 @@
-"""`make bench-evidence`: how long an auditor waits for the verdict on a million facts, offline.
+"""`make bench-evidence`: how long an auditor waits for the verdict on a million events, offline.
 
-The facts are written, sealed and bundled by the real parts; the verifier runs alone, as an auditor
-runs it, once on the bundle as it is and once on one in which a single fact was altered. Beside that
-each of the ways to tamper with a log is tried on a small one.
+The events are written, sealed and bundled by the real parts; the verifier runs alone, as an auditor
+runs it, once on the bundle as it is and once on one in which a single event was altered. Beside
+that each of the ways to tamper with a log is tried on a small one.
 """
 
 import argparse
@@ -22,40 +22,40 @@ from figures import keep, met, row, show
 from harness.sealed import World, sealed, world
 from harness.tampering import TAMPERED, named
 
-BETWEEN = 10_000  # facts between two statements
-MOST_SECONDS = 60.0  # for a million facts
+BETWEEN = 10_000  # events between two statements
+MOST_SECONDS = 60.0  # for a million events
 
 
 def main() -> int:
     """Run it; 0 when both verdicts are right and the demand is met."""
     asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--facts", type=int, default=1_000_000)
+    asked.add_argument("--events", type=int, default=1_000_000)
     options = asked.parse_args()
     with tempfile.TemporaryDirectory(prefix="toolbus-evidence-") as name:
-        figures = _measured(Path(name), options.facts)
+        figures = _measured(Path(name), options.events)
         figures["named"] = {
             what: named(Path(name) / str(number), what) for number, what in enumerate(TAMPERED)
         }
-    per_million = figures["verify_seconds"] * 1e6 / options.facts
+    per_million = figures["verify_seconds"] * 1e6 / options.events
     rows = [
-        row("verified offline: seconds a million facts", per_million, "<=", MOST_SECONDS),
+        row("verified offline: seconds a million events", per_million, "<=", MOST_SECONDS),
         row("bundle as it is: found sound", figures["sound"], ">=", 1),
-        row("one fact altered: named, and nothing else", figures["altered_found"], ">=", 1),
+        row("one event altered: named, and nothing else", figures["altered_found"], ">=", 1),
         row("ways to tamper: named", sum(figures["named"].values()), ">=", len(TAMPERED)),
     ]
     for what, told in figures["named"].items():
         sys.stdout.write(f"{'named' if told else 'NOT NAMED':10} {what}\n")
     show(rows)
-    keep("evidence", {"facts": options.facts, **figures, "rows": rows})
+    keep("evidence", {"events": options.events, **figures, "rows": rows})
     return 0 if met(rows) else 1
 
 
-def _measured(directory: Path, facts: int) -> dict[str, Any]:
-    log = world(directory, facts // 2)
-    sizes = {*range(BETWEEN, facts, BETWEEN), facts}
+def _measured(directory: Path, events: int) -> dict[str, Any]:
+    log = world(directory, events // 2)
+    sizes = {*range(BETWEEN, events, BETWEEN), events}
     log = replace(log, sealed=sealed(log.lines, sizes, log.signer))
     sound = _verified(log)
-    middle = facts // 2
+    middle = events // 2
     log.lines[middle] = log.lines[middle].replace(b"docs", b"dogs", 1)
     altered = _verified(log)
     return {

@@ -1,6 +1,6 @@
-"""`make bench-evidence-flow`: facts on their way from a call to a row, and what they cost the call.
+"""`make bench-evidence-flow`: events from a call to a row, and what they cost the call.
 
-Parts, each of which --only can pick: `ingest` (facts a second into the embedded engine, on two
+Parts, each of which --only can pick: `ingest` (events a second into the embedded engine, on two
 cores), `cost` (what recording adds to a call), `watching` (how soon a call is a row, how old the
 last checkpoint is, at 200 calls a second), `embedded` and `server` (ClickHouse gone for minutes
 under that load, and back).
@@ -28,7 +28,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     asked.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, metavar="PART")
-    asked.add_argument("--facts", type=int, default=400_000, help="of `ingest`")
+    asked.add_argument("--events", type=int, default=400_000, help="of `ingest`")
     asked.add_argument("--calls", type=int, default=2000, help="of `cost`, through each gateway")
     asked.add_argument("--rate", type=float, default=200.0, help="calls a second of the others")
     asked.add_argument("--seconds", type=float, default=120.0, help="of `watching`")
@@ -36,7 +36,7 @@ def main() -> int:
     options = asked.parse_args()
     before = load()
     parts: dict[str, Callable[[], Iterable[Row]]] = {
-        "ingest": lambda: ingest(options.facts),
+        "ingest": lambda: ingest(options.events),
         "cost": lambda: cost(options.calls),
         "watching": lambda: _watched(options.rate, options.seconds),
         "embedded": lambda: away("embedded", options.rate, options.minutes),

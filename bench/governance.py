@@ -1,8 +1,8 @@
 """`make bench-governance`: how soon a revoked key is refused, and what ten thousand keys cost.
 
-Real processes throughout: three replicas of every call-path room for the revocations, one of each
-for the keys. Every answer is checked. Figures are printed beside their demands and kept as JSON,
-with the machine's load: on one that is busy with other things they say little.
+Real processes throughout: three replicas of every call-path service for the revocations, one of
+each for the keys. Every answer is checked. Figures are printed beside their demands and kept as
+JSON, with the machine's load: on one that is busy with other things they say little.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from harness.engines import Engine
 from harness.operating import key
 from harness.waiting import until_now
 from processes import resident_mb
-from toolbus_common.config import Declaration, Key, Server
+from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, KEY_PREFIX
@@ -251,7 +251,7 @@ def _cluster(replicas: int) -> Iterator[Cluster]:
             echo.start()
             server = Server(url=f"http://127.0.0.1:{echo.port}/mcp")
             cluster.start(
-                Declaration(servers={"echo": server}, keys={"root": key(ROOT)}), replicas=replicas
+                Configuration(servers={"echo": server}, keys={"root": key(ROOT)}), replicas=replicas
             )
             until_now(lambda: "echo__echo" in cluster.client(ROOT).tools(), "the tools")
             yield cluster

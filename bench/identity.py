@@ -7,10 +7,10 @@ import sys
 from time import perf_counter_ns, time
 
 from figures import keep, met, row, show
-from toolbus_common.access.config_snapshot import Directory, hash_of, proof_of
-from toolbus_common.config import Declaration
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import Bearer
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
@@ -39,26 +39,26 @@ def main() -> int:
 
 
 async def _measured(tokens: int, rounds: int) -> list[float]:
-    """Microseconds from a request's headers to its holder's lineage, each."""
-    directory = Directory()
-    declared = Declaration.model_validate({"access": {"staff": {"tools": ["docs__*"]}}})
+    """Microseconds from a request's headers to its holder's principal, each."""
+    directory = ConfigProjection()
+    declared = Configuration.model_validate({"access": {"staff": {"tools": ["docs__*"]}}})
     directory.hear(Change(DECLARATION, declared.model_dump_json().encode(), 1))
     directory.hear(None)
-    identity = Identity(directory, AskLane("ingress", Bus("ingress", "")), Possession(BASE))
+    identity = Identity(directory, RequestReply("ingress", Bus("ingress", "")), Possession(BASE))
     known = [f"ey{'a' * 300}{n}.{'b' * 300}.{'c' * 86}" for n in range(tokens)]
     for n, token in enumerate(known):
         holder = Bearer(
             access="staff", user=f"u{n}", client="c", resource=f"{BASE}/mcp", ends=time() + 3600
         )
-        directory.bearers.take(hash_of(proof_of(token)), holder)
-        directory.now.lineage(holder.name)
+        directory.bearers.take(hash_of(key_digest_of(token)), holder)
+        directory.now.principal(holder.name)
     spent = []
     for n in range(rounds):
         headers = {b"authorization": f"Bearer {known[n % tokens]}".encode()}
         began = perf_counter_ns()
         token = token_of(headers)
         await identity.meet(token, identity.resource(""))
-        found = directory.now.lineage_for(proof_of(token), time())
+        found = directory.now.principal_for(key_digest_of(token), time())
         spent.append((perf_counter_ns() - began) / 1000)
         assert found is not None
     return spent

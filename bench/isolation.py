@@ -27,7 +27,7 @@ from harness.cluster import Cluster
 from harness.marked import marked, words_of
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.process.tethered import tethered
 from toolbus_executor.isolation.plan import Isolation
 
@@ -190,7 +190,7 @@ def _gateway(names: list[str], idle: float) -> Iterator[Cluster]:
         cluster = Cluster(Path(directory))
         try:
             declared = {name: server.model_dump() for name, server in servers.items()}
-            cluster.start(Declaration(servers=declared, keys={"root": key(SECRET)}))
+            cluster.start(Configuration(servers=declared, keys={"root": key(SECRET)}))
             client = cluster.client(SECRET)
             for name in names:
                 cluster.until_listed(client, f"{name}__plain")

@@ -1,7 +1,8 @@
 """`make bench-ledger`: the ledger raced for while policy and Valkey are killed, and its latency.
 
 The race is for one customer's budget, over customer, teams, users and keys, at a price that depends
-on the result. Overshoot, drift between ledger and facts, and holds left by the reaper have to be 0.
+on the result. Overshoot, drift between ledger and events, and holds left by the reaper have to be
+0.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from harness.ledger import RememberedEpochs, admitted, claim
 from harness.racing import LauncherValkey, Race
 from toolbus_common.config import Budget, Level, Period
 from toolbus_policy.ledger.admitted_call import Admission
-from toolbus_policy.ledger.ledger import Ending, Ledger
+from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
 
 ROUNDS = 5
 CALLS = 2000
@@ -72,7 +73,7 @@ async def _reserved(ledger: Ledger, wanted: Admission, prefix: str) -> list[floa
         began = perf_counter()
         await ledger.reserve(asked)
         taken.append((perf_counter() - began) * 1e6)
-        endings.append(Ending(asked.rid, "acme", "settle", 100))
+        endings.append(ReservationEnd(asked.rid, "acme", "settle", 100))
     for start in range(0, len(endings), 500):
         await ledger.settle(endings[start : start + 500])
     return taken

@@ -1,6 +1,6 @@
 """`make bench-pins`: ten thousand changed definitions, of which none may be listed or called.
 
-Real servers' definitions are pinned through a real gateway, every room a process. Then their
+Real servers' definitions are pinned through a real gateway, every service a process. Then their
 server changes all of them at once, again and again; after each change everything is listed and
 every changed name is called over HTTP. The server counts what reached it.
 """
@@ -28,7 +28,7 @@ from harness.eras import stateless
 from harness.mutants import mutant
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Listing, Pin
 from toolbus_common.contracts.records.pin_names import pin_key
 from toolbus_common.crypto.canonical_json import digest_of
@@ -59,7 +59,7 @@ class Place:
         self._write({each["name"]: each for each in definitions})
         self.fixture.start()
         servers = {"s": Server(url=self.fixture.url)}
-        self.cluster.start(Declaration(servers=servers, keys={"root": key(KEY)}))
+        self.cluster.start(Configuration(servers=servers, keys={"root": key(KEY)}))
         wanted = {each["name"] for each in definitions}
         until_now(lambda: wanted <= set(self.client.tools()), "everything is listed")
 

@@ -38,7 +38,7 @@ def resident_mb(pids: Iterable[int]) -> float:
 
 
 def name_of(pid: int) -> str:
-    """What a process is: the rooms it runs, or its program."""
+    """What a process is: the services it runs, or its program."""
     words = _told(pid, "cmdline").split("\0")
     if "run" in words:
         return "+".join(word for word in words[words.index("run") + 1 :] if word)

@@ -28,7 +28,7 @@ from harness.cluster import Cluster
 from harness.engines import die_with_parent, own_port
 from harness.operating import key
 from harness.troubled import TROUBLES
-from toolbus_common.config import Declaration, Server, ToolView
+from toolbus_common.config import Configuration, Server, ToolView
 from toolbus_common.config.servers.endpoints import Replica
 
 HERE = Path(__file__).parent
@@ -309,7 +309,7 @@ def _gateway(
         cluster = Cluster(Path(directory))
         try:
             declared = {name: server.model_dump() for name, server in servers.items()}
-            cluster.start(Declaration(servers=declared, keys={"root": key(SECRET)}), fused=True)
+            cluster.start(Configuration(servers=declared, keys={"root": key(SECRET)}), fused=True)
             client = cluster.client(SECRET)
             for name in servers:
                 cluster.until_listed(client, f"{name}__plain")

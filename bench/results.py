@@ -1,8 +1,8 @@
 """`make bench-results`: how much the executor's memory grows by one very large result.
 
-Every room is a process of its own, so the executor's memory is its own too. Over HTTP, in one event
-of a stream, and on stdio: a small call first, then the large one, then a look at the most memory
-the executor held meanwhile, and the end of the result read by its handle.
+Every service is a process of its own, so the executor's memory is its own too. Over HTTP, in one
+event of a stream, and on stdio: a small call first, then the large one, then a look at the most
+memory the executor held meanwhile, and the end of the result read by its handle.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from harness.cluster import Cluster
 from harness.engines import die_with_parent, own_port
 from harness.operating import key
 from harness.vast import LINE
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 
 HERE = Path(__file__).parent
 VAST = HERE.parent / "tests" / "harness" / "vast.py"
@@ -60,7 +60,7 @@ def _measured(way: str, mib: int) -> dict[str, Any]:
     if kind == "stdio":
         where = {"command": [sys.executable, str(VAST)]}
     server = Server(**where, timeout=SECONDS)
-    declared = Declaration(servers={"vast": server.model_dump()}, keys={"root": key(SECRET)})
+    declared = Configuration(servers={"vast": server.model_dump()}, keys={"root": key(SECRET)})
     with tempfile.TemporaryDirectory() as directory:
         cluster = Cluster(Path(directory), TOOLBUS_CALL_TIMEOUT=str(SECONDS))
         try:

@@ -1,7 +1,7 @@
 """`make bench`: direct to an upstream and through Toolbus, side by side, replies checked.
 
 Key, grant, budget, rate limit, durable intent, settlement and audit are all on. CPU per call is
-that of every Toolbus process with NATS and Valkey, counted until the last fact of the load is a
+that of every Toolbus process with NATS and Valkey, counted until the last event of the load is a
 row in ClickHouse. The load generator and the upstream share the machine and are not counted.
 """
 
@@ -53,9 +53,9 @@ def main() -> int:
     asked.add_argument("--rounds", type=int, default=3)
     asked.add_argument("--seconds", type=float, default=5.0)
     asked.add_argument("--rules", type=int, default=0, help="Cedar rules declared.")
-    asked.add_argument("--mode", choices=("fused", "apart", "both"), default="both")
+    asked.add_argument("--mode", choices=("fused", "separate", "both"), default="both")
     options = asked.parse_args()
-    modes = ("fused", "apart") if options.mode == "both" else (options.mode,)
+    modes = ("fused", "separate") if options.mode == "both" else (options.mode,)
     report: dict[str, Any] = {"machine": machine()}
     report["rules"] = options.rules
     for mode in modes:
@@ -103,7 +103,7 @@ def gateway(mode: str, echo_port: int, declared_rules: int) -> Iterator[Gateway]
         command += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
         began = monotonic()
         with (directory / "log").open("wb") as log:
-            up = _start([*command, *(["--apart"] if mode == "apart" else [])], log)
+            up = _start([*command, *(["--separate"] if mode == "separate" else [])], log)
             try:
                 _wait(ready_file.exists, 30, f"toolbus up is not ready: {directory / 'log'}")
                 ready, endpoint = monotonic() - began, f"http://127.0.0.1:{port}/mcp"
@@ -144,7 +144,7 @@ def _figures(up: Gateway, echo_port: int, rounds: int, seconds: float) -> dict[s
 
 
 def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
-    """The load at concurrency 64, and the CPU of each process until its facts are all rows."""
+    """The load at concurrency 64, and the CPU of each process until its events are all rows."""
     before = {pid: cpu_seconds(pid) for pid in pids}
     seen = _load(endpoint, "echo__echo", SECRET, 64, seconds)
     _quiet(pids)
@@ -226,8 +226,8 @@ def _met(mode: str, figures: dict[str, Any]) -> bool:
 
 
 def _meets(mode: str, name: str, value: float) -> bool:
-    fused, apart, less = DEMANDS[name]
-    demand = fused if mode == "fused" else apart
+    fused, separate, less = DEMANDS[name]
+    demand = fused if mode == "fused" else separate
     return value <= demand if less else value >= demand
 
 
@@ -235,8 +235,8 @@ def _show(mode: str, figures: dict[str, Any]) -> None:
     table = Table(title=f"Toolbus {mode}, medians of {len(figures['rounds'])} rounds")
     for column in ("figure", "measured", "demanded", ""):
         table.add_column(column)
-    for name, (fused, apart, less) in DEMANDS.items():
-        demand = f"{'≤' if less else '≥'} {fused if mode == 'fused' else apart:g}"
+    for name, (fused, separate, less) in DEMANDS.items():
+        demand = f"{'≤' if less else '≥'} {fused if mode == 'fused' else separate:g}"
         verdict = "met" if _meets(mode, name, figures[name]) else "[bold red]missed[/]"
         table.add_row(name, f"{figures[name]:,.2f}", demand, verdict)
     for name in ("direct_per_second", "ratio_to_direct", "direct_p50_ms", "through_p50_ms"):

@@ -1,6 +1,6 @@
 """`make bench-sandbox`: hostile programs, forbidden system calls, forged messages, and overhead.
 
-Everything runs for real, in the sandbox the room uses. Figures are printed beside their demands
+Everything runs for real, in the sandbox the service uses. Figures are printed beside their demands
 and kept as JSON. Run it on a machine that does nothing else: the overhead is a latency.
 """
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from time import perf_counter, process_time, time
 
 from harness.engines import NatsServer
-from harness.facts import allowed, facts_of
+from harness.events import allowed, events_of
 from harness.fresh import provisioned
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.ledger import Overdue
 from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
@@ -29,9 +29,9 @@ async def _measure(server: NatsServer, directory: Path, intents: int, at_once: i
     await provisioned(server)
     server.copy_seeds(directory)
     settings = Settings(state_dir=directory, nats_url=server.url)
-    async with facts_of("policy", settings, directory) as facts:
+    async with events_of("policy", settings, directory) as events:
         for _ in range(0, intents, at_once):
-            await asyncio.gather(*(facts.record(allowed()) for _ in range(at_once)))
+            await asyncio.gather(*(events.record(allowed()) for _ in range(at_once)))
     seed = settings.seed("policy")
     bus = Bus("policy", settings.nats_url, seed.get_secret_value() if seed else None)
     await bus.open()
@@ -40,7 +40,7 @@ async def _measure(server: NatsServer, directory: Path, intents: int, at_once: i
     wall, cpu = perf_counter(), process_time()
     assert not await may_have_run(bus, "acme", overdue)
     wall, cpu = perf_counter() - wall, process_time() - cpu
-    messages = await bus.newest(FACTS)
+    messages = await bus.newest(EVENTS)
     await bus.close()
     print(
         f"{intents} intents in {messages} messages, {OVERDUE} reservations:"

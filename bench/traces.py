@@ -88,7 +88,7 @@ def _site(flags: str) -> Callable[[], None]:
 
 
 def _unsampled_call() -> None:
-    """What every call does for its trace, as the rooms do it."""
+    """What every call does for its trace, as the services do it."""
     traceparent, above = entered(THEIRS + "00")
     bind(traceparent)
     with Tracer("ingress").entrance(traceparent, above, "tools/call"):

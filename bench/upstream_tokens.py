@@ -1,7 +1,7 @@
 """`make bench-upstream-tokens`: what a token costs each call, and a thousand that end together.
 
-An oauth room on a bus of its own renews at an authorization server of the MCP SDK, a process of its
-own. Every token is asked for by an executor's connection, all at once.
+An oauth service on a bus of its own renews at an authorization server of the MCP SDK, a process of
+its own. Every token is asked for by an executor's connection, all at once.
 """
 
 import argparse
@@ -18,15 +18,15 @@ from time import monotonic, perf_counter_ns, time
 from figures import keep, met, row, show
 from harness.connecting import kept_connections
 from harness.engines import NatsServer
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.fresh import provisioned
 from harness.protected import OAuthServer
 from harness.waiting import until
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
-from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.settings import Settings
@@ -58,8 +58,8 @@ async def _measured(directory: Path, tokens: int, rounds: int) -> list[dict[str,
     try:
         async with _oauth(directory, far, tokens) as executor:
 
-            async def ask(question: UpstreamTokenAsked) -> UpstreamTokenTold:
-                return await executor.ask(question, UpstreamTokenTold, 120.0)
+            async def ask(question: UpstreamTokenQuery) -> UpstreamTokenReply:
+                return await executor.ask(question, UpstreamTokenReply, 120.0)
 
             bearers = [Bearer("docs", f"u{number}", ask) for number in range(tokens)]
             began = monotonic()
@@ -93,8 +93,8 @@ def _looked_up(bearers: list[Bearer], rounds: int) -> list[float]:
 
 
 @asynccontextmanager
-async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterator[AskLane]:
-    """The room over so many connections that are about to end; who asks it."""
+async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterator[RequestReply]:
+    """The service over so many connections that are about to end; who asks it."""
     nats = NatsServer(directory / "nats")
     nats.start()
     try:
@@ -105,11 +105,14 @@ async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterato
         told |= {"PUBLIC_URL": "http://gateway.test", "EGRESS_ALLOW": "127.0.0.0/8"}
         os.environ.update({f"TOOLBUS_{name}": value for name, value in told.items()})
         os.environ["FAR_SECRET"] = "s"
-        async with build(Exchange()).running() as room, bus_of("executor", settings) as bus:
+        async with (
+            build(LocalTransport()).running() as service,
+            bus_of("executor", settings) as bus,
+        ):
             revision = await _declared(settings, far)
-            await until(lambda: room.status().heard.get(CONFIG, 0) >= revision)
+            await until(lambda: service.status().heard.get(CONFIG, 0) >= revision)
             await _connected(settings, far, tokens)
-            yield AskLane("executor", bus)
+            yield RequestReply("executor", bus)
     finally:
         nats.kill()
 
@@ -117,7 +120,7 @@ async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterato
 async def _declared(settings: Settings, far: OAuthServer) -> int:
     clients = {far.issuer: {"id": "gateway", "secret": "${env:FAR_SECRET}"}}
     docs = {"url": URL, "oauth": {"tokens": "user", "clients": clients}}
-    declaration = Declaration.model_validate({"servers": {"docs": docs}})
+    declaration = Configuration.model_validate({"servers": {"docs": docs}})
     async with bus_of(OPERATOR, settings) as bus:
         bucket = await bus.bucket(CONFIG)
         await bucket.put(NAMED, encoded(set(digests_of(declaration))))

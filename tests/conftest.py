@@ -62,7 +62,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsAt]:
 
 @pytest.fixture
 def state_dir(tmp_path: Path, nats_server: NatsAt) -> Path:
-    """A state directory of this test's own, holding every room's seed."""
+    """A state directory of this test's own, holding every service's seed."""
     directory = tmp_path / "state"
     directory.mkdir()
     if nats_server.seeds is not None:
@@ -79,7 +79,7 @@ async def laid_down(nats_server: NatsAt) -> None:
 
 @pytest.fixture
 def settings(state_dir: Path, nats_server: NatsAt, laid_down: None) -> Settings:  # noqa: ARG001
-    """What every room shares, pointing at a provisioned bus."""
+    """What every service shares, pointing at a provisioned bus."""
     return Settings(state_dir=state_dir, nats_url=nats_server.url, drain_seconds=5.0)
 
 

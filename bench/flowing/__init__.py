@@ -1,1 +1,1 @@
-"""Parts of `make bench-evidence-flow`: facts on their way from a call to a row."""
+"""Parts of `make bench-evidence-flow`: events on their way from a call to a row."""

@@ -15,10 +15,10 @@ from harness.clickhouse import ClickHouseServer
 from harness.killing import Killing
 from harness.waiting import until_now
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 
 LEAST_RATIO = 5.0
-NEAR = 2.0  # seconds of live facts: who is no further behind has caught up
+NEAR = 2.0  # seconds of live events: who is no further behind has caught up
 LOOK = 0.1
 PATIENCE = 600.0
 
@@ -58,23 +58,23 @@ def _away(
         caught_up = killing.cluster.on_the_bus(lambda bus: _caught_up(bus, live))
     console.print(f"{mode}: live {live:,.0f} messages a second, back at {caught_up:,.0f}")
     found = killing.looked(f"ClickHouse away, {mode}", load)
-    more = {"live": live, "caught_up": caught_up, "seconds": seconds, "facts": found.facts}
+    more = {"live": live, "caught_up": caught_up, "seconds": seconds, "events": found.events}
     what = f"ClickHouse away, {mode}"
-    yield row(f"{what}: facts missing", found.missing + found.lost, "<=", 0, **more)
-    yield row(f"{what}: facts twice", found.doubled_rows, "<=", 0)
+    yield row(f"{what}: events missing", found.missing + found.lost, "<=", 0, **more)
+    yield row(f"{what}: events twice", found.doubled_rows, "<=", 0)
     yield row(f"{what}: catching up ÷ live", caught_up / live, ">=", LEAST_RATIO, **more)
 
 
 def _kept(killing: Killing) -> int:
     """Messages of the stream so far."""
-    return killing.cluster.on_the_bus(lambda bus: bus.newest(FACTS))
+    return killing.cluster.on_the_bus(lambda bus: bus.newest(EVENTS))
 
 
 async def _caught_up(bus: Bus, live: float) -> float:
     """Messages a second, from the first that was written to the last that waited."""
     give_up, first = time.monotonic() + PATIENCE, None
     while time.monotonic() < give_up:
-        newest, done = await bus.newest(FACTS), await _done(bus)
+        newest, done = await bus.newest(EVENTS), await _done(bus)
         now = time.monotonic()
         first = first or (now, done)
         if done > first[1] and newest - done < NEAR * live:
@@ -87,4 +87,4 @@ async def _caught_up(bus: Bus, live: float) -> float:
 
 async def _done(bus: Bus) -> int:
     """Up to where everything is written."""
-    return int(min(await bus.finished(FACTS, "audit"), await bus.newest(FACTS)))
+    return int(min(await bus.finished(EVENTS, "audit"), await bus.newest(EVENTS)))

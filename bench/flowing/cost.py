@@ -18,7 +18,7 @@ from figures import Row, row
 from harness.cluster import Cluster, Upstream
 from harness.evenload import Call, Load
 from harness.operating import key
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 
 SECRET = "tbk_bot_a-secret-of-the-bench"
 MOST_MS = 2.0
@@ -63,7 +63,7 @@ def _gateway(directory: Path, way: str, upstream: Upstream) -> Iterator[Cluster]
     cluster.program = "run_unrecorded.py" if way == "nothing" else "run.py"
     try:
         servers = {"echo": Server(url=upstream.url)}
-        cluster.start(Declaration(servers=servers, keys={"bot": key(SECRET)}), fused=True)
+        cluster.start(Configuration(servers=servers, keys={"bot": key(SECRET)}), fused=True)
         cluster.until_listed(cluster.client(SECRET), "echo__count")
         yield cluster
     finally:

@@ -1,6 +1,6 @@
-"""How many facts a second become rows: a full stream, an audit that begins, two cores.
+"""How many events a second become rows: a full stream, an audit that begins, two cores.
 
-The facts are made by the real contracts and written by the real writer: as many of a moment share
+The events are made by the real contracts and written by the real writer: as many of a moment share
 a message as did when they were made. The same once more with a message for each, which is the
 worst there can be, and of which nothing is demanded. Sealing goes on beside it, as it always does.
 """
@@ -17,58 +17,58 @@ from typing import Any
 
 from figures import Row, row
 from harness.cluster import Cluster
-from harness.facts import allowed, bus_of, completed
+from harness.events import allowed, bus_of, completed
 from harness.fresh import provisioned
 from processes import cpu_seconds
-from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import Spool
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.settings import Settings
 
 CORES = 2
-LEAST = 20_000.0  # facts a second
+LEAST = 20_000.0  # events a second
 TOGETHER = 32  # calls of one moment
 LOOK = 0.1
 
 
-def ingest(facts: int) -> Iterator[Row]:
-    """Facts a second, of both kinds of messages."""
+def ingest(events: int) -> Iterator[Row]:
+    """Events a second, of both kinds of messages."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    many, lone = _measured(facts, alone=False), _measured(facts // 4, alone=True)
-    what = "facts a second into ClickHouse, embedded"
+    many, lone = _measured(events, alone=False), _measured(events // 4, alone=True)
+    what = "events a second into ClickHouse, embedded"
     yield row(what, many.pop("per_second"), ">=", LEAST, **many)
-    what = "the same, a message for each fact"
+    what = "the same, a message for each event"
     yield {"what": what, "value": lone.pop("per_second"), "demand": "", "met": True, **lone}
 
 
-def _measured(facts: int, *, alone: bool) -> dict[str, Any]:
+def _measured(events: int, *, alone: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="toolbus-ingest-") as name:
-        return _ingested(Path(name), facts, alone=alone)
+        return _ingested(Path(name), events, alone=alone)
 
 
-def _ingested(directory: Path, facts: int, *, alone: bool) -> dict[str, Any]:
+def _ingested(directory: Path, events: int, *, alone: bool) -> dict[str, Any]:
     cluster = Cluster(directory)
     cluster.nats.start()
     try:
         cluster.nats.copy_seeds(cluster.state_dir)
         asyncio.run(provisioned(cluster.nats))
         settings = Settings(state_dir=cluster.state_dir, nats_url=cluster.nats.url)
-        asyncio.run(_filled(settings, facts, alone=alone))
+        asyncio.run(_filled(settings, events, alone=alone))
         audit = cluster.run("audit")
-        return cluster.on_the_bus(lambda bus: _watched(bus, facts, audit.pid))
+        return cluster.on_the_bus(lambda bus: _watched(bus, events, audit.pid))
     finally:
         for process in cluster.every():
             process.kill()
         cluster.nats.kill()
 
 
-async def _filled(settings: Settings, facts: int, *, alone: bool) -> None:
-    """Every call's two facts, said by the rooms that say them."""
+async def _filled(settings: Settings, events: int, *, alone: bool) -> None:
+    """Every call's two events, said by the services that say them."""
     async with AsyncExitStack() as stack:
         buses = [await stack.enter_async_context(bus_of(name, settings)) for name in _SAYERS]
         writers = [_writer(bus, settings.state_dir, alone=alone) for bus in buses]
-        for _ in range(facts // 2 // TOGETHER):
+        for _ in range(events // 2 // TOGETHER):
             calls = [secrets.token_hex(12) for _ in range(TOGETHER)]
             await asyncio.gather(*(writers[0].record(allowed(**_told(call))) for call in calls))
             await asyncio.gather(*(writers[1].record(completed(**_told(call))) for call in calls))
@@ -80,10 +80,10 @@ _SAYERS = ("policy", "executor")
 
 
 def _told(call: str) -> dict[str, Any]:
-    return {"call_id": call, "trace_id": secrets.token_hex(16), "scope": "acme"}
+    return {"call_id": call, "trace_id": secrets.token_hex(16), "customer": "acme"}
 
 
-def _writer(bus: Bus, directory: Path, *, alone: bool) -> FactWriter:
+def _writer(bus: Bus, directory: Path, *, alone: bool) -> EventPublisher:
     async def each(envelope: Envelope) -> None:
         lines = envelope.payload.split(b"\n")
         await asyncio.gather(
@@ -94,23 +94,23 @@ def _writer(bus: Bus, directory: Path, *, alone: bool) -> FactWriter:
         )
 
     publish = each if alone else bus.store
-    return FactWriter(publish, Spool(directory / f"{bus.name}.facts", 1 << 20))
+    return EventPublisher(publish, Outbox(directory / f"{bus.name}.events", 1 << 20))
 
 
-async def _watched(bus: Bus, facts: int, pid: int) -> dict[str, Any]:
+async def _watched(bus: Bus, events: int, pid: int) -> dict[str, Any]:
     """From the first rows to the last, by audit's own count; and the CPU of audit meanwhile."""
-    lane, seen = AskLane("operator", bus), list[tuple[float, int, float]]()
-    while not seen or seen[-1][1] < facts // 2 // TOGETHER * TOGETHER * 2:
+    lane, seen = RequestReply("operator", bus), list[tuple[float, int, float]]()
+    while not seen or seen[-1][1] < events // 2 // TOGETHER * TOGETHER * 2:
         await asyncio.sleep(LOOK)
         for told in await lane.ask_all(LOOK):
-            rows = int(told.details["rows"]) if told.room == "audit" else 0
+            rows = int(told.details["rows"]) if told.service == "audit" else 0
             if rows or (told.ready and len(seen) < 2):  # begin where it last had none
                 seen = seen if rows else []
                 seen.append((time.monotonic(), rows, cpu_seconds(pid)))
     (begin, first, used), (end, last, at_end) = seen[0], seen[-1]
     return {
         "per_second": (last - first) / (end - begin),
-        "facts": last - first,
+        "events": last - first,
         "seconds": end - begin,
-        "cpu_us_a_fact": (at_end - used) / (last - first) * 1e6,
+        "cpu_us_an_event": (at_end - used) / (last - first) * 1e6,
     }

@@ -13,18 +13,18 @@ import msgspec
 from figures import Row, row
 from harness.evenload import Load
 from harness.killing import Killing
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 
 MOST_UNSEEN, MOST_AGE = 5.0, 15.0
 LOOK = 0.2
 PATIENCE = 60.0
 BEFORE, AT_ONCE = 2000, 8000  # messages: looked at again, and in one question
 _NEW = (
-    "SELECT trace_id, max(stream_seq) FROM facts WHERE fact IN ('call.completed', 'call.failed')"
+    "SELECT trace_id, max(stream_seq) FROM events WHERE event IN ('call.completed', 'call.failed')"
     " AND parent_id = '' AND stream_seq > {last} AND stream_seq <= {last} + {most}"
     " GROUP BY trace_id"
 )
@@ -73,7 +73,7 @@ async def _until_seen(bus: Bus, watched: Watched, load: Load) -> None:
     give_up = time.monotonic() + PATIENCE
     wanted = {each.call.trace for each in load.succeeded}
     while time.monotonic() < give_up and not wanted <= watched.seen.keys():
-        for last in range(BEFORE, await bus.newest(FACTS) + AT_ONCE, AT_ONCE):
+        for last in range(BEFORE, await bus.newest(EVENTS) + AT_ONCE, AT_ONCE):
             await _look(bus, watched, last)
         await asyncio.sleep(LOOK)
 
@@ -81,9 +81,9 @@ async def _until_seen(bus: Bus, watched: Watched, load: Load) -> None:
 async def _look(bus: Bus, watched: Watched, last: int) -> int:
     """See what is new behind message `last`; the newest message now."""
     sql = _NEW.format(last=max(0, last - BEFORE), most=BEFORE + AT_ONCE)
-    asked = AuditQueried(sql=sql, limit=BEFORE + AT_ONCE)
+    asked = AuditQuery(sql=sql, limit=BEFORE + AT_ONCE)
     with suppress(ToolbusError):
-        found = await AskLane("operator", bus).ask(asked, RowsFound, 5.0)
+        found = await RequestReply("operator", bus).ask(asked, RowsReply, 5.0)
         now = time.monotonic()
         for trace, number in found.rows:
             watched.seen.setdefault(str(trace), now)

@@ -20,7 +20,7 @@ from scripted.context import Conversation, definitions_cost
 from scripted.published import tools_in
 from scripted.speaking import Speaker, got
 from scripted.tasks import Task, tasks
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 
 BENCH = Path(__file__).resolve().parents[1]
 SIZES = (96, 251, 508)
@@ -132,9 +132,9 @@ def stage(
             servers.kill()
 
 
-def declaration(url: str, servers: Iterable[str], seen: dict[int, list[str]]) -> Declaration:
+def declaration(url: str, servers: Iterable[str], seen: dict[int, list[str]]) -> Configuration:
     """The servers, and a key for each size."""
-    return Declaration.model_validate(
+    return Configuration.model_validate(
         {
             "servers": {server: {"url": f"{url}/{server}/mcp"} for server in servers},
             "keys": {f"sees{size}": key(secret(size), *may) for size, may in seen.items()},

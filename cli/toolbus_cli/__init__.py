@@ -1,1 +1,1 @@
-"""The `toolbus` command: it starts rooms as processes and talks to them over the bus."""
+"""The `toolbus` command: it starts services as processes and talks to them over the bus."""

@@ -60,7 +60,7 @@ def _add(group: typer.Typer, command: Callable[..., Any], *examples: str, name: 
 @_needed_for("up", "run", "provision", "nats-config")
 def _add_running(app: typer.Typer) -> None:
     running = _commands("operate.run")
-    _add(app, running.up, "toolbus up", "toolbus up -c toolbus.yaml --port 9000 --apart")
+    _add(app, running.up, "toolbus up", "toolbus up -c toolbus.yaml --port 9000 --separate")
     _add(app, running.run, "toolbus run policy", "toolbus run ingress policy executor")
     _add(app, running.provision, "toolbus provision", "toolbus provision --replicas 3")
     _add(app, running.nats_config, "toolbus nats-config ./nats --listen 0.0.0.0 --store-dir /data")
@@ -69,7 +69,7 @@ def _add_running(app: typer.Typer) -> None:
 @_needed_for("status", "doctor")
 def _add_inspecting(app: typer.Typer) -> None:
     inspecting = _commands("operate.status")
-    _add(app, inspecting.status, "toolbus status", "toolbus status --json | jq .rooms")
+    _add(app, inspecting.status, "toolbus status", "toolbus status --json | jq .services")
     _add(app, inspecting.doctor, "toolbus doctor", "toolbus doctor -c toolbus.yaml")
 
 
@@ -204,7 +204,7 @@ def _add_asking(about_audit: typer.Typer) -> None:
     auditing, analysing = (_commands("audit.query"), _commands("audit.reports"))
     _add(
         about_audit, auditing.query,
-        "toolbus audit query 'SELECT fact, count() FROM facts GROUP BY fact'",
+        "toolbus audit query 'SELECT event, count() FROM events GROUP BY event'",
         "toolbus audit query --saved who-called --param at=2026-11-17T02:47",
     )  # fmt: skip
     _add(about_audit, analysing.queries, "toolbus audit queries", "toolbus audit queries denials")
@@ -215,7 +215,7 @@ def _add_asking(about_audit: typer.Typer) -> None:
     )  # fmt: skip
     _add(
         about_audit, auditing.tail,
-        "toolbus audit tail", "toolbus audit tail -f --fact 'call.*' --key bot",
+        "toolbus audit tail", "toolbus audit tail -f --event 'call.*' --key bot",
     )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def _add_evidence(about_audit: typer.Typer) -> None:
         about_audit, evidence.export,
         "toolbus audit export evidence.zip",
         "toolbus audit export november.zip --scope acme --since 2026-11-01",
-        "toolbus audit export calls.parquet --format parquet --since 7d --fact 'call.*'",
+        "toolbus audit export calls.parquet --format parquet --since 7d --event 'call.*'",
     )  # fmt: skip
     _add(about_audit, evidence.key, "toolbus audit key")
     _add(
@@ -257,7 +257,7 @@ def _add_refilling(about_audit: typer.Typer) -> None:
         "toolbus audit backfill", "toolbus audit backfill --since 2026-11-01",
         "toolbus audit backfill november.jsonl.gz",
     )  # fmt: skip
-    letters = typer.Typer(help="Facts that audit could not read.", no_args_is_help=True)
+    letters = typer.Typer(help="Events that audit could not read.", no_args_is_help=True)
     _add(letters, refilling.list_letters, "toolbus audit dead-letters list", name="list")
     _add(letters, refilling.show, "toolbus audit dead-letters show 1042.0")
     _add(letters, refilling.retry, "toolbus audit dead-letters retry")

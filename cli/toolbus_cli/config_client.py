@@ -6,34 +6,34 @@ from contextlib import asynccontextmanager
 
 from toolbus_cli.state_dir import State
 from toolbus_common.config_store.literal_secrets import Writer
-from toolbus_common.config_store.repository import Desk
-from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import Spool
+from toolbus_common.config_store.repository import ConfigRepository
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, PEOPLE
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.settings import Settings
 
-FACT_SECONDS = 3.0
+EVENT_SECONDS = 3.0
 
 
 @asynccontextmanager
-async def opened(bus: Bus, state: State) -> AsyncIterator[Desk]:
-    """A desk on an open bus; its facts are delivered, or spooled, when it is left."""
+async def opened(bus: Bus, state: State) -> AsyncIterator[ConfigRepository]:
+    """A desk on an open bus; its events are delivered, or spooled, when it is left."""
     limit = Settings().spool_bytes
-    facts = FactWriter(bus.store, Spool(state.root / "spool" / "operator.facts", limit))
-    facts.people = await people_of(bus, state)
-    facts.restore()
+    events = EventPublisher(bus.store, Outbox(state.root / "spool" / "operator.events", limit))
+    events.people = await people_of(bus, state)
+    events.restore()
     try:
         literals = Writer.at(Settings(state_dir=state.root).sealing)
-        yield Desk(bus, await bus.bucket(CONFIG), facts, me(), literals, operator=True)
+        yield ConfigRepository(bus, await bus.bucket(CONFIG), events, me(), literals, operator=True)
     finally:
-        await facts.close(FACT_SECONDS)
+        await events.close(EVENT_SECONDS)
 
 
-async def people_of(bus: Bus, state: State) -> People:
-    """Whom facts name, as they are looked up one by one."""
-    people = People(Settings(state_dir=state.root).people_key_file)
+async def people_of(bus: Bus, state: State) -> PersonKeys:
+    """Whom events name, as they are looked up one by one."""
+    people = PersonKeys(Settings(state_dir=state.root).people_key_file)
     people.open(await bus.bucket(PEOPLE))
     return people
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from toolbus_cli.errors import CommandError
-from toolbus_common.config_store.loading.document import Fault
+from toolbus_common.config_store.loading.document import ConfigProblem
 from toolbus_common.config_store.loading.loader import Loaded, load
 
 LARGEST_FILE = 4 * 1024 * 1024
@@ -13,7 +13,7 @@ LARGEST_FILE = 4 * 1024 * 1024
 class ConfigurationError(CommandError):
     """A file with faults: all of them, and nothing was applied."""
 
-    def __init__(self, path: Path, faults: tuple[Fault, ...]) -> None:
+    def __init__(self, path: Path, faults: tuple[ConfigProblem, ...]) -> None:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         lines = [f"{path}:{fault.line}: {fault}" for fault in faults]
         super().__init__("\n".join([*lines, f"{path} has {count}; nothing was applied."]))

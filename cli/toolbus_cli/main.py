@@ -1,4 +1,4 @@
-"""`toolbus` starts here. `toolbus run` goes straight to the rooms, loading nothing it needs not."""
+"""Start `toolbus`. `toolbus run` goes straight to the services, loading nothing else."""
 
 import gc
 import os
@@ -27,10 +27,10 @@ def _run(words: list[str]) -> int:
     except ValueError as error:
         sys.stderr.write(f"--ops-listen or TOOLBUS_OPS_LISTEN: {error}.\n")
         return 2
-    unknown = [name for name in names if name not in process.ROOMS]
+    unknown = [name for name in names if name not in process.SERVICES]
     if unknown or not names or len(set(names)) < len(names):
-        wrong = f"There is no room '{unknown[0]}'" if unknown else "Name each room once"
-        sys.stderr.write(f"{wrong}; the rooms are {', '.join(process.ROOMS)}.\n")
+        wrong = f"There is no service '{unknown[0]}'" if unknown else "Name each service once"
+        sys.stderr.write(f"{wrong}; the services are {', '.join(process.SERVICES)}.\n")
         return 2
     code: int = process.run(names, ops_listen)
     return code

@@ -12,7 +12,7 @@ from typing import Any
 
 from toolbus_cli.errors import CommandError
 
-ENDING_SECONDS = 45.0  # longer than the rooms may drain
+ENDING_SECONDS = 45.0  # longer than the services may drain
 
 
 @dataclass(frozen=True, slots=True)

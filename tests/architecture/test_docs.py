@@ -8,8 +8,8 @@ import yaml
 
 from toolbus_common.config import (
     Access,
+    ConfigModel,
     Customer,
-    Declared,
     Export,
     Group,
     Issuer,
@@ -75,7 +75,7 @@ def test_an_error_is_told_with_the_codes_it_has(cls: type[ToolbusError]) -> None
         ("access", Access),
     ],
 )
-def test_every_field_of_the_configuration_is_told(section: str, model: type[Declared]) -> None:
+def test_every_field_of_the_configuration_is_told(section: str, model: type[ConfigModel]) -> None:
     row = re.search(rf"^\| `{section}` \|.*$", CONFIGURATION, re.MULTILINE)
     assert row
     kept_by_the_command = {"secret_hash", "revoked"}

@@ -12,7 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from toolbus_common.observability import metrics
 from toolbus_common.observability.tracing.otel_env import exporting
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "observability.md").read_text()
@@ -96,19 +96,19 @@ def test_the_dashboards_panels_group_by_labels_their_metric_has() -> None:
             assert shown <= wanted <= labels[name], target["expr"]
 
 
-def test_the_collector_takes_what_rooms_send_and_scrapes_every_one() -> None:
+def test_the_collector_takes_what_services_send_and_scrapes_every_one() -> None:
     told = yaml.safe_load((ROOT / "deploy" / "otel" / "collector.yaml").read_text())
     assert told["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(":4318")
     (scraped,) = told["receivers"]["prometheus"]["config"]["scrape_configs"]
     targets = [target for each in scraped["static_configs"] for target in each["targets"]]
-    assert sorted(targets) == sorted(f"{room}:8081" for room in ROOMS)
+    assert sorted(targets) == sorted(f"{service}:8081" for service in SERVICES)
     for pipeline in told["service"]["pipelines"].values():
         assert set(pipeline["receivers"]) <= set(told["receivers"])
         assert set(pipeline["processors"]) <= set(told["processors"])
         assert set(pipeline["exporters"]) <= set(told["exporters"])
 
 
-def test_compose_tells_rooms_of_traces_only_where_its_operator_does() -> None:
+def test_compose_tells_services_of_traces_only_where_its_operator_does() -> None:
     compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
     environment = compose["services"]["policy"]["environment"]
     wanted = {name: "" for name in environment if name.startswith("OTEL_")}

@@ -19,7 +19,7 @@ SOURCE = sorted(
     for path in (ROOT / part).rglob("*.py")
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-ROOMS = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
+SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 MOST_LINES = 400
 IN_ONE_FILE = {"cli/toolbus_cli/evidence/verify.py": 920}  # auditors are promised one file
 
@@ -63,16 +63,16 @@ def test_files_are_short() -> None:
     assert ninth_decile([len(path.read_text().splitlines()) for path in SOURCE]) < 300
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_rooms_main_says_what_it_hears_says_and_owns(room: str) -> None:
-    main = ROOT / "services" / room / f"toolbus_{room}" / "main.py"
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_services_main_says_what_it_hears_says_and_owns(service: str) -> None:
+    main = ROOT / "services" / service / f"toolbus_{service}" / "main.py"
     told = ast.get_docstring(ast.parse(main.read_text())) or ""
     assert re.findall(r"^(hears|says|owns)\b", told, re.MULTILINE) == ["hears", "says", "owns"]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_rooms_readme_says_what_it_hears_says_owns_and_how_it_fails(room: str) -> None:
-    told = (ROOT / "services" / room / "README.md").read_text().lower()
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_services_readme_says_what_it_hears_says_owns_and_how_it_fails(service: str) -> None:
+    told = (ROOT / "services" / service / "README.md").read_text().lower()
     for word in ("hears", "says", "owns", "fail", "yet"):
         assert word in told, word
 
@@ -97,7 +97,12 @@ def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
         packed = {entry for entry in archive.namelist() if ".dist-info/" not in entry}
     on_disk = {
         path.relative_to(ROOT / package).as_posix()
-        for package in ("libs/common", "cli", "demo", *(f"services/{room}" for room in ROOMS))
+        for package in (
+            "libs/common",
+            "cli",
+            "demo",
+            *(f"services/{service}" for service in SERVICES),
+        )
         for path in tracked()
         if path.is_relative_to(ROOT / package)
     }
@@ -132,7 +137,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     assert faults == []
 
 
-def test_no_room_spells_a_subject_of_the_bus_by_hand() -> None:
+def test_no_service_spells_a_subject_of_the_bus_by_hand() -> None:
     faults = [
         f"{name(path)}: {node.value}"
         for path in SOURCE
@@ -140,7 +145,7 @@ def test_no_room_spells_a_subject_of_the_bus_by_hand() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
-        and re.match(r"tb\.(call|run|reply|fact|ask|cancel|hook)\.", node.value)
+        and re.match(r"tb\.(call|run|reply|event|ask|cancel|hook)\.", node.value)
     ]
     assert faults == []
 

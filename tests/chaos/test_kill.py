@@ -1,4 +1,4 @@
-"""Rooms killed in the middle of calls: a clear end for every call, nothing run or charged twice."""
+"""Services killed amid calls: a clear end for every call, nothing run or charged twice."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ from harness.client import Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.waiting import PATIENCE
-from toolbus_common.config import Budget, Declaration, Period, Server
+from toolbus_common.config import Budget, Configuration, Period, Server
 
 SECRET = "tbk_bot_a-secret-of-chaos-tests"
 PRICE = 10_000  # micro-dollars
@@ -29,7 +29,7 @@ BROKEN = (OSError, HTTPException)  # what a client sees of an ingress that dies 
 CLEAR = frozenset({  # every way a call may end besides its result, when a process dies
     "bus_down", "policy_down", "executor_down", "outcome_unknown", "upstream_dead", "unavailable",
 })  # fmt: skip
-DECLARATION = Declaration(
+DECLARATION = Configuration(
     servers={"echo": Server(url="http://placeholder/mcp")},
     keys={"bot": key(SECRET, budget=Budget(usd=1000, per=Period.MONTH))},
     prices={"echo__*": PRICE / 1_000_000},
@@ -46,7 +46,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Cluster]:
-    """Two replicas of every room, apart; of audit one, its store is embedded."""
+    """Two replicas of every service, apart; of audit one, its store is embedded."""
     made = Cluster(
         tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="8", TOOLBUS_REAP_GRACE="1"
     )
@@ -84,14 +84,14 @@ class Load:
         ids = (str(call.get("id", "")) for call in self.upstream.arrived())
         return Counter(call for call in ids if call.startswith(f"{self.run}."))
 
-    def through(self, event: Callable[[], None]) -> "Load":
-        """Run, let the event happen while calls are in flight, run on, and stop."""
+    def through(self, cause: Callable[[], None]) -> "Load":
+        """Run, let the cause happen while calls are in flight, run on, and stop."""
         numbers = count(1)
         with ThreadPoolExecutor(WORKERS) as pool:
             workers = [pool.submit(self._work, client, numbers) for client in self._spread()]
             try:
                 wait_for(lambda: sum(self.arrived().values()) >= ENOUGH_IN_FLIGHT)
-                event()
+                cause()
                 already = len(self.succeeded)
                 wait_for(lambda: len(self.succeeded) >= already + ENOUGH_IN_FLIGHT)
             finally:
@@ -141,11 +141,11 @@ def ledger(cluster: Cluster) -> tuple[int, int]:
     return int(level.get("spent", 0)), int(level.get("held", 0))
 
 
-def charged_by_the_facts(cluster: Cluster) -> int:
+def charged_by_the_events(cluster: Cluster) -> int:
     """What the outcomes say was charged, each call once."""
     rows = cluster.rows(
-        "SELECT sum(c) AS total FROM (SELECT call_id, max(charge) AS c FROM facts"
-        " WHERE fact IN ('call.completed', 'call.failed') AND sent GROUP BY call_id)"
+        "SELECT sum(c) AS total FROM (SELECT call_id, max(charge) AS c FROM events"
+        " WHERE event IN ('call.completed', 'call.failed') AND sent GROUP BY call_id)"
     )
     return int(rows[0]["total"])
 
@@ -158,10 +158,10 @@ def check(cluster: Cluster, load: Load, clear: frozenset[str] = CLEAR) -> None:
     assert set(load.failed.values()) <= clear, load.failed
     wait_for(lambda: ledger(cluster)[1] == 0)
     wait_for(lambda: set(arrived_without_intent(cluster, arrived)) == set())
-    wait_for(lambda: charged_by_the_facts(cluster) == ledger(cluster)[0])
-    doubled = "SELECT id FROM facts GROUP BY id HAVING count() > 1"
+    wait_for(lambda: charged_by_the_events(cluster) == ledger(cluster)[0])
+    doubled = "SELECT id FROM events GROUP BY id HAVING count() > 1"
     assert cluster.rows(doubled) == []
-    outcomes = "SELECT uniqExact(call_id) AS n FROM facts WHERE fact = 'call.allowed'"
+    outcomes = "SELECT uniqExact(call_id) AS n FROM events WHERE event = 'call.allowed'"
     allowed = int(cluster.rows(outcomes)[0]["n"])
     assert ledger(cluster)[0] <= allowed * PRICE, "charged more often than allowed"
 
@@ -170,40 +170,40 @@ def arrived_without_intent(cluster: Cluster, arrived: Counter[str]) -> list[str]
     """Calls that reached the upstream though no intent was recorded."""
     (row,) = cluster.eventual_rows(
         "SELECT groupUniqArray(JSONExtractString(detail, 'arguments_digest')) AS digests"
-        " FROM facts WHERE fact = 'call.allowed'"
+        " FROM events WHERE event = 'call.allowed'"
     )
     recorded = set(row["digests"])
     return [call for call in arrived if digest(call) not in recorded]
 
 
-@pytest.mark.parametrize("room", ["ingress", "policy", "executor"])
+@pytest.mark.parametrize("service", ["ingress", "policy", "executor"])
 def test_killing_one_of_two_replicas_loses_and_doubles_nothing(
-    cluster: Cluster, load: Load, room: str
+    cluster: Cluster, load: Load, service: str
 ) -> None:
     def kill() -> None:
-        cluster.processes[room].pop(0).kill()
+        cluster.processes[service].pop(0).kill()
 
     load.through(kill)
-    replacement = cluster.run(room)
+    replacement = cluster.run(service)
     replacement.wait_ready()
-    if room == "ingress":
+    if service == "ingress":
         cluster.forget_port(0)
     else:
         assert load.broken == []
     check(cluster, load)
 
 
-@pytest.mark.parametrize("room", ["policy", "executor"])
+@pytest.mark.parametrize("service", ["policy", "executor"])
 def test_killing_both_replicas_is_told_at_once_and_heals(
-    cluster: Cluster, load: Load, room: str
+    cluster: Cluster, load: Load, service: str
 ) -> None:
     def kill_both() -> None:
-        for process in cluster.processes.pop(room):
+        for process in cluster.processes.pop(service):
             process.kill()
-        wait_for(lambda: f"{room}_down" in load.failed.values())
+        wait_for(lambda: f"{service}_down" in load.failed.values())
         for _ in range(2):
-            cluster.run(room)
-        for process in cluster.processes[room]:
+            cluster.run(service)
+        for process in cluster.processes[service]:
             process.wait_ready()
 
     load.through(kill_both)
@@ -211,7 +211,7 @@ def test_killing_both_replicas_is_told_at_once_and_heals(
     check(cluster, load)
 
 
-def test_killing_audit_disturbs_no_call_and_loses_no_fact(cluster: Cluster, load: Load) -> None:
+def test_killing_audit_disturbs_no_call_and_loses_no_event(cluster: Cluster, load: Load) -> None:
     def kill() -> None:
         for process in cluster.processes.pop("audit"):
             process.kill()
@@ -222,7 +222,7 @@ def test_killing_audit_disturbs_no_call_and_loses_no_fact(cluster: Cluster, load
     check(cluster, load)
 
 
-def test_killing_nats_refuses_calls_until_it_is_back_and_loses_no_fact(
+def test_killing_nats_refuses_calls_until_it_is_back_and_loses_no_event(
     cluster: Cluster, load: Load
 ) -> None:
     def kill() -> None:
@@ -246,14 +246,14 @@ def test_killing_valkey_refuses_spending_until_it_is_back(cluster: Cluster, load
     check(cluster, load, clear=CLEAR | {"ledger_down"})
 
 
-def test_two_replicas_of_each_room_share_the_load(cluster: Cluster, load: Load) -> None:
+def test_two_replicas_of_each_service_share_the_load(cluster: Cluster, load: Load) -> None:
     began = int(time.time() * 1_000_000)
     load.through(lambda: None)
     check(cluster, load)
-    for fact in ("call.allowed", "call.completed"):
+    for event in ("call.allowed", "call.completed"):
         rows = cluster.rows(
-            f"SELECT producer, count() AS n FROM facts WHERE fact = '{fact}'"
+            f"SELECT producer, count() AS n FROM events WHERE event = '{event}'"
             f" AND toUnixTimestamp64Micro(at) >= {began} GROUP BY producer ORDER BY n"
         )
-        assert len(rows) == 2, fact
+        assert len(rows) == 2, event
         assert int(rows[0]["n"]) * 4 >= int(rows[1]["n"]), rows

@@ -20,7 +20,7 @@ from harness.run_crashing import (
     STEPS,
 )
 from harness.waiting import until_now
-from toolbus_common.config import Budget, Declaration, Period, Price, Server
+from toolbus_common.config import Budget, Configuration, Period, Price, Server
 
 ACTUAL, MOST = 1_200, 2_000  # micro-dollars: what the outcome charges, and what is held
 PRICE = Price(call=ACTUAL / 1e6, kilobyte=0, most=MOST / 1e6)
@@ -70,7 +70,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
     budget = Budget(usd=1, per=Period.MONTH)
     try:
         made.start(
-            Declaration(
+            Configuration(
                 servers={"echo": Server(url=upstream.url)},
                 keys={case.key: key(case.secret, budget=budget) for case in CASES},
                 prices={"echo__*": PRICE},
@@ -128,15 +128,15 @@ def test_whoever_ran_pays_once_wherever_policy_is_killed(
     arrived = Counter(str(call["text"]) for call in upstream.arrived())
     assert arrived == {case.key: 1 for case in CASES if case.step in RUNS}
     until_now(lambda: told(cluster) == {case.key: case.charge for case in CASES if case.charge})
-    unknown = "SELECT key, count() AS n FROM facts WHERE endsWith(id, '.unknown') GROUP BY key"
+    unknown = "SELECT key, count() AS n FROM events WHERE endsWith(id, '.unknown') GROUP BY key"
     named = {row["key"]: int(row["n"]) for row in cluster.rows(unknown)}
     assert named == {case.key: 1 for case in CASES if case.charge == MOST}
 
 
 def told(cluster: Cluster) -> dict[str, int]:
-    """What the facts say each key was charged, of the calls that cost something."""
+    """What the events say each key was charged, of the calls that cost something."""
     rows = cluster.eventual_rows(
-        "SELECT key, sum(charge) AS charged FROM facts"
-        " WHERE fact IN ('call.completed', 'call.failed') GROUP BY key HAVING charged > 0"
+        "SELECT key, sum(charge) AS charged FROM events"
+        " WHERE event IN ('call.completed', 'call.failed') GROUP BY key HAVING charged > 0"
     )
     return {row["key"]: int(row["charged"]) for row in rows}

@@ -30,7 +30,7 @@ from harness.client import Client
 from harness.engines import installed
 from harness.operating import Operating
 from harness.waiting import until_now
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
 MODERN = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "") >= "2026"
@@ -46,7 +46,7 @@ Play = Callable[[], Awaitable[None]]
 class Running(Operating):
     """The gateway that was started for this leg."""
 
-    rooms = len(ROOMS)
+    services = len(SERVICES)
 
     def __init__(self) -> None:
         self.state_dir = DIRECTORY / "state"
@@ -201,7 +201,7 @@ def main() -> None:
     register(sys.argv[-1])
     if SCENARIO not in _WITHOUT_TOOLS:
         print("listed:", [tool["name"] for tool in listed()])
-        until_now(Running().up_to_date, "every room knows them")
+        until_now(Running().up_to_date, "every service knows them")
     else:
         until_now(lambda: bare().ask("tools/list").status == 200, "the endpoint", LISTED_SECONDS)
     try:

@@ -25,9 +25,9 @@ from harness.connecting import kept_connections
 from harness.launched import Launched
 from harness.waiting import until_now
 from toolbus_common.config_store.loading.loader import load
-from toolbus_common.contracts import IdentityAsked, IdentityTold, ServersAsked, ServersTold
+from toolbus_common.contracts import IdentityReply, IdentityRequest, ServersQuery, ServersReply
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.settings import Settings
@@ -123,7 +123,7 @@ class Play:
         while time.monotonic() < until:
             answer = self._agent.ask("tools/list")
             if answer.status == 200 and (found := answer.json["result"]["tools"]):
-                until_now(self.launched.up_to_date, "every room knows them")
+                until_now(self.launched.up_to_date, "every service knows them")
                 return [tool["name"] for tool in found]
             reason = (self._row() or {}).get("last_failure", "")
             waits = _ASKS in reason and not self._consented
@@ -136,16 +136,16 @@ class Play:
     def _row(self) -> dict[str, Any] | None:
         """What executor tells of this very server; None where it knows none of that name."""
 
-        async def ask(bus: Bus) -> ServersTold:
-            return await AskLane(OPERATOR, bus).ask(ServersAsked(), ServersTold, 10.0)
+        async def ask(bus: Bus) -> ServersReply:
+            return await RequestReply(OPERATOR, bus).ask(ServersQuery(), ServersReply, 10.0)
 
         rows = self.launched.on_the_bus(ask).servers
         return next((row for row in rows if row["name"] == self.server), None)
 
     def _consent(self) -> bool:
-        async def ask(bus: Bus) -> IdentityTold:
-            wish = IdentityAsked(wish="connect", name=self.server, by="conformance")
-            return await AskLane(OPERATOR, bus).ask(wish, IdentityTold, 30.0)
+        async def ask(bus: Bus) -> IdentityReply:
+            wish = IdentityRequest(wish="connect", name=self.server, by="conformance")
+            return await RequestReply(OPERATOR, bus).ask(wish, IdentityReply, 30.0)
 
         try:
             (row,) = self.launched.on_the_bus(ask).rows

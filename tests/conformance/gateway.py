@@ -34,7 +34,7 @@ def gateway(directory: Path, url: str, **more: str) -> Iterator[Launched]:
         launched.start()
         if url:
             until_now(lambda: launched.client(KEY).tools(), "the fixture's tools")
-            until_now(launched.up_to_date, "every room knows them")
+            until_now(launched.up_to_date, "every service knows them")
         yield launched
     finally:
         launched.stop()

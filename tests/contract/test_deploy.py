@@ -1,4 +1,4 @@
-"""What is deployed, held against what rooms are: seeds, settings, commands and permissions."""
+"""What is deployed, held against what services are: seeds, settings, commands and permissions."""
 
 import importlib
 import inspect
@@ -13,40 +13,40 @@ import yaml
 
 from harness.engines import installed
 from toolbus_common.config_store.literal_secrets import READERS, WRITERS
-from toolbus_common.contracts import FACTS as EVERY_FACT
+from toolbus_common.contracts import EVENTS as EVERY_EVENT
 from toolbus_common.contracts import (
-    AdminAsked,
-    ApprovalsAsked,
-    ApproveAsked,
-    ApproverAsked,
-    AuditQueried,
+    AdminRequest,
+    ApprovalsQuery,
+    ApproveRequest,
+    ApproverRequest,
+    AuditQuery,
+    BackfillLinesRequest,
+    BackfillRequest,
     CallAdmitted,
     CallRequested,
-    Fact,
-    FactsAsked,
-    IdentityAsked,
-    IdentityKeyAsked,
-    LedgerAsked,
-    LinesAsked,
-    OpenCallsAsked,
-    PageAsked,
-    Question,
-    RebuildAsked,
-    RefillAsked,
-    RejectAsked,
-    ServersAsked,
-    SessionsAsked,
-    SpendingAsked,
-    StatusAsked,
-    TokenShown,
-    UnendedAsked,
-    UpstreamTokenAsked,
+    Event,
+    EventsQuery,
+    IdentityKeyQuery,
+    IdentityRequest,
+    LedgerQuery,
+    OpenCallsQuery,
+    PageRequest,
+    Query,
+    RebuildRequest,
+    RejectRequest,
+    ServersQuery,
+    SessionsQuery,
+    SpendingQuery,
+    StatusQuery,
+    TokenQuery,
+    UnresolvedCallsQuery,
+    UpstreamTokenQuery,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.permissions import (
     OPERATOR,
     Rights,
-    lay_down_seeds,
+    create_seeds,
     rights,
     server_configuration,
 )
@@ -55,7 +55,7 @@ from toolbus_common.nats.topology import (
     BUCKETS,
     CONFIG,
     DURABLES,
-    FACTS,
+    EVENTS,
     OAUTH,
     OAUTH_BRIEF,
     OAUTH_CLIENTS,
@@ -63,20 +63,21 @@ from toolbus_common.nats.topology import (
     TASKS,
     TOKENS,
 )
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-QUESTIONS: tuple[type[Question], ...] = (
-    ApprovalsAsked, ApproveAsked, AuditQueried, FactsAsked, IdentityAsked, LedgerAsked, LinesAsked,
-    OpenCallsAsked, RebuildAsked, RefillAsked, RejectAsked, ServersAsked, SessionsAsked,
-    SpendingAsked, StatusAsked, UnendedAsked,
+QUESTIONS: tuple[type[Query], ...] = (
+    ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, IdentityRequest, LedgerQuery,
+    BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest,
+    RejectRequest, ServersQuery, SessionsQuery,
+    SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
-OF_EXECUTOR: tuple[type[Question], ...] = (UpstreamTokenAsked, IdentityKeyAsked)
-POLICY_ASKS: set[type[Question]] = {
-    OpenCallsAsked,
-    SpendingAsked,
-    UnendedAsked,
+OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
+POLICY_ASKS: set[type[Query]] = {
+    OpenCallsQuery,
+    SpendingQuery,
+    UnresolvedCallsQuery,
 }
 
 
@@ -126,12 +127,14 @@ def may_hear(subject: str) -> set[str]:
 # -- compose ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_room_has_a_service_that_runs_it_alone(compose: dict[str, Any], room: str) -> None:
-    assert compose["services"][room]["command"] == ["run", room]
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_a_service_that_runs_it_alone(
+    compose: dict[str, Any], service: str
+) -> None:
+    assert compose["services"][service]["command"] == ["run", service]
 
 
-@pytest.mark.parametrize("user", [*ROOMS, "operator", "provision"])
+@pytest.mark.parametrize("user", [*SERVICES, "operator", "provision"])
 def test_a_service_holds_its_own_seed_and_no_other(compose: dict[str, Any], user: str) -> None:
     owner = OPERATOR if user == "provision" else user
     secret, *others = compose["services"][user]["secrets"]
@@ -162,22 +165,22 @@ def test_every_seed_and_key_that_is_mounted_is_written_by_nats_config(
     assert set(compose["secrets"]) == sources | {f"{each}_sealing" for each in READERS}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_is_told_only_settings_it_knows(compose: dict[str, Any], room: str) -> None:
-    known = importlib.import_module(f"toolbus_{room}.settings").Settings.model_fields
-    told = compose["services"][room]["environment"]
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_told_only_settings_it_knows(compose: dict[str, Any], service: str) -> None:
+    known = importlib.import_module(f"toolbus_{service}.settings").Settings.model_fields
+    told = compose["services"][service]["environment"]
     own = {name.removeprefix("TOOLBUS_").lower() for name in told if not name.startswith("OTEL_")}
     assert own <= set(known)
 
 
 @pytest.mark.parametrize(
-    ("setting", "room"), [("TOOLBUS_REDIS_URL", "policy"), ("TOOLBUS_CLICKHOUSE_URL", "audit")]
+    ("setting", "service"), [("TOOLBUS_REDIS_URL", "policy"), ("TOOLBUS_CLICKHOUSE_URL", "audit")]
 )
-def test_an_engines_password_is_known_to_one_room(
-    compose: dict[str, Any], setting: str, room: str
+def test_an_engines_password_is_known_to_one_service(
+    compose: dict[str, Any], setting: str, service: str
 ) -> None:
     services = compose["services"].items()
-    assert [name for name, told in services if setting in told.get("environment", {})] == [room]
+    assert [name for name, told in services if setting in told.get("environment", {})] == [service]
 
 
 def test_no_password_stands_in_the_file(compose: dict[str, Any]) -> None:
@@ -196,21 +199,23 @@ def test_only_the_edge_is_reachable_from_outside_and_only_on_the_loopback(
     assert all(port.startswith("127.0.0.1:") for port in ports["ingress"])
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_begins_after_provisioning_and_may_not_gain_rights(
-    compose: dict[str, Any], room: str
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_begins_after_provisioning_and_may_not_gain_rights(
+    compose: dict[str, Any], service: str
 ) -> None:
-    service = compose["services"][room]
-    assert service["depends_on"]["provision"]["condition"] == "service_completed_successfully"
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["read_only"] is True
+    composed = compose["services"][service]
+    assert composed["depends_on"]["provision"]["condition"] == "service_completed_successfully"
+    assert composed["cap_drop"] == ["ALL"]
+    assert composed["security_opt"] == ["no-new-privileges:true"]
+    assert composed["read_only"] is True
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_keeps_its_unsent_facts_on_a_volume(compose: dict[str, Any], room: str) -> None:
-    assert compose["services"][room]["volumes"] == [f"{room}:/var/lib/toolbus"]
-    assert room in compose["volumes"]
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_keeps_its_unsent_events_on_a_volume(
+    compose: dict[str, Any], service: str
+) -> None:
+    assert compose["services"][service]["volumes"] == [f"{service}:/var/lib/toolbus"]
+    assert service in compose["volumes"]
 
 
 def test_counters_are_written_through_and_never_dropped(compose: dict[str, Any]) -> None:
@@ -243,22 +248,22 @@ def test_the_image_is_made_of_what_is_there(dockerfile: list[list[str]]) -> None
 # -- permissions against contracts -----------------------------------------------------------
 
 
-def test_every_room_and_the_operator_is_a_user_of_the_bus() -> None:
-    assert set(rights()) == {*ROOMS, OPERATOR}
+def test_every_service_and_the_operator_is_a_user_of_the_bus() -> None:
+    assert set(rights()) == {*SERVICES, OPERATOR}
 
 
-@pytest.mark.parametrize("fact", EVERY_FACT.values(), ids=lambda fact: fact.NAME)
-def test_every_fact_may_be_said_by_somebody(fact: type[Fact]) -> None:
-    assert may_say(f"tb.fact.{fact.NAME}.acme")
+@pytest.mark.parametrize("event", EVERY_EVENT.values(), ids=lambda event: event.NAME)
+def test_every_event_may_be_said_by_somebody(event: type[Event]) -> None:
+    assert may_say(f"tb.event.{event.NAME}.acme")
 
 
 def test_an_intent_is_policys_alone_to_say() -> None:
-    assert may_say("tb.fact.call.allowed.acme") == {"policy"}
-    assert may_say("tb.fact.call.denied.acme") == {"policy"}
+    assert may_say("tb.event.call.allowed.acme") == {"policy"}
+    assert may_say("tb.event.call.denied.acme") == {"policy"}
 
 
-def test_nobody_may_say_just_any_fact() -> None:
-    assert may_say("tb.fact.>") == set()
+def test_nobody_may_say_just_any_event() -> None:
+    assert may_say("tb.event.>") == set()
 
 
 def test_a_call_goes_from_the_edge_to_policy_and_from_there_to_executor() -> None:
@@ -273,13 +278,13 @@ def test_a_call_that_carries_a_proof_is_heard_by_codemode_alone() -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.SUBJECT)
-def test_a_question_is_the_operators_to_ask_and_its_rooms_to_answer(
-    question: type[Question],
+def test_a_question_is_the_operators_to_ask_and_its_services_to_answer(
+    question: type[Query],
 ) -> None:
-    room = question.SUBJECT.split(".")[2]
-    rooms = {"policy"} if question in POLICY_ASKS else set()
-    assert may_say(question.SUBJECT) == {OPERATOR, *rooms}
-    assert may_hear(question.SUBJECT) == (set(ROOMS) if room == "all" else {room})
+    service = question.SUBJECT.split(".")[2]
+    services = {"policy"} if question in POLICY_ASKS else set()
+    assert may_say(question.SUBJECT) == {OPERATOR, *services}
+    assert may_hear(question.SUBJECT) == (set(SERVICES) if service == "all" else {service})
 
 
 def test_every_question_there_is_was_looked_at() -> None:
@@ -287,30 +292,30 @@ def test_every_question_there_is_was_looked_at() -> None:
     found = {
         kind
         for _, kind in inspect.getmembers(contracts, inspect.isclass)
-        if issubclass(kind, Question) and kind is not Question
+        if issubclass(kind, Query) and kind is not Query
     }
     assert found == {
         *QUESTIONS,
-        *(ApproverAsked, AdminAsked, PageAsked, TokenShown, *OF_EXECUTOR),
+        *(ApproverRequest, AdminRequest, PageRequest, TokenQuery, *OF_EXECUTOR),
     }
 
 
 @pytest.mark.parametrize("question", OF_EXECUTOR, ids=lambda question: question.__name__)
 def test_what_servers_are_shown_is_the_executors_to_ask_for_and_not_even_the_operators(
-    question: type[Question],
+    question: type[Query],
 ) -> None:
     assert may_say(question.SUBJECT) == {"executor"}
     assert may_hear(question.SUBJECT) == {"oauth"}
 
 
 def test_the_edge_asks_only_for_the_holder_of_a_key() -> None:
-    for question in (ApproverAsked, AdminAsked):
+    for question in (ApproverRequest, AdminRequest):
         assert may_say(question.SUBJECT) == {"ingress", OPERATOR}
         assert may_hear(question.SUBJECT) == {"policy"}
 
 
 def test_the_edge_shows_pages_and_tokens_to_oauth_alone() -> None:
-    for question in (PageAsked, TokenShown):
+    for question in (PageRequest, TokenQuery):
         assert may_say(question.SUBJECT) == {"ingress", OPERATOR}
         assert may_hear(question.SUBJECT) == {"oauth"}
 
@@ -325,23 +330,23 @@ def test_who_holds_a_token_is_oauths_alone_to_write() -> None:
 def test_an_approval_is_policys_alone_to_write() -> None:
     assert may_say(f"$KV.{APPROVALS}.binding") == {"policy"}
     assert may_say(f"$KV.{TASKS}.approval") == {"policy"}
-    for what in ("asked", "granted", "rejected", "expired", "used", "withdrawn"):
-        assert may_say(f"tb.fact.approval.{what}.acme") == {"policy"}
+    for what in ("requested", "granted", "rejected", "expired", "used", "withdrawn"):
+        assert may_say(f"tb.event.approval.{what}.acme") == {"policy"}
 
 
-def test_a_room_hears_only_answers_of_its_own() -> None:
-    for room in ROOMS:
-        assert may_hear(f"tb.reply.{room}.x") == {room}
-        assert may_hear(f"_INBOX.{room}.x") == {room}
+def test_a_service_hears_only_answers_of_its_own() -> None:
+    for service in SERVICES:
+        assert may_hear(f"tb.reply.{service}.x") == {service}
+        assert may_hear(f"_INBOX.{service}.x") == {service}
 
 
-def test_a_durable_consumer_is_its_rooms_alone() -> None:
+def test_a_durable_consumer_is_its_services_alone() -> None:
     for durable in DURABLES:
-        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}")
-        assert pulled == {durable.room, OPERATOR}
+        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.known_as}")
+        assert pulled == {durable.service, OPERATOR}
 
 
-@pytest.mark.parametrize("stream", [FACTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)])
+@pytest.mark.parametrize("stream", [EVENTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)])
 def test_nobody_may_delete_or_purge_a_stream(stream: str) -> None:
     assert may_say(f"$JS.API.STREAM.DELETE.{stream}") == set()
     assert may_say(f"$JS.API.STREAM.PURGE.{stream}") == set()
@@ -353,7 +358,7 @@ def test_the_configuration_is_for_operators_and_policy_to_write() -> None:
 
 def test_a_real_server_accepts_the_generated_configuration(tmp_path: Path) -> None:
     configuration = server_configuration(
-        lay_down_seeds(tmp_path / "nkeys"), host="0.0.0.0", port=4222, store_dir="/data"
+        create_seeds(tmp_path / "nkeys"), host="0.0.0.0", port=4222, store_dir="/data"
     )
     path = tmp_path / "nats.conf"
     path.write_text(json.dumps(configuration))
@@ -367,7 +372,7 @@ def test_a_real_server_accepts_the_generated_configuration(tmp_path: Path) -> No
 
 
 def test_the_generated_configuration_holds_no_private_key(tmp_path: Path) -> None:
-    public = lay_down_seeds(tmp_path)
+    public = create_seeds(tmp_path)
     told = json.dumps(server_configuration(public, host="h", port=1, store_dir="/data"))
     for seed in tmp_path.iterdir():
         assert seed.read_text().strip() not in told

@@ -13,16 +13,17 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from toolbus_common import contracts
-from toolbus_common.contracts import FACTS, Fact, Message, Question
+from toolbus_common.contracts import EVENTS, Event, Message, Query
 from toolbus_common.contracts.base import trusted
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}'}
 SAMPLES |= {int | None: 7, bool | None: True, tuple[str, ...] | None: ("text",)}
 ABSTRACT = {
-    Message, Fact, Question, contracts.CallFact, contracts.ApprovalFact, contracts.DefinitionFact,
-    contracts.RunFact, contracts.RunEnded, contracts.ServerSteered,
-    contracts.HoldFact,
+    Message, Event, Query, contracts.CallEvent, contracts.ApprovalEvent,
+    contracts.DefinitionEvent,
+    contracts.RunEvent, contracts.RunEnded, contracts.ServerCommandEvent,
+    contracts.HoldEvent,
 }  # fmt: skip
 TRUSTED = (
     contracts.CallRequested, contracts.CallAdmitted, contracts.CallAllowed, contracts.CallCompleted,
@@ -70,8 +71,8 @@ SAMPLES[dict[str, Any] | None] = {"text": 7}
 
 
 def subject_of(cls: type[Message]) -> str:
-    if issubclass(cls, Fact):
-        return f"tb.fact.{cls.NAME}.<scope>"
+    if issubclass(cls, Event):
+        return f"tb.event.{cls.NAME}.<customer>"
     return str(getattr(cls, "SUBJECT", ""))
 
 
@@ -143,9 +144,9 @@ def test_a_trusted_message_is_the_same_as_one_that_was_looked_at(cls: type[Messa
         )
 
 
-def test_every_fact_is_registered_under_its_name() -> None:
-    facts = [cls for cls in MESSAGES if issubclass(cls, Fact)]
-    assert {cls.NAME: cls for cls in facts} == FACTS
+def test_every_event_is_registered_under_its_name() -> None:
+    events = [cls for cls in MESSAGES if issubclass(cls, Event)]
+    assert {cls.NAME: cls for cls in events} == EVENTS
 
 
 def test_the_body_of_a_call_travels_byte_for_byte() -> None:
@@ -156,6 +157,6 @@ def test_the_body_of_a_call_travels_byte_for_byte() -> None:
 
 def test_a_proof_and_arguments_are_not_shown_when_a_call_is_printed() -> None:
     call = filled(contracts.CallRequested).model_copy(
-        update={"proof": "canary-proof", "arguments": b"canary-arguments"}
+        update={"key_digest": "canary-proof", "arguments": b"canary-arguments"}
     )
     assert "canary" not in repr(call)

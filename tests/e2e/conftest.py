@@ -1,4 +1,4 @@
-"""A whole gateway over real upstreams, in both arrangements of the rooms."""
+"""A whole gateway over real upstreams, in both arrangements of the services."""
 
 import subprocess
 from collections.abc import Iterator
@@ -32,17 +32,17 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session", params=["apart", "fused"])
+@pytest.fixture(scope="session", params=["separate", "fused"])
 def gateway(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     everything_program: list[str],
     repository: Path,
 ) -> Iterator[Gateway]:
-    """Toolbus over five upstreams; the same tests run with the rooms apart and fused."""
+    """Toolbus over five upstreams; the same tests run with the services apart and fused."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     over_http = EverythingOverHttp(tmp_path_factory.mktemp("web"), everything_program)
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     directory = tmp_path_factory.mktemp(request.param)
     launched = Launched(directory, *options, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS))
     try:
@@ -61,11 +61,11 @@ def gateway(
         echo.kill()
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    """Toolbus over two upstreams; apart, every room has two replicas."""
+    """Toolbus over two upstreams; apart, every service has two replicas."""
     fused = request.param == "fused"
     with replicated(tmp_path_factory.mktemp(request.param), fused=fused) as made:
         yield made

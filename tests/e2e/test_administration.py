@@ -1,4 +1,4 @@
-"""Administration through HTTP: roles, entries, the whole, keys, and a fact of every change."""
+"""Administration through HTTP: roles, entries, the whole, keys, and an event of every change."""
 
 import json
 from collections.abc import Iterator
@@ -53,10 +53,10 @@ def admin(place: Launched) -> Administrator:
 
 
 def changed(place: Launched, kind: str, name: str, enough: int = 1) -> list[dict[str, Any]]:
-    """The facts of changes of one entry, the oldest first."""
+    """The events of changes of one entry, the oldest first."""
     rows = place.eventual_rows(
-        "SELECT detail, JSONExtractString(detail, 'name') AS name FROM facts "
-        f"WHERE fact = 'config.changed' AND JSONExtractString(detail, 'kind') = '{kind}' "
+        "SELECT detail, JSONExtractString(detail, 'name') AS name FROM events "
+        f"WHERE event = 'config.changed' AND JSONExtractString(detail, 'kind') = '{kind}' "
         f"AND name IN ('{name}', person('{name}')) ORDER BY stream_seq, line",
         lambda rows: len(rows) >= enough,
     )
@@ -112,7 +112,7 @@ def test_a_revoked_admin_key_is_refused(place: Launched, admin: Administrator) -
 # -- entries --------------------------------------------------------------------------------------
 
 
-def test_an_entry_is_made_replaced_and_deleted_and_each_is_a_fact(
+def test_an_entry_is_made_replaced_and_deleted_and_each_is_an_event(
     place: Launched, admin: Administrator
 ) -> None:
     path = named("teams", "sales")
@@ -123,11 +123,11 @@ def test_an_entry_is_made_replaced_and_deleted_and_each_is_a_fact(
     assert admin.ask("PUT", path, {}, If_Match=made.headers["etag"]).status == 412
     assert admin.ask("DELETE", path).status == 204
     assert why(admin.ask("GET", path)) == "unknown_entry"
-    facts = changed(place, "teams", "sales", 3)
-    assert [bool(fact["before"]) for fact in facts] == [False, True, True]
-    assert json.loads(facts[1]["before"])["tools"] == ["echo__*"]
-    assert json.loads(facts[1]["after"])["deny"] == ["echo__say"]
-    assert facts[2]["after"] == ""
+    events = changed(place, "teams", "sales", 3)
+    assert [bool(event["before"]) for event in events] == [False, True, True]
+    assert json.loads(events[1]["before"])["tools"] == ["echo__*"]
+    assert json.loads(events[1]["after"])["deny"] == ["echo__say"]
+    assert events[2]["after"] == ""
 
 
 def test_a_pattern_with_a_slash_names_a_price(admin: Administrator) -> None:
@@ -166,8 +166,8 @@ def test_a_credential_is_neither_shown_nor_sent_elsewhere(
     assert kept.status == 200, kept.body
     moved = {**shown.json["value"], "url": "https://collector.example/mcp"}
     assert why(admin.ask("PUT", path, moved)) == "faulty"
-    facts = changed(place, "servers", "echo", 2)
-    assert HEADER not in str(facts)
+    events = changed(place, "servers", "echo", 2)
+    assert HEADER not in str(events)
     assert HEADER not in place.logs()
 
 
@@ -242,10 +242,10 @@ def test_a_key_is_made_changed_rotated_and_revoked_by_an_operator(place: Launche
     until_now(lambda: place.client(secret).call(TOOL, {"text": "x"}).status == 401, "it ends")
     assert operator.ask("POST", "/v1/keys/made/revoke").json["state"] == "revoked"
     until_now(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 401, "it ends")
-    facts = changed(place, "keys", "made", 4)
-    assert {fact["by"] for fact in facts} == {"admin:operator"}
+    events = changed(place, "keys", "made", 4)
+    assert {event["by"] for event in events} == {"admin:operator"}
     for canary in (secret, rotated):
-        assert canary not in str(facts)
+        assert canary not in str(events)
         assert canary not in place.logs()
 
 
@@ -279,22 +279,22 @@ def test_a_call_is_approved_by_an_operator(place: Launched, admin: Administrator
     assert client.call(TOOL, {"text": "wait"}).text == "wait"
 
 
-def test_a_change_by_the_command_is_a_fact_with_its_operator(place: Launched) -> None:
+def test_a_change_by_the_command_is_an_event_with_its_operator(place: Launched) -> None:
     made = place.toolbus("keys", "create", "typed", "--tools", "echo__*", "--json")
     secret = json.loads(made.stdout)["secret"]
-    (fact,) = changed(place, "keys", "typed")
-    assert fact["by"]
-    assert not fact["by"].startswith("admin:")
-    assert secret not in str(fact)
-    assert json.loads(fact["after"])["tools"] == ["echo__*"]
+    (event,) = changed(place, "keys", "typed")
+    assert event["by"]
+    assert not event["by"].startswith("admin:")
+    assert secret not in str(event)
+    assert json.loads(event["after"])["tools"] == ["echo__*"]
 
 
 def test_who_administers_is_forgotten_by_the_command_unless_their_customer_is_held(
     place: Launched,
 ) -> None:
     assert place.toolbus("keys", "create", "last", "--tools", "echo__*").returncode == 0
-    (fact,) = changed(place, "keys", "last")
-    name = fact["by"]
+    (event,) = changed(place, "keys", "last")
+    name = event["by"]
     assert name.startswith("operator:")
     assert place.toolbus("audit", "hold", "add", "default", "--why", "case 17").returncode == 0
     held = json.loads(place.toolbus("audit", "hold", "list", "--json").stdout)
@@ -306,8 +306,8 @@ def test_who_administers_is_forgotten_by_the_command_unless_their_customer_is_he
     assert place.toolbus("audit", "hold", "remove", "default").returncode == 0
     done = place.toolbus("audit", "forget", name, "--yes", "--reason", "they left")
     assert (done.returncode, "is forgotten" in done.stdout) == (0, True), done.stderr
-    (fact,) = changed(place, "keys", "last")
-    assert fact["by"].startswith("~")
+    (event,) = changed(place, "keys", "last")
+    assert event["by"].startswith("~")
 
 
 def test_who_may_sign_in_is_declared_one_by_one(place: Launched, admin: Administrator) -> None:

@@ -52,12 +52,12 @@ def declared(echo: Upstream, **anonymous: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
     echo = Upstream(tmp_path_factory.mktemp("echo"))
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     launched = Launched(tmp_path_factory.mktemp(request.param), *options)
     try:
         echo.start()
@@ -85,7 +85,7 @@ def test_events_name_the_caller_and_its_budget_ends(place: Place) -> None:
     run = "a" * 31 + "1"
     codes = [place.nobody.call("echo__count", {"id": "n"}, run).code for _ in range(4)]
     assert "budget_exceeded" in codes, "two calls cost the whole budget"
-    rows = place.launched.eventual_facts(f"trace_id = '{run}'", "call.completed", "call.denied")
+    rows = place.launched.eventual_events(f"trace_id = '{run}'", "call.completed", "call.denied")
     assert {row["key"] for row in rows.values()} == {"(anonymous)"}
     assert {row["user"] for row in rows.values()} == {""}
 
@@ -294,7 +294,7 @@ def test_a_listener_for_other_machines_refuses_the_declaration_unless_it_is_forc
     assert "everybody" in launched.toolbus("status").stdout
 
 
-def test_a_room_that_listens_for_other_machines_refuses_by_itself(
+def test_a_service_that_listens_for_other_machines_refuses_by_itself(
     elsewhere: tuple[Launched, Upstream],
 ) -> None:
     launched, echo = elsewhere

@@ -38,13 +38,13 @@ def receiver() -> Iterator[Receiver]:
         yield made
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
 ) -> Iterator[Launched]:
     """Toolbus over one upstream, of which one tool needs a person."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     environment = {"TOOLBUS_CALL_TIMEOUT": "20", "HOOK_SECRET": HOOK}
     launched = Launched(tmp_path_factory.mktemp(request.param), *options, **environment)
     try:
@@ -344,14 +344,14 @@ def test_who_decided_what_is_in_the_audit(place: Launched) -> None:
     approval, _ = required(client.call(TOOL, {"text": "canary-of-the-audit"}))
     api(place, f"/{approval}/approve", body={"note": "On the record."})
     client.call(TOOL, {"text": "canary-of-the-audit"})
-    wanted = {"approval.asked", "approval.granted", "approval.used", "call.allowed"}
-    rows = place.eventual_facts(f"approval = '{approval}'", *wanted)
-    facts = {fact: json.loads(row["detail"]) for fact, row in rows.items()}
-    assert set(facts) == wanted
-    assert facts["approval.granted"]["by"] == "key:boss"
-    assert facts["approval.granted"]["reason"] == "On the record."
-    assert facts["approval.used"]["call_id"] == facts["call.allowed"]["call_id"]
-    assert "canary-of-the-audit" not in json.dumps(facts), "arguments only as a digest"
+    wanted = {"approval.requested", "approval.granted", "approval.used", "call.allowed"}
+    rows = place.eventual_events(f"approval = '{approval}'", *wanted)
+    events = {event: json.loads(row["detail"]) for event, row in rows.items()}
+    assert set(events) == wanted
+    assert events["approval.granted"]["by"] == "key:boss"
+    assert events["approval.granted"]["reason"] == "On the record."
+    assert events["approval.used"]["call_id"] == events["call.allowed"]["call_id"]
+    assert "canary-of-the-audit" not in json.dumps(events), "arguments only as a digest"
 
 
 def test_a_webhook_that_was_down_is_told_with_a_signature_once_it_is_up(
@@ -367,9 +367,9 @@ def test_a_webhook_that_was_down_is_told_with_a_signature_once_it_is_up(
 
     asked = until_now(told, "the webhook")[0]
     assert asked.signed_with(HOOK.encode())
-    assert asked.json["type"] == "approval.asked"
+    assert asked.json["type"] == "approval.requested"
     assert asked.json["data"]["tool"] == "say"
     assert b"canary-of-the-hook" not in asked.body
     api(place, f"/{approval}/reject", body={"reason": "Told."})
-    wanted = {"approval.asked", "approval.rejected"}
+    wanted = {"approval.requested", "approval.rejected"}
     until_now(lambda: {each.json["type"] for each in told()} == wanted, "the decision")

@@ -1,4 +1,4 @@
-"""Approvals as tasks, through real HTTP and two replicas of every room, and what they outlive."""
+"""Approvals as tasks, over real HTTP and two replicas of every service, and what they outlive."""
 
 import json
 from collections.abc import Iterator
@@ -151,9 +151,9 @@ def test_a_tasks_call_is_in_the_audit_under_its_approval(place: Place) -> None:
     approval = approval_of(place, "Dora")
     decided(place, "Dora", "approve")
     ended(place, task)
-    wanted = ("approval.asked", "approval.granted", "approval.used", "call.allowed")
-    for fact in wanted:
-        sql = f"SELECT key FROM facts WHERE approval = '{approval}' AND fact = '{fact}'"
+    wanted = ("approval.requested", "approval.granted", "approval.used", "call.allowed")
+    for event in wanted:
+        sql = f"SELECT key FROM events WHERE approval = '{approval}' AND event = '{event}'"
         assert place.cluster.eventual_rows(sql)[0]["key"] == "root"
 
 
@@ -171,12 +171,12 @@ def test_a_replica_killed_as_a_person_approves_leaves_no_call_made_twice(place: 
     place.cluster.run("policy").wait_ready()
 
 
-def test_a_task_outlives_every_room_killed_while_a_person_thinks(place: Place) -> None:
+def test_a_task_outlives_every_service_killed_while_a_person_thinks(place: Place) -> None:
     place.fixture.forget()
     task = waiting(place, "Jane")["taskId"]
     approval_of(place, "Jane")
     _killed_and_begun_anew(place)
-    until_now(partial(_serves, place), "the rooms", 60)
+    until_now(partial(_serves, place), "the services", 60)
     assert about(place, task).json["result"]["status"] == "working"
     decided(place, "Jane", "approve")
     assert ended(place, task)["result"]["content"][0]["text"] == "Hello, Jane!"
@@ -184,13 +184,13 @@ def test_a_task_outlives_every_room_killed_while_a_person_thinks(place: Place) -
 
 
 def _killed_and_begun_anew(place: Place) -> None:
-    rooms, cluster = ("ingress", "policy", "executor"), place.cluster
-    for room in rooms:
-        for process in cluster.processes.pop(room):
+    services, cluster = ("ingress", "policy", "executor"), place.cluster
+    for service in services:
+        for process in cluster.processes.pop(service):
             process.kill()
     for _ in range(2):
         cluster.forget_port(0)
-    for process in [cluster.run(room) for room in rooms for _ in range(2)]:
+    for process in [cluster.run(service) for service in services for _ in range(2)]:
         process.wait_ready()
 
 

@@ -19,9 +19,9 @@ from harness.engines import Engine
 from harness.operating import key
 from harness.waiting import until_told
 from toolbus_cli.views.upstream_sessions import with_sessions
-from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import ServersAsked, ServersTold, SessionsAsked, SessionsTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import ServersQuery, ServersReply, SessionsQuery, SessionsReply
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -51,7 +51,7 @@ class Asking(Engine):
         return Server(sse=f"{at}/sse") if self.kind == "sse" else Server(url=f"{at}/mcp/")
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
@@ -65,7 +65,7 @@ def cluster(
         for each in over:
             each.start()
         servers = {"stdio": process} | {each.kind: each.declared for each in over}
-        declared = Declaration(servers=servers, keys={"ann": key(SECRET)})
+        declared = Configuration(servers=servers, keys={"ann": key(SECRET)})
         made.start(declared, fused=fused, replicas=1 if fused else 2)
         made.until_listed(made.client(SECRET), *(f"{server}__ask" for server in SERVERS))
         yield made
@@ -199,9 +199,9 @@ async def test_a_client_that_leaves_frees_its_place_at_once(cluster: Cluster, se
 
 async def status(bus: Bus) -> list[dict[str, Any]]:
     """What `toolbus status` shows of servers."""
-    lane = AskLane(OPERATOR, bus)
-    servers = list((await lane.ask(ServersAsked(), ServersTold)).servers)
-    return with_sessions(servers, await lane.ask_each(SessionsAsked(), SessionsTold))
+    lane = RequestReply(OPERATOR, bus)
+    servers = list((await lane.ask(ServersQuery(), ServersReply)).servers)
+    return with_sessions(servers, await lane.ask_each(SessionsQuery(), SessionsReply))
 
 
 @pytest.mark.parametrize("server", SERVERS)

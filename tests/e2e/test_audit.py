@@ -7,14 +7,14 @@ from typing import Any
 from harness.gateway import READER_KEY, ROOT_KEY, Gateway
 
 
-def rows_of(gateway: Gateway, call_id: str, *facts: str) -> dict[str, dict[str, Any]]:
-    return gateway.cluster.eventual_facts(f"call_id = '{call_id}'", *facts)
+def rows_of(gateway: Gateway, call_id: str, *events: str) -> dict[str, dict[str, Any]]:
+    return gateway.cluster.eventual_events(f"call_id = '{call_id}'", *events)
 
 
 def test_a_call_is_queryable_as_intent_and_outcome(gateway: Gateway) -> None:
     began, run = time.monotonic(), token_hex(16)
     assert gateway.client().call("echo__drip", {"steps": 1}, run).status == 200
-    rows = gateway.cluster.eventual_facts(f"trace_id = '{run}'", "call.allowed", "call.completed")
+    rows = gateway.cluster.eventual_events(f"trace_id = '{run}'", "call.allowed", "call.completed")
     print(f"\nqueryable {time.monotonic() - began:.2f} s after the call")
     # Progress may extend the call: the deadline set here is shorter than the server's timeout.
     assert set(rows) - {"call.extended"} == {"call.allowed", "call.completed"}
@@ -45,10 +45,10 @@ def test_a_failed_call_says_whether_anything_was_sent(gateway: Gateway) -> None:
 def test_neither_secrets_nor_arguments_are_kept_or_logged(gateway: Gateway) -> None:
     canary, run = "canary-argument-5f2e", token_hex(16)
     assert gateway.client().call("echo__count", {"id": canary}, run).text == canary
-    gateway.cluster.eventual_facts(f"trace_id = '{run}'", "call.allowed", "call.completed")
+    gateway.cluster.eventual_events(f"trace_id = '{run}'", "call.allowed", "call.completed")
     for word in (canary, ROOT_KEY):
         found = gateway.cluster.rows(
-            f"SELECT count() AS n FROM facts WHERE position(detail, '{word}') > 0"
+            f"SELECT count() AS n FROM events WHERE position(detail, '{word}') > 0"
         )
         assert int(found[0]["n"]) == 0
         assert word not in gateway.cluster.logs()

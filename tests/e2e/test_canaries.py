@@ -32,9 +32,9 @@ FORM = "application/x-www-form-urlencoded"
 LEAKED = canary("leak")
 HOOKS = ("webhook", "webhook by file")
 SEALED = """
-SELECT scope FROM checkpoints JOIN (
-    SELECT scope, max(stream_seq) AS newest FROM facts WHERE fact = '{fact}' GROUP BY scope
-) AS told USING scope WHERE scope = '{scope}' AND to >= newest
+SELECT customer FROM checkpoints JOIN (
+    SELECT customer, max(stream_seq) AS newest FROM events WHERE event = '{event}' GROUP BY customer
+) AS told USING customer WHERE customer = '{customer}' AND to >= newest
 """
 TRIES = 8  # calls of a server that is gone: more than open a breaker
 
@@ -112,7 +112,7 @@ class Story:
             self.replies.append(client.ask("tools/list").body)
         for server in ("frail", "sulking"):
             self.at.launched.eventual_rows(
-                f"SELECT reason FROM facts WHERE fact = 'server.lost' AND server = '{server}'"
+                f"SELECT reason FROM events WHERE event = 'server.lost' AND server = '{server}'"
             )
 
     def strangers_come(self) -> None:
@@ -130,7 +130,7 @@ class Story:
         """The status of a reader's question."""
         with closing(HTTPConnection("127.0.0.1", self.at.reading, timeout=60)) as connection:
             keys = {"X-ClickHouse-User": "analyst", "X-ClickHouse-Key": secret}
-            connection.request("POST", "/", "SELECT count() FROM facts", keys)
+            connection.request("POST", "/", "SELECT count() FROM events", keys)
             answer = connection.getresponse()
             self.failures.append(answer.read())
             return answer.status
@@ -258,12 +258,12 @@ class Story:
         told = ("table", "files", "sink", "webhooks")
         until_now(
             lambda: all(singing({"": LEAKED}, recorded(self.at)[place]) for place in told),
-            "the fact of it everywhere",
+            "the event of it everywhere",
         )
         for name in HOOKS:  # each in its own time
-            until_now(lambda name=name: self.hooked(name), f"the fact of it at {name}")  # type: ignore[misc]
-        for scope, fact in (("default", "config.changed"), ("rival", "call.failed")):
-            self.at.launched.eventual_rows(SEALED.format(scope=scope, fact=fact))
+            until_now(lambda name=name: self.hooked(name), f"the event of it at {name}")  # type: ignore[misc]
+        for customer, event in (("default", "config.changed"), ("rival", "call.failed")):
+            self.at.launched.eventual_rows(SEALED.format(customer=customer, event=event))
 
     def hooked(self, name: str) -> bool:
         """Whether a webhook of two has told what leaked, and with that all that was before it."""
@@ -333,7 +333,7 @@ def test_a_server_that_is_gone_is_told_to_another_customer_by_how_it_ended(story
 MEANT_FOR = {"failures": {"words"}, "logs": {"last words"}, "administration": {"waiting"}}
 PLACES = {
     "logs": b"process.ready", "table": b"blab", "stream": b"blab", "files": b"blab",
-    "bundle": b"blab", "report": b"blab", "sink": b"blab", "webhooks": b"approval.asked",
+    "bundle": b"blab", "report": b"blab", "sink": b"blab", "webhooks": b"approval.requested",
     "traces": b"tools/call", "metrics": b"toolbus_calls", "failures": b"error",
     "status": b"blab", "declaration": b"(set)", "disk": b"call.allowed",
     "its log": b"process.ready", "its metrics": b"toolbus_calls",
@@ -349,7 +349,7 @@ def test_every_place_is_really_listened_at(story: Story) -> None:
 
 
 def test_what_gets_out_is_heard_wherever_it_does(story: Story) -> None:
-    """By an edge that tells what it should not, and by a fact."""
+    """By an edge that tells what it should not, and by an event."""
     leaking = {"its log", "its metrics", "traces"}
     recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "disk"}
     recording |= {"declaration", "administration"}

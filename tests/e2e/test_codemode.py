@@ -11,7 +11,7 @@ from harness.cluster import Cluster, Upstream
 from harness.eras import stateless
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 
 ROOT, CODER, NARROW, NEVER = (
@@ -27,11 +27,11 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
         yield made
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A gateway with two servers, the codemode room, and keys of every mode."""
+    """A gateway with two servers, the codemode service, and keys of every mode."""
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         fused = request.param == "fused"
@@ -43,8 +43,8 @@ def cluster(
         made.stop()
 
 
-def declaration(url: str, **two: Any) -> Declaration:
-    return Declaration.model_validate(
+def declaration(url: str, **two: Any) -> Configuration:
+    return Configuration.model_validate(
         {
             "servers": {"one": {"url": url}, "two": {"url": url, **two}},
             "keys": {
@@ -120,8 +120,8 @@ def test_what_cannot_be_read_is_an_answer_the_model_can_mend(cluster: Cluster) -
 def test_reading_is_recorded_like_any_call(cluster: Cluster) -> None:
     trace = token_hex(16)
     cluster.client(CODER).call("listToolFiles", {}, trace)
-    facts = cluster.eventual_facts(f"trace_id = '{trace}'", "call.completed")
-    completed = facts["call.completed"]
+    events = cluster.eventual_events(f"trace_id = '{trace}'", "call.completed")
+    completed = events["call.completed"]
     assert (completed["server"], completed["key"]) == ("toolbus", "coder")
 
 
@@ -174,9 +174,9 @@ def test_every_inner_call_is_recorded_under_its_run(cluster: Cluster) -> None:
     trace = token_hex(16)
     run(cluster.client(CODER), 'result = [one.say(text="q"), two.say(text="q")]', trace)
     sql = (
-        "SELECT outer.call_id AS run, count() AS calls FROM facts AS inner "
-        "INNER JOIN facts AS outer ON inner.parent_id = outer.call_id "
-        "WHERE inner.fact = 'call.completed' AND outer.fact = 'call.completed' "
+        "SELECT outer.call_id AS run, count() AS calls FROM events AS inner "
+        "INNER JOIN events AS outer ON inner.parent_id = outer.call_id "
+        "WHERE inner.event = 'call.completed' AND outer.event = 'call.completed' "
         "AND outer.tool = 'executeToolCode' "
         f"AND outer.trace_id = '{trace}' GROUP BY run HAVING calls = 2"
     )
@@ -200,7 +200,7 @@ def test_a_program_whose_caller_leaves_takes_its_calls_back(
     with cluster.client(CODER).leaving(body, **headers):
         until_now(lambda: any(call.get("id") == name for call in upstream.arrived()), "the call")
     sql = (
-        "SELECT tool FROM facts WHERE fact = 'call.failed' AND code = 'cancelled' "
+        "SELECT tool FROM events WHERE event = 'call.failed' AND code = 'cancelled' "
         "AND tool IN ('wait', 'executeToolCode')"
     )
     both = {"executeToolCode", "wait"}
@@ -242,8 +242,8 @@ def test_a_call_is_counted_with_its_program_and_its_answer(cluster: Cluster) -> 
     (row,) = cluster.eventual_rows(
         "SELECT JSONExtractInt(detail, 'request_tokens') AS request, "
         "JSONExtractInt(detail, 'answer_tokens') AS answer, "
-        "JSONExtractString(detail, 'engine') AS engine FROM facts "
-        "WHERE fact = 'context.spent' AND tool = 'executeToolCode' "
+        "JSONExtractString(detail, 'engine') AS engine FROM events "
+        "WHERE event = 'context.spent' AND tool = 'executeToolCode' "
         "AND request > 190 LIMIT 1"
     )
     assert row["request"] > row["answer"] > 190

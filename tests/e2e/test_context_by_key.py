@@ -10,7 +10,7 @@ import pytest
 from harness.cluster import Cluster, Upstream
 from harness.operating import Row, key
 from toolbus_cli.analytics import saved_queries as saved
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.mcp.builtin_server import EXECUTE
 
 WIDE, NARROW, CODER = (f"tbk_{name}_a-secret-of-contexts" for name in ("wide", "narrow", "coder"))
@@ -25,7 +25,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CONTEXT_SECONDS="0.5")
     try:
         upstream.start()
-        declared = Declaration.model_validate(
+        declared = Configuration.model_validate(
             {
                 "servers": {"echo": {"url": upstream.url}},
                 "keys": {

@@ -22,10 +22,10 @@ from harness.engines import Engine
 from harness.eras import ROOT, ask, begun, calling
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
-from toolbus_common.contracts import ServersAsked, ServersTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import ServersQuery, ServersReply
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -64,7 +64,7 @@ class Families:
         self.cluster = Cluster(directory / "cluster")
 
     @property
-    def declaration(self) -> Declaration:
+    def declaration(self) -> Configuration:
         """Each server once for each way of declaring it."""
         pipe = {
             "command": (sys.executable, str(PROGRAM), "stdio"),
@@ -87,7 +87,7 @@ class Families:
             "narrow": key(NARROW, "web__family"),
             "blind": key(BLIND, "one__*"),
         }
-        return Declaration(servers=servers, keys=keys)
+        return Configuration(servers=servers, keys=keys)
 
     def start(self) -> None:
         """Until every server's tools are there."""
@@ -112,7 +112,7 @@ class Families:
         """Why a server is not in use, as the status tells it."""
 
         async def look(bus: Bus) -> str:
-            found = await AskLane(OPERATOR, bus).ask(ServersAsked(), ServersTold)
+            found = await RequestReply(OPERATOR, bus).ask(ServersQuery(), ServersReply)
             rows = {row["name"]: row for row in found.servers}
             return str(rows[server]["last_failure"])
 

@@ -10,12 +10,12 @@ import pytest
 from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 
 ROOT, MEMBER, PERSON = (f"tbk_{name}_a-secret-of-governance" for name in ("root", "member", "ann"))
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
@@ -33,8 +33,8 @@ def cluster(
         upstream.kill()
 
 
-def declaration(**servers: Server) -> Declaration:
-    return Declaration.model_validate(
+def declaration(**servers: Server) -> Configuration:
+    return Configuration.model_validate(
         {
             "servers": servers,
             "groups": {"sayers": {"tools": ["*__say"]}, "quiet": {"deny": ["two__*"]}},

@@ -1,4 +1,4 @@
-"""Calls with an idempotency key through HTTP: both eras, every replica, rooms that are killed."""
+"""Calls with an idempotency key over HTTP: both eras, every replica, services that are killed."""
 
 import json
 from collections.abc import Iterator
@@ -119,24 +119,24 @@ def test_explicit_execution_takes_the_key_as_a_header(place: Place) -> None:
     assert arrived(place, "header") == 3, "each of several has a key of its own"
 
 
-def test_a_repetition_is_a_fact(place: Place) -> None:
+def test_a_repetition_is_an_event(place: Place) -> None:
     client = place.client()
-    once(client, "fact", id="fact")
-    once(client, "fact", id="fact")
+    once(client, "event", id="event")
+    once(client, "event", id="event")
     sql = (
-        "SELECT outer.call_id AS first FROM facts AS outer JOIN facts AS again "
+        "SELECT outer.call_id AS first FROM events AS outer JOIN events AS again "
         "ON JSONExtractString(again.detail, 'first') = outer.call_id "
-        "WHERE again.fact = 'call.replayed' AND outer.fact = 'call.completed' "
+        "WHERE again.event = 'call.replayed' AND outer.event = 'call.completed' "
         "AND again.key = 'root'"
     )
     assert place.cluster.eventual_rows(sql)
 
 
-def test_a_call_outlives_its_client_and_every_room_on_its_way_but_the_last(place: Place) -> None:
+def test_a_call_outlives_its_client_and_every_service_on_its_way_but_the_last(place: Place) -> None:
     with sent(place.client(), "left", id="left", seconds=4):
         until_now(lambda: arrived(place, "left"), "the call reaches the server")
-        for room in ("ingress", "policy"):  # where the rooms are one, only the client leaves
-            for process in place.cluster.processes.get(room, [])[:1]:
+        for service in ("ingress", "policy"):  # where the services are one, only the client leaves
+            for process in place.cluster.processes.get(service, [])[:1]:
                 process.kill()
 
     def told() -> Answer | None:

@@ -134,10 +134,10 @@ def test_a_client_finds_the_way_and_calls_as_a_person_until_that_is_taken_back(
     kept = Kept()
     endpoint = launched.ready["endpoint"]
     assert asyncio.run(_said(endpoint, kept)) == ({"echo__say"}, False)
-    hers = "SELECT key, detail FROM facts WHERE user = person('ann') AND fact ="
+    hers = "SELECT key, detail FROM events WHERE user = person('ann') AND event ="
     (called,) = launched.eventual_rows(f"{hers} 'call.allowed'")
     assert called["key"].startswith("staff:")
-    (given,) = launched.eventual_rows(f"{hers} 'grant.given'")
+    (given,) = launched.eventual_rows(f"{hers} 'grant.created'")
     assert kept.token not in called["detail"] + given["detail"]
     assert "ann" not in called["key"]
 
@@ -199,7 +199,7 @@ def test_a_client_comes_back_for_more_when_a_call_needs_it(launched: Launched) -
     base = endpoint.removesuffix("/mcp")
     where = f'resource_metadata="{base}/.well-known/oauth-protected-resource/mcp"'
     assert f'error="insufficient_scope", scope="tools", {where}' in challenge
-    bos = "SELECT detail FROM facts WHERE user = person('bo') AND fact = 'call.denied'"
+    bos = "SELECT detail FROM events WHERE user = person('bo') AND event = 'call.denied'"
     rows = launched.eventual_rows(bos, lambda rows: len(rows) >= 2)
     assert all("insufficient_scope" in row["detail"] for row in rows)
 

@@ -137,8 +137,10 @@ def test_arguments_that_do_not_fit_are_refused_unsent_and_the_model_reads_why(
     assert "'b' is missing: give an integer" in result["content"][0]["text"]
     failed = result["_meta"]["dev.toolbus/failed"]
     assert failed["code"] == "invalid_arguments"
-    fact = launched.eventual_facts(f"call_id = '{failed['callId']}'", "call.failed")["call.failed"]
-    assert (fact["code"], fact["sent"], fact["charge"]) == ("invalid_arguments", False, 0)
+    event = launched.eventual_events(f"call_id = '{failed['callId']}'", "call.failed")[
+        "call.failed"
+    ]
+    assert (event["code"], event["sent"], event["charge"]) == ("invalid_arguments", False, 0)
 
 
 def test_a_program_is_told_the_same_words(launched: Launched) -> None:
@@ -154,8 +156,8 @@ def test_a_call_through_another_toolbus_is_one_trace_and_each_charges_its_own_ke
     told["_meta"] = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
     assert launched.client(FAR_KEY).ask("tools/call", told).text == "5"
     rows = launched.eventual_rows(
-        "SELECT key, charge FROM facts "
-        f"WHERE trace_id = '{TRACE}' AND fact = 'call.completed' ORDER BY key",
+        "SELECT key, charge FROM events "
+        f"WHERE trace_id = '{TRACE}' AND event = 'call.completed' ORDER BY key",
         lambda rows: len(rows) == 2,
     )
     assert rows == [{"key": "between", "charge": 1000}, {"key": "far", "charge": 0}]

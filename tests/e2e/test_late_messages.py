@@ -14,9 +14,9 @@ from harness.cluster import Cluster
 from harness.eras import begun, calling
 from harness.operating import key
 from harness.streams import Events
-from toolbus_common.config import Customer, Declaration, Server, User
-from toolbus_common.contracts import ServersAsked, ServersTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.config import Configuration, Customer, Server, User
+from toolbus_common.contracts import ServersQuery, ServersReply
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 ANN, EVE = "tbk_ann_a-secret-of-late-words", "tbk_eve_another-secret-of-late-words"
@@ -28,7 +28,7 @@ SERVER = Server(command=(sys.executable, str(Path(late_server.__file__))), sessi
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A gateway over two processes of the server: one for both customers, one for ann."""
     made = Cluster(tmp_path_factory.mktemp("late"))
-    declaration = Declaration(
+    declaration = Configuration(
         servers={"late": SERVER, "own": SERVER},
         customers={"acme": Customer(), "rival": Customer()},
         users={"ann": User(customer="acme"), "eve": User(customer="rival")},
@@ -67,7 +67,9 @@ def told(client: Client, tool: str, word: str) -> list[dict[str, Any]]:
 
 def dropped(cluster: Cluster) -> dict[str, int]:
     """What `toolbus status` tells of messages that reached nobody."""
-    rows = cluster.on_the_bus(lambda bus: AskLane(OPERATOR, bus).ask(ServersAsked(), ServersTold))
+    rows = cluster.on_the_bus(
+        lambda bus: RequestReply(OPERATOR, bus).ask(ServersQuery(), ServersReply)
+    )
     (row,) = (each for each in rows.servers if each["name"] == "late")
     counts: dict[str, int] = row["dropped_messages"]
     return counts

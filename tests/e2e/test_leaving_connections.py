@@ -18,7 +18,7 @@ from harness.eras import begun, calling
 from harness.operating import key
 from harness.streams import Events
 from harness.waiting import until_now
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 
 SECRET = "tbk_bot_a-secret-of-leaving-connections"
 CLIENTS = 40
@@ -80,14 +80,16 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
         yield server
 
 
-@pytest.fixture(params=["fused", "apart"])
+@pytest.fixture(params=["fused", "separate"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path: Path, upstream: Upstream
 ) -> Iterator[Cluster]:
-    """A gateway; apart, every room has two replicas."""
+    """A gateway; apart, every service has two replicas."""
     fused = request.param == "fused"
     made = Cluster(tmp_path / "cluster", TOOLBUS_LEAVE_SECONDS="4")
-    declaration = Declaration(servers={"echo": Server(url=upstream.url)}, keys={"bot": key(SECRET)})
+    declaration = Configuration(
+        servers={"echo": Server(url=upstream.url)}, keys={"bot": key(SECRET)}
+    )
     try:
         made.start(declaration, fused=fused, replicas=1 if fused else 2)
         made.until_listed(made.client(SECRET), "echo__say")
@@ -106,7 +108,7 @@ def test_no_kept_connection_is_cut_and_each_is_told_that_it_ends(cluster: Cluste
     load = Load(ingresses(cluster))
     load.start()
     until_now(lambda: load.heard["200"] > 5 * CLIENTS, "the load is under way")
-    leaving = [p for p in cluster.every() if "ingress" in p.rooms]
+    leaving = [p for p in cluster.every() if "ingress" in p.services]
     for process in leaving:
         process.signal(signal.SIGTERM)
     load.finish()
@@ -120,7 +122,7 @@ def test_the_readiness_goes_before_the_listener_and_idle_clients_are_closed(
     cluster: Cluster,
 ) -> None:
     address = ingresses(cluster)[0]
-    process = next(p for p in cluster.every() if "ingress" in p.rooms)
+    process = next(p for p in cluster.every() if "ingress" in p.services)
     client = cluster.client(SECRET)
     session = begun(client)
     with RawHttp(address) as idle, Events(client, Mcp_Session_Id=session) as stream:
@@ -130,7 +132,7 @@ def test_the_readiness_goes_before_the_listener_and_idle_clients_are_closed(
         until_now(lambda: '"http.leaving"' in process.log, "it is leaving")
         late = client.call("echo__say", {"text": "late"})
         assert (late.text, late.headers["connection"]) == ("late", "close")
-        (told,) = (s for s in cluster.statuses() if s.pid == process.pid and s.room == "ingress")
+        (told,) = (s for s in cluster.statuses() if s.pid == process.pid and s.service == "ingress")
         assert not told.ready
         assert stream.ended()
         assert idle.ended()
@@ -140,7 +142,7 @@ def test_the_readiness_goes_before_the_listener_and_idle_clients_are_closed(
 def test_a_call_under_way_is_answered_after_the_listener_has_closed(
     cluster: Cluster, upstream: Upstream
 ) -> None:
-    process = next(p for p in cluster.every() if "ingress" in p.rooms)
+    process = next(p for p in cluster.every() if "ingress" in p.services)
     body = json.dumps(calling("echo__wait", 1, id="long", seconds=3.0)).encode()
     with RawHttp(ingresses(cluster)[0]) as connection:
         connection.send(posting("/mcp", body, *LINES))

@@ -14,9 +14,9 @@ from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.waiting import PATIENCE, until_now
-from toolbus_common.config import Budget, Declaration, Loop, Period, Price, Server
-from toolbus_common.contracts import BudgetTold, LedgerAsked, LedgerTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.config import Budget, Configuration, Loop, Period, Price, Server
+from toolbus_common.contracts import BudgetState, LedgerQuery, LedgerReply
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         Budget(usd=5, per=Period.DAY, timezone="Europe/Oslo"),
         Budget(calls=2, per=Period.WEEK, rolling=True, tools=("echo__count",)),
     )
-    declaration = Declaration(
+    declaration = Configuration(
         servers={"echo": Server(url=upstream.url)},
         keys={"bot": key(SECRET, budgets=limits, loop=Loop(calls=2, seconds=600))},
         prices={"echo__say": Price(call=0.001, kilobyte=0.01, most=0.5)},
@@ -70,14 +70,14 @@ def test_without_a_trace_of_its_own_the_run_is_the_key(cluster: Cluster) -> None
     assert [say(client, "bare").code for _ in range(3)] == ["", "", "loop_detected"]
 
 
-def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_facts(cluster: Cluster) -> None:
+def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_events(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     assert say(client, "the first", run=3).code == ""
     until_now(lambda: settled(cluster), "what was called before is settled")
     before = budgets(cluster)[0].spent
     assert say(client, "x" * 5000, run=5).code == ""
     where = f"trace_id = '{5:032x}'"
-    row = cluster.eventual_facts(where, "call.completed")["call.completed"]
+    row = cluster.eventual_events(where, "call.completed")["call.completed"]
     size = json.loads(row["detail"])["result_bytes"]
     assert size > 5000
     assert row["charge"] == 1000 + size * 10
@@ -120,11 +120,13 @@ def test_nobody_can_rebuild_for_a_customer_that_is_not_there(cluster: Cluster) -
     assert "Nobody has spent anything for 'nobody'" in done.stderr
 
 
-def budgets(cluster: Cluster) -> tuple[BudgetTold, ...]:
+def budgets(cluster: Cluster) -> tuple[BudgetState, ...]:
     """How they stand; asked often, so without a command's process each time."""
 
-    async def ask(bus: Bus) -> LedgerTold:
-        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold, PATIENCE)
+    async def ask(bus: Bus) -> LedgerReply:
+        return await RequestReply(OPERATOR, bus).ask(
+            LedgerQuery(customer="default"), LedgerReply, PATIENCE
+        )
 
     return tuple(cluster.on_the_bus(ask).budgets)
 

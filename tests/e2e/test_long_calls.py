@@ -20,7 +20,7 @@ from harness.apart import COMMAND, Stateful
 from harness.cluster import Cluster
 from harness.operating import Row, key
 from harness.waiting import until_now
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 from toolbus_common.mcp.builtin_server import EXECUTE
 
@@ -49,7 +49,7 @@ def cluster(
         servers = {kind: {where[kind]: over[kind].url, **times} for kind in OVER_HTTP}
         short = {"url": over["dual"].url, **times, "tools": {"work": {"max_total_timeout": 6.5}}}
         budget = {"usd": 100, "per": "month"}
-        declared = Declaration.model_validate(
+        declared = Configuration.model_validate(
             {
                 "servers": {"stdio": {"command": COMMAND, **times}, **servers, "short": short},
                 "keys": {
@@ -83,13 +83,13 @@ def long_call(trace: str, **more: Any) -> dict[str, Any]:
     return {"arguments": {"steps": STEPS, "pause": PAUSE}, "meta": meta}
 
 
-def facts_of(cluster: Cluster, trace: str, *awaited: str) -> list[Row]:
+def events_of(cluster: Cluster, trace: str, *awaited: str) -> list[Row]:
     """The events of one trace, in order, once these are among them."""
     return cluster.eventual_rows(
-        "SELECT fact, id, call_id, toFloat64(at) AS at_, charge, code, reason,"
-        f" JSONExtractFloat(detail, 'deadline') AS deadline FROM facts WHERE trace_id = '{trace}'"
+        "SELECT event, id, call_id, toFloat64(at) AS at_, charge, code, reason,"
+        f" JSONExtractFloat(detail, 'deadline') AS deadline FROM events WHERE trace_id = '{trace}'"
         " ORDER BY stream_seq, line",
-        lambda rows: {*awaited} <= {row["fact"] for row in rows},
+        lambda rows: {*awaited} <= {row["event"] for row in rows},
     )
 
 
@@ -139,13 +139,13 @@ async def test_progress_keeps_calls_of_every_transport_and_client_alive(cluster:
 
 
 def _was_extended_and_charged_once(cluster: Cluster, trace: str) -> None:
-    rows = facts_of(cluster, trace, "call.completed")
-    names = [row["fact"] for row in rows]
+    rows = events_of(cluster, trace, "call.completed")
+    names = [row["event"] for row in rows]
     assert names[0] == "call.allowed"
     assert names.count("call.completed") == 1
     assert "call.failed" not in names, rows
-    (completed,) = (row for row in rows if row["fact"] == "call.completed")
-    later = [row["deadline"] for row in rows if row["fact"] == "call.extended"]
+    (completed,) = (row for row in rows if row["event"] == "call.completed")
+    later = [row["deadline"] for row in rows if row["event"] == "call.extended"]
     assert later == sorted(later)
     assert later[-1] > completed["at_"] > rows[0]["deadline"]
     seconds = completed["at_"] - rows[0]["at_"]
@@ -197,29 +197,29 @@ def test_an_extended_call_of_a_killed_executor_is_charged_once_and_not_before_it
     cluster: Cluster,
 ) -> None:
     trace = f"{99:032x}"
-    room = next(name for name in cluster.processes if "executor" in name)
+    service = next(name for name in cluster.processes if "executor" in name)
     deadline = 0.0
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(
             cluster.client(POOR).call, "dual__work", {"steps": 7200, "pause": 0.25}, trace
         )
-        rows = facts_of(cluster, trace, "call.allowed", "call.extended")
+        rows = events_of(cluster, trace, "call.allowed", "call.extended")
         until_now(lambda: time.time() > rows[0]["deadline"] + 2, "the first deadline is over")
         assert ledger(cluster, "poor") == (0, PRICE)
-        cluster.processes[room].pop().kill()
+        cluster.processes[service].pop().kill()
         if not cluster.fused:
             assert running.result().code == "outcome_unknown"
         else:
             assert running.exception() is not None
             cluster.forget_port(0)
         ended = time.time()
-    deadline = max(row["deadline"] for row in facts_of(cluster, trace) if row["deadline"])
+    deadline = max(row["deadline"] for row in events_of(cluster, trace) if row["deadline"])
     if not cluster.fused:
         assert ended >= deadline
         assert ledger(cluster, "poor")[0] in (0, PRICE)
-    cluster.run(room).wait_ready()
-    rows = facts_of(cluster, trace, "call.failed")
-    (failed,) = (row for row in rows if row["fact"] == "call.failed")
+    cluster.run(service).wait_ready()
+    rows = events_of(cluster, trace, "call.failed")
+    (failed,) = (row for row in rows if row["event"] == "call.failed")
     assert (failed["code"], failed["charge"]) == ("outcome_unknown", PRICE)
     assert failed["at_"] >= deadline
     until_now(lambda: ledger(cluster, "poor") == (PRICE, 0), "charged once")

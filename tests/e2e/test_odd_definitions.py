@@ -130,7 +130,7 @@ def test_operators_see_what_is_held_back_and_what_was_repaired_and_why(place: Pl
     row = next(each for each in status["servers"] if each["name"] == "web")
     assert "type_string" in row["dropped"]
     assert "required_null" in row["repaired"]
-    found = place.launched.eventual_facts("server = 'web'", "server.faulted")
+    found = place.launched.eventual_events("server = 'web'", "server.faulted")
     event = json.loads(found["server.faulted"]["detail"])
     assert "type_string" in event["dropped"]
     assert "required_null" in event["repaired"]

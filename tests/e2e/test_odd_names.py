@@ -112,7 +112,7 @@ def test_grants_prices_and_events_keep_to_the_servers_own_name(launched: Launche
     answer = client.call(shortened("odd__create issue"), {"count": 5})
     assert refused(answer) == ""
     rows = launched.eventual_rows(
-        "SELECT tool, charge FROM facts WHERE fact = 'call.completed' AND server = 'odd' "
+        "SELECT tool, charge FROM events WHERE event = 'call.completed' AND server = 'odd' "
         "AND tool = 'create issue'"
     )
     assert rows[0]["charge"] == 250_000
@@ -128,7 +128,7 @@ def test_a_program_calls_an_odd_name_and_is_charged_under_the_servers_own(
     told = coder.call("executeToolCode", {"code": code}, run)
     assert json.loads(told.text) == [["create issue", {"count": count}] for count in (5, 6)]
     rows = launched.eventual_rows(
-        "SELECT tool, charge FROM facts WHERE fact = 'call.completed' AND server = 'odd' "
+        "SELECT tool, charge FROM events WHERE event = 'call.completed' AND server = 'odd' "
         f"AND trace_id = '{run}'",
         lambda found: len(found) == 2,
     )
@@ -154,7 +154,7 @@ def test_a_misfit_is_left_to_the_server_and_told_in_the_event(launched: Launched
     answer = client.call("odd__plain", {"count": "1", "secret-name": 5})
     assert json.loads(answer.text) == ["plain", {"count": "1", "secret-name": 5}]
     rows = launched.eventual_rows(
-        "SELECT detail FROM facts WHERE fact = 'call.completed' AND tool = 'plain' "
+        "SELECT detail FROM events WHERE event = 'call.completed' AND tool = 'plain' "
         "AND JSONExtractString(detail, 'misfit') != ''"
     )
     misfit = json.loads(rows[0]["detail"])["misfit"]

@@ -13,7 +13,7 @@ from harness.eras import ROOT, ask, begun, calling
 from harness.operating import key
 from harness.streams import Events
 from harness.waiting import until_now
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 
 PAGE = "https://example.org/sign-in"
 PAGES: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
@@ -31,7 +31,7 @@ class Old:
         """Until its tools are there."""
         self.server.start()
         servers, keys = {"old": Server(url=self.server.url)}, {"root": key(ROOT)}
-        self.cluster.start(Declaration(servers=servers, keys=keys), fused=True)
+        self.cluster.start(Configuration(servers=servers, keys=keys), fused=True)
         self.cluster.until_listed(self.client(), SIGN_IN)
 
     def stop(self) -> None:

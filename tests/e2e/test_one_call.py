@@ -12,8 +12,8 @@ from harness.cluster import Cluster, Upstream
 from harness.fresh import joined_by_tester
 from harness.operating import key
 from harness.waiting import until
-from toolbus_common.access.config_snapshot import hash_of, proof_of
-from toolbus_common.config import Budget, Declaration, Period, Server
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.config import Budget, Configuration, Period, Server
 from toolbus_common.contracts import CallAdmitted, CallRequested
 from toolbus_common.nats.accounts import STORE
 
@@ -22,10 +22,10 @@ TOLD = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text()
 Heard = list[tuple[str, bytes]]
 # Where all of it is heard. What is to come in an order is heard in one account: by one connection.
 FUSED = {STORE: ("tb.>",), "policy": ("tb.call.>", "tb.run.>"), "ingress": ("tb.reply.>",)}
-APART = {"policy": ("tb.>",), "executor": ("tb.reply.>", "tb.fact.>"), STORE: ("tb.kv.>",)}
+APART = {"policy": ("tb.>",), "executor": ("tb.reply.>", "tb.event.>"), STORE: ("tb.kv.>",)}
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
@@ -35,7 +35,7 @@ def cluster(
     try:
         upstream.start()
         made.start(
-            Declaration(
+            Configuration(
                 servers={"echo": Server(url=upstream.url)},
                 keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.DAY))},
                 prices={"echo__say": 0.01},
@@ -67,7 +67,7 @@ async def overheard(cluster: Cluster) -> Heard:
 def story(heard: Heard, cluster: Cluster) -> Heard:
     """What was said of the first call that has all its steps; empty while there is none.
 
-    A fact that is acknowledged late is said again: once counts, and one may be of a call before.
+    An event that is acknowledged late is said again: once counts, and one may be of a call before.
     """
     once = list(dict.fromkeys(heard))
     for call_id in re.findall(rb'"call_id":"(\w+)"', b"".join(data for _, data in once)):
@@ -88,18 +88,18 @@ def told_subjects() -> list[re.Pattern[str]]:
 def kinds(heard: Heard) -> list[str]:
     """The subjects of calls, without the ids, and without what else happened meanwhile."""
     said = [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in heard]
-    return [subject for subject in said if re.match(r"tb\.(call|run|reply|fact\.call)\.", subject)]
+    return [subject for subject in said if re.match(r"tb\.(call|run|reply|event\.call)\.", subject)]
 
 
 async def test_the_subjects_come_in_the_order_of_the_story(cluster: Cluster) -> None:
     heard = kinds(story(await overheard(cluster), cluster))
-    facts = ["tb.fact.call.allowed.default", "tb.fact.call.completed.default"]
+    events = ["tb.event.call.allowed.default", "tb.event.call.completed.default"]
     if cluster.fused:
-        assert heard == facts
+        assert heard == events
         return
     asked, allowed, run = heard[:3]
-    assert (asked, allowed, run) == ("tb.call.echo", facts[0], "tb.run.echo")
-    assert sorted(heard[3:]) == sorted(["tb.reply.ingress", facts[1]])
+    assert (asked, allowed, run) == ("tb.call.echo", events[0], "tb.run.echo")
+    assert sorted(heard[3:]) == sorted(["tb.reply.ingress", events[1]])
 
 
 async def test_every_subject_said_is_in_the_table(cluster: Cluster) -> None:
@@ -113,13 +113,13 @@ async def test_the_bus_carries_a_proof_and_never_the_key(cluster: Cluster) -> No
     heard = await overheard(cluster)
     said = b"\n".join(data for _, data in heard)
     assert SECRET.encode() not in said
-    assert hash_of(proof_of(SECRET)).encode() not in said
+    assert hash_of(key_digest_of(SECRET)).encode() not in said
     if not cluster.fused:
         of_it = dict(story(heard, cluster))
         asked = CallRequested.decode(of_it["tb.call.echo"])
         run = CallAdmitted.decode(of_it["tb.run.echo"])
-        assert asked.proof == proof_of(SECRET)
-        assert proof_of(SECRET).encode() not in of_it["tb.run.echo"]
+        assert asked.key_digest == key_digest_of(SECRET)
+        assert key_digest_of(SECRET).encode() not in of_it["tb.run.echo"]
         assert run.reply_to == asked.reply_to
         assert asked.reply_to in of_it, "executor answers the waiting slot directly"
         assert run.arguments == asked.arguments == b'{"text":"hi"}'

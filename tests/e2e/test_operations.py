@@ -11,7 +11,7 @@ import pytest
 from harness.engines import installed, own_ports
 from harness.launched import Launched
 from harness.rawhttp import asked, exchange
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 SCRIPTS = "https://scripts.example"
 PATHS = (
@@ -24,12 +24,12 @@ PATHS = (
 METHODS = ("GET", "POST", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH")
 
 
-@pytest.fixture(scope="module", params=["fused", "apart"])
+@pytest.fixture(scope="module", params=["fused", "separate"])
 def demo(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
     """The demo, with scripts of one origin allowed: a preflight passes the guard too."""
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     directory = tmp_path_factory.mktemp("operated")
     made = Launched(directory, *options, TOOLBUS_BROWSER_ORIGINS=SCRIPTS)
     try:
@@ -73,8 +73,8 @@ def test_an_agents_port_says_that_it_is_alive_and_nothing_else(demo: Launched) -
 
 
 def test_each_process_has_one_operations_listener_and_none_shares_its_port(demo: Launched) -> None:
-    assert set(demo.ready["ops"]) == set(ROOMS)
-    processes = {name for name in demo.ready["pids"] if set(name.split("+")) <= set(ROOMS)}
+    assert set(demo.ready["ops"]) == set(SERVICES)
+    processes = {name for name in demo.ready["pids"] if set(name.split("+")) <= set(SERVICES)}
     assert len(set(demo.ready["ops"].values())) == len(processes)
     for name in processes:
         services = name.split("+")
@@ -84,7 +84,7 @@ def test_each_process_has_one_operations_listener_and_none_shares_its_port(demo:
         metrics = exchange(port, asked("/metrics?all"))
         assert metrics.status == 200
         for service in services:
-            assert f'toolbus_room_ready{{room="{service}"}} 1.0'.encode() in metrics.body
+            assert f'toolbus_service_ready{{service="{service}"}} 1.0'.encode() in metrics.body
     shown = demo.logs()
     for url in set(demo.ready["ops"].values()):
         assert url in shown

@@ -12,9 +12,9 @@ from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.waiting import PATIENCE, until_now
-from toolbus_common.config import Budget, Declaration, Period, Server
-from toolbus_common.contracts import BudgetTold, LedgerAsked, LedgerTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.config import Budget, Configuration, Period, Server
+from toolbus_common.contracts import BudgetState, LedgerQuery, LedgerReply
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -28,7 +28,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
         yield server
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Cluster]:
@@ -38,7 +38,7 @@ def cluster(
         tmp_path_factory.mktemp("cluster"),
         **{f"TOOLBUS_{name}": value for name, value in told.items()},
     )
-    declaration = Declaration(
+    declaration = Configuration(
         servers={"echo": Server(url=upstream.url)},
         keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.MONTH))},
         prices={"echo__count": 0.001},
@@ -56,7 +56,7 @@ def dear(client: Client) -> Answer:
     return client.call("echo__count", {"id": "x"})
 
 
-def test_an_emptied_valkey_is_no_fresh_budget_and_is_filled_from_the_facts(
+def test_an_emptied_valkey_is_no_fresh_budget_and_is_filled_from_the_events(
     cluster: Cluster,
 ) -> None:
     client = cluster.client(SECRET)
@@ -118,11 +118,13 @@ def test_a_valkey_that_hangs_is_told_too(cluster: Cluster) -> None:
     until_now(lambda: not dear(client).code, "spending is possible again")
 
 
-def budget(cluster: Cluster) -> BudgetTold:
+def budget(cluster: Cluster) -> BudgetState:
     """How the key's budget stands, as operators are told."""
 
-    async def ask(bus: Bus) -> LedgerTold:
-        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold, PATIENCE)
+    async def ask(bus: Bus) -> LedgerReply:
+        return await RequestReply(OPERATOR, bus).ask(
+            LedgerQuery(customer="default"), LedgerReply, PATIENCE
+        )
 
     told = cluster.on_the_bus(ask)
     return told.budgets[0]
@@ -144,7 +146,7 @@ def test_a_dead_upstream_is_named_and_then_its_breaker_opens(
     assert client.tools(), "its last known tools stay listed"
     upstream.start()
     until_now(lambda: not client.call("echo__say", {"text": "x"}).code, "a probe closed it")
-    cluster.eventual_facts(
+    cluster.eventual_events(
         "server = 'echo'", "server.connected", "breaker.opened", "breaker.closed"
     )
 

@@ -97,7 +97,7 @@ class Pinned:
         return self.launched.on_the_bus(there)
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def pinned(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pinned]:
@@ -105,7 +105,7 @@ def pinned(
     directory = tmp_path_factory.mktemp(request.param)
     definitions = directory / "definitions.json"
     fixture = FixtureServer(directory / "fixture", "--definitions", str(definitions))
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     launched = Launched(directory, *options)
     made = Pinned(launched, fixture, definitions)
     try:
@@ -185,15 +185,15 @@ def test_a_rug_pull_is_refused_and_told_and_an_approval_brings_the_tool_back(
     pinned.launched.until_listed(client, GREET)
     assert client.call(GREET, {"name": "Bob"}).text == "Hello, Bob!"
 
-    sql = "SELECT fact, definition_digest FROM facts WHERE tool = 'greet' AND server = 'fix'"
+    sql = "SELECT event, definition_digest FROM events WHERE tool = 'greet' AND server = 'fix'"
     wanted = {("call.allowed", case["approved"]), ("call.allowed", case["digest"])}
     wanted |= {(f"definition.{what}", case["digest"]) for what in ("changed", "approved")}
 
     def recorded() -> bool:
         rows = pinned.launched.rows(sql)
-        return wanted <= {(row["fact"], row["definition_digest"]) for row in rows}
+        return wanted <= {(row["event"], row["definition_digest"]) for row in rows}
 
-    until_now(recorded, "every step is a fact")
+    until_now(recorded, "every step is an event")
 
 
 def test_a_new_tool_is_held_and_takes_no_name_from_an_approved_one(pinned: Pinned) -> None:
@@ -218,7 +218,7 @@ def test_a_tool_that_went_and_came_back_otherwise_is_held(pinned: Pinned) -> Non
     assert GREET not in pinned.held()
     pinned.list_instead(greet=evil())
     until_now(lambda: GREET in pinned.held(), "back, and held")
-    until_now(pinned.launched.up_to_date, "every room knows")
+    until_now(pinned.launched.up_to_date, "every service knows")
     assert client.call(GREET).code == "unknown_tool"
 
 

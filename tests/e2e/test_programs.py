@@ -8,7 +8,7 @@ import pytest
 from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 
 SPENDER, ASKER, BROKE, HASTY, LOOPER, FULL = (
     f"tbk_{name}_a-secret-of-programs"
@@ -40,7 +40,7 @@ def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     server = {"url": upstream.url, "results": {"limit": 65536}}
     try:
         declared = {"servers": {"one": server}, "keys": keys, "prices": prices}
-        made.start(Declaration.model_validate(declared), fused=True, beside=("codemode",))
+        made.start(Configuration.model_validate(declared), fused=True, beside=("codemode",))
         made.until_listed(made.client(FULL), "one__say")
         made.until_listed(made.client(SPENDER), "searchTools")
         yield made
@@ -147,7 +147,7 @@ def test_one_query_gives_a_run_with_its_calls(cluster: Cluster) -> None:
     assert len(row["program_digest"]) == 64
     assert row["latency_us"] > 0
     assert row["cpu_us"] > 0
-    told = ("tool", "fact", "code", "charge")
+    told = ("tool", "event", "code", "charge")
     calls = [tuple(call[each] for each in told) for call in row["inner_calls"]]
     assert calls[0] == ("one__count", "call.completed", "", 10_000)
     assert sorted(code for _, _, code, _ in calls) == [""] * 6 + ["run_budget_exceeded"]

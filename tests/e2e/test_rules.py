@@ -33,13 +33,13 @@ DEAR = {
 }
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def launched(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Launched, Upstream]]:
     """A gateway with three rules and three keys: two whose content is recorded."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     made = Launched(tmp_path_factory.mktemp("rules"), *options)
     try:
         echo.start()
@@ -79,7 +79,7 @@ def checked(made: Launched) -> subprocess.CompletedProcess[str]:
 
 
 def rows(made: Launched, where: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = made.eventual_rows(f"SELECT * FROM facts WHERE {where}")
+    found: list[dict[str, Any]] = made.eventual_rows(f"SELECT * FROM events WHERE {where}")
     return found
 
 
@@ -94,14 +94,14 @@ def test_a_rule_refuses_a_call_and_is_named(launched: tuple[Launched, Upstream])
     assert len(echo.arrived()) == before
     assert made.client(FULL).call("echo__say", {"text": "/tmp/x"}).text == "/tmp/x"
     (row,) = rows(made, f"call_id = '{answer.error['data']['callId']}'")
-    told = (row["fact"], row["code"], row["rule"], row["environment"])
+    told = (row["event"], row["code"], row["rule"], row["environment"])
     assert told == ("call.denied", "rule_denied", "etc", "prod")
 
 
 def test_a_shadow_lets_a_call_through_and_is_recorded(launched: tuple[Launched, Upstream]) -> None:
     made, _ = launched
     assert made.client(FULL).call("echo__say", {"text": "/home/ada"}).text == "/home/ada"
-    found = rows(made, "fact = 'call.allowed' AND has(shadow, 'home')")
+    found = rows(made, "event = 'call.allowed' AND has(shadow, 'home')")
     assert {row["tool"] for row in found} == {"say"}
 
 
@@ -129,10 +129,10 @@ def test_arguments_are_recorded_only_where_they_may_be(
         run = token_hex(16)
         made.client(secret).call("echo__say", {"text": "mark-of-content"}, run)
         made.client(secret).call("echo__say", {"text": "/etc/mark-of-content"}, run)
-        made.eventual_facts(f"trace_id = '{run}'", "call.allowed", "call.denied")
-    found = made.rows("SELECT fact, key, detail FROM facts WHERE key IN ('full', 'digest')")
+        made.eventual_events(f"trace_id = '{run}'", "call.allowed", "call.denied")
+    found = made.rows("SELECT event, key, detail FROM events WHERE key IN ('full', 'digest')")
     found = [row for row in found if "mark-of-content" in row["detail"]]
-    assert {(row["fact"], row["key"]) for row in found} == {
+    assert {(row["event"], row["key"]) for row in found} == {
         ("call.allowed", "full"),
         ("call.denied", "full"),
     }
@@ -141,7 +141,7 @@ def test_arguments_are_recorded_only_where_they_may_be(
         '{"text":"/etc/mark-of-content"}',
     }
     # What is read in the plain is sealed where it is kept.
-    assert made.rows("SELECT count() AS n FROM facts WHERE detail LIKE '%mark-of%'") == [{"n": 0}]
+    assert made.rows("SELECT count() AS n FROM events WHERE detail LIKE '%mark-of%'") == [{"n": 0}]
 
 
 def test_what_is_recorded_of_a_call_is_struck_sealed_and_told_as_the_users(
@@ -150,18 +150,18 @@ def test_what_is_recorded_of_a_call_is_struck_sealed_and_told_as_the_users(
     made, _ = launched
     run = token_hex(16)
     made.client(REDACTED).call("echo__say", {"text": "mail ann@example.org"}, run)
-    facts = made.eventual_facts(
+    events = made.eventual_events(
         f"trace_id = '{run}' AND user = person('ann')", "call.allowed", "call.completed"
     )
-    allowed, completed = (json.loads(row["detail"]) for row in facts.values())
-    if allowed["fact"] != "call.allowed":
+    allowed, completed = (json.loads(row["detail"]) for row in events.values())
+    if allowed["event"] != "call.allowed":
         allowed, completed = completed, allowed
     assert (allowed["user"], completed["user"]) == ("ann", "ann")
     assert json.loads(allowed["arguments"]) == {"text": "mail [redacted]"}
     assert "mail ann@example.org" in completed["result"]
     assert sha256(completed["result"].encode()).hexdigest() == completed["result_digest"]
     stored = "countIf(position(detail, '\"ann\"') > 0 OR position(detail, 'example.org') > 0)"
-    assert made.rows(f"SELECT {stored} AS n FROM facts WHERE trace_id = '{run}'") == [{"n": 0}]
+    assert made.rows(f"SELECT {stored} AS n FROM events WHERE trace_id = '{run}'") == [{"n": 0}]
 
 
 def test_a_proposed_rule_is_replayed_against_what_was_recorded(
@@ -173,7 +173,7 @@ def test_a_proposed_rule_is_replayed_against_what_was_recorded(
         for text in ("/srv/a", "/srv/b", "/home/a"):
             assert made.client(secret).call("echo__say", {"text": text}, run).text == text
         assert made.client(secret).call("echo__say", {"text": "/etc/a"}, run).code == "rule_denied"
-    decided = "SELECT 1 FROM facts WHERE fact IN ('call.allowed', 'call.denied')"
+    decided = "SELECT 1 FROM events WHERE event IN ('call.allowed', 'call.denied')"
     made.eventual_rows(f"{decided} AND trace_id = '{run}'", lambda rows: len(rows) == 8)
     proposed = made.directory / "srv.cedar"
     proposed.write_text(SAYS.format("/srv*"))
@@ -198,7 +198,7 @@ def test_a_call_that_waits_for_a_person_and_was_refused_nothing_is_replayed_too(
     asked = ask(made.client(FULL), "tools/call", params, elicitation={"url": {}})
     assert asked.json["result"]["resultType"] == "input_required"
     made.eventual_rows(
-        "SELECT detail FROM facts WHERE fact = 'approval.asked'",
+        "SELECT detail FROM events WHERE event = 'approval.requested'",
         lambda rows: any("paged" in row["detail"] for row in rows),
     )
     proposed = made.directory / "dear.cedar"

@@ -12,9 +12,9 @@ from harness.cluster import Cluster
 from harness.eras import ask, begun, calling
 from harness.operating import key
 from toolbus_cli.views.upstream_sessions import table_of, with_sessions
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import ServersAsked, ServersTold, SessionsAsked, SessionsTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import ServersQuery, ServersReply, SessionsQuery, SessionsReply
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -23,18 +23,18 @@ SERVERS = ("stdio", "http", "sse")
 TURNS = 5
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A gateway over a stateful server of each kind; apart, with two replicas of every room."""
+    """A gateway over a stateful server of each kind; apart, with two replicas of every service."""
     over = [Stateful(tmp_path_factory.mktemp(kind), kind) for kind in SERVERS[1:]]
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     fused = request.param == "fused"
     try:
         for each in over:
             each.start()
-        declared = Declaration.model_validate(
+        declared = Configuration.model_validate(
             {
                 "servers": {
                     "stdio": {"command": COMMAND},
@@ -63,9 +63,9 @@ def cluster(
 
 async def status(bus: Bus) -> list[dict[str, Any]]:
     """What `toolbus status` tells of servers."""
-    lane = AskLane(OPERATOR, bus)
-    servers = list((await lane.ask(ServersAsked(), ServersTold)).servers)
-    return with_sessions(servers, await lane.ask_each(SessionsAsked(), SessionsTold))
+    lane = RequestReply(OPERATOR, bus)
+    servers = list((await lane.ask(ServersQuery(), ServersReply)).servers)
+    return with_sessions(servers, await lane.ask_each(SessionsQuery(), SessionsReply))
 
 
 def stateless(client: Client, tool: str, **arguments: str) -> str:

@@ -311,7 +311,7 @@ def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_task_is_found_after_every_room_was_killed(tmp_path: Path, server: str) -> None:
+def test_a_task_is_found_after_every_service_was_killed(tmp_path: Path, server: str) -> None:
     old = FixtureServer(tmp_path / "old", "--era", "legacy")
     old.start()
     with ExitStack() as ending:

@@ -15,7 +15,7 @@ from harness.eras import stateless
 from harness.operating import key
 from harness.otlp import Collector, Received
 from harness.waiting import until_now
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 
 SECRET, CODER, ASKER = (f"tbk_{name}_a-secret-of-traces" for name in ("bot", "coder", "asker"))
 CANARY = "canary-argument-7d1c"
@@ -43,11 +43,11 @@ class Traced:
         return found[-1]
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def traced(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Traced]:
-    """Both arrangements of the rooms: the traces are the same."""
+    """Both arrangements of the services: the traces are the same."""
     fixture = FixtureServer(tmp_path_factory.mktemp("fixture"))
     with Collector() as collector:
         made = Cluster(
@@ -67,7 +67,7 @@ def traced(
             servers = {"fix": {"url": fixture.url}}
             declared = {"servers": servers, "keys": keys, "prices": {"fix__greet": 0.001}}
             fused = request.param == "fused"
-            made.start(Declaration.model_validate(declared), fused=fused, beside=("codemode",))
+            made.start(Configuration.model_validate(declared), fused=fused, beside=("codemode",))
             made.until_listed(made.client(SECRET), "fix__greet")
             made.until_listed(made.client(CODER), "executeToolCode")
             yield Traced(made, collector, fixture)
@@ -93,7 +93,7 @@ def only(spans: list[Received], name: str) -> Received:
     return found
 
 
-def test_one_call_is_one_trace_of_all_rooms_with_the_server_below(traced: Traced) -> None:
+def test_one_call_is_one_trace_of_all_services_with_the_server_below(traced: Traced) -> None:
     trace = token_hex(16)
     carried = {"tracestate": "vendor=abc", "baggage": "user=someone"}
     assert call(traced.client(), "fix__greet", parent_of(trace), **carried).status == 200
@@ -105,7 +105,7 @@ def test_one_call_is_one_trace_of_all_rooms_with_the_server_below(traced: Traced
     assert asked.parent == executed.id
     for part in parts:
         assert only(spans, part).parent == decided.id
-    assert [each.room for each in (edge, decided, executed, asked)] == [
+    assert [each.scope for each in (edge, decided, executed, asked)] == [
         "ingress", "policy", "executor", "executor",
     ]  # fmt: skip
     assert [each.kind for each in (edge, decided, executed, asked)] == [2, 1, 1, 3]
@@ -156,7 +156,7 @@ def test_a_programs_calls_are_nested_in_its_run(traced: Traced) -> None:
     )
     by_id = {span.id: span for span in spans}
     run = only(spans, "toolbus.run")
-    assert run.room == "codemode"
+    assert run.scope == "codemode"
     assert run.attributes["toolbus.calls"] == 2
     inner = [span for span in spans if span.name == "tools/call fix__greet"]
     assert [span.parent for span in inner] == [run.id, run.id]
@@ -172,14 +172,14 @@ def test_what_audit_writes_is_linked_to_the_spans_it_tells_of(traced: Traced) ->
         for span in traced.collector.of(trace, *CALL, "toolbus.record_intent")
         if span.name in ("toolbus.record_intent", "toolbus.execute")
     }
-    rows = traced.cluster.eventual_facts(f"trace_id = '{trace}'", "call.allowed", "call.completed")
+    rows = traced.cluster.eventual_events(f"trace_id = '{trace}'", "call.allowed", "call.completed")
     assert len(rows) == 2
 
     def linked() -> set[str]:
         inserts = [span for span in traced.collector.spans if span.name == "toolbus.insert"]
         return {id_ for span in inserts for of, id_ in span.links if of == trace}
 
-    until_now(lambda: linked() == told, "the links of both facts")
+    until_now(lambda: linked() == told, "the links of both events")
 
 
 def test_a_failure_is_told_by_its_code_on_every_span_it_passed(traced: Traced) -> None:
@@ -218,7 +218,7 @@ def test_what_the_edge_answers_itself_is_a_span_and_no_made_up_method_names_one(
     assert "made/up" not in str(traced.collector.of(unknown, "other"))
 
 
-def test_rooms_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
+def test_services_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
     traced: Traced,
 ) -> None:
     trace = token_hex(16)
@@ -230,7 +230,7 @@ def test_rooms_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
         lambda: re.search(rb'toolbus_spans_total{outcome="exported"} [1-9]', client.get(page).body),
         "spans are counted once they are sent",
     )
-    assert b'toolbus_room_ready{room="ingress"} 1.0' in client.get(page).body
+    assert b'toolbus_service_ready{service="ingress"} 1.0' in client.get(page).body
 
 
 def test_nothing_is_recorded_of_a_trace_that_is_not_sampled(traced: Traced) -> None:
@@ -242,7 +242,7 @@ def test_nothing_is_recorded_of_a_trace_that_is_not_sampled(traced: Traced) -> N
     assert unasked.endswith("-00")
     call(traced.client(), "fix__greet", parent_of(later))
     traced.collector.of(later, *CALL)
-    # A room sends its spans in their order: had there been any of these, they had come before.
+    # A service sends its spans in their order: had there been any of these, they had come before.
     assert {untold, unasked[3:35]} & {span.trace for span in traced.collector.spans} == set()
     seen = traced.seen(untold)
     assert seen["params"]["_meta"]["traceparent"].endswith("-00")

@@ -17,12 +17,12 @@ from harness.waiting import until_now
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
 
-@pytest.fixture(scope="module", params=["fused", "apart"])
+@pytest.fixture(scope="module", params=["fused", "separate"])
 def demo(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
     """`toolbus up` with no configuration: the demo."""
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     made = Launched(tmp_path_factory.mktemp("demo"), *options)
     try:
         made.start()
@@ -48,8 +48,8 @@ def test_the_readmes_commands_give_a_call_a_denial_and_their_rows(demo: Launched
     refused = demo.toolbus(*denied)
     assert refused.returncode != 0
     assert "Unknown tool: notes__clear" in refused.stdout + refused.stderr
-    demo.eventual_facts("tool = 'now'", "call.allowed", "call.completed")
-    demo.eventual_facts("tool = 'clear'", "call.denied")
+    demo.eventual_events("tool = 'now'", "call.allowed", "call.completed")
+    demo.eventual_events("tool = 'clear'", "call.denied")
 
 
 def test_the_readmes_python_client_works(demo: Launched, tmp_path: Path) -> None:
@@ -76,4 +76,4 @@ def test_a_killed_process_is_started_again(demo: Launched) -> None:
             return False
 
     until_now(answers, "a call is answered again")
-    demo.eventual_rows("SELECT count() AS n FROM facts")
+    demo.eventual_rows("SELECT count() AS n FROM events")

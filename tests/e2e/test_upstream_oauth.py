@@ -248,7 +248,7 @@ def test_a_server_sees_our_certificate_and_who_calls_and_no_agent_says_otherwise
         ("ann", "ann", "tellers"), ("key:root", "root", None),
     ]  # fmt: skip
     for each in calls:
-        launched.eventual_rows(f"SELECT * FROM facts WHERE call_id = '{each['jti']}'")
+        launched.eventual_rows(f"SELECT * FROM events WHERE call_id = '{each['jti']}'")
 
 
 def test_where_another_certificate_is_registered_a_caller_is_told_what_to_see_to(

@@ -126,12 +126,12 @@ def _link_in(answer: Any) -> str:
     return next((word for word in words if "/oauth/connect/" in word), "")
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
     base = tmp_path_factory.mktemp(request.param)
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     made = Launched(base, *options, TOOLBUS_EGRESS_ALLOW="127.0.0.0/8 ::1")
     with OAuthServer(base / "far").running() as far:
         apis = ProtectedApis(base / "apis", far.issuer)

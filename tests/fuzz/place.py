@@ -293,7 +293,7 @@ def _people(place: Place) -> Iterator[Seed]:
 
 def _others(place: Place) -> Iterator[Seed]:
     """What analysts' tools and probes send."""
-    sql = b"SELECT count() FROM facts WHERE key = {k:String} FORMAT JSON"
+    sql = b"SELECT count() FROM events WHERE key = {k:String} FORMAT JSON"
     user = {"X_ClickHouse_User": "analyst", "X_ClickHouse_Key": READER}
     basic = {"Authorization": f"Basic {b64encode(f'analyst:{READER}'.encode()).decode()}"}
     where = "/?param_k=root&query_id=q&default_format=CSV&max_result_rows=5&session_timezone=UTC"

@@ -11,7 +11,7 @@ from fuzz.place import ADMIN, APPROVAL, CUSTOMER_READER, KEY, NARROW, PASSWORD, 
 from harness.client import Client
 from harness.rawhttp import asked, exchange
 from harness.waiting import until_now
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 SOON = "0.2"  # instead of a minute
 WRONG = "tbk_root_a-secret-that-is-guessed"
@@ -120,7 +120,7 @@ def test_a_flood_is_a_few_events_that_count_all_of_it(attacked: Place) -> None:
 def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: Place) -> None:
     Client(attacked.launched.ready["endpoint"], WRONG).ask("tools/list")
     until_now(lambda: counts(attacked).get(("mcp", "unauthorized", "127.0.0.1")), "an event")
-    tail = attacked.launched.toolbus("audit", "tail", "--fact", "access.rejected")
+    tail = attacked.launched.toolbus("audit", "tail", "--event", "access.rejected")
     assert "unauthorized: " in tail.stdout
     assert "at mcp from 127.0.0.1" in tail.stdout
     saved = attacked.launched.toolbus("audit", "query", "--saved", "rejections", "--json")
@@ -133,7 +133,7 @@ def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: Plac
 def test_no_secret_is_in_an_event_and_no_customer_sees_one(attacked: Place) -> None:
     Client(attacked.launched.ready["endpoint"], WRONG).ask("tools/list")
     until_now(lambda: counts(attacked), "an event")
-    told = repr(attacked.launched.rows("SELECT * FROM facts WHERE fact = 'access.rejected'"))
+    told = repr(attacked.launched.rows("SELECT * FROM events WHERE event = 'access.rejected'"))
     for secret in (WRONG, KEY, ADMIN, READER, NARROW, PASSWORD, "guessed"):
         assert secret not in told
     question = b"SELECT count() FROM rejections FORMAT TSV"
@@ -144,4 +144,4 @@ def test_no_secret_is_in_an_event_and_no_customer_sees_one(attacked: Place) -> N
 
 
 def _listeners(attacked: Place) -> set[str]:
-    return {attacked.launched.ready["ops"][service] for service in ROOMS}
+    return {attacked.launched.ready["ops"][service] for service in SERVICES}

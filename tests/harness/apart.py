@@ -10,27 +10,27 @@ from typing import Any
 
 from harness.engines import Engine
 from harness.waiting import until_told
-from toolbus_common.access.principal import lineage_of
-from toolbus_common.access.session_owner import principal_of
-from toolbus_common.config import Declaration, Key, Server
+from toolbus_common.access.principal import principal_of
+from toolbus_common.access.session_owner import principal_id_of
+from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.contracts import (
     CallAdmitted,
+    CallError,
     CallRequested,
     Era,
-    Failed,
-    ServersAsked,
-    ServersTold,
-    SessionsAsked,
-    SessionsTold,
+    ServersQuery,
+    ServersReply,
+    SessionsQuery,
+    SessionsReply,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ExecutorDownError, UnavailableError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
@@ -59,46 +59,51 @@ class Apart:
     """Whoever asks over the bus, through a policy that admits everything in the caller's name."""
 
     def __init__(self, settings: Settings, operator: Bus, executors: int) -> None:
-        self.executors = [build(Exchange()) for _ in range(executors)]
-        self.ingress, self.policy = Room("ingress", settings), Room("policy", settings)
+        self.executors = [build(LocalTransport()) for _ in range(executors)]
+        self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
         self._stacks: dict[int, AsyncExitStack] = {}
         self._operator = operator
         self.secrets: dict[str, str] = {}  # of keys, where they have another than at first
 
         @self.policy.serves(CallRequested)
-        async def admit(call: CallRequested, reply: Reply) -> None:
+        async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
-            nobody = Failed(ExecutorDownError("No executor is there."))
+            nobody = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
-                self._admitted(given, call.proof),
+                self._admitted(given, call.key_digest),
                 reply,
                 lambda: self.policy.spawn(reply.send(nobody)),
             )
 
     def _admitted(self, given: dict[str, Any], key: str) -> CallAdmitted:
-        told = {"scope": "acme", "key": key, "proof": "", "principal": self.principal(key)}
+        told = {
+            "customer": "acme",
+            "key": key,
+            "key_digest": "",
+            "principal_id": self.principal_id(key),
+        }
         return CallAdmitted(**given | told)
 
-    def principal(self, key: str) -> str:
+    def principal_id(self, key: str) -> str:
         """What policy calls a key's principal."""
         own = Key(tools=("*",), secret_hash=self.secrets.get(key, ""))
-        return principal_of(lineage_of(key, own, Declaration()))
+        return principal_id_of(principal_of(key, own, Configuration()))
 
     async def declare(self, **servers: Server) -> None:
         """Have these servers."""
         config = await self._operator.bucket(CONFIG)
-        whole = Declaration(servers=servers)
+        whole = Configuration(servers=servers)
         await config.put("declaration", whole.model_dump_json().encode())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Apart"]:
         """All at work."""
         async with AsyncExitStack() as stack:
-            for number, room in enumerate(self.executors):
+            for number, service in enumerate(self.executors):
                 own = self._stacks[number] = await stack.enter_async_context(AsyncExitStack())
-                await own.enter_async_context(room.running())
-            for room in (self.policy, self.ingress):
-                await stack.enter_async_context(room.running())
+                await own.enter_async_context(service.running())
+            for service in (self.policy, self.ingress):
+                await stack.enter_async_context(service.running())
             yield self
 
     async def stop(self, number: int) -> None:
@@ -112,7 +117,7 @@ class Apart:
         told: dict[str, Any] = {
             "server": server,
             "tool": tool,
-            "proof": key,
+            "key_digest": key,
             "era": Era.MODERN,
             "deadline": time() + 60,
             "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
@@ -143,14 +148,14 @@ class Apart:
     async def rows(self) -> tuple[dict[str, Any], ...]:
         """What an executor tells of its servers."""
         try:
-            lane = AskLane(OPERATOR, self._operator)
-            return (await lane.ask(ServersAsked(), ServersTold)).servers
+            lane = RequestReply(OPERATOR, self._operator)
+            return (await lane.ask(ServersQuery(), ServersReply)).servers
         except UnavailableError:
             return ()
 
     async def holders(self) -> dict[str, str]:
         """Which executor holds the session of each owner at the server s."""
-        told = await AskLane(OPERATOR, self._operator).ask_each(SessionsAsked(), SessionsTold)
+        told = await RequestReply(OPERATOR, self._operator).ask_each(SessionsQuery(), SessionsReply)
         return {
             each["owner"]: answer.instance
             for answer in told

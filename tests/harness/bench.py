@@ -13,17 +13,17 @@ from conformance.upstream import TESTS, FixtureServer
 from toolbus_common.config import Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import (
-    Answered,
-    Asked,
     CallAdmitted,
+    CallError,
+    CallResult,
     Era,
-    Fact,
-    Failed,
-    Frame,
+    Event,
+    InputRequired,
     Listing,
+    ReplyMessage,
 )
 from toolbus_common.egress import Allowed, Egress
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_executor.calls.call_handler import Runner
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.transport.dialer import Way
@@ -37,26 +37,26 @@ from toolbus_executor.upstreams.subscriptions import Watched
 AT_LOOPBACK = Way(Egress(Allowed.of("127.0.0.0/8 ::1")))
 
 
-class Notes(FactWriter):
-    """Facts kept in a list."""
+class Notes(EventPublisher):
+    """Events kept in a list."""
 
     def __init__(self) -> None:
         self.producer = "0123abcd"
-        self.said: list[Fact] = []
+        self.said: list[Event] = []
 
-    def say(self, fact: Fact) -> None:
+    def say(self, event: Event) -> None:
         """Keep it."""
-        self.said.append(fact)
+        self.said.append(event)
 
 
 @dataclass
 class Answers:
     """Where the frames of one call go."""
 
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[ReplyMessage] = field(default_factory=list)
     address: str = "r"
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, frame: ReplyMessage) -> None:
         """Keep it."""
         self.frames.append(frame)
 
@@ -64,14 +64,14 @@ class Answers:
     def last(self) -> Any:
         """What ended the call, decoded."""
         end = self.frames[-1]
-        assert isinstance(end, Answered | Asked), end
+        assert isinstance(end, CallResult | InputRequired), end
         return json.loads(end.body)
 
     @property
     def error(self) -> Any:
         """What it failed with."""
         end = self.frames[-1]
-        assert isinstance(end, Failed), end
+        assert isinstance(end, CallError), end
         return end.error
 
     @property
@@ -84,14 +84,14 @@ class Bench:
     """A runner over one upstream."""
 
     def __init__(self, **declared: Any) -> None:
-        self.facts = Notes()
+        self.events = Notes()
         self.changed = asyncio.Event()
         self.heard: list[tuple[str, Any]] = []
         self.watched = Watched(lambda: None)
         self.followed = Watched(lambda: None)
         server = Server(url="http://127.0.0.1", **declared)
         self.declared = server
-        self.runner = Runner("s", server, self.facts, self.watched, self.followed)
+        self.runner = Runner("s", server, self.events, self.watched, self.followed)
         self.dropped: list[str] = []  # messages that belong to no call, by their kind
         self.news = News(
             self.changed.set, self._hear, lambda _call: self._relist(), self.dropped.append
@@ -121,8 +121,8 @@ class Bench:
 
     @property
     def outcome(self) -> Any:
-        """The last fact."""
-        return self.facts.said[-1]
+        """The last event."""
+        return self.events.said[-1]
 
     def _hear(self, method: str, params: bytes) -> None:
         self.heard.append((method, json.loads(params)))
@@ -142,7 +142,7 @@ def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
         "reply_to": "r",
         "server": "s",
         "tool": tool,
-        "scope": "d",
+        "customer": "d",
         "key": "k",
         "era": Era.MODERN,
         "deadline": time() + 60,

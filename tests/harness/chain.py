@@ -1,27 +1,34 @@
-"""A call lane of three rooms with the least in them, fused in one exchange or apart on the bus."""
+"""A call lane of three minimal services, fused in one exchange or apart on the bus."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from toolbus_common.contracts import CallAdmitted, CallRequested, Era, Failed, Progressed, Told
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallError,
+    CallNotification,
+    CallRequested,
+    Era,
+    Progress,
+)
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ExecutorDownError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.service.service import Room
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
-Behaviour = Callable[[CallAdmitted, Reply], Awaitable[None]]
+Behaviour = Callable[[CallAdmitted, ReplyChannel], Awaitable[None]]
 
 
 @dataclass
 class Chain:
     """Ingress asks, policy admits everything, executor does what the test says."""
 
-    ingress: Room
-    policy: Room
-    executor: Room
+    ingress: Service
+    policy: Service
+    executor: Service
     admitted: list[CallRequested] = field(default_factory=list)
 
     async def ask(
@@ -38,7 +45,7 @@ class Chain:
             reply_to=self.ingress.calls.address(call_id),
             server="echo",
             tool="say",
-            proof="proof",
+            key_digest="key_digest",
             era=Era.LEGACY,
             deadline=time.time() + seconds,
             traceparent="",
@@ -46,9 +53,9 @@ class Chain:
             arguments=arguments,
         )
 
-        def told(frame: Told) -> None:
+        def told(frame: CallNotification) -> None:
             assert on_progress is not None
-            assert isinstance(frame, Progressed)
+            assert isinstance(frame, Progress)
             on_progress(frame.body)
 
         ending = await self.ingress.calls.ask(call, told if on_progress else None)
@@ -62,7 +69,7 @@ def admitted(call: CallRequested) -> CallAdmitted:
         reply_to=call.reply_to,
         server=call.server,
         tool=call.tool,
-        scope="default",
+        customer="default",
         key="bot",
         era=call.era,
         deadline=call.deadline,
@@ -73,21 +80,21 @@ def admitted(call: CallRequested) -> CallAdmitted:
 
 
 def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
-    """The three rooms, not yet running."""
-    together = Exchange()
+    """The three services, not yet running."""
+    together = LocalTransport()
 
-    def exchange() -> Exchange:
-        return together if fused else Exchange()
+    def exchange() -> LocalTransport:
+        return together if fused else LocalTransport()
 
     ingress, policy, executor = (
-        Room(name, settings, exchange()) for name in ("ingress", "policy", "executor")
+        Service(name, settings, exchange()) for name in ("ingress", "policy", "executor")
     )
     made = Chain(ingress, policy, executor)
 
     @made.policy.serves(CallRequested)
-    async def admit(call: CallRequested, reply: Reply) -> None:
+    async def admit(call: CallRequested, reply: ReplyChannel) -> None:
         made.admitted.append(call)
-        nobody = Failed(ExecutorDownError("No executor is there."))
+        nobody = CallError(ExecutorDownError("No executor is there."))
         await made.policy.calls.hand_over(
             admitted(call), reply, lambda: made.policy.spawn(reply.send(nobody))
         )
@@ -97,9 +104,9 @@ def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
 
 
 @asynccontextmanager
-async def running(*rooms: Room) -> AsyncIterator[None]:
-    """These rooms at work."""
+async def running(*services: Service) -> AsyncIterator[None]:
+    """These services at work."""
     async with AsyncExitStack() as stack:
-        for room in rooms:
-            await stack.enter_async_context(room.running())
+        for service in services:
+            await stack.enter_async_context(service.running())
         yield

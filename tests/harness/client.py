@@ -98,7 +98,7 @@ class Client:
         return self.post(request, **headers)
 
     def call(self, tool: str, arguments: dict[str, Any] | None = None, run: str = "") -> Answer:
-        """One tool call; a `run` is a trace id of the test's own, and its facts are found by it."""
+        """Call a tool; a `run` is a trace id of the test's own, and its events are found by it."""
         params = {"name": tool, "arguments": arguments or {}}
         meta = {"_meta": {"traceparent": f"00-{run}-00000000000000aa-01"}} if run else {}
         return self.ask("tools/call", {**params, **meta})

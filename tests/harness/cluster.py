@@ -24,7 +24,7 @@ from harness.engines import (
 from harness.forked import FORKED, Forked
 from harness.fresh import provisioned
 from harness.operating import Operating
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 
 RUN = "run.py"  # beside this file
 ENDING_SECONDS = 60.0  # a bound for a broken run
@@ -55,7 +55,7 @@ class Upstream(Engine):
 
 
 class Process:
-    """One process of one or more rooms.
+    """One process of one or more services.
 
     In tests it is forked, which takes a tenth of what a start does; where its memory is measured,
     it is not.
@@ -65,22 +65,22 @@ class Process:
 
     def __init__(
         self,
-        rooms: Iterable[str],
+        services: Iterable[str],
         environment: dict[str, str],
         log: Path,
         program: str = RUN,
     ) -> None:
-        self.rooms = tuple(rooms)
+        self.services = tuple(services)
         self.program = program
         self._log = log
-        if self.forks and program == RUN and set(self.rooms) <= FORKED:
+        if self.forks and program == RUN and set(self.services) <= FORKED:
             self._process: Forked | subprocess.Popen[bytes] = Forked(
-                list(self.rooms), environment, log
+                list(self.services), environment, log
             )
             return
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name(program)), *self.rooms],
+                [sys.executable, str(Path(__file__).with_name(program)), *self.services],
                 env=environment,
                 stdout=output,
                 stderr=output,
@@ -102,7 +102,7 @@ class Process:
         give_up = time.monotonic() + BEGIN_SECONDS
         while '"process.ready"' not in self.log:
             if self._process.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"{self.rooms} did not begin:\n{self.log[-3000:]}")
+                raise RuntimeError(f"{self.services} did not begin:\n{self.log[-3000:]}")
             time.sleep(0.02)
 
     def kill(self) -> None:
@@ -135,7 +135,7 @@ class Process:
 
 
 class Cluster(Operating):
-    """NATS, Valkey and every room, each a process of its own; `fused` puts the call path in one."""
+    """NATS, Valkey and every service, each its own process; `fused` puts the call path in one."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.state_dir = directory / "state"
@@ -152,13 +152,13 @@ class Cluster(Operating):
 
     def start(
         self,
-        declaration: Declaration,
+        declaration: Configuration,
         *,
         fused: bool = False,
         replicas: int = 1,
         beside: tuple[str, ...] = (),
     ) -> None:
-        """The call path and audit, and the rooms `beside` them, ready to answer."""
+        """The call path and audit, and the services `beside` them, ready to answer."""
         self.fused = fused
         self.nats.start()
         self.valkey.start()
@@ -166,28 +166,30 @@ class Cluster(Operating):
         asyncio.run(provisioned(self.nats))
         self.declare(declaration)
         path = ("ingress", "policy", "executor", *beside)
-        rooms = ["audit", "+".join(path)] if fused else [*beside, "audit", "executor", "policy"]
-        for name in [*rooms, *([] if fused else ["ingress"])]:
+        services = ["audit", "+".join(path)] if fused else [*beside, "audit", "executor", "policy"]
+        for name in [*services, *([] if fused else ["ingress"])]:
             for _ in range(1 if name in ("audit", *beside) else replicas):
                 self.run(name)
         for process in self.every():
             process.wait_ready()
 
     def run(self, name: str, program: str = "") -> Process:
-        """One more process of `name`, which may be several rooms joined by `+`."""
+        """One more process of `name`, which may be several services joined by `+`."""
         self._started += 1
-        rooms = name.split("+")
-        process = Process(rooms, self._environment(rooms), self._log(name), program or self.program)
+        services = name.split("+")
+        process = Process(
+            services, self._environment(services), self._log(name), program or self.program
+        )
         self.processes.setdefault(name, []).append(process)
         return process
 
     @property
-    def rooms(self) -> int:
-        """How many rooms run, each replica counted."""
-        return sum(len(process.rooms) for process in self.every() if process.alive)
+    def services(self) -> int:
+        """How many services run, each replica counted."""
+        return sum(len(process.services) for process in self.every() if process.alive)
 
     def every(self) -> list[Process]:
-        """All processes of rooms."""
+        """All processes of services."""
         return [process for replicas in self.processes.values() for process in replicas]
 
     def client(self, key: str, replica: int = 0) -> Client:
@@ -209,7 +211,7 @@ class Cluster(Operating):
     def _log(self, name: str) -> Path:
         return self.state_dir / f"{self._started:02}-{name}.log"
 
-    def _environment(self, rooms: list[str]) -> dict[str, str]:
+    def _environment(self, services: list[str]) -> dict[str, str]:
         told = {
             "TOOLBUS_STATE_DIR": str(self.state_dir),
             "TOOLBUS_NATS_URL": self.nats.url,
@@ -218,10 +220,10 @@ class Cluster(Operating):
             "TOOLBUS_CALL_TIMEOUT": "8",
             "TOOLBUS_REDIS_TIMEOUT": "5",
         }
-        if "ingress" in rooms:
+        if "ingress" in services:
             self._ports.append(own_port())
             told["TOOLBUS_HTTP_PORT"] = str(self._ports[-1])
         told["TOOLBUS_OPS_LISTEN"] = listen = f"127.0.0.1:{own_port()}"
-        self.ops |= dict.fromkeys(rooms, listen)
+        self.ops |= dict.fromkeys(services, listen)
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
         return {**kept, **told, **self._extra}

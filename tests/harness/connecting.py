@@ -1,4 +1,4 @@
-"""The oauth room as a client of others: an executor that asks it, and a person who connects."""
+"""The oauth service as a client of others: an executor that asks it, and a person who connects."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from harness.browsing import Page
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.httpengine import sent_on
 from harness.signing_in import BASE, STAFF, Server, Walker, serving
-from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
+from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.crypto.key_file import load_key
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONNECTIONS
 from toolbus_common.settings import Settings
@@ -25,10 +25,10 @@ DOCUMENT = f"{BASE}/oauth/client.json"
 
 @dataclass
 class Asking:
-    """The room, an executor that asks it, and a person's browser."""
+    """The service, an executor that asks it, and a person's browser."""
 
     server: Server
-    executor: AskLane
+    executor: RequestReply
     walker: Walker = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,9 +39,9 @@ class Asking:
         """What is declared of who signs in."""
         return STAFF
 
-    async def ask(self, user: str = "ann", **more: Any) -> UpstreamTokenTold:
-        asked = UpstreamTokenAsked(server="docs", user=user, **more)
-        return await self.executor.ask(asked, UpstreamTokenTold, 60.0)
+    async def ask(self, user: str = "ann", **more: Any) -> UpstreamTokenReply:
+        asked = UpstreamTokenQuery(server="docs", user=user, **more)
+        return await self.executor.ask(asked, UpstreamTokenReply, 60.0)
 
     async def declare(self, url: str, **oauth: Any) -> None:
         await self.server.declare(servers={"docs": {"url": url, "oauth": oauth}}, **self.people)
@@ -69,18 +69,18 @@ class Asking:
 @asynccontextmanager
 async def asked_by_executor(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
-) -> AsyncIterator[tuple[Server, AskLane]]:
-    """The room at work, and what executor asks it by."""
+) -> AsyncIterator[tuple[Server, RequestReply]]:
+    """The service at work, and what executor asks it by."""
     async with (
         serving(settings, operator, monkeypatch, **told) as server,
         bus_of("executor", settings) as bus,
     ):
-        yield server, AskLane("executor", bus)
+        yield server, RequestReply("executor", bus)
 
 
 @asynccontextmanager
 async def kept_connections(settings: Settings) -> AsyncIterator[Store]:
-    """What the room keeps of other servers, opened by its own key."""
+    """What the service keeps of other servers, opened by its own key."""
     async with bus_of("oauth", settings) as bus:
         seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
         yield Store(await bus.bucket(CONNECTIONS), seal)

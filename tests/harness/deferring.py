@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.policing import Policing
 from harness.waiting import until_told
-from toolbus_common.contracts import DEFERRED, Answered, Begun, Ending, Era
+from toolbus_common.contracts import DEFERRED, CallResult, Era, FinalReply, TaskCreated
 
 MODERN: dict[str, Any] = {"capabilities": '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'}
 BOTH: dict[str, Any] = {
@@ -18,14 +18,14 @@ ENDED = ("completed", "failed", "cancelled")
 async def begun(made: Policing, **form: Any) -> str:
     """The name of the task a call becomes."""
     ending = await made.ask(**form)
-    assert isinstance(ending, Begun)
+    assert isinstance(ending, TaskCreated)
     told = json.loads(ending.body)
     task: dict[str, Any] = told.get("task", told)
     assert task["taskId"].startswith(DEFERRED)
     return str(task["taskId"])
 
 
-async def about(made: Policing, what: str, task: str, **form: Any) -> Ending:
+async def about(made: Policing, what: str, task: str, **form: Any) -> FinalReply:
     """What a request about a task is answered with."""
     given = {"era": form.get("era", Era.MODERN), **{k: form[k] for k in ("secret",) if k in form}}
     arguments = {"taskId": task, **form.get("more", {})}
@@ -36,7 +36,7 @@ async def about(made: Policing, what: str, task: str, **form: Any) -> Ending:
 
 async def told(made: Policing, task: str, **form: Any) -> dict[str, Any]:
     ending = await about(made, "get", task, **form)
-    assert isinstance(ending, Answered)
+    assert isinstance(ending, CallResult)
     found: dict[str, Any] = json.loads(ending.body)
     assert found["taskId"] == task
     return found

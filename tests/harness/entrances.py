@@ -42,7 +42,7 @@ PROBE_SECONDS = 60.0  # a bound for a broken run
 JSON = b"application/json"
 THREADS = ThreadPoolExecutor(2, "entrances")
 NO_SECRETS = Secrets(stores_of({}))
-FACT = Record(1, "i", "call.denied", 1.0, b"{}")
+EVENT = Record(1, "i", "call.denied", 1.0, b"{}")
 NOBODY = cast("Caller", None)  # an API asks its caller nothing
 
 
@@ -154,7 +154,7 @@ class Tried:
         await fetch("http://192.88.98.1/", {}, way)
 
     async def webhook(self, url: str) -> None:
-        """Where facts are posted."""
+        """Where events are posted."""
         await self._posted(url)
 
     async def sink(self, url: str) -> None:
@@ -162,7 +162,7 @@ class Tried:
         outlet = HttpOutlet(
             Sink(url=url), self._poster(), THREADS, NO_SECRETS, named=lambda: False, host="tests"
         )
-        await outlet.send([FACT])
+        await outlet.send([EVENT])
 
     async def syslog(self, url: str) -> None:
         """A SIEM over syslog."""
@@ -171,14 +171,14 @@ class Tried:
         sink = Sink(url=f"syslog+tcp://{place.netloc}{port}")
         outlet = StreamOutlet(sink, self._poster(), THREADS, named=lambda: False, host="tests")
         try:
-            await outlet.send([FACT])
+            await outlet.send([EVENT])
         finally:
             await outlet.close()
 
     async def store(self, url: str) -> None:
         """A store that files are put into."""
         keys = {"access_key": "a", "secret_key": "b"}
-        export = Export(to="s3://facts", endpoint=url.rstrip("/"), credentials=keys)
+        export = Export(to="s3://events", endpoint=url.rstrip("/"), credentials=keys)
         await target_for(export, self._poster(), NO_SECRETS, lambda: False).put("file", b"x")
 
     async def endpoint_event(self, url: str) -> None:

@@ -1,4 +1,4 @@
-"""What a client of either era sends, and a gateway of which every room may have two replicas."""
+"""What a client of either era sends, and a gateway of which every service may have two replicas."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.streams import Events
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 
 NOW = "2026-07-28"
 META = "io.modelcontextprotocol/"
@@ -35,21 +35,21 @@ class Place:
             **{f"tenant{number}": key(secret) for number, secret in enumerate(TENANTS)},
         }
 
-    def declaration(self, **more: Server) -> Declaration:
-        return Declaration(servers={**self.servers, **more}, keys=self.keys)
+    def declaration(self, **more: Server) -> Configuration:
+        return Configuration(servers={**self.servers, **more}, keys=self.keys)
 
     def client(self, secret: str = ROOT, replica: int = 0) -> Client:
         """A client of a replica, where there are several."""
         return self.cluster.client(secret, 0 if self.cluster.fused else replica)
 
     def until_listed(self, *tools: str) -> None:
-        """Until these tools are listed and every replica of every room knows of them."""
+        """Until these tools are listed and every replica of every service knows of them."""
         self.cluster.until_listed(self.client(), *tools)
 
 
 @contextmanager
 def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[Place]:
-    """Two replicas of every room where they are apart, one of each where they are fused."""
+    """Two replicas of every service where they are apart, one of each where they are fused."""
     echo, fixture = Upstream(directory / "echo"), FixtureServer(directory / "fixture")
     made = Place(Cluster(directory / "cluster", **environment), echo, fixture)
     try:

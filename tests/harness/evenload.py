@@ -24,7 +24,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. `trace` is its facts' trace id."""
+    """One call. `trace` is its events' trace id."""
 
     id: str
     kind: str

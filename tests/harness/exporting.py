@@ -1,4 +1,4 @@
-"""Facts in the real table, and exports of them as the audit room makes them."""
+"""Events in the real table, and exports of them as the audit service makes them."""
 
 import asyncio
 import gzip
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from harness.facts import allowed
+from harness.events import allowed
 from harness.written import files_in
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -22,7 +22,7 @@ from toolbus_audit.export.targets import Target
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.concurrency import end
 from toolbus_common.config import Export
-from toolbus_common.contracts import Fact
+from toolbus_common.contracts import Event
 from toolbus_common.nats.kv_bucket import Bucket
 
 LEASE = 0.4
@@ -38,19 +38,19 @@ class Table:
     closed: int = 0
     ids: list[str] = field(default_factory=list)
 
-    async def keep(self, *facts: Fact, sequence: int = 0, producer: str = "p") -> None:
-        """One message of these facts, which arrives next, or at a place."""
+    async def keep(self, *events: Event, sequence: int = 0, producer: str = "p") -> None:
+        """One message of these events, which arrives next, or at a place."""
         sequence = sequence or self.closed + 1
         lines = []
-        for number, fact in enumerate(facts):
-            told = msgspec.json.decode(fact.encode())
-            line = {"fact": fact.NAME, **told, "producer": producer, "seq": number}
+        for number, event in enumerate(events):
+            told = msgspec.json.decode(event.encode())
+            line = {"event": event.NAME, **told, "producer": producer, "seq": number}
             lines.append(msgspec.json.encode(line))
-        rows, dead = read("tb.fact.x.y", sequence, b"\n".join(lines), self.stream)
+        rows, dead = read("tb.event.x.y", sequence, b"\n".join(lines), self.stream)
         assert not dead
-        await self.store.insert("facts", rows, f"{self.stream}-{token(rows)}")
+        await self.store.insert("events", rows, f"{self.stream}-{token(rows)}")
         self.closed = max(self.closed, sequence)
-        self.ids += [fact.id for fact in facts]
+        self.ids += [event.id for event in events]
 
     async def keep_intents(self, *numbers: int, **given: Any) -> None:
         """A message for each."""
@@ -78,7 +78,7 @@ def opened(directory: Path) -> Iterator[ClickHouse]:
 def exporting(
     at: Table, export: Export, bucket: Bucket, target: Target, holder: str = "one"
 ) -> Exporting:
-    """One export, as the room makes it, due when a test says so."""
+    """One export, as the service makes it, due when a test says so."""
     cursor = Cursor(bucket, "export.lake", holder, LEASE)
     return Exporting("lake", export, cursor, at.store, at.until, target, 0.05)
 
@@ -118,7 +118,7 @@ def manifests(found: Mapping[str, bytes]) -> list[Any]:
 
 
 def lines(found: Mapping[str, bytes], ending: str = ".jsonl.gz") -> list[Any]:
-    """The facts in the files of lines that manifests name.
+    """The events in the files of lines that manifests name.
 
     A file can be missing here that was written while the others were looked for.
     """

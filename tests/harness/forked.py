@@ -1,4 +1,4 @@
-"""Rooms forked from a process that has them imported: tests begin some hundred of them."""
+"""Services forked from a process that has them imported: tests begin some hundred of them."""
 
 import multiprocessing
 import os
@@ -8,19 +8,21 @@ import sys
 from pathlib import Path
 
 from harness.engines import die_with_parent
-from toolbus_common.service.process import ROOMS, run
+from toolbus_common.service.process import SERVICES, run
 
-FORKED = frozenset(ROOMS) - {"audit"}  # whose engine begins threads as it is imported
+FORKED = frozenset(SERVICES) - {"audit"}  # whose engine begins threads as it is imported
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["__main__", *(f"toolbus_{room}.main" for room in FORKED)])
+_forking.set_forkserver_preload(["__main__", *(f"toolbus_{service}.main" for service in FORKED)])
 
 
 class Forked:
     """A process as `subprocess.Popen` has it, as far as tests need that."""
 
-    def __init__(self, rooms: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, services: list[str], environment: dict[str, str], log: Path) -> None:
         log.touch()
-        self._process = _forking.Process(target=_begin, args=(rooms, environment, log), daemon=True)
+        self._process = _forking.Process(
+            target=_begin, args=(services, environment, log), daemon=True
+        )
         self._process.start()
         self.pid = int(self._process.pid or 0)
 
@@ -45,12 +47,12 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _begin(rooms: list[str], environment: dict[str, str], log: Path) -> None:
-    """What `python run.py ROOM…` does, in a process that is told everything by its arguments."""
+def _begin(services: list[str], environment: dict[str, str], log: Path) -> None:
+    """What `python run.py SERVICE…` does, in a process that is told everything by its arguments."""
     die_with_parent()
     with log.open("ab") as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
     os.environ.clear()
     os.environ.update(environment)
-    sys.exit(run(rooms))
+    sys.exit(run(services))

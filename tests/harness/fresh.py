@@ -1,4 +1,4 @@
-"""Begins afresh on a running NATS server: no facts, no entries, everything provisioned."""
+"""Begins afresh on a running NATS server: no events, no entries, everything provisioned."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,7 +44,7 @@ async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
             await stream.delete_stream(name)
         kept.clear()
         kept.update(there.keys() - used)
-        return not used  # what a room of the test before was about to write is there by now
+        return not used  # what a service of the test before was about to write is there by now
 
     def gone() -> bool:
         return streams is None or {each.name for each in streams.glob("*")} <= kept

@@ -4,7 +4,7 @@ from typing import Any
 
 import jwt
 
-from toolbus_common.contracts import Identified, IdentityKeyTold
+from toolbus_common.contracts import Identified, IdentityKeyReply
 from toolbus_common.crypto.p256 import P256Key
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.errors import UnavailableError
@@ -16,7 +16,7 @@ TYPE = "toolbus-identity+jwt"
 OF_ANN: dict[str, Any] = {
     "user": "ann",
     "key": "staff:7f",
-    "scope": "acme",
+    "customer": "acme",
     "identity": Identified(team="support", actors=("helper", "desk")),
 }
 
@@ -35,12 +35,12 @@ class Issuing:
         """As an operator reaches servers who lists this machine's own addresses."""
         return Ways(Egress(Allowed.of("127.0.0.0/8 ::1")), keys=self.keys)
 
-    async def told(self) -> IdentityKeyTold:
+    async def told(self) -> IdentityKeyReply:
         """The answer of oauth."""
         self.asked += 1
         if self.away:
-            raise UnavailableError("No oauth room is running.")
-        return IdentityKeyTold(issuer=ISSUER, id="k1", key=self.key.kept)
+            raise UnavailableError("No oauth service is running.")
+        return IdentityKeyReply(issuer=ISSUER, id="k1", key=self.key.kept)
 
     def read(self, token: str, audience: str) -> dict[str, Any]:
         """The claims of a token that is good at this audience. Raises where it is not."""

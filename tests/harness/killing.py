@@ -18,9 +18,9 @@ from harness.cluster import Cluster, Upstream
 from harness.evenload import KINDS, Load
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.config import Budget, Declaration, Period, Server
+from toolbus_common.config import Budget, Configuration, Period, Server
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 
 KEY, CODER = "tbk_bot_a-secret-of-the-killing", "tbk_coder_a-secret-of-the-killing"
 MID_INSERT = "audit mid-insert"
@@ -38,22 +38,22 @@ SELECT sum(if(ends > 0, charged, unknown_charge)) FROM (
     SELECT call_id, countIf(NOT intent AND NOT unknown) AS ends,
         argMinIf(charge, (stream_seq, line), NOT intent AND NOT unknown) AS charged,
         maxIf(charge, unknown) AS unknown_charge
-    FROM (SELECT *, fact = 'call.allowed' AS intent, endsWith(id, '.unknown') AS unknown
-        FROM facts WHERE fact IN ('call.allowed', 'call.completed', 'call.failed'))
+    FROM (SELECT *, event = 'call.allowed' AS intent, endsWith(id, '.unknown') AS unknown
+        FROM events WHERE event IN ('call.allowed', 'call.completed', 'call.failed'))
     GROUP BY call_id)
 """
 _OPEN = """
 SELECT countIf(intents > 0 AND ends = 0), countIf(intents = 0 AND ends > 0), sum(named) FROM (
-    SELECT call_id, countIf(fact = 'call.allowed') AS intents,
-        countIf(fact IN ('call.completed', 'call.failed')) AS ends,
+    SELECT call_id, countIf(event = 'call.allowed') AS intents,
+        countIf(event IN ('call.completed', 'call.failed')) AS ends,
         max(endsWith(id, '.unknown')) AS named
-    FROM facts WHERE fact IN ('call.allowed', 'call.completed', 'call.failed') GROUP BY call_id)
+    FROM events WHERE event IN ('call.allowed', 'call.completed', 'call.failed') GROUP BY call_id)
 """
-# Producers number their facts of each customer without gaps.
+# Producers number their events of each customer without gaps.
 _GAPS = """
 SELECT sum(newest - n) FROM (
-    SELECT producer, scope, max(seq) AS newest, uniqExact(seq) AS n FROM facts
-    GROUP BY producer, scope)
+    SELECT producer, customer, max(seq) AS newest, uniqExact(seq) AS n FROM events
+    GROUP BY producer, customer)
 """
 
 
@@ -68,7 +68,7 @@ class Figures:
     broken: int = 0
     failed: dict[str, int] = field(default_factory=dict)
     unknown: int = 0
-    facts: int = 0
+    events: int = 0
     recovered: list[float] = field(default_factory=list)
     seconds: float = 0.0
     lost: int = 0
@@ -91,7 +91,7 @@ class Figures:
 
 
 class Killing:
-    """Every room a process of its own, over real engines and a real upstream."""
+    """Every service a process of its own, over real engines and a real upstream."""
 
     def __init__(self, directory: Path, rate: float, **environment: str) -> None:
         self.upstream = Upstream(directory / "upstream")
@@ -101,7 +101,7 @@ class Killing:
 
     @contextmanager
     def begun(self, again: float = 0.0) -> Iterator["Killing"]:
-        """All of it at work; facts taken and not acknowledged come again after `again` seconds."""
+        """All of it at work; events taken and not acknowledged come again after `again` seconds."""
         self.upstream.start()
         try:
             self.cluster.start(self._declaration(), beside=("codemode", "oauth"))
@@ -152,8 +152,8 @@ class Killing:
             load.stop()
             thread.join()
 
-    def _declaration(self) -> Declaration:
-        return Declaration(
+    def _declaration(self) -> Configuration:
+        return Configuration(
             servers={name: Server(url=self.upstream.url) for name in ("echo", "free")},
             keys={
                 "bot": key(KEY, budget=BUDGET),
@@ -211,15 +211,15 @@ class Killing:
         alike, before = 0, -1
         while time.monotonic() < give_up and alike < ALIKE:
             self._account(found, load)
-            alike = alike + 1 if found.sound and found.facts == before else 0
-            before = found.facts
+            alike = alike + 1 if found.sound and found.events == before else 0
+            before = found.events
             time.sleep(0.5)
 
     def _account(self, found: Figures, load: Load) -> None:
         arrived = self._arrived(load.run)
         found.run_twice = len(arrived) - len(set(arrived))
-        facts, ids = self._row("SELECT count(), uniqExact(id) FROM facts")
-        found.facts, found.doubled_rows = facts, facts - ids
+        events, ids = self._row("SELECT count(), uniqExact(id) FROM events")
+        found.events, found.doubled_rows = events, events - ids
         unended, unbegun, found.unknown = self._row(_OPEN)
         (found.missing,) = self._row(_GAPS)
         intents = self._told("call.allowed")
@@ -241,16 +241,16 @@ class Killing:
         (row,) = self.cluster.eventual_rows(sql)
         return [int(value or 0) for value in row.values()]
 
-    def _told(self, fact: str) -> list[tuple[str, str]]:
-        """Digests of arguments, and traces, of every fact of a name: by parts audit may answer."""
+    def _told(self, event: str) -> list[tuple[str, str]]:
+        """Digests of arguments, and traces, of every event of a name: by parts audit may answer."""
         what = "groupUniqArray((JSONExtractString(detail, 'arguments_digest'), trace_id)) AS told"
-        (count,) = self._row(f"SELECT count() FROM facts WHERE fact = '{fact}'")
+        (count,) = self._row(f"SELECT count() FROM events WHERE event = '{event}'")
         parts = count // AT_ONCE + 1
         return [
             (str(digest), str(trace))
             for part in range(parts)
             for row in self.cluster.eventual_rows(
-                f"SELECT {what} FROM facts WHERE fact = '{fact}'"
+                f"SELECT {what} FROM events WHERE event = '{event}'"
                 f" AND cityHash64(id) % {parts} = {part}"
             )
             for digest, trace in row["told"]
@@ -280,6 +280,6 @@ async def come_again(bus: Bus, seconds: float) -> None:
     """Have what audit and policy took and did not acknowledge sent again after so many seconds."""
     stream = bus.client.jetstream()
     for durable in ("audit", "policy"):
-        config = (await stream.consumer_info(FACTS, durable)).config
+        config = (await stream.consumer_info(EVENTS, durable)).config
         config.ack_wait = seconds
-        await stream.add_consumer(FACTS, config)
+        await stream.add_consumer(EVENTS, config)

@@ -14,7 +14,7 @@ import yaml
 from harness.client import Client
 from harness.engines import BEGIN_SECONDS, die_with_parent, installed, own_port
 from harness.operating import Operating
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 ENDING_SECONDS = 120.0  # a bound for a broken run
 
@@ -36,9 +36,9 @@ class Launched(Operating):
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def rooms(self) -> int:
-        """How many rooms run: all there are."""
-        return len(ROOMS)
+    def services(self) -> int:
+        """How many services run: all there are."""
+        return len(SERVICES)
 
     def configure(self, document: dict[str, Any]) -> None:
         """Write toolbus.yaml: whole, for whoever runs reads it at any time."""
@@ -81,7 +81,7 @@ class Launched(Operating):
         return Client(self.ready["endpoint"], key)
 
     def logs(self) -> str:
-        """Everything it and its rooms wrote."""
+        """Everything it and its services wrote."""
         return self.output.read_text() if self.output.exists() else ""
 
     def toolbus(self, *words: str, said: str = "") -> subprocess.CompletedProcess[str]:

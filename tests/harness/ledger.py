@@ -5,9 +5,9 @@ from time import time
 import redis.asyncio as redis
 
 from toolbus_common.access.pricing import Cost
-from toolbus_common.access.principal import NEVER, Bounds, Lineage
+from toolbus_common.access.principal import NEVER, EffectiveGrants, Principal
 from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
-from toolbus_policy.ledger.admitted_call import Admission, Principal
+from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.epochs import Epoch, Known
 from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
 from toolbus_policy.ledger.reservation import About
@@ -24,34 +24,32 @@ class RememberedEpochs:
         self.kept: dict[str, Epoch] = {}
         self.marks: dict[str, tuple[str, int]] = {}
 
-    async def known(self, scope: str) -> Known | None:
-        if scope not in self.kept:
+    async def known(self, customer: str) -> Known | None:
+        if customer not in self.kept:
             return None
-        epoch = self.kept[scope]
-        of, tick = self.marks.get(scope, ("", 0))
+        epoch = self.kept[customer]
+        of, tick = self.marks.get(customer, ("", 0))
         return Known(epoch, tick if of == epoch.id else 0)
 
-    async def begin(self, scope: str, epoch: str) -> Known:
-        return Known(self.kept.setdefault(scope, Epoch(epoch, time())), 0)
+    async def begin(self, customer: str, epoch: str) -> Known:
+        return Known(self.kept.setdefault(customer, Epoch(epoch, time())), 0)
 
-    async def renew(self, scope: str, old: Epoch, new: Epoch, how: str, by: str) -> bool:  # noqa: ARG002
-        if self.kept[scope] != old:
+    async def renew(self, customer: str, old: Epoch, new: Epoch, how: str, by: str) -> bool:  # noqa: ARG002
+        if self.kept[customer] != old:
             return False
-        self.kept[scope] = new
+        self.kept[customer] = new
         return True
 
-    async def mark(self, scope: str, epoch: str, tick: int) -> None:
-        self.marks[scope] = (epoch, tick)
+    async def mark(self, customer: str, epoch: str, tick: int) -> None:
+        self.marks[customer] = (epoch, tick)
 
 
-def admitted(charge: int, *levels: tuple[str, Level], scope: str = "acme") -> Admission:
+def admitted(charge: int, *levels: tuple[str, Level], customer: str = "acme") -> Admission:
     """A call of one tool at a price, by a key with these levels above it."""
-    lineage = Lineage("bot", Key(), levels, Bounds((("*",),)), scope, NEVER)
-    principal = Principal(
-        lineage, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels)
-    )
-    counting = tuple(each for each in principal.budgets if each.counts(TOOL, charge))
-    return Admission(principal, Cost(charge), counting, principal.loops)
+    principal = Principal("bot", Key(), levels, EffectiveGrants((("*",),)), customer, NEVER)
+    payer = Payer(principal, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels))
+    counting = tuple(each for each in payer.budgets if each.counts(TOOL, charge))
+    return Admission(payer, Cost(charge), counting, payer.loops)
 
 
 def admission(
@@ -77,10 +75,10 @@ def claim(rid: str, wanted: Admission, due: float | None = None, repeated: str =
 
 
 async def counters(
-    url: str, counter: str = "budget:key:bot:usd:day:UTC", scope: str = "acme"
+    url: str, counter: str = "budget:key:bot:usd:day:UTC", customer: str = "acme"
 ) -> dict[str, int]:
     """One counter in the epoch that counts."""
     async with redis.Redis.from_url(url, decode_responses=True) as client:
-        epoch = await client.hget(f"{{{scope}}}:book", "epoch")
-        raw = await client.hgetall(f"{{{scope}}}:{epoch!s}:{counter}")
+        epoch = await client.hget(f"{{{customer}}}:book", "epoch")
+        raw = await client.hgetall(f"{{{customer}}}:{epoch!s}:{counter}")
     return {str(name): int(value) for name, value in raw.items()}

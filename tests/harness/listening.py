@@ -10,10 +10,10 @@ from harness.client import Client
 from harness.planted import Planted
 from harness.written import files_in
 from toolbus_common.admin_api.operations import OPERATIONS
-from toolbus_common.contracts.events.base import EVERY_FACT
+from toolbus_common.contracts.events.base import EVERY_EVENT
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.stream_reader import read_from
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 
 Heard = dict[str, list[bytes]]
 
@@ -61,10 +61,10 @@ def everywhere(planted: Planted) -> Heard:
 
 
 def recorded(planted: Planted) -> Heard:
-    """Where facts come to, sooner or later."""
+    """Where events come to, sooner or later."""
     received = planted.receiver.received
     return {
-        "table": [repr(planted.launched.rows("SELECT * FROM facts")).encode()],
+        "table": [repr(planted.launched.rows("SELECT * FROM events")).encode()],
         "files": [
             gzip.decompress(content)
             for path, content in files_in(planted.exports)
@@ -76,7 +76,7 @@ def recorded(planted: Planted) -> Heard:
 
 
 async def _stream(bus: Bus) -> list[bytes]:
-    return [each.data for each in await read_from(bus.client, FACTS, 1, EVERY_FACT, 10_000)]
+    return [each.data for each in await read_from(bus.client, EVENTS, 1, EVERY_EVENT, 10_000)]
 
 
 def _unzipped(path: Path) -> list[bytes]:

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from harness.client import Client
 from harness.engines import BEGIN_SECONDS
 from harness.waiting import PATIENCE, until_now
-from toolbus_common.access.config_snapshot import hash_of, proof_of
-from toolbus_common.config import Declaration, Key
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.config import Configuration, Key
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
-from toolbus_common.contracts import AuditQueried, RoomStatus, RowsFound
+from toolbus_common.contracts import AuditQuery, RowsReply, ServiceStatus
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, DECLARATION, KEY_PREFIX
@@ -28,22 +28,22 @@ Row = dict[str, Any]
 def key(secret: str, *tools: str, **fields: Any) -> Key:
     """A declared key."""
     return Key.model_validate(
-        {"secret_hash": hash_of(proof_of(secret)), "tools": tools or ("*",), **fields}
+        {"secret_hash": hash_of(key_digest_of(secret)), "tools": tools or ("*",), **fields}
     )
 
 
 class Operating:
-    """An operator at the bus of `state_dir`, where `rooms` are to answer."""
+    """An operator at the bus of `state_dir`, where `services` are to answer."""
 
     state_dir: Path
     nats_url: str
 
     @property
-    def rooms(self) -> int:
-        """How many rooms run, each replica counted."""
+    def services(self) -> int:
+        """How many services run, each replica counted."""
         raise NotImplementedError
 
-    def declare(self, declaration: Declaration) -> None:
+    def declare(self, declaration: Configuration) -> None:
         """Put a whole configuration in force, and vouch for its addresses."""
         self.write(NAMED, encoded(set(digests_of(declaration))))
         self.write(DECLARATION, declaration.model_dump_json().encode())
@@ -62,14 +62,14 @@ class Operating:
 
     def rows(self, sql: str) -> list[Row]:
         """What audit answers."""
-        return self.on_the_bus(lambda bus: _rows(AskLane(OPERATOR, bus), sql))
+        return self.on_the_bus(lambda bus: _rows(RequestReply(OPERATOR, bus), sql))
 
     def eventual_rows(self, sql: str, there: Callable[[list[Row]], Any] = bool) -> list[Row]:
         """What audit answers once all of it is there: any row, unless `there` says what."""
         give_up = time.monotonic() + PATIENCE
 
         async def look(bus: Bus) -> list[Row]:
-            lane = AskLane(OPERATOR, bus)
+            lane = RequestReply(OPERATOR, bus)
             while not there(rows := await _rows(lane, sql)):
                 assert time.monotonic() < give_up, f"{sql}: {rows!r}"
                 await asyncio.sleep(0.1)
@@ -83,36 +83,36 @@ class Operating:
                     raise
                 time.sleep(0.1)
 
-    def eventual_facts(self, where: str, *facts: str) -> dict[str, Row]:
-        """The rows that audit has of `where`, by their fact, once each of `facts` is among them."""
+    def eventual_events(self, where: str, *events: str) -> dict[str, Row]:
+        """Return audit's rows of `where`, by event, once each of `events` is among them."""
         rows = self.eventual_rows(
-            f"SELECT * FROM facts WHERE {where}",
-            lambda rows: {row["fact"] for row in rows} >= set(facts),
+            f"SELECT * FROM events WHERE {where}",
+            lambda rows: {row["event"] for row in rows} >= set(events),
         )
-        return {row["fact"]: row for row in rows}
+        return {row["event"]: row for row in rows}
 
-    def statuses(self) -> list[RoomStatus]:
-        """How every replica of every room is."""
-        return self.on_the_bus(lambda bus: AskLane(OPERATOR, bus).ask_all())
+    def statuses(self) -> list[ServiceStatus]:
+        """How every replica of every service is."""
+        return self.on_the_bus(lambda bus: RequestReply(OPERATOR, bus).ask_all())
 
     def up_to_date(self) -> bool:
-        """Whether every replica of every room knows all that is configured and listed by now."""
+        """Whether every replica of every service knows all that is configured and listed by now."""
 
         async def look(bus: Bus) -> bool:
             newest = {name: await _newest(bus, name) for name in (CONFIG, CATALOGUE)}
-            told = await AskLane(OPERATOR, bus).ask_all(0.2)
-            return len(told) == self.rooms and all(
-                room.heard.get(name, revision) >= revision
-                for room in told
+            told = await RequestReply(OPERATOR, bus).ask_all(0.2)
+            return len(told) == self.services and all(
+                service.heard.get(name, revision) >= revision
+                for service in told
                 for name, revision in newest.items()
             )
 
         return self.on_the_bus(look)
 
     def until_listed(self, client: Client, *tools: str) -> None:
-        """Until a client is shown these tools and every room knows of them: calls may begin."""
+        """Until a client is shown these tools and every service knows of them: calls may begin."""
         until_now(lambda: client.sees(*tools), f"the tools {tools}", BEGIN_SECONDS)
-        until_now(self.up_to_date, "every room knows what there is", BEGIN_SECONDS)
+        until_now(self.up_to_date, "every service knows what there is", BEGIN_SECONDS)
 
     def on_the_bus(self, work: Callable[[Bus], Awaitable[R]]) -> R:
         """Do something as the operator."""
@@ -135,7 +135,7 @@ async def _newest(bus: Bus, bucket: str) -> int:
     return int(info.state.last_seq)
 
 
-async def _rows(lane: AskLane, sql: str) -> list[Row]:
+async def _rows(lane: RequestReply, sql: str) -> list[Row]:
     """What audit answers. Raises `ToolbusError`."""
-    found = await lane.ask(AuditQueried(sql=sql), RowsFound, ANSWER_SECONDS)
+    found = await lane.ask(AuditQuery(sql=sql), RowsReply, ANSWER_SECONDS)
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

@@ -17,7 +17,7 @@ from harness.waiting import until_now
 class Received:
     """One span, with what stands above it."""
 
-    room: str
+    scope: str
     service: str
     name: str
     kind: int
@@ -80,9 +80,9 @@ def read(body: bytes) -> list[Received]:
     """The spans in a request's body."""
     request = ExportTraceServiceRequest.FromString(body)
     return [
-        _received(scoped.scope.name, plain(of_room.resource.attributes)["service.name"], span)
-        for of_room in request.resource_spans
-        for scoped in of_room.scope_spans
+        _received(scoped.scope.name, plain(of_service.resource.attributes)["service.name"], span)
+        for of_service in request.resource_spans
+        for scoped in of_service.scope_spans
         for span in scoped.spans
     ]
 
@@ -94,7 +94,7 @@ def plain(attributes: Iterable[Any]) -> dict[str, Any]:
 
 def _received(scope: str, service: str, span: Any) -> Received:
     return Received(
-        room=scope.removeprefix("toolbus."),
+        scope=scope.removeprefix("toolbus."),
         service=service,
         name=span.name,
         kind=span.kind,

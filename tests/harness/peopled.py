@@ -6,12 +6,12 @@ from typing import cast
 
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket, Change
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 
 
 @dataclass
 class Kept:
-    """A bucket in memory, as `People` uses one; `asked` counts what it was asked."""
+    """A bucket in memory, as `PersonKeys` uses one; `asked` counts what it was asked."""
 
     entries: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     asked: int = 0
@@ -43,8 +43,8 @@ class Kept:
             raise BusDownError("down")
 
 
-def people(directory: Path, bucket: Kept) -> People:
-    """A room's people; rooms of one directory share their master key."""
-    found = People(directory / "people.key")
+def people(directory: Path, bucket: Kept) -> PersonKeys:
+    """A service's people; services of one directory share their master key."""
+    found = PersonKeys(directory / "people.key")
     found.open(cast("Bucket", bucket))
     return found

@@ -19,8 +19,8 @@ from harness.otlp import Collector
 from harness.protected import OAuthServer, ProtectedServer
 from harness.providing import Provider
 from harness.receiver import Receiver
-from toolbus_common.contracts import IdentityAsked, IdentityTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import IdentityReply, IdentityRequest
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -83,9 +83,9 @@ class Planted:
     def wish(self, wish: str, name: str, **about: Any) -> dict[str, Any]:
         """What an operator wishes of oauth."""
 
-        async def ask(bus: Bus) -> IdentityTold:
-            asked = IdentityAsked(wish=wish, name=name, by="op", about=json.dumps(about))
-            return await AskLane(OPERATOR, bus).ask(asked, IdentityTold, 60.0)
+        async def ask(bus: Bus) -> IdentityReply:
+            asked = IdentityRequest(wish=wish, name=name, by="op", about=json.dumps(about))
+            return await RequestReply(OPERATOR, bus).ask(asked, IdentityReply, 60.0)
 
         return dict(self.launched.on_the_bus(ask).rows[0])
 

@@ -9,35 +9,35 @@ from typing import Any, cast
 
 import pytest
 
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.operating import key
 from harness.waiting import PATIENCE, until, until_told
-from toolbus_common.access.config_snapshot import proof_of
-from toolbus_common.config import Declaration, Server
+from toolbus_common.access.config_snapshot import key_digest_of
+from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
-    Answered,
-    ApprovalsAsked,
-    ApprovalsTold,
-    ApprovalTold,
-    ApproveAsked,
+    ApprovalsQuery,
+    ApprovalsReply,
+    ApprovalState,
+    ApproveRequest,
     CallAdmitted,
     CallRequested,
-    Ending,
+    CallResult,
+    CatalogEntry,
     Era,
+    FinalReply,
     Listing,
-    Offered,
-    RejectAsked,
+    RejectRequest,
     ServerState,
 )
-from toolbus_common.contracts.replies import Frame, Reply
+from toolbus_common.contracts.replies import ReplyChannel, ReplyMessage
 from toolbus_common.errors import ApprovalRequiredError, ToolbusError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.sealed_records import Records
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, DECLARATION
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.main import build
 
@@ -48,10 +48,10 @@ BOSS, CHIEF, OWN, FOREIGN = (
 PAGES = '{"elicitation":{"url":{}}}'
 
 
-def declared(**changes: Any) -> Declaration:
+def declared(**changes: Any) -> Configuration:
     """Keys of everybody concerned; `changes` are of the one who asks."""
     bot = {"approve": ["docs__burn"], "user": "ann", "team": "ops", "rights": ["approve"]}
-    return Declaration(
+    return Configuration(
         servers={"docs": Server(url="http://127.0.0.1:9/mcp")},
         customers={"acme": {}, "globex": {}},
         teams={"ops": {"customer": "acme"}},
@@ -70,20 +70,20 @@ class Policing:
     """An agent's and an operator's view of policy."""
 
     def __init__(self, settings: Settings, operator: Bus, executor: Bus) -> None:
-        self.ingress = Room("ingress", settings)
-        self.executor = Room("executor", settings)
+        self.ingress = Service("ingress", settings)
+        self.executor = Service("executor", settings)
         self.reached: list[CallAdmitted] = []
-        self.ends: Callable[[CallAdmitted, Reply], Awaitable[None]] = _answer
-        self.asks = AskLane(OPERATOR, operator)
-        self.policies: list[Room] = []
+        self.ends: Callable[[CallAdmitted, ReplyChannel], Awaitable[None]] = _answer
+        self.asks = RequestReply(OPERATOR, operator)
+        self.policies: list[Service] = []
         self._operator = operator
         self._executor = executor
 
-        self.answer: Frame | None = None  # other than the arguments
+        self.answer: ReplyMessage | None = None  # other than the arguments
         self.before_answer: asyncio.Event | None = None
         self.executor.serves(CallAdmitted)(self.run)
 
-    async def run(self, call: CallAdmitted, reply: Reply) -> None:
+    async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         """What executor does."""
         self.reached.append(call)
         if self.before_answer is not None:
@@ -93,7 +93,7 @@ class Policing:
         else:
             await self.ends(call, reply)
 
-    async def declare(self, declaration: Declaration) -> None:
+    async def declare(self, declaration: Configuration) -> None:
         """Put a configuration in force, at every replica."""
         bucket = await self._operator.bucket(CONFIG)
         told = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
@@ -106,7 +106,7 @@ class Policing:
             server="docs",
             state=ServerState.READY,
             tools=tuple(
-                Offered(name=name, definition={"name": name, **definition})
+                CatalogEntry(name=name, definition={"name": name, **definition})
                 for name in tools or ("burn", "read")
             ),
         )
@@ -130,7 +130,7 @@ class Policing:
                 "reply_to": self.ingress.calls.address(call_id),
                 "server": "docs",
                 "tool": tool,
-                "proof": proof_of(given.pop("secret", SECRET)),
+                "key_digest": key_digest_of(given.pop("secret", SECRET)),
                 "era": Era.MODERN,
                 "deadline": time.time() + given.pop("seconds", 30),
                 "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
@@ -139,7 +139,7 @@ class Policing:
             }
         )
 
-    async def ask(self, tool: str = "burn", **given: Any) -> Ending:
+    async def ask(self, tool: str = "burn", **given: Any) -> FinalReply:
         """Make a call."""
         return await self.ingress.calls.ask(self.call(tool, **given))
 
@@ -161,42 +161,42 @@ class Policing:
             return isinstance(error, why)
         return False
 
-    async def waiting(self) -> tuple[ApprovalTold, ...]:
+    async def waiting(self) -> tuple[ApprovalState, ...]:
         """What waits, as an operator sees it."""
-        return (await self.asks.ask(ApprovalsAsked(), ApprovalsTold, PATIENCE)).approvals
+        return (await self.asks.ask(ApprovalsQuery(), ApprovalsReply, PATIENCE)).approvals
 
-    async def the_one(self) -> ApprovalTold:
+    async def the_one(self) -> ApprovalState:
         """The only one that waits, once the replica that is asked has heard of it."""
         (told,) = await until_told(self.waiting, "what waits")
-        return cast("ApprovalTold", told)
+        return cast("ApprovalState", told)
 
-    async def approve(self, approval: str) -> ApprovalsTold:
+    async def approve(self, approval: str) -> ApprovalsReply:
         """Decide, as an operator."""
-        asked = ApproveAsked(id=approval, by="ann")
-        return await self.asks.ask(asked, ApprovalsTold, PATIENCE)
+        asked = ApproveRequest(id=approval, by="ann")
+        return await self.asks.ask(asked, ApprovalsReply, PATIENCE)
 
-    async def reject(self, approval: str, note: str) -> ApprovalsTold:
+    async def reject(self, approval: str, note: str) -> ApprovalsReply:
         """Decide otherwise, as an operator."""
-        asked = RejectAsked(id=approval, by="ann", note=note)
-        return await self.asks.ask(asked, ApprovalsTold, PATIENCE)
+        asked = RejectRequest(id=approval, by="ann", note=note)
+        return await self.asks.ask(asked, ApprovalsReply, PATIENCE)
 
 
-async def _answer(call: CallAdmitted, reply: Reply) -> None:
-    await reply.send(Answered(call.arguments))
+async def _answer(call: CallAdmitted, reply: ReplyChannel) -> None:
+    await reply.send(CallResult(call.arguments))
 
 
 @asynccontextmanager
 async def policing(
-    settings: Settings, operator: Bus, declaration: Declaration, replicas: int = 2
+    settings: Settings, operator: Bus, declaration: Configuration, replicas: int = 2
 ) -> AsyncIterator[Policing]:
     """Policy at work; the environment must say where the bus and Valkey are."""
     async with bus_of("executor", settings) as executor, AsyncExitStack() as stack:
         made = Policing(settings, operator, executor)
         await made.declare(declaration)
         await made.offer()
-        policies = [build(Exchange()) for _ in range(replicas)]
-        for room in (made.executor, *policies, made.ingress):
-            await stack.enter_async_context(room.running())
+        policies = [build(LocalTransport()) for _ in range(replicas)]
+        for service in (made.executor, *policies, made.ingress):
+            await stack.enter_async_context(service.running())
         made.policies = policies
         yield made
 

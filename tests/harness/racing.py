@@ -14,11 +14,11 @@ import redis
 from harness.cluster import Cluster, Upstream
 from harness.engines import ValkeyServer
 from harness.operating import key
-from toolbus_common.access.config_snapshot import proof_of
+from toolbus_common.access.config_snapshot import key_digest_of
 from toolbus_common.config import (
     Budget,
+    Configuration,
     Customer,
-    Declaration,
     Period,
     Price,
     Server,
@@ -27,7 +27,7 @@ from toolbus_common.config import (
 )
 from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.errors import BudgetExceededError, ToolbusError
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 PRICE = Price(call=0.001, kilobyte=0.001, most=0.002)  # so that less is charged than was held
@@ -76,7 +76,7 @@ class Figures:
 
 
 class Race:
-    """Rooms apart: two policies, an executor, an audit. The clients are an ingress's."""
+    """Services apart: two policies, an executor, an audit. The clients are an ingress's."""
 
     def __init__(self, directory: Path, reservations: int, clients: int = 64) -> None:
         self._upstream = Upstream(directory / "upstream")
@@ -103,11 +103,11 @@ class Race:
             self._upstream.kill()
         return self.figures
 
-    def _declaration(self, usd: float) -> Declaration:
+    def _declaration(self, usd: float) -> Configuration:
         def above(share: float) -> Budget:
             return Budget(usd=round(usd * share, 6), per=Period.MONTH)
 
-        return Declaration(
+        return Configuration(
             servers={"echo": Server(url=self._upstream.url)},
             customers={"acme": Customer(budget=above(1.0))},
             teams={name: Team(customer="acme", budget=above(0.7)) for name in ("red", "blue")},
@@ -123,27 +123,27 @@ class Race:
         settings = Settings(state_dir=self._cluster.state_dir, nats_url=self._cluster.nats.url)
         async with AsyncExitStack() as stack:
             # Whoever is the cluster's ingress has no callers; these clients take its place.
-            room = await stack.enter_async_context(Room("ingress", settings).running())
-            await self._set_limit(room)
+            service = await stack.enter_async_context(Service("ingress", settings).running())
+            await self._set_limit(service)
             began = time.monotonic()
             killer = asyncio.create_task(self._kill(every))
             names = [list(KEYS)[n % len(KEYS)] for n in range(self.figures.clients)]
             try:
-                await asyncio.gather(*(self._client(room, name) for name in names))
+                await asyncio.gather(*(self._client(service, name) for name in names))
             finally:
                 killer.cancel()
                 await asyncio.gather(killer, return_exceptions=True)
             self.figures.seconds = round(time.monotonic() - began, 1)
         await self._look()
 
-    async def _set_limit(self, room: Room) -> None:
+    async def _set_limit(self, service: Service) -> None:
         """The budget that the wanted number of calls spends; what one costs a first call shows."""
         give_up = time.monotonic() + WAIT_SECONDS
-        while await self._call(room, "one") is not None:
+        while await self._call(service, "one") is not None:
             assert time.monotonic() < give_up, self._codes
             await asyncio.sleep(0.1)
         rows = await asyncio.to_thread(
-            self._cluster.eventual_rows, "SELECT charge FROM facts WHERE fact = 'call.completed'"
+            self._cluster.eventual_rows, "SELECT charge FROM events WHERE event = 'call.completed'"
         )
         self._charge = int(rows[0]["charge"])
         self.figures.limit = self._charge * self._wanted
@@ -152,11 +152,11 @@ class Race:
         await asyncio.sleep(1)
         self._codes.clear()
 
-    async def _client(self, room: Room, name: str) -> None:
+    async def _client(self, service: Service, name: str) -> None:
         """Call until the budget is spent for good."""
         refusals = 0
         while refusals < ENOUGH_REFUSALS:
-            error = await self._call(room, name)
+            error = await self._call(service, name)
             if error is None:
                 refusals = 0
             elif isinstance(error, BudgetExceededError):
@@ -165,15 +165,16 @@ class Race:
             else:
                 await asyncio.sleep(0.02)
 
-    async def _call(self, room: Room, name: str) -> ToolbusError | None:
-        call_id = room.calls.new_call_id()
+    async def _call(self, service: Service, name: str) -> ToolbusError | None:
+        call_id = service.calls.new_call_id()
         call = CallRequested(
-            call_id=call_id, reply_to=room.calls.address(call_id), server="echo", tool="say",
-            proof=proof_of(_secret(name)), era=Era.MODERN, deadline=time.time() + CALL_SECONDS,
+            call_id=call_id, reply_to=service.calls.address(call_id), server="echo", tool="say",
+            key_digest=key_digest_of(_secret(name)), era=Era.MODERN,
+            deadline=time.time() + CALL_SECONDS,
             traceparent=f"00-{random.getrandbits(128):032x}-{1:016x}-01", arguments=b'{"text":"x"}',
         )  # fmt: skip
         try:
-            await room.calls.ask(call)
+            await service.calls.ask(call)
         except ToolbusError as error:
             self._codes[error.code] += 1
             return error
@@ -203,7 +204,7 @@ class Race:
     async def _look(self) -> None:
         give_up = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < give_up:
-            self._account(await asyncio.to_thread(self._by_the_facts))
+            self._account(await asyncio.to_thread(self._by_the_events))
             if self.figures.leaked == 0 and self.figures.drift == 0:
                 return
             await asyncio.sleep(1)
@@ -241,7 +242,7 @@ class Race:
                 found[f"{kind}:{own}"] = {field: int(value) for field, value in raw.items()}
         return found
 
-    def _by_the_facts(self) -> dict[str, int]:
+    def _by_the_events(self) -> dict[str, int]:
         """What the outcomes say each level was charged: of every call the first that counts."""
         rows = self._cluster.rows(
             "SELECT key, team, user, sum(c) AS charged, count() AS n FROM ("
@@ -250,8 +251,8 @@ class Race:
             " countIf(NOT intent AND NOT unknown) AS ends,"
             " if(ends > 0, argMinIf(charge, (stream_seq, line), NOT intent AND NOT unknown),"
             " maxIf(charge, unknown)) AS c FROM ("
-            "  SELECT *, fact = 'call.allowed' AS intent, endsWith(id, '.unknown') AS unknown"
-            "  FROM facts WHERE fact IN ('call.allowed', 'call.completed', 'call.failed'))"
+            "  SELECT *, event = 'call.allowed' AS intent, endsWith(id, '.unknown') AS unknown"
+            "  FROM events WHERE event IN ('call.allowed', 'call.completed', 'call.failed'))"
             " GROUP BY call_id) GROUP BY key, team, user"
         )
         charged: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""`python run.py ROOM…`: rooms in one process, as `toolbus run` starts them."""
+"""`python run.py SERVICE…`: services in one process, as `toolbus run` starts them."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python run_crashing.py ROOM…`: policy dies by SIGKILL at one step of a call; outcomes get lost.
+"""`python run_crashing.py SERVICE…`: policy dies by SIGKILL at one step; outcomes get lost.
 
 The state directory's file `crash` names the step, and the key whose call it concerns; from the
 hand-over on, a policy that is to die there reaches Valkey no more. `forget` lists keys, apart by
@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from toolbus_common.contracts import Fact
-from toolbus_common.messaging.call_transport import CallLane
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.contracts import Event
+from toolbus_common.messaging.call_transport import CallTransport
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
 from toolbus_common.service.process import run
 from toolbus_policy.ledger.ledger import Ledger
@@ -26,8 +26,8 @@ RESERVED, SENT, RECORDED, HANDED_OVER, ENDED = STEPS = (
 )  # fmt: skip
 CRASH, FORGET = "crash", "forget"
 OUTCOMES = ("call.completed", "call.failed")
-_reserve, _store, _hand_over = Ledger.reserve, Bus.store, CallLane.hand_over
-_hear, _say = Settlement.hear, FactWriter.say
+_reserve, _store, _hand_over = Ledger.reserve, Bus.store, CallTransport.hand_over
+_hear, _say = Settlement.hear, EventPublisher.say
 
 
 def _written(name: str) -> list[str]:
@@ -46,12 +46,12 @@ def _die() -> None:
 
 async def _reserving(ledger: Ledger, claim: Any) -> None:
     await _reserve(ledger, claim)
-    if _is_now(RESERVED, f'"key":"{claim.admission.principal.key}"'):
+    if _is_now(RESERVED, f'"key":"{claim.admission.principal_id.key}"'):
         _die()
 
 
 async def _storing(bus: Bus, envelope: Any) -> None:
-    intent = envelope.subject.startswith("tb.fact.call.allowed")
+    intent = envelope.subject.startswith("tb.event.call.allowed")
     if intent and _is_now(SENT, envelope.payload.decode()):
         await bus.client.publish(envelope.subject, envelope.payload, headers=envelope.headers)
         await bus.client.flush()
@@ -59,7 +59,7 @@ async def _storing(bus: Bus, envelope: Any) -> None:
     await _store(bus, envelope)
 
 
-async def _handing_over(lane: CallLane, call: Any, *given: Any) -> None:
+async def _handing_over(lane: CallTransport, call: Any, *given: Any) -> None:
     about = f'"key":"{getattr(call, "key", "")}"'
     if _is_now(RECORDED, about):
         _die()
@@ -82,15 +82,15 @@ async def _hearing(settlement: Settlement, messages: Any) -> None:
     await _hear(settlement, messages)
 
 
-def _saying(facts: FactWriter, fact: Fact) -> None:
-    if fact.NAME not in OUTCOMES or getattr(fact, "key", "") not in _written(FORGET):
-        _say(facts, fact)
+def _saying(events: EventPublisher, event: Event) -> None:
+    if event.NAME not in OUTCOMES or getattr(event, "key", "") not in _written(FORGET):
+        _say(events, event)
 
 
 if __name__ == "__main__":
     setattr(Ledger, "reserve", _reserving)  # noqa: B010
     setattr(Bus, "store", _storing)  # noqa: B010
-    setattr(CallLane, "hand_over", _handing_over)  # noqa: B010
+    setattr(CallTransport, "hand_over", _handing_over)  # noqa: B010
     setattr(Settlement, "hear", _hearing)  # noqa: B010
-    setattr(FactWriter, "say", _saying)  # noqa: B010
+    setattr(EventPublisher, "say", _saying)  # noqa: B010
     sys.exit(run(sys.argv[1:]))

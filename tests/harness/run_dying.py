@@ -1,4 +1,4 @@
-"""`python run_dying.py audit`: an audit that dies by SIGKILL in the middle of writing facts.
+"""`python run_dying.py audit`: an audit that dies by SIGKILL in the middle of writing events.
 
 Some inserts go well; during the next one the kill comes, a moment after it began: before the
 engine has the rows, while it writes them, or after that and before they are acknowledged.
@@ -23,7 +23,7 @@ _inserts = count()
 
 
 def _dying(self: ClickHouse, table: str, *given: Any) -> None:
-    if table == "facts" and next(_inserts) == LIVES:
+    if table == "events" and next(_inserts) == LIVES:
         Timer(random.uniform(0, LONGEST), os.kill, (os.getpid(), signal.SIGKILL)).start()
         _whole(self, table, *given)
         time.sleep(LONGEST)

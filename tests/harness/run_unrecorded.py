@@ -1,24 +1,24 @@
-"""`python run_unrecorded.py ROOM…`: rooms that record nothing, to see what recording costs."""
+"""`python run_unrecorded.py SERVICE…`: services that record nothing, to measure recording."""
 
 import asyncio
 import sys
 
-from toolbus_common.contracts import Fact
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.contracts import Event
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.service.process import run
 
 
-def _recorded(_writer: FactWriter, _fact: Fact) -> "asyncio.Future[None]":
+def _recorded(_writer: EventPublisher, _event: Event) -> "asyncio.Future[None]":
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     done.set_result(None)
     return done
 
 
-def _said(_writer: FactWriter, _fact: Fact) -> None:
+def _said(_writer: EventPublisher, _event: Event) -> None:
     pass
 
 
 if __name__ == "__main__":
     for name, instead in (("record", _recorded), ("say", _said)):
-        setattr(FactWriter, name, instead)
+        setattr(EventPublisher, name, instead)
     sys.exit(run(sys.argv[1:]))

@@ -13,7 +13,7 @@ import boto3
 
 from harness.engines import Engine
 
-BUCKET = "facts"
+BUCKET = "events"
 
 
 class Moto(Engine):

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.facts import allowed, completed
+from harness.events import allowed, completed
 from harness.peopled import Kept, people
 from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer, signer
 from toolbus_audit.transparency_log.merkle_tree import EMPTY, Tree
 from toolbus_cli.evidence import bundle, verify
-from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import Spool
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Envelope
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 
 BEGAN = 1_800_000_000
 STREAM = "1763000000000"
@@ -31,7 +31,7 @@ class World:
     lines: list[bytes]
     sealed: list[bundle.Sealed] = field(default_factory=list)
     begins: bundle.Sealed | None = None
-    people: People | None = None
+    people: PersonKeys | None = None
     stream: str = STREAM
     customer: str = "acme"
 
@@ -39,17 +39,17 @@ class World:
         """Write it as a bundle; where. It tells what is sealed of people if it is to."""
         path = self.directory / "bundle.zip"
 
-        async def facts() -> AsyncIterator[str]:
+        async def events() -> AsyncIterator[str]:
             for line in self.lines:
                 yield line.decode()
 
         await bundle.write(
             path,
-            scope=self.customer,
+            customer=self.customer,
             stream=self.stream,
             begins=self.begins,
             checkpoints=self.sealed,
-            facts=facts(),
+            events=events(),
             opened=self.people.opened if reveal and self.people is not None else None,
         )
         return path
@@ -72,7 +72,7 @@ class World:
 def world(
     directory: Path, calls: int = 12, user: str = "", customer: str = "acme", key: str = "key.pem"
 ) -> World:
-    """Two producers' facts of so many calls, perhaps a user's, sealed every six of them."""
+    """Two producers' events of so many calls, perhaps a user's, sealed every six of them."""
     known = people(directory, Kept()) if user else None
     lines = asyncio.run(_lines(directory, calls, user, known, customer))
     by = signer("toolbus", directory / key)
@@ -82,25 +82,25 @@ def world(
 
 
 async def _lines(
-    directory: Path, calls: int, user: str, known: People | None, customer: str
+    directory: Path, calls: int, user: str, known: PersonKeys | None, customer: str
 ) -> list[bytes]:
-    """Intents by one room and outcomes by another, in the order in which they were said."""
+    """Intents by one service and outcomes by another, in the order in which they were said."""
     said: list[bytes] = []
 
     async def publish(envelope: Envelope) -> None:
         said.extend(envelope.payload.split(b"\n"))
 
     policy, executor = (
-        FactWriter(publish, Spool(directory / f"{name}.facts", 1 << 20))
+        EventPublisher(publish, Outbox(directory / f"{name}.events", 1 << 20))
         for name in ("policy", "executor")
     )
     policy.people = known
     for number in range(calls):
         call, at = f"c{number}", BEGAN + float(number)
         told = {"user": user, "arguments": '{"q": 1}'} if user else {}
-        told["scope"] = customer
+        told["customer"] = customer
         await policy.record(allowed(call_id=call, at=at, deadline=at + 30, **told))
-        await executor.record(completed(call_id=call, at=at + 0.5, scope=customer))
+        await executor.record(completed(call_id=call, at=at + 0.5, customer=customer))
     return said
 
 

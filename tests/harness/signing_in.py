@@ -1,4 +1,4 @@
-"""The oauth room at work in this process, on a real bus: asked as ingress and operators ask it."""
+"""The oauth service in this process, on a real bus: asked as ingress and operators ask it."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -13,25 +13,25 @@ import pytest
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from harness.browsing import Page
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.waiting import until, until_told
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import (
     Bearer,
-    IdentityAsked,
-    IdentityTold,
-    PageAsked,
-    PageTold,
-    TokenShown,
+    IdentityReply,
+    IdentityRequest,
+    PageReply,
+    PageRequest,
+    TokenQuery,
 )
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, DECLARATION
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_oauth.main import build
 
@@ -53,7 +53,7 @@ def hashed(password: str) -> str:
 
 @dataclass
 class Walker:
-    """A browser whose requests go straight to the room."""
+    """A browser whose requests go straight to the service."""
 
     server: "Server"
     cookies: dict[str, str] = field(default_factory=dict)
@@ -102,15 +102,15 @@ class Walker:
 
 @dataclass
 class Server:
-    """The room, and the two who ask it."""
+    """The service, and the two who ask it."""
 
-    ingress: AskLane
-    operator: AskLane
-    room: Room
+    ingress: RequestReply
+    operator: RequestReply
+    service: Service
     config: Bus
 
     async def answers(self) -> bool:
-        """Whether the server of the bus knows by now that the room listens."""
+        """Whether the server of the bus knows by now that the service listens."""
         try:
             return (await self.page("GET", "/oauth/jwks")).status == 200
         except UnavailableError:
@@ -118,10 +118,10 @@ class Server:
 
     async def page(
         self, method: str, path: str, query: str = "", body: bytes = b"", headers: Any = None
-    ) -> PageTold:
+    ) -> PageReply:
         """One HTTP request, as ingress hands it on."""
-        asked = PageAsked(method=method, path=path, query=query, headers=headers or {}, body=body)
-        return await self.ingress.ask(asked, PageTold, 60.0)
+        asked = PageRequest(method=method, path=path, query=query, headers=headers or {}, body=body)
+        return await self.ingress.ask(asked, PageReply, 60.0)
 
     async def form(self, path: str, **form: str) -> tuple[int, dict[str, Any]]:
         """A client's request, and the JSON of its answer."""
@@ -166,12 +166,12 @@ class Server:
 
     async def show(self, token: str) -> Bearer:
         """Whose token this is. Raises `UnauthorizedError`."""
-        return await self.ingress.ask(TokenShown(token=token), Bearer, 60.0)
+        return await self.ingress.ask(TokenQuery(token=token), Bearer, 60.0)
 
     async def wish(self, wish: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
         """What an operator wishes."""
-        asked = IdentityAsked(wish=wish, name=name, by="op", about=json.dumps(about))
-        return list((await self.operator.ask(asked, IdentityTold, 60.0)).rows)
+        asked = IdentityRequest(wish=wish, name=name, by="op", about=json.dumps(about))
+        return list((await self.operator.ask(asked, IdentityReply, 60.0)).rows)
 
     async def account(self, name: str = "ann", **about: Any) -> dict[str, Any]:
         """Make an account."""
@@ -181,11 +181,11 @@ class Server:
 
     async def declare(self, **sections: Any) -> None:
         """Put a configuration in force, and vouch for where it leads."""
-        declaration = Declaration.model_validate(sections)
+        declaration = Configuration.model_validate(sections)
         bucket = await self.config.bucket(CONFIG)
         await bucket.put(NAMED, encoded(set(digests_of(declaration))))
         revision = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
-        await until(lambda: self.room.status().heard.get(CONFIG, 0) >= revision, "declared")
+        await until(lambda: self.service.status().heard.get(CONFIG, 0) >= revision, "declared")
 
 
 def asked(client_id: str, **more: str) -> dict[str, str]:
@@ -207,7 +207,7 @@ def asked(client_id: str, **more: str) -> dict[str, str]:
 async def serving(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
 ) -> AsyncIterator[Server]:
-    """The room at work, with settings of its own."""
+    """The service at work, with settings of its own."""
     for name, value in {
         "STATE_DIR": str(settings.state_dir),
         "NATS_URL": settings.nats_url,
@@ -215,7 +215,9 @@ async def serving(
         **told,
     }.items():
         monkeypatch.setenv(f"TOOLBUS_{name}", value)
-    async with bus_of("ingress", settings) as bus, build(Exchange()).running() as room:
-        server = Server(AskLane("ingress", bus), AskLane(OPERATOR, operator), room, operator)
-        await until_told(server.answers, "the room answers")
+    async with bus_of("ingress", settings) as bus, build(LocalTransport()).running() as service:
+        server = Server(
+            RequestReply("ingress", bus), RequestReply(OPERATOR, operator), service, operator
+        )
+        await until_told(server.answers, "the service answers")
         yield server

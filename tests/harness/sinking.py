@@ -1,4 +1,4 @@
-"""Sinks at work on the real stream, as the audit room has them, with what they are told."""
+"""Sinks at work on the real stream, as the audit service has them, with what they are told."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -6,17 +6,17 @@ from typing import Any
 
 import msgspec
 
-from harness.facts import bus_of
+from harness.events import bus_of
 from toolbus_audit.delivery.http_client import Poster
 from toolbus_audit.siem.forwarder import Stream
 from toolbus_audit.siem.registry import Pace, Sinks
 from toolbus_common.config import Sink
-from toolbus_common.contracts.events.base import EVERY_FACT, Fact
+from toolbus_common.contracts.events.base import EVERY_EVENT, Event
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.egress.tls import SYSTEMS, Tls
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.stream_reader import Kept, begun, read_from
-from toolbus_common.nats.topology import EXPORTS, FACTS
+from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
+from toolbus_common.nats.topology import EVENTS, EXPORTS
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
 
@@ -31,16 +31,16 @@ def sink(url: str, **given: Any) -> Sink:
 
 
 def stream_of(bus: Bus) -> Stream:
-    """The stream FACTS, as the room reads it."""
+    """The stream EVENTS, as the service reads it."""
 
     async def when() -> str:
-        return await begun(bus.client, FACTS)
+        return await begun(bus.client, EVENTS)
 
     async def newest() -> int:
-        return await bus.newest(FACTS)
+        return await bus.newest(EVENTS)
 
-    async def read(first: int, most: int) -> list[Kept]:
-        return await read_from(bus.client, FACTS, first, EVERY_FACT, most)
+    async def read(first: int, most: int) -> list[StreamEntry]:
+        return await read_from(bus.client, EVENTS, first, EVERY_EVENT, most)
 
     return Stream(when, newest, read)
 
@@ -50,14 +50,14 @@ class Remembered:
 
     def __init__(self) -> None:
         self.named = "1"
-        self.kept: dict[int, Kept] = {}
+        self.kept: dict[int, StreamEntry] = {}
 
-    def say(self, *facts: Fact) -> None:
+    def say(self, *events: Event) -> None:
         """A message for each."""
-        for fact in facts:
-            line = msgspec.json.encode({"fact": fact.NAME, **msgspec.json.decode(fact.encode())})
+        for event in events:
+            line = msgspec.json.encode({"event": event.NAME, **msgspec.json.decode(event.encode())})
             sequence = max(self.kept, default=0) + 1
-            self.kept[sequence] = Kept(sequence, fact.subject, line)
+            self.kept[sequence] = StreamEntry(sequence, event.subject, line)
 
     def forget(self, *sequences: int) -> None:
         """They were too old."""
@@ -77,7 +77,7 @@ class Remembered:
         async def newest() -> int:
             return max(self.kept, default=0)
 
-        async def read(first: int, most: int) -> list[Kept]:
+        async def read(first: int, most: int) -> list[StreamEntry]:
             return [each for sequence, each in self.kept.items() if sequence >= first][:most]
 
         return Stream(when, newest, read)

@@ -69,7 +69,7 @@ class SyslogServer:
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the facts heard, in their order."""
+        """The ids of the events heard, in their order."""
         return [each.told["id"] for each in self.heard]
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

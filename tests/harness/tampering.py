@@ -11,9 +11,9 @@ from harness.sealed import BEGAN, STREAM, World, seen, world
 from harness.witness import Witness
 from toolbus_audit.transparency_log.checkpoint import Signer, signer
 from toolbus_cli.evidence import verify
-from toolbus_common.contracts import PersonForgotten
-from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import Spool
+from toolbus_common.contracts import PersonErased
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.nats.kv_bucket import Change
 
@@ -21,7 +21,7 @@ USER = "ann"
 
 
 def edited(line: bytes) -> bytes:
-    """A fact that says something else of the same length."""
+    """An event that says something else of the same length."""
     return line.replace(b"docs", b"dogs", 1)
 
 
@@ -101,15 +101,15 @@ def _shredded(log: World) -> set[str]:
 
 
 async def _forgotten(log: World, pseudonym: str) -> bytes:
-    """The fact that says so, as it is written."""
+    """The event that says so, as it is written."""
     said: list[bytes] = []
 
     async def publish(envelope: Envelope) -> None:
         said.append(envelope.payload)
 
-    writer = FactWriter(publish, Spool(log.directory / "operator.facts", 1 << 20))
-    about = {"id": "f1", "at": BEGAN + 60.0, "scope": "acme", "by": "operator:bo"}
-    await writer.record(PersonForgotten(**about, pseudonym=pseudonym))
+    writer = EventPublisher(publish, Outbox(log.directory / "operator.events", 1 << 20))
+    about = {"id": "f1", "at": BEGAN + 60.0, "customer": "acme", "by": "operator:bo"}
+    await writer.record(PersonErased(**about, pseudonym=pseudonym))
     return said[0]
 
 
@@ -162,7 +162,7 @@ def _cut_back_and_seen(log: World) -> set[str]:
 
 def _cut_back_and_posted(log: World) -> set[str]:
     """The auditor kept what a webhook was posted."""
-    data = {"scope": "acme", "note": log.sealed[-1].note}
+    data = {"customer": "acme", "note": log.sealed[-1].note}
     return _cut_back(log).kinds(json.dumps({"type": "checkpoint.signed", "data": data}))
 
 

@@ -13,16 +13,16 @@ from pydantic import SecretStr
 
 from harness.auditprocess import AUDIT, audit_process
 from harness.clickhouse import ClickHouseServer
-from harness.facts import PATIENCE, allowed, consumed, facts_of, returns_soon, until
+from harness.events import PATIENCE, allowed, consumed, events_of, returns_soon, until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.contracts import AuditQueried, FactsAsked, FactsTold, RowsFound
+from toolbus_common.contracts import AuditQuery, EventsQuery, EventsReply, RowsReply
 from toolbus_common.errors import InvalidError, UnavailableError
-from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 # It dies of SIGKILL after its first insert and before it acknowledges.
@@ -67,13 +67,13 @@ def at_server(settings: Settings, url: str, database: str = "toolbus") -> AuditS
     )
 
 
-async def ready(room: Room) -> bool:
-    return room.status().ready
+async def ready(service: Service) -> bool:
+    return service.status().ready
 
 
 async def ask(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
-    asks = AskLane("operator", operator)
-    return (await asks.ask(AuditQueried(sql=sql), RowsFound, 20.0)).rows
+    asks = RequestReply("operator", operator)
+    return (await asks.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
 async def answered(operator: Bus) -> bool:
@@ -84,23 +84,23 @@ async def answered(operator: Bus) -> bool:
 
 
 async def stored_once(operator: Bus, wanted: int) -> None:
-    """Every fact is there, and none twice; counted without FINAL."""
+    """Every event is there, and none twice; counted without FINAL."""
     await until(lambda: answered(operator), "audit answers")
     await until(lambda: consumed(operator), "everything is acknowledged")
-    found = await ask(operator, "SELECT count(), uniqExact(id), uniqExact(seq) FROM facts")
+    found = await ask(operator, "SELECT count(), uniqExact(id), uniqExact(seq) FROM events")
     assert found == ((wanted, wanted, wanted),)
 
 
 @asynccontextmanager
-async def saying(writer: FactWriter) -> AsyncIterator[list[str]]:
-    """Facts without pause, in small messages, until the block ends; their ids."""
+async def saying(writer: EventPublisher) -> AsyncIterator[list[str]]:
+    """Events without pause, in small messages, until the block ends; their ids."""
     said: list[str] = []
 
     async def say() -> None:
         while True:
-            facts = [allowed() for _ in range(3)]
-            await asyncio.gather(*map(writer.record, facts))
-            said.extend(fact.id for fact in facts)
+            events = [allowed() for _ in range(3)]
+            await asyncio.gather(*map(writer.record, events))
+            said.extend(event.id for event in events)
 
     task = asyncio.create_task(say())
     yield said
@@ -113,11 +113,11 @@ async def test_a_kill_between_insert_and_acknowledgement_copies_nothing(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
     await returns_soon(operator)
-    async with facts_of("policy", settings, tmp_path) as policy:
+    async with events_of("policy", settings, tmp_path) as policy:
         await asyncio.gather(*(policy.record(allowed()) for _ in range(500)))
     with audit_process(settings, tmp_path / "log", AUDIT_DIES) as dying:
         assert await asyncio.to_thread(dying.wait, PATIENCE) == -9
-    info = await operator.client.jetstream().consumer_info("FACTS", "audit")
+    info = await operator.client.jetstream().consumer_info("EVENTS", "audit")
     assert info.num_ack_pending + info.num_pending > 0
     with audit_process(settings, tmp_path / "log"):
         await stored_once(operator, 500)
@@ -127,107 +127,108 @@ async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothi
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
     await returns_soon(operator)
-    async with facts_of("policy", settings, tmp_path) as policy, saying(policy) as said:
+    async with events_of("policy", settings, tmp_path) as policy, saying(policy) as said:
         for _ in range(4):
             with audit_process(settings, tmp_path / "log"):
                 await until(lambda: answered(operator), "audit answers")
-                before = (await ask(operator, "SELECT count() FROM facts"))[0][0]
+                before = (await ask(operator, "SELECT count() FROM events"))[0][0]
 
                 async def progressed(before: int = before) -> bool:
-                    return bool((await ask(operator, "SELECT count() FROM facts"))[0][0] > before)
+                    return bool((await ask(operator, "SELECT count() FROM events"))[0][0] > before)
 
-                await until(progressed, "facts are written")
+                await until(progressed, "events are written")
     with audit_process(settings, tmp_path / "log") as process:
         await until(lambda: answered(operator), "audit answers")
         await until(lambda: consumed(operator), "everything is acknowledged")
-        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM facts")
+        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids
         assert rows >= len(said) > 0
         process.terminate()
         assert await asyncio.to_thread(process.wait, PATIENCE) == 0
 
 
-async def test_while_clickhouse_is_down_facts_wait_and_the_room_says_why(
+async def test_while_clickhouse_is_down_events_wait_and_the_service_says_why(
     settings: Settings, operator: Bus, tmp_path: Path, own_clickhouse: ClickHouseServer
 ) -> None:
     await returns_soon(operator)
     async with (
-        facts_of("policy", settings, tmp_path) as policy,
-        build(Exchange(), at_server(settings, own_clickhouse.url)).running() as room,
+        events_of("policy", settings, tmp_path) as policy,
+        build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
-        await until(lambda: ready(room), "audit is ready")
+        await until(lambda: ready(service), "audit is ready")
         await asyncio.gather(*(policy.record(allowed()) for _ in range(10)))
         await stored_once(operator, 10)
         own_clickhouse.kill()
         await asyncio.gather(*(policy.record(allowed()) for _ in range(10)))
 
         async def says_why() -> bool:
-            return "cannot be reached" in room.status().reason
+            return "cannot be reached" in service.status().reason
 
         await until(says_why, "the status says why")
         with pytest.raises(UnavailableError, match="cannot be reached"):
             await ask(operator, "SELECT 1")
         own_clickhouse.start()
         await stored_once(operator, 20)
-        await until(lambda: ready(room), "audit is ready again")
+        await until(lambda: ready(service), "audit is ready again")
 
 
-async def test_a_store_killed_under_load_has_every_fact_once(
+async def test_a_store_killed_under_load_has_every_event_once(
     settings: Settings, operator: Bus, tmp_path: Path, own_clickhouse: ClickHouseServer
 ) -> None:
     await returns_soon(operator)
     async with (
-        facts_of("policy", settings, tmp_path) as policy,
-        build(Exchange(), at_server(settings, own_clickhouse.url)).running() as room,
+        events_of("policy", settings, tmp_path) as policy,
+        build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
-        await until(lambda: ready(room), "audit is ready")
+        await until(lambda: ready(service), "audit is ready")
         async with saying(policy) as said:
             for _ in range(3):
                 before = len(said)
 
                 async def more(before: int = before) -> bool:
-                    return len(said) > before + 200 and room.status().ready
+                    return len(said) > before + 200 and service.status().ready
 
-                await until(more, "facts are written")
+                await until(more, "events are written")
                 own_clickhouse.kill()
                 own_clickhouse.start()
         await until(lambda: answered(operator), "audit answers")
         await until(lambda: consumed(operator), "everything is acknowledged")
-        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM facts")
+        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids
         assert rows >= len(said)
 
 
-async def test_two_replicas_on_one_server_share_the_facts(
+async def test_two_replicas_on_one_server_share_the_events(
     settings: Settings, operator: Bus, tmp_path: Path, served: AuditSettings
 ) -> None:
     async with AsyncExitStack() as stack:
-        rooms = [
-            await stack.enter_async_context(build(Exchange(), served).running()) for _ in range(2)
+        services = [
+            await stack.enter_async_context(build(LocalTransport(), served).running())
+            for _ in range(2)
         ]
-        await until(lambda: ready(rooms[0]), "the first is ready")
-        await until(lambda: ready(rooms[1]), "the second is ready")
-        policy = await stack.enter_async_context(facts_of("policy", settings, tmp_path))
+        await until(lambda: ready(services[0]), "the first is ready")
+        await until(lambda: ready(services[1]), "the second is ready")
+        policy = await stack.enter_async_context(events_of("policy", settings, tmp_path))
         async with saying(policy) as said:
 
             async def shared() -> bool:
-                return all(room.status().details["rows"] > 50 for room in rooms)
+                return all(service.status().details["rows"] > 50 for service in services)
 
             await until(shared, "both have written")
         await until(lambda: consumed(operator), "everything is acknowledged")
-        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM facts")
+        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids >= len(said)
-        assert rows == sum(room.status().details["rows"] for room in rooms)
+        assert rows == sum(service.status().details["rows"] for service in services)
 
 
 async def test_a_server_is_asked_read_only_too(
     operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
-    async with build(Exchange(), served).running() as room:
-        await until(lambda: ready(room), "audit is ready")
-        assert await ask(operator, "SELECT count(), 'it''s' FROM facts") == ((0, "it's"),)
+    async with build(LocalTransport(), served).running() as service:
+        await until(lambda: ready(service), "audit is ready")
+        assert await ask(operator, "SELECT count(), 'it''s' FROM events") == ((0, "it's"),)
         for sql in (
-            "DROP TABLE facts",
+            "DROP TABLE events",
             "SELECT 1 SETTINGS readonly = 0",
             f"SELECT 1 INTO OUTFILE '{tmp_path / 'out'}'",
             "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString', 'a String')",
@@ -239,24 +240,24 @@ async def test_a_server_is_asked_read_only_too(
         assert not (tmp_path / "out").exists()
 
 
-async def test_facts_are_taken_out_of_a_server_too(
+async def test_events_are_taken_out_of_a_server_too(
     settings: Settings, operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
     async with (
-        build(Exchange(), served).running() as room,
-        facts_of("policy", settings, tmp_path) as policy,
+        build(LocalTransport(), served).running() as service,
+        events_of("policy", settings, tmp_path) as policy,
     ):
-        await until(lambda: ready(room), "audit is ready")
-        await policy.record(allowed(call_id="c1", scope="it's"))
+        await until(lambda: ready(service), "audit is ready")
+        await policy.record(allowed(call_id="c1", customer="it's"))
         await policy.record(allowed(call_id="c2"))
         await until(lambda: consumed(operator), "both are stored")
-        asks = AskLane("operator", operator)
-        asked = FactsAsked(customers=("it's",), facts=("call.*",))
-        lines = await asks.ask(asked, FactsTold, 20.0)
+        asks = RequestReply("operator", operator)
+        asked = EventsQuery(customers=("it's",), events=("call.*",))
+        lines = await asks.ask(asked, EventsReply, 20.0)
         assert (lines.rows, lines.data.count(b"c1.allowed"), b"c2.allowed" in lines.data) == (
             1,
             1,
             False,
         )
-        file = await asks.ask(asked.model_copy(update={"format": "parquet"}), FactsTold, 20.0)
+        file = await asks.ask(asked.model_copy(update={"format": "parquet"}), EventsReply, 20.0)
         assert (file.rows, file.data[:4]) == (1, b"PAR1")

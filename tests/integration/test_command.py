@@ -16,7 +16,7 @@ import pytest
 
 from harness.engines import installed, own_port
 from harness.written import files_in
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 PATIENCE = 120.0
 SECRET = "a-declared-secret-of-some-length"
@@ -133,11 +133,11 @@ def test_a_newcomer_sees_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
     told = demo.toolbus("call", "notes__add", '{"text": "hello"}', TOOLBUS_KEY=key)
     assert told.returncode == 0, told.stderr
     assert "Unknown tool" in demo.refused("call", "notes__clear", TOOLBUS_KEY=key)
-    denied = "SELECT key FROM facts WHERE fact = 'call.denied' AND tool = 'clear'"
+    denied = "SELECT key FROM events WHERE event = 'call.denied' AND tool = 'clear'"
     rows = wait_for(lambda: demo.json("audit", "query", denied), "the row of the denial")
     assert rows == [{"key": "demo"}]
-    taken = demo.toolbus("audit", "export", "out", "--format", "jsonl", "--fact", "call.den*")
-    assert taken.stdout == "out: 1 fact.\n"
+    taken = demo.toolbus("audit", "export", "out", "--format", "jsonl", "--event", "call.den*")
+    assert taken.stdout == "out: 1 event.\n"
     assert json.loads((demo.directory / "out").read_text())["tool"] == "clear"
     assert "whole log" in demo.refused("audit", "export", "out.zip", "--until", "2026-01-01")
 
@@ -150,13 +150,13 @@ def test_analysts_ask_what_is_saved_and_take_a_report_away(demo: Up) -> None:
     page = demo.directory / "report.html"
     assert "calls from" in demo.toolbus("audit", "report", "--html", str(page)).stdout
     assert "clock__now" in page.read_text()
-    tail = ("audit", "tail", "--json", "--fact", "call.c*", "--key", "demo")
+    tail = ("audit", "tail", "--json", "--event", "call.c*", "--key", "demo")
 
     def told() -> list[str]:
         return demo.toolbus(*tail).stdout.splitlines()
 
     said = wait_for(told, "its outcome")
-    assert {json.loads(line)["fact"] for line in said} == {"call.completed"}
+    assert {json.loads(line)["event"] for line in said} == {"call.completed"}
 
 
 def test_what_is_private_is_readable_by_its_owner_only(demo: Up) -> None:
@@ -176,10 +176,10 @@ def test_no_secret_of_a_key_lies_in_the_state_directory(demo: Up) -> None:
 def test_status_and_doctor_find_everything_well(demo: Up) -> None:
     def all_ready() -> Any:
         told = json.loads(demo.toolbus("status", "--json").stdout)
-        ready = {room["room"] for room in told["rooms"] if room["ready"]}
-        return ready == set(ROOMS) and told
+        ready = {service["service"] for service in told["services"] if service["ready"]}
+        return ready == set(SERVICES) and told
 
-    told = wait_for(all_ready, "every room is heard")
+    told = wait_for(all_ready, "every service is heard")
     assert {server["name"] for server in told["servers"]} == {"clock", "notes"}
     assert [check for check in demo.json("doctor") if not check["ok"]] == []
 
@@ -233,16 +233,16 @@ def test_a_changed_file_is_applied_and_a_faulty_one_is_not(fresh: Up) -> None:
     assert fresh.json("get", "keys", "a")["a"]["tools"] == ["y__*"]
 
 
-def test_a_second_start_keeps_keys_and_facts_in_either_form(fresh: Up) -> None:
+def test_a_second_start_keeps_keys_and_events_in_either_form(fresh: Up) -> None:
     fresh.start()
     key = fresh.ready["key"]
     fresh.until_called("clock__now", key)
     assert fresh.stop() == 0
-    fresh.start("--apart")
+    fresh.start("--separate")
     assert fresh.ready["key"] == ""
     assert len(fresh.ready["pids"]) == 9
     fresh.until_called("clock__now", key)
-    asked = ("audit", "query", "SELECT DISTINCT call_id FROM facts WHERE fact = 'call.completed'")
+    asked = ("audit", "query", "SELECT DISTINCT call_id FROM events WHERE event = 'call.completed'")
     wait_for(lambda: len(fresh.json(*asked)) == 2, "both calls have their row")
 
 
@@ -253,21 +253,21 @@ def test_nothing_is_left_when_the_launcher_is_killed(fresh: Up) -> None:
     wait_for(lambda: all(map(gone, pids)), "every process has ended")
 
 
-def test_a_killed_room_is_started_again(fresh: Up) -> None:
+def test_a_killed_service_is_started_again(fresh: Up) -> None:
     fresh.start()
     pid = fresh.ready["pids"]["oauth"]
     os.kill(pid, signal.SIGKILL)
 
     def back() -> bool:
-        rooms = json.loads(fresh.toolbus("status", "--json").stdout)["rooms"]
-        return any(told["room"] == "oauth" and told["pid"] != pid for told in rooms)
+        services = json.loads(fresh.toolbus("status", "--json").stdout)["services"]
+        return any(told["service"] == "oauth" and told["pid"] != pid for told in services)
 
-    wait_for(back, "another process of the room")
+    wait_for(back, "another process of the service")
 
 
 def test_a_command_without_an_installation_says_what_to_do(fresh: Up) -> None:
     assert "start one with 'toolbus up'" in fresh.refused("status")
-    assert "There is no room 'nix'" in fresh.refused("run", "nix")
+    assert "There is no service 'nix'" in fresh.refused("run", "nix")
 
 
 def test_a_key_may_be_bounded_in_every_way_a_declared_one_can(demo: Up) -> None:

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from harness.auditprocess import AUDIT, audit_process
+from harness.events import allowed, events_of, returns_soon
 from harness.exporting import files, lines, manifests
-from harness.facts import allowed, facts_of, returns_soon
 from harness.receiver import Receiver
 from harness.waiting import until
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.confirmation import vouch
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, DECLARATION
@@ -31,7 +31,7 @@ Directory._write = write
 )
 
 
-async def test_after_a_kill_every_fact_is_in_one_file_and_told(
+async def test_after_a_kill_every_event_is_in_one_file_and_told(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
     lake = tmp_path / "lake"
@@ -42,21 +42,21 @@ async def test_after_a_kill_every_fact_is_in_one_file_and_told(
             "exports": {"lake": {"to": str(lake), "every": "1s"}},
             "sinks": {"siem": {"url": receiver.url, "begin": "oldest"}},
         }
-        declaration = Declaration.model_validate(sections)
+        declaration = Configuration.model_validate(sections)
         config = await operator.bucket(CONFIG)
         await vouch(config, declaration)
         await config.put(DECLARATION, declaration.model_dump_json().encode())
-        async with facts_of("policy", settings, tmp_path) as policy:
-            said = [allowed(scope=f"c{number % 3}") for number in range(60)]
-            for fact in said:
-                await policy.record(fact)
-        ids = sorted(fact.id for fact in said)
+        async with events_of("policy", settings, tmp_path) as policy:
+            said = [allowed(customer=f"c{number % 3}") for number in range(60)]
+            for event in said:
+                await policy.record(event)
+        ids = sorted(event.id for event in said)
         with audit_process(settings, tmp_path / "log", DIES, LEASE_SECONDS="1") as dying:
             await until(lambda: dying.poll() is not None, "its death")
             assert dying.returncode == -9
         with audit_process(settings, tmp_path / "log", LEASE_SECONDS="1"):
-            await until(lambda: len(lines(files(lake))) >= len(ids), "every fact in a file")
-            await until(lambda: set(_told(receiver)) == set(ids), "every fact told")
+            await until(lambda: len(lines(files(lake))) >= len(ids), "every event in a file")
+            await until(lambda: set(_told(receiver)) == set(ids), "every event told")
         found = files(lake)
     assert sorted(each["id"] for each in lines(found)) == ids
     named = {file["path"] for each in manifests(found) for file in each["files"]}

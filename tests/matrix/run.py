@@ -85,7 +85,7 @@ def _wait_for_tools(launched: Launched) -> None:
 
     with suppress(AssertionError):
         until_now(listed, "the tools of every server", LISTED_SECONDS)
-    until_now(launched.up_to_date, "every room knows them")
+    until_now(launched.up_to_date, "every service knows them")
 
 
 def _run(clients: list[Client], servers: dict[str, Upstream], launched: Launched) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""A Prometheus scrapes every room, and every question of the dashboard for it has an answer."""
+"""A Prometheus scrapes every service, and every question of the dashboard for it has an answer."""
 
 import json
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from harness.operating import key
 from harness.otlp import Collector
 from harness.prometheus import Prometheus, Series, faults
 from harness.waiting import until_now
-from toolbus_common.config import Declaration, Server
-from toolbus_common.service.process import ROOMS
+from toolbus_common.config import Configuration, Server
+from toolbus_common.service.process import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY, CODER = "tbk_bot_a-secret-of-the-metrics", "tbk_coder_a-secret-of-the-metrics"
@@ -26,7 +26,7 @@ PROGRAM = "result = echo.say(text='from a program')"
 
 @dataclass
 class Watched:
-    """A gateway whose rooms are processes of their own, and the Prometheus that scrapes them."""
+    """A gateway whose services are processes of their own, and the Prometheus that scrapes them."""
 
     cluster: Cluster
     prometheus: Prometheus
@@ -68,7 +68,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         pair = Server.model_validate({"replicas": [one.url, other.url]})
         tools = ("echo__say", "echo__complain", "echo__fault", "pair__*")
         cluster.start(
-            Declaration(
+            Configuration(
                 servers={"echo": Server(url=echo.url), "pair": pair},
                 keys={
                     "bot": key(KEY, tools=tools),
@@ -94,8 +94,8 @@ def jobs() -> list[Any]:
 
 
 def addresses(cluster: Cluster) -> dict[str, str]:
-    """Where the rooms are that a compose installation has at these names."""
-    return {f"{room}:8081": address for room, address in cluster.ops.items()}
+    """Where the services are that a compose installation has at these names."""
+    return {f"{service}:8081": address for service, address in cluster.ops.items()}
 
 
 def questions() -> list[str]:
@@ -104,14 +104,14 @@ def questions() -> list[str]:
     return [each["expr"] for panel in board["panels"] for each in panel["targets"]]
 
 
-def test_every_room_is_scraped_and_ready(watched: Watched) -> None:
-    (up,) = watched.ask(f"sum(up) == {len(ROOMS)}")
-    assert up.value == len(ROOMS)
+def test_every_service_is_scraped_and_ready(watched: Watched) -> None:
+    (up,) = watched.ask(f"sum(up) == {len(SERVICES)}")
+    assert up.value == len(SERVICES)
     ready = watched.ask(
-        f"toolbus_room_ready == 1 and on() (sum(toolbus_room_ready) == {len(ROOMS)})"
+        f"toolbus_service_ready == 1 and on() (sum(toolbus_service_ready) == {len(SERVICES)})"
     )
-    assert {each.labels["room"] for each in ready} == set(ROOMS)
-    assert all(each.labels["toolbus_room"] == each.labels["room"] for each in ready)
+    assert {each.labels["service"] for each in ready} == set(SERVICES)
+    assert all(each.labels["toolbus_service"] == each.labels["service"] for each in ready)
 
 
 @pytest.mark.parametrize("question", questions())
@@ -136,7 +136,7 @@ def test_the_numbers_are_those_of_what_was_done(watched: Watched) -> None:
     assert 0 < called.value <= answered.value
 
 
-def test_what_rooms_say_of_themselves_is_as_it_should_be(watched: Watched) -> None:
+def test_what_services_say_of_themselves_is_as_it_should_be(watched: Watched) -> None:
     watched.use()
     client = watched.cluster.client(KEY)
     for address in addresses(watched.cluster).values():

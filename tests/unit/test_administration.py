@@ -11,10 +11,15 @@ import yaml
 from toolbus_common.access.administrators import Administrator, of_key
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
-from toolbus_common.config import Admin, Declaration, Role, Team
-from toolbus_common.config_store.redacted_view import restored, told_in_a_fact
-from toolbus_common.config_store.repository import Applied, Declared, Desk, Make
-from toolbus_common.contracts import AdminAsked
+from toolbus_common.config import Admin, Configuration, Role, Team
+from toolbus_common.config_store.redacted_view import restored, told_in_an_event
+from toolbus_common.config_store.repository import (
+    Applied,
+    ConfigRepository,
+    Make,
+    StoredConfiguration,
+)
+from toolbus_common.contracts import AdminRequest
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
 from toolbus_ingress.admin_api import openapi, request
@@ -27,8 +32,8 @@ HASH = "a" * 64
 URL = "https://docs.example/mcp"
 
 
-def declared(**sections: Any) -> Declaration:
-    return Declaration.model_validate(sections)
+def declared(**sections: Any) -> Configuration:
+    return Configuration.model_validate(sections)
 
 
 # -- roles ----------------------------------------------------------------------------------------
@@ -67,8 +72,8 @@ def test_a_kept_credential_is_not_given_to_another_address() -> None:
         restored(new, old)
 
 
-def test_a_fact_holds_neither_a_hash_nor_a_credential() -> None:
-    told = told_in_a_fact({"secret_hash": HASH, "headers": {"X": "canary"}, "secret": "canary"})
+def test_an_event_holds_neither_a_hash_nor_a_credential() -> None:
+    told = told_in_an_event({"secret_hash": HASH, "headers": {"X": "canary"}, "secret": "canary"})
     assert HASH not in told
     assert "canary" not in told
     assert len(json.loads(told)["secret_digest"]) == 16
@@ -87,17 +92,17 @@ API = {"openapi": "https://a.example/o.json", "credentials": {"token": "${env:DO
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_programs_and_variables_are_out_of_reach_unless_named(server: dict[str, Any]) -> None:
     new = declared(servers={"far": server})
-    assert len(Reach().faults(Declaration(), new)) == 1
-    assert Reach(("sh", "sh:*"), ("DOCS_*",)).faults(Declaration(), new) == []
-    assert Reach(("other",), ("OTHER_*",)).faults(Declaration(), new) != []
+    assert len(Reach().faults(Configuration(), new)) == 1
+    assert Reach(("sh", "sh:*"), ("DOCS_*",)).faults(Configuration(), new) == []
+    assert Reach(("other",), ("OTHER_*",)).faults(Configuration(), new) != []
 
 
 @pytest.mark.parametrize("kept", ["file:/etc/shadow", "vault:kv/docs#token", "aws:docs"])
 def test_a_secret_of_a_store_is_out_of_reach_unless_its_store_is_named(kept: str) -> None:
     new = declared(servers={"far": {"url": URL, "headers": {"Authorization": f"${{{kept}}}"}}})
-    (fault,) = Reach((), ("*", "other:*")).faults(Declaration(), new)
+    (fault,) = Reach((), ("*", "other:*")).faults(Configuration(), new)
     assert kept in fault["reason"]
-    assert Reach((), (kept,)).faults(Declaration(), new) == []
+    assert Reach((), (kept,)).faults(Configuration(), new) == []
 
 
 @pytest.mark.parametrize("field", ["secret", "key", "assertion"])
@@ -109,7 +114,7 @@ def test_a_secret_of_an_oauth_client_is_out_of_reach_likewise(field: str) -> Non
         "clients": {"https://a.test": client},
     }
     new = declared(servers={"far": {"url": URL, "oauth": oauth}})
-    (fault,) = Reach().faults(Declaration(), new)
+    (fault,) = Reach().faults(Configuration(), new)
     assert fault["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
     moved = declared(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
     assert Reach().faults(new, moved) != []
@@ -118,7 +123,7 @@ def test_a_secret_of_an_oauth_client_is_out_of_reach_likewise(field: str) -> Non
 
 def test_a_file_of_the_executors_machine_is_out_of_reach() -> None:
     new = declared(servers={"far": {"openapi": "/etc/hosts"}})
-    (fault,) = Reach(("*",), ("*",)).faults(Declaration(), new)
+    (fault,) = Reach(("*",), ("*",)).faults(Configuration(), new)
     assert fault["place"] == "servers.far.openapi"
     assert Reach().faults(new, new) == []
 
@@ -156,25 +161,25 @@ def test_what_was_there_is_not_turned_into_something_else(
 
 def test_what_a_permitted_program_is_given_may_not_make_another_of_it() -> None:
     given = declared(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
-    (fault,) = Reach(("sh",), ("DOCS_*",)).faults(Declaration(), given)
+    (fault,) = Reach(("sh",), ("DOCS_*",)).faults(Configuration(), given)
     assert fault["place"] == "servers.far.env.NODE_OPTIONS"
-    assert Reach(("sh",), ("NODE_*",)).faults(Declaration(), given) == []
+    assert Reach(("sh",), ("NODE_*",)).faults(Configuration(), given) == []
 
 
 @pytest.mark.parametrize("server", [PYTHON, {"command": ["bin/sh"]}])
 def test_a_permitted_program_is_not_looked_for_elsewhere(server: dict[str, Any]) -> None:
     given = declared(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
-    (fault,) = Reach(("sh:*", "bin/sh"), ()).faults(Declaration(), given)
+    (fault,) = Reach(("sh:*", "bin/sh"), ()).faults(Configuration(), given)
     assert fault["place"] == "servers.far.cwd"
-    assert Reach(("sh:*", "bin/sh", "/srv/*"), ()).faults(Declaration(), given) == []
+    assert Reach(("sh:*", "bin/sh", "/srv/*"), ()).faults(Configuration(), given) == []
 
 
 def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
     hook = {"url": "https://collector.example", "secret": "${env:SOMEBODYS_TOKEN}"}
     new = declared(webhooks={"far": hook})
-    (fault,) = Reach().faults(Declaration(), new)
+    (fault,) = Reach().faults(Configuration(), new)
     assert fault["place"] == "webhooks.far.secret"
-    assert Reach((), ("SOMEBODYS_*",)).faults(Declaration(), new) == []
+    assert Reach((), ("SOMEBODYS_*",)).faults(Configuration(), new) == []
     told_more = declared(webhooks={"far": {**hook, "events": ["key.*"]}})
     assert Reach().faults(new, told_more) == []
     elsewhere = declared(webhooks={"far": {**hook, "url": "https://else.example"}})
@@ -195,7 +200,7 @@ def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
 )
 def test_where_nothing_may_be_called_is_out_of_reach(server: dict[str, Any], place: str) -> None:
     new = declared(servers={"far": server})
-    (fault,) = Reach().faults(Declaration(), new)
+    (fault,) = Reach().faults(Configuration(), new)
     assert fault["place"] == f"servers.far.{place}"
     assert Reach().faults(new, declared(servers={"far": {**server, "timeout": 9}})) == []
 
@@ -205,9 +210,9 @@ def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> Non
         servers={"far": {"url": "http://10.0.0.1/mcp"}},
         webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
     )
-    places = [fault["place"] for fault in Reach().faults(Declaration(), new)]
+    places = [fault["place"] for fault in Reach().faults(Configuration(), new)]
     assert places == ["servers.far.url", "webhooks.far.url"]
-    assert Reach(egress=Egress(Allowed.of("10.0.0.0/30"))).faults(Declaration(), new) == []
+    assert Reach(egress=Egress(Allowed.of("10.0.0.0/30"))).faults(Configuration(), new) == []
 
 
 # -- the office -----------------------------------------------------------------------------------
@@ -216,29 +221,29 @@ def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> Non
 class Papers:
     """A desk on which one declaration lies."""
 
-    def __init__(self, declaration: Declaration) -> None:
-        self.now = Declared(declaration, 7)
+    def __init__(self, declaration: Configuration) -> None:
+        self.now = StoredConfiguration(declaration, 7)
 
-    async def declared(self) -> Declared:
+    async def declared(self) -> StoredConfiguration:
         return self.now
 
     async def change(self, make: Make, _source: str, _at: int | None) -> Applied:
         """Somebody else is as fast, and changes the next revision."""
         made = make(self.now.declaration)
         teams = {name: Team(environment="of another") for name in made.teams}
-        self.now = Declared(made.model_copy(update={"teams": teams}), 9)
+        self.now = StoredConfiguration(made.model_copy(update={"teams": teams}), 9)
         return Applied((), 8)
 
 
 def office(role: Role, papers: Papers) -> Office:
     consulted: Any = None  # approvers and the ledger: nothing here asks them
 
-    async def ann(_proof: str) -> Administrator:
+    async def ann(_key_digest: str) -> Administrator:
         return of_key("ann", Admin(role=role))
 
     return Office(
         ann,
-        lambda _by: cast("Desk", papers),
+        lambda _by: cast("ConfigRepository", papers),
         consulted,
         consulted,
         Reach(),
@@ -248,14 +253,14 @@ def office(role: Role, papers: Papers) -> Office:
 async def test_who_may_read_a_kind_is_not_told_another_under_its_name() -> None:
     papers = Papers(declared(admins={"root": {"role": "admin"}}))
     for operation in ("list_servers", "show_server"):
-        asked = AdminAsked(proof="p", operation=operation, kind="admins", name="root")
+        asked = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
         with pytest.raises(InvalidError):
             await office("viewer", papers).answer(asked)
 
 
 async def test_what_is_told_of_an_entry_bears_the_revision_it_is_of() -> None:
-    asked = AdminAsked(proof="p", operation="put_team", kind="teams", name="ops", body=b"{}")
-    told = await office("admin", Papers(Declaration())).answer(asked)
+    asked = AdminRequest(key_digest="p", operation="put_team", kind="teams", name="ops", body=b"{}")
+    told = await office("admin", Papers(Configuration())).answer(asked)
     assert json.loads(told.body)["value"] == {"environment": "of another"}
     assert (told.revision, json.loads(told.body)["revision"]) == (9, 9)
 
@@ -276,11 +281,13 @@ async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_call
     monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
     monkeypatch.setattr(reading, "loaded", seen(reading.loaded))
     admin = office("admin", papers)
-    told = await admin.answer(AdminAsked(proof="p", operation="show_declaration", form="yaml"))
+    told = await admin.answer(
+        AdminRequest(key_digest="p", operation="show_declaration", form="yaml")
+    )
     assert yaml.safe_load(told.body) == {"teams": {"ops": {}}}
     with pytest.raises(UnconditionalError):
         await admin.answer(
-            AdminAsked(proof="p", operation="apply_declaration", form="yaml", body=told.body)
+            AdminRequest(key_digest="p", operation="apply_declaration", form="yaml", body=told.body)
         )
     assert here == [False, False]
 
@@ -297,9 +304,9 @@ def test_a_number_is_not_taken_from_a_text() -> None:
 
 def test_a_price_that_lacks_something_has_the_form_of_a_price() -> None:
     with pytest.raises(FaultyError, match=r"prices\.a: needs most"):
-        reading.shaped(Declaration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
+        reading.shaped(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
     with pytest.raises(InvalidError, match=r"prices\.a"):
-        reading.shaped(Declaration, b'{"prices": {"a": "x"}}')
+        reading.shaped(Configuration, b'{"prices": {"a": "x"}}')
 
 
 def test_a_whole_number_may_be_written_as_a_fraction() -> None:

@@ -53,7 +53,7 @@ async def test_a_statement_is_posted_signed_to_who_wants_that_customers() -> Non
         assert received.signed_with(SECRET.encode())
         assert received.json["type"] == "checkpoint.signed"
         assert received.json["data"]["note"] == "note 3\n"
-        assert (received.json["data"]["scope"], other.received) == ("acme", [])
+        assert (received.json["data"]["customer"], other.received) == ("acme", [])
 
 
 async def test_while_a_webhook_is_away_a_newer_statement_takes_an_older_ones_place() -> None:

@@ -5,27 +5,27 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import ApprovalAsked, CallRequested, Era
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import ApprovalRequested, CallRequested, Era
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.elicitation import STATE, Brought, brought, can_open_pages, question
-from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, Cause, State, fact_of, told
+from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, Cause, State, event_of, told
 
 ARGUMENTS = b'{"page":"canary"}'
 
 
 def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
     return CallRequested(
-        call_id="c1", reply_to="r", server="docs", tool="burn", proof="p", era=Era.MODERN,
+        call_id="c1", reply_to="r", server="docs", tool="burn", key_digest="p", era=Era.MODERN,
         deadline=1.0, traceparent="", extra=extra, arguments=arguments,
     )  # fmt: skip
 
 
 def pending() -> Approval:
-    declared = Declaration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    lineage = Snapshot.of(declared).lineage("bot")
-    return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
+    declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
+    principal = ConfigSnapshot.of(declared).principal("bot")
+    return approvals.asked(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
 def every_state() -> dict[State, Approval]:
@@ -48,42 +48,42 @@ def test_arguments_are_kept_only_while_somebody_may_still_have_to_read_them() ->
 
 
 @pytest.mark.parametrize("state", State)
-def test_each_state_is_a_fact_of_its_own_under_an_id_of_its_own(state: State) -> None:
-    fact = fact_of(every_state()[state], 150.0)
-    said = "asked" if state is State.PENDING else state.value
-    assert fact.subject == f"tb.fact.approval.{said}.default"
-    assert fact.id.endswith(f".{state.value}")
-    assert (fact.call_id, fact.key, fact.binding) == ("c1", "bot", "binding")
-    assert b"canary" not in fact.encode()
+def test_each_state_is_an_event_of_its_own_under_an_id_of_its_own(state: State) -> None:
+    event = event_of(every_state()[state], 150.0)
+    said = "requested" if state is State.PENDING else state.value
+    assert event.subject == f"tb.event.approval.{said}.default"
+    assert event.id.endswith(f".{state.value}")
+    assert (event.call_id, event.key, event.binding) == ("c1", "bot", "binding")
+    assert b"canary" not in event.encode()
 
 
-def test_what_rules_read_is_in_the_fact_that_a_person_is_asked() -> None:
+def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
     """So that a replay of rules can judge calls that have waited."""
-    declared = Declaration.model_validate(
+    declared = Configuration.model_validate(
         {
             "teams": {"ops": {"environment": "prod"}},
             "users": {"ann": {}},
             "keys": {"bot": {"team": "ops", "user": "ann"}},
         }
     )
-    lineage = Snapshot.of(declared).lineage("bot")
-    made = approvals.asked(call(), lineage, Cause("rule:big"), "binding", (100.0, 200.0))
-    fact = fact_of(made, 150.0, read=approvals.read_by_rules(call(), lineage, 7))
-    assert isinstance(fact, ApprovalAsked)
-    assert (fact.rule, fact.cause) == ("big", "rule:big")
-    assert (fact.team, fact.user, fact.environment) == ("ops", "ann", "prod")
-    assert (fact.era, fact.charge, fact.arguments) == ("modern", 7, "")
-    assert "rule" not in fact_of(pending(), 150.0).model_dump(exclude_defaults=True)
+    principal = ConfigSnapshot.of(declared).principal("bot")
+    made = approvals.asked(call(), principal, Cause("rule:big"), "binding", (100.0, 200.0))
+    event = event_of(made, 150.0, read=approvals.read_by_rules(call(), principal, 7))
+    assert isinstance(event, ApprovalRequested)
+    assert (event.rule, event.cause) == ("big", "rule:big")
+    assert (event.team, event.user, event.environment) == ("ops", "ann", "prod")
+    assert (event.era, event.charge, event.arguments) == ("modern", 7, "")
+    assert "rule" not in event_of(pending(), 150.0).model_dump(exclude_defaults=True)
 
 
-def test_arguments_are_a_fact_only_where_they_are_recorded_in_full() -> None:
-    declared = Declaration.model_validate({"keys": {"bot": {"content": "full"}}})
-    lineage = Snapshot.of(declared).lineage("bot")
-    read = approvals.read_by_rules(call(), lineage, 0)
-    assert b"canary" in fact_of(pending(), 150.0, read=read).encode()
+def test_arguments_are_an_event_only_where_they_are_recorded_in_full() -> None:
+    declared = Configuration.model_validate({"keys": {"bot": {"content": "full"}}})
+    principal = ConfigSnapshot.of(declared).principal("bot")
+    read = approvals.read_by_rules(call(), principal, 0)
+    assert b"canary" in event_of(pending(), 150.0, read=read).encode()
     for state, approval in every_state().items():
         if state is not State.PENDING:
-            assert b"canary" not in fact_of(approval, 150.0, read=read).encode()
+            assert b"canary" not in event_of(approval, 150.0, read=read).encode()
 
 
 def test_ids_cannot_be_guessed() -> None:

@@ -1,17 +1,17 @@
-"""Asking every room how it is: what is enough of an answer."""
+"""Asking every service how it is: what is enough of an answer."""
 
 from collections.abc import Callable
 from typing import Any, cast
 
-from toolbus_common.contracts import RoomStatus
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import ServiceStatus
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 
-BUSY = RoomStatus(room="audit", instance="a", pid=1, ready=True, since=0.0)
+BUSY = ServiceStatus(service="audit", instance="a", pid=1, ready=True, since=0.0)
 
 
 class LateBus:
-    """Has nothing at first, and what a busy room says where that is not enough."""
+    """Has nothing at first, and what a busy service says where that is not enough."""
 
     async def gather(
         self, _subject: str, _payload: bytes, _seconds: float, enough: Callable[[list[bytes]], bool]
@@ -22,11 +22,11 @@ class LateBus:
         return found
 
 
-async def asked(**how: Any) -> list[RoomStatus]:
-    return await AskLane("operator", cast("Bus", LateBus())).ask_all(0.4, **how)
+async def asked(**how: Any) -> list[ServiceStatus]:
+    return await RequestReply("operator", cast("Bus", LateBus())).ask_all(0.4, **how)
 
 
-async def test_a_busy_room_that_is_wanted_is_not_taken_for_gone() -> None:
+async def test_a_busy_service_that_is_wanted_is_not_taken_for_gone() -> None:
     assert await asked(wanted=("audit",)) == [BUSY]
 
 

@@ -34,7 +34,7 @@ def test_no_two_files_have_one_number_and_each_may_be_applied_twice() -> None:
     for migration in known:
         for statement in migration.statements():
             repeatable = (
-                "IF NOT EXISTS", "IF EXISTS", "OR REPLACE", "ALTER TABLE facts MODIFY SETTING",
+                "IF NOT EXISTS", "IF EXISTS", "OR REPLACE", "ALTER TABLE events MODIFY SETTING",
             )  # fmt: skip
             assert any(words in statement for words in repeatable)
 

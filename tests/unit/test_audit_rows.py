@@ -5,17 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.facts import allowed, completed
+from harness.events import allowed, completed
 from toolbus_audit.clickhouse.row_mapper import columns, encoded, read, refused, token
-from toolbus_common.contracts import CallFailed, Fact
+from toolbus_common.contracts import CallFailed, Event
 
-SUBJECT = "tb.fact.call.allowed.acme"
-LEAST = b'{"fact":"f","id":"i","at":1.5,"producer":"p","seq":1,"scope":"s"}'
+SUBJECT = "tb.event.call.allowed.acme"
+LEAST = b'{"event":"f","id":"i","at":1.5,"producer":"p","seq":1,"customer":"s"}'
 
 
-def line(fact: Fact, seq: int = 1) -> bytes:
-    head = b'{"fact":"%b","producer":"p","seq":%d,' % (fact.NAME.encode(), seq)
-    return head + fact.encode()[1:]
+def line(event: Event, seq: int = 1) -> bytes:
+    head = b'{"event":"%b","producer":"p","seq":%d,' % (event.NAME.encode(), seq)
+    return head + event.encode()[1:]
 
 
 def changed(**given: object) -> bytes:
@@ -44,12 +44,12 @@ def test_a_failure_keeps_its_code_its_reason_and_whether_it_was_sent() -> None:
     assert row.latency_us == failed.latency_us
 
 
-def test_a_completed_call_was_sent_though_its_fact_does_not_say_so() -> None:
+def test_a_completed_call_was_sent_though_its_event_does_not_say_so() -> None:
     (row,), _ = read(SUBJECT, 1, line(completed()))
     assert row.sent
 
 
-def test_a_row_keeps_the_whole_fact_as_it_was_said() -> None:
+def test_a_row_keeps_the_whole_event_as_it_was_said() -> None:
     said = line(allowed(arguments_digest="ab" * 32))
     (row,), _ = read(SUBJECT, 1, said)
     assert row.detail == said.decode()
@@ -69,7 +69,7 @@ def test_a_field_no_column_knows_is_kept_in_the_detail() -> None:
         b"[]",
         b"null",
         b"\xff",
-        b'{"fact":"f"}',
+        b'{"event":"f"}',
         changed(id=""),
         changed(at="now"),
         changed(at=-1),

@@ -5,16 +5,16 @@ import pytest
 from toolbus_audit.clickhouse.sql_guard import refusal
 
 READING = (
-    "SELECT count() FROM facts",
+    "SELECT count() FROM events",
     "WITH 1 AS x SELECT x",
     "SHOW TABLES",
-    "DESCRIBE facts",
+    "DESCRIBE events",
     "EXPLAIN SELECT 1",
     "SELECT * FROM numbers(10)",
     "SELECT ' INTO OUTFILE ', 'file(1)'",
     "SELECT 1 AS `a FORMAT CSV`",
-    "SELECT format('{} {}', key, tool), URLHash('x') FROM facts",
-    "SELECT filename, file FROM facts",
+    "SELECT format('{} {}', key, tool), URLHash('x') FROM events",
+    "SELECT filename, file FROM events",
 )
 REACHING = (
     *("file('/x')", "`file`('/x')", "FILE ('/x')", "fileCluster('c', '/x')", "filesystem('/x')"),
@@ -23,7 +23,7 @@ REACHING = (
     *("mysql('h', 'd', 't', 'u', 'p')", "postgresql('h', 'd', 't', 'u', 'p')", "redis('h', 'k')"),
     *("mongodb('h')", "odbc('DSN', 't')", "jdbc('DSN', 't')", "remoteSecure('h', 'd', 't')"),
     *("cluster('c', 'd', 't')", "clusterAllReplicas('c', 'd', 't')", "executable('id')"),
-    *("Python(x)", "eval('SELECT 1')", "loop(facts)", "aiGenerate('x')"),
+    *("Python(x)", "eval('SELECT 1')", "loop(events)", "aiGenerate('x')"),
 )
 
 
@@ -42,12 +42,12 @@ def test_a_function_that_reaches_beyond_the_tables_is_refused_by_name(call: str)
 @pytest.mark.parametrize(
     ("sql", "reason"),
     [
-        ("INSERT INTO facts VALUES (1)", "Only a reading statement"),
-        ("DROP TABLE facts", "Only a reading statement"),
+        ("INSERT INTO events VALUES (1)", "Only a reading statement"),
+        ("DROP TABLE events", "Only a reading statement"),
         ("SET readonly = 0", "Only a reading statement"),
         ("SELECT 1 INTO OUTFILE '/x'", "INTO OUTFILE"),
         ("SELECT 1 AS `a'b` INTO OUTFILE '/x' FORMAT CSV", "INTO OUTFILE"),
-        ("SELECT 1 PARALLEL WITH DROP TABLE facts", "PARALLEL WITH"),
+        ("SELECT 1 PARALLEL WITH DROP TABLE events", "PARALLEL WITH"),
         ("SELECT 1 FORMAT CSV", "Leave out FORMAT"),
         ("DESCRIBE TABLE view(SELECT 1)", "DESCRIBE"),
     ],

@@ -12,7 +12,7 @@ from toolbus_audit.clickhouse.row_mapper import Rows
 from toolbus_audit.ingest.writer import FULL, MESSAGES, Writer
 from toolbus_common.nats.connection import StoredMessage
 
-LINE = b'{"fact":"call.allowed","producer":"p","seq":1,"id":"%d","at":1763708342.5,"scope":"a"}'
+LINE = b'{"event":"call.allowed","producer":"p","seq":1,"id":"%d","at":1763708342.5,"customer":"a"}'
 
 
 class Store:
@@ -68,7 +68,7 @@ class Said:
 
         data = b"\n".join(LINE % (sequence * 1000 + line) for line in range(lines))
         source: Any = SimpleNamespace(ack=ack, ack_sync=ack, nak=nak)
-        return StoredMessage("tb.fact.call.allowed.a", data, sequence, delivered, 0, source)
+        return StoredMessage("tb.event.call.allowed.a", data, sequence, delivered, 0, source)
 
 
 async def test_a_message_is_acknowledged_only_after_its_rows_are_stored() -> None:
@@ -76,7 +76,7 @@ async def test_a_message_is_acknowledged_only_after_its_rows_are_stored() -> Non
     writer = Writer(store)
     await writer.open()
     await writer.hear([said.message(1, 3), said.message(2)])
-    assert [(table, rows) for table, rows, _ in store.inserts] == [("facts", 4)]
+    assert [(table, rows) for table, rows, _ in store.inserts] == [("events", 4)]
     assert said.acknowledged == [1, 2]
     assert store.looked_up == []
 
@@ -209,12 +209,12 @@ async def test_after_the_bus_was_lost_what_others_stored_meanwhile_is_looked_up(
     assert len(store.inserts) == 1
 
 
-async def test_facts_of_a_stream_begun_anew_are_not_taken_for_old_ones() -> None:
+async def test_events_of_a_stream_begun_anew_are_not_taken_for_old_ones() -> None:
     store, said = Store(), Said()
     writer = Writer(store)
     await writer.open()
     await writer.hear([said.message(1)])
-    store.positions = [(1, 0, "another fact of an older stream")]
+    store.positions = [(1, 0, "another event of an older stream")]
     await writer.hear([said.message(1)])
     assert len(store.inserts) == 2
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import CallRequested, Era, Listing, Offered, ServerState
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import CallRequested, CatalogEntry, Era, Listing, ServerState
 from toolbus_policy.approvals.fingerprint import binding_of, definition_digest, policy_digest
 
 FIELDS = ("key", "server", "tool", "method", "arguments", "definition", "policy")
@@ -20,7 +20,7 @@ parts = st.fixed_dictionaries(
 
 def bound(part: dict[str, Any]) -> str:
     call = CallRequested(
-        call_id="c", reply_to="r", server=part["server"], tool=part["tool"], proof="p",
+        call_id="c", reply_to="r", server=part["server"], tool=part["tool"], key_digest="p",
         era=Era.MODERN, deadline=1.0, traceparent="", method=part["method"],
         arguments=part["arguments"],
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_the_binding_does_not_change_from_call_to_call() -> None:
 
 def listing(**definition: Any) -> Listing:
     tool = {"name": "burn", "description": "Burns.", "inputSchema": {"type": "object"}}
-    offered = Offered(name="burn", definition={**tool, **definition})
+    offered = CatalogEntry(name="burn", definition={**tool, **definition})
     return Listing(server="docs", state=ServerState.READY, tools=(offered,))
 
 
@@ -89,7 +89,9 @@ def test_the_order_of_a_definition_says_nothing() -> None:
     (offered,) = listing().tools
     turned = dict(reversed(offered.definition.items()))
     again = Listing(
-        server="docs", state=ServerState.READY, tools=(Offered(name="burn", definition=turned),)
+        server="docs",
+        state=ServerState.READY,
+        tools=(CatalogEntry(name="burn", definition=turned),),
     )
     assert definition_digest(again, "burn") == definition_digest(listing(), "burn")
 
@@ -110,9 +112,9 @@ DECLARED: dict[str, Any] = {
 
 
 def policy(**changes: Any) -> str:
-    declared = Declaration.model_validate({**DECLARED, **changes})
-    snapshot = Snapshot.of(declared)
-    return policy_digest(snapshot.lineage("bot"), declared, "docs")
+    declared = Configuration.model_validate({**DECLARED, **changes})
+    snapshot = ConfigSnapshot.of(declared)
+    return policy_digest(snapshot.principal("bot"), declared, "docs")
 
 
 @pytest.mark.parametrize(

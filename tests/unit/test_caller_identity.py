@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.access.config_snapshot import Snapshot, hash_of
-from toolbus_common.config import Declaration, Server
+from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
+from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Bearer, CallRequested, Era
 from toolbus_executor.identity.claims import acting
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_policy.admission.caller_identity import identified
-from toolbus_policy.ledger.admitted_call import Principal
+from toolbus_policy.ledger.admitted_call import Payer
 
 URL, GRPC = "https://docs.test/mcp", "grpcs://shop.test:443"
-PROOF = "p" * 64
+KEY_DIGEST = "p" * 64
 DECLARED = {
     "servers": {"docs": {"url": URL, "identity": {}}, "wiki": {"url": URL}},
     "teams": {"support": {}},
@@ -65,31 +65,31 @@ def test_who_acts_now_stands_outermost() -> None:
     }  # fmt: skip
 
 
-def requested(server: str, proof: str = PROOF) -> CallRequested:
+def requested(server: str, key_digest: str = KEY_DIGEST) -> CallRequested:
     return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="t", proof=proof, era=Era.MODERN,
+        call_id="c", reply_to="r", server=server, tool="t", key_digest=key_digest, era=Era.MODERN,
         deadline=0.0, traceparent="",
     )  # fmt: skip
 
 
-def held(snapshot: Snapshot, *actors: str) -> str:
+def held(snapshot: ConfigSnapshot, *actors: str) -> str:
     """Ann holds a token, which others may act with; the name it stands for."""
     bearer = Bearer(
         access="staff", user="ann", client="c", grant="g", resource="r", handle="7f",
         ends=time.time() + 60, actors=actors,
     )  # fmt: skip
-    snapshot.bearers.take(hash_of(PROOF), bearer)
+    snapshot.bearers.take(hash_of(KEY_DIGEST), bearer)
     return bearer.name
 
 
-def principal(snapshot: Snapshot, name: str) -> Principal:
-    lineage = snapshot.lineage(name)
-    return Principal(lineage, lineage.own.team, lineage.own.user, (), ())
+def payer(snapshot: ConfigSnapshot, name: str) -> Payer:
+    principal = snapshot.principal(name)
+    return Payer(principal, principal.own.team, principal.own.user, (), ())
 
 
 def test_only_of_calls_to_such_a_server_policy_tells_who_makes_them() -> None:
-    snapshot = Snapshot.of(Declaration.model_validate(DECLARED))
-    bot = principal(snapshot, "bot")
+    snapshot = ConfigSnapshot.of(Configuration.model_validate(DECLARED))
+    bot = payer(snapshot, "bot")
     assert identified(snapshot, requested("wiki"), bot) is None
     assert identified(snapshot, requested("toolbus"), bot) is None
     told = identified(snapshot, requested("docs"), bot)
@@ -99,16 +99,16 @@ def test_only_of_calls_to_such_a_server_policy_tells_who_makes_them() -> None:
 
 @pytest.mark.parametrize("actors", [(), ("helper", "desk")], ids=["alone", "acted for"])
 def test_who_acts_for_a_person_is_told(actors: tuple[str, ...]) -> None:
-    snapshot = Snapshot.of(Declaration.model_validate(DECLARED))
-    ann = principal(snapshot, held(snapshot, *actors))
+    snapshot = ConfigSnapshot.of(Configuration.model_validate(DECLARED))
+    ann = payer(snapshot, held(snapshot, *actors))
     told = identified(snapshot, requested("docs"), ann)
     assert told is not None
     assert told.actors == actors
 
 
 def test_where_a_token_has_ended_meanwhile_nobody_is_said_to_act_alone() -> None:
-    snapshot = Snapshot.of(Declaration.model_validate(DECLARED))
-    ann = principal(snapshot, held(snapshot, "helper"))
+    snapshot = ConfigSnapshot.of(Configuration.model_validate(DECLARED))
+    ann = payer(snapshot, held(snapshot, "helper"))
     told = identified(snapshot, requested("docs", "q" * 64), ann)
     assert told is not None
     assert told.actors == ("unknown",)

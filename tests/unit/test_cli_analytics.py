@@ -95,7 +95,7 @@ def test_ones_own_questions_join_those_that_ship_and_win(tmp_path: Path) -> None
         saved.known(tmp_path)
 
 
-def test_a_pattern_of_facts_means_itself_but_for_star_and_question_mark() -> None:
+def test_a_pattern_of_events_means_itself_but_for_star_and_question_mark() -> None:
     assert like("call.*") == "call.%"
     assert like("call.?e") == "call._e"
     assert like("a_b%c\\") == "a\\_b\\%c\\\\"

@@ -90,7 +90,9 @@ def test_a_bus_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["policies"], ["policy", "policy"], []])
-def test_a_room_that_is_none_is_told_with_those_there_are(tmp_path: Path, words: list[str]) -> None:
+def test_a_service_that_is_none_is_told_with_those_there_are(
+    tmp_path: Path, words: list[str]
+) -> None:
     assert "ingress, policy, executor" in refused(tmp_path, "run", *words)
 
 
@@ -155,7 +157,7 @@ def test_doctor_names_what_is_wrong_with_the_configuration(tmp_path: Path) -> No
     assert ended.returncode == 1
 
 
-def test_running_rooms_loads_nothing_of_the_command() -> None:
+def test_running_services_loads_nothing_of_the_command() -> None:
     code = (
         "import sys; sys.argv = ['toolbus', 'run', 'nobody']\n"
         "from toolbus_cli.main import main\n"

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.diff import changes
 
 
-def declared(**sections: Any) -> Declaration:
-    return Declaration.model_validate(sections)
+def declared(**sections: Any) -> Configuration:
+    return Configuration.model_validate(sections)
 
 
-def told(old: Declaration, new: Declaration) -> list[str]:
+def told(old: Configuration, new: Configuration) -> list[str]:
     return [str(change) for change in changes(old, new)]
 
 

@@ -14,18 +14,20 @@ def written(form: str = "text", level: str = "info") -> tuple[Journal, io.String
 
 
 def line(**fields: object) -> str:
-    return json.dumps({"at": "now", "level": "info", "room": "audit", "event": "heard", **fields})
+    return json.dumps(
+        {"at": "now", "level": "info", "service": "audit", "event": "heard", **fields}
+    )
 
 
-def test_a_rooms_event_is_prefixed_and_its_fields_follow() -> None:
+def test_a_services_event_is_prefixed_and_its_fields_follow() -> None:
     journal, out = written()
-    journal.room("audit", line(rows=3))
+    journal.service("audit", line(rows=3))
     assert out.getvalue() == "audit      │ heard rows=3\n"
 
 
 def test_a_traceback_stands_below_its_event() -> None:
     journal, out = written()
-    journal.room("audit", line(exception="Traceback\n  File x"))
+    journal.service("audit", line(exception="Traceback\n  File x"))
     assert out.getvalue().splitlines()[1:] == [
         "audit      │   Traceback",
         "audit      │     File x",
@@ -34,32 +36,32 @@ def test_a_traceback_stands_below_its_event() -> None:
 
 def test_what_a_crash_printed_is_passed_on_as_it_is() -> None:
     journal, out = written()
-    journal.room("audit", "Segmentation fault")
-    journal.room("audit", "")
-    journal.room("audit", "[1]")
+    journal.service("audit", "Segmentation fault")
+    journal.service("audit", "")
+    journal.service("audit", "[1]")
     assert out.getvalue().splitlines() == ["audit      │ Segmentation fault", "audit      │ [1]"]
 
 
 def test_less_than_the_asked_level_is_left_out() -> None:
     journal, out = written(level="warning")
-    journal.room("audit", line())
-    journal.room("audit", line(level="error"))
+    journal.service("audit", line())
+    journal.service("audit", line(level="error"))
     assert out.getvalue() == "audit      │ heard\n"
 
 
 def test_for_a_program_every_line_is_json() -> None:
     journal, out = written("json")
-    journal.room("audit", line())
-    journal.room("audit", "Segmentation fault")
+    journal.service("audit", line())
+    journal.service("audit", "Segmentation fault")
     journal.note("draining")
-    rooms = [json.loads(each)["room"] for each in out.getvalue().splitlines()]
-    assert rooms == ["audit", "audit", "toolbus"]
+    services = [json.loads(each)["service"] for each in out.getvalue().splitlines()]
+    assert services == ["audit", "audit", "toolbus"]
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_secret_is_struck_out(form: str) -> None:
     journal, out = written(form)
-    journal.room("audit", "opened redis://:hunter2secret@127.0.0.1 for tbk_bot_abcdefgh")
+    journal.service("audit", "opened redis://:hunter2secret@127.0.0.1 for tbk_bot_abcdefgh")
     assert "hunter2" not in out.getvalue()
     assert "abcdefgh" not in out.getvalue()
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from toolbus_cli.clients.rule_replay import Replay, recorded
-from toolbus_common.config import Declaration, Rule
+from toolbus_common.config import Configuration, Rule
 
 ETC = (
     "forbid(principal, action, resource) when {"
@@ -14,18 +14,19 @@ ETC = (
 PROD = 'forbid(principal, action, resource) when { principal.environment == "prod" };'
 LABEL = 'forbid(principal, action, resource) when { resource.labels.contains("risky") };'
 ROW: dict[str, Any] = {
-    "call_id": "c1", "seconds": 1_800_000_000.0, "scope": "default", "team": "", "user": "",
+    "call_id": "c1", "seconds": 1_800_000_000.0, "customer": "default", "team": "", "user": "",
     "environment": "", "key": "bot", "server": "docs", "tool": "read", "method": "tools/call",
-    "era": "modern", "charge": "0", "code": "", "rule": "", "arguments": "", "fact": "call.allowed",
+    "era": "modern", "charge": "0", "code": "", "rule": "", "arguments": "",
+    "event": "call.allowed",
 }  # fmt: skip
 
 
 def replayed(
-    cedar: str, *rows: dict[str, Any], declared: Declaration | None = None, **fields: Any
+    cedar: str, *rows: dict[str, Any], declared: Configuration | None = None, **fields: Any
 ) -> dict[str, Any]:
     played = Replay({"new": Rule.model_validate({"cedar": cedar, **fields})})
     for row in rows:
-        played.hear(recorded({**ROW, **row}, declared or Declaration()))
+        played.hear(recorded({**ROW, **row}, declared or Configuration()))
     return played.report.as_data
 
 
@@ -74,14 +75,14 @@ def test_a_call_that_waited_for_a_person_may_now_be_refused() -> None:
 
 def test_a_call_that_asked_for_a_person_and_was_refused_nothing_is_one_that_waited() -> None:
     """As those whose clients were shown a page, or given a task."""
-    asked = {"rule": "new", "fact": "approval.asked", "environment": "prod"}
+    asked = {"rule": "new", "event": "approval.requested", "environment": "prod"}
     assert replayed(PROD, asked, effect="approve")["same"] == 1
     assert replayed(PROD, asked)["refused"] == 1
     assert replayed(PROD, {**asked, "environment": "dev"})["allowed"] == 1
 
 
 def test_labels_are_those_declared_now() -> None:
-    declared = Declaration(labels={"docs__*": ("risky",)})
+    declared = Configuration(labels={"docs__*": ("risky",)})
     assert replayed(LABEL, {})["same"] == 1
     assert replayed(LABEL, {}, declared=declared)["refused"] == 1
 
@@ -89,5 +90,5 @@ def test_labels_are_those_declared_now() -> None:
 def test_the_customer_is_who_paid_and_nobody_where_none_is_declared() -> None:
     acme = 'forbid(principal in Customer::"acme", action, resource);'
     nobody = 'forbid(principal, action, resource) when { principal.customer == "" };'
-    assert replayed(acme, {"scope": "acme"}, {})["refused"] == 1
-    assert replayed(nobody, {"scope": "acme"}, {})["refused"] == 1
+    assert replayed(acme, {"customer": "acme"}, {})["refused"] == 1
+    assert replayed(nobody, {"customer": "acme"}, {})["refused"] == 1

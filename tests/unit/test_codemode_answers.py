@@ -46,7 +46,7 @@ def results(store: Shelf | None = None) -> Results:
 
 
 async def answered(ended: Ended, kept: Results, engine: str = "starlark") -> Answer:
-    return await Answers(kept, "proof", engine).answer(ended)
+    return await Answers(kept, "key_digest", engine).answer(ended)
 
 
 async def test_what_fits_is_told_as_it_is() -> None:
@@ -67,7 +67,7 @@ async def test_a_large_result_is_kept_and_told_by_its_shape_and_first_items() ->
     assert "list of 5,000 {id: int, name: str, tags: list of 2 str}" in answer.text
     assert '[0] {"id":0,"name":"Ada","tags":["a","b"]}' in answer.text
     handle = answer.text.partition('results.read("')[2].partition('"')[0]
-    assert (await kept.recalled("proof", {"handle": handle})).value == ROWS
+    assert (await kept.recalled("key_digest", {"handle": handle})).value == ROWS
 
 
 async def test_the_handle_is_told_in_the_language_of_the_program() -> None:

@@ -5,9 +5,9 @@ import pytest
 from toolbus_codemode.catalog.namespace import Shelf
 from toolbus_codemode.tokens.definition_cost import Measure
 from toolbus_codemode.tokens.tokenizer import Tokens
-from toolbus_common.access.principal import Bounds
+from toolbus_common.access.principal import EffectiveGrants
 
-EVERYTHING = Bounds((("*",),))
+EVERYTHING = EffectiveGrants((("*",),))
 
 
 class Counted(Tokens):
@@ -22,7 +22,7 @@ class Counted(Tokens):
         return super().of(text)
 
 
-def shelf(bounds: Bounds = EVERYTHING) -> Shelf:
+def shelf(bounds: EffectiveGrants = EVERYTHING) -> Shelf:
     described = {"description": "Says what it is told.", "inputSchema": {"type": "object"}}
     return Shelf({"one": {"say": described, "hear": described}, "two": {"say": described}}, bounds)
 
@@ -45,7 +45,7 @@ def test_without_the_package_tokens_are_estimated_and_called_so() -> None:
 
 def test_a_caller_is_measured_by_what_its_bounds_cover() -> None:
     measure = Measure(Tokens())
-    narrow = measure.tools(shelf(Bounds((("two__*",),))))
+    narrow = measure.tools(shelf(EffectiveGrants((("two__*",),))))
     assert set(narrow) == {"two"}
     assert narrow["two"] == measure.tools(shelf())["two"]
 
@@ -55,7 +55,7 @@ def test_a_definition_is_counted_once_for_all_who_see_it() -> None:
     measure = Measure(tokens)
     for _ in range(3):
         measure.tools(shelf())
-        measure.tools(shelf(Bounds((("one__*",),))))
+        measure.tools(shelf(EffectiveGrants((("one__*",),))))
     assert len(tokens.asked) == len(set(tokens.asked)) == 3
 
 

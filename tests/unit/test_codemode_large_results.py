@@ -8,7 +8,7 @@ import pytest
 
 from toolbus_codemode.programs.value_conversion import outcome_of
 from toolbus_codemode.results.large_result_reader import LARGEST, read, uri_in
-from toolbus_common.contracts import Answered, Ending
+from toolbus_common.contracts import CallResult, FinalReply
 from toolbus_common.mcp.result_uris import Handle, piece_of
 
 HANDLE = Handle("reports", "export/all", "s" * 32)
@@ -24,7 +24,7 @@ class Store:
         self.most = most
         self.read: list[tuple[int, int]] = []
 
-    async def piece(self, handle: Handle, uri: str) -> Ending:
+    async def piece(self, handle: Handle, uri: str) -> FinalReply:
         piece = piece_of(uri)
         assert piece is not None
         assert handle == piece.handle == HANDLE
@@ -43,7 +43,7 @@ class Store:
             **value,
             "_meta": {"dev.toolbus/result": about},
         }
-        return Answered(body=msgspec.json.encode({"contents": [content]}))
+        return CallResult(body=msgspec.json.encode({"contents": [content]}))
 
 
 async def value_of(store: Store, **arguments: Any) -> Any:

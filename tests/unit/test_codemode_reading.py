@@ -12,10 +12,10 @@ from toolbus_codemode.catalog.namespace import Shelf
 from toolbus_codemode.catalog.signatures import LONGEST_TYPE, parameters, signature, type_of
 from toolbus_codemode.catalog.stub_tree import read, stub, tree
 from toolbus_codemode.catalog.tool_docs import example, manual
-from toolbus_common.access.principal import Bounds
+from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.errors import InvalidError
 
-EVERYTHING = Bounds((("*",),))
+EVERYTHING = EffectiveGrants((("*",),))
 ISSUE = {
     "type": "object",
     "properties": {
@@ -28,7 +28,7 @@ ISSUE = {
 }
 
 
-def shelf(bounds: Bounds = EVERYTHING) -> Shelf:
+def shelf(bounds: EffectiveGrants = EVERYTHING) -> Shelf:
     issue = {"description": "Create an issue. It is public.", "inputSchema": ISSUE}
     listed = {"description": "List the issues of a repository.", "inputSchema": {"type": "object"}}
     mail = {"description": "Send an e-mail to a person."}
@@ -138,11 +138,11 @@ def test_no_schema_makes_a_stub_fail(schema: Any) -> None:
 def test_the_tree_names_a_file_for_each_server_and_for_each_tool() -> None:
     assert tree(shelf()) == "git_hub.pyi  # 2 tools\nmail.pyi  # 1 tool"
     assert tree(shelf(), "git_hub") == "git_hub/create_issue.pyi\ngit_hub/list_issues.pyi"
-    assert tree(shelf(Bounds(()).narrowed([()]))) == "(no tools)"
+    assert tree(shelf(EffectiveGrants(()).narrowed([()]))) == "(no tools)"
 
 
 def test_a_tool_outside_the_callers_bounds_stands_nowhere() -> None:
-    bounded = shelf(Bounds((("git-hub__list_issues",),)))
+    bounded = shelf(EffectiveGrants((("git-hub__list_issues",),)))
     assert "create_issue" not in read(bounded, "git_hub.pyi")
     assert tree(bounded) == "git_hub.pyi  # 1 tool"
     with pytest.raises(InvalidError):

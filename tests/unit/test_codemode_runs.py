@@ -1,4 +1,4 @@
-"""What is told of a program and of its calls: facts without content, refusals with what to do."""
+"""What is told of a program and of its calls: events without content, refusals with what to do."""
 
 from hashlib import sha256
 
@@ -10,17 +10,17 @@ from toolbus_codemode.programs.limits import Cap
 from toolbus_codemode.programs.nested_calls import Tally, _outcome
 from toolbus_codemode.programs.run_events import LONGEST_PROGRAM, Run
 from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
-from toolbus_common.access.principal import lineage_of
-from toolbus_common.config import Declaration, Key, Team
+from toolbus_common.access.principal import principal_of
+from toolbus_common.config import Configuration, Key, Team
 from toolbus_common.contracts import (
-    Asked,
-    Begun,
     CallAdmitted,
     Era,
-    Fact,
+    Event,
+    InputRequired,
     RunCompleted,
     RunFailed,
     RunStarted,
+    TaskCreated,
 )
 from toolbus_common.errors import (
     OutcomeUnknownError,
@@ -30,32 +30,32 @@ from toolbus_common.errors import (
 )
 
 CALL = CallAdmitted(
-    call_id="c1", reply_to="r", server="toolbus", tool="executeToolCode", scope="acme", key="bot",
-    era=Era.MODERN, deadline=9e9, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+    call_id="c1", reply_to="r", server="toolbus", tool="executeToolCode", customer="acme",
+    key="bot", era=Era.MODERN, deadline=9e9, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
 )  # fmt: skip
 SECRET = "what-a-tool-answered"
 
 
-def run(content: str, said: list[Fact], source: str = "result = 1\n") -> Run:
+def run(content: str, said: list[Event], source: str = "result = 1\n") -> Run:
     key = Key.model_validate({"team": "support", "content": content})
-    declared = Declaration(keys={"bot": key}, teams={"support": Team()})
-    lineage = lineage_of("bot", key, declared)
-    return Run(CALL, lineage, Program(source), Purse(spent=5), Tally(3, 1, 1), said.append)
+    declared = Configuration(keys={"bot": key}, teams={"support": Team()})
+    principal = principal_of("bot", key, declared)
+    return Run(CALL, principal, Program(source), Purse(spent=5), Tally(3, 1, 1), said.append)
 
 
 @pytest.mark.parametrize("content", ["full", "digest"])
 def test_a_programs_text_is_told_only_where_content_is_recorded(content: str) -> None:
-    said: list[Fact] = []
+    said: list[Event] = []
     run(content, said).started()
-    (fact,) = said
-    assert isinstance(fact, RunStarted)
-    assert fact.program == ("result = 1\n" if content == "full" else "")
-    assert (fact.lines, fact.engine, fact.team, fact.key) == (1, "starlark", "support", "bot")
-    assert fact.program_digest == sha256(b"result = 1\n").hexdigest()
+    (event,) = said
+    assert isinstance(event, RunStarted)
+    assert event.program == ("result = 1\n" if content == "full" else "")
+    assert (event.lines, event.engine, event.team, event.key) == (1, "starlark", "support", "bot")
+    assert event.program_digest == sha256(b"result = 1\n").hexdigest()
 
 
 def test_a_program_too_long_to_run_is_not_told_whole() -> None:
-    said: list[Fact] = []
+    said: list[Event] = []
     run("full", said, "x" * 10 * LONGEST_PROGRAM).started()
     assert isinstance(said[0], RunStarted)
     assert len(said[0].program) == LONGEST_PROGRAM
@@ -73,7 +73,7 @@ def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
     name: str, message: str, told: str
 ) -> None:
     ended = Ended(error=ProgramError(name, message, 7))  # type: ignore[arg-type]
-    said: list[Fact] = []
+    said: list[Event] = []
     for content in ("digest", "full"):
         run(content, said).ended(ended, 0, 0)
     without, whole = said
@@ -85,16 +85,21 @@ def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
 
 
 def test_a_run_tells_what_it_used() -> None:
-    said: list[Fact] = []
+    said: list[Event] = []
     run("digest", said).ended(Ended(1, seconds=0.5, cpu=0.25), 17, 1)
-    (fact,) = said
-    assert isinstance(fact, RunCompleted)
-    assert (fact.calls, fact.refused, fact.failed, fact.cost) == (3, 1, 1, 5)
-    assert (fact.latency_us, fact.cpu_us, fact.output_bytes, fact.kept) == (500_000, 250_000, 17, 1)
+    (event,) = said
+    assert isinstance(event, RunCompleted)
+    assert (event.calls, event.refused, event.failed, event.cost) == (3, 1, 1, 5)
+    assert (event.latency_us, event.cpu_us, event.output_bytes, event.kept) == (
+        500_000,
+        250_000,
+        17,
+        1,
+    )
 
 
 def test_a_run_that_was_broken_off_says_by_what() -> None:
-    said: list[Fact] = []
+    said: list[Event] = []
     run("digest", said).broke_off("cancelled", "Its caller left.")
     assert isinstance(said[0], RunFailed)
     assert (said[0].code, said[0].reason) == ("cancelled", "Its caller left.")
@@ -120,9 +125,9 @@ def test_what_may_have_happened_is_told_to_be_checked(
     assert "before repeating it" in failure_of(error).message
 
 
-@pytest.mark.parametrize("ending", [Asked(b"{}"), Begun(b"{}")])
+@pytest.mark.parametrize("ending", [InputRequired(b"{}"), TaskCreated(b"{}")])
 def test_a_tool_that_cannot_answer_a_program_is_to_be_called_outside_of_one(
-    ending: Asked | Begun,
+    ending: InputRequired | TaskCreated,
 ) -> None:
     failure = _outcome(ending).failure
     assert failure is not None

@@ -12,13 +12,13 @@ from safetensors.numpy import save_file
 from toolbus_codemode.catalog.namespace import Shelf
 from toolbus_codemode.catalog.search.bm25 import Library, words
 from toolbus_codemode.catalog.search.embeddings import Meaning, NoModelError
-from toolbus_common.access.principal import Bounds
+from toolbus_common.access.principal import EffectiveGrants
 
-EVERYTHING = Bounds((("*",),))
+EVERYTHING = EffectiveGrants((("*",),))
 TABLE = {"[UNK]": (0, 0), "mail": (1, 0), "letter": (1, 0.1), "issue": (0, 1), "bug": (0.1, 1)}
 
 
-def shelf(bounds: Bounds = EVERYTHING) -> Shelf:
+def shelf(bounds: EffectiveGrants = EVERYTHING) -> Shelf:
     opened: dict[str, Any] = {"properties": {"title": {}, "labels": {}}}
     issue = {"description": "Create an issue. It is public.", "inputSchema": opened}
     listed = {"description": "List the issues of a repository."}
@@ -28,7 +28,9 @@ def shelf(bounds: Bounds = EVERYTHING) -> Shelf:
     )
 
 
-def found(query: str, most: int = 5, *, bounds: Bounds = EVERYTHING, model: str = "") -> list[str]:
+def found(
+    query: str, most: int = 5, *, bounds: EffectiveGrants = EVERYTHING, model: str = ""
+) -> list[str]:
     """The paths a search tells, best first."""
     library = Library(Meaning(model) if model else None)
     index = asyncio.run(library.index(shelf(bounds).tools()))
@@ -84,7 +86,7 @@ def test_words_still_count_beside_meaning(model: str) -> None:
 
 
 def test_meaning_finds_nothing_outside_the_callers_bounds(model: str) -> None:
-    narrow = Bounds((("git__*",),))
+    narrow = EffectiveGrants((("git__*",),))
     assert "mail.send" not in found("letter mail", model=model, bounds=narrow)
 
 

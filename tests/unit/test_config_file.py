@@ -7,8 +7,8 @@ import yaml
 
 from toolbus_cli.config_file import LARGEST_FILE, ConfigurationError, load_file
 from toolbus_cli.errors import CommandError
-from toolbus_common.access.config_snapshot import hash_of, proof_of
-from toolbus_common.config import Declaration
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.loading.document import read
 from toolbus_common.config_store.loading.loader import Loaded, load
 
@@ -47,7 +47,7 @@ def test_the_documented_form_is_taken_whole() -> None:
     declared = loaded.declaration
     assert list(declared.servers) == ["docs", "git"]
     assert declared.teams["support"].customer == "acme"
-    assert declared.keys["bot"].secret_hash == hash_of(proof_of(SECRET))
+    assert declared.keys["bot"].secret_hash == hash_of(key_digest_of(SECRET))
     assert declared.keys["coder"].secret_hash == ""
     assert declared.prices == {"docs__search": 0.002, "*": 0}
     assert loaded.warnings == ()
@@ -71,8 +71,8 @@ def test_a_secret_is_nowhere_in_what_is_declared() -> None:
 
 
 def test_an_empty_file_declares_nothing() -> None:
-    assert clean("").declaration == Declaration()
-    assert clean("servers:\nkeys:\n").declaration == Declaration()
+    assert clean("").declaration == Configuration()
+    assert clean("servers:\nkeys:\n").declaration == Configuration()
 
 
 def test_every_fault_is_told_with_its_line() -> None:

@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.diff import changes
 from toolbus_common.config_store.loading.document import read
 from toolbus_common.config_store.loading.loader import load
@@ -38,7 +38,7 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=12,
 )
-sections = st.dictionaries(st.sampled_from([*Declaration.model_fields, "else"]), anything)
+sections = st.dictionaries(st.sampled_from([*Configuration.model_fields, "else"]), anything)
 
 
 @given(st.text(max_size=300))
@@ -52,21 +52,21 @@ def test_no_structure_makes_the_loader_fail(data: dict[str, object]) -> None:
     text = yaml.safe_dump(data, allow_unicode=True)
     loaded = load(text, {})
     assert all(1 <= fault.line <= text.count("\n") + 1 for fault in loaded.faults)
-    assert not loaded.faults or loaded.declaration == Declaration()
+    assert not loaded.faults or loaded.declaration == Configuration()
 
 
 @given(files)
 def test_a_valid_file_is_taken_as_it_stands(data: dict[str, object]) -> None:
     loaded = load(yaml.safe_dump(data, allow_unicode=True), {})
     assert loaded.faults == ()
-    assert loaded.declaration == Declaration.model_validate(data)
+    assert loaded.declaration == Configuration.model_validate(data)
 
 
 @given(files, files)
 def test_a_difference_is_told_exactly_where_there_is_one(
     one: dict[str, object], other: dict[str, object]
 ) -> None:
-    old, new = Declaration.model_validate(one), Declaration.model_validate(other)
+    old, new = Configuration.model_validate(one), Configuration.model_validate(other)
     assert (changes(old, new) == []) == (old == new)
 
 
@@ -104,7 +104,7 @@ def test_what_is_exported_and_applied_again_changes_nothing(
         "admins": {"ann": {"role": "viewer"}},
         "readers": {"ben": {"customers": ["acme"], "secret_hash": HASH}},
     }
-    old = Declaration.model_validate({**data, **sections})
+    old = Configuration.model_validate({**data, **sections})
     text = yaml.safe_dump(exported(old), sort_keys=False, allow_unicode=True)
     assert HASH not in text
     assert "canary-of-a-hook" not in text

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from toolbus_common.access.tool_patterns import full_name, split_name
-from toolbus_common.config import Budget, Declaration, Key, Name, Period, Server
+from toolbus_common.config import Budget, Configuration, Key, Name, Period, Server
 from toolbus_policy.admin.remote_restrictions import Reach
 
 NAME = TypeAdapter(Name)
@@ -64,12 +64,12 @@ def test_a_key_lives_to_the_end_of_its_last_day_in_utc() -> None:
 
 
 def test_a_declaration_survives_its_own_json() -> None:
-    declared = Declaration(
+    declared = Configuration(
         servers={"git": Server(command=("mcp-server-git",), env={"LANG": "C.UTF-8"})},
         keys={"bot": Key(tools=("git__*",), secret_hash="ab", expires=date(2027, 1, 1))},
         prices={"git__git_log": 0.002},
     )
-    assert Declaration.model_validate_json(declared.model_dump_json()) == declared
+    assert Configuration.model_validate_json(declared.model_dump_json()) == declared
 
 
 def test_a_hash_is_not_shown_when_a_key_is_printed() -> None:
@@ -166,14 +166,14 @@ def test_anonymous_callers_are_nobody_and_approve_nothing(
     anonymous: dict[str, object], why: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:
-        Declaration.model_validate({"anonymous": anonymous})
+        Configuration.model_validate({"anonymous": anonymous})
     assert why in str(refused.value)
 
 
 def test_what_is_loaded_from_afar_neither_lets_in_anonymous_callers_nor_names_variables() -> None:
-    old = Declaration.model_validate({"servers": {"s": {"command": ["allowed"]}}})
+    old = Configuration.model_validate({"servers": {"s": {"command": ["allowed"]}}})
     given = {"command": ["allowed"], "oauth": {**OWN, "env": "LD_PRELOAD"}}
-    new = Declaration.model_validate({"servers": {"s": given}, "anonymous": {"tools": ["*"]}})
+    new = Configuration.model_validate({"servers": {"s": given}, "anonymous": {"tools": ["*"]}})
     found = {fault["place"] for fault in Reach(commands=("allowed",)).faults(old, new)}
     assert {"anonymous", "servers.s.oauth.env"} <= found
     assert not Reach(commands=("allowed",), variables=("LD_*",)).faults(

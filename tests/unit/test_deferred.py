@@ -5,9 +5,16 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import DEFERRED, Answered, Asked, CallRequested, Era, Failed
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import (
+    DEFERRED,
+    CallError,
+    CallRequested,
+    CallResult,
+    Era,
+    InputRequired,
+)
 from toolbus_common.errors import (
     ApprovalRequiredError,
     OutcomeUnknownError,
@@ -35,7 +42,8 @@ NOW = 150.0
 
 def call(**given: object) -> CallRequested:
     told = {
-        "call_id": "c1", "reply_to": "r", "server": "docs", "tool": "burn", "proof": "canary-proof",
+        "call_id": "c1", "reply_to": "r", "server": "docs", "tool": "burn",
+        "key_digest": "canary-proof",
         "era": Era.MODERN, "deadline": 120.0, "traceparent": "", "capabilities": TAKES,
         "arguments": b'{"page":7}',
     }  # fmt: skip
@@ -43,9 +51,9 @@ def call(**given: object) -> CallRequested:
 
 
 def asked() -> Approval:
-    declared = Declaration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    lineage = Snapshot.of(declared).lineage("bot")
-    return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
+    declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
+    principal = ConfigSnapshot.of(declared).principal("bot")
+    return approvals.asked(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
 def waiting(approval: Approval) -> Deferred:
@@ -116,7 +124,7 @@ def test_a_call_that_reached_nobody_waits_a_moment_and_says_why_it_was_never_mad
 
 def test_an_ended_task_is_told_of_for_an_hour() -> None:
     approval = asked()
-    task = tasks.ended(waiting(approval), Answered(b'{"content":[]}'), NOW)
+    task = tasks.ended(waiting(approval), CallResult(b'{"content":[]}'), NOW)
     assert (task.stage, task.call) == (Stage.ENDED, "")
     assert due(task, None, NOW + KEPT_SECONDS - 1) is Step.NOTHING
     assert due(task, None, NOW + KEPT_SECONDS) is Step.FORGET
@@ -124,16 +132,19 @@ def test_an_ended_task_is_told_of_for_an_hour() -> None:
 
 def test_what_a_task_cannot_keep_is_a_failure_that_says_so() -> None:
     task = waiting(asked())
-    for ending, word in ((Answered(b"x" * LARGEST_RESULT), "more than"), (Asked(b"{}"), "asks")):
+    for ending, word in (
+        (CallResult(b"x" * LARGEST_RESULT), "more than"),
+        (InputRequired(b"{}"), "asks"),
+    ):
         frame = tasks.ended(task, ending, NOW).frame
-        assert isinstance(frame, Failed)
+        assert isinstance(frame, CallError)
         assert isinstance(frame.error, UpstreamFaultError)
         assert word in frame.error.reason
 
 
 def test_a_kept_call_is_made_as_it_was_asked_but_for_who_waits() -> None:
     made = tasks.revived(waiting(asked()), b'{"page":7}', "c2", "r2", NOW)
-    assert (made.call_id, made.parent_id, made.reply_to, made.proof) == ("c2", "c1", "r2", "")
+    assert (made.call_id, made.parent_id, made.reply_to, made.key_digest) == ("c2", "c1", "r2", "")
     assert (made.server, made.tool, made.arguments) == ("docs", "burn", b'{"page":7}')
     assert made.deadline == NOW + 20.0
     assert json.loads(made.capabilities) == {"extensions": {"io.modelcontextprotocol/tasks": {}}}

@@ -22,7 +22,7 @@ KEY = bytes(32)
 def change(number: int, key: str = "bot", revision: int = 1) -> Change:
     task = Deferred(
         id=f"{number:032x}", binding=f"{number:064x}", key=key, server="docs", tool="burn",
-        era=Era.MODERN, page="", asked_at=0, changed_at=0, ends=1, kept_until=1, seconds=1,
+        era=Era.MODERN, page="", requested_at=0, changed_at=0, ends=1, kept_until=1, seconds=1,
     )  # fmt: skip
     sealed = Records(TASKS, [KEY]).seal(task.id, msgspec.json.encode(task))
     return Change(task.id, sealed, revision)

@@ -11,8 +11,8 @@ from joserfc.jwk import ECKey
 from harness.proofs import Holder, decoded, encoded, read
 from toolbus_common.crypto.dpop.client import ProofKey, bare
 from toolbus_common.crypto.dpop.proof import Proof, ProofError, digest_of, proven
-from toolbus_common.crypto.dpop.replay_check import Judge, Nonces, Spent
-from toolbus_common.crypto.sealed_tokens import Seal
+from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker, UsedProofs
+from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.errors import OverloadedError
 
 URL = "https://gateway.test/oauth/token"
@@ -144,7 +144,7 @@ def test_keys_that_are_too_short_or_too_much_work_are_refused() -> None:
 
 
 def test_a_proof_is_good_once_and_for_the_key_a_token_is_bound_to() -> None:
-    judge, proof = Judge(), ANN.proof("POST", URL)
+    judge, proof = ProofChecker(), ANN.proof("POST", URL)
     with pytest.raises(ProofError, match="another key"):
         judge.judge(proof, "POST", URL, key=Holder().jkt)
     assert judge.judge(proof, "POST", URL, key=ANN.jkt).key == ANN.jkt
@@ -156,7 +156,7 @@ def test_a_proof_is_good_once_and_for_the_key_a_token_is_bound_to() -> None:
 
 def test_a_used_proof_is_remembered_as_long_as_it_could_be_used_and_no_more_are_kept() -> None:
     now = 0.0
-    spent = Spent(seconds=90.0, most=3, clock=lambda: now)
+    spent = UsedProofs(seconds=90.0, most=3, clock=lambda: now)
     first = Proof("k", "1", "")
     assert spent.first(first)
     for now in (0.0, 89.0, 91.0, 179.0):
@@ -173,7 +173,7 @@ def test_a_used_proof_is_remembered_as_long_as_it_could_be_used_and_no_more_are_
 def test_where_a_nonce_is_wanted_only_one_of_ours_will_do_and_not_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    judge = Judge(Nonces(Seal(os.urandom(32))))
+    judge = ProofChecker(Nonces(TokenSealer(os.urandom(32))))
 
     def refused(nonce: str) -> ProofError:
         with pytest.raises(ProofError) as caught:
@@ -182,7 +182,7 @@ def test_where_a_nonce_is_wanted_only_one_of_ours_will_do_and_not_for_ever(
         return caught.value
 
     fresh = refused("made-up").nonce
-    refused(Nonces(Seal(os.urandom(32))).fresh())
+    refused(Nonces(TokenSealer(os.urandom(32))).fresh())
     assert judge.judge(ANN.proof("POST", URL, nonce=fresh), "POST", URL).nonce == fresh
     later = time.time() + 3600
     monkeypatch.setattr("toolbus_common.crypto.dpop.replay_check.time", lambda: later)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.probes import spellings
-from toolbus_common.config import Declaration, Server, Webhook
+from toolbus_common.config import Configuration, Server, Webhook
 from toolbus_common.config_store.operator_targets import digest_of, digests_of
 from toolbus_common.egress import Allowed, Egress, EgressError, Target, target_of
 from toolbus_common.egress.addresses import (
@@ -221,7 +221,7 @@ def test_a_word_on_a_webhook_is_no_word_on_a_server() -> None:
     url = "http://127.0.0.1/"
     hook = Webhook(url=url, secret="x")
     assert digest_of(hook) != digest_of(Server(url=url))
-    declared = Declaration(servers={"a": Server(url=url)}, webhooks={"b": hook})
+    declared = Configuration(servers={"a": Server(url=url)}, webhooks={"b": hook})
     assert set(digests_of(declared)) == {digest_of(hook), digest_of(Server(url=url))}
 
 

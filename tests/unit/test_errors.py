@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common import errors
-from toolbus_common.contracts import Failed, decode_frame
+from toolbus_common.contracts import CallError, decode_reply
 from toolbus_common.errors import ToolbusError, UnknownToolError
 
 
@@ -27,8 +27,8 @@ scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text()
 def test_an_error_survives_the_bus(
     cls: type[ToolbusError], reason: str, data: dict[str, object]
 ) -> None:
-    frame = decode_frame(Failed(cls(reason, **data)).encode())
-    assert isinstance(frame, Failed)
+    frame = decode_reply(CallError(cls(reason, **data)).encode())
+    assert isinstance(frame, CallError)
     assert type(frame.error) is cls
     assert (frame.error.reason, frame.error.data) == (reason, data)
     assert frame.error.retryable == cls.retryable
@@ -57,4 +57,4 @@ def test_a_hidden_and_a_missing_tool_are_told_alike() -> None:
 @pytest.mark.parametrize("frame", [b"", b"x{}", b"{}"])
 def test_bytes_that_are_no_frame_are_refused(frame: bytes) -> None:
     with pytest.raises(ValueError, match="unknown frame"):
-        decode_frame(frame)
+        decode_reply(frame)

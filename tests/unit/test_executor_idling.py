@@ -7,7 +7,7 @@ import pytest
 
 from harness.bench import admitted
 from toolbus_common.config import Server
-from toolbus_common.contracts import Answered, Begun, Listing
+from toolbus_common.contracts import CallResult, Listing, TaskCreated
 from toolbus_executor.resilience.bulkhead import Bulkhead
 from toolbus_executor.upstreams.sessions import idle_shutdown as idling
 from toolbus_executor.upstreams.sessions.idle_shutdown import Idling, digest_of, still_true
@@ -47,7 +47,7 @@ async def test_one_that_was_never_called_sleeps_soon_and_another_after_its_time(
     kept = Kept()
     clock.now += idling.LISTED_SECONDS - 1
     assert not kept.idling.falls_asleep()
-    kept.idling.asked_at = clock.now
+    kept.idling.requested_at = clock.now
     clock.now += 59
     assert not kept.idling.falls_asleep()
     clock.now += 2
@@ -90,17 +90,17 @@ async def test_a_task_keeps_its_server_awake_until_it_has_ended(
     begun: bytes, method: str, told: bytes
 ) -> None:
     kept = Kept()
-    kept.idling.note(admitted("begin"), Begun(begun))
+    kept.idling.note(admitted("begin"), TaskCreated(begun))
     call = admitted("", {"taskId": "t1"}, method=method)
     kept.idling.note(admitted("", {"taskId": "t1"}, method="tasks/get"), _answer("working"))
     assert kept.idling.busy
-    kept.idling.note(call, Answered(told))
+    kept.idling.note(call, CallResult(told))
     assert not kept.idling.busy
 
 
 async def test_a_task_nobody_asks_after_does_not_keep_it_for_ever(clock: Clock) -> None:
     kept = Kept()
-    kept.idling.note(admitted("begin"), Begun(b'{"task":{"taskId":"t1"}}'))
+    kept.idling.note(admitted("begin"), TaskCreated(b'{"task":{"taskId":"t1"}}'))
     clock.now += idling.TASK_SECONDS + 1
     assert not kept.idling.busy
 
@@ -132,5 +132,5 @@ def test_only_what_the_same_declaration_listed_well_is_still_true() -> None:
     assert digest_of(Server(url="https://a.example")) == ""
 
 
-def _answer(status: str) -> Answered:
-    return Answered(b'{"status":"%b"}' % status.encode())
+def _answer(status: str) -> CallResult:
+    return CallResult(b'{"status":"%b"}' % status.encode())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.contracts import CallAdmitted, Era, Frame
+from toolbus_common.contracts import CallAdmitted, Era, ReplyMessage
 from toolbus_executor.upstreams.base import News
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages as wire
@@ -22,7 +22,7 @@ class Nowhere:
 
     address = "r"
 
-    async def send(self, _frame: Frame) -> None:
+    async def send(self, _frame: ReplyMessage) -> None:
         """Say nothing."""
 
 
@@ -58,7 +58,7 @@ def call(**more: Any) -> CallAdmitted:
         "reply_to": "r",
         "server": "s",
         "tool": "t",
-        "scope": "d",
+        "customer": "d",
         "key": "k",
         "era": Era.MODERN,
         "deadline": 0.0,
@@ -236,7 +236,7 @@ def test_what_a_call_brings_back_is_read_only_as_far_as_it_must_be() -> None:
     "other",
     [
         {"key": "x"},
-        {"scope": "x"},
+        {"customer": "x"},
         {"tool": "x"},
         {"method": "prompts/get"},
         {"arguments": b"{} "},

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.bench import Answers, admitted
-from toolbus_common.contracts import CallAdmitted, Era, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry, Era
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.upstreams.call_channel import Caller
@@ -50,7 +50,7 @@ class Server:
         call = admitted("t", {"taskId": "1"}, era=era, capabilities=TAKES, **more)
         tasking = Tasking()
         execution = {"execution": {"taskSupport": "optional"}}
-        tasking.learn([Offered(name="t", definition=execution)])
+        tasking.learn([CatalogEntry(name="t", definition=execution)])
         caller = Caller(call, Answers())
         return json.loads(await tasking.ask(call, seconds, caller, self.once, modern=modern))
 

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.contracts import Answered, Asked, Begun, CallAdmitted, Ending, Era
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallResult,
+    Era,
+    FinalReply,
+    InputRequired,
+    TaskCreated,
+)
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
 from toolbus_common.mcp.param_headers import decoded, encoded
 from toolbus_executor.mcp_messages import request_builder
@@ -31,7 +38,7 @@ def call(**more: Any) -> CallAdmitted:
         "reply_to": "r",
         "server": "s",
         "tool": "t",
-        "scope": "d",
+        "customer": "d",
         "key": "k",
         "era": Era.MODERN,
         "deadline": 0.0,
@@ -51,7 +58,7 @@ def told(raw: bytes, **more: Any) -> Any:
     return json.loads(ending_of(raw, call(**more))[0].body)
 
 
-def ending(raw: bytes, **more: Any) -> Ending:
+def ending(raw: bytes, **more: Any) -> FinalReply:
     return ending_of(raw, call(**more))[0]
 
 
@@ -182,20 +189,20 @@ def test_structured_content_that_is_no_object_is_not_for_legacy_callers() -> Non
 
 def test_a_result_nobody_needs_to_change_passes_byte_by_byte() -> None:
     raw = b'{ "resultType":"complete", "content":[] , "x-unknown": 1e5 }'
-    assert ending(raw) == Answered(raw)
+    assert ending(raw) == CallResult(raw)
 
 
 @pytest.mark.parametrize("era", [*Era])
 def test_a_question_is_told_alike_to_both_eras(era: Era) -> None:
     raw = b'{"resultType":"input_required","inputRequests":{}}'
-    assert ending(raw, era=era) == Asked(raw)
+    assert ending(raw, era=era) == InputRequired(raw)
 
 
 def test_a_task_begins_in_the_form_of_the_callers_era() -> None:
     raw = b'{"resultType":"task","taskId":"1","status":"working","ttlMs":5}'
-    assert ending(raw) == Begun(raw)
+    assert ending(raw) == TaskCreated(raw)
     assert told(raw, era=Era.LEGACY) == {"task": {"taskId": "1", "status": "working", "ttl": 5}}
-    assert isinstance(ending(b'{"task":{"taskId":"1"}}'), Begun)
+    assert isinstance(ending(b'{"task":{"taskId":"1"}}'), TaskCreated)
 
 
 def test_a_task_that_cannot_be_read_is_a_named_fault() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from toolbus_common.access.principal import NEVER
-from toolbus_common.config import Admin, Declaration, Key
+from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.config.access.expiry import ends_at, shown_expiry
 
 
@@ -57,8 +57,8 @@ def test_what_is_neither_is_refused_with_an_example(expires: Any) -> None:
 
 @pytest.mark.parametrize("expires", ["2027-01-31", "2027-01-31T18:00:00Z"])
 def test_an_expiry_is_stored_and_shown_as_it_was_written(expires: str) -> None:
-    declared = Declaration.model_validate({"keys": {"bot": {"tools": ["*"], "expires": expires}}})
-    stored = Declaration.model_validate_json(declared.model_dump_json())
+    declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"], "expires": expires}}})
+    stored = Configuration.model_validate_json(declared.model_dump_json())
     assert stored == declared
     assert shown_expiry(stored.keys["bot"].expires) == expires
 

@@ -1,4 +1,4 @@
-"""Facts that leave: what may be declared, where it may lead, and how it is signed and framed."""
+"""Events that leave: what may be declared, where it may lead, and how it is signed and framed."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,22 +18,22 @@ from toolbus_audit.siem.rfc5424 import framed, message_of
 from toolbus_audit.siem.syslog_sink import StreamOutlet
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence.export import moment
-from toolbus_common.config import Declaration, Export, Sink
+from toolbus_common.config import Configuration, Export, Sink
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.operator_targets import digest_of
 from toolbus_common.config_store.redacted_view import exported, restored
 from toolbus_common.egress import Egress
 from toolbus_common.errors import FaultyError
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_policy.admin.remote_restrictions import Reach
 
 KEYS = {"access_key": "AKIA", "secret_key": "${env:S3_SECRET}"}
-LAKE = {"to": "s3://facts/lake", "endpoint": "https://s3.example", "credentials": KEYS}
+LAKE = {"to": "s3://events/lake", "endpoint": "https://s3.example", "credentials": KEYS}
 SIEM = {"url": "https://siem.example/in", "headers": {"Authorization": "Splunk ${env:HEC}"}}
 
 
-def declared(**sections: Any) -> Declaration:
-    return Declaration.model_validate(sections)
+def declared(**sections: Any) -> Configuration:
+    return Configuration.model_validate(sections)
 
 
 # -- what may be declared --------------------------------------------------------------------
@@ -45,11 +45,11 @@ def declared(**sections: Any) -> Declaration:
         ({"to": "exports"}, "whole path"),
         ({"to": "/data/../etc"}, "whole path"),
         ({"to": "s3://UPPER/x", "credentials": KEYS}, "s3://bucket/prefix"),
-        ({"to": "s3://facts"}, "needs credentials"),
+        ({"to": "s3://events"}, "needs credentials"),
         ({"to": "/data", "credentials": {"password": "x"}}, "not password"),
         ({"to": "/data", "every": "now"}, "should match pattern"),
         ({"to": "/data", "endpoint": "https://u:p@h/x"}, "https://host"),
-        ({"to": "/data", "facts": ["call%"]}, "should match pattern"),
+        ({"to": "/data", "events": ["call%"]}, "should match pattern"),
         ({"to": "/data", "format": "csv"}, "'jsonl', 'parquet' or 'ocsf'"),
     ],
 )
@@ -101,7 +101,7 @@ def test_credentials_are_shown_to_nobody_and_kept_for_the_place_they_were_given_
             restored(declared(**moved), old)
 
 
-def test_an_operators_word_is_on_where_facts_go_and_on_nothing_else() -> None:
+def test_an_operators_word_is_on_where_events_go_and_on_nothing_else() -> None:
     lake, siem = Export.model_validate(LAKE), Sink.model_validate(SIEM)
     assert digest_of(lake) == digest_of(lake.model_copy(update={"every": "5m"}))
     assert digest_of(lake) != digest_of(lake.model_copy(update={"endpoint": "https://b.example"}))
@@ -113,17 +113,17 @@ def test_an_operators_word_is_on_where_facts_go_and_on_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("sections", "place"),
     [
-        ({"exports": {"far": {"to": "/srv/facts"}}}, "exports.far.to"),
+        ({"exports": {"far": {"to": "/srv/events"}}}, "exports.far.to"),
         ({"exports": {"far": LAKE}}, "exports.far.to"),
         ({"sinks": {"far": SIEM}}, "sinks.far.url"),
         ({"sinks": {"far": {"url": "syslog+tcp://127.0.0.1:514"}}}, "sinks.far.url"),
     ],
 )
-def test_facts_leave_to_nowhere_that_was_declared_from_afar(
+def test_events_leave_to_nowhere_that_was_declared_from_afar(
     sections: dict[str, Any], place: str
 ) -> None:
     new = declared(**sections)
-    assert [fault["place"] for fault in Reach().faults(Declaration(), new)] == [place]
+    assert [fault["place"] for fault in Reach().faults(Configuration(), new)] == [place]
     assert Reach().faults(new, new) == []
     narrowed = {
         section: {"far": {**entries["far"], "customers": ["acme"]}}
@@ -210,10 +210,10 @@ DEEP = b'{"id":"i","at":1,"x":' + b"[" * 200_000
 
 @pytest.mark.parametrize("form", ["jsonl", "ocsf"])
 def test_a_line_that_would_stop_a_sink_is_passed_over_and_counted(form: str) -> None:
-    good = b'{"fact":"call.denied","id":"good","at":1.5}'
+    good = b'{"event":"call.denied","id":"good","at":1.5}'
     bad = (DEEP, b'{"id":"i","at":1e300}', b'{"id":7,"at":1}', b"{", b"", b"[]")
-    kept = Kept(7, "tb.fact.call.denied.acme", b"\n".join((*bad, good)))
-    other = Kept(8, "tb.fact.call.denied.bolt", good)
+    kept = StreamEntry(7, "tb.event.call.denied.acme", b"\n".join((*bad, good)))
+    other = StreamEntry(8, "tb.event.call.denied.bolt", good)
     sink = Sink.model_validate({"url": "https://h", "format": form, "customers": ["acme"]})
     records, unreadable = records_of(sink, [kept, other])
     assert [(each.sequence, each.id) for each in records] == [(7, "good")]

@@ -12,23 +12,23 @@ from harness.operating import key
 from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
 from toolbus_codemode.sandbox.protocol import IDEMPOTENCY as ARGUMENT
 from toolbus_codemode.sandbox.protocol import Tool
-from toolbus_common.access.principal import Lineage, lineage_of
+from toolbus_common.access.principal import Principal, principal_of
 from toolbus_common.calls.idempotency_key import LONGEST, checked_key
-from toolbus_common.calls.outcome_store import LARGEST_KEPT, ended
-from toolbus_common.config import Declaration
+from toolbus_common.calls.outcome_store import LARGEST_STORED, ended
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
     REPLAYED,
-    Answered,
-    Asked,
-    Begun,
     CallAdmitted,
+    CallError,
     CallRequested,
-    Ending,
+    CallResult,
     Era,
-    Failed,
-    KeptOutcome,
+    FinalReply,
+    InputRequired,
     OutcomeClaim,
     Stage,
+    StoredOutcome,
+    TaskCreated,
 )
 from toolbus_common.errors import (
     CallUnderWayError,
@@ -55,7 +55,7 @@ JSON = st.recursive(
 
 def call(**given: Any) -> CallRequested:
     told = {
-        "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "proof": "p",
+        "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "key_digest": "p",
         "era": Era.MODERN, "deadline": time() + 30, "traceparent": "", "idempotency_key": "k",
     }  # fmt: skip
     return CallRequested(**{**told, **given})
@@ -63,16 +63,18 @@ def call(**given: Any) -> CallRequested:
 
 def admitted() -> CallAdmitted:
     return CallAdmitted(
-        call_id="first", reply_to="r", server="docs", tool="burn", scope="default", key="bot",
+        call_id="first", reply_to="r", server="docs", tool="burn", customer="default", key="bot",
         era=Era.MODERN, deadline=time() + 30, traceparent="",
     )  # fmt: skip
 
 
 def kept(
-    stage: Stage = Stage.ENDED, told: Ending | Failed | None = None, **more: Any
-) -> KeptOutcome:
+    stage: Stage = Stage.ENDED, told: FinalReply | CallError | None = None, **more: Any
+) -> StoredOutcome:
     given = {"deadline": time(), "era": Era.MODERN, "digest": "same", **more}
-    return KeptOutcome(call_id="first", stage=stage, frame=told.encode() if told else b"", **given)
+    return StoredOutcome(
+        call_id="first", stage=stage, frame=told.encode() if told else b"", **given
+    )
 
 
 @given(JSON, st.randoms())
@@ -100,8 +102,8 @@ def test_arguments_that_are_not_read_are_compared_as_bytes(raw: bytes) -> None:
 
 
 def test_a_key_belongs_to_one_caller_one_server_and_one_tool() -> None:
-    declared = Declaration(keys={name: key(f"tbk_{name}_secret") for name in ("bot", "own")})
-    bot, own = (lineage(name, declared) for name in declared.keys)
+    declared = Configuration(keys={name: key(f"tbk_{name}_secret") for name in ("bot", "own")})
+    bot, own = (principal(name, declared) for name in declared.keys)
     names = {
         entry_of(call(), bot),
         entry_of(call(), own),
@@ -114,12 +116,12 @@ def test_a_key_belongs_to_one_caller_one_server_and_one_tool() -> None:
     assert len({name.partition(".")[0] for name in names}) == 2, "one beginning for each caller"
 
 
-def lineage(name: str, declared: Declaration) -> Lineage:
-    return lineage_of(name, declared.keys[name], declared)
+def principal(name: str, declared: Configuration) -> Principal:
+    return principal_of(name, declared.keys[name], declared)
 
 
 def test_an_ended_call_is_told_and_one_with_other_arguments_is_refused() -> None:
-    told = kept(told=Answered(b"{}"))
+    told = kept(told=CallResult(b"{}"))
     assert weighed(told, "same", call(), 5) is told
     with pytest.raises(IdempotencyConflictError, match="other arguments") as caught:
         weighed(told, "different", call(), 5)
@@ -142,7 +144,7 @@ def test_a_claim_is_under_way_until_its_deadline_and_unknown_after_it() -> None:
 
 
 def test_a_result_too_large_is_said_to_have_been_one() -> None:
-    large = ended(admitted(), CLAIM, Answered(b"x" * LARGEST_KEPT), sent=True)
+    large = ended(admitted(), CLAIM, CallResult(b"x" * LARGEST_STORED), sent=True)
     assert (large.stage, large.frame) == (Stage.TOO_LARGE, b"")
     with pytest.raises(OutcomeNotKeptError, match="256 KiB"):
         weighed(large, "same", call(), 5)
@@ -151,15 +153,15 @@ def test_a_result_too_large_is_said_to_have_been_one() -> None:
 @pytest.mark.parametrize(
     ("told", "sent", "stage"),
     [
-        (Answered(b"{}"), True, Stage.ENDED),
-        (Begun(b"{}"), True, Stage.ENDED),
-        (Failed(UpstreamTimeoutError("late")), True, Stage.ENDED),
-        (Failed(UpstreamTimeoutError("busy")), False, Stage.FREE),
-        (Asked(b"{}"), True, Stage.FREE),
+        (CallResult(b"{}"), True, Stage.ENDED),
+        (TaskCreated(b"{}"), True, Stage.ENDED),
+        (CallError(UpstreamTimeoutError("late")), True, Stage.ENDED),
+        (CallError(UpstreamTimeoutError("busy")), False, Stage.FREE),
+        (InputRequired(b"{}"), True, Stage.FREE),
     ],
 )
 def test_only_what_ended_a_call_that_was_sent_is_kept(
-    told: Ending | Failed,
+    told: FinalReply | CallError,
     sent: bool,  # noqa: FBT001
     stage: Stage,
 ) -> None:
@@ -170,39 +172,39 @@ def test_only_what_ended_a_call_that_was_sent_is_kept(
 
 def test_a_result_is_told_again_in_the_form_of_who_asks() -> None:
     body = {"resultType": "complete", "content": [], "structuredContent": [1], "_meta": {"a": 1}}
-    modern = kept(told=Answered(json.dumps(body).encode()))
+    modern = kept(told=CallResult(json.dumps(body).encode()))
     marked = {**body, "_meta": {"a": 1, REPLAYED: True}}
     assert shown(modern, Era.MODERN) == marked
     assert shown(modern, Era.LEGACY) == {"content": [], "_meta": marked["_meta"]}
-    legacy = kept(told=Answered(b'{"content":[]}'), era=Era.LEGACY)
+    legacy = kept(told=CallResult(b'{"content":[]}'), era=Era.LEGACY)
     assert shown(legacy, Era.LEGACY) == {"content": [], "_meta": {REPLAYED: True}}
     assert shown(legacy, Era.MODERN)["resultType"] == "complete"
 
 
-def shown(outcome: KeptOutcome, era: Era) -> Any:
+def shown(outcome: StoredOutcome, era: Era) -> Any:
     told = replayed(outcome, era)
-    assert isinstance(told, Answered)
+    assert isinstance(told, CallResult)
     return json.loads(told.body)
 
 
 def test_a_meta_that_is_none_makes_way_for_the_mark() -> None:
-    assert shown(kept(told=Answered(b'{"_meta":7}')), Era.MODERN)["_meta"] == {REPLAYED: True}
+    assert shown(kept(told=CallResult(b'{"_meta":7}')), Era.MODERN)["_meta"] == {REPLAYED: True}
 
 
 def test_a_failure_is_told_again_as_what_it_was() -> None:
-    told = replayed(kept(told=Failed(UpstreamTimeoutError("late", a=1))), Era.LEGACY)
-    assert isinstance(told, Failed)
+    told = replayed(kept(told=CallError(UpstreamTimeoutError("late", a=1))), Era.LEGACY)
+    assert isinstance(told, CallError)
     assert isinstance(told.error, UpstreamTimeoutError)
     assert told.error.data == {"a": 1, "replayed": True}
 
 
 def test_a_task_is_told_again_to_a_client_of_its_era_and_to_no_other() -> None:
-    task = kept(told=Begun(b'{"resultType":"task","taskId":"t"}'))
+    task = kept(told=TaskCreated(b'{"resultType":"task","taskId":"t"}'))
     again = replayed(task, Era.MODERN)
-    assert isinstance(again, Begun)
+    assert isinstance(again, TaskCreated)
     assert json.loads(again.body)["taskId"] == "t"
     other = replayed(task, Era.LEGACY)
-    assert isinstance(other, Failed)
+    assert isinstance(other, CallError)
     assert isinstance(other.error, OutcomeNotKeptError)
 
 

@@ -9,14 +9,19 @@ import pytest
 from pydantic import ValidationError
 
 from harness.operating import key
-from toolbus_common.access.config_snapshot import Directory, Snapshot, hash_of, proof_of
+from toolbus_common.access.config_snapshot import (
+    ConfigProjection,
+    ConfigSnapshot,
+    hash_of,
+    key_digest_of,
+)
 from toolbus_common.access.token_cache import Bearers
-from toolbus_common.config import OWN_ISSUERS, Declaration
+from toolbus_common.config import OWN_ISSUERS, Configuration
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
 from toolbus_common.contracts import Bearer
 from toolbus_common.errors import FaultyError, UnauthorizedError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
@@ -35,8 +40,8 @@ SECRET = "tbk_root_a-secret-of-these-tests"
 TOKEN = "eyJh.eyJp.c2ln"
 
 
-def declared(**sections: Any) -> Declaration:
-    return Declaration.model_validate(sections)
+def declared(**sections: Any) -> Configuration:
+    return Configuration.model_validate(sections)
 
 
 def bearer(**changes: Any) -> Bearer:
@@ -110,20 +115,23 @@ def test_a_holder_is_a_key_with_everything_above_it() -> None:
         access={"staff": {"team": "ops", "tools": ["*"]}},
     )
     bearers = Bearers()
-    bearers.take(hash_of(proof_of(TOKEN)), bearer())
-    snapshot = Snapshot.of(made, bearers=bearers)
-    lineage = snapshot.lineage_for(proof_of(TOKEN), time())
-    assert lineage is not None
-    assert (lineage.key, lineage.scope, lineage.own.user) == ("staff:ann", "acme", "ann")
-    assert [level for level, _ in lineage.levels][1:] == ["user:ann", "team:ops", "customer:acme"]
-    covered = [lineage.bounds.cover(name) for name in ("docs__read", "docs__burn", "mail__send")]
+    bearers.take(hash_of(key_digest_of(TOKEN)), bearer())
+    snapshot = ConfigSnapshot.of(made, bearers=bearers)
+    principal = snapshot.principal_for(key_digest_of(TOKEN), time())
+    assert principal is not None
+    assert (principal.key, principal.customer, principal.own.user) == ("staff:ann", "acme", "ann")
+    assert [level for level, _ in principal.levels][1:] == ["user:ann", "team:ops", "customer:acme"]
+    covered = [principal.bounds.cover(name) for name in ("docs__read", "docs__burn", "mail__send")]
     assert covered == [True, False, False]
-    assert snapshot.lineage_for(proof_of(TOKEN), time() + 700) is None
+    assert snapshot.principal_for(key_digest_of(TOKEN), time() + 700) is None
     bearers.take("other", bearer(user="bob", handle="3f"))
-    assert snapshot.lineage_of("staff:3f", time()) is not None  # a person nobody declared
-    assert snapshot.lineage_of("staff:bob", time()) is None
-    assert snapshot.lineage_of("gone:ann", time()) is None
-    assert Snapshot.of(declared(), bearers=bearers).lineage_for(proof_of(TOKEN), time()) is None
+    assert snapshot.principal_of("staff:3f", time()) is not None  # a person nobody declared
+    assert snapshot.principal_of("staff:bob", time()) is None
+    assert snapshot.principal_of("gone:ann", time()) is None
+    assert (
+        ConfigSnapshot.of(declared(), bearers=bearers).principal_for(key_digest_of(TOKEN), time())
+        is None
+    )
 
 
 def test_a_token_that_is_taken_back_is_told_to_who_streams_for_its_holder() -> None:
@@ -147,7 +155,7 @@ def test_tokens_that_ended_are_not_kept_for_ever() -> None:
 # -- the edge --------------------------------------------------------------------------------
 
 
-class Asks(AskLane):
+class Asks(RequestReply):
     """Oauth as the edge hears it, without a bus between; it counts."""
 
     def __init__(self, told: Bearer | Exception) -> None:
@@ -162,7 +170,7 @@ class Asks(AskLane):
 
 
 def edge(told: Bearer | Exception, **sections: Any) -> tuple[Identity, Asks]:
-    directory, asks = Directory(), Asks(told)
+    directory, asks = ConfigProjection(), Asks(told)
     access = {"staff": {"tools": ["*"]}}
     made = declared(**{"access": access, "servers": {"docs": {"url": f"{BASE}/x"}}, **sections})
     directory.hear(Change(DECLARATION, made.model_dump_json().encode(), 1))
@@ -343,7 +351,7 @@ def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to()
 
 
 def test_over_http_no_issuer_takes_a_secret_or_an_address_that_was_not_allowed() -> None:
-    def places(new: Declaration, old: Declaration, *variables: str) -> list[str]:
+    def places(new: Configuration, old: Configuration, *variables: str) -> list[str]:
         return [fault["place"] for fault in Reach((), variables).faults(old, new)]
 
     corp = declared(issuers={"corp": CORP})
@@ -369,9 +377,9 @@ def test_what_anybody_may_ask_for_is_done_so_often_and_no_oftener() -> None:
 async def test_however_a_token_is_written_it_opens_its_own_endpoint_only() -> None:
     identity, _ = edge(bearer(resource=f"{BASE}/mcp/docs"))
     await identity.meet(TOKEN, identity.resource("docs"))
-    proof = proof_of(TOKEN)
+    key_digest = key_digest_of(TOKEN)
     request = {b"authorization": b"Bearer x"}, {"method": "POST", "path": "/mcp/docs"}
-    assert identity.held(proof, "docs", *request)
-    for wrong in ((proof, ""), (proof, "mail"), (proof_of("another"), "docs")):
+    assert identity.held(key_digest, "docs", *request)
+    for wrong in ((key_digest, ""), (key_digest, "mail"), (key_digest_of("another"), "docs")):
         with pytest.raises(UnauthorizedError):
             identity.held(*wrong, *request)

@@ -18,7 +18,7 @@ URL = {"mode": "url", "message": "Sign in", "url": "https://example.org/in"}
 
 def session(declared: Any, version: str = "2025-11-25") -> Session:
     sessions = Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None)
-    return sessions.begin("proof", version, declared)
+    return sessions.begin("key_digest", version, declared)
 
 
 def asked(method: str, params: Any, declared: Any, version: str = "2025-11-25") -> dict[str, Any]:

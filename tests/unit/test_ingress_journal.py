@@ -14,11 +14,11 @@ from toolbus_ingress.sessions.event_log_store import ANSWER, STANDING, Place, Sh
 from toolbus_ingress.sessions.sealed_claims import Seal
 from toolbus_ingress.sessions.session_store import Session, Sessions
 
-PROOF, OTHER = "a" * 64, "b" * 64
+KEY_DIGEST, OTHER = "a" * 64, "b" * 64
 
 
-def begun(proof: str = PROOF, version: str = "2025-11-25") -> Session:
-    return Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None).begin(proof, version, {})
+def begun(key_digest: str = KEY_DIGEST, version: str = "2025-11-25") -> Session:
+    return Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None).begin(key_digest, version, {})
 
 
 async def rest(journal: Journal, after: int = 0) -> list[bytes]:

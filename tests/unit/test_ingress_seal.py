@@ -33,8 +33,8 @@ KINDS = (SessionClaims, StateClaims, TaskClaims, DoneClaims)
 def test_what_was_sealed_opens_as_it_was(
     sid: str, capabilities: str, expires: float, state: str | None
 ) -> None:
-    session = SessionClaims(sid, "proof", "2025-11-25", capabilities, expires)
-    kept = StateClaims(state, "proof", "request", expires)
+    session = SessionClaims(sid, "key_digest", "2025-11-25", capabilities, expires)
+    kept = StateClaims(state, "key_digest", "request", expires)
     assert SEAL.open(SEAL.close(session), SessionClaims) == session
     assert SEAL.open(SEAL.close(kept), StateClaims) == kept
 
@@ -47,7 +47,7 @@ def test_a_seal_is_what_a_header_may_hold_and_tells_nothing() -> None:
     sealed = SEAL.close(TASK)
     assert sealed.isascii()
     assert sealed.replace("-", "").replace("_", "").isalnum()
-    assert TASK.principal not in sealed
+    assert TASK.principal_id not in sealed
 
 
 def test_another_key_opens_nothing() -> None:
@@ -66,7 +66,7 @@ class Twin(Claims, frozen=True):
     task: str
     server: str
     tool: str
-    principal: str
+    principal_id: str
 
 
 def test_the_kind_is_a_name_and_not_a_shape() -> None:

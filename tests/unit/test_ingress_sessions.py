@@ -5,13 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from toolbus_common.contracts import SessionSaid
+from toolbus_common.contracts import SessionMessage
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_ingress.sessions import session_store as rules
 from toolbus_ingress.sessions.sealed_claims import Seal, SessionClaims
 from toolbus_ingress.sessions.session_store import Session, Sessions, capabilities_of
 
-PROOF, OTHER = "a" * 64, "b" * 64
+KEY_DIGEST, OTHER = "a" * 64, "b" * 64
 KEY = b"k" * KEY_BYTES
 
 
@@ -20,20 +20,20 @@ class Replicas:
 
     def __init__(self, count: int = 2, key: bytes = KEY) -> None:
         self.all = [Sessions(Seal(key), self.say) for _ in range(count)]
-        self.said: list[SessionSaid] = []
+        self.said: list[SessionMessage] = []
 
-    def say(self, said: SessionSaid) -> None:
+    def say(self, said: SessionMessage) -> None:
         self.said.append(said)
         for each in self.all:
-            each.hear(SessionSaid.decode(said.encode()))
+            each.hear(SessionMessage.decode(said.encode()))
 
 
 def begun(sessions: Sessions, capabilities: Any = None) -> Session:
-    return sessions.begin(PROOF, "2025-11-25", capabilities)
+    return sessions.begin(KEY_DIGEST, "2025-11-25", capabilities)
 
 
-def found(sessions: Sessions, session: Session, proof: str = PROOF) -> Session | None:
-    return sessions.find(session.token.encode(), proof)
+def found(sessions: Sessions, session: Session, key_digest: str = KEY_DIGEST) -> Session | None:
+    return sessions.find(session.token.encode(), key_digest)
 
 
 def test_a_session_opens_in_another_replica_with_the_same_key() -> None:
@@ -74,7 +74,7 @@ def test_the_end_of_a_session_takes_back_its_calls_wherever_they_are() -> None:
 
 @pytest.mark.parametrize("token", [b"", b"x", b"\xff\xfe", b"A" * 200, b"A" * 70_000])
 def test_an_id_of_no_session_finds_none(token: bytes) -> None:
-    assert Replicas().all[0].find(token, PROOF) is None
+    assert Replicas().all[0].find(token, KEY_DIGEST) is None
 
 
 @pytest.mark.parametrize("seen_there", [True, False], ids=["seen", "never seen"])
@@ -101,7 +101,7 @@ def test_what_is_said_of_an_ended_session_does_not_bring_it_back() -> None:
     here, there = Replicas().all
     session = begun(here)
     here.end(session)
-    there.hear(SessionSaid(session=session.sid, what="level", about="info"))
+    there.hear(SessionMessage(session=session.sid, what="level", about="info"))
     assert found(there, session) is None
     assert not there._told
 
@@ -130,8 +130,8 @@ def test_of_the_ends_at_most_so_many_are_remembered(monkeypatch: pytest.MonkeyPa
 
 def test_a_session_is_over_once_it_expired() -> None:
     here = Replicas().all[0]
-    claims = SessionClaims("s", PROOF, "2025-11-25", "{}", 1.0)
-    assert here.find(Seal(KEY).close(claims).encode(), PROOF) is None
+    claims = SessionClaims("s", KEY_DIGEST, "2025-11-25", "{}", 1.0)
+    assert here.find(Seal(KEY).close(claims).encode(), KEY_DIGEST) is None
 
 
 def test_a_session_known_here_is_over_once_it_expired(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,5 +271,5 @@ def test_what_is_told_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(rules, "MOST_KNOWN", 3)
     here = Replicas(1).all[0]
     for number in range(10):
-        here.hear(SessionSaid(session=f"s{number}", what="level", about="info"))
+        here.hear(SessionMessage(session=f"s{number}", what="level", about="info"))
     assert list(here._told) == ["s7", "s8", "s9"]

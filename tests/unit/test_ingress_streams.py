@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from harness.waiting import PATIENCE, until
-from toolbus_common.access.config_snapshot import Directory, hash_of
-from toolbus_common.access.principal import Bounds
-from toolbus_common.config import Declaration, Key, Server
-from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerState
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.access.principal import EffectiveGrants
+from toolbus_common.config import Configuration, Key, Server
+from toolbus_common.contracts import CatalogEntry, Era, Listing, ServerNotification, ServerState
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.http_server.protocol import GONE, LEFT
 from toolbus_common.nats.kv_bucket import Change
@@ -29,14 +29,14 @@ from toolbus_ingress.sessions.sealed_claims import Seal
 from toolbus_ingress.sessions.session_store import Sessions
 from toolbus_ingress.sessions.sse_writer import Presence
 
-PROOF = "a" * 64
+KEY_DIGEST = "a" * 64
 
 
 class Edge:
     """A catalogue of one server with two tools, and a hub over it."""
 
     def __init__(self) -> None:
-        self.directory = Directory()
+        self.directory = ConfigProjection()
         self.catalogue = Catalogue(self.directory)
         self.sessions = Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None)
         self.shelf = Shelf()
@@ -45,26 +45,28 @@ class Edge:
         self.directory.on_key.append(self.hub.hear_key)
         self.sessions.on_ended = self.hub.leave
         self._revision = 0
-        declared = Declaration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
+        declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(DECLARATION, declared.model_dump_json())
         self.grant("*")
         self.directory.hear(None)
         self.offer("one", "two")
 
     def grant(self, *tools: str, revoked: bool = False) -> None:
-        made = Key(tools=tools, secret_hash=hash_of(PROOF), revoked=revoked)
+        made = Key(tools=tools, secret_hash=hash_of(KEY_DIGEST), revoked=revoked)
         self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
 
     def offer(self, *tools: str, **more: Any) -> None:
-        offered = tuple(Offered(name=name, definition={"name": name}) for name in tools)
+        offered = tuple(CatalogEntry(name=name, definition={"name": name}) for name in tools)
         listing = Listing(server="s", state=ServerState.READY, tools=offered, **more)
         self.catalogue.hear(Change("s", listing.encode(), 1))
 
     def kept(self) -> int:
         """How long a stateless client is told to keep its tools."""
-        found = self.catalogue.holder(PROOF, ())
+        found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
-        told = json.loads(self.catalogue.told("tools/list", Caller(PROOF, *found, ""), Era.MODERN))
+        told = json.loads(
+            self.catalogue.told("tools/list", Caller(KEY_DIGEST, *found, ""), Era.MODERN)
+        )
         assert told["cacheScope"] == "private"
         assert {tool["name"] for tool in told["tools"]} >= {"s__one"}
         return int(told["ttlMs"])
@@ -73,13 +75,13 @@ class Edge:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        found = self.catalogue.holder(PROOF, ())
+        found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
-        session = self.sessions.begin(PROOF, version, {})
-        return Visit(Caller(PROOF, *found, ""), {}, scope, send, session)
+        session = self.sessions.begin(KEY_DIGEST, version, {})
+        return Visit(Caller(KEY_DIGEST, *found, ""), {}, scope, send, session)
 
-    def tools(self, bounds: Bounds | None = None) -> list[str]:
-        found = self.catalogue.holder(PROOF, ())
+    def tools(self, bounds: EffectiveGrants | None = None) -> list[str]:
+        found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
         raw = self.catalogue.listed("tools/list", bounds or found[1], "", Era.LEGACY)
         return [tool["name"] for tool in json.loads(raw)["tools"]]
@@ -225,7 +227,9 @@ async def test_a_resource_is_told_to_those_who_watch_it() -> None:
     async with following(edge, stream), following(edge, other):
         for params in (b'{"uri":"file:///a","x":1}', b"{", b"[]", b'{"uri":5}', b"{}"):
             edge.hub.hear(
-                ServerSaid(server="s", method="notifications/resources/updated", params=params)
+                ServerNotification(
+                    server="s", method="notifications/resources/updated", params=params
+                )
             )
         await stream.hears("resources/updated")
         edge.hub.close()
@@ -234,9 +238,9 @@ async def test_a_resource_is_told_to_those_who_watch_it() -> None:
     assert "resources/updated" not in other.text
 
 
-def updated(uri: str) -> ServerSaid:
+def updated(uri: str) -> ServerNotification:
     params = json.dumps({"uri": uri}).encode()
-    return ServerSaid(server="s", method="notifications/resources/updated", params=params)
+    return ServerNotification(server="s", method="notifications/resources/updated", params=params)
 
 
 async def test_a_change_that_two_executors_heard_of_is_told_once_and_the_next_again() -> None:
@@ -313,7 +317,7 @@ def test_a_list_listed_anew_with_nothing_new_is_no_change() -> None:
 
 def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
     edge = Edge()
-    wide, narrow = Bounds((("*",),)), Bounds((("s__one",),))
+    wide, narrow = EffectiveGrants((("*",),)), EffectiveGrants((("s__one",),))
     assert edge.tools(wide) == ["s__one", "s__two"]
     assert edge.tools(narrow) == ["s__one"]
     assert edge.tools(wide) == ["s__one", "s__two"]
@@ -321,7 +325,7 @@ def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
 
 def test_a_view_is_kept_while_only_keys_change() -> None:
     edge = Edge()
-    bounds = Bounds((("*",),))
+    bounds = EffectiveGrants((("*",),))
     view = edge.catalogue.listed("tools/list", bounds, "", Era.LEGACY)
     edge.grant("s__one")
     assert edge.catalogue.listed("tools/list", bounds, "", Era.LEGACY) is view

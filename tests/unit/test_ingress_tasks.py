@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.access.config_snapshot import Directory, hash_of
-from toolbus_common.config import Declaration, Key, Server
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
@@ -22,7 +22,7 @@ from toolbus_ingress.mcp.tasks import DONE_SECONDS, LARGEST_DONE, Tasks, wants_t
 from toolbus_ingress.protocol_versions import Request
 from toolbus_ingress.sessions.sealed_claims import Seal
 
-PROOF = "a" * 64
+KEY_DIGEST = "a" * 64
 RESULT = b'{"content":[{"type":"text","text":"1.50"}],"x":1.50}'
 
 
@@ -30,23 +30,23 @@ class Edge:
     """One key that may use the tools of one server."""
 
     def __init__(self) -> None:
-        self._directory = Directory()
+        self._directory = ConfigProjection()
         self.catalogue = Catalogue(self._directory)
         self.tasks = Tasks(Seal(b"k" * KEY_BYTES), self.catalogue)
         self._revision = 0
-        declared = Declaration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
+        declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(DECLARATION, declared.model_dump_json())
         self.grant("s__*")
         self._directory.hear(None)
 
     def grant(self, *tools: str) -> None:
-        made = Key(tools=tools, secret_hash=hash_of(PROOF))
+        made = Key(tools=tools, secret_hash=hash_of(KEY_DIGEST))
         self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
 
     def caller(self, server: str = "") -> Caller:
-        found = self.catalogue.holder(PROOF, ())
+        found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
-        return Caller(PROOF, *found, server)
+        return Caller(KEY_DIGEST, *found, server)
 
     def asked(self, handle: str, method: str = "tasks/get", **more: Any) -> Any:
         request = Request(b"1", method, {"taskId": handle}, more.pop("era", Era.LEGACY))
@@ -64,7 +64,7 @@ class Edge:
 
 def _call() -> CallRequested:
     return CallRequested(
-        call_id="c", reply_to="r", server="s", tool="t", proof=PROOF, era=Era.LEGACY,
+        call_id="c", reply_to="r", server="s", tool="t", key_digest=KEY_DIGEST, era=Era.LEGACY,
         deadline=0, traceparent="",
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_news_of_a_task_are_for_who_may_still_use_its_tool() -> None:
     _, key, handle = edge.tasks.begun(b'{"task":{"taskId":"own"}}', _call())
     assert key == "s/own"
     assert edge.tasks.holds(handle, edge.caller())
-    assert not edge.tasks.holds(handle, replace(edge.caller(), proof="b" * 64))
+    assert not edge.tasks.holds(handle, replace(edge.caller(), key_digest="b" * 64))
     edge.grant("s__others")
     assert not edge.tasks.holds(handle, edge.caller())
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.contracts import Listing, Offered, ServerState
+from toolbus_common.contracts import CatalogEntry, Listing, ServerState
 from toolbus_ingress.catalog.resource_uris import Shelves, _makes
 
 
@@ -12,8 +12,8 @@ def listing(server: str, *uris: str, templates: tuple[str, ...] = ()) -> Listing
     return Listing(
         server=server,
         state=ServerState.READY,
-        resources=tuple(Offered(name=uri, definition={"uri": uri}) for uri in uris),
-        templates=tuple(Offered(name=each, definition={}) for each in templates),
+        resources=tuple(CatalogEntry(name=uri, definition={"uri": uri}) for uri in uris),
+        templates=tuple(CatalogEntry(name=each, definition={}) for each in templates),
     )
 
 

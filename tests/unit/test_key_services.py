@@ -104,7 +104,7 @@ def test_google_wraps_with_a_key_of_a_ring() -> None:
 class Credential:
     """One that has a token already."""
 
-    def get_token(self, *_scopes: str, **_more: Any) -> AccessToken:
+    def get_token(self, *_customers: str, **_more: Any) -> AccessToken:
         return AccessToken("azure-token", int(time()) + 3600)
 
 

@@ -8,7 +8,7 @@ import pytest
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_audit.transparency_log.checkpoint import signer
 from toolbus_common.crypto.key_file import KEY_BYTES, load_key, read_key
-from toolbus_common.nats.permissions import lay_down_seeds
+from toolbus_common.nats.permissions import create_seeds
 
 
 def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
@@ -47,6 +47,6 @@ def test_who_makes_a_key_for_signing_or_for_the_bus_leaves_nothing_half_made(
         signer("logs", tmp_path / "a" / "key.pem").verifier
         == signer("logs", tmp_path / "a" / "key.pem").verifier
     )
-    assert lay_down_seeds(tmp_path / "b") == lay_down_seeds(tmp_path / "b")
+    assert create_seeds(tmp_path / "b") == create_seeds(tmp_path / "b")
     assert [each.name for each in (tmp_path / "a").iterdir()] == ["key.pem"]
     assert {each.suffix for each in (tmp_path / "b").iterdir()} == {".seed"}

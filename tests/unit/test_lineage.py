@@ -7,36 +7,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.access.principal import NEVER, Bounds, Lineage, exposed, lineage_of
-from toolbus_common.config import Declaration
+from toolbus_common.access.principal import NEVER, EffectiveGrants, Principal, exposed, principal_of
+from toolbus_common.config import Configuration
 
 SERVERS = {"docs": {"url": "http://docs.example"}, "git": {"url": "http://git.example"}}
 FEW_PATTERNS = st.sampled_from(["*", "docs__*", "git__*", "docs__search", "*__log", "none__*"])
 SOME_NAMES = ["docs__search", "docs__delete", "git__log", "git__push"]
 
 
-def lineage(key: dict[str, Any], **sections: Any) -> Lineage:
-    declared = Declaration.model_validate({"servers": SERVERS, "keys": {"bot": key}, **sections})
-    return lineage_of("bot", declared.keys["bot"], declared, exposed(declared))
+def principal(key: dict[str, Any], **sections: Any) -> Principal:
+    declared = Configuration.model_validate({"servers": SERVERS, "keys": {"bot": key}, **sections})
+    return principal_of("bot", declared.keys["bot"], declared, exposed(declared))
 
 
-def usable(found: Lineage) -> list[str]:
+def usable(found: Principal) -> list[str]:
     return [name for name in SOME_NAMES if found.bounds.cover(name)]
 
 
 def test_a_key_without_grants_opens_nothing() -> None:
-    assert usable(lineage({})) == []
+    assert usable(principal({})) == []
 
 
 def test_patterns_and_groups_of_one_level_add_up() -> None:
     groups = {"readers": {"tools": ["git__log"]}}
-    found = lineage({"tools": ["docs__search"], "groups": ["readers"]}, groups=groups)
+    found = principal({"tools": ["docs__search"], "groups": ["readers"]}, groups=groups)
     assert usable(found) == ["docs__search", "git__log"]
 
 
 def test_a_group_attached_to_a_team_bounds_its_keys() -> None:
     sections = {"groups": {"git": {"tools": ["git__*"]}}, "teams": {"ops": {"groups": ["git"]}}}
-    found = lineage({"tools": ["*__log", "docs__*"], "team": "ops"}, **sections)
+    found = principal({"tools": ["*__log", "docs__*"], "team": "ops"}, **sections)
     assert usable(found) == ["git__log"]
 
 
@@ -51,17 +51,17 @@ def test_a_denial_wins_at_every_level(level: str) -> None:
     }
     for thing in sections[level].values():
         thing["deny"] = ["git__push"]
-    found = lineage(sections["keys"]["bot"], **{k: v for k, v in sections.items() if k != "keys"})
+    found = principal(sections["keys"]["bot"], **{k: v for k, v in sections.items() if k != "keys"})
     assert usable(found) == ["docs__search", "docs__delete", "git__log"]
 
 
 @pytest.mark.parametrize("link", ["team", "user"])
 def test_a_key_of_something_undeclared_opens_nothing(link: str) -> None:
-    assert usable(lineage({"tools": ["*"], link: "gone"})) == []
+    assert usable(principal({"tools": ["*"], link: "gone"})) == []
 
 
 def test_a_key_whose_customer_is_undeclared_opens_nothing() -> None:
-    assert usable(lineage({"tools": ["*"], "team": "t"}, teams={"t": {"customer": "gone"}})) == []
+    assert usable(principal({"tools": ["*"], "team": "t"}, teams={"t": {"customer": "gone"}})) == []
 
 
 def test_a_key_of_two_payers_opens_nothing() -> None:
@@ -70,31 +70,31 @@ def test_a_key_of_two_payers_opens_nothing() -> None:
         "teams": {"t": {"customer": "a"}},
         "users": {"u": {"customer": "b"}},
     }
-    assert usable(lineage({"tools": ["*"], "team": "t", "user": "u"}, **sections)) == []
+    assert usable(principal({"tools": ["*"], "team": "t", "user": "u"}, **sections)) == []
 
 
 def test_a_missing_group_grants_nothing() -> None:
-    assert usable(lineage({"groups": ["gone"]})) == []
-    assert usable(lineage({"tools": ["*"], "team": "t"}, teams={"t": {"groups": ["gone"]}})) == []
+    assert usable(principal({"groups": ["gone"]})) == []
+    assert usable(principal({"tools": ["*"], "team": "t"}, teams={"t": {"groups": ["gone"]}})) == []
 
 
 def test_a_user_pays_like_a_team() -> None:
     sections = {"customers": {"acme": {}}, "users": {"ann": {"customer": "acme"}}}
-    found = lineage({"user": "ann"}, **sections)
-    assert found.scope == "acme"
+    found = principal({"user": "ann"}, **sections)
+    assert found.customer == "acme"
     assert [name for name, _ in found.levels] == ["key:bot", "user:ann", "customer:acme"]
 
 
 def test_the_first_level_to_end_ends_the_key() -> None:
     teams = {"t": {"expires": "2027-01-01"}}
-    found = lineage({"team": "t", "expires": "2027-06-01"}, teams=teams)
+    found = principal({"team": "t", "expires": "2027-06-01"}, teams=teams)
     assert found.ends == datetime(2027, 1, 2, tzinfo=UTC).timestamp()
-    assert lineage({}).ends == NEVER
+    assert principal({}).ends == NEVER
 
 
 def test_what_a_server_does_not_expose_nobody_uses() -> None:
     servers = {**SERVERS, "docs": {"url": "http://docs.example", "expose": ["search"]}}
-    assert usable(lineage({"tools": ["*"]}, servers=servers)) == [
+    assert usable(principal({"tools": ["*"]}, servers=servers)) == [
         "docs__search",
         "git__log",
         "git__push",
@@ -102,20 +102,20 @@ def test_what_a_server_does_not_expose_nobody_uses() -> None:
 
 
 def test_content_is_recorded_only_where_no_level_forbids_it() -> None:
-    assert lineage({}).content == "digest"
-    assert lineage({"content": "full"}).content == "full"
+    assert principal({}).content == "digest"
+    assert principal({"content": "full"}).content == "full"
     teams = {"t": {"content": "digest"}}
-    assert lineage({"content": "full", "team": "t"}, teams=teams).content == "digest"
+    assert principal({"content": "full", "team": "t"}, teams=teams).content == "digest"
 
 
 def test_the_nearest_environment_counts() -> None:
     teams = {"t": {"environment": "staging"}}
-    assert lineage({"team": "t"}, teams=teams).environment == "staging"
-    assert lineage({"team": "t", "environment": "dev"}, teams=teams).environment == "dev"
+    assert principal({"team": "t"}, teams=teams).environment == "staging"
+    assert principal({"team": "t", "environment": "dev"}, teams=teams).environment == "dev"
 
 
 def test_a_level_that_wants_a_person_asked_is_named() -> None:
-    found = lineage({"team": "t"}, teams={"t": {"approve": ["git__push"]}})
+    found = principal({"team": "t"}, teams={"t": {"approve": ["git__push"]}})
     assert found.covering("git__push") == "team:t"
     assert found.covering("git__log") == ""
 
@@ -130,7 +130,7 @@ def test_narrowing_only_takes_away(
     denials: tuple[str, ...],
     narrower: list[tuple[str, ...]],
 ) -> None:
-    wide = Bounds(grants, denials)
+    wide = EffectiveGrants(grants, denials)
     narrow = wide.narrowed(narrower)
     for name in SOME_NAMES:
         assert wide.cover(name) or not narrow.cover(name)
@@ -138,4 +138,4 @@ def test_narrowing_only_takes_away(
 
 def test_a_group_that_only_denies_bounds_nothing() -> None:
     sections = {"groups": {"g": {"deny": ["git__push"]}}, "teams": {"t": {"groups": ["g"]}}}
-    assert "docs__search" in usable(lineage({"tools": ["*"], "team": "t"}, **sections))
+    assert "docs__search" in usable(principal({"tools": ["*"], "team": "t"}, **sections))

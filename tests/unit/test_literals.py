@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.diff import changes
-from toolbus_common.config_store.literal_secrets import READERS, Reader, Writer, lay_down_sealing
+from toolbus_common.config_store.literal_secrets import READERS, Reader, Writer, create_sealing_keys
 from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
 from toolbus_common.secrets import SecretError, Secrets, stores_of
 
@@ -27,21 +27,21 @@ WHOLE: dict[str, Any] = {
     },
     "exports": {
         "lake": {
-            "to": "s3://lake/facts", "region": "eu",
+            "to": "s3://lake/events", "region": "eu",
             "credentials": {"access_key": "a", "secret_key": SECRET},
         }
     },
 }  # fmt: skip
-NOTHING = Declaration()
+NOTHING = Configuration()
 
 
-def declared(**sections: Any) -> Declaration:
-    return Declaration.model_validate_json(json.dumps(WHOLE | sections))
+def declared(**sections: Any) -> Configuration:
+    return Configuration.model_validate_json(json.dumps(WHOLE | sections))
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    lay_down_sealing(tmp_path)
+    create_sealing_keys(tmp_path)
     return tmp_path
 
 
@@ -51,7 +51,7 @@ def test_no_literal_is_left_in_what_is_written_and_each_service_opens_its_own(ke
     written = sealed.model_dump_json()
     assert SECRET not in written
     assert "${env:OTHER}" in written
-    read = Declaration.model_validate_json(written)
+    read = Configuration.model_validate_json(written)
     opened = {service: Reader.at(service, keys).opened(read) for service in READERS}
     assert opened["executor"].servers == whole.servers
     audits = ("webhooks", "sinks", "exports")
@@ -76,7 +76,7 @@ def test_what_is_shown_and_applied_again_keeps_every_seal(keys: Path) -> None:
     shown = exported(old)
     assert shown["servers"]["docs"]["headers"]["X-Key"] == HIDDEN
     assert "sealed:" not in str(shown)
-    again = Declaration.model_validate_json(json.dumps(shown))
+    again = Configuration.model_validate_json(json.dumps(shown))
     assert changes(old, writer.sealed(restored(again, old), old)) == []
 
 

@@ -54,11 +54,11 @@ def test_a_secret_is_struck_out_of_message_fields_and_traceback(
     assert "[redacted]" in line
 
 
-def test_a_json_line_is_one_line_of_json_naming_room_and_event() -> None:
+def test_a_json_line_is_one_line_of_json_naming_service_and_event() -> None:
     line = JsonFormatter("policy").format(record("call.denied", call_id="c1", many="a\nb"))
     told = json.loads(line)
     assert "\n" not in line
-    assert (told["room"], told["event"], told["call_id"]) == ("policy", "call.denied", "c1")
+    assert (told["service"], told["event"], told["call_id"]) == ("policy", "call.denied", "c1")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["at"])
 
 
@@ -76,7 +76,7 @@ def test_ordinary_words_stay() -> None:
 
 def test_a_line_of_a_call_names_its_trace_and_any_other_none() -> None:
     formatter = JsonFormatter("policy")
-    assert "trace_id" not in json.loads(formatter.format(record("room.ready")))
+    assert "trace_id" not in json.loads(formatter.format(record("service.ready")))
 
     def in_a_call() -> str:
         bind("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")

@@ -20,7 +20,7 @@ ODD: tuple[Any, ...] = (
     None, True, -1, 0, 1, 1.5, 2**63, 10**30, 10**400, 1e308, "", "x", "\ud800", "../../etc/passwd",
     "AAAA", "A" * 70_000, [], [None], ["x"], [["AAAA"]] * 3, {}, {"note": 1}, "\n\n", "a\n\nb",
 )  # fmt: skip
-MEMBERS = ("manifest.json", "checkpoints.jsonl", "facts.jsonl", "opened.jsonl")
+MEMBERS = ("manifest.json", "checkpoints.jsonl", "events.jsonl", "opened.jsonl")
 MISSING = object()
 
 
@@ -108,7 +108,7 @@ def test_any_member_may_be_anything(
     assert len(out) < 100_000
 
 
-@pytest.mark.parametrize("name", ["../../tmp/x", "/etc/passwd", "other.txt", "facts.jsonl/x"])
+@pytest.mark.parametrize("name", ["../../tmp/x", "/etc/passwd", "other.txt", "events.jsonl/x"])
 def test_a_member_that_does_not_belong_is_named(
     bundle: tuple[World, dict[str, bytes]], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,9 +135,9 @@ def test_a_member_that_is_there_twice_is_named(
         for name, data in members.items():
             made.writestr(name, data)
         with pytest.warns(UserWarning, match="Duplicate"):
-            made.writestr("facts.jsonl", members["facts.jsonl"])
+            made.writestr("events.jsonl", members["events.jsonl"])
     code, out = judged(log, path, capsys)
-    assert (code, "the member facts.jsonl more than once" in out) == (1, True)
+    assert (code, "the member events.jsonl more than once" in out) == (1, True)
 
 
 def test_any_byte_of_the_file_may_be_flipped(

@@ -8,48 +8,55 @@ from contextlib import suppress
 
 import pytest
 
-from toolbus_common.contracts import Answered, Failed, Paused, Progressed, Told, decode_frame
+from toolbus_common.contracts import (
+    CallError,
+    CallNotification,
+    CallResult,
+    Progress,
+    StreamPaused,
+    decode_reply,
+)
 from toolbus_common.errors import (
     BusDownError,
     OutcomeUnknownError,
     ToolbusError,
     UpstreamDeadError,
 )
-from toolbus_common.messaging.pending_replies import ReplyMux, Slot
+from toolbus_common.messaging.pending_replies import PendingReplies, PendingReply
 
 
 async def test_progress_comes_before_the_result() -> None:
-    mux, told = ReplyMux(), list[Told]()
+    mux, told = PendingReplies(), list[CallNotification]()
     slot = mux.open("a", told.append)
-    mux.deliver("a", Progressed(b"1"))
-    mux.deliver("a", Progressed(b"2"))
-    mux.deliver("a", Answered(b"{}"))
-    assert await mux.wait(slot, time.time() + 5) == Answered(b"{}")
-    assert told == [Progressed(b"1"), Progressed(b"2")]
+    mux.deliver("a", Progress(b"1"))
+    mux.deliver("a", Progress(b"2"))
+    mux.deliver("a", CallResult(b"{}"))
+    assert await mux.wait(slot, time.time() + 5) == CallResult(b"{}")
+    assert told == [Progress(b"1"), Progress(b"2")]
 
 
 async def test_frames_after_the_ending_are_dropped() -> None:
-    mux, told = ReplyMux(), list[Told]()
+    mux, told = PendingReplies(), list[CallNotification]()
     slot = mux.open("a", told.append)
-    mux.deliver("a", Answered(b"first"))
-    mux.deliver("a", Answered(b"second"))
-    mux.deliver("a", Failed(UpstreamDeadError("late")))
-    mux.deliver("a", Progressed(b"late"))
-    assert await mux.wait(slot, time.time() + 5) == Answered(b"first")
+    mux.deliver("a", CallResult(b"first"))
+    mux.deliver("a", CallResult(b"second"))
+    mux.deliver("a", CallError(UpstreamDeadError("late")))
+    mux.deliver("a", Progress(b"late"))
+    assert await mux.wait(slot, time.time() + 5) == CallResult(b"first")
     assert told == []
 
 
 async def test_a_frame_for_a_closed_or_unknown_call_is_dropped() -> None:
-    mux = ReplyMux()
+    mux = PendingReplies()
     mux.open("a")
     mux.close("a")
-    mux.deliver("a", Answered(b"{}"))
-    mux.deliver("never", Answered(b"{}"))
+    mux.deliver("a", CallResult(b"{}"))
+    mux.deliver("never", CallResult(b"{}"))
     assert len(mux) == 0
 
 
 async def test_a_failure_arrives_as_the_error_it_was() -> None:
-    mux = ReplyMux()
+    mux = PendingReplies()
     slot = mux.open("a")
     mux.fail("a", UpstreamDeadError("gone", server="git"))
     with pytest.raises(UpstreamDeadError, match="gone") as caught:
@@ -58,7 +65,7 @@ async def test_a_failure_arrives_as_the_error_it_was() -> None:
 
 
 async def test_losing_the_bus_fails_all_waiting_calls_each_with_its_own_error() -> None:
-    mux = ReplyMux()
+    mux = PendingReplies()
     slots = [mux.open(name) for name in "abc"]
     mux.fail_all(BusDownError("lost"))
     errors = await asyncio.gather(
@@ -69,25 +76,25 @@ async def test_losing_the_bus_fails_all_waiting_calls_each_with_its_own_error() 
 
 
 async def test_a_call_nobody_answers_ends_after_its_deadline_saying_it_is_unknown() -> None:
-    mux = ReplyMux()
+    mux = PendingReplies()
     slot = mux.open("a")
     with pytest.raises(OutcomeUnknownError, match="may or may not have happened"):
         await mux.wait(slot, time.time() - 60)
 
 
-@pytest.mark.parametrize("frame", [Paused(0), Paused(1500), Progressed(b"{}")])
+@pytest.mark.parametrize("frame", [StreamPaused(0), StreamPaused(1500), Progress(b"{}")])
 async def test_what_is_told_on_the_way_comes_back_as_it_was_sent_and_ends_nothing(
-    frame: Told,
+    frame: CallNotification,
 ) -> None:
-    assert decode_frame(frame.encode()) == frame
-    heard: list[Told] = []
-    slot = Slot(asyncio.get_running_loop().create_future(), heard.append)
+    assert decode_reply(frame.encode()) == frame
+    heard: list[CallNotification] = []
+    slot = PendingReply(asyncio.get_running_loop().create_future(), heard.append)
     slot.deliver(frame)
     assert (heard, slot.ending.done()) == ([frame], False)
 
 
 async def test_a_call_that_failed_leaves_nothing_for_the_collector() -> None:
-    mux = ReplyMux()
+    mux = PendingReplies()
 
     async def ask() -> None:
         slot = mux.open("a")

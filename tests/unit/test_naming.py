@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from toolbus_common.access.confusables import skeleton
 from toolbus_common.access.tool_names import LONGEST, Names
 from toolbus_common.config import Server, ToolView
-from toolbus_common.contracts import Listing, Offered, ServerState
+from toolbus_common.contracts import CatalogEntry, Listing, ServerState
 
 
 def listing(server: str, *tools: str, prompts: tuple[str, ...] = ()) -> Listing:
-    def offered(names: tuple[str, ...]) -> tuple[Offered, ...]:
-        return tuple(Offered(name=name, definition={"name": name}) for name in names)
+    def offered(names: tuple[str, ...]) -> tuple[CatalogEntry, ...]:
+        return tuple(CatalogEntry(name=name, definition={"name": name}) for name in names)
 
     return Listing(
         server=server, state=ServerState.READY, tools=offered(tools), prompts=offered(prompts)

@@ -1,4 +1,4 @@
-"""Every fact as an event of the public schema: its class, what it requires, nothing unknown."""
+"""Every event as an event of the public schema: its class, what it requires, nothing unknown."""
 
 from typing import Any, get_args
 
@@ -7,30 +7,30 @@ import pytest
 from pydantic import BaseModel
 
 from harness.ocsf import SCHEMA, faults
-from toolbus_audit.export.ocsf import VERSION, encoded, event_of
-from toolbus_common.contracts import FACTS
-from toolbus_common.contracts.events.base import Fact
+from toolbus_audit.export.ocsf import VERSION, encoded, ocsf_event_of
+from toolbus_common.contracts import EVENTS
+from toolbus_common.contracts.events.base import Event
 
 VALUES: dict[Any, Any] = {str: "text", int: 7, float: 1_763_708_342.25, bool: True}
 
 
-def fact(name: str, **given: Any) -> dict[str, Any]:
-    """A fact with every field given, as its line has it."""
-    cls = FACTS[name]
+def event(name: str, **given: Any) -> dict[str, Any]:
+    """An event with every field given, as its line has it."""
+    cls = EVENTS[name]
     fields = {each: _sample(field.annotation) for each, field in cls.model_fields.items()}
     told: dict[str, Any] = msgspec.json.decode(cls(**{**fields, **given}).encode())
-    return {"fact": name, **told, "producer": "p1", "seq": 3, "prev": "ab" * 32}
+    return {"event": name, **told, "producer": "p1", "seq": 3, "prev": "ab" * 32}
 
 
-def bare(cls: type[Fact]) -> dict[str, Any]:
-    """A fact with nothing but what it must have."""
+def bare(cls: type[Event]) -> dict[str, Any]:
+    """An event with nothing but what it must have."""
     fields = {
         each: _sample(field.annotation)
         for each, field in cls.model_fields.items()
         if field.is_required()
     }
     told: dict[str, Any] = msgspec.json.decode(cls(**fields).encode())
-    return {"fact": cls.NAME, **told}
+    return {"event": cls.NAME, **told}
 
 
 def _sample(annotation: Any) -> Any:
@@ -44,10 +44,10 @@ def _sample(annotation: Any) -> Any:
     return (_sample(inner[0]),)
 
 
-@pytest.mark.parametrize("name", FACTS)
-def test_every_fact_is_a_valid_event_whatever_it_holds(name: str) -> None:
-    assert faults(event_of(fact(name))) == []
-    assert faults(event_of(bare(FACTS[name]))) == []
+@pytest.mark.parametrize("name", EVENTS)
+def test_every_event_is_a_valid_event_whatever_it_holds(name: str) -> None:
+    assert faults(ocsf_event_of(event(name))) == []
+    assert faults(ocsf_event_of(bare(EVENTS[name]))) == []
 
 
 def test_it_is_the_version_of_the_schema_it_was_held_against() -> None:
@@ -73,45 +73,50 @@ def test_it_is_the_version_of_the_schema_it_was_held_against() -> None:
         ("ledger.opened", {}, 99, "Success"),
     ],
 )
-def test_a_fact_is_what_it_means(
+def test_an_event_is_what_it_means(
     name: str, given: dict[str, Any], type_uid: int, status: str
 ) -> None:
-    event = event_of(fact(name, **given))
-    assert (event["type_uid"], event["status"]) == (type_uid, status)
+    shown = ocsf_event_of(event(name, **given))
+    assert (shown["type_uid"], shown["status"]) == (type_uid, status)
 
 
 def test_who_asked_what_of_whom_and_why_not_stands_where_analysts_look() -> None:
-    told = fact(
+    told = event(
         "call.denied", server="docs", tool="search", key="bot", user="ann", code="rule_denied",
-        reason="Not at night.", scope="acme", call_id="c1", id="c1.denied", at=1_763_708_342.123456,
+        reason="Not at night.", customer="acme", call_id="c1", id="c1.denied",
+        at=1_763_708_342.123456,
     )  # fmt: skip
-    event = event_of(told)
-    assert event["time"] == 1_763_708_342_123
-    assert event["actor"] == {"app_uid": "bot", "user": {"name": "ann", "type_id": 1}}
-    assert event["api"]["operation"] == "search"
-    assert event["api"]["service"] == {"name": "docs"}
-    assert event["metadata"]["tenant_uid"] == "acme"
-    assert event["metadata"]["correlation_uid"] == "c1"
-    assert event["metadata"]["uid"] == "c1.denied"
-    assert (event["status_code"], event["status_detail"]) == ("rule_denied", "Not at night.")
+    shown = ocsf_event_of(told)
+    assert shown["time"] == 1_763_708_342_123
+    assert shown["actor"] == {"app_uid": "bot", "user": {"name": "ann", "type_id": 1}}
+    assert shown["api"]["operation"] == "search"
+    assert shown["api"]["service"] == {"name": "docs"}
+    assert shown["metadata"]["tenant_uid"] == "acme"
+    assert shown["metadata"]["correlation_uid"] == "c1"
+    assert shown["metadata"]["uid"] == "c1.denied"
+    assert (shown["status_code"], shown["status_detail"]) == ("rule_denied", "Not at night.")
 
 
 def test_what_has_no_place_in_a_class_is_not_lost() -> None:
-    event = event_of(fact("call.completed", charge=2000, latency_us=17))
-    assert event["unmapped"]["charge"] == 2000
-    assert event["unmapped"]["latency_us"] == 17
-    assert event["unmapped"]["prev"] == "ab" * 32
+    shown = ocsf_event_of(event("call.completed", charge=2000, latency_us=17))
+    assert shown["unmapped"]["charge"] == 2000
+    assert shown["unmapped"]["latency_us"] == 17
+    assert shown["unmapped"]["prev"] == "ab" * 32
 
 
-def test_a_fact_of_a_name_nobody_knows_yet_is_a_base_event() -> None:
-    event = event_of({"fact": "login.refused", "id": "x", "at": 1.0, "scope": "a", "who": "ann"})
-    assert faults(event) == []
-    assert (event["class_uid"], event["unmapped"]) == (0, {"who": "ann"})
+def test_an_event_of_a_name_nobody_knows_yet_is_a_base_event() -> None:
+    shown = ocsf_event_of(
+        {"event": "login.refused", "id": "x", "at": 1.0, "customer": "a", "who": "ann"}
+    )
+    assert faults(shown) == []
+    assert (shown["class_uid"], shown["unmapped"]) == (0, {"who": "ann"})
 
 
-@pytest.mark.parametrize("line", [b"", b"[1]", b'{"fact":"x"}', b'{"fact":"x","id":"i","at":"no"}'])
-def test_a_line_that_is_no_fact_is_no_event(line: bytes) -> None:
-    with pytest.raises(ValueError, match=r"no fact|could not convert"):
+@pytest.mark.parametrize(
+    "line", [b"", b"[1]", b'{"event":"x"}', b'{"event":"x","id":"i","at":"no"}']
+)
+def test_a_line_that_is_no_event_is_no_event(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"no event|could not convert"):
         encoded(line)
 
 
@@ -126,5 +131,5 @@ def test_a_line_that_is_no_fact_is_no_event(line: bytes) -> None:
     ],
 )
 def test_the_check_finds_what_is_wrong(change: dict[str, Any], fault: str) -> None:
-    event = event_of(fact("call.allowed")) | change
-    assert any(each.startswith(fault) for each in faults(event))
+    shown = ocsf_event_of(event("call.allowed")) | change
+    assert any(each.startswith(fault) for each in faults(shown))

@@ -190,13 +190,13 @@ def test_what_is_no_handle_governs_itself(uri: str) -> None:
 
 
 def test_one_principal_cannot_use_all_the_room_and_gets_it_back_in_time() -> None:
-    room = Allowance(most=100, most_of_one=60)
-    room.take(60)
-    room.check(60, ("c", "k"))
-    room.belongs(60, ("c", "k"), 0.0)
+    allowance = Allowance(most=100, most_of_one=60)
+    allowance.take(60)
+    allowance.check(60, ("c", "k"))
+    allowance.belongs(60, ("c", "k"), 0.0)
     with pytest.raises(OverloadedError, match="this key keeps 60 bytes"):
-        room.check(1, ("c", "k"))
-    room.check(60, ("c", "other"))
-    room.take(100)  # what was over made room
+        allowance.check(1, ("c", "k"))
+    allowance.check(60, ("c", "other"))
+    allowance.take(100)  # what was over made room
     with pytest.raises(OverloadedError, match="no room"):
-        room.take(1)
+        allowance.take(1)

@@ -89,7 +89,7 @@ def test_equal_values_of_two_types_stay_apart() -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_spans_are_sent_in_one_request_for_all_rooms(
+def test_spans_are_sent_in_one_request_for_all_services(
     collector: Collector, compression: str
 ) -> None:
     told = told_to(
@@ -106,7 +106,7 @@ def test_spans_are_sent_in_one_request_for_all_rooms(
     exporter.take(theirs)
     exporter.close()
     assert len(collector.bodies) == 1
-    assert {(each.room, each.service) for each in collector.spans} == {
+    assert {(each.scope, each.service) for each in collector.spans} == {
         ("policy", "toolbus-policy"), ("executor", "toolbus-executor"),
     }  # fmt: skip
     assert collector.headers[0]["content-type"] == "application/x-protobuf"

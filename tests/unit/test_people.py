@@ -1,4 +1,4 @@
-"""People in facts: pseudonyms, sealed content, and what is left of both without the key."""
+"""People in events: pseudonyms, sealed content, and what is left of both without the key."""
 
 import hmac
 import json
@@ -8,36 +8,36 @@ from typing import Any
 
 import pytest
 
-from harness.facts import allowed, completed
+from harness.events import allowed, completed
 from harness.peopled import Kept, people
 from toolbus_common.config_store.diff import Change as Difference
 from toolbus_common.config_store.diff import told_of
-from toolbus_common.contracts import ApprovalAsked, CallDenied, ConfigChanged, Fact, KeyCreated
+from toolbus_common.contracts import ApprovalRequested, CallDenied, ConfigChanged, Event, KeyCreated
 from toolbus_common.errors import BusDownError
-from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import Spool
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.privacy.key_store import ERASED, People
-from toolbus_common.privacy.person_key import TOKEN, Person
+from toolbus_common.privacy.key_store import ERASED, PersonKeys
+from toolbus_common.privacy.person_key import TOKEN, PersonKey
 
 
 class Writing:
-    """A writer of facts that seals, and the lines it has written."""
+    """A writer of events that seals, and the lines it has written."""
 
     def __init__(self, directory: Path) -> None:
         self.lines: list[bytes] = []
         self.bucket = Kept()
         self.people = people(directory, self.bucket)
-        self.writer = FactWriter(self._publish, Spool(directory / "facts", 1 << 20))
+        self.writer = EventPublisher(self._publish, Outbox(directory / "events", 1 << 20))
         self.writer.people = self.people
 
     async def _publish(self, envelope: Envelope) -> None:
         self.lines += envelope.payload.split(b"\n")
 
-    async def told(self, fact: Fact) -> dict[str, Any]:
-        """A fact as it was written."""
-        await self.writer.record(fact)
+    async def told(self, event: Event) -> dict[str, Any]:
+        """An event as it was written."""
+        await self.writer.record(event)
         found: dict[str, Any] = json.loads(self.lines[-1])
         return found
 
@@ -47,7 +47,7 @@ def writing(tmp_path: Path) -> Writing:
     return Writing(tmp_path)
 
 
-async def test_a_fact_names_a_person_by_a_pseudonym_and_its_content_is_sealed(
+async def test_an_event_names_a_person_by_a_pseudonym_and_its_content_is_sealed(
     writing: Writing,
 ) -> None:
     told = await writing.told(allowed(user="ann", arguments='{"to": "bo"}'))
@@ -65,7 +65,7 @@ async def test_of_somebody_who_is_known_the_bus_is_asked_nothing(writing: Writin
     assert (writing.bucket.asked, second["user"]) == (asked, first["user"])
 
 
-async def test_a_fact_of_nobody_asks_for_no_key(writing: Writing) -> None:
+async def test_an_event_of_nobody_asks_for_no_key(writing: Writing) -> None:
     await writing.told(allowed())
     await writing.told(completed())
     assert writing.bucket.asked == 0
@@ -83,30 +83,30 @@ async def test_the_same_text_is_never_sealed_alike(writing: Writing) -> None:
 
 
 async def test_a_denial_that_mentions_a_user_does_not_name_them(writing: Writing) -> None:
-    fact = allowed(user="ann").model_dump() | {
+    event = allowed(user="ann").model_dump() | {
         "code": "budget", "reason": "The budget of user:ann is spent.",
     }  # fmt: skip
-    told = await writing.told(CallDenied.model_validate(fact))
+    told = await writing.told(CallDenied.model_validate(event))
     assert told["reason"] == f"The budget of {told['user']} is spent."
 
 
 async def test_an_approval_and_whoever_administers_are_people_too(writing: Writing) -> None:
     base = allowed(user="ann").model_dump()
-    asked = ApprovalAsked.model_validate(
+    asked = ApprovalRequested.model_validate(
         base | {"approval": "a1", "cause": "user:ann", "expires": 1.0, "arguments": '{"q": 1}'}
     )
     told = await writing.told(asked)
     assert told["cause"] == told["user"] == writing.people.pseudonym("user:ann")
     assert writing.people.reveal(told["arguments"]) == '{"q": 1}'
-    made = KeyCreated(id="k", at=1.0, scope="acme", key="bot", by="bo")
+    made = KeyCreated(id="k", at=1.0, customer="acme", key="bot", by="bo")
     assert (await writing.told(made))["by"] == writing.people.pseudonym("operator:bo")
 
 
-async def test_an_entry_of_a_person_is_sealed_as_theirs_in_the_fact_that_it_changed(
+async def test_an_entry_of_a_person_is_sealed_as_theirs_in_the_event_that_it_changed(
     writing: Writing,
 ) -> None:
     def changed(kind: str, name: str, after: str) -> ConfigChanged:
-        return ConfigChanged(id="c", at=1.0, scope="default", kind=kind, name=name, after=after)
+        return ConfigChanged(id="c", at=1.0, customer="default", kind=kind, name=name, after=after)
 
     user = await writing.told(changed("users", "ann", '{"customer": "acme"}'))
     key = await writing.told(changed("keys", "bot", '{"user": "ann", "tools": ["*"]}'))
@@ -122,7 +122,7 @@ def test_a_summary_of_what_was_applied_counts_people_and_names_the_rest() -> Non
     assert told_of(different) == {"users": 2, "teams.ops": "+"}
 
 
-async def test_where_nobody_can_be_made_known_the_fact_is_written_without_them(
+async def test_where_nobody_can_be_made_known_the_event_is_written_without_them(
     writing: Writing,
 ) -> None:
     writing.bucket.up = False
@@ -130,7 +130,7 @@ async def test_where_nobody_can_be_made_known_the_fact_is_written_without_them(
     assert (told["user"], told["arguments"], told["seq"]) == ("~", "", 1)
 
 
-async def test_facts_that_wait_for_a_key_are_delivered_before_a_writer_closes(
+async def test_events_that_wait_for_a_key_are_delivered_before_a_writer_closes(
     writing: Writing,
 ) -> None:
     writing.writer.say(allowed(user="ann"))
@@ -161,11 +161,11 @@ async def test_replicas_agree_about_somebody_new(tmp_path: Path) -> None:
     assert first.pseudonym("user:ann") == second.pseudonym("user:ann")
 
 
-async def test_a_room_with_another_master_key_seals_nothing_and_says_so(tmp_path: Path) -> None:
+async def test_a_service_with_another_master_key_seals_nothing_and_says_so(tmp_path: Path) -> None:
     bucket = Kept()
     await people(tmp_path, bucket).learn(["user:ann"])
     other = people(tmp_path / "other", bucket)
-    with pytest.raises(BusDownError, match="give every room the same file"):
+    with pytest.raises(BusDownError, match="give every service the same file"):
         await other.learn(["user:bo"])
     assert "people.key" in other.fault
 
@@ -182,8 +182,8 @@ async def test_the_bucket_holds_neither_names_nor_keys_in_the_plain(tmp_path: Pa
 
 
 def test_inside_of_json_what_is_revealed_stays_a_string_of_it(tmp_path: Path) -> None:
-    book = People(tmp_path / "people.key")
-    ann = Person.new("user:ann")
+    book = PersonKeys(tmp_path / "people.key")
+    ann = PersonKey.new("user:ann")
     value = book._master.seal(ann)
     book.hear(Change(book.entry_of("user:ann"), value, 1))
     detail = json.dumps({"user": ann.pseudonym, "arguments": ann.seal('{"q": "a\\nb"}')})
@@ -193,7 +193,7 @@ def test_inside_of_json_what_is_revealed_stays_a_string_of_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["content", "name"])
 def test_what_is_opened_is_proven_by_its_salt_and_by_nothing_else(name: str) -> None:
-    ann = Person.new("user:ann")
+    ann = PersonKey.new("user:ann")
     token = ann.pseudonym if name == "name" else ann.seal("a text")
     opened = ann.open(token)
     assert opened is not None
@@ -205,9 +205,9 @@ def test_what_is_opened_is_proven_by_its_salt_and_by_nothing_else(name: str) -> 
 
 @pytest.mark.parametrize("damage", ["", ".", ".AAAA", ".!!"])
 def test_damaged_content_opens_as_nothing(damage: str) -> None:
-    ann = Person.new("user:ann")
+    ann = PersonKey.new("user:ann")
     if damage in ("", "."):
         token = ann.seal("a text")
         damage = "." + token.partition(".")[2][:-4] + "AAAA"
     assert ann.open(ann.pseudonym + damage) is None
-    assert Person.new("user:ann").open(ann.seal("a text")) is None
+    assert PersonKey.new("user:ann").open(ann.seal("a text")) is None

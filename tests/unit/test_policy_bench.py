@@ -4,9 +4,9 @@ from time import time
 
 import pytest
 
-from toolbus_common.access.config_snapshot import hash_of, proof_of
-from toolbus_common.config import Declaration, Key, Server
-from toolbus_common.contracts import TOOLS_CALL, Listing, Offered, ServerState
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.config import Configuration, Key, Server
+from toolbus_common.contracts import TOOLS_CALL, CatalogEntry, Listing, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION, KEY_PREFIX
@@ -29,19 +29,19 @@ class Court:
         self.offer("read", "write")
 
     def declare(self, server: Server) -> None:
-        self._change(DECLARATION, Declaration(servers={"docs": server}).model_dump_json())
+        self._change(DECLARATION, Configuration(servers={"docs": server}).model_dump_json())
 
     def key(self, name: str, *tools: str, revoked: bool = False) -> None:
-        made = Key(tools=tools, secret_hash=hash_of(proof_of(name)), revoked=revoked)
+        made = Key(tools=tools, secret_hash=hash_of(key_digest_of(name)), revoked=revoked)
         self._change(f"{KEY_PREFIX}{name}", made.model_dump_json())
 
     def offer(self, *tools: str) -> None:
-        offered = tuple(Offered(name=name, definition={"name": name}) for name in tools)
+        offered = tuple(CatalogEntry(name=name, definition={"name": name}) for name in tools)
         listing = Listing(server="docs", state=ServerState.READY, tools=offered)
         self.bench.hear_catalogue(Change("docs", listing.encode(), 1))
 
     def decide(self, name: str, tool: str = "read") -> Admission:
-        return self.bench.judge.decide(proof_of(name), "docs", TOOLS_CALL, tool, time())
+        return self.bench.judge.decide(key_digest_of(name), "docs", TOOLS_CALL, tool, time())
 
     def _change(self, name: str, value: str) -> None:
         self._revision += 1
@@ -86,7 +86,7 @@ def test_a_judge_who_is_asked_late_decides_by_what_it_knew() -> None:
     court.key("ann", "docs__read")
     with pytest.raises(UnknownToolError):
         court.decide("ann", "write")
-    assert before.decide(proof_of("ann"), "docs", TOOLS_CALL, "write", time())
+    assert before.decide(key_digest_of("ann"), "docs", TOOLS_CALL, "write", time())
     with pytest.raises(UnknownToolError):
         court.decide("ann", "write")
     assert court.bench.judge.version == before.version + 1

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.config import Declaration
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.rules import SILENT, Case, Rulebook, Slice
 from toolbus_policy.admission import rule_evaluator as ruling
@@ -24,8 +24,8 @@ ETC = (
 )
 
 
-def snapshot(**rules: Any) -> Snapshot:
-    declaration = Declaration.model_validate(
+def snapshot(**rules: Any) -> ConfigSnapshot:
+    declaration = Configuration.model_validate(
         {
             "customers": {"acme": {}},
             "teams": {"ops": {"customer": "acme", "environment": "prod"}},
@@ -39,19 +39,19 @@ def snapshot(**rules: Any) -> Snapshot:
             "rules": {name: {"cedar": text} for name, text in rules.items()},
         }
     )
-    return Snapshot.of(declaration)
+    return ConfigSnapshot.of(declaration)
 
 
 def call(server: str = "docs", **arguments: Any) -> CallRequested:
     return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="read", proof="p", era=Era.MODERN,
+        call_id="c", reply_to="r", server=server, tool="read", key_digest="p", era=Era.MODERN,
         deadline=0, traceparent="", arguments=msgspec.json.encode(arguments),
     )  # fmt: skip
 
 
 def ruled(of: Ruling | None, key: str, request: CallRequested) -> str:
     assert of is not None
-    return of.verdict(request, Snapshot.of(of.declared).lineage(key), 0, NOON).denied_by
+    return of.verdict(request, ConfigSnapshot.of(of.declared).principal(key), 0, NOON).denied_by
 
 
 def test_a_rule_sees_everything_above_a_key_and_the_labels_of_a_tool() -> None:
@@ -91,26 +91,26 @@ def test_another_snapshot_forgets_what_was_known_of_keys_and_tools() -> None:
     moved = before.declaration.model_copy(
         update={"teams": {"ops": teams["ops"].model_copy(update={"environment": "dev"})}}
     )
-    assert ruled(rulings.of(Snapshot.of(moved)), "bot", call()) == ""
+    assert ruled(rulings.of(ConfigSnapshot.of(moved)), "bot", call()) == ""
 
 
 def test_calls_to_what_no_rule_is_about_share_one_verdict() -> None:
     shown = snapshot(who=WHO)
     of = Rulings().of(shown)
     assert of is not None
-    assert of.verdict(call("notes"), shown.lineage("bot"), 0, NOON) is SILENT
+    assert of.verdict(call("notes"), shown.principal("bot"), 0, NOON) is SILENT
 
 
 def test_a_key_that_moved_to_another_team_is_ruled_anew_and_the_others_are_not() -> None:
     rulings, before = Rulings(), snapshot(who=WHO)
     first = rulings.of(before)
     assert first is not None
-    bot, other = before.lineage("bot"), before.lineage("other")
+    bot, other = before.principal("bot"), before.principal("other")
     assert first.verdict(call(), bot, 0, NOON).denied_by == "who"
     after = before.after(2, {"bot": bot.own.model_copy(update={"team": ""})})
     assert rulings.of(after) is first
-    assert first.verdict(call(), after.lineage("bot"), 0, NOON).denied_by == ""
-    assert after.lineage("other") is other
+    assert first.verdict(call(), after.principal("bot"), 0, NOON).denied_by == ""
+    assert after.principal("other") is other
 
 
 def slices(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:

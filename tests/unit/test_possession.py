@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from harness.proofs import Holder
-from toolbus_common.access.config_snapshot import Directory, hash_of, proof_of
-from toolbus_common.config import Declaration
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import Bearer
-from toolbus_common.crypto.dpop.replay_check import Judge, Nonces
-from toolbus_common.crypto.sealed_tokens import Seal
+from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
+from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.errors import UnauthorizedError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
@@ -28,19 +28,19 @@ ANN = Holder()
 WHERE = b', resource_metadata="x"'
 
 
-def edge(judge: Judge | None = None, **rule: Any) -> Identity:
+def edge(judge: ProofChecker | None = None, **rule: Any) -> Identity:
     """An edge that knows a bound token of ann's, and one that is not."""
-    directory = Directory()
-    made = Declaration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
+    directory = ConfigProjection()
+    made = Configuration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
     directory.hear(Change(DECLARATION, made.model_dump_json().encode(), 1))
     directory.hear(None)
     for token, jkt in ((TOKEN, ANN.jkt), (PLAIN, "")):
         bearer = Bearer(
             access="staff", user="ann", client="c", resource=URL, ends=time() + 600, jkt=jkt
         )
-        directory.bearers.take(hash_of(proof_of(token)), bearer)
-    asks = AskLane("ingress", Bus("ingress", "nats://127.0.0.1:9"))
-    return Identity(directory, asks, Possession(BASE, judge or Judge()))
+        directory.bearers.take(hash_of(key_digest_of(token)), bearer)
+    asks = RequestReply("ingress", Bus("ingress", "nats://127.0.0.1:9"))
+    return Identity(directory, asks, Possession(BASE, judge or ProofChecker()))
 
 
 def shown(
@@ -48,7 +48,7 @@ def shown(
 ) -> str:
     headers = {b"authorization": f"{scheme} {token}".encode()}
     headers |= {} if proof is None else {b"dpop": proof.encode()}
-    return identity.held(proof_of(token), "", headers, {"method": method, "path": "/mcp"})
+    return identity.held(key_digest_of(token), "", headers, {"method": method, "path": "/mcp"})
 
 
 def refused(*told: Any) -> UnprovenError:
@@ -99,7 +99,7 @@ def test_where_the_rule_wants_a_key_no_other_token_is_taken_however_long_it_is_o
 
 
 def test_a_nonce_is_given_where_one_is_wanted() -> None:
-    identity = edge(Judge(Nonces(Seal(os.urandom(32)))))
+    identity = edge(ProofChecker(Nonces(TokenSealer(os.urandom(32)))))
     first = refused(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN))
     assert first.error == "use_dpop_nonce"
     told = dict(challenged(first, WHERE, b"DPoP"))
@@ -110,8 +110,8 @@ def test_a_nonce_is_given_where_one_is_wanted() -> None:
 
 async def test_a_page_takes_no_token_that_needs_a_proof() -> None:
     identity = edge()
-    assert await identity.typed(PLAIN) == proof_of(PLAIN)
-    assert await identity.typed("tbk_a_key") == proof_of("tbk_a_key")
+    assert await identity.typed(PLAIN) == key_digest_of(PLAIN)
+    assert await identity.typed("tbk_a_key") == key_digest_of("tbk_a_key")
     with pytest.raises(UnprovenError, match="page"):
         await identity.typed(TOKEN)
     wanting = edge(dpop=True)

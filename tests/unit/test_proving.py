@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.proofs import read
-from toolbus_common.contracts import UpstreamTokenTold
+from toolbus_common.contracts import UpstreamTokenReply
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.crypto.dpop.proof import digest_of
 from toolbus_executor.credentials.dpop import Prover, prover_of
@@ -21,18 +21,18 @@ KEY = ProofKey.new()
 NONCE = b'DPoP error="use_dpop_nonce"'
 
 
-def bearer(*told: UpstreamTokenTold) -> Bearer:
+def bearer(*told: UpstreamTokenReply) -> Bearer:
     """One whose oauth tells these, one after the other."""
     left = list(told)
 
-    async def ask(_: Any) -> UpstreamTokenTold:
+    async def ask(_: Any) -> UpstreamTokenReply:
         return left.pop(0) if len(left) > 1 else left[0]
 
     return Bearer("docs", "", ask)
 
 
-def token(name: str, key: str = KEY.kept) -> UpstreamTokenTold:
-    return UpstreamTokenTold(token=name, key=key, ends=time.time() + 3600)
+def token(name: str, key: str = KEY.kept) -> UpstreamTokenReply:
+    return UpstreamTokenReply(token=name, key=key, ends=time.time() + 3600)
 
 
 @dataclass

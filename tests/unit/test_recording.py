@@ -1,13 +1,13 @@
-"""What a fact keeps of a call's content: who says how much, and what is struck of it."""
+"""What an event keeps of a call's content: who says how much, and what is struck of it."""
 
 import json
 from hashlib import sha256
 
 import pytest
 
-from toolbus_common.access.principal import lineage_of
+from toolbus_common.access.principal import principal_of
 from toolbus_common.calls.event_fields import told_of_result
-from toolbus_common.config import Content, Declaration, Key
+from toolbus_common.config import Configuration, Content, Key
 from toolbus_common.contracts import CallAdmitted, Era
 from toolbus_common.errors import UpstreamRefusedError, UpstreamTimeoutError
 from toolbus_common.privacy import redaction
@@ -20,7 +20,7 @@ CARD = "4111 1111 1111 1111"
 
 def admitted(result_content: str) -> CallAdmitted:
     return CallAdmitted(
-        call_id="c", reply_to="r", server="s", tool="t", scope="acme", key="bot", era=Era.MODERN,
+        call_id="c", reply_to="r", server="s", tool="t", customer="acme", key="bot", era=Era.MODERN,
         deadline=1.0, traceparent="", result_content=result_content, user="ann",
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ def test_the_strictest_word_counts(said: tuple[Content | None, ...], counts: Con
 
 
 def test_levels_environments_and_servers_each_have_a_word() -> None:
-    declared = Declaration.model_validate(
+    declared = Configuration.model_validate(
         {
             "servers": {
                 "docs": {"url": "http://docs.example", "content": "redacted"},
@@ -80,13 +80,13 @@ def test_levels_environments_and_servers_each_have_a_word() -> None:
             },
         }
     )
-    bot = lineage_of("bot", declared.keys["bot"], declared)
-    dev = lineage_of("dev", declared.keys["dev"], declared)
+    bot = principal_of("bot", declared.keys["bot"], declared)
+    dev = principal_of("dev", declared.keys["dev"], declared)
     assert bot.recording("docs") == ("redacted", "redacted")
     assert bot.recording("bank") == ("full", "digest")
     assert bot.recording("plain") == ("full", "redacted")
     assert dev.recording("plain") == ("full", "full")
-    assert lineage_of("quiet", Key(), declared).recording("plain") == ("digest", "digest")
+    assert principal_of("quiet", Key(), declared).recording("plain") == ("digest", "digest")
 
 
 def test_a_result_is_told_by_its_digest_and_as_far_as_it_may_be_recorded() -> None:

@@ -7,12 +7,12 @@ from ipaddress import IPv4Address
 import pytest
 
 from harness.waiting import until
-from toolbus_common.contracts import AccessRejected, Fact
-from toolbus_common.messaging.access_rejections import MOST_APART, Rejections
+from toolbus_common.contracts import AccessRejected, Event
+from toolbus_common.messaging.access_rejections import MOST_APART, RejectionCounter
 from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 
-class Told(list[Fact]):
+class Told(list[Event]):
     """What was said, as rejected access."""
 
     @property
@@ -26,7 +26,7 @@ def told() -> Told:
 
 
 def test_requests_of_one_address_and_reason_are_one_event_with_their_count(told: Told) -> None:
-    rejections = Rejections(told.append)
+    rejections = RejectionCounter(told.append)
     for _ in range(1000):
         rejections.note("mcp", "unauthorized", "203.0.113.9")
     rejections.note("mcp", "no_credential", "203.0.113.9")
@@ -47,7 +47,7 @@ def test_requests_of_one_address_and_reason_are_one_event_with_their_count(told:
 def test_a_flood_from_many_addresses_is_a_bounded_number_of_events_and_all_is_counted(
     told: Told,
 ) -> None:
-    rejections, many = Rejections(told.append), 20_000
+    rejections, many = RejectionCounter(told.append), 20_000
     before = REJECTED_ACCESS.labels("mcp", "unauthorized")._value.get()
     for number in range(many):
         rejections.note("mcp", "unauthorized", str(IPv4Address((10 << 24) + number)))
@@ -75,14 +75,14 @@ def test_a_flood_from_many_addresses_is_a_bounded_number_of_events_and_all_is_co
 def test_a_client_is_told_apart_by_what_it_cannot_choose(
     told: Told, address: str, shown: str
 ) -> None:
-    rejections = Rejections(told.append)
+    rejections = RejectionCounter(told.append)
     rejections.note("mcp", "unauthorized", address)
     rejections.flush()
     assert [each.address for each in told.events] == [shown]
 
 
 async def test_what_was_counted_is_written_at_the_end_of_each_period(told: Told) -> None:
-    rejections = Rejections(told.append, seconds=0.01)
+    rejections = RejectionCounter(told.append, seconds=0.01)
     async with rejections.written():
         for period in (1, 2):
             rejections.note("mcp", "unauthorized", f"192.0.2.{period}")

@@ -15,7 +15,7 @@ from harness.odd_definitions import (
     TOOLS_SHOWN,
     named,
 )
-from toolbus_common.contracts import Listing, Offered
+from toolbus_common.contracts import CatalogEntry, Listing
 from toolbus_common.crypto.canonical_json import digest_of
 from toolbus_executor.repair import UnreadableError, read_definition
 from toolbus_executor.upstreams.base import Described
@@ -85,7 +85,7 @@ async def test_the_digest_of_a_repaired_definition_is_that_of_what_was_sent() ->
     tools, prompts = named("name", TOOLS_SHOWN), named("name", PROMPTS_SHOWN)
     found = await listing(tools, prompts)
     for sent, offered in ((tools, found.tools), (prompts, found.prompts)):
-        by_name: dict[str, Offered] = {each.name: each for each in offered}
+        by_name: dict[str, CatalogEntry] = {each.name: each for each in offered}
         assert len(by_name) == len(sent)
         for definition in sent:
             each = by_name[definition["name"]]

@@ -6,43 +6,47 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.access.config_snapshot import Snapshot, hash_of, proof_of
+from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of, key_digest_of
 from toolbus_common.access.pricing import cost_of
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import TOOLS_CALL, HeldBack, Listing, Offered, ServerState
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import TOOLS_CALL, CatalogEntry, Listing, Quarantined, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.mcp.result_uris import Handle
-from toolbus_policy.admission.authorizer import Judge, principal_of
+from toolbus_policy.admission.authorizer import Judge, payer_of
 
 SECRET = "tbk_bot_0123456789abcdef"
-PROOF = proof_of(SECRET)
+KEY_DIGEST = key_digest_of(SECRET)
 
 
-def snapshot(key: dict[str, Any], **sections: Any) -> Snapshot:
+def snapshot(key: dict[str, Any], **sections: Any) -> ConfigSnapshot:
     declared = {
         "servers": {"docs": {"url": "http://127.0.0.1:1/mcp"}},
-        "keys": {"bot": {"secret_hash": hash_of(PROOF), **key}},
+        "keys": {"bot": {"secret_hash": hash_of(KEY_DIGEST), **key}},
         **sections,
     }
-    declaration = Declaration.model_validate(declared)
-    return Snapshot.of(declaration)
+    declaration = Configuration.model_validate(declared)
+    return ConfigSnapshot.of(declaration)
 
 
 def judge(key: dict[str, Any], **sections: Any) -> Judge:
-    tools = tuple(Offered(name=name, definition={"name": name}) for name in ("search", "delete"))
+    tools = tuple(
+        CatalogEntry(name=name, definition={"name": name}) for name in ("search", "delete")
+    )
     listing = Listing(server="docs", state=ServerState.READY, tools=tools)
     listing = listing.model_copy(update={"prompts": tools[:1]})
     return Judge(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
 
 
 def test_a_granted_tool_is_admitted() -> None:
-    admission = judge({"tools": ["docs__*"]}).decide(PROOF, "docs", TOOLS_CALL, "search", time())
-    assert admission.principal.key == "bot"
+    admission = judge({"tools": ["docs__*"]}).decide(
+        KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
+    )
+    assert admission.payer.key == "bot"
 
 
 def test_a_tool_no_grant_names_is_denied() -> None:
     with pytest.raises(UnknownToolError, match="Unknown tool: docs__search"):
-        judge({}).decide(PROOF, "docs", TOOLS_CALL, "search", time())
+        judge({}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
 
 
 def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
@@ -50,7 +54,7 @@ def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
     told = []
     for tool in ("delete", "nonsense"):
         with pytest.raises(UnknownToolError) as caught:
-            decide(PROOF, "docs", TOOLS_CALL, tool, time())
+            decide(KEY_DIGEST, "docs", TOOLS_CALL, tool, time())
         told.append(caught.value.reason.replace(tool, "X"))
     assert told[0] == told[1]
 
@@ -58,51 +62,51 @@ def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
 def test_a_tool_the_configuration_hides_is_unknown_whatever_is_granted() -> None:
     server = {"url": "http://127.0.0.1:1/mcp", "tools": {"delete": {"hidden": True}}}
     decide = judge({"tools": ["*"]}, servers={"docs": server}).decide
-    decide(PROOF, "docs", TOOLS_CALL, "search", time())
+    decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
     with pytest.raises(UnknownToolError, match="Unknown tool: docs__delete"):
-        decide(PROOF, "docs", TOOLS_CALL, "delete", time())
+        decide(KEY_DIGEST, "docs", TOOLS_CALL, "delete", time())
 
 
 def test_an_alias_does_not_change_what_is_granted_or_charged() -> None:
     server = {"url": "http://127.0.0.1:1/mcp", "tools": {"search": {"alias": "find"}}}
     sections = {"servers": {"docs": server}, "prices": {"docs__search": 1, "docs__find": 2}}
     admission = judge({"tools": ["docs__search"]}, **sections).decide(
-        PROOF, "docs", TOOLS_CALL, "search", time()
+        KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
     )
     assert admission.charge == 1_000_000
 
 
 def test_a_tool_of_a_server_that_is_not_declared_is_unknown() -> None:
     with pytest.raises(UnknownToolError):
-        judge({"tools": ["*"]}).decide(PROOF, "undeclared", TOOLS_CALL, "search", time())
+        judge({"tools": ["*"]}).decide(KEY_DIGEST, "undeclared", TOOLS_CALL, "search", time())
 
 
 def test_a_team_bounds_its_keys() -> None:
     decide = judge(
         {"tools": ["*"], "team": "ops"}, teams={"ops": {"tools": ["docs__search"]}}
     ).decide
-    decide(PROOF, "docs", TOOLS_CALL, "search", time())
+    decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
     with pytest.raises(UnknownToolError):
-        decide(PROOF, "docs", TOOLS_CALL, "delete", time())
+        decide(KEY_DIGEST, "docs", TOOLS_CALL, "delete", time())
 
 
 @pytest.mark.parametrize("key", [{"revoked": True}, {"expires": date(2020, 1, 1)}])
 def test_a_dead_key_opens_nothing(key: dict[str, Any]) -> None:
     with pytest.raises(UnauthorizedError):
-        judge({"tools": ["*"], **key}).decide(PROOF, "docs", TOOLS_CALL, "search", time())
+        judge({"tools": ["*"], **key}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
 
 
 def test_the_stored_hash_is_no_proof() -> None:
     with pytest.raises(UnauthorizedError):
-        judge({"tools": ["*"]}).decide(hash_of(PROOF), "docs", TOOLS_CALL, "search", time())
+        judge({"tools": ["*"]}).decide(hash_of(KEY_DIGEST), "docs", TOOLS_CALL, "search", time())
 
 
 def test_a_key_on_its_last_day_still_opens() -> None:
     found = judge({"tools": ["*"], "expires": date(2026, 1, 1)})
     last_second = 1767311999.0  # 2026-01-01T23:59:59Z
-    found.decide(PROOF, "docs", TOOLS_CALL, "search", last_second)
+    found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second)
     with pytest.raises(UnauthorizedError):
-        found.decide(PROOF, "docs", TOOLS_CALL, "search", last_second + 1)
+        found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second + 1)
 
 
 def test_limits_of_every_level_add_up() -> None:
@@ -112,15 +116,15 @@ def test_limits_of_every_level_add_up() -> None:
         teams={"ops": {"customer": "acme", "budget": budget}},
         customers={"acme": {"budget": budget, "rate": {"calls": 1, "per": "hour"}}},
     )
-    principal = principal_of(found.lineage("bot"))
+    principal = payer_of(found.principal("bot"))
     assert [limit.level for limit in principal.budgets] == ["key:bot", "team:ops", "customer:acme"]
     assert [limit.level for limit in principal.rates] == ["customer:acme"]
-    assert principal.scope == "acme"
+    assert principal.customer == "acme"
 
 
 def test_a_free_call_needs_no_budget() -> None:
     found = judge({"tools": ["*"], "budget": {"usd": 0, "per": "day"}})
-    assert found.decide(PROOF, "docs", TOOLS_CALL, "search", time()).budgets == ()
+    assert found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).budgets == ()
 
 
 @pytest.mark.parametrize(
@@ -138,62 +142,66 @@ def test_a_tool_nothing_prices_is_free() -> None:
 
 def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
     decide = judge({"tools": ["docs__*"]}).decide
-    assert decide(PROOF, "docs", "prompts/get", "search", time()).charge == 0
+    assert decide(KEY_DIGEST, "docs", "prompts/get", "search", time()).charge == 0
     with pytest.raises(UnknownToolError, match="Unknown prompt: docs__delete"):
-        decide(PROOF, "docs", "prompts/get", "delete", time())
+        decide(KEY_DIGEST, "docs", "prompts/get", "delete", time())
 
 
 def test_a_resource_need_not_be_listed_but_must_be_granted() -> None:
     read = "resources/read"
     found = judge({"tools": ["docs__file:///public/*"]}).decide
-    assert found(PROOF, "docs", read, "file:///public/a", time()).principal.key == "bot"
+    assert found(KEY_DIGEST, "docs", read, "file:///public/a", time()).payer.key == "bot"
     with pytest.raises(UnknownToolError, match="Unknown resource: file:///etc/passwd"):
-        found(PROOF, "docs", read, "file:///etc/passwd", time())
+        found(KEY_DIGEST, "docs", read, "file:///etc/passwd", time())
 
 
 def test_only_tools_have_a_price() -> None:
     found = judge({"tools": ["*"]}, prices={"*": 1}).decide
-    assert found(PROOF, "docs", TOOLS_CALL, "search", time()).charge == 1_000_000
+    assert found(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).charge == 1_000_000
     for method in ("prompts/get", "resources/read", "completion/complete", "tasks/get"):
-        assert found(PROOF, "docs", method, "search", time()).charge == 0
+        assert found(KEY_DIGEST, "docs", method, "search", time()).charge == 0
 
 
 def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
     """Its definition is not approved, so nothing is sent to what is behind it."""
-    held = HeldBack(kind="prompts", name="fill", definition={"name": "fill"})
-    tool = HeldBack(kind="tools", name="x://y", definition={"name": "x://y"})
+    held = Quarantined(kind="prompts", name="fill", definition={"name": "fill"})
+    tool = Quarantined(kind="tools", name="x://y", definition={"name": "x://y"})
     listing = Listing(server="docs", state=ServerState.READY, held=(held, tool))
     found = Judge(snapshot({"tools": ["*"]}), {"docs": listing}).decide
     for method in ("prompts/get", "completion/complete"):
         with pytest.raises(UnknownToolError):
-            found(PROOF, "docs", method, "fill", time())
-    found(PROOF, "docs", "completion/complete", "x://y", time())
+            found(KEY_DIGEST, "docs", method, "fill", time())
+    found(KEY_DIGEST, "docs", "completion/complete", "x://y", time())
 
 
 def test_a_method_that_is_not_known_is_never_admitted() -> None:
     with pytest.raises(UnknownToolError):
-        judge({"tools": ["*"]}).decide(PROOF, "docs", "sampling/createMessage", "search", time())
+        judge({"tools": ["*"]}).decide(
+            KEY_DIGEST, "docs", "sampling/createMessage", "search", time()
+        )
 
 
 def test_a_call_that_a_level_wants_approved_names_the_level() -> None:
     found = judge({"tools": ["*"], "team": "ops"}, teams={"ops": {"approve": ["docs__s*"]}})
-    assert found.decide(PROOF, "docs", TOOLS_CALL, "search", time()).cause == "team:ops"
-    assert judge({"tools": ["*"]}).decide(PROOF, "docs", TOOLS_CALL, "search", time()).cause == ""
+    assert found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == "team:ops"
+    assert (
+        judge({"tools": ["*"]}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == ""
+    )
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "completion/complete"])
 def test_what_belongs_to_a_call_already_made_is_not_approved_again(method: str) -> None:
     found = judge({"tools": ["*"], "approve": ["docs__*"]})
-    assert found.decide(PROOF, "docs", method, "search", time()).cause == ""
-    assert found.decide(PROOF, "docs", "resources/read", "x://y", time()).cause == "key:bot"
+    assert found.decide(KEY_DIGEST, "docs", method, "search", time()).cause == ""
+    assert found.decide(KEY_DIGEST, "docs", "resources/read", "x://y", time()).cause == "key:bot"
 
 
 def test_a_kept_result_is_read_by_who_may_call_the_tool_that_made_it() -> None:
     uri = Handle("docs", "search", "a" * 32).uri(5, 5)
     decide = judge({"tools": ["docs__search"]}).decide
-    assert decide(PROOF, "docs", "resources/read", uri, time()).charge == 0
+    assert decide(KEY_DIGEST, "docs", "resources/read", uri, time()).charge == 0
     for other in (Handle("docs", "delete", "a" * 32).uri(), "docs://search", f"{uri} "):
         with pytest.raises(UnknownToolError):
-            decide(PROOF, "docs", "resources/read", other, time())
+            decide(KEY_DIGEST, "docs", "resources/read", other, time())
     with pytest.raises(UnknownToolError):
-        decide(PROOF, "docs", "resources/read", uri, time(), (("docs__delete",),))
+        decide(KEY_DIGEST, "docs", "resources/read", uri, time(), (("docs__delete",),))

@@ -14,7 +14,7 @@ import pytest
 from toolbus_codemode.sandbox.linux import seccomp
 from toolbus_codemode.sandbox.process.launcher import UnavailableError
 from toolbus_codemode.sandbox.program import Function, Namespace, Program, ToolCall, ToolOutcome
-from toolbus_codemode.sandbox.protocol import Failed
+from toolbus_codemode.sandbox.protocol import ProgramFailed
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.sandbox.session import BrokenError, Conversation
 
@@ -140,7 +140,7 @@ async def test_a_forged_message_ends_the_run_and_calls_nothing(message: object) 
 
 async def test_a_message_said_to_be_too_large_is_not_read() -> None:
     said, made = await hears(b"\xff\xff\xff\xffxx")
-    assert isinstance(said, Failed)
+    assert isinstance(said, ProgramFailed)
     assert (said.name, made) == ("message_too_large", [])
 
 

@@ -1,4 +1,4 @@
-"""Programs in Python, in the sandbox the room uses: real workers, real filters."""
+"""Programs in Python, in the sandbox the service uses: real workers, real filters."""
 
 import asyncio
 import os
@@ -131,7 +131,7 @@ async def test_an_error_has_a_name_a_place_and_a_hint(
     assert hint.lower() in error.hint.lower()
 
 
-async def test_an_exception_of_the_room_is_not_told_to_the_program(sandbox: Sandbox) -> None:
+async def test_an_exception_of_the_service_is_not_told_to_the_program(sandbox: Sandbox) -> None:
     source = "try:\n    await github.broken()\nexcept Exception as e:\n    result = repr(e)"
     end = await ended(sandbox, source)
     assert "internal" in end.value

@@ -1,4 +1,4 @@
-"""Programs in Starlark, in the sandbox the room uses: real processes, real filters."""
+"""Programs in Starlark, in the sandbox the service uses: real processes, real filters."""
 
 import asyncio
 import os
@@ -86,7 +86,7 @@ async def test_what_is_run_again_for_parallel_is_called_and_printed_once(sandbox
     assert [asked.arguments["number"] for asked in tools.asked] == [1, 0, 1, 2]
 
 
-async def test_a_call_reaches_the_room_by_the_servers_own_names(sandbox: Sandbox) -> None:
+async def test_a_call_reaches_the_service_by_the_servers_own_names(sandbox: Sandbox) -> None:
     tools = Tools()
     await sandbox.run(Program("github.get_issue(3)", tools=TOOLS, limits=AMPLE), tools.call)
     assert tools.asked == [ToolCall("git-hub", "get-issue", {"number": 3})]
@@ -132,7 +132,7 @@ async def test_an_error_has_a_name_a_place_and_a_hint(
     assert hint.lower() in error.hint.lower()
 
 
-async def test_an_exception_of_the_room_is_not_told_to_the_program(sandbox: Sandbox) -> None:
+async def test_an_exception_of_the_service_is_not_told_to_the_program(sandbox: Sandbox) -> None:
     end = await ended(sandbox, "r = try_call(github.broken)\nprint(r)\n[r.error.code, str(r)]")
     assert end.error is None
     assert end.value[0] == "internal"
@@ -183,7 +183,7 @@ async def test_every_protection_of_this_host_is_told(sandbox: Sandbox) -> None:
     assert told["seccomp"]
 
 
-async def test_a_child_has_nothing_of_the_rooms_environment(sandbox: Sandbox) -> None:
+async def test_a_child_has_nothing_of_the_services_environment(sandbox: Sandbox) -> None:
     process = sandbox.launchers["starlark"].process
     assert process
     with open(f"/proc/{process.pid}/environ", "rb") as environment:  # noqa: ASYNC230, PTH123

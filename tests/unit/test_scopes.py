@@ -9,16 +9,21 @@ from pydantic import ValidationError
 
 from toolbus_common.access import oauth_scopes as scopes
 from toolbus_common.access.administrators import Administrator, of_person
-from toolbus_common.access.config_snapshot import Directory, Snapshot, hash_of, proof_of
+from toolbus_common.access.config_snapshot import (
+    ConfigProjection,
+    ConfigSnapshot,
+    hash_of,
+    key_digest_of,
+)
 from toolbus_common.access.token_cache import Bearers
 from toolbus_common.admin_api.roles import ROLES, may
-from toolbus_common.config import Access, Declaration
+from toolbus_common.config import Access, Configuration
 from toolbus_common.contracts import (
-    AdminAsked,
-    ApprovalsTold,
+    AdminRequest,
+    ApprovalsReply,
     Bearer,
+    CatalogEntry,
     Listing,
-    Offered,
     ServerState,
 )
 from toolbus_common.errors import (
@@ -43,7 +48,7 @@ from toolbus_policy.approvals.approvers import Approver, holder
 
 BASE = "https://gateway.test"
 TOKEN = "eyJh.eyJp.c2ln"
-PROOF = proof_of(TOKEN)
+KEY_DIGEST = key_digest_of(TOKEN)
 GROUPS = {
     "reading": {"tools": ["docs__read", "docs__list"], "scope": "first"},
     "writing": {"tools": ["docs__write"], "scope": "later"},
@@ -54,15 +59,15 @@ LISTED = {
     "docs": Listing(
         server="docs",
         state=ServerState.READY,
-        tools=tuple(Offered(name=n, definition={}) for n in ("read", "list", "write", "burn")),
+        tools=tuple(CatalogEntry(name=n, definition={}) for n in ("read", "list", "write", "burn")),
     )
 }
 
 
-def declared(**sections: Any) -> Declaration:
+def declared(**sections: Any) -> Configuration:
     servers = {"docs": {"url": "https://docs.test/mcp"}}
     told = {"servers": servers, "groups": GROUPS, "access": ACCESS, **sections}
-    return Declaration.model_validate(told)
+    return Configuration.model_validate(told)
 
 
 def bearer(scope: str, **changes: Any) -> Bearer:
@@ -70,17 +75,17 @@ def bearer(scope: str, **changes: Any) -> Bearer:
     return Bearer(**{**told, "ends": time() + 600, "scope": scope, **changes})
 
 
-def snapshot(scope: str, actors: tuple[str, ...] = (), **sections: Any) -> Snapshot:
+def snapshot(scope: str, actors: tuple[str, ...] = (), **sections: Any) -> ConfigSnapshot:
     bearers = Bearers()
-    bearers.take(hash_of(PROOF), bearer(scope, actors=actors))
-    return Snapshot.of(declared(**sections), bearers=bearers)
+    bearers.take(hash_of(KEY_DIGEST), bearer(scope, actors=actors))
+    return ConfigSnapshot.of(declared(**sections), bearers=bearers)
 
 
 def decided(scope: str, tool: str, **sections: Any) -> str:
     """What becomes of a call: fine, or the code of why not."""
     judge = Judge(snapshot(scope, **sections), LISTED)
     try:
-        judge.decide(PROOF, "docs", "tools/call", tool, time())
+        judge.decide(KEY_DIGEST, "docs", "tools/call", tool, time())
     except (UnknownToolError, InsufficientScopeError) as error:
         return f"{error.code} {error.data.get('scope', '')}".strip()
     return "fine"
@@ -115,10 +120,10 @@ def test_a_group_that_is_a_scope_no_longer_opens_nothing_any_more() -> None:
 
 
 def test_what_is_listed_is_all_that_a_person_may() -> None:
-    lineage = snapshot("tools:reading").lineage_for(PROOF, time())
-    assert lineage is not None
-    assert lineage.seen.cover("docs__burn")
-    assert not lineage.bounds.cover("docs__burn")
+    principal = snapshot("tools:reading").principal_for(KEY_DIGEST, time())
+    assert principal is not None
+    assert principal.seen.cover("docs__burn")
+    assert not principal.bounds.cover("docs__burn")
 
 
 @pytest.mark.parametrize(
@@ -128,16 +133,16 @@ def test_nobody_decides_in_anothers_name_or_with_a_token_for_less(
     scope: str, actors: tuple[str, ...]
 ) -> None:
     rights: dict[str, Any] = {"access": {"staff": {"tools": ["*"], "rights": ["approve"]}}}
-    assert holder(snapshot("tools", **rights), PROOF, time()).name.startswith("key:")
+    assert holder(snapshot("tools", **rights), KEY_DIGEST, time()).name.startswith("key:")
     with pytest.raises(ForbiddenError, match="another's name"):
-        holder(snapshot(scope, actors=actors, **rights), PROOF, time())
+        holder(snapshot(scope, actors=actors, **rights), KEY_DIGEST, time())
 
 
-def test_a_lineage_within_a_scope_is_kept_while_the_whole_one_is() -> None:
+def test_a_principal_within_a_scope_is_kept_while_the_whole_one_is() -> None:
     shot = snapshot("tools:reading")
-    assert shot.lineage_for(PROOF, time()) is shot.lineage_for(PROOF, time())
+    assert shot.principal_for(KEY_DIGEST, time()) is shot.principal_for(KEY_DIGEST, time())
     after = shot.after(2, {"staff:ann": None})
-    assert after.lineage_for(PROOF, time()) is not None
+    assert after.principal_for(KEY_DIGEST, time()) is not None
 
 
 def test_only_plain_lists_of_tools_are_scopes() -> None:
@@ -217,22 +222,22 @@ def test_a_rule_without_a_role_entitles_nobody_to_administer() -> None:
 # -- who administers -------------------------------------------------------------------------
 
 
-def directory(scope: str, **access: Any) -> Directory:
-    made = Directory()
+def directory(scope: str, **access: Any) -> ConfigProjection:
+    made = ConfigProjection()
     told = declared(access={"staff": {**ACCESS["staff"], **access}})
     made.hear(Change(DECLARATION, told.model_dump_json().encode(), 1))
     made.hear(None)
-    made.bearers.take(hash_of(PROOF), bearer(scope, handle="3f"))
+    made.bearers.take(hash_of(KEY_DIGEST), bearer(scope, handle="3f"))
     return made
 
 
 def test_somebody_who_signed_in_administers_as_far_as_their_role_and_token_go() -> None:
-    whole = directory("admin").administrator(PROOF, time())
+    whole = directory("admin").administrator(KEY_DIGEST, time())
     assert whole is not None
     assert (whole.by, whole.name, whole.role) == ("user:ann", "ann", "operator")
     assert (whole.key, whole.user) == ("staff:3f", "user:ann")
     assert whole.rights == ["read", "budgets", "approvals", "decide", "keys"]
-    look = directory("admin:read").administrator(PROOF, time())
+    look = directory("admin:read").administrator(KEY_DIGEST, time())
     assert look is not None
     assert look.rights == ["read", "budgets"]
     look.check("read")
@@ -246,16 +251,16 @@ def test_somebody_who_signed_in_administers_as_far_as_their_role_and_token_go() 
 
 def test_a_token_for_tools_administers_nothing_and_one_for_that_opens_no_tool() -> None:
     for scope in ("tools", "tools:reading", ""):
-        assert directory(scope).administrator(PROOF, time()) is None
+        assert directory(scope).administrator(KEY_DIGEST, time()) is None
     for scope in ("admin", "admin:read", "tools admin"):
-        assert snapshot(scope).lineage_for(PROOF, time()) is None
+        assert snapshot(scope).principal_for(KEY_DIGEST, time()) is None
 
 
 def test_who_has_no_role_any_longer_or_whose_rule_ended_administers_nothing() -> None:
-    assert directory("admin", role=None).administrator(PROOF, time()) is None
-    assert directory("admin", expires="2020-01-01").administrator(PROOF, time()) is None
-    assert directory("admin").administrator(PROOF, time() + 700) is None
-    assert directory("admin").administrator(proof_of("another"), time()) is None
+    assert directory("admin", role=None).administrator(KEY_DIGEST, time()) is None
+    assert directory("admin", expires="2020-01-01").administrator(KEY_DIGEST, time()) is None
+    assert directory("admin").administrator(KEY_DIGEST, time() + 700) is None
+    assert directory("admin").administrator(key_digest_of("another"), time()) is None
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -272,16 +277,16 @@ class Deciding:
     def __init__(self) -> None:
         self.who = Approver("")
 
-    async def decide(self, who: Approver, *_: Any, approve: bool) -> ApprovalsTold:
+    async def decide(self, who: Approver, *_: Any, approve: bool) -> ApprovalsReply:
         assert approve
         self.who = who
-        return ApprovalsTold(approvals=(model.told(CALL, 0),))
+        return ApprovalsReply(approvals=(model.told(CALL, 0),))
 
 
 CALL = model.Approval(
     id="1" * 32, binding="b", state=model.State.PENDING, key="staff:other", user="user:ann",
-    scope="default", server="docs", tool="burn", method="tools/call", cause="key:staff",
-    call_id="c", asked_at=0.0, ends=1.0,
+    customer="default", server="docs", tool="burn", method="tools/call", cause="key:staff",
+    call_id="c", requested_at=0.0, ends=1.0,
 )  # fmt: skip
 
 
@@ -294,7 +299,7 @@ async def test_whoever_signs_in_to_administer_is_still_who_made_the_call() -> No
             return person
 
         office = Office(found, nobody, cast("Any", deciding), nobody, Reach())
-        await office.answer(AdminAsked(proof="p", operation="approve_call", name=CALL.id))
+        await office.answer(AdminRequest(key_digest="p", operation="approve_call", name=CALL.id))
         assert deciding.who.asked_it(CALL) is own
         assert deciding.who.name == f"user:{signed_in}"
 

@@ -199,7 +199,7 @@ async def test_google_tells_a_version_and_names_what_it_does_not_have() -> None:
 class Credential:
     """One that has a token already."""
 
-    def get_token(self, *_scopes: str, **_more: Any) -> AccessToken:
+    def get_token(self, *_customers: str, **_more: Any) -> AccessToken:
         return AccessToken("azure-token", int(time()) + 3600)
 
 

@@ -7,10 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.access.config_snapshot import Directory, Snapshot, hash_of, proof_of
+from toolbus_common.access.config_snapshot import (
+    ConfigProjection,
+    ConfigSnapshot,
+    hash_of,
+    key_digest_of,
+)
 from toolbus_common.access.key_index import Keyring
-from toolbus_common.access.principal import lineage_of
-from toolbus_common.config import Declaration, Key, Server
+from toolbus_common.access.principal import principal_of
+from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
 
@@ -18,19 +23,19 @@ NOW = 1_800_000_000.0
 
 
 def key(secret: str, **fields: object) -> Key:
-    return Key.model_validate({"secret_hash": hash_of(proof_of(secret)), **fields})
+    return Key.model_validate({"secret_hash": hash_of(key_digest_of(secret)), **fields})
 
 
 def declared(revision: int = 1, **keys: Key) -> Change:
-    return Change(DECLARATION, Declaration(keys=keys).model_dump_json().encode(), revision)
+    return Change(DECLARATION, Configuration(keys=keys).model_dump_json().encode(), revision)
 
 
 def own(name: str, made: Key | None, revision: int) -> Change:
     return Change(f"key.{name}", made.model_dump_json().encode() if made else None, revision)
 
 
-def after(*changes: Change | None) -> Directory:
-    directory = Directory()
+def after(*changes: Change | None) -> ConfigProjection:
+    directory = ConfigProjection()
     for change in changes:
         directory.hear(change)
     return directory
@@ -38,16 +43,16 @@ def after(*changes: Change | None) -> Directory:
 
 def test_a_secret_opens_its_key_and_a_proof_of_another_opens_none() -> None:
     snapshot = after(declared(bot=key("s3cret")), None).now
-    found = snapshot.lineage_for(proof_of("s3cret"), NOW)
+    found = snapshot.principal_for(key_digest_of("s3cret"), NOW)
     assert found is not None
     assert found.key == "bot"
-    assert snapshot.lineage_for(proof_of("other"), NOW) is None
+    assert snapshot.principal_for(key_digest_of("other"), NOW) is None
 
 
 def test_what_is_stored_does_not_open_the_key() -> None:
     made = key("s3cret")
     snapshot = after(declared(bot=made), None).now
-    assert snapshot.lineage_for(made.secret_hash, NOW) is None
+    assert snapshot.principal_for(made.secret_hash, NOW) is None
 
 
 def test_nothing_is_shown_before_the_first_picture_is_complete() -> None:
@@ -60,28 +65,28 @@ def test_nothing_is_shown_before_the_first_picture_is_complete() -> None:
 def test_a_revoked_key_opens_nothing_at_once() -> None:
     directory = after(declared(bot=key("s")), None)
     directory.hear(own("bot", key("s", revoked=True), 2))
-    assert directory.now.lineage_for(proof_of("s"), NOW) is None
+    assert directory.now.principal_for(key_digest_of("s"), NOW) is None
     assert directory.now.version == 2
 
 
 def test_an_expired_key_opens_nothing() -> None:
     snapshot = after(declared(bot=key("s", expires="2020-01-01")), None).now
-    assert snapshot.lineage_for(proof_of("s"), NOW) is None
+    assert snapshot.principal_for(key_digest_of("s"), NOW) is None
 
 
 def test_a_key_made_at_run_time_wins_until_it_is_deleted() -> None:
     directory = after(declared(bot=key("old")), own("bot", key("new"), 2), None)
-    assert directory.now.lineage_for(proof_of("old"), NOW) is None
-    assert directory.now.lineage_for(proof_of("new"), NOW) is not None
+    assert directory.now.principal_for(key_digest_of("old"), NOW) is None
+    assert directory.now.principal_for(key_digest_of("new"), NOW) is not None
     directory.hear(own("bot", None, 3))
-    assert directory.now.lineage_for(proof_of("old"), NOW) is not None
+    assert directory.now.principal_for(key_digest_of("old"), NOW) is not None
 
 
 def test_an_unreadable_entry_changes_nothing() -> None:
     directory = after(declared(bot=key("s")), None)
     directory.hear(Change(DECLARATION, b'{"from": "a newer version"}', 2))
     directory.hear(Change("key.bot", b"{", 3))
-    assert directory.now.lineage_for(proof_of("s"), NOW) is not None
+    assert directory.now.principal_for(key_digest_of("s"), NOW) is not None
 
 
 def test_listeners_hear_of_a_declaration_or_of_the_key_that_changed() -> None:
@@ -106,7 +111,7 @@ def test_changes_that_come_together_are_taken_in_together(monkeypatch: pytest.Mo
     monkeypatch.setattr(Keyring, "changed", noted)
     for number in range(250):
         directory.hear(own(f"k{number}", key(f"s{number}"), number + 2))
-    assert directory.now.lineage_for(proof_of("s249"), NOW) is not None
+    assert directory.now.principal_for(key_digest_of("s249"), NOW) is not None
     assert directory.now is directory.now
     assert taken == [250]
 
@@ -120,22 +125,30 @@ def test_a_snapshot_does_not_change_under_its_reader() -> None:
     assert directory.now.version == 5
     assert before.version == 2
     assert set(before.keys) == {"bot", "cat"}
-    assert [before.lineage_for(proof_of(each), NOW) is not None for each in "scd"] == [1, 1, 0]
-    assert [directory.now.lineage_for(proof_of(e), NOW) is not None for e in "scd"] == [0, 0, 1]
+    assert [before.principal_for(key_digest_of(each), NOW) is not None for each in "scd"] == [
+        1,
+        1,
+        0,
+    ]
+    assert [directory.now.principal_for(key_digest_of(e), NOW) is not None for e in "scd"] == [
+        0,
+        0,
+        1,
+    ]
 
 
-def test_a_lineage_is_kept_until_its_key_or_the_declaration_changes() -> None:
+def test_a_principal_is_kept_until_its_key_or_the_declaration_changes() -> None:
     directory = after(declared(bot=key("s", tools=["a__*"]), cat=key("c")), None)
-    bot, cat = (directory.now.lineage(name) for name in ("bot", "cat"))
+    bot, cat = (directory.now.principal(name) for name in ("bot", "cat"))
     directory.hear(own("cat", key("c", tools=["*"]), 2))
-    assert directory.now.lineage("bot") is bot
-    assert directory.now.lineage("cat").bounds.cover("b__x")
+    assert directory.now.principal("bot") is bot
+    assert directory.now.principal("cat").bounds.cover("b__x")
     assert not cat.bounds.cover("b__x")
     server = Server(url="http://127.0.0.1:1/mcp", expose=("read",))
-    narrower = Declaration(servers={"a": server}, keys={"bot": bot.own})
+    narrower = Configuration(servers={"a": server}, keys={"bot": bot.own})
     directory.hear(Change(DECLARATION, narrower.model_dump_json().encode(), 3))
-    assert directory.now.lineage("bot").bounds.cover("a__read")
-    assert not directory.now.lineage("bot").bounds.cover("a__write")
+    assert directory.now.principal("bot").bounds.cover("a__read")
+    assert not directory.now.principal("bot").bounds.cover("a__write")
     assert bot.bounds.cover("a__write")
 
 
@@ -143,9 +156,9 @@ def test_a_snapshot_looked_at_late_does_not_give_a_key_its_old_rights_back() -> 
     directory = after(own("bot", key("s", tools=["*"]), 1), None)
     before = directory.now
     directory.hear(own("bot", key("s", tools=[]), 2))
-    assert not directory.now.lineage("bot").bounds.cover("a__x")
-    assert before.lineage("bot").bounds.cover("a__x")
-    assert not directory.now.lineage("bot").bounds.cover("a__x")
+    assert not directory.now.principal("bot").bounds.cover("a__x")
+    assert before.principal("bot").bounds.cover("a__x")
+    assert not directory.now.principal("bot").bounds.cover("a__x")
 
 
 def test_of_keys_with_the_same_secret_the_first_by_name_is_meant() -> None:
@@ -157,7 +170,7 @@ def test_of_keys_with_the_same_secret_the_first_by_name_is_meant() -> None:
         (own("b", key("other"), 5), "c"),
     ):
         directory.hear(change)
-        found = directory.now.lineage_for(proof_of("s"), NOW)
+        found = directory.now.principal_for(key_digest_of("s"), NOW)
         assert found is not None
         assert found.key == named
 
@@ -183,7 +196,7 @@ def test_changed_step_by_step_is_the_same_as_made_from_scratch(
     changes: list[tuple[Change, bool]],
 ) -> None:
     directory, entries = after(None), dict[str, bytes | None]()
-    held: list[tuple[Snapshot, object]] = []
+    held: list[tuple[ConfigSnapshot, object]] = []
     for revision, (change, looked_at) in enumerate(changes, 1):
         directory.hear(replace(change, revision=revision))
         entries[change.key] = change.value
@@ -194,28 +207,28 @@ def test_changed_step_by_step_is_the_same_as_made_from_scratch(
     assert [seen(snapshot) for snapshot, _ in held] == [before for _, before in held]
 
 
-def seen(snapshot: Snapshot) -> object:
+def seen(snapshot: ConfigSnapshot) -> object:
     """Everything a reader can see of the keys."""
-    found = {each: snapshot.lineage_for(proof_of(each), NOW) for each in "stuv"}
-    opened = {secret: lineage and lineage.key for secret, lineage in found.items()}
+    found = {each: snapshot.principal_for(key_digest_of(each), NOW) for each in "stuv"}
+    opened = {secret: principal and principal.key for secret, principal in found.items()}
     assert len(snapshot.keys) == len(list(snapshot.keys))
-    lineages = {name: snapshot.lineage(name).bounds for name in snapshot.keys}
-    return dict(snapshot.keys), opened, lineages
+    principals = {name: snapshot.principal(name).bounds for name in snapshot.keys}
+    return dict(snapshot.keys), opened, principals
 
 
 def expected(entries: dict[str, bytes | None]) -> object:
     """The same, as simply as it can be said."""
-    declaration = Declaration.model_validate_json(entries.get(DECLARATION) or b"{}")
+    declaration = Configuration.model_validate_json(entries.get(DECLARATION) or b"{}")
     keys = dict(declaration.keys)
     for name, value in entries.items():
         if name != DECLARATION and value is not None:
             keys[name.removeprefix("key.")] = Key.model_validate_json(value)
     opened: dict[str, str | None] = {}
     for secret in "stuv":
-        stored = hash_of(proof_of(secret))
+        stored = hash_of(key_digest_of(secret))
         owners = sorted(name for name, each in keys.items() if each.secret_hash == stored)
         opened[secret] = owners[0] if owners and not keys[owners[0]].revoked else None
-    bounds = {name: lineage_of(name, each, declaration).bounds for name, each in keys.items()}
+    bounds = {name: principal_of(name, each, declaration).bounds for name, each in keys.items()}
     return keys, opened, bounds
 
 
@@ -225,5 +238,5 @@ def test_the_order_of_changes_of_different_keys_does_not_matter(
 ) -> None:
     changes = [own(name, key(name, revoked=name in revoked), n) for n, name in enumerate(order, 1)]
     snapshot = after(*changes, None).now
-    alive = {name for name in "abc" if snapshot.lineage_for(proof_of(name), NOW)}
+    alive = {name for name in "abc" if snapshot.principal_for(key_digest_of(name), NOW)}
     assert alive == set("abc") - revoked

@@ -245,7 +245,7 @@ def test_what_is_told_is_kept_to_and_no_header_is_shown() -> None:
     assert "s3cret" not in repr(told)
 
 
-def test_each_room_is_a_service_unless_one_is_named() -> None:
+def test_each_service_is_a_service_unless_one_is_named() -> None:
     told = exporting(HERE)
     assert told is not None
     assert told.resource_of("policy")["service.name"] == "toolbus-policy"

@@ -12,11 +12,11 @@ from toolbus_common.config import Server
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.contracts import (
     CallAdmitted,
+    ConnectionCreated,
     ConnectionEnded,
-    ConnectionMade,
     Era,
-    UpstreamTokenAsked,
-    UpstreamTokenTold,
+    UpstreamTokenQuery,
+    UpstreamTokenReply,
 )
 from toolbus_common.errors import UnavailableError
 from toolbus_executor.credentials import consent
@@ -138,11 +138,11 @@ def test_what_does_not_fit_together_is_not_declared(more: dict[str, Any]) -> Non
 class Oauth:
     """Answers as it is told to; `asked` is what it heard."""
 
-    def __init__(self, *told: UpstreamTokenTold | Exception) -> None:
+    def __init__(self, *told: UpstreamTokenReply | Exception) -> None:
         self._told = list(told)
-        self.asked: list[UpstreamTokenAsked] = []
+        self.asked: list[UpstreamTokenQuery] = []
 
-    async def ask(self, asked: UpstreamTokenAsked) -> UpstreamTokenTold:
+    async def ask(self, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
         self.asked.append(asked)
         await asyncio.sleep(0)
         told = self._told.pop(0) if len(self._told) > 1 else self._told[0]
@@ -151,8 +151,8 @@ class Oauth:
         return told
 
 
-def told(token: str, seconds: float = 3600.0) -> UpstreamTokenTold:
-    return UpstreamTokenTold(token=token, ends=time.time() + seconds)
+def told(token: str, seconds: float = 3600.0) -> UpstreamTokenReply:
+    return UpstreamTokenReply(token=token, ends=time.time() + seconds)
 
 
 async def test_a_crowd_of_calls_asks_for_one_token_once() -> None:
@@ -182,8 +182,8 @@ async def test_the_same_token_again_is_no_other_token() -> None:
 
 
 async def test_without_oauth_a_call_is_told_so_and_what_to_do() -> None:
-    bearer = Bearer("docs", "ann", Oauth(UnavailableError("No oauth room is running.")).ask)
-    with pytest.raises(UnconsentedError, match=r"No oauth room is running. Retry shortly."):
+    bearer = Bearer("docs", "ann", Oauth(UnavailableError("No oauth service is running.")).ask)
+    with pytest.raises(UnconsentedError, match=r"No oauth service is running. Retry shortly."):
         await bearer.needed()
 
 
@@ -214,7 +214,7 @@ def test_a_token_stands_among_the_headers_of_its_request() -> None:
 
 def call(extra: str = "", capabilities: str = "{}", method: str = "tools/call") -> CallAdmitted:
     return CallAdmitted(
-        call_id="c", reply_to="r", server="docs", tool="t", scope="s", key="k", era=Era.MODERN,
+        call_id="c", reply_to="r", server="docs", tool="t", customer="s", key="k", era=Era.MODERN,
         deadline=0.0, traceparent="", extra=extra, capabilities=capabilities, method=method,
     )  # fmt: skip
 
@@ -244,11 +244,11 @@ def test_our_answer_is_taken_out_of_a_call_and_the_servers_stay() -> None:
     assert consent.answered(call("{}")).action == ""
 
 
-@pytest.mark.parametrize("fact", [ConnectionMade, ConnectionEnded])
-def test_facts_of_connections_name_people_by_pseudonyms(fact: Any) -> None:
-    about = {"id": "i", "at": 0.0, "scope": "s", "server": "docs"}
-    assert fact(**about, user="ann").people == {"user": "user:ann"}
-    assert fact(**about).people == {}
+@pytest.mark.parametrize("event", [ConnectionCreated, ConnectionEnded])
+def test_events_of_connections_name_people_by_pseudonyms(event: Any) -> None:
+    about = {"id": "i", "at": 0.0, "customer": "s", "server": "docs"}
+    assert event(**about, user="ann").people == {"user": "user:ann"}
+    assert event(**about).people == {}
 
 
 def test_who_is_to_vouch_for_people_must_be_declared() -> None:

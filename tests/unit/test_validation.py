@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.bench import admitted
-from toolbus_common.contracts import Offered
+from toolbus_common.contracts import CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
 from toolbus_executor.validation import Checks
 from toolbus_executor.validation.messages import LONGEST
@@ -53,7 +53,7 @@ async def checks(schema: Any, results: Any = None, mode: Any = "both") -> Checks
         definition["outputSchema"] = results
     misfits = {"both": "strict", "arguments": "strict", "results": "report"}.get(mode, mode)
     made = Checks("s", misfits, mode in ("both", "results"))
-    tool = Offered(name="t", definition=definition, digest="d")
+    tool = CatalogEntry(name="t", definition=definition, digest="d")
     await made.learn([tool])
     return made
 
@@ -227,7 +227,7 @@ async def test_a_pattern_that_backtracks_elsewhere_is_linear_here() -> None:
 async def test_a_definition_is_compiled_once() -> None:
     made = await checks(SEARCH)
     (first,) = made._arguments.values()
-    await made.learn([Offered(name="t", definition={"inputSchema": {}}, digest="d")])
+    await made.learn([CatalogEntry(name="t", definition={"inputSchema": {}}, digest="d")])
     assert next(iter(made._arguments.values())) is first
     await made.learn([])
     assert made._arguments == {}

@@ -22,7 +22,7 @@ def log(tmp_path: Path) -> World:
 
 
 def edited(line: bytes) -> bytes:
-    """A fact that says something else of the same length."""
+    """An event that says something else of the same length."""
     assert b"docs" in line
     return line.replace(b"docs", b"dogs", 1)
 
@@ -44,7 +44,7 @@ def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
     }  # fmt: skip
 
 
-def test_a_flipped_bit_is_named_by_the_facts_around_it(log: World) -> None:
+def test_a_flipped_bit_is_named_by_the_events_around_it(log: World) -> None:
     log.lines[7] = edited(log.lines[7])
     found = log.verified().found
     assert {kind for kind, _ in found} == {"tree", "altered"}
@@ -52,7 +52,7 @@ def test_a_flipped_bit_is_named_by_the_facts_around_it(log: World) -> None:
     assert "the event before event 10" in " ".join(what for _, what in found)
 
 
-def test_a_deleted_fact_is_named_by_its_producers_number(log: World) -> None:
+def test_a_deleted_event_is_named_by_its_producers_number(log: World) -> None:
     producer = json.loads(log.lines[8])["producer"]
     del log.lines[8]
     found = log.verified().found
@@ -60,17 +60,17 @@ def test_a_deleted_fact_is_named_by_its_producers_number(log: World) -> None:
     assert "tree" in {kind for kind, _ in found}
 
 
-def test_facts_missing_at_the_end_are_fewer_than_were_sealed(log: World) -> None:
+def test_events_missing_at_the_end_are_fewer_than_were_sealed(log: World) -> None:
     del log.lines[-5:]
     assert "missing" in log.kinds()
 
 
-def test_an_inserted_fact_is_found(log: World) -> None:
+def test_an_inserted_event_is_found(log: World) -> None:
     log.lines.insert(9, log.lines[3])
     assert {"added", "tree"} <= log.kinds()
 
 
-def test_two_facts_in_each_others_place_are_found(log: World) -> None:
+def test_two_events_in_each_others_place_are_found(log: World) -> None:
     log.lines[2], log.lines[4] = log.lines[4], log.lines[2]
     assert "tree" in log.kinds()
 
@@ -90,7 +90,7 @@ def test_a_log_cut_back_to_an_old_checkpoint_is_found_by_who_was_told_a_later_on
 
 def test_a_forked_log_is_found_by_who_was_told_of_the_other(log: World) -> None:
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])]).resealed((6, 12, 18, 24))
-    assert fork.verified().told()["sound"]  # signed with the true key, after the last fact
+    assert fork.verified().told()["sound"]  # signed with the true key, after the last event
     assert fork.kinds(seen(log.sealed[-1])) == {"tree", "forked"}
 
 
@@ -105,13 +105,13 @@ def test_a_log_signed_with_another_key_is_found(log: World, tmp_path: Path) -> N
     assert log.resealed((6, 12, 18, 24), forger).kinds() == {"signature"}
 
 
-def test_an_edited_fact_whose_tree_was_built_anew_is_found(log: World, tmp_path: Path) -> None:
+def test_an_edited_event_whose_tree_was_built_anew_is_found(log: World, tmp_path: Path) -> None:
     forger = signer("toolbus", tmp_path / "forged" / "key.pem")
     log.lines[7] = edited(log.lines[7])
     assert log.resealed((6, 12, 18, 24), forger).kinds() == {"signature", "altered"}
 
 
-def test_a_producers_last_facts_taken_out_are_found(log: World) -> None:
+def test_a_producers_last_events_taken_out_are_found(log: World) -> None:
     last = json.loads(log.lines[-1])["producer"]
     kept = [line for line in log.lines[-6:] if json.loads(line)["producer"] != last]
     log.lines[-6:] = kept

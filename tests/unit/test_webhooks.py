@@ -36,9 +36,9 @@ class Stream:
         self.acknowledged: list[int] = []
         self._queue: asyncio.Queue[list[StoredMessage]] = asyncio.Queue()
 
-    def say(self, sequence: int, *facts: dict[str, Any]) -> None:
-        lines = b"\n".join(json.dumps(fact).encode() for fact in facts)
-        message = StoredMessage("tb.fact.x", lines, sequence, 1, 0, cast("Any", self))
+    def say(self, sequence: int, *events: dict[str, Any]) -> None:
+        lines = b"\n".join(json.dumps(event).encode() for event in events)
+        message = StoredMessage("tb.event.x", lines, sequence, 1, 0, cast("Any", self))
         object.__setattr__(message, "source", _Source(self, sequence))
         self._queue.put_nowait([message])
 
@@ -55,8 +55,8 @@ class _Source:
         self._stream.acknowledged.append(self._sequence)
 
 
-def fact(number: int, kind: str = "approval.asked", **more: Any) -> dict[str, Any]:
-    return {"fact": kind, "id": f"a{number}.asked", "at": time.time(), "tool": "burn", **more}
+def event(number: int, kind: str = "approval.requested", **more: Any) -> dict[str, Any]:
+    return {"event": kind, "id": f"a{number}.requested", "at": time.time(), "tool": "burn", **more}
 
 
 class Telling:
@@ -80,25 +80,25 @@ def hook(receiver: Receiver, **more: Any) -> Webhook:
     return Webhook.model_validate({"url": receiver.url, "secret": "${env:HOOK}", **more})
 
 
-async def test_a_fact_is_posted_signed_and_then_acknowledged() -> None:
+async def test_an_event_is_posted_signed_and_then_acknowledged() -> None:
     with Receiver() as receiver:
         async with Telling({"ops": hook(receiver)}) as telling:
-            telling.stream.say(1, fact(1), fact(2, "approval.used"))
+            telling.stream.say(1, event(1), event(2, "approval.used"))
             await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
         (told,) = receiver.received
     assert told.signed_with(SECRET.encode())
     assert not told.signed_with(b"another secret")
-    assert told.headers["webhook-id"] == "a1.asked"
+    assert told.headers["webhook-id"] == "a1.requested"
     assert abs(int(told.headers["webhook-timestamp"]) - time.time()) < 60
-    assert told.json["type"] == "approval.asked"
+    assert told.json["type"] == "approval.requested"
     assert told.json["data"]["tool"] == "burn"
 
 
 async def test_what_no_webhook_wants_is_acknowledged_and_posted_nowhere() -> None:
     with Receiver() as receiver:
         async with Telling({"ops": hook(receiver, events=["key.*"])}) as telling:
-            telling.stream.say(1, fact(1))
-            telling.stream.say(2, fact(2, "key.revoked"))
+            telling.stream.say(1, event(1))
+            telling.stream.say(2, event(2, "key.revoked"))
             await until(lambda: telling.stream.acknowledged == [1, 2], "both")
         assert [told.json["type"] for told in receiver.received] == ["key.revoked"]
 
@@ -106,16 +106,18 @@ async def test_what_no_webhook_wants_is_acknowledged_and_posted_nowhere() -> Non
 async def test_a_webhook_for_some_customers_is_told_of_no_other() -> None:
     with Receiver() as receiver:
         async with Telling({"ops": hook(receiver, customers=["acme"])}) as telling:
-            telling.stream.say(1, fact(1, scope="bolt"), fact(2, scope="acme"))
-            telling.stream.say(2, fact(3, scope="bolt"))
+            telling.stream.say(1, event(1, customer="bolt"), event(2, customer="acme"))
+            telling.stream.say(2, event(3, customer="bolt"))
             await until(lambda: sorted(telling.stream.acknowledged) == [1, 2], "both")
-        assert [told.json["data"]["id"] for told in receiver.received] == ["a2.asked"]
+        assert [told.json["data"]["id"] for told in receiver.received] == ["a2.requested"]
 
 
 async def test_a_webhook_is_told_in_the_plain_what_is_sealed_of_people(tmp_path: Path) -> None:
     book = people(tmp_path, Kept())
     await book.learn(["user:ann"])
-    sealed = fact(1, user=book.pseudonym("user:ann"), arguments=book.seal("user:ann", '{"q": "a"}'))
+    sealed = event(
+        1, user=book.pseudonym("user:ann"), arguments=book.seal("user:ann", '{"q": "a"}')
+    )
     with Receiver() as receiver:
         async with Telling({"ops": hook(receiver)}, book.reveal) as telling:
             telling.stream.say(1, sealed)
@@ -128,13 +130,16 @@ async def test_a_webhook_is_told_in_the_plain_what_is_sealed_of_people(tmp_path:
 async def test_a_receiver_that_was_down_is_told_once_it_is_up() -> None:
     receiver = Receiver()
     async with Telling({"ops": hook(receiver)}) as telling:
-        telling.stream.say(1, fact(1))
-        telling.stream.say(2, fact(2))
+        telling.stream.say(1, event(1))
+        telling.stream.say(2, event(2))
         await asyncio.sleep(0.3)
         assert telling.stream.acknowledged == []
         with receiver:
             await until(lambda: telling.stream.acknowledged == [1, 2], "both")
-    assert [told.headers["webhook-id"] for told in receiver.received] == ["a1.asked", "a2.asked"]
+    assert [told.headers["webhook-id"] for told in receiver.received] == [
+        "a1.requested",
+        "a2.requested",
+    ]
 
 
 async def test_one_bad_webhook_does_not_hold_the_others() -> None:
@@ -142,7 +147,7 @@ async def test_one_bad_webhook_does_not_hold_the_others() -> None:
         bad.status = 500
         async with Telling({"bad": hook(bad), "good": hook(good)}) as telling:
             for number in range(20):
-                telling.stream.say(number, fact(number))
+                telling.stream.say(number, event(number))
             await until(lambda: len(good.received) == 20, "the good one")
             assert telling.stream.acknowledged == []
             bad.status = 200
@@ -153,8 +158,8 @@ async def test_one_bad_webhook_does_not_hold_the_others() -> None:
 async def test_a_message_that_comes_again_while_it_is_told_is_told_once() -> None:
     receiver = Receiver()
     async with Telling({"ops": hook(receiver)}) as telling:
-        telling.stream.say(1, fact(1))
-        telling.stream.say(1, fact(1))
+        telling.stream.say(1, event(1))
+        telling.stream.say(1, event(1))
         with receiver:
             await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
     assert len(receiver.received) == 1
@@ -164,7 +169,7 @@ async def test_no_redirect_is_followed() -> None:
     with Receiver() as elsewhere, Receiver() as receiver:
         receiver.status, receiver.location = 307, elsewhere.url
         async with Telling({"ops": hook(receiver)}) as telling:
-            telling.stream.say(1, fact(1))
+            telling.stream.say(1, event(1))
             await until(lambda: len(receiver.received) >= 2, "another try")
         assert elsewhere.received == []
         assert telling.stream.acknowledged == []
@@ -173,7 +178,7 @@ async def test_no_redirect_is_followed() -> None:
 async def test_nothing_is_posted_unsigned() -> None:
     with Receiver() as receiver:
         async with Telling({"ops": hook(receiver, secret="${env:NOT_THERE}")}) as telling:
-            telling.stream.say(1, fact(1))
+            telling.stream.say(1, event(1))
             await asyncio.sleep(0.2)
             telling.hooks = {"ops": hook(receiver)}
             await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
@@ -183,7 +188,7 @@ async def test_nothing_is_posted_unsigned() -> None:
 async def test_a_webhook_that_is_gone_is_waited_for_no_longer() -> None:
     receiver = Receiver()
     async with Telling({"ops": hook(receiver)}) as telling:
-        telling.stream.say(1, fact(1))
+        telling.stream.say(1, event(1))
         await asyncio.sleep(0.1)
         telling.hooks = {}
         await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
@@ -192,14 +197,14 @@ async def test_a_webhook_that_is_gone_is_waited_for_no_longer() -> None:
 async def test_what_is_a_day_old_is_news_no_longer() -> None:
     receiver = Receiver()
     async with Telling({"ops": hook(receiver)}) as telling:
-        telling.stream.say(1, fact(1, at=time.time() - 2 * 86_400))
+        telling.stream.say(1, event(1, at=time.time() - 2 * 86_400))
         await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
 
 
 async def test_a_line_nobody_can_read_is_passed_over() -> None:
     with Receiver() as receiver:
         async with Telling({"ops": hook(receiver)}) as telling:
-            telling.stream.say(1, {"fact": 7}, {"at": 1.0}, fact(1))
+            telling.stream.say(1, {"event": 7}, {"at": 1.0}, event(1))
             await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
     assert len(receiver.received) == 1
 
@@ -263,7 +268,7 @@ async def test_nothing_is_posted_unsigned_where_the_secret_cannot_be_had(
 ) -> None:
     with Receiver() as receiver:
         async with Telling({"ops": hook(receiver, secret="${env:NOT_THERE}")}) as telling:
-            telling.stream.say(1, fact(1))
+            telling.stream.say(1, event(1))
             await until(lambda: "webhook.failed" in caplog.messages, "the word of it")
         assert receiver.received == []
         assert telling.stream.acknowledged == []

@@ -6,7 +6,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from harness.facts import until
+from harness.events import until
 from harness.litewitness import litewitness
 from harness.witnessed import Auditor, auditing, declare
 from toolbus_common.nats.connection import Bus
@@ -28,13 +28,13 @@ async def test_litewitness_cosigns_each_checkpoint_and_contradicts_a_log_set_bac
     with litewitness(near) as witness:
         told = {"name": "lite", "url": witness.url, "key": witness.verifier}
         await declare(operator, origin="toolbus.example", witnesses=[told])
-        async with auditing(settings) as room:
+        async with auditing(settings) as service:
             await auditor.completed(1)
             await auditor.sealed(2)
-            origin, key = await auditor.origin(), str(room.status().details["sealed_by"])
+            origin, key = await auditor.origin(), str(service.status().details["sealed_by"])
 
             async def unknown() -> bool:
-                return "does not know the log" in str(room.status().details["witnesses"])
+                return "does not know the log" in str(service.status().details["witnesses"])
 
             await until(unknown, "it does not know the log yet")
             witness.add_log(origin, key)
@@ -50,6 +50,6 @@ async def test_litewitness_cosigns_each_checkpoint_and_contradicts_a_log_set_bac
             await auditor.completed(1)
 
             async def contradicted() -> bool:
-                return "CONTRADICTION" in str(room.status().details["witnesses"])
+                return "CONTRADICTION" in str(service.status().details["witnesses"])
 
             await until(contradicted, "it knows more than there is")

@@ -6,16 +6,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from toolbus_cli.analytics.timestamps import written
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQuery, RowsReply
 
 By = str  # one of NAMED
 Row = dict[str, Any]
-Ask = Callable[[AuditQueried], Awaitable[RowsFound]]
+Ask = Callable[[AuditQuery], Awaitable[RowsReply]]
 
 MOST_NAMES = 50  # rows of a table
 HOURS_SHOWN = timedelta(days=3)  # beyond that, a chart has a bar a day
 NAMED: Mapping[str, str] = {
-    "customer": "scope",
+    "customer": "customer",
     "team": "team",
     "key": "key",
     "server": "server",
@@ -66,7 +66,7 @@ async def gathered(ask: Ask, by: By, since: datetime, until: datetime) -> Report
     bounds = {"since": written(start), "until": written(until)}
 
     async def rows(sql: str, limit: int = 1000) -> tuple[list[Row], bool]:
-        found = await ask(AuditQueried(sql=sql, limit=limit, parameters=bounds))
+        found = await ask(AuditQuery(sql=sql, limit=limit, parameters=bounds))
         told = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
         return [{name: row[name] for name in row if name != "q"} for row in told], found.more
 

@@ -141,8 +141,8 @@ class Endpoint:
     ) -> bool:
         """Keep a connection whose answer was read whole, if there is room."""
         with self._lock:
-            room = len(self._idle) < MOST_IDLE
-            if not room or not response.isclosed() or response.will_close:
+            service = len(self._idle) < MOST_IDLE
+            if not service or not response.isclosed() or response.will_close:
                 return False
             self._idle.append((time.monotonic(), connection))
             return True

@@ -11,17 +11,17 @@ from toolbus_cli.errors import CommandError
 from toolbus_common.access.tool_names import Names
 from toolbus_common.access.tool_patterns import full_name, split_name
 from toolbus_common.config import Server
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import (
+    CatalogEntry,
     DefinitionApproved,
-    DefinitionFact,
+    DefinitionEvent,
     DefinitionRejected,
-    HeldBack,
     Listing,
-    Offered,
     Pin,
+    Quarantined,
 )
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.contracts.records.pin_names import PINNED, pin_key
 from toolbus_common.crypto.canonical_json import digest_of
 from toolbus_common.nats.kv_bucket import Bucket
@@ -34,7 +34,7 @@ class Case:
 
     server: str
     kind: str
-    offered: Offered
+    offered: CatalogEntry
     pin: Pin
     revision: int  # of the pin; 0 when there is none
 
@@ -46,13 +46,13 @@ class Case:
     @property
     def why(self) -> str:
         """Why it is held back; empty when it is shown."""
-        return self.offered.why if isinstance(self.offered, HeldBack) else ""
+        return self.offered.why if isinstance(self.offered, Quarantined) else ""
 
 
 class Pinboard:
     """One operator before the catalogue and the pins."""
 
-    def __init__(self, desk: Desk, catalogue: Bucket, pins: Bucket) -> None:
+    def __init__(self, desk: ConfigRepository, catalogue: Bucket, pins: Bucket) -> None:
         self._desk = desk
         self._catalogue = catalogue
         self._pins = pins
@@ -75,7 +75,7 @@ class Pinboard:
         offered = [each for listing in listings for each in _offered(listing, own)]
         if own and not offered:
             raise CommandError(f"{server} offers no '{own}'; 'toolbus pins list --all' shows all.")
-        held = [each for each in offered if everything or isinstance(each[2], HeldBack)]
+        held = [each for each in offered if everything or isinstance(each[2], Quarantined)]
         return list(await asyncio.gather(*(self._case(*each) for each in held)))
 
     async def approve(self, *cases: Case) -> None:
@@ -111,7 +111,7 @@ class Pinboard:
                 f"Somebody else decided about {case.name} meanwhile; see 'toolbus pins list'."
             )
 
-    async def _case(self, server: str, kind: str, offered: Offered) -> Case:
+    async def _case(self, server: str, kind: str, offered: CatalogEntry) -> Case:
         entry = await self._pins.get(pin_key(kind, server, offered.name))
         if entry is None or entry.value is None:
             return Case(server, kind, offered, Pin(), 0)
@@ -122,7 +122,7 @@ class Pinboard:
         return Listing.decode(entry.value) if entry is not None and entry.value else None
 
 
-async def at_pins(desk: Desk) -> Pinboard:
+async def at_pins(desk: ConfigRepository) -> Pinboard:
     """The pinboard of a desk."""
     return Pinboard(desk, await desk.bus.bucket(CATALOGUE), await desk.bus.bucket(PINS))
 
@@ -166,15 +166,17 @@ def _take_no_name(
 def _with(cases: Iterable[Case], listings: list[Listing]) -> Iterator[Listing]:
     """The listings as they would be."""
     for listing in listings:
-        more: dict[str, tuple[Offered, ...]] = {kind: getattr(listing, kind) for kind in PINNED}
+        more: dict[str, tuple[CatalogEntry, ...]] = {
+            kind: getattr(listing, kind) for kind in PINNED
+        }
         for case in cases:
             if case.server == listing.server and case.why:
                 more[case.kind] = (*more[case.kind], case.offered)
         yield listing.model_copy(update=more)
 
 
-def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, Offered]]:
-    held: Iterable[tuple[str, Offered]] = ((each.kind, each) for each in listing.held)
+def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, CatalogEntry]]:
+    held: Iterable[tuple[str, CatalogEntry]] = ((each.kind, each) for each in listing.held)
     shown = ((kind, each) for kind in PINNED for each in getattr(listing, kind))
     found = sorted((*held, *shown), key=lambda each: (each[0] != PINNED[0], each[1].name))
     for kind, offered in found:
@@ -183,12 +185,12 @@ def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, Offered]]:
 
 
 def _about(case: Case, what: str) -> dict[str, Any]:
-    """The fields of the fact about a decision."""
+    """The fields of the event about a decision."""
     at, name = time(), case.offered.name
-    told = DefinitionFact(
+    told = DefinitionEvent(
         id=f"{pin_key(case.kind, case.server, name)}.{what}.{at:.6f}",
         at=at,
-        scope=DEFAULT_SCOPE,
+        customer=DEFAULT_CUSTOMER,
         server=case.server,
         kind=case.kind,
         tool=name,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.config import Declaration, Rule
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.config import Configuration, Rule
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.privacy.content_policy import CUT
 from toolbus_common.privacy.key_store import ERASED
 from toolbus_common.privacy.redaction import STRUCK
@@ -92,14 +92,16 @@ class Replay:
         return "allowed" if call.rule else "same"
 
 
-def recorded(row: Mapping[str, Any], declared: Declaration) -> Recorded:
+def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
     """A row of audit as a call; its tool's labels are those declared now."""
-    scope, arguments = str(row["scope"]), str(row["arguments"])
+    customer, arguments = str(row["customer"]), str(row["arguments"])
     asker = Asker(
         key=str(row["key"]),
         team=str(row["team"]),
         user=str(row["user"]),
-        customer="" if scope == DEFAULT_SCOPE and scope not in declared.customers else scope,
+        customer=""
+        if customer == DEFAULT_CUSTOMER and customer not in declared.customers
+        else customer,
         environment=str(row["environment"]),
     )
     server, tool = str(row["server"]), str(row["tool"])
@@ -110,7 +112,7 @@ def recorded(row: Mapping[str, Any], declared: Declaration) -> Recorded:
         at=float(row["seconds"]),
         case=Case(asker, str(row["method"]), server, tool, labels, cost, era),
         rule=str(row["rule"]),
-        asked=row["code"] == "approval_required" or row["fact"] == "approval.asked",
+        asked=row["code"] == "approval_required" or row["event"] == "approval.requested",
         arguments=arguments.encode() if _whole(arguments) else None,
     )
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from toolbus_cli import config_client as desks
 from toolbus_cli.installation import find, joined
 from toolbus_cli.views.visible_text import escaped, printable
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config_store.repository import ConfigRepository
 
 T = TypeVar("T")
 
@@ -31,14 +31,14 @@ DEFAULT_STATE = Path(".toolbus")
 
 
 @asynccontextmanager
-async def at_desk(state_dir: Path) -> AsyncIterator[Desk]:
+async def at_desk(state_dir: Path) -> AsyncIterator[ConfigRepository]:
     """The operator's desk of an installation."""
     place = find(state_dir)
     async with joined(place) as bus, desks.opened(bus, place.state) as desk:
         yield desk
 
 
-def at_work(state_dir: Path, work: Callable[[Desk], Awaitable[T]]) -> T:
+def at_work(state_dir: Path, work: Callable[[ConfigRepository], Awaitable[T]]) -> T:
     """Do something at the desk, and leave."""
 
     async def do() -> T:

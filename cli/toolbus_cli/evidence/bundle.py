@@ -1,4 +1,4 @@
-"""Writes a bundle: facts as they were sealed, the checkpoints over them, and their check."""
+"""Writes a bundle: events as they were sealed, the checkpoints over them, and their check."""
 
 import json
 import zipfile
@@ -16,9 +16,9 @@ Opening = Callable[[str], Opened | None]
 
 READ_ME = """What is here
 
-facts.jsonl        every fact of the log {origin}, as its producer wrote it, one on a line
+events.jsonl        every event of the log {origin}, as its producer wrote it, one on a line
 checkpoints.jsonl  what was signed of the log while it grew (C2SP tlog-checkpoint)
-opened.jsonl       what is sealed of people in the facts, if it was asked for
+opened.jsonl       what is sealed of people in the events, if it was asked for
 manifest.json      which log this is, and where in it the bundle begins
 verify.py          checks the rest: python3 verify.py {name} --key KEY
 
@@ -40,20 +40,20 @@ class Sealed:
 async def write(
     path: Path,
     *,
-    scope: str,
+    customer: str,
     stream: str,
     begins: Sealed | None,
     checkpoints: Iterable[Sealed],
-    facts: AsyncIterator[str],
+    events: AsyncIterator[str],
     opened: Opening | None = None,
 ) -> int:
-    """Write the bundle; how many facts it has. What was there is replaced when all is written.
+    """Write the bundle; how many events it has. What was there is replaced when all is written.
 
-    With `opened` it tells what is sealed of people in the facts, and the proof of each.
+    With `opened` it tells what is sealed of people in the events, and the proof of each.
     """
     notes = [each.note for each in checkpoints]
     origin = notes[-1].split("\n", 1)[0]
-    manifest = {"form": 1, "origin": origin, "scope": scope, "stream": stream, "begins": None}
+    manifest = {"form": 1, "origin": origin, "customer": customer, "stream": stream, "begins": None}
     if begins is not None:
         manifest["begins"] = {"size": begins.size, "edge": begins.edge, "note": begins.note}
     half = path.with_name(f".{path.name}.part")
@@ -63,7 +63,7 @@ async def write(
             bundle.writestr("checkpoints.jsonl", _lines({"note": note} for note in notes))
             bundle.writestr("verify.py", Path(__file__).with_name("verify.py").read_text("utf-8"))
             bundle.writestr("README.txt", READ_ME.format(origin=origin, name=path.name))
-            count = await _pour(facts, bundle, opened, path.parent)
+            count = await _pour(events, bundle, opened, path.parent)
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
@@ -71,13 +71,13 @@ async def write(
 
 
 async def _pour(
-    facts: AsyncIterator[str], bundle: zipfile.ZipFile, opened: Opening | None, beside: Path
+    events: AsyncIterator[str], bundle: zipfile.ZipFile, opened: Opening | None, beside: Path
 ) -> int:
-    """The facts, and after them what is sealed in them; how many facts there are."""
+    """The events, and after them what is sealed in them; how many events there are."""
     count = 0
     with TemporaryFile(dir=beside) as told:
-        with bundle.open("facts.jsonl", "w", force_zip64=True) as file:
-            async for line in facts:
+        with bundle.open("events.jsonl", "w", force_zip64=True) as file:
+            async for line in events:
                 file.write(line.encode() + b"\n")
                 count += 1
                 if opened is not None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from toolbus_cli.evidence import bundle
 from toolbus_cli.evidence.bundle import Opening, Sealed
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 
 SECONDS = 20.0  # longer than audit lets a question run
 PAGE = 500
@@ -23,16 +23,16 @@ _LOOKS, _PAUSE_SECONDS = 40, 0.25
 class Evidence:
     """A customer's log in one stream, between two statements (or from its beginning)."""
 
-    lane: AskLane
-    scope: str
+    lane: RequestReply
+    customer: str
     stream: str
     begins: Sealed | None
     statements: tuple[Sealed, ...]
-    cut: int = 0  # facts from its beginning that are past their time, and deleted
+    cut: int = 0  # events from its beginning that are past their time, and deleted
 
     @property
     def size(self) -> int:
-        """How many facts it holds."""
+        """How many events it holds."""
         return self.statements[-1].size - (self.begins.size if self.begins else 0)
 
     async def write(
@@ -41,7 +41,7 @@ class Evidence:
         advance: Callable[[], None] = lambda: None,
         opened: Opening | None = None,
     ) -> int:
-        """Write the bundle; how many facts it has. `advance` is told of each."""
+        """Write the bundle; how many events it has. `advance` is told of each."""
         await self.settled()
 
         async def told() -> AsyncIterator[str]:
@@ -51,16 +51,16 @@ class Evidence:
 
         return await bundle.write(
             path,
-            scope=self.scope,
+            customer=self.customer,
             stream=self.stream,
             begins=self.begins,
             checkpoints=self.statements,
-            facts=told(),
+            events=told(),
             opened=opened,
         )
 
     async def settled(self) -> None:
-        """Return once the table has as many rows as were sealed; facts are sealed and stored apart.
+        """Return once the table has as many rows as were sealed (the two are done separately).
 
         Not for ever: if some are missing for good, that is what the bundle has to show.
         """
@@ -85,31 +85,31 @@ class Evidence:
 
     def _where(self, message: int, line: int, columns: str) -> str:
         """A statement for what lies behind a place, up to what was sealed last."""
-        scope, until = quoted(self.scope), self.statements[-1].to
+        customer, until = quoted(self.customer), self.statements[-1].to
         within = f"(stream_seq, line) > ({message}, {line}) AND stream_seq <= {until}"
         return (
-            f"SELECT * FROM (SELECT {columns} FROM facts WHERE scope = {scope}"  # noqa: S608
+            f"SELECT * FROM (SELECT {columns} FROM events WHERE customer = {customer}"  # noqa: S608
             f" AND stream = {quoted(self.stream)} AND {within} UNION ALL"
             f" SELECT {columns.replace('detail', 'raw')} FROM dead_letters WHERE {within}"
-            f" AND endsWith(subject, concat('.', {scope})))"
+            f" AND endsWith(subject, concat('.', {customer})))"
         )
 
 
-async def gathered(lane: AskLane, scope: str, since: str = "") -> Evidence:
+async def gathered(lane: RequestReply, customer: str, since: str = "") -> Evidence:
     """The newest log of a customer, whole, or from the last statement before a day or time.
 
     Raises:
         InvalidError: nothing of it is sealed, or audit cannot read the time.
 
     """
-    named = quoted(scope)
+    named = quoted(customer)
     newest = await _asked(
         lane,
-        f"SELECT stream FROM checkpoints WHERE scope = {named} ORDER BY at DESC LIMIT 1",  # noqa: S608
+        f"SELECT stream FROM checkpoints WHERE customer = {named} ORDER BY at DESC LIMIT 1",  # noqa: S608
     )
     if not newest:
         raise InvalidError(
-            f"Nothing of '{scope}' is sealed yet; ask again in some seconds, or name another "
+            f"Nothing of '{customer}' is sealed yet; ask again in some seconds, or name another "
             "customer: the table `checkpoints` has them all."
         )
     stream = str(newest[0][0])
@@ -120,16 +120,16 @@ async def gathered(lane: AskLane, scope: str, since: str = "") -> Evidence:
     before = [each for each in statements if each.size <= begun]
     after = tuple(each for each in statements if each.size > begun)
     if not after:
-        raise InvalidError(f"Nothing of '{scope}' was sealed after {since}; ask for more.")
-    return Evidence(lane, scope, stream, before[-1] if before else None, after, cut)
+        raise InvalidError(f"Nothing of '{customer}' was sealed after {since}; ask for more.")
+    return Evidence(lane, customer, stream, before[-1] if before else None, after, cut)
 
 
-async def _statements(lane: AskLane, named: str, stream: str) -> list[Sealed]:
+async def _statements(lane: RequestReply, named: str, stream: str) -> list[Sealed]:
     found: list[Sealed] = []
     while True:
         rows = await _asked(
             lane,
-            f"SELECT DISTINCT size, to, edge, note, at FROM checkpoints WHERE scope = {named}"  # noqa: S608
+            f"SELECT DISTINCT size, to, edge, note, at FROM checkpoints WHERE customer = {named}"  # noqa: S608
             f" AND stream = {quoted(stream)}"
             f" ORDER BY size, at, note LIMIT {PAGE} OFFSET {len(found)}",
         )
@@ -138,13 +138,13 @@ async def _statements(lane: AskLane, named: str, stream: str) -> list[Sealed]:
             return merged(found, await _cosigned(lane, named, stream))
 
 
-async def _cosigned(lane: AskLane, named: str, stream: str) -> list[str]:
+async def _cosigned(lane: RequestReply, named: str, stream: str) -> list[str]:
     """The notes that witnesses cosigned, each with the line of one."""
     found: list[str] = []
     while True:
         rows = await _asked(
             lane,
-            f"SELECT DISTINCT size, at, witness, note FROM cosignatures WHERE scope = {named}"  # noqa: S608
+            f"SELECT DISTINCT size, at, witness, note FROM cosignatures WHERE customer = {named}"  # noqa: S608
             f" AND stream = {quoted(stream)}"
             f" ORDER BY size, at, witness, note LIMIT {PAGE} OFFSET {len(found)}",
         )
@@ -166,27 +166,27 @@ def merged(statements: list[Sealed], cosigned: list[str]) -> list[Sealed]:
     ]
 
 
-async def _begun(lane: AskLane, named: str, stream: str, since: str) -> int:
+async def _begun(lane: RequestReply, named: str, stream: str, since: str) -> int:
     """How large the log was at that time."""
     (row,) = await _asked(
         lane,
-        f"SELECT max(size) FROM checkpoints WHERE scope = {named}"  # noqa: S608
+        f"SELECT max(size) FROM checkpoints WHERE customer = {named}"  # noqa: S608
         f" AND stream = {quoted(stream)}"
         f" AND at <= parseDateTimeBestEffort({quoted(since)}, 'UTC')",
     )
     return int(row[0] or 0)
 
 
-async def _cut(lane: AskLane, named: str, stream: str) -> int:
-    """How many facts are past their time; of statements at that size, the log goes on from each."""
+async def _cut(lane: RequestReply, named: str, stream: str) -> int:
+    """Return how many events of a log have expired; it continues from the checkpoints there."""
     (row,) = await _asked(
         lane,
-        f"SELECT max(size) FROM cuts WHERE scope = {named} AND stream = {quoted(stream)}",  # noqa: S608
+        f"SELECT max(size) FROM cuts WHERE customer = {named} AND stream = {quoted(stream)}",  # noqa: S608
     )
     return int(row[0] or 0)
 
 
-async def _asked(lane: AskLane, sql: str) -> tuple[tuple[Any, ...], ...]:
+async def _asked(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
     return (
-        await lane.ask(AuditQueried(sql=sql, limit=PAGE, as_stored=True), RowsFound, SECONDS)
+        await lane.ask(AuditQuery(sql=sql, limit=PAGE, as_stored=True), RowsReply, SECONDS)
     ).rows

@@ -1,4 +1,4 @@
-"""Takes facts out of audit as a file: JSON lines, OCSF events or Parquet, page by page."""
+"""Takes events out of audit as a file: JSON lines, OCSF events or Parquet, page by page."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,8 +11,8 @@ from time import time
 from typing import IO, Any
 
 from toolbus_cli.errors import CommandError
-from toolbus_common.contracts import FactsAsked, FactsTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import EventsQuery, EventsReply
+from toolbus_common.messaging.request_reply import RequestReply
 
 SECONDS = 60.0  # for one page
 LATEST = 4e9
@@ -22,21 +22,21 @@ _SPANS = {"m": "minutes", "h": "hours", "d": "days"}
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which facts, in which format."""
+    """Which events, in which format."""
 
     format: str
     since: float
     until: float
-    facts: tuple[str, ...]
+    events: tuple[str, ...]
     customers: tuple[str, ...]
 
 
 async def take(
-    lane: AskLane, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
+    lane: RequestReply, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
 ) -> int:
-    """Write the file; how many facts it has. What was there is replaced when all is written.
+    """Write the file; how many events it has. What was there is replaced when all is written.
 
-    `advance` is told how many facts came, and of how many in all.
+    `advance` is told how many events came, and of how many in all.
     """
     half = path.with_name(f".{path.name}.part")
     rows = total = 0
@@ -54,17 +54,17 @@ async def take(
     return rows
 
 
-async def pages(lane: AskLane, wanted: Wanted) -> AsyncIterator[FactsTold]:
+async def pages(lane: RequestReply, wanted: Wanted) -> AsyncIterator[EventsReply]:
     """Every page, one after the other; never two at once."""
-    asked = FactsAsked(
+    asked = EventsQuery(
         format=wanted.format,
         since=wanted.since,
         until=wanted.until,
-        facts=wanted.facts,
+        events=wanted.events,
         customers=wanted.customers,
     )
     while True:
-        page = await lane.ask(asked, FactsTold, SECONDS)
+        page = await lane.ask(asked, EventsReply, SECONDS)
         yield page
         if not page.next:
             return

@@ -44,7 +44,14 @@ MOST_UNSIGNED = 1_000_000  # events that are read where no checkpoint is genuine
 LATEST = 253402300799  # the last second that Python has a date for
 CHUNK = 1 << 18  # bytes read at once
 MEMBERS = frozenset(
-    {"manifest.json", "checkpoints.jsonl", "facts.jsonl", "opened.jsonl", "verify.py", "README.txt"}
+    {
+        "manifest.json",
+        "checkpoints.jsonl",
+        "events.jsonl",
+        "opened.jsonl",
+        "verify.py",
+        "README.txt",
+    }
 )
 PRIME = 2**255 - 19
 ORDER = 2**252 + 27742317777372353535851937790883648493
@@ -319,7 +326,7 @@ class Calls:
 
     def take(self, event: dict[str, Any], number: int) -> None:
         """Take the next event of the log."""
-        name, call = event.get("fact"), event.get("call_id", "")
+        name, call = event.get("event"), event.get("call_id", "")
         if name not in ("call.allowed", "call.extended", "call.completed", "call.failed"):
             return
         deadline = event.get("deadline") or event.get("at", 0)
@@ -353,7 +360,7 @@ class People:
 
     def take(self, event: dict[str, Any], line: bytes) -> None:
         """Take the next event of the log."""
-        if event.get("fact") == "person.forgotten":
+        if event.get("event") == "person.erased":
             self._forgotten.add(str(event.get("pseudonym"))[:LONGEST_NAME])
         elif b"~" in line:
             for found in TOKEN.findall(line):
@@ -536,7 +543,7 @@ def _check_members(bundle: zipfile.ZipFile) -> None:
             raise MalformedError(f"it has a member that no bundle has: {name[:80]!r}")
         if names.count(name) > 1:
             raise MalformedError(f"it has the member {name} more than once")
-    for name in ("manifest.json", "checkpoints.jsonl", "facts.jsonl"):
+    for name in ("manifest.json", "checkpoints.jsonl", "events.jsonl"):
         if name not in names:
             raise MalformedError(f"it has no {name}")
     for each in bundle.infolist():
@@ -661,7 +668,7 @@ def _begun(begins: Any) -> Tree:
 
 def _check_label(manifest: dict[str, Any], customer: str, log: Log, report: Report) -> None:
     """Hold what the bundle calls itself, and what the auditor asked for, against what is signed."""
-    labels = {"origin": str(log), "scope": log.customer, "stream": log.stream}
+    labels = {"origin": str(log), "customer": log.customer, "stream": log.stream}
     for name, signed in labels.items():
         if manifest.get(name) != signed:
             said = str(manifest.get(name))[:80]
@@ -770,7 +777,7 @@ def _check_events(
     most = _most(due, tree.size)
     place = _passed(due, 0, tree, report, tree.size)
     last_sound = tree.size
-    for line in _lines(bundle, "facts.jsonl", LONGEST_LINE):
+    for line in _lines(bundle, "events.jsonl", LONGEST_LINE):
         if tree.size >= most:
             report.add("unsealed", "the newest events are sealed by no checkpoint")
             break
@@ -805,8 +812,8 @@ def _most(due: list[Checkpoint], begun: int) -> int:
 
 
 def _check_customer(event: dict[str, Any], number: int, log: Log, report: Report) -> None:
-    if event.get("scope") != log.customer:
-        said = str(event.get("scope"))[:80]
+    if event.get("customer") != log.customer:
+        said = str(event.get("customer"))[:80]
         report.add("relabelled", f"event {number} is of the customer {said!r}")
 
 

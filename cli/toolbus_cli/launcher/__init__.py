@@ -1,1 +1,1 @@
-"""`toolbus up`: engines and rooms as supervised processes of one launcher."""
+"""`toolbus up`: engines and services as supervised processes of one launcher."""

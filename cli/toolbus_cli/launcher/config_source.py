@@ -10,7 +10,7 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import demo_config as demo
 from toolbus_cli.state_dir import State
 from toolbus_common.config_store.loading.loader import Loaded
-from toolbus_common.config_store.repository import Applied, Desk
+from toolbus_common.config_store.repository import Applied, ConfigRepository
 from toolbus_common.errors import ToolbusError
 
 DEFAULT_FILE = Path("toolbus.yaml")
@@ -72,7 +72,7 @@ def listening_on(host: str) -> dict[str, str]:
     return {"TOOLBUS_HTTP_HOST": host} if host else {}
 
 
-async def apply_first(desk: Desk, source: Source, loaded: Loaded) -> Applied:
+async def apply_first(desk: ConfigRepository, source: Source, loaded: Loaded) -> Applied:
     """Apply at the start; the demo steps back for a configuration applied by other means."""
     if source.is_demo:
         now = await desk.declared()
@@ -83,7 +83,7 @@ async def apply_first(desk: Desk, source: Source, loaded: Loaded) -> Applied:
 
 
 async def reload(
-    desk: Desk, source: Source, note: Callable[[str, str], None]
+    desk: ConfigRepository, source: Source, note: Callable[[str, str], None]
 ) -> tuple[Loaded, Applied] | None:
     """Apply a changed file; one with faults changes nothing. None when nothing was applied."""
     try:

@@ -12,12 +12,12 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import ports
 from toolbus_cli.launcher.child_process import Hear, Program
 from toolbus_cli.state_dir import State
-from toolbus_common.config_store.literal_secrets import lay_down_sealing
+from toolbus_common.config_store.literal_secrets import create_sealing_keys
 from toolbus_common.nats.accounts import STORE
-from toolbus_common.nats.permissions import lay_down_seeds, server_configuration
+from toolbus_common.nats.permissions import create_seeds, server_configuration
 
 _ONE_FOR_ALL = "$G"  # the account of a NATS server that is told of none
-STAGE = 9  # engines end after every room
+STAGE = 9  # engines end after every service
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +30,20 @@ class Engine:
 
 
 def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
-    """NATS: the one at `external`, else our own with a user and permissions per room."""
+    """NATS: the one at `external`, else our own with a user and permissions per service."""
     if external:
         return Engine(external)
     directory = state.root / "nats"
     directory.mkdir(mode=0o700, exist_ok=True)
     move_streams(directory / "store")
     port = ports.free(remembered)
-    lay_down_sealing(state.root / "sealing")
+    create_sealing_keys(state.root / "sealing")
     configuration = directory / "nats.conf"
     configuration.touch(mode=0o600)
     configuration.write_text(
         json.dumps(
             server_configuration(
-                lay_down_seeds(state.seeds),
+                create_seeds(state.seeds),
                 host=ports.LOOPBACK,
                 port=port,
                 store_dir=str(directory / "store"),

@@ -11,7 +11,7 @@ from toolbus_common.observability.logging import redacted
 _COLOURS = ("36", "35", "34", "32", "33", "96", "95", "94")
 _LOUD = {"warning": "33", "error": "31", "critical": "31"}
 _RANKS = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
-_SHOWN_ELSEWHERE = frozenset({"at", "level", "room", "event", "exception", "color_message"})
+_SHOWN_ELSEWHERE = frozenset({"at", "level", "service", "event", "exception", "color_message"})
 # Engines talk much about themselves: only what is wrong is passed on.
 _ENGINE_TROUBLE = re.compile(
     r"\[(WRN|ERR|FTL)\]|^nats-server: |# (?!WARNING Memory overcommit)|\bfatal\b|cannot start",
@@ -31,10 +31,10 @@ class Journal:
 
     def note(self, sentence: str, level: str = "info") -> None:
         """Say something of the launcher's own."""
-        self._structured("toolbus", {"level": level, "room": "toolbus", "event": sentence})
+        self._structured("toolbus", {"level": level, "service": "toolbus", "event": sentence})
 
-    def room(self, name: str, line: str) -> None:
-        """Pass on a line of a room: structured, or whatever a crash printed."""
+    def service(self, name: str, line: str) -> None:
+        """Pass on a line of a service: structured, or whatever a crash printed."""
         try:
             data = json.loads(line)
         except ValueError:
@@ -64,7 +64,7 @@ class Journal:
 
     def _plain(self, name: str, text: str) -> None:
         if self._json:
-            data = {"level": "warning", "room": name, "event": "output", "text": text}
+            data = {"level": "warning", "service": name, "event": "output", "text": text}
             self._write(json.dumps(data, ensure_ascii=False))
             return
         colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
@@ -79,5 +79,5 @@ class Journal:
 
 
 def _short(name: str) -> str:
-    """Fused rooms under the name of the one people know."""
+    """Fused services under the name of the one people know."""
     return name.partition("+")[0] if len(name) > len("executor+") else name

@@ -8,14 +8,14 @@ from itertools import groupby
 
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher.child_process import Child, Hear, Program
-from toolbus_common.contracts import RoomStatus, ServersAsked, ServerState, ServersTold
+from toolbus_common.contracts import ServersQuery, ServersReply, ServerState, ServiceStatus
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
 FUSED = (("ingress", "policy", "executor", "codemode"), ("audit",), ("oauth",))
-APART = tuple((name,) for names in FUSED for name in names)
+SEPARATE = tuple((name,) for names in FUSED for name in names)
 # The edge ends first, so that what it has accepted is still decided, sent and recorded.
 STAGES = {"ingress": 1, "codemode": 2, "policy": 3, "executor": 4, "oauth": 5, "audit": 6}
 DEMO_STAGE = 8
@@ -44,12 +44,12 @@ class Fleet:
         self.children.append(Child(program, self._note, self._held))
 
     async def stop(self) -> None:
-        """End stage after stage: rooms within 30 s altogether, then the engines."""
+        """End stage after stage: services within 30 s altogether, then the engines."""
         loop = asyncio.get_running_loop()
-        rooms_end = loop.time() + DRAIN_SECONDS
+        services_end = loop.time() + DRAIN_SECONDS
         ordered = sorted(self.children, key=_stage)
         for stage, group in groupby(ordered, key=_stage):
-            left = rooms_end - loop.time() if stage < DEMO_STAGE else ENGINE_SECONDS
+            left = services_end - loop.time() if stage < DEMO_STAGE else ENGINE_SECONDS
             await asyncio.gather(*(child.stop(max(left, 0.5)) for child in group))
 
     def kill(self) -> None:
@@ -57,11 +57,11 @@ class Fleet:
         for child in self.children:
             child.kill()
 
-    async def wait_ready(self, bus: Bus, rooms: Iterable[str]) -> None:
-        """Until each room says it is ready. Raises `CommandError` naming those that do not."""
-        wanted = set(rooms)
-        lane = AskLane(OPERATOR, bus)
-        told: list[RoomStatus] = []
+    async def wait_ready(self, bus: Bus, services: Iterable[str]) -> None:
+        """Until each service says it is ready. Raises `CommandError` naming those that do not."""
+        wanted = set(services)
+        lane = RequestReply(OPERATOR, bus)
+        told: list[ServiceStatus] = []
         began = asyncio.get_running_loop().time()
         while missing := wanted - self._ready(told):
             waited = asyncio.get_running_loop().time() - began
@@ -70,31 +70,36 @@ class Fleet:
             # A machine too busy to begin soon is too busy to answer soon.
             told = await lane.ask_all(max(ASK_SECONDS, waited / 10))
 
-    def _ready(self, told: Iterable[RoomStatus]) -> set[str]:
+    def _ready(self, told: Iterable[ServiceStatus]) -> set[str]:
         ours = set(self.pids.values())
-        return {status.room for status in told if status.ready and status.pid in ours}
+        return {status.service for status in told if status.ready and status.pid in ours}
 
-    def _why(self, missing: list[str], told: Iterable[RoomStatus]) -> str:
-        reasons = {status.room: status.reason for status in told}
-        said = [f"{room}: {reasons.get(room) or self._last_words(room)}" for room in missing]
+    def _why(self, missing: list[str], told: Iterable[ServiceStatus]) -> str:
+        reasons = {status.service: status.reason for status in told}
+        said = [
+            f"{service}: {reasons.get(service) or self._last_words(service)}" for service in missing
+        ]
         return f"Not ready after {READY_SECONDS:.0f} s: {'; '.join(said)}"
 
-    def _last_words(self, room: str) -> str:
+    def _last_words(self, service: str) -> str:
         for child in self.children:
-            if room in child.program.name.split("+") and child.last_words:
+            if service in child.program.name.split("+") and child.last_words:
                 return child.last_words[-1]
         return "it said nothing"
 
 
-def room_program(
-    rooms: tuple[str, ...], environment: dict[str, str], hear: Hear, own: dict[str, dict[str, str]]
+def service_program(
+    services: tuple[str, ...],
+    environment: dict[str, str],
+    hear: Hear,
+    own: dict[str, dict[str, str]],
 ) -> Program:
-    """The process of some rooms; `own` holds what only one room may know."""
-    command = [sys.executable, "-P", "-m", "toolbus_cli.main", "run", *rooms]
+    """The process of some services; `own` holds what only one service may know."""
+    command = [sys.executable, "-P", "-m", "toolbus_cli.main", "run", *services]
     told = dict(environment)
-    for room in rooms:
-        told |= own.get(room, {})
-    return Program("+".join(rooms), command, hear, min(map(STAGES.__getitem__, rooms)), told)
+    for service in services:
+        told |= own.get(service, {})
+    return Program("+".join(services), command, hear, min(map(STAGES.__getitem__, services)), told)
 
 
 def foreign(names: Iterable[str]) -> dict[str, str]:
@@ -104,14 +109,14 @@ def foreign(names: Iterable[str]) -> dict[str, str]:
 
 async def servers_settled(bus: Bus) -> list[dict[str, object]]:
     """The upstreams once each was reached or failed, or as they are after two seconds."""
-    lane = AskLane(OPERATOR, bus)
+    lane = RequestReply(OPERATOR, bus)
     give_up = asyncio.get_running_loop().time() + SERVERS_SECONDS
-    told: ServersTold | None = None
+    told: ServersReply | None = None
     while told is None or any(s["state"] == ServerState.CONNECTING for s in told.servers):
         if asyncio.get_running_loop().time() > give_up:
             break
         try:
-            told = await lane.ask(ServersAsked(), ServersTold, 1.0)
+            told = await lane.ask(ServersQuery(), ServersReply, 1.0)
         except ToolbusError:
             break
         await asyncio.sleep(0.02)

@@ -25,17 +25,17 @@ from toolbus_cli.launcher.demo_config import notes_command
 from toolbus_cli.launcher.engines import Engine
 from toolbus_cli.launcher.log_multiplexer import Journal
 from toolbus_cli.launcher.process_group import (
-    APART,
     DEMO_STAGE,
     FUSED,
+    SEPARATE,
     Fleet,
     foreign,
-    room_program,
     servers_settled,
+    service_program,
 )
 from toolbus_cli.state_dir import State, read_json, write_private
 from toolbus_common.config_store.loading.loader import Loaded
-from toolbus_common.config_store.repository import Applied, Desk
+from toolbus_common.config_store.repository import Applied, ConfigRepository
 from toolbus_common.errors import BusDownError
 from toolbus_common.listen_address import HostPort
 from toolbus_common.nats.connection import Bus
@@ -49,7 +49,7 @@ NATS_URL, REDIS_URL, CLICKHOUSE_URL = (
     "TOOLBUS_CLICKHOUSE_URL",
 )
 PUBLIC_URL = "TOOLBUS_PUBLIC_URL"
-SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each known to one room only
+SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each known to one service only
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Options:
     state_dir: Path
     host: str
     port: int
-    apart: bool
+    separate: bool
     ready_file: Path | None
     log_form: str = "text"
     log_level: str = "info"
@@ -69,7 +69,7 @@ class Options:
     @property
     def processes(self) -> tuple[tuple[str, ...], ...]:
         """Which services run in which process."""
-        return APART if self.apart else FUSED
+        return SEPARATE if self.separate else FUSED
 
 
 @dataclass(slots=True)
@@ -113,8 +113,8 @@ async def _up(options: Options, state: State, journal: Journal, held: int, began
     try:
         async with _joined(launch) as bus, desks.opened(bus, state) as desk:
             applied = await source.apply_first(desk, launch.source, launch.loaded)
-            _start_rooms(launch)
-            if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _rooms(APART))):
+            _start_services(launch)
+            if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _services(SEPARATE))):
                 await _welcome(launch, desk, applied)
                 await _follow(launch, desk)
         journal.note("draining")
@@ -135,7 +135,7 @@ class _StoppedError(Exception):
 def _prepared(options: Options, state: State, journal: Journal, held: int, began: float) -> Launch:
     """Everything that can be refused is refused here, before anything is started."""
     before = read_json(state.ports_file)
-    names = ["+".join(rooms) for rooms in options.processes]
+    names = ["+".join(services) for services in options.processes]
     chosen = source.choose(options.config, state, ports.free(before.get("notes")))
     chosen.host = options.host
     loaded = chosen.load()
@@ -184,7 +184,7 @@ async def _joined(launch: Launch) -> AsyncIterator[Bus]:
             launch.fleet.start(engine.program)
     if launch.source.is_demo:
         command = notes_command(launch.source.notes_port)
-        launch.fleet.start(Program("notes", command, launch.journal.room, DEMO_STAGE))
+        launch.fleet.start(Program("notes", command, launch.journal.service, DEMO_STAGE))
     bus = operator_bus(launch.state, launch.nats.url)
     try:
         if not await _unless_stopped(launch, bus.open(BUS_SECONDS)):
@@ -211,7 +211,7 @@ async def _unless_stopped(launch: Launch, work: Coroutine[Any, Any, None]) -> bo
     return False
 
 
-def _start_rooms(launch: Launch) -> None:
+def _start_services(launch: Launch) -> None:
     shared = {
         "TOOLBUS_STATE_DIR": str(launch.state.root),
         "TOOLBUS_NATS_URL": launch.nats.url,
@@ -231,16 +231,16 @@ def _start_rooms(launch: Launch) -> None:
         "oauth": {PUBLIC_URL: public},
         "audit": {CLICKHOUSE_URL: os.environ.get(CLICKHOUSE_URL, "")},
     }
-    for rooms in launch.options.processes:
-        listen = {"TOOLBUS_OPS_LISTEN": str(launch.ops["+".join(rooms)])}
-        launch.fleet.start(room_program(rooms, shared | listen, launch.journal.room, own))
+    for services in launch.options.processes:
+        listen = {"TOOLBUS_OPS_LISTEN": str(launch.ops["+".join(services)])}
+        launch.fleet.start(service_program(services, shared | listen, launch.journal.service, own))
 
 
-def _rooms(processes: Iterable[tuple[str, ...]]) -> list[str]:
-    return [room for rooms in processes for room in rooms]
+def _services(processes: Iterable[tuple[str, ...]]) -> list[str]:
+    return [service for services in processes for service in services]
 
 
-async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
+async def _welcome(launch: Launch, desk: ConfigRepository, applied: Applied) -> None:
     servers = await servers_settled(desk.bus)
     name, secret = await _first_key(launch, desk, applied)
     _write_run_file(launch)
@@ -265,7 +265,7 @@ async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
     sys.stdout.flush()
 
 
-async def _first_key(launch: Launch, desk: Desk, applied: Applied) -> tuple[str, str]:
+async def _first_key(launch: Launch, desk: ConfigRepository, applied: Applied) -> tuple[str, str]:
     """The name of the key to start with, and its secret if it was just made or declared."""
     known = {**launch.loaded.secrets, **applied.secrets}
     names = [*(await desk.declared()).declaration.keys, *await desk.own_keys()]
@@ -282,14 +282,14 @@ def _write_run_file(launch: Launch) -> None:
         "redis_url": launch.valkey.url,
         "ops": ops.urls(launch.ops),
         "config": str(launch.source.path.absolute()),
-        "mode": "apart" if launch.options.apart else "fused",
+        "mode": "separate" if launch.options.separate else "fused",
         "started": time.time(),
         "pids": launch.fleet.pids,
     }
     write_private(launch.state.run_file, told)
 
 
-async def _follow(launch: Launch, desk: Desk) -> None:
+async def _follow(launch: Launch, desk: ConfigRepository) -> None:
     """Until told to stop: apply the file whenever it changes, and note who was started anew."""
     pids = launch.fleet.pids
     while not launch.stop.is_set():
@@ -302,7 +302,7 @@ async def _follow(launch: Launch, desk: Desk) -> None:
             await _reload(launch, desk)
 
 
-async def _reload(launch: Launch, desk: Desk) -> None:
+async def _reload(launch: Launch, desk: ConfigRepository) -> None:
     done = await source.reload(desk, launch.source, launch.journal.note)
     if done is None:
         return

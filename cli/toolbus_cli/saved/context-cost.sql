@@ -1,6 +1,6 @@
 -- What code mode cost models to read and write, in tokens, beside every definition in every request.
 -- since: DateTime = 7d | from when
-SELECT scope AS customer, key, sum(calls) AS calls, sum(spent_tokens) AS spent_tokens,
+SELECT customer, key, sum(calls) AS calls, sum(spent_tokens) AS spent_tokens,
     sum(classic_tokens) AS classic_tokens,
     round(1 - spent_tokens / nullIf(classic_tokens, 0), 3) AS saved
 FROM context_by_hour

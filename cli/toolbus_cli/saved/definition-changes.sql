@@ -1,8 +1,8 @@
 -- Which tools and prompts changed behind their approval, and who decided about them.
 -- since: DateTime = 30d | from when
-SELECT at, fact, server, tool, JSONExtractString(detail, 'kind') AS kind, definition_digest,
+SELECT at, event, server, tool, JSONExtractString(detail, 'kind') AS kind, definition_digest,
     JSONExtractString(detail, 'approved_digest') AS approved_digest,
     JSONExtractString(detail, 'by') AS by
-FROM facts
-WHERE startsWith(fact, 'definition.') AND at >= {since:DateTime}
+FROM events
+WHERE startsWith(event, 'definition.') AND at >= {since:DateTime}
 ORDER BY at DESC

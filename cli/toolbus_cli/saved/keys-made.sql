@@ -1,6 +1,6 @@
 -- Which keys were made and revoked, and by whom.
 -- since: DateTime = 90d | from when
-SELECT at, fact, key, JSONExtractString(detail, 'by') AS by, scope AS customer
-FROM facts
-WHERE fact IN ('key.created', 'key.revoked') AND at >= {since:DateTime}
+SELECT at, event, key, JSONExtractString(detail, 'by') AS by, customer
+FROM events
+WHERE event IN ('key.created', 'key.revoked') AND at >= {since:DateTime}
 ORDER BY at DESC

@@ -1,7 +1,7 @@
 -- Everything that was recorded of one call, in order.
 -- call: String | the call's id
-SELECT at, fact, key, server, tool, code, reason, rule, approval, charge / 1e6 AS dollars,
+SELECT at, event, key, server, tool, code, reason, rule, approval, charge / 1e6 AS dollars,
     latency_us / 1e3 AS ms, detail
-FROM facts
+FROM events
 WHERE call_id = {call:String} OR parent_id = {call:String}
 ORDER BY at, stream_seq, line

@@ -1,6 +1,6 @@
 -- Which programs ran, what they called, cost and used.
 -- since: DateTime = 24h | from when
-SELECT began, scope AS customer, key, engine, state, code, calls, refused, failed,
+SELECT began, customer, key, engine, state, code, calls, refused, failed,
     cost / 1e6 AS dollars, latency_us / 1e3 AS ms, run
 FROM runs
 WHERE began >= {since:DateTime}

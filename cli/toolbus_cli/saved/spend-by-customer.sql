@@ -1,6 +1,6 @@
 -- What was spent, by customer: calls, failures, dollars.
 -- since: DateTime = 30d | from when
-SELECT scope AS customer, sum(calls) AS calls, sum(failed) AS failed, sum(denied) AS denied,
+SELECT customer, sum(calls) AS calls, sum(failed) AS failed, sum(denied) AS denied,
     sum(charge) / 1e6 AS dollars
 FROM calls_by_hour
 WHERE hour >= {since:DateTime}

@@ -1,6 +1,6 @@
 -- What each customer spent, day by day.
 -- since: DateTime = 30d | from when
-SELECT toDate(hour) AS day, scope AS customer, sum(completed + failed) AS calls,
+SELECT toDate(hour) AS day, customer, sum(completed + failed) AS calls,
     sum(charge) / 1e6 AS dollars
 FROM calls_by_hour
 WHERE hour >= {since:DateTime}

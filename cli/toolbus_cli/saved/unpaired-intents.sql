@@ -1,13 +1,13 @@
 -- Which calls were let through and never ended: nobody knows what became of them.
 -- since: DateTime = 30d | from when
-SELECT at, scope AS customer, key, server, tool, call_id, charge / 1e6 AS dollars_held,
+SELECT at, customer, key, server, tool, call_id, charge / 1e6 AS dollars_held,
     toDateTime(JSONExtractFloat(detail, 'deadline'), 'UTC') AS deadline
-FROM facts
-WHERE fact = 'call.allowed' AND at >= {since:DateTime} AND deadline < now() AND call_id IN (
+FROM events
+WHERE event = 'call.allowed' AND at >= {since:DateTime} AND deadline < now() AND call_id IN (
     SELECT call_id
-    FROM facts
-    WHERE fact IN ('call.allowed', 'call.completed', 'call.failed') AND at >= {since:DateTime}
+    FROM events
+    WHERE event IN ('call.allowed', 'call.completed', 'call.failed') AND at >= {since:DateTime}
     GROUP BY call_id
-    HAVING countIf(fact != 'call.allowed') = 0
+    HAVING countIf(event != 'call.allowed') = 0
 )
 ORDER BY at

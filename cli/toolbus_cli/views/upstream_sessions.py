@@ -5,7 +5,7 @@ from time import time
 from typing import Any
 
 from toolbus_cli.views.visible_text import printable
-from toolbus_common.contracts import SessionsTold
+from toolbus_common.contracts import SessionsReply
 
 MOST_SHOWN = 20  # of one server, in the table
 COLUMNS = ("server", "held by", "client", "executor", "since", "last used", "calls")
@@ -13,7 +13,7 @@ COLUMNS = ("server", "held by", "client", "executor", "since", "last used", "cal
 Row = dict[str, Any]
 
 
-def with_sessions(servers: list[Row], told: Iterable[SessionsTold]) -> list[Row]:
+def with_sessions(servers: list[Row], told: Iterable[SessionsReply]) -> list[Row]:
     """Put together what every executor holds of each server."""
     answers = list(told)
     return [{**row, "sessions": _whole(row, answers)} for row in servers]
@@ -47,7 +47,7 @@ def sentences_of(servers: list[Row]) -> list[str]:
     ]
 
 
-def _whole(row: Row, answers: list[SessionsTold]) -> Row | None:
+def _whole(row: Row, answers: list[SessionsReply]) -> Row | None:
     parts = [
         (each.instance, each.servers[row["name"]])
         for each in answers

@@ -1,3 +1,3 @@
-"""What every room shares: contracts, the bus, errors, settings, logs, traces, metrics, health."""
+"""Share between services: contracts, the bus, errors, settings, logs, traces, metrics, health."""
 
 VERSION = "0.1.0"

@@ -26,7 +26,7 @@
     - PolicyDownError
     - ExecutorDownError
     - LedgerDownError        the counters cannot be read, so nothing may be spent
-    - LedgerRebuildingError  the counters were lost; they are made anew from the facts first
+    - LedgerRebuildingError  the counters were lost; they are made anew from the events first
     - OverloadedError        the server's own queue is full
   + UpstreamError            the server behind the tool
     - UpstreamTimeoutError
@@ -239,7 +239,7 @@ class LedgerDownError(UnavailableError):
 
 
 class LedgerRebuildingError(UnavailableError):
-    """The counters were lost, so nothing may be spent until they are made anew from the facts."""
+    """The counters were lost, so nothing may be spent until they are made anew from the events."""
 
     code = "ledger_rebuilding"
 
@@ -334,6 +334,6 @@ def _by_code() -> dict[str, type[ToolbusError]]:
     waiting: list[type[ToolbusError]] = [ToolbusError]
     while waiting:
         cls = waiting.pop()
-        found.setdefault(cls.code, cls)  # a room's own subclass leaves the room as its parent
+        found.setdefault(cls.code, cls)  # a service's own subclass leaves the service as its parent
         waiting.extend(cls.__subclasses__())
     return found

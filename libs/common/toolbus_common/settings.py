@@ -11,13 +11,13 @@ from toolbus_common.listen_address import HostPort
 
 
 class Settings(BaseSettings):
-    """The settings every room shares. Rooms add theirs in a subclass.
+    """The settings every service shares. Services add theirs in a subclass.
 
-    `nkey_seed_file` names the file with this room's NATS seed; when it is empty,
-    `<state_dir>/nkeys/<room>.seed` is used if it exists, else the bus is joined without one.
+    `nkey_seed_file` names the file with this service's NATS seed; when it is empty,
+    `<state_dir>/nkeys/<service>.seed` is used if it exists, else the bus is joined without one.
     `egress_allow` lists what may be called beside the open Internet (docs/egress.md), `egress_ca`
     is a file of authorities trusted beside the system's. `people_key` is the file with the key
-    under which people's keys are kept, the same for every room: `<state_dir>/people.key`.
+    under which people's keys are kept, the same for every service: `<state_dir>/people.key`.
     `sealing_dir` holds the keys of literal secrets in the declaration: `<state_dir>/sealing`.
     Requests rejected for their credentials are told once in `rejection_seconds`, counted.
     `ops_listen` is HOST:PORT of the process's operations listener (health, metrics), port 0 for any
@@ -68,7 +68,7 @@ class Settings(BaseSettings):
 
     @property
     def egress(self) -> Egress:
-        """What this room may call."""
+        """What this service may call."""
         return Egress(Allowed.of(self.egress_allow))
 
     @property
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         """Where the keys are with which secrets in the declaration are sealed and opened."""
         return self.sealing_dir or self.state_dir / "sealing"
 
-    def seed(self, room: str) -> SecretStr | None:
-        """Read the room's NATS seed; None where none is laid down."""
-        path = Path(self.nkey_seed_file or self.state_dir / "nkeys" / f"{room}.seed")
+    def seed(self, service: str) -> SecretStr | None:
+        """Read the service's NATS seed; None where none is laid down."""
+        path = Path(self.nkey_seed_file or self.state_dir / "nkeys" / f"{service}.seed")
         return SecretStr(path.read_text().strip()) if path.exists() else None

@@ -1,1 +1,1 @@
-"""The audit room."""
+"""The audit service."""

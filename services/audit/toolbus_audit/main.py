@@ -1,11 +1,11 @@
-"""The audit room: every fact becomes a row, rows answer questions, and webhooks are told.
+"""The audit service: every event becomes a row, rows answer questions, and webhooks are told.
 
-hears   every fact, from the stream FACTS; the buckets tb_config and tb_people
-says    FactsExpired, WitnessContradicted; facts and checkpoints to webhooks, facts to SIEMs and
+hears   every event, from the stream EVENTS; the buckets tb_config and tb_person_keys
+says    EventsExpired, WitnessContradicted; events and checkpoints to webhooks, events to SIEMs and
         into files, checkpoints to witnesses and into files
-answers AuditQueried, FactsAsked, SpendingAsked, OpenCallsAsked, UnendedAsked, RefillAsked,
-        LinesAsked; readers, over HTTP
-owns    the tables in ClickHouse, the buckets tb_seals and tb_exports, the sealing key
+answers AuditQuery, EventsQuery, SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery,
+        BackfillRequest, BackfillLinesRequest; readers, over HTTP
+owns    the tables in ClickHouse, the buckets tb_checkpoints and tb_exports, the sealing key
 """
 
 import asyncio
@@ -32,39 +32,39 @@ from toolbus_audit.siem.forwarder import Stream
 from toolbus_audit.siem.registry import Pace, Sinks
 from toolbus_audit.transparency_log.sealer_task import Outside, sealing
 from toolbus_audit.webhooks.dispatcher import Webhooks
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.concurrency import end
 from toolbus_common.config import Webhook
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
-    AuditQueried,
-    FactsAsked,
-    FactsTold,
-    LinesAsked,
-    OpenCallsAsked,
-    OpenCallsTold,
-    RefillAsked,
-    RefillTold,
-    RowsFound,
-    SpendingAsked,
-    SpendingTold,
-    UnendedAsked,
-    UnendedTold,
+    AuditQuery,
+    BackfillLinesRequest,
+    BackfillReply,
+    BackfillRequest,
+    EventsQuery,
+    EventsReply,
+    OpenCallsQuery,
+    OpenCallsReply,
+    RowsReply,
+    SpendingQuery,
+    SpendingReply,
+    UnresolvedCallsQuery,
+    UnresolvedCallsReply,
 )
-from toolbus_common.contracts.events.base import EVERY_FACT
+from toolbus_common.contracts.events.base import EVERY_EVENT
 from toolbus_common.egress.tls import Tls
-from toolbus_common.messaging.access_rejections import Rejections
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.access_rejections import RejectionCounter
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import StoredMessage
-from toolbus_common.nats.stream_reader import Kept, begun, read_from
-from toolbus_common.nats.topology import CONFIG, EXPORTS, FACTS, WEBHOOKS
+from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
+from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import Holds
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.service.privacy import know_people
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -74,67 +74,67 @@ POLL_SECONDS = 5.0
 _tracer = Tracer("audit")
 
 
-def build(exchange: Exchange, settings: Settings | None = None) -> Room:
-    """Wire the room. Nothing connects until it runs."""
+def build(exchange: LocalTransport, settings: Settings | None = None) -> Service:
+    """Wire the service. Nothing connects until it runs."""
     settings = settings or Settings()
-    room = Room("audit", settings, exchange)
-    people = know_people(room)
+    service = Service("audit", settings, exchange)
+    people = know_people(service)
     store = ClickHouse(settings)
     writer = Writer(store)
-    room.stands_by(writer.open)
-    room.bus.on_lost.append(writer.doubt)
-    room.why_not = lambda: writer.reason
-    room.details = lambda: {
+    service.stands_by(writer.open)
+    service.bus.on_lost.append(writer.doubt)
+    service.why_not = lambda: writer.reason
+    service.details = lambda: {
         "store": store.place,
         "rows": writer.rows,
         "dead": writer.dead,
         **({"people": people.fault} if people.fault else {}),
     }
 
-    _keep(room, writer, store)
-    directory, named, poster = _declared(room, settings)
+    _keep(service, writer, store)
+    directory, named, poster = _declared(service, settings)
     secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
     hooks = _webhooks(directory)
-    _refill(room, writer, store)
-    _tell_webhooks(room, Webhooks(hooks, poster.post, secrets, reveal=people.reveal))
-    sealing(room, settings, writer, store, Outside(directory, named, poster, secrets))
-    _expire(room, store, directory)
-    _export(room, settings, store)
-    _serve_analysts(room, settings, store, directory)
+    _refill(service, writer, store)
+    _tell_webhooks(service, Webhooks(hooks, poster.post, secrets, reveal=people.reveal))
+    sealing(service, settings, writer, store, Outside(directory, named, poster, secrets))
+    _expire(service, store, directory)
+    _export(service, settings, store)
+    _serve_analysts(service, settings, store, directory)
 
-    @room.hears(most=MESSAGES, seconds=1.0, pause=0.5)
+    @service.hears(most=MESSAGES, seconds=1.0, pause=0.5)
     async def write(messages: list[StoredMessage]) -> None:
         with _tracer.linked("toolbus.insert", (each.spans for each in messages)):
             await writer.hear(messages)
 
-    _answer(room, store, people)
-    return room
+    _answer(service, store, people)
+    return service
 
 
-def _answer(room: Room, store: ClickHouse, people: People) -> None:
+def _answer(service: Service, store: ClickHouse, people: PersonKeys) -> None:
     """Answer what is asked of the rows."""
 
-    @room.answers(AuditQueried)
-    async def answer(question: AuditQueried) -> RowsFound:
+    @service.answers(AuditQuery)
+    async def answer(question: AuditQuery) -> RowsReply:
         return await query.answer(store, people, question)
 
-    @room.answers(SpendingAsked)
-    async def spent(question: SpendingAsked) -> SpendingTold:
+    @service.answers(SpendingQuery)
+    async def spent(question: SpendingQuery) -> SpendingReply:
         return await spending.spending(store, people, question)
 
-    @room.answers(OpenCallsAsked)
-    async def still_open(question: OpenCallsAsked) -> OpenCallsTold:
+    @service.answers(OpenCallsQuery)
+    async def still_open(question: OpenCallsQuery) -> OpenCallsReply:
         return await spending.open_calls(store, people, question)
 
-    @room.answers(UnendedAsked)
-    async def never_ended(question: UnendedAsked) -> UnendedTold:
+    @service.answers(UnresolvedCallsQuery)
+    async def never_ended(question: UnresolvedCallsQuery) -> UnresolvedCallsReply:
         return await unresolved_calls.unended(store, question)
 
 
-def _keep(room: Room, writer: Writer, store: ClickHouse) -> None:
+def _keep(service: Service, writer: Writer, store: ClickHouse) -> None:
     """Write what was heard before the store is closed."""
 
-    @room.needs
+    @service.needs
     @asynccontextmanager
     async def kept() -> AsyncIterator[None]:
         try:
@@ -144,32 +144,32 @@ def _keep(room: Room, writer: Writer, store: ClickHouse) -> None:
             await store.close()
 
 
-def _declared(room: Room, settings: Settings) -> tuple[Directory, Named, Poster]:
+def _declared(service: Service, settings: Settings) -> tuple[ConfigProjection, Named, Poster]:
     """What is declared, what of it the operator named, and what posts there."""
-    directory = Directory(Reader.at("audit", settings.sealing).opened)
+    directory = ConfigProjection(Reader.at("audit", settings.sealing).opened)
     named = Named()
-    room.watches(CONFIG)(named.hear)
-    room.watches(CONFIG)(directory.hear)
+    service.watches(CONFIG)(named.hear)
+    service.watches(CONFIG)(directory.hear)
     return directory, named, Poster(settings.egress, named.has, Tls(settings.egress_ca))
 
 
-def _webhooks(directory: Directory) -> Callable[[], Mapping[str, Webhook]]:
+def _webhooks(directory: ConfigProjection) -> Callable[[], Mapping[str, Webhook]]:
     return lambda: directory.now.declaration.webhooks
 
 
-def _expire(room: Room, store: ClickHouse, directory: Directory) -> None:
+def _expire(service: Service, store: ClickHouse, directory: ConfigProjection) -> None:
     """Delete what is past its time, unless it is held."""
     holds = Holds()
-    room.watches(CONFIG)(holds.hear)
+    service.watches(CONFIG)(holds.hear)
     retention = Retention(
-        store, lambda: directory.now.declaration, lambda: holds.customers, room.facts.record
+        store, lambda: directory.now.declaration, lambda: holds.customers, service.events.record
     )
 
-    @room.needs
+    @service.needs
     @asynccontextmanager
     async def expiring() -> AsyncIterator[None]:
         # What changed while the bus was away is not known here: nothing is deleted then.
-        running = asyncio.create_task(retention.run(lambda: room.status().ready))
+        running = asyncio.create_task(retention.run(lambda: service.status().ready))
         try:
             yield
         finally:
@@ -177,18 +177,18 @@ def _expire(room: Room, store: ClickHouse, directory: Directory) -> None:
 
 
 def _serve_analysts(
-    room: Room, settings: Settings, store: ClickHouse, directory: Directory
+    service: Service, settings: Settings, store: ClickHouse, directory: ConfigProjection
 ) -> None:
     """Keep what they ask most added up, and answer those who are declared."""
-    _add_up(room, store)
+    _add_up(service, store)
     if settings.audit_http_port:
-        _answer_readers(room, settings, store, directory)
+        _answer_readers(service, settings, store, directory)
 
 
-def _add_up(room: Room, store: ClickHouse) -> None:
+def _add_up(service: Service, store: ClickHouse) -> None:
     """Add up hours and days that are over, beside everything else."""
 
-    @room.needs
+    @service.needs
     @asynccontextmanager
     async def added_up() -> AsyncIterator[None]:
         adding = asyncio.create_task(keep_adding_up(store.beside))
@@ -199,7 +199,7 @@ def _add_up(room: Room, store: ClickHouse) -> None:
 
 
 def _answer_readers(
-    room: Room, settings: Settings, store: ClickHouse, directory: Directory
+    service: Service, settings: Settings, store: ClickHouse, directory: ConfigProjection
 ) -> None:
     """Answer declared readers in SQL over HTTP."""
     if not store.embedded:
@@ -209,11 +209,11 @@ def _answer_readers(
         )
         return
 
-    rejections = Rejections(room.facts.say, settings.rejection_seconds)
-    room.needs(rejections.written)
-    room.draining.append(rejections.flush)
+    rejections = RejectionCounter(service.events.say, settings.rejection_seconds)
+    service.needs(rejections.written)
+    service.draining.append(rejections.flush)
 
-    @room.needs
+    @service.needs
     @asynccontextmanager
     async def read() -> AsyncIterator[None]:
         answering = Answering(
@@ -231,36 +231,36 @@ def _answer_readers(
             await asyncio.to_thread(answering.close)
 
 
-def _refill(room: Room, writer: Writer, store: ClickHouse) -> None:
+def _refill(service: Service, writer: Writer, store: ClickHouse) -> None:
     """Write what the tables lack, when an operator asks for it."""
 
-    async def read(first: int | datetime, most: int) -> list[Kept]:
-        return await read_from(room.bus.client, FACTS, first, EVERY_FACT, most)
+    async def read(first: int | datetime, most: int) -> list[StreamEntry]:
+        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
 
     async def settled() -> int:
-        newest = await room.bus.newest(FACTS)  # first: more may come while we ask
-        return int(min(newest, await room.bus.finished(FACTS, room.name)))
+        newest = await service.bus.newest(EVENTS)  # first: more may come while we ask
+        return int(min(newest, await service.bus.finished(EVENTS, service.name)))
 
     refilling = Refilling(store, read, settled, lambda: writer.stream)
 
-    @room.answers(RefillAsked)
-    async def refill(question: RefillAsked) -> RefillTold:
+    @service.answers(BackfillRequest)
+    async def refill(question: BackfillRequest) -> BackfillReply:
         told = await refilling.answer(question)
         await writer.count_dead()
         return told
 
-    @room.answers(LinesAsked)
-    async def take(question: LinesAsked) -> RefillTold:
+    @service.answers(BackfillLinesRequest)
+    async def take(question: BackfillLinesRequest) -> BackfillReply:
         return await refilling.take(question.lines)
 
 
-def _tell_webhooks(room: Room, webhooks: Webhooks) -> None:
+def _tell_webhooks(service: Service, webhooks: Webhooks) -> None:
     """Tell them beside everything else, whether or not the store is there."""
 
-    @room.needs
+    @service.needs
     @asynccontextmanager
     async def told() -> AsyncIterator[None]:
-        batches = room.bus.consume(FACTS, WEBHOOKS, MOST_POSTED, POLL_SECONDS)
+        batches = service.bus.consume(EVENTS, WEBHOOKS, MOST_POSTED, POLL_SECONDS)
         telling = asyncio.create_task(webhooks.run(batches))
         try:
             yield
@@ -269,41 +269,41 @@ def _tell_webhooks(room: Room, webhooks: Webhooks) -> None:
             await webhooks.close()
 
 
-def _export(room: Room, settings: Settings, store: ClickHouse) -> None:
-    """Answer who takes facts out, write declared exports, and tell declared sinks."""
-    directory = Directory(Reader.at("audit", settings.sealing).opened)
+def _export(service: Service, settings: Settings, store: ClickHouse) -> None:
+    """Answer who takes events out, write declared exports, and tell declared sinks."""
+    directory = ConfigProjection(Reader.at("audit", settings.sealing).opened)
     named = Named()
-    room.watches(CONFIG)(named.hear)
-    room.watches(CONFIG)(directory.hear)
+    service.watches(CONFIG)(named.hear)
+    service.watches(CONFIG)(directory.hear)
     poster = Poster(settings.egress, named.has, Tls(settings.egress_ca))
     secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
-    given, lease = (poster, named.has, secrets, room.facts.producer), settings.lease_seconds
+    given, lease = (poster, named.has, secrets, service.events.producer), settings.lease_seconds
     exports = Exports(lambda: directory.now.declaration.exports, *given, lease)
     sinks = Sinks(lambda: directory.now.declaration.sinks, *given, Pace(lease))
-    details = room.details
-    room.details = lambda: details() | _stated(exports=exports.states(), sinks=sinks.states())
+    details = service.details
+    service.details = lambda: details() | _stated(exports=exports.states(), sinks=sinks.states())
 
     async def stream() -> str:
-        return await begun(room.bus.client, FACTS)
+        return await begun(service.bus.client, EVENTS)
 
     async def newest() -> int:
-        return await room.bus.newest(FACTS)
+        return await service.bus.newest(EVENTS)
 
-    async def read(first: int, most: int) -> list[Kept]:
-        return await read_from(room.bus.client, FACTS, first, EVERY_FACT, most)
+    async def read(first: int, most: int) -> list[StreamEntry]:
+        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
 
-    @room.answers(FactsAsked)
-    async def page(question: FactsAsked) -> FactsTold:
+    @service.answers(EventsQuery)
+    async def page(question: EventsQuery) -> EventsReply:
         return await pages.page(store, question)
 
     async def closed() -> tuple[str, int]:
         known = await newest()  # before: what comes meanwhile is not closed
-        return await stream(), int(min(known, await room.bus.finished(FACTS, room.name)))
+        return await stream(), int(min(known, await service.bus.finished(EVENTS, service.name)))
 
-    @room.needs
+    @service.needs
     @asynccontextmanager
     async def exported() -> AsyncIterator[None]:
-        bucket = await room.bucket(EXPORTS)
+        bucket = await service.bucket(EXPORTS)
         async with (
             exports.exporting(bucket, store, closed),
             sinks.telling(bucket, Stream(stream, newest, read)),

@@ -12,8 +12,8 @@ from time import time
 from typing import Any, Protocol
 
 from toolbus_audit.clickhouse.errors import StoreDownError
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import Fact, FactsExpired
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import Event, EventsExpired
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import BusDownError
 
@@ -35,9 +35,9 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a log is to begin: behind its first `size` facts."""
+    """Where a log is to begin: behind its first `size` events."""
 
-    scope: str
+    customer: str
     stream: str
     size: int
     to: int
@@ -46,7 +46,7 @@ class Cut:
     @property
     def log(self) -> str:
         """The rows of this log, as a condition."""
-        return f"scope = {quoted(self.scope)} AND stream = {quoted(self.stream)}"
+        return f"customer = {quoted(self.customer)} AND stream = {quoted(self.stream)}"
 
     @property
     def rows(self) -> str:
@@ -55,14 +55,14 @@ class Cut:
 
 
 class Retention:
-    """`declared` says how long, `holds` of whom nothing is deleted, `say` records a fact."""
+    """`declared` says how long, `holds` of whom nothing is deleted, `say` records an event."""
 
     def __init__(
         self,
         store: Store,
-        declared: Callable[[], Declaration],
+        declared: Callable[[], Configuration],
         holds: Callable[[], frozenset[str]],
-        say: Callable[[Fact], Awaitable[None]],
+        say: Callable[[Event], Awaitable[None]],
     ) -> None:
         self._store = store
         self._declared = declared
@@ -84,50 +84,54 @@ class Retention:
     async def apply(self, now: float) -> list[Cut]:
         """Delete what is past its time now; where logs begin since. What is held is left."""
         found = []
-        for scope, stream in await self._logs():
-            cut = await self._due(scope, stream, now)
-            if cut is not None and scope not in self._holds():
+        for customer, stream in await self._logs():
+            cut = await self._due(customer, stream, now)
+            if cut is not None and customer not in self._holds():
                 await self._cut(cut)
                 found.append(cut)
         await self._clear_unsealed(now)
         return found
 
     async def _logs(self) -> Sequence[tuple[Any, ...]]:
-        return await self._store.select("SELECT DISTINCT scope, stream FROM checkpoints")
+        return await self._store.select("SELECT DISTINCT customer, stream FROM checkpoints")
 
-    async def _due(self, scope: str, stream: str, now: float) -> Cut | None:
+    async def _due(self, customer: str, stream: str, now: float) -> Cut | None:
         """The last statement that is itself past the time: all it covers is older still."""
-        days = days_of(self._declared(), scope)
+        days = days_of(self._declared(), customer)
         found = await self._store.select(
-            f"SELECT size, to FROM checkpoints WHERE scope = {quoted(scope)}"  # noqa: S608
+            f"SELECT size, to FROM checkpoints WHERE customer = {quoted(customer)}"  # noqa: S608
             f" AND stream = {quoted(stream)} AND at <= toDateTime({_before(now, days)}, 'UTC')"
             " ORDER BY size DESC, to DESC LIMIT 1"
         )
-        return Cut(scope, stream, int(found[0][0]), int(found[0][1]), days) if found else None
+        return Cut(customer, stream, int(found[0][0]), int(found[0][1]), days) if found else None
 
     async def _cut(self, cut: Cut) -> None:
         """Said first, then noted, then done: whatever was interrupted is done the next time."""
         known = await self._store.select(f"SELECT max(size) FROM cuts WHERE {cut.log}")  # noqa: S608
         if int(known[0][0] or 0) < cut.size:
-            await self._say(_fact_of(cut))
+            await self._say(_event_of(cut))
             await self._store.command(
-                "INSERT INTO cuts (scope, stream, size, to, at) VALUES "  # noqa: S608
-                f"({quoted(cut.scope)}, {quoted(cut.stream)}, {cut.size}, {cut.to}, now())"
+                "INSERT INTO cuts (customer, stream, size, to, at) VALUES "  # noqa: S608
+                f"({quoted(cut.customer)}, {quoted(cut.stream)}, {cut.size}, {cut.to}, now())"
             )
-        await self._delete("facts", cut.rows)
+        await self._delete("events", cut.rows)
         # Lines that could be no row are of this log where their subject ends in its customer.
-        ended = f"endsWith(subject, {quoted('.' + cut.scope)})"
+        ended = f"endsWith(subject, {quoted('.' + cut.customer)})"
         sealed = f"stream_seq <= {cut.to} AND at <= toDateTime({_before(time(), cut.days)}, 'UTC')"
         await self._delete("dead_letters", f"{ended} AND {sealed}")
 
     async def _clear_unsealed(self, now: float) -> None:
-        """Facts from before there was a seal belong to no log: they go by their own time."""
-        unsealed = await self._store.select("SELECT DISTINCT scope FROM facts WHERE stream = ''")
-        for (scope,) in unsealed:
-            if scope not in self._holds():
-                days = days_of(self._declared(), scope)
+        """Events from before there was a seal belong to no log: they go by their own time."""
+        unsealed = await self._store.select(
+            "SELECT DISTINCT customer FROM events WHERE stream = ''"
+        )
+        for (customer,) in unsealed:
+            if customer not in self._holds():
+                days = days_of(self._declared(), customer)
                 old = f"at <= toDateTime({_before(now, days)}, 'UTC')"
-                await self._delete("facts", f"stream = '' AND scope = {quoted(scope)} AND {old}")
+                await self._delete(
+                    "events", f"stream = '' AND customer = {quoted(customer)} AND {old}"
+                )
 
     async def _delete(self, table: str, condition: str) -> None:
         ((count,),) = await self._store.select(f"SELECT count() FROM {table} WHERE {condition}")  # noqa: S608
@@ -138,10 +142,10 @@ class Retention:
             log.info("retention.deleted", extra={"table": table, "rows": int(count)})
 
 
-def days_of(declared: Declaration, scope: str) -> int:
-    """How many days a customer's facts are kept."""
-    customer = declared.customers.get(scope)
-    own = customer.retention if customer is not None else None
+def days_of(declared: Configuration, customer: str) -> int:
+    """How many days a customer's events are kept."""
+    found = declared.customers.get(customer)
+    own = found.retention if found is not None else None
     return own or declared.audit.retention
 
 
@@ -149,11 +153,11 @@ def _before(now: float, days: int) -> int:
     return max(int(now) - days * DAY, 0)
 
 
-def _fact_of(cut: Cut) -> FactsExpired:
-    return FactsExpired(
-        id=f"{cut.scope}.{cut.stream}.{cut.size}.expired",
+def _event_of(cut: Cut) -> EventsExpired:
+    return EventsExpired(
+        id=f"{cut.customer}.{cut.stream}.{cut.size}.expired",
         at=time(),
-        scope=cut.scope,
+        customer=cut.customer,
         stream=cut.stream,
         size=cut.size,
         to=cut.to,

@@ -1,4 +1,4 @@
-"""What audit is told by its environment, beyond what every room is told."""
+"""What audit is told by its environment, beyond what every service is told."""
 
 from pathlib import Path
 

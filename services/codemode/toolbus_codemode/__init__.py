@@ -1,1 +1,1 @@
-"""The codemode room."""
+"""The codemode service."""

@@ -1,4 +1,4 @@
-"""The room's work: every admitted call of Toolbus' own tools ends in one answer and one outcome."""
+"""Handle admitted calls of Toolbus' own tools: each ends in one answer and one outcome."""
 
 import asyncio
 import logging
@@ -12,21 +12,21 @@ from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.catalog.read_tools import answer
 from toolbus_codemode.programs.runner import Programs
 from toolbus_codemode.tokens.context_savings import Spending, Spent
-from toolbus_common.access.config_snapshot import Directory, hash_of
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
 from toolbus_common.access.pricing import charged
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.calls.event_fields import about, extended, told_of_result
-from toolbus_common.calls.outcome_store import KeptOutcomes
+from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.contracts import (
-    Answered,
     CallAdmitted,
     CallCompleted,
+    CallError,
     CallFailed,
+    CallResult,
+    DeadlineExtended,
     Era,
-    Extended,
-    Failed,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     CallCancelledError,
     InvalidError,
@@ -38,26 +38,26 @@ from toolbus_common.mcp.builtin_server import EXECUTE, Mode
 from toolbus_common.mcp.code_mode_options import terms_of
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.observability.tracing.call_span import executing
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
 
 Result = tuple[dict[str, Any], bool]  # a tool's result, and whether it says it failed
 
 
-class Service:
+class ProgramHandler:
     """Answers calls of the built-in server."""
 
     def __init__(
         self,
-        room: Room,
-        directory: Directory,
+        service: Service,
+        directory: ConfigProjection,
         catalogue: Catalogue,
         programs: Programs,
         spending: Spending,
-        outcomes: KeptOutcomes,
+        outcomes: OutcomeStore,
     ) -> None:
-        self._room = room
+        self._service = service
         self._outcomes = outcomes
         self._spending = spending
         self._programs = programs
@@ -74,7 +74,7 @@ class Service:
             task.cancel()
 
     @executing(Tracer("codemode"))
-    async def run(self, call: CallAdmitted, reply: Reply) -> None:
+    async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         """Handle one admitted call."""
         began = perf_counter()
         try:
@@ -83,7 +83,7 @@ class Service:
             await self._fail(call, reply, error, began)
         except asyncio.CancelledError:
             if call.call_id not in self._revoked:
-                stopped = OutcomeUnknownError("The room stopped while the call was under way.")
+                stopped = OutcomeUnknownError("The service stopped while the call was under way.")
                 await self._fail(call, reply, stopped, began)
                 raise
             taken_back = CallCancelledError("The caller took the call back.")
@@ -97,7 +97,7 @@ class Service:
         finally:
             self._revoked.discard(call.call_id)
 
-    async def _revocable(self, call: CallAdmitted, reply: Reply) -> Result:
+    async def _revocable(self, call: CallAdmitted, reply: ReplyChannel) -> Result:
         """The result, in a way that `cancel` finds; what has ended is told and kept undisturbed."""
         self._running[call.call_id] = asyncio.current_task()
         try:
@@ -105,17 +105,19 @@ class Service:
         finally:
             del self._running[call.call_id]
 
-    async def _result(self, call: CallAdmitted, reply: Reply) -> Result:
+    async def _result(self, call: CallAdmitted, reply: ReplyChannel) -> Result:
         arguments = msgspec.json.decode(call.arguments)
         if not isinstance(arguments, dict):
             raise InvalidError("The arguments must be a JSON object.")
-        lineage = await self._known(call)
-        bounds = lineage.bounds.narrowed(call.narrower)
+        principal = await self._known(call)
+        bounds = principal.bounds.narrowed(call.narrower)
         try:
             if call.tool == EXECUTE:
                 shelf = self._catalogue.shelf(bounds)
-                call = await self._extended(call, reply, self._programs.needed_until(call, lineage))
-                ran = await self._programs.run(call, lineage, shelf, arguments)
+                call = await self._extended(
+                    call, reply, self._programs.needed_until(call, principal)
+                )
+                ran = await self._programs.run(call, principal, shelf, arguments)
                 return text(ran.text), ran.is_error
             plain = terms_of(call.terms).mode is Mode.SEARCH
             told = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
@@ -123,32 +125,34 @@ class Service:
         except InvalidError as error:  # the model can mend this: it is an answer to it
             return text(error.reason), True
 
-    async def _extended(self, call: CallAdmitted, reply: Reply, deadline: float) -> CallAdmitted:
+    async def _extended(
+        self, call: CallAdmitted, reply: ReplyChannel, deadline: float
+    ) -> CallAdmitted:
         """Return the call with a deadline that leaves its program the time it may take."""
         if deadline <= call.deadline:
             return call
-        self._room.facts.say(extended(call, deadline))
+        self._service.events.say(extended(call, deadline))
         if call.claim is not None:
             self._outcomes.extend(call, call.claim, deadline)
-        await reply.send(Extended(deadline))
+        await reply.send(DeadlineExtended(deadline))
         return call.model_copy(update={"deadline": deadline})
 
-    async def _known(self, call: CallAdmitted) -> Lineage:
+    async def _known(self, call: CallAdmitted) -> Principal:
         """The same, where the caller's access token may be known since a moment only."""
         with suppress(UnauthorizedError):
-            return self._lineage(call)
-        await self._directory.bearers.learn(hash_of(call.proof))
-        return self._lineage(call)
+            return self._principal(call)
+        await self._directory.bearers.learn(hash_of(call.key_digest))
+        return self._principal(call)
 
-    def _lineage(self, call: CallAdmitted) -> Lineage:
+    def _principal(self, call: CallAdmitted) -> Principal:
         """The caller as it is now, whatever it was when the call was admitted."""
-        found = self._directory.now.lineage_for(call.proof, time())
+        found = self._directory.now.principal_for(call.key_digest, time())
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         return found
 
     async def _complete(
-        self, call: CallAdmitted, reply: Reply, result: dict[str, Any], began: float, *,
+        self, call: CallAdmitted, reply: ReplyChannel, result: dict[str, Any], began: float, *,
         is_error: bool,
     ) -> None:  # fmt: skip
         if call.era is Era.MODERN:
@@ -156,7 +160,7 @@ class Service:
         if is_error:
             result["isError"] = True
         body = msgspec.json.encode(result)
-        self._room.facts.say(
+        self._service.events.say(
             CallCompleted(
                 id=f"{call.call_id}.completed",
                 **about(call),
@@ -170,22 +174,22 @@ class Service:
             )
         )
         if call.claim is not None:
-            await self._outcomes.end(call, call.claim, Answered(body))
-        await reply.send(Answered(body))
+            await self._outcomes.end(call, call.claim, CallResult(body))
+        await reply.send(CallResult(body))
         self._count(call, result)
 
     def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
         """Have the call counted, now that nobody waits for it."""
         with suppress(UnauthorizedError):  # the key was revoked meanwhile: its bounds are gone
-            bounds = self._lineage(call).bounds.narrowed(call.narrower)
+            bounds = self._principal(call).bounds.narrowed(call.narrower)
             seen = self._catalogue.shelf(bounds)
             told = result["content"][0]["text"]
             self._spending.note(Spent(call, told, seen, self._catalogue.whole()))
 
     async def _fail(
-        self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
+        self, call: CallAdmitted, reply: ReplyChannel, error: ToolbusError, began: float
     ) -> None:
-        self._room.facts.say(
+        self._service.events.say(
             CallFailed(
                 id=f"{call.call_id}.failed",
                 **about(call),
@@ -199,8 +203,8 @@ class Service:
         if call.claim is not None:
             # Nothing of the call was made only where it was refused: a program may have begun.
             begun = not isinstance(error, UnauthorizedError)
-            await self._outcomes.end(call, call.claim, Failed(error), sent=begun)
-        await reply.send(Failed(error))
+            await self._outcomes.end(call, call.claim, CallError(error), sent=begun)
+        await reply.send(CallError(error))
 
 
 def text(told: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The codemode room: tools that read the catalogue, and programs that call tools.
+"""The codemode service: tools that read the catalogue, and programs that call tools.
 
 hears   the calls of the built-in server `toolbus`, `tb.run.toolbus`, and `tb.cancel.*`;
         the buckets `tb_config`, `tb_catalogue` and `tb_tokens`
@@ -16,58 +16,58 @@ from contextlib import asynccontextmanager
 from toolbus_codemode.catalog.builtin_tools import own_listing
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.catalog.search.embeddings import Meaning, NoModelError
-from toolbus_codemode.handler import Service
+from toolbus_codemode.handler import ProgramHandler
 from toolbus_codemode.programs.runner import ENGINES, Programs, usual_caps
 from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.settings import Settings
 from toolbus_codemode.tokens.context_savings import Spending
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.calls.outcome_store import KeptOutcomes
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.contracts import CallAdmitted, CallCancelled
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
 from toolbus_common.service.privacy import know_people
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
 
 # Seconds until the engines start, unless a program comes before: until then the processor is for
-# rooms that are not ready yet.
+# services that are not ready yet.
 BEGIN_AFTER = 3.0
 
 
-def build(exchange: Exchange) -> Room:
-    """Wire the room. Nothing connects until it runs."""
+def build(exchange: LocalTransport) -> Service:
+    """Wire the service. Nothing connects until it runs."""
     settings = Settings()
-    room = Room("codemode", settings, exchange)
-    know_people(room)
-    directory = _directory(room)
+    service = Service("codemode", settings, exchange)
+    know_people(service)
+    directory = _directory(service)
     meaning = _meaning(settings.search_model)
     catalogue = Catalogue(directory, meaning)
-    room.watches(CATALOGUE)(catalogue.hear)
+    service.watches(CATALOGUE)(catalogue.hear)
 
     @asynccontextmanager
     async def served() -> AsyncIterator[None]:
         sandbox = Sandbox(SandboxSettings(without_seccomp=settings.without_seccomp))
         later = asyncio.get_running_loop().call_later(BEGIN_AFTER, sandbox.begin)
-        room.details = lambda: {
+        service.details = lambda: {
             "engines": [e for e in ENGINES if e not in sandbox.unavailable],
             "search": "words and meaning" if meaning else "words",
         }
         usual = usual_caps(settings.program_seconds, settings.program_calls)
-        results = Results(lambda: Objects.opened(room.bus, RESULTS))
-        programs = Programs(room, directory, sandbox, results, usual)
-        spending = Spending(room.facts.say)
-        outcomes = await _opened(room, directory)
-        service = Service(room, directory, catalogue, programs, spending, outcomes)
-        await (await room.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
-        await room.calls.serve(CallAdmitted, BUILT_IN, service.run, "codemode")
-        await room.bus.subscribe(
+        results = Results(lambda: Objects.opened(service.bus, RESULTS))
+        programs = Programs(service, directory, sandbox, results, usual)
+        spending = Spending(service.events.say)
+        outcomes = await _opened(service, directory)
+        handler = ProgramHandler(service, directory, catalogue, programs, spending, outcomes)
+        await (await service.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
+        await service.calls.serve(CallAdmitted, BUILT_IN, handler.run, "codemode")
+        await service.bus.subscribe(
             f"{CallCancelled.SUBJECT}.*",
-            lambda data, *_: service.cancel(CallCancelled.decode(data).call_id),
+            lambda data, *_: handler.cancel(CallCancelled.decode(data).call_id),
         )
         try:
             async with spending.counting():
@@ -76,21 +76,21 @@ def build(exchange: Exchange) -> Room:
             later.cancel()
             await sandbox.close()
 
-    room.needs(served)
-    return room
+    service.needs(served)
+    return service
 
 
-def _directory(room: Room) -> Directory:
-    directory = Directory()
-    room.watches(CONFIG)(directory.hear)
-    room.watches(TOKENS)(directory.bearers.hear)
+def _directory(service: Service) -> ConfigProjection:
+    directory = ConfigProjection()
+    service.watches(CONFIG)(directory.hear)
+    service.watches(TOKENS)(directory.bearers.hear)
     return directory
 
 
-async def _opened(room: Room, directory: Directory) -> KeptOutcomes:
+async def _opened(service: Service, directory: ConfigProjection) -> OutcomeStore:
     """Where outcomes are kept, and where tokens of a moment ago are looked up."""
-    directory.bearers.open(await room.bucket(TOKENS))
-    return KeptOutcomes(await room.bucket(OUTCOMES), room.spawn)
+    directory.bearers.open(await service.bucket(TOKENS))
+    return OutcomeStore(await service.bucket(OUTCOMES), service.spawn)
 
 
 def _meaning(where: str) -> Meaning | None:

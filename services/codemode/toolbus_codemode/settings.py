@@ -1,4 +1,4 @@
-"""Settings of the codemode room."""
+"""Settings of the codemode service."""
 
 from pydantic import Field
 

@@ -1,1 +1,1 @@
-"""The executor room."""
+"""The executor service."""

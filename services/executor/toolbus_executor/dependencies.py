@@ -8,7 +8,7 @@ from typing import cast
 
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.secrets import SecretError, Secrets, Values
 from toolbus_executor.credentials.oauth_token import Ask, Bearer
 from toolbus_executor.results.large.spill_registry import Spills
@@ -58,13 +58,13 @@ class Means:
         declared: Server,
         news: News,
         found: Values,
-        facts: FactWriter,
+        events: EventPublisher,
         spills: Spills,
         separation: Separation | None = None,
     ) -> Upstream:
         """The way to a declared server, or to all its replicas, not opened yet."""
         if declared.replicas:
-            made = Replicated(name, declared, news, facts, self.ways, found, spills)
+            made = Replicated(name, declared, news, events, self.ways, found, spills)
             made.separation = separation
             if declared.oauth is not None:
                 made.authorize = partial(self._authorized, name, declared, separation)

@@ -1,10 +1,10 @@
-"""The executor room: calls upstreams, and knows what they offer.
+"""The executor service: calls upstreams, and knows what they offer.
 
 hears   CallAdmitted, per server, and from other executors; CallCancelled; the buckets tb_config
-        and tb_pins; ConnectionMade; ClientSaid
+        and tb_pins; ConnectionCreated; ClientMessage
 says    the frames of each call's answer; CallCompleted, CallFailed, CallExtended; ServerConnected,
         ServerLost, ServerFaulted, BreakerOpened, BreakerClosed; DefinitionPinned,
-        DefinitionChanged; ServerSaid
+        DefinitionChanged; ServerNotification
 owns    the buckets tb_catalogue and tb_leases, the first pins in tb_pins, and the outcomes it
         keeps in tb_outcomes; results too large to tell, in tb_results; connections to upstreams
         and stdio processes
@@ -18,26 +18,26 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.calls.outcome_store import KeptOutcomes
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import end
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
-    ClientSaid,
-    ConnectionMade,
-    IdentityKeyAsked,
-    IdentityKeyTold,
-    ServersAsked,
-    ServersTold,
-    SessionsAsked,
-    SessionsTold,
-    UpstreamTokenAsked,
-    UpstreamTokenTold,
+    ClientMessage,
+    ConnectionCreated,
+    IdentityKeyQuery,
+    IdentityKeyReply,
+    ServersQuery,
+    ServersReply,
+    SessionsQuery,
+    SessionsReply,
+    UpstreamTokenQuery,
+    UpstreamTokenReply,
 )
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import (
@@ -51,7 +51,7 @@ from toolbus_common.nats.topology import (
 )
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.service.privacy import know_people
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_executor.calls.call_handler import Runner
 from toolbus_executor.calls.early_cancellations import EarlyCancellations
 from toolbus_executor.calls.operator_commands import Steering
@@ -78,9 +78,14 @@ class Fleet:
     """A keeper for every declared server: a change touches only the server it is about."""
 
     def __init__(
-        self, room: Room, directory: Directory, pins: Pins, steering: Steering, means: Means
+        self,
+        service: Service,
+        directory: ConfigProjection,
+        pins: Pins,
+        steering: Steering,
+        means: Means,
     ) -> None:
-        self._room = room
+        self._service = service
         self._means = means
         self._directory = directory
         self._pins = pins
@@ -91,9 +96,9 @@ class Fleet:
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
         self._early = EarlyCancellations()
-        self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
+        self._lane = ParkLane(service.bus, service.events.producer, self._runner)
         self._selector = Selector()
-        self._outcomes: KeptOutcomes
+        self._outcomes: OutcomeStore
         self._places: Places
 
     def __len__(self) -> int:
@@ -107,27 +112,29 @@ class Fleet:
             row | {"resets": self._resets[name]} for name, row in zip(names, rows, strict=True)
         )
 
-    def sessions(self) -> SessionsTold:
+    def sessions(self) -> SessionsReply:
         """Who holds which session here."""
         every = ((name, keeper.separation) for name, keeper in self._keepers.items())
         kept = {name: each.pool.told() for name, each in every if each is not None}
-        return SessionsTold(instance=self._room.facts.producer, servers=kept)
+        return SessionsReply(instance=self._service.events.producer, servers=kept)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Follow the declaration until left."""
-        buckets = Buckets(*[await self._room.bucket(name) for name in (CATALOGUE, LEASES, PINS)])
-        self._outcomes = KeptOutcomes(await self._room.bucket(OUTCOMES), self._room.spawn)
-        claims = await self._room.bucket(SESSIONS)
-        self._places = Places(claims, buckets.leases, self._room.facts.producer)
+        buckets = Buckets(*[await self._service.bucket(name) for name in (CATALOGUE, LEASES, PINS)])
+        self._outcomes = OutcomeStore(await self._service.bucket(OUTCOMES), self._service.spawn)
+        claims = await self._service.bucket(SESSIONS)
+        self._places = Places(claims, buckets.leases, self._service.events.producer)
         self._places.on_taken = self._taken
         self._changed.set()
         await self._lane.open(self._cancel)
-        await self._room.bus.subscribe(subject_of(ConnectionMade.NAME, "*"), self._account_made)
-        await self._room.bus.subscribe(f"{ClientSaid.SUBJECT}.*", self._client_said)
+        await self._service.bus.subscribe(
+            subject_of(ConnectionCreated.NAME, "*"), self._account_made
+        )
+        await self._service.bus.subscribe(f"{ClientMessage.SUBJECT}.*", self._client_said)
         following = asyncio.create_task(self._follow(buckets))
         if any(each.is_process for each in self._directory.now.declaration.servers.values()):
-            self._room.spawn(probe(self._means.settings))
+            self._service.spawn(probe(self._means.settings))
         try:
             yield
         finally:
@@ -158,7 +165,7 @@ class Fleet:
             await asyncio.gather(*leaving)
             for name, server in declared.items():
                 if name not in self._keepers:
-                    keeper = Keeper(name, server, self._room, buckets, self._pins, self._means)
+                    keeper = Keeper(name, server, self._service, buckets, self._pins, self._means)
                     keeper.fresh = name in met
                     if keeper.separation is not None:
                         keeper.runner.placing = Placing(name, keeper.separation, self._places)
@@ -191,7 +198,7 @@ class Fleet:
 
     def _client_said(self, payload: bytes, *_: str) -> None:
         """Take what a client session says outside calls."""
-        said = ClientSaid.decode(payload)
+        said = ClientMessage.decode(payload)
         for keeper in self._keepers.values():
             if keeper.separation is not None:
                 keeper.separation.hear_client(said)
@@ -199,7 +206,7 @@ class Fleet:
     def _account_made(self, lines: bytes, *_: str) -> None:
         """A server that waits for the account it is listed with need wait no longer."""
         for line in lines.split(b"\n"):
-            keeper = self._keepers.get(ConnectionMade.decode(line).server)
+            keeper = self._keepers.get(ConnectionCreated.decode(line).server)
             if keeper is not None:
                 keeper.try_now()
 
@@ -216,47 +223,47 @@ class Fleet:
             log.exception("catalogue.not_tidied")
 
 
-async def _token(room: Room, asked: UpstreamTokenAsked) -> UpstreamTokenTold:
-    return await room.asks.ask(asked, UpstreamTokenTold, TOKEN_SECONDS)
+async def _token(service: Service, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
+    return await service.asks.ask(asked, UpstreamTokenReply, TOKEN_SECONDS)
 
 
-async def _identity_key(room: Room) -> IdentityKeyTold:
-    return await room.asks.ask(IdentityKeyAsked(), IdentityKeyTold)
+async def _identity_key(service: Service) -> IdentityKeyReply:
+    return await service.asks.ask(IdentityKeyQuery(), IdentityKeyReply)
 
 
-def build(exchange: Exchange) -> Room:
-    """Wire the room. Nothing connects until it runs."""
+def build(exchange: LocalTransport) -> Service:
+    """Wire the service. Nothing connects until it runs."""
     settings = Settings()
-    room = Room("executor", settings, exchange)
-    know_people(room)
-    directory = Directory(Reader.at("executor", settings.sealing).opened)
-    pins = Pins(room.facts)
+    service = Service("executor", settings, exchange)
+    know_people(service)
+    directory = ConfigProjection(Reader.at("executor", settings.sealing).opened)
+    pins = Pins(service.events)
     steering = Steering()
-    keys = IdentityKeys(partial(_identity_key, room))
+    keys = IdentityKeys(partial(_identity_key, service))
     ways = Ways(settings.egress, Named(), settings.egress_ca, os.environ, keys)
-    room.watches(CONFIG)(ways.named.hear)
-    room.watches(CONFIG)(directory.hear)
-    room.watches(CONFIG)(steering.hear)
-    room.watches(PINS)(pins.hear)
+    service.watches(CONFIG)(ways.named.hear)
+    service.watches(CONFIG)(directory.hear)
+    service.watches(CONFIG)(steering.hear)
+    service.watches(PINS)(pins.hear)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
-        vault = Vault(lambda: Objects.opened(room.bus, RESULTS))
+        vault = Vault(lambda: Objects.opened(service.bus, RESULTS))
         starts = asyncio.Semaphore(MOST_STARTS)
-        means = Means(ways, vault, settings, starts, secrets, partial(_token, room))
-        fleet = Fleet(room, directory, pins, steering, means)
+        means = Means(ways, vault, settings, starts, secrets, partial(_token, service))
+        fleet = Fleet(service, directory, pins, steering, means)
         directory.on_declared.append(fleet.hear)
-        room.details = lambda: {"servers": len(fleet)}
+        service.details = lambda: {"servers": len(fleet)}
 
-        await room.asks.answer_all(SessionsAsked, fleet.sessions)
+        await service.asks.answer_all(SessionsQuery, fleet.sessions)
 
-        @room.answers(ServersAsked)
-        async def servers(_asked: ServersAsked) -> ServersTold:
-            return ServersTold(servers=await fleet.told())
+        @service.answers(ServersQuery)
+        async def servers(_asked: ServersQuery) -> ServersReply:
+            return ServersReply(servers=await fleet.told())
 
         async with fleet.kept():
             yield
 
-    room.needs(opened)
-    return room
+    service.needs(opened)
+    return service

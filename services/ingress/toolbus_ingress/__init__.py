@@ -1,1 +1,1 @@
-"""The ingress room."""
+"""The ingress service."""

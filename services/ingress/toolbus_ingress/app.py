@@ -7,7 +7,7 @@ from typing import Any
 
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 from toolbus_common.http_server.body import Receive, announces_body, receive_nothing
-from toolbus_common.messaging.access_rejections import Rejections
+from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_ingress import cors
 from toolbus_ingress.admin_api import handler as administration
 from toolbus_ingress.admin_api import responses as answers
@@ -48,7 +48,7 @@ class App:
         self,
         endpoint: Endpoint,
         approvals: Approvals,
-        rejections: Rejections,
+        rejections: RejectionCounter,
         scripts: frozenset[str] = frozenset(),
     ) -> None:
         self._rejections = rejections

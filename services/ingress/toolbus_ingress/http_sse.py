@@ -56,7 +56,7 @@ class OldTransport:
             return None
         session = self._session(scope, visit)
         body = await whole_body(receive, endpoint.largest_body)
-        self.endpoint.room.spawn(self._work(visit, session, body))
+        self.endpoint.service.spawn(self._work(visit, session, body))
         return _ACCEPTED
 
     async def _stream(self, visit: Visit) -> None:

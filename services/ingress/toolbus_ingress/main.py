@@ -1,8 +1,8 @@
-"""The ingress room: the edge, where HTTP becomes calls on the bus and back.
+"""The ingress service: the edge, where HTTP becomes calls on the bus and back.
 
-hears   the frames of its calls; ServerSaid; SessionSaid of its other replicas; the buckets
-        tb_config, tb_catalogue and tb_tokens
-says    CallRequested, CallCancelled, SessionSaid, ClientSaid; the facts AccessRejected and
+hears   the frames of its calls; ServerNotification; SessionMessage of its other replicas; the
+        buckets tb_config, tb_catalogue and tb_tokens
+says    CallRequested, CallCancelled, SessionMessage, ClientMessage; the events AccessRejected and
         ContextListed
 asks    ApproverAsked and AdminAsked, of policy; PageAsked and TokenShown, of oauth
 owns    nothing but the streams open to it: any replica serves any request
@@ -13,14 +13,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_common.access.anonymous import FORCE
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.contracts import ServerSaid, SessionSaid
-from toolbus_common.crypto.dpop.replay_check import Judge, Nonces
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.contracts import ServerNotification, SessionMessage
+from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
 from toolbus_common.crypto.key_file import load_key
-from toolbus_common.messaging.access_rejections import Rejections
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.access_rejections import RejectionCounter
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, TOKENS
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_ingress.app import App
 from toolbus_ingress.approvals.handler import Approvals
 from toolbus_ingress.auth.anonymous import AnonymousAccess
@@ -45,34 +45,34 @@ from toolbus_ingress.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def build(exchange: Exchange) -> Room:
-    """Wire the room. Nothing connects until it runs."""
+def build(exchange: LocalTransport) -> Service:
+    """Wire the service. Nothing connects until it runs."""
     settings = Settings()
-    room = Room("ingress", settings, exchange)
+    service = Service("ingress", settings, exchange)
     seal = Seal(load_key(settings.seal_key))
-    endpoint = _endpoint(room, settings, seal)
+    endpoint = _endpoint(service, settings, seal)
     scripts = _names(settings.browser_origins)
-    rejections = Rejections(room.facts.say, settings.rejection_seconds)
-    room.needs(rejections.written)
-    _tell_of_anonymous(room, endpoint.anonymous)
-    room.draining.append(rejections.flush)
+    rejections = RejectionCounter(service.events.say, settings.rejection_seconds)
+    service.needs(rejections.written)
+    _tell_of_anonymous(service, endpoint.anonymous)
+    service.draining.append(rejections.flush)
     app = App(endpoint, Approvals(endpoint, seal), rejections, scripts)
-    room.needs(lambda: _open_to_clients(endpoint, app, settings))
-    return room
+    service.needs(lambda: _open_to_clients(endpoint, app, settings))
+    return service
 
 
-def _endpoint(room: Room, settings: Settings, seal: Seal) -> Endpoint:
-    directory, catalogue = _watched(room)
+def _endpoint(service: Service, settings: Settings, seal: Seal) -> Endpoint:
+    directory, catalogue = _watched(service)
     questions, shelf = Questions(), Shelf(settings.poll_after)
-    relay = Relay(room, catalogue, seal, questions, shelf, settings.call_timeout)
-    hub, sessions = Hub(catalogue, relay, shelf), _sessions(room, seal, questions, relay)
-    context = ListedContext(room.facts.say, catalogue, directory, settings.context_seconds)
-    room.needs(context.written)
-    room.draining.append(context.flush)
+    relay = Relay(service, catalogue, seal, questions, shelf, settings.call_timeout)
+    hub, sessions = Hub(catalogue, relay, shelf), _sessions(service, seal, questions, relay)
+    context = ListedContext(service.events.say, catalogue, directory, settings.context_seconds)
+    service.needs(context.written)
+    service.draining.append(context.flush)
     _introduce(directory, relay, hub, sessions)
-    _connect_outside(OutsideRequests(room, questions, hub), hub, sessions)
+    _connect_outside(OutsideRequests(service, questions, hub), hub, sessions)
     return Endpoint(
-        room=room,
+        service=service,
         guard=_guard(settings),
         directory=directory,
         catalogue=catalogue,
@@ -80,16 +80,16 @@ def _endpoint(room: Room, settings: Settings, seal: Seal) -> Endpoint:
         relay=relay,
         local=Local(catalogue, sessions, relay, context),
         hub=hub,
-        resumption=Resumption(room.bus, shelf),
+        resumption=Resumption(service.bus, shelf),
         shelf=shelf,
         anonymous=AnonymousAccess.of(directory, settings, _names(settings.browser_origins)),
-        identity=Identity(directory, room.asks, _possession(settings, seal)),
+        identity=Identity(directory, service.asks, _possession(settings, seal)),
         largest_body=settings.largest_body,
         most_in_flight=settings.most_in_flight,
     )
 
 
-def _tell_of_anonymous(room: Room, anonymous: AnonymousAccess) -> None:
+def _tell_of_anonymous(service: Service, anonymous: AnonymousAccess) -> None:
     """Show who is served without a credential, and log where that is declared and refused."""
 
     def look() -> None:
@@ -97,10 +97,10 @@ def _tell_of_anonymous(room: Room, anonymous: AnonymousAccess) -> None:
             log.error("anonymous.refused", extra={"reason": anonymous.refused, "accept": FORCE})
 
     anonymous.directory.on_declared.append(look)
-    room.details = lambda: {"anonymous": anonymous.state} if anonymous.state else {}
+    service.details = lambda: {"anonymous": anonymous.state} if anonymous.state else {}
 
 
-def _introduce(directory: Directory, relay: Relay, hub: Hub, sessions: Sessions) -> None:
+def _introduce(directory: ConfigProjection, relay: Relay, hub: Hub, sessions: Sessions) -> None:
     """Have who knows of something tell whom it concerns."""
     directory.on_key.append(hub.hear_key)
     directory.bearers.on_gone = hub.hear_key
@@ -121,12 +121,13 @@ def _connect_outside(outside: OutsideRequests, hub: Hub, sessions: Sessions) -> 
 
 @asynccontextmanager
 async def _open_to_clients(endpoint: Endpoint, app: App, settings: Settings) -> AsyncIterator[None]:
-    bus, hub, sessions = endpoint.room.bus, endpoint.hub, endpoint.sessions
+    bus, hub, sessions = endpoint.service.bus, endpoint.hub, endpoint.sessions
     await bus.subscribe(
-        f"{ServerSaid.SUBJECT}.*", lambda data, *_: hub.hear(ServerSaid.decode(data))
+        f"{ServerNotification.SUBJECT}.*",
+        lambda data, *_: hub.hear(ServerNotification.decode(data)),
     )
     await bus.subscribe(
-        f"{SessionSaid.SUBJECT}.*", lambda data, *_: sessions.hear(SessionSaid.decode(data))
+        f"{SessionMessage.SUBJECT}.*", lambda data, *_: sessions.hear(SessionMessage.decode(data))
     )
     await endpoint.resumption.open()
     async with listening(app, settings) as listener:
@@ -136,7 +137,7 @@ async def _open_to_clients(endpoint: Endpoint, app: App, settings: Settings) -> 
             hub.close()  # a stream would else keep the listener from ending
             await listener.end(settings.drain_seconds)
 
-        endpoint.room.leaves(leave)
+        endpoint.service.leaves(leave)
         try:
             yield
         finally:
@@ -146,27 +147,27 @@ async def _open_to_clients(endpoint: Endpoint, app: App, settings: Settings) -> 
 
 def _possession(settings: Settings, seal: Seal) -> Possession:
     nonces = Nonces(seal) if settings.dpop_nonce else None
-    return Possession(settings.public_url.rstrip("/"), Judge(nonces))
+    return Possession(settings.public_url.rstrip("/"), ProofChecker(nonces))
 
 
-def _watched(room: Room) -> tuple[Directory, Catalogue]:
+def _watched(service: Service) -> tuple[ConfigProjection, Catalogue]:
     """What is declared, and what servers offer."""
-    directory = Directory()
+    directory = ConfigProjection()
     catalogue = Catalogue(directory)
-    room.watches(CONFIG)(directory.hear)
-    room.watches(CATALOGUE)(catalogue.hear)
-    room.watches(TOKENS)(directory.bearers.hear)
+    service.watches(CONFIG)(directory.hear)
+    service.watches(CATALOGUE)(catalogue.hear)
+    service.watches(TOKENS)(directory.bearers.hear)
     return directory, catalogue
 
 
-def _sessions(room: Room, seal: Seal, questions: Questions, relay: Relay) -> Sessions:
-    def say(said: SessionSaid) -> None:
-        room.spawn(room.bus.publish(said.subject, said.encode()))
+def _sessions(service: Service, seal: Seal, questions: Questions, relay: Relay) -> Sessions:
+    def say(said: SessionMessage) -> None:
+        service.spawn(service.bus.publish(said.subject, said.encode()))
 
     def cancel(session: Session, request_id: bytes) -> None:
         call_id = session.in_flight.get(request_id)
         if call_id is not None:
-            room.spawn(relay.cancel(call_id))
+            service.spawn(relay.cancel(call_id))
             questions.give_up(session.sid, request_id)
 
     sessions = Sessions(seal, say)

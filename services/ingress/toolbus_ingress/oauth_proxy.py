@@ -1,9 +1,9 @@
-"""The authorization server's paths: each request is handed to the oauth room, its answer told."""
+"""Proxy the authorization server's paths: requests go to the oauth service over the bus."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.contracts import PageAsked, PageTold
+from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.web import html as webpage
@@ -54,7 +54,7 @@ class Pages:
         headers = self.endpoint.guard.headers(scope)
         announced(headers, LARGEST_BODY)
         body = await whole_body(receive, LARGEST_BODY)
-        asked = PageAsked(
+        asked = PageRequest(
             method=scope["method"],
             path=path,
             query=scope["query_string"].decode("latin-1"),
@@ -66,7 +66,7 @@ class Pages:
             body=body,
         )
         try:
-            told = await self.endpoint.room.asks.ask(asked, PageTold, SECONDS)
+            told = await self.endpoint.service.asks.ask(asked, PageReply, SECONDS)
         except ToolbusError as error:
             return _failed(error, headers)
         return Response(

@@ -1,1 +1,1 @@
-"""The oauth room."""
+"""The oauth service."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from toolbus_common.contracts import IdentityAsked, IdentityTold
+from toolbus_common.contracts import IdentityReply, IdentityRequest
 from toolbus_common.errors import ConflictError, InvalidError, UnknownEntryError
 from toolbus_oauth.clients.registry import (
     AUTHORIZATION_CODE,
@@ -41,9 +41,9 @@ class Office:
     grants: Grants
     connections: Counter
 
-    async def answer(self, asked: IdentityAsked) -> IdentityTold:
+    async def answer(self, asked: IdentityRequest) -> IdentityReply:
         """One wish. Raises `InvalidError`, `ConflictError` or `UnknownEntryError`."""
-        wishes: dict[str, Callable[[IdentityAsked, Row], Awaitable[list[Row]]]] = {
+        wishes: dict[str, Callable[[IdentityRequest, Row], Awaitable[list[Row]]]] = {
             "accounts": self._accounts,
             "add_account": self._add_account,
             "change_account": self._change_account,
@@ -58,15 +58,15 @@ class Office:
             "end_connection": self.connections.end,
         }
         if asked.wish not in wishes:
-            raise InvalidError("This oauth room does not know that wish; is it an older one?")
+            raise InvalidError("This oauth service does not know that wish; is it an older one?")
         about = msgspec.json.decode(asked.about, type=dict[str, Any])
-        return IdentityTold(rows=tuple(await wishes[asked.wish](asked, about)))
+        return IdentityReply(rows=tuple(await wishes[asked.wish](asked, about)))
 
-    async def _accounts(self, asked: IdentityAsked, about: Row) -> list[Row]:  # noqa: ARG002
+    async def _accounts(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         found = await self.store.every(Account)
         return [_account_row(each) for each in sorted(found, key=lambda each: each.name)]
 
-    async def _add_account(self, asked: IdentityAsked, about: Row) -> list[Row]:
+    async def _add_account(self, asked: IdentityRequest, about: Row) -> list[Row]:
         secret = secrets.token_bytes(TOTP_BYTES) if about.get("totp") else b""
         claims = {"groups": list(about.get("groups", ())), "email": str(about.get("email", ""))}
         # Nothing of an earlier account of that name fits this one.
@@ -78,7 +78,7 @@ class Office:
             raise ConflictError(f"There is an account '{asked.name}' already.")
         return [{**_account_row(account), **_totp(secret)}]
 
-    async def _change_account(self, asked: IdentityAsked, about: Row) -> list[Row]:
+    async def _change_account(self, asked: IdentityRequest, about: Row) -> list[Row]:
         """Another password, other groups, or nobody any more: whatever was granted ends."""
         old, revision = await self.store.seen(Account, asked.name)
         if old is None:
@@ -95,7 +95,7 @@ class Office:
         )
         return [_account_row(changed)]
 
-    async def _remove_account(self, asked: IdentityAsked, about: Row) -> list[Row]:  # noqa: ARG002
+    async def _remove_account(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         if await self.store.get(Account, asked.name) is None:
             raise UnknownEntryError(f"There is no account '{asked.name}'.")
         await self.store.drop(Account, asked.name)
@@ -103,11 +103,11 @@ class Office:
         await self.connections.end_of(asked.name, asked.by)
         return []
 
-    async def _clients(self, asked: IdentityAsked, about: Row) -> list[Row]:  # noqa: ARG002
+    async def _clients(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         found = [*await self.store.every(Client), *await self.registered.every(Client)]
         return [_client_row(each) for each in sorted(found, key=lambda each: each.made)]
 
-    async def _add_client(self, asked: IdentityAsked, about: Row) -> list[Row]:
+    async def _add_client(self, asked: IdentityRequest, about: Row) -> list[Row]:
         """A client an operator vouches for: with redirects or codes for people, or for itself."""
         kind, grants = _ways(about)
         told = {**about, "client_name": asked.name, "grant_types": [kind]}
@@ -136,7 +136,7 @@ class Office:
             raise
 
     async def _refuse_namesake(self, made: Client) -> None:
-        """A machine is known by its name: two of one name would be one, to rules and in facts."""
+        """A machine is known by its name: two of one name would be one, to rules and in events."""
         if CREDENTIALS not in made.grants:
             return
         for each in await self.store.every(Client):
@@ -146,7 +146,7 @@ class Office:
                     "another name, or remove that one first."
                 )
 
-    async def _remove_client(self, asked: IdentityAsked, about: Row) -> list[Row]:  # noqa: ARG002
+    async def _remove_client(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         for store in (self.store, self.registered):
             if await store.get(Client, asked.name) is not None:
                 await store.drop(Client, asked.name)
@@ -158,7 +158,7 @@ class Office:
         )
         return []
 
-    async def _grants(self, asked: IdentityAsked, about: Row) -> list[Row]:  # noqa: ARG002
+    async def _grants(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         found = [
             each
             for each in await self.store.every(Grant)
@@ -167,7 +167,7 @@ class Office:
         ]
         return [_grant_row(each) for each in sorted(found, key=lambda each: each.made)]
 
-    async def _end_grant(self, asked: IdentityAsked, about: Row) -> list[Row]:  # noqa: ARG002
+    async def _end_grant(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         if await self.grants.end(asked.name, "an operator ended it", asked.by) is None:
             raise UnknownEntryError(f"There is no grant '{asked.name}'.")
         return []

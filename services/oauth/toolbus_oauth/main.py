@@ -1,9 +1,9 @@
-"""The oauth room: who somebody is, which client may act for them, and tokens that say so.
+"""The oauth service: who somebody is, which client may act for them, and tokens that say so.
 
-hears   the buckets tb_config, tb_tokens and tb_people
-says    the facts GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded
-answers PageAsked and TokenShown, of ingress; UpstreamTokenAsked and IdentityKeyAsked, of executor;
-        IdentityAsked
+hears   the buckets tb_config, tb_tokens and tb_person_keys
+says    the events GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded
+answers PageRequest and TokenQuery, of ingress; UpstreamTokenQuery and IdentityKeyQuery, of
+        executor; IdentityRequest
 owns    the buckets tb_oauth, tb_oauth_clients, tb_oauth_brief, tb_tokens and tb_connections; the
         key they are sealed with, those that tokens are signed with, and those Toolbus shows
 """
@@ -15,23 +15,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.token_cache import Bearers
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
-    IdentityAsked,
-    IdentityKeyAsked,
-    PageAsked,
-    TokenShown,
-    UpstreamTokenAsked,
+    IdentityKeyQuery,
+    IdentityRequest,
+    PageRequest,
+    TokenQuery,
+    UpstreamTokenQuery,
 )
-from toolbus_common.crypto.dpop.replay_check import Judge, Nonces
+from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
 from toolbus_common.crypto.key_file import load_key
-from toolbus_common.crypto.sealed_tokens import Seal
+from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.egress.tls import Tls
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.kv_bucket import Bucket, Change
 from toolbus_common.nats.topology import (
     CONFIG,
@@ -44,7 +44,7 @@ from toolbus_common.nats.topology import (
 from toolbus_common.secrets import Secrets, key_services_of, stores_of
 from toolbus_common.secrets.master_keys import Masters
 from toolbus_common.service.privacy import know_people
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_oauth.account_page.overview import Holdings
 from toolbus_oauth.accounts.local_accounts import Accounts
 from toolbus_oauth.accounts.oidc_providers import Providers
@@ -78,18 +78,18 @@ DAY = 86_400.0
 
 @dataclass(slots=True)
 class Known:
-    """What the room hears."""
+    """What the service hears."""
 
-    directory: Directory
+    directory: ConfigProjection
     named: Named = field(default_factory=Named)
     bearers: Bearers = field(default_factory=Bearers)
 
     def hear(self, change: Change | None) -> None:
-        """Take one change of what is declared: a room that has heard it knows all of it."""
+        """Take one change of what is declared: a service that has heard it knows all of it."""
         self.named.hear(change)
         self.directory.hear(change)
 
-    def declared(self) -> Declaration:
+    def declared(self) -> Configuration:
         """What is declared now."""
         return self.directory.now.declaration
 
@@ -103,9 +103,9 @@ class Fetchers(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the room keeps: sealed, but for who holds which token."""
+    """What the service keeps: sealed, but for who holds which token."""
 
-    seal: Seal
+    seal: TokenSealer
     store: Store
     registered: Store
     brief: Store
@@ -115,9 +115,9 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Makes what the room consists of."""
+    """Makes what the service consists of."""
 
-    room: Room
+    service: Service
     settings: Settings
     known: Known
     fetchers: Fetchers
@@ -131,7 +131,7 @@ class Parts:
         return Grants(
             settings.issuer, kept.store, kept.tokens, self.known.bearers, kept.seal,
             SigningKeys(settings.oauth_signing), lifetimes, Accounts(kept.store, kept.brief),
-            self.known.declared, self.room.facts.say,
+            self.known.declared, self.service.events.say,
         )  # fmt: skip
 
     def providers(self) -> Providers:
@@ -145,7 +145,7 @@ class Parts:
         return upstreams(
             settings.issuer, settings.client_document, kept.connections, kept.brief,
             self.fetchers.servers, SigningKeys(settings.client_keys), self.secrets, providers,
-            known.declared, known.named.has, self.room.facts.say,
+            known.declared, known.named.has, self.service.events.say,
         )  # fmt: skip
 
     def routes(self, providers: Providers, resources: Resources, holdings: Holdings) -> Routes:
@@ -154,7 +154,7 @@ class Parts:
         devices = Devices(settings.issuer, self.kept.brief)
         browsing = Browsing(
             settings.issuer, self.kept.seal, self.kept.brief, Asking(clients, resources),
-            grants.accounts, devices, providers, self.known.declared, self.room.facts.say,
+            grants.accounts, devices, providers, self.known.declared, self.service.events.say,
             settings.session_seconds, holdings,
         )  # fmt: skip
         redeeming = Redeeming(
@@ -181,18 +181,18 @@ class Parts:
 
     def _proving(self) -> Proving:
         nonces = Nonces(self.kept.seal) if self.settings.dpop_nonce else None
-        return Proving(self.settings.token_endpoint, Judge(nonces))
+        return Proving(self.settings.token_endpoint, ProofChecker(nonces))
 
 
-def build(exchange: Exchange) -> Room:
-    """Wire the room. Nothing connects until it runs."""
+def build(exchange: LocalTransport) -> Service:
+    """Wire the service. Nothing connects until it runs."""
     settings = Settings()
-    room = Room("oauth", settings, exchange)
-    known = Known(Directory(Reader.at("oauth", settings.sealing).opened))
-    know_people(room)
-    room.watches(CONFIG)(known.hear)
-    room.watches(TOKENS)(known.bearers.hear)
-    room.details = lambda: {
+    service = Service("oauth", settings, exchange)
+    known = Known(ConfigProjection(Reader.at("oauth", settings.sealing).opened))
+    know_people(service)
+    service.watches(CONFIG)(known.hear)
+    service.watches(TOKENS)(known.bearers.hear)
+    service.details = lambda: {
         "issuer": settings.issuer,
         "gives_tokens": bool(known.declared().access),
     }
@@ -201,20 +201,20 @@ def build(exchange: Exchange) -> Room:
     async def opened() -> AsyncIterator[None]:
         fetchers = _fetchers(settings)
         try:
-            await _serve(room, settings, known, fetchers)
+            await _serve(service, settings, known, fetchers)
             yield
         finally:
             for fetcher in fetchers:
                 fetcher.close()
 
-    room.needs(opened)
-    return room
+    service.needs(opened)
+    return service
 
 
-async def _serve(room: Room, settings: Settings, known: Known, fetchers: Fetchers) -> None:
+async def _serve(service: Service, settings: Settings, known: Known, fetchers: Fetchers) -> None:
     secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
-    kept = await _kept(room, settings, secrets)
-    parts = Parts(room, settings, known, fetchers, secrets, kept)
+    kept = await _kept(service, settings, secrets)
+    parts = Parts(service, settings, known, fetchers, secrets, kept)
     grants, providers = parts.grants(), parts.providers()
     resources = Resources(settings.issuer, known.directory)
     others = parts.upstreams(providers)
@@ -224,34 +224,34 @@ async def _serve(room: Room, settings: Settings, known: Known, fetchers: Fetcher
     routes.more = {**others.paths(routes.browsing), **identifying.paths}
     showing = Showing(grants, providers, kept.tokens, known.declared, resources)
     office = Office(kept.store, kept.registered, grants, others.counter)
-    room.answers(UpstreamTokenAsked)(others.telling.answer)
-    room.answers(IdentityKeyAsked)(identifying.tell)
-    room.answers(PageAsked)(routes.answer)
-    room.answers(TokenShown)(showing.show)
-    room.answers(IdentityAsked)(office.answer)
+    service.answers(UpstreamTokenQuery)(others.telling.answer)
+    service.answers(IdentityKeyQuery)(identifying.tell)
+    service.answers(PageRequest)(routes.answer)
+    service.answers(TokenQuery)(showing.show)
+    service.answers(IdentityRequest)(office.answer)
 
 
 def _fetchers(settings: Settings) -> Fetchers:
     egress, tls = settings.egress, Tls(settings.egress_ca)
-    at_once = UpstreamTokenAsked.AT_ONCE
+    at_once = UpstreamTokenQuery.AT_ONCE
     return Fetchers(Fetcher(egress, tls), Fetcher(egress, tls), Fetcher(egress, tls, at_once))
 
 
-async def _kept(room: Room, settings: Settings, secrets: Secrets) -> Kept:
-    seal = Seal(load_key(settings.oauth_key))
+async def _kept(service: Service, settings: Settings, secrets: Secrets) -> Kept:
+    seal = TokenSealer(load_key(settings.oauth_key))
     return Kept(
         seal,
-        store=Store(await room.bucket(OAUTH), seal),
-        registered=Store(await room.bucket(OAUTH_CLIENTS), seal),
-        brief=Store(await room.bucket(OAUTH_BRIEF), seal),
-        connections=await _connections(room, settings, secrets),
-        tokens=await room.bucket(TOKENS),
+        store=Store(await service.bucket(OAUTH), seal),
+        registered=Store(await service.bucket(OAUTH_CLIENTS), seal),
+        brief=Store(await service.bucket(OAUTH_BRIEF), seal),
+        connections=await _connections(service, settings, secrets),
+        tokens=await service.bucket(TOKENS),
     )
 
 
-async def _connections(room: Room, settings: Settings, secrets: Secrets) -> Store:
+async def _connections(service: Service, settings: Settings, secrets: Secrets) -> Store:
     """Tokens for servers; what an earlier master key sealed is sealed anew."""
-    bucket = await room.bucket(CONNECTIONS)
+    bucket = await service.bucket(CONNECTIONS)
     masters = Masters(secrets, key_services_of(os.environ), bucket)
     if settings.oauth_vault_key:
         newest = await masters.newest(settings.oauth_vault_key)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolbus_common.contracts import PageAsked, PageTold
+from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_oauth.account_page import page as accountpage
 from toolbus_oauth.accounts.oidc_providers import CALLBACK
 from toolbus_oauth.clients.registry import Clients
@@ -52,7 +52,7 @@ class Routes:
         if self.registration:
             self._table["POST", "/oauth/register"] = self._registered
 
-    async def answer(self, asked: PageAsked) -> PageTold:
+    async def answer(self, asked: PageRequest) -> PageReply:
         """The answer to one request."""
         above = f"{asked.path.rpartition('/')[0]}/"
         known = self._table.get((asked.method, asked.path))
@@ -69,24 +69,24 @@ class Routes:
             page = html.ended("This cannot go on", error.sentence, error.status)
             return page.model_copy(update={"rejected": _why(error, asked.path)})
 
-    def _nothing(self, asked: PageAsked, above: str) -> PageTold:
+    def _nothing(self, asked: PageRequest, above: str) -> PageReply:
         """Nothing answers this; who looks at it in a browser is told so."""
         at = (asked.path, above)
         others = sorted(method for method, path in self._table if path in at)
         status, allow = (405, (("allow", ", ".join(others)),)) if others else (404, ())
         if "text/html" not in asked.headers.get("accept", ""):
-            return PageTold(status=status, headers=allow)
+            return PageReply(status=status, headers=allow)
         sentence = "This page cannot be opened by itself. Begin anew in the program."
         told = html.ended("Nothing to see here", sentence, status)
         return told.model_copy(update={"headers": (*told.headers, *allow)})
 
-    async def _described(self, request: Request) -> PageTold:  # noqa: ARG002
+    async def _described(self, request: Request) -> PageReply:  # noqa: ARG002
         return kept(self.metadata())
 
-    async def _keys(self, request: Request) -> PageTold:  # noqa: ARG002
+    async def _keys(self, request: Request) -> PageReply:  # noqa: ARG002
         return kept(self.keys.public())
 
-    async def _registered(self, request: Request) -> PageTold:
+    async def _registered(self, request: Request) -> PageReply:
         client, secret = await self.clients.register(request.json)
         return told_json(201, registered(client, secret))
 

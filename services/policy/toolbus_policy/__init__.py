@@ -1,1 +1,1 @@
-"""The policy room."""
+"""The policy service."""

@@ -1,11 +1,11 @@
-"""The policy room: may this key make this call, and who pays?
+"""The policy service: may this key make this call, and who pays?
 
 hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed; CallExtended
-says    CallAdmitted (to executor), CallCancelled; the facts CallAllowed, CallDenied, CallFailed,
+says    CallAdmitted (to executor), CallCancelled; the events CallAllowed, CallDenied, CallFailed,
         CallReplayed, LedgerOpened, those of approvals, and of what is declared over HTTP
 asks    audit what was spent, when counters were lost, and which calls never ended
-answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked;
-        AdminAsked
+answers LedgerQuery, RebuildRequest; ApprovalsQuery, ApproveRequest, RejectRequest, ApproverRequest;
+        AdminRequest
 owns    the ledger in Redis, its epochs in the bucket tb_ledger; the buckets tb_approvals and
         tb_tasks; the claims in tb_outcomes, which whoever ends their calls writes over
 """
@@ -18,28 +18,28 @@ from time import time
 from typing import Any
 
 from toolbus_common.access.administrators import Administrator
-from toolbus_common.access.config_snapshot import Directory, Snapshot, hash_of
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.config_snapshot import ConfigProjection, ConfigSnapshot, hash_of
+from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import holder_of
 from toolbus_common.concurrency import end
 from toolbus_common.config_store.literal_secrets import Writer
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import (
-    AdminAsked,
-    AdminTold,
-    ApprovalsAsked,
-    ApprovalsTold,
-    ApproveAsked,
-    ApproverAsked,
+    AdminReply,
+    AdminRequest,
+    ApprovalsQuery,
+    ApprovalsReply,
+    ApproveRequest,
+    ApproverRequest,
     CallCancelled,
     CallRequested,
-    LedgerAsked,
+    LedgerQuery,
     Listing,
-    RebuildAsked,
-    RejectAsked,
+    RebuildRequest,
+    RejectRequest,
 )
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.bucket_sizes import follow_sizes
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import (
@@ -52,7 +52,7 @@ from toolbus_common.nats.topology import (
     TOKENS,
 )
 from toolbus_common.service.privacy import know_people
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_policy.admin.ledger_queries import Clerk
 from toolbus_policy.admin.remote_restrictions import Reach
 from toolbus_policy.admin.service import Office
@@ -88,7 +88,7 @@ class Bench:
     MOST_REMEMBERED = 50_000
 
     def __init__(self) -> None:
-        self._directory = Directory()
+        self._directory = ConfigProjection()
         self._catalogue: dict[str, Listing] = {}
         self._rulings = Rulings()
         self._policies = Memory[tuple[str, str], str](self.MOST_REMEMBERED)
@@ -107,15 +107,15 @@ class Bench:
         self._judge = None
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> ConfigSnapshot:
         """The configuration now."""
         return self._directory.now
 
-    async def administrator(self, proof: str) -> Administrator | None:
+    async def administrator(self, key_digest: str) -> Administrator | None:
         """Who administers with this proof; an access token may have been found good just now."""
-        found = self._directory.administrator(proof, time())
-        if found is None and await self._directory.bearers.learn(hash_of(proof)) is not None:
-            found = self._directory.administrator(proof, time())
+        found = self._directory.administrator(key_digest, time())
+        if found is None and await self._directory.bearers.learn(hash_of(key_digest)) is not None:
+            found = self._directory.administrator(key_digest, time())
         return found
 
     @property
@@ -126,55 +126,55 @@ class Bench:
             judge = self._judge = self._seated(snapshot, judge)
         return judge
 
-    def bind(self, call: CallRequested, lineage: Lineage) -> str:
+    def bind(self, call: CallRequested, principal: Principal) -> str:
         """What an approval of this call holds for; the policy's part is worked out once."""
-        about = (lineage.key, call.server)
+        about = (principal.key, call.server)
         try:
-            policy = self._policies.recall(about, lineage)
+            policy = self._policies.recall(about, principal)
         except KeyError:
-            digest = policy_digest(lineage, self._directory.now.declaration, call.server)
-            policy = self._policies.keep(about, lineage, digest)
+            digest = policy_digest(principal, self._directory.now.declaration, call.server)
+            policy = self._policies.keep(about, principal, digest)
         definition = definition_digest(self._catalogue.get(call.server), call.tool)
-        return binding_of(call, holder_of(call.proof, lineage), definition, policy)
+        return binding_of(call, holder_of(call.key_digest, principal), definition, policy)
 
-    def _seated(self, snapshot: Snapshot, before: Judge | None) -> Judge:
+    def _seated(self, snapshot: ConfigSnapshot, before: Judge | None) -> Judge:
         same = before is not None and before.snapshot.declaration is snapshot.declaration
         standing = before.standing if before is not None and same else None
         return Judge(snapshot, self._catalogue, self._rulings.of(snapshot), standing)
 
 
-def build(exchange: Exchange) -> Room:
-    """Wire the room. Nothing connects until it runs."""
+def build(exchange: LocalTransport) -> Service:
+    """Wire the service. Nothing connects until it runs."""
     settings = Settings()
-    room = Room("policy", settings, exchange)
-    bench, marks = _seated(room), Marks()
-    room.watches(LEDGER)(marks.hear)
-    approving, approvers = _consulted(room, bench, settings)
+    service = Service("policy", settings, exchange)
+    bench, marks = _seated(service), Marks()
+    service.watches(LEDGER)(marks.hear)
+    approving, approvers = _consulted(service, bench, settings)
     docket, deferring = approving.docket, approving.deferring
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
+        epochs = BusEpochs(await service.bucket(LEDGER), service.events)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
-        await _open(room, bench, docket)
-        deferring.book.open(await room.bucket(TASKS))
-        rebuilder, clerk = _keep_books(room, ledger, bench, marks, settings)
-        await _administer(room, bench, approvers, clerk, settings)
-        once = await _once(room, settings)
-        gate = Gate(room, lambda: bench.judge, ledger, approving, once, settings.reap_grace)
+        await _open(service, bench, docket)
+        deferring.book.open(await service.bucket(TASKS))
+        rebuilder, clerk = _keep_books(service, ledger, bench, marks, settings)
+        await _administer(service, bench, approvers, clerk, settings)
+        once = await _once(service, settings)
+        gate = Gate(service, lambda: bench.judge, ledger, approving, once, settings.reap_grace)
         deferring.pass_on = gate.pass_deferred
-        room.serves(CallRequested)(gate.pass_through)
-        await room.bus.subscribe(
+        service.serves(CallRequested)(gate.pass_through)
+        await service.bus.subscribe(
             f"{CallCancelled.SUBJECT}.*",
             lambda data, *_: approving.cancel(CallCancelled.decode(data).call_id),
         )
-        settlement = Settlement(room, ledger, lambda: marks.scopes, settings.reap_grace)
+        settlement = Settlement(service, ledger, lambda: marks.customers, settings.reap_grace)
         await settlement.follow()
-        room.hears(seconds=0.5, pause=0.1)(settlement.hear)
+        service.hears(seconds=0.5, pause=0.1)(settlement.hear)
         work = (
-            settlement.reap(), rebuilder.work(), _ping(room, ledger), _mark(ledger),
-            _expire(approving), follow_sizes(room.bus, OUTCOMES, once.allowance.hear),
-            deferring.work(), Unended(room, ledger, settings.reap_grace).work(),
+            settlement.reap(), rebuilder.work(), _ping(service, ledger), _mark(ledger),
+            _expire(approving), follow_sizes(service.bus, OUTCOMES, once.allowance.hear),
+            deferring.work(), Unended(service, ledger, settings.reap_grace).work(),
         )  # fmt: skip
         try:
             async with _beside(*work):
@@ -182,13 +182,13 @@ def build(exchange: Exchange) -> Room:
         finally:
             await ledger.close()
 
-    room.needs(opened)
-    return room
+    service.needs(opened)
+    return service
 
 
-async def _open(room: Room, bench: Bench, docket: Docket) -> None:
-    bench.snapshot.bearers.open(await room.bucket(TOKENS))
-    docket.open(await room.bucket(APPROVALS))
+async def _open(service: Service, bench: Bench, docket: Docket) -> None:
+    bench.snapshot.bearers.open(await service.bucket(TOKENS))
+    docket.open(await service.bucket(APPROVALS))
 
 
 @asynccontextmanager
@@ -201,47 +201,49 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await end(*tasks)
 
 
-def _seated(room: Room) -> Bench:
-    know_people(room)
+def _seated(service: Service) -> Bench:
+    know_people(service)
     bench = Bench()
-    room.watches(CONFIG)(bench.hear_config)
-    room.watches(CATALOGUE)(bench.hear_catalogue)
-    room.watches(TOKENS)(bench.snapshot.bearers.hear)
+    service.watches(CONFIG)(bench.hear_config)
+    service.watches(CATALOGUE)(bench.hear_catalogue)
+    service.watches(TOKENS)(bench.snapshot.bearers.hear)
     return bench
 
 
-def _consulted(room: Room, bench: Bench, settings: Settings) -> tuple[Approving, Approvers]:
+def _consulted(service: Service, bench: Bench, settings: Settings) -> tuple[Approving, Approvers]:
     """Calls that wait for a person, those of them that are tasks, and who decides about them."""
     docket = Docket(settings.records(APPROVALS))
     book = TaskBook(settings.records(TASKS))
-    room.watches(APPROVALS)(docket.hear)
-    room.watches(TASKS)(book.hear)
-    deferring = Deferring(book, docket, room.facts, room.calls, room.bus, settings.reap_grace)
-    approving = Approving(docket, room.facts, bench.bind, _terms(settings), deferring)
-    approvers = Approvers(docket, room.facts, lambda: bench.snapshot, settings.approved_seconds)
-    _answer(room, approvers)
+    service.watches(APPROVALS)(docket.hear)
+    service.watches(TASKS)(book.hear)
+    deferring = Deferring(
+        book, docket, service.events, service.calls, service.bus, settings.reap_grace
+    )
+    approving = Approving(docket, service.events, bench.bind, _terms(settings), deferring)
+    approvers = Approvers(docket, service.events, lambda: bench.snapshot, settings.approved_seconds)
+    _answer(service, approvers)
     return approving, approvers
 
 
 def _keep_books(
-    room: Room, ledger: Ledger, bench: Bench, marks: Marks, settings: Settings
+    service: Service, ledger: Ledger, bench: Bench, marks: Marks, settings: Settings
 ) -> tuple[Rebuilder, Clerk]:
     """Have lost counters made anew, and operators told what is in the books."""
     rebuilder = Rebuilder(
-        room, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
+        service, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
     )
     marks.on_mark, ledger.on_lost = ledger.marked, rebuilder.lose
-    clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.scopes)
-    room.answers(LedgerAsked)(clerk.tell)
-    room.answers(RebuildAsked)(clerk.rebuild)
+    clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.customers)
+    service.answers(LedgerQuery)(clerk.tell)
+    service.answers(RebuildRequest)(clerk.rebuild)
     return rebuilder, clerk
 
 
 async def _administer(
-    room: Room, bench: Bench, approvers: Approvers, clerk: Clerk, settings: Settings
+    service: Service, bench: Bench, approvers: Approvers, clerk: Clerk, settings: Settings
 ) -> None:
     """Let holders of admin keys, as far as their roles go, change what is declared."""
-    config = await room.bucket(CONFIG)
+    config = await service.bucket(CONFIG)
     reach = Reach(
         tuple(settings.admin_commands.split()),
         tuple(settings.admin_variables.split()),
@@ -250,21 +252,21 @@ async def _administer(
 
     literals = Writer.at(settings.sealing)
 
-    def desk_of(who: str) -> Desk:
-        return Desk(room.bus, config, room.facts, who, literals)
+    def desk_of(who: str) -> ConfigRepository:
+        return ConfigRepository(service.bus, config, service.events, who, literals)
 
     office = Office(bench.administrator, desk_of, approvers, clerk.tell, reach)
 
-    @room.answers(AdminAsked)
-    async def administer(asked: AdminAsked) -> AdminTold:
+    @service.answers(AdminRequest)
+    async def administer(asked: AdminRequest) -> AdminReply:
         return await office.answer(asked)
 
 
-async def _once(room: Room, settings: Settings) -> Once:
+async def _once(service: Service, settings: Settings) -> Once:
     """Have calls with an idempotency key made once."""
     allowance = Allowance(settings.most_outcomes, settings.most_outcome_bytes)
     once = Once(allowance, settings.records(OUTCOMES), settings.reap_grace)
-    once.open(await room.bucket(OUTCOMES), room.spawn)
+    once.open(await service.bucket(OUTCOMES), service.spawn)
     return once
 
 
@@ -277,23 +279,23 @@ def _terms(settings: Settings) -> Terms:
     )
 
 
-def _answer(room: Room, approvers: Approvers) -> None:
+def _answer(service: Service, approvers: Approvers) -> None:
     """Let operators, and keys with the right to, see what waits and decide."""
 
-    @room.answers(ApprovalsAsked)
-    async def show(asked: ApprovalsAsked) -> ApprovalsTold:
+    @service.answers(ApprovalsQuery)
+    async def show(asked: ApprovalsQuery) -> ApprovalsReply:
         return await approvers.show(operator(""), asked.id)
 
-    @room.answers(ApproveAsked)
-    async def approve(asked: ApproveAsked) -> ApprovalsTold:
+    @service.answers(ApproveRequest)
+    async def approve(asked: ApproveRequest) -> ApprovalsReply:
         return await approvers.decide(operator(asked.by), asked.id, asked.note, approve=True)
 
-    @room.answers(RejectAsked)
-    async def reject(asked: RejectAsked) -> ApprovalsTold:
+    @service.answers(RejectRequest)
+    async def reject(asked: RejectRequest) -> ApprovalsReply:
         return await approvers.decide(operator(asked.by), asked.id, asked.note, approve=False)
 
-    @room.answers(ApproverAsked)
-    async def of_a_key(asked: ApproverAsked) -> ApprovalsTold:
+    @service.answers(ApproverRequest)
+    async def of_a_key(asked: ApproverRequest) -> ApprovalsReply:
         return await approvers.answer(asked)
 
 
@@ -307,13 +309,13 @@ async def _expire(approving: Approving) -> None:
             log.warning("approvals.not_expired", extra={"reason": error.reason})
 
 
-async def _ping(room: Room, ledger: Ledger) -> None:
-    """Keep the room's own word about Redis true."""
+async def _ping(service: Service, ledger: Ledger) -> None:
+    """Keep the service's own word about Redis true."""
     while True:
         reason = (
             "" if await ledger.store.reachable() else "Redis cannot be reached: spending is refused"
         )
-        room.why_not = lambda reason=reason: reason  # type: ignore[misc]
+        service.why_not = lambda reason=reason: reason  # type: ignore[misc]
         await asyncio.sleep(PING_SECONDS)
 
 

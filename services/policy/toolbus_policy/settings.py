@@ -20,7 +20,7 @@ class Settings(CommonSettings):
     `most_outcomes` of calls with an idempotency key are kept for a key at a time, and about
     `most_outcome_bytes` of them.
     `ledger_quiet` is seconds that calls decided before the counters were lost have to reach the
-    stream: more than a fact may take to be acknowledged.
+    stream: more than an event may take to be acknowledged.
     `policy_key` is the file with the key that seals waiting approvals, tasks and kept outcomes, the
     same for every replica: `<state_dir>/policy.key`. `policy_earlier_keys` are files, apart by
     blanks, that open what was sealed before.

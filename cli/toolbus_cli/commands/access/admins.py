@@ -19,7 +19,7 @@ from toolbus_common.admin_api.roles import ROLES
 from toolbus_common.config import Admin
 from toolbus_common.config.access.expiry import shown_expiry
 from toolbus_common.config_store import keys as keyring
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config_store.repository import ConfigRepository
 
 
 def create(
@@ -39,7 +39,7 @@ def create(
 def list_admins(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Every admin key, its role, and whether it opens anything."""
 
-    async def work(desk: Desk) -> list[dict[str, Any]]:
+    async def work(desk: ConfigRepository) -> list[dict[str, Any]]:
         own, declared = await desk.own_admins(), (await desk.declared()).declaration.admins
         admins = {**declared, **own}
         return [_row(name, admins[name], own=name in own) for name in sorted(admins)]

@@ -12,14 +12,14 @@ from toolbus_cli.config_client import me
 from toolbus_cli.installation import find, joined
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.contracts import (
-    ApprovalsAsked,
-    ApprovalsTold,
-    ApprovalTold,
-    ApproveAsked,
-    Question,
-    RejectAsked,
+    ApprovalsQuery,
+    ApprovalsReply,
+    ApprovalState,
+    ApproveRequest,
+    Query,
+    RejectRequest,
 )
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.web.json_view import readable, visible
 
@@ -33,7 +33,7 @@ def approvals(
     as_json: AsJson = False,
 ) -> None:
     """Show the calls that wait for a person, the oldest first."""
-    told = _asked(state_dir, ApprovalsAsked(id=approval))
+    told = _asked(state_dir, ApprovalsQuery(id=approval))
     if as_json:
         show_json(told.model_dump())
         return
@@ -52,7 +52,7 @@ def approve(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Let a waiting call through, once: its caller waits for it, or makes the same call again."""
-    _asked(state_dir, ApproveAsked(id=approval, by=me(), note=note))
+    _asked(state_dir, ApproveRequest(id=approval, by=me(), note=note))
     say(f"Approved {approval}: the call goes through once.")
 
 
@@ -63,21 +63,21 @@ def reject(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Refuse a waiting call, with a reason its caller can act on."""
-    _asked(state_dir, RejectAsked(id=approval, by=me(), note=reason))
+    _asked(state_dir, RejectRequest(id=approval, by=me(), note=reason))
     say(f"Rejected {approval}: its caller is told why.")
 
 
-def _asked(state_dir: Path, question: Question) -> ApprovalsTold:
-    async def ask() -> ApprovalsTold:
+def _asked(state_dir: Path, question: Query) -> ApprovalsReply:
+    async def ask() -> ApprovalsReply:
         async with joined(find(state_dir)) as bus:
-            return await AskLane(OPERATOR, bus).ask(question, ApprovalsTold)
+            return await RequestReply(OPERATOR, bus).ask(question, ApprovalsReply)
 
     return asyncio.run(ask())
 
 
-def _lines(told: ApprovalTold) -> list[str]:
+def _lines(told: ApprovalState) -> list[str]:
     name = visible(full_name(told.server, told.tool))
-    age, left = time.time() - told.asked_at, max(0.0, told.ends - time.time())
+    age, left = time.time() - told.requested_at, max(0.0, told.ends - time.time())
     lines = [
         f"{told.id}  {told.state}",
         f"  {name} ({told.method}), asked by key {told.key} because of {told.cause}",

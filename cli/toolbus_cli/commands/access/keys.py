@@ -19,7 +19,7 @@ from toolbus_cli.errors import CommandError
 from toolbus_common.config import Budget, Key, KeyTerms, Name, Rate
 from toolbus_common.config.access.expiry import expired, shown_expiry
 from toolbus_common.config_store import keys as keyring
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config_store.repository import ConfigRepository
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -72,7 +72,7 @@ def create(  # noqa: PLR0913
 def list_keys(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Every key, and whether it opens anything. Secrets are not known."""
 
-    async def work(desk: Desk) -> list[dict[str, Any]]:
+    async def work(desk: ConfigRepository) -> list[dict[str, Any]]:
         own, declared = await desk.own_keys(), (await desk.declared()).declaration.keys
         keys = {**declared, **own}
         return [_row(name, keys[name], own=name in own) for name in sorted(keys)]

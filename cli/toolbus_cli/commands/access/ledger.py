@@ -1,4 +1,4 @@
-"""Commands about money: how the budgets stand, and counters made anew from the facts."""
+"""Commands about money: how the budgets stand, and counters made anew from the events."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -19,13 +19,13 @@ from toolbus_cli.config_client import me
 from toolbus_cli.installation import find, joined
 from toolbus_common.config import MICRO
 from toolbus_common.contracts import (
-    BudgetTold,
-    LedgerAsked,
-    LedgerTold,
-    RebuildAsked,
-    RebuildTold,
+    BudgetState,
+    LedgerQuery,
+    LedgerReply,
+    RebuildReply,
+    RebuildRequest,
 )
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 SHOW_SECONDS = 20.0
@@ -50,7 +50,7 @@ def show(
         show_json(told.model_dump())
     else:
         show_table(COLUMNS, [_row(budget) for budget in told.budgets], "No budget is declared.")
-        say(*(f"{scope}: {why}" for scope, why in told.lost.items()))
+        say(*(f"{customer}: {why}" for customer, why in told.lost.items()))
         say(*(["There are more; name a customer to see its own."] if told.more else []))
     raise typer.Exit(1 if told.lost else 0)
 
@@ -58,7 +58,7 @@ def show(
 def rebuild(
     customer: Scope, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
 ) -> None:
-    """Make a customer's counters anew from the facts; nothing can be spent meanwhile.
+    """Make a customer's counters anew from the events; nothing can be spent meanwhile.
 
     Toolbus does so by itself when Redis lost them.
     """
@@ -68,41 +68,41 @@ def rebuild(
 def accept(
     customer: Scope, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
 ) -> None:
-    """Let a customer spend again though the facts do not reach back as far as its budgets do.
+    """Let a customer spend again though the events do not reach back as far as its budgets do.
 
-    What the facts hold is counted; what they lost is given away.
+    What the events hold is counted; what they lost is given away.
     """
     _show_rebuilt(asyncio.run(_rebuilt(state_dir, customer, accept=True)), as_json=as_json)
 
 
-async def _told(state_dir: Path, customer: str) -> LedgerTold:
+async def _told(state_dir: Path, customer: str) -> LedgerReply:
     async with joined(find(state_dir)) as bus:
-        asked = LedgerAsked(scope=customer)
-        return await AskLane(OPERATOR, bus).ask(asked, LedgerTold, SHOW_SECONDS)
+        asked = LedgerQuery(customer=customer)
+        return await RequestReply(OPERATOR, bus).ask(asked, LedgerReply, SHOW_SECONDS)
 
 
-async def _rebuilt(state_dir: Path, customer: str, *, accept: bool) -> RebuildTold:
+async def _rebuilt(state_dir: Path, customer: str, *, accept: bool) -> RebuildReply:
     async with joined(find(state_dir)) as bus:
-        asked = RebuildAsked(scope=customer, accept=accept, by=me())
-        return await AskLane(OPERATOR, bus).ask(asked, RebuildTold, REBUILD_SECONDS)
+        asked = RebuildRequest(customer=customer, accept=accept, by=me())
+        return await RequestReply(OPERATOR, bus).ask(asked, RebuildReply, REBUILD_SECONDS)
 
 
-def _show_rebuilt(told: RebuildTold, *, as_json: bool) -> None:
+def _show_rebuilt(told: RebuildReply, *, as_json: bool) -> None:
     if as_json:
         show_json(told.model_dump())
         return
     say(
-        f"Rebuilt from the facts since {_moment(told.since)}; "
+        f"Rebuilt from the events since {_moment(told.since)}; "
         f"{told.calls} calls are under way. 'toolbus ledger show' shows the budgets."
     )
 
 
-def _row(budget: BudgetTold) -> tuple[str, ...]:
+def _row(budget: BudgetState) -> tuple[str, ...]:
     zone = "" if budget.timezone == "UTC" else f" ({budget.timezone})"
     period = f"rolling {budget.per}" if budget.rolling else f"{budget.per}{zone}"
     amounts = (budget.limit, budget.spent, budget.held, budget.debt)
     return (
-        budget.scope, budget.level, period, " ".join(budget.tools),
+        budget.customer, budget.level, period, " ".join(budget.tools),
         *(_amount(budget.kind, amount) for amount in amounts), _moment(budget.resets_at),
     )  # fmt: skip
 

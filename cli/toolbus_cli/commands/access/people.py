@@ -16,8 +16,8 @@ from toolbus_cli.config_client import me
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_common.config.servers.oauth import BY_KEY
-from toolbus_common.contracts import IdentityAsked, IdentityTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import IdentityReply, IdentityRequest
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 SHORTEST_PASSWORD = 10
@@ -169,12 +169,12 @@ def revoke_grant(
 def wish(
     state_dir: Path, wish: str, name: str = "", about: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """What the oauth room answers to a wish."""
+    """What the oauth service answers to a wish."""
 
-    async def ask() -> IdentityTold:
-        asked = IdentityAsked(wish=wish, name=name, by=me(), about=json.dumps(about or {}))
+    async def ask() -> IdentityReply:
+        asked = IdentityRequest(wish=wish, name=name, by=me(), about=json.dumps(about or {}))
         async with joined(find(state_dir)) as bus:
-            return await AskLane(OPERATOR, bus).ask(asked, IdentityTold, SECONDS)
+            return await RequestReply(OPERATOR, bus).ask(asked, IdentityReply, SECONDS)
 
     return list(asyncio.run(ask()).rows)
 

@@ -23,11 +23,11 @@ from toolbus_cli.commands.shared import (
 from toolbus_cli.config_file import load_file
 from toolbus_cli.errors import CommandError
 from toolbus_common import rules as cedar
-from toolbus_common.config import Declaration, Rule
-from toolbus_common.config_store.repository import Desk
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.config import Configuration, Rule
+from toolbus_common.config_store.repository import ConfigRepository
+from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 SECONDS = 20.0  # longer than audit lets a question run
@@ -35,14 +35,14 @@ BATCH = 2000
 LEAST = 16  # rows whose arguments fit into one answer, however long they are
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 _CALLS = (
-    "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, scope, team, "
-    "user, environment, key, server, tool, method, era, charge, code, rule, "
-    "JSONExtractString(detail, 'arguments') AS arguments, fact FROM facts "
+    "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, customer, "
+    "team, user, environment, key, server, tool, method, era, charge, code, rule, "
+    "JSONExtractString(detail, 'arguments') AS arguments, event FROM events "
     # A call that was refused because it must wait has asked as well: it counts as refused.
-    "WHERE at > now() - INTERVAL {seconds} SECOND AND (fact = 'call.allowed' "
-    "OR fact = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
-    "OR fact = 'approval.asked' AND call_id NOT IN (SELECT call_id FROM facts "
-    "WHERE at > now() - INTERVAL {seconds} SECOND AND fact = 'call.denied' "
+    "WHERE at > now() - INTERVAL {seconds} SECOND AND (event = 'call.allowed' "
+    "OR event = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
+    "OR event = 'approval.requested' AND call_id NOT IN (SELECT call_id FROM events "
+    "WHERE at > now() - INTERVAL {seconds} SECOND AND event = 'call.denied' "
     "AND code = 'approval_required')) "
 )
 
@@ -50,7 +50,7 @@ _CALLS = (
 def list_rules(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Show the rules that are declared, in the order in which they are named in refusals."""
 
-    async def work(desk: Desk) -> dict[str, Rule]:
+    async def work(desk: ConfigRepository) -> dict[str, Rule]:
         return (await desk.declared()).declaration.rules
 
     found = at_work(state_dir, work)
@@ -102,7 +102,7 @@ def replay(
         _show(report)
 
 
-def _proposed(file: Path) -> Declaration:
+def _proposed(file: Path) -> Configuration:
     """The declaration in a file. Raises `CommandError` with every fault."""
     if file.suffix != ".cedar":
         return load_file(file, os.environ).declaration
@@ -113,7 +113,7 @@ def _proposed(file: Path) -> Declaration:
     found = cedar.faults(text)
     if found:
         raise CommandError("\n".join(f"{file}: {said}" for said in found))
-    return Declaration(rules={file.stem: Rule(cedar=text)})
+    return Configuration(rules={file.stem: Rule(cedar=text)})
 
 
 async def _replay(file: Path | None, name: str, seconds: int, state_dir: Path) -> Report:
@@ -123,7 +123,7 @@ async def _replay(file: Path | None, name: str, seconds: int, state_dir: Path) -
         rules = _chosen((proposed or declared).rules, name)
         labelled = proposed if proposed and proposed.labels else declared
         played = Replay(rules)
-        async for row in _calls(AskLane(OPERATOR, desk.bus), seconds):
+        async for row in _calls(RequestReply(OPERATOR, desk.bus), seconds):
             played.hear(recorded(row, labelled))
     return played.report
 
@@ -136,14 +136,14 @@ def _chosen(rules: Mapping[str, Rule], name: str) -> Mapping[str, Rule]:
     return {name: rules[name]} if name else rules
 
 
-async def _calls(lane: AskLane, seconds: int) -> AsyncIterator[dict[str, Any]]:
+async def _calls(lane: RequestReply, seconds: int) -> AsyncIterator[dict[str, Any]]:
     """Every recorded decision that rules could change, page by page."""
     after, batch = (0, -1), BATCH
     while True:
         where = f"AND (stream_seq, line) > {after} ORDER BY stream_seq, line"
-        asked = AuditQueried(sql=_CALLS.format(seconds=seconds) + where, limit=batch)
+        asked = AuditQuery(sql=_CALLS.format(seconds=seconds) + where, limit=batch)
         try:
-            found = await lane.ask(asked, RowsFound, SECONDS)
+            found = await lane.ask(asked, RowsReply, SECONDS)
         except InvalidError:
             if batch <= LEAST:
                 raise

@@ -17,12 +17,18 @@ from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, sh
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_cli.views.visible_text import printable
-from toolbus_common.contracts import AuditQueried, LinesAsked, RefillAsked, RefillTold, RowsFound
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import (
+    AuditQuery,
+    BackfillLinesRequest,
+    BackfillReply,
+    BackfillRequest,
+    RowsReply,
+)
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 MOST_LINES, MOST_BYTES = 1000, 1 << 20  # of an export, in one message
-SECONDS = 60.0  # a stretch of a thousand messages may hold many facts
+SECONDS = 60.0  # a stretch of a thousand messages may hold many events
 _LETTERS = "SELECT concat(toString(stream_seq), '.', toString(line)) AS place, at, subject, reason"
 
 
@@ -35,7 +41,7 @@ def list_letters(
     """The lines audit could not read, the newest first; `place` is message and line."""
     sql = f"{_LETTERS} FROM dead_letters ORDER BY at DESC, stream_seq DESC, line"
     rows = asyncio.run(_asked(state_dir, sql, limit))
-    nothing = "There is no dead letter: audit could read every fact."
+    nothing = "There is no dead letter: audit could read every event."
     show_rows(("place", "at", "subject", "reason"), rows, nothing, as_json=as_json)
 
 
@@ -63,7 +69,7 @@ def show(
 
 def retry(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Read every dead letter again that the stream still has: those that fit become rows."""
-    told = asyncio.run(_refilled(state_dir, RefillAsked(dead=True)))
+    told = asyncio.run(_refilled(state_dir, BackfillRequest(dead=True)))
     if as_json:
         show_json(told)
         return
@@ -84,14 +90,16 @@ def backfill(
 ) -> None:
     """Write what the stream has and the tables lack; what they have stays as it is.
 
-    The stream keeps facts for 14 days. Needed after tables were lost, or restored from a copy.
-    Facts of an export are known by their ids; they have no place in the stream, so that no seal
+    The stream keeps events for 14 days. Needed after tables were lost, or restored from a copy.
+    Events of an export are known by their ids; they have no place in the stream, so that no seal
     covers their rows.
     """
     if export is not None and since:
         raise CommandError("--since is about the stream; an export is read whole.")
     begin = _moment(since) if since else 0.0
-    work = _taken(state_dir, export) if export else _refilled(state_dir, RefillAsked(since=begin))
+    work = (
+        _taken(state_dir, export) if export else _refilled(state_dir, BackfillRequest(since=begin))
+    )
     told = asyncio.run(work)
     if as_json:
         show_json(told)
@@ -111,29 +119,29 @@ def _moment(said: str) -> float:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-async def _refilled(state_dir: Path, asked: RefillAsked) -> dict[str, int]:
+async def _refilled(state_dir: Path, asked: BackfillRequest) -> dict[str, int]:
     """Stretch by stretch to the end; what all of them came to."""
     total: Counter[str] = Counter(lines=0, written=0, unreadable=0)
     async with joined(find(state_dir)) as bus:
-        lane = AskLane(OPERATOR, bus)
+        lane = RequestReply(OPERATOR, bus)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Messages", total=None)
             while True:
-                told = await lane.ask(asked, RefillTold, SECONDS)
+                told = await lane.ask(asked, BackfillReply, SECONDS)
                 total.update(lines=told.lines, written=told.written, unreadable=told.unreadable)
                 progress.update(task, completed=told.next or told.until, total=told.until)
                 if not told.next:
                     return dict(total)
-                asked = RefillAsked(first=told.next, dead=asked.dead)
+                asked = BackfillRequest(first=told.next, dead=asked.dead)
 
 
 async def _taken(state_dir: Path, export: Path) -> dict[str, int]:
     """An export, piece by piece; what all of them came to."""
     total: Counter[str] = Counter(lines=0, written=0, unreadable=0)
     async with joined(find(state_dir)) as bus:
-        lane = AskLane(OPERATOR, bus)
+        lane = RequestReply(OPERATOR, bus)
         for piece in _pieces(export):
-            told = await lane.ask(LinesAsked(lines=tuple(piece)), RefillTold, SECONDS)
+            told = await lane.ask(BackfillLinesRequest(lines=tuple(piece)), BackfillReply, SECONDS)
             total.update(lines=told.lines, written=told.written, unreadable=told.unreadable)
     return dict(total)
 
@@ -157,6 +165,6 @@ def _pieces(export: Path) -> Iterator[list[str]]:
 
 async def _asked(state_dir: Path, sql: str, limit: int) -> list[dict[str, Any]]:
     async with joined(find(state_dir)) as bus:
-        asked = AuditQueried(sql=sql, limit=limit)
-        found = await AskLane(OPERATOR, bus).ask(asked, RowsFound, SECONDS)
+        asked = AuditQuery(sql=sql, limit=limit)
+        found = await RequestReply(OPERATOR, bus).ask(asked, RowsReply, SECONDS)
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

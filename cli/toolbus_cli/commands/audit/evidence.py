@@ -1,4 +1,4 @@
-"""Commands for auditors: facts taken out with what seals them, the key they trust, the check."""
+"""Commands for auditors: events taken out with what seals them, the key they trust, the check."""
 
 import asyncio
 from enum import StrEnum
@@ -17,7 +17,7 @@ from toolbus_cli.evidence.collect import gathered
 from toolbus_cli.evidence.export import LATEST, Wanted, moment, take
 from toolbus_cli.installation import find, joined
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 
@@ -34,11 +34,11 @@ def export(  # noqa: PLR0913
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     *,
     form: Annotated[
-        Form, typer.Option("--format", help="A sealed bundle (zip), or facts as they are.")
+        Form, typer.Option("--format", help="A sealed bundle (zip), or events as they are.")
     ] = Form.BUNDLE,
-    scope: Annotated[
+    customer: Annotated[
         str,
-        typer.Option(help="Whose facts. Of bundles the log `default`, else all customers'."),
+        typer.Option(help="Whose events. Of bundles the log `default`, else all customers'."),
     ] = "",
     since: Annotated[
         str,
@@ -50,45 +50,45 @@ def export(  # noqa: PLR0913
         bool, typer.Option(help="Tell in a bundle what is sealed of people, with the proof.")
     ] = False,
     until: Annotated[str, typer.Option(help="Before this day or time; not of bundles.")] = "",
-    fact: Annotated[
-        list[str] | None, typer.Option(help="Facts of this name, such as 'call.*'; repeatable.")
+    event: Annotated[
+        list[str] | None, typer.Option(help="Events of this name, such as 'call.*'; repeatable.")
     ] = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Take facts out: sealed, with all an auditor needs to check them alone, or as plain rows.
+    """Take events out: sealed, with all an auditor needs to check them alone, or as plain rows.
 
-    A bundle is a customer's whole log. jsonl is a fact a line as its producer wrote it, ocsf an
+    A bundle is a customer's whole log. jsonl is an event a line as its producer wrote it, ocsf an
     event of the Open Cybersecurity Schema Framework a line, parquet the table's columns; all
     three by time. However much it is, little of it is in memory.
     """
     if form is Form.BUNDLE:
-        if until or fact:
+        if until or event:
             raise CommandError(
-                "A bundle is a whole log: leave --until and --fact out, or name a --format."
+                "A bundle is a whole log: leave --until and --event out, or name a --format."
             )
-        told = asyncio.run(_export(state_dir, out, scope or "default", since, reveal=reveal))
+        told = asyncio.run(_export(state_dir, out, customer or "default", since, reveal=reveal))
         show_json(told) if as_json else _say_bundle(out, told)
         return
     if reveal:
         raise CommandError("What is sealed of people is told in bundles only; leave --reveal out.")
-    times, scopes = (moment(since, 0.0), moment(until, LATEST)), (scope,) if scope else ()
-    wanted = Wanted(form.value, *times, tuple(fact or ()), scopes)
+    times, customers = (moment(since, 0.0), moment(until, LATEST)), (customer,) if customer else ()
+    wanted = Wanted(form.value, *times, tuple(event or ()), customers)
     rows = asyncio.run(_taken(state_dir, out, wanted))
-    show_json({"file": str(out), "facts": rows}) if as_json else _say_rows(out, rows)
+    show_json({"file": str(out), "events": rows}) if as_json else _say_rows(out, rows)
 
 
 def _say_bundle(out: Path, told: dict[str, Any]) -> None:
-    say(f"{out}: {told['facts']} facts under {told['checkpoints']} checkpoints.")
+    say(f"{out}: {told['events']} events under {told['checkpoints']} checkpoints.")
     say(f"Check it with: toolbus audit verify {out} --key KEY  (or python3 verify.py, inside)")
 
 
 def _say_rows(out: Path, rows: int) -> None:
-    say(f"{out}: {rows} {'fact' if rows == 1 else 'facts'}.")
+    say(f"{out}: {rows} {'event' if rows == 1 else 'events'}.")
 
 
 async def _export(
-    state_dir: Path, out: Path, scope: str, since: str, *, reveal: bool
+    state_dir: Path, out: Path, customer: str, since: str, *, reveal: bool
 ) -> dict[str, Any]:
     place = find(state_dir)
     async with joined(place) as bus:
@@ -99,22 +99,22 @@ async def _export(
             if people.fault:
                 raise CommandError(people.fault)
             opened = people.opened
-        found = await gathered(AskLane(OPERATOR, bus), scope, since)
+        found = await gathered(RequestReply(OPERATOR, bus), customer, since)
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("Facts", total=found.size)
-            facts = await found.write(out, lambda: progress.advance(task), opened)
-    return {"bundle": str(out), "facts": facts, "checkpoints": len(found.statements)}
+            task = progress.add_task("Events", total=found.size)
+            events = await found.write(out, lambda: progress.advance(task), opened)
+    return {"bundle": str(out), "events": events, "checkpoints": len(found.statements)}
 
 
 async def _taken(state_dir: Path, out: Path, wanted: Wanted) -> int:
     async with joined(find(state_dir)) as bus:
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("Facts", total=None)
+            task = progress.add_task("Events", total=None)
 
             def advance(rows: int, total: int) -> None:
                 progress.update(task, advance=rows, total=total)
 
-            return await take(AskLane(OPERATOR, bus), wanted, out, advance)
+            return await take(RequestReply(OPERATOR, bus), wanted, out, advance)
 
 
 def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
@@ -124,7 +124,7 @@ def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
 
 async def _key(state_dir: Path) -> str:
     async with joined(find(state_dir)) as bus:
-        for status in await AskLane(OPERATOR, bus).ask_all(wanted=("audit",)):
+        for status in await RequestReply(OPERATOR, bus).ask_all(wanted=("audit",)):
             if told := status.details.get("sealed_by"):
                 return str(told)
     raise InvalidError("Audit did not answer; look at `toolbus status`, and ask again.")

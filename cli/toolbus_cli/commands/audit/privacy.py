@@ -23,9 +23,9 @@ from toolbus_cli.config_client import people_of
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence import forget as forgetting
 from toolbus_cli.installation import find
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import HoldLifted, HoldPlaced
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold, held
 
@@ -35,14 +35,15 @@ Customer = Annotated[str, typer.Argument(help="The customer; `default` without c
 def forget(
     person: Annotated[str, typer.Argument(help="A user, or operator:…, admin:…, key:….")],
     *,
-    reason: Annotated[str, typer.Option(help="Why; kept in the fact that says so.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; kept in the event that says so.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Forget a person: names and content of theirs in facts can be read by nobody any more.
+    """Forget a person: names and content of theirs in events can be read by nobody any more.
 
-    Their key is shredded, on the bus and in every room; what was sealed stays provable. It cannot
-    be undone. What names them outside of facts (toolbus.yaml, bundles given away) is yours to mend.
+    Their key is shredded, on the bus and in every service; what was sealed stays provable. It
+    cannot be undone. What names them outside of events (toolbus.yaml, bundles given away) is yours
+    to mend.
     """
     asyncio.run(_forget(state_dir, person, reason, sure=yes))
 
@@ -51,15 +52,15 @@ async def _forget(state_dir: Path, said: str, reason: str, *, sure: bool) -> Non
     async with at_desk(state_dir) as desk:
         people = await people_of(desk.bus, find(state_dir).state)
         found = await forgetting.found(desk, people, said)
-        where = ", ".join(found.scopes)
+        where = ", ".join(found.customers)
         if not sure:
             question = f"Forget {found.person.name}, named in the logs of {where}, for ever?"
             typer.confirm(question, abort=True)
-        rooms = await forgetting.forget(desk, people, found, reason)
-    say(f"{found.person.name} is forgotten; {rooms} rooms have let go of the key.")
+        services = await forgetting.forget(desk, people, found, reason)
+    say(f"{found.person.name} is forgotten; {services} services have let go of the key.")
     if found.plain:
         say(
-            f"{found.plain} facts from before names were sealed name them in the plain; they go "
+            f"{found.plain} events from before names were sealed name them in the plain; they go "
             "when their retention ends."
         )
 
@@ -67,10 +68,10 @@ async def _forget(state_dir: Path, said: str, reason: str, *, sure: bool) -> Non
 def hold(
     customer: Customer,
     *,
-    why: Annotated[str, typer.Option(help="The case; kept with the hold and in the fact.")],
+    why: Annotated[str, typer.Option(help="The case; kept with the hold and in the event.")],
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Hold a customer's facts: nothing is deleted or erased of them until the hold is lifted."""
+    """Hold a customer's events: nothing is deleted or erased of them until the hold is lifted."""
     asyncio.run(_hold(state_dir, customer, why))
     say(f"{customer} is held: nothing of it is deleted.")
 
@@ -78,7 +79,7 @@ def hold(
 async def _hold(state_dir: Path, customer: str, why: str) -> None:
     async with at_desk(state_dir) as desk:
         customers = (await desk.declared()).declaration.customers
-        if customer not in (*customers, DEFAULT_SCOPE):
+        if customer not in (*customers, DEFAULT_CUSTOMER):
             raise CommandError(
                 f"No customer '{customer}' is declared; see 'toolbus get customers'."
             )
@@ -95,12 +96,12 @@ async def _hold(state_dir: Path, customer: str, why: str) -> None:
 def lift(
     customer: Customer,
     *,
-    why: Annotated[str, typer.Option(help="Why; kept in the fact.")] = "",
+    why: Annotated[str, typer.Option(help="Why; kept in the event.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Lift a hold: what is past its retention is deleted within the hour."""
 
-    async def work(desk: Desk) -> None:
+    async def work(desk: ConfigRepository) -> None:
         bucket = await desk.bus.bucket(CONFIG)
         if customer not in await held(bucket):
             raise CommandError(f"{customer} is not held; 'toolbus audit hold list' shows who is.")
@@ -133,6 +134,8 @@ async def _holds(state_dir: Path) -> list[dict[str, Any]]:
         ]
 
 
-def _record(desk: Desk, fact: type[HoldPlaced | HoldLifted], customer: str, why: str) -> None:
-    number = f"{secrets.token_hex(10)}.{fact.NAME}"
-    desk.record(fact(id=number, at=time(), scope=customer, by=desk.by, reason=why))
+def _record(
+    desk: ConfigRepository, event: type[HoldPlaced | HoldLifted], customer: str, why: str
+) -> None:
+    number = f"{secrets.token_hex(10)}.{event.NAME}"
+    desk.record(event(id=number, at=time(), customer=customer, by=desk.by, reason=why))

@@ -1,4 +1,4 @@
-"""Commands for analysts and auditors: questions in SQL, and facts as they come."""
+"""Commands for analysts and auditors: questions in SQL, and events as they come."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -21,22 +21,22 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.contracts.queries.sql_text import like
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 POLL_SECONDS = 0.5
 BATCH = 500
-_FACTS = (
-    "SELECT stream_seq, line, at, fact, key, server, tool, code, reason, charge, latency_us "
-    "FROM facts WHERE fact LIKE {fact:String} AND ({customer:String} IN ('', scope))"
+_EVENTS = (
+    "SELECT stream_seq, line, at, event, key, server, tool, code, reason, charge, latency_us "
+    "FROM events WHERE event LIKE {event:String} AND ({customer:String} IN ('', customer))"
     " AND ({key:String} IN ('', key)) AND ({server:String} IN ('', server))"
 )
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT over the table facts.")] = "",
+    sql: Annotated[str, typer.Argument(help="One SELECT over the table events.")] = "",
     *,
     name: Annotated[
         str, typer.Option("--saved", help="One of 'toolbus audit queries' instead.")
@@ -51,16 +51,16 @@ def query(
 ) -> None:
     """Ask the audit one question in SQL; it may read and nothing else.
 
-    The table facts has a row per fact: at (UTC), fact (call.allowed, call.denied,
-    call.completed, call.failed, server.lost, key.created, ...), scope, team, user, environment,
+    The table events has a row per event: at (UTC), event (call.allowed, call.denied,
+    call.completed, call.failed, server.lost, key.created, ...), customer, team, user, environment,
     key, call_id, server, tool, method, code, rule, shadow (rules that would have refused it),
-    reason, charge (micro-dollars), latency_us, detail (the whole fact).
+    reason, charge (micro-dollars), latency_us, detail (the whole event).
     """
-    asked = AuditQueried(sql=sql, limit=limit, parameters=_named(given or ()))
+    asked = AuditQuery(sql=sql, limit=limit, parameters=_named(given or ()))
     if name:
         one = saved.chosen(name, own)
         parameters = one.bound(asked.parameters, datetime.now(UTC))
-        asked = AuditQueried(sql=one.sql, limit=limit, parameters=parameters)
+        asked = AuditQuery(sql=one.sql, limit=limit, parameters=parameters)
     if bool(name) == bool(sql):
         raise CommandError("Give a statement, or the name of a saved one with --saved.")
     found = asyncio.run(_query(state_dir, asked))
@@ -72,9 +72,9 @@ def query(
         say(f"There are more; --limit raises the {limit} rows shown.")
 
 
-async def _query(state_dir: Path, asked: AuditQueried) -> RowsFound:
+async def _query(state_dir: Path, asked: AuditQuery) -> RowsReply:
     async with joined(find(state_dir)) as bus:
-        return await AskLane(OPERATOR, bus).ask(asked, RowsFound, SECONDS)
+        return await RequestReply(OPERATOR, bus).ask(asked, RowsReply, SECONDS)
 
 
 def _named(given: Sequence[str]) -> dict[str, str]:
@@ -85,7 +85,7 @@ def _named(given: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (each.partition("=") for each in given)}
 
 
-def _records(found: RowsFound) -> list[dict[str, Any]]:
+def _records(found: RowsReply) -> list[dict[str, Any]]:
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
 
@@ -95,17 +95,17 @@ def tail(  # noqa: PLR0913 - one for each option
         int, typer.Option("-n", "--lines", min=0, max=BATCH, help="How many of the newest.")
     ] = 20,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Keep running, and print facts as they come.")
+        bool, typer.Option("-f", "--follow", help="Keep running, and print events as they come.")
     ] = False,
-    fact: Annotated[str, typer.Option(help="Only these: call.denied, 'approval.*'.")] = "*",
+    event: Annotated[str, typer.Option(help="Only these: call.denied, 'approval.*'.")] = "*",
     customer: Annotated[str, typer.Option(help="Only of this customer.")] = "",
     key: Annotated[str, typer.Option(help="Only of this key.")] = "",
     server: Annotated[str, typer.Option(help="Only of this server.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Print the newest facts, and with -f those that follow; one JSON object a line with --json."""
-    wanted = {"fact": like(fact), "customer": customer, "key": key, "server": server}
+    """Print the newest events, and with -f those that follow; with --json one object a line."""
+    wanted = {"event": like(event), "customer": customer, "key": key, "server": server}
     asyncio.run(_tail(state_dir, lines, wanted, follow=follow, as_json=as_json))
 
 
@@ -113,11 +113,11 @@ async def _tail(
     state_dir: Path, lines: int, wanted: Mapping[str, str], *, follow: bool, as_json: bool
 ) -> None:
     async with joined(find(state_dir)) as bus:
-        lane = AskLane(OPERATOR, bus)
+        lane = RequestReply(OPERATOR, bus)
 
         async def found(more: str) -> list[dict[str, Any]]:
-            asked = AuditQueried(sql=f"{_FACTS} {more}", limit=BATCH, parameters=dict(wanted))
-            return _records(await lane.ask(asked, RowsFound, SECONDS))
+            asked = AuditQuery(sql=f"{_EVENTS} {more}", limit=BATCH, parameters=dict(wanted))
+            return _records(await lane.ask(asked, RowsReply, SECONDS))
 
         newest = f"ORDER BY at DESC, stream_seq DESC LIMIT {lines}"
         rows = await found(newest) if lines else []
@@ -131,9 +131,9 @@ async def _tail(
             last = max(map(_place, rows), default=last)
 
 
-async def _end(lane: AskLane) -> tuple[int, int]:
-    asked = AuditQueried(sql="SELECT max(stream_seq) FROM facts", limit=1)
-    (row,) = (await lane.ask(asked, RowsFound, SECONDS)).rows
+async def _end(lane: RequestReply) -> tuple[int, int]:
+    asked = AuditQuery(sql="SELECT max(stream_seq) FROM events", limit=1)
+    (row,) = (await lane.ask(asked, RowsReply, SECONDS)).rows
     return int(row[0] or 0), 1 << 15
 
 
@@ -150,7 +150,7 @@ def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 def _line(row: dict[str, Any]) -> str:
     tool = f"{row['server']}__{row['tool']}" if row["tool"] else row["server"]
-    parts = [str(row["at"])[:23], f"{row['fact']:16}", f"{row['key'] or '-':12}", tool]
+    parts = [str(row["at"])[:23], f"{row['event']:16}", f"{row['key'] or '-':12}", tool]
     if row["code"]:
         parts.append(f"{row['code']}: {row['reason']}")
     elif row["reason"]:

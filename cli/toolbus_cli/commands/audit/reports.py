@@ -23,8 +23,8 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
-from toolbus_common.contracts import AuditQueried, RowsFound
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 SECONDS = 20.0  # longer than audit lets a question run
@@ -98,10 +98,10 @@ def report(
 
 async def _report(state_dir: Path, by: By, since: datetime, until: datetime) -> Report:
     async with joined(find(state_dir)) as bus:
-        lane = AskLane(OPERATOR, bus)
+        lane = RequestReply(OPERATOR, bus)
 
-        async def ask(question: AuditQueried) -> RowsFound:
-            return await lane.ask(question, RowsFound, SECONDS)
+        async def ask(question: AuditQuery) -> RowsReply:
+            return await lane.ask(question, RowsReply, SECONDS)
 
         return await report_data.gathered(ask, by, since, until)
 

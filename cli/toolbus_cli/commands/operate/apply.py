@@ -22,13 +22,13 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.importing import client_servers
 from toolbus_cli.launcher.config_source import listening_on
 from toolbus_cli.state_dir import State
-from toolbus_common.config import Declaration, Declared
+from toolbus_common.config import ConfigModel, Configuration
 from toolbus_common.config_store.diff import Change
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.redacted_view import entries, exported, shown
-from toolbus_common.config_store.repository import Applied, Desk
+from toolbus_common.config_store.repository import Applied, ConfigRepository
 
-KINDS = tuple(Declaration.model_fields)
+KINDS = tuple(Configuration.model_fields)
 BY = "apply"
 ALL = "all"
 
@@ -50,7 +50,7 @@ def apply(
     running = State(state_dir).running().get("http_host", "")
     loaded = load_file(file, {**os.environ, **listening_on(running)})
 
-    async def work(desk: Desk) -> Applied:
+    async def work(desk: ConfigRepository) -> Applied:
         planned, revision = await desk.plan(loaded.declaration)
         if not as_json:
             say(*(map(str, planned)), *([] if planned else ["Nothing differs."]))
@@ -120,12 +120,12 @@ def get(
         say(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
 
 
-async def _found(desk: Desk, kind: str) -> dict[str, Any]:
+async def _found(desk: ConfigRepository, kind: str) -> dict[str, Any]:
     declaration = (await desk.declared()).declaration
     if kind == ALL:
         return exported(declaration)
     found = entries(declaration, kind)
-    own: Mapping[str, Declared] = {}
+    own: Mapping[str, ConfigModel] = {}
     if kind == "keys":
         own = await desk.own_keys()
     elif kind == "admins":
@@ -185,8 +185,8 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         file.write(text)
 
 
-def _add(taken: Declaration, state_dir: Path) -> None:
-    async def work(desk: Desk) -> None:
+def _add(taken: Configuration, state_dir: Path) -> None:
+    async def work(desk: ConfigRepository) -> None:
         now = (await desk.declared()).declaration
         taken_already = sorted(set(now.servers) & set(taken.servers))
         if taken_already:

@@ -1,4 +1,4 @@
-"""Commands that run things: the launcher, single rooms, and what a cluster needs first."""
+"""Commands that run things: the launcher, single services, and what a cluster needs first."""
 
 import asyncio
 import json
@@ -12,14 +12,14 @@ from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, sh
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_common import listen_address
-from toolbus_common.config_store.literal_secrets import lay_down_sealing
+from toolbus_common.config_store.literal_secrets import create_sealing_keys
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.permissions import lay_down_seeds, server_configuration
-from toolbus_common.nats.topology import BUCKETS, FACTS
+from toolbus_common.nats.permissions import create_seeds, server_configuration
+from toolbus_common.nats.topology import BUCKETS, EVENTS
 from toolbus_common.nats.topology import provision as lay_down
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 # What replicas of one service share, beside their seed.
 KEYS = ("people.key", "policy.key", "seal.key", "oauth.key", "oauth-vault.key")
@@ -42,7 +42,7 @@ def up(  # noqa: PLR0913
     state_dir: StateDir = DEFAULT_STATE,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8080,
-    apart: Annotated[bool, typer.Option("--apart", help="A process for every room.")] = False,
+    separate: Annotated[bool, typer.Option("--separate", help="One process per service.")] = False,
     ready_file: Annotated[
         Path | None, typer.Option(help="Written (mode 0600) once everything answers.")
     ] = None,
@@ -69,14 +69,14 @@ def up(  # noqa: PLR0913
     from toolbus_cli.launcher.up import up as launch  # noqa: PLC0415
 
     options = Options(
-        config, state_dir, host, port, apart, ready_file, log_form, log_level,
+        config, state_dir, host, port, separate, ready_file, log_form, log_level,
         listen_address.parsed(ops_listen),
     )  # fmt: skip
     raise typer.Exit(launch(options))
 
 
 def run(
-    rooms: Annotated[list[str], typer.Argument(help=f"Of {', '.join(ROOMS)}.")],
+    services: Annotated[list[str], typer.Argument(help=f"Of {', '.join(SERVICES)}.")],
     ops_listen: Annotated[
         str,
         typer.Option(
@@ -86,48 +86,48 @@ def run(
         ),
     ] = "127.0.0.1:0",
 ) -> None:
-    """Run rooms in one process, for a cluster; SIGTERM drains.
+    """Run services in one process, for a cluster; SIGTERM drains.
 
-    Rooms are told by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and unsent
-    facts), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST and
+    Services are told by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and unsent
+    events), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST and
     TOOLBUS_HTTP_PORT (ingress). The operations listener takes TOOLBUS_OPS_LISTEN too, and
     TOOLBUS_OPS_HOSTS: the names it may be asked by.
     """
-    raise typer.Exit(_run(rooms, ops_listen))
+    raise typer.Exit(_run(services, ops_listen))
 
 
-def _run(rooms: list[str], ops_listen: str) -> int:
-    from toolbus_common.service.process import run as run_rooms  # noqa: PLC0415
+def _run(services: list[str], ops_listen: str) -> int:
+    from toolbus_common.service.process import run as run_services  # noqa: PLC0415
 
-    return run_rooms(rooms, ops_listen)
+    return run_services(services, ops_listen)
 
 
 def provision(
     *,
     replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream.")] = 1,
-    facts_gib: Annotated[int, typer.Option(min=1, help="The stream of facts' size.")] = 4,
+    events_gib: Annotated[int, typer.Option(min=1, help="The stream of events' size.")] = 4,
     wait: Annotated[float, typer.Option(help="Seconds to wait for NATS.")] = 15.0,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
     """Lay down streams, consumers and buckets; safe to run at any time."""
-    asyncio.run(_provision(state_dir, replicas, facts_gib, wait))
+    asyncio.run(_provision(state_dir, replicas, events_gib, wait))
     buckets = [bucket.bucket for bucket in BUCKETS]
     if as_json:
-        show_json({"stream": FACTS, "buckets": buckets, "replicas": replicas})
+        show_json({"stream": EVENTS, "buckets": buckets, "replicas": replicas})
     else:
-        say(f"Laid down: the stream {FACTS} and the buckets {', '.join(buckets)}.")
+        say(f"Laid down: the stream {EVENTS} and the buckets {', '.join(buckets)}.")
 
 
-async def _provision(state_dir: Path, replicas: int, facts_gib: int, wait: float) -> None:
+async def _provision(state_dir: Path, replicas: int, events_gib: int, wait: float) -> None:
     async with joined(find(state_dir), wait) as bus:
-        await laid_down(bus, replicas, facts_gib)
+        await laid_down(bus, replicas, events_gib)
 
 
-async def laid_down(bus: Bus, replicas: int, facts_gib: int) -> None:
+async def laid_down(bus: Bus, replicas: int, events_gib: int) -> None:
     """Provision, with a sentence when the server will not have it."""
     try:
-        await lay_down(bus, replicas=replicas, facts_bytes=facts_gib << 30)
+        await lay_down(bus, replicas=replicas, events_bytes=events_gib << 30)
     except BusDownError:
         raise
     except Exception as error:
@@ -145,18 +145,18 @@ def nats_config(
     store_dir: Annotated[str, typer.Option(help="Where NATS keeps streams.")] = "/data",
     as_json: AsJson = False,
 ) -> None:
-    """Write a NATS configuration: a user and permissions per room, a seed file each.
+    """Write a NATS configuration: a user and permissions per service, a seed file each.
 
-    Seeds and keys that exist are kept, so an upgrade only rewrites nats.conf. Give each room its
+    Seeds and keys that exist are kept, so an upgrade only rewrites nats.conf. Give each service its
     own seed and no other; all but ingress, with operators, the one people.key; policy policy.key;
     ingress seal.key; oauth oauth.key and oauth-vault.key;
     policy and operators sealing/writers.json; executor, audit and oauth their key in sealing/.
     """
     try:
-        keys = lay_down_seeds(directory / "nkeys")
+        keys = create_seeds(directory / "nkeys")
         for name in KEYS:
             load_key(directory / name)
-        lay_down_sealing(directory / "sealing")
+        create_sealing_keys(directory / "sealing")
         configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
         path = directory / "nats.conf"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -21,73 +21,73 @@ from toolbus_cli.state_dir import State
 from toolbus_cli.views.upstream_sessions import COLUMNS, sentences_of, table_of, with_sessions
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import (
-    RoomStatus,
-    ServersAsked,
-    ServersTold,
-    SessionsAsked,
-    SessionsTold,
+    ServersQuery,
+    ServersReply,
+    ServiceStatus,
+    SessionsQuery,
+    SessionsReply,
 )
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import BUCKETS, OBJECTS
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 LEAST_FREE = 1 << 30  # bytes
 Check = dict[str, Any]  # what was looked at, whether it is well, and a sentence
 
 
 def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """How every room and every server is. The exit code is 1 when something is not ready."""
+    """How every service and every server is. The exit code is 1 when something is not ready."""
     place = find(state_dir)
-    rooms, servers = asyncio.run(_asked(place))
-    missing = sorted(set(ROOMS) - {told.room for told in rooms})
+    services, servers = asyncio.run(_asked(place))
+    missing = sorted(set(SERVICES) - {told.service for told in services})
     if as_json:
         show_json(
             {
                 "endpoint": place.run.get("endpoint", ""),
-                "rooms": [told.model_dump() for told in rooms],
+                "services": [told.model_dump() for told in services],
                 "missing": missing,
                 "servers": servers,
             }
         )
     else:
-        _show(place, rooms, missing, servers)
-    well = not missing and all(told.ready for told in rooms)
+        _show(place, services, missing, servers)
+    well = not missing and all(told.ready for told in services)
     raise typer.Exit(0 if well else 1)
 
 
-async def _asked(place: Place) -> tuple[list[RoomStatus], list[dict[str, Any]]]:
+async def _asked(place: Place) -> tuple[list[ServiceStatus], list[dict[str, Any]]]:
     async with joined(place) as bus:
-        lane = AskLane(OPERATOR, bus)
-        rooms = await lane.ask_all(wanted=ROOMS)
+        lane = RequestReply(OPERATOR, bus)
+        services = await lane.ask_all(wanted=SERVICES)
         try:
-            servers = list((await lane.ask(ServersAsked(), ServersTold)).servers)
-            servers = with_sessions(servers, await lane.ask_each(SessionsAsked(), SessionsTold))
+            servers = list((await lane.ask(ServersQuery(), ServersReply)).servers)
+            servers = with_sessions(servers, await lane.ask_each(SessionsQuery(), SessionsReply))
         except ToolbusError:
-            servers = []  # no executor: the rooms' table says so
-        return rooms, servers
+            servers = []  # no executor: the services' table says so
+        return services, servers
 
 
 def _show(
-    place: Place, rooms: list[RoomStatus], missing: list[str], servers: list[dict[str, Any]]
+    place: Place, services: list[ServiceStatus], missing: list[str], servers: list[dict[str, Any]]
 ) -> None:
     if "endpoint" in place.run:
         say(f"Endpoint {place.run['endpoint']}", "")
     rows = [
         (
-            told.room,
+            told.service,
             "ready" if told.ready else f"not ready: {told.reason or 'no reason given'}",
             str(told.pid),
             _span(time.time() - told.since),
             ", ".join(f"{name}={value}" for name, value in told.details.items()),
         )
-        for told in rooms
+        for told in services
     ]
-    rows += [(room, "not running", "", "", "") for room in missing]
-    show_table(("room", "state", "pid", "since", "details"), rows, "No room answers.")
+    rows += [(service, "not running", "", "", "") for service in missing]
+    show_table(("service", "state", "pid", "since", "details"), rows, "No service answers.")
     say("")
     _show_servers(servers)
 
@@ -248,7 +248,7 @@ def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
         yield _check("state directory", f"{state_dir}, mode {mode:o}{mend}", ok=private)
         free = shutil.disk_usage(state_dir).free
         enough = free >= LEAST_FREE
-        mend = "" if enough else "; facts need room, or calls will be refused"
+        mend = "" if enough else "; events need service, or calls will be refused"
         yield _check("disk", f"{free / (1 << 30):.1f} GiB free{mend}", ok=enough)
     path = config or Path("toolbus.yaml")
     if config is not None or path.exists():
@@ -284,12 +284,12 @@ async def _looked_at(bus: Bus) -> list[Check]:
         checks.append(_check("buckets", "all there"))
     except ToolbusError as error:
         checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))
-    lane = AskLane(OPERATOR, bus)
-    told = await lane.ask_all(wanted=ROOMS)
-    for room in ROOMS:
-        mine = [status for status in told if status.room == room]
+    lane = RequestReply(OPERATOR, bus)
+    told = await lane.ask_all(wanted=SERVICES)
+    for service in SERVICES:
+        mine = [status for status in told if status.service == service]
         reasons = {status.reason for status in mine if not status.ready}
         said = "; ".join(reasons) if mine else "not running; 'toolbus run' starts it"
         ready = bool(mine) and not reasons
-        checks.append(_check(f"room {room}", "ready" if ready else said, ok=ready))
+        checks.append(_check(f"service {service}", "ready" if ready else said, ok=ready))
     return checks

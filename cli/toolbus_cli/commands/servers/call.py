@@ -20,11 +20,11 @@ from toolbus_cli.commands.shared import (
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import endpoint_of
 from toolbus_cli.views.visible_text import visible
-from toolbus_common.access.principal import Bounds, exposed, lineage_of
+from toolbus_common.access.principal import EffectiveGrants, exposed, principal_of
 from toolbus_common.access.tool_names import Names
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.config import Declaration
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config import Configuration
+from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import Listing
 from toolbus_common.contracts.records.pin_names import PINNED
 from toolbus_common.nats.topology import CATALOGUE
@@ -48,13 +48,13 @@ def tools(
 ) -> None:
     """The tools of every server, or those a key sees."""
 
-    async def work(desk: Desk) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    async def work(desk: ConfigRepository) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
         declaration = (await desk.declared()).declaration
         listings = await _listings(desk, declaration)
         names = Names(listings, declaration.servers)
         if quarantined:
             return _repaired(listings), _held_back(listings)
-        bounds = await _bounds(desk, as_key, declaration) if as_key else Bounds(())
+        bounds = await _bounds(desk, as_key, declaration) if as_key else EffectiveGrants(())
         seen = [tool for listing in listings for tool in _seen(listing, bounds, names)]
         unseen = _unseen(listings, declaration, names) if everything else []
         return sorted(seen, key=lambda tool: str(tool["name"])), unseen
@@ -68,7 +68,7 @@ def tools(
     show_table(("name", "why") if quarantined else ("tool", "what it does"), rows, "No tool.")
 
 
-async def _listings(desk: Desk, declaration: Declaration) -> list[Listing]:
+async def _listings(desk: ConfigRepository, declaration: Configuration) -> list[Listing]:
     bucket = await desk.bus.bucket(CATALOGUE)
     found = []
     for server in sorted(declaration.servers):
@@ -78,17 +78,17 @@ async def _listings(desk: Desk, declaration: Declaration) -> list[Listing]:
     return found
 
 
-async def _bounds(desk: Desk, name: str, declaration: Declaration) -> Bounds:
+async def _bounds(desk: ConfigRepository, name: str, declaration: Configuration) -> EffectiveGrants:
     """What a key may use, with everything above it."""
     key = await desk.own_key(name) or declaration.keys.get(name)
     if key is None:
         raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
     if key.revoked:
         raise CommandError(f"The key '{name}' is revoked: it sees nothing.")
-    return lineage_of(name, key, declaration, exposed(declaration)).bounds
+    return principal_of(name, key, declaration, exposed(declaration)).bounds
 
 
-def _seen(listing: Listing, bounds: Bounds, names: Names) -> Iterator[dict[str, Any]]:
+def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[dict[str, Any]]:
     """The tools as agents see them. Grants are of the server's own names."""
     for tool in listing.tools:
         own = full_name(listing.server, tool.name)
@@ -99,7 +99,7 @@ def _seen(listing: Listing, bounds: Bounds, names: Names) -> Iterator[dict[str, 
 
 
 def _unseen(
-    listings: list[Listing], declaration: Declaration, names: Names
+    listings: list[Listing], declaration: Configuration, names: Names
 ) -> list[dict[str, str]]:
     """What agents are not shown, under the server's own names, with the reason."""
     found = {

@@ -19,7 +19,7 @@ from toolbus_cli.commands.shared import (
 from toolbus_cli.errors import CommandError
 from toolbus_cli.views.definition_diff import differences, texts
 from toolbus_cli.views.visible_text import counted
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config_store.repository import ConfigRepository
 
 SHOWN_DIGEST = 16  # characters: nobody finds two definitions that share them in time
 LEAST_DIGEST = 8
@@ -107,14 +107,14 @@ def reject(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson =
 
 
 def _look(what: str, state_dir: Any, *, everything: bool = False) -> list[Case]:
-    async def work(desk: Desk) -> list[Case]:
+    async def work(desk: ConfigRepository) -> list[Case]:
         return await (await at_pins(desk)).cases(what, everything=everything)
 
     return at_work(state_dir, work)
 
 
 def _decide(cases: list[Case], state_dir: Any, *, approved: bool) -> None:
-    async def work(desk: Desk) -> None:
+    async def work(desk: ConfigRepository) -> None:
         board = await at_pins(desk)
         if approved:
             await board.approve(*cases)

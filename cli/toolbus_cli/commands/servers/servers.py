@@ -17,20 +17,20 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_cli.config_client import me
 from toolbus_cli.errors import CommandError
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import (
-    STEERED_PREFIX,
+    SERVER_COMMAND_PREFIX,
+    ServerCommand,
+    ServerCommandEvent,
     ServerDrained,
     ServerReset,
-    ServersAsked,
-    ServerSteered,
-    ServersTold,
+    ServersQuery,
+    ServersReply,
     ServerUndrained,
-    Steered,
 )
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
 
@@ -64,49 +64,58 @@ def reset(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = 
     _answer(row, f"{name} is met anew; 'toolbus status' shows how that goes.", as_json=as_json)
 
 
-def _drained(now: Steered) -> dict[str, Any]:
+def _drained(now: ServerCommand) -> dict[str, Any]:
     return {"drained": True, "resets": now.resets}
 
 
-def _undrained(now: Steered) -> dict[str, Any]:
+def _undrained(now: ServerCommand) -> dict[str, Any]:
     return {"drained": False, "resets": now.resets}
 
 
-def _reset(now: Steered) -> dict[str, Any]:
+def _reset(now: ServerCommand) -> dict[str, Any]:
     return {"drained": now.drained, "resets": now.resets + 1}
 
 
 async def _steer(
-    desk: Desk, name: str, change: Callable[[Steered], dict[str, Any]], fact: type[ServerSteered]
+    desk: ConfigRepository,
+    name: str,
+    change: Callable[[ServerCommand], dict[str, Any]],
+    event: type[ServerCommandEvent],
 ) -> Row:
     """Write it, say so, and wait until an executor has heard it; the server's row."""
     if name not in (await desk.declared()).declaration.servers:
         raise CommandError(f"No server '{name}' is declared; 'toolbus get servers' shows them.")
     told = await _written(desk, name, change)
-    number = f"{name}.{fact.NAME.rpartition('.')[2]}.{told.at:.6f}"
-    desk.record(fact(id=number, at=told.at, scope=DEFAULT_SCOPE, server=name, by=me()))
+    number = f"{name}.{event.NAME.rpartition('.')[2]}.{told.at:.6f}"
+    desk.record(event(id=number, at=told.at, customer=DEFAULT_CUSTOMER, server=name, by=me()))
     return await _heard(desk, name, told)
 
 
-async def _written(desk: Desk, name: str, change: Callable[[Steered], dict[str, Any]]) -> Steered:
+async def _written(
+    desk: ConfigRepository, name: str, change: Callable[[ServerCommand], dict[str, Any]]
+) -> ServerCommand:
     bucket = await desk.bus.bucket(CONFIG)
     for _ in range(ATTEMPTS):
-        entry = await bucket.get(f"{STEERED_PREFIX}{name}")
-        now = Steered.decode(entry.value) if entry is not None and entry.value else Steered()
-        told = Steered(**change(now), by=me(), at=time())
+        entry = await bucket.get(f"{SERVER_COMMAND_PREFIX}{name}")
+        now = (
+            ServerCommand.decode(entry.value)
+            if entry is not None and entry.value
+            else ServerCommand()
+        )
+        told = ServerCommand(**change(now), by=me(), at=time())
         last = entry.revision if entry is not None else 0
-        if await bucket.swap(f"{STEERED_PREFIX}{name}", told.encode(), last) is not None:
+        if await bucket.swap(f"{SERVER_COMMAND_PREFIX}{name}", told.encode(), last) is not None:
             return told
     raise CommandError(f"Others steer {name} all the time; see 'toolbus status', then try again.")
 
 
-async def _heard(desk: Desk, name: str, told: Steered) -> Row:
+async def _heard(desk: ConfigRepository, name: str, told: ServerCommand) -> Row:
     """Every executor hears it from the bucket; the one that answers first tells how it is."""
-    lane, give_up = AskLane(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
+    lane, give_up = RequestReply(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
     row: Row = {}
     while monotonic() < give_up:
         try:
-            rows = (await lane.ask(ServersAsked(), ServersTold)).servers
+            rows = (await lane.ask(ServersQuery(), ServersReply)).servers
         except UnavailableError:
             return {}  # no executor runs: the next one hears it when it starts
         row = next((each for each in rows if each["name"] == name), {})

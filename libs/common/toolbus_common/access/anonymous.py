@@ -10,19 +10,19 @@ from urllib.parse import urlsplit
 from toolbus_common.http_server.proxy_addresses import is_loopback
 
 ANONYMOUS = "(anonymous)"  # no declared name looks like this
-PROOF = "anonymous"
-_OF_SESSION = f"{PROOF}."
+KEY_DIGEST = "anonymous"
+_OF_SESSION = f"{KEY_DIGEST}."
 FORCE = "anonymous.allow_remote: true"
 
 
-def proof_in(session: str) -> str:
+def key_digest_in(session: str) -> str:
     """Return the proof of an anonymous caller within a client session."""
-    return _OF_SESSION + session if session else PROOF
+    return _OF_SESSION + session if session else KEY_DIGEST
 
 
-def is_anonymous(proof: str) -> bool:
+def is_anonymous(key_digest: str) -> bool:
     """Return whether a proof is that of a caller without a credential."""
-    return proof == PROOF or proof.startswith(_OF_SESSION)
+    return key_digest == KEY_DIGEST or key_digest.startswith(_OF_SESSION)
 
 
 def is_local_name(host: str) -> bool:

@@ -7,8 +7,8 @@ from toolbus_common.access.oauth_scopes import covered
 from toolbus_common.access.tool_patterns import SEPARATOR, granted
 from toolbus_common.config import (
     Access,
+    Configuration,
     Content,
-    Declaration,
     Environment,
     Group,
     Key,
@@ -19,13 +19,13 @@ from toolbus_common.config import (
     User,
 )
 from toolbus_common.config.access.expiry import ends_at
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.privacy.content_policy import strictest
 
 NEVER = float("inf")
 NOTHING: Patterns = ()
 _UNKNOWN = Group(tools=NOTHING)
-_NOTHING_DECLARED = Declaration()
+_NOTHING_DECLARED = Configuration()
 MOST_PEOPLE = 100_000  # remembered at once
 
 
@@ -43,7 +43,7 @@ def person_of(access: Access, user: str) -> Person:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class EffectiveGrants:
     """What may be used: what every one of `grants` covers and `denials` does not."""
 
     grants: tuple[Patterns, ...]
@@ -57,32 +57,32 @@ class Bounds:
         """Whether a full name is denied, whatever grants it."""
         return bool(self.denials) and granted(self.denials, name)
 
-    def narrowed(self, narrower: Iterable[Patterns]) -> "Bounds":
+    def narrowed(self, narrower: Iterable[Patterns]) -> "EffectiveGrants":
         """The same, within further grants: they can only take away."""
         return replace(self, grants=(*self.grants, *narrower))
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
+class Principal:
     """One key's levels, from the key up, each with its name as users see it (`team:support`).
 
-    `own` is the key itself, under the name `key`. `scope` is who pays; `ends` is the second since
-    the epoch from which the key opens nothing. `whole` is there where an access token is for less
-    than its holder may: it is what the holder may, and `token_scope` what the token is for.
+    `own` is the key itself, under the name `key`. `customer` is who pays; `ends` is the second
+    since the epoch from which the key opens nothing. `whole` is there where an access token is for
+    less than its holder may: it is what the holder may, and `token_scope` what the token is for.
     """
 
     key: str
     own: Key
     levels: tuple[tuple[str, Level], ...]
-    bounds: Bounds
-    scope: str
+    bounds: EffectiveGrants
+    customer: str
     ends: float
-    declared: Declaration = field(default=_NOTHING_DECLARED, compare=False, repr=False)
-    whole: "Lineage | None" = field(default=None, compare=False, repr=False)
+    declared: Configuration = field(default=_NOTHING_DECLARED, compare=False, repr=False)
+    whole: "Principal | None" = field(default=None, compare=False, repr=False)
     token_scope: str = ""
 
     @property
-    def seen(self) -> Bounds:
+    def seen(self) -> EffectiveGrants:
         """What is listed: also what another access token of the same person is needed for."""
         return (self.whole or self).bounds
 
@@ -128,21 +128,21 @@ class Lineage:
         return next((told for told, level in self.levels if granted(level.approve, name)), "")
 
 
-class Lineages:
-    """The lineages of keys under one declaration, each worked out when first asked for.
+class Principals:
+    """The principals of keys under one declaration, each worked out when first asked for.
 
-    One is kept while its key is the same object. Whatever is worked out from a lineage therefore
-    holds while the lineage is the same object.
+    One is kept while its key is the same object. Whatever is worked out from a principal therefore
+    holds while the principal is the same object.
     """
 
-    def __init__(self, declared: Declaration) -> None:
+    def __init__(self, declared: Configuration) -> None:
         self._declared = declared
         self._exposed = exposed(declared)
-        self._kept: dict[str, Lineage] = {}
+        self._kept: dict[str, Principal] = {}
         self._people: dict[str, Person] = {}
-        self._scoped: dict[tuple[str, str], Lineage] = {}
+        self._scoped: dict[tuple[str, str], Principal] = {}
 
-    def person(self, name: str, user: str) -> Lineage:
+    def person(self, name: str, user: str) -> Principal:
         """Of somebody who signed in, `<access>:…`. Raises `KeyError` for an unknown rule."""
         found = self._people.get(name)
         if found is None:
@@ -153,16 +153,16 @@ class Lineages:
             found = self._people[name] = person_of(access, user)
         return self.of(name, found)
 
-    def of(self, name: str, key: Key) -> Lineage:
-        """A key's lineage."""
+    def of(self, name: str, key: Key) -> Principal:
+        """A key's principal."""
         found = self._kept.get(name)
         if found is None or found.own is not key:
-            found = lineage_of(name, key, self._declared, self._exposed)
+            found = principal_of(name, key, self._declared, self._exposed)
             self._kept[name] = found
         return found
 
-    def scoped(self, whole: Lineage, scope: str) -> Lineage:
-        """What is left of a lineage for an access token of this scope."""
+    def scoped(self, whole: Principal, scope: str) -> Principal:
+        """What is left of a principal for an access token of this scope."""
         found = self._scoped.get((whole.key, scope))
         if found is None or found.whole is not whole:
             if len(self._scoped) >= MOST_PEOPLE:
@@ -176,9 +176,9 @@ class Lineages:
             self._kept.pop(name, None)
 
 
-def lineage_of(
-    name: str, key: Key, declared: Declaration, outer: tuple[Patterns, ...] = ()
-) -> Lineage:
+def principal_of(
+    name: str, key: Key, declared: Configuration, outer: tuple[Patterns, ...] = ()
+) -> Principal:
     """The key with its user, team and customer, within what `outer` covers.
 
     What the key names but nobody declared opens nothing.
@@ -198,26 +198,26 @@ def lineage_of(
         whole = whole and customer is not None and len(payers) == 1
         if customer is not None:
             levels.append((f"customer:{payer}", customer))
-    return Lineage(
+    return Principal(
         key=name,
         own=key,
         levels=tuple(levels),
-        bounds=_bounds(levels, declared).narrowed(outer) if whole else Bounds((NOTHING,)),
-        scope=min(payers) if payers else DEFAULT_SCOPE,
+        bounds=_bounds(levels, declared).narrowed(outer) if whole else EffectiveGrants((NOTHING,)),
+        customer=min(payers) if payers else DEFAULT_CUSTOMER,
         ends=min(_end(level) for _, level in levels),
         declared=declared,
     )
 
 
-def scoped(whole: Lineage, scope: str) -> Lineage:
-    """The lineage within what a scope covers."""
+def scoped(whole: Principal, scope: str) -> Principal:
+    """The principal within what a scope covers."""
     patterns = covered(whole.declared, scope)
     if patterns is None:
         return whole
     return replace(whole, bounds=whole.bounds.narrowed((patterns,)), whole=whole, token_scope=scope)
 
 
-def exposed(declared: Declaration) -> tuple[Patterns, ...]:
+def exposed(declared: Configuration) -> tuple[Patterns, ...]:
     """What servers let anybody use, as one bound; none when they let everything be used."""
     servers = declared.servers.items()
     if all(server.expose == ("*",) for _, server in servers):
@@ -225,7 +225,7 @@ def exposed(declared: Declaration) -> tuple[Patterns, ...]:
     return (tuple(f"{name}{SEPARATOR}{own}" for name, server in servers for own in server.expose),)
 
 
-def _bounds(levels: list[tuple[str, Level]], declared: Declaration) -> Bounds:
+def _bounds(levels: list[tuple[str, Level]], declared: Configuration) -> EffectiveGrants:
     grants = [_granted_by(level, declared) for _, level in levels]
     denials = [
         pattern
@@ -233,10 +233,10 @@ def _bounds(levels: list[tuple[str, Level]], declared: Declaration) -> Bounds:
         for patterns in (level.deny, *(group.deny for group in _groups(level, declared)))
         for pattern in patterns
     ]
-    return Bounds(tuple(each for each in grants if each is not None), tuple(denials))
+    return EffectiveGrants(tuple(each for each in grants if each is not None), tuple(denials))
 
 
-def _granted_by(level: Level, declared: Declaration) -> Patterns | None:
+def _granted_by(level: Level, declared: Configuration) -> Patterns | None:
     """The union of a level's own patterns and its groups'; None when it sets no bound."""
     granting = [level.tools, *(group.tools for group in _groups(level, declared))]
     told = [patterns for patterns in granting if patterns is not None]
@@ -245,7 +245,7 @@ def _granted_by(level: Level, declared: Declaration) -> Patterns | None:
     return tuple(pattern for patterns in told for pattern in patterns)
 
 
-def _groups(level: Level, declared: Declaration) -> list[Group]:
+def _groups(level: Level, declared: Configuration) -> list[Group]:
     """A level's groups; one that is not declared grants nothing."""
     return [declared.groups.get(name, _UNKNOWN) for name in level.groups]
 

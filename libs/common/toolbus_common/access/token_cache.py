@@ -1,4 +1,4 @@
-"""Access tokens that were shown and found good: who holds them, as a room knows it now."""
+"""Access tokens that were shown and found good: who holds them, as a service knows it now."""
 
 from collections.abc import Callable
 from time import time

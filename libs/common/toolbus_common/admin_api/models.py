@@ -7,9 +7,9 @@ from pydantic import BaseModel, Field, create_model
 from toolbus_common.config import (
     Access,
     Admin,
+    ConfigModel,
+    Configuration,
     Customer,
-    Declaration,
-    Declared,
     Export,
     Group,
     Issuer,
@@ -74,7 +74,7 @@ class ReaderWritten(Reader):
 
 Written: Any = create_model(
     "Written",
-    __base__=Declaration,
+    __base__=Configuration,
     __doc__="A whole configuration, as toolbus.yaml has it.",
     keys=(dict[Name, KeyWritten], Field(default_factory=dict)),
     admins=(dict[Name, AdminWritten], Field(default_factory=dict)),
@@ -88,7 +88,7 @@ class KeyNamed(KeyTerms):
     name: Name
 
 
-class AdminNamed(Declared):
+class AdminNamed(ConfigModel):
     """An admin key to be made. `expires` is its last day, in UTC."""
 
     name: Name
@@ -96,17 +96,17 @@ class AdminNamed(Declared):
     expires: Annotated[str, Field(json_schema_extra={"format": "date"})] | None = None
 
 
-class Decision(Declared):
+class Decision(ConfigModel):
     """A note on a decision; the reason, where it is a no."""
 
     note: str = Field(default="", max_length=512)
 
 
-class Told(BaseModel):
+class ResponseModel(BaseModel):
     """An answer. Later versions add fields."""
 
 
-class FaultTold(Told):
+class ProblemResponse(ResponseModel):
     """What is wrong at one place; `line` is there where a text was sent."""
 
     place: str
@@ -114,23 +114,23 @@ class FaultTold(Told):
     reason: str
 
 
-class ErrorTold(Told):
+class ErrorResponse(ResponseModel):
     """Why not, and what to do."""
 
     code: str
     reason: str
     mend: str
     retryable: bool = False
-    faults: list[FaultTold] = []
+    faults: list[ProblemResponse] = []
 
 
-class Failure(Told):
+class Failure(ResponseModel):
     """Every answer that is no success."""
 
-    error: ErrorTold
+    error: ErrorResponse
 
 
-class WhoTold(Told):
+class CallerResponse(ResponseModel):
     """Who asks, and what they may."""
 
     name: str
@@ -138,7 +138,7 @@ class WhoTold(Told):
     rights: list[str]
 
 
-class SecretTold(Told):
+class SecretResponse(ResponseModel):
     """A secret, told here and never again."""
 
     name: str
@@ -149,7 +149,7 @@ State = Literal["live", "revoked", "expired", "no secret"]
 Origin = Literal["declaration", "command"]
 
 
-class KeyTold(Told):
+class KeyResponse(ResponseModel):
     """A key as it counts now. `origin`: whether it is declared or was made one by one."""
 
     name: str
@@ -158,15 +158,15 @@ class KeyTold(Told):
     value: KeyTerms
 
 
-class KeysTold(Told):
+class KeysResponse(ResponseModel):
     """One page of keys; `next` is where the next begins."""
 
-    items: list[KeyTold]
+    items: list[KeyResponse]
     next: str | None = None
     revision: int
 
 
-class AdminShown(Told):
+class AdminResponse(ResponseModel):
     """An admin key as it counts now."""
 
     name: str
@@ -176,22 +176,22 @@ class AdminShown(Told):
     expires: str | None = None
 
 
-class AdminsShown(Told):
+class AdminsResponse(ResponseModel):
     """One page of admin keys."""
 
-    items: list[AdminShown]
+    items: list[AdminResponse]
     next: str | None = None
     revision: int
 
 
-class Revoked(Told):
+class Revoked(ResponseModel):
     """It opens nothing any more."""
 
     name: str
     state: Literal["revoked"] = "revoked"
 
 
-class ChangeTold(Told):
+class ChangeResponse(ResponseModel):
     """One entry that differs: `+` is new, `-` is gone, `~` differs."""
 
     sign: Literal["+", "-", "~"]
@@ -200,24 +200,24 @@ class ChangeTold(Told):
     said: str
 
 
-class AppliedTold(Told):
+class AppliedResponse(ResponseModel):
     """What applying changed, or would change. `secrets` are those it made, told once."""
 
     applied: bool
     revision: int
-    changes: list[ChangeTold]
+    changes: list[ChangeResponse]
     secrets: dict[str, str] = Field(default_factory=dict, repr=False)
-    warnings: list[FaultTold] = []
+    warnings: list[ProblemResponse] = []
 
 
-class DeclarationTold(Told):
+class ConfigurationResponse(ResponseModel):
     """The whole configuration as it may be shown; applied again, it changes nothing."""
 
     revision: int
-    declaration: Declaration
+    declaration: Configuration
 
 
-class Welcome(Told):
+class Welcome(ResponseModel):
     """Where the API is described."""
 
     openapi: str
@@ -229,20 +229,20 @@ def noun_of(kind: str) -> str:
     return kind if kind.endswith("ss") else kind.removesuffix("s")
 
 
-def _entry(kind: str, value: Any) -> tuple[type[Told], type[Told]]:
+def _entry(kind: str, value: Any) -> tuple[type[ResponseModel], type[ResponseModel]]:
     noun = noun_of(kind).capitalize()
     entry = create_model(
         f"{noun}Entry",
-        __base__=Told,
+        __base__=ResponseModel,
         __doc__=f"One of the {kind}.",
         name=(str, ...),
         value=(value, ...),
         revision=(int, ...),
     )
-    item = create_model(f"{noun}Item", __base__=Told, name=(str, ...), value=(value, ...))
+    item = create_model(f"{noun}Item", __base__=ResponseModel, name=(str, ...), value=(value, ...))
     page = create_model(
         f"{noun}Page",
-        __base__=Told,
+        __base__=ResponseModel,
         __doc__=f"One page of the {kind}; `next` is where the next begins.",
         items=(list[item], ...),
         next=(str | None, None),

@@ -9,7 +9,7 @@ from typing import Any
 from toolbus_common.admin_api import models
 from toolbus_common.admin_api.roles import Right
 from toolbus_common.config import KeyTerms
-from toolbus_common.contracts import ApprovalsTold, ApprovalTold, LedgerTold
+from toolbus_common.contracts import ApprovalsReply, ApprovalState, LedgerReply
 
 BASE = "/api/v1"
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,31}$"
@@ -58,12 +58,12 @@ def _whole() -> Iterator[Operation]:
     yield Operation(
         "show_declaration", "show_declaration", "GET", path,
         "The whole configuration, without secrets; as YAML with format=yaml.",
-        models.DeclarationTold, "read", parameters=("format",),
+        models.ConfigurationResponse, "read", parameters=("format",),
     )  # fmt: skip
     yield Operation(
         "apply_declaration", "apply", "PUT", path,
         "Replace the whole configuration, all or nothing; with dry_run=true tell the difference.",
-        models.AppliedTold, "declare", wants=models.Written, parameters=("dry_run",),
+        models.AppliedResponse, "declare", wants=models.Written, parameters=("dry_run",),
         match=True, must_match=True, takes_yaml=True,
     )  # fmt: skip
 
@@ -96,21 +96,21 @@ def _keys() -> Iterator[Operation]:
     one = f"{path}/{{name}}"
     yield Operation(
         "list_keys", "list_keys", "GET", path, "The keys of agents, page by page.",
-        models.KeysTold, "read", parameters=PAGE,
+        models.KeysResponse, "read", parameters=PAGE,
     )  # fmt: skip
     yield Operation(
         "create_key", "create_key", "POST", path, "Make a key; its secret is told once.",
-        models.SecretTold, "keys", wants=models.KeyNamed, status=201,
+        models.SecretResponse, "keys", wants=models.KeyNamed, status=201,
     )  # fmt: skip
-    yield Operation("show_key", "show_key", "GET", one, "One key.", models.KeyTold, "read")
+    yield Operation("show_key", "show_key", "GET", one, "One key.", models.KeyResponse, "read")
     yield Operation(
         "replace_key", "replace_key", "PUT", one, "Give a key other terms; its secret stays.",
-        models.KeyTold, "keys", wants=KeyTerms,
+        models.KeyResponse, "keys", wants=KeyTerms,
     )  # fmt: skip
     yield Operation(
         "rotate_key", "rotate_key", "POST", f"{one}/rotate",
         "Give a key a new secret, told once; the old one ends. A revoked key lives again.",
-        models.SecretTold, "keys",
+        models.SecretResponse, "keys",
     )  # fmt: skip
     yield Operation(
         "revoke_key", "revoke_key", "POST", f"{one}/revoke", "End a key, at once and everywhere.",
@@ -122,15 +122,15 @@ def _admins() -> Iterator[Operation]:
     path = f"{BASE}/admins"
     yield Operation(
         "who_am_i", "who", "GET", f"{BASE}/self", "Who asks, and what they may.",
-        models.WhoTold, None,
+        models.CallerResponse, None,
     )  # fmt: skip
     yield Operation(
         "list_admins", "list_admins", "GET", path, "The admin keys, page by page.",
-        models.AdminsShown, "admins", parameters=PAGE,
+        models.AdminsResponse, "admins", parameters=PAGE,
     )  # fmt: skip
     yield Operation(
         "create_admin", "create_admin", "POST", path, "Make an admin key; its secret is told once.",
-        models.SecretTold, "appoint", wants=models.AdminNamed, status=201,
+        models.SecretResponse, "appoint", wants=models.AdminNamed, status=201,
     )  # fmt: skip
     yield Operation(
         "revoke_admin", "revoke_admin", "POST", f"{path}/{{name}}/revoke",
@@ -142,21 +142,21 @@ def _rest() -> Iterator[Operation]:
     yield Operation(
         "list_budgets", "budgets", "GET", f"{BASE}/budgets",
         "How every budget stands: limit, spent, held, debt, reset; of one customer, or of all.",
-        LedgerTold, "budgets", parameters=("customer",),
+        LedgerReply, "budgets", parameters=("customer",),
     )  # fmt: skip
     path = f"{BASE}/approvals"
     yield Operation(
         "list_approvals", "list_approvals", "GET", path,
-        "The calls that wait for a person, the oldest first.", ApprovalsTold, "approvals",
+        "The calls that wait for a person, the oldest first.", ApprovalsReply, "approvals",
     )  # fmt: skip
     yield Operation(
         "show_approval", "show_approval", "GET", f"{path}/{{name}}", "One approval, in full.",
-        ApprovalTold, "approvals", named=APPROVAL,
+        ApprovalState, "approvals", named=APPROVAL,
     )  # fmt: skip
     for wish in ("approve", "reject"):
         yield Operation(
             f"{wish}_call", wish, "POST", f"{path}/{{name}}/{wish}",
-            f"{wish.capitalize()} the call, once.", ApprovalTold, "decide", wants=models.Decision,
+            f"{wish.capitalize()} the call, once.", ApprovalState, "decide", wants=models.Decision,
             named=APPROVAL,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What every fact about a call says of it, whichever room says it."""
+"""What every event about a call says of it, whichever service says it."""
 
 from hashlib import sha256
 from time import time
@@ -11,14 +11,14 @@ from toolbus_common.privacy.content_policy import recorded
 
 def about(call: CallAdmitted) -> dict[str, Any]:
     """The fields a `CallCompleted` or `CallFailed` takes from its call, as of now."""
-    return {**about_call(call, call.scope, call.key), "reserved": call.reserved}
+    return {**about_call(call, call.customer, call.key), "reserved": call.reserved}
 
 
 def extended(call: CallAdmitted, deadline: float) -> CallExtended:
     """Return the event that postpones a call's deadline."""
     return CallExtended(
         id=f"{call.call_id}.extended.{int(deadline * 1000)}",
-        **about_call(call, call.scope, call.key),
+        **about_call(call, call.customer, call.key),
         deadline=deadline,
         held=call.reserved,
     )
@@ -32,11 +32,11 @@ def told_of_result(call: CallAdmitted, body: bytes) -> dict[str, Any]:
     return told
 
 
-def about_call(call: CallAdmitted | CallRequested, scope: str, key: str) -> dict[str, Any]:
-    """The fields any fact about a call has, as of now; `scope` is who pays, `key` whose it is."""
+def about_call(call: CallAdmitted | CallRequested, customer: str, key: str) -> dict[str, Any]:
+    """Return the fields of any event about a call, as of now: `customer` pays, `key` calls."""
     return {
         "at": time(),
-        "scope": scope,
+        "customer": customer,
         "call_id": call.call_id,
         "parent_id": call.parent_id,
         "trace_id": trace_id(call.traceparent),

@@ -6,13 +6,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from toolbus_common.contracts import (
-    Asked,
     CallAdmitted,
-    Ending,
-    Failed,
-    KeptOutcome,
+    CallError,
+    FinalReply,
+    InputRequired,
     OutcomeClaim,
     Stage,
+    StoredOutcome,
 )
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.kv_bucket import Bucket
@@ -20,16 +20,16 @@ from toolbus_common.nats.sealed_records import RecordKey
 
 log = logging.getLogger(__name__)
 
-LARGEST_KEPT = 256 << 10  # bytes of a result
+LARGEST_STORED = 256 << 10  # bytes of a result
 AWAITED_SECONDS = 3.0  # a caller is told its outcome then, kept or not
 RETRY_SECONDS = 0.5
 ATTEMPTS = 60
 MOST_LATE = 256  # outcomes the bus would not take, held until it does
 
-Told = Ending | Failed
+ReturnedResult = FinalReply | CallError
 
 
-class KeptOutcomes:
+class OutcomeStore:
     """Writes what became of claimed calls. What the bus does not take is tried again for a while.
 
     An outcome that is never written leaves its claim, which past the call's deadline says that
@@ -43,7 +43,7 @@ class KeptOutcomes:
         self._extended: dict[str, asyncio.Task[int]] = {}  # revisions of extended claims
 
     async def end(
-        self, call: CallAdmitted, claim: OutcomeClaim, told: Told, *, sent: bool = True
+        self, call: CallAdmitted, claim: OutcomeClaim, told: ReturnedResult, *, sent: bool = True
     ) -> None:
         """Keep what the caller is about to be told, or let the key be used again."""
         extended = self._extended.pop(claim.name, None)
@@ -67,7 +67,7 @@ class KeptOutcomes:
     ) -> int:
         """Return the revision that the outcome is to be written over."""
         revision = claim.revision if before is None else await before
-        outcome = KeptOutcome(
+        outcome = StoredOutcome(
             call_id=call.call_id, digest=claim.digest, deadline=deadline, era=call.era
         )
         sealed = RecordKey.decode(claim.seal).seal(outcome.encode())
@@ -80,14 +80,14 @@ class KeptOutcomes:
             log.warning("outcome.not_extended", extra={"call_id": call.call_id, "why": str(error)})
             return revision
 
-    async def write(self, claim: OutcomeClaim, outcome: KeptOutcome) -> None:
+    async def write(self, claim: OutcomeClaim, outcome: StoredOutcome) -> None:
         """Write over a claim; return once that is done, or will be as soon as the bus takes it."""
         if await self._written(claim, outcome) or self._late >= MOST_LATE:
             return
         self._late += 1
         self._spawn(self._write_later(claim, outcome))
 
-    async def _written(self, claim: OutcomeClaim, outcome: KeptOutcome) -> bool:
+    async def _written(self, claim: OutcomeClaim, outcome: StoredOutcome) -> bool:
         if not claim.seal:
             log.warning("outcome.not_sealed", extra={"call_id": outcome.call_id})
             return True
@@ -102,7 +102,7 @@ class KeptOutcomes:
             log.info("outcome.kept_before", extra={"call_id": outcome.call_id})
         return True
 
-    async def _write_later(self, claim: OutcomeClaim, outcome: KeptOutcome) -> None:
+    async def _write_later(self, claim: OutcomeClaim, outcome: StoredOutcome) -> None:
         try:
             for _ in range(ATTEMPTS):
                 await asyncio.sleep(RETRY_SECONDS)
@@ -112,14 +112,16 @@ class KeptOutcomes:
             self._late -= 1
 
 
-def ended(call: CallAdmitted, claim: OutcomeClaim, told: Told, *, sent: bool) -> KeptOutcome:
+def ended(
+    call: CallAdmitted, claim: OutcomeClaim, told: ReturnedResult, *, sent: bool
+) -> StoredOutcome:
     """What is kept. A call that was not sent, or goes on in another round, leaves nothing."""
     stage, frame = Stage.ENDED, told.encode()
-    if isinstance(told, Asked) or not sent:
+    if isinstance(told, InputRequired) or not sent:
         stage, frame = Stage.FREE, b""
-    elif len(frame) > LARGEST_KEPT:
+    elif len(frame) > LARGEST_STORED:
         stage, frame = Stage.TOO_LARGE, b""
-    return KeptOutcome(
+    return StoredOutcome(
         call_id=call.call_id,
         digest=claim.digest,
         deadline=call.deadline,

@@ -30,7 +30,7 @@ from toolbus_common.config.access.readers import Reader
 from toolbus_common.config.access.rules import Rule, Webhook
 from toolbus_common.config.audit.exports import Export, Leaving, Place, Sink
 from toolbus_common.config.audit.retention import Audit, Checkpoints, Evidence, Witness
-from toolbus_common.config.base import MICRO, Declared, Name, Pattern, Patterns
+from toolbus_common.config.base import MICRO, ConfigModel, Name, Pattern, Patterns
 from toolbus_common.config.servers.endpoints import Operations
 from toolbus_common.config.servers.oauth import OAuthClient, ServerOAuth
 from toolbus_common.config.servers.results import Results, ToolCache
@@ -48,10 +48,10 @@ __all__ = [
     "Audit",
     "Budget",
     "Checkpoints",
+    "ConfigModel",
+    "Configuration",
     "Content",
     "Customer",
-    "Declaration",
-    "Declared",
     "Environment",
     "Evidence",
     "Export",
@@ -92,7 +92,7 @@ __all__ = [
 Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
-class Declaration(Declared):
+class Configuration(ConfigModel):
     """A whole configuration, stored as one entry so that it is never half applied.
 
     `prices` are dollars per call, or a `Price`, by pattern. `labels` are words about tools that

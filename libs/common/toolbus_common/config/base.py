@@ -13,7 +13,7 @@ Pattern = Annotated[str, Field(min_length=1, max_length=256)]
 Patterns = tuple[Pattern, ...]
 
 
-class Declared(BaseModel):
+class ConfigModel(BaseModel):
     """A declared thing: unknown fields are mistakes, and said to be."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

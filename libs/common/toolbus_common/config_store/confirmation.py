@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, decoded, digests_of, encoded
 from toolbus_common.errors import ConflictError
 from toolbus_common.nats.kv_bucket import Bucket
@@ -11,12 +11,12 @@ ATTEMPTS = 8
 Digests = frozenset[str]
 
 
-async def vouch(bucket: Bucket, declaration: Declaration) -> None:
+async def vouch(bucket: Bucket, declaration: Configuration) -> None:
     """Say that the operator named where everything here leads."""
     await _change(bucket, lambda known: known | set(digests_of(declaration)))
 
 
-async def forget_the_rest(bucket: Bucket, declaration: Declaration) -> None:
+async def forget_the_rest(bucket: Bucket, declaration: Configuration) -> None:
     """Take back the word on what is declared no longer."""
     await _change(bucket, lambda known: known & set(digests_of(declaration)))
 

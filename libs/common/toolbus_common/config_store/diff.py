@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config.servers.server import CREDENTIALS
 from toolbus_common.contracts.events.config import PEOPLES
 
-SECTIONS = tuple(Declaration.model_fields)
+SECTIONS = tuple(Configuration.model_fields)
 ADDED, REMOVED, CHANGED = "+", "-", "~"
 
 
@@ -29,7 +29,7 @@ class Change:
         return line + ": " + ", ".join(_said(name, *pair) for name, pair in self.fields.items())
 
 
-def changes(old: Declaration, new: Declaration) -> list[Change]:
+def changes(old: Configuration, new: Configuration) -> list[Change]:
     """Everything that differs, in the order of the sections."""
     found = []
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")

@@ -6,13 +6,13 @@ Those of the declaration keep their entry there; what is changed here is kept be
 from collections.abc import Collection
 from typing import Any, cast
 
-from toolbus_common.config import Admin, Declaration, Key, KeyTerms
-from toolbus_common.config_store.repository import ATTEMPTS, Desk, hashed, new_secret
+from toolbus_common.config import Admin, Configuration, Key, KeyTerms
+from toolbus_common.config_store.repository import ATTEMPTS, ConfigRepository, hashed, new_secret
 from toolbus_common.errors import ConflictError, FaultyError, UnknownEntryError
 from toolbus_common.nats.topology import ADMIN_PREFIX, KEY_PREFIX
 
 
-async def create_key(desk: Desk, name: str, terms: KeyTerms) -> str:
+async def create_key(desk: ConfigRepository, name: str, terms: KeyTerms) -> str:
     """Make a key; its secret, which nobody will know again."""
     declared = (await desk.declared()).declaration
     check_links(terms, declared)
@@ -24,7 +24,7 @@ async def create_key(desk: Desk, name: str, terms: KeyTerms) -> str:
     return secret
 
 
-async def replace_key(desk: Desk, name: str, terms: KeyTerms) -> None:
+async def replace_key(desk: ConfigRepository, name: str, terms: KeyTerms) -> None:
     """Give a key other terms; its secret stays, and so does its end."""
     now = await desk.declared()
     declared = now.declaration
@@ -41,7 +41,7 @@ async def replace_key(desk: Desk, name: str, terms: KeyTerms) -> None:
     raise _busy("key", name)
 
 
-async def revoke_key(desk: Desk, name: str) -> None:
+async def revoke_key(desk: ConfigRepository, name: str) -> None:
     """End a key, at once and everywhere."""
     declared = (await desk.declared()).declaration
     for _ in range(ATTEMPTS):
@@ -56,7 +56,7 @@ async def revoke_key(desk: Desk, name: str) -> None:
     raise _busy("key", name)
 
 
-async def rotate_key(desk: Desk, name: str) -> str:
+async def rotate_key(desk: ConfigRepository, name: str) -> str:
     """Give a key a new secret; the old one ends at once. A revoked key lives again."""
     now = await desk.declared()
     secret = new_secret(name)
@@ -80,7 +80,7 @@ async def rotate_key(desk: Desk, name: str) -> str:
     raise _busy("key", name)
 
 
-async def create_admin(desk: Desk, name: str, admin: Admin) -> str:
+async def create_admin(desk: ConfigRepository, name: str, admin: Admin) -> str:
     """Make an admin key; its secret, which nobody will know again."""
     declared = (await desk.declared()).declaration
     secret = new_secret(name, "admin")
@@ -90,7 +90,7 @@ async def create_admin(desk: Desk, name: str, admin: Admin) -> str:
     return secret
 
 
-async def revoke_admin(desk: Desk, name: str) -> None:
+async def revoke_admin(desk: ConfigRepository, name: str) -> None:
     """End an admin key, at once and everywhere."""
     declared = (await desk.declared()).declaration.admins
     for _ in range(ATTEMPTS):
@@ -107,7 +107,7 @@ async def revoke_admin(desk: Desk, name: str) -> None:
     raise _busy("admin", name)
 
 
-def check_links(terms: KeyTerms, declared: Declaration) -> None:
+def check_links(terms: KeyTerms, declared: Configuration) -> None:
     """Everything a key names must be declared: it would open nothing otherwise."""
     links: list[tuple[str, str, Collection[str]]] = [
         ("team", terms.team, declared.teams),
@@ -120,7 +120,7 @@ def check_links(terms: KeyTerms, declared: Declaration) -> None:
 
 
 async def _begin(
-    desk: Desk, prefix: str, name: str, entry: Key | Admin, declared: Collection[str]
+    desk: ConfigRepository, prefix: str, name: str, entry: Key | Admin, declared: Collection[str]
 ) -> None:
     noun = prefix.removesuffix(".")
     known, last = await desk.own(prefix, name)
@@ -133,7 +133,7 @@ async def _begin(
         )
 
 
-async def _key(desk: Desk, name: str, declared: Declaration) -> tuple[Key, int]:
+async def _key(desk: ConfigRepository, name: str, declared: Configuration) -> tuple[Key, int]:
     """The key of a name as it counts now, and the revision of what was made beside."""
     own, last = await desk.own(KEY_PREFIX, name)
     found = own or declared.keys.get(name)
@@ -142,7 +142,7 @@ async def _key(desk: Desk, name: str, declared: Declaration) -> tuple[Key, int]:
     return cast("Key", found), last
 
 
-def _with_terms(declared: Declaration, name: str, terms: KeyTerms) -> Declaration:
+def _with_terms(declared: Configuration, name: str, terms: KeyTerms) -> Configuration:
     if name not in declared.keys:
         raise _unknown("key", name)
     old = declared.keys[name]

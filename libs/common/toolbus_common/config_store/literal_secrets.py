@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config.servers.server import CREDENTIALS
 from toolbus_common.config_store.redacted_view import LEADS, is_reference, restored
-from toolbus_common.crypto.key_file import lay_down, load_key, read_key
+from toolbus_common.crypto.key_file import create_key, load_key, read_key
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Writer:
     def at(cls, directory: Path) -> "Writer":
         """Take the keys from a directory; they are made on first use. Raises `ValueError`."""
         path = directory / WRITERS
-        lay_down(path, lambda: _writers(directory))
+        create_key(path, lambda: _writers(directory))
         try:
             told = {
                 name: urlsafe_b64decode(key) for name, key in json.loads(path.read_bytes()).items()
@@ -86,14 +86,14 @@ class Writer:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{path} does not hold the keys that seal secrets.") from error
 
-    def complete(self, new: Declaration, old: Declaration) -> Declaration:
+    def complete(self, new: Configuration, old: Configuration) -> Configuration:
         """Return the new declaration as it is stored: with what it keeps of the old, and sealed.
 
         Raises `FaultyError`: a credential is kept only for whoever it was given to.
         """
         return self.sealed(restored(new, old), old)
 
-    def sealed(self, new: Declaration, old: Declaration) -> Declaration:
+    def sealed(self, new: Configuration, old: Configuration) -> Configuration:
         """Return the declaration with every literal secret sealed."""
         before = dict(_values(old))
 
@@ -128,7 +128,7 @@ class Reader:
         earlier = sorted(directory.glob(f"{service}.*.key"))
         return cls(service, [load_key(directory / f"{service}.key"), *map(read_key, earlier)])
 
-    def opened(self, declaration: Declaration) -> Declaration:
+    def opened(self, declaration: Configuration) -> Configuration:
         """Return the declaration with what is this service's opened.
 
         What does not open becomes a reference that cannot be read, so that the entry is not used.
@@ -146,7 +146,7 @@ class Reader:
             return f"${{sealed:{place}}}"
 
 
-def lay_down_sealing(directory: Path) -> None:
+def create_sealing_keys(directory: Path) -> None:
     """Make every key that is missing: of the services that open, and of those that seal."""
     for service in READERS:
         load_key(directory / f"{service}.key")
@@ -161,7 +161,7 @@ def _writers(directory: Path) -> bytes:
     ).encode()
 
 
-def _values(declaration: Declaration) -> Iterator[tuple[Place, str]]:
+def _values(declaration: Configuration) -> Iterator[tuple[Place, str]]:
     found: list[tuple[Place, str]] = []
 
     def note(place: Place, value: str) -> str:
@@ -173,8 +173,8 @@ def _values(declaration: Declaration) -> Iterator[tuple[Place, str]]:
 
 
 def _changed(
-    declaration: Declaration, change: Callable[[Place, str], str], sections: Iterable[str]
-) -> Declaration:
+    declaration: Configuration, change: Callable[[Place, str], str], sections: Iterable[str]
+) -> Configuration:
     """Return the declaration with every value that may be a secret replaced."""
     made = {
         section: {

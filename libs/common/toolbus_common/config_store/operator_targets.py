@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
-from toolbus_common.config import Declaration, Issuer, Place, Server, Sink, Webhook, Witness
+from toolbus_common.config import Configuration, Issuer, Place, Server, Sink, Webhook, Witness
 from toolbus_common.config.servers.server import BOUNDS
 from toolbus_common.nats.kv_bucket import Change
 
@@ -44,7 +44,7 @@ def digest_of(entry: Leads) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def digests_of(declaration: Declaration) -> Iterator[str]:
+def digests_of(declaration: Configuration) -> Iterator[str]:
     """Of everything that leads somewhere."""
     yield from map(digest_of, declaration.servers.values())
     yield from map(digest_of, declaration.webhooks.values())
@@ -71,7 +71,7 @@ def decoded(value: bytes | None) -> frozenset[str]:
 
 
 class Named:
-    """The operator's word as a room knows it now; fed with the changes of tb_config."""
+    """The operator's word as a service knows it now; fed with the changes of tb_config."""
 
     def __init__(self) -> None:
         self._digests: frozenset[str] = frozenset()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from toolbus_common.config import Declaration, Declared, Issuer, Webhook
+from toolbus_common.config import ConfigModel, Configuration, Issuer, Webhook
 from toolbus_common.config.servers.server import CREDENTIALS, DESTINATION
 from toolbus_common.errors import FaultyError
 from toolbus_common.secrets import REFERENCE
@@ -18,10 +18,10 @@ LEADS: dict[str, tuple[str, ...]] = {  # what says who is given an entry's secre
     "exports": ("to", "endpoint", "region"),
     "sinks": ("url",),
 }
-D = TypeVar("D", bound=Declared)
+D = TypeVar("D", bound=ConfigModel)
 S = TypeVar("S", Issuer, Webhook)
 HIDDEN = "(set)"  # stands for a credential that is kept
-LONGEST_TOLD = 131_072  # characters of an entry in a fact
+LONGEST_TOLD = 131_072  # characters of an entry in an event
 _REFERENCE = re.compile(rf"(?:[A-Za-z]+ )?{REFERENCE.pattern}")
 
 
@@ -38,13 +38,13 @@ def shown(entry: Any) -> Any:
     return kept
 
 
-def entries(declaration: Declaration, section: str) -> dict[str, Any]:
+def entries(declaration: Configuration, section: str) -> dict[str, Any]:
     """A section's entries as they may be shown."""
     told = declaration.model_dump(mode="json", exclude_defaults=True, include={section})
     return {name: shown(entry) for name, entry in told.get(section, {}).items()}
 
 
-def exported(declaration: Declaration) -> dict[str, Any]:
+def exported(declaration: Configuration) -> dict[str, Any]:
     """The whole as it may be shown; applied again, it changes nothing."""
     told = declaration.model_dump(mode="json", exclude_defaults=True)
     return {
@@ -53,7 +53,7 @@ def exported(declaration: Declaration) -> dict[str, Any]:
     }
 
 
-def restored(new: Declaration, old: Declaration) -> Declaration:
+def restored(new: Configuration, old: Configuration) -> Configuration:
     """The new one with the secrets of the old where it names none, or says they are kept.
 
     Raises `FaultyError`: a credential is kept only for whoever it was given to.
@@ -95,8 +95,8 @@ def faulty(faults: list[dict[str, Any]]) -> FaultyError:
     return FaultyError(f"{said}{more}; nothing was changed.", faults=faults[:100])
 
 
-def told_in_a_fact(entry: Any) -> str:
-    """An entry as JSON for a fact: credentials struck out, of a hash only its digest."""
+def told_in_an_event(entry: Any) -> str:
+    """An entry as JSON for an event: credentials struck out, of a hash only its digest."""
     if entry is None:
         return ""
     kept = shown(entry)

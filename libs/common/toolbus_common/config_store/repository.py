@@ -10,15 +10,15 @@ from functools import lru_cache
 from time import time
 from typing import Any, TypeVar
 
-from toolbus_common.access.config_snapshot import hash_of, proof_of
-from toolbus_common.access.principal import lineage_of
-from toolbus_common.config import Admin, Declaration, Key
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.access.principal import principal_of
+from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.config_store.confirmation import forget_the_rest, vouch
 from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, told_of
 from toolbus_common.config_store.literal_secrets import Writer
-from toolbus_common.config_store.redacted_view import told_in_a_fact
-from toolbus_common.contracts import ConfigApplied, ConfigChanged, Fact, KeyCreated, KeyRevoked
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.config_store.redacted_view import told_in_an_event
+from toolbus_common.contracts import ConfigApplied, ConfigChanged, Event, KeyCreated, KeyRevoked
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import (
     BusDownError,
     ConflictError,
@@ -26,7 +26,7 @@ from toolbus_common.errors import (
     StaleError,
     UnknownEntryError,
 )
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, ORIGIN
@@ -35,19 +35,19 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
 ROOM_FOR_HEADERS = 4096  # bytes
-AT_ONCE = 1 << 20  # characters of facts that are on their way at once
+AT_ONCE = 1 << 20  # characters of events that are on their way at once
 PREFIXES = {"key": "tbk", "admin": "tba"}
 
 E = TypeVar("E", Key, Admin)
 _MODELS: dict[str, type[Key] | type[Admin]] = {KEY_PREFIX: Key, ADMIN_PREFIX: Admin}
-Make = Callable[[Declaration], Declaration]
+Make = Callable[[Configuration], Configuration]
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class StoredConfiguration:
     """The stored declaration. `by` is empty when there is none yet."""
 
-    declaration: Declaration
+    declaration: Configuration
     revision: int = 0
     by: str = ""
     minted: frozenset[str] = frozenset()
@@ -72,18 +72,18 @@ class _Draft:
     `given` are the keys whose secret their declaration now gives itself.
     """
 
-    whole: Declaration
+    whole: Configuration
     changes: tuple[Change, ...]
     keys: dict[str, str] = field(repr=False)
     admins: dict[str, str] = field(repr=False)
     given: set[str]
 
 
-class Desk:
+class ConfigRepository:
     """Somebody (`by`) at one bus. An `operator` vouches for the addresses he applies."""
 
     def __init__(
-        self, bus: Bus, bucket: Bucket, facts: FactWriter, by: str, literals: Writer,
+        self, bus: Bus, bucket: Bucket, events: EventPublisher, by: str, literals: Writer,
         *, operator: bool = False,
     ) -> None:  # fmt: skip
         self.bus = bus
@@ -91,17 +91,17 @@ class Desk:
         self._literals = literals
         self._operator = operator
         self._bucket = bucket
-        self._facts = facts
+        self._events = events
 
     # -- reading -----------------------------------------------------------------------------
 
-    async def declared(self) -> Declared:
+    async def declared(self) -> StoredConfiguration:
         """What is declared now."""
         entry = await self._bucket.get(DECLARATION)
         if entry is None or entry.value is None:
-            return Declared(Declaration(), entry.revision if entry else 0)
+            return StoredConfiguration(Configuration(), entry.revision if entry else 0)
         origin, _ = await self._origin()
-        return Declared(
+        return StoredConfiguration(
             _decoded(entry.value),
             entry.revision,
             str(origin.get("by", "unknown")),
@@ -130,7 +130,7 @@ class Desk:
 
     # -- changing ----------------------------------------------------------------------------
 
-    async def plan(self, new: Declaration) -> tuple[list[Change], int]:
+    async def plan(self, new: Configuration) -> tuple[list[Change], int]:
         """What applying would change, and the revision that was looked at."""
         now = await self.declared()
         old = now.declaration
@@ -139,10 +139,10 @@ class Desk:
 
     async def apply(
         self,
-        new: Declaration,
+        new: Configuration,
         source: str,
         at: int | None = None,
-        named: Declaration | None = None,
+        named: Configuration | None = None,
     ) -> Applied:
         """Make a declaration take effect as a whole; nothing happens when nothing differs.
 
@@ -205,7 +205,7 @@ class Desk:
                 return
         raise _busy()
 
-    async def _swap(self, new: Declaration, last: int) -> int | None:
+    async def _swap(self, new: Configuration, last: int) -> int | None:
         """Write a declaration over revision `last`; None when someone was faster."""
         value, most = _encoded(new), self.bus.most_bytes - ROOM_FOR_HEADERS
         if len(value) > most:
@@ -214,8 +214,10 @@ class Desk:
                 f"the bus takes {most:,}; nothing was applied. Declare fewer keys and make the "
                 "others one by one with 'toolbus keys create', or raise NATS' max_payload."
             )
-        if self._facts.full:
-            raise BusDownError("Facts can be kept nowhere (the spool is full): nothing may change.")
+        if self._events.full:
+            raise BusDownError(
+                "Events can be kept nowhere (the spool is full): nothing may change."
+            )
         return await self._bucket.swap(DECLARATION, value, last)
 
     async def _own(self, prefix: str, model: type[E]) -> dict[str, E]:
@@ -227,34 +229,38 @@ class Desk:
 
     # -- recording ---------------------------------------------------------------------------
 
-    def record_created(self, name: str, key: Key, declared: Declaration) -> None:
+    def record_created(self, name: str, key: Key, declared: Configuration) -> None:
         """Say that a key exists, or has a new secret."""
-        scope = scope_of(key, declared)
-        self.record(KeyCreated(id=_id("created"), at=time(), scope=scope, key=name, by=self.by))
+        customer = customer_of(key, declared)
+        self.record(
+            KeyCreated(id=_id("created"), at=time(), customer=customer, key=name, by=self.by)
+        )
 
-    def record_revoked(self, name: str, key: Key, declared: Declaration) -> None:
+    def record_revoked(self, name: str, key: Key, declared: Configuration) -> None:
         """Say that a key opens nothing any more."""
-        scope = scope_of(key, declared)
-        self.record(KeyRevoked(id=_id("revoked"), at=time(), scope=scope, key=name, by=self.by))
+        customer = customer_of(key, declared)
+        self.record(
+            KeyRevoked(id=_id("revoked"), at=time(), customer=customer, key=name, by=self.by)
+        )
 
     def record_change(self, kind: str, name: str, old: Any, new: Any, revision: int = 0) -> None:
         """Say what an entry was before and is after."""
         self.record(self._changed(kind, name, _dumped(old), _dumped(new), revision))
 
-    def record(self, fact: Fact) -> None:
-        """Write a fact; one the stream does not take now is spooled for the next command."""
-        self._facts.say(fact)
+    def record(self, event: Event) -> None:
+        """Write an event; one the stream does not take now is spooled for the next command."""
+        self._events.say(event)
 
     async def delivered(self) -> None:
         """Return once the stream has what was recorded, or it is kept for the next command."""
-        await self._facts.delivered()
+        await self._events.delivered()
 
     async def _record_applied(
-        self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
+        self, different: Iterable[Change], old: Configuration, new: Configuration, revision: int
     ) -> None:
         self.record(
             ConfigApplied(
-                id=_id("applied"), at=time(), scope=DEFAULT_SCOPE,
+                id=_id("applied"), at=time(), customer=DEFAULT_CUSTOMER,
                 revision=revision, by=self.by, changes=told_of(different),
             )
         )  # fmt: skip
@@ -264,22 +270,22 @@ class Desk:
             elif change.section == "keys" and change.sign == REMOVED:
                 self.record_revoked(change.name, old.keys[change.name], old)
         await self._record_each(different, old, new, revision)
-        await self._facts.delivered()
+        await self._events.delivered()
 
     async def _record_each(
-        self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
+        self, different: Iterable[Change], old: Configuration, new: Configuration, revision: int
     ) -> None:
-        """A fact per entry. They are durable, here or in the spool, before this returns."""
+        """An event per entry. They are durable, here or in the spool, before this returns."""
         before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
         waiting: list[asyncio.Future[None]] = []
         size = 0
         for change in different:
             kind, name = change.section, change.name
-            fact = self._changed(
+            event = self._changed(
                 kind, name, before[kind].get(name), after[kind].get(name), revision
             )
-            waiting.append(self._facts.record(fact))
-            size += len(fact.before) + len(fact.after)
+            waiting.append(self._events.record(event))
+            size += len(event.before) + len(event.after)
             if size > AT_ONCE:
                 await asyncio.gather(*waiting, return_exceptions=True)
                 waiting, size = [], 0
@@ -287,8 +293,9 @@ class Desk:
 
     def _changed(self, kind: str, name: str, old: Any, new: Any, revision: int) -> ConfigChanged:
         return ConfigChanged(
-            id=_id("changed"), at=time(), scope=DEFAULT_SCOPE, kind=kind, name=name, by=self.by,
-            revision=revision, before=told_in_a_fact(old), after=told_in_a_fact(new),
+            id=_id("changed"), at=time(), customer=DEFAULT_CUSTOMER, kind=kind, name=name,
+            by=self.by,
+            revision=revision, before=told_in_an_event(old), after=told_in_an_event(new),
         )  # fmt: skip
 
     async def _origin(self) -> tuple[dict[str, Any], int]:
@@ -320,12 +327,12 @@ def new_secret(name: str, kind: str = "key") -> str:
 
 def hashed(secret: str) -> str:
     """What is stored of a secret."""
-    return hash_of(proof_of(secret))
+    return hash_of(key_digest_of(secret))
 
 
-def scope_of(key: Key, declaration: Declaration) -> str:
+def customer_of(key: Key, declaration: Configuration) -> str:
     """Who pays for a key."""
-    return lineage_of("", key, declaration).scope
+    return principal_of("", key, declaration).customer
 
 
 def _check_revision(at: int | None, now: int) -> None:
@@ -341,8 +348,8 @@ def _busy() -> ConflictError:
 
 
 @lru_cache(maxsize=2)
-def _decoded(value: bytes) -> Declaration:
-    return Declaration.model_validate_json(value)
+def _decoded(value: bytes) -> Configuration:
+    return Configuration.model_validate_json(value)
 
 
 def _dumped(entry: Key | Admin | None) -> Any:
@@ -350,7 +357,7 @@ def _dumped(entry: Key | Admin | None) -> Any:
 
 
 def _drafted(
-    make: Make, old: Declaration, literals: Writer, own_keys: set[str], own_admins: set[str]
+    make: Make, old: Configuration, literals: Writer, own_keys: set[str], own_admins: set[str]
 ) -> _Draft:
     known = literals.complete(make(old), old)
     keys = _minted("key", known.keys, own_keys)
@@ -359,7 +366,7 @@ def _drafted(
     return _Draft(whole, tuple(changes(old, whole)), keys, admins, _given(known, old))
 
 
-def _given(known: Declaration, old: Declaration) -> set[str]:
+def _given(known: Configuration, old: Configuration) -> set[str]:
     """Keys whose secret their declaration now gives itself."""
     return {
         name
@@ -374,8 +381,8 @@ def _minted(kind: str, entries: Mapping[str, Key | Admin], own: set[str]) -> dic
 
 
 def _with_secrets(
-    declaration: Declaration, keys: dict[str, str], admins: dict[str, str]
-) -> Declaration:
+    declaration: Configuration, keys: dict[str, str], admins: dict[str, str]
+) -> Configuration:
     made: dict[str, Any] = {"keys": {**declaration.keys}, "admins": {**declaration.admins}}
     for section, minted in (("keys", keys), ("admins", admins)):
         for name, secret in minted.items():
@@ -384,7 +391,7 @@ def _with_secrets(
     return declaration.model_copy(update=made)
 
 
-def _encoded(entry: Declaration | Key | Admin) -> bytes:
+def _encoded(entry: Configuration | Key | Admin) -> bytes:
     """What it says of itself: ten thousand keys' defaults would fill the entry three times over."""
     return entry.model_dump_json(exclude_defaults=True).encode()
 

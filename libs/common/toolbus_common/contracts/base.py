@@ -11,7 +11,7 @@ class Message(BaseModel):
     """A message on the bus. Released messages only gain fields with defaults.
 
     On the wire: the model as one line of JSON and, where `BODY` names a field, a newline and
-    that field's bytes as they are. The body is JSON another room will read, so it is neither
+    that field's bytes as they are. The body is JSON another service will read, so it is neither
     decoded nor escaped on the way.
     """
 

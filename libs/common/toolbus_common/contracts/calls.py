@@ -71,7 +71,7 @@ class CallRequested(Plain):
     `default_logs` says that the caller takes those the server sends unasked. `caller_era` is that
     of the client whose program makes the call, where it may differ from `era`, the result's form.
 
-    `proof` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
+    `key_digest` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
     `deadline` is seconds since the epoch. `reply_to` is the subject the answer's frames go to.
     """
@@ -83,7 +83,7 @@ class CallRequested(Plain):
     reply_to: str
     server: str
     tool: str
-    proof: str = Field(repr=False)
+    key_digest: str = Field(repr=False)
     era: Era
     deadline: float
     traceparent: str
@@ -117,11 +117,11 @@ class CallAdmitted(Plain):
     `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger holds
     anything for this call, so that its outcome must be settled. `price` is there when the charge
     depends on the result: micro-dollars for the call, a kilobyte and a token; `charge` bounds it.
-    `proof`, `narrower` and `terms` are those of the request, and only for Toolbus' own server,
+    `key_digest`, `narrower` and `terms` are those of the request, and only for Toolbus' own server,
     whose programs call on in the same name. `result_content` says how much of the result is
     recorded; `user` whose call it is: some servers are called with that person's token. `claim` is
     there when the call has an idempotency key: its outcome is kept before it is told. `identity`
-    is there where the server is told who calls. `principal` identifies whose state at the server
+    is there where the server is told who calls. `principal_id` identifies whose state at the server
     the call may touch (`toolbus_common.access.session_owner`), `session` the client's session.
     `checked` names the arguments that must fit the tool's schema, as rules read them; None means
     all.
@@ -134,7 +134,7 @@ class CallAdmitted(Plain):
     reply_to: str
     server: str
     tool: str
-    scope: str
+    customer: str
     key: str
     era: Era
     deadline: float
@@ -150,7 +150,7 @@ class CallAdmitted(Plain):
     charge: int = 0
     reserved: bool = False
     price: tuple[float, ...] = ()
-    proof: str = Field(default="", repr=False)
+    key_digest: str = Field(default="", repr=False)
     narrower: tuple[tuple[str, ...], ...] = ()
     claim: OutcomeClaim | None = None
     terms: str = ""
@@ -159,7 +159,7 @@ class CallAdmitted(Plain):
     result_content: str = ""
     user: str = ""
     identity: Identified | None = None
-    principal: str = ""
+    principal_id: str = ""
     session: str = ""
     checked: tuple[str, ...] | None = None
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)

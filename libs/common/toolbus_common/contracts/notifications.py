@@ -7,22 +7,22 @@ from pydantic import Field
 from toolbus_common.contracts.base import Message
 
 
-class ServerSaid(Message):
+class ServerNotification(Message):
     """A server's notification that belongs to no call. Said by executor, heard by every ingress.
 
     `method` is MCP's, as `notifications/resources/updated`; `params` is raw JSON. Changes of lists
-    are not said here: the catalogue bucket tells them. With `principal` it is for clients of that
-    principal only, with `session` for that client session only. `unasked` says that a resource
+    are not said here: the catalogue bucket tells them. With `principal_id` it is for clients of
+    that principal only, with `session` for that client session only. `unasked` says that a resource
     changed which nobody had it watch: that is for every session that may read it. With `asked` it
-    is a request to that client session, and `ClientSaid` answers it under that id.
+    is a request to that client session, and `ClientMessage` answers it under that id.
     """
 
-    SUBJECT: ClassVar[str] = "tb.event"
+    SUBJECT: ClassVar[str] = "tb.notification"
     BODY: ClassVar[str | None] = "params"
 
     server: str
     method: str
-    principal: str = ""
+    principal_id: str = ""
     session: str = ""
     unasked: bool = False
     asked: str = ""
@@ -34,7 +34,7 @@ class ServerSaid(Message):
         return f"{self.SUBJECT}.{self.server}"
 
 
-class ClientSaid(Message):
+class ClientMessage(Message):
     """What a client session says outside calls, for executors with connections that belong to it.
 
     `what` is `taken` (the client was sent the request that `about` names), `answered` (`body` is
@@ -55,7 +55,7 @@ class ClientSaid(Message):
         return f"{self.SUBJECT}.{self.session}"
 
 
-class SessionSaid(Message):
+class SessionMessage(Message):
     """Something one ingress replica heard about a session that another may hold a stream of.
 
     `what` is `response` (the client's answer to a question of ours, `body` the JSON-RPC message),
@@ -79,14 +79,14 @@ class SessionSaid(Message):
         return f"{self.SUBJECT}.{self.session}"
 
 
-class StreamSought(Message):
+class StreamReadRequest(Message):
     """A client came back to one replica for a stream that another holds.
 
     Said again now and then while the client is there, and with `left` once it is gone. `reader`
     tells its readings apart; `after` is the number of the last event it has.
     """
 
-    SUBJECT: ClassVar[str] = "tb.resume"
+    SUBJECT: ClassVar[str] = "tb.stream"
 
     replica: str
     session: str
@@ -101,7 +101,7 @@ class StreamSought(Message):
         return f"{self.SUBJECT}.{self.replica}"
 
 
-class StreamTold(Message):
+class StreamReadReply(Message):
     """One event of a stream, for the replica that sought it: answered on the subject it named.
 
     `what` is `there` (the stream is held, and read from now on), `event` (`body` is the JSON-RPC

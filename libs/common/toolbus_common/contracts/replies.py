@@ -8,7 +8,7 @@ from msgspec import Struct
 from toolbus_common.errors import ToolbusError
 
 
-class Progressed(Struct, frozen=True):
+class Progress(Struct, frozen=True):
     """The upstream says how far it is; `body` is the raw JSON of the notification's params."""
 
     body: bytes
@@ -18,7 +18,7 @@ class Progressed(Struct, frozen=True):
         return b"p" + self.body
 
 
-class Extended(Struct, frozen=True):
+class DeadlineExtended(Struct, frozen=True):
     """The call may take longer: its deadline is now `deadline`, in seconds since the epoch."""
 
     deadline: float
@@ -28,7 +28,7 @@ class Extended(Struct, frozen=True):
         return b"e%r" % self.deadline
 
 
-class Notified(Struct, frozen=True):
+class Notification(Struct, frozen=True):
     """The upstream says something else about this call; `body` is the notification's raw params."""
 
     method: str
@@ -39,7 +39,7 @@ class Notified(Struct, frozen=True):
         return b"n%b\n%b" % (self.method.encode(), self.body)
 
 
-class Paused(Struct, frozen=True):
+class StreamPaused(Struct, frozen=True):
     """The upstream closed its stream before the answer, to be asked again after `milliseconds`."""
 
     milliseconds: int
@@ -49,7 +49,7 @@ class Paused(Struct, frozen=True):
         return b"w%d" % self.milliseconds
 
 
-class Answered(Struct, frozen=True):
+class CallResult(Struct, frozen=True):
     """The result, as raw JSON already in the form the caller's era expects."""
 
     body: bytes
@@ -59,7 +59,7 @@ class Answered(Struct, frozen=True):
         return b"a" + self.body
 
 
-class Asked(Struct, frozen=True):
+class InputRequired(Struct, frozen=True):
     """The server needs something of the caller first.
 
     `body` is an `input_required` result (MCP 2026-07-28), whatever the eras on either side; the
@@ -73,7 +73,7 @@ class Asked(Struct, frozen=True):
         return b"q" + self.body
 
 
-class Begun(Struct, frozen=True):
+class TaskCreated(Struct, frozen=True):
     """The server goes on by itself: a `task` result, or the older `{"task": …}`."""
 
     body: bytes
@@ -83,7 +83,7 @@ class Begun(Struct, frozen=True):
         return b"t" + self.body
 
 
-class Failed(Struct, frozen=True):
+class CallError(Struct, frozen=True):
     """The call ended without a result. A failure on the bus is data, never a pickled class."""
 
     error: ToolbusError
@@ -93,46 +93,46 @@ class Failed(Struct, frozen=True):
         return b"f" + msgspec.json.encode(self.error.as_data())
 
 
-Ending = Answered | Asked | Begun
-Told = Progressed | Notified | Paused
-Frame = Told | Extended | Ending | Failed
+FinalReply = CallResult | InputRequired | TaskCreated
+CallNotification = Progress | Notification | StreamPaused
+ReplyMessage = CallNotification | DeadlineExtended | FinalReply | CallError
 
 
-def decode_frame(data: bytes) -> Frame:
+def decode_reply(data: bytes) -> ReplyMessage:
     """Read one frame. Raises `ValueError` for bytes that are no frame."""
     kind, body = data[:1], data[1:]
     if kind == b"a":
-        return Answered(body)
+        return CallResult(body)
     if kind == b"f":
-        return Failed(ToolbusError.from_data(msgspec.json.decode(body)))
+        return CallError(ToolbusError.from_data(msgspec.json.decode(body)))
     if kind == b"n":
         method, _, params = body.partition(b"\n")
-        return Notified(method.decode(), params)
+        return Notification(method.decode(), params)
     if kind == b"e":
-        return Extended(float(body))
+        return DeadlineExtended(float(body))
     if kind == b"w":
-        return Paused(int(body))
+        return StreamPaused(int(body))
     known = _OTHERS.get(kind)
     if known is None:
         raise ValueError(f"unknown frame {kind!r}")
     return known(body)
 
 
-_OTHERS: dict[bytes, type[Progressed | Asked | Begun]] = {
-    b"p": Progressed,
-    b"q": Asked,
-    b"t": Begun,
+_OTHERS: dict[bytes, type[Progress | InputRequired | TaskCreated]] = {
+    b"p": Progress,
+    b"q": InputRequired,
+    b"t": TaskCreated,
 }
 
 
-class Reply(Protocol):
+class ReplyChannel(Protocol):
     """Where the frames of one call's answer go."""
 
     @property
     def address(self) -> str:
-        """The subject for rooms in other processes."""
+        """The subject for services in other processes."""
         ...
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, frame: ReplyMessage) -> None:
         """Say one frame."""
         ...

@@ -18,7 +18,7 @@ def load_key(path: Path) -> bytes:
         ValueError: the file holds no key.
 
     """
-    lay_down(path, lambda: os.urandom(KEY_BYTES))
+    create_key(path, lambda: os.urandom(KEY_BYTES))
     return read_key(path)
 
 
@@ -38,7 +38,7 @@ def read_key(path: Path) -> bytes:
     return key
 
 
-def lay_down(path: Path, made: Callable[[], bytes]) -> None:
+def create_key(path: Path, made: Callable[[], bytes]) -> None:
     """Make a file for its owner alone, unless it is there."""
     if path.exists():
         return  # one that is given may lie where nothing can be written

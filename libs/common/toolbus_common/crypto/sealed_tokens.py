@@ -23,7 +23,7 @@ class Claims(msgspec.Struct, array_like=True, frozen=True):
     """What is sealed. Each kind's name is bound to its seal, so that one never opens as another."""
 
 
-class Seal:
+class TokenSealer:
     """AES-256-GCM (NIST SP 800-38D) with a random nonce for each seal."""
 
     def __init__(self, key: bytes) -> None:

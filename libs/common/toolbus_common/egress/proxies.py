@@ -16,7 +16,7 @@ _SPELT = re.compile(r"http://(?:(?P<user>[^/@]*)@)?(?P<place>[^/@]+)/?")
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Where it is and what it is told. `by_environment`: whoever started the room set it."""
+    """Where it is and what it is told. `by_environment`: whoever started the service set it."""
 
     target: Target
     authorization: bytes = field(default=b"", repr=False)

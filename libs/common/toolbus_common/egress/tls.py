@@ -67,7 +67,7 @@ SYSTEMS = Tls()  # the system's authorities, and nothing of ours
 def _show(context: ssl.SSLContext, text: str) -> None:
     """Have it show the certificate and key of a text, which lies in no directory."""
     try:
-        with laid_down(text.encode()) as path:
+        with written_certificate(text.encode()) as path:
             context.load_cert_chain(path, password=_unasked)
     except (OSError, ValueError) as error:
         raise EgressError(
@@ -82,7 +82,7 @@ def _unasked() -> str:
 
 
 @contextmanager
-def laid_down(text: bytes) -> Iterator[str]:
+def written_certificate(text: bytes) -> Iterator[str]:
     """A path to read it at. Where the system can, it lies in memory and on no disk."""
     if sys.platform != "linux":
         with NamedTemporaryFile() as file:  # readable by its owner alone

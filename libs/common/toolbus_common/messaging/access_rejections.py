@@ -13,8 +13,8 @@ from secrets import token_hex
 from time import time
 
 from toolbus_common.concurrency import end
-from toolbus_common.contracts import AccessRejected, Fact
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts import AccessRejected, Event
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 SECONDS = 60.0
@@ -31,10 +31,10 @@ class _Counted:
 
 
 @dataclass(slots=True)
-class Rejections:
+class RejectionCounter:
     """Counts what is rejected. `entrance` and `code` are words of ours, never a client's."""
 
-    say: Callable[[Fact], None]
+    say: Callable[[Event], None]
     seconds: float = SECONDS
     _counted: dict[tuple[str, str, str], _Counted] = field(default_factory=dict)
 
@@ -75,7 +75,7 @@ def _event(entrance: str, code: str, address: str, counted: _Counted) -> AccessR
     return AccessRejected(
         id=f"{token_hex(12)}.rejected",
         at=counted.last,
-        scope=DEFAULT_SCOPE,
+        customer=DEFAULT_CUSTOMER,
         entrance=entrance,
         code=code,
         address=address,

@@ -1,4 +1,4 @@
-"""The call lane of one room: sending calls on, serving them, and waiting for their answers."""
+"""The call lane of one service: sending calls on, serving them, and waiting for their answers."""
 
 import asyncio
 import itertools
@@ -8,10 +8,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from toolbus_common.contracts.calls import CallAdmitted, CallRequested
-from toolbus_common.contracts.replies import Ending, Failed, Frame, Reply, Told, decode_frame
+from toolbus_common.contracts.replies import (
+    CallError,
+    CallNotification,
+    FinalReply,
+    ReplyChannel,
+    ReplyMessage,
+    decode_reply,
+)
 from toolbus_common.errors import OutcomeUnknownError, PolicyDownError, ToolbusError
-from toolbus_common.messaging.local_transport import CallHandler, Exchange, LocalReply
-from toolbus_common.messaging.pending_replies import ReplyMux
+from toolbus_common.messaging.local_transport import CallHandler, LocalReply, LocalTransport
+from toolbus_common.messaging.pending_replies import PendingReplies
 from toolbus_common.nats.connection import Bus, Subscription, answerable
 from toolbus_common.observability.tracing.context import bind
 
@@ -21,7 +28,7 @@ Call = CallRequested | CallAdmitted
 FORGET_SECONDS = 5.0  # "nobody there" comes within milliseconds or never
 
 
-class BusReply:
+class NatsReply:
     """The waiting slot is in another process: frames travel on its reply subject."""
 
     __slots__ = ("_bus", "address")
@@ -30,9 +37,9 @@ class BusReply:
         self._bus = bus
         self.address = address
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, frame: ReplyMessage) -> None:
         """Publish; a caller that cannot be reached any more is told by its own deadline."""
-        if not answerable(self.address):  # it would be written with this room's rights
+        if not answerable(self.address):  # it would be written with this service's rights
             log.warning("call.reply_refused", extra={"address": self.address})
             return
         try:
@@ -41,15 +48,15 @@ class BusReply:
             log.warning("call.reply_lost", extra={"address": self.address})
 
 
-class CallLane:
-    """Calls of one room over both transports."""
+class CallTransport:
+    """Calls of one service over both transports."""
 
-    def __init__(self, room: str, bus: Bus, exchange: Exchange) -> None:
+    def __init__(self, service: str, bus: Bus, exchange: LocalTransport) -> None:
         self._bus = bus
         self._exchange = exchange
-        self._mux = ReplyMux()
+        self._mux = PendingReplies()
         self._origin = secrets.token_hex(6)
-        self._prefix = f"tb.reply.{room}.{self._origin}"
+        self._prefix = f"tb.reply.{service}.{self._origin}"
         self._count = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._served: dict[str, Subscription] = {}
@@ -77,8 +84,8 @@ class CallLane:
         return f"{self._prefix}.{call_id}"
 
     async def ask(
-        self, call: CallRequested, on_told: Callable[[Told], None] | None = None
-    ) -> Ending:
+        self, call: CallRequested, on_told: Callable[[CallNotification], None] | None = None
+    ) -> FinalReply:
         """Send a call and wait for what ends it; `on_told` hears what is said before.
 
         Raises:
@@ -100,8 +107,8 @@ class CallLane:
 
     async def ask_here(
         self, call: CallRequested, handler: CallHandler, on_extended: Callable[[float], None]
-    ) -> Ending:
-        """The same of a handler of this room's own. Raises `ToolbusError`.
+    ) -> FinalReply:
+        """The same of a handler of this service's own. Raises `ToolbusError`.
 
         `on_extended` is called with each later deadline of the call.
         """
@@ -119,7 +126,7 @@ class CallLane:
         task.add_done_callback(self._tasks.discard)
 
     async def hand_over(
-        self, call: CallAdmitted, reply: Reply, on_nobody: Callable[[], None]
+        self, call: CallAdmitted, reply: ReplyChannel, on_nobody: Callable[[], None]
     ) -> None:
         """Pass an admitted call on; `on_nobody` is called if no executor serves the server.
 
@@ -140,7 +147,7 @@ class CallLane:
 
         def hear(payload: bytes, _subject: str, _reply: str) -> None:
             call = contract.decode(payload)
-            self.spawn(_run(handler, call, BusReply(self._bus, call.reply_to)))
+            self.spawn(_run(handler, call, NatsReply(self._bus, call.reply_to)))
 
         self._served[subject] = await self._bus.subscribe(subject, hear, queue=queue)
         self._exchange.serve(subject, handler)
@@ -166,7 +173,7 @@ class CallLane:
             self._rotation.cancel()
 
     def _heard(self, payload: bytes, subject: str, _reply: str) -> None:
-        self._mux.deliver(subject.rpartition(".")[2], decode_frame(payload))
+        self._mux.deliver(subject.rpartition(".")[2], decode_reply(payload))
 
     def _nobody(self, _payload: bytes, subject: str, _reply: str) -> None:
         call_id = subject.rpartition(".")[2]
@@ -192,11 +199,13 @@ class CallLane:
         self._rotation = asyncio.get_running_loop().call_later(FORGET_SECONDS, self._rotate)
 
 
-async def _run(handler: CallHandler, call: Call, reply: Reply) -> None:
+async def _run(handler: CallHandler, call: Call, reply: ReplyChannel) -> None:
     """Serve a call; a handler that fails unexpectedly is answered for, at once."""
     bind(call.traceparent)
     try:
         await handler(call, reply)
     except Exception:
         log.exception("call.handler_failed", extra={"call_id": call.call_id})
-        await reply.send(Failed(ToolbusError("Something failed inside; the room's log says what.")))
+        await reply.send(
+            CallError(ToolbusError("Something failed inside; the service's log says what."))
+        )

@@ -1,4 +1,4 @@
-"""Writing facts: numbered, batched per turn, acknowledged by the stream or kept until they are."""
+"""Writing events: numbered, batched per turn, acknowledged by the stream or kept until they are."""
 
 import asyncio
 import contextlib
@@ -7,15 +7,15 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 
-from toolbus_common.contracts.events.base import Fact
+from toolbus_common.contracts.events.base import Event
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.batcher import Batcher
-from toolbus_common.messaging.outbox import Spool, SpoolFullError
+from toolbus_common.messaging.outbox import Outbox, OutboxFullError
 from toolbus_common.nats.connection import Envelope
-from toolbus_common.observability.metrics import FACTS_UNACKNOWLEDGED
+from toolbus_common.observability.metrics import EVENTS_UNACKNOWLEDGED
 from toolbus_common.observability.tracing.context import MOST_LINKS, current
 from toolbus_common.privacy.event_encryption import named, sealed, struck
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 
 log = logging.getLogger(__name__)
 
@@ -26,20 +26,20 @@ Line = tuple[str, bytes, str]  # subject, line, and the span it tells of if one 
 Lines = Batcher[Line, None]
 
 
-class FactWriter:
-    """One producer of facts: `producer` names this process.
+class EventPublisher:
+    """One producer of events: `producer` names this process.
 
-    For each scope, `seq` counts its facts without gaps and `prev` is the hash of the one before
+    For each customer, `seq` counts its events without gaps and `prev` is the hash of the one before
     (SHA-256 of its line, in hex), so that what is lost or altered later shows, to whoever may
-    see that scope and no other.
+    see that customer and no other.
 
-    Facts of one moment and one subject travel as one message, a line each: the stream's
+    Events of one moment and one subject travel as one message, a line each: the stream's
     acknowledgement is then paid once for all of them.
     """
 
-    people: People | None = None  # under whose keys facts are sealed; none seals nothing
+    people: PersonKeys | None = None  # under whose keys events are sealed; none seals nothing
 
-    def __init__(self, publish: Publish, spool: Spool) -> None:
+    def __init__(self, publish: Publish, spool: Outbox) -> None:
         self.producer = secrets.token_hex(8)
         self._chains: dict[str, tuple[int, str]] = {}
         self._publish = publish
@@ -52,28 +52,28 @@ class FactWriter:
         self._spooling = asyncio.Lock()
         self.full = False
 
-    def record(self, fact: Fact) -> asyncio.Future[None]:
-        """Write a fact; the future ends when it is durable, or with `BusDownError`.
+    def record(self, event: Event) -> asyncio.Future[None]:
+        """Write an event; the future ends when it is durable, or with `BusDownError`.
 
-        After an error the fact may still reach the stream later, under the same id: say what
-        became of it with another fact.
+        After an error the event may still reach the stream later, under the same id: say what
+        became of it with another event.
         """
-        return self._add(self._awaited, fact)
+        return self._add(self._awaited, event)
 
-    async def insist(self, fact: Fact) -> None:
-        """Write a fact that must be told once; return when it is durable, however long that takes.
+    async def insist(self, event: Event) -> None:
+        """Write an event that must exist only once; return when it is durable.
 
         Who heard of the `BusDownError` of `record` could only say it again, and both would arrive.
         """
         try:
-            await self.record(fact)
+            await self.record(event)
         except BusDownError:
             while self._retrying is not None and not self._retrying.done():
                 await asyncio.wait([self._retrying])
 
-    def say(self, fact: Fact) -> None:
-        """Write a fact without waiting. It is kept, in memory and on disk, until acknowledged."""
-        self._add(self._said, fact).add_done_callback(_seen)
+    def say(self, event: Event) -> None:
+        """Write an event without waiting. It is kept, in memory and on disk, until acknowledged."""
+        self._add(self._said, event).add_done_callback(_seen)
 
     async def delivered(self) -> None:
         """Return once the stream has everything said so far, or it is kept for later."""
@@ -81,10 +81,10 @@ class FactWriter:
         await self._said.drain()
 
     def restore(self) -> None:
-        """Take up what an earlier process of this room could not deliver."""
+        """Take up what an earlier process of this service could not deliver."""
         self._kept.extend(self._spool.replay())
         if self._kept:
-            log.info("facts.restored", extra={"messages": len(self._kept)})
+            log.info("events.restored", extra={"messages": len(self._kept)})
             self._retry()
 
     async def close(self, seconds: float) -> None:
@@ -101,45 +101,45 @@ class FactWriter:
         async with self._spooling:
             self._spool.close()
 
-    def _add(self, batcher: Lines, fact: Fact) -> asyncio.Future[None]:
+    def _add(self, batcher: Lines, event: Event) -> asyncio.Future[None]:
         """Seal what is personal; only of somebody who is new here is asked first."""
-        if self.people is None or not (whose := named(fact)):
-            return batcher.add(self._traced(fact))
+        if self.people is None or not (whose := named(event)):
+            return batcher.add(self._traced(event))
         if all(map(self.people.known, whose)):
-            return batcher.add(self._traced(sealed(fact, self.people)))
-        learning = asyncio.get_running_loop().create_task(self._learn(batcher, fact, whose))
+            return batcher.add(self._traced(sealed(event, self.people)))
+        learning = asyncio.get_running_loop().create_task(self._learn(batcher, event, whose))
         self._learning.add(learning)
         learning.add_done_callback(self._learning.discard)
         return learning
 
-    async def _learn(self, batcher: Lines, fact: Fact, whose: frozenset[str]) -> None:
+    async def _learn(self, batcher: Lines, event: Event, whose: frozenset[str]) -> None:
         """Somebody new is made known first. Where that fails, nothing personal is told."""
         assert self.people is not None  # noqa: S101
         try:
             await self.people.learn(whose)
-            told = sealed(fact, self.people)
+            told = sealed(event, self.people)
         except (BusDownError, KeyError) as error:
-            log.warning("facts.struck", extra={"fact_id": fact.id, "reason": str(error)})
-            told = struck(fact)
+            log.warning("events.struck", extra={"event_id": event.id, "reason": str(error)})
+            told = struck(event)
         await batcher.add(self._traced(told))
 
     async def _learned(self) -> None:
         if self._learning:
             await asyncio.wait(self._learning)
 
-    def _traced(self, fact: Fact) -> Line:
-        return fact.subject, self._line(fact), current().traceparent
+    def _traced(self, event: Event) -> Line:
+        return event.subject, self._line(event), current().traceparent
 
-    def _line(self, fact: Fact) -> bytes:
-        last, prev = self._chains.get(fact.scope, (0, ""))
-        head = b'{"fact":"%b","producer":"%b","seq":%d,"prev":"%b",' % (
-            fact.NAME.encode(),
+    def _line(self, event: Event) -> bytes:
+        last, prev = self._chains.get(event.customer, (0, ""))
+        head = b'{"event":"%b","producer":"%b","seq":%d,"prev":"%b",' % (
+            event.NAME.encode(),
             self.producer.encode(),
             last + 1,
             prev.encode(),
         )
-        line = head + fact.encode()[1:]
-        self._chains[fact.scope] = last + 1, sha256(line).hexdigest()
+        line = head + event.encode()[1:]
+        self._chains[event.customer] = last + 1, sha256(line).hexdigest()
         return line
 
     async def _flush(self, lines: list[Line]) -> Sequence[None]:
@@ -173,13 +173,13 @@ class FactWriter:
 
     async def _keep(self, envelope: Envelope) -> None:
         self._kept.append(envelope)
-        FACTS_UNACKNOWLEDGED.set(len(self._kept))
+        EVENTS_UNACKNOWLEDGED.set(len(self._kept))
         try:
             async with self._spooling:
                 await asyncio.to_thread(self._spool.append, [envelope])
-        except (OSError, SpoolFullError) as error:
+        except (OSError, OutboxFullError) as error:
             self.full = True
-            log.error("facts.spool_full", extra={"reason": str(error)})  # noqa: TRY400
+            log.error("events.spool_full", extra={"reason": str(error)})  # noqa: TRY400
         self._retry()
 
     def _retry(self) -> None:
@@ -194,10 +194,10 @@ class FactWriter:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             self._kept.pop(0)
-            FACTS_UNACKNOWLEDGED.set(len(self._kept))
+            EVENTS_UNACKNOWLEDGED.set(len(self._kept))
             if not self._kept:
                 await self._empty_spool()
-        log.info("facts.delivered")
+        log.info("events.delivered")
 
     async def _empty_spool(self) -> None:
         async with self._spooling:
@@ -207,6 +207,6 @@ class FactWriter:
 
 
 def _seen(future: asyncio.Future[None]) -> None:
-    """A fact that is kept for later is no error of its sayer."""
+    """An event that is kept for later is no error of its sayer."""
     if not future.cancelled():
         future.exception()

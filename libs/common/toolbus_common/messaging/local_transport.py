@@ -1,12 +1,12 @@
-"""The call lane's second transport: rooms of one process hand each other calls directly."""
+"""The call lane's second transport: services of one process hand each other calls directly."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from toolbus_common.contracts.replies import Frame, Reply
-from toolbus_common.messaging.pending_replies import ReplyMux
+from toolbus_common.contracts.replies import ReplyChannel, ReplyMessage
+from toolbus_common.messaging.pending_replies import PendingReplies
 
-CallHandler = Callable[[Any, Reply], Awaitable[None]]
+CallHandler = Callable[[Any, ReplyChannel], Awaitable[None]]
 
 
 class LocalReply:
@@ -14,18 +14,18 @@ class LocalReply:
 
     __slots__ = ("_call_id", "_mux", "address")
 
-    def __init__(self, mux: ReplyMux, call_id: str, address: str) -> None:
+    def __init__(self, mux: PendingReplies, call_id: str, address: str) -> None:
         self._mux = mux
         self._call_id = call_id
         self.address = address
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, frame: ReplyMessage) -> None:
         """Deliver at once."""
         self._mux.deliver(self._call_id, frame)
 
 
-class Exchange:
-    """Who in this process serves which call subject. Rooms apart each have an empty one."""
+class LocalTransport:
+    """Who in this process serves which call subject. Services apart each have an empty one."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, CallHandler] = {}

@@ -1,4 +1,4 @@
-"""A bounded file of facts the stream has not acknowledged: none is lost while the bus is down."""
+"""A bounded file of events the stream has not acknowledged: none is lost while the bus is down."""
 
 import fcntl
 import os
@@ -19,11 +19,11 @@ def record_of(envelope: Envelope) -> bytes:
     return head + subject + message_id + envelope.payload
 
 
-class SpoolFullError(Exception):
+class OutboxFullError(Exception):
     """The spool may not grow further."""
 
 
-class Spool:
+class Outbox:
     """Appends with fsync, replays in order, and is emptied once all of it is acknowledged.
 
     Replicas that share a directory each hold a file of their own, locked as long as they live;
@@ -37,11 +37,11 @@ class Spool:
         self._end = 0  # after the last whole record: a torn one behind it is written over
 
     def append(self, envelopes: list[Envelope]) -> None:
-        """Write through to the disk. Raises `SpoolFullError` before it would pass its bound."""
+        """Write through to the disk. Raises `OutboxFullError` before it would pass its bound."""
         self._open()
         data = b"".join(record_of(envelope) for envelope in envelopes)
         if self._end + len(data) > self._most:
-            raise SpoolFullError(f"{self._path} would pass {self._most} bytes")
+            raise OutboxFullError(f"{self._path} would pass {self._most} bytes")
         os.ftruncate(self._file, self._end)
         view = memoryview(data)
         at = self._end
@@ -89,7 +89,7 @@ class Spool:
                 if records:
                     self.append(records)
                     os.ftruncate(file, 0)
-            except SpoolFullError:
+            except OutboxFullError:
                 pass  # they stay where they are, for the next to open the spool
             finally:
                 os.close(file)

@@ -4,21 +4,27 @@ import asyncio
 from collections.abc import Callable
 from time import time
 
-from toolbus_common.contracts.replies import Ending, Extended, Failed, Frame, Told
+from toolbus_common.contracts.replies import (
+    CallError,
+    CallNotification,
+    DeadlineExtended,
+    FinalReply,
+    ReplyMessage,
+)
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 
-GRACE = 1.0  # seconds past the deadline that the room which holds the call may use to say so
+GRACE = 1.0  # seconds past the deadline that the service which holds the call may use to say so
 
 
-class Slot:
+class PendingReply:
     """Where one call's answer arrives. `ending` resolves to the frame that ended it."""
 
     __slots__ = ("_on_extended", "_on_told", "_until", "ending", "timer")
 
     def __init__(
         self,
-        ending: asyncio.Future[Ending],
-        on_told: Callable[[Told], None] | None = None,
+        ending: asyncio.Future[FinalReply],
+        on_told: Callable[[CallNotification], None] | None = None,
         on_extended: Callable[[float], None] | None = None,
     ) -> None:
         self.ending = ending
@@ -31,15 +37,15 @@ class Slot:
         seconds = max(0.0, deadline - time()) + GRACE
         self.timer = self.ending.get_loop().call_later(seconds, self._give_up)
 
-    def deliver(self, frame: Frame) -> None:
+    def deliver(self, frame: ReplyMessage) -> None:
         """Take a frame; anything after the ending is late and dropped."""
         if self.ending.done():
             return
-        if isinstance(frame, Failed):
+        if isinstance(frame, CallError):
             self.ending.set_exception(frame.error)
-        elif isinstance(frame, Extended):
+        elif isinstance(frame, DeadlineExtended):
             self._extend(frame.deadline)
-        elif not isinstance(frame, Told):
+        elif not isinstance(frame, CallNotification):
             self.ending.set_result(frame)
         elif self._on_told is not None:
             self._on_told(frame)
@@ -53,14 +59,14 @@ class Slot:
         if self._until > time():
             self.arm(self._until)
         else:
-            self.deliver(Failed(_nobody_answered()))
+            self.deliver(CallError(_nobody_answered()))
 
 
-class ReplyMux:
+class PendingReplies:
     """All slots of this process, by call id. Ids are our own, so no two callers can collide."""
 
     def __init__(self) -> None:
-        self._slots: dict[str, Slot] = {}
+        self._slots: dict[str, PendingReply] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
@@ -69,13 +75,13 @@ class ReplyMux:
     def open(
         self,
         call_id: str,
-        on_told: Callable[[Told], None] | None = None,
+        on_told: Callable[[CallNotification], None] | None = None,
         on_extended: Callable[[float], None] | None = None,
-    ) -> Slot:
+    ) -> PendingReply:
         """A slot for a call about to be sent."""
         if self._loop is None:  # asked once: on 3.11 each asking is a system call
             self._loop = asyncio.get_running_loop()
-        slot = self._slots[call_id] = Slot(self._loop.create_future(), on_told, on_extended)
+        slot = self._slots[call_id] = PendingReply(self._loop.create_future(), on_told, on_extended)
         return slot
 
     def close(self, call_id: str) -> None:
@@ -86,7 +92,7 @@ class ReplyMux:
             # the collector would have to find that circle, in a pause that every call waits for.
             del slot.ending
 
-    def deliver(self, call_id: str, frame: Frame) -> None:
+    def deliver(self, call_id: str, frame: ReplyMessage) -> None:
         """Hand a frame to whoever waits for it."""
         slot = self._slots.get(call_id)
         if slot is not None:
@@ -94,14 +100,14 @@ class ReplyMux:
 
     def fail(self, call_id: str, error: ToolbusError) -> None:
         """End one call."""
-        self.deliver(call_id, Failed(error))
+        self.deliver(call_id, CallError(error))
 
     def fail_all(self, error: ToolbusError) -> None:
         """End every waiting call, each with its own copy: tracebacks must not grow into another."""
         for slot in list(self._slots.values()):
-            slot.deliver(Failed(type(error)(error.reason, **error.data)))
+            slot.deliver(CallError(type(error)(error.reason, **error.data)))
 
-    async def wait(self, slot: Slot, deadline: float) -> Ending:
+    async def wait(self, slot: PendingReply, deadline: float) -> FinalReply:
         """The frame that ended a call.
 
         Raises:

@@ -13,7 +13,7 @@ from nats.micro.service import Service, ServiceConfig
 from toolbus_common import VERSION
 from toolbus_common.concurrency import end
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question, RoomStatus, StatusAsked
+from toolbus_common.contracts.queries.base import Query, ServiceStatus, StatusQuery
 from toolbus_common.errors import ToolbusError, UnavailableError
 from toolbus_common.nats.connection import Bus, answerable
 
@@ -24,20 +24,20 @@ Answer = Callable[[Any], Awaitable[Message]]
 Respond = Callable[[Request], Awaitable[None]]
 
 
-class AskLane:
-    """Questions of one room: those it answers, and those it asks."""
+class RequestReply:
+    """Questions of one service: those it answers, and those it asks."""
 
-    def __init__(self, room: str, bus: Bus) -> None:
-        self._room = room
+    def __init__(self, service: str, bus: Bus) -> None:
+        self._service = service
         self._bus = bus
-        self._service: Service | None = None
+        self._registration: Service | None = None
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def open(self, status: Callable[[], RoomStatus]) -> None:
+    async def open(self, status: Callable[[], ServiceStatus]) -> None:
         """Every replica tells its own status from now on."""
-        await self.answer_all(StatusAsked, status)
+        await self.answer_all(StatusQuery, status)
 
-    async def answer_all(self, asked: type[Question], answer: Callable[[], Message]) -> None:
+    async def answer_all(self, asked: type[Query], answer: Callable[[], Message]) -> None:
         """Answer a question that goes to every replica."""
 
         def tell(_payload: bytes, _subject: str, reply: str) -> None:
@@ -47,57 +47,63 @@ class AskLane:
 
         await self._bus.subscribe(asked.SUBJECT, tell)
 
-    async def answer(self, answers: dict[type[Question], Answer]) -> None:
-        """Begin to answer these: each question is answered by one replica of the room."""
-        self._service = await add_service(
+    async def answer(self, answers: dict[type[Query], Answer]) -> None:
+        """Begin to answer these: each question is answered by one replica of the service."""
+        self._registration = await add_service(
             self._bus.client,
-            ServiceConfig(name=f"toolbus-{self._room}", version=VERSION, queue_group=self._room),
+            ServiceConfig(
+                name=f"toolbus-{self._service}", version=VERSION, queue_group=self._service
+            ),
         )
         for question, handler in answers.items():
-            await self._service.add_endpoint(
+            await self._registration.add_endpoint(
                 name=question.SUBJECT.rpartition(".")[2],
                 subject=question.SUBJECT,
                 handler=self._begun(question, _respond(question, handler)),
             )
 
-    async def ask(self, question: Question, answer: type[A], seconds: float = 5.0) -> A:
-        """Ask a room. Raises the `ToolbusError` it answers with, or `UnavailableError`."""
+    async def ask(self, question: Query, answer: type[A], seconds: float = 5.0) -> A:
+        """Ask a service. Raises the `ToolbusError` it answers with, or `UnavailableError`."""
         try:
             data = await self._bus.request(question.SUBJECT, question.encode(), seconds)
         except LookupError as error:
-            room = question.SUBJECT.split(".")[2]
-            raise UnavailableError(f"No {room} room is running.") from error
+            service = question.SUBJECT.split(".")[2]
+            raise UnavailableError(f"No {service} service is running.") from error
         except TimeoutError as error:
             raise UnavailableError(f"No answer to {question.SUBJECT} in {seconds:g} s.") from error
         if data.startswith(b"!"):
             raise ToolbusError.from_data(msgspec.json.decode(data[1:]))
         return answer.decode(data)
 
-    async def ask_all(self, seconds: float = 0.4, wanted: Collection[str] = ()) -> list[RoomStatus]:
-        """How every replica of every room is that answers in time.
+    async def ask_all(
+        self, seconds: float = 0.4, wanted: Collection[str] = ()
+    ) -> list[ServiceStatus]:
+        """How every replica of every service is that answers in time.
 
-        One of each room that is `wanted` has longer: who is busy is not to be taken for gone.
+        One of each service that is `wanted` has longer: who is busy is not to be taken for gone.
         """
 
         def enough(answers: list[bytes]) -> bool:
-            return {RoomStatus.decode(told).room for told in answers}.issuperset(wanted)
+            return {ServiceStatus.decode(told).service for told in answers}.issuperset(wanted)
 
-        asked = StatusAsked().encode()
-        answers = await self._bus.gather(StatusAsked.SUBJECT, asked, seconds, enough)
-        return sorted(map(RoomStatus.decode, answers), key=lambda told: (told.room, told.instance))
+        asked = StatusQuery().encode()
+        answers = await self._bus.gather(StatusQuery.SUBJECT, asked, seconds, enough)
+        return sorted(
+            map(ServiceStatus.decode, answers), key=lambda told: (told.service, told.instance)
+        )
 
-    async def ask_each(self, question: Question, answer: type[A], seconds: float = 0.4) -> list[A]:
+    async def ask_each(self, question: Query, answer: type[A], seconds: float = 0.4) -> list[A]:
         """What every replica answers in time to a question that goes to all of them."""
         told = await self._bus.gather(question.SUBJECT, question.encode(), seconds)
         return [answer.decode(each) for each in told]
 
     async def close(self) -> None:
         """Answer no more."""
-        if self._service is not None and self._bus.connected:
-            await self._service.stop()
+        if self._registration is not None and self._bus.connected:
+            await self._registration.stop()
         await end(*self._under_way)
 
-    def _begun(self, question: type[Question], respond: Respond) -> Respond:
+    def _begun(self, question: type[Query], respond: Respond) -> Respond:
         """The client waits for each answer before it takes the next question: some cannot wait."""
         if question.AT_ONCE == 1:
             return respond
@@ -119,7 +125,7 @@ class AskLane:
         return begin
 
 
-def _respond(question: type[Question], handler: Answer) -> Respond:
+def _respond(question: type[Query], handler: Answer) -> Respond:
     async def respond(request: Request) -> None:
         if not answerable(request._msg.reply):  # noqa: SLF001 - it has no other way
             log.warning("question.refused", extra={"subject": question.SUBJECT})
@@ -130,7 +136,7 @@ def _respond(question: type[Question], handler: Answer) -> Respond:
             data = b"!" + msgspec.json.encode(error.as_data())
         except Exception:
             log.exception("question.failed", extra={"subject": question.SUBJECT})
-            unexpected = ToolbusError("Something failed inside; the room's log says what.")
+            unexpected = ToolbusError("Something failed inside; the service's log says what.")
             data = b"!" + msgspec.json.encode(unexpected.as_data())
         await request.respond(data)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STORE = "TOOLBUS"  # holds streams, buckets and the operator
-_STORED = ("$JS.", "$KV.", "$O.", "tb.fact.")  # what a stream or the server's API takes
+_STORED = ("$JS.", "$KV.", "$O.", "tb.event.")  # what a stream or the server's API takes
 _REPEATED = "tb.kv."  # what the server says of what it stored
 # Imported by every account, though no user may ask it: the server takes that for the sign that an
 # account uses another's JetStream, and answers the account's requests itself otherwise.

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import watched
-from toolbus_common.nats.stream_follower import Following
+from toolbus_common.nats.stream_follower import StreamFollower
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ async def follow_sizes(bus: Bus, bucket: str, hear: Callable[[Size], None]) -> N
     What is there at first is read whole, batch by batch; of changes only sizes are repeated.
     """
     prefix = f"$KV.{bucket}."
-    following = Following(bus.client, f"KV_{bucket}", watched(bucket))
+    following = StreamFollower(bus.client, f"KV_{bucket}", watched(bucket))
     async with aclosing(following.run(bus.on_back)) as batches:
         async for batch in batches:
             for kept in batch or ():

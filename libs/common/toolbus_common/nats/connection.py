@@ -1,4 +1,4 @@
-"""One room's connection to NATS: the only module that knows the client library."""
+"""One service's connection to NATS: the only module that knows the client library."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from toolbus_common.concurrency import in_time
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.flush import settled
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.pull_consumer import Pulls, place
+from toolbus_common.nats.pull_consumer import PullConsumer, place
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +249,7 @@ class Bus:
         finally:
             del self._acks[token]
         if "error" in answer:
-            raise BusDownError(f"The stream refused a fact: {answer['error'].get('description')}")
+            raise BusDownError(f"The stream refused an event: {answer['error'].get('description')}")
 
     async def bucket(self, name: str) -> Bucket:
         """A declared bucket. Raises `BusDownError` when it is not there."""
@@ -262,7 +262,7 @@ class Bus:
         self, stream: str, durable: str, most: int, seconds: float
     ) -> AsyncIterator[list[StoredMessage]]:
         """Batches of a declared durable consumer, without end; an empty batch when it is quiet."""
-        pulls = Pulls(self._nats, stream, durable)
+        pulls = PullConsumer(self._nats, stream, durable)
         await pulls.open()
         try:
             while True:
@@ -310,7 +310,9 @@ class Bus:
         if future is None or future.done():
             return
         if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
-            future.set_exception(BusDownError("The stream FACTS is missing: run toolbus provision"))
+            future.set_exception(
+                BusDownError("The stream EVENTS is missing: run toolbus provision")
+            )
         else:
             future.set_result(message.data)
 

@@ -11,8 +11,8 @@ from nats.js.errors import InvalidKeyError, KeyNotFoundError, KeyWrongLastSequen
 from nats.js.kv import KeyValue
 
 from toolbus_common.errors import BusDownError
-from toolbus_common.nats.stream_follower import Following
-from toolbus_common.nats.stream_reader import Kept, read_on
+from toolbus_common.nats.stream_follower import StreamFollower
+from toolbus_common.nats.stream_reader import StreamEntry, read_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Bucket:
         """
         found: dict[str, Change] = {}
         complete = False
-        following = Following(self._client, self._stream, watched(self._name))
+        following = StreamFollower(self._client, self._stream, watched(self._name))
         async with aclosing(following.run(self._on_back)) as batches:
             async for batch in batches:
                 if batch is None:
@@ -101,14 +101,14 @@ class Bucket:
                 else:
                     self._gather(found, batch)
 
-    def _gather(self, found: dict[str, Change], batch: list[Kept]) -> None:
+    def _gather(self, found: dict[str, Change], batch: list[StreamEntry]) -> None:
         """Keep the newest of each entry, in the order in which they were written."""
         for kept in batch:
             change = self._change(kept)
             found.pop(change.key, None)
             found[change.key] = change
 
-    def _change(self, kept: Kept) -> Change:
+    def _change(self, kept: StreamEntry) -> Change:
         key = kept.subject.removeprefix(self._prefix)
         return Change(key, None if kept.gone else kept.data, kept.sequence)
 

@@ -1,4 +1,4 @@
-"""Who may say and hear what, as NATS enforces it: one user per room, derived here alone."""
+"""Who may say and hear what, as NATS enforces it: one user per service, derived here alone."""
 
 import os
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import nkeys
 
 from toolbus_common.contracts import (
     AccessRejected,
-    AdminAsked,
-    ApprovalAsked,
+    AdminRequest,
     ApprovalExpired,
     ApprovalGranted,
     ApprovalRejected,
+    ApprovalRequested,
     ApprovalUsed,
     ApprovalWithdrawn,
-    ApproverAsked,
+    ApproverRequest,
     BreakerClosed,
     BreakerOpened,
     CallAllowed,
@@ -27,8 +27,8 @@ from toolbus_common.contracts import (
     CallReplayed,
     ConfigApplied,
     ConfigChanged,
+    ConnectionCreated,
     ConnectionEnded,
-    ConnectionMade,
     ContextListed,
     ContextMeasured,
     ContextSpent,
@@ -36,20 +36,20 @@ from toolbus_common.contracts import (
     DefinitionChanged,
     DefinitionPinned,
     DefinitionRejected,
-    Fact,
-    FactsExpired,
+    Event,
+    EventsExpired,
+    GrantCreated,
     GrantEnded,
-    GrantGiven,
     HoldLifted,
     HoldPlaced,
-    IdentityKeyAsked,
+    IdentityKeyQuery,
     KeyCreated,
     KeyRevoked,
     LedgerOpened,
-    OpenCallsAsked,
-    PageAsked,
-    PersonForgotten,
-    Question,
+    OpenCallsQuery,
+    PageRequest,
+    PersonErased,
+    Query,
     RunCompleted,
     RunFailed,
     RunStarted,
@@ -59,15 +59,15 @@ from toolbus_common.contracts import (
     ServerLost,
     ServerReset,
     ServerUndrained,
-    SignInRefused,
-    SpendingAsked,
-    TokenShown,
-    UnendedAsked,
-    UpstreamTokenAsked,
+    SignInDenied,
+    SpendingQuery,
+    TokenQuery,
+    UnresolvedCallsQuery,
+    UpstreamTokenQuery,
     WitnessContradicted,
 )
 from toolbus_common.contracts.events.base import subject_of
-from toolbus_common.crypto.key_file import lay_down
+from toolbus_common.crypto.key_file import create_key
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.accounts import accounts
 from toolbus_common.nats.connection import LARGEST_MESSAGE
@@ -80,8 +80,8 @@ from toolbus_common.nats.topology import (
     CONNECTIONS,
     DECLARATION,
     DURABLES,
+    EVENTS,
     EXPORTS,
-    FACTS,
     KEY_PREFIX,
     LEASES,
     LEDGER,
@@ -102,12 +102,12 @@ from toolbus_common.nats.topology import (
 OPERATOR = "operator"
 _SAID_BY_OPERATORS = (
     KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
-    ServerDrained, ServerUndrained, ServerReset, PersonForgotten, HoldPlaced, HoldLifted,
+    ServerDrained, ServerUndrained, ServerReset, PersonErased, HoldPlaced, HoldLifted,
 )  # fmt: skip
 # Entries of the configuration that change over the administration API.
 _DECLARED = (DECLARATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
 # A server's token is nobody's but the executor's, and so is the key that says who calls.
-_NOT_ASKED_BY_OPERATORS = (UpstreamTokenAsked, IdentityKeyAsked)
+_NOT_ASKED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +121,20 @@ class Rights:
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
+class _Service:
     name: str
-    says: tuple[type[Fact], ...] = ()
+    says: tuple[type[Event], ...] = ()
     publishes: tuple[str, ...] = ()
     subscribes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()  # buckets
     writes: tuple[str, ...] = ()  # buckets
     never_hears: tuple[str, ...] = ()
-    asks: tuple[type[Question], ...] = ()
+    asks: tuple[type[Query], ...] = ()
     ends: bool = False  # calls, whose outcomes it keeps; what others kept is not its to read
 
     def rights(self) -> Rights:
-        """Everything this room needs, and nothing else."""
-        publish = [f"tb.fact.{fact.NAME}.*" for fact in self.says]
+        """Everything this service needs, and nothing else."""
+        publish = [f"tb.event.{event.NAME}.*" for event in self.says]
         publish += [*self.publishes, *(question.SUBJECT for question in self.asks)]
         publish += [f"_INBOX.{other}.>" for other in _answered(self.name)]
         for bucket in self.reads:
@@ -143,16 +143,16 @@ class _Room:
         if self.ends:
             publish += [f"$JS.API.STREAM.INFO.KV_{OUTCOMES}", f"$KV.{OUTCOMES}.>"]
         for durable in DURABLES:
-            if durable.room == self.name:
+            if durable.service == self.name:
                 publish += [
-                    f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}",
-                    f"$JS.ACK.{FACTS}.{durable.known_as}.>",
+                    f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.known_as}",
+                    f"$JS.ACK.{EVENTS}.{durable.known_as}.>",
                 ]
         subscribe = [
             f"_INBOX.{self.name}.>",
             f"tb.reply.{self.name}.>",
-            f"tb.ask.{self.name}.>",
-            "tb.ask.all.>",
+            f"tb.query.{self.name}.>",
+            "tb.query.all.>",
             "$SRV.>",
             *(watched(bucket) for bucket in self.reads),
             *self.subscribes,
@@ -176,29 +176,29 @@ def _objects(store: str) -> list[str]:
     return [f"$O.{store}.>", f"$JS.API.STREAM.MSG.GET.OBJ_{store}"]
 
 
-def _answered(room: str) -> list[str]:
-    """Those who ask this room something, and hear its answers; operators ask every room."""
+def _answered(service: str) -> list[str]:
+    """Those who ask this service something, and hear its answers; operators ask every service."""
     asking = [
         each.name
-        for each in _ROOMS
-        if any(question.SUBJECT.startswith(f"tb.ask.{room}.") for question in each.asks)
+        for each in _SERVICES
+        if any(question.SUBJECT.startswith(f"tb.query.{service}.") for question in each.asks)
     ]
-    return sorted({OPERATOR, room, *asking})
+    return sorted({OPERATOR, service, *asking})
 
 
-_ROOMS = (
-    _Room(
+_SERVICES = (
+    _Service(
         "ingress",
         says=(AccessRejected, ContextListed),
-        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*", "tb.client.*"),
-        subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
+        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.stream.*", "tb.client.*"),
+        subscribes=("tb.notification.*", "tb.session.*", "tb.stream.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),
-        asks=(ApproverAsked, AdminAsked, PageAsked, TokenShown),
+        asks=(ApproverRequest, AdminRequest, PageRequest, TokenQuery),
     ),
-    _Room(
+    _Service(
         "policy",
         says=(
-            CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalAsked, ApprovalGranted,
+            CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalRequested, ApprovalGranted,
             ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
             KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged,
         ),
@@ -206,36 +206,36 @@ _ROOMS = (
             "tb.run.*", "tb.reply.>", "tb.cancel.*",
             # How far audit and policy have come: before lost counters are made anew from what
             # audit keeps, and before a call is taken for one whose outcome never came.
-            f"$JS.API.STREAM.INFO.{FACTS}",
-            f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
+            f"$JS.API.STREAM.INFO.{EVENTS}",
+            f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
             # What is declared, for who administers over HTTP; the rest of it is an operator's word.
             *(f"$KV.{CONFIG}.{entry}" for entry in _DECLARED),
             # The intents of expired reservations; the second from the stream's leader.
-            f"$JS.API.DIRECT.GET.{FACTS}", f"$JS.API.STREAM.MSG.GET.{FACTS}",
+            f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS),
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE),
-        asks=(SpendingAsked, OpenCallsAsked, UnendedAsked),
+        asks=(SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery),
     ),
-    _Room(
+    _Service(
         "executor",
         says=(
             CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
             BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
-        publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
+        publishes=("tb.reply.>", "tb.notification.*", "tb.resume.*", *_objects(RESULTS)),
         subscribes=(
-            "tb.run.*", "tb.cancel.*", "tb.park.*", "tb.client.*",
-            subject_of(ConnectionMade.NAME, "*"),
+            "tb.run.*", "tb.cancel.*", "tb.resume.*", "tb.client.*",
+            subject_of(ConnectionCreated.NAME, "*"),
         ),
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
         reads=(CONFIG, CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
         writes=(CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
-        asks=(UpstreamTokenAsked, IdentityKeyAsked),
+        asks=(UpstreamTokenQuery, IdentityKeyQuery),
         ends=True,
     ),
-    _Room(
+    _Service(
         "codemode",
         says=(
             CallCompleted, CallFailed, CallExtended, ContextSpent, ContextMeasured, RunStarted,
@@ -250,21 +250,21 @@ _ROOMS = (
         writes=(PEOPLE,),
         ends=True,
     ),
-    _Room(
+    _Service(
         "audit",
-        says=(FactsExpired, WitnessContradicted, AccessRejected),
+        says=(EventsExpired, WitnessContradicted, AccessRejected),
         # The stream as it is, for the seal, for sinks and for what tables lack; how far the writer
         # is, for exports.
         publishes=(
-            f"$JS.API.STREAM.INFO.{FACTS}", f"$JS.API.DIRECT.GET.{FACTS}",
-            f"$JS.API.CONSUMER.INFO.{FACTS}.audit",
+            f"$JS.API.STREAM.INFO.{EVENTS}", f"$JS.API.DIRECT.GET.{EVENTS}",
+            f"$JS.API.CONSUMER.INFO.{EVENTS}.audit",
         ),
         reads=(CONFIG, SEALS, EXPORTS, PEOPLE),
         writes=(SEALS, EXPORTS),
     ),
-    _Room(
+    _Service(
         "oauth",
-        says=(GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded),
+        says=(GrantCreated, GrantEnded, SignInDenied, ConnectionCreated, ConnectionEnded),
         reads=(CONFIG, OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
         writes=(OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
     ),
@@ -273,14 +273,14 @@ _ROOMS = (
 
 def rights() -> dict[str, Rights]:
     """Every user's rights. The operator lays down streams and asks, but deletes no stream."""
-    users = {room.name: room.rights() for room in _ROOMS}
-    asked = {question.SUBJECT for question in Question.__subclasses__()}
+    users = {service.name: service.rights() for service in _SERVICES}
+    asked = {question.SUBJECT for question in Query.__subclasses__()}
     users[OPERATOR] = Rights(
         publish=(
             "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
             f"$KV.{PEOPLE}.>", "$SRV.>",
             *sorted(asked - {question.SUBJECT for question in _NOT_ASKED_BY_OPERATORS}),
-            *(f"tb.fact.{fact.NAME}.*" for fact in _SAID_BY_OPERATORS),
+            *(f"tb.event.{event.NAME}.*" for event in _SAID_BY_OPERATORS),
         ),
         subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", watched("*"), "$SYS.>"),
         deny_publish=("$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>"),
@@ -289,8 +289,8 @@ def rights() -> dict[str, Rights]:
 
 
 def readers_of(bucket: str) -> tuple[str, ...]:
-    """The rooms that read a bucket."""
-    return tuple(room.name for room in _ROOMS if bucket in room.reads)
+    """The services that read a bucket."""
+    return tuple(service.name for service in _SERVICES if bucket in service.reads)
 
 
 def new_seed() -> str:
@@ -305,13 +305,13 @@ def public_key(seed: str) -> str:
     return public.decode()
 
 
-def lay_down_seeds(directory: Path) -> dict[str, str]:
+def create_seeds(directory: Path) -> dict[str, str]:
     """A seed file per user, made where missing, readable by the owner only; user -> public key."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys: dict[str, str] = {}
     for user in rights():
         path = directory / f"{user}.seed"
-        lay_down(path, lambda: new_seed().encode())
+        create_key(path, lambda: new_seed().encode())
         keys[user] = public_key(path.read_text().strip())
     return keys
 

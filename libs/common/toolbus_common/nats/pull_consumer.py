@@ -1,7 +1,7 @@
 """Batches of a durable consumer: one request each, and the messages as they come in.
 
 The client's own `fetch` makes two tasks for every message: that costs more than all audit does
-with a fact.
+with an event.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _SHORT_REPLY = 9  # tokens of a reply subject that tells no domain
 _QUIET = frozenset({"404", "408"})  # there is nothing, or not as much as was asked for
 
 
-class Pulls:
+class PullConsumer:
     """The requests of one consumer, each answered under a number of its own."""
 
     def __init__(self, client: Client, stream: str, durable: str) -> None:

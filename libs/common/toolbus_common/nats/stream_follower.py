@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from toolbus_common.errors import BusDownError
-from toolbus_common.nats.stream_reader import Extent, Kept, extent, read_on, repeated
+from toolbus_common.nats.stream_reader import Extent, StreamEntry, extent, read_on, repeated
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +26,23 @@ AGAIN_SECONDS = 0.2  # after the server did not answer
 MOST_WAITING = 10_000  # repeated messages that wait to be taken; beyond, the stream is read again
 
 
-class Following:
+class StreamFollower:
     """One follower of one stream. `subject` is where the server repeats what it stores there."""
 
     def __init__(self, client: Client, stream: str, subject: str) -> None:
         self._client = client
         self._stream = stream
         self._subject = subject
-        self._waiting: deque[Kept] = deque()
+        self._waiting: deque[StreamEntry] = deque()
         self._something = asyncio.Event()
         self._unsure = True  # the stream may have more than what waits
         self._known: Extent | None = None
         self._place = 0  # everything up to here was told
         self._fell_back = False
 
-    async def run(self, on_back: list[Callable[[], None]]) -> AsyncGenerator[list[Kept] | None]:
+    async def run(
+        self, on_back: list[Callable[[], None]]
+    ) -> AsyncGenerator[list[StreamEntry] | None]:
         """Yield what the stream keeps, then None, then what it stores from then on.
 
         It begins anew, with another None, when the stream was made anew. Without end.
@@ -84,9 +86,9 @@ class Following:
         except TimeoutError:
             self._unsure = True
 
-    def _taken(self) -> list[Kept]:
+    def _taken(self) -> list[StreamEntry]:
         """Take what waits, as far as it follows on what was told."""
-        batch: list[Kept] = []
+        batch: list[StreamEntry] = []
         while self._waiting:
             kept = self._waiting.popleft()
             if kept.sequence > self._place + 1:
@@ -97,7 +99,7 @@ class Following:
                 batch.append(kept)
         return batch
 
-    async def _read(self) -> AsyncGenerator[list[Kept] | None]:
+    async def _read(self) -> AsyncGenerator[list[StreamEntry] | None]:
         """Yield what the stream has beyond what was told, and None at the end of a first time."""
         self._unsure = False
         try:

@@ -31,7 +31,7 @@ _BEFORE = "Nats-Last-Sequence"  # the message of the same answer that comes befo
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StreamEntry:
     """One message as the stream keeps it; `gone` is the mark that an entry was deleted."""
 
     sequence: int
@@ -95,7 +95,7 @@ async def extent(client: Client, stream: str) -> Extent:
 
 async def read_on(
     client: Client, stream: str, first: int, subjects: str
-) -> AsyncGenerator[list[Kept]]:
+) -> AsyncGenerator[list[StreamEntry]]:
     """Yield batches of everything the stream keeps of these subjects, from a number on.
 
     A replica that lags behind may serve the batches: the end is where the leader has nothing more.
@@ -122,7 +122,7 @@ async def read_from(
     subjects: str,
     most: int = MOST,
     most_bytes: int = 0,
-) -> list[Kept]:
+) -> list[StreamEntry]:
     """At most so many messages of these subjects, from a number or a time on, or none.
 
     `most_bytes` ends a batch early; zero leaves that to the server. Any replica of the stream may
@@ -153,7 +153,9 @@ async def read_from(
     return reading.found
 
 
-async def next_at_leader(client: Client, stream: str, first: int, subjects: str) -> Kept | None:
+async def next_at_leader(
+    client: Client, stream: str, first: int, subjects: str
+) -> StreamEntry | None:
     """Return the first such message from a number on, or None, as the stream's leader knows it.
 
     Raises:
@@ -172,14 +174,14 @@ async def next_at_leader(client: Client, stream: str, first: int, subjects: str)
         each = told.message
         data, headers = b64decode(each.data), b64decode(each.hdrs).decode(errors="replace")
         gone = _GONE.search(headers.replace("\r", "")) is not None
-        return Kept(each.seq, each.subject, data, gone, len(data), each.time)
+        return StreamEntry(each.seq, each.subject, data, gone, len(data), each.time)
     if told.error is not None and told.error.err_code == _NONE_FOUND:
         return None
     why = told.error.description if told.error is not None else "nothing"
     raise BusDownError(f"The stream {stream} cannot be read: the server answered {why}.")
 
 
-def repeated(message: Msg, stream: str) -> Kept | None:
+def repeated(message: Msg, stream: str) -> StreamEntry | None:
     """Return what a stream says it has just kept; None where the message says nothing of that."""
     headers = message.headers or {}
     if headers.get("Nats-Stream") != stream or not headers.get(_SEQUENCE, "").isdigit():
@@ -187,8 +189,8 @@ def repeated(message: Msg, stream: str) -> Kept | None:
     return _kept(message, headers)
 
 
-def _kept(message: Msg, headers: dict[str, str]) -> Kept:
-    return Kept(
+def _kept(message: Msg, headers: dict[str, str]) -> StreamEntry:
+    return StreamEntry(
         int(headers[_SEQUENCE]),
         headers["Nats-Subject"],
         message.data,
@@ -205,7 +207,7 @@ class _Reading:
     """
 
     def __init__(self) -> None:
-        self.found: list[Kept] = []
+        self.found: list[StreamEntry] = []
         self.torn = False
         self._status = ""
         self._over = asyncio.Event()

@@ -15,7 +15,7 @@ from nats.js.api import (
 )
 from nats.js.errors import NotFoundError
 
-from toolbus_common.contracts.events.base import EVERY_FACT, POSTED
+from toolbus_common.contracts.events.base import EVERY_EVENT, POSTED
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import watched
 
@@ -24,7 +24,7 @@ ORIGIN = "origin"  # where the declaration came from, and which of its secrets w
 KEY_PREFIX = "key."  # keys made, changed or revoked one by one; they win over declared ones
 ADMIN_PREFIX = "admin."  # admin keys likewise
 
-FACTS = "FACTS"
+EVENTS = "EVENTS"
 CONFIG = "tb_config"  # declared configuration and keys: written by operators and policy
 CATALOGUE = "tb_catalogue"  # servers and their tools: written by executor
 PINS = "tb_pins"  # approved definitions: first ones written by executor, the others by operators
@@ -39,9 +39,9 @@ OAUTH = "tb_oauth"  # accounts, clients and grants, sealed: written by oauth
 OAUTH_CLIENTS = "tb_oauth_clients"  # those that registered themselves: written by oauth
 OAUTH_BRIEF = "tb_oauth_brief"  # what may be used once, and devices that wait: by oauth
 CONNECTIONS = "tb_connections"  # tokens for servers, sealed: written by oauth
-SEALS = "tb_seals"  # how far each customer's log is sealed: written by audit
+SEALS = "tb_checkpoints"  # how far each customer's log is sealed: written by audit
 EXPORTS = "tb_exports"  # how far each export and each sink has come: written by audit
-PEOPLE = "tb_people"  # keys of those whom facts name: by who says facts, shredded by operators
+PEOPLE = "tb_person_keys"  # keys of people in events: by who publishes events; operators shred them
 RESULTS = "tb_results"  # an object store: results too large to tell, by codemode and executor
 
 LEASE_SECONDS = 2.0
@@ -66,9 +66,9 @@ _RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_m
 
 @dataclass(frozen=True, slots=True)
 class Durable:
-    """A durable consumer of FACTS: a room and what it hears there, under its own name or `name`."""
+    """A durable consumer of EVENTS: a service and its subjects, under its name or `name`."""
 
-    room: str
+    service: str
     subjects: tuple[str, ...]
     most_unacknowledged: int
     wait_seconds: float
@@ -77,18 +77,18 @@ class Durable:
     @property
     def known_as(self) -> str:
         """What the server calls it."""
-        return self.name or self.room
+        return self.name or self.service
 
 
 DURABLES = (
-    Durable("audit", (EVERY_FACT,), 20_000, 20.0),
+    Durable("audit", (EVERY_EVENT,), 20_000, 20.0),
     Durable(
         "policy",
-        ("tb.fact.call.completed.*", "tb.fact.call.failed.*", "tb.fact.call.extended.*"),
+        ("tb.event.call.completed.*", "tb.event.call.failed.*", "tb.event.call.extended.*"),
         20_000,
         30.0,
     ),
-    Durable("audit", tuple(f"tb.fact.{noun}.>" for noun in POSTED), 20_000, 120.0, WEBHOOKS),
+    Durable("audit", tuple(f"tb.event.{noun}.>" for noun in POSTED), 20_000, 120.0, WEBHOOKS),
 )
 BUCKETS = (
     KeyValueConfig(bucket=CONFIG, history=10, storage=StorageType.FILE),
@@ -149,25 +149,26 @@ OBJECTS = {
 }
 
 
-async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) -> None:
+async def provision(bus: Bus, *, replicas: int = 1, events_bytes: int = 4 << 30) -> None:
     """Lay down whatever is missing and bring the rest up to date. Safe to run at any time."""
     stream = bus.client.jetstream(timeout=LAY_SECONDS)
-    await _lay_stream(stream, _facts(replicas, facts_bytes))
+    await _lay_stream(stream, _events(replicas, events_bytes))
     for durable in DURABLES:
-        await stream.add_consumer(FACTS, _consumer(durable))
+        await stream.add_consumer(EVENTS, _consumer(durable))
     for bucket in BUCKETS:
         await _lay(stream, _bucket(bucket, replicas))
     for name, objects in OBJECTS.items():
         await _lay(stream, _objects(name, objects, replicas))
 
 
-def _facts(replicas: int, most_bytes: int) -> StreamConfig:
+def _events(replicas: int, most_bytes: int) -> StreamConfig:
     return StreamConfig(
-        name=FACTS,
-        subjects=[EVERY_FACT],
+        name=EVENTS,
+        subjects=[EVERY_EVENT],
         storage=StorageType.FILE,
         num_replicas=replicas,
-        # A full stream refuses new facts, and so new calls: it never forgets old ones to make room.
+        # A full stream refuses new events, and so new calls: it never forgets old ones to make
+        # room.
         discard=DiscardPolicy.NEW,
         max_bytes=most_bytes,
         max_age=14 * DAY,
@@ -190,7 +191,7 @@ def _consumer(durable: Durable) -> ConsumerConfig:
 
 async def _lay_stream(stream: JetStreamContext, config: StreamConfig) -> None:
     try:
-        await stream.stream_info(FACTS)
+        await stream.stream_info(EVENTS)
         await stream.update_stream(config)
     except NotFoundError:
         await stream.add_stream(config)

@@ -26,11 +26,11 @@ def redacted(text: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """Event name, level, room and fields as one JSON object; redacted after it is written."""
+    """Event name, level, service and fields as one JSON object; redacted after it is written."""
 
-    def __init__(self, room: str) -> None:
+    def __init__(self, service: str) -> None:
         super().__init__()
-        self._room = room
+        self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
@@ -38,7 +38,7 @@ class JsonFormatter(logging.Formatter):
             "at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "room": self._room,
+            "service": self._service,
             "event": record.getMessage(),
         }
         trace = bound()
@@ -62,10 +62,10 @@ class TextFormatter(logging.Formatter):
         return redacted(line)
 
 
-def configure(room: str, level: str = "info", form: str = "json") -> None:
+def configure(service: str, level: str = "info", form: str = "json") -> None:
     """Send all logs of this process to standard error in one form."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(room) if form == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(service) if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -1,4 +1,4 @@
-"""Every metric of every room, in one place, so that a dashboard can trust a name."""
+"""Every metric of every service, in one place, so that a dashboard can trust a name."""
 
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
@@ -46,17 +46,17 @@ UPSTREAM_OPEN = Gauge("toolbus_upstream_breaker_open", "Whether its breaker is o
 REPLICA_EJECTED = Gauge(
     "toolbus_upstream_replica_ejected", "Whether a replica is ejected", ["server", "replica"]
 )
-# Facts this process could not yet get acknowledged; they wait in memory and in the spool file.
-FACTS_UNACKNOWLEDGED = Gauge("toolbus_facts_unacknowledged", "Facts waiting for the stream")
+# Events this process could not yet get acknowledged; they wait in memory and in the spool file.
+EVENTS_UNACKNOWLEDGED = Gauge("toolbus_events_unacknowledged", "Events waiting for the stream")
 # Rows audit has written, and messages still in the stream.
-AUDIT_ROWS = Counter("toolbus_audit_rows", "Facts written to ClickHouse")
-AUDIT_BEHIND = Gauge("toolbus_audit_behind", "Messages in FACTS audit has not yet written")
-AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Facts audit could not read")
+AUDIT_ROWS = Counter("toolbus_audit_rows", "Events written to ClickHouse")
+AUDIT_BEHIND = Gauge("toolbus_audit_behind", "Messages in EVENTS audit has not yet written")
+AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Events audit could not read")
 # Those that lie in the table now: what could be read after all is taken out.
 AUDIT_DEAD_KEPT = Gauge("toolbus_audit_dead_letters_kept", "Dead letters in the table")
 
-# Facts taken into the hash trees, and when all there was had last been signed.
-SEALED_FACTS = Counter("toolbus_sealed_facts", "Facts sealed")
+# Events taken into the hash trees, and when all there was had last been signed.
+SEALED_EVENTS = Counter("toolbus_sealed_events", "Events sealed")
 SEALED_UNTIL = Gauge("toolbus_sealed_until_seconds", "When everything was last sealed")
 # Of the customer that is furthest behind: events of its newest checkpoint not yet cosigned.
 WITNESS_BEHIND = Gauge("toolbus_witness_behind", "Events not cosigned by a witness", ["witness"])
@@ -69,16 +69,16 @@ SPANS = Counter("toolbus_spans", "Spans of traces, by what became of them", ["ou
 # Programs of code mode. outcome: ok, or the error's name.
 RUNS = Counter("toolbus_runs", "Programs run", ["outcome"])
 RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=_SECONDS)
-# 1 while a room of this process can do its work; set whenever somebody looks.
-ROOM_READY = Gauge("toolbus_room_ready", "Whether a room can do its work", ["room"])
-# Facts told to sinks and refused by them for good, messages they are behind, attempts that failed.
-SINK_FACTS = Counter("toolbus_sink_facts", "Facts told to a sink", ["sink"])
-SINK_DEAD = Counter("toolbus_sink_dead_letters", "Facts a sink refuses for good", ["sink"])
+# 1 while a service of this process can do its work; set whenever somebody looks.
+SERVICE_READY = Gauge("toolbus_service_ready", "Whether a service can do its work", ["service"])
+# Events told to sinks and refused by them for good, messages they are behind, attempts that failed.
+SINK_EVENTS = Counter("toolbus_sink_events", "Events told to a sink", ["sink"])
+SINK_DEAD = Counter("toolbus_sink_dead_letters", "Events a sink refuses for good", ["sink"])
 SINK_LOST = Counter("toolbus_sink_lost", "Messages gone before a sink was told", ["sink"])
 SINK_FAILURES = Counter("toolbus_sink_failures", "Attempts to tell a sink that failed", ["sink"])
 SINK_BEHIND = Gauge("toolbus_sink_behind", "Messages a sink has not been told", ["sink"])
-# Facts written by declared exports, and the moment everything up to then had been.
-EXPORT_FACTS = Counter("toolbus_export_facts", "Facts written to files", ["export"])
+# Events written by declared exports, and the moment everything up to then had been.
+EXPORT_EVENTS = Counter("toolbus_export_events", "Events written to files", ["export"])
 EXPORT_FAILURES = Counter("toolbus_export_failures", "Exports that failed", ["export"])
 EXPORT_UNTIL = Gauge("toolbus_export_until_seconds", "When an export was last done", ["export"])
 

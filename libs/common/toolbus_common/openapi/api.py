@@ -7,7 +7,7 @@ from typing import Any
 from toolbus_common.openapi.document import Document, DocumentError, Json
 from toolbus_common.openapi.filters import Subject, chosen
 from toolbus_common.openapi.names import tool_names
-from toolbus_common.openapi.operations import Asked, Operation, bounds_for, operation_of
+from toolbus_common.openapi.operations import Operation, OperationSource, bounds_for, operation_of
 from toolbus_common.openapi.security import Alternatives, Scheme, alternatives, schemes_of
 from toolbus_common.openapi.servers import base_of, first_server
 
@@ -86,7 +86,7 @@ def translated(
         try:
             _refuse_elsewhere(root, each)
             security = _security(root, each.node)
-            asked = Asked(
+            asked = OperationSource(
                 document, each.method, each.path, each.node, each.item.get("parameters"), base,
                 security, bounds, own,
             )  # fmt: skip

@@ -106,7 +106,7 @@ def bounds_for(count: int) -> Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OperationSource:
     """An operation as its document has it, with what its path says for all of them."""
 
     document: Document
@@ -120,7 +120,7 @@ class Asked:
     own: frozenset[tuple[str, str]]  # places and names (in lower case) credentials go to
 
 
-def operation_of(asked: Asked, name: str) -> Operation:
+def operation_of(asked: OperationSource, name: str) -> Operation:
     """The tool of an operation. Raises `DocumentError` with the reason it can be none."""
     _check_path(asked.path)
     told = _parameters(asked)
@@ -133,7 +133,7 @@ def operation_of(asked: Asked, name: str) -> Operation:
 
 
 def _made(
-    asked: Asked, name: str, told: list[Json], depth: int, longest: int, *, answers: bool
+    asked: OperationSource, name: str, told: list[Json], depth: int, longest: int, *, answers: bool
 ) -> Operation:
     schemas = Schemas(asked.document, deepest=depth, longest=longest, parts=asked.bounds.parts)
     properties: Json = {}
@@ -178,7 +178,7 @@ def _check_path(path: str) -> None:
         raise DocumentError("its path leads out of the API")
 
 
-def _parameters(asked: Asked) -> list[Json]:
+def _parameters(asked: OperationSource) -> list[Json]:
     """Its own, and those of its path it does not replace."""
     found: dict[tuple[str, str], Json] = {}
     for each in (asked.shared, asked.node.get("parameters")):
@@ -240,7 +240,7 @@ def _argument(schemas: Schemas, node: Json) -> Json:
     return schema | ({"description": description} if description else {})
 
 
-def _description(asked: Asked, schemas: Schemas, names: list[str]) -> str:
+def _description(asked: OperationSource, schemas: Schemas, names: list[str]) -> str:
     told = [schemas.text(asked.node.get(each)) for each in ("summary", "description")]
     lines = list(dict.fromkeys(each for each in told if each))
     lines = lines or [f"{asked.method} {asked.path}"]
@@ -252,7 +252,7 @@ def _description(asked: Asked, schemas: Schemas, names: list[str]) -> str:
     return "\n\n".join(lines)
 
 
-def _annotations(asked: Asked) -> Json:
+def _annotations(asked: OperationSource) -> Json:
     summary = asked.node.get("summary")
     found: Json = {"title": summary[:120]} if isinstance(summary, str) and summary else {}
     found["readOnlyHint"] = asked.method in ("GET", "HEAD")
@@ -263,7 +263,7 @@ def _annotations(asked: Asked) -> Json:
     return found
 
 
-def _output(asked: Asked, depth: int, longest: int) -> Json:
+def _output(asked: OperationSource, depth: int, longest: int) -> Json:
     """What an answer looks like, where it is one JSON object. Raises `TooLargeError`."""
     parts = asked.bounds.parts // 2
     schemas = Schemas(asked.document, answers=True, deepest=depth, longest=longest, parts=parts)
@@ -278,7 +278,7 @@ def _output(asked: Asked, depth: int, longest: int) -> Json:
     return {"outputSchema": loosened(schema) | {"type": "object"}}
 
 
-def _answered(asked: Asked, schemas: Schemas) -> Json | None:
+def _answered(asked: OperationSource, schemas: Schemas) -> Json | None:
     """The schema of the first success, else of what is said for every answer."""
     responses = asked.node.get("responses")
     if asked.method == "HEAD" or not isinstance(responses, dict):

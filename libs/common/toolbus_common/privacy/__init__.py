@@ -1,1 +1,1 @@
-"""People in facts: each has a key of their own, and whoever loses it is forgotten."""
+"""People in events: each has a key of their own, and whoever loses it is forgotten."""

@@ -1,4 +1,4 @@
-"""How much of a call's content a fact keeps: all of it, with secrets struck, or a digest. Pure."""
+"""How much of a call's content an event records: all, with secrets struck, or a digest. Pure."""
 
 from collections.abc import Iterable
 
@@ -19,7 +19,7 @@ def strictest(said: Iterable[Content | None]) -> Content:
 
 
 def recorded(text: bytes, content: Content | str) -> str:
-    """JSON as a fact keeps it: cut, and marked so, where it is long; empty where it is not kept."""
+    """Return JSON as an event stores it: cut and marked where long, empty where not recorded."""
     if content == "full":
         if len(text) <= LARGEST:
             return text.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Shredding a person's key: written over on the disk of the bus, and let go by every room."""
+"""Shredding a person's key: written over on the disk of the bus, and let go by every service."""
 
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError

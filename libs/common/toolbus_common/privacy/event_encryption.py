@@ -1,40 +1,40 @@
-"""What is personal in a fact, sealed before the fact exists; or struck where nobody can seal it."""
+"""Encrypt personal fields of an event before it exists, or strike them where no key is held."""
 
 from typing import Any, TypeVar
 
-from toolbus_common.contracts.events.base import Fact
-from toolbus_common.privacy.key_store import People
+from toolbus_common.contracts.events.base import Event
+from toolbus_common.privacy.key_store import PersonKeys
 
-F = TypeVar("F", bound=Fact)
+F = TypeVar("F", bound=Event)
 UNTOLD = "~"  # somebody, whose key could not be had
 _NOBODY: frozenset[str] = frozenset()
 
 
-def named(fact: Fact) -> frozenset[str]:
-    """Whose keys a fact needs; nobody's, for most."""
-    if not fact.PERSON or fact.impersonal:
+def named(event: Event) -> frozenset[str]:
+    """Whose keys an event needs; nobody's, for most."""
+    if not event.PERSON or event.impersonal:
         return _NOBODY
-    people, content = fact.people, fact.content
+    people, content = event.people, event.content
     return frozenset((*people.values(), *content.values())) if people or content else _NOBODY
 
 
-def sealed(fact: F, people: People) -> F:
-    """The fact with pseudonyms for names, and its content sealed. Raises `KeyError`."""
+def sealed(event: F, people: PersonKeys) -> F:
+    """The event with pseudonyms for names, and its content sealed. Raises `KeyError`."""
     told: dict[str, Any] = {}
-    for field, name in fact.people.items():
+    for field, name in event.people.items():
         told[field] = people.pseudonym(name)
-        for mentioning in fact.MENTIONS:
-            told[mentioning] = getattr(fact, mentioning).replace(name, told[field])
-    for field, owner in fact.content.items():
-        if text := getattr(fact, field):
+        for mentioning in event.MENTIONS:
+            told[mentioning] = getattr(event, mentioning).replace(name, told[field])
+    for field, owner in event.content.items():
+        if text := getattr(event, field):
             told[field] = people.seal(owner, text)
-    return fact.model_copy(update=told)
+    return event.model_copy(update=told)
 
 
-def struck(fact: F) -> F:
-    """The fact without anything personal: that it happened is told all the same."""
-    told = dict.fromkeys(fact.people, UNTOLD) | dict.fromkeys(fact.content, "")
-    for name in fact.people.values():
-        for mentioning in fact.MENTIONS:
-            told[mentioning] = getattr(fact, mentioning).replace(name, UNTOLD)
-    return fact.model_copy(update=told)
+def struck(event: F) -> F:
+    """The event without anything personal: that it happened is told all the same."""
+    told = dict.fromkeys(event.people, UNTOLD) | dict.fromkeys(event.content, "")
+    for name in event.people.values():
+        for mentioning in event.MENTIONS:
+            told[mentioning] = getattr(event, mentioning).replace(name, UNTOLD)
+    return event.model_copy(update=told)

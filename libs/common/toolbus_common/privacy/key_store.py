@@ -1,4 +1,4 @@
-"""The people a room knows: watched in their bucket, made when named, let go when forgotten."""
+"""The people a service knows: watched in their bucket, made when named, let go when forgotten."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket, Change
-from toolbus_common.privacy.person_key import TOKEN, Master, Opened, Person
+from toolbus_common.privacy.person_key import TOKEN, Master, Opened, PersonKey
 
 log = logging.getLogger(__name__)
 
@@ -19,23 +19,23 @@ LEARNED_SECONDS = 3.0
 ERASED = "(erased)"
 CHECK = "master"  # the entry that tells one master key from another
 OTHER_KEY = (
-    "people.key is not the one that people's keys were made under: give every room the same file "
-    "(TOOLBUS_PEOPLE_KEY). Until then nothing personal is told in facts."
+    "people.key is not the one people's keys were made under: give every service the same file "
+    "(TOOLBUS_PEOPLE_KEY). Until then nothing personal is told in events."
 )
 
 
-class People:
-    """Everybody's keys, in memory: a fact about somebody known asks nobody.
+class PersonKeys:
+    """Everybody's keys, in memory: an event about somebody known asks nobody.
 
-    A room whose master key is another than the others' knows nobody, and makes nobody known:
+    A service whose master key is another than the others' knows nobody, and makes nobody known:
     `fault` says so.
     """
 
     def __init__(self, key_file: Path) -> None:
         self._master = Master(load_key(key_file))
-        self._by_entry: dict[str, Person] = {}
-        self._by_name: dict[str, Person] = {}
-        self._by_pseudonym: dict[str, Person] = {}
+        self._by_entry: dict[str, PersonKey] = {}
+        self._by_name: dict[str, PersonKey] = {}
+        self._by_pseudonym: dict[str, PersonKey] = {}
         self._bucket: Bucket | None = None
         self.fault = ""
 
@@ -54,12 +54,12 @@ class People:
         if change.value is not None:
             self._take(change.key, change.value)
 
-    def known(self, name: str) -> Person | None:
+    def known(self, name: str) -> PersonKey | None:
         """Somebody whose key is here."""
         return self._by_name.get(name)
 
     def pseudonym(self, name: str) -> str:
-        """What facts call somebody known. Raises `KeyError`."""
+        """What events call somebody known. Raises `KeyError`."""
         return self._by_name[name].pseudonym
 
     def seal(self, name: str, text: str) -> str:
@@ -74,14 +74,14 @@ class People:
                     if name not in self._by_name:
                         await self._find_or_make(name)
         except TimeoutError as error:
-            raise BusDownError("The bus did not tell whose fact this is; retry.") from error
+            raise BusDownError("The bus did not tell whose event this is; retry.") from error
 
     async def read_all(self) -> None:
         """Have everybody known, once. Raises `BusDownError`."""
         for each in await self._opened().present():
             self.hear(each)
 
-    async def find(self, name: str) -> tuple[Person, int] | None:
+    async def find(self, name: str) -> tuple[PersonKey, int] | None:
         """Somebody as the bucket has them now, and the revision; None if nobody of that name.
 
         Raises `BusDownError`, also where `fault` is why nobody can be found.
@@ -120,7 +120,7 @@ class People:
         return value
 
     def pseudonym_of(self, name: str) -> str:
-        """What stands in facts for a user of this name, or a person told with their kind."""
+        """What stands in events for a user of this name, or a person told with their kind."""
         kinds = ("", "user:", "operator:", "admin:")
         people = filter(None, (self.known(f"{kind}{name}") for kind in kinds))
         return next((person.pseudonym for person in people), "~")
@@ -146,7 +146,7 @@ class People:
             if found is not None and found.value is not None:
                 self._take(entry, found.value)
                 return
-            value = self._master.seal(Person.new(name))
+            value = self._master.seal(PersonKey.new(name))
             if await bucket.swap(entry, value, 0) is not None:
                 self._take(entry, value)
 

@@ -12,7 +12,7 @@ HOLD_PREFIX = "hold."  # of entries in the bucket of the configuration
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Why a customer's facts are held, since when, and who said so, by their pseudonym."""
+    """Why a customer's events are held, since when, and who said so, by their pseudonym."""
 
     why: str
     at: float
@@ -20,7 +20,7 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Holds:
-    """The holds as a room sees them now: it watches them."""
+    """The holds as a service sees them now: it watches them."""
 
     def __init__(self) -> None:
         self._held: dict[str, Hold] = {}

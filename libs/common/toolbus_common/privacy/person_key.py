@@ -1,4 +1,4 @@
-"""One person's key: what facts call them by, and how their content is sealed and opened. Pure.
+"""One person's key: what events call them by, and how their content is sealed and opened. Pure.
 
 A pseudonym is `~` and 22 characters, the HMAC of the name under a salt that only the key gives.
 Sealed content is `~pseudonym.sealed`: a commitment to it, a nonce, and AES-256-GCM of a salt and
@@ -42,15 +42,15 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Person:
-    """`name` is what facts were told, with its kind before it: `user:ann`, `operator:bo`."""
+class PersonKey:
+    """`name` is what events were told, with its kind before it: `user:ann`, `operator:bo`."""
 
     name: str
     key: bytes
 
     @classmethod
-    def new(cls, name: str) -> "Person":
-        """Somebody facts have not named before."""
+    def new(cls, name: str) -> "PersonKey":
+        """Somebody events have not named before."""
         return cls(name, os.urandom(KEY_BYTES))
 
     @property
@@ -60,7 +60,7 @@ class Person:
 
     @cached_property
     def pseudonym(self) -> str:
-        """What stands in facts for the name."""
+        """What stands in events for the name."""
         return "~" + encoded(_committed(self.salt, self.name)[:_PSEUDONYM])
 
     @cached_property
@@ -69,7 +69,7 @@ class Person:
         return _derived(self.key, b"name")
 
     def seal(self, text: str) -> str:
-        """The token that stands in a fact for this text."""
+        """The token that stands in an event for this text."""
         salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
         body = self._cipher.encrypt(nonce, salt + text.encode(), self.pseudonym.encode())
         return f"{self.pseudonym}.{encoded(_committed(salt, text) + nonce + body)}"
@@ -102,20 +102,20 @@ class Master:
         """Where a person's entry is: a name nobody reads without this key."""
         return _committed(self._names, name)[:_PSEUDONYM].hex()
 
-    def seal(self, person: Person) -> bytes:
+    def seal(self, person: PersonKey) -> bytes:
         """A person as the bucket keeps them."""
         nonce = os.urandom(_NONCE)
         plain = msgspec.msgpack.encode(Entry(person.name, person.key))
         return nonce + self._cipher.encrypt(nonce, plain, self.entry_of(person.name).encode())
 
-    def open(self, entry: str, value: bytes) -> Person | None:
+    def open(self, entry: str, value: bytes) -> PersonKey | None:
         """The person of an entry; None when it was sealed under another master key."""
         try:
             plain = self._cipher.decrypt(value[:_NONCE], value[_NONCE:], entry.encode())
             found = msgspec.msgpack.decode(plain, type=Entry)
         except (ValueError, InvalidTag, msgspec.MsgspecError):
             return None
-        return Person(found.name, found.key)
+        return PersonKey(found.name, found.key)
 
 
 def _derived(key: bytes, purpose: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 from cedarpy import Entities
 
 from toolbus_common.access.tool_patterns import full_name, granted
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 
 NO_ENTITIES = Entities.from_json_str("[]")
 
@@ -50,7 +50,7 @@ class Case:
         return {"cost": self.cost, "era": self.era}
 
 
-def labels_of(name: str, declared: Declaration) -> tuple[str, ...]:
+def labels_of(name: str, declared: Configuration) -> tuple[str, ...]:
     """The words about a tool: those of every pattern that covers it."""
     found = {
         label

@@ -1,4 +1,4 @@
-"""Serving an ASGI application inside a room's process, whose signals are its own business."""
+"""Serving an ASGI application inside a service's process, whose signals are its own business."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from toolbus_common.errors import UnavailableError
 from toolbus_common.listen_address import HostPort
-from toolbus_common.observability.metrics import ROOM_READY, exposition
-from toolbus_common.service.service import Room
+from toolbus_common.observability.metrics import SERVICE_READY, exposition
+from toolbus_common.service.service import Service
 
 LONGEST_HEAD = 8192
 SECONDS = 5.0  # for a request to arrive and its answer to leave
@@ -33,25 +33,25 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def answer(path: str, rooms: Iterable[Room]) -> Answer:
+def answer(path: str, services: Iterable[Service]) -> Answer:
     """Answer a path. Ready means: every service of this process can do its work."""
     if path == "/healthz":
         return Answer(200, "", b"")
     if path == "/readyz":
-        told = [room.status() for room in rooms]
+        told = [service.status() for service in services]
         body = json.dumps(
-            {status.room: status.reason or "ready" for status in told}, sort_keys=True
+            {status.service: status.reason or "ready" for status in told}, sort_keys=True
         )
         ready = all(status.ready for status in told)
         return Answer(200 if ready else 503, _JSON, body.encode())
     if path == "/metrics":
-        for room in rooms:
-            ROOM_READY.labels(room.name).set(room.status().ready)
+        for service in services:
+            SERVICE_READY.labels(service.name).set(service.status().ready)
         return Answer(200, "text/plain; version=0.0.4; charset=utf-8", exposition())
     return _refused(404, "Only /healthz, /readyz and /metrics are here.")
 
 
-def respond(head: bytes, rooms: Iterable[Room], names: frozenset[str]) -> Answer:
+def respond(head: bytes, services: Iterable[Service], names: frozenset[str]) -> Answer:
     """Answer a request's head. `names` are the hosts allowed beside addresses and localhost."""
     lines = head.split(b"\r\n")
     parts = lines[0].split(b" ")
@@ -67,13 +67,13 @@ def respond(head: bytes, rooms: Iterable[Room], names: frozenset[str]) -> Answer
         )
     if parts[0] not in (b"GET", b"HEAD"):
         return _refused(405, "Ask by GET.")
-    found = answer(parts[1].partition(b"?")[0].decode("latin-1"), rooms)
+    found = answer(parts[1].partition(b"?")[0].decode("latin-1"), services)
     return found._replace(body=b"") if parts[0] == b"HEAD" else found
 
 
 @asynccontextmanager
 async def serving(
-    address: HostPort, rooms: Callable[[], Iterable[Room]], names: frozenset[str]
+    address: HostPort, services: Callable[[], Iterable[Service]], names: frozenset[str]
 ) -> AsyncIterator[HostPort]:
     """Answer while this is entered; the address that was bound.
 
@@ -89,7 +89,7 @@ async def serving(
                 return
             with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(SECONDS):
-                    writer.write(_written(await _answered(reader, rooms(), names)))
+                    writer.write(_written(await _answered(reader, services(), names)))
                     await writer.drain()
         finally:
             connections -= 1
@@ -111,13 +111,13 @@ async def serving(
 
 
 async def _answered(
-    reader: asyncio.StreamReader, rooms: Iterable[Room], names: frozenset[str]
+    reader: asyncio.StreamReader, services: Iterable[Service], names: frozenset[str]
 ) -> Answer:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:
         return _refused(431, f"The head exceeds {LONGEST_HEAD} bytes.")
-    return respond(head, rooms, names)
+    return respond(head, services, names)
 
 
 def _is_ours(host: str, names: frozenset[str]) -> bool:

@@ -1,23 +1,23 @@
-"""Has a room know people: it watches their bucket, and seals what its facts say of them."""
+"""Has a service know people: it watches their bucket, and seals what its events say of them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_common.nats.topology import PEOPLE
-from toolbus_common.privacy.key_store import People
-from toolbus_common.service.service import Room
+from toolbus_common.privacy.key_store import PersonKeys
+from toolbus_common.service.service import Service
 
 
-def know_people(room: Room) -> People:
-    """Wire it. Nothing connects until the room runs."""
-    people = People(room.settings.people_key_file)
-    room.facts.people = people
-    room.watches(PEOPLE)(people.hear)
+def know_people(service: Service) -> PersonKeys:
+    """Wire it. Nothing connects until the service runs."""
+    people = PersonKeys(service.settings.people_key_file)
+    service.events.people = people
+    service.watches(PEOPLE)(people.hear)
 
-    @room.needs
+    @service.needs
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        people.open(await room.bucket(PEOPLE))
+        people.open(await service.bucket(PEOPLE))
         yield
 
     return people

@@ -1,4 +1,4 @@
-"""One process: takes the rooms it is told to run, fuses their call lane, and drains on SIGTERM."""
+"""Run the named services in one process, fuse their call lane, and drain on SIGTERM."""
 
 import asyncio
 import gc
@@ -12,33 +12,33 @@ from importlib import import_module
 import uvloop
 
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.observability import logging as logs
 from toolbus_common.observability.tracing import recording
 from toolbus_common.observability.tracing.exporter import Exporter
 from toolbus_common.observability.tracing.otel_env import TracingError, exporting
 from toolbus_common.secrets.references import SecretError
 from toolbus_common.service import health
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 log = logging.getLogger(__name__)
 
-ROOMS = ("ingress", "policy", "executor", "codemode", "audit", "oauth")
-# A room that serves another's calls starts before it: whoever is ready can be answered.
+SERVICES = ("ingress", "policy", "executor", "codemode", "audit", "oauth")
+# A service that serves another's calls starts before it: whoever is ready can be answered.
 STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
 
 END_SECONDS = 2.0  # what tasks that were cancelled may take to end
 
 
-def build(name: str, exchange: Exchange) -> Room:
-    """The room of that name, from its own package: `toolbus_<name>.main.build`."""
-    room: Room = import_module(f"toolbus_{name}.main").build(exchange)
-    return room
+def build(name: str, exchange: LocalTransport) -> Service:
+    """The service of that name, from its own package: `toolbus_<name>.main.build`."""
+    service: Service = import_module(f"toolbus_{name}.main").build(exchange)
+    return service
 
 
 def run(names: Sequence[str], ops_listen: str = "") -> int:
-    """Run rooms until SIGTERM or SIGINT; the exit code. A second signal ends at once.
+    """Run services until SIGTERM or SIGINT; the exit code. A second signal ends at once.
 
     `ops_listen` replaces `TOOLBUS_OPS_LISTEN`.
     """
@@ -76,15 +76,15 @@ def traced(environ: Mapping[str, str]) -> Iterator[None]:
 async def _run(names: Sequence[str], settings: Settings) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    exchange = Exchange()
-    rooms = [build(name, exchange) for name in names]
+    exchange = LocalTransport()
+    services = [build(name, exchange) for name in names]
     try:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(_operations(settings, rooms))
-            for room in rooms:
-                await stack.enter_async_context(room.running())
+            await stack.enter_async_context(_operations(settings, services))
+            for service in services:
+                await stack.enter_async_context(service.running())
             _settle_memory()
-            log.info("process.ready", extra={"rooms": ",".join(names), "pid": os.getpid()})
+            log.info("process.ready", extra={"services": ",".join(names), "pid": os.getpid()})
             await stop.wait()
     finally:
         await _end_the_rest()
@@ -95,11 +95,11 @@ class _NoListenerError(Exception):
 
 
 @asynccontextmanager
-async def _operations(settings: Settings, rooms: list[Room]) -> AsyncIterator[None]:
+async def _operations(settings: Settings, services: list[Service]) -> AsyncIterator[None]:
     address, names = settings.ops_address, settings.ops_names
     async with AsyncExitStack() as stack:
         try:
-            listener = health.serving(address, lambda: rooms, names)
+            listener = health.serving(address, lambda: services, names)
             bound = await stack.enter_async_context(listener)
         except UnavailableError as error:
             raise _NoListenerError(error.reason) from error

@@ -1,4 +1,4 @@
-"""A room: what it hears, serves and answers, declared first and connected only when it runs."""
+"""A service: what it hears, serves and answers, declared first and connected only when it runs."""
 
 import asyncio
 import logging
@@ -9,15 +9,15 @@ from time import time
 from typing import Any, TypeVar
 
 from toolbus_common.concurrency import end
-from toolbus_common.contracts.queries.base import Question, RoomStatus
-from toolbus_common.messaging.call_transport import Call, CallLane
-from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.local_transport import CallHandler, Exchange
-from toolbus_common.messaging.outbox import Spool
-from toolbus_common.messaging.request_reply import Answer, AskLane
+from toolbus_common.contracts.queries.base import Query, ServiceStatus
+from toolbus_common.messaging.call_transport import Call, CallTransport
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.local_transport import CallHandler, LocalTransport
+from toolbus_common.messaging.outbox import Outbox
+from toolbus_common.messaging.request_reply import Answer, RequestReply
 from toolbus_common.nats.connection import Bus, StoredMessage
 from toolbus_common.nats.kv_bucket import Bucket, Change
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -30,28 +30,30 @@ Resource = Callable[[], AbstractAsyncContextManager[Any]]
 QUIET_SECONDS = 0.5
 
 
-class Room:
+class Service:
     """One service's wiring, over two lanes.
 
     Calls (`serves`, `calls.ask`, `calls.hand_over`) are on a caller's clock: they use the bus
-    directly, or a plain await where the other room lives in this process. Facts (`hears`,
-    `facts.record`, `facts.say`) go through the stream, in batches. Questions (`answers`,
+    directly, or a plain await where the other service lives in this process. Events (`hears`,
+    `events.record`, `events.say`) go through the stream, in batches. Questions (`answers`,
     `asks.ask`) are answered at once. Nothing connects before `running`.
     """
 
-    def __init__(self, name: str, settings: Settings, exchange: Exchange | None = None) -> None:
+    def __init__(
+        self, name: str, settings: Settings, exchange: LocalTransport | None = None
+    ) -> None:
         self.name = name
         self.settings = settings
         seed = settings.seed(name)
         self.bus = Bus(name, settings.nats_url, seed.get_secret_value() if seed else None)
-        self.calls = CallLane(name, self.bus, exchange or Exchange())
-        self.asks = AskLane(name, self.bus)
-        self.facts = FactWriter(
+        self.calls = CallTransport(name, self.bus, exchange or LocalTransport())
+        self.asks = RequestReply(name, self.bus)
+        self.events = EventPublisher(
             self.bus.store,
-            Spool(settings.state_dir / "spool" / f"{name}.facts", settings.spool_bytes),
+            Outbox(settings.state_dir / "spool" / f"{name}.events", settings.spool_bytes),
         )
         self._serves: list[tuple[type[Call], CallHandler]] = []
-        self._answers: dict[type[Question], Answer] = {}
+        self._answers: dict[type[Query], Answer] = {}
         self._hears: list[tuple[int, float, float, Batch]] = []
         self._watches: list[tuple[str, Watcher]] = []
         self._resources: list[Resource] = []
@@ -64,8 +66,8 @@ class Room:
         self._since = time()
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
-        self.draining: list[Callable[[], None]] = []  # last words, before facts are delivered
-        self.why_not: Callable[[], str] = str  # a sentence when the room cannot do its work now
+        self.draining: list[Callable[[], None]] = []  # last words, before events are delivered
+        self.why_not: Callable[[], str] = str  # a sentence when the service cannot do its work now
 
     # -- declaring ---------------------------------------------------------------------------
 
@@ -78,7 +80,7 @@ class Room:
 
         return declare
 
-    def answers(self, question: type[Question]) -> Callable[[H], H]:
+    def answers(self, question: type[Query]) -> Callable[[H], H]:
         """Decorate the handler of a question: `async (question) -> answer`."""
 
         def declare(handler: H) -> H:
@@ -90,10 +92,10 @@ class Room:
     def hears(
         self, *, most: int = 500, seconds: float = QUIET_SECONDS, pause: float = 0.0
     ) -> Callable[[H], H]:
-        """Decorate the handler of this room's durable consumer: `async (messages)`.
+        """Decorate the handler of this service's durable consumer: `async (messages)`.
 
         The handler acknowledges what it has dealt with; an exception sends the batch again.
-        `pause` is seconds between pulls that were not full: facts gather meanwhile, and one batch
+        `pause` is seconds between pulls that were not full: events gather meanwhile, and one batch
         of a hundred costs little more than one of one.
         """
 
@@ -117,7 +119,7 @@ class Room:
         self._resources.append(resource)
 
     def leaves(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Await a step as soon as this room is not ready any more, before anything else drains."""
+        """Await a step as soon as this service stops being ready, before anything else drains."""
         self._leaves.append(step)
 
     def stands_by(self, condition: Callable[[], Awaitable[None]]) -> None:
@@ -125,11 +127,11 @@ class Room:
         self._condition = condition
 
     async def bucket(self, name: str) -> Bucket:
-        """A declared bucket, once the room runs."""
+        """A declared bucket, once the service runs."""
         return await self.bus.bucket(name)
 
     def spawn(self, work: Any) -> None:
-        """Run a coroutine beside everything else, to its end or to the room's."""
+        """Run a coroutine beside everything else, to its end or to the service's."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -137,8 +139,8 @@ class Room:
     # -- running -----------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Room"]:
-        """The room at work; leaving drains it: no new work, finish, deliver facts, go."""
+    async def running(self) -> AsyncIterator["Service"]:
+        """The service at work; leaving drains it: no new work, finish, deliver events, go."""
         await self.bus.open()
         try:
             await self.calls.open()
@@ -154,14 +156,14 @@ class Room:
         finally:
             await self.bus.close()
 
-    def status(self) -> RoomStatus:
-        """How this room is, in this process."""
+    def status(self) -> ServiceStatus:
+        """How this service is, in this process."""
         reason = self.why_not() if self.ready else "starting or draining"
         if not reason and not self._taking_part:
             reason = "about to hear and answer"
-        return RoomStatus(
-            room=self.name,
-            instance=self.facts.producer,
+        return ServiceStatus(
+            service=self.name,
+            instance=self.events.producer,
             pid=getpid(),
             ready=self.ready and not reason and self.bus.connected,
             since=self._since,
@@ -194,11 +196,11 @@ class Room:
                     else:
                         self._heard[name][watcher] = change.revision
             except Exception:
-                log.exception("room.watch_failed")
+                log.exception("service.watch_failed")
             await asyncio.sleep(0.2)
 
     async def _begin(self) -> None:
-        self.facts.restore()
+        self.events.restore()
         for contract, handler in self._serves:
             await self.calls.serve(contract, "*", handler, self.name)
         await self.asks.open(self.status)
@@ -207,13 +209,13 @@ class Room:
         else:
             self.spawn(self._take_part_after(self._condition))
         self.ready = True
-        log.info("room.ready", extra={"pid": getpid(), "instance": self.facts.producer})
+        log.info("service.ready", extra={"pid": getpid(), "instance": self.events.producer})
 
     async def _take_part(self) -> None:
         await self.asks.answer(self._answers)
         for most, seconds, pause, batch in self._hears:
             self.spawn(self._hear(most, seconds, pause, batch))
-        await self.bus.settled()  # who sees this room ready may ask it at once
+        await self.bus.settled()  # who sees this service ready may ask it at once
         self._taking_part = True
 
     async def _take_part_after(self, condition: Callable[[], Awaitable[None]]) -> None:
@@ -222,14 +224,14 @@ class Room:
             await self._take_part()
         except Exception:
             self.ready = False
-            log.exception("room.not_begun")
+            log.exception("service.not_begun")
 
     async def _hear(self, most: int, seconds: float, pause: float, handler: Batch) -> None:
-        async for messages in self.bus.consume(FACTS, self.name, most, seconds):
+        async for messages in self.bus.consume(EVENTS, self.name, most, seconds):
             try:
                 await handler(messages)
             except Exception:
-                log.exception("room.batch_failed", extra={"messages": len(messages)})
+                log.exception("service.batch_failed", extra={"messages": len(messages)})
                 await self._again(messages)
             if len(messages) < most:
                 await asyncio.sleep(pause)
@@ -242,15 +244,15 @@ class Room:
 
     async def _drain(self) -> None:
         self.ready = False
-        log.info("room.draining", extra={"in_flight": self.calls.in_flight})
+        log.info("service.draining", extra={"in_flight": self.calls.in_flight})
         for step in self._leaves:
             try:
                 await step()
             except Exception:
-                log.exception("room.leave_failed")
+                log.exception("service.leave_failed")
         await self.asks.close()
         await self.calls.drain(self.settings.drain_seconds)
         for last in self.draining:
             last()
-        await self.facts.close(2.0)
+        await self.events.close(2.0)
         await end(*self._tasks)

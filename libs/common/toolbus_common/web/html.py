@@ -1,4 +1,4 @@
-"""The pages people see, whichever room makes them: HTML without a script, one style. Pure."""
+"""The pages people see, whichever service makes them: HTML without a script, one style. Pure."""
 
 from base64 import b64encode
 from collections.abc import Mapping

@@ -22,10 +22,10 @@ from toolbus_audit.bi_gateway.errors import (
     RefusedError,
 )
 from toolbus_audit.bi_gateway.native_hello import hello, is_hello
-from toolbus_audit.bi_gateway.request import Asked
+from toolbus_audit.bi_gateway.request import GatewayRequest
 from toolbus_audit.clickhouse import row_policies
 from toolbus_audit.clickhouse.store import ClickHouse, sentence
-from toolbus_common.access.config_snapshot import hash_of, proof_of
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Reader
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import UnavailableError
@@ -39,7 +39,7 @@ MOST_BYTES = 64 * 1024 * 1024
 _CODE = re.compile(r"Code: (\d+)")
 # A parameter is read as a value of the format TabSeparated is.
 _ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
-_NOBODY = hash_of(proof_of("nobody"))
+_NOBODY = hash_of(key_digest_of("nobody"))
 Session = Any  # a connection of chdb, which has no types
 _connect: Callable[[str], Session] = chdb.connect
 
@@ -60,7 +60,7 @@ class Answering:
         """Finish what is running."""
         self._threads.shutdown(cancel_futures=True)
 
-    async def answer(self, asked: Asked) -> tuple[str, bytes]:
+    async def answer(self, asked: GatewayRequest) -> tuple[str, bytes]:
         """The format and the body. Raises `RefusedError`."""
         reader = self._known(asked)
         if asked.database not in ("", "default", self._store.database):
@@ -76,11 +76,11 @@ class Answering:
         finally:
             self._waiting -= 1
 
-    def _known(self, asked: Asked) -> Reader:
+    def _known(self, asked: GatewayRequest) -> Reader:
         """Who asks. Whether there is no such reader or the secret is another is not told."""
         reader = self._readers().get(asked.user)
         wanted = reader.secret_hash if reader and reader.secret_hash else _NOBODY
-        fits = hmac.compare_digest(hash_of(proof_of(asked.secret)), wanted)
+        fits = hmac.compare_digest(hash_of(key_digest_of(asked.secret)), wanted)
         if reader is None or not reader.secret_hash or not fits:
             raise RefusedError(
                 AUTHENTICATION_FAILED,
@@ -90,7 +90,7 @@ class Answering:
 
     # -- on a thread ---------------------------------------------------------------------------
 
-    def _answer(self, asked: Asked, reader: Reader) -> tuple[str, bytes]:
+    def _answer(self, asked: GatewayRequest, reader: Reader) -> tuple[str, bytes]:
         with self._session(asked, reader) as session:
             if is_hello(asked.sql, asked.protocol):
                 return "Native", hello(_text(session, "SELECT version()"), asked.protocol)
@@ -105,7 +105,7 @@ class Answering:
         return form, body
 
     @contextmanager
-    def _session(self, asked: Asked, reader: Reader) -> Iterator[Session]:
+    def _session(self, asked: GatewayRequest, reader: Reader) -> Iterator[Session]:
         """A connection that sees the reader's rows. Read-only comes last: nothing is set after."""
         try:
             session: Session = _connect(self._store.opened_embedded())
@@ -125,7 +125,7 @@ class Answering:
         finally:
             session.close()
 
-    def _settings(self, asked: Asked, reader: Reader) -> dict[str, str]:
+    def _settings(self, asked: GatewayRequest, reader: Reader) -> dict[str, str]:
         chosen = {**asked.settings}
         seconds = min(float(chosen.pop("max_execution_time", 0)) or self._seconds, self._seconds)
         rows = min(int(float(chosen.pop("max_result_rows", 0))) or MOST_ROWS, MOST_ROWS)

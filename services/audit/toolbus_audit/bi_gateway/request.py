@@ -32,7 +32,7 @@ _NAME = re.compile(r"\w{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class GatewayRequest:
     """One request. `settings` are only those a reader may choose."""
 
     user: str
@@ -47,7 +47,7 @@ class Asked:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(query: str, headers: Mapping[str, str], body: bytes) -> Asked:
+def read(query: str, headers: Mapping[str, str], body: bytes) -> GatewayRequest:
     """What is asked. `headers` have names in small letters. Raises `RefusedError`."""
     given = _pairs(query)
     user, secret = _credentials(given, headers)
@@ -55,7 +55,7 @@ def read(query: str, headers: Mapping[str, str], body: bytes) -> Asked:
     sql = "\n".join(part for part in (given.get("query", ""), text) if part)
     if len(sql) > LONGEST_SQL:
         raise RefusedError(BAD_ARGUMENTS, f"The statement is over {LONGEST_SQL} characters.")
-    return Asked(
+    return GatewayRequest(
         user=user,
         secret=secret,
         sql=sql,
@@ -123,4 +123,4 @@ def _whole(said: str) -> int:
     return int(said) if said.isdecimal() and len(said) < 9 else 0  # noqa: PLR2004
 
 
-__all__ = ["UNKNOWN_DATABASE", "Asked", "read"]
+__all__ = ["UNKNOWN_DATABASE", "GatewayRequest", "read"]

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from toolbus_audit.bi_gateway.errors import BAD_ARGUMENTS, REJECTING, RefusedError
-from toolbus_audit.bi_gateway.request import LONGEST_SQL, Asked, read
+from toolbus_audit.bi_gateway.request import LONGEST_SQL, GatewayRequest, read
 from toolbus_common.errors import UnavailableError
 from toolbus_common.http_server.body import BodyTooLargeError, CutShortError, read_body
 from toolbus_common.http_server.limits import Limits
@@ -32,7 +32,7 @@ _TYPES = {
     "Arrow": "application/octet-stream",
 }
 
-Answer = Callable[[Asked], Awaitable[tuple[str, bytes]]]  # the format and the body
+Answer = Callable[[GatewayRequest], Awaitable[tuple[str, bytes]]]  # the format and the body
 Rejected = Callable[[str, str, str], None]  # the entrance, why, the client's address
 Headers = dict[str, str]
 
@@ -52,7 +52,7 @@ class Listener:
             await _send(send, 200, b"Ok.\n", {}, head=scope["method"] == "HEAD")
             return
         began, client = monotonic(), scope.get("client")
-        asked: Asked | None = None
+        asked: GatewayRequest | None = None
         try:
             asked = await self._read(scope, receive)
             form, body = await self._answer(asked)
@@ -73,7 +73,7 @@ class Listener:
             body, headers["content-encoding"] = gzip.compress(body, 1), "gzip"
         await _send(send, status, body, headers, head=scope["method"] == "HEAD")
 
-    async def _read(self, scope: Any, receive: Any) -> Asked:
+    async def _read(self, scope: Any, receive: Any) -> GatewayRequest:
         if scope["path"] not in ("", "/", "/query"):
             raise RefusedError(BAD_ARGUMENTS, "Ask at / or look at /ping.")
         if scope["method"] not in ("GET", "POST", "HEAD"):
@@ -98,7 +98,9 @@ async def _send(send: Any, status: int, body: bytes, headers: Headers, *, head: 
     await send({"type": "http.response.body", "body": b"" if head else body})
 
 
-def _told(asked: Asked | None, query_id: str, code: int, size: int, seconds: float) -> None:
+def _told(
+    asked: GatewayRequest | None, query_id: str, code: int, size: int, seconds: float
+) -> None:
     """Who asked, and how it went. The statement may hold anything: its digest finds it again."""
     log.info(
         "audit.read",

@@ -1,7 +1,7 @@
 """Migrations for a cluster: tables on every shard and replica, and one name over all of them.
 
-The files are written for one server. On a cluster a table `facts` becomes `facts_local`, which
-is replicated, and `facts`, which is Distributed and is what everybody reads and writes. Copies of
+The files are written for one server. On a cluster a table `events` becomes `events_local`, which
+is replicated, and `events`, which is Distributed and is what everybody reads and writes. Copies of
 a row share its sorting key, so that is what rows are spread by: they meet on one shard.
 """
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import InvalidError
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 
 MOST_ROWS = 10_000
 MOST_BYTES = 6 * 1024 * 1024  # the bus carries messages of 8 MiB
@@ -41,10 +41,10 @@ class _Told(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Told).decode
 
 
-async def answer(store: Answers, people: People, question: AuditQueried) -> RowsFound:
+async def answer(store: Answers, people: PersonKeys, question: AuditQuery) -> RowsReply:
     """The rows, at most as many as asked for. Raises `InvalidError` with ClickHouse's sentence.
 
-    `person('ann')` in the statement is what facts call that person.
+    `person('ann')` in the statement is what events call that person.
     """
     if len(question.sql) > LONGEST_SQL:
         raise InvalidError(f"The statement is longer than {LONGEST_SQL} characters; shorten it.")
@@ -56,7 +56,7 @@ async def answer(store: Answers, people: People, question: AuditQueried) -> Rows
         raise InvalidError(f"The answer is over {megabytes} MiB; ask for fewer rows or columns.")
     told = _decode(data) if data else _Told()
     rows = told.data[:limit]
-    return RowsFound(
+    return RowsReply(
         columns=tuple(column.name for column in told.meta),
         rows=tuple(map(tuple, rows if question.as_stored else people.revealed(rows))),
         more=len(told.data) > limit,

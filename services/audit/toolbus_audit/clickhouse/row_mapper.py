@@ -1,4 +1,4 @@
-"""From a message of the stream to typed rows: every line becomes a fact's row or a dead letter."""
+"""Map a message of the stream to typed rows: each line becomes an event's row or a dead letter."""
 
 import time
 from hashlib import sha256
@@ -18,15 +18,15 @@ Signed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Moment = Annotated[float, Meta(ge=0, le=4e9)]  # seconds since the epoch, within DateTime64
 
 
-class FactRow(Struct, gc=False):
-    """One row of `facts`. What a fact does not have stays empty; `detail` is the whole fact."""
+class EventRow(Struct, gc=False):
+    """One row of `events`. What an event does not have stays empty; `detail` is the whole event."""
 
-    fact: Text
+    event: Text
     id: Text
     at: Moment
     producer: Text
     seq: Natural
-    scope: Text
+    customer: Text
     team: str = ""
     user: str = ""
     environment: str = ""
@@ -80,7 +80,7 @@ class DeadRow(Struct, gc=False):
 class CheckpointRow(Struct, gc=False):
     """One row of `checkpoints`: how far a customer's log had come, signed. `at` is seconds."""
 
-    scope: str
+    customer: str
     stream: str
     size: int
     at: int
@@ -92,7 +92,7 @@ class CheckpointRow(Struct, gc=False):
 class CosignatureRow(Struct, gc=False):
     """One row of `cosignatures`: a checkpoint's note as one witness cosigned it."""
 
-    scope: str
+    customer: str
     stream: str
     size: int
     at: int
@@ -100,22 +100,22 @@ class CosignatureRow(Struct, gc=False):
     note: str
 
 
-Rows = list[FactRow] | list[DeadRow]
+Rows = list[EventRow] | list[DeadRow]
 Written = Rows | list[CheckpointRow] | list[CosignatureRow]
 
-_decode = msgspec.json.Decoder(FactRow).decode
+_decode = msgspec.json.Decoder(EventRow).decode
 _encoder = msgspec.json.Encoder()
 _COLUMNS = {
-    kind: kind.__struct_fields__ for kind in (FactRow, DeadRow, CheckpointRow, CosignatureRow)
+    kind: kind.__struct_fields__ for kind in (EventRow, DeadRow, CheckpointRow, CosignatureRow)
 }
 _VALUES = {kind: attrgetter(*columns) for kind, columns in _COLUMNS.items()}
 
 
 def read(
     subject: str, stream_seq: int, data: bytes, stream: str = ""
-) -> tuple[list[FactRow], list[DeadRow]]:
+) -> tuple[list[EventRow], list[DeadRow]]:
     """Every line of one message, as a row or as a dead letter; none is passed over."""
-    rows: list[FactRow] = []
+    rows: list[EventRow] = []
     dead: list[DeadRow] = []
     for number, line in enumerate(data.split(b"\n")):
         try:
@@ -125,16 +125,16 @@ def read(
             dead.append(_dead(subject, stream_seq, number, line, str(error)))
             continue
         row.stream, row.stream_seq, row.line = stream, stream_seq, number
-        if row.fact == "call.completed":
+        if row.event == "call.completed":
             row.sent = True
         rows.append(row)
     return rows, dead
 
 
-def refused(row: FactRow, reason: str) -> DeadRow:
+def refused(row: EventRow, reason: str) -> DeadRow:
     """The dead letter of a row that the store would not take."""
     return _dead(
-        subject_of(row.fact, row.scope), row.stream_seq, row.line, row.detail.encode(), reason
+        subject_of(row.event, row.customer), row.stream_seq, row.line, row.detail.encode(), reason
     )
 
 

@@ -16,9 +16,9 @@ CARRIER = "log_comment"
 EVERYTHING = "*"
 _SAID = f"getSetting('{CARRIER}')"
 _ALL = f"{_SAID} IN ('', '{EVERYTHING}')"
-_OF_CUSTOMER = f"{_ALL} OR has(splitByChar(',', {_SAID}), scope)"
+_OF_CUSTOMER = f"{_ALL} OR has(splitByChar(',', {_SAID}), customer)"
 _TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)\s*\((.*?)\)\s*ENGINE", re.DOTALL)
-_SCOPED = re.compile(r"^\s*\(?scope\s", re.MULTILINE)
+_SCOPED = re.compile(r"^\s*\(?customer\s", re.MULTILINE)
 
 
 def customers(whose: Sequence[str]) -> str:

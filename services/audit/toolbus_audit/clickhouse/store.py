@@ -65,7 +65,7 @@ _AROUND = re.compile(
 
 
 class ClickHouse:
-    """Writes and asks on two threads of its own, so that a slow question delays no fact.
+    """Writes and asks on two threads of its own, so that a slow question delays no event.
 
     The engine's calls block, and embedded it allows one process a directory: the directory is
     held by a lock that ends with the process, however it ends.
@@ -89,7 +89,7 @@ class ClickHouse:
 
     @property
     def place(self) -> str:
-        """Where the facts are kept, without credentials."""
+        """Where the events are kept, without credentials."""
         return urlsplit(self._url).netloc.rpartition("@")[2] or str(self._directory)
 
     @property
@@ -129,14 +129,14 @@ class ClickHouse:
         await self._writing(self._insert, table, what, token)
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """The positions already stored, of facts and dead letters, in these messages."""
+        """The positions already stored, of events and dead letters, in these messages."""
         return await self._writing(self._stored, sequences)
 
     async def last_sequence(self) -> int:
         """The newest message of which anything is stored."""
         found = await self._writing(
             self._rows,
-            "SELECT greatest((SELECT max(stream_seq) FROM facts),"
+            "SELECT greatest((SELECT max(stream_seq) FROM events),"
             " (SELECT max(stream_seq) FROM dead_letters))",
         )
         return int(found[0][0])
@@ -163,7 +163,7 @@ class ClickHouse:
         return found
 
     async def ids(self, some: Sequence[str]) -> set[str]:
-        """Those of these ids that facts have which are stored."""
+        """Those of these ids that events have which are stored."""
         return await self._writing(self._ids, some)
 
     async def bury(self, letters: Sequence[Position]) -> None:
@@ -188,7 +188,7 @@ class ClickHouse:
         return await loop.run_in_executor(self._ask, self._answer, sql, limit, dict(parameters))
 
     async def beside(self, sql: str) -> list[tuple[Any, ...]]:
-        """Carry out a statement of ours; it delays neither facts nor questions.
+        """Carry out a statement of ours; it delays neither events nor questions.
 
         Raises `StoreDownError`.
         """
@@ -287,13 +287,13 @@ class ClickHouse:
         found: set[Position] = set()
         for start in range(0, len(sequences), SEQUENCES_AT_ONCE):
             some = ",".join(map(str, sequences[start : start + SEQUENCES_AT_ONCE]))
-            for table, name in (("facts", "id"), ("dead_letters", "digest")):
+            for table, name in (("events", "id"), ("dead_letters", "digest")):
                 sql = f"SELECT stream_seq, line, {name} FROM {table} WHERE stream_seq IN ({some})"  # noqa: S608
                 found.update(self._rows(sql))
         return found
 
     def _ids(self, some: Sequence[str]) -> set[str]:
-        sql = "SELECT id FROM facts WHERE has({ids:Array(String)}, id)"
+        sql = "SELECT id FROM events WHERE has({ids:Array(String)}, id)"
         with self._translated():
             told = self._opened().query(sql, parameters={"ids": list(some)}).result_rows
         return {str(found) for (found,) in told}
@@ -386,10 +386,10 @@ class ClickHouse:
     def _down(self, error: Error) -> str:
         if error.code is None and self._url:
             return (
-                f"ClickHouse cannot be reached at {self.place}; facts wait in the stream. "
+                f"ClickHouse cannot be reached at {self.place}; events wait in the stream. "
                 "Start it or mend TOOLBUS_CLICKHOUSE_URL."
             )
-        return f"ClickHouse at {self.place} cannot take facts now: {sentence(error)}"
+        return f"ClickHouse at {self.place} cannot take events now: {sentence(error)}"
 
 
 def sentence(error: Exception) -> str:

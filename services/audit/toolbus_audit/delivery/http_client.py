@@ -22,7 +22,7 @@ class PostError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class HttpResponse:
     """What was answered; `retry_after` is that header, where there is one."""
 
     status: int
@@ -60,7 +60,9 @@ class Poster:
         if not answered.good:
             raise PostError(f"it answered {answered.status}")
 
-    def ask(self, request: "Request", *, named: bool, largest: int = LARGEST_ANSWER) -> Answered:
+    def ask(
+        self, request: "Request", *, named: bool, largest: int = LARGEST_ANSWER
+    ) -> HttpResponse:
         """Send, and take so many bytes of the answer, whatever it is. Raises `PostError`."""
         try:
             target = target_of(request.url)
@@ -70,7 +72,7 @@ class Poster:
                 connection.request(request.method, path, request.body, request.headers)
                 answer = connection.getresponse()
                 told = answer.read(largest)
-                return Answered(answer.status, told, answer.headers.get("retry-after", ""))
+                return HttpResponse(answer.status, told, answer.headers.get("retry-after", ""))
         except EgressError as error:
             raise PostError(str(error)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:

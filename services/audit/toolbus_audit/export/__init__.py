@@ -1,1 +1,1 @@
-"""Facts taken out as files: by command page by page, or on a schedule window by window."""
+"""Events taken out as files: by command page by page, or on a schedule window by window."""

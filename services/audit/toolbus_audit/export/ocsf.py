@@ -1,8 +1,8 @@
-"""A fact as an event of the Open Cybersecurity Schema Framework, version 1.8.0. Pure.
+"""An event as an event of the Open Cybersecurity Schema Framework, version 1.8.0. Pure.
 
 Calls and programs are API Activity, approvals User Access Management, keys, definitions and the
 configuration Entity Management, servers Application Lifecycle; what fits none is a Base Event. What
-has no place in a class stands under `unmapped`, so that nothing of a fact is lost.
+has no place in a class stands under `unmapped`, so that nothing of an event is lost.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 VERSION = "1.8.0"
-Fact = Mapping[str, Any]
-Event = dict[str, Any]
+Event = Mapping[str, Any]
+OcsfEvent = dict[str, Any]
 
 OTHER = 99
 READ = 2
@@ -25,18 +25,18 @@ _STATUSES = {SUCCESS: "Success", FAILURE: "Failure"}
 
 @dataclass(frozen=True, slots=True)
 class Class:
-    """A class of events, and how a fact is told as one."""
+    """A class of events, and how an event is told as one."""
 
     uid: int
     category: int
     name: str
     activities: Mapping[int, str]
-    fill: Callable[[Fact], Event]
+    fill: Callable[[Event], OcsfEvent]
 
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What a fact's name means: a class, its activity (99: under its own name), its severity."""
+    """What an event's name means: a class, its activity (99: under its own name), its severity."""
 
     of: Class
     activity: int = OTHER
@@ -44,12 +44,12 @@ class Meant:
     status: int = SUCCESS
 
 
-def event_of(fact: Fact) -> Event:
-    """The event of a fact as its line decodes."""
-    name = str(fact["fact"])
-    meant = _meant(name, fact)
+def ocsf_event_of(event: Event) -> OcsfEvent:
+    """The event of an event as its line decodes."""
+    name = str(event["event"])
+    meant = _meant(name, event)
     activity = meant.of.activities.get(meant.activity, name)
-    event = {
+    record = {
         "class_uid": meant.of.uid,
         "class_name": meant.of.name,
         "category_uid": meant.of.category,
@@ -58,107 +58,107 @@ def event_of(fact: Fact) -> Event:
         "type_uid": meant.of.uid * 100 + meant.activity,
         "severity_id": meant.severity,
         "severity": _SEVERITIES[meant.severity],
-        "time": round(float(fact["at"]) * 1000),
-        "message": _message(name, fact),
-        "metadata": _metadata(name, fact),
-        **_status(meant, fact),
-        **meant.of.fill(fact),
+        "time": round(float(event["at"]) * 1000),
+        "message": _message(name, event),
+        "metadata": _metadata(name, event),
+        **_status(meant, event),
+        **meant.of.fill(event),
     }
-    if left := {field: value for field, value in fact.items() if _is_left(field, value)}:
-        event["unmapped"] = left
-    return event
+    if left := {field: value for field, value in event.items() if _is_left(field, value)}:
+        record["unmapped"] = left
+    return record
 
 
 def encoded(line: bytes) -> bytes:
-    """A fact's line as an event's. Raises `ValueError` when it is none."""
+    """An event's line as an event's. Raises `ValueError` when it is none."""
     try:
-        return msgspec.json.encode(event_of(msgspec.json.decode(line)))
+        return msgspec.json.encode(ocsf_event_of(msgspec.json.decode(line)))
     except (msgspec.DecodeError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError("the line is no fact") from error
+        raise ValueError("the line is no event") from error
 
 
 # -- what every event has --------------------------------------------------------------------
 
 # What has a place of its own in every event; the rest is under `unmapped`.
-_PLACED = frozenset({"fact", "id", "at", "scope", "seq", "call_id", "code", "reason"})
+_PLACED = frozenset({"event", "id", "at", "customer", "seq", "call_id", "code", "reason"})
 
 
 def _is_left(field: str, value: Any) -> bool:
     return field not in _PLACED and value not in ("", None, [], {}, ())
 
 
-def _metadata(name: str, fact: Fact) -> Event:
-    told: Event = {
+def _metadata(name: str, event: Event) -> OcsfEvent:
+    told: OcsfEvent = {
         "version": VERSION,
         "product": {"name": "Toolbus", "vendor_name": "Toolbus"},
-        "uid": str(fact["id"]),
+        "uid": str(event["id"]),
         "event_code": name,
-        "log_name": "facts",
-        "tenant_uid": str(fact.get("scope", "")),
+        "log_name": "events",
+        "tenant_uid": str(event.get("customer", "")),
     }
-    if call := fact.get("call_id"):
+    if call := event.get("call_id"):
         told["correlation_uid"] = str(call)
-    if "seq" in fact:
-        told["sequence"] = int(fact["seq"])
-    if fact.get("trace_id"):
+    if "seq" in event:
+        told["sequence"] = int(event["seq"])
+    if event.get("trace_id"):
         told["profiles"] = ["trace"]
     return told
 
 
-def _status(meant: Meant, fact: Fact) -> Event:
-    told: Event = {"status_id": meant.status, "status": _STATUSES[meant.status]}
-    if fact.get("code"):
-        told["status_code"] = str(fact["code"])
-    if fact.get("reason"):
-        told["status_detail"] = str(fact["reason"])
+def _status(meant: Meant, event: Event) -> OcsfEvent:
+    told: OcsfEvent = {"status_id": meant.status, "status": _STATUSES[meant.status]}
+    if event.get("code"):
+        told["status_code"] = str(event["code"])
+    if event.get("reason"):
+        told["status_detail"] = str(event["reason"])
     return told
 
 
-def _message(name: str, fact: Fact) -> str:
-    about = _tool(fact) or str(fact.get("name") or fact.get("key") or "")
+def _message(name: str, event: Event) -> str:
+    about = _tool(event) or str(event.get("name") or event.get("key") or "")
     return " ".join(part for part in (name, about) if part)
 
 
-def _tool(fact: Fact) -> str:
-    server, tool = str(fact.get("server") or ""), str(fact.get("tool") or "")
+def _tool(event: Event) -> str:
+    server, tool = str(event.get("server") or ""), str(event.get("tool") or "")
     return f"{server}__{tool}" if tool else server
 
 
 # -- API Activity: calls and programs --------------------------------------------------------
 
 
-def _call(fact: Fact) -> Event:
-    server = str(fact.get("server") or "toolbus")
-    api: Event = {
-        "operation": str(fact.get("tool") or fact.get("method") or "call"),
+def _call(event: Event) -> OcsfEvent:
+    server = str(event.get("server") or "toolbus")
+    api: OcsfEvent = {
+        "operation": str(event.get("tool") or event.get("method") or "call"),
         "service": {"name": server},
-        "request": {"uid": str(fact.get("call_id") or fact["id"])},
+        "request": {"uid": str(event.get("call_id") or event["id"])},
     }
-    if method := fact.get("method"):
+    if method := event.get("method"):
         api["group"] = {"name": str(method)}
-    if failed := _failure(fact):
+    if failed := _failure(event):
         api["response"] = failed
     # An agent's address is not recorded: the key it came with says who it is.
-    event: Event = {
-        "actor": _actor(fact),
+    record: OcsfEvent = {
+        "actor": _actor(event),
         "api": api,
-        "src_endpoint": {"name": str(fact.get("key") or "unknown")},
+        "src_endpoint": {"name": str(event.get("key") or "unknown")},
         "dst_endpoint": {"svc_name": server},
-        "resources": [{"name": _tool(fact) or server, "type": "tool"}],
+        "resources": [{"name": _tool(event) or server, "type": "tool"}],
     }
-    if trace := fact.get("trace_id"):
-        event["trace"] = {"uid": str(trace)}
-    return event
+    if trace := event.get("trace_id"):
+        record["trace"] = {"uid": str(trace)}
+    return record
 
 
-def _failure(fact: Fact) -> Event:
-    told = {"error": fact.get("code"), "error_message": fact.get("reason")}
+def _failure(event: Event) -> OcsfEvent:
+    told = {"error": event.get("code"), "error_message": event.get("reason")}
     return {field: str(value) for field, value in told.items() if value}
 
 
-def _actor(fact: Fact) -> Event:
-    user = fact.get("user")
-    actor: Event = {"app_uid": str(fact.get("key") or "unknown")}
+def _actor(event: Event) -> OcsfEvent:
+    user = event.get("user")
+    actor: OcsfEvent = {"app_uid": str(event.get("key") or "unknown")}
     if user:
         actor["user"] = {"name": str(user), "type_id": 1}
     return actor
@@ -167,43 +167,43 @@ def _actor(fact: Fact) -> Event:
 # -- the others ------------------------------------------------------------------------------
 
 
-def _by(fact: Fact) -> Event:
+def _by(event: Event) -> OcsfEvent:
     """Who did it, where somebody said so."""
-    return {"actor": {"user": {"name": str(fact["by"])}}} if fact.get("by") else {}
+    return {"actor": {"user": {"name": str(event["by"])}}} if event.get("by") else {}
 
 
-def _access(fact: Fact) -> Event:
+def _access(event: Event) -> OcsfEvent:
     return {
-        "user": {"name": str(fact.get("key") or "unknown"), "type_id": 4, "type": "Service"},
-        "privileges": [f"call {_tool(fact)}"],
-        **_by(fact),
+        "user": {"name": str(event.get("key") or "unknown"), "type_id": 4, "type": "Service"},
+        "privileges": [f"call {_tool(event)}"],
+        **_by(event),
     }
 
 
-def _entity(fact: Fact) -> Event:
-    name = str(fact["fact"])
+def _entity(event: Event) -> OcsfEvent:
+    name = str(event["event"])
     if name.startswith("definition."):
-        entity = {"name": _tool(fact), "type": "tool definition"}
-        digest = str(fact.get("definition_digest") or "")
-        return {"entity": entity | ({"version": digest} if digest else {}), **_by(fact)}
+        entity = {"name": _tool(event), "type": "tool definition"}
+        digest = str(event.get("definition_digest") or "")
+        return {"entity": entity | ({"version": digest} if digest else {}), **_by(event)}
     if name.startswith("key."):
-        return {"entity": {"name": str(fact.get("key")), "type": "key"}, **_by(fact)}
+        return {"entity": {"name": str(event.get("key")), "type": "key"}, **_by(event)}
     entity = {
-        "name": str(fact.get("name") or "declaration"),
-        "type": str(fact.get("kind") or "configuration"),
-        "version": str(fact.get("revision") or 0),
+        "name": str(event.get("name") or "declaration"),
+        "type": str(event.get("kind") or "configuration"),
+        "version": str(event.get("revision") or 0),
     }
-    return {"entity": entity, **_by(fact)}
+    return {"entity": entity, **_by(event)}
 
 
-def _server(fact: Fact) -> Event:
-    app: Event = {"name": str(fact.get("server") or "unknown")}
-    if version := fact.get("version"):
+def _server(event: Event) -> OcsfEvent:
+    app: OcsfEvent = {"name": str(event.get("server") or "unknown")}
+    if version := event.get("version"):
         app["version"] = str(version)
     return {"app": app}
 
 
-def _nothing(_: Fact) -> Event:
+def _nothing(_: Event) -> OcsfEvent:
     return {}
 
 
@@ -227,7 +227,7 @@ _MEANT = {
     "run.failed": Meant(API, severity=LOW, status=FAILURE),
     "access.rejected": Meant(BASE, severity=MEDIUM, status=FAILURE),
     "approval.granted": Meant(ACCESS, 1),
-    "approval.asked": Meant(ACCESS),
+    "approval.requested": Meant(ACCESS),
     "approval.rejected": Meant(ACCESS, severity=LOW, status=FAILURE),
     "approval.expired": Meant(ACCESS, status=FAILURE),
     "approval.used": Meant(ACCESS),
@@ -251,18 +251,18 @@ _MEANT = {
 _BASE = Meant(BASE)
 
 
-def _meant(name: str, fact: Fact) -> Meant:
+def _meant(name: str, event: Event) -> Meant:
     if name == "config.changed":
-        before, after = bool(fact.get("before")), bool(fact.get("after"))
+        before, after = bool(event.get("before")), bool(event.get("after"))
         return Meant(ENTITY, 3 if before and after else 1 if after else 4)
-    if name == "call.completed" and fact.get("is_error"):
+    if name == "call.completed" and event.get("is_error"):
         return Meant(API, severity=LOW, status=FAILURE)
     meant = _MEANT.get(name, _BASE)
-    if meant.of is API and str(fact.get("method", "")).endswith(("/read", "/get", "/list")):
+    if meant.of is API and str(event.get("method", "")).endswith(("/read", "/get", "/list")):
         return Meant(API, READ, meant.severity, meant.status)
     return meant
 
 
 def severity_of(name: str) -> int:
-    """How grave facts of a name are: 1 informational, 2 low, 3 medium."""
+    """How grave events of a name are: 1 informational, 2 low, 3 medium."""
     return _MEANT.get(name, _BASE).severity

@@ -1,4 +1,4 @@
-"""Answers who takes facts out by command: a page at a time, by time, each question for itself."""
+"""Answers who takes events out by command: a page at a time, by time, each question for itself."""
 
 import re
 from typing import Any
@@ -19,12 +19,12 @@ from toolbus_audit.export.reader import (
     table,
 )
 from toolbus_audit.export.selection import Selection
-from toolbus_common.contracts import FactsAsked, FactsTold
+from toolbus_common.contracts import EventsQuery, EventsReply
 from toolbus_common.errors import InvalidError
 
 MOST_BYTES = 6 << 20  # the bus carries messages of 8 MiB
 MOST_ROWS = 50_000
-# Of facts' lines in a page at first: events are longer, and Parquet is compressed.
+# Of events' lines in a page at first: events are longer, and Parquet is compressed.
 _FIRST = {JSONL: 4 << 20, OCSF: 2 << 20, PARQUET: 16 << 20}
 HOUR = 3_600_000_000  # microseconds
 LATEST = 4e9
@@ -32,7 +32,7 @@ _PATTERN = re.compile(r"[a-z*?.]{1,64}")
 _SECOND = 1e6
 
 
-async def page(store: Reads, asked: FactsAsked) -> FactsTold:
+async def page(store: Reads, asked: EventsQuery) -> EventsReply:
     """The next page. Raises `InvalidError`."""
     _check(asked)
     chosen = _chosen(asked)
@@ -41,24 +41,24 @@ async def page(store: Reads, asked: FactsAsked) -> FactsTold:
     after = _read(asked.after) if asked.after else start
     hour = await _next_hour(store, chosen, after)
     if hour is None:
-        return FactsTold(rows=0, total=told)
+        return EventsReply(rows=0, total=told)
     found = await _fitting(store, _within(chosen, after, hour), asked.format)
     if found is None:
-        return FactsTold(rows=0, total=told, next=_written((hour + HOUR - 1, "\U0010ffff")))
-    return FactsTold(rows=found.rows, total=told, next=_written(found.last), data=found.data)
+        return EventsReply(rows=0, total=told, next=_written((hour + HOUR - 1, "\U0010ffff")))
+    return EventsReply(rows=found.rows, total=told, next=_written(found.last), data=found.data)
 
 
-def _check(asked: FactsAsked) -> None:
+def _check(asked: EventsQuery) -> None:
     if asked.format not in FORMATS:
         raise InvalidError(f"There is no format '{asked.format}'; name {', '.join(FORMATS)}.")
-    for pattern in asked.facts:
+    for pattern in asked.events:
         if not _PATTERN.fullmatch(pattern):
-            raise InvalidError(f"'{pattern[:64]}' is no fact's name; write call.denied or call.*.")
+            raise InvalidError(f"'{pattern[:64]}' is no event's name; write call.denied or call.*.")
 
 
-def _chosen(asked: FactsAsked) -> Selection:
+def _chosen(asked: EventsQuery) -> Selection:
     since, until = (max(min(each, LATEST), 0.0) for each in (asked.since, asked.until))
-    return selection.of(asked.facts, asked.customers).and_(
+    return selection.of(asked.events, asked.customers).and_(
         "at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')"
         " AND at < fromUnixTimestamp64Micro({until:Int64}, 'UTC')",
         since=int(since * _SECOND),
@@ -67,7 +67,7 @@ def _chosen(asked: FactsAsked) -> Selection:
 
 
 async def _total(store: Reads, chosen: Selection) -> int:
-    sql = f"SELECT count() FROM facts WHERE {chosen.condition}"  # noqa: S608 - values are bound
+    sql = f"SELECT count() FROM events WHERE {chosen.condition}"  # noqa: S608 - values are bound
     ((count,),) = await table(store, sql, chosen.parameters)
     return int(count)
 
@@ -77,7 +77,7 @@ async def _next_hour(store: Reads, chosen: Selection, after: tuple[int, str]) ->
     rows = _behind(chosen, after)
     found = await table(
         store,
-        "SELECT toUnixTimestamp64Micro(at) FROM facts"  # noqa: S608 - values are bound
+        "SELECT toUnixTimestamp64Micro(at) FROM events"  # noqa: S608 - values are bound
         f" WHERE {rows.condition} ORDER BY toStartOfHour(at) LIMIT 1",
         rows.parameters,
     )
@@ -96,7 +96,7 @@ def _within(chosen: Selection, after: tuple[int, str], hour: int) -> Selection:
 
 
 async def _fitting(store: Reads, rows: Selection, form: str) -> Piece | None:
-    """A piece that fits into one message, if need be of one fact."""
+    """A piece that fits into one message, if need be of one event."""
     most_bytes = _FIRST[form]
     while True:
         found = await piece(store, rows, TIME, form, most_bytes, MOST_ROWS)
@@ -104,7 +104,7 @@ async def _fitting(store: Reads, rows: Selection, form: str) -> Piece | None:
             return found
         if found.rows == 1:
             raise InvalidError(
-                f"The fact {found.last[1]} is longer than {MOST_BYTES >> 20} MiB as {form}; "
+                f"The event {found.last[1]} is longer than {MOST_BYTES >> 20} MiB as {form}; "
                 "leave its name or its time out, or take it as jsonl."
             )
         most_bytes //= 4

@@ -1,4 +1,4 @@
-"""Reads selected rows of `facts` in pieces, each as bytes of a format and none too large."""
+"""Reads selected rows of `events` in pieces, each as bytes of a format and none too large."""
 
 import asyncio
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ async def piece(
     # The names of columns are this module's own; every value is bound.
     cut = (
         f"SELECT {order.by}, n FROM (SELECT *, sum(length(detail)) OVER w AS bytes,"  # noqa: S608
-        f" row_number() OVER w AS n FROM (SELECT * FROM facts WHERE {chosen.condition}"
+        f" row_number() OVER w AS n FROM (SELECT * FROM events WHERE {chosen.condition}"
         f" ORDER BY {order.by} LIMIT {most_rows})"
         f" WINDOW w AS (ORDER BY {order.by} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW))"
         f" WHERE bytes <= {most_bytes} OR n = 1 ORDER BY n DESC LIMIT 1"
@@ -93,7 +93,7 @@ async def table(store: Reads, sql: str, parameters: Parameters) -> list[list[Any
 
 async def _rendered(store: Reads, rows: Selection, order: Order, form: str) -> bytes:
     columns = "*" if form == PARQUET else "detail"
-    sql = f"SELECT {columns} FROM facts WHERE {rows.condition} ORDER BY {order.by}"  # noqa: S608
+    sql = f"SELECT {columns} FROM events WHERE {rows.condition} ORDER BY {order.by}"  # noqa: S608
     if form == PARQUET:
         return await store.read(sql, "Parquet", rows.parameters)
     lines = await store.read(sql, "TSVRaw", rows.parameters)  # a line has no newline in it

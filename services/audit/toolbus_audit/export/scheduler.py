@@ -18,7 +18,7 @@ from toolbus_audit.export.windows import Window, write
 from toolbus_common.config import Export
 from toolbus_common.errors import BusDownError, ToolbusError
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.observability.metrics import EXPORT_FACTS, EXPORT_FAILURES, EXPORT_UNTIL
+from toolbus_common.observability.metrics import EXPORT_EVENTS, EXPORT_FAILURES, EXPORT_UNTIL
 from toolbus_common.secrets import Secrets
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Exporting:
         place.done, place.until = until, 0
         await self._cursor.keep()
         self.state.written += rows
-        EXPORT_FACTS.labels(self._name).inc(rows)
+        EXPORT_EVENTS.labels(self._name).inc(rows)
 
     def _failed(self, why: str) -> None:
         EXPORT_FAILURES.labels(self._name).inc()

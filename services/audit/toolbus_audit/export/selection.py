@@ -1,4 +1,4 @@
-"""Which rows of `facts` are taken out, as a condition in SQL with its values apart. Pure."""
+"""Which rows of `events` are taken out, as a condition in SQL with its values apart. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ class Selection:
         return Selection(f"{self.condition} AND {condition}", self.parameters | parameters)
 
 
-def of(facts: Sequence[str] = (), customers: Sequence[str] = ()) -> Selection:
-    """Facts whose names fit one of the patterns, of these customers; none named are all."""
+def of(events: Sequence[str] = (), customers: Sequence[str] = ()) -> Selection:
+    """Events whose names fit one of the patterns, of these customers; none named are all."""
     chosen = Selection()
-    if facts and "*" not in facts:
-        chosen = _any(chosen, "fact LIKE", "f", [like(pattern) for pattern in facts])
+    if events and "*" not in events:
+        chosen = _any(chosen, "event LIKE", "f", [like(pattern) for pattern in events])
     if customers:
-        chosen = _any(chosen, "scope =", "c", list(customers))
+        chosen = _any(chosen, "customer =", "c", list(customers))
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Writes one closed window of the stream as files, each in the hour and customer of its facts.
+"""Writes one closed window of the stream as files, each in the hour and customer of its events.
 
 A window is a span of positions in the stream of which everything is in the table. Names and
 contents follow from it, so that writing it again writes the same: nothing is there twice.
@@ -17,7 +17,7 @@ from toolbus_audit.export.selection import Selection, of
 from toolbus_audit.export.targets import Target
 from toolbus_common.config import Export
 
-MOST_BYTES = 32 << 20  # of facts' lines in one file
+MOST_BYTES = 32 << 20  # of events' lines in one file
 MOST_ROWS = 250_000
 _LAST_LINE = (1 << 16) - 1
 _ENDINGS = {"jsonl": "jsonl.gz", "ocsf": "ocsf.jsonl.gz", PARQUET: "parquet"}
@@ -61,11 +61,11 @@ class _Partition:
 
 
 async def write(store: Reads, name: str, export: Export, window: Window, target: Target) -> int:
-    """Write the window's files, and then the manifest that says they are all; how many facts.
+    """Write the window's files, and then the manifest that says they are all; how many events.
 
     Raises `PlaceError`, or what the store raises; it is to be written again then.
     """
-    chosen = of(export.facts, export.customers).and_(
+    chosen = of(export.events, export.customers).and_(
         "stream = {stream:String} AND stream_seq > {after:UInt64} AND stream_seq <= {until:UInt64}",
         stream=window.stream,
         after=window.after,
@@ -92,8 +92,8 @@ async def write(store: Reads, name: str, export: Export, window: Window, target:
 async def _partitions(store: Reads, chosen: Selection) -> list[_Partition]:
     found = await table(
         store,
-        "SELECT toString(toDate(at)) AS day, toHour(at) AS hour, scope FROM facts"  # noqa: S608
-        f" WHERE {chosen.condition} GROUP BY day, hour, scope ORDER BY day, hour, scope",
+        "SELECT toString(toDate(at)) AS day, toHour(at) AS hour, customer FROM events"  # noqa: S608
+        f" WHERE {chosen.condition} GROUP BY day, hour, customer ORDER BY day, hour, customer",
         chosen.parameters,
     )
     return [_Partition(str(day), int(hour), str(customer)) for day, hour, customer in found]
@@ -109,7 +109,7 @@ async def _written(
     target: Target,
 ) -> AsyncIterator[File]:
     chosen = chosen.and_(
-        "toDate(at) = {day:Date} AND toHour(at) = {hour:UInt8} AND scope = {customer:String}",
+        "toDate(at) = {day:Date} AND toHour(at) = {hour:UInt8} AND customer = {customer:String}",
         day=partition.day,
         hour=partition.hour,
         customer=partition.customer,

@@ -12,16 +12,18 @@ from time import time
 from typing import Protocol
 
 from toolbus_audit.clickhouse.errors import UnreadableError
-from toolbus_audit.clickhouse.row_mapper import DeadRow, FactRow, Rows, read, refused, token
-from toolbus_common.contracts import RefillAsked, RefillTold
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_audit.clickhouse.row_mapper import DeadRow, EventRow, Rows, read, refused, token
+from toolbus_common.contracts import BackfillReply, BackfillRequest
+from toolbus_common.nats.stream_reader import StreamEntry
 
 log = logging.getLogger(__name__)
 
 Position = tuple[int, int, str]
-Read = Callable[[int | datetime, int], Awaitable[list[Kept]]]  # so many messages from a place on
+Read = Callable[
+    [int | datetime, int], Awaitable[list[StreamEntry]]
+]  # so many messages from a place on
 MOST = 1000  # messages of the stream that are read at once
-YOUNG = 3600.0  # seconds: a fact of an export may be on its way for so long
+YOUNG = 3600.0  # seconds: an event of an export may be on its way for so long
 MOST_DEAD = 100  # messages with dead letters that are read again at once
 
 
@@ -32,13 +34,13 @@ class Store(Protocol):
         """Write the rows; the same token again writes nothing."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """The positions already stored, of facts and dead letters, in these messages."""
+        """The positions already stored, of events and dead letters, in these messages."""
 
     async def dead_from(self, first: int, most: int) -> list[Position]:
         """The dead letters of so many messages, from number `first` on, in their order."""
 
     async def ids(self, some: Sequence[str]) -> set[str]:
-        """Those of these ids that facts have which are stored."""
+        """Those of these ids that events have which are stored."""
 
     async def bury(self, letters: Sequence[Position]) -> None:
         """Remove dead letters that have become rows."""
@@ -60,11 +62,11 @@ class Refilling:
         self._stream = stream  # which one the messages are of
         self._one = asyncio.Lock()  # two at once would look, and then both write
 
-    async def answer(self, question: RefillAsked) -> RefillTold:
+    async def answer(self, question: BackfillRequest) -> BackfillReply:
         """One stretch of the stream.
 
         Raises:
-            StoreDownError: ClickHouse cannot take facts now.
+            StoreDownError: ClickHouse cannot take events now.
             BusDownError: the stream cannot be read.
 
         """
@@ -77,8 +79,8 @@ class Refilling:
             some = [message for message in found if message.sequence <= until]
             return await self._write(some, some[-1].sequence + 1 if some else 0, until)
 
-    async def take(self, lines: Sequence[str]) -> RefillTold:
-        """Facts of an export. Raises `StoreDownError`."""
+    async def take(self, lines: Sequence[str]) -> BackfillReply:
+        """Events of an export. Raises `StoreDownError`."""
         async with self._one:
             found = [read("", 0, line.encode()) for line in lines]
             rows = {row.id: row for good, _ in found for row in good if row.at < time() - YOUNG}
@@ -87,9 +89,11 @@ class Refilling:
             lost = await self._insert(missing)
         unreadable = sum(len(bad) for _, bad in found) + len(lost)
         written = len(missing) - len(lost)
-        return RefillTold(lines=len(lines), written=written, unreadable=unreadable, next=0, until=0)
+        return BackfillReply(
+            lines=len(lines), written=written, unreadable=unreadable, next=0, until=0
+        )
 
-    async def _dead(self, first: int, until: int) -> RefillTold:
+    async def _dead(self, first: int, until: int) -> BackfillReply:
         letters = await self._store.dead_from(first, MOST_DEAD)
         numbers = sorted({number for number, _, _ in letters if number <= until})
         some = []
@@ -101,11 +105,11 @@ class Refilling:
         await self._bury(letters)
         return told
 
-    async def _write(self, messages: list[Kept], go_on: int, until: int) -> RefillTold:
-        facts, dead = self._rows(messages)
-        lines = len(facts) + len(dead)
+    async def _write(self, messages: list[StreamEntry], go_on: int, until: int) -> BackfillReply:
+        events, dead = self._rows(messages)
+        lines = len(events) + len(dead)
         known = await self._store.stored([message.sequence for message in messages])
-        missing = [row for row in facts if row.position not in known]
+        missing = [row for row in events if row.position not in known]
         lost = await self._insert(missing)
         new = [row for row in dead if row.position not in known]
         new += [row for row in lost if row.position not in known]
@@ -114,30 +118,30 @@ class Refilling:
         if written := len(missing) - len(lost):
             log.info("audit.refilled", extra={"rows": written, "stream_seq": until})
         unreadable = len(dead) + len(lost)
-        return RefillTold(
+        return BackfillReply(
             lines=lines, written=written, unreadable=unreadable, next=go_on, until=until
         )
 
-    def _rows(self, messages: list[Kept]) -> tuple[list[FactRow], list[DeadRow]]:
-        facts: list[FactRow] = []
+    def _rows(self, messages: list[StreamEntry]) -> tuple[list[EventRow], list[DeadRow]]:
+        events: list[EventRow] = []
         dead: list[DeadRow] = []
         for message in messages:
             good, bad = read(message.subject, message.sequence, message.data, self._stream())
-            facts += good
+            events += good
             dead += bad
-        return facts, dead
+        return events, dead
 
-    async def _insert(self, facts: list[FactRow]) -> list[DeadRow]:
+    async def _insert(self, events: list[EventRow]) -> list[DeadRow]:
         """Insert; those that ClickHouse cannot hold, found by halving."""
-        if not facts:
+        if not events:
             return []
         try:
-            await self._store.insert("facts", facts, token(facts))
+            await self._store.insert("events", events, token(events))
         except UnreadableError as error:
-            if len(facts) == 1:
-                return [refused(facts[0], str(error))]
-            half = len(facts) // 2
-            return await self._insert(facts[:half]) + await self._insert(facts[half:])
+            if len(events) == 1:
+                return [refused(events[0], str(error))]
+            half = len(events) // 2
+            return await self._insert(events[:half]) + await self._insert(events[half:])
         return []
 
     async def _bury(self, letters: list[Position]) -> None:

@@ -1,4 +1,4 @@
-"""Takes facts from the stream to the store, exactly once, in batches; nothing is lost."""
+"""Takes events from the stream to the store, exactly once, in batches; nothing is lost."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from toolbus_audit.clickhouse.errors import StoreDownError, UnreadableError
-from toolbus_audit.clickhouse.row_mapper import DeadRow, FactRow, Rows, read, refused, token
+from toolbus_audit.clickhouse.row_mapper import DeadRow, EventRow, Rows, read, refused, token
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.observability.metrics import (
     AUDIT_BEHIND,
@@ -18,7 +18,7 @@ from toolbus_common.observability.metrics import (
 
 log = logging.getLogger(__name__)
 
-FULL = 10_000  # facts
+FULL = 10_000  # events
 MESSAGES = 500  # in one pull; a pull brings fewer only when its second is over
 # A batch is held this long at most, and then one attempt more: together less than the
 # consumer's ack_wait, after which others may have it.
@@ -40,7 +40,7 @@ class Store(Protocol):
         """Write the rows; the same token again writes nothing."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """The positions already stored, of facts and dead letters, in these messages."""
+        """The positions already stored, of events and dead letters, in these messages."""
 
     async def last_sequence(self) -> int:
         """The newest message of which anything is stored."""
@@ -61,7 +61,7 @@ class Writer:
         self._store = store
         self._hold = hold_seconds
         self._waiting: list[StoredMessage] = []
-        self._facts = 0
+        self._events = 0
         self._since = 0.0  # when the first of those that wait was heard
         self._newest = 0
         self.stream = ""  # which stream the messages are of
@@ -102,11 +102,11 @@ class Writer:
         if not self._waiting:
             self._since = asyncio.get_running_loop().time()
         self._waiting += messages
-        self._facts += sum(message.data.count(b"\n") + 1 for message in messages)
+        self._events += sum(message.data.count(b"\n") + 1 for message in messages)
         AUDIT_BEHIND.set(messages[-1].pending if messages else 0)
         if len(messages) < MESSAGES:
             await self.flush()
-        elif self._facts >= FULL:
+        elif self._events >= FULL:
             await self._begin()
 
     async def flush(self) -> None:
@@ -121,13 +121,13 @@ class Writer:
             await asyncio.wait([self._writing])
             if asyncio.get_running_loop().time() > self._since + self._hold:
                 await self._give_back()
-        messages, self._waiting, self._facts = self._waiting, [], 0
+        messages, self._waiting, self._events = self._waiting, [], 0
         if messages:
             self._writing = asyncio.get_running_loop().create_task(self._keep(messages))
 
     async def _give_back(self) -> None:
         """What waited for too long comes again: others may have it by now, and are asked then."""
-        messages, self._waiting, self._facts = self._waiting, [], 0
+        messages, self._waiting, self._events = self._waiting, [], 0
         await _again(messages)
 
     async def close(self, seconds: float) -> None:
@@ -154,21 +154,21 @@ class Writer:
             await _again(messages)
 
     async def _write(self, messages: list[StoredMessage], until: float) -> None:
-        facts: list[FactRow] = []
+        events: list[EventRow] = []
         dead: list[DeadRow] = []
         for message in {message.sequence: message for message in messages}.values():
             good, bad = read(message.subject, message.sequence, message.data, self.stream)
-            facts += good
+            events += good
             dead += bad
         known = await self._patiently(until, self._stored_of, messages)
         if known:
-            facts = [row for row in facts if row.position not in known]
-        await self._insert_facts(facts, dead, until)
-        # After the facts: the store may have refused one of them.
+            events = [row for row in events if row.position not in known]
+        await self._insert_events(events, dead, until)
+        # After the events: the store may have refused one of them.
         dead = [row for row in dead if row.position not in known]
         await self._insert("dead_letters", dead, until)
         self._newest = max(self._newest, *(message.sequence for message in messages))
-        self._count(len(facts), dead)
+        self._count(len(events), dead)
 
     async def _stored_of(self, messages: list[StoredMessage]) -> set[Position]:
         if self._in_doubt:
@@ -188,17 +188,19 @@ class Writer:
             self._in_doubt = True
             raise
 
-    async def _insert_facts(self, facts: list[FactRow], dead: list[DeadRow], until: float) -> None:
+    async def _insert_events(
+        self, events: list[EventRow], dead: list[DeadRow], until: float
+    ) -> None:
         """Insert; where ClickHouse cannot hold a value, halve until the one row is found."""
         try:
-            await self._insert("facts", facts, until)
+            await self._insert("events", events, until)
         except UnreadableError as error:
-            if len(facts) == 1:
-                dead.append(refused(facts.pop(), str(error)))
+            if len(events) == 1:
+                dead.append(refused(events.pop(), str(error)))
                 return
-            half = len(facts) // 2
-            for part in (facts[:half], facts[half:]):
-                await self._insert_facts(part, dead, until)
+            half = len(events) // 2
+            for part in (events[:half], events[half:]):
+                await self._insert_events(part, dead, until)
 
     async def _insert(self, table: str, what: Rows, until: float) -> None:
         if what:
@@ -221,10 +223,10 @@ class Writer:
             await asyncio.sleep(delay)
             delay = min(delay * 2, SLOWEST_RETRY)
 
-    def _count(self, facts: int, dead: list[DeadRow]) -> None:
-        self.rows += facts
+    def _count(self, events: int, dead: list[DeadRow]) -> None:
+        self.rows += events
         self.dead += len(dead)
-        AUDIT_ROWS.inc(facts)
+        AUDIT_ROWS.inc(events)
         if dead:
             AUDIT_DEAD.inc(len(dead))
             AUDIT_DEAD_KEPT.set(self.dead)

@@ -1,4 +1,4 @@
-"""What the facts say was spent, and which calls are still open: for counters made anew."""
+"""What the events say was spent, and which calls are still open: for counters made anew."""
 
 import re
 from typing import Any
@@ -8,13 +8,13 @@ import msgspec
 from toolbus_audit.clickhouse.query import Answers
 from toolbus_common.contracts import (
     OpenCall,
-    OpenCallsAsked,
-    OpenCallsTold,
-    SpendingAsked,
-    SpendingTold,
+    OpenCallsQuery,
+    OpenCallsReply,
+    SpendingQuery,
+    SpendingReply,
 )
 from toolbus_common.errors import InvalidError
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 
 MOST_ROWS = 10_000
 CORRECTABLE = 86_400  # seconds an outcome may still correct what was charged as unknown
@@ -44,15 +44,15 @@ SELECT call_id,
     argMinIf(sent AND ending != 'input_required', (stream_seq, line), is_outcome) AS counted,
     maxIf(charge, is_unknown) AS unknown_charge
 FROM (
-    SELECT *, fact = 'call.allowed' AS is_intent, fact = 'call.extended' AS is_extension,
+    SELECT *, event = 'call.allowed' AS is_intent, event = 'call.extended' AS is_extension,
         NOT is_intent AND endsWith(id, '.unknown') AS is_unknown,
         NOT is_intent AND NOT is_extension AND NOT is_unknown AS is_outcome
-    FROM facts
-    WHERE scope = '{scope}'
-        AND fact IN ('call.allowed', 'call.extended', 'call.completed', 'call.failed')
+    FROM events
+    WHERE customer = '{customer}'
+        AND event IN ('call.allowed', 'call.extended', 'call.completed', 'call.failed')
         AND method = 'tools/call' AND at >= fromUnixTimestamp64Micro({start})
         AND call_id IN (
-            SELECT call_id FROM facts WHERE scope = '{scope}' AND fact = 'call.allowed'
+            SELECT call_id FROM events WHERE customer = '{customer}' AND event = 'call.allowed'
             AND at >= fromUnixTimestamp64Micro({start}) AND at < fromUnixTimestamp64Micro({end})))
 GROUP BY call_id
 """
@@ -77,34 +77,36 @@ class _Told(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Told).decode
 
 
-async def spending(store: Answers, people: People, question: SpendingAsked) -> SpendingTold:
+async def spending(store: Answers, people: PersonKeys, question: SpendingQuery) -> SpendingReply:
     """What was charged, by who and what. Raises `InvalidError`."""
     step = f"intDiv(toInt64(at_), {question.step:d})" if question.step else "0"
     sql = _SPENDING.format(calls=_calls(question), step=step)
     rows = await _rows(store, sql)
-    oldest = await _rows(store, "SELECT toFloat64(min(at)), count() FROM facts")
-    return SpendingTold(
+    oldest = await _rows(store, "SELECT toFloat64(min(at)), count() FROM events")
+    return SpendingReply(
         rows=tuple(map(tuple, people.revealed(rows[:MOST_ROWS]))),
         since=oldest[0][0] if oldest and oldest[0][1] else float("1e18"),
         more=len(rows) > MOST_ROWS,
     )
 
 
-async def open_calls(store: Answers, people: People, question: OpenCallsAsked) -> OpenCallsTold:
+async def open_calls(
+    store: Answers, people: PersonKeys, question: OpenCallsQuery
+) -> OpenCallsReply:
     """The calls no outcome has ended. Raises `InvalidError`."""
     sql = _OPEN.format(calls=_calls(question), late=f"{question.late:.6f}")
     rows = await _rows(store, sql)
     names = tuple(OpenCall.model_fields)
     plain = people.revealed(rows[:MOST_ROWS])
     told = [OpenCall(**dict(zip(names, row, strict=True))) for row in plain]
-    return OpenCallsTold(calls=tuple(told), more=len(rows) > MOST_ROWS)
+    return OpenCallsReply(calls=tuple(told), more=len(rows) > MOST_ROWS)
 
 
-def _calls(question: SpendingAsked | OpenCallsAsked) -> str:
-    if not _SCOPE.fullmatch(question.scope):
+def _calls(question: SpendingQuery | OpenCallsQuery) -> str:
+    if not _SCOPE.fullmatch(question.customer):
         raise InvalidError("That is no customer's name.")
     return _CALLS.format(
-        scope=question.scope,
+        customer=question.customer,
         start=int(question.start * 1e6),
         end=int(question.end * 1e6),
         correctable=CORRECTABLE,

@@ -1,4 +1,4 @@
-"""What is posted to a SIEM, and what its answer says of each fact. Pure."""
+"""What is posted to a SIEM, and what its answer says of each event. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from toolbus_audit.delivery.http_client import Answered
+from toolbus_audit.delivery.http_client import HttpResponse
 from toolbus_audit.siem.records import Record
 from toolbus_common import strict_json
 from toolbus_common.config import Sink
 
 SPLUNK, ELASTIC = "splunk", "elastic"
-_CONFLICT = 409  # it has this fact already
+_CONFLICT = 409  # it has this event already
 _TOO_MANY = 429
 _JSON, _LINES = "application/json", "application/x-ndjson"
 _encode = msgspec.json.encode
@@ -42,8 +42,8 @@ def body_of(sink: Sink, records: Sequence[Record], host: str) -> bytes:
     return b"".join(b"%b\n" % each.body for each in records)
 
 
-def verdict(sink: Sink, records: Sequence[Record], answered: Answered) -> Verdict:
-    """What an answer that is good says of each fact."""
+def verdict(sink: Sink, records: Sequence[Record], answered: HttpResponse) -> Verdict:
+    """What an answer that is good says of each event."""
     if sink.shape != ELASTIC:
         return Verdict()
     try:
@@ -55,7 +55,7 @@ def verdict(sink: Sink, records: Sequence[Record], answered: Answered) -> Verdic
     except (KeyError, TypeError, ValueError, OverflowError):
         return Verdict(again=True, why="its answer is none of a bulk request")
     if len(statuses) != len(records):
-        return Verdict(again=True, why="its answer does not tell of every fact")
+        return Verdict(again=True, why="its answer does not tell of every event")
     return _of_items(records, items, statuses)
 
 
@@ -82,14 +82,14 @@ def _splunk(sink: Sink, record: Record, host: str) -> bytes:
             "time": record.at,
             "host": host,
             "source": "toolbus",
-            "sourcetype": "ocsf" if sink.format == "ocsf" else "toolbus:fact",
+            "sourcetype": "ocsf" if sink.format == "ocsf" else "toolbus:event",
             "event": msgspec.Raw(record.body),
         }
     )
 
 
 def _elastic(sink: Sink, record: Record) -> bytes:
-    """With the fact's id for the document's: told twice, it is there once."""
+    """With the event's id for the document's: told twice, it is there once."""
     at = datetime.fromtimestamp(record.at, UTC).isoformat().replace("+00:00", "Z")
     action = _encode({"create": {"_index": sink.index, "_id": record.id}})
     return b'%b\n{"@timestamp":"%b",%b\n' % (action, at.encode(), record.body[1:])

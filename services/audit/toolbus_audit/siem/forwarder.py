@@ -14,11 +14,11 @@ from toolbus_audit.siem.base import Outlet, SinkError
 from toolbus_audit.siem.records import records_of
 from toolbus_common.config import Sink
 from toolbus_common.errors import BusDownError
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_common.observability.metrics import (
     SINK_BEHIND,
     SINK_DEAD,
-    SINK_FACTS,
+    SINK_EVENTS,
     SINK_FAILURES,
     SINK_LOST,
 )
@@ -33,11 +33,11 @@ FIRST_RETRY, SLOWEST_RETRY = 1.0, 60.0
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The stream FACTS, as a sink reads it."""
+    """The stream EVENTS, as a sink reads it."""
 
     begun: Callable[[], Awaitable[str]]
     newest: Callable[[], Awaitable[int]]
-    read: Callable[[int, int], Awaitable[list[Kept]]]  # from a message on, so many
+    read: Callable[[int, int], Awaitable[list[StreamEntry]]]  # from a message on, so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Telling:
         )
         refused = await self._outlet.send(records) if records else []
         for each in refused:
-            log.error("sink.refused", extra={"sink": self._name, "fact": each.id})
+            log.error("sink.refused", extra={"sink": self._name, "event_id": each.id})
         self._count(len(records) - len(refused), unreadable + len(refused))
         self._count_lost(kept[0].sequence)
         self._at = kept[-1].sequence
@@ -181,7 +181,7 @@ class Telling:
     def _count(self, told: int, dead: int) -> None:
         self.state.told += told
         self.state.dead += dead
-        SINK_FACTS.labels(self._name).inc(told)
+        SINK_EVENTS.labels(self._name).inc(told)
         if dead:
             SINK_DEAD.labels(self._name).inc(dead)
 

@@ -1,11 +1,11 @@
-"""Facts in POSTs: to Splunk's collector, to Elasticsearch's bulk API, or as lines to anybody."""
+"""Events in POSTs: to Splunk's collector, to Elasticsearch's bulk API, or as lines to anybody."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from toolbus_audit.delivery.http_client import Answered, Poster, PostError, Request
+from toolbus_audit.delivery.http_client import HttpResponse, Poster, PostError, Request
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.formats import body_of, media_of, verdict
 from toolbus_audit.siem.records import Record
@@ -13,15 +13,15 @@ from toolbus_common.config import Sink
 from toolbus_common.secrets import SecretError, Secrets, filled
 
 LARGEST_ANSWER = 8 << 20
-MOST_BYTES = 1 << 20  # of facts in one POST, but for one that is longer alone
+MOST_BYTES = 1 << 20  # of events in one POST, but for one that is longer alone
 MOST_REFUSALS = 64  # of one attempt in which nothing was taken
 LONGEST_PAUSE = 300.0
-_UNFIT = (400, 413, 422)  # what was posted does not fit: some fact in it may be to blame
+_UNFIT = (400, 413, 422)  # what was posted does not fit: some event in it may be to blame
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """What became of the facts of one batch."""
+    """What became of the events of one batch."""
 
     taken: int = 0
     refusals: int = 0
@@ -52,15 +52,15 @@ class HttpOutlet:
     async def send(self, records: Sequence[Record]) -> list[Record]:
         """Tell of these; which of them it refuses for good.
 
-        A fact is given up only where the sink took another one of the same batch: a sink that
-        takes none is not set up rightly, and facts wait for that. Raises `SinkError`.
+        An event is given up only where the sink took another one of the same batch: a sink that
+        takes none is not set up rightly, and events wait for that. Raises `SinkError`.
         """
         refused: list[Record] = []
         attempt = _Attempt()
         for batch in _batches(records):
             refused += await self._told(batch, attempt)
         if refused and not attempt.taken:
-            raise SinkError(f"{attempt.why}; it takes none of the facts")
+            raise SinkError(f"{attempt.why}; it takes none of the events")
         return refused
 
     def sent(self, sequence: int) -> None:
@@ -89,14 +89,14 @@ class HttpOutlet:
         attempt.refusals += 1
         attempt.why = why
         if attempt.refusals > MOST_REFUSALS and not attempt.taken:
-            raise SinkError(f"{why}; it takes none of the facts")
+            raise SinkError(f"{why}; it takes none of the events")
         if len(records) == 1:
             return list(records)
         half = len(records) // 2
         first = await self._told(records[:half], attempt)
         return first + await self._told(records[half:], attempt)
 
-    async def _posted(self, records: Sequence[Record]) -> Answered:
+    async def _posted(self, records: Sequence[Record]) -> HttpResponse:
         loop, told = asyncio.get_running_loop(), self._sink.headers
         try:
             found = await self._secrets.read(told.values())
@@ -105,7 +105,7 @@ class HttpOutlet:
         except (PostError, SecretError) as error:
             raise SinkError(str(error)) from error
 
-    def _post(self, records: Sequence[Record], told: Mapping[str, str]) -> Answered:
+    def _post(self, records: Sequence[Record], told: Mapping[str, str]) -> HttpResponse:
         headers = {"content-type": media_of(self._sink), "user-agent": "toolbus", **told}
         body = body_of(self._sink, records, self._host)
         request = Request("POST", self._sink.url, body, headers)

@@ -1,4 +1,4 @@
-"""What a sink is told of a message of the stream: its facts, in the form the sink wants. Pure."""
+"""What a sink is told of a message of the stream: its events, in the form the sink wants. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from toolbus_audit.clickhouse.row_mapper import Moment
 from toolbus_audit.export import ocsf
 from toolbus_common.config import Sink
 from toolbus_common.contracts.events.base import told_by
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_common.nats.stream_reader import StreamEntry
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One fact: `sequence` is its message's place, `body` what is told, in one line of JSON."""
+    """One event: `sequence` is its message's place, `body` what is told, in one line of JSON."""
 
     sequence: int
     id: str
-    fact: str
+    event: str
     at: float
     body: bytes
 
@@ -31,14 +31,14 @@ class _Head(msgspec.Struct):
 _head = msgspec.json.Decoder(_Head).decode
 
 
-def records_of(sink: Sink, kept: Sequence[Kept]) -> tuple[list[Record], int]:
+def records_of(sink: Sink, kept: Sequence[StreamEntry]) -> tuple[list[Record], int]:
     """What the sink wants of these messages, and how many lines of it nobody could read."""
     records: list[Record] = []
     unreadable = 0
     for message in kept:
         # Every line of a message is of the name and the customer in its subject.
-        fact, customer = told_by(message.subject)
-        if not sink.wants(fact, customer):
+        event, customer = told_by(message.subject)
+        if not sink.wants(event, customer):
             continue
         for line in message.data.split(b"\n"):
             try:
@@ -47,5 +47,5 @@ def records_of(sink: Sink, kept: Sequence[Kept]) -> tuple[list[Record], int]:
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 unreadable += 1
                 continue
-            records.append(Record(message.sequence, head.id, fact, head.at, body))
+            records.append(Record(message.sequence, head.id, event, head.at, body))
     return records, unreadable

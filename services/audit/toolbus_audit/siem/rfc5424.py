@@ -1,4 +1,4 @@
-"""A fact as a message of RFC 5424, and how messages are told apart on a stream. Pure."""
+"""An event as a message of RFC 5424, and how messages are told apart on a stream. Pure."""
 
 from datetime import UTC, datetime
 
@@ -12,10 +12,10 @@ LONGEST_HOST, LONGEST_NAME = 255, 32
 
 
 def message_of(record: Record, host: str) -> bytes:
-    """The message: the fact's name is its MSGID, its line the text, in UTF-8 without a mark."""
-    severity = _SEVERITIES.get(severity_of(record.fact), _WARNING)
+    """The message: the event's name is its MSGID, its line the text, in UTF-8 without a mark."""
+    severity = _SEVERITIES.get(severity_of(record.event), _WARNING)
     at = datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    name = _word(record.fact, LONGEST_NAME)
+    name = _word(record.event, LONGEST_NAME)
     head = f"<{_LOG_AUDIT * 8 + severity}>1 {at} {_word(host, LONGEST_HOST)} toolbus - {name} - "
     return head.encode() + record.body
 

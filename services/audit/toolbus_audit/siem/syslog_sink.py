@@ -1,4 +1,4 @@
-"""Facts over syslog: TCP or TLS with octets counted, or UDP.
+"""Events over syslog: TCP or TLS with octets counted, or UDP.
 
 Syslog has no answers. So what was written to a connection counts as taken once the other side's
 system has confirmed every byte and the connection has lived on for a while; what was written to

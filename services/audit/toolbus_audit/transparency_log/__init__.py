@@ -1,1 +1,1 @@
-"""The seal: a hash tree over every customer's facts, and signed statements of its growth."""
+"""The seal: a hash tree over every customer's events, and signed statements of its growth."""

@@ -49,33 +49,33 @@ class Announcing:
 
     def tell(self, signed: list[tuple[str, Log]]) -> None:
         """Take statements; return at once."""
-        for scope, each in signed:
+        for customer, each in signed:
             for name, hook in self._declared().items():
-                if hook.wants(CHECKPOINT, scope):
-                    self._newest.offer((name, scope), each)
+                if hook.wants(CHECKPOINT, customer):
+                    self._newest.offer((name, customer), each)
 
     async def close(self) -> None:
         """Stop; what was not told is told after the next start."""
         await self._newest.close()
 
     async def _deliver(self, line: Line, newest: Log) -> float:
-        name, scope = line
+        name, customer = line
         hook = self._declared().get(name)
-        if hook is None or not hook.wants(CHECKPOINT, scope):
+        if hook is None or not hook.wants(CHECKPOINT, customer):
             return 0.0
-        entry, mark = f"{TOLD}{name}.{scope}", sha256(newest.note.encode()).hexdigest()
+        entry, mark = f"{TOLD}{name}.{customer}", sha256(newest.note.encode()).hexdigest()
         before = await self._bucket.get(entry)
         if before is None or before.value != mark.encode():
             try:
                 key = key_of(filled(hook.secret, await self._secrets.read([hook.secret])))
-                post = partial(self._post, hook, key, scope, newest, mark)
+                post = partial(self._post, hook, key, customer, newest, mark)
                 await self._newest.in_thread(post)
             except (PostError, NoSecretError, SecretError) as error:
                 raise NotTakenError(str(error)) from error
             await self._bucket.put(entry, mark.encode())
         return 0.0
 
-    def _post(self, hook: Webhook, key: bytes, scope: str, signed: Log, mark: str) -> None:
+    def _post(self, hook: Webhook, key: bytes, customer: str, signed: Log, mark: str) -> None:
         told = msgspec.to_builtins(signed)
-        body = body_of({"fact": CHECKPOINT, "at": signed.at, "scope": scope, **told})
+        body = body_of({"event": CHECKPOINT, "at": signed.at, "customer": customer, **told})
         self._send(hook, body, headers_of(key, mark[:32], int(time()), body))

@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from toolbus_common.crypto.key_file import lay_down
+from toolbus_common.crypto.key_file import create_key
 
 _ED25519 = b"\x01"  # the algorithm's number in signed-note
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A log had `size` facts and this root; the statement before it `before` facts, and that root.
+    """A log had `size` events and this root; the checkpoint before it `before`, and that root.
 
     `at` is seconds since the epoch. The last three are extension lines, which the form permits.
     """
@@ -71,7 +71,7 @@ def signer(name: str, path: Path) -> Signer:
         ValueError: what is there is no Ed25519 key in PEM.
 
     """
-    lay_down(path, _new_key)
+    create_key(path, _new_key)
     data = path.read_bytes()
     with suppress(ValueError, TypeError, UnsupportedAlgorithm):
         key = load_pem_private_key(data, None)

@@ -41,8 +41,8 @@ class Copying:
 
     def tell(self, signed: list[tuple[str, Log]]) -> None:
         """Take checkpoints; return at once."""
-        for scope, each in signed if self._declared() else ():
-            self._newest.offer((_RECEIVER, scope), each)
+        for customer, each in signed if self._declared() else ():
+            self._newest.offer((_RECEIVER, customer), each)
 
     async def close(self) -> None:
         """Stop; what was not written is written after the next start."""

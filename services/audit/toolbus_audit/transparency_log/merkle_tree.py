@@ -14,7 +14,7 @@ class Tree:
         self.edge = list(edge)
 
     def append(self, leaf: bytes) -> None:
-        """Add one leaf: the bytes of a fact as its producer wrote them."""
+        """Add one leaf: the bytes of an event as its producer wrote them."""
         node = sha256(b"\x00" + leaf).digest()
         # Two perfect trees of one height make one of the next: as a binary counter carries.
         carries = self.size

@@ -46,7 +46,7 @@ class Publishing:
         They are in the files at once, in the table when it is there.
         """
         async with self._turn:
-            rows = [_row(scope, each, witness) for scope, each in signed]
+            rows = [_row(customer, each, witness) for customer, each in signed]
             if rows:
                 await asyncio.to_thread(self._write, rows)
             for row in rows:
@@ -69,13 +69,13 @@ class Publishing:
     def _write(self, rows: list[Row]) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for row in rows:
-            with (self._directory / f"{row.scope}.jsonl").open("ab") as file:
+            with (self._directory / f"{row.customer}.jsonl").open("ab") as file:
                 file.write(msgspec.json.encode(row) + b"\n")
 
 
-def _row(scope: str, signed: Log, witness: str) -> Row:
+def _row(customer: str, signed: Log, witness: str) -> Row:
     if witness:
-        return CosignatureRow(scope, signed.stream, signed.size, signed.at, witness, signed.note)
+        return CosignatureRow(customer, signed.stream, signed.size, signed.at, witness, signed.note)
     return CheckpointRow(
-        scope, signed.stream, signed.size, signed.at, signed.to, signed.edge, signed.note
+        customer, signed.stream, signed.size, signed.at, signed.to, signed.edge, signed.note
     )

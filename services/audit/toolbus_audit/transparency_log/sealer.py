@@ -17,17 +17,17 @@ from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer
 from toolbus_audit.transparency_log.merkle_tree import EMPTY, Tree
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.stream_reader import Kept
-from toolbus_common.observability.metrics import SEALED_FACTS, SEALED_UNTIL
+from toolbus_common.nats.stream_reader import StreamEntry
+from toolbus_common.observability.metrics import SEALED_EVENTS, SEALED_UNTIL
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 600.0  # a log that does not grow is signed anew this often: it still is as it was
-MOST_BETWEEN = 10_000  # facts between two checkpoints of one log
+MOST_BETWEEN = 10_000  # events between two checkpoints of one log
 AWAY_SECONDS = 30.0  # another audit seals; it is looked after this often
 POSITION, LOGS = "position", "log."
 
-Read = Callable[[int], Awaitable[list[Kept]]]
+Read = Callable[[int], Awaitable[list[StreamEntry]]]
 
 
 class Log(Struct):
@@ -65,7 +65,7 @@ class Growing:
 
     @property
     def grown(self) -> int:
-        """Facts since the last checkpoint."""
+        """Events since the last checkpoint."""
         return self.tree.size - self.log.size
 
 
@@ -87,7 +87,7 @@ class Sealer:
         self._position_revision = 0
 
     async def run(self, stream: Callable[[], Awaitable[str]]) -> None:
-        """Seal for as long as the room runs; `stream` tells which stream is read."""
+        """Seal for as long as the service runs; `stream` tells which stream is read."""
         while True:
             pause = self._interval
             try:
@@ -117,12 +117,12 @@ class Sealer:
                 self._position_revision = change.revision
             elif change.key.startswith(LOGS):
                 found = msgspec.json.decode(change.value, type=Log)
-                # Facts of a stream begun anew are another log's, whose statements begin anew too.
+                # Events of a stream begun anew are another log's, whose statements begin anew too.
                 known = found if found.stream == stream else Log(stream)
                 self._logs[change.key.removeprefix(LOGS)] = Growing(known, change.revision)
         self._written = self._position
         self._signed = [
-            (scope, growing.log) for scope, growing in self._logs.items() if growing.log.note
+            (customer, growing.log) for customer, growing in self._logs.items() if growing.log.note
         ]
 
     def _begin_at(self, position: _Position) -> None:
@@ -136,35 +136,35 @@ class Sealer:
             for message in kept:
                 await self._take(message)
         now = time()
-        for scope, growing in self._logs.items():
+        for customer, growing in self._logs.items():
             if growing.grown or (growing.log.note and now - growing.log.at >= IDLE_SECONDS):
-                await self._sign(scope, growing)
+                await self._sign(customer, growing)
         await self._keep_position()
         told, self._signed = self._signed, []
         await self._tell(told)
         SEALED_UNTIL.set(now)
 
-    async def _take(self, message: Kept) -> None:
+    async def _take(self, message: StreamEntry) -> None:
         self._position = message.sequence
-        scope = message.subject.rpartition(".")[2]
-        growing = self._logs.get(scope)
+        customer = message.subject.rpartition(".")[2]
+        growing = self._logs.get(customer)
         if growing is None:
-            growing = self._logs[scope] = Growing(Log(self._stream), 0)
+            growing = self._logs[customer] = Growing(Log(self._stream), 0)
         if message.sequence <= growing.to:
             return  # sealed before the position was written
         lines = message.data.split(b"\n")
         for line in lines:
             growing.tree.append(line)
         growing.to = message.sequence
-        SEALED_FACTS.inc(len(lines))
+        SEALED_EVENTS.inc(len(lines))
         if growing.grown >= MOST_BETWEEN:
-            await self._sign(scope, growing)
+            await self._sign(customer, growing)
 
-    async def _sign(self, scope: str, growing: Growing) -> None:
+    async def _sign(self, customer: str, growing: Growing) -> None:
         """Sign, keep, and only then tell: what was told is never contradicted."""
         tree, root, now = growing.tree, growing.tree.root, int(time())
         # Each log has one such line and no other: neither part after the first has a slash.
-        origin = f"{self._signer.name}/{quote(scope, safe='')}/{self._stream}"
+        origin = f"{self._signer.name}/{quote(customer, safe='')}/{self._stream}"
         checkpoint = Checkpoint(origin, tree.size, root, now, growing.log.size, growing.root)
         signed = Log(
             stream=self._stream,
@@ -175,12 +175,12 @@ class Sealer:
             note=self._signer.sign(checkpoint),
         )
         revision = await self._bucket.swap(
-            LOGS + scope, msgspec.json.encode(signed), growing.revision
+            LOGS + customer, msgspec.json.encode(signed), growing.revision
         )
         if revision is None:
             raise OvertakenError
         growing.log, growing.revision, growing.root = signed, revision, root
-        self._signed.append((scope, signed))
+        self._signed.append((customer, signed))
 
     async def _keep_position(self) -> None:
         """Where to read on after a start; what lies before it is in the logs."""

@@ -18,16 +18,16 @@ from toolbus_audit.transparency_log.log_origin import settled
 from toolbus_audit.transparency_log.publisher import Publishing
 from toolbus_audit.transparency_log.sealer import Log, Sealer
 from toolbus_audit.transparency_log.witness_client import Sources, Witnessing
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.concurrency import end
-from toolbus_common.config import Declaration, Evidence
+from toolbus_common.config import Configuration, Evidence
 from toolbus_common.config_store.operator_targets import Named
-from toolbus_common.contracts.events.base import EVERY_FACT, subject_of
+from toolbus_common.contracts.events.base import EVERY_EVENT, subject_of
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.stream_reader import Kept, begun, read_from
-from toolbus_common.nats.topology import CONFIG, DECLARATION, FACTS, SEALS
+from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
+from toolbus_common.nats.topology import CONFIG, DECLARATION, EVENTS, SEALS
 from toolbus_common.secrets import Secrets
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 class Outside:
     """Who is outside, as it is declared, and what reaches them."""
 
-    directory: Directory
+    directory: ConfigProjection
     named: Named
     poster: Poster
     secrets: Secrets
@@ -50,8 +50,10 @@ class Outside:
 class Receivers:
     """All who are handed checkpoints: rows and files of ours, webhooks, a place, witnesses."""
 
-    def __init__(self, room: Room, store: ClickHouse, settings: Settings, to: Outside) -> None:
-        self._room = room
+    def __init__(
+        self, service: Service, store: ClickHouse, settings: Settings, to: Outside
+    ) -> None:
+        self._service = service
         self._store = store
         self._publishing = Publishing(store, settings.sealing_key.parent)
         self._to = to
@@ -67,7 +69,9 @@ class Receivers:
         self._announcing = Announcing(
             lambda: to.directory.now.declaration.webhooks, to.poster.post, to.secrets, bucket
         )
-        sources = Sources(bucket, self._read, self._store, self._cosigned, self._room.facts.record)
+        sources = Sources(
+            bucket, self._read, self._store, self._cosigned, self._service.events.record
+        )
         self._witnessing = Witnessing(
             lambda: to.evidence.witnesses, to.poster, to.named.has, sources
         )
@@ -95,33 +99,33 @@ class Receivers:
         self._copying.tell(signed)
         await self._publishing.tell(signed, witness)
 
-    async def _read(self, first: int, scope: str) -> list[Kept]:
-        subjects = subject_of("*.*", scope)
-        return await read_from(self._room.bus.client, FACTS, first, subjects)
+    async def _read(self, first: int, customer: str) -> list[StreamEntry]:
+        subjects = subject_of("*.*", customer)
+        return await read_from(self._service.bus.client, EVENTS, first, subjects)
 
 
 def sealing(
-    room: Room, settings: Settings, writer: Writer, store: ClickHouse, outside: Outside
+    service: Service, settings: Settings, writer: Writer, store: ClickHouse, outside: Outside
 ) -> None:
     """Sign what the stream keeps, whether or not the store is there."""
     signer("toolbus", settings.sealing_key)  # a file that holds no key is refused at once
-    receivers, told = Receivers(room, store, settings, outside), dict[str, str]()
-    details = room.details
-    room.details = lambda: details() | told | receivers.states()
+    receivers, told = Receivers(service, store, settings, outside), dict[str, str]()
+    details = service.details
+    service.details = lambda: details() | told | receivers.states()
 
-    async def read(first: int) -> list[Kept]:
-        return await read_from(room.bus.client, FACTS, first, EVERY_FACT)
+    async def read(first: int) -> list[StreamEntry]:
+        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT)
 
     async def stream() -> str:
-        writer.stream = await begun(room.bus.client, FACTS)
+        writer.stream = await begun(service.bus.client, EVENTS)
         return writer.stream
 
-    @room.needs
+    @service.needs
     @asynccontextmanager
     async def sealed() -> AsyncIterator[None]:
         await stream()
-        bucket = await room.bucket(SEALS)
-        signing = await _signing(room, bucket, settings)
+        bucket = await service.bucket(SEALS)
+        signing = await _signing(service, bucket, settings)
         told.update(sealed_by=signing.verifier, origin=signing.name)
         receivers.open(bucket)
         sealer = Sealer(bucket, signing, read, receivers.tell, settings.seal_seconds)
@@ -133,12 +137,12 @@ def sealing(
             await receivers.close()
 
 
-async def _signing(room: Room, bucket: Bucket, settings: Settings) -> Signer:
+async def _signing(service: Service, bucket: Bucket, settings: Settings) -> Signer:
     """The signer under the name of this installation, which is its key's name too."""
-    kept = await (await room.bucket(CONFIG)).get(DECLARATION)
+    kept = await (await service.bucket(CONFIG)).get(DECLARATION)
     declared = ""
     if kept is not None and kept.value:
-        declared = Declaration.model_validate_json(kept.value).evidence.origin
+        declared = Configuration.model_validate_json(kept.value).evidence.origin
     wanted = declared or settings.seal_name
     name = await settled(bucket, wanted)
     if wanted and wanted != name:

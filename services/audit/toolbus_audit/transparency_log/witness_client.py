@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from toolbus_audit.delivery.http_client import Answered, Poster, PostError, Request
+from toolbus_audit.delivery.http_client import HttpResponse, Poster, PostError, Request
 from toolbus_audit.transparency_log.checkpoint_delivery import (
     FIRST_RETRY,
     Line,
@@ -32,7 +32,7 @@ from toolbus_common.config.audit.retention import cosigner_of
 from toolbus_common.contracts import WitnessContradicted
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_common.observability.metrics import WITNESS_BEHIND, WITNESS_FAILURES
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ MOST_TRIES = 3  # of one checkpoint, while the witness says that it knows anothe
 LARGEST_ANSWER = 65_536  # bytes
 _TAKEN, _FORBIDDEN, _UNKNOWN, _CONFLICT, _NO_PROOF = 200, 403, 404, 409, 422
 
-Read = Callable[[int, str], Awaitable[list[Kept]]]  # messages of a customer, from a number on
+Read = Callable[
+    [int, str], Awaitable[list[StreamEntry]]
+]  # messages of a customer, from a number on
 Tell = Callable[[list[tuple[str, Log]], str], Awaitable[None]]  # and who cosigned them
 
 
@@ -103,9 +105,9 @@ class Witnessing:
     def tell(self, signed: list[tuple[str, Log]]) -> None:
         """Take checkpoints; return at once."""
         for witness in self._declared():
-            for scope, each in signed:
-                self._sizes[scope] = each.size
-                self._newest.offer((witness.name, scope), each)
+            for customer, each in signed:
+                self._sizes[customer] = each.size
+                self._newest.offer((witness.name, customer), each)
             self._measure(witness.name)
 
     async def close(self) -> None:
@@ -118,17 +120,23 @@ class Witnessing:
 
     def _state(self, name: str) -> str:
         why = {
-            scope: why for (receiver, scope), why in self._newest.why.items() if receiver == name
+            customer: why
+            for (receiver, customer), why in self._newest.why.items()
+            if receiver == name
         }
         behind = self._behind(name)
         if not why:
             return f"{behind} events behind" if behind else "ok"
-        scope, reason = next(iter(why.items()))
-        return f"{behind} events behind; {len(why)} logs not cosigned ({scope}: {reason})"
+        customer, reason = next(iter(why.items()))
+        return f"{behind} events behind; {len(why)} logs not cosigned ({customer}: {reason})"
 
     def _behind(self, name: str) -> int:
-        known = {scope: mark.size for (each, scope), mark in self._marks.items() if each == name}
-        return max((size - known.get(scope, 0) for scope, size in self._sizes.items()), default=0)
+        known = {
+            customer: mark.size for (each, customer), mark in self._marks.items() if each == name
+        }
+        return max(
+            (size - known.get(customer, 0) for customer, size in self._sizes.items()), default=0
+        )
 
     def _measure(self, name: str) -> None:
         WITNESS_BEHIND.labels(name).set(self._behind(name))
@@ -198,7 +206,7 @@ class Witnessing:
         grown = Mark(mark.stream, mark.size, mark.edge, since, to, mark.contradicted)
         return await self._keep(line, grown)
 
-    async def _asked(self, witness: Witness, mark: Mark, newest: Log) -> Answered:
+    async def _asked(self, witness: Witness, mark: Mark, newest: Log) -> HttpResponse:
         headers = {"content-type": "text/plain; charset=utf-8", "user-agent": "toolbus"}
         body = request_of(mark.size, mark.growth.proof(), newest.note)
         request = Request("POST", f"{witness.url}/add-checkpoint", body, headers)
@@ -220,7 +228,7 @@ class Witnessing:
         await self._sources.tell([(line[1], told)], witness.name)
         await self._keep(line, Mark(mark.stream, newest.size, newest.edge, (), newest.to))
 
-    async def _refused(self, line: Line, newest: Log, mark: Mark, answered: Answered) -> Mark:
+    async def _refused(self, line: Line, newest: Log, mark: Mark, answered: HttpResponse) -> Mark:
         """What the witness knows instead. Raises `NotTakenError`."""
         known = size_told(answered.body) if answered.status == _CONFLICT else None
         if answered.status == _NO_PROOF or known == mark.size == newest.size:
@@ -243,7 +251,7 @@ class Witnessing:
     async def _recalled(self, line: Line, newest: Log, mark: Mark, known: int) -> Mark:
         """Our own checkpoint of the size the witness knows."""
         found = await self._sources.store.select(
-            f"SELECT edge, to FROM checkpoints WHERE scope = {quoted(line[1])}"  # noqa: S608
+            f"SELECT edge, to FROM checkpoints WHERE customer = {quoted(line[1])}"  # noqa: S608
             f" AND stream = {quoted(newest.stream)} AND size = {known} LIMIT 1"
         )
         if known == newest.size:
@@ -255,22 +263,22 @@ class Witnessing:
 
     async def _contradict(self, line: Line, newest: Log, mark: Mark, known: int, why: str) -> None:
         """Raise the alarm, once for what it knows. Raises `NotTakenError` always."""
-        name, scope = line
+        name, customer = line
         await self._check_newest(line, newest)
         reason = f"it knows {known} events of this log, we have {newest.size}: {why}"
         log.error("witness.contradicted", extra={"witness": name, "reason": reason})
         if mark.contradicted != known:
-            fact = WitnessContradicted(
+            found = WitnessContradicted(
                 id=f"{token_hex(10)}.contradicted",
                 at=time(),
-                scope=scope,
+                customer=customer,
                 witness=name,
                 origin=newest.note.partition("\n")[0],
                 known=known,
                 size=newest.size,
                 reason=reason,
             )
-            await self._sources.say(fact)
+            await self._sources.say(found)
             mark.contradicted = known
             await self._keep(line, mark)
         raise NotTakenError(f"CONTRADICTION: {reason}; see docs/evidence.md, 'Witnesses'")

@@ -1,6 +1,6 @@
-"""Tells webhooks of facts, at least once each, and each webhook at its own pace.
+"""Tells webhooks of events, at least once each, and each webhook at its own pace.
 
-A message of the stream is acknowledged once every webhook that wants one of its facts has it, or
+A message of the stream is acknowledged once every webhook that wants one of its events has it, or
 is given up; until then the bus keeps it, so a crash loses nothing.
 """
 
@@ -23,14 +23,14 @@ from toolbus_common.secrets import SecretError, Secrets, filled
 
 log = logging.getLogger(__name__)
 
-MOST_BEHIND = 1000  # facts that one webhook may be behind; then it loses the oldest
+MOST_BEHIND = 1000  # events that one webhook may be behind; then it loses the oldest
 MOST_THREADS = 64  # a webhook uses one at a time
-GIVE_UP_SECONDS = 24 * 3600.0  # after which a fact is news no longer
+GIVE_UP_SECONDS = 24 * 3600.0  # after which an event is news no longer
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 300.0
 
 Batches = AsyncIterator[list[StoredMessage]]
 Post = Callable[[Webhook, bytes, Mapping[str, str]], None]
-Fact = dict[str, Any]
+Event = dict[str, Any]
 
 
 @dataclass(eq=False, slots=True)
@@ -43,10 +43,10 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One fact for one webhook."""
+    """One event for one webhook."""
 
     parcel: Parcel
-    fact: Fact
+    event: Event
 
 
 @dataclass(eq=False, slots=True)
@@ -98,10 +98,10 @@ class Webhooks:
             return
         parcel = Parcel(message)
         wanted = [
-            (name, Delivery(parcel, fact))
-            for fact in _facts(message.data)
+            (name, Delivery(parcel, event))
+            for event in _events(message.data)
             for name, hook in self._declared().items()
-            if hook.wants(fact["fact"], str(fact.get("scope", "")))
+            if hook.wants(event["event"], str(event.get("customer", "")))
         ]
         if not wanted:
             await _acknowledge(message.done)
@@ -123,31 +123,31 @@ class Webhooks:
 
     async def _work(self, name: str, line: Line) -> None:
         while line.waiting:
-            await self._deliver(name, line.waiting[0].fact)
+            await self._deliver(name, line.waiting[0].event)
             await self._ended(line.waiting.pop(0))
 
-    async def _deliver(self, name: str, fact: Fact) -> None:
+    async def _deliver(self, name: str, event: Event) -> None:
         """Try until it is told, nobody wants it any more, or it is no news."""
         delay = self._first_retry
         while (hook := self._declared().get(name)) is not None:
             try:
                 key = key_of(filled(hook.secret, await self._secrets.read([hook.secret])))
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._threads, self._post, hook, key, fact)
+                await loop.run_in_executor(self._threads, self._post, hook, key, event)
             except (PostError, NoSecretError, SecretError) as error:
                 reason = str(error)
             else:
                 return
-            if time() > fact["at"] + GIVE_UP_SECONDS:
+            if time() > event["at"] + GIVE_UP_SECONDS:
                 log.error("webhook.given_up", extra={"webhook": name, "reason": reason})
                 return
             log.warning("webhook.failed", extra={"webhook": name, "reason": reason})
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
             delay = min(delay * 2, SLOWEST_RETRY)
 
-    def _post(self, hook: Webhook, key: bytes, fact: Fact) -> None:
-        body = self._reveal(body_of(fact).decode()).encode()
-        self._send(hook, body, headers_of(key, fact["id"], int(time()), body))
+    def _post(self, hook: Webhook, key: bytes, event: Event) -> None:
+        body = self._reveal(body_of(event).decode()).encode()
+        self._send(hook, body, headers_of(key, event["id"], int(time()), body))
 
     async def _ended(self, delivery: Delivery) -> None:
         parcel = delivery.parcel
@@ -164,11 +164,15 @@ async def _acknowledge(done: Callable[[], Awaitable[None]]) -> None:
         log.info("webhook.not_acknowledged", extra={"reason": str(error)})
 
 
-def _facts(lines: bytes) -> Iterator[Fact]:
+def _events(lines: bytes) -> Iterator[Event]:
     for line in lines.split(b"\n"):
         try:
-            fact = msgspec.json.decode(line)
-            if isinstance(fact["fact"], str) and isinstance(fact["id"], str) and fact["at"] >= 0:
-                yield fact
+            event = msgspec.json.decode(line)
+            if (
+                isinstance(event["event"], str)
+                and isinstance(event["id"], str)
+                and event["at"] >= 0
+            ):
+                yield event
         except (msgspec.DecodeError, KeyError, TypeError):
-            log.error("webhook.unreadable_fact")  # noqa: TRY400 - the line itself is not logged
+            log.error("webhook.unreadable_event")  # noqa: TRY400 - the line itself is not logged

@@ -17,10 +17,10 @@ class NoSecretError(Exception):
     """The secret cannot be had: nothing is posted unsigned."""
 
 
-def body_of(fact: Mapping[str, Any]) -> bytes:
-    """A fact as the body of a request."""
-    at = datetime.fromtimestamp(fact["at"], UTC).isoformat().replace("+00:00", "Z")
-    return msgspec.json.encode({"type": fact["fact"], "timestamp": at, "data": fact})
+def body_of(event: Mapping[str, Any]) -> bytes:
+    """An event as the body of a request."""
+    at = datetime.fromtimestamp(event["at"], UTC).isoformat().replace("+00:00", "Z")
+    return msgspec.json.encode({"type": event["event"], "timestamp": at, "data": event})
 
 
 def key_of(secret: str) -> bytes:

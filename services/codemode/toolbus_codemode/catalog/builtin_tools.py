@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from toolbus_common.contracts import Listing, Offered, ServerState
+from toolbus_common.contracts import CatalogEntry, Listing, ServerState
 from toolbus_common.mcp.builtin_server import BUILT_IN, DOCS, EXECUTE, LIST, READ, SEARCH
 
 _TEXT = {"type": "string"}
@@ -78,5 +78,5 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
 
 def own_listing() -> Listing:
     """Toolbus itself, as an entry of the catalogue."""
-    tools = tuple(Offered(name=str(each["name"]), definition=each) for each in _DEFINITIONS)
+    tools = tuple(CatalogEntry(name=str(each["name"]), definition=each) for each in _DEFINITIONS)
     return Listing(server=BUILT_IN, state=ServerState.READY, era="modern", tools=tools)

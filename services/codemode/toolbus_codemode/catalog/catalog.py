@@ -5,8 +5,8 @@ from typing import Any
 from toolbus_codemode.catalog.namespace import Shelf
 from toolbus_codemode.catalog.search.bm25 import Index, Library
 from toolbus_codemode.catalog.search.embeddings import Meaning
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.access.principal import Bounds
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.access.tool_names import Names
 from toolbus_common.contracts import Listing
 from toolbus_common.mcp.builtin_server import BUILT_IN
@@ -16,7 +16,7 @@ from toolbus_common.nats.kv_bucket import Change
 Offers = dict[str, dict[str, dict[str, Any]]]  # server -> tool -> definition
 
 
-EVERYTHING = Bounds((("*",),))
+EVERYTHING = EffectiveGrants((("*",),))
 
 
 class Catalogue:
@@ -24,13 +24,13 @@ class Catalogue:
 
     MOST_KEPT = 256
 
-    def __init__(self, directory: Directory, meaning: Meaning | None = None) -> None:
+    def __init__(self, directory: ConfigProjection, meaning: Meaning | None = None) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
         self._offers: Offers | None = None
         self._names = Names()
-        self._shelves: dict[Bounds, Shelf] = {}
-        self._indexes: dict[Bounds, Index] = {}
+        self._shelves: dict[EffectiveGrants, Shelf] = {}
+        self._indexes: dict[EffectiveGrants, Index] = {}
         self._library = Library(meaning)
         directory.on_declared.append(self._forget)
 
@@ -44,7 +44,7 @@ class Catalogue:
             self._listings[change.key] = Listing.decode(change.value)
         self._forget()
 
-    def shelf(self, bounds: Bounds) -> Shelf:
+    def shelf(self, bounds: EffectiveGrants) -> Shelf:
         """What may be called within bounds."""
         found = self._shelves.get(bounds)
         if found is None:
@@ -58,7 +58,7 @@ class Catalogue:
         """What anybody may call."""
         return self.shelf(EVERYTHING)
 
-    async def index(self, bounds: Bounds) -> Index:
+    async def index(self, bounds: EffectiveGrants) -> Index:
         """The same, ready to be searched."""
         found = self._indexes.get(bounds)
         if found is None:

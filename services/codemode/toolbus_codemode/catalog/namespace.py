@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from toolbus_codemode.catalog.identifiers import RESERVED, distinct
-from toolbus_common.access.principal import Bounds
+from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.access.tool_patterns import full_name
 
 
@@ -43,7 +43,7 @@ class Shelf:
     def __init__(
         self,
         offered: Mapping[str, Mapping[str, dict[str, Any]]],
-        bounds: Bounds,
+        bounds: EffectiveGrants,
         called: Callable[[str, str], str] = full_name,
     ) -> None:
         """`offered` holds the definitions of every server's tools, by its own names.

@@ -5,7 +5,7 @@ from typing import Any
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.catalog.stub_tree import read, stub, tree
 from toolbus_codemode.catalog.tool_docs import manual
-from toolbus_common.access.principal import Bounds
+from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import DOCS, LIST, READ, SEARCH
 
@@ -15,7 +15,7 @@ MOST_FOUND, FOUND = 50, 8
 
 async def answer(
     catalogue: Catalogue,
-    bounds: Bounds,
+    bounds: EffectiveGrants,
     tool: str,
     arguments: dict[str, Any],
     *,
@@ -39,7 +39,9 @@ async def answer(
     raise InvalidError(f"There is no tool {tool}; list the tools again.")
 
 
-def _manual(catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any], *, plain: bool) -> str:
+def _manual(
+    catalogue: Catalogue, bounds: EffectiveGrants, arguments: dict[str, Any], *, plain: bool
+) -> str:
     shelf = catalogue.shelf(bounds)
     server, name = _text(arguments, "server"), _text(arguments, "tool")
     found = shelf.tool(server, name.removeprefix(f"{server}."))
@@ -50,7 +52,7 @@ def _manual(catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any], *, 
 
 
 async def _found(
-    catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any], *, plain: bool
+    catalogue: Catalogue, bounds: EffectiveGrants, arguments: dict[str, Any], *, plain: bool
 ) -> str:
     query = _text(arguments, "query")[:LONGEST_QUERY]
     most = min(MOST_FOUND, max(1, _number(arguments.get("limit", FOUND), "limit")))

@@ -14,28 +14,28 @@ from toolbus_codemode.results import large_result_reader
 from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.program import Failure, ToolCall, ToolOutcome
 from toolbus_codemode.sandbox.protocol import IDEMPOTENCY
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.pricing import Cost, charged, cost_of
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.calls.idempotency_key import checked_key
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config.servers.timeouts import deadline_of
 from toolbus_common.contracts import (
     TOOLS_CALL,
-    Answered,
-    Asked,
     CallAdmitted,
     CallCancelled,
     CallRequested,
-    Ending,
+    CallResult,
     Era,
+    FinalReply,
+    InputRequired,
 )
 from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.result_uris import Handle
 from toolbus_common.observability.trace_context import child_of
 from toolbus_common.observability.tracing import CLIENT, Tracer
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 
 _tracer = Tracer("codemode")
 RESOURCES_READ = "resources/read"
@@ -54,14 +54,14 @@ class Tally:
 class Inner:
     """Makes the calls of one program, and counts them."""
 
-    room: Room
-    directory: Directory
+    service: Service
+    directory: ConfigProjection
     results: Results
     outer: CallAdmitted
     purse: Purse
     trace: str = ""  # the span its calls are below
     tally: Tally = field(default_factory=Tally)
-    _priced: Declaration | None = None
+    _priced: Configuration | None = None
     _costs: dict[str, Cost] = field(default_factory=dict)
 
     async def make(self, wanted: ToolCall) -> ToolOutcome:
@@ -93,18 +93,18 @@ class Inner:
         """Read what an earlier program left, or a large result of a tool."""
         uri = large_result_reader.uri_in(arguments.get("handle"))
         if uri is None:
-            return await self.results.recalled(self.outer.proof, arguments)
+            return await self.results.recalled(self.outer.key_digest, arguments)
         try:
             return await large_result_reader.read(self._piece, uri, arguments)
         except ToolbusError as error:
             return ToolOutcome(failure=failure_of(error))
 
-    async def _piece(self, handle: Handle, uri: str) -> Ending:
+    async def _piece(self, handle: Handle, uri: str) -> FinalReply:
         trace = child_of(self.trace or self.outer.traceparent)
         wanted = ToolCall(handle.server, uri, {})
         return await self._answered(self._call(wanted, {}, "", None, trace, RESOURCES_READ))
 
-    def _cost(self, declared: Declaration, name: str) -> Cost:
+    def _cost(self, declared: Configuration, name: str) -> Cost:
         """A tool's price, looked up once while the declaration is the same."""
         if self._priced is not declared:
             self._priced, self._costs = declared, {}
@@ -112,7 +112,7 @@ class Inner:
             self._costs[name] = cost_of(name, declared.prices)
         return self._costs[name]
 
-    async def _asked(self, wanted: ToolCall, most: int | None) -> Ending:
+    async def _asked(self, wanted: ToolCall, most: int | None) -> FinalReply:
         arguments = {**wanted.arguments}
         key = checked_key(arguments.pop(IDEMPOTENCY, None))
         name = full_name(wanted.server, wanted.tool)
@@ -132,14 +132,14 @@ class Inner:
         trace: str,
         method: str = TOOLS_CALL,
     ) -> CallRequested:
-        call_id = self.room.calls.new_call_id()
+        call_id = self.service.calls.new_call_id()
         declared = self.directory.now.declaration.servers
         return CallRequested(
             call_id=call_id,
-            reply_to=self.room.calls.address(call_id),
+            reply_to=self.service.calls.address(call_id),
             server=wanted.server,
             tool=wanted.tool,
-            proof=self.outer.proof,
+            key_digest=self.outer.key_digest,
             era=Era.MODERN,
             caller_era=self.outer.caller_era or self.outer.era,
             deadline=min(
@@ -157,29 +157,29 @@ class Inner:
             arguments=msgspec.json.encode(arguments),
         )
 
-    async def _answered(self, call: CallRequested) -> Ending:
+    async def _answered(self, call: CallRequested) -> FinalReply:
         try:
-            return await self.room.calls.ask(call)
+            return await self.service.calls.ask(call)
         except asyncio.CancelledError:  # the program ended first: nobody waits any more
-            self.room.spawn(self._cancel(call.call_id))
+            self.service.spawn(self._cancel(call.call_id))
             raise
 
     async def _cancel(self, call_id: str) -> None:
         cancelled = CallCancelled(call_id=call_id)
-        await self.room.bus.publish(cancelled.subject, cancelled.encode())
+        await self.service.bus.publish(cancelled.subject, cancelled.encode())
 
 
-def _outcome(ending: Ending) -> ToolOutcome:
-    if isinstance(ending, Answered):
+def _outcome(ending: FinalReply) -> ToolOutcome:
+    if isinstance(ending, CallResult):
         return outcome_of(ending.body)
-    sentence = ASKS if isinstance(ending, Asked) else LATER
+    sentence = ASKS if isinstance(ending, InputRequired) else LATER
     return ToolOutcome(failure=Failure("input_required", sentence))
 
 
-def _charge(cost: Cost, ending: Ending) -> int:
+def _charge(cost: Cost, ending: FinalReply) -> int:
     """What an answer costs, as executor settles it."""
-    if isinstance(ending, Asked):
+    if isinstance(ending, InputRequired):
         return 0
-    if not isinstance(ending, Answered):
+    if not isinstance(ending, CallResult):
         return cost.held
     return charged(cost.held, cost.parts, len(ending.body))

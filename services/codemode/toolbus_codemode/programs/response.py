@@ -44,7 +44,7 @@ class Answers:
     """Answers of one caller's programs, in one language."""
 
     results: Results
-    proof: str
+    key_digest: str
     engine: str
 
     async def answer(self, ended: Ended) -> Answer:
@@ -60,7 +60,7 @@ class Answers:
     async def _keep(self, part: Part) -> None:
         whole = len(part.text)
         try:
-            handle = await self.results.keep(self.proof, part.value)
+            handle = await self.results.keep(self.key_digest, part.value)
         except ToolbusError as error:
             part.text = (
                 f"{part.text[:BEGINNING]}\n… the {part.name} has {whole:,} characters, of which "

@@ -9,9 +9,9 @@ from typing import Any
 from toolbus_codemode.programs.budget import Purse
 from toolbus_codemode.programs.nested_calls import Tally
 from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.calls.event_fields import about_call
-from toolbus_common.contracts import CallAdmitted, Fact, RunCompleted, RunFailed, RunStarted
+from toolbus_common.contracts import CallAdmitted, Event, RunCompleted, RunFailed, RunStarted
 from toolbus_common.observability.metrics import RUN_SECONDS, RUNS
 
 LONGEST_REASON = 500
@@ -21,14 +21,14 @@ _OF_CONTENT = frozenset({"runtime", "syntax", "not_plain"})  # they repeat what 
 
 @dataclass(slots=True)
 class Run:
-    """One program under way, and the facts about it."""
+    """One program under way, and the events about it."""
 
     call: CallAdmitted
-    lineage: Lineage
+    principal: Principal
     program: Program
     purse: Purse
     tally: Tally
-    say: Callable[[Fact], None]
+    say: Callable[[Event], None]
     _began: float = field(default_factory=time)
 
     def started(self) -> None:
@@ -57,13 +57,13 @@ class Run:
         self._failed(error.name, self._reason(error), error.line or 0, used)
 
     def broke_off(self, code: str, reason: str) -> None:
-        """It was ended from outside: its caller left, or the room stopped."""
+        """It was ended from outside: its caller left, or the service stopped."""
         RUNS.labels(code).inc()
         self._failed(code, reason, 0, self._used(time() - self._began))
 
     @property
     def _full(self) -> bool:
-        return self.lineage.content == "full"
+        return self.principal.content == "full"
 
     def _reason(self, error: ProgramError) -> str:
         """Why, in words that hold nothing of the calls' content unless that is recorded."""
@@ -90,15 +90,15 @@ class Run:
     def _about(self) -> dict[str, Any]:
         source, levels = self.program.source, dict(self._above())
         return {
-            **about_call(self.call, self.call.scope, self.call.key),
+            **about_call(self.call, self.call.customer, self.call.key),
             "team": levels.get("team", ""),
             "user": levels.get("user", ""),
-            "environment": self.lineage.environment,
+            "environment": self.principal.environment,
             "engine": self.program.engine,
             "program_digest": sha256(source.encode(errors="replace")).hexdigest(),
             "lines": len(source.splitlines()),
         }
 
     def _above(self) -> list[tuple[str, str]]:
-        split = (told.partition(":") for told, _ in self.lineage.levels)
+        split = (told.partition(":") for told, _ in self.principal.levels)
         return [(kind, name) for kind, _, name in split]

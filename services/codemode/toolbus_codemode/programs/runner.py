@@ -1,4 +1,4 @@
-"""Programs that call tools: run within their caps, told as facts, answered within bounds."""
+"""Programs that call tools: run within their caps, told as events, answered within bounds."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from toolbus_codemode.programs.run_events import Run
 from toolbus_codemode.results.result_store import LARGEST, Results
 from toolbus_codemode.sandbox.program import Ended, Function, Limits, Namespace, Program
 from toolbus_codemode.sandbox.sandbox import Sandbox
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.principal import Principal
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.code_mode_options import terms_of
 from toolbus_common.observability.tracing import Tracer
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 
 ENGINES = ("starlark", "python")
 _tracer = Tracer("codemode")
@@ -39,8 +39,8 @@ _CAPPED = {"too_many_calls": "calls", "time": "seconds"}
 class Programs:
     """Runs programs in the name of whoever sent them. `usual` bounds every one of them."""
 
-    room: Room
-    directory: Directory
+    service: Service
+    directory: ConfigProjection
     sandbox: Sandbox
     results: Results
     usual: Caps
@@ -49,13 +49,13 @@ class Programs:
     )
 
     async def run(
-        self, call: CallAdmitted, lineage: Lineage, shelf: Shelf, arguments: dict[str, Any]
+        self, call: CallAdmitted, principal: Principal, shelf: Shelf, arguments: dict[str, Any]
     ) -> Answer:
         """Run one program. Raises `InvalidError` for arguments that hold none."""
-        caps = self.caps(call, lineage)
+        caps = self.caps(call, principal)
         program = self._program(call, shelf, caps, arguments)
-        inner = Inner(self.room, self.directory, self.results, call, Purse(caps.usd))
-        run = Run(call, lineage, program, inner.purse, inner.tally, self.room.facts.say)
+        inner = Inner(self.service, self.directory, self.results, call, Purse(caps.usd))
+        run = Run(call, principal, program, inner.purse, inner.tally, self.service.events.say)
         run.started()
         try:
             with _tracer.below("toolbus.run") as span:
@@ -65,9 +65,9 @@ class Programs:
                 span.note("toolbus.calls", inner.tally.calls)
                 if ended.error is not None:
                     span.fail(ended.error.name)
-            answer = await Answers(self.results, call.proof, program.engine).answer(ended)
+            answer = await Answers(self.results, call.key_digest, program.engine).answer(ended)
         except asyncio.CancelledError:
-            run.broke_off("cancelled", "Its caller left, or the room stopped.")
+            run.broke_off("cancelled", "Its caller left, or the service stopped.")
             raise
         except Exception:
             run.broke_off("internal", "Something failed inside; the log of codemode says what.")
@@ -75,13 +75,13 @@ class Programs:
         run.ended(ended, answer.output_bytes, answer.kept)
         return answer
 
-    def caps(self, call: CallAdmitted, lineage: Lineage) -> Caps:
+    def caps(self, call: CallAdmitted, principal: Principal) -> Caps:
         """Return what the program that a call carries may use."""
-        return caps_of(lineage.levels, self.usual).within(REQUEST, terms_of(call.terms))
+        return caps_of(principal.levels, self.usual).within(REQUEST, terms_of(call.terms))
 
-    def needed_until(self, call: CallAdmitted, lineage: Lineage) -> float:
+    def needed_until(self, call: CallAdmitted, principal: Principal) -> float:
         """Return the deadline that leaves a program its time, in seconds since the epoch."""
-        return time() + _most(self.caps(call, lineage).seconds) + 2 * MARGIN
+        return time() + _most(self.caps(call, principal).seconds) + 2 * MARGIN
 
     def _program(
         self, call: CallAdmitted, shelf: Shelf, caps: Caps, arguments: dict[str, Any]

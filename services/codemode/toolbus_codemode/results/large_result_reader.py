@@ -9,13 +9,13 @@ from urllib.parse import quote
 import msgspec
 
 from toolbus_codemode.sandbox.program import Failure, ToolOutcome
-from toolbus_common.contracts import Answered, Ending
+from toolbus_common.contracts import CallResult, FinalReply
 from toolbus_common.mcp.result_uris import MOST_LENGTH, SCHEME, Handle, piece_of
 
 LARGEST = 4 << 20  # bytes of a result that is read whole
 _META = "dev.toolbus/result"
 # Reads one piece by its URI: a `resources/read` like any other, decided and recorded by policy.
-ReadPiece = Callable[[Handle, str], Awaitable[Ending]]
+ReadPiece = Callable[[Handle, str], Awaitable[FinalReply]]
 
 
 class _InvalidReadError(Exception):
@@ -77,7 +77,7 @@ async def _whole(read_piece: ReadPiece, handle: Handle) -> Any:
 
 async def _part(read_piece: ReadPiece, handle: Handle, uri: str) -> _Part:
     ending = await read_piece(handle, uri)
-    if not isinstance(ending, Answered):
+    if not isinstance(ending, CallResult):
         raise _InvalidReadError("The result cannot be read by a program.")
     content = msgspec.json.decode(ending.body)["contents"][0]
     is_text = "text" in content

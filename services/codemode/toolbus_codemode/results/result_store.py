@@ -58,42 +58,42 @@ class Results:
     open_store: Callable[[], Awaitable[Store]]
     _store: Store | None = field(default=None)
 
-    async def keep(self, proof: str, value: Any) -> str:
+    async def keep(self, key_digest: str, value: Any) -> str:
         """The handle of a result kept. Raises `ToolbusError`."""
         body = msgspec.json.encode(value)
         store, nonce = await self._opened(), os.urandom(_NONCE)
-        place = await self._place(store, proof)
-        sealed = _cipher(proof).encrypt(nonce, body, _name(proof, place).encode())
-        await store.put(_name(proof, place), sealed)
+        place = await self._place(store, key_digest)
+        sealed = _cipher(key_digest).encrypt(nonce, body, _name(key_digest, place).encode())
+        await store.put(_name(key_digest, place), sealed)
         return f"r{place:x}{urlsafe_b64encode(nonce).decode()}"
 
-    async def read(self, proof: str, handle: str) -> bytes | None:
+    async def read(self, key_digest: str, handle: str) -> bytes | None:
         """The result as JSON; None where this key has none under this handle."""
         found = _HANDLE.fullmatch(handle)
         if found is None:
             return None
-        name = _name(proof, int(found[1], 16))
+        name = _name(key_digest, int(found[1], 16))
         sealed = await (await self._opened()).get(name)
         try:
             nonce = urlsafe_b64decode(found[2])
-            return _cipher(proof).decrypt(nonce, sealed, name.encode()) if sealed else None
+            return _cipher(key_digest).decrypt(nonce, sealed, name.encode()) if sealed else None
         except InvalidTag:
             return None
 
-    async def recalled(self, proof: str, arguments: dict[str, Any]) -> ToolOutcome:
+    async def recalled(self, key_digest: str, arguments: dict[str, Any]) -> ToolOutcome:
         """What a program gets for a handle."""
         handle = arguments.get("handle")
         try:
-            body = await self.read(proof, handle) if isinstance(handle, str) else None
+            body = await self.read(key_digest, handle) if isinstance(handle, str) else None
         except ToolbusError as error:
             return ToolOutcome(failure=Failure(error.code, error.reason))
         if body is None:
             return ToolOutcome(failure=Failure("unknown_result", _GONE))
         return ToolOutcome(msgspec.json.decode(body))
 
-    async def _place(self, store: Store, proof: str) -> int:
+    async def _place(self, store: Store, key_digest: str) -> int:
         """An empty place of a key, else that of its oldest result; any of those, for replicas."""
-        written = await gather(*(store.written(_name(proof, each)) for each in range(PLACES)))
+        written = await gather(*(store.written(_name(key_digest, each)) for each in range(PLACES)))
         oldest = sorted(range(PLACES), key=lambda each: written[each])
         free = [each for each in oldest if not written[each]]
         return free[os.urandom(1)[0] % len(free)] if free else oldest[0]
@@ -104,10 +104,10 @@ class Results:
         return self._store
 
 
-def _name(proof: str, place: int) -> str:
+def _name(key_digest: str, place: int) -> str:
     """Where a key's result is. It tells nobody which key: the proof is kept nowhere."""
-    return f"{sha256(b'result of ' + proof.encode()).hexdigest()[:32]}-{place:x}"
+    return f"{sha256(b'result of ' + key_digest.encode()).hexdigest()[:32]}-{place:x}"
 
 
-def _cipher(proof: str) -> AESGCM:
-    return AESGCM(HKDF(SHA256(), 32, salt=None, info=b"toolbus result").derive(proof.encode()))
+def _cipher(key_digest: str) -> AESGCM:
+    return AESGCM(HKDF(SHA256(), 32, salt=None, info=b"toolbus result").derive(key_digest.encode()))

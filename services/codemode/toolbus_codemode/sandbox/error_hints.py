@@ -5,7 +5,7 @@ import re
 import signal
 
 from toolbus_codemode.sandbox.program import ErrorName, Function, Limits, Program, ProgramError
-from toolbus_codemode.sandbox.protocol import OUT_OF_MEMORY, Failed
+from toolbus_codemode.sandbox.protocol import OUT_OF_MEMORY, ProgramFailed
 
 HOST_NAMES = {
     "starlark": ("call", "try_call", "parallel", "print", "json", "struct", "map", "filter"),
@@ -70,7 +70,7 @@ def late(limits: Limits) -> ProgramError:
     return plain("time", f"The program took longer than {limits.deadline:g} s.")
 
 
-def explained(failed: Failed, program: Program) -> ProgramError:
+def explained(failed: ProgramFailed, program: Program) -> ProgramError:
     """A failure as the model is told it."""
     if failed.name == "unknown_name":
         return unknown(failed, program)
@@ -99,7 +99,7 @@ def functions(program: Program, space: str) -> tuple[Function, ...]:
     return next((each.functions for each in program.tools if each.name == space), ())
 
 
-def unknown(failed: Failed, program: Program) -> ProgramError:
+def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
     """A name that is not there: a tool's, when it stands on a server or is called like one."""
     found = UNKNOWN.search(failed.message)
     missed = next((word for word in found.groups() if word), "") if found else ""

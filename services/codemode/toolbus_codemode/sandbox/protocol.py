@@ -1,6 +1,6 @@
-"""The messages between the room and the process that runs one program: length, then JSON.
+"""The messages between the service and the process that runs one program: length, then JSON.
 
-The room trusts nothing it reads here: a program that broke its engine can write what it likes.
+The service trusts nothing it reads here: a program that broke its engine can write what it likes.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class Start(Spoken, frozen=True):
-    """Room to child: the program. Namespaces the source does not name are left out."""
+    """Service to child: the program. Namespaces the source does not name are left out."""
 
     source: str
     namespaces: dict[str, tuple[Tool, ...]]
@@ -46,7 +46,7 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calls(Spoken, frozen=True):
-    """Child to room: calls to make at once."""
+    """Child to service: calls to make at once."""
 
     calls: tuple[Call, ...]
     printed: str = ""
@@ -62,20 +62,20 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Outcomes(Spoken, frozen=True):
-    """Room to child: what calls came to. Starlark is told all of a batch, Python one at a time."""
+    """Service to child: results of calls. Starlark gets all of a batch, Python one at a time."""
 
     outcomes: tuple[Outcome, ...]
 
 
 class Done(Spoken, frozen=True):
-    """Child to room: the program came to its end; the result is raw JSON."""
+    """Child to service: the program came to its end; the result is raw JSON."""
 
     value: msgspec.Raw
     printed: str = ""
 
 
-class Failed(Spoken, frozen=True):
-    """Child to room: the program ended early."""
+class ProgramFailed(Spoken, frozen=True):
+    """Child to service: the program ended early."""
 
     name: str
     message: str
@@ -85,7 +85,7 @@ class Failed(Spoken, frozen=True):
     printed: str = ""
 
 
-Heard = Calls | Done | Failed
+Heard = Calls | Done | ProgramFailed
 Told = Start | Outcomes
 
 heard = msgspec.json.Decoder(Heard)

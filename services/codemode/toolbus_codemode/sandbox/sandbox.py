@@ -11,7 +11,7 @@ import msgspec
 from toolbus_codemode.sandbox import error_hints, prechecks
 from toolbus_codemode.sandbox.process.launcher import Launched, Launcher, UnavailableError
 from toolbus_codemode.sandbox.program import Ended, Engine, Limits, Program, ProgramError
-from toolbus_codemode.sandbox.protocol import Done, Failed
+from toolbus_codemode.sandbox.protocol import Done, ProgramFailed
 from toolbus_codemode.sandbox.session import BrokenError, Conversation, MakeCall
 from toolbus_common.concurrency import end
 
@@ -156,7 +156,7 @@ async def held(program: Program, call: MakeCall, process: Launched) -> Ended:
 
 def told(
     program: Program,
-    said: Done | Failed | None,
+    said: Done | ProgramFailed | None,
     error: ProgramError | None,
     took: Took,
 ) -> Ended:

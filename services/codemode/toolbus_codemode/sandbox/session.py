@@ -1,4 +1,4 @@
-"""The room's side of one run: hears calls, has them made, and believes nothing it is told."""
+"""The service's side of one run: hears calls, has them made, and believes nothing it is told."""
 
 import asyncio
 import logging
@@ -22,9 +22,9 @@ from toolbus_codemode.sandbox.protocol import (
     Call,
     Calls,
     Done,
-    Failed,
     Outcome,
     Outcomes,
+    ProgramFailed,
     Start,
     Tool,
     framed,
@@ -84,7 +84,7 @@ class Conversation:
         """What this run may use."""
         return self.program.limits
 
-    async def hold(self) -> Done | Failed | None:
+    async def hold(self) -> Done | ProgramFailed | None:
         """Talk until the child tells its end; None when it went away without one."""
         known = {
             (space.name, each.name): (space, each)
@@ -103,13 +103,17 @@ class Conversation:
         finally:
             await self.forsake()
 
-    async def hear(self) -> Calls | Done | Failed:
+    async def hear(self) -> Calls | Done | ProgramFailed:
         """The next message, of a size we allow."""
         length = int.from_bytes(await self.reader.readexactly(HEADER), "big")
         if length > max(self.limits.message, self.limits.output) + ENVELOPE:
-            return Failed("message_too_large", "The program sent a message larger than it may.")
+            return ProgramFailed(
+                "message_too_large", "The program sent a message larger than it may."
+            )
         try:
-            message: Calls | Done | Failed = heard.decode(await self.reader.readexactly(length))
+            message: Calls | Done | ProgramFailed = heard.decode(
+                await self.reader.readexactly(length)
+            )
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise BrokenError from error
         return message
@@ -151,7 +155,7 @@ class Conversation:
         try:
             return outcome_of(call, await self.make_call(wanted))
         except Exception as error:  # noqa: BLE001 - whatever it is, the program may not see it
-            log.error("a call of a program failed in the room: %s", type(error).__name__)  # noqa: TRY400
+            log.error("a call of a program failed in the service: %s", type(error).__name__)  # noqa: TRY400
             failure = Failure("internal", "The call failed inside the gateway.")
             return outcome_of(call, ToolOutcome(failure=failure))
 

@@ -20,14 +20,14 @@ from toolbus_codemode.catalog.namespace import Shelf
 from toolbus_codemode.tokens.counter_process import CountingProcess
 from toolbus_codemode.tokens.definition_cost import Measure, definition
 from toolbus_common.calls.event_fields import about_call
-from toolbus_common.contracts import CallAdmitted, ContextMeasured, ContextSpent, Fact
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts import CallAdmitted, ContextMeasured, ContextSpent, Event
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.mcp.builtin_server import EXECUTE
 
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 1000  # calls not counted yet; beyond them the oldest goes uncounted, and is told
-MOST_SERVERS = 100  # servers told apart in one fact
+MOST_SERVERS = 100  # servers told apart in one event
 OTHERS = "(others)"
 DEFAULT_ENGINE = "starlark"
 
@@ -57,7 +57,7 @@ class Bookkeeper:
         self.tokens = CountingProcess()
         self.measure = Measure(self.tokens)
 
-    def facts(self, batch: list[Spent]) -> list[Fact]:
+    def events(self, batch: list[Spent]) -> list[Event]:
         """What is newly known of definitions, and what each call has cost."""
         return [*self._measured(batch[-1].whole), *map(self._spent, batch)]
 
@@ -70,23 +70,23 @@ class Bookkeeper:
             for each in listed
         )
 
-    def _measured(self, whole: Shelf) -> Iterator[Fact]:
+    def _measured(self, whole: Shelf) -> Iterator[Event]:
         before, self.measured = self.measured, self.measure.tools(whole)
         for server, tools in self.measured.items():
             if before.get(server) != tools:
                 yield ContextMeasured(
                     id=f"{server}.measured.{time():.6f}",
                     at=time(),
-                    scope=DEFAULT_SCOPE,
+                    customer=DEFAULT_CUSTOMER,
                     server=server,
                     tools=tools,
                     counted_by=self.tokens.counted_by,
                 )
 
-    def _spent(self, spent: Spent) -> Fact:
+    def _spent(self, spent: Spent) -> Event:
         return ContextSpent(
             id=f"{spent.call.call_id}.spent",
-            **about_call(spent.call, spent.call.scope, spent.call.key),
+            **about_call(spent.call, spent.call.customer, spent.call.key),
             engine=spent.engine,
             classic=self.measure.servers(spent.seen, MOST_SERVERS, OTHERS),
             own_tokens=self.own,
@@ -99,7 +99,7 @@ class Bookkeeper:
 class Spending:
     """Takes calls as they end, and says what each has cost when it is counted."""
 
-    def __init__(self, say: Callable[[Fact], None]) -> None:
+    def __init__(self, say: Callable[[Event], None]) -> None:
         self._say = say
         self._waiting: asyncio.Queue[Spent] = asyncio.Queue(MOST_WAITING)
         self._bookkeeper = Bookkeeper()
@@ -136,9 +136,9 @@ class Spending:
             return
         loop = asyncio.get_running_loop()
         try:
-            told = await loop.run_in_executor(thread, self._bookkeeper.facts, batch)
+            told = await loop.run_in_executor(thread, self._bookkeeper.events, batch)
         except Exception:
             log.exception("context.not_counted", extra={"calls": len(batch)})
         else:
-            for fact in told:
-                self._say(fact)
+            for event in told:
+                self._say(event)

@@ -1,7 +1,7 @@
 """Tokens, counted in a process of their own.
 
 Loading the vocabulary holds an interpreter for a second and counting for milliseconds: where the
-room shares its process with the call path, calls would wait for both.
+service shares its process with the call path, calls would wait for both.
 """
 
 import os
@@ -79,7 +79,7 @@ def _out_of(process: subprocess.Popen[bytes]) -> IO[bytes]:
 
 def main() -> None:
     """Tell which vocabulary counts, then a number for each text until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the room, not with a key press
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not with a key press
     os.nice(NICENESS)
     tokens = Tokens()
     texts, counts = sys.stdin.buffer, sys.stdout.buffer

@@ -1,7 +1,7 @@
 """Tokens as models with the o200k vocabulary count them; an estimate where it is not installed.
 
-The vocabulary takes a second and 150 MB to load, so it is loaded by whoever counts first; the room
-has it loaded by a process of its own (`counting`).
+The vocabulary takes a second and 150 MB to load, so it is loaded by whoever counts first; the
+service has it loaded by a process of its own (`counting`).
 """
 
 from collections.abc import Callable

@@ -12,11 +12,11 @@ from toolbus_common.config import Server
 from toolbus_common.contracts import (
     FOLLOW,
     TOOLS_CALL,
-    Answered,
-    Begun,
     CallAdmitted,
+    CallResult,
+    TaskCreated,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     CallCancelledError,
     InvalidArgumentsError,
@@ -27,7 +27,7 @@ from toolbus_common.errors import (
     UpstreamTimeoutError,
 )
 from toolbus_common.mcp.result_uris import SCHEME
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.tracing.call_span import executing
 from toolbus_executor.calls.early_cancellations import EarlyCancellations, taken_back_early
 from toolbus_executor.calls.multi_round import Rounds
@@ -69,18 +69,18 @@ class Runner:
         self,
         name: str,
         declared: Server,
-        facts: FactWriter,
+        events: EventPublisher,
         watched: Watched,
         followed: Watched,
         separation: Separation | None = None,
     ) -> None:
         self.name = name
-        self.guard = Guard(name, facts)
-        self.reports = Reports(name, facts, self.guard.failures)
+        self.guard = Guard(name, events)
+        self.reports = Reports(name, events, self.guard.failures)
         self.bulkhead = Bulkhead(name, declared.concurrency)
         self.checks = checks_of(name, declared)
         self.extending = Extending(declared, self.reports.extended)
-        self.rounds = Rounds(facts.producer, self.extending)
+        self.rounds = Rounds(events.producer, self.extending)
         relied_on = (watched, followed, *((separation.pool,) if separation is not None else ()))
         self.idling = Idling(declared, self.bulkhead, self.rounds.park, relied_on)
         self.upstream: Upstream | None = None
@@ -97,12 +97,12 @@ class Runner:
         self.early = EarlyCancellations()
         self._watched = watched
         self._followed = followed
-        self._producer = facts.producer
+        self._producer = events.producer
         self._running: dict[str, asyncio.Task[Any] | None] = {}
         self._revoked: set[str] = set()
 
     @executing(TRACER)
-    async def run(self, call: CallAdmitted, reply: Reply) -> None:
+    async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         """Handle one admitted call, or pass it to the process that began it."""
         if (call.extra or call.method == UPDATE) and self.forward is not None:
             owner = owner_of(brought(call.extra)[0]) or keeper_of(call)
@@ -117,7 +117,7 @@ class Runner:
         else:
             await self.run_here(call, reply)
 
-    async def run_here(self, call: CallAdmitted, reply: Reply) -> None:
+    async def run_here(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         """Handle one admitted call."""
         began = perf_counter()
         if self.early and self.early.took(call.call_id):
@@ -184,7 +184,7 @@ class Runner:
         self.rounds.close()
 
     async def _pass_on(
-        self, call: CallAdmitted, reply: Reply, owner: str, forward: Forward
+        self, call: CallAdmitted, reply: ReplyChannel, owner: str, forward: Forward
     ) -> None:
         began = perf_counter()
 
@@ -199,7 +199,7 @@ class Runner:
         except ToolbusError as error:
             await self.reports.failed(call, reply, error, began)
 
-    async def _revoke(self, call: CallAdmitted, reply: Reply, began: float) -> bool:
+    async def _revoke(self, call: CallAdmitted, reply: ReplyChannel, began: float) -> bool:
         """Whether it was the caller that took the call back; then it has ended."""
         if call.call_id not in self._revoked:
             return False
@@ -213,7 +213,7 @@ class Runner:
         await self.reports.failed(call, reply, taken_back, began)
         return True
 
-    async def _revocable(self, call: CallAdmitted, reply: Reply) -> Ended:
+    async def _revocable(self, call: CallAdmitted, reply: ReplyChannel) -> Ended:
         """Have it answered, in a way that `cancel` finds."""
         self._running[call.call_id] = asyncio.current_task()
         try:
@@ -223,7 +223,9 @@ class Runner:
         finally:
             del self._running[call.call_id]
 
-    async def _told_again(self, call: CallAdmitted, reply: Reply, cache: ResponseCache) -> Ended:
+    async def _told_again(
+        self, call: CallAdmitted, reply: ReplyChannel, cache: ResponseCache
+    ) -> Ended:
         """Give the answer that is known, or keep the one that comes."""
         key = self._known_as(call, cache)
         known = cache.find(key) if key is not None else None
@@ -234,7 +236,7 @@ class Runner:
             cache.keep(key, raw, ended)
         return ended
 
-    async def _answered(self, call: CallAdmitted, reply: Reply) -> tuple[bytes, Ended]:
+    async def _answered(self, call: CallAdmitted, reply: ReplyChannel) -> tuple[bytes, Ended]:
         """Ask the server, and make of its answer, which comes along, what the caller is told."""
         if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
             part = self.selector.select if self.selector is not None else None
@@ -249,7 +251,7 @@ class Runner:
         if self.spills is not None and self.spills.concern(raw, call):
             raw, kept = await self.spills.settle(raw, call)
         ended = Ended(*ending_of(raw, call), kept, left_out=left_out)
-        if not kept and not ended.is_error and isinstance(ended.ending, Answered):
+        if not kept and not ended.is_error and isinstance(ended.ending, CallResult):
             self.checks.hold_to_word(call, whole)
         return whole, ended
 
@@ -260,7 +262,7 @@ class Runner:
         self.refuse_held(call)
         return cache.key_of(call)
 
-    async def _attempt(self, call: CallAdmitted, reply: Reply) -> bytes:
+    async def _attempt(self, call: CallAdmitted, reply: ReplyChannel) -> bytes:
         """Wait for a turn and ask the server."""
         if self.drained:
             refuse_new(call)
@@ -285,11 +287,11 @@ class Runner:
             self.bulkhead.leave()
 
     async def _in_turn(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
     ) -> bytes:
         """Ask, and again where that may be done."""
         self.retries.budget.earn()
-        began = self.idling.asked_at = monotonic()
+        began = self.idling.requested_at = monotonic()
         try:
             raw = await self._ask(upstream, call, seconds, reply)
         except UpstreamDeadError as error:
@@ -320,7 +322,7 @@ class Runner:
             raise
 
     def _once_more(
-        self, call: CallAdmitted, reply: Reply, seconds: float
+        self, call: CallAdmitted, reply: ReplyChannel, seconds: float
     ) -> Awaitable[bytes] | None:
         """Ask again, unless the server is gone or no longer to be asked; a probe is no retry."""
         if self.upstream is None or not self.guard.closed:
@@ -334,7 +336,7 @@ class Runner:
             self.bulkhead.took(call.tool, seconds)
 
     async def _ask(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
     ) -> bytes:
         """Ask the server; an error it answers with is a success of the transport."""
         began = monotonic()
@@ -386,7 +388,7 @@ class Runner:
 
     def _learn_habits(self, call: CallAdmitted, ended: Ended) -> None:
         self.idling.answered = True
-        if call.method != TOOLS_CALL or isinstance(ended.ending, Begun):
+        if call.method != TOOLS_CALL or isinstance(ended.ending, TaskCreated):
             self.idling.note(call, ended.ending)
 
 

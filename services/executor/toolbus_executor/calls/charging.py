@@ -1,18 +1,18 @@
 """What a call costs by how it ended."""
 
 from toolbus_common.access.pricing import charged
-from toolbus_common.contracts import Asked, Begun, CallAdmitted, Ending
+from toolbus_common.contracts import CallAdmitted, FinalReply, InputRequired, TaskCreated
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError
 
 
-def charge_of(call: CallAdmitted, ending: Ending, kept: int = 0) -> int:
+def charge_of(call: CallAdmitted, ending: FinalReply, kept: int = 0) -> int:
     """What an answer costs, with the bytes that are kept of it instead of told.
 
     A task's result is not there yet, so it costs what was held.
     """
-    if isinstance(ending, Asked):
+    if isinstance(ending, InputRequired):
         return 0
-    if not call.price or isinstance(ending, Begun):
+    if not call.price or isinstance(ending, TaskCreated):
         return call.charge
     return charged(call.charge, call.price, len(ending.body) + kept)
 

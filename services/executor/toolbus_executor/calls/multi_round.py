@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import ERROR, CallAdmitted, Era
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import InvalidError, UpstreamRefusedError
 from toolbus_common.observability.tracing import Span
 from toolbus_executor import tracing
@@ -46,7 +46,7 @@ class Rounds:
         self._of_tasks.close()
 
     def ask(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
     ) -> Awaitable[bytes]:
         """The raw result of a round. Raises what `Upstream.call` raises, when awaited."""
         attempt = tracing.attempting(call)
@@ -56,7 +56,7 @@ class Rounds:
         return attempt.around(tracing.answered(attempt, asked))
 
     async def _asked(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
     ) -> bytes:
         caller = Caller(call, reply, self._extending)
         try:
@@ -80,7 +80,9 @@ class Rounds:
         finally:
             await caller.flushed()
 
-    async def _resume(self, state: str, call: CallAdmitted, seconds: float, reply: Reply) -> bytes:
+    async def _resume(
+        self, state: str, call: CallAdmitted, seconds: float, reply: ReplyChannel
+    ) -> bytes:
         parked = self.park.take(state, call)
         _, answers = brought(call.extra)
         parked.caller.answer_to(call, reply, self._extending)

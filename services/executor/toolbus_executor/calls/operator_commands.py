@@ -5,33 +5,33 @@ import logging
 from msgspec import DecodeError
 from pydantic import ValidationError
 
-from toolbus_common.contracts import STEERED_PREFIX, CallAdmitted, Steered
+from toolbus_common.contracts import SERVER_COMMAND_PREFIX, CallAdmitted, ServerCommand
 from toolbus_common.errors import ServerDrainedError
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_executor.upstreams.suspended_calls import brought
 
 log = logging.getLogger(__name__)
-_AS_DECLARED = Steered()
+_AS_DECLARED = ServerCommand()
 
 
 class Steering:
     """The newest word about each server. It outlives executors, and new ones hear it first."""
 
     def __init__(self) -> None:
-        self._told: dict[str, Steered] = {}
+        self._told: dict[str, ServerCommand] = {}
         self.on_change = _nobody
 
-    def of(self, server: str) -> Steered:
+    def of(self, server: str) -> ServerCommand:
         """What is asked of a server."""
         return self._told.get(server, _AS_DECLARED)
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the configuration's bucket."""
-        if change is None or not change.key.startswith(STEERED_PREFIX):
+        if change is None or not change.key.startswith(SERVER_COMMAND_PREFIX):
             return
-        server = change.key.removeprefix(STEERED_PREFIX)
+        server = change.key.removeprefix(SERVER_COMMAND_PREFIX)
         try:
-            told = Steered.decode(change.value) if change.value else _AS_DECLARED
+            told = ServerCommand.decode(change.value) if change.value else _AS_DECLARED
         except (ValidationError, DecodeError, ValueError):
             log.error("steering.unreadable", extra={"server": server})  # noqa: TRY400
             return

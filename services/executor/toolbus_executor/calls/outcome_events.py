@@ -1,7 +1,14 @@
-"""The facts of how a call ended here."""
+"""The events of how a call ended here."""
 
 from toolbus_common.calls.event_fields import about, told_of_result
-from toolbus_common.contracts import Asked, Begun, CallAdmitted, CallCompleted, CallFailed, Ending
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallCompleted,
+    CallFailed,
+    FinalReply,
+    InputRequired,
+    TaskCreated,
+)
 from toolbus_common.contracts.base import trusted
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError
 from toolbus_common.privacy.content_policy import recorded_words
@@ -48,7 +55,7 @@ def failed(
 
 
 def _recorded(call: CallAdmitted, error: ToolbusError) -> str:
-    """Why, as a fact keeps it: a server's own words are content, as much as a result is."""
+    """Why, as an event keeps it: a server's own words are content, as much as a result is."""
     if not isinstance(error, UpstreamRefusedError):
         return error.reason
     kept = recorded_words(error.reason, call.result_content)
@@ -56,7 +63,7 @@ def _recorded(call: CallAdmitted, error: ToolbusError) -> str:
     return kept or f"The server answered with an error of its own, code {number}."
 
 
-def _kind(ending: Ending) -> str:
-    if isinstance(ending, Asked):
+def _kind(ending: FinalReply) -> str:
+    if isinstance(ending, InputRequired):
         return "input_required"
-    return "task" if isinstance(ending, Begun) else "complete"
+    return "task" if isinstance(ending, TaskCreated) else "complete"

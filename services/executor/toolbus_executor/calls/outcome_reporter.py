@@ -3,11 +3,11 @@
 from time import perf_counter
 
 from toolbus_common.calls.event_fields import extended
-from toolbus_common.calls.outcome_store import KeptOutcomes, Told
-from toolbus_common.contracts import CallAdmitted, Failed, OutcomeClaim
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.calls.outcome_store import OutcomeStore, ReturnedResult
+from toolbus_common.contracts import CallAdmitted, CallError, OutcomeClaim
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError, UpstreamTimeoutError
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_executor.calls.outcome_events import completed, failed
 from toolbus_executor.mcp_messages.result_mapping import Ended
@@ -17,11 +17,11 @@ from toolbus_executor.resilience.failure_log import Failures, with_name
 class Reports:
     """Tells it to everybody whom it concerns."""
 
-    def __init__(self, name: str, facts: FactWriter, failures: Failures) -> None:
-        self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
+    def __init__(self, name: str, events: EventPublisher, failures: Failures) -> None:
+        self.outcomes: OutcomeStore | None = None  # of calls with an idempotency key
         self.misfits: dict[str, str] = {}  # of calls under way whose arguments do not fit
         self._name = name
-        self._facts = facts
+        self._events = events
         self._failures = failures
         self._ok = UPSTREAM_CALLS.labels(name, "ok")
         self._tool_error = UPSTREAM_CALLS.labels(name, "tool_error")
@@ -29,7 +29,7 @@ class Reports:
 
     def extended(self, call: CallAdmitted, deadline: float) -> None:
         """Publish a call's later deadline, and postpone its idempotency claim."""
-        self._facts.say(extended(call, deadline))
+        self._events.say(extended(call, deadline))
         if call.claim is not None and self.outcomes is not None:
             self.outcomes.extend(call, call.claim, deadline)
 
@@ -37,10 +37,10 @@ class Reports:
         """Count and record an answer."""
         self._seconds.observe(took)
         (self._tool_error if ended.is_error else self._ok).inc()
-        self._facts.say(completed(call, ended, took, self._misfit(call)))
+        self._events.say(completed(call, ended, took, self._misfit(call)))
 
     async def failed(
-        self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
+        self, call: CallAdmitted, reply: ReplyChannel, error: ToolbusError, began: float
     ) -> None:
         """Tell that no answer came of it."""
         sent = bool(error.data.pop("sent", True))
@@ -53,16 +53,16 @@ class Reports:
         self._failures.note(error)
         UPSTREAM_CALLS.labels(self._name, error.code).inc()
         took, misfit = perf_counter() - began, self._misfit(call)
-        self._facts.say(failed(call, error, took, misfit, sent=sent))
+        self._events.say(failed(call, error, took, misfit, sent=sent))
         if call.claim is not None:
-            await self.keep(call, call.claim, Failed(error), sent=sent)
-        await reply.send(Failed(error))
+            await self.keep(call, call.claim, CallError(error), sent=sent)
+        await reply.send(CallError(error))
 
     def _misfit(self, call: CallAdmitted) -> str:
         return self.misfits.pop(call.call_id, "") if self.misfits else ""
 
     async def keep(
-        self, call: CallAdmitted, claim: OutcomeClaim, told: Told, *, sent: bool = True
+        self, call: CallAdmitted, claim: OutcomeClaim, told: ReturnedResult, *, sent: bool = True
     ) -> None:
         """Keep what its caller is told for whoever repeats it with its key."""
         if self.outcomes is not None:

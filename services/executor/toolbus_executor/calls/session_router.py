@@ -9,7 +9,7 @@ from time import perf_counter, time
 from typing import Protocol
 
 from toolbus_common.contracts import CallAdmitted
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.calls.outcome_reporter import Reports
 from toolbus_executor.upstreams.base import separates
@@ -30,7 +30,7 @@ class Runs(Protocol):
     forward: Forward | None
     reports: Reports
 
-    async def run_here(self, call: CallAdmitted, reply: Reply) -> None:
+    async def run_here(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         """Handle a call whose session is here."""
         ...
 
@@ -53,7 +53,7 @@ class Placing:
         return self._is_process if upstream is None else separates(upstream, call)
 
     async def run(
-        self, runner: Runs, call: CallAdmitted, reply: Reply, find: FindHolder | None = None
+        self, runner: Runs, call: CallAdmitted, reply: ReplyChannel, find: FindHolder | None = None
     ) -> None:
         """Handle a call where its session is: here, or in the executor that holds it."""
         began = perf_counter()

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from toolbus_common.contracts import CallAdmitted, CallCancelled
-from toolbus_common.messaging.call_transport import BusReply
+from toolbus_common.messaging.call_transport import NatsReply
 from toolbus_common.nats.connection import Bus
 from toolbus_executor.calls.call_handler import Runner
 
 log = logging.getLogger(__name__)
 
-SUBJECT = "tb.park"
+SUBJECT = "tb.resume"
 FORGET_SECONDS = 5.0  # "nobody there" comes within milliseconds or never
 LEAVE_SECONDS = 5.0
 
@@ -64,7 +64,7 @@ class ParkLane:
         if runner is None:
             log.warning("park.server_unknown", extra={"server": call.server})
             return
-        self._spawn(runner.run(call, BusReply(self._bus, call.reply_to)))
+        self._spawn(runner.run(call, NatsReply(self._bus, call.reply_to)))
 
     def _nobody(self, _payload: bytes, subject: str, _reply: str) -> None:
         nobody = self._undelivered.pop(subject.rpartition(".")[2], None)

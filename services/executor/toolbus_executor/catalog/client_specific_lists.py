@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from toolbus_common.config import Server
-from toolbus_common.contracts import Listing, Offered
+from toolbus_common.contracts import CatalogEntry, Listing
 from toolbus_common.contracts.records.pin_names import PINNED
 from toolbus_common.mcp.client_classes import ALL, CLASSES, GROUPS, NONE, capabilities_of
 from toolbus_executor.catalog.publisher import Entry
@@ -73,9 +73,9 @@ def kinds_for(name: str) -> Kinds:
     return kinds_of(msgspec.json.encode(capabilities_of(name)).decode())
 
 
-def _merged(kind: str, found: dict[str, Listing]) -> tuple[Offered, ...]:
+def _merged(kind: str, found: dict[str, Listing]) -> tuple[CatalogEntry, ...]:
     """Everything that any class is offered, each with the classes that are."""
-    entries: dict[str, Offered] = {}
+    entries: dict[str, CatalogEntry] = {}
     seen = {name: {each.name for each in getattr(found[name], kind)} for name in found}
     for listing in found.values():
         for each in getattr(listing, kind):
@@ -118,10 +118,10 @@ def _of_class(known: Listing, name: str) -> dict[str, dict[str, str]]:
     }
 
 
-def _every(known: Listing, kind: str) -> Iterable[Offered]:
+def _every(known: Listing, kind: str) -> Iterable[CatalogEntry]:
     """What an entry of the catalogue lists, and what it holds back."""
     held = (
-        Offered(**{name: getattr(each, name) for name in Offered.model_fields})
+        CatalogEntry(**{name: getattr(each, name) for name in CatalogEntry.model_fields})
         for each in known.held
         if each.kind == kind
     )

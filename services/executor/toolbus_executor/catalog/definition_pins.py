@@ -10,16 +10,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from toolbus_common.contracts import (
+    CatalogEntry,
     DefinitionChanged,
-    DefinitionFact,
+    DefinitionEvent,
     DefinitionPinned,
     FirstListing,
-    HeldBack,
     Listing,
-    Offered,
     Pin,
+    Quarantined,
 )
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.contracts.records.pin_names import (
     FIRST,
     METHODS,
@@ -28,7 +28,7 @@ from toolbus_common.contracts.records.pin_names import (
     pin_key,
     server_of,
 )
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket, Change
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ NO_PIN = Pinned()
 class Pins:
     """Every pin, watched. `on_change` hears which server a change is about."""
 
-    facts: FactWriter
+    events: EventPublisher
     on_change: Callable[[str], None] = lambda _server: None
     _pins: dict[str, Pinned] = field(default_factory=dict)
     _first: dict[str, FirstListing] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Pins:
             first = FirstListing.decode(entry.value) if entry and entry.value else FirstListing()
         self._first[server] = first
 
-    async def _pin(self, bucket: Bucket, server: str, kind: str, offered: Offered) -> None:
+    async def _pin(self, bucket: Bucket, server: str, kind: str, offered: CatalogEntry) -> None:
         """Pin one definition, unless somebody decided about it already."""
         key = pin_key(kind, server, offered.name)
         pin = Pin(digest=offered.digest, definition=offered.as_sent, by=BY_FIRST, at=time())
@@ -114,8 +114,8 @@ class Pins:
             self._note(key, entry.value if entry else None)
             return
         self._pins[key] = Pinned(pin.digest)
-        told = fact_about(server, kind, offered, "pinned")
-        self.facts.say(DefinitionPinned(**told, by=BY_FIRST))
+        told = event_about(server, kind, offered, "pinned")
+        self.events.say(DefinitionPinned(**told, by=BY_FIRST))
 
     def _known(self, key: str) -> Pinned | FirstListing | None:
         if key.startswith(f"{FIRST}."):
@@ -142,8 +142,8 @@ def weighed(listing: Listing, mode: str, pins: Mapping[str, Pinned]) -> Listing:
     """
     if mode != TRUST and not listing.known:
         return listing
-    held: list[HeldBack] = []
-    shown: dict[str, tuple[Offered, ...]] = {}
+    held: list[Quarantined] = []
+    shown: dict[str, tuple[CatalogEntry, ...]] = {}
     for kind in PINNED:
         kept = []
         for offered in _whole(listing, kind):
@@ -170,7 +170,7 @@ def why_held(digest: str, mode: str, pin: Pinned) -> str:
     return "changed since it was approved" if pin.digest else "not approved yet"
 
 
-def newly_held(before: Listing | None, now: Listing) -> list[HeldBack]:
+def newly_held(before: Listing | None, now: Listing) -> list[Quarantined]:
     """What is held back now and was not, as it is."""
     known = {(each.kind, each.name, each.digest) for each in (before.held if before else ())}
     return [each for each in now.held if (each.kind, each.name, each.digest) not in known]
@@ -185,19 +185,19 @@ def refused(listing: Listing) -> frozenset[tuple[str, str]]:
     return frozenset((method, name) for kind, name in held for method in METHODS[kind])
 
 
-def changed(server: str, held: HeldBack) -> DefinitionFact:
-    """The fact that something is held back."""
-    told = fact_about(server, held.kind, held, "changed")
+def changed(server: str, held: Quarantined) -> DefinitionEvent:
+    """The event that something is held back."""
+    told = event_about(server, held.kind, held, "changed")
     return DefinitionChanged(**told, approved_digest=held.approved, reason=held.why)
 
 
-def fact_about(server: str, kind: str, offered: Offered, what: str) -> dict[str, Any]:
-    """The fields of every fact about a definition."""
+def event_about(server: str, kind: str, offered: CatalogEntry, what: str) -> dict[str, Any]:
+    """The fields of every event about a definition."""
     at = time()
     return {
         "id": f"{pin_key(kind, server, offered.name)}.{what}.{at:.6f}",
         "at": at,
-        "scope": DEFAULT_SCOPE,
+        "customer": DEFAULT_CUSTOMER,
         "server": server,
         "kind": kind,
         "tool": offered.name,
@@ -216,7 +216,7 @@ def _digests(listing: Listing) -> dict[str, str]:
 
 def _missing(
     listing: Listing, first: Mapping[str, str], pins: Mapping[str, Pinned]
-) -> list[tuple[str, Offered]]:
+) -> list[tuple[str, CatalogEntry]]:
     """What has no pin and still is as the first listing held it: all, or what a crash left."""
     return [
         (kind, offered)
@@ -227,14 +227,14 @@ def _missing(
     ]
 
 
-def _whole(listing: Listing, kind: str) -> list[Offered]:
+def _whole(listing: Listing, kind: str) -> list[CatalogEntry]:
     """Shown or held, in the order of names."""
     held = [each for each in listing.held if each.kind == kind]
     return sorted((*getattr(listing, kind), *held), key=lambda each: each.name)
 
 
-def _held(kind: str, offered: Offered, approved: str, why: str) -> HeldBack:
-    return HeldBack(
+def _held(kind: str, offered: CatalogEntry, approved: str, why: str) -> Quarantined:
+    return Quarantined(
         name=offered.name,
         definition=offered.definition,
         digest=offered.digest,

@@ -3,7 +3,7 @@
 import logging
 
 from toolbus_common.contracts import Listing, ServerFaulted
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_executor.server_events import about_server
 from toolbus_executor.upstreams.listing import repairs_of
 
@@ -13,12 +13,12 @@ log = logging.getLogger(__name__)
 class ListFaults:
     """The entries of one server left out or repaired, and its failed lists, with the reasons."""
 
-    def __init__(self, server: str, facts: FactWriter) -> None:
+    def __init__(self, server: str, events: EventPublisher) -> None:
         self.dropped: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self._repaired: dict[str, str] = {}
         self._server = server
-        self._facts = facts
+        self._events = events
 
     def note(self, listing: Listing) -> None:
         """Take a new listing; publish what is wrong with it unless that was published before."""
@@ -34,4 +34,4 @@ class ListFaults:
             log.info("listed.repaired", extra={"server": self._server, "what": what, "how": how})
         about = about_server(self._server, "faulted")
         found = {"dropped": self.dropped, "failed": self.failed, "repaired": repaired}
-        self._facts.say(ServerFaulted(**about, **found))
+        self._events.say(ServerFaulted(**about, **found))

@@ -7,13 +7,13 @@ from contextlib import suppress
 from time import monotonic
 
 from toolbus_common.contracts import Listing
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_executor.catalog.definition_pins import TRUST, Pins, changed, newly_held, refused
 
 log = logging.getLogger(__name__)
 
-MOST_TOLD = 1000  # facts of what is held back at once; afterwards one a second
+MOST_TOLD = 1000  # events of what is held back at once; afterwards one a second
 Refused = frozenset[tuple[str, str]]
 
 
@@ -21,7 +21,7 @@ class Entry:
     """What is published of one server. `on_refused` hears what no call may use."""
 
     def __init__(
-        self, name: str, mode: str, catalogue: Bucket, pins: Pins, facts: FactWriter
+        self, name: str, mode: str, catalogue: Bucket, pins: Pins, events: EventPublisher
     ) -> None:
         self.name = name
         self.listed: Listing | None = None  # as this executor saw it last, weighed
@@ -30,9 +30,9 @@ class Entry:
         self._declared_mode = mode
         self._catalogue = catalogue
         self._pins = pins
-        self._facts = facts
+        self._events = events
         self._publishing = asyncio.Lock()
-        self._untold = float(MOST_TOLD)  # facts that may be said now
+        self._untold = float(MOST_TOLD)  # events that may be said now
         self._told_at = monotonic()
         self._unweighed = False
         self._weighing: asyncio.Task[None] | None = None
@@ -123,7 +123,7 @@ class Entry:
         for held in told:
             about = {"server": self.name, "what": held.name, "why": held.why}
             log.warning("definition.held", extra=about)
-            self._facts.say(changed(self.name, held))
+            self._events.say(changed(self.name, held))
         if len(told) < len(news):
             untold = {"server": self.name, "untold": len(news) - len(told)}
             log.warning("definition.held_untold", extra=untold)

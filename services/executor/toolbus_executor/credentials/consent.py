@@ -12,25 +12,25 @@ QUESTION = "toolbus.connect"
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class Answered(msgspec.Struct):
+class ConsentReply(msgspec.Struct):
     """A call without what it answers of ours, and that answer: empty where it brings none."""
 
     call: CallAdmitted
     action: str = ""
 
 
-def answered(call: CallAdmitted) -> Answered:
+def answered(call: CallAdmitted) -> ConsentReply:
     """Take the answer to our question out of a call, as it is none of the server's."""
     if QUESTION not in call.extra:
-        return Answered(call)
+        return ConsentReply(call)
     members = _members(call.extra)
     try:
         answers = _members(members.get("inputResponses", msgspec.Raw(b"{}")))
     except msgspec.DecodeError:
-        return Answered(call)
+        return ConsentReply(call)
     raw = answers.pop(QUESTION, None)
     if raw is None:
-        return Answered(call)
+        return ConsentReply(call)
     if answers:
         members["inputResponses"] = msgspec.Raw(msgspec.json.encode(answers))
     else:
@@ -39,7 +39,7 @@ def answered(call: CallAdmitted) -> Answered:
     told = msgspec.json.decode(raw)
     action = told.get("action") if isinstance(told, dict) else None
     action = action if action in ("accept", "decline") else "cancel"
-    return Answered(call.model_copy(update={"extra": extra}), action)
+    return ConsentReply(call.model_copy(update={"extra": extra}), action)
 
 
 def told(call: CallAdmitted, error: UnconsentedError, server: str) -> bytes:

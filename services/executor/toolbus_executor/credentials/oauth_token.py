@@ -7,12 +7,12 @@ from hashlib import sha256
 from time import monotonic, time
 from typing import Any
 
-from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
+from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError
 from toolbus_executor.credentials.dpop import UNAUTHORIZED, Prover, prover_of
 from toolbus_executor.transport.http1 import Head
 
-Ask = Callable[[UpstreamTokenAsked], Awaitable[UpstreamTokenTold]]
+Ask = Callable[[UpstreamTokenQuery], Awaitable[UpstreamTokenReply]]
 
 STRUCK = b"(secret)"
 LEAST_SECONDS = 5.0  # what ends sooner is not used
@@ -49,7 +49,7 @@ class Bearer:
         self._good_until = 0.0
         self._turn = asyncio.Lock()
         self._asking: asyncio.Task[None] | None = None
-        self._told = UpstreamTokenTold()
+        self._told = UpstreamTokenReply()
         self._shown: tuple[bytes, ...] = ()  # the last tokens, as they are struck from answers
 
     @property
@@ -120,7 +120,7 @@ class Bearer:
         return self._asking
 
     async def _asked(self, challenge: str, refused: str) -> None:
-        question = UpstreamTokenAsked(
+        question = UpstreamTokenQuery(
             server=self._server,
             user=self.user,
             listing=self._listing,
@@ -133,10 +133,10 @@ class Bearer:
             if monotonic() < self._good_until:
                 self._again_at = min(monotonic() + LEAST_SECONDS, self._good_until)
                 return  # what is at hand is good until its end
-            told = UpstreamTokenTold(reason=f"{error.reason} Retry shortly.")
+            told = UpstreamTokenReply(reason=f"{error.reason} Retry shortly.")
         self._take(told)
 
-    def _take(self, told: UpstreamTokenTold) -> None:
+    def _take(self, told: UpstreamTokenReply) -> None:
         self._told = told
         lasts = told.ends - time() - LEAST_SECONDS
         if not told.token or lasts <= 0:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Identified
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 
 SECONDS = 60  # that it is good for
 
@@ -15,8 +15,8 @@ def claims_of(call: CallAdmitted, told: Identified) -> dict[str, Any]:
         "jti": call.call_id,
         "key": call.key,
     }
-    if call.scope != DEFAULT_SCOPE:
-        claims["customer"] = call.scope
+    if call.customer != DEFAULT_CUSTOMER:
+        claims["customer"] = call.customer
     if told.team:
         claims["team"] = told.team
     if told.actors:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from toolbus_common.contracts import IdentityKeyTold
+from toolbus_common.contracts import IdentityKeyReply
 from toolbus_common.crypto.p256 import P256Key, header_of
 from toolbus_common.errors import ToolbusError, UnavailableError
 
 log = logging.getLogger(__name__)
 
-Ask = Callable[[], Awaitable[IdentityKeyTold]]
+Ask = Callable[[], Awaitable[IdentityKeyReply]]
 
 TYPE = "toolbus-identity+jwt"
 FRESH_SECONDS = 300.0  # then oauth is asked again, so that the next key is taken in time
@@ -34,8 +34,8 @@ class Signer:
         return self._key.signed(self._header, claims)
 
 
-async def _nobody() -> IdentityKeyTold:
-    raise UnavailableError("No oauth room is asked here.")
+async def _nobody() -> IdentityKeyReply:
+    raise UnavailableError("No oauth service is asked here.")
 
 
 class IdentityKeys:
@@ -89,7 +89,7 @@ class IdentityKeys:
             self._next.cancel()
         self._next = asyncio.get_running_loop().call_later(seconds, self._renew)
 
-    def _take(self, told: IdentityKeyTold) -> None:
+    def _take(self, told: IdentityKeyReply) -> None:
         header = header_of(typ=TYPE, kid=told.id)
         self._signer = Signer(told.issuer, P256Key.of(told.key), header)
         self._good_until = monotonic() + GOOD_SECONDS

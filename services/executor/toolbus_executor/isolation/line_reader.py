@@ -57,13 +57,13 @@ class Lines:
         self._spill.goes_on = True  # to the line's end, which says whose answer it is
         for part in parts:
             self._spill.feed(part)
-            await self._spill.room()
+            await self._spill.service()
 
     async def _feed_on(self, spill: Spill, spills: Spills, piece: bytes) -> bytes:
         """More of a line that is too long; what follows it."""
         line, newline, rest = piece.partition(b"\n")
         spill.feed(line)
-        await spill.room()
+        await spill.service()
         if not newline:
             return b""
         self._spill = None

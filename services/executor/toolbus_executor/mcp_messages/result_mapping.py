@@ -8,7 +8,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from toolbus_common.contracts import TOOLS_CALL, Answered, Asked, Begun, CallAdmitted, Ending, Era
+from toolbus_common.contracts import (
+    TOOLS_CALL,
+    CallAdmitted,
+    CallResult,
+    Era,
+    FinalReply,
+    InputRequired,
+    TaskCreated,
+)
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_common.mcp.result_versions import as_legacy
 from toolbus_executor.mcp_messages import task_formats
@@ -26,7 +34,7 @@ class Ended(NamedTuple):
     `left_out` how many bytes a selection left out.
     """
 
-    ending: Ending
+    ending: FinalReply
     is_error: bool
     kept: int = 0
     cached: bool = False
@@ -37,26 +45,26 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def ending_of(raw: bytes, call: CallAdmitted) -> tuple[Ending, bool]:
+def ending_of(raw: bytes, call: CallAdmitted) -> tuple[FinalReply, bool]:
     """How a call ends, and whether its tool reports an error. Raises `UpstreamFaultError`."""
     raw, owned = read_result(raw, call)
     if owned.resultType == "input_required":
-        return Asked(in_one_line(raw)), False
+        return InputRequired(in_one_line(raw)), False
     if owned.resultType == "task" and call.method == TOOLS_CALL:
-        return Begun(in_one_line(_task(raw, call))), False
+        return TaskCreated(in_one_line(_task(raw, call))), False
     if owned.resultType not in ("", "complete", "task"):
         raise UpstreamFaultError(
             "The upstream answered with a resultType that Toolbus cannot pass on."
         )
     if not owned.resultType and owned.task and not owned.content and call.method == TOOLS_CALL:
-        return Begun(in_one_line(raw)), False
+        return TaskCreated(in_one_line(raw)), False
     if call.era is Era.MODERN:
         told = _for_modern(raw, owned, call.method)
     else:
         told = _for_legacy(raw, owned)
     if call.method == TOOLS_CALL and owned.content is msgspec.UNSET:
         told = _with(b'"content":[],', told)  # clients need it, if only for its emptiness
-    return Answered(in_one_line(told)), owned.isError
+    return CallResult(in_one_line(told)), owned.isError
 
 
 def in_one_line(raw: bytes) -> bytes:

@@ -5,7 +5,7 @@ from time import monotonic
 
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
 from toolbus_common.errors import BreakerOpenError, ToolbusError
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.metrics import UPSTREAM_OPEN
 from toolbus_executor.resilience.circuit_breaker import Breaker, State
 from toolbus_executor.resilience.failure_log import Failures, GarbageError
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class Guard:
-    """One server's breaker; facts and metrics say when it opens and closes."""
+    """One server's breaker; events and metrics say when it opens and closes."""
 
-    def __init__(self, name: str, facts: FactWriter) -> None:
+    def __init__(self, name: str, events: EventPublisher) -> None:
         self.name = name
         self.breaker = Breaker()
         self.failures = Failures()
         self.asked = 0  # calls that were let pass
-        self._facts = facts
+        self._events = events
         self._by_calls = False  # whether calls failed since the last success, and not probes alone
         self._open = UPSTREAM_OPEN.labels(name)
         self._open.set(0)
@@ -77,7 +77,7 @@ class Guard:
             self._open.set(1)
             log.warning("breaker.opened", extra={"server": self.name})
             about = about_server(self.name, "opened")
-            self._facts.say(BreakerOpened(**about, reason=self.failures.last))
+            self._events.say(BreakerOpened(**about, reason=self.failures.last))
 
     def answered(self, error: ToolbusError, *, spared: bool = False) -> None:
         """Count an error: the server is there, or talks nonsense, or was not even asked."""
@@ -96,4 +96,4 @@ class Guard:
         if self.breaker.succeeded():
             self._open.set(0)
             log.info("breaker.closed", extra={"server": self.name})
-            self._facts.say(BreakerClosed(**about_server(self.name, "closed")))
+            self._events.say(BreakerClosed(**about_server(self.name, "closed")))

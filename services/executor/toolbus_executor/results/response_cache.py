@@ -11,7 +11,7 @@ from time import monotonic
 import msgspec
 
 from toolbus_common.config import ToolCache, ToolView
-from toolbus_common.contracts import TOOLS_CALL, Answered, CallAdmitted, Offered
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CallResult, CatalogEntry
 from toolbus_common.crypto.canonical_json import UncanonicalError, digest_of
 from toolbus_executor.mcp_messages.result_mapping import Ended
 
@@ -57,7 +57,7 @@ class ResponseCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def learn(self, tools: Iterable[Offered]) -> None:
+    def learn(self, tools: Iterable[CatalogEntry]) -> None:
         """Take note of the definitions; what was answered under others is forgotten."""
         self._digests = {each.name: each.digest for each in tools if each.digest}
         for key in [key for key in self._kept if self._digests.get(key.tool) != key.definition]:
@@ -96,7 +96,7 @@ class ResponseCache:
         cache = self._declared[key.tool]
         seconds = _seconds(cache, key, raw)
         fresh = self._digests.get(key.tool) == key.definition
-        whole = isinstance(ended.ending, Answered) and not (ended.is_error or ended.kept)
+        whole = isinstance(ended.ending, CallResult) and not (ended.is_error or ended.kept)
         if not (whole and fresh and seconds > 0 and len(raw) <= LARGEST):
             return
         self._drop(key)
@@ -120,8 +120,8 @@ def _who(call: CallAdmitted) -> tuple[str, ...]:
     """Whose an answer is: where the server is told who calls, also who acts for them."""
     told = call.identity
     if told is None:
-        return call.principal, call.scope, call.key
-    return call.principal, call.scope, call.key, call.user, told.team, *told.actors
+        return call.principal_id, call.customer, call.key
+    return call.principal_id, call.customer, call.key, call.user, told.team, *told.actors
 
 
 def _is_plain(call: CallAdmitted) -> bool:

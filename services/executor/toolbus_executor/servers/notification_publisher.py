@@ -5,9 +5,9 @@ from contextlib import suppress
 
 import msgspec
 
-from toolbus_common.contracts import ServerSaid
+from toolbus_common.contracts import ServerNotification
 from toolbus_common.errors import ToolbusError
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_executor.upstreams.subscriptions import Watched
 
 UPDATED = "notifications/resources/updated"
@@ -19,11 +19,11 @@ class Announcements:
     `watched` are the resources that the server was asked to watch for everybody.
     """
 
-    def __init__(self, server: str, room: Room, watched: Watched) -> None:
+    def __init__(self, server: str, service: Service, watched: Watched) -> None:
         self._server = server
         self._watched = watched
-        self._room = room
-        self._changed: dict[tuple[str, str, str], ServerSaid] = {}
+        self._service = service
+        self._changed: dict[tuple[str, str, str], ServerNotification] = {}
 
     def hear(self, method: str, params: bytes) -> None:
         """Take what the server said to everybody."""
@@ -31,7 +31,7 @@ class Announcements:
 
     def tell(
         self,
-        principal: str,
+        principal_id: str,
         session: str,
         method: str,
         params: bytes,
@@ -42,19 +42,19 @@ class Announcements:
 
         `watched` are the resources that it was asked to watch there.
         """
-        said = ServerSaid(
+        said = ServerNotification(
             server=self._server,
             method=method,
-            principal=principal,
+            principal_id=principal_id,
             session=session,
             unasked=method == UPDATED and _uri_of(params) not in watched,
             asked=asked,
             params=params,
         )
         if method.endswith("/list_changed"):
-            self._changed[method, principal, session] = said
+            self._changed[method, principal_id, session] = said
         else:
-            self._room.spawn(self._say(said))
+            self._service.spawn(self._say(said))
 
     async def say_changed(self) -> None:
         """Tell that a list changed even where it reads as before: its server said so."""
@@ -62,9 +62,9 @@ class Announcements:
         for each in said.values():
             await self._say(each)
 
-    async def _say(self, said: ServerSaid) -> None:
+    async def _say(self, said: ServerNotification) -> None:
         with suppress(ToolbusError):  # the bus is away, and so is whoever wanted to hear
-            await self._room.bus.publish(said.subject, said.encode())
+            await self._service.bus.publish(said.subject, said.encode())
 
 
 def _uri_of(params: bytes) -> str:

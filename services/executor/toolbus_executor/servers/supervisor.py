@@ -20,7 +20,7 @@ from toolbus_common.contracts import (
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import Values
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_executor.calls.call_handler import Runner
 from toolbus_executor.catalog.client_specific_lists import listed_for_all
 from toolbus_executor.catalog.definition_pins import Pins
@@ -63,33 +63,39 @@ class Keeper:
     """One declared server, from its declaration to its removal."""
 
     def __init__(
-        self, name: str, declared: Server, room: Room, buckets: Buckets, pins: Pins, means: Means
+        self,
+        name: str,
+        declared: Server,
+        service: Service,
+        buckets: Buckets,
+        pins: Pins,
+        means: Means,
     ) -> None:
         self.name = name
         self.declared = declared
         self.watched = Watched(self._rewatch)
         self.followed = Watched(self._rewatch)
         self.separation = own = separation_of(name, declared, means.starts)
-        self.runner = Runner(name, declared, room.facts, self.watched, self.followed, own)
+        self.runner = Runner(name, declared, service.events, self.watched, self.followed, own)
         self._spills = self.runner.spills = Spills(means.vault, declared.results)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
         self.fresh = False  # to be listed anew, though its declaration is as it was
         self.held = Held(name)
-        self._faults = ListFaults(name, room.facts)
+        self._faults = ListFaults(name, service.events)
         self._lost_at = 0.0
         self._said_lost = ""  # why, as long as it is lost
-        self._room = room
+        self._service = service
         self._pins = buckets.pins
         self._means = means
         alone = declared.is_process and own is None
-        self._lease = Lease(buckets.leases, name, room.facts.producer) if alone else None
-        self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, room.facts)
+        self._lease = Lease(buckets.leases, name, service.events.producer) if alone else None
+        self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, service.events)
         self.entry.on_refused = self._refuse
         self._changed = asyncio.Event()
         self._hope = asyncio.Event()
         self._pause: float | None = None  # until its lists are old by its own word
-        self._said = Announcements(name, room, self.watched)
+        self._said = Announcements(name, service, self.watched)
         self._unattributed = Dropped(name)
         self._task = asyncio.create_task(self._keep())
 
@@ -159,7 +165,7 @@ class Keeper:
 
     async def _serve(self) -> None:
         """Connect, attend, and connect again, serving calls all the while."""
-        await self._room.calls.serve(CallAdmitted, self.name, self.runner.run, "executor")
+        await self._service.calls.serve(CallAdmitted, self.name, self.runner.run, "executor")
         pause = FIRST_PAUSE
         try:
             await self._sleep_on()
@@ -178,7 +184,7 @@ class Keeper:
                 pause = FIRST_PAUSE if hopeful else min(LONGEST_PAUSE, pause * 2)
         finally:
             self.runner.idling.settle()
-            await self._room.calls.leave(CallAdmitted, self.name)
+            await self._service.calls.leave(CallAdmitted, self.name)
 
     async def _rest(self, seconds: float) -> bool:
         """Wait before the next try; whether something happened that gives it hope."""
@@ -211,7 +217,7 @@ class Keeper:
         found: Values = {}
         try:
             async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
-                means, own = self._means, (self._room.facts, self._spills, self.separation)
+                means, own = self._means, (self._service.events, self._spills, self.separation)
                 found = await means.found(self.declared)
                 upstream = means.reached(self.name, self.declared, self._news(), found, *own)
                 self.described = await upstream.open()
@@ -256,7 +262,7 @@ class Keeper:
     def _rewatch(self) -> None:
         """Nobody asked for some of what is watched again."""
         if self.runner.upstream is not None:
-            self._room.spawn(self._watch(self.runner.upstream))
+            self._service.spawn(self._watch(self.runner.upstream))
 
     async def _watch(self, upstream: Upstream) -> None:
         """Hear of what somebody still wants to hear of."""
@@ -364,7 +370,7 @@ class Keeper:
         self._lost_at, self._said_lost = 0.0, ""
         tools = len(self.entry.listed.tools) if self.entry.listed else 0
         log.info("server.connected", extra={"server": self.name, "tools": tools})
-        self._room.facts.say(
+        self._service.events.say(
             ServerConnected(**about_server(self.name, "connected"), tools=tools, version=version)
         )
 
@@ -376,7 +382,7 @@ class Keeper:
         if reason != self._said_lost:
             self._said_lost = reason
             log.warning("server.lost", extra={"server": self.name, "reason": reason})
-            self._room.facts.say(ServerLost(**about_server(self.name, "lost"), reason=reason))
+            self._service.events.say(ServerLost(**about_server(self.name, "lost"), reason=reason))
         with suppress(Exception):  # the bus may be away: the next connection publishes
             known = await self.entry.now()
             stale = known is not None and (known.tools or known.held)

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import UpstreamRefusedError
 from toolbus_common.openapi import BINDING
 from toolbus_executor.upstreams.base import Described, News
@@ -64,7 +64,7 @@ class ToolsOnly(ABC, Generic[T]):
         tools = [each.definition for each in self._operations.values()]
         return {"tools": tools, "ttlMs": int(self._refresh * 1000)}
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of what the tools stood for when they were listed, here or elsewhere."""
         self._listed = {each.name: _binding(each.definition) for each in tools}
 

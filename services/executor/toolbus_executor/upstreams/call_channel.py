@@ -6,8 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from toolbus_common.contracts import CallAdmitted, Extended, Notified, Paused, Progressed, Told
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallNotification,
+    DeadlineExtended,
+    Notification,
+    Progress,
+    StreamPaused,
+)
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_executor.mcp_messages.client_capabilities import kind_asked, kinds_of
 from toolbus_executor.mcp_messages.log_levels import DEFAULT, rank_of
 from toolbus_executor.mcp_messages.request_builder import name_of, refusal
@@ -42,15 +49,15 @@ class Caller:
     )  # fmt: skip
 
     def __init__(
-        self, call: CallAdmitted, reply: Reply, extending: Extending | None = None
+        self, call: CallAdmitted, reply: ReplyChannel, extending: Extending | None = None
     ) -> None:
-        self._frames: deque[Told | Extended] = deque()
+        self._frames: deque[CallNotification | DeadlineExtended] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._count = 0
         self._pace: Pace | None = None
         self._held = b""  # the latest progress, while it is too early to tell it
         self._timer: asyncio.TimerHandle | None = None
-        self.owner: Owner = (call.scope, call.key, call.user, call.principal)
+        self.owner: Owner = (call.customer, call.key, call.user, call.principal_id)
         self.questions: dict[str, Question] = {}
         self.likely = True  # the server may ask in this call, as far as is known of its tool
         self.suspect = False  # the server asked in this call, or may have
@@ -65,7 +72,7 @@ class Caller:
         return self._count > 0
 
     def answer_to(
-        self, call: CallAdmitted, reply: Reply, extending: Extending | None = None
+        self, call: CallAdmitted, reply: ReplyChannel, extending: Extending | None = None
     ) -> None:
         """Belong to this call from now on; progress extends it as `extending` allows."""
         self._call = call
@@ -118,11 +125,11 @@ class Caller:
         """
         least = (DEFAULT if raised else 0) if self._unasked else self._least
         if rank >= least:
-            self._tell(Notified("notifications/message", body))
+            self._tell(Notification("notifications/message", body))
 
     def paused(self, seconds: float) -> None:
         """The server closed its stream and is asked again after so many seconds."""
-        self._tell(Paused(round(seconds * 1000)))
+        self._tell(StreamPaused(round(seconds * 1000)))
 
     def ask(self, question: Question) -> None:
         """Keep a question for the caller, or refuse one it cannot be asked."""
@@ -160,17 +167,17 @@ class Caller:
         body, self._held = self._held, b""
         if body and self._pace is not None:
             self._pace.tell(asyncio.get_running_loop().time())
-            self._put(Progressed(body))  # few enough to need no other bound
+            self._put(Progress(body))  # few enough to need no other bound
 
     def _extend(self, deadline: float) -> None:
         """Have whoever waits for the answer wait until this deadline."""
-        self._put(Extended(deadline))
+        self._put(DeadlineExtended(deadline))
 
-    def _tell(self, frame: Told) -> None:
+    def _tell(self, frame: CallNotification) -> None:
         if len(self._frames) < MOST_WAITING:
             self._put(frame)
 
-    def _put(self, frame: Told | Extended) -> None:
+    def _put(self, frame: CallNotification | DeadlineExtended) -> None:
         self._frames.append(frame)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.ensure_future(self._send_all())

@@ -11,7 +11,7 @@ import msgspec
 
 from toolbus_common.access.tool_names import LONGEST_OWN, is_own_name
 from toolbus_common.config.servers.server import LARGEST_LIST
-from toolbus_common.contracts import Listing, Offered, ServerState
+from toolbus_common.contracts import CatalogEntry, Listing, ServerState
 from toolbus_common.contracts.records.pin_names import PINNED
 from toolbus_common.crypto.canonical_json import digest_of
 from toolbus_common.errors import UpstreamError, UpstreamFaultError, UpstreamRefusedError
@@ -72,9 +72,9 @@ class _Sieve:
         """What was dropped, and why; beyond a bound only how many more."""
         return self.dropped | ({"…": f"and {self.more} more"} if self.more else {})
 
-    async def sift(self, kind: Kind, entries: list[Any]) -> tuple[Offered, ...]:
+    async def sift(self, kind: Kind, entries: list[Any]) -> tuple[CatalogEntry, ...]:
         """The good ones: by name, but resources in their server's order, which may have a sense."""
-        kept: dict[str, Offered] = {}
+        kept: dict[str, CatalogEntry] = {}
         for number, definition in enumerate(entries):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -94,7 +94,9 @@ class _Sieve:
         else:
             self.more += 1
 
-    def _offered(self, kind: Kind, definition: Any, name: Any, kept: dict[str, Offered]) -> Offered:
+    def _offered(
+        self, kind: Kind, definition: Any, name: Any, kept: dict[str, CatalogEntry]
+    ) -> CatalogEntry:
         """A definition that clients can read and call. Raises `UnreadableError`."""
         if not isinstance(definition, dict) or not isinstance(name, str):
             raise UnreadableError(f"it has no {kind.key}")
@@ -116,7 +118,7 @@ class _Sieve:
         if kind is TOOLS:
             _check_annotations(read.definition["inputSchema"])
         self._weigh(definition, read)
-        return Offered(
+        return CatalogEntry(
             name=name,
             definition=read.definition,
             sent=definition if read.repaired else None,
@@ -166,7 +168,7 @@ async def listed(
     sieve, hints, began = _Sieve(server, limit), _Hints(page), time()
     page, failed = hints.page, dict[str, str]()
     tools = await _tools(described, page)
-    found: dict[str, tuple[Offered, ...]] = {"tools": await sieve.sift(TOOLS, tools)}
+    found: dict[str, tuple[CatalogEntry, ...]] = {"tools": await sieve.sift(TOOLS, tools)}
     for kind in OTHERS:
         if described.has(kind.capability):
             found[kind.name] = await sieve.sift(kind, await _others(kind, page, failed))
@@ -206,7 +208,7 @@ def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
     return listing.model_copy(update={"dropped": sieve.told})
 
 
-async def _with_digests(entries: tuple[Offered, ...]) -> tuple[Offered, ...]:
+async def _with_digests(entries: tuple[CatalogEntry, ...]) -> tuple[CatalogEntry, ...]:
     """Each with the digest of its definition; others are let in between."""
     found = []
     for number, each in enumerate(entries):

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from toolbus_common.concurrency import end
 from toolbus_common.config import Server
-from toolbus_common.contracts import CallAdmitted, Handshake, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry, Handshake
 from toolbus_common.errors import ToolbusError
 from toolbus_executor.resilience.failure_log import why
 from toolbus_executor.resilience.health_probe import AwayError
@@ -86,7 +86,7 @@ class BothFamilies:
         self._again_at = 0.0
         self._turn = asyncio.Lock()
         self._attending: asyncio.Task[None] | None = None
-        self._tools: Collection[Offered] = ()
+        self._tools: Collection[CatalogEntry] = ()
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -178,7 +178,7 @@ class BothFamilies:
             await self._look_again()
         return page
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of the tools as listed."""
         self._tools = tools
         self._first.learn(tools)
@@ -330,7 +330,7 @@ async def _tasks(met: _Other) -> dict[str, str]:
     return found
 
 
-def _with_task(offered: Offered, support: str | None) -> Offered:
+def _with_task(offered: CatalogEntry, support: str | None) -> CatalogEntry:
     if support is None:
         return offered
     definition = {**offered.definition, "execution": {"taskSupport": support}}

@@ -127,7 +127,7 @@ class Park:
 def binding_of(call: CallAdmitted) -> str:
     """What must be the same in every round of a call."""
     digest = hashlib.sha256(call.arguments).hexdigest()
-    return f"{call.principal}\n{call.scope}\n{call.key}\n{call.method}\n{call.tool}\n{digest}"
+    return f"{call.principal_id}\n{call.customer}\n{call.key}\n{call.method}\n{call.tool}\n{digest}"
 
 
 def owner_of(state: str) -> str:

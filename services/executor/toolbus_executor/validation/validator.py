@@ -13,7 +13,7 @@ import msgspec
 
 from toolbus_common.config import Server
 from toolbus_common.config.servers.tools import Misfits
-from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError
 from toolbus_executor.resilience.failure_log import MisfitError
 from toolbus_executor.validation.messages import faults_in
@@ -102,14 +102,14 @@ class Checks:
     _known: dict[str, _Compiled] = field(default_factory=dict)  # by the definition's digest
     _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def learn(self, tools: Collection[Offered]) -> None:
+    async def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Compile what is new, beside the calls, and forget what is gone."""
         async with self._learning:  # what is listed later is learnt later
             if any(each.digest not in self._known for each in tools):
                 self._known = await asyncio.to_thread(self._compiled, tools)
             self._take(tools)
 
-    def _take(self, tools: Collection[Offered]) -> None:
+    def _take(self, tools: Collection[CatalogEntry]) -> None:
         """Use what was compiled for these tools, and say of which there is nothing."""
         found = {each.name: self._known[each.digest] for each in tools}
         self._arguments = {name: each.arguments for name, each in found.items() if each.arguments}
@@ -170,12 +170,12 @@ class Checks:
                 "That is the server's fault, not one of the arguments; the call has happened."
             )
 
-    def _compiled(self, tools: Collection[Offered]) -> dict[str, _Compiled]:
+    def _compiled(self, tools: Collection[CatalogEntry]) -> dict[str, _Compiled]:
         until = monotonic() + COMPILE_SECONDS
         kept = {digest: each for digest, each in self._known.items() if not each.late}
         return {each.digest: kept.get(each.digest) or self._compile(each, until) for each in tools}
 
-    def _compile(self, tool: Offered, until: float) -> _Compiled:
+    def _compile(self, tool: CatalogEntry, until: float) -> _Compiled:
         if not tool.digest:
             return _Compiled(why_not="its definition could not be compared")
         if monotonic() > until:

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.access.config_snapshot import hash_of, proof_of
-from toolbus_common.contracts import AdminAsked, AdminTold
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.contracts import AdminReply, AdminRequest
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.nats.connection import bus_down
@@ -67,42 +67,42 @@ class Administration:
         self, found: Matched, headers: Headers, scope: dict[str, Any], receive: Receive
     ) -> Response:
         operation = found.operation
-        proof = await self._proof(found, headers, scope)
+        key_digest = await self._key_digest(found, headers, scope)
         asking.check_name(found)
         wanted = asking.query_of(scope["query_string"], operation)
         match = asking.match_of(headers) if operation.match else ""
         form, body = await self._body(found, headers, receive)
         if operation.wants is None:
             form, body = str(wanted.format), b""
-        asked = AdminAsked(
-            proof=proof, operation=operation.id, kind=operation.kind, name=found.name,
+        asked = AdminRequest(
+            key_digest=key_digest, operation=operation.id, kind=operation.kind, name=found.name,
             match=match, form=form, dry_run=wanted.dry_run == "true", limit=wanted.limit,
             after=wanted.after, customer=wanted.customer, body=body,
         )  # fmt: skip
-        told = await self.endpoint.room.asks.ask(asked, AdminTold, SECONDS)
+        told = await self.endpoint.service.asks.ask(asked, AdminReply, SECONDS)
         return responses.succeeded(found, told)
 
-    async def _proof(self, found: Matched, headers: Headers, scope: dict[str, Any]) -> str:
+    async def _key_digest(self, found: Matched, headers: Headers, scope: dict[str, Any]) -> str:
         """Who asks. Policy judges it; who may not anyway is not read further."""
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() not in SCHEMES or not secret:
             raise UnauthorizedError("Send an admin key as 'Authorization: Bearer <key>'.")
-        if not self.endpoint.room.bus.connected:
+        if not self.endpoint.service.bus.connected:
             raise bus_down()
         token, identity = token_of(headers), self.endpoint.identity
         if token and identity.administered:
             await identity.meet(token, identity.administration)
-        proof = proof_of(secret.strip().decode("latin-1"))
-        known = self.endpoint.directory.administrator(proof, time())
+        key_digest = key_digest_of(secret.strip().decode("latin-1"))
+        known = self.endpoint.directory.administrator(key_digest, time())
         if known is None:
             raise UnauthorizedError("This opens nothing here: it is unknown, revoked or expired.")
-        bearer = self.endpoint.directory.bearers.known(hash_of(proof))
+        bearer = self.endpoint.directory.bearers.known(hash_of(key_digest))
         if bearer is not None:
             identity.prove(bearer, headers, scope)
         elif scheme.lower() != BEARER:
             raise UnauthorizedError("An admin key is shown as Bearer.")
         known.check(found.operation.right)
-        return proof
+        return key_digest
 
     async def _body(self, found: Matched, headers: Headers, receive: Receive) -> tuple[str, bytes]:
         largest = self.endpoint.largest_body

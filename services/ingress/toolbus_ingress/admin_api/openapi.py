@@ -11,7 +11,7 @@ from toolbus_common import VERSION
 from toolbus_common.admin_api.models import Failure, Welcome
 from toolbus_common.admin_api.operations import NAME, OPERATIONS, Operation
 from toolbus_common.admin_api.roles import ROLES, who_may
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_ingress.admin_api.request import JSON, MATCH, YAML, schema_of
 
 _REF = "#/components/schemas/{model}"
@@ -78,7 +78,7 @@ def statuses(operation: Operation) -> list[int]:
 
 
 def _models() -> dict[str, Any]:
-    models: dict[str, Any] = {"failure": Failure, "welcome": Welcome, "written": Declaration}
+    models: dict[str, Any] = {"failure": Failure, "welcome": Welcome, "written": Configuration}
     for operation in OPERATIONS.values():
         if operation.answers is not None:
             models[f"{operation.id}.answers"] = operation.answers

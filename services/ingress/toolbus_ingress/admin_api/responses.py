@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.access.oauth_scopes import LOOK
-from toolbus_common.contracts import AdminTold
+from toolbus_common.contracts import AdminReply
 from toolbus_common.errors import (
     InsufficientScopeError,
     InvalidError,
@@ -36,7 +36,7 @@ _RETRY = "Wait a moment, and send it again."
 _AS_TOLD = "Do as the reason says."
 
 
-def succeeded(found: Matched, told: AdminTold) -> Response:
+def succeeded(found: Matched, told: AdminReply) -> Response:
     """What policy answered."""
     operation = found.operation
     headers: tuple[tuple[bytes, bytes], ...] = (_NO_STORE,)

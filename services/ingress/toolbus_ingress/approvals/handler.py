@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from toolbus_common import strict_json
-from toolbus_common.contracts import ApprovalsTold, ApproverAsked
+from toolbus_common.contracts import ApprovalsReply, ApproverRequest
 from toolbus_common.errors import InvalidError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.web.json_view import visible
@@ -35,7 +35,7 @@ _FORM = b"application/x-www-form-urlencoded"
 class TicketClaims(Claims, frozen=True):
     """Who was shown an approval on the page, and which; good for a decision until `expires`."""
 
-    proof: str
+    key_digest: str
     approval: str
     expires: float
 
@@ -76,19 +76,19 @@ class Approvals:
 
     async def _shown(self, key: str, approval: str, sentence: str = "") -> Response:
         try:
-            proof = await self.endpoint.identity.typed(key)
-            (told,) = (await self._ask(proof, "show", approval)).approvals
+            key_digest = await self.endpoint.identity.typed(key)
+            (told,) = (await self._ask(key_digest, "show", approval)).approvals
         except ToolbusError as error:
             return page.sign_in(error.reason, _status(error))
         if told.state != "pending":
             return page.ended(f"This approval no longer waits: it is {told.state}.")
-        ticket = self.seal.close(TicketClaims(proof, approval, time() + TICKET_SECONDS))
+        ticket = self.seal.close(TicketClaims(key_digest, approval, time() + TICKET_SECONDS))
         return page.decision(told, ticket, sentence)
 
     async def _decided(self, ticket: TicketClaims, form: dict[str, str]) -> Response:
         wish, note = form.get("wish", ""), form.get("note", "")
         try:
-            (told,) = (await self._ask(ticket.proof, wish, ticket.approval, note)).approvals
+            (told,) = (await self._ask(ticket.key_digest, wish, ticket.approval, note)).approvals
         except ToolbusError as error:
             return page.ended(error.reason, _status(error))
         done = {
@@ -118,9 +118,9 @@ class Approvals:
             if scope["method"] != ("GET" if wish == "show" else "POST"):
                 raise refused("method", 405, "Look with GET; approve and reject with POST.")
             await self.endpoint.introduce(headers)
-            proof = self.endpoint.authenticate(headers, scope, "").proof
+            key_digest = self.endpoint.authenticate(headers, scope, "").key_digest
             note = "" if wish == "show" else _note(await self._body(headers, receive))
-            told = await self._ask(proof, wish, approval, note)
+            told = await self._ask(key_digest, wish, approval, note)
         except ToolbusError as error:
             return _failed(error)
         shown: Any = told.model_dump() if not approval else told.approvals[0].model_dump()
@@ -130,11 +130,15 @@ class Approvals:
         announced(headers, LARGEST_BODY)
         return await whole_body(receive, LARGEST_BODY)
 
-    async def _ask(self, proof: str, wish: str, approval: str, note: str = "") -> ApprovalsTold:
+    async def _ask(
+        self, key_digest: str, wish: str, approval: str, note: str = ""
+    ) -> ApprovalsReply:
         if wish not in ("show", "approve", "reject"):
             raise InvalidError("Approve or reject.")
-        asked = ApproverAsked(proof=proof, wish=wish, id=approval, note=visible(note.strip()))
-        return await self.endpoint.room.asks.ask(asked, ApprovalsTold)
+        asked = ApproverRequest(
+            key_digest=key_digest, wish=wish, id=approval, note=visible(note.strip())
+        )
+        return await self.endpoint.service.asks.ask(asked, ApprovalsReply)
 
 
 def _note(body: bytes) -> str:

@@ -4,7 +4,7 @@ from html import escape
 from time import gmtime, strftime
 
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.contracts import ApprovalTold
+from toolbus_common.contracts import ApprovalState
 from toolbus_common.web import html as webpage
 from toolbus_common.web.json_view import readable
 from toolbus_ingress.http.html_response import page
@@ -27,7 +27,7 @@ def sign_in(sentence: str = "", status: int = 200) -> Response:
 
 
 def decision(
-    approval: ApprovalTold, ticket: str, sentence: str = "", status: int = 200
+    approval: ApprovalState, ticket: str, sentence: str = "", status: int = 200
 ) -> Response:
     """The call, and the two buttons. `ticket` says who reads, in a form nobody else can make."""
     return page(
@@ -46,7 +46,7 @@ def ended(sentence: str, status: int = 200) -> Response:
     return page(status, "Approval", f"<p>{escape(sentence)}</p>")
 
 
-def _described(approval: ApprovalTold) -> str:
+def _described(approval: ApprovalState) -> str:
     rows = {
         "Tool": full_name(approval.server, approval.tool),
         "Method": approval.method,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolbus_common.access.anonymous import FORCE, is_local_name, remote_reason
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.config import Anonymous
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.http_server.proxy_addresses import is_loopback
@@ -30,13 +30,13 @@ class AnonymousAccess:
     page in the browser of somebody on this machine could use the tools.
     """
 
-    directory: Directory
+    directory: ConfigProjection
     origins: frozenset[str]
     remote: str
 
     @classmethod
     def of(
-        cls, directory: Directory, settings: Settings, origins: frozenset[str]
+        cls, directory: ConfigProjection, settings: Settings, origins: frozenset[str]
     ) -> "AnonymousAccess":
         """Return it for a listener with these settings."""
         about = (settings.http_host, settings.public_url, settings.trusted_proxies)

@@ -7,7 +7,7 @@ from typing import Any
 from toolbus_common.contracts import Bearer
 from toolbus_common.crypto.dpop.keys import ALGORITHMS
 from toolbus_common.crypto.dpop.proof import HEADER, INVALID, NONCE_HEADER, ProofError
-from toolbus_common.crypto.dpop.replay_check import Judge
+from toolbus_common.crypto.dpop.replay_check import ProofChecker
 from toolbus_common.errors import ToolbusError, UnauthorizedError
 from toolbus_ingress.http.request_guard import Headers
 
@@ -43,7 +43,7 @@ class Possession:
     """Sees that bound tokens are used by who holds their key, and others as what they are."""
 
     public_url: str
-    judge: Judge = field(default_factory=Judge)
+    judge: ProofChecker = field(default_factory=ProofChecker)
 
     def check(
         self, bearer: Bearer, headers: Headers, scope: Mapping[str, Any], *, needed: bool

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from toolbus_common.access.config_snapshot import Directory, hash_of, proof_of
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
 from toolbus_common.access.oauth_scopes import ADMINISTRATION, appoints, first
-from toolbus_common.contracts import Bearer, TokenShown
+from toolbus_common.contracts import Bearer, TokenQuery
 from toolbus_common.crypto.dpop.keys import ALGORITHMS
 from toolbus_common.errors import OverloadedError, UnauthorizedError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_ingress.auth.dpop import Possession, UnprovenError
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.http.request_guard import Headers
@@ -41,8 +41,8 @@ class Identity:
     It is there where the declaration grants anything to anybody who signs in.
     """
 
-    directory: Directory
-    asks: AskLane
+    directory: ConfigProjection
+    asks: RequestReply
     possession: Possession
     _asked: int = 0
 
@@ -79,19 +79,19 @@ class Identity:
         """
         if len(token) > LONGEST_TOKEN:
             raise UnauthorizedError("This token is longer than any that is taken.")
-        token_hash = hash_of(proof_of(token))
+        token_hash = hash_of(key_digest_of(token))
         if self.directory.now.keys.owner(token_hash) is not None:
             return  # a key that looks like a token
         bearer = self.directory.bearers.known(token_hash) or await self._ask(token, token_hash)
         _check(bearer, resource)
 
-    def held(self, proof: str, server: str, headers: Headers, scope: Mapping[str, Any]) -> str:
+    def held(self, key_digest: str, server: str, headers: Headers, scope: Mapping[str, Any]) -> str:
         """What stays the same when its holder's token is renewed.
 
         Raises `UnauthorizedError` for a token that was made for another endpoint, however it came,
         or that came without the proof it needs.
         """
-        bearer = self.directory.bearers.known(hash_of(proof))
+        bearer = self.directory.bearers.known(hash_of(key_digest))
         if bearer is None:
             raise UnauthorizedError("This token has expired; refresh it, or sign in again.")
         _check(bearer, self.resource(server))
@@ -112,15 +112,15 @@ class Identity:
 
         Raises `UnauthorizedError` for a token that needs one.
         """
-        proof = proof_of(secret)
+        key_digest = key_digest_of(secret)
         if _TOKEN.fullmatch(b"bearer %b" % secret.encode()):
             await self.meet(secret, self.resource(""))
-            bearer = self.directory.bearers.known(hash_of(proof))
+            bearer = self.directory.bearers.known(hash_of(key_digest))
             if bearer is not None and (bearer.jkt or self._wants_key(bearer)):
                 raise UnprovenError(
                     "This token is bound to a key, or has to be: a page proves none."
                 )
-        return proof
+        return key_digest
 
     async def _ask(self, token: str, token_hash: str) -> Bearer:
         if not self.on:
@@ -129,7 +129,7 @@ class Identity:
             raise OverloadedError("Too many new tokens are being looked at; retry.")
         self._asked += 1
         try:
-            bearer = await self.asks.ask(TokenShown(token=token), Bearer, SECONDS)
+            bearer = await self.asks.ask(TokenQuery(token=token), Bearer, SECONDS)
         finally:
             self._asked -= 1
         self.directory.bearers.take(token_hash, bearer)

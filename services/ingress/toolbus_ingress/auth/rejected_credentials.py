@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from toolbus_common.messaging.access_rejections import Rejections
+from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_ingress.http.client_address import client_address
 from toolbus_ingress.http.jsonrpc import Response
 
@@ -21,7 +21,7 @@ _ENTRANCES = (
 _PAGES = ("/approvals/", "/oauth/")  # where credentials come in a form
 
 
-def note(rejections: Rejections, scope: Mapping[str, Any], response: Response) -> None:
+def note(rejections: RejectionCounter, scope: Mapping[str, Any], response: Response) -> None:
     """Count an answer that rejects credentials, or asks for what the client may not see."""
     code = response.rejected or _STATUSES.get(response.status, "")
     if not code:

@@ -6,8 +6,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from toolbus_common.access.anonymous import PROOF, is_anonymous, proof_in
-from toolbus_common.access.principal import Bounds
+from toolbus_common.access.anonymous import KEY_DIGEST, is_anonymous, key_digest_in
+from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.config import Patterns
 from toolbus_common.mcp.builtin_server import Mode
 from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms
@@ -24,23 +24,23 @@ class Caller(Struct, frozen=True):
     stays the same when the token is renewed.
     """
 
-    proof: str
+    key_digest: str
     name: str
-    bounds: Bounds
+    bounds: EffectiveGrants
     server: str
     narrower: tuple[Patterns, ...] = ()
     terms: Terms = NO_TERMS
     holder: str = ""
 
     @property
-    def principal(self) -> str:
+    def principal_id(self) -> str:
         """Whose sessions, tasks and states are whose."""
-        return self.holder or self.proof
+        return self.holder or self.key_digest
 
     @property
     def account(self) -> str:
         """Whose a session is: all anonymous callers are one, and each session's id is its key."""
-        return PROOF if is_anonymous(self.proof) else self.principal
+        return KEY_DIGEST if is_anonymous(self.key_digest) else self.principal_id
 
     @property
     def mode(self) -> Mode:
@@ -64,8 +64,8 @@ class Visit(Struct, frozen=True):
     def within(self, session: Session) -> "Visit":
         """Return the same in a session, which tells anonymous callers apart."""
         caller = self.caller
-        if is_anonymous(caller.proof):
-            caller = replace(caller, proof=proof_in(session.sid))
+        if is_anonymous(caller.key_digest):
+            caller = replace(caller, key_digest=key_digest_in(session.sid))
         return replace(self, caller=caller, session=session)
 
     @property

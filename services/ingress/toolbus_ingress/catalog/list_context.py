@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 from time import time
 
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.access.principal import Bounds
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.concurrency import end
-from toolbus_common.contracts import ContextListed, Era, Fact
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts import ContextListed, Era, Event
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 
 MOST_APART = 1000  # keys and lists that are told apart in one period
 OTHERS = "(others)"
-_EVERYTHING = Bounds((("*",),))
+_EVERYTHING = EffectiveGrants((("*",),))
 
 # Whose list: the key, the method, the server of the endpoint, the mode, the protocol family.
 Kind = tuple[str, str, str, str, Era]
@@ -37,9 +37,9 @@ class _Counted:
 class ListedContext:
     """Counts the bytes of lists by key."""
 
-    say: Callable[[Fact], None]
+    say: Callable[[Event], None]
     catalogue: Catalogue
-    directory: Directory
+    directory: ConfigProjection
     seconds: float
     _counted: dict[Kind, _Counted] = field(default_factory=dict)
 
@@ -82,12 +82,12 @@ class ListedContext:
 
     def _event(self, kind: Kind, counted: _Counted) -> ContextListed:
         key, method, server, mode, era = kind
-        found = self.directory.now.lineage_of(key, time())
-        bounds = found.seen if found is not None else Bounds(())
+        found = self.directory.now.principal_of(key, time())
+        bounds = found.seen if found is not None else EffectiveGrants(())
         return ContextListed(
             id=f"{token_hex(12)}.listed",
             at=time(),
-            scope=found.scope if found is not None else DEFAULT_SCOPE,
+            customer=found.customer if found is not None else DEFAULT_CUSTOMER,
             key=key,
             server=server,
             method=method,

@@ -10,14 +10,14 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from toolbus_common.access.config_snapshot import Directory, hash_of
-from toolbus_common.access.principal import Bounds
-from toolbus_common.access.session_owner import principal_of
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.access.principal import EffectiveGrants
+from toolbus_common.access.session_owner import principal_id_of
 from toolbus_common.access.tool_names import NAMED, Names
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Patterns
 from toolbus_common.config.servers.timeouts import deadline_of
-from toolbus_common.contracts import Era, Listing, Offered, ServerState
+from toolbus_common.contracts import CatalogEntry, Era, Listing, ServerState
 from toolbus_common.mcp.builtin_server import BUILT_IN, SHOWN, Mode
 from toolbus_common.mcp.client_classes import NONE
 from toolbus_common.mcp.result_uris import Handle, piece_of
@@ -45,7 +45,7 @@ class Catalogue:
 
     MOST_KEPT_BYTES = 64 << 20
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: ConfigProjection) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
         self._kept: dict[tuple[Any, ...], bytes] = {}
@@ -113,7 +113,7 @@ class Catalogue:
     def listed(
         self,
         method: str,
-        bounds: Bounds,
+        bounds: EffectiveGrants,
         server: str,
         era: Era,
         mode: Mode = Mode.TOOLS,
@@ -132,7 +132,7 @@ class Catalogue:
             self._kept_bytes += len(kept)
         return kept
 
-    def weight(self, method: str, bounds: Bounds, server: str, era: Era) -> int:
+    def weight(self, method: str, bounds: EffectiveGrants, server: str, era: Era) -> int:
         """Return the bytes of all definitions within bounds, as no mode of seeing tools cuts them.
 
         Toolbus' own tools are none of them.
@@ -151,26 +151,28 @@ class Catalogue:
             )
         return found
 
-    def holder(self, proof: str, narrower: tuple[Patterns, ...]) -> tuple[str, Bounds] | None:
+    def holder(
+        self, key_digest: str, narrower: tuple[Patterns, ...]
+    ) -> tuple[str, EffectiveGrants] | None:
         """The live key behind a proof, and what it is shown now within what was asked for."""
-        found = self._directory.now.lineage_for(proof, time())
+        found = self._directory.now.principal_for(key_digest, time())
         if found is None:
             return None
         return found.key, found.seen.narrowed(narrower) if narrower else found.seen
 
-    def principal(self, proof: str) -> str:
+    def principal_id(self, key_digest: str) -> str:
         """Whose state at servers the holder of a proof may touch; empty where it is nobody's."""
-        found = self._directory.now.lineage_for(proof, time())
-        return principal_of(found, proof) if found is not None else ""
+        found = self._directory.now.principal_for(key_digest, time())
+        return principal_id_of(found, key_digest) if found is not None else ""
 
-    def holder_of_token(self, proof: str) -> str:
+    def holder_of_token(self, key_digest: str) -> str:
         """Who holds an access token, whichever of theirs it is; empty for a key's proof."""
-        bearer = self._directory.bearers.known(hash_of(proof))
+        bearer = self._directory.bearers.known(hash_of(key_digest))
         return bearer.holder if bearer is not None else ""
 
     def mode(self, key: str, query: bytes) -> Mode:
         """How a key sees tools: as it is declared to, or as its request asks by `mode=`."""
-        said = self._directory.now.lineage(key).code_mode
+        said = self._directory.now.principal(key).code_mode
         if said is False:
             return Mode.TOOLS
         if query:
@@ -198,7 +200,7 @@ class Catalogue:
         listing = self._listings.get(server)
         return listing is not None and any(each.name == name for each in getattr(listing, kind))
 
-    def visible(self, bounds: Bounds, server: str) -> list[Listing]:
+    def visible(self, bounds: EffectiveGrants, server: str) -> list[Listing]:
         """The listings of which anything is within bounds, in the order of their names."""
         return [
             listing
@@ -206,16 +208,16 @@ class Catalogue:
             if self.serves(owner) and server in ("", owner) and self._sees_any(bounds, listing)
         ]
 
-    def hides(self, bounds: Bounds, server: str) -> bool:
+    def hides(self, bounds: EffectiveGrants, server: str) -> bool:
         """Whether a server offers something and nothing of it is within bounds."""
         listing = self._listings.get(server)
         return listing is not None and not self._sees_any(bounds, listing)
 
-    def sees(self, bounds: Bounds, server: str, name: str) -> bool:
+    def sees(self, bounds: EffectiveGrants, server: str, name: str) -> bool:
         """Whether a name or URI of a server is within bounds."""
         return bounds.cover(full_name(server, name))
 
-    def owner_of(self, bounds: Bounds, server: str, uri: str) -> tuple[str, str] | None:
+    def owner_of(self, bounds: EffectiveGrants, server: str, uri: str) -> tuple[str, str] | None:
         """The server of a URI within bounds, and the URI there; None when nobody has it."""
         kept = piece_of(uri)
         if kept is not None:
@@ -228,7 +230,7 @@ class Catalogue:
         return None
 
     def _owner_of_kept(
-        self, handle: Handle, bounds: Bounds, server: str, uri: str
+        self, handle: Handle, bounds: EffectiveGrants, server: str, uri: str
     ) -> tuple[str, str] | None:
         """Of a kept result: it is within bounds where the tool is that made it."""
         owner = handle.server
@@ -236,7 +238,7 @@ class Catalogue:
         return (owner, uri) if theirs and self.sees(bounds, owner, handle.tool) else None
 
     def _encoded(
-        self, method: str, bounds: Bounds, server: str, era: Era, mode: Mode, client: str
+        self, method: str, bounds: EffectiveGrants, server: str, era: Era, mode: Mode, client: str
     ) -> bytes:
         kind, member = LISTS[method]
         shown = [
@@ -254,8 +256,8 @@ class Catalogue:
         return msgspec.json.encode(result)
 
     def _offered(
-        self, kind: str, bounds: Bounds, server: str, mode: Mode
-    ) -> Iterator[tuple[str, Offered]]:
+        self, kind: str, bounds: EffectiveGrants, server: str, mode: Mode
+    ) -> Iterator[tuple[str, CatalogEntry]]:
         own = self._own_tools(bounds, mode) if not server and kind == "tools" else frozenset()
         for owner in sorted(self._listings):
             if not self.serves(owner) or server not in ("", owner):
@@ -271,7 +273,7 @@ class Catalogue:
                 if shown:
                     yield owner, offered
 
-    def _own_tools(self, bounds: Bounds, mode: Mode) -> frozenset[str]:
+    def _own_tools(self, bounds: EffectiveGrants, mode: Mode) -> frozenset[str]:
         """Our own tools: those of the mode, and all where a server's need a program."""
         need = any(
             server.code_mode and self._sees_any(bounds, self._listings[name])
@@ -285,7 +287,7 @@ class Catalogue:
         return said is True or (mode is not Mode.TOOLS and said is None)
 
     def _ready(
-        self, kind: str, owner: str, offered: Offered, era: Era, *, bare: bool
+        self, kind: str, owner: str, offered: CatalogEntry, era: Era, *, bare: bool
     ) -> tuple[str, msgspec.Raw] | None:
         """A definition's name and JSON, encoded once for all who see it; None if nobody does."""
         wanted = (kind, owner, offered.name, era, bare)
@@ -298,7 +300,7 @@ class Catalogue:
         return self._encodings[wanted]
 
     def _shown(
-        self, kind: str, owner: str, offered: Offered, era: Era, *, bare: bool
+        self, kind: str, owner: str, offered: CatalogEntry, era: Era, *, bare: bool
     ) -> dict[str, Any]:
         """A definition as it was sent, but for what is the gateway's or not of this era."""
         shown = dict(offered.definition)
@@ -314,7 +316,9 @@ class Catalogue:
             shown |= _as_task(self._listings[owner], offered.name)
         return shown
 
-    def _called(self, kind: str, owner: str, offered: Offered, *, bare: bool) -> dict[str, str]:
+    def _called(
+        self, kind: str, owner: str, offered: CatalogEntry, *, bare: bool
+    ) -> dict[str, str]:
         """The name agents see, and the operator's description; empty when they see nothing."""
         seen = self.names.shown(kind, owner, offered.name)
         name = (seen.bare if bare else seen.full) if seen else ""
@@ -330,7 +334,7 @@ class Catalogue:
             log.warning("name.refused", extra={**about, "reason": refused[kind, server, own]})
         self._told = set(refused)
 
-    def _sees_any(self, bounds: Bounds, listing: Listing) -> bool:
+    def _sees_any(self, bounds: EffectiveGrants, listing: Listing) -> bool:
         return any(
             self.sees(bounds, listing.server, offered.name)
             for kind, _ in LISTS.values()

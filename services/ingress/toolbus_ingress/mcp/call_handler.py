@@ -8,26 +8,26 @@ from typing import Any
 import msgspec
 
 from toolbus_common import strict_json
-from toolbus_common.access.anonymous import PROOF as ANONYMOUS
+from toolbus_common.access.anonymous import KEY_DIGEST as ANONYMOUS
 from toolbus_common.calls.idempotency_key import checked_key
 from toolbus_common.contracts import (
     FOLLOW,
     IDEMPOTENCY,
     NOTHING,
     TOOLS_CALL,
-    Asked,
-    Begun,
     CallCancelled,
     CallRequested,
-    Ending,
     Era,
+    FinalReply,
+    InputRequired,
+    TaskCreated,
 )
 from toolbus_common.contracts.base import trusted
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.observability.metrics import CALL_SECONDS, CALLS
 from toolbus_common.observability.tracing import bind
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
 from toolbus_ingress.auth.request_context import Visit
 from toolbus_ingress.catalog.tool_catalog import Catalogue
@@ -73,14 +73,14 @@ class Relay:
 
     def __init__(
         self,
-        room: Room,
+        service: Service,
         catalogue: Catalogue,
         seal: Seal,
         questions: Questions,
         shelf: Shelf,
         timeout: float | None,
     ) -> None:
-        self._room = room
+        self._service = service
         self._catalogue = catalogue
         self._seal = seal
         self.tasks = Tasks(seal, catalogue)
@@ -99,7 +99,7 @@ class Relay:
 
     async def _answered(self, visit: Visit, request: Request, way: Trail) -> Response | None:
         began = perf_counter()
-        call_id = self._room.calls.new_call_id()
+        call_id = self._service.calls.new_call_id()
         subject: Subject | None = None
         if request.method in TASKS and request.era is Era.MODERN:
             protocol_versions.require_tasks(request)
@@ -126,9 +126,9 @@ class Relay:
         with tracing.entrance(way, request.method):
             subject = subject_of(request, visit.caller, self._catalogue, self._seal)
             call = self._call(visit, request, subject, call_id, way)
-            ending = await self._room.calls.ask(call)
+            ending = await self._service.calls.ask(call)
             tracing.ended(ending)
-            if isinstance(ending, Asked | Begun):
+            if isinstance(ending, InputRequired | TaskCreated):
                 raise InvalidError("This tool asks its caller something; call it over MCP.")
             return ending.body
 
@@ -136,21 +136,21 @@ class Relay:
         """Have the server watch a resource. Raises `ToolbusError`."""
         asked = Request(b"", "resources/subscribe", {"uri": uri}, request.era)
         subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
-        call_id = self._room.calls.new_call_id()
-        await self._room.calls.ask(self._call(visit, asked, subject, call_id))
+        call_id = self._service.calls.new_call_id()
+        await self._service.calls.ask(self._call(visit, asked, subject, call_id))
 
     async def follow(self, visit: Visit, request: Request, handle: str) -> str:
         """Have a server tell of a task; what its news call it. Raises `ToolbusError`."""
         asked = Request(b"", FOLLOW, {"taskId": handle}, request.era)
         subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
-        call_id = self._room.calls.new_call_id()
-        await self._room.calls.ask(self._call(visit, asked, subject, call_id))
+        call_id = self._service.calls.new_call_id()
+        await self._service.calls.ask(self._call(visit, asked, subject, call_id))
         return task_key(subject.server, msgspec.json.decode(subject.arguments)["taskId"])
 
     async def cancel(self, call_id: str) -> None:
         """Nobody waits for this call any longer."""
         cancelled = CallCancelled(call_id=call_id)
-        await self._room.bus.publish(cancelled.subject, cancelled.encode())
+        await self._service.bus.publish(cancelled.subject, cancelled.encode())
 
     # -- there -------------------------------------------------------------------------------
 
@@ -168,11 +168,11 @@ class Relay:
         level = meta.get(_LOG_LEVEL) if modern else visit.session and visit.session.level
         call = _requested(
             call_id=call_id,
-            reply_to=self._room.calls.address(call_id),
+            reply_to=self._service.calls.address(call_id),
             server=subject.server,
             tool=subject.name,
             method=request.method,
-            proof=visit.caller.proof,
+            key_digest=visit.caller.key_digest,
             era=request.era,
             deadline=self._deadline(subject),
             traceparent=way.traceparent,
@@ -185,7 +185,7 @@ class Relay:
             extra=self._extra(visit, request, subject),
             narrower=visit.caller.narrower,
             run=way.run or (visit.session.sid if visit.session is not None else ""),
-            idempotency_key=_key_of(request.method, meta, visit.caller.proof),
+            idempotency_key=_key_of(request.method, meta, visit.caller.key_digest),
             terms=visit.caller.terms.encode() if subject.server == BUILT_IN else "",
             session=visit.session.sid if visit.session is not None else "",
             arguments=subject.arguments,
@@ -222,7 +222,7 @@ class Relay:
         claims = self._seal.open(sealed, StateClaims)
         if (
             claims is None
-            or claims.principal != visit.caller.principal
+            or claims.principal_id != visit.caller.principal_id
             or claims.request != _digest(request.method, subject)
             or claims.expires < time()
         ):
@@ -271,8 +271,8 @@ class Relay:
         if not visit.takes_events or not (
             talks or call.progress or call.log_level or call.default_logs
         ):
-            ending = await self._room.calls.ask(call)
-            if isinstance(ending, Asked) and request.era is Era.LEGACY:
+            ending = await self._service.calls.ask(call)
+            if isinstance(ending, InputRequired) and request.era is Era.LEGACY:
                 self._give_up(call.call_id)
                 raise InvalidError(
                     "The server asks its caller something, which needs a session, a declared "
@@ -280,7 +280,7 @@ class Relay:
                 )
             return jsonrpc.result(request.id, self._body(visit, request, call, ending))
         conversation = Conversation(
-            self._room.calls, self._questions, self._shelf, visit, request, self._give_up
+            self._service.calls, self._questions, self._shelf, visit, request, self._give_up
         )
         try:
             ending = await conversation.hold(call)
@@ -294,12 +294,14 @@ class Relay:
             answer = told(asked, request, call.call_id)
         return await conversation.end(answer)
 
-    def _body(self, visit: Visit, request: Request, call: CallRequested, ending: Ending) -> bytes:
+    def _body(
+        self, visit: Visit, request: Request, call: CallRequested, ending: FinalReply
+    ) -> bytes:
         """The result as the caller may see it: what is the server's own is sealed."""
         tracing.ended(ending)
-        if isinstance(ending, Asked):
+        if isinstance(ending, InputRequired):
             return self._sealed_state(visit, call, ending.body)
-        if isinstance(ending, Begun):
+        if isinstance(ending, TaskCreated):
             return self._begun(visit, call, ending.body)
         if request.method == RESULT:
             return related(ending.body, request.params["taskId"])
@@ -322,23 +324,23 @@ class Relay:
             return body
         subject = Subject(call.server, call.tool, call.arguments)
         claims = StateClaims(
-            msgspec.json.decode(state), visit.caller.principal, _digest(call.method, subject),
+            msgspec.json.decode(state), visit.caller.principal_id, _digest(call.method, subject),
             time() + STATE_SECONDS,
         )  # fmt: skip
         members["requestState"] = msgspec.Raw(strict_json.dump(self._seal.close(claims)))
         return msgspec.json.encode(members)
 
     def _give_up(self, call_id: str) -> None:
-        self._room.spawn(self.cancel(call_id))
+        self._service.spawn(self.cancel(call_id))
 
     def _leaving(self, call_id: str) -> Callable[[], None]:
         return lambda: self._give_up(call_id)
 
 
-def _key_of(method: str, meta: dict[str, Any], proof: str) -> str:
+def _key_of(method: str, meta: dict[str, Any], key_digest: str) -> str:
     """The idempotency key of a tool's call; what else may be repeated has none."""
     key = checked_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
-    if key and proof == ANONYMOUS:
+    if key and key_digest == ANONYMOUS:
         raise InvalidError(
             "An idempotency key belongs to a caller, and without a key or a session nobody knows "
             "which one this is. Send a key, begin a session, or leave the idempotency key out."

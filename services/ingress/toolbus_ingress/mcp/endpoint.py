@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolbus_common import strict_json
-from toolbus_common.access.anonymous import PROOF
-from toolbus_common.access.config_snapshot import Directory, proof_of
+from toolbus_common.access.anonymous import KEY_DIGEST
+from toolbus_common.access.config_snapshot import ConfigProjection, key_digest_of
 from toolbus_common.access.token_cache import is_person
 from toolbus_common.contracts import Era
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.nats.connection import bus_down
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
 from toolbus_ingress.auth.anonymous import AnonymousAccess
 from toolbus_ingress.auth.dpop import BEARER, SCHEMES, challenged, rejection
@@ -69,9 +69,9 @@ _NO_SESSION = jsonrpc.error(
 class Endpoint:
     """`/mcp` and `/mcp/<server>`."""
 
-    room: Room
+    service: Service
     guard: Guard
-    directory: Directory
+    directory: ConfigProjection
     catalogue: Catalogue
     sessions: Sessions
     relay: Relay
@@ -145,7 +145,7 @@ class Endpoint:
         Raises `UnauthorizedError`, also for a token that was made for another endpoint.
         """
         token = token_of(headers)
-        if token and self.room.bus.connected:
+        if token and self.service.bus.connected:
             await self.identity.meet(token, self.identity.resource(server))
 
     def caller(
@@ -158,7 +158,7 @@ class Endpoint:
         if not self.anonymous.applies(headers):
             return self.authenticate(headers, scope, server, query)
         self.anonymous.check(headers, scope)
-        return self._known(PROOF, headers, scope, server, query)
+        return self._known(KEY_DIGEST, headers, scope, server, query)
 
     def authenticate(
         self, headers: Headers, scope: dict[str, Any], server: str, query: bytes = b""
@@ -170,30 +170,30 @@ class Endpoint:
             raise UnauthorizedError(
                 "Send a key as 'Authorization: Bearer <key>'; 'toolbus keys create' makes one."
             )
-        proof = proof_of(secret.strip().decode("latin-1"))
-        return self._known(proof, headers, scope, server, query, scheme)
+        key_digest = key_digest_of(secret.strip().decode("latin-1"))
+        return self._known(key_digest, headers, scope, server, query, scheme)
 
     def _known(
         self,
-        proof: str,
+        key_digest: str,
         headers: Headers,
         scope: dict[str, Any],
         server: str,
         query: bytes,
         scheme: bytes = BEARER,
     ) -> Caller:
-        if not self.room.bus.connected:
+        if not self.service.bus.connected:
             raise bus_down()
         narrower = narrower_of(headers)
-        found = self.catalogue.holder(proof, narrower)
+        found = self.catalogue.holder(key_digest, narrower)
         person = found is not None and is_person(found[0])
         if found is None or (scheme != BEARER and not person):
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         if server and not self.catalogue.serves(server):
             raise refused(UNKNOWN_SERVER, 404, "No such server.")
         terms = asked_terms(headers, self.catalogue.mode(found[0], query))
-        holder = self.identity.held(proof, server, headers, scope) if person else ""
-        return Caller(proof, *found, server, narrower, terms, holder)
+        holder = self.identity.held(key_digest, server, headers, scope) if person else ""
+        return Caller(key_digest, *found, server, narrower, terms, holder)
 
     async def _session_itself(self, verb: str, visit: Visit) -> Response | None:
         """Serve GET, a session's stream, and DELETE, its end."""

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from toolbus_common import strict_json
-from toolbus_common.contracts import Era, ServerSaid
+from toolbus_common.contracts import Era, ServerNotification
 from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.client_classes import NONE, class_of
 from toolbus_ingress.auth.request_context import Visit
@@ -78,7 +78,7 @@ class Hub:
         self._lists_changed = False
         self._updated: dict[Said, tuple[dict[str, Any], bool]] = {}  # by server, URI, and for whom
         self._telling: asyncio.TimerHandle | None = None
-        self.on_asked: Callable[[ServerSaid], None] = lambda _said: None
+        self.on_asked: Callable[[ServerNotification], None] = lambda _said: None
         catalogue.on_change.append(self._hear_lists)
 
     @property
@@ -123,21 +123,21 @@ class Hub:
         end = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request.id, msgspec.json.encode(result))
         await attend(visit.scope, mail.read(), EventStream(visit.send), end)
 
-    def stream_of(self, sid: str, principal: str) -> Listener | None:
+    def stream_of(self, sid: str, principal_id: str) -> Listener | None:
         """Return the open stream of a client session, if this replica has it."""
         for listener in self._listeners:
             is_read = listener.era is Era.LEGACY and listener.mail.reader is not None
-            if is_read and self._is_for(listener, principal, sid):
+            if is_read and self._is_for(listener, principal_id, sid):
                 return listener
         return None
 
-    def hear(self, said: ServerSaid) -> None:
+    def hear(self, said: ServerNotification) -> None:
         """A server said something that belongs to no call."""
         if said.asked:
             self.on_asked(said)
             return
         if said.method in _CHANGES.values():
-            self._said_changed.add((said.server, said.method, said.principal, said.session))
+            self._said_changed.add((said.server, said.method, said.principal_id, said.session))
             self._compare_soon()
         with suppress(msgspec.DecodeError):
             if said.method == _UPDATED and self._listeners:
@@ -212,7 +212,7 @@ class Hub:
     def _admit(self, listener: Listener) -> bool:
         """Whether its key still opens anything; a stream never outlives its key."""
         caller = listener.visit.caller
-        found = self._catalogue.holder(caller.proof, caller.narrower)
+        found = self._catalogue.holder(caller.key_digest, caller.narrower)
         if found is None:
             listener.mail.close()
             return False
@@ -221,7 +221,7 @@ class Hub:
         )
         return True
 
-    def _merge(self, said: ServerSaid, params: dict[str, Any]) -> None:
+    def _merge(self, said: ServerNotification, params: dict[str, Any]) -> None:
         """Tell soon, once for all who say the same until then.
 
         Nothing is lost by it: whoever reads after being told sees every change that was merged.
@@ -229,7 +229,7 @@ class Hub:
         uri = params.get("uri")
         if not isinstance(uri, str):
             return
-        about = said.server, uri, said.principal, said.session
+        about = said.server, uri, said.principal_id, said.session
         unasked = said.unasked and self._updated.get(about, ({}, True))[1]
         self._updated[about] = params, unasked
         if len(self._updated) >= MOST_MERGED:
@@ -252,14 +252,14 @@ class Hub:
                 if self._tell_updated(listener, server, params, unasked=unasked):
                     told.add(once)
 
-    def _is_for(self, listener: Listener, principal: str, session: str) -> bool:
+    def _is_for(self, listener: Listener, principal_id: str, session: str) -> bool:
         """Whether what a server said in somebody's session there is for this stream."""
-        if not principal:
+        if not principal_id:
             return True
         own = listener.visit.session
         if session and (own is None or own.sid != session):
             return False
-        return self._catalogue.principal(listener.visit.caller.proof) == principal
+        return self._catalogue.principal_id(listener.visit.caller.key_digest) == principal_id
 
     def _tell_updated(
         self, listener: Listener, server: str, params: dict[str, Any], *, unasked: bool
@@ -278,7 +278,7 @@ class Hub:
         listener.tell(_UPDATED, {**params, "uri": shown})
         return True
 
-    def _tell_moved(self, said: ServerSaid) -> None:
+    def _tell_moved(self, said: ServerNotification) -> None:
         """Tell whoever holds a task how it goes on."""
         params = msgspec.json.decode(said.params, type=dict[str, msgspec.Raw])
         key = task_key(said.server, msgspec.json.decode(params.get("taskId", b"null")))
@@ -286,7 +286,7 @@ class Hub:
             handle = listener.tasks.get(key)
             if handle is None or listener.era is not _MOVED[said.method]:
                 continue
-            if not self._is_for(listener, said.principal, said.session):
+            if not self._is_for(listener, said.principal_id, said.session):
                 continue
             if self._relay.tasks.holds(handle, listener.visit.caller):
                 listener.tell(said.method, {**params, "taskId": handle})

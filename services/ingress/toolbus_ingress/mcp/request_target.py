@@ -92,7 +92,7 @@ def _completed(params: dict[str, Any], caller: Caller, catalogue: Catalogue) -> 
 def _of_task(params: dict[str, Any], caller: Caller, seal: Seal) -> Subject:
     claims = seal.open(params.get("taskId"), TaskClaims)
     foreign = claims is not None and caller.server not in ("", claims.server)
-    if claims is None or foreign or claims.principal != caller.principal:
+    if claims is None or foreign or claims.principal_id != caller.principal_id:
         raise unknown()
     if not isinstance(params.get("inputResponses", {}), dict):
         raise InvalidError("inputResponses must be an object.")

@@ -5,7 +5,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from toolbus_common.contracts import StreamSought, StreamTold
+from toolbus_common.contracts import StreamReadReply, StreamReadRequest
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_ingress.auth.request_context import Visit
@@ -61,7 +61,7 @@ class Resumption:
 
     async def open(self) -> None:
         """Begin to hear the other replicas."""
-        subject = f"{StreamSought.SUBJECT}.{self._shelf.replica}"
+        subject = f"{StreamReadRequest.SUBJECT}.{self._shelf.replica}"
         await self._bus.subscribe(subject, self._asked)
         await self._bus.subscribe(f"{self._inbox}.*", self._told, on_nobody=self._nobody)
         self._bus.on_lost.append(self.close)
@@ -101,7 +101,7 @@ class Resumption:
         reader = secrets.token_hex(8)
         sought = self._sought[reader] = _Sought(Journal(place.stream, MOST_WAITING))
         sought.journal.keeps, sought.journal.last = False, place.number
-        asked = StreamSought(
+        asked = StreamReadRequest(
             replica=place.replica, session=session.sid, stream=place.stream, reader=reader,
             after=place.number,
         )  # fmt: skip
@@ -118,17 +118,17 @@ class Resumption:
             with suppress(ToolbusError):
                 await self._say(asked.model_copy(update={"left": True}))
 
-    async def _renew(self, asked: StreamSought, journal: Journal) -> None:
+    async def _renew(self, asked: StreamReadRequest, journal: Journal) -> None:
         while True:
             with suppress(ToolbusError):
                 await self._say(asked.model_copy(update={"after": journal.last}))
             await asyncio.sleep(RENEW_SECONDS)
 
-    async def _say(self, asked: StreamSought) -> None:
+    async def _say(self, asked: StreamReadRequest) -> None:
         await self._bus.publish(asked.subject, asked.encode(), f"{self._inbox}.{asked.reader}")
 
     def _told(self, payload: bytes, _subject: str, _reply: str) -> None:
-        told = StreamTold.decode(payload)
+        told = StreamReadReply.decode(payload)
         sought = self._sought.get(told.reader)
         if sought is None:
             return
@@ -151,7 +151,7 @@ class Resumption:
     # -- for a client of another replica -------------------------------------------------------
 
     def _asked(self, payload: bytes, _subject: str, reply: str) -> None:
-        asked = StreamSought.decode(payload)
+        asked = StreamReadRequest.decode(payload)
         lent = self._lent.get(asked.reader)
         if lent is not None:
             lent.lease.cancel()
@@ -167,11 +167,11 @@ class Resumption:
     def _lease(self, reader: Reader) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(LEASE_SECONDS, reader.leave)
 
-    async def _lend(self, asked: StreamSought, reply: str) -> None:
+    async def _lend(self, asked: StreamReadRequest, reply: str) -> None:
         """Tell another replica all that comes after an event."""
 
         async def tell(what: str, number: int = 0, body: bytes = b"") -> None:
-            told = StreamTold(reader=asked.reader, what=what, number=number, body=body)
+            told = StreamReadReply(reader=asked.reader, what=what, number=number, body=body)
             await self._bus.publish(reply, told.encode())
 
         with suppress(ToolbusError):

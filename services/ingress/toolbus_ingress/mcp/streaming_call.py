@@ -9,17 +9,17 @@ import msgspec
 
 from toolbus_common import strict_json
 from toolbus_common.contracts import (
-    Asked,
+    CallNotification,
     CallRequested,
-    Ending,
     Era,
-    Notified,
-    Paused,
-    Progressed,
-    Told,
+    FinalReply,
+    InputRequired,
+    Notification,
+    Progress,
+    StreamPaused,
 )
 from toolbus_common.errors import CallCancelledError, InvalidError
-from toolbus_common.messaging.call_transport import CallLane
+from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_ingress.auth.request_context import Visit
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.mcp.legacy.client_requests import (
@@ -46,7 +46,7 @@ class Conversation:
 
     def __init__(
         self,
-        lane: CallLane,
+        lane: CallTransport,
         questions: Questions,
         shelf: Shelf,
         visit: Visit,
@@ -71,7 +71,7 @@ class Conversation:
         """Whether anything was streamed, so that the end must be too."""
         return self._journal is not None
 
-    async def hold(self, call: CallRequested) -> Ending:
+    async def hold(self, call: CallRequested) -> FinalReply:
         """Make the call; in the eras with a handshake, ask the client whatever is asked of it.
 
         Raises:
@@ -98,11 +98,11 @@ class Conversation:
             timers.append(loop.call_later(poll_after, self._pause, RETRY_MS))
         return timers
 
-    async def _rounds(self, call: CallRequested) -> Ending:
+    async def _rounds(self, call: CallRequested) -> FinalReply:
         first = call.call_id
         for _ in range(MOST_ROUNDS):
             ending = await self._lane.ask(call, self._told)
-            if not isinstance(ending, Asked) or self._request.era is Era.MODERN:
+            if not isinstance(ending, InputRequired) or self._request.era is Era.MODERN:
                 return ending
             self._asked = call.call_id
             call = self._again(call, await self._answers(ending.body), first)
@@ -117,8 +117,8 @@ class Conversation:
         await self._telling
         return None
 
-    def _told(self, told: Told) -> None:
-        if not isinstance(told, Paused):
+    def _told(self, told: CallNotification) -> None:
+        if not isinstance(told, StreamPaused):
             self._say(self._message(told))
         elif self._polls:
             # The server sent us away for a while; whoever waits for us can go as well.
@@ -146,8 +146,8 @@ class Conversation:
         self._telling = asyncio.create_task(telling)
         return journal
 
-    def _message(self, told: Progressed | Notified) -> bytes:
-        if not isinstance(told, Progressed):
+    def _message(self, told: Progress | Notification) -> bytes:
+        if not isinstance(told, Progress):
             return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (
                 strict_json.dump(told.method), told.body,
             )  # fmt: skip

@@ -92,11 +92,11 @@ class Tasks:
         return msgspec.json.encode(_task(claims, str(handle)))
 
     def _owner(self, call: CallRequested) -> str:
-        return self._catalogue.holder_of_token(call.proof) or call.proof
+        return self._catalogue.holder_of_token(call.key_digest) or call.key_digest
 
     def _is_for(self, claims: DoneClaims | TaskClaims, caller: Caller) -> bool:
         return (
-            claims.principal == caller.principal
+            claims.principal_id == caller.principal_id
             and caller.server in ("", claims.server)
             and self._catalogue.serves(claims.server)
             and self._catalogue.sees(caller.bounds, claims.server, claims.tool)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.contracts import TOOLS_CALL, Answered, CallRequested, Ending, Era
+from toolbus_common.contracts import TOOLS_CALL, CallRequested, CallResult, Era, FinalReply
 from toolbus_common.errors import ToolbusError
 from toolbus_common.observability.trace_context import (
     LONGEST_BAGGAGE,
@@ -135,8 +135,8 @@ def failed(error: ToolbusError) -> None:
         span.note("rpc.response.status_code", str(jsonrpc.code_of(error)))
 
 
-def ended(ending: Ending) -> None:
+def ended(ending: FinalReply) -> None:
     """Note how the request was answered."""
     span = current()
-    if span.recorded and isinstance(ending, Answered) and says_it_failed(ending.body):
+    if span.recorded and isinstance(ending, CallResult) and says_it_failed(ending.body):
         span.fail("tool_error")

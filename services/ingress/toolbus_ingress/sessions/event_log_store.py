@@ -57,7 +57,7 @@ def place_of(event_id: bytes) -> Place | None:
 @dataclass(slots=True)
 class _Kept:
     sid: str
-    principal: str
+    principal_id: str
     journal: Journal
     expiry: asyncio.TimerHandle | None = None
 
@@ -94,8 +94,8 @@ class Shelf:
             return Journal(most=most, bound=bound)
         journal = Journal(f"{kind}{self.replica}.{next(self._count):x}", most, bound)
         claims = session.claims
-        kept = self._kept[journal.name] = _Kept(claims.sid, claims.principal, journal)
-        holding = self._holdings.setdefault(claims.principal, _Holding())
+        kept = self._kept[journal.name] = _Kept(claims.sid, claims.principal_id, journal)
+        holding = self._holdings.setdefault(claims.principal_id, _Holding())
         holding.names[journal.name] = None
         journal.on_grown = lambda more: self._grow(kept, more)
         journal.on_read = lambda: self._hold(kept)
@@ -130,7 +130,7 @@ class Shelf:
             kept.expiry = loop.call_later(KEEP_SECONDS, self._remove, kept)
 
     def _grow(self, kept: _Kept, more: int) -> None:
-        holding = self._holdings[kept.principal]
+        holding = self._holdings[kept.principal_id]
         holding.size += more
         self._size += more
         while holding.size > MOST_BYTES_EACH or len(holding.names) > MOST_KEPT_EACH:
@@ -158,10 +158,10 @@ class Shelf:
         if self._kept.pop(journal.name, None) is None:
             return
         self._hold(kept)
-        holding = self._holdings[kept.principal]
+        holding = self._holdings[kept.principal_id]
         holding.size -= journal.size
         self._size -= journal.size
         del holding.names[journal.name]
         if not holding.names:
-            del self._holdings[kept.principal]
+            del self._holdings[kept.principal_id]
         journal.let_go()

@@ -19,7 +19,7 @@ class SessionClaims(Claims, frozen=True):
     """A session of the eras with a handshake: `capabilities` is raw JSON, `expires` in seconds."""
 
     sid: str
-    principal: str
+    principal_id: str
     version: str
     capabilities: str
     expires: float
@@ -29,7 +29,7 @@ class StateClaims(Claims, frozen=True):
     """The server's `requestState` (None where it sent none), and the request it belongs to."""
 
     state: str | None
-    principal: str
+    principal_id: str
     request: str
     expires: float
 
@@ -40,7 +40,7 @@ class TaskClaims(Claims, frozen=True):
     task: str
     server: str
     tool: str
-    principal: str
+    principal_id: str
 
 
 class DoneClaims(Claims, frozen=True):
@@ -49,11 +49,11 @@ class DoneClaims(Claims, frozen=True):
     result: bytes
     server: str
     tool: str
-    principal: str
+    principal_id: str
     at: float
 
 
-class Seal(sealed_tokens.Seal):
+class Seal(sealed_tokens.TokenSealer):
     """The seal of what clients carry."""
 
     def close(self, claims: Claims) -> str:

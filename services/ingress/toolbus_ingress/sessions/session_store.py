@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import NOTHING, SessionSaid
+from toolbus_common.contracts import NOTHING, SessionMessage
 from toolbus_ingress.sessions.sealed_claims import Seal, SessionClaims
 
 LIFETIME = 24 * 3600.0  # seconds
@@ -68,34 +68,34 @@ class Sessions:
     `say` tells the other replicas. What this one hears again from itself changes nothing.
     """
 
-    def __init__(self, seal: Seal, say: Callable[[SessionSaid], None]) -> None:
+    def __init__(self, seal: Seal, say: Callable[[SessionMessage], None]) -> None:
         self._seal = seal
         self._say = say
         self._known: OrderedDict[str, Session] = OrderedDict()  # the longest unused first
         self._by_sid: dict[str, Session] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._told: OrderedDict[str, list[SessionSaid]] = OrderedDict()  # of those not yet seen
+        self._told: OrderedDict[str, list[SessionMessage]] = OrderedDict()  # of those not yet seen
         self.on_ended: Callable[[str], None] = lambda _sid: None
         self.on_response: Callable[[str, bytes], bool] = lambda _sid, _body: False
         self.on_message: Callable[[str, bytes], bool] = lambda _sid, _body: False
         self.on_cancelled: Callable[[Session, bytes], None] = lambda _session, _request: None
         self.on_roots: Callable[[str], None] = lambda _sid: None
 
-    def begin(self, proof: str, version: str, capabilities: Any) -> Session:
+    def begin(self, key_digest: str, version: str, capabilities: Any) -> Session:
         """A new session for a principal."""
         declared = _bounded(capabilities)
         claims = SessionClaims(
-            secrets.token_hex(8), proof, version, msgspec.json.encode(declared).decode(),
+            secrets.token_hex(8), key_digest, version, msgspec.json.encode(declared).decode(),
             time() + LIFETIME,
         )  # fmt: skip
         return self._keep(_session(self._seal.close(claims), claims))
 
-    def find(self, token: bytes, proof: str) -> Session | None:
+    def find(self, token: bytes, key_digest: str) -> Session | None:
         """The live session of this id and principal; to anybody else it does not exist."""
         text = token.decode("latin-1")
         session = self._known.get(text)
         claims = session.claims if session else self._seal.open(text, SessionClaims)
-        if claims is None or claims.principal != proof:
+        if claims is None or claims.principal_id != key_digest:
             return None
         if claims.sid in self._ended or claims.expires < time():
             return None
@@ -118,14 +118,14 @@ class Sessions:
 
     def tell(self, session: Session, what: str, about: str = "", body: bytes = b"") -> None:
         """Change a session here, and let the other replicas know."""
-        said = SessionSaid(session=session.sid, what=what, about=about, body=body)
+        said = SessionMessage(session=session.sid, what=what, about=about, body=body)
         if what in _PASSED_ON and self._pass_on(said):
             return  # whoever waits for it is here
         if what != "cancelled":
             self._take(session, said)
         self._say(said)  # and hear it: to be cancelled twice could meet a later call of that id
 
-    def hear(self, said: SessionSaid) -> None:
+    def hear(self, said: SessionMessage) -> None:
         """Another replica, or this one, said something of a session."""
         session = self._by_sid.get(said.session)
         if said.what in _PASSED_ON:
@@ -135,7 +135,7 @@ class Sessions:
         else:
             self._remember(said)
 
-    def _take(self, session: Session, said: SessionSaid) -> None:
+    def _take(self, session: Session, said: SessionMessage) -> None:
         if said.what == "ended":
             for request_id in tuple(session.in_flight):  # nobody is left to hear their answers
                 self.on_cancelled(session, request_id)
@@ -147,7 +147,7 @@ class Sessions:
         else:
             _change(session, said)
 
-    def _pass_on(self, said: SessionSaid) -> bool:
+    def _pass_on(self, said: SessionMessage) -> bool:
         """Whether it found whoever waits for it in this replica."""
         heard = self.on_response if said.what == "response" else self.on_message
         return heard(said.session, said.body)
@@ -161,7 +161,7 @@ class Sessions:
             self._take(session, said)
         return session
 
-    def _remember(self, said: SessionSaid) -> None:
+    def _remember(self, said: SessionMessage) -> None:
         """Keep what concerns a session that may come here later."""
         if said.what == "ended":
             self._told.pop(said.session, None)
@@ -184,7 +184,7 @@ class Sessions:
         self.on_ended(sid)
 
 
-def _change(session: Session, said: SessionSaid) -> None:
+def _change(session: Session, said: SessionMessage) -> None:
     """What a session's client has set."""
     if said.what == "subscribed" and len(session.uris) < MOST_URIS:
         session.uris.add(said.about)

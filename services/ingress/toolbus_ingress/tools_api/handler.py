@@ -82,7 +82,7 @@ class Explicit:
 
     def _automatic(self, caller: Caller, name: str) -> bool:
         server, inner = self._endpoint.catalogue.names.meant(name, "tools", "")
-        key = self._endpoint.directory.now.lineage(caller.name).own
+        key = self._endpoint.directory.now.principal(caller.name).own
         return granted(key.auto_execute, full_name(server, inner))
 
     async def _execute(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response:
@@ -103,7 +103,7 @@ class _Run:
     """The suggestions of one request; a client that leaves takes all of them back."""
 
     def __init__(self, endpoint: Endpoint, visit: Visit) -> None:
-        self._room, self._relay, self._visit = endpoint.room, endpoint.relay, visit
+        self._service, self._relay, self._visit = endpoint.service, endpoint.relay, visit
         self._key = visit.headers.get(IDEMPOTENCY_KEY, b"").decode("latin-1")
         self._under_way: list[str] = []
 
@@ -111,7 +111,7 @@ class _Run:
         if self._key:  # whoever repeats this is told what became of it
             return
         for call_id in self._under_way:
-            self._room.spawn(self._relay.cancel(call_id))
+            self._service.spawn(self._relay.cancel(call_id))
 
     async def all(self, told: dict[str, Any]) -> Response:
         if "tool_calls" not in told:
@@ -129,7 +129,7 @@ class _Run:
         if key:
             params["_meta"] = {IDEMPOTENCY: key}
         request = Request(b"null", TOOLS_CALL, params, Era.MODERN)
-        call_id = self._room.calls.new_call_id()
+        call_id = self._service.calls.new_call_id()
         self._under_way.append(call_id)
         result = msgspec.json.decode(await self._relay.run(self._visit, request, call_id))
         return _text(result), result.get("isError") is True

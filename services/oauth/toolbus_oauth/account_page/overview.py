@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import PageTold
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import PageReply
 from toolbus_oauth.account_page import page as accountpage
 from toolbus_oauth.server.grants import Grants
 from toolbus_oauth.storage.records import Grant, Person
@@ -22,9 +22,9 @@ class Holdings:
 
     grants: Grants
     connections: Connections
-    declared: Callable[[], Declaration]
+    declared: Callable[[], Configuration]
 
-    async def page(self, person: Person, sealed: str) -> PageTold:
+    async def page(self, person: Person, sealed: str) -> PageReply:
         """All of somebody's, each with a button that ends it."""
         grants = sorted(await self._grants(person), key=lambda each: each.made, reverse=True)
         connections = await self._connections(person)

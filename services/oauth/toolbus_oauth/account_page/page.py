@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from time import gmtime, strftime
 
-from toolbus_common.contracts import PageTold
+from toolbus_common.contracts import PageReply
 from toolbus_common.web import html as webpage
 from toolbus_common.web.json_view import visible
 from toolbus_oauth.storage.records import Grant
@@ -17,7 +17,7 @@ MOST_SHOWN = 100
 
 def shown(
     user: str, sealed: str, grants: Sequence[Grant], connections: Sequence[Connection]
-) -> PageTold:
+) -> PageReply:
     """What somebody allowed."""
     programs = _list(map(_grant, grants[:MOST_SHOWN]), "No program acts for you.")
     services = _list(map(_connection, connections[:MOST_SHOWN]), "No service is connected.")

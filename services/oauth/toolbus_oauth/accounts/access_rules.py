@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from toolbus_common.config import LOCAL, MACHINES, Access, Declaration
+from toolbus_common.config import LOCAL, MACHINES, Access, Configuration
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 
-def covering(declared: Declaration, issuer: str, claims: Mapping[str, Any]) -> str | None:
+def covering(declared: Configuration, issuer: str, claims: Mapping[str, Any]) -> str | None:
     """The first rule that covers whom this issuer vouches for with these claims."""
     for name, access in declared.access.items():
         if access.issuer == issuer and _all_met(access, claims):
@@ -19,7 +19,7 @@ def covering(declared: Declaration, issuer: str, claims: Mapping[str, Any]) -> s
 
 
 def entitling(
-    declared: Declaration, issuer: str, claims: Mapping[str, Any], *, administers: bool
+    declared: Configuration, issuer: str, claims: Mapping[str, Any], *, administers: bool
 ) -> str | None:
     """The same; for the administration it must give a role."""
     access = covering(declared, issuer, claims)
@@ -39,7 +39,7 @@ def _met(told: Any, wanted: str | tuple[str, ...]) -> bool:
     return any(isinstance(value, str) and value in accepted for value in values)
 
 
-def called(declared: Declaration, issuer: str, claims: Mapping[str, Any]) -> str:
+def called(declared: Configuration, issuer: str, claims: Mapping[str, Any]) -> str:
     """What somebody is called here: an account's own name, or a declared user whom `user` names.
 
     All others of a foreign issuer are called after it, so that two of one name are two people.

@@ -16,7 +16,7 @@ from joserfc.jwk import KeySet
 
 from toolbus_common import strict_json
 from toolbus_common.base64url import encoded
-from toolbus_common.config import Declaration, Issuer
+from toolbus_common.config import Configuration, Issuer
 from toolbus_common.egress import EgressError, target_of
 from toolbus_common.secrets import SecretError, Secrets, filled
 from toolbus_oauth.accounts.access_rules import called
@@ -59,7 +59,7 @@ class Providers:
     issuer: str
     brief: Store
     fetcher: Fetcher
-    declared: Callable[[], Declaration]
+    declared: Callable[[], Configuration]
     named: Callable[[Issuer], bool]
     secrets: Secrets
     on_arrived: Arrived | None = None  # with what came when somebody signed in

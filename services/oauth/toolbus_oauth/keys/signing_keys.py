@@ -10,7 +10,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet
 
-from toolbus_common.crypto.key_file import lay_down
+from toolbus_common.crypto.key_file import create_key
 
 ALGORITHM = "ES256"
 MONTH = 30 * 86_400.0
@@ -26,7 +26,7 @@ class SigningKeys:
         self._path = path
         self._looked = 0.0
         self._keys: list[dict[str, Any]] = []
-        lay_down(path, lambda: _written([_new(time())]))
+        create_key(path, lambda: _written([_new(time())]))
         self._read(time())
 
     def sign(self, claims: dict[str, Any], kind: str) -> str:

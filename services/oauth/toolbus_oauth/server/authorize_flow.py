@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Protocol
 
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import Fact, PageTold, SignInRefused
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
-from toolbus_common.crypto.sealed_tokens import Seal
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import Event, PageReply, SignInDenied
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
+from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_oauth.accounts.access_rules import entitling
 from toolbus_oauth.accounts.local_accounts import Accounts, NotSignedInError
 from toolbus_oauth.accounts.oidc_providers import Providers
@@ -38,7 +38,7 @@ _NOT_YOURS = "This page belongs to another browser, or is too old. Begin anew in
 class AccountPage(Protocol):
     """The page on which people see, and end, what they allowed."""
 
-    async def page(self, person: Person, sealed: str) -> PageTold:
+    async def page(self, person: Person, sealed: str) -> PageReply:
         """Show what a person allowed; `sealed` is the ticket that its form sends back."""
         ...
 
@@ -56,19 +56,19 @@ class Browsing:
     """The pages, and what their forms do."""
 
     issuer: str
-    seal: Seal
+    seal: TokenSealer
     brief: Store
     asking: Asking
     accounts: Accounts
     devices: Devices
     providers: Providers
-    declared: Callable[[], Declaration]
-    say: Callable[[Fact], None]
+    declared: Callable[[], Configuration]
+    say: Callable[[Event], None]
     session_seconds: float
     holdings: AccountPage
     refusals: Pace = field(default_factory=lambda: Pace(MOST_REFUSALS))
 
-    async def authorize(self, request: Request) -> PageTold:
+    async def authorize(self, request: Request) -> PageReply:
         """A client sends a browser here."""
         try:
             wish = await self.asking.wish(request.query)
@@ -79,7 +79,7 @@ class Browsing:
             raise PageError(error.sentence) from error
         return await self.begin(request, wish)
 
-    async def device(self, request: Request) -> PageTold:
+    async def device(self, request: Request) -> PageReply:
         """A person brings the code a device shows."""
         code = request.query.get("user_code", "")
         if not code:
@@ -90,7 +90,7 @@ class Browsing:
             return page.model_copy(update={"rejected": "device_code"})
         return await self.begin(request, wish)
 
-    async def sign_in(self, request: Request) -> PageTold:
+    async def sign_in(self, request: Request) -> PageReply:
         """The form with name and password, or with another issuer's name."""
         ticket = self.ticket_of(request)
         name = request.form.get("name", "")[:256]
@@ -105,7 +105,7 @@ class Browsing:
             return page.model_copy(update={"rejected": "password"})
         return await self._signed_in(ticket.wish, ticket.browser, person)
 
-    async def returned(self, request: Request) -> PageTold:
+    async def returned(self, request: Request) -> PageReply:
         """An OpenID provider sends a browser back."""
         departure: Departure = await self.providers.departed(request.query.get("state", ""))
         ticket = departure.ticket
@@ -114,7 +114,7 @@ class Browsing:
         person = await self.providers.arrived(departure, request.asked.path, request.query)
         return await self._signed_in(ticket.wish, ticket.browser, person)
 
-    async def consent(self, request: Request) -> PageTold:
+    async def consent(self, request: Request) -> PageReply:
         """The form with yes and no."""
         ticket = self.ticket_of(request)
         person, wish, answer = ticket.person, ticket.wish, request.form.get("answer")
@@ -140,11 +140,11 @@ class Browsing:
         await self.brief.put(code, kept)
         return self._back(wish.redirect, wish.state, code=code)
 
-    async def account(self, request: Request) -> PageTold:
+    async def account(self, request: Request) -> PageReply:
         """Somebody wants to see what they allowed."""
         return await self.begin(request, ACCOUNT)
 
-    async def account_changed(self, request: Request) -> PageTold:
+    async def account_changed(self, request: Request) -> PageReply:
         """The form with a button for each."""
         ticket, form = self.ticket_of(request), request.form
         person = ticket.person
@@ -158,13 +158,13 @@ class Browsing:
             await self.holdings.end_connection(person, form["server"])
         return await self._shown(ACCOUNT, ticket.browser, person, "")
 
-    def sign_in_again(self, ticket: Ticket) -> PageTold:
+    def sign_in_again(self, ticket: Ticket) -> PageReply:
         """For somebody who is not who the browser says."""
         return self._sign_in_page(ticket.wish, ticket.browser)
 
     # -- steps -------------------------------------------------------------------------------
 
-    async def begin(self, request: Request, wish: Wish) -> PageTold:
+    async def begin(self, request: Request, wish: Wish) -> PageReply:
         """Find out who is there, then ask them."""
         browser = request.cookies.get(BROWSER, "")
         session = self.seal.open(request.cookies.get(SESSION), Session)
@@ -177,7 +177,7 @@ class Browsing:
             browser = secrets.token_hex(16)
         return self._sign_in_page(wish, browser)
 
-    async def _signed_in(self, wish: Wish, browser: str, person: Person) -> PageTold:
+    async def _signed_in(self, wish: Wish, browser: str, person: Person) -> PageReply:
         access = self._entitling(wish, person)
         if access is None:
             sentence = "You are who you say, but no rule grants you anything here."
@@ -192,13 +192,13 @@ class Browsing:
 
     def _sign_in_page(
         self, wish: Wish, browser: str, sentence: str = "", status: int = 200
-    ) -> PageTold:
+    ) -> PageReply:
         ticket = self._made(wish, browser, None)
         issuers = self.providers.names()
         shown = html.sign_in(ticket, self.seal.close(ticket), issuers, sentence, status)
         return with_cookie(shown, f"{BROWSER}={browser}; {_FLAGS}")
 
-    async def _shown(self, wish: Wish, browser: str, person: Person, access: str) -> PageTold:
+    async def _shown(self, wish: Wish, browser: str, person: Person, access: str) -> PageReply:
         """What somebody who signed in came for."""
         ticket = self._made(wish, browser, person)
         sealed = self.seal.close(ticket)
@@ -226,13 +226,13 @@ class Browsing:
             raise PageError(_NOT_YOURS, 403)
         return ticket
 
-    async def _tell_device(self, wish: Wish, person: Person, *, allowed: bool) -> PageTold:
+    async def _tell_device(self, wish: Wish, person: Person, *, allowed: bool) -> PageReply:
         if not await self.devices.decide(wish.device, person, allowed=allowed):
             raise PageError("No device waits with this code any longer.")
         said = "may act for you now" if allowed else "was told no"
         return html.ended("Done", f"The device {said}. You can close this page.")
 
-    def _back(self, redirect: str, state: str, **told: str) -> PageTold:
+    def _back(self, redirect: str, state: str, **told: str) -> PageReply:
         """Send the browser to the client, with who says so (RFC 9207)."""
         return redirected(redirect_uris.extended(redirect, **told, state=state, iss=self.issuer))
 
@@ -242,12 +242,14 @@ class Browsing:
             self.refusals.keep()
         except OAuthError:
             return
-        fact_id = f"{secrets.token_hex(12)}.refused"
+        event_id = f"{secrets.token_hex(12)}.refused"
         self.say(
-            SignInRefused(id=fact_id, at=time(), scope=DEFAULT_SCOPE, user=user, reason=reason)
+            SignInDenied(
+                id=event_id, at=time(), customer=DEFAULT_CUSTOMER, user=user, reason=reason
+            )
         )
 
 
-def with_cookie(told: PageTold, cookie: str) -> PageTold:
+def with_cookie(told: PageReply, cookie: str) -> PageReply:
     """The same page, and something for the browser to keep."""
     return told.model_copy(update={"headers": (*told.headers, ("set-cookie", cookie))})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from toolbus_common.crypto.dpop.proof import HEADER, INVALID, NONCE_HEADER, ProofError
-from toolbus_common.crypto.dpop.replay_check import Judge
+from toolbus_common.crypto.dpop.replay_check import ProofChecker
 from toolbus_common.errors import OverloadedError
 from toolbus_oauth.storage.records import Client
 from toolbus_oauth.web.errors import OAuthError
@@ -15,7 +15,7 @@ class Proving:
     """Judges the proofs of clients; `url` is the token endpoint's."""
 
     url: str
-    judge: Judge
+    judge: ProofChecker
 
     def key_of(self, request: Request, client: Client) -> str:
         """The thumbprint of the key this client holds; empty where it shows none.

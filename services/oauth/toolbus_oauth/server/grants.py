@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from toolbus_common.access.oauth_scopes import administers
 from toolbus_common.access.token_cache import Bearers
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import Fact, GrantEnded, GrantGiven
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
-from toolbus_common.crypto.sealed_tokens import Seal
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import Event, GrantCreated, GrantEnded
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
+from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_oauth.accounts.access_rules import entitling
 from toolbus_oauth.accounts.local_accounts import Accounts
@@ -49,12 +49,12 @@ class Grants:
     store: Store
     tokens: Bucket
     bearers: Bearers
-    seal: Seal
+    seal: TokenSealer
     keys: SigningKeys
     lifetimes: Lifetimes
     accounts: Accounts
-    declared: Callable[[], Declaration]
-    say: Callable[[Fact], None]
+    declared: Callable[[], Configuration]
+    say: Callable[[Event], None]
 
     async def give(
         self,
@@ -154,7 +154,7 @@ class Grants:
             GrantEnded(
                 id=f"{grant_id}.{secrets.token_hex(4)}.ended",
                 at=time(),
-                scope=DEFAULT_SCOPE,
+                customer=DEFAULT_CUSTOMER,
                 grant=grant_id,
                 user=grant.person.user,
                 client_id=grant.client_id,
@@ -244,10 +244,10 @@ class Grants:
 
     def _say_given(self, grant: Grant, access: str) -> None:
         self.say(
-            GrantGiven(
-                id=f"{grant.id}.{secrets.token_hex(4)}.given",
+            GrantCreated(
+                id=f"{grant.id}.{secrets.token_hex(4)}.created",
                 at=grant.made,
-                scope=DEFAULT_SCOPE,
+                customer=DEFAULT_CUSTOMER,
                 grant=grant.id,
                 access=access,
                 user=grant.person.user,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
-from toolbus_common.access.config_snapshot import hash_of, proof_of
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.access.oauth_scopes import ADMINISTER, TOOLS, administers
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import Bearer, TokenShown
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import Bearer, TokenQuery
 from toolbus_common.errors import UnauthorizedError, UnavailableError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_oauth.accounts.access_rules import called, entitling
@@ -30,17 +30,17 @@ class Showing:
     grants: Grants
     providers: Providers
     tokens: Bucket
-    declared: Callable[[], Declaration]
+    declared: Callable[[], Configuration]
     resources: Resources
 
-    async def show(self, asked: TokenShown) -> Bearer:
+    async def show(self, asked: TokenQuery) -> Bearer:
         """Who holds this token. Raises `UnauthorizedError`."""
         _, claims = peeked(asked.token)
         if claims.get("iss") == self.grants.issuer:
             bearer = await self._own(asked.token)
         else:
             bearer = await self._foreign(asked.token, claims)
-        token_hash = hash_of(proof_of(asked.token))
+        token_hash = hash_of(key_digest_of(asked.token))
         await self.tokens.put(token_hash, bearer.encode())
         if bearer.grant and await self.grants.standing(bearer.grant) is None:
             await self.tokens.delete(token_hash)  # it was ended while we looked

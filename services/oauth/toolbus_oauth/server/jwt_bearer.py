@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.config import Declaration, Issuer
+from toolbus_common.config import Configuration, Issuer
 from toolbus_oauth.accounts.access_rules import called
 from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers, carried
 from toolbus_oauth.clients.registry import check_proves
@@ -25,7 +25,7 @@ class Assertions:
     issuer: str
     providers: Providers
     brief: Store
-    declared: Callable[[], Declaration]
+    declared: Callable[[], Configuration]
     resources: Resources
 
     async def redeem(self, assertion: str, client: Client) -> tuple[Wish, Person]:

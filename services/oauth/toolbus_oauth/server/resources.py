@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.oauth_scopes import ADMINISTRATION, appoints, offered
 from toolbus_oauth.server import scopes as scoping
 from toolbus_oauth.storage.records import Client
@@ -14,7 +14,7 @@ class Resources:
     """The endpoints as RFC 8707 names them."""
 
     issuer: str
-    directory: Directory
+    directory: ConfigProjection
 
     def administers(self, uri: str) -> bool:
         """Whether this is the administration."""

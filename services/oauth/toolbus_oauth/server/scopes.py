@@ -11,7 +11,7 @@ from toolbus_common.access.oauth_scopes import (
     first,
     offered,
 )
-from toolbus_common.config import Access, Declaration
+from toolbus_common.config import Access, Configuration
 from toolbus_oauth.storage.records import Client
 from toolbus_oauth.web.errors import OAuthError
 
@@ -22,7 +22,7 @@ _VOUCHED = (
 )
 
 
-def given(declared: Declaration, client: Client, asked: str, *, administration: bool) -> str:
+def given(declared: Configuration, client: Client, asked: str, *, administration: bool) -> str:
     """What a client is given of what it asks for; of what is not ours nothing is said.
 
     Raises `OAuthError`: it asks for what there is not here, or may not administer.
@@ -37,12 +37,12 @@ def given(declared: Declaration, client: Client, asked: str, *, administration: 
     return _plain([each for each in wished if each in there] or usual)
 
 
-def there_are(declared: Declaration, *, administration: bool) -> list[str]:
+def there_are(declared: Configuration, *, administration: bool) -> list[str]:
     """The scopes of a resource."""
     return list(ADMINISTRATION) if administration else offered(declared)
 
 
-def kept(declared: Declaration, told: str, *, administration: bool) -> str:
+def kept(declared: Configuration, told: str, *, administration: bool) -> str:
     """What of a scope counts at a resource; empty for none."""
     there = there_are(declared, administration=administration)
     return _plain(each for each in told.split() if each in there)

@@ -8,7 +8,7 @@ from typing import Any
 
 from toolbus_common.base64url import encoded
 from toolbus_common.config import MACHINES
-from toolbus_common.contracts import PageTold
+from toolbus_common.contracts import PageReply
 from toolbus_oauth.accounts.access_rules import called_itself
 from toolbus_oauth.clients.registry import (
     AUTHORIZATION_CODE,
@@ -45,7 +45,7 @@ class Redeeming:
     proving: Proving
     resources: Resources
 
-    async def token(self, request: Request) -> PageTold:
+    async def token(self, request: Request) -> PageReply:
         """The token endpoint."""
         client = await self.clients.authenticated(request)
         kind = request.form.get("grant_type", "")
@@ -68,7 +68,7 @@ class Redeeming:
         refreshable = REFRESH in client.grants and kind not in (CREDENTIALS, JWT_BEARER)
         return told_json(200, self.grants.response(grant, refreshable=refreshable))
 
-    async def device_code(self, request: Request) -> PageTold:
+    async def device_code(self, request: Request) -> PageReply:
         """A device asks for a code to show."""
         client = await self.clients.authenticated(request)
         if DEVICE not in client.grants:
@@ -77,7 +77,7 @@ class Redeeming:
         wish = Wish(client.id, client.name, "", "", "", scope, resource, client.registered)
         return told_json(200, await self.devices.begin(wish))
 
-    async def revoke(self, request: Request) -> PageTold:
+    async def revoke(self, request: Request) -> PageReply:
         """A client gives a token back (RFC 7009): the whole grant ends."""
         client = await self.clients.authenticated(request)
         grant = await self._grant_of(request.form.get("token", ""))
@@ -85,7 +85,7 @@ class Redeeming:
             await self.grants.end(grant.id, "the client gave it back")
         return told_json(200, {})
 
-    async def introspect(self, request: Request) -> PageTold:
+    async def introspect(self, request: Request) -> PageReply:
         """What a token of its own is, told to a client that has proved itself (RFC 7662)."""
         client = await self.clients.authenticated(request)
         if client.method == "none":

@@ -1,4 +1,4 @@
-"""What the room keeps and what browsers carry for it; each kind is sealed under its own name."""
+"""What the service keeps and what browsers carry for it; each kind is sealed under its own name."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""The room's buckets: each record sealed, written with compare-and-set."""
+"""The service's buckets: each record sealed, written with compare-and-set."""
 
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TypeVar
 
-from toolbus_common.crypto.sealed_tokens import Claims, Seal
+from toolbus_common.crypto.sealed_tokens import Claims, TokenSealer
 from toolbus_common.nats.kv_bucket import Bucket
 
 C = TypeVar("C", bound=Claims)
@@ -15,7 +15,7 @@ class Store:
     """Records by kind and name in one bucket."""
 
     bucket: Bucket
-    seal: Seal
+    seal: TokenSealer
 
     async def get(self, kind: type[C], name: str) -> C | None:
         """The record, or None."""

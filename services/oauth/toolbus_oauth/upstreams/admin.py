@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import IdentityAsked
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import IdentityRequest
 from toolbus_common.errors import UnknownEntryError
 from toolbus_oauth.upstreams.connection_repository import Connections
 from toolbus_oauth.upstreams.connections.records import Connection
@@ -20,17 +20,17 @@ class Counter:
 
     connections: Connections
     telling: Telling
-    declared: Callable[[], Declaration]
+    declared: Callable[[], Configuration]
 
-    async def rows(self, asked: IdentityAsked, about: Row) -> list[Row]:  # noqa: ARG002
+    async def rows(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         """Every connection, without its tokens."""
         return [_row(each) for each in await self.connections.every()]
 
-    async def begin(self, asked: IdentityAsked, about: Row) -> list[Row]:  # noqa: ARG002
+    async def begin(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         """A link at which an operator consents for everybody."""
         return [{"link": await self.telling.link(asked.name)}]
 
-    async def end(self, asked: IdentityAsked, about: Row) -> list[Row]:
+    async def end(self, asked: IdentityRequest, about: Row) -> list[Row]:
         """End the connection to a server of one user, or (empty) the shared one."""
         user = str(about.get("user", ""))
         every = await self.connections.every()

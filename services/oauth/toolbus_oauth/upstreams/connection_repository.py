@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from toolbus_common.config import Server
 from toolbus_common.config.servers.oauth import CLIENT_CREDENTIALS
-from toolbus_common.contracts import ConnectionEnded, ConnectionMade, Fact
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts import ConnectionCreated, ConnectionEnded, Event
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.crypto.p256 import ALGORITHM
 from toolbus_oauth.clients.registry import JWT_BEARER
@@ -56,7 +56,7 @@ class Connections:
     tokens: Tokens
     turns: Turns
     vouching: Vouching
-    say: Callable[[Fact], None]
+    say: Callable[[Event], None]
 
     async def get(self, name: str, server: Server, user: str) -> Connection | None:
         """The connection, if it is of use as the server is declared now."""
@@ -250,7 +250,9 @@ class Connections:
         await self.store.put(_key(link.server, link.user), made)
         if before is None:
             about = {"server": link.server, "user": link.user, "issuer": link.issuer}
-            self.say(ConnectionMade(id=_id("made"), at=time(), scope=DEFAULT_SCOPE, **about))
+            self.say(
+                ConnectionCreated(id=_id("made"), at=time(), customer=DEFAULT_CUSTOMER, **about)
+            )
         return made
 
     async def _drop(self, found: Connection, reason: str, by: str = "") -> None:
@@ -258,7 +260,7 @@ class Connections:
         about = {"server": found.server, "user": found.user, "issuer": found.issuer}
         self.say(
             ConnectionEnded(
-                id=_id("ended"), at=time(), scope=DEFAULT_SCOPE, reason=reason, by=by, **about
+                id=_id("ended"), at=time(), customer=DEFAULT_CUSTOMER, reason=reason, by=by, **about
             )
         )
 

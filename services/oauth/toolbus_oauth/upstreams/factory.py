@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import Fact, PageTold
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import Event, PageReply
 from toolbus_common.secrets import Secrets
 from toolbus_oauth.accounts.oidc_providers import Providers
 from toolbus_oauth.keys.signing_keys import SigningKeys
@@ -26,24 +26,24 @@ from toolbus_oauth.web.request import Handler, Request, kept
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """What the room answers with: `telling` to executor, `counter` to operators."""
+    """What the service answers with: `telling` to executor, `counter` to operators."""
 
     telling: Telling
     counter: Counter
     clients: Clienthood
     connections: Connections
     keys: SigningKeys
-    declared: Callable[[], Declaration]
+    declared: Callable[[], Configuration]
 
     def paths(self, browsing: Browsing) -> Mapping[tuple[str, str], Handler]:
         """What is answered over HTTP."""
         parts = (self.connections, self.telling, self.clients, self.declared)
         pages = Connecting(browsing, self.telling.brief, *parts)
 
-        async def document(request: Request) -> PageTold:  # noqa: ARG001
+        async def document(request: Request) -> PageReply:  # noqa: ARG001
             return kept(self.clients.metadata)
 
-        async def keys(request: Request) -> PageTold:  # noqa: ARG001
+        async def keys(request: Request) -> PageReply:  # noqa: ARG001
             return kept(self.keys.public())
 
         return {
@@ -65,9 +65,9 @@ def upstreams(  # noqa: PLR0913, PLR0917 - every part meets here
     keys: SigningKeys,
     secrets: Secrets,
     providers: Providers,
-    declared: Callable[[], Declaration],
+    declared: Callable[[], Configuration],
     named: Callable[[Server], bool],
-    say: Callable[[Fact], None],
+    say: Callable[[Event], None],
 ) -> Upstreams:
     """All of it."""
     discovery = Discovery(fetcher, named)

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from toolbus_common.config import Declaration, Issuer, Server
+from toolbus_common.config import Configuration, Issuer, Server
 from toolbus_common.config.servers.oauth import ENTERPRISE
 from toolbus_common.secrets import SecretError, Secrets, filled
 from toolbus_oauth.accounts.access_rules import called, covering
@@ -43,7 +43,7 @@ class Vouching:
     tokens: Tokens
     turns: Turns
     secrets: Secrets
-    declared: Callable[[], Declaration]
+    declared: Callable[[], Configuration]
 
     async def keep(self, name: str, issuer: Issuer, claims: Mapping[str, Any], told: Any) -> None:
         """Keep what came when somebody signed in."""
@@ -151,7 +151,7 @@ class Vouching:
         return TokenEndpoint(url, issuer.url, named), Identity(issuer.client_id, method, secret)
 
 
-def _is_named(name: str, declared: Declaration) -> bool:
+def _is_named(name: str, declared: Configuration) -> bool:
     """Whether some server has its people vouched for by this provider. Pure."""
     ways = (each.oauth for each in declared.servers.values() if each.oauth is not None)
     return any(each.grant == ENTERPRISE and each.provider == name for each in ways)

@@ -7,8 +7,8 @@ from time import time
 
 from msgspec.structs import replace
 
-from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.egress import EgressError, target_of
 from toolbus_common.errors import InvalidError
 from toolbus_oauth.storage.store import Store
@@ -45,9 +45,9 @@ class Telling:
     discovery: Discovery
     clients: Clienthood
     brief: Store
-    declared: Callable[[], Declaration]
+    declared: Callable[[], Configuration]
 
-    async def answer(self, asked: UpstreamTokenAsked) -> UpstreamTokenTold:
+    async def answer(self, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
         """A token, a link, or a sentence. Raises `InvalidError` for a server that wants none."""
         server = self.declared().servers.get(asked.server)
         if server is None or server.oauth is None:
@@ -55,10 +55,10 @@ class Telling:
         try:
             return await self._answer(asked, server)
         except DiscoveryError as error:
-            return UpstreamTokenTold(reason=f"{asked.server} cannot be authorized at: {error}.")
+            return UpstreamTokenReply(reason=f"{asked.server} cannot be authorized at: {error}.")
         except RefusedError as error:
             said = f"The authorization server of {asked.server} gives no token: {error}"
-            return UpstreamTokenTold(reason=f"{said}; retry, or ask its operator.")
+            return UpstreamTokenReply(reason=f"{said}; retry, or ask its operator.")
 
     async def link(self, name: str, user: str = "") -> str:
         """A page at which somebody consents. Raises `InvalidError`."""
@@ -76,7 +76,7 @@ class Telling:
         except DiscoveryError as error:
             raise InvalidError(f"{name} cannot be authorized at: {error}.") from error
 
-    async def _answer(self, asked: UpstreamTokenAsked, server: Server) -> UpstreamTokenTold:
+    async def _answer(self, asked: UpstreamTokenQuery, server: Server) -> UpstreamTokenReply:
         challenge = challenge_of(asked.challenge)
         user = self._user(asked, server)
         connection = await self._connection(asked, server, user)
@@ -98,7 +98,7 @@ class Telling:
         return await self._consent(asked, server, user, challenge, ())
 
     async def _connection(
-        self, asked: UpstreamTokenAsked, server: Server, user: str
+        self, asked: UpstreamTokenQuery, server: Server, user: str
     ) -> Connection | None:
         if asked.listing and server.oauth is not None and server.oauth.tokens == "user":
             return await self.connections.lister(asked.server, server)
@@ -116,12 +116,12 @@ class Telling:
 
     async def _direct(
         self,
-        asked: UpstreamTokenAsked,
+        asked: UpstreamTokenQuery,
         server: Server,
         challenge: Challenge,
         before: Connection | None,
         more: tuple[str, ...] = (),
-    ) -> UpstreamTokenTold:
+    ) -> UpstreamTokenReply:
         """A token without anybody's consent; where nobody vouches for its person, a page."""
         user = before.user if before is not None else self._user(asked, server)
         found = await self.discovery.found(server, challenge)
@@ -132,13 +132,13 @@ class Telling:
             made = await self.connections.direct(asked.server, server, user, found, scopes, refused)
         except UnvouchedError:
             link = await self._linked(asked.server, server, user, found, scopes)
-            return UpstreamTokenTold(link=link)
+            return UpstreamTokenReply(link=link)
         except RefusedError as error:
             if before is None or refused or error.for_good or before.ends < time() + LEAST_SECONDS:
                 raise
             made = before  # who gives the next one is away; this one lasts a while
         if made is None:
-            return UpstreamTokenTold(reason=f"{asked.server} gives no token; retry.")
+            return UpstreamTokenReply(reason=f"{asked.server} gives no token; retry.")
         return _told(made)
 
     async def vouched(self, link: Link, server: Server) -> None:
@@ -151,15 +151,15 @@ class Telling:
 
     async def _step_up(
         self,
-        asked: UpstreamTokenAsked,
+        asked: UpstreamTokenQuery,
         server: Server,
         user: str,
         connection: Connection,
         challenge: Challenge,
-    ) -> UpstreamTokenTold:
+    ) -> UpstreamTokenReply:
         """Ask for more, beside what was asked before: once for the same."""
         if set(challenge.scopes) <= set(connection.asked):
-            return UpstreamTokenTold(
+            return UpstreamTokenReply(
                 reason=f"{asked.server} refuses for want of a scope, though it was asked for "
                 "before; ask its operator what this account may do."
             )
@@ -170,24 +170,24 @@ class Telling:
 
     async def _consent(
         self,
-        asked: UpstreamTokenAsked,
+        asked: UpstreamTokenQuery,
         server: Server,
         user: str,
         challenge: Challenge,
         more: tuple[str, ...],
-    ) -> UpstreamTokenTold:
+    ) -> UpstreamTokenReply:
         if asked.listing and not user and server.oauth and server.oauth.tokens == "user":
             who = "The account that lists it has not" if server.oauth.listing else "Nobody has"
-            return UpstreamTokenTold(reason=f"{who} connected to {asked.server} yet.")
+            return UpstreamTokenReply(reason=f"{who} connected to {asked.server} yet.")
         found = await self.discovery.found(server, challenge)
         scopes = more or _wanted(server, found, challenge.scopes)
         link = await self._linked(asked.server, server, user, found, scopes)
         if not user:
-            return UpstreamTokenTold(
+            return UpstreamTokenReply(
                 reason=f"{asked.server} waits for an operator's consent; have one run "
                 f"'toolbus connections connect {asked.server}'."
             )
-        return UpstreamTokenTold(link=link)
+        return UpstreamTokenReply(link=link)
 
     async def _linked(
         self, name: str, server: Server, user: str, found: Found, scopes: tuple[str, ...]
@@ -223,7 +223,7 @@ class Telling:
         return issuer.url if issuer is not None else ""
 
     @staticmethod
-    def _user(asked: UpstreamTokenAsked, server: Server) -> str:
+    def _user(asked: UpstreamTokenQuery, server: Server) -> str:
         own = server.oauth is not None and server.oauth.tokens == "user"
         return asked.user if own else ""
 
@@ -254,8 +254,8 @@ def _check_can(found: Found) -> None:
             raise DiscoveryError(f"of its {name}: {error}") from error
 
 
-def _told(connection: Connection) -> UpstreamTokenTold:
-    return UpstreamTokenTold(token=connection.token, key=connection.key, ends=connection.ends)
+def _told(connection: Connection) -> UpstreamTokenReply:
+    return UpstreamTokenReply(token=connection.token, key=connection.key, ends=connection.ends)
 
 
 def _place(name: str, user: str) -> str:

@@ -1,12 +1,12 @@
 """The page at which somebody lets Toolbus act for them at another service. Pure."""
 
-from toolbus_common.contracts import PageTold
+from toolbus_common.contracts import PageReply
 from toolbus_common.web import html as webpage
 from toolbus_oauth.storage.records import Ticket
 from toolbus_oauth.web import pages, redirect_uris
 
 
-def asked(ticket: Ticket, sealed: str) -> PageTold:
+def asked(ticket: Ticket, sealed: str) -> PageReply:
     """Who is asked, for what, and where the person is sent."""
     wish, person = ticket.wish, ticket.person
     if person is not None and person.user != wish.client_id:

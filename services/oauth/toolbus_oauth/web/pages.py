@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from html import escape
 
 from toolbus_common.access.oauth_scopes import ADMINISTER
-from toolbus_common.contracts import PageTold
+from toolbus_common.contracts import PageReply
 from toolbus_common.web import html as webpage
 from toolbus_common.web.json_view import visible
 from toolbus_oauth.storage.records import Ticket
@@ -13,7 +13,7 @@ from toolbus_oauth.web.redirect_uris import is_local, shown_host
 
 def sign_in(
     ticket: Ticket, sealed: str, issuers: Iterable[str], sentence: str = "", status: int = 200
-) -> PageTold:
+) -> PageReply:
     """Name and password, or another issuer."""
     others = "".join(
         f'<button name="issuer" value="{escape(name)}" formnovalidate>Sign in with '
@@ -34,14 +34,14 @@ def sign_in(
     return page("Sign in", body, status)
 
 
-def leaving(issuer: str, url: str) -> PageTold:
+def leaving(issuer: str, url: str) -> PageReply:
     """On to another issuer: a link, since a form may not lead to wherever that sends people."""
     onward = f'<meta http-equiv="refresh" content="0;url={escape(url)}">'
     link = f'<p><a href="{escape(url)}">Go on to {escape(issuer)}</a></p>'
     return page("Sign in", link, 200, head=onward)
 
 
-def consent(ticket: Ticket, sealed: str, lets: Iterable[str]) -> PageTold:
+def consent(ticket: Ticket, sealed: str, lets: Iterable[str]) -> PageReply:
     """Who asks, for what, and where the answer goes. `lets` are sentences: what they may do."""
     wish = ticket.wish
     user = ticket.person.user if ticket.person is not None else ""
@@ -62,7 +62,7 @@ def consent(ticket: Ticket, sealed: str, lets: Iterable[str]) -> PageTold:
     return page("Allow this program?", body, 200, leads_on=bool(wish.redirect))
 
 
-def device(sentence: str = "", status: int = 200) -> PageTold:
+def device(sentence: str = "", status: int = 200) -> PageReply:
     """Where a person enters the code a device shows."""
     body = (
         f"{webpage.refusal(sentence)}<p>Enter the code your device shows, if you started this "
@@ -74,15 +74,17 @@ def device(sentence: str = "", status: int = 200) -> PageTold:
     return page("Connect a device", body, status)
 
 
-def ended(title: str, sentence: str, status: int = 200) -> PageTold:
+def ended(title: str, sentence: str, status: int = 200) -> PageReply:
     """There is nothing more to do here."""
     return page(title, f"<p>{escape(sentence)}</p>", status)
 
 
-def page(title: str, body: str, status: int, head: str = "", *, leads_on: bool = False) -> PageTold:
+def page(
+    title: str, body: str, status: int, head: str = "", *, leads_on: bool = False
+) -> PageReply:
     """A page; `leads_on`: the answer to its form may send the browser elsewhere."""
     document = webpage.document(title, body, head)
-    return PageTold(status=status, headers=webpage.headers(leads_on=leads_on), body=document)
+    return PageReply(status=status, headers=webpage.headers(leads_on=leads_on), body=document)
 
 
 def _or(others: str) -> str:

@@ -12,7 +12,7 @@ TOO_MANY = 429
 
 @dataclass(slots=True)
 class Pace:
-    """What is kept of each costs room, so that nobody can fill it at will."""
+    """What is kept of each costs service, so that nobody can fill it at will."""
 
     most: int
     seconds: float = 60.0

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote_plus
 import msgspec
 
 from toolbus_common import strict_json
-from toolbus_common.contracts import PageAsked, PageTold
+from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_oauth.web.errors import OAuthError, invalid
 
 MOST_FIELDS = 40
@@ -30,7 +30,7 @@ REJECTING = (
 class Request:
     """A request; each parameter was given once."""
 
-    asked: PageAsked
+    asked: PageRequest
 
     @cached_property
     def query(self) -> Fields:
@@ -77,7 +77,7 @@ class Request:
         return unquote_plus(name), unquote_plus(secret)
 
 
-Handler = Callable[[Request], Awaitable[PageTold]]
+Handler = Callable[[Request], Awaitable[PageReply]]
 
 
 def fields_of(text: str) -> Fields:
@@ -92,13 +92,13 @@ def fields_of(text: str) -> Fields:
     return found
 
 
-def told_json(status: int, data: Any, *headers: tuple[str, str]) -> PageTold:
+def told_json(status: int, data: Any, *headers: tuple[str, str]) -> PageReply:
     """An answer for programs, which nobody may keep."""
     shown = (("content-type", "application/json"), *NO_STORE, *headers)
-    return PageTold(status=status, headers=shown, body=msgspec.json.encode(data))
+    return PageReply(status=status, headers=shown, body=msgspec.json.encode(data))
 
 
-def told_error(error: OAuthError) -> PageTold:
+def told_error(error: OAuthError) -> PageReply:
     """A refusal for programs."""
     challenge = (("www-authenticate", 'Basic realm="toolbus"'),) if error.status == 401 else ()  # noqa: PLR2004
     told = {"error": error.code, "error_description": error.sentence}
@@ -106,17 +106,17 @@ def told_error(error: OAuthError) -> PageTold:
     return answer.model_copy(update={"rejected": error.code}) if error.code in REJECTING else answer
 
 
-def kept(document: dict[str, Any]) -> PageTold:
+def kept(document: dict[str, Any]) -> PageReply:
     """A document that is the same for everybody, and for a while."""
     headers = (("content-type", "application/json"), MAY_KEEP)
-    return PageTold(status=200, headers=headers, body=msgspec.json.encode(document))
+    return PageReply(status=200, headers=headers, body=msgspec.json.encode(document))
 
 
-def redirected(url: str, *cookies: str) -> PageTold:
+def redirected(url: str, *cookies: str) -> PageReply:
     """Send a browser on, with GET."""
     set_cookies = tuple(("set-cookie", cookie) for cookie in cookies)
     headers = (("location", url), ("referrer-policy", "no-referrer"), *NO_STORE, *set_cookies)
-    return PageTold(status=303, headers=headers)
+    return PageReply(status=303, headers=headers)
 
 
 def _text(body: bytes) -> str:

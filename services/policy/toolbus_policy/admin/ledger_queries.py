@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import time
 
-from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Period
 from toolbus_common.contracts import (
-    BudgetTold,
-    LedgerAsked,
-    LedgerTold,
-    RebuildAsked,
-    RebuildTold,
+    BudgetState,
+    LedgerQuery,
+    LedgerReply,
+    RebuildReply,
+    RebuildRequest,
 )
 from toolbus_common.errors import InvalidError
 from toolbus_policy.ledger.ledger import Ledger
@@ -29,44 +29,44 @@ class Clerk:
 
     ledger: Ledger
     rebuilder: Rebuilder
-    snapshot: Callable[[], Snapshot]
+    snapshot: Callable[[], ConfigSnapshot]
     used: Callable[[], Iterable[str]]
 
-    async def tell(self, question: LedgerAsked) -> LedgerTold:
+    async def tell(self, question: LedgerQuery) -> LedgerReply:
         """Every budget of one customer, or of all that ever spent."""
-        budgets: list[BudgetTold] = []
+        budgets: list[BudgetState] = []
         lost: dict[str, str] = {}
-        for scope in [question.scope] if question.scope else sorted(self.used()):
-            budgets += await self._budgets(scope, lost)
-        return LedgerTold(budgets=tuple(budgets[:MOST]), lost=lost, more=len(budgets) > MOST)
+        for customer in [question.customer] if question.customer else sorted(self.used()):
+            budgets += await self._budgets(customer, lost)
+        return LedgerReply(budgets=tuple(budgets[:MOST]), lost=lost, more=len(budgets) > MOST)
 
-    async def rebuild(self, question: RebuildAsked) -> RebuildTold:
+    async def rebuild(self, question: RebuildRequest) -> RebuildReply:
         """Make a customer's counters anew, though nothing seems to be lost."""
         told = await self.rebuilder.rebuild(
-            question.scope, force=True, accept=question.accept, by=question.by
+            question.customer, force=True, accept=question.accept, by=question.by
         )
         if told is None:
-            raise InvalidError(f"Nobody has spent anything for {question.scope!r} yet.")
+            raise InvalidError(f"Nobody has spent anything for {question.customer!r} yet.")
         return told
 
-    async def _budgets(self, scope: str, lost: dict[str, str]) -> list[BudgetTold]:
-        known = await self.ledger.epochs.known(scope)
-        if known is not None and await self.ledger.is_lost(scope, known):
-            lost[scope] = self.ledger.why_lost.get(scope, "Its counters are being rebuilt.")
+    async def _budgets(self, customer: str, lost: dict[str, str]) -> list[BudgetState]:
+        known = await self.ledger.epochs.known(customer)
+        if known is not None and await self.ledger.is_lost(customer, known):
+            lost[customer] = self.ledger.why_lost.get(customer, "Its counters are being rebuilt.")
         snapshot = self.snapshot()
-        found = limits_of(scope, snapshot.declaration, snapshot.keys).values()
+        found = limits_of(customer, snapshot.declaration, snapshot.keys).values()
         limits = [limit for level in found for limit in level][: MOST + 1]
         epoch = known.epoch.id if known is not None else ""
-        levels = await self.ledger.store.levels(scope, epoch, [each.counter for each in limits])
+        levels = await self.ledger.store.levels(customer, epoch, [each.counter for each in limits])
         now = time()
-        return [_told(scope, *each, now) for each in zip(limits, levels, strict=True)]
+        return [_told(customer, *each, now) for each in zip(limits, levels, strict=True)]
 
 
-def _told(scope: str, limit: BudgetLimit, level: dict[str, int], now: float) -> BudgetTold:
+def _told(customer: str, limit: BudgetLimit, level: dict[str, int], now: float) -> BudgetState:
     budget = limit.budget
     spent, resets_at = (_rolling if budget.rolling else _calendar)(limit, level, now)
-    return BudgetTold(
-        scope=scope, level=limit.level, kind="usd" if limit.in_money else "calls",
+    return BudgetState(
+        customer=customer, level=limit.level, kind="usd" if limit.in_money else "calls",
         per=budget.per, timezone=budget.timezone, rolling=budget.rolling, tools=budget.tools,
         limit=limit.most, spent=spent, held=level.get("held", 0), debt=level.get("debt", 0),
         resets_at=resets_at,

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from toolbus_common.config import Declaration, Issuer, Place, Server, Sink, Webhook
+from toolbus_common.config import Configuration, Issuer, Place, Server, Sink, Webhook
 from toolbus_common.config.servers.oauth import REFERENCES
 from toolbus_common.config.servers.server import BOUNDS, CREDENTIALS, DESTINATION, FILES
 from toolbus_common.config_store.operator_targets import digest_of
@@ -31,7 +31,7 @@ _REFUSED = (
     "'{}' may not be declared over HTTP; declare it with 'toolbus apply', or have "
     "TOOLBUS_ADMIN_{} of policy name it"
 )
-_LEAVES = "facts would leave to there, which may not be declared over HTTP; use 'toolbus apply'"
+_LEAVES = "events would leave to there, which may not be declared over HTTP; use 'toolbus apply'"
 _ANONYMOUS = "callers without a key may not be let in over HTTP; use 'toolbus apply'"
 _FILE = "is a file, which may not be declared over HTTP; {}use 'toolbus apply'"
 
@@ -44,7 +44,7 @@ class Reach:
     variables: tuple[str, ...] = ()
     egress: Egress = STRICT
 
-    def faults(self, old: Declaration, new: Declaration) -> list[dict[str, Any]]:
+    def faults(self, old: Configuration, new: Configuration) -> list[dict[str, Any]]:
         """What is out of reach in the new declaration and was not there already."""
         found = [
             (f"servers.{name}.{place}", reason)
@@ -64,7 +64,7 @@ class Reach:
         found += self._of_evidence(old, new)
         return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
 
-    def _of_evidence(self, old: Declaration, new: Declaration) -> Iterator[tuple[str, str]]:
+    def _of_evidence(self, old: Configuration, new: Configuration) -> Iterator[tuple[str, str]]:
         """Where checkpoints leave to, and who witnesses them."""
         if (place := new.evidence.checkpoints) is not None:
             yield from self._leaves("evidence.checkpoints", place, old.evidence.checkpoints)
@@ -76,7 +76,7 @@ class Reach:
     def _leaves(
         self, place: str, entry: Place | Sink, old: Place | Sink | None
     ) -> Iterator[tuple[str, str]]:
-        """Where facts leave to is for the operator's file; and which secrets are shown there."""
+        """Where events leave to is for the operator's file; and which secrets are shown there."""
         if old is None or digest_of(old) != digest_of(entry):
             yield f"{place}.{'url' if isinstance(entry, Sink) else 'to'}", _LEAVES
         elif _shown(old) != _shown(entry):
@@ -164,7 +164,7 @@ class Reach:
 
 
 def _shown(entry: Place | Sink) -> dict[str, str]:
-    """What is shown to whoever takes the facts."""
+    """What is shown to whoever takes the events."""
     field = "credentials" if isinstance(entry, Place) else "headers"
     return {f"{field}.{name}": value for name, value in getattr(entry, field).items()}
 

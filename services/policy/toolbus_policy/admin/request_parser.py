@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from toolbus_common.admin_api.models import KINDS
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config.access.expiry import parse_expiry
-from toolbus_common.config_store.loading.document import Document, Fault, read
+from toolbus_common.config_store.loading.document import ConfigProblem, Document, read
 from toolbus_common.config_store.loading.loader import Loaded, check
 from toolbus_common.config_store.loading.messages import sentence
 from toolbus_common.config_store.redacted_view import faulty
@@ -81,7 +81,7 @@ def loaded(body: bytes, form: str, wanted: Any) -> Loaded:
     return check(Document(data=_plain(body)), None)
 
 
-def with_entry(old: Declaration, kind: str, name: str, entry: Any) -> Declaration:
+def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configuration:
     """The declaration with another entry, or with None without it.
 
     Raises `FaultyError` for what is wrong with it now and was not before.
@@ -95,16 +95,16 @@ def with_entry(old: Declaration, kind: str, name: str, entry: Any) -> Declaratio
     check_faults([f for f in made.faults if (f.place, f.sentence) not in before])
     if not made.faults:
         return made.declaration
-    return Declaration.model_validate({**data, kind: section})
+    return Configuration.model_validate({**data, kind: section})
 
 
-def check_faults(faults: list[Fault]) -> None:
+def check_faults(faults: list[ConfigProblem]) -> None:
     """Raise `FaultyError` if there are any."""
     if faults:
         raise faulty([told(fault) for fault in faults])
 
 
-def told(fault: Fault) -> dict[str, Any]:
+def told(fault: ConfigProblem) -> dict[str, Any]:
     """A fault as it is answered."""
     return {"place": fault.place, "line": fault.line, "reason": fault.sentence}
 
@@ -120,6 +120,6 @@ def _document(data: dict[str, Any]) -> Document:
 
 
 def _told(error: Any) -> dict[str, Any]:
-    place, said = sentence(error, Declaration)
+    place, said = sentence(error, Configuration)
     steps = [str(step) for step in place if not _FORM.match(str(step))]
     return {"place": ".".join(steps), "line": 0, "reason": said}

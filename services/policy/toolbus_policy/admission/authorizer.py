@@ -1,10 +1,10 @@
 """Decisions: who may call what, at what price, against which limits. Pure: no clock, no I/O."""
 
 from toolbus_common.access import session_owner
-from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.access.oauth_scopes import needed
 from toolbus_common.access.pricing import FREE, cost_of
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.config import Patterns
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
@@ -18,7 +18,7 @@ from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.result_uris import governing
 from toolbus_policy.admission.plan_cache import Memory
 from toolbus_policy.admission.rule_evaluator import Ruling
-from toolbus_policy.ledger.admitted_call import Admission, Principal
+from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.limits import (
     budgets_of,
     loops_of,
@@ -43,7 +43,7 @@ class Standing:
 
     MOST_REMEMBERED = 100_000
 
-    def __init__(self, snapshot: Snapshot, catalogue: dict[str, Listing]) -> None:
+    def __init__(self, snapshot: ConfigSnapshot, catalogue: dict[str, Listing]) -> None:
         self.known = {
             method: {
                 full_name(server, offered.name): offered.digest
@@ -60,7 +60,7 @@ class Standing:
             for each in listing.held
             if each.kind == "prompts"
         }
-        self.principals = Memory[str, Principal](self.MOST_REMEMBERED)
+        self.payers = Memory[str, Payer](self.MOST_REMEMBERED)
         self.admissions = Memory[tuple[str, str, str, str], Admission | None](self.MOST_REMEMBERED)
 
 
@@ -68,12 +68,12 @@ class Judge:
     """Decides against one snapshot; what does not depend on the call is worked out once.
 
     A new snapshot is a new judge. Where only keys have changed it takes over what stands: what
-    was worked out of a key holds while the key's lineage does.
+    was worked out of a key holds while the key's principal does.
     """
 
     def __init__(
         self,
-        snapshot: Snapshot,
+        snapshot: ConfigSnapshot,
         catalogue: dict[str, Listing],
         ruling: Ruling | None = None,
         standing: Standing | None = None,
@@ -85,7 +85,7 @@ class Judge:
 
     def decide(
         self,
-        proof: str,
+        key_digest: str,
         server: str,
         method: str,
         tool: str,
@@ -102,11 +102,11 @@ class Judge:
             InsufficientScopeError: it is granted, but this access token is for less.
 
         """
-        return self.decide_for(self._live(proof, now), server, method, tool, narrower)
+        return self.decide_for(self._live(key_digest, now), server, method, tool, narrower)
 
     def decide_for(
         self,
-        lineage: Lineage,
+        principal: Principal,
         server: str,
         method: str,
         tool: str,
@@ -115,49 +115,49 @@ class Judge:
         """The same for a key that is known to be live. Raises all but `UnauthorizedError`."""
         if method == _READ:
             tool = governing(tool)
-        about = (lineage.key, server, method, tool)
+        about = (principal.key, server, method, tool)
         try:
-            admission = self.standing.admissions.recall(about, lineage)
+            admission = self.standing.admissions.recall(about, principal)
         except KeyError:
-            admission = self._admit(self._principal(lineage), server, method, tool)
-            self.standing.admissions.keep(about, lineage, admission)
+            admission = self._admit(self._payer(principal), server, method, tool)
+            self.standing.admissions.keep(about, principal, admission)
         narrows = narrower and server != BUILT_IN
         if narrows and not _within(narrower, full_name(server, tool)):
             raise _unknown(server, method, tool)
         if admission is None:
-            raise self._refusal(lineage, server, method, tool)
+            raise self._refusal(principal, server, method, tool)
         return admission
 
-    def asker(self, proof: str, now: float) -> Principal:
+    def asker(self, key_digest: str, now: float) -> Payer:
         """Who asks, whatever for. Raises `UnauthorizedError`."""
-        return self._principal(self._live(proof, now))
+        return self._payer(self._live(key_digest, now))
 
-    def holder(self, key: str, now: float) -> Principal:
+    def holder(self, key: str, now: float) -> Payer:
         """The key of a name, if it is live still. Raises `UnauthorizedError`."""
-        lineage = self.snapshot.lineage_of(key, now)
-        if lineage is None:
+        principal = self.snapshot.principal_of(key, now)
+        if principal is None:
             raise UnauthorizedError("The key that made this call is revoked, expired or gone.")
-        return self._principal(lineage)
+        return self._payer(principal)
 
-    def _live(self, proof: str, now: float) -> Lineage:
-        found = self.snapshot.lineage_for(proof, now)
+    def _live(self, key_digest: str, now: float) -> Principal:
+        found = self.snapshot.principal_for(key_digest, now)
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         return found
 
-    def _refusal(self, lineage: Lineage, server: str, method: str, tool: str) -> ToolbusError:
+    def _refusal(self, principal: Principal, server: str, method: str, tool: str) -> ToolbusError:
         """Why not: only who may use it with another token is told that it is there."""
-        whole = lineage.whole
-        if whole is None or self._admit(principal_of(whole), server, method, tool) is None:
+        whole = principal.whole
+        if whole is None or self._admit(payer_of(whole), server, method, tool) is None:
             return _unknown(server, method, tool)
         name = full_name(server, tool)
-        scope = needed(self.snapshot.declaration, lineage.token_scope, name)
+        scope = needed(self.snapshot.declaration, principal.token_scope, name)
         return InsufficientScopeError(
             f"This access token is not for {name}; sign in again for the scope '{scope}'.",
             scope=scope,
         )
 
-    def _admit(self, principal: Principal, server: str, method: str, tool: str) -> Admission | None:
+    def _admit(self, payer: Payer, server: str, method: str, tool: str) -> Admission | None:
         declared, name = self.snapshot.declaration, full_name(server, tool)
         if method not in METHODS or not self.snapshot.serves(server):
             return None
@@ -168,33 +168,33 @@ class Judge:
             method == _COMPLETION and name in self.standing.held
         ):  # nor is what completes its arguments
             return None
-        bounds = principal.lineage.bounds
-        if not (bounds.cover(name) if server != BUILT_IN else _may_program(principal, name)):
+        bounds = payer.principal.bounds
+        if not (bounds.cover(name) if server != BUILT_IN else _may_program(payer, name)):
             return None
-        cause = principal.lineage.covering(name) if method in _APPROVABLE else ""
+        cause = payer.principal.covering(name) if method in _APPROVABLE else ""
         told = (
             cause,
             known[name] if known is not None else "",
-            *principal.lineage.recording(server),
-            principal.lineage.strict,
+            *payer.principal.recording(server),
+            payer.principal.strict,
         )
         if method != TOOLS_CALL:
-            return Admission(principal, FREE, (), (), *told)
+            return Admission(payer, FREE, (), (), *told)
         cost = cost_of(name, declared.prices)
-        counting = tuple(each for each in principal.budgets if each.counts(name, cost.held))
-        return Admission(principal, cost, counting, principal.loops, *told)
+        counting = tuple(each for each in payer.budgets if each.counts(name, cost.held))
+        return Admission(payer, cost, counting, payer.loops, *told)
 
-    def _principal(self, lineage: Lineage) -> Principal:
+    def _payer(self, principal: Principal) -> Payer:
         try:
-            return self.standing.principals.recall(lineage.key, lineage)
+            return self.standing.payers.recall(principal.key, principal)
         except KeyError:
-            return self.standing.principals.keep(lineage.key, lineage, principal_of(lineage))
+            return self.standing.payers.keep(principal.key, principal, payer_of(principal))
 
 
-def _may_program(principal: Principal, name: str) -> bool:
+def _may_program(payer: Payer, name: str) -> bool:
     """Our own tools need no grant, for they reach no further than the key: only no denial."""
-    lineage = principal.lineage
-    return lineage.code_mode is not False and not lineage.bounds.deny(name)
+    principal = payer.principal
+    return principal.code_mode is not False and not principal.bounds.deny(name)
 
 
 def _unknown(server: str, method: str, tool: str) -> UnknownToolError:
@@ -206,22 +206,22 @@ def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
     return all(granted(patterns, name) for patterns in narrower)
 
 
-def _hidden(snapshot: Snapshot, server: str, tool: str) -> bool:
+def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:
     declared = snapshot.declaration.servers.get(server)
     view = declared.tools.get(tool) if declared is not None else None
     return view is not None and view.hidden
 
 
-def principal_of(lineage: Lineage) -> Principal:
+def payer_of(principal: Principal) -> Payer:
     """A key with everything above it: grants intersect, limits add up."""
-    levels = lineage.levels
-    return Principal(
-        lineage=lineage,
-        team=lineage.own.team,
-        user=lineage.own.user,
-        environment=lineage.environment,
+    levels = principal.levels
+    return Payer(
+        principal=principal,
+        team=principal.own.team,
+        user=principal.own.user,
+        environment=principal.environment,
         budgets=budgets_of(levels),
         rates=rates_of(levels),
         loops=loops_of(levels),
-        id=session_owner.principal_of(lineage),
+        id=session_owner.principal_id_of(principal),
     )

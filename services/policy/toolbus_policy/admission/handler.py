@@ -8,19 +8,19 @@ from time import time
 from msgspec.structs import replace
 
 from toolbus_common.access.config_snapshot import hash_of
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.contracts import (
     TOOLS_CALL,
-    Asked,
-    Begun,
     CallAllowed,
+    CallError,
     CallRequested,
-    Ending,
-    Failed,
-    KeptOutcome,
+    FinalReply,
+    InputRequired,
     OutcomeClaim,
+    StoredOutcome,
+    TaskCreated,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     BusDownError,
     ExecutorDownError,
@@ -34,7 +34,7 @@ from toolbus_common.observability.metrics import DECISIONS
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import Tracer, current
 from toolbus_common.rules import SILENT, Verdict
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_policy.admission.authorizer import Judge
 from toolbus_policy.admission.messages import Yes, admitted_of, denial_of, intent_of, unsent
 from toolbus_policy.admission.rule_evaluator import Ruling
@@ -43,8 +43,8 @@ from toolbus_policy.approvals.model import RULE, Cause
 from toolbus_policy.approvals.service import Approving, Permit
 from toolbus_policy.approvals.tasks.model import concerns
 from toolbus_policy.idempotency.claims import Once
-from toolbus_policy.idempotency.replay import fact_of, replayed
-from toolbus_policy.ledger.admitted_call import Admission, Principal
+from toolbus_policy.idempotency.replay import event_of, replayed
+from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import repeated
 from toolbus_policy.ledger.reservation import About
@@ -61,19 +61,19 @@ _tracer = Tracer("policy")
 class Gate:
     """Policy's handler of `CallRequested`. `judge` gives the judge of the newest snapshot."""
 
-    room: Room
+    service: Service
     judge: Callable[[], Judge]
     ledger: Ledger
     approving: Approving
     once: Once
     reap_grace: float
 
-    def pass_through(self, call: CallRequested, reply: Reply) -> Awaitable[None]:
+    def pass_through(self, call: CallRequested, reply: ReplyChannel) -> Awaitable[None]:
         """Admit the call and hand it to executor, or answer why not."""
         span = _tracer.span("toolbus.decide", call.traceparent)
         return span.around(self._pass(call, reply))
 
-    async def _pass(self, call: CallRequested, reply: Reply) -> None:
+    async def _pass(self, call: CallRequested, reply: ReplyChannel) -> None:
         judge, admission = self.judge(), None
         try:
             try:
@@ -96,16 +96,16 @@ class Gate:
         else:
             await self._go_on(yes, call, reply)
 
-    async def _pass_once(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
+    async def _pass_once(self, yes: Yes, call: CallRequested, reply: ReplyChannel) -> None:
         """The same for a call with an idempotency key: made once, and answered from then on."""
-        lineage = yes.admission.principal.lineage
+        principal = yes.admission.payer.principal
         try:
-            turn = await self.once.turn(call, lineage)
+            turn = await self.once.turn(call, principal)
         except ToolbusError as error:
             await self._deny(call, error, reply, yes.admission)
             return
-        if isinstance(turn, KeptOutcome):
-            await self._replay(turn, call, reply, lineage)
+        if isinstance(turn, StoredOutcome):
+            await self._replay(turn, call, reply, principal)
             return
         yes = replace(yes, claim=turn)
         if _may_need_person(yes, call):
@@ -114,15 +114,15 @@ class Gate:
             await self._go_on(yes, call, reply)
 
     async def _replay(
-        self, kept: KeptOutcome, call: CallRequested, reply: Reply, lineage: Lineage
+        self, kept: StoredOutcome, call: CallRequested, reply: ReplyChannel, principal: Principal
     ) -> None:
         """Answer a call with what became of the first one with its idempotency key."""
         told = replayed(kept, call.era)
-        self.room.facts.say(fact_of(kept, call, lineage, told))
+        self.service.events.say(event_of(kept, call, principal, told))
         REPLAYED.inc()
         await reply.send(told)
 
-    async def _pass_by_approval(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
+    async def _pass_by_approval(self, yes: Yes, call: CallRequested, reply: ReplyChannel) -> None:
         """The same for a call that may need a person. What time passed over is decided anew."""
         turn, claim, admission = None, yes.claim, None
         try:
@@ -131,19 +131,19 @@ class Gate:
                 admission = self._decide(judge, call)
                 verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
                 yes = Yes(judge, admission, verdict, claim)
-                lineage, cause = admission.principal.lineage, _cause(call, admission, verdict)
+                principal, cause = admission.payer.principal, _cause(call, admission, verdict)
                 with _tracer.below("toolbus.approval"):
-                    turn = await self.approving.turn(call, lineage, cause)
+                    turn = await self.approving.turn(call, principal, cause)
         except ToolbusError as error:
             await self._deny(call, error, reply, admission, claim)
             return
-        if isinstance(turn, Asked | Begun):
+        if isinstance(turn, InputRequired | TaskCreated):
             await self._answer(turn, call, reply, claim)
         elif not await self._go_on(yes, turn.call, reply, turn):
             await self.approving.give_back(turn)
 
     async def pass_deferred(
-        self, call: CallRequested, reply: Reply, key: str, approval: str
+        self, call: CallRequested, reply: ReplyChannel, key: str, approval: str
     ) -> None:
         """The same for a call that became a task, now that a person has approved it.
 
@@ -153,7 +153,7 @@ class Gate:
             await self._pass_approved(call, reply, key, approval)
 
     async def _pass_approved(
-        self, call: CallRequested, reply: Reply, key: str, approval: str
+        self, call: CallRequested, reply: ReplyChannel, key: str, approval: str
     ) -> None:
         judge, who, admission, claim = self.judge(), None, None, None
         try:
@@ -161,26 +161,26 @@ class Gate:
             self._check(call, now)
             who = judge.holder(key, now)
             about = (call.server, call.method, call.tool)
-            admission = judge.decide_for(who.lineage, *about, call.narrower)
+            admission = judge.decide_for(who.principal, *about, call.narrower)
             verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
-            turn = await self.once.turn(call, who.lineage) if call.idempotency_key else None
-            if isinstance(turn, KeptOutcome):
-                await self._replay(turn, call, reply, who.lineage)
+            turn = await self.once.turn(call, who.principal) if call.idempotency_key else None
+            if isinstance(turn, StoredOutcome):
+                await self._replay(turn, call, reply, who.principal)
                 return
             claim = turn
-            permit = await self.approving.spend(call, who.lineage, approval)
+            permit = await self.approving.spend(call, who.principal, approval)
         except ToolbusError as error:
             await self._deny(call, error, reply, admission, claim, who)
             return
         if not await self._go_on(Yes(judge, admission, verdict, claim), call, reply, permit):
             await self.approving.give_back(permit)
 
-    async def _tell_of_task(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
+    async def _tell_of_task(self, yes: Yes, call: CallRequested, reply: ReplyChannel) -> None:
         """Answer who asks after a task that is kept here, or pass the question on to its server."""
         try:
-            told = await self.approving.deferring.answer(call, yes.admission.principal.key)
+            told = await self.approving.deferring.answer(call, yes.admission.payer.key)
         except ToolbusError as error:
-            await reply.send(Failed(error))
+            await reply.send(CallError(error))
             return
         if isinstance(told, CallRequested):
             await self._go_on(yes, told, reply)
@@ -188,7 +188,7 @@ class Gate:
             await reply.send(told)
 
     async def _go_on(
-        self, yes: Yes, call: CallRequested, reply: Reply, permit: Permit | None = None
+        self, yes: Yes, call: CallRequested, reply: ReplyChannel, permit: Permit | None = None
     ) -> bool:
         """Hold the money, write the intent, hand over; whether it came to the last."""
         admission = yes.admission
@@ -202,7 +202,7 @@ class Gate:
             await self._record_intent(intent)
         except ToolbusError as error:
             self._say_not_sent(call, admission, error, reserved=reserved)
-            await self._answer(Failed(error), call, reply, yes.claim)
+            await self._answer(CallError(error), call, reply, yes.claim)
             return False
         if permit is not None:
             self.approving.record_use(permit)
@@ -214,7 +214,7 @@ class Gate:
         now = time()
         self._check(call, now)
         admission = judge.decide(
-            call.proof, call.server, call.method, call.tool, now, call.narrower
+            call.key_digest, call.server, call.method, call.tool, now, call.narrower
         )
         if call.most is not None and admission.charge > call.most:
             raise over_run_budget(admission.charge, call.most)
@@ -222,13 +222,13 @@ class Gate:
 
     async def _knows_by_now(self, judge: Judge, call: CallRequested) -> bool:
         """Whether the proof is that of an access token which was found good a moment ago."""
-        return await judge.snapshot.bearers.learn(hash_of(call.proof)) is not None
+        return await judge.snapshot.bearers.learn(hash_of(call.key_digest)) is not None
 
     def _check(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
             raise InvalidError("The call's deadline had passed before it was decided.")
-        if self.room.facts.full:
-            raise BusDownError("Facts can be kept nowhere (the spool is full): no call may run.")
+        if self.service.events.full:
+            raise BusDownError("Events can be kept nowhere (the spool is full): no call may run.")
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
         if not admission.limited:
@@ -251,7 +251,7 @@ class Gate:
         """
         try:
             with _tracer.below("toolbus.record_intent"):
-                await self.room.facts.record(intent)
+                await self.service.events.record(intent)
         except BusDownError as error:
             raise _not_recorded() from error
         if time() > intent.deadline:
@@ -260,7 +260,7 @@ class Gate:
             )
 
     async def _hand_over(
-        self, yes: Yes, call: CallRequested, reply: Reply, *, reserved: bool
+        self, yes: Yes, call: CallRequested, reply: ReplyChannel, *, reserved: bool
     ) -> None:
         admission = yes.admission
         admitted = admitted_of(yes, call, reply.address, reserved=reserved)
@@ -269,50 +269,54 @@ class Gate:
         def nobody() -> None:
             error = ExecutorDownError(f"No executor serves {call.server} now; retry shortly.")
             self._say_not_sent(call, admission, error, reserved=reserved)
-            self.room.spawn(self._answer(Failed(error), call, reply, yes.claim))
+            self.service.spawn(self._answer(CallError(error), call, reply, yes.claim))
 
         try:
-            await self.room.calls.hand_over(admitted, reply, nobody)
+            await self.service.calls.hand_over(admitted, reply, nobody)
         except BusDownError as error:
             self._say_not_sent(call, admission, error, reserved=reserved)
-            await self._answer(Failed(error), call, reply, yes.claim)
+            await self._answer(CallError(error), call, reply, yes.claim)
 
     async def _deny(
         self,
         call: CallRequested,
         error: ToolbusError,
-        reply: Reply,
+        reply: ReplyChannel,
         admission: Admission | None,
         claim: OutcomeClaim | None = None,
-        who: Principal | None = None,
+        who: Payer | None = None,
     ) -> None:
         DECISIONS.labels(error.code).inc()
         _decided(error.code)
         if who is None:
-            who = admission.principal if admission is not None else self._who(call)
-        actors = self.judge().snapshot.actors(who.key, call.proof) if who is not None else ()
-        self.room.facts.say(denial_of(call, error, admission, who, actors))
-        await self._answer(Failed(error), call, reply, claim)
+            who = admission.payer if admission is not None else self._who(call)
+        actors = self.judge().snapshot.actors(who.key, call.key_digest) if who is not None else ()
+        self.service.events.say(denial_of(call, error, admission, who, actors))
+        await self._answer(CallError(error), call, reply, claim)
 
     async def _answer(
-        self, told: Ending | Failed, call: CallRequested, reply: Reply, claim: OutcomeClaim | None
+        self,
+        told: FinalReply | CallError,
+        call: CallRequested,
+        reply: ReplyChannel,
+        claim: OutcomeClaim | None,
     ) -> None:
         """Answer a call that is not handed over."""
         if claim is not None:
             await self.once.release(call, claim)
         await reply.send(told)
 
-    def _who(self, call: CallRequested) -> Principal | None:
+    def _who(self, call: CallRequested) -> Payer | None:
         try:
-            return self.judge().asker(call.proof, time())
+            return self.judge().asker(call.key_digest, time())
         except UnauthorizedError:
             return None
 
     def _say_not_sent(
         self, call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
     ) -> None:
-        """The outcome of a call that reached nobody; settlement refunds it from this fact."""
-        self.room.facts.say(unsent(call, admission, error, reserved=reserved))
+        """The outcome of a call that reached nobody; settlement refunds it from this event."""
+        self.service.events.say(unsent(call, admission, error, reserved=reserved))
 
 
 def _decided(decision: str) -> None:
@@ -331,7 +335,7 @@ def _may_need_person(yes: Yes, call: CallRequested) -> bool:
 
 def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict:
     """What the rules say, when they do not forbid the call."""
-    verdict = ruling.verdict(call, admission.principal.lineage, admission.charge, time())
+    verdict = ruling.verdict(call, admission.payer.principal, admission.charge, time())
     if verdict.denied_by:
         raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
     return verdict
@@ -345,12 +349,12 @@ def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause
 
 
 def _about(call: CallRequested, admission: Admission, after: int) -> str:
-    trace, key = trace_id(call.traceparent), admission.principal.key
+    trace, key = trace_id(call.traceparent), admission.payer.key
     return About(call.server, call.tool, key, trace, call.parent_id, after).encode()
 
 
 def _repeated(call: CallRequested, admission: Admission) -> str:
-    run = call.run or f"key:{admission.principal.key}"
+    run = call.run or f"key:{admission.payer.key}"
     return repeated(run, call.server, call.tool, call.arguments)
 
 

@@ -15,7 +15,7 @@ from toolbus_common.contracts import (
     OutcomeClaim,
 )
 from toolbus_common.contracts.base import trusted
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.observability.trace_context import trace_id
@@ -23,7 +23,7 @@ from toolbus_common.privacy.content_policy import recorded
 from toolbus_common.rules import Verdict
 from toolbus_policy.admission.authorizer import Judge
 from toolbus_policy.admission.caller_identity import identified
-from toolbus_policy.ledger.admitted_call import Admission, Principal
+from toolbus_policy.ledger.admitted_call import Admission, Payer
 
 _allowed, _admitted = trusted(CallAllowed), trusted(CallAdmitted)
 
@@ -42,14 +42,14 @@ class Yes(Struct, frozen=True):
 
 def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) -> CallAdmitted:
     """The call as executor gets it."""
-    admission, principal = yes.admission, yes.admission.principal
+    admission, payer = yes.admission, yes.admission.payer
     admitted = _admitted(
         call_id=call.call_id,
         reply_to=address,
         server=call.server,
         tool=call.tool,
-        scope=principal.scope,
-        key=principal.key,
+        customer=payer.customer,
+        key=payer.key,
         era=call.era,
         deadline=call.deadline,
         traceparent=call.traceparent,
@@ -68,34 +68,34 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         price=admission.cost.parts,
         claim=yes.claim,
         result_content=admission.result_content,
-        user=principal.user,
-        identity=identified(yes.judge.snapshot, call, principal),
-        principal=principal.id_for(call.proof),
+        user=payer.user,
+        identity=identified(yes.judge.snapshot, call, payer),
+        payer=payer.id_for(call.key_digest),
         session=call.session,
         checked=None if admission.strict else yes.verdict.reads,
         arguments=call.arguments,
     )
     if call.server != BUILT_IN:
         return admitted
-    theirs = {"proof": call.proof, "narrower": call.narrower, "terms": call.terms}
+    theirs = {"key_digest": call.key_digest, "narrower": call.narrower, "terms": call.terms}
     return admitted.model_copy(update=theirs)
 
 
 def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> CallAllowed:
-    """The fact that must be kept before the call is handed over."""
+    """The event that must be kept before the call is handed over."""
     judge, admission, verdict = yes.judge, yes.admission, yes.verdict
-    principal = admission.principal
+    payer = admission.payer
     return _allowed(
         id=f"{call.call_id}.allowed",
         at=time(),
-        scope=principal.scope,
+        customer=payer.customer,
         call_id=call.call_id,
         parent_id=call.parent_id,
         trace_id=trace_id(call.traceparent),
-        key=principal.key,
-        team=principal.team,
-        user=principal.user,
-        environment=principal.environment,
+        key=payer.key,
+        team=payer.team,
+        user=payer.user,
+        environment=payer.environment,
         server=call.server,
         tool=call.tool,
         method=call.method,
@@ -110,7 +110,7 @@ def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -
         policy_version=judge.version,
         approval=approval,
         definition_digest=admission.definition,
-        actors=judge.snapshot.actors(principal.key, call.proof),
+        actors=judge.snapshot.actors(payer.key, call.key_digest),
     )
 
 
@@ -118,13 +118,13 @@ def denial_of(
     call: CallRequested,
     error: ToolbusError,
     admission: Admission | None,
-    who: Principal | None,
+    who: Payer | None,
     actors: tuple[str, ...] = (),
 ) -> CallDenied:
-    """The fact of a call that was refused; who asked is told if that is known."""
-    fact = CallDenied(
+    """The event of a call that was refused; who asked is told if that is known."""
+    event = CallDenied(
         id=f"{call.call_id}.denied",
-        **about_call(call, who.scope if who else DEFAULT_SCOPE, who.key if who else ""),
+        **about_call(call, who.customer if who else DEFAULT_CUSTOMER, who.key if who else ""),
         era=call.era,
         charge=admission.charge if admission else 0,
         code=error.code,
@@ -132,19 +132,19 @@ def denial_of(
         rule=error.data.get("rule", ""),
     )
     if who is None:
-        return fact
+        return event
     asker = {name: getattr(who, name) for name in ("team", "user", "environment")}
-    arguments = recorded(call.arguments, who.lineage.recording(call.server)[0])
-    return fact.model_copy(update={**asker, "arguments": arguments, "actors": actors})
+    arguments = recorded(call.arguments, who.principal.recording(call.server)[0])
+    return event.model_copy(update={**asker, "arguments": arguments, "actors": actors})
 
 
 def unsent(
     call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
 ) -> CallFailed:
-    """The outcome of a call that reached nobody; settlement refunds it from this fact."""
+    """The outcome of a call that reached nobody; settlement refunds it from this event."""
     return CallFailed(
         id=f"{call.call_id}.failed",
-        **about_call(call, admission.principal.scope, admission.principal.key),
+        **about_call(call, admission.payer.customer, admission.payer.key),
         reserved=reserved,
         code=error.code,
         reason=error.reason,

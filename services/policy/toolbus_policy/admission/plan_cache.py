@@ -1,9 +1,9 @@
-"""What was worked out from keys' lineages: it holds while a lineage is the same object."""
+"""What was worked out from keys' principals: it holds while a principal is the same object."""
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -14,18 +14,18 @@ class Memory(Generic[K, V]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: dict[K, tuple[Lineage, V]] = {}
+        self._kept: dict[K, tuple[Principal, V]] = {}
 
-    def recall(self, about: K, lineage: Lineage) -> V:
-        """What was kept. Raises `KeyError` when nothing was, or not for this lineage."""
+    def recall(self, about: K, principal: Principal) -> V:
+        """What was kept. Raises `KeyError` when nothing was, or not for this principal."""
         of, value = self._kept[about]
-        if of is not lineage:
+        if of is not principal:
             raise KeyError(about)
         return value
 
-    def keep(self, about: K, lineage: Lineage, value: V) -> V:
+    def keep(self, about: K, principal: Principal, value: V) -> V:
         """Keep a value; it is given back."""
         if len(self._kept) >= self._most:
             self._kept.clear()
-        self._kept[about] = (lineage, value)
+        self._kept[about] = (principal, value)
         return value

@@ -1,9 +1,9 @@
 """What the rules say of a call: the slice of its case is kept while the configuration lasts."""
 
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.config import Declaration, Rule
+from toolbus_common.config import Configuration, Rule
 from toolbus_common.contracts import CallRequested
 from toolbus_common.rules import Asker, Case, Rulebook, Slice, Verdict, labels_of
 from toolbus_policy.admission.plan_cache import Memory
@@ -14,7 +14,7 @@ MOST_REMEMBERED = 50_000
 class Ruling:
     """The compiled rules, asked about the calls under one declaration."""
 
-    def __init__(self, book: Rulebook, declared: Declaration) -> None:
+    def __init__(self, book: Rulebook, declared: Configuration) -> None:
         self.declared = declared
         self._book = book
         # A key's number is that of all keys like it to the rules.
@@ -22,7 +22,7 @@ class Ruling:
         self._askers: dict[Asker, int] = {}
         self._slices: dict[tuple[int, str, str, str, str], Slice] = {}
 
-    def verdict(self, call: CallRequested, key: Lineage, charge: int, now: float) -> Verdict:
+    def verdict(self, call: CallRequested, key: Principal, charge: int, now: float) -> Verdict:
         """What the rules say of this call of a key, at this price."""
         try:
             alike = self._alike.recall(key.key, key)
@@ -36,14 +36,14 @@ class Ruling:
             part = self._slices[about] = self._book.slice(self._case(call, key, charge))
         return part.decide(call.arguments, now)
 
-    def _number(self, key: Lineage) -> int:
+    def _number(self, key: Principal) -> int:
         return self._askers.setdefault(self._asker(key), len(self._askers))
 
-    def _asker(self, key: Lineage) -> Asker:
+    def _asker(self, key: Principal) -> Asker:
         told, own = key.key if self._book.names_keys else "", key.own
         return Asker(told, own.team, own.user, _customer(key), key.environment)
 
-    def _case(self, call: CallRequested, key: Lineage, charge: int) -> Case:
+    def _case(self, call: CallRequested, key: Principal, charge: int) -> Case:
         labels = labels_of(full_name(call.server, call.tool), self.declared)
         return Case(
             self._asker(key), call.method, call.server, call.tool, labels, charge, call.era.value
@@ -58,7 +58,7 @@ class Rulings:
         self._book = Rulebook({})
         self._newest: Ruling | None = None
 
-    def of(self, snapshot: Snapshot) -> Ruling | None:
+    def of(self, snapshot: ConfigSnapshot) -> Ruling | None:
         """The rules of a snapshot; None when it has none."""
         rules = snapshot.declaration.rules
         if rules is not self._rules and list(rules.items()) != list(self._rules.items()):
@@ -71,6 +71,6 @@ class Rulings:
         return self._newest
 
 
-def _customer(lineage: Lineage) -> str:
-    named = (told.partition(":") for told, _ in lineage.levels)
+def _customer(principal: Principal) -> str:
+    named = (told.partition(":") for told, _ in principal.levels)
     return next((name for kind, _, name in named if kind == "customer"), "")

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 
-from toolbus_common.access.config_snapshot import Snapshot, hash_of
+from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.access.oauth_scopes import TOOLS
 from toolbus_common.config import Key
-from toolbus_common.contracts import ApprovalsTold, ApprovalTold, ApproverAsked
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts import ApprovalsReply, ApprovalState, ApproverRequest
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import (
     BusDownError,
     ForbiddenError,
@@ -17,9 +17,9 @@ from toolbus_common.errors import (
     UnauthorizedError,
     UnknownApprovalError,
 )
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_policy.approvals import model as approvals
-from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, State, fact_of
+from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, State, event_of
 from toolbus_policy.approvals.repository import Docket, Kept
 
 LONGEST_NOTE = 512
@@ -37,11 +37,11 @@ class Approver:
     name: str
     key: str = ""
     user: str = ""
-    scope: str = ""
+    customer: str = ""
 
     def concerned_by(self, approval: Approval) -> bool:
         """Whether it is this approver's to see: a customer's key sees that customer's."""
-        return self.scope in ("", approval.scope)
+        return self.customer in ("", approval.customer)
 
     def asked_it(self, approval: Approval) -> bool:
         """Whether the call is this approver's own, under this key or another of the person's."""
@@ -55,23 +55,23 @@ def operator(name: str) -> Approver:
     return Approver(f"operator:{name[:LONGEST_NAME]}")
 
 
-def holder(snapshot: Snapshot, proof: str, now: float) -> Approver:
+def holder(snapshot: ConfigSnapshot, key_digest: str, now: float) -> Approver:
     """Whoever holds a key. Raises `UnauthorizedError` or `ForbiddenError`."""
-    found = snapshot.lineage_for(proof, now)
+    found = snapshot.principal_for(key_digest, now)
     if found is None:
         raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
     if "approve" not in found.own.rights:
         raise ForbiddenError(
             "This key may not decide approvals; an operator can give it 'rights: [approve]'."
         )
-    bearer = snapshot.bearers.known(hash_of(proof))
+    bearer = snapshot.bearers.known(hash_of(key_digest))
     if bearer is not None and (bearer.actors or bearer.scope != TOOLS):
         raise ForbiddenError(
             "Nobody decides in another's name, nor with a token for less than all tools: come with "
             f"one of your own, for the scope {TOOLS}."
         )
-    scope = "" if found.scope == DEFAULT_SCOPE else found.scope
-    return Approver(f"key:{found.key}", found.key, _user(found.own), scope)
+    customer = "" if found.customer == DEFAULT_CUSTOMER else found.customer
+    return Approver(f"key:{found.key}", found.key, _user(found.own), customer)
 
 
 def _user(key: Key) -> str:
@@ -83,18 +83,18 @@ class Approvers:
     """Answers who asks what waits, and writes what they decide."""
 
     docket: Docket
-    facts: FactWriter
-    snapshot: Callable[[], Snapshot]
+    events: EventPublisher
+    snapshot: Callable[[], ConfigSnapshot]
     granted_seconds: float
 
-    async def answer(self, asked: ApproverAsked) -> ApprovalsTold:
+    async def answer(self, asked: ApproverRequest) -> ApprovalsReply:
         """What the holder of a key wants, as far as the key goes."""
-        who = holder(self.snapshot(), asked.proof, time())
+        who = holder(self.snapshot(), asked.key_digest, time())
         if asked.wish == "show":
             return await self.show(who, asked.id)
         return await self.decide(who, asked.id, asked.note, approve=asked.wish == "approve")
 
-    async def show(self, who: Approver, approval_id: str = "") -> ApprovalsTold:
+    async def show(self, who: Approver, approval_id: str = "") -> ApprovalsReply:
         """What waits and concerns them, in short; or one approval, in full."""
         if approval_id:
             return _one(await self._found(who, approval_id))
@@ -106,11 +106,11 @@ class Approvers:
             for kept in found
             if kept is not None and kept.approval.state is State.PENDING
         ]
-        return ApprovalsTold(approvals=tuple(told), more=len(waiting) > MOST_LISTED)
+        return ApprovalsReply(approvals=tuple(told), more=len(waiting) > MOST_LISTED)
 
     async def decide(
         self, who: Approver, approval_id: str, note: str, *, approve: bool
-    ) -> ApprovalsTold:
+    ) -> ApprovalsReply:
         """Approve or reject what waits.
 
         Raises:
@@ -120,8 +120,10 @@ class Approvers:
         """
         if len(note) > LONGEST_NOTE:
             raise InvalidError(f"A note may have {LONGEST_NOTE} characters; say it shorter.")
-        if self.facts.full:
-            raise BusDownError("Facts can be kept nowhere (the spool is full): nothing may change.")
+        if self.events.full:
+            raise BusDownError(
+                "Events can be kept nowhere (the spool is full): nothing may change."
+            )
         for _ in range(ATTEMPTS):
             kept = await self._found(who, approval_id)
             approval = kept.approval
@@ -135,8 +137,8 @@ class Approvers:
                 else approvals.rejected(approval, who.name, note, approval.ends)
             )
             if await self.docket.put(decided, kept):
-                self.facts.say(fact_of(decided, time()))
-                return ApprovalsTold(approvals=(approvals.told(decided, 0),))
+                self.events.say(event_of(decided, time()))
+                return ApprovalsReply(approvals=(approvals.told(decided, 0),))
         raise BusDownError("This approval is being changed by others all the time; retry.")
 
     async def _found(self, who: Approver, approval_id: str) -> Kept:
@@ -150,9 +152,9 @@ class Approvers:
         return kept
 
 
-def _one(kept: Kept) -> ApprovalsTold:
-    told: ApprovalTold = approvals.told(kept.approval, LARGEST_ARGUMENTS)
-    return ApprovalsTold(approvals=(told,))
+def _one(kept: Kept) -> ApprovalsReply:
+    told: ApprovalState = approvals.told(kept.approval, LARGEST_ARGUMENTS)
+    return ApprovalsReply(approvals=(told,))
 
 
 def _no_longer(approval: Approval) -> UnknownApprovalError:

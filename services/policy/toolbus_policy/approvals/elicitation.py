@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.contracts import Asked, CallRequested
+from toolbus_common.contracts import CallRequested, InputRequired
 from toolbus_common.errors import ApprovalRejectedError
 from toolbus_policy.approvals.model import Approval
 
@@ -56,14 +56,14 @@ def can_open_pages(capabilities: str) -> bool:
     return "url" in _object(_object(msgspec.json.decode(capabilities)), "elicitation")
 
 
-def question(approval: Approval, page: str) -> Asked:
+def question(approval: Approval, page: str) -> InputRequired:
     """The one question: open the page."""
     asked = {
         "resultType": "input_required",
         "inputRequests": {QUESTION: page_question(approval.server, approval.tool, page)},
         "requestState": f"{STATE}{approval.id}",
     }
-    return Asked(msgspec.json.encode(asked))
+    return InputRequired(msgspec.json.encode(asked))
 
 
 def page_question(server: str, tool: str, page: str) -> dict[str, Any]:

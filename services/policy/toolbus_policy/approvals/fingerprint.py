@@ -4,8 +4,8 @@ import json
 from hashlib import sha256
 from typing import Any
 
-from toolbus_common.access.principal import Lineage
-from toolbus_common.config import Declaration
+from toolbus_common.access.principal import Principal
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, Listing
 
 # What levels say about who may do what. Money and rates are checked when the call is made.
@@ -30,19 +30,19 @@ def definition_digest(listing: Listing | None, name: str) -> str:
     return ""
 
 
-def policy_digest(lineage: Lineage, declared: Declaration, server: str) -> str:
+def policy_digest(principal: Principal, declared: Configuration, server: str) -> str:
     """SHA-256 of the policy that matters to one key's calls of one server.
 
     That is what its levels grant, deny and want approved, the groups they name, every rule and
     label, and where the server is. Any other change leaves approvals as they are.
     """
-    named = {group for _, level in lineage.levels for group in level.groups}
+    named = {group for _, level in principal.levels for group in level.groups}
     reached = declared.servers.get(server)
     return _digest(
         {
             "levels": [
                 [told, level.model_dump(mode="json", include=_GOVERNING)]
-                for told, level in lineage.levels
+                for told, level in principal.levels
             ],
             "groups": _dumped({name: declared.groups.get(name) for name in named}),
             "rules": _dumped(declared.rules),

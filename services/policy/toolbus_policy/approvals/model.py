@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.contracts import (
-    ApprovalAsked,
+    ApprovalEvent,
     ApprovalExpired,
-    ApprovalFact,
     ApprovalGranted,
     ApprovalRejected,
-    ApprovalTold,
+    ApprovalRequested,
+    ApprovalState,
     ApprovalUsed,
     ApprovalWithdrawn,
     CallRequested,
@@ -66,13 +66,13 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     binding: str
     state: State
     key: str
-    scope: str
+    customer: str
     server: str
     tool: str
     method: str
     cause: str
     call_id: str
-    asked_at: float
+    requested_at: float
     ends: float
     user: str = ""
     why: str = ""
@@ -100,17 +100,17 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def asked(
-    call: CallRequested, lineage: Lineage, cause: Cause, binding: str, span: tuple[float, float]
+    call: CallRequested, principal: Principal, cause: Cause, binding: str, span: tuple[float, float]
 ) -> Approval:
     """A new approval for a call; `span` is when it is asked for, and until when."""
-    levels = dict(lineage.levels)
+    levels = dict(principal.levels)
     return Approval(
         id=secrets.token_hex(16),
         binding=binding,
         state=State.PENDING,
-        key=lineage.key,
+        key=principal.key,
         user=next((told for told in levels if told.startswith("user:")), ""),
-        scope=lineage.scope,
+        customer=principal.customer,
         server=call.server,
         tool=call.tool,
         method=call.method,
@@ -118,7 +118,7 @@ def asked(
         why=cause.why,
         call_id=call.call_id,
         trace_id=trace_id(call.traceparent),
-        asked_at=span[0],
+        requested_at=span[0],
         ends=span[1],
         arguments=call.arguments.decode(),
         arguments_digest=sha256(call.arguments).hexdigest(),
@@ -155,9 +155,9 @@ def withdrawn(approval: Approval) -> Approval:
     return replace(approval, state=State.WITHDRAWN, arguments="")
 
 
-def told(approval: Approval, most: int) -> ApprovalTold:
+def told(approval: Approval, most: int) -> ApprovalState:
     """The approval as people see it, with that many characters of the arguments."""
-    return ApprovalTold(
+    return ApprovalState(
         id=approval.id,
         state=approval.state.value,
         key=approval.key,
@@ -165,7 +165,7 @@ def told(approval: Approval, most: int) -> ApprovalTold:
         tool=approval.tool,
         method=approval.method,
         cause=approval.cause,
-        asked_at=approval.asked_at,
+        requested_at=approval.requested_at,
         ends=approval.ends,
         arguments=approval.arguments[:most],
         arguments_digest=approval.arguments_digest,
@@ -175,38 +175,38 @@ def told(approval: Approval, most: int) -> ApprovalTold:
     )
 
 
-def read_by_rules(call: CallRequested, lineage: Lineage, charge: int) -> dict[str, Any]:
-    """What rules can read of a call, as the fact has it that a person is asked about it."""
-    names = {kind: name for kind, _, name in (told.partition(":") for told, _ in lineage.levels)}
+def read_by_rules(call: CallRequested, principal: Principal, charge: int) -> dict[str, Any]:
+    """What rules can read of a call, as the event has it that a person is asked about it."""
+    names = {kind: name for kind, _, name in (told.partition(":") for told, _ in principal.levels)}
     return {
         "team": names.get("team", ""),
         "user": names.get("user", ""),
-        "environment": lineage.environment,
+        "environment": principal.environment,
         "era": call.era.value,
         "charge": charge,
-        "arguments": recorded(call.arguments, lineage.recording(call.server)[0]),
+        "arguments": recorded(call.arguments, principal.recording(call.server)[0]),
     }
 
 
-def fact_of(
+def event_of(
     approval: Approval, at: float, call_id: str = "", read: dict[str, Any] | None = None
-) -> ApprovalFact:
+) -> ApprovalEvent:
     """What is recorded of an approval that has just become what it is.
 
     `read` is what rules could read of the call, of an approval that is asked for.
     """
-    kind = _FACTS[approval.state]
+    kind = _EVENTS[approval.state]
     more: dict[str, Any] = {}
     if approval.state in OPEN:
         more["expires"] = approval.ends
-    if kind is ApprovalAsked:
+    if kind is ApprovalRequested:
         more |= {"cause": approval.cause, "arguments_digest": approval.arguments_digest}
         more["rule"] = approval.cause.removeprefix(RULE) if approval.cause[:5] == RULE else ""
         more |= read or {}
     return kind(
         id=f"{approval.id}.{approval.state.value}",
         at=at,
-        scope=approval.scope,
+        customer=approval.customer,
         call_id=call_id or approval.call_id,
         trace_id=approval.trace_id,
         key=approval.key,
@@ -225,8 +225,8 @@ def _mark(state: str) -> str:
     return sha256(state.encode()).hexdigest()
 
 
-_FACTS: dict[State, type[ApprovalFact]] = {
-    State.PENDING: ApprovalAsked,
+_EVENTS: dict[State, type[ApprovalEvent]] = {
+    State.PENDING: ApprovalRequested,
     State.GRANTED: ApprovalGranted,
     State.REJECTED: ApprovalRejected,
     State.USED: ApprovalUsed,

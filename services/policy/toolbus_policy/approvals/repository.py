@@ -72,7 +72,7 @@ class Docket:
             and kept.approval.stands(now)
             and key in ("", kept.approval.key)
         ]
-        return sorted(found, key=lambda kept: kept.approval.asked_at)
+        return sorted(found, key=lambda kept: kept.approval.requested_at)
 
     async def named(self, approval_id: str, seconds: float) -> Kept | None:
         """The approval of an id; one that was asked for elsewhere may take a moment to be heard."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.contracts import Asked, Begun, CallRequested
+from toolbus_common.contracts import CallRequested, InputRequired, TaskCreated
 from toolbus_common.errors import (
     ApprovalRequiredError,
     BusDownError,
@@ -17,7 +17,7 @@ from toolbus_common.errors import (
     InvalidError,
     OverloadedError,
 )
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.elicitation import (
     ACCEPTED,
@@ -34,7 +34,7 @@ from toolbus_policy.approvals.model import (
     Approval,
     Cause,
     State,
-    fact_of,
+    event_of,
     read_by_rules,
 )
 from toolbus_policy.approvals.repository import Docket, Kept
@@ -44,7 +44,7 @@ from toolbus_policy.approvals.tasks.service import Deferring
 ATTEMPTS = 8  # to change an entry that others change too
 WAITED_SHARE = 0.5  # of the time a call has left: the other half is for the call itself
 
-Bind = Callable[[CallRequested, Lineage], str]
+Bind = Callable[[CallRequested, Principal], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Permit:
         return self.kept.approval.id if self.kept is not None else ""
 
 
-Turn = Permit | Asked | Begun | None
+Turn = Permit | InputRequired | TaskCreated | None
 
 
 @dataclass(slots=True)
@@ -82,14 +82,14 @@ class Approving:
     """What becomes of calls that need a person. `bind` works out what an approval must hold for."""
 
     docket: Docket
-    facts: FactWriter
+    events: EventPublisher
     bind: Bind
     terms: Terms
     deferring: Deferring
     _asking: Counter[str] = field(default_factory=Counter)
     _waiting: dict[str, "asyncio.Future[bool]"] = field(default_factory=dict)
 
-    async def turn(self, call: CallRequested, lineage: Lineage, cause: Cause) -> Turn:
+    async def turn(self, call: CallRequested, principal: Principal, cause: Cause) -> Turn:
         """What the call is due now; None when it has waited, and must be decided about anew.
 
         Raises:
@@ -105,12 +105,12 @@ class Approving:
                 f"A person must approve this call, and can be shown {LARGEST_ARGUMENTS} bytes of "
                 "arguments at most; send less."
             )
-        binding = self.bind(call, lineage)
+        binding = self.bind(call, principal)
         for _ in range(ATTEMPTS):
             # As the bucket has it: another replica may have heard the decision a moment ago.
             kept = await self.docket.whole(binding)
             if kept is None or not kept.approval.lets_on(came.state, time()):
-                made = await self._ask(call, lineage, cause, binding, kept)
+                made = await self._ask(call, principal, cause, binding, kept)
                 if made is not None:
                     return await self._told(made, call, Brought())
             elif kept.approval.state is State.PENDING:
@@ -119,7 +119,7 @@ class Approving:
                 return Permit(came.without_ours(call), used, kept)
         raise BusDownError("This call's approval is being changed by others all the time; retry.")
 
-    async def spend(self, call: CallRequested, lineage: Lineage, approval_id: str) -> Permit:
+    async def spend(self, call: CallRequested, principal: Principal, approval_id: str) -> Permit:
         """Use the one approval a deferred call waited for; no other is asked for.
 
         Raises:
@@ -127,7 +127,7 @@ class Approving:
             CallCancelledError: the caller took it back.
 
         """
-        kept = await self.docket.whole(self.bind(call, lineage))
+        kept = await self.docket.whole(self.bind(call, principal))
         if kept is not None and kept.approval.id == approval_id:
             approval = kept.approval
             if approval.state is State.WITHDRAWN:
@@ -145,7 +145,7 @@ class Approving:
     def record_use(self, permit: Permit) -> None:
         """Say that an approved call goes on; its further rounds tell no more of it."""
         if permit.kept is not None and not permit.kept.approval.rounds:
-            self.facts.say(fact_of(permit.kept.approval, time(), permit.call.call_id))
+            self.events.say(event_of(permit.kept.approval, time(), permit.call.call_id))
 
     async def give_back(self, permit: Permit) -> None:
         """The call was refused after all, and nothing was sent: its approval is as it was."""
@@ -169,7 +169,7 @@ class Approving:
 
     async def _pending(
         self, kept: Kept, call: CallRequested, came: Brought
-    ) -> Asked | Begun | None:
+    ) -> InputRequired | TaskCreated | None:
         """Nobody has decided. A caller that was shown the page waits here for who decides."""
         ours = came.approval == kept.approval.id
         seconds = (call.deadline - time()) * WAITED_SHARE
@@ -199,20 +199,25 @@ class Approving:
         return await self._put(approvals.gone_on(kept.approval, came.state), kept, silent=True)
 
     async def _ask(
-        self, call: CallRequested, lineage: Lineage, cause: Cause, binding: str, over: Kept | None
+        self,
+        call: CallRequested,
+        principal: Principal,
+        cause: Cause,
+        binding: str,
+        over: Kept | None,
     ) -> Kept | None:
         """Put a new approval on the docket; None when somebody else changed it meanwhile."""
-        key = lineage.key
+        key = principal.key
         if len(self.docket.waiting(key)) + self._asking[key] >= self.terms.most_pending:
             raise OverloadedError(
                 f"{self.terms.most_pending} calls of this key wait for a person already; have "
                 "them decided ('toolbus approvals'), or wait until they expire."
             )
         now = time()
-        made = approvals.asked(call, lineage, cause, binding, (now, now + self.terms.pending))
+        made = approvals.asked(call, principal, cause, binding, (now, now + self.terms.pending))
         self._asking[key] += 1
         try:
-            return await self._put(made, over, read=read_by_rules(call, lineage, cause.charge))
+            return await self._put(made, over, read=read_by_rules(call, principal, cause.charge))
         finally:
             self._asking[key] -= 1
             self._asking += Counter()  # forgets who asks nothing
@@ -226,15 +231,19 @@ class Approving:
         silent: bool = False,
     ) -> Kept | None:
         """Change an entry and say so; None when somebody was faster."""
-        if self.facts.full:
-            raise BusDownError("Facts can be kept nowhere (the spool is full): nothing may change.")
+        if self.events.full:
+            raise BusDownError(
+                "Events can be kept nowhere (the spool is full): nothing may change."
+            )
         if not await self.docket.put(approval, over):
             return None
         if not silent:
-            self.facts.say(fact_of(approval, time(), read=read))
+            self.events.say(event_of(approval, time(), read=read))
         return self.docket.find(approval.binding)
 
-    async def _told(self, kept: Kept, call: CallRequested, came: Brought) -> Asked | Begun:
+    async def _told(
+        self, kept: Kept, call: CallRequested, came: Brought
+    ) -> InputRequired | TaskCreated:
         """A task, where the client takes one; else a page to open, unless it declined to."""
         if not came.approval and wants_task(call):
             task = await self.deferring.begin(call, kept.approval, self._page(kept.approval))

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from toolbus_common.access.principal import Lineage
-from toolbus_common.calls.outcome_store import KeptOutcomes
-from toolbus_common.contracts import CallRequested, KeptOutcome, OutcomeClaim, Stage
+from toolbus_common.access.principal import Principal
+from toolbus_common.calls.outcome_store import OutcomeStore
+from toolbus_common.contracts import CallRequested, OutcomeClaim, Stage, StoredOutcome
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.sealed_records import Records
@@ -23,13 +23,13 @@ class Once:
         self._records = records
         self._grace = grace
         self._bucket: Bucket
-        self._kept: KeptOutcomes
+        self._kept: OutcomeStore
 
     def open(self, bucket: Bucket, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Where claims are written."""
-        self._bucket, self._kept = bucket, KeptOutcomes(bucket, spawn)
+        self._bucket, self._kept = bucket, OutcomeStore(bucket, spawn)
 
-    async def turn(self, call: CallRequested, lineage: Lineage) -> OutcomeClaim | KeptOutcome:
+    async def turn(self, call: CallRequested, principal: Principal) -> OutcomeClaim | StoredOutcome:
         """The claim of a call that may be made now, or the outcome of the one that was.
 
         Raises:
@@ -41,8 +41,8 @@ class Once:
             UnavailableError: what is kept cannot be opened, so nobody knows.
 
         """
-        name, mine = entry_of(call, lineage), claimed(call)
-        self.allowance.check(name, lineage.key)
+        name, mine = entry_of(call, principal), claimed(call)
+        self.allowance.check(name, principal.key)
         over, seal = 0, self._records.key_of(name)
         for _ in range(ATTEMPTS):
             revision = await self._bucket.swap(name, seal.seal(mine.encode()), over)
@@ -52,7 +52,7 @@ class Once:
                 )
             found = await self._bucket.get(name)
             if found is not None and found.value is not None:
-                kept = KeptOutcome.decode(self._records.open(name, found.value))
+                kept = StoredOutcome.decode(self._records.open(name, found.value))
                 if kept.stage is not Stage.FREE:
                     return weighed(kept, mine.digest, call, self._grace)
             over = found.revision if found is not None else 0
@@ -64,9 +64,9 @@ class Once:
         await self._kept.write(claim, free)
 
 
-def claimed(call: CallRequested) -> KeptOutcome:
+def claimed(call: CallRequested) -> StoredOutcome:
     """What is written before a call is made."""
-    return KeptOutcome(
+    return StoredOutcome(
         call_id=call.call_id,
         digest=digest_of_arguments(call.arguments),
         deadline=call.deadline,

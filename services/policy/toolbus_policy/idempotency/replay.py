@@ -5,22 +5,22 @@ from time import time
 
 import msgspec
 
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import holder_of
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.calls.event_fields import about_call
-from toolbus_common.calls.outcome_store import LARGEST_KEPT
+from toolbus_common.calls.outcome_store import LARGEST_STORED
 from toolbus_common.contracts import (
     REPLAYED,
-    Answered,
-    Begun,
+    CallError,
     CallReplayed,
     CallRequested,
+    CallResult,
     Era,
-    Failed,
-    KeptOutcome,
     Stage,
-    decode_frame,
+    StoredOutcome,
+    TaskCreated,
+    decode_reply,
 )
 from toolbus_common.crypto.canonical_json import UncanonicalError, digest_of
 from toolbus_common.errors import (
@@ -35,15 +35,15 @@ RETRY_SECONDS = 1.0
 LARGEST_READ = 64 << 10  # bytes of arguments that are compared as values, not as bytes
 _OWNER, _CALL = 24, 40  # hex digits of an entry's name
 
-Told = Answered | Begun | Failed
+Told = CallResult | TaskCreated | CallError
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def entry_of(call: CallRequested, lineage: Lineage) -> str:
+def entry_of(call: CallRequested, principal: Principal) -> str:
     """The entry of a call: whose it is, then which; nothing of either can be read from it."""
-    owner = _digest(lineage.scope, holder_of(call.proof, lineage))[:_OWNER]
+    owner = _digest(principal.customer, holder_of(call.key_digest, principal))[:_OWNER]
     return f"{owner}.{_digest(call.server, call.tool, call.idempotency_key)[:_CALL]}"
 
 
@@ -57,7 +57,7 @@ def digest_of_arguments(raw: bytes) -> str:
     return sha256(raw).hexdigest()
 
 
-def weighed(kept: KeptOutcome, digest: str, call: CallRequested, grace: float) -> KeptOutcome:
+def weighed(kept: StoredOutcome, digest: str, call: CallRequested, grace: float) -> StoredOutcome:
     """The first call's outcome, if a call with these arguments may be told it.
 
     Raises:
@@ -90,27 +90,27 @@ def weighed(kept: KeptOutcome, digest: str, call: CallRequested, grace: float) -
     if kept.stage is Stage.TOO_LARGE:
         raise OutcomeNotKeptError(
             "The first call with this idempotency key ended, in a result of more than "
-            f"{LARGEST_KEPT >> 10} KiB, which is not kept. It is not made again: read what it did "
+            f"{LARGEST_STORED >> 10} KiB, too large to store. It is not repeated: read what it did "
             "another way, or call again with a new key.",
             **first,
         )
     return kept
 
 
-def replayed(kept: KeptOutcome, era: Era) -> Told:
+def replayed(kept: StoredOutcome, era: Era) -> Told:
     """A kept outcome in the form of the era of who asks now, marked as what it is."""
-    frame = decode_frame(kept.frame)
-    if isinstance(frame, Failed):
+    frame = decode_reply(kept.frame)
+    if isinstance(frame, CallError):
         frame.error.data["replayed"] = True
         return frame
-    if isinstance(frame, Begun) and kept.era is not era:
+    if isinstance(frame, TaskCreated) and kept.era is not era:
         error = OutcomeNotKeptError(
             "The first call with this idempotency key became a task, which only a client of its "
             "own era can follow. It is not made again: follow the task there, or use a new key.",
             firstCallId=kept.call_id,
         )
-        return Failed(error)
-    if not isinstance(frame, Answered | Begun):
+        return CallError(error)
+    if not isinstance(frame, CallResult | TaskCreated):
         raise ValueError(f"no outcome: {type(frame).__name__}")  # noqa: TRY004 - it is of its value
     members = _members(frame.body)
     if kept.era is not era:
@@ -119,13 +119,15 @@ def replayed(kept: KeptOutcome, era: Era) -> Told:
     return type(frame)(_encode(members))
 
 
-def fact_of(kept: KeptOutcome, call: CallRequested, lineage: Lineage, told: Told) -> CallReplayed:
-    """The fact of a repeated call that was told an earlier one's outcome."""
+def event_of(
+    kept: StoredOutcome, call: CallRequested, principal: Principal, told: Told
+) -> CallReplayed:
+    """The event of a repeated call that was told an earlier one's outcome."""
     return CallReplayed(
         id=f"{call.call_id}.replayed",
-        **about_call(call, lineage.scope, lineage.key),
+        **about_call(call, principal.customer, principal.key),
         first=kept.call_id,
-        code=told.error.code if isinstance(told, Failed) else "",
+        code=told.error.code if isinstance(told, CallError) else "",
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from toolbus_common.access import session_owner
 from toolbus_common.access.anonymous import is_anonymous
 from toolbus_common.access.pricing import FREE, Cost
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.config import Content
 from toolbus_policy.ledger.limits import (
     BudgetLimit,
@@ -15,10 +15,10 @@ from toolbus_policy.ledger.limits import (
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
+class Payer:
     """A key with everything above it, and the limits of all of them."""
 
-    lineage: Lineage
+    principal: Principal
     team: str
     user: str
     budgets: tuple[BudgetLimit, ...]
@@ -27,19 +27,23 @@ class Principal:
     environment: str = ""
     id: str = ""  # whose state at servers its calls may touch
 
-    def id_for(self, proof: str) -> str:
+    def id_for(self, key_digest: str) -> str:
         """Return whose state the calls of a proof may touch: anonymous clients have their own."""
-        return session_owner.principal_of(self.lineage, proof) if is_anonymous(proof) else self.id
+        return (
+            session_owner.principal_id_of(self.principal, key_digest)
+            if is_anonymous(key_digest)
+            else self.id
+        )
 
     @property
     def key(self) -> str:
         """The key's name."""
-        return self.lineage.key
+        return self.principal.key
 
     @property
-    def scope(self) -> str:
+    def customer(self) -> str:
         """Who pays."""
-        return self.lineage.scope
+        return self.principal.customer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Admission:
     `strict` says that a level wants arguments to fit their schema.
     """
 
-    principal: Principal
+    payer: Payer
     cost: Cost = FREE
     budgets: tuple[BudgetLimit, ...] = ()
     loops: tuple[LoopLimit, ...] = ()
@@ -70,4 +74,4 @@ class Admission:
     @property
     def limited(self) -> bool:
         """Whether the ledger has to be asked at all."""
-        return bool(self.budgets or self.loops or self.principal.rates)
+        return bool(self.budgets or self.loops or self.payer.rates)

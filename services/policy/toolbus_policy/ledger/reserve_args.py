@@ -41,9 +41,12 @@ class Claim(Struct, frozen=True):
 class Packing:
     """The keys and the one JSON argument of a script; a level used by many calls is one key."""
 
-    def __init__(self, scope: str, epoch: str) -> None:
-        self._scope, self._epoch = scope, epoch
-        self.keys = [slot(scope, "book"), *(inside(scope, epoch, own) for own in ("calls", "due"))]
+    def __init__(self, customer: str, epoch: str) -> None:
+        self._customer, self._epoch = customer, epoch
+        self.keys = [
+            slot(customer, "book"),
+            *(inside(customer, epoch, own) for own in ("calls", "due")),
+        ]
         self._index: dict[str, int] = {}
         self._periods: dict[tuple[int, ...], int] = {}
 
@@ -69,7 +72,7 @@ class Packing:
                 )
                 for each in admission.budgets
             ],
-            [(counter(each.counter), each.most, each.length) for each in admission.principal.rates],
+            [(counter(each.counter), each.most, each.length) for each in admission.payer.rates],
             [
                 (
                     counter(f"loop:{each.level}:{claim.repeated}"),
@@ -83,7 +86,7 @@ class Packing:
     def _counter(self, name: str) -> int:
         index = self._index.get(name)
         if index is None:
-            self.keys.append(inside(self._scope, self._epoch, name))
+            self.keys.append(inside(self._customer, self._epoch, name))
             index = self._index[name] = len(self.keys)
         return index
 
@@ -106,7 +109,7 @@ def refusal(admission: Admission, answer: list[Any]) -> ToolbusError | None:
         limit = admission.budgets[which]
         return over_budget(limit, spent=answer[2], held=answer[3], resets_at=answer[4])
     if kind == b"rate":
-        return over_rate(admission.principal.rates[which], answer[2] / SECOND)
+        return over_rate(admission.payer.rates[which], answer[2] / SECOND)
     return looping(admission.loops[which], answer[2] / SECOND)
 
 

@@ -11,9 +11,9 @@ import msgspec
 from toolbus_common.contracts import CallExtended, CallFailed
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import StoredMessage
-from toolbus_common.nats.topology import FACTS
-from toolbus_common.service.service import Room
-from toolbus_policy.ledger.ledger import Ending, Extension, Ledger, Overdue
+from toolbus_common.nats.topology import EVENTS
+from toolbus_common.service.service import Service
+from toolbus_policy.ledger.ledger import Extension, Ledger, Overdue, ReservationEnd
 from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
 
 log = logging.getLogger(__name__)
@@ -25,9 +25,9 @@ MOST_PER_SCRIPT = 500
 class Outcome(msgspec.Struct):
     """What settlement reads of an outcome, and of an event that extends a call."""
 
-    fact: str
+    event: str
     call_id: str
-    scope: str
+    customer: str
     charge: int = 0
     reserved: bool = False
     sent: bool = True
@@ -52,9 +52,9 @@ class Settlement:
     reservation is looked at: `reap` is never ahead of what was heard.
     """
 
-    room: Room
+    service: Service
     ledger: Ledger
-    scopes: Callable[[], Iterable[str]]
+    customers: Callable[[], Iterable[str]]
     grace: float
     _heard: float = 0.0  # every outcome said before this moment has been dealt with, by any replica
     _marked: tuple[int, float] = (0, 0.0)  # a message of the stream, and when it was the newest
@@ -64,7 +64,7 @@ class Settlement:
 
         Telling an ending twice is harmless, so a batch that failed half-way simply comes again.
         """
-        endings, extensions = list[Ending](), list[Extension]()
+        endings, extensions = list[ReservationEnd](), list[Extension]()
         for message in messages:
             ended, extended = read(message.data, self.grace)
             endings += ended
@@ -80,7 +80,7 @@ class Settlement:
 
         Raises `BusDownError`.
         """
-        self.ledger.newest = await self.room.bus.newest(FACTS)
+        self.ledger.newest = await self.service.bus.newest(EVENTS)
         return self.ledger.newest
 
     async def reap(self) -> None:
@@ -100,66 +100,70 @@ class Settlement:
     async def reap_once(self) -> None:
         """Look at every customer's reservations."""
         heard = await self._heard_until()
-        for scope in sorted(self.scopes()):
-            overdue = await self.ledger.overdue(scope, heard)
+        for customer in sorted(self.customers()):
+            overdue = await self.ledger.overdue(customer, heard)
             if overdue:
-                await self._reap(scope, overdue)
+                await self._reap(customer, overdue)
 
     async def _heard_until(self) -> float:
         now, newest = time(), await self.follow()
         marked, at = self._marked
-        if await self.room.bus.finished(FACTS, self.room.name) >= marked:
+        if await self.service.bus.finished(EVENTS, self.service.name) >= marked:
             self._heard, self._marked = at, (newest, now)
         return self._heard
 
-    async def _reap(self, scope: str, overdue: list[Overdue]) -> None:
+    async def _reap(self, customer: str, overdue: list[Overdue]) -> None:
         began = monotonic()
-        ran = await may_have_run(self.room.bus, scope, overdue)
+        ran = await may_have_run(self.service.bus, customer, overdue)
         for late in overdue:
             if late.rid in ran:
-                await self.room.facts.insist(unknown_outcome(late))
-        charged = [Ending(late.rid, scope, "unknown") for late in overdue if late.rid in ran]
-        refunded = [Ending(late.rid, scope, "refund") for late in overdue if late.rid not in ran]
+                await self.service.events.insist(unknown_outcome(late))
+        charged = [
+            ReservationEnd(late.rid, customer, "unknown") for late in overdue if late.rid in ran
+        ]
+        refunded = [
+            ReservationEnd(late.rid, customer, "refund") for late in overdue if late.rid not in ran
+        ]
         await self._settle([*charged, *refunded])
         told = {"charged": len(charged), "refunded": len(refunded)}
         log.info("settlement.reaped", extra={**told, "seconds": round(monotonic() - began, 3)})
 
-    async def _settle(self, endings: list[Ending]) -> None:
+    async def _settle(self, endings: list[ReservationEnd]) -> None:
         for start in range(0, len(endings), MOST_PER_SCRIPT):
             await self.ledger.settle(endings[start : start + MOST_PER_SCRIPT])
 
 
-def read(lines: bytes, grace: float) -> tuple[list[Ending], list[Extension]]:
+def read(lines: bytes, grace: float) -> tuple[list[ReservationEnd], list[Extension]]:
     """Return the reservations that one message of events ends, and those that it extends.
 
     A line that is neither is passed over.
     """
-    endings, extensions = list[Ending](), list[Extension]()
+    endings, extensions = list[ReservationEnd](), list[Extension]()
     for line in lines.split(b"\n"):
         try:
             outcome = _outcome(line)
         except msgspec.DecodeError:
-            log.error("settlement.unreadable_fact")  # noqa: TRY400 - the line itself is not logged
+            log.error("settlement.unreadable_event")  # noqa: TRY400 - the line itself is not logged
             continue
-        if outcome.fact == CallExtended.NAME:
+        if outcome.event == CallExtended.NAME:
             if outcome.held:
                 due = outcome.deadline + grace
-                extensions.append(Extension(outcome.call_id, outcome.scope, due))
+                extensions.append(Extension(outcome.call_id, outcome.customer, due))
         elif outcome.reserved:
             how = "refund" if outcome.free else "settle"
             endings.append(
-                Ending(outcome.call_id, outcome.scope, how, outcome.charge)  # type: ignore[arg-type]
+                ReservationEnd(outcome.call_id, outcome.customer, how, outcome.charge)  # type: ignore[arg-type]
             )
     return endings, extensions
 
 
 def unknown_outcome(late: Overdue) -> CallFailed:
-    """The fact about a call that may have run and has no outcome: charged in full."""
+    """The event about a call that may have run and has no outcome: charged in full."""
     server, tool, key, trace, parent, _ = late.about
     return CallFailed(
         id=f"{late.rid}.unknown",
         at=time(),
-        scope=late.scope,
+        customer=late.customer,
         call_id=late.rid,
         parent_id=parent,
         trace_id=trace,

@@ -1,4 +1,4 @@
-"""Redis or Valkey: with `scripts` all that knows its client. All keys of a scope share one slot."""
+"""Store the ledger in Redis or Valkey; all keys of a customer share one slot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ FAULTS = (TimeoutError, RedisError, OSError)
 AT_ONCE = 500
 
 
-def slot(scope: str, name: str) -> str:
-    """A key of a scope, whatever its epoch."""
-    return f"{{{scope}}}:{name}"
+def slot(customer: str, name: str) -> str:
+    """A key of a customer, whatever its epoch."""
+    return f"{{{customer}}}:{name}"
 
 
-def inside(scope: str, epoch: str, name: str) -> str:
+def inside(customer: str, epoch: str, name: str) -> str:
     """A key of one epoch: counters of another are never mistaken for it."""
-    return f"{{{scope}}}:{epoch}:{name}"
+    return f"{{{customer}}}:{epoch}:{name}"
 
 
 @dataclass(slots=True)
@@ -64,55 +64,55 @@ class Store:
         """One script."""
         return await self._done(self._scripts.run(script, keys, arguments))
 
-    async def begin(self, scope: str, epoch: str) -> str:
-        """The scope's epoch; this one if there was none. Redis decides who came first."""
-        book = slot(scope, "book")
+    async def begin(self, customer: str, epoch: str) -> str:
+        """The customer's epoch; this one if there was none. Redis decides who came first."""
+        book = slot(customer, "book")
         await self._done(self._redis.hsetnx(book, "epoch", epoch))
         return (await self._done(self._redis.hget(book, "epoch"))).decode()  # type: ignore[no-any-return]
 
-    async def end(self, scope: str) -> None:
-        """Close the scope's book: nothing is spent until another is opened."""
-        await self._done(self._redis.delete(slot(scope, "book")))
+    async def end(self, customer: str) -> None:
+        """Close the customer's book: nothing is spent until another is opened."""
+        await self._done(self._redis.delete(slot(customer, "book")))
 
-    async def lock(self, scope: str, token: str, seconds: float) -> bool:
+    async def lock(self, customer: str, token: str, seconds: float) -> bool:
         """Become the one who rebuilds."""
-        key, milliseconds = slot(scope, "lock"), int(seconds * 1000)
+        key, milliseconds = slot(customer, "lock"), int(seconds * 1000)
         return bool(await self._done(self._redis.set(key, token, nx=True, px=milliseconds)))
 
-    async def hold(self, scope: str, seconds: float) -> None:
+    async def hold(self, customer: str, seconds: float) -> None:
         """Stay the one who rebuilds."""
-        await self._done(self._redis.pexpire(slot(scope, "lock"), int(seconds * 1000)))
+        await self._done(self._redis.pexpire(slot(customer, "lock"), int(seconds * 1000)))
 
-    async def unlock(self, scope: str, token: str) -> None:
+    async def unlock(self, customer: str, token: str) -> None:
         """Leave the rebuilding to others."""
-        key = slot(scope, "lock")
+        key = slot(customer, "lock")
         if await self._done(self._redis.get(key)) == token.encode():
             await self._done(self._redis.delete(key))
 
-    async def remember(self, scope: str, name: str, value: float) -> None:
+    async def remember(self, customer: str, name: str, value: float) -> None:
         """Keep a number that is no counter."""
-        await self._done(self._redis.set(slot(scope, name), repr(value)))
+        await self._done(self._redis.set(slot(customer, name), repr(value)))
 
-    async def recall(self, scope: str, name: str) -> float:
+    async def recall(self, customer: str, name: str) -> float:
         """That number, 0 if there is none."""
-        return float(await self._done(self._redis.get(slot(scope, name))) or 0)
+        return float(await self._done(self._redis.get(slot(customer, name))) or 0)
 
-    async def open(self, scope: str, token: str, epoch: str) -> bool:
+    async def open(self, customer: str, token: str, epoch: str) -> bool:
         """Let an epoch's counters count, if it is still us who rebuild."""
-        keys = [slot(scope, "book"), slot(scope, "lock")]
+        keys = [slot(customer, "book"), slot(customer, "lock")]
         return bool(await self.run("open", keys, [token, epoch]))
 
-    async def book(self, scope: str) -> tuple[str, int]:
+    async def book(self, customer: str) -> tuple[str, int]:
         """The epoch and the tick of the counters that are there; empty when none are."""
-        epoch, tick = await self._done(self._redis.hmget(slot(scope, "book"), ["epoch", "tick"]))
+        epoch, tick = await self._done(self._redis.hmget(slot(customer, "book"), ["epoch", "tick"]))
         return (epoch or b"").decode(), int(tick or 0)
 
-    async def fill(self, scope: str, epoch: str, contents: Contents) -> None:
+    async def fill(self, customer: str, epoch: str, contents: Contents) -> None:
         """Write what an epoch begins with; nobody reads it before the book says so."""
-        calls, due = inside(scope, epoch, "calls"), inside(scope, epoch, "due")
+        calls, due = inside(customer, epoch, "calls"), inside(customer, epoch, "due")
         pipeline = self._redis.pipeline(transaction=False)
         for counter, fields in contents.levels.items():
-            pipeline.hset(inside(scope, epoch, counter), mapping=fields)  # type: ignore[arg-type]
+            pipeline.hset(inside(customer, epoch, counter), mapping=fields)  # type: ignore[arg-type]
         rids = list(contents.records)
         for start in range(0, len(rids), AT_ONCE):
             some = rids[start : start + AT_ONCE]
@@ -120,22 +120,24 @@ class Store:
             pipeline.zadd(due, {rid: contents.due[rid] for rid in some})
         await self._done(pipeline.execute())
 
-    async def levels(self, scope: str, epoch: str, counters: Sequence[str]) -> list[dict[str, int]]:
+    async def levels(
+        self, customer: str, epoch: str, counters: Sequence[str]
+    ) -> list[dict[str, int]]:
         """The levels behind these counters as they are stored."""
         pipeline = self._redis.pipeline(transaction=False)
         for counter in counters:
-            pipeline.hgetall(inside(scope, epoch, counter))
+            pipeline.hgetall(inside(customer, epoch, counter))
         return [_numbers(raw) for raw in await self._done(pipeline.execute())]
 
-    async def recorded(self, scope: str, epoch: str, rids: Sequence[str]) -> set[str]:
+    async def recorded(self, customer: str, epoch: str, rids: Sequence[str]) -> set[str]:
         """Those of these calls that have a record."""
-        found = await self._done(self._redis.hmget(inside(scope, epoch, "calls"), list(rids)))
+        found = await self._done(self._redis.hmget(inside(customer, epoch, "calls"), list(rids)))
         return {rid for rid, record in zip(rids, found, strict=True) if record}
 
-    async def forget(self, scope: str, epoch: str) -> None:
+    async def forget(self, customer: str, epoch: str) -> None:
         """Remove what is left of every other epoch."""
-        kept = tuple(slot(scope, name) for name in ("book", "lock", f"{epoch}:"))
-        pattern = slot(scope, "*")  # names of scopes have none of the signs patterns use
+        kept = tuple(slot(customer, name) for name in ("book", "lock", f"{epoch}:"))
+        pattern = slot(customer, "*")  # names of customers have none of the signs patterns use
         try:
             old = [
                 key

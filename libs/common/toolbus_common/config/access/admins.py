@@ -5,12 +5,12 @@ from typing import Literal
 from pydantic import Field
 
 from toolbus_common.config.access.expiry import Expiry, expired
-from toolbus_common.config.base import Declared
+from toolbus_common.config.base import ConfigModel
 
 Role = Literal["viewer", "auditor", "operator", "admin"]
 
 
-class Admin(Declared):
+class Admin(ConfigModel):
     """An admin key: it opens the administration as far as `role` goes, and no tool at all.
 
     `expires` is its last day in UTC, or a time. `secret_hash` is SHA-256 of SHA-256 of the

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from toolbus_common.config.base import Declared
+from toolbus_common.config.base import ConfigModel
 
 
-class Programs(Declared):
+class Programs(ConfigModel):
     """`code_mode` at length: `shown` is what `true` and `false` say, the others are caps.
 
     They hold for one program: dollars its calls may cost together, their number, seconds.

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.config.access.admins import Role
 from toolbus_common.config.access.levels import KeyTerms
-from toolbus_common.config.base import Declared, Name
+from toolbus_common.config.base import ConfigModel, Name
 
 LOCAL = "local"  # whoever signs in with an account kept here
 MACHINES = "machines"  # clients that act in their own name
@@ -16,7 +16,7 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 Text = Annotated[str, Field(max_length=512)]
 
 
-class Issuer(Declared):
+class Issuer(ConfigModel):
     """An OpenID provider. Its access tokens are taken; with `client_id` people sign in through it.
 
     A token must be made for this gateway's own URL, or for exactly `audience`. `user` is the claim

@@ -8,12 +8,12 @@ from toolbus_common.config.access.code_mode import Programs
 from toolbus_common.config.access.expiry import Expiry, expired
 from toolbus_common.config.access.limits import Budget, Loop, Rate
 from toolbus_common.config.audit.retention import Retention
-from toolbus_common.config.base import Declared, Name, Patterns
+from toolbus_common.config.base import ConfigModel, Name, Patterns
 
 Content = Literal["full", "redacted", "digest"]
 
 
-class Group(Declared):
+class Group(ConfigModel):
     """Patterns under a name, to be granted (`tools`) or denied (`deny`) wherever it is attached.
 
     A group without `tools` only denies: it bounds nothing. With `scope` people can let a client
@@ -31,7 +31,7 @@ class Group(Declared):
         return self
 
 
-class Level(Declared):
+class Level(ConfigModel):
     """What every level can hold.
 
     `tools` and the tools of `groups` together bound everything below; a level with neither adds
@@ -81,12 +81,12 @@ class Level(Declared):
 
 
 class Customer(Level):
-    """Who pays: the level above teams and users. `retention` is how long its facts are kept."""
+    """Who pays: the level above teams and users. `retention` is how long its events are kept."""
 
     retention: Retention | None = None
 
 
-class Environment(Declared):
+class Environment(ConfigModel):
     """What holds wherever a level names this environment."""
 
     content: Content | None = None

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
-from toolbus_common.config.base import MICRO, Declared, Patterns
+from toolbus_common.config.base import MICRO, ConfigModel, Patterns
 
 
 class Period(StrEnum):
@@ -20,7 +20,7 @@ class Period(StrEnum):
     MONTH = "month"
 
 
-class Budget(Declared):
+class Budget(ConfigModel):
     """So many dollars, or so many calls, per period.
 
     A period is the calendar's in `timezone` (an IANA name), or, when `rolling`, the last hour,
@@ -60,21 +60,21 @@ class Budget(Declared):
         return ZoneInfo(self.timezone)
 
 
-class Rate(Declared):
+class Rate(ConfigModel):
     """So many calls per period, evened out by GCRA with a burst of the same size."""
 
     calls: int = Field(ge=1, le=1_000_000_000)
     per: Literal[Period.SECOND, Period.MINUTE, Period.HOUR, Period.DAY]
 
 
-class Loop(Declared):
+class Loop(ConfigModel):
     """The same tool with the same arguments, `calls` times within `seconds` of one agent run."""
 
     calls: int = Field(ge=1, le=1000)
     seconds: int = Field(default=60, ge=1, le=3600)
 
 
-class Price(Declared):
+class Price(ConfigModel):
     """What a call costs in dollars: for itself, per kilobyte and per token of its result.
 
     `most` is held before a call whose price depends on its result, and bounds what it is charged.

@@ -4,17 +4,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from toolbus_common.config.base import Declared
+from toolbus_common.config.base import ConfigModel
 
 EVERYBODY = "*"
 
 Whose = Annotated[str, Field(pattern=r"^(?:\*|[A-Za-z0-9_-]{1,64})$")]
 
 
-class Reader(Declared):
-    """Somebody who asks audit's HTTP interface in SQL, and sees the facts of `customers` alone.
+class Reader(ConfigModel):
+    """Somebody who asks audit's HTTP interface in SQL, and sees the events of `customers` alone.
 
-    `*` among them means all, and facts of no customer. `secret_hash` is SHA-256 of SHA-256 of the
+    `*` among them means all, and events of no customer. `secret_hash` is SHA-256 of SHA-256 of the
     secret, in hex; without it, the reader is let in by nothing.
     """
 

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from toolbus_common.config.base import Declared, Name
+from toolbus_common.config.base import ConfigModel, Name
 from toolbus_common.contracts.events.base import POSTED
 
-CHECKPOINT = "checkpoint.signed"  # no fact: what audit signs of a customer's log
+CHECKPOINT = "checkpoint.signed"  # no event: what audit signs of a customer's log
 
 
-class Rule(Declared):
+class Rule(ConfigModel):
     """Cedar policies (`forbid … when {…};`) on calls that grants allow.
 
     `effect` is what happens to a call that one of them forbids: it is refused, or it waits for a
@@ -25,16 +25,16 @@ class Rule(Declared):
     reason: str = Field(default="", max_length=512)
 
 
-class Webhook(Declared):
-    """Where facts of these kinds (`approval.asked`, `approval.*`) are posted, signed with `secret`.
+class Webhook(ConfigModel):
+    """Where events of these kinds (`approval.requested`, `approval.*`) are posted, signed.
 
-    `secret` may be `${env:NAME}`, resolved by the room that posts. Of `checkpoint.signed` the
+    `secret` may be `${env:NAME}`, resolved by the service that posts. Of `checkpoint.signed` the
     newest is posted. With `customers` only what concerns these is.
     """
 
     url: str
     secret: str = Field(min_length=1, repr=False)
-    events: tuple[str, ...] = ("approval.asked",)
+    events: tuple[str, ...] = ("approval.requested",)
     customers: tuple[Name, ...] = ()
 
     @field_validator("url")
@@ -53,7 +53,7 @@ class Webhook(Declared):
                 raise ValueError(f"'{event}' is not posted; kinds begin with {known}")
         return events
 
-    def wants(self, fact: str, scope: str) -> bool:
-        """Whether facts of this name, about this customer, are posted here."""
-        told = not self.customers or scope in self.customers
-        return told and any(fnmatchcase(fact, event) for event in self.events)
+    def wants(self, name: str, customer: str) -> bool:
+        """Whether events of this name, about this customer, are posted here."""
+        told = not self.customers or customer in self.customers
+        return told and any(fnmatchcase(name, pattern) for pattern in self.events)

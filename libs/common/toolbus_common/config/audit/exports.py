@@ -1,4 +1,4 @@
-"""Facts that leave Toolbus: written as files on a schedule, or told to a SIEM as they come."""
+"""Events that leave Toolbus: written as files on a schedule, or told to a SIEM as they come."""
 
 import re
 from fnmatch import fnmatchcase
@@ -7,29 +7,29 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from toolbus_common.config.base import Declared, Name
+from toolbus_common.config.base import ConfigModel, Name
 
-FactPattern = Annotated[str, Field(pattern=r"^[a-z*?.]{1,64}$")]  # call.*, approval.granted, *
+EventPattern = Annotated[str, Field(pattern=r"^[a-z*?.]{1,64}$")]  # call.*, approval.granted, *
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()=/-]*)?")
 _SINK = re.compile(r"^(?:https?|syslog\+(?:tls|tcp|udp))://[^/\s]+")
 S3_KEYS = frozenset({"access_key", "secret_key", "session_token"})
 
 
-class Leaving(Declared):
-    """Which facts leave: those of these names, of these customers (none named: of all)."""
+class Leaving(ConfigModel):
+    """Which events leave: those of these names, of these customers (none named: of all)."""
 
-    facts: tuple[FactPattern, ...] = Field(default=("*",), min_length=1, max_length=64)
+    events: tuple[EventPattern, ...] = Field(default=("*",), min_length=1, max_length=64)
     customers: tuple[Name, ...] = Field(default=(), max_length=1024)
 
-    def wants(self, fact: str, customer: str) -> bool:
-        """Whether a fact of this name and customer leaves."""
+    def wants(self, event: str, customer: str) -> bool:
+        """Whether an event of this name and customer leaves."""
         if self.customers and customer not in self.customers:
             return False
-        return any(fnmatchcase(fact, pattern) for pattern in self.facts)
+        return any(fnmatchcase(event, pattern) for pattern in self.events)
 
 
-class Place(Declared):
+class Place(ConfigModel):
     """Where files go: a directory of audit's machine, or s3://bucket/prefix.
 
     `endpoint` is that of an S3-compatible store; without one it is Amazon's in the `region`.
@@ -94,7 +94,7 @@ class Export(Place, Leaving):
 
 
 class Sink(Leaving):
-    """A SIEM that is told facts as they come: over syslog (RFC 5424), or in POSTs of `shape`.
+    """A SIEM that is told events as they come: over syslog (RFC 5424), or in POSTs of `shape`.
 
     `headers` may hold references to secrets, read by audit. A sink declared anew is told what
     happens from now on, or, with `begin: oldest`, all that the stream still has.
@@ -103,7 +103,7 @@ class Sink(Leaving):
     url: str = Field(max_length=1024)
     format: Literal["jsonl", "ocsf"] = "jsonl"
     shape: Literal["ndjson", "splunk", "elastic"] = "ndjson"
-    index: str = Field(default="toolbus-facts", pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")
+    index: str = Field(default="toolbus-events", pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")
     headers: dict[str, str] = Field(default_factory=dict)
     begin: Literal["now", "oldest"] = "now"
 

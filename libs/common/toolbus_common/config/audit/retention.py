@@ -1,4 +1,4 @@
-"""How long facts are kept, and who is given the signed checkpoints over them."""
+"""How long events are kept, and who is given the signed checkpoints over them."""
 
 import re
 from base64 import b64decode
@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, Field, field_validator
 
 from toolbus_common.config.audit.exports import Place
-from toolbus_common.config.base import Declared, Name
+from toolbus_common.config.base import ConfigModel, Name
 
 SHORTEST = 183  # days: half a year, which the EU's AI Act demands of those who deploy (Art. 26(6))
 USUAL = 400
@@ -25,13 +25,13 @@ def _days(said: Any) -> Any:
 Retention = Annotated[int, Field(ge=SHORTEST, le=36_500), BeforeValidator(_days)]
 
 
-class Audit(Declared):
-    """`retention` is how long facts are kept (`400d`), unless their customer says otherwise."""
+class Audit(ConfigModel):
+    """`retention` is how long events are kept (`400d`), unless their customer says otherwise."""
 
     retention: Retention = USUAL
 
 
-class Witness(Declared):
+class Witness(ConfigModel):
     """A witness (C2SP tlog-witness) that cosigns checkpoints at `url`/add-checkpoint.
 
     `key` is its verifier key for Ed25519 cosignatures: name+id+base64, of type 4.
@@ -85,7 +85,7 @@ class Checkpoints(Place):
     every: str = Field(default="1m", pattern=r"^[1-9][0-9]{0,3}[smhd]$")
 
 
-class Evidence(Declared):
+class Evidence(ConfigModel):
     """`origin` names this installation in all it signs; it is fixed when audit first starts."""
 
     origin: str = Field(

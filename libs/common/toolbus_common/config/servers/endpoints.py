@@ -4,7 +4,7 @@ import re
 
 from pydantic import Field, field_validator
 
-from toolbus_common.config.base import Declared, Patterns
+from toolbus_common.config.base import ConfigModel, Patterns
 
 
 def http_url(url: str) -> str:
@@ -19,7 +19,7 @@ def as_http(grpc: str) -> str:
     return grpc.replace("grpc", "http", 1) if grpc else ""
 
 
-class Replica(Declared):
+class Replica(ConfigModel):
     """One of several addresses of a server, and its share of the calls beside the others'."""
 
     url: str = Field(min_length=1)
@@ -31,7 +31,7 @@ class Replica(Declared):
         return http_url(url)
 
 
-class Operations(Declared):
+class Operations(ConfigModel):
     """Which operations of an OpenAPI document become tools.
 
     A pattern is an operationId, `tag:billing`, `/contacts/*` or `GET /contacts/*`.

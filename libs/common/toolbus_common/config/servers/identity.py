@@ -4,7 +4,7 @@ import re
 
 from pydantic import Field, field_validator
 
-from toolbus_common.config.base import Declared
+from toolbus_common.config.base import ConfigModel
 from toolbus_common.mcp.param_headers import TOKEN
 
 # What requests have a use for already, or carry from hop to hop.
@@ -19,7 +19,7 @@ _METADATA = re.compile(r"[A-Za-z0-9_.-]+")
 _OTHERS = ("mcp-", "grpc-", "proxy-", "sec-", ":")
 
 
-class ServerIdentity(Declared):
+class ServerIdentity(ConfigModel):
     """Each request says in a header, signed, who calls; the server verifies it."""
 
     header: str = Field(default="Toolbus-Identity", max_length=64)

@@ -5,13 +5,13 @@ from typing import Any, Literal, cast
 
 from pydantic import Field, ValidationError, field_validator
 
-from toolbus_common.config.base import Declared
+from toolbus_common.config.base import ConfigModel
 from toolbus_common.egress import Allowed
 
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}")
 
 
-class Limits(Declared):
+class Limits(ConfigModel):
     """The most a process may use: MiB of memory, open files; how many may be started; processors.
 
     `scratch` are MiB of its private home, /tmp and /dev/shm together. Memory is each process's, and
@@ -27,7 +27,7 @@ class Limits(Declared):
     scratch: int = Field(default=1024, ge=1, le=1 << 20)
 
 
-class Hosts(Declared):
+class Hosts(ConfigModel):
     """The hosts a process may reach, and nothing else: api.example, *.example:443, 10.1.0.0/16."""
 
     hosts: tuple[str, ...] = Field(min_length=1, max_length=256)
@@ -58,7 +58,7 @@ def network_of(told: Any) -> Network:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
-class Container(Declared):
+class Container(ConfigModel):
     """An image, named with its digest: a tag comes to mean another one. `args` go to it."""
 
     image: str = Field(max_length=512)
@@ -72,7 +72,7 @@ class Container(Declared):
         return image
 
 
-class Files(Declared):
+class Files(ConfigModel):
     """The files a process may read beside the system's, and those it may change too.
 
     `~/` is the executor's home.

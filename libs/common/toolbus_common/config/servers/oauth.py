@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from toolbus_common.config.base import Declared
+from toolbus_common.config.base import ConfigModel
 
 _REFERENCE = re.compile(r"\$\{[a-z]+:[^{}]+\}")
 _FILE = re.compile(r"~(?:/[A-Za-z0-9._-]+){2,8}")
@@ -28,7 +28,7 @@ Method = Literal[
 ]
 
 
-class OAuthClient(Declared):
+class OAuthClient(ConfigModel):
     """What an authorization server knows Toolbus as. `secret`, `key` and the rest are references.
 
     `method` is how it proves itself; empty: with its secret as the server likes best. `key` is a
@@ -74,7 +74,7 @@ class OAuthClient(Declared):
         return self
 
 
-class ServerOAuth(Declared):
+class ServerOAuth(ConfigModel):
     """Whose tokens a server is called with, and how they are got.
 
     `tokens`: `shared` is one for everybody, `user` one of each person's own. `grant`: a person

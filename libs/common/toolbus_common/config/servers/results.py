@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolbus_common.config.base import Declared
+from toolbus_common.config.base import ConfigModel
 
 USUAL_LIMIT = 6 << 20  # bytes; what fits a message
 USUAL_LARGEST = 256 << 20
 LONGEST_TTL = 3600.0  # seconds; the store forgets then
 
 
-class Results(Declared):
+class Results(ConfigModel):
     """A server's results.
 
     One of more than `limit` bytes is kept for `ttl` seconds, and its caller told how it begins and
@@ -23,7 +23,7 @@ class Results(Declared):
     ttl: float = Field(default=LONGEST_TTL, ge=10, le=LONGEST_TTL)
 
 
-class ToolCache(Declared):
+class ToolCache(ConfigModel):
     """The operator's word that a tool only reads, so that its answers hold for `ttl` seconds.
 
     `private` answers are told to the key they were given to, `public` ones to every key that may

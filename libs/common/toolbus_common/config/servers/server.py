@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.config.access.levels import Content
-from toolbus_common.config.base import Declared, Patterns
+from toolbus_common.config.base import ConfigModel, Patterns
 from toolbus_common.config.servers.endpoints import Operations, Replica, as_http, http_url
 from toolbus_common.config.servers.identity import ServerIdentity
 from toolbus_common.config.servers.isolation import (
@@ -52,7 +52,7 @@ _PROBE_PATH = re.compile(r"/[!-~]*")
 _OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come of a description
 
 
-class Server(Declared):
+class Server(ConfigModel):
     """An upstream: `url`, `command` or `sse` for MCP, or of another kind.
 
     `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE. `replicas` are several
@@ -83,12 +83,12 @@ class Server(Declared):
     started again by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound
     it.
     `sessions` says who shares a session of a server that keeps state (a process, or an MCP session
-    over HTTP): one `principal` (a user, or a key without one), one `client` session, or everybody
-    (`shared`, the operator's word that the server keeps no state). At most `most_sessions` are open
-    at once, `most_sessions_each` of one principal; one that is unused for `idle` seconds is ended.
-    `protocol` is the family of MCP revisions that the server is spoken to in: `modern` (stateless,
-    2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or `auto`: the caller's own
-    where the server speaks both, else the one it speaks.
+    over HTTP): one `principal` (a user, or a key without one), one `client` session, or
+    everybody (`shared`, the operator's word that the server keeps no state). At most
+    `most_sessions` are open at once, `most_sessions_each` of one principal; one that is unused for
+    `idle` seconds is ended. `protocol` is the family of MCP revisions that the server is spoken to
+    in: `modern` (stateless, 2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or
+    `auto`: the caller's own where the server speaks both, else the one it speaks.
     `proxy` stands before a URL (`none`: none does), `ca` are whom it may be vouched for by,
     `certificate` and `key` what it is shown; the three are files in PEM form. `oauth` says whose
     tokens it is called with, where it wants them; `identity` that each request says who calls.

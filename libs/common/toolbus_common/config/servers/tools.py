@@ -5,17 +5,17 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from toolbus_common.config.base import Declared
+from toolbus_common.config.base import ConfigModel
 from toolbus_common.config.servers.results import ToolCache
 
 Misfits = Literal["report", "strict", "none"]  # what follows when arguments do not fit
 LONGEST_CALL = 12 * 3600  # seconds; idempotency claims and tasks are forgotten after a day
 
 
-class ToolView(Declared):
+class ToolView(ConfigModel):
     """How agents see a tool: under an alias, with another description, or not at all.
 
-    Grants, prices and facts keep to the name its server gave it. `idempotent` is the operator's
+    Grants, prices and events keep to the name its server gave it. `idempotent` is the operator's
     word that a call may happen twice: one that failed may be tried again. A server's is not taken.
     `timeout` and `max_total_timeout` replace those of its server.
     `validation` is what follows when arguments do not fit the schema, instead of its server's word.

@@ -21,7 +21,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Fault:
+class ConfigProblem:
     """What is wrong, on which line (from 1), at which dotted place."""
 
     line: int
@@ -39,7 +39,7 @@ class Document:
 
     data: Any = None
     lines: dict[Place, int] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[ConfigProblem] = field(default_factory=list)
 
     def line(self, place: Place) -> int:
         """The line of a place, or of the nearest thing around it."""
@@ -47,9 +47,9 @@ class Document:
             place = place[:-1]
         return self.lines.get(place, 1)
 
-    def fault(self, place: Place, sentence: str) -> Fault:
+    def fault(self, place: Place, sentence: str) -> ConfigProblem:
         """A fault at a place."""
-        return Fault(self.line(place), dotted(place), sentence)
+        return ConfigProblem(self.line(place), dotted(place), sentence)
 
 
 class _TooManyError(Exception):
@@ -75,13 +75,15 @@ def read(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        document.faults.append(Fault(line, "", f"this is not YAML: {error.problem}"))
+        document.faults.append(ConfigProblem(line, "", f"this is not YAML: {error.problem}"))
     except yaml.YAMLError as error:
-        document.faults.append(Fault(1, "", f"this is not YAML: {str(error).splitlines()[0]}"))
+        document.faults.append(
+            ConfigProblem(1, "", f"this is not YAML: {str(error).splitlines()[0]}")
+        )
     except _TooManyError as error:
-        document.faults.append(Fault(error.line, "", TOO_MANY))
+        document.faults.append(ConfigProblem(error.line, "", TOO_MANY))
     except RecursionError:
-        document.faults.append(Fault(1, "", "this is nested too deeply"))
+        document.faults.append(ConfigProblem(1, "", "this is nested too deeply"))
     return document
 
 
@@ -150,7 +152,7 @@ class _Reader:
         return None
 
     def _fault(self, node: Node, place: Place, sentence: str) -> None:
-        fault = Fault(node.start_mark.line + 1, dotted(place), sentence)
+        fault = ConfigProblem(node.start_mark.line + 1, dotted(place), sentence)
         self._document.faults.append(fault)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from toolbus_common.access.anonymous import FORCE, remote_reason
-from toolbus_common.access.config_snapshot import hash_of, proof_of
-from toolbus_common.config import Admin, Declaration, Key
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.config.access.expiry import expired
 from toolbus_common.config_store.loading import references, rules
-from toolbus_common.config_store.loading.document import Document, Fault, read
+from toolbus_common.config_store.loading.document import ConfigProblem, Document, read
 from toolbus_common.config_store.loading.messages import sentence
 
 SHORTEST_SECRET = 24
@@ -33,9 +33,9 @@ class Loaded:
     `secrets` holds the key secrets the text or the environment gave, by key: never stored.
     """
 
-    declaration: Declaration = field(default_factory=Declaration)
-    faults: tuple[Fault, ...] = ()
-    warnings: tuple[Fault, ...] = ()
+    declaration: Configuration = field(default_factory=Configuration)
+    faults: tuple[ConfigProblem, ...] = ()
+    warnings: tuple[ConfigProblem, ...] = ()
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -56,7 +56,9 @@ def check(document: Document, environ: Environ) -> Loaded:
     if document.data is None and not found:
         document.data = {}
     if not isinstance(document.data, dict):
-        found = found or [Fault(1, "", "the file must hold sections such as servers: and keys:")]
+        found = found or [
+            ConfigProblem(1, "", "the file must hold sections such as servers: and keys:")
+        ]
         return Loaded(faults=tuple(found))
     _drop_empty(document.data)
     found += [*references.faults(document), *rules.faults(document)]
@@ -87,13 +89,15 @@ def _find_documents(data: dict[str, Any], beside: PurePath) -> None:
 def _drop_empty(data: dict[str, Any]) -> None:
     """A section whose entries are all commented out declares nothing; so does a bare name."""
     for name, section in list(data.items()):
-        if section is None and name in Declaration.model_fields:
+        if section is None and name in Configuration.model_fields:
             del data[name]
         elif isinstance(section, dict) and name in _MAY_BE_BARE:
             section.update({key: {} for key, value in section.items() if value is None})
 
 
-def _take_secrets(document: Document, environ: Environ, secrets: dict[str, str]) -> Iterator[Fault]:
+def _take_secrets(
+    document: Document, environ: Environ, secrets: dict[str, str]
+) -> Iterator[ConfigProblem]:
     """Put a hash in the place of every secret."""
     owners: dict[str, str] = {}
     for section, name, entry in _with_secrets(document.data):
@@ -108,7 +112,7 @@ def _take_secrets(document: Document, environ: Environ, secrets: dict[str, str])
             yield document.fault(place, f"is also the secret of {owners[secret]}")
         else:
             owners[secret] = f"the {section.removesuffix('s')} '{name}'"
-            entry["secret_hash"] = hash_of(proof_of(secret))
+            entry["secret_hash"] = hash_of(key_digest_of(secret))
             if section == "keys":
                 secrets[name] = secret
 
@@ -123,7 +127,7 @@ def _with_secrets(data: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
 
 def _checked_hash(
     document: Document, place: tuple[str, str], entry: dict[str, Any]
-) -> Iterator[Fault]:
+) -> Iterator[ConfigProblem]:
     if "secret_hash" not in entry:
         return
     where = (*place, "secret_hash")
@@ -155,18 +159,18 @@ def _resolved(secret: Any, environ: Environ) -> tuple[str, str]:
     return secret, ""
 
 
-def _validated(document: Document) -> tuple[Declaration, list[Fault]]:
+def _validated(document: Document) -> tuple[Configuration, list[ConfigProblem]]:
     try:
-        return Declaration.model_validate(document.data), []
+        return Configuration.model_validate(document.data), []
     except ValidationError as error:
         found = []
         for each in error.errors(include_url=False):
-            place, said = sentence(each, Declaration)
+            place, said = sentence(each, Configuration)
             found.append(document.fault(place, said))
-        return Declaration(), found
+        return Configuration(), found
 
 
-def _expired(document: Document, declaration: Declaration) -> Iterator[Fault]:
+def _expired(document: Document, declaration: Configuration) -> Iterator[ConfigProblem]:
     now = datetime.now(UTC).timestamp()
     entries: tuple[tuple[str, Mapping[str, Key | Admin]], ...] = (
         ("keys", declaration.keys), ("admins", declaration.admins),
@@ -179,7 +183,7 @@ def _expired(document: Document, declaration: Declaration) -> Iterator[Fault]:
                 yield document.fault((section, name, "expires"), said)
 
 
-def _let_in_by_nothing(document: Document, declaration: Declaration) -> Iterator[Fault]:
+def _let_in_by_nothing(document: Document, declaration: Configuration) -> Iterator[ConfigProblem]:
     """Readers without a secret: unlike that of keys, theirs is never made for them."""
     for name, reader in declaration.readers.items():
         if not reader.secret_hash:
@@ -190,8 +194,8 @@ def _let_in_by_nothing(document: Document, declaration: Declaration) -> Iterator
 
 
 def _reached_from_afar(
-    document: Document, declaration: Declaration, environ: Mapping[str, str]
-) -> Iterator[Fault]:
+    document: Document, declaration: Configuration, environ: Mapping[str, str]
+) -> Iterator[ConfigProblem]:
     """Callers without a credential, where other machines may reach the gateway."""
     if not declaration.anonymous.on or declaration.anonymous.allow_remote:
         return
@@ -205,7 +209,7 @@ def _reached_from_afar(
         )
 
 
-def _open_to_everybody(document: Document, declaration: Declaration) -> Iterator[Fault]:
+def _open_to_everybody(document: Document, declaration: Configuration) -> Iterator[ConfigProblem]:
     if declaration.anonymous.on and declaration.anonymous.allow_remote:
         yield document.fault(
             ("anonymous", "allow_remote"),

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from toolbus_common.config import Declared
+from toolbus_common.config import ConfigModel
 from toolbus_common.config_store.loading.document import Place
 
 LONGEST_SHOWN = 40
@@ -73,7 +73,7 @@ def _declared_in(annotation: Any) -> Any:
 
 
 def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Declared)
+    return isinstance(annotation, type) and issubclass(annotation, ConfigModel)
 
 
 def _said(kind: str, error: ErrorDetails) -> str:

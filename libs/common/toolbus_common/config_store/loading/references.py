@@ -9,7 +9,7 @@ from typing import Any
 from toolbus_common.access.tool_patterns import SEPARATOR
 from toolbus_common.config import OWN_ISSUERS
 from toolbus_common.config.servers.server import CREDENTIALS
-from toolbus_common.config_store.loading.document import Document, Fault, Place
+from toolbus_common.config_store.loading.document import ConfigProblem, Document, Place
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.secrets import REFERENCE, references_in
 from toolbus_common.secrets.references import ENVIRONMENT
@@ -29,7 +29,7 @@ _NO_REFERENCE = (
 )
 
 
-def faults(document: Document) -> Iterator[Fault]:
+def faults(document: Document) -> Iterator[ConfigProblem]:
     """References that lead nowhere."""
     data = document.data
     for section, links in _LINKS.items():
@@ -48,7 +48,7 @@ def faults(document: Document) -> Iterator[Fault]:
             yield document.fault(place, _NO_REFERENCE)
 
 
-def warnings(document: Document, environ: Mapping[str, str]) -> Iterator[Fault]:
+def warnings(document: Document, environ: Mapping[str, str]) -> Iterator[ConfigProblem]:
     """What is allowed but probably not meant."""
     servers = [name for name, _ in _section(document.data, "servers")]
     for place, pattern in _patterns(document.data):
@@ -83,7 +83,7 @@ def _entry(data: Any, section: str, name: Any) -> dict[str, Any]:
 
 def _links_of(
     document: Document, place: Place, thing: dict[str, Any], links: dict[str, str]
-) -> Iterator[Fault]:
+) -> Iterator[ConfigProblem]:
     """What a level names that nobody declared."""
     for field, target in links.items():
         yield from _lost(document, (*place, field), thing.get(field), target)
@@ -92,7 +92,7 @@ def _links_of(
         yield from _lost(document, (*place, "groups", at), group, "groups")
 
 
-def _unknown_issuers(document: Document) -> Iterator[Fault]:
+def _unknown_issuers(document: Document) -> Iterator[ConfigProblem]:
     """Rules for people nobody vouches for, and servers where nobody vouches for people."""
     for name, rule in _section(document.data, "access"):
         if rule.get("issuer") not in (None, *OWN_ISSUERS):
@@ -103,7 +103,7 @@ def _unknown_issuers(document: Document) -> Iterator[Fault]:
         yield from _lost(document, ("servers", name, "oauth", "provider"), provider, "issuers")
 
 
-def _two_payers(document: Document, name: str, key: dict[str, Any]) -> Iterator[Fault]:
+def _two_payers(document: Document, name: str, key: dict[str, Any]) -> Iterator[ConfigProblem]:
     """A key whose team and user belong to different customers: nobody knows who pays."""
     payers = [
         _entry(document.data, section, key.get(field)).get("customer")
@@ -116,7 +116,7 @@ def _two_payers(document: Document, name: str, key: dict[str, Any]) -> Iterator[
         )
 
 
-def _lost(document: Document, place: Place, wanted: Any, section: str) -> Iterator[Fault]:
+def _lost(document: Document, place: Place, wanted: Any, section: str) -> Iterator[ConfigProblem]:
     if not isinstance(wanted, str) or not wanted:
         return
     noun = section.removesuffix("s")

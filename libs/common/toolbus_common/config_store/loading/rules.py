@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from toolbus_common import rules as cedar
-from toolbus_common.config import Declaration
-from toolbus_common.config_store.loading.document import Document, Fault, Place
+from toolbus_common.config import Configuration
+from toolbus_common.config_store.loading.document import ConfigProblem, Document, Place
 
 _SECTIONS = {
     "Team": "teams",
@@ -15,14 +15,14 @@ _SECTIONS = {
 }
 
 
-def faults(document: Document) -> Iterator[Fault]:
+def faults(document: Document) -> Iterator[ConfigProblem]:
     """Everything that is wrong with the rules' texts."""
     for place, text in _texts(document):
         for said in cedar.faults(text):
             yield document.fault(place, said)
 
 
-def warnings(document: Document, declared: Declaration) -> Iterator[Fault]:
+def warnings(document: Document, declared: Configuration) -> Iterator[ConfigProblem]:
     """Names in sound rules that lead nowhere: such a rule applies to nothing."""
     for place, text in _texts(document):
         for kind, name in cedar.named(text):

@@ -1,14 +1,14 @@
-"""Facts about approvals: asked for, decided about, used or over."""
+"""Events about approvals: asked for, decided about, used or over."""
 
 from typing import ClassVar
 
 from pydantic import Field
 
-from toolbus_common.contracts.events.base import CallFact
+from toolbus_common.contracts.events.base import CallEvent
 
 
-class ApprovalFact(CallFact):
-    """What every fact about an approval has. `binding` is what it holds for and nothing else.
+class ApprovalEvent(CallEvent):
+    """What every event about an approval has. `binding` is what it holds for and nothing else.
 
     `call_id` is the call that asked, and in `approval.used` the call that was let through.
     """
@@ -23,14 +23,14 @@ class ApprovalFact(CallFact):
     reason: str = ""
 
 
-class ApprovalAsked(ApprovalFact):
+class ApprovalRequested(ApprovalEvent):
     """A call waits for a person until `expires`; `cause` is the level or rule that wants that.
 
     `rule` is the rule alone. `arguments` is raw JSON, and empty unless the key's calls are
     recorded in full. With `charge` and the others it is what rules could read of the call.
     """
 
-    NAME: ClassVar[str] = "approval.asked"
+    NAME: ClassVar[str] = "approval.requested"
     PERSON: ClassVar[str] = "user"
     KIND: ClassVar[str] = "user"
     MENTIONS: ClassVar[tuple[str, ...]] = ("cause",)
@@ -48,7 +48,7 @@ class ApprovalAsked(ApprovalFact):
     arguments: str = Field(default="", repr=False)
 
 
-class ApprovalGranted(ApprovalFact):
+class ApprovalGranted(ApprovalEvent):
     """`by` approved: the call may be made once, until `expires`."""
 
     NAME: ClassVar[str] = "approval.granted"
@@ -56,25 +56,25 @@ class ApprovalGranted(ApprovalFact):
     expires: float
 
 
-class ApprovalRejected(ApprovalFact):
+class ApprovalRejected(ApprovalEvent):
     """`by` rejected the call for the `reason` given."""
 
     NAME: ClassVar[str] = "approval.rejected"
 
 
-class ApprovalExpired(ApprovalFact):
+class ApprovalExpired(ApprovalEvent):
     """Nobody decided, or nobody made the approved call, in time."""
 
     NAME: ClassVar[str] = "approval.expired"
 
 
-class ApprovalUsed(ApprovalFact):
+class ApprovalUsed(ApprovalEvent):
     """The approved call goes on: this approval lets no other through."""
 
     NAME: ClassVar[str] = "approval.used"
 
 
-class ApprovalWithdrawn(ApprovalFact):
+class ApprovalWithdrawn(ApprovalEvent):
     """The caller took its call back before it was made."""
 
     NAME: ClassVar[str] = "approval.withdrawn"

@@ -1,4 +1,4 @@
-"""What facts have in common; what there is of them is in `facts`."""
+"""What events have in common; what there is of them is in `events`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,26 +13,26 @@ POSTED = (
     "witness",
 )  # fmt: skip
 
-DEFAULT_SCOPE = "default"  # who pays when no customer is declared
+DEFAULT_CUSTOMER = "default"  # who pays when no customer is declared
 
-_BEFORE = "tb.fact."
-EVERY_FACT = f"{_BEFORE}>"
+_BEFORE = "tb.event."
+EVERY_EVENT = f"{_BEFORE}>"
 NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
-def subject_of(name: str, scope: str) -> str:
-    """Where facts of a name and a customer are said."""
-    return f"{_BEFORE}{name}.{scope}"
+def subject_of(name: str, customer: str) -> str:
+    """Where events of a name and a customer are said."""
+    return f"{_BEFORE}{name}.{customer}"
 
 
 def told_by(subject: str) -> tuple[str, str]:
-    """The name and the customer of the facts on a subject."""
-    name, _, scope = subject.removeprefix(_BEFORE).rpartition(".")
-    return name, scope
+    """The name and the customer of the events on a subject."""
+    name, _, customer = subject.removeprefix(_BEFORE).rpartition(".")
+    return name, customer
 
 
-class Fact(Plain):
-    """What every fact has. `at` is seconds since the epoch; `scope` is the paying customer."""
+class Event(Plain):
+    """What every event has. `at` is seconds since the epoch; `customer` is the paying customer."""
 
     NAME: ClassVar[str]
     # The field that names a person, what kind of person that is, fields in which the name is
@@ -44,12 +44,12 @@ class Fact(Plain):
 
     id: str
     at: float
-    scope: str
+    customer: str
 
     @property
     def subject(self) -> str:
-        """Where this fact is said."""
-        return subject_of(self.NAME, self.scope)
+        """Where this event is said."""
+        return subject_of(self.NAME, self.customer)
 
     @property
     def impersonal(self) -> bool:
@@ -75,8 +75,8 @@ class Fact(Plain):
         return said if ":" in said or not said else f"{self.KIND}:{said}"
 
 
-class CallFact(Fact):
-    """What every fact about a call has."""
+class CallEvent(Event):
+    """What every event about a call has."""
 
     call_id: str
     parent_id: str = ""

@@ -1,7 +1,7 @@
-"""Facts: what happened, in the past tense, kept in the stream FACTS.
+"""Events: what happened, in the past tense, kept in the stream EVENTS.
 
-A message on `tb.fact.<name>.<scope>` is one or more facts of that name and scope, one JSON
-document a line. `producer` and `seq` are added by the writer: each process numbers its facts
+A message on `tb.event.<name>.<customer>` is one or more events of that name and customer, one JSON
+document a line. `producer` and `seq` are added by the writer: each process numbers its events
 without gaps, so a loss anywhere later is a visible hole.
 """
 
@@ -10,14 +10,14 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolbus_common.contracts.events.approvals import (
-    ApprovalAsked,
     ApprovalExpired,
     ApprovalGranted,
     ApprovalRejected,
+    ApprovalRequested,
     ApprovalUsed,
     ApprovalWithdrawn,
 )
-from toolbus_common.contracts.events.base import CallFact, Fact
+from toolbus_common.contracts.events.base import CallEvent, Event
 from toolbus_common.contracts.events.config import (
     ConfigApplied,
     ConfigChanged,
@@ -26,26 +26,26 @@ from toolbus_common.contracts.events.config import (
 )
 from toolbus_common.contracts.events.identity import (
     AccessRejected,
+    GrantCreated,
     GrantEnded,
-    GrantGiven,
-    SignInRefused,
+    SignInDenied,
 )
 from toolbus_common.contracts.events.programs import RunCompleted, RunFailed, RunStarted
 from toolbus_common.contracts.events.retention import (
-    FactsExpired,
+    EventsExpired,
     HoldLifted,
     HoldPlaced,
-    PersonForgotten,
+    PersonErased,
     WitnessContradicted,
 )
 from toolbus_common.contracts.events.servers import (
     BreakerClosed,
     BreakerOpened,
+    ConnectionCreated,
     ConnectionEnded,
-    ConnectionMade,
     ServerConnected,
     ServerDrained,
-    ServerFact,
+    ServerEvent,
     ServerFaulted,
     ServerLost,
     ServerReset,
@@ -53,7 +53,7 @@ from toolbus_common.contracts.events.servers import (
 )
 
 
-class Decided(CallFact):
+class Decided(CallEvent):
     """What policy decided about a call, and what rules could read of it.
 
     `actors` are the machines that act in the user's name (RFC 8693), the nearest first.
@@ -109,7 +109,7 @@ class CallDenied(Decided):
     reason: str
 
 
-class Outcome(CallFact):
+class Outcome(CallEvent):
     """The end of an allowed call. `charge` is what it cost, `latency_us` the time upstream.
 
     `misfit` names the arguments that did not fit the tool's schema, by the schema's own names.
@@ -158,7 +158,7 @@ class CallFailed(Outcome):
     sent: bool
 
 
-class CallExtended(CallFact):
+class CallExtended(CallEvent):
     """The server reports progress: the call has until `deadline`, in seconds since the epoch.
 
     Published at most once in half the server's `timeout`. `held` says whether the ledger holds
@@ -171,7 +171,7 @@ class CallExtended(CallFact):
     held: bool = False
 
 
-class CallReplayed(CallFact):
+class CallReplayed(CallEvent):
     """A call with a known idempotency key was answered with the outcome of the call `first`.
 
     It reached no server and costs nothing. `code` is the failure's, where that was the outcome.
@@ -183,7 +183,7 @@ class CallReplayed(CallFact):
     code: str = ""
 
 
-class ContextSpent(CallFact):
+class ContextSpent(CallEvent):
     """What one call of code mode cost its model to read and write, in tokens.
 
     `classic` is what the definitions of all its caller may use would have cost a request, by
@@ -202,7 +202,7 @@ class ContextSpent(CallFact):
     counted_by: str = ""
 
 
-class ContextListed(Fact):
+class ContextListed(Event):
     """What the lists of one key cost its context in a minute or so, in bytes.
 
     `spent_bytes` were sent; `classic_bytes` are the definitions of all that the key may use, and
@@ -222,7 +222,7 @@ class ContextListed(Fact):
     whole_bytes: int
 
 
-class ContextMeasured(ServerFact):
+class ContextMeasured(ServerEvent):
     """The tokens of a server's definitions, by tool: said when first counted, and when changed."""
 
     NAME: ClassVar[str] = "context.measured"
@@ -231,8 +231,8 @@ class ContextMeasured(ServerFact):
     counted_by: str = ""
 
 
-class DefinitionFact(ServerFact):
-    """What every fact about a definition has; `kind` is tools or prompts, `tool` its name.
+class DefinitionEvent(ServerEvent):
+    """What every event about a definition has; `kind` is tools or prompts, `tool` its name.
 
     Digests are the canonical SHA-256 in hex; `approved_digest` is what was approved before.
     """
@@ -244,19 +244,19 @@ class DefinitionFact(ServerFact):
     by: str = ""
 
 
-class DefinitionPinned(DefinitionFact):
+class DefinitionPinned(DefinitionEvent):
     """Seen with its server's first listing, and approved by that."""
 
     NAME: ClassVar[str] = "definition.pinned"
 
 
-class DefinitionChanged(DefinitionFact):
+class DefinitionChanged(DefinitionEvent):
     """New or not as it was approved: it is held back."""
 
     NAME: ClassVar[str] = "definition.changed"
 
 
-class DefinitionApproved(DefinitionFact):
+class DefinitionApproved(DefinitionEvent):
     """Somebody approved it as it is."""
 
     NAME: ClassVar[str] = "definition.approved"
@@ -264,7 +264,7 @@ class DefinitionApproved(DefinitionFact):
     KIND: ClassVar[str] = "operator"
 
 
-class DefinitionRejected(DefinitionFact):
+class DefinitionRejected(DefinitionEvent):
     """Somebody refused it as it is."""
 
     NAME: ClassVar[str] = "definition.rejected"
@@ -272,8 +272,8 @@ class DefinitionRejected(DefinitionFact):
     KIND: ClassVar[str] = "operator"
 
 
-class LedgerOpened(Fact):
-    """A customer's counters began: at first use, rebuilt from the facts, or accepted incomplete.
+class LedgerOpened(Event):
+    """A customer's counters began: at first use, rebuilt from the events, or accepted incomplete.
 
     What was spent before `since` (seconds since the epoch) does not concern them.
     """
@@ -288,9 +288,9 @@ class LedgerOpened(Fact):
     by: str = ""
 
 
-FACTS: dict[str, type[Fact]] = {
-    fact.NAME: fact
-    for fact in (
+EVENTS: dict[str, type[Event]] = {
+    event.NAME: event
+    for event in (
         CallAllowed,
         CallDenied,
         CallCompleted,
@@ -303,7 +303,7 @@ FACTS: dict[str, type[Fact]] = {
         RunStarted,
         RunCompleted,
         RunFailed,
-        ApprovalAsked,
+        ApprovalRequested,
         ApprovalGranted,
         ApprovalRejected,
         ApprovalExpired,
@@ -321,21 +321,21 @@ FACTS: dict[str, type[Fact]] = {
         DefinitionChanged,
         DefinitionApproved,
         DefinitionRejected,
-        GrantGiven,
+        GrantCreated,
         GrantEnded,
-        SignInRefused,
+        SignInDenied,
         AccessRejected,
-        ConnectionMade,
+        ConnectionCreated,
         ConnectionEnded,
         KeyCreated,
         KeyRevoked,
         ConfigApplied,
         ConfigChanged,
         LedgerOpened,
-        PersonForgotten,
+        PersonErased,
         HoldPlaced,
         HoldLifted,
-        FactsExpired,
+        EventsExpired,
         WitnessContradicted,
     )
 }

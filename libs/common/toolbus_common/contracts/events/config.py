@@ -1,4 +1,4 @@
-"""Facts about what is declared: keys that came and went, and every entry that changed."""
+"""Events about what is declared: keys that came and went, and every entry that changed."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 import msgspec
 from pydantic import Field
 
-from toolbus_common.contracts.events.base import Fact
+from toolbus_common.contracts.events.base import Event
 
 PEOPLES = {"users": "user", "admins": "admin"}  # sections whose entries are people's
 
 
-class KeyCreated(Fact):
+class KeyCreated(Event):
     """A key exists; its secret is known to its holder alone."""
 
     NAME: ClassVar[str] = "key.created"
@@ -22,7 +22,7 @@ class KeyCreated(Fact):
     by: str = ""
 
 
-class KeyRevoked(Fact):
+class KeyRevoked(Event):
     """A key no longer opens anything."""
 
     NAME: ClassVar[str] = "key.revoked"
@@ -33,7 +33,7 @@ class KeyRevoked(Fact):
     by: str = ""
 
 
-class ConfigApplied(Fact):
+class ConfigApplied(Event):
     """A declared configuration took effect; `revision` is its number in the bucket.
 
     `changes` are entries and their signs; of those that are people's, how many.
@@ -48,7 +48,7 @@ class ConfigApplied(Fact):
     changes: dict[str, Any] = Field(default_factory=dict)
 
 
-class ConfigChanged(Fact):
+class ConfigChanged(Event):
     """One entry of what is declared became another: `before` and `after` are JSON, empty for none.
 
     Credentials are struck out; of a key's hash there is the beginning of its digest. `revision` is

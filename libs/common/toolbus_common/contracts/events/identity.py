@@ -1,11 +1,11 @@
-"""Facts about who signed in, and which client may act for them."""
+"""Events about who signed in, and which client may act for them."""
 
 from typing import ClassVar
 
-from toolbus_common.contracts.events.base import Fact
+from toolbus_common.contracts.events.base import Event
 
 
-class GrantGiven(Fact):
+class GrantCreated(Event):
     """Somebody let a client act for them, or a machine was given a token of its own.
 
     `access` is the rule that covers them, `client` what the client calls itself, `scopes` what its
@@ -13,7 +13,7 @@ class GrantGiven(Fact):
     first.
     """
 
-    NAME: ClassVar[str] = "grant.given"
+    NAME: ClassVar[str] = "grant.created"
     PERSON: ClassVar[str] = "user"
 
     grant: str
@@ -26,7 +26,7 @@ class GrantGiven(Fact):
     actors: tuple[str, ...] = ()
 
 
-class GrantEnded(Fact):
+class GrantEnded(Event):
     """A client may no longer act for somebody; `reason` says why."""
 
     NAME: ClassVar[str] = "grant.ended"
@@ -39,17 +39,17 @@ class GrantEnded(Fact):
     by: str = ""
 
 
-class SignInRefused(Fact):
+class SignInDenied(Event):
     """Somebody could not sign in as `user`, or nothing is granted to who could."""
 
-    NAME: ClassVar[str] = "signin.refused"
+    NAME: ClassVar[str] = "signin.denied"
     PERSON: ClassVar[str] = "user"
 
     user: str
     reason: str
 
 
-class AccessRejected(Fact):
+class AccessRejected(Event):
     """Requests from one client address that were rejected for one reason, counted over a minute.
 
     `entrance` is where they came (`mcp`, `admin`, `approvals`, `oauth`, `reader`, `http`), `code`

@@ -1,14 +1,14 @@
-"""Facts about programs: that one began, and how it ended and what it used."""
+"""Events about programs: that one began, and how it ended and what it used."""
 
 from typing import ClassVar
 
 from pydantic import Field
 
-from toolbus_common.contracts.events.base import CallFact
+from toolbus_common.contracts.events.base import CallEvent
 
 
-class RunFact(CallFact):
-    """What every fact about a program has: `call_id` is that of the call that carried it.
+class RunEvent(CallEvent):
+    """What every event about a program has: `call_id` is that of the call that carried it.
 
     `program_digest` is SHA-256 in hex of its text, of so many `lines`.
     """
@@ -23,7 +23,7 @@ class RunFact(CallFact):
     lines: int = 0
 
 
-class RunStarted(RunFact):
+class RunStarted(RunEvent):
     """A program begins. `program` is its text, only where its key has `content: full`."""
 
     NAME: ClassVar[str] = "run.started"
@@ -32,7 +32,7 @@ class RunStarted(RunFact):
     program: str = Field(default="", repr=False)
 
 
-class RunEnded(RunFact):
+class RunEnded(RunEvent):
     """What a program used. Of its `calls` policy `refused` some, and others `failed`.
 
     `cost` is micro-dollars as counted against its cap: a call whose outcome was not told counts in

@@ -1,17 +1,17 @@
-"""Facts about the evidence itself: what was erased, held, and deleted after its time."""
+"""Events about the evidence itself: what was erased, held, and deleted after its time."""
 
 from typing import ClassVar
 
-from toolbus_common.contracts.events.base import Fact
+from toolbus_common.contracts.events.base import Event
 
 
-class PersonForgotten(Fact):
+class PersonErased(Event):
     """Somebody's key is shredded: what `pseudonym` stands for, nobody can tell any more.
 
-    Said in the log of each customer whose facts name that person, before the key goes.
+    Said in the log of each customer whose events name that person, before the key goes.
     """
 
-    NAME: ClassVar[str] = "person.forgotten"
+    NAME: ClassVar[str] = "person.erased"
     PERSON: ClassVar[str] = "by"
     KIND: ClassVar[str] = "operator"
 
@@ -20,8 +20,8 @@ class PersonForgotten(Fact):
     reason: str = ""
 
 
-class HoldFact(Fact):
-    """What every fact about a legal hold has; `scope` is the customer whose facts are held."""
+class HoldEvent(Event):
+    """What every event about a legal hold has; `customer` is the customer whose events are held."""
 
     PERSON: ClassVar[str] = "by"
     KIND: ClassVar[str] = "operator"
@@ -30,25 +30,25 @@ class HoldFact(Fact):
     reason: str = ""
 
 
-class HoldPlaced(HoldFact):
+class HoldPlaced(HoldEvent):
     """Nothing of this customer is deleted or erased until the hold is lifted."""
 
     NAME: ClassVar[str] = "hold.placed"
 
 
-class HoldLifted(HoldFact):
+class HoldLifted(HoldEvent):
     """What is past its time may be deleted again."""
 
     NAME: ClassVar[str] = "hold.lifted"
 
 
-class FactsExpired(Fact):
-    """The first `size` facts of this customer's log are past their `days`, and deleted.
+class EventsExpired(Event):
+    """The first `size` events of this customer's log are past their `days`, and deleted.
 
     The log goes on from the statement of that size, whose last message in `stream` is `to`.
     """
 
-    NAME: ClassVar[str] = "facts.expired"
+    NAME: ClassVar[str] = "events.expired"
 
     stream: str
     size: int
@@ -56,7 +56,7 @@ class FactsExpired(Fact):
     days: int
 
 
-class WitnessContradicted(Fact):
+class WitnessContradicted(Event):
     """A witness knows a log of this origin that ours does not go on from.
 
     It cosigned `known` events, while the newest checkpoint here has `size`. Either what audit keeps

@@ -1,20 +1,20 @@
-"""Facts about upstream servers, of no call and no customer."""
+"""Events about upstream servers, of no call and no customer."""
 
 from typing import ClassVar
 
 from pydantic import Field
 
-from toolbus_common.contracts.events.base import Fact
+from toolbus_common.contracts.events.base import Event
 
 
-class ServerFact(Fact):
-    """What every fact about an upstream server has."""
+class ServerEvent(Event):
+    """What every event about an upstream server has."""
 
     server: str
     reason: str = ""
 
 
-class ServerConnected(ServerFact):
+class ServerConnected(ServerEvent):
     """An upstream answered and its tools are listed."""
 
     NAME: ClassVar[str] = "server.connected"
@@ -23,13 +23,13 @@ class ServerConnected(ServerFact):
     version: str = ""
 
 
-class ServerLost(ServerFact):
+class ServerLost(ServerEvent):
     """An upstream cannot be reached: said once for each loss, and again for another reason."""
 
     NAME: ClassVar[str] = "server.lost"
 
 
-class ServerFaulted(ServerFact):
+class ServerFaulted(ServerEvent):
     """Some of what an upstream lists is not shown, repaired, or a list of its fails.
 
     Each has the reason by name; all are empty when the upstream lists without fault again.
@@ -42,8 +42,8 @@ class ServerFaulted(ServerFact):
     repaired: dict[str, str] = Field(default_factory=dict)
 
 
-class ServerSteered(ServerFact):
-    """What every fact about an operator's word on a server has: `by` is who gave it."""
+class ServerCommandEvent(ServerEvent):
+    """What every event about an operator's word on a server has: `by` is who gave it."""
 
     PERSON: ClassVar[str] = "by"
     KIND: ClassVar[str] = "operator"
@@ -51,25 +51,25 @@ class ServerSteered(ServerFact):
     by: str = ""
 
 
-class ServerDrained(ServerSteered):
+class ServerDrained(ServerCommandEvent):
     """An operator lets it have no new calls."""
 
     NAME: ClassVar[str] = "server.drained"
 
 
-class ServerUndrained(ServerSteered):
+class ServerUndrained(ServerCommandEvent):
     """An operator lets it have calls again."""
 
     NAME: ClassVar[str] = "server.undrained"
 
 
-class ServerReset(ServerSteered):
+class ServerReset(ServerCommandEvent):
     """An operator has it met anew: another connection, a closed breaker."""
 
     NAME: ClassVar[str] = "server.reset"
 
 
-class BreakerOpened(ServerFact):
+class BreakerOpened(ServerEvent):
     """Calls to this upstream are refused until a probe succeeds; or one replica gets none."""
 
     NAME: ClassVar[str] = "breaker.opened"
@@ -77,7 +77,7 @@ class BreakerOpened(ServerFact):
     replica: str = ""  # the others still take calls
 
 
-class BreakerClosed(ServerFact):
+class BreakerClosed(ServerEvent):
     """A probe succeeded; calls flow again."""
 
     NAME: ClassVar[str] = "breaker.closed"
@@ -85,10 +85,10 @@ class BreakerClosed(ServerFact):
     replica: str = ""
 
 
-class ConnectionMade(Fact):
+class ConnectionCreated(Event):
     """Somebody let Toolbus act for them at a server; without `user` for everybody."""
 
-    NAME: ClassVar[str] = "connection.made"
+    NAME: ClassVar[str] = "connection.created"
     PERSON: ClassVar[str] = "user"
 
     server: str
@@ -96,7 +96,7 @@ class ConnectionMade(Fact):
     issuer: str = ""
 
 
-class ConnectionEnded(Fact):
+class ConnectionEnded(Event):
     """Toolbus has no token of somebody's for a server any more; `reason` says why."""
 
     NAME: ClassVar[str] = "connection.ended"

@@ -5,20 +5,20 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question
+from toolbus_common.contracts.queries.base import Query
 
 
-class AdminAsked(Question):
+class AdminRequest(Query):
     """Do `operation` in the name of whoever holds the admin key. Heard by policy.
 
-    Policy resolves `proof` itself: ingress can vouch for nobody. `match` is the revision that was
-    seen, `*` for any; `form` says how `body` is written.
+    Policy resolves `key_digest` itself: ingress can vouch for nobody. `match` is the revision that
+    was seen, `*` for any; `form` says how `body` is written.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.admin"
+    SUBJECT: ClassVar[str] = "tb.query.policy.admin"
     BODY: ClassVar[str | None] = "body"
 
-    proof: str = Field(repr=False)
+    key_digest: str = Field(repr=False)
     operation: str
     kind: str = ""
     name: str = ""
@@ -31,7 +31,7 @@ class AdminAsked(Question):
     body: bytes = Field(default=b"", exclude=True, repr=False)
 
 
-class AdminTold(Message):
+class AdminReply(Message):
     """The answer as it is to be shown; `revision` is the configuration's, where it matters."""
 
     BODY: ClassVar[str | None] = "body"

@@ -5,52 +5,52 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question
+from toolbus_common.contracts.queries.base import Query
 
 
-class ApprovalsAsked(Question):
+class ApprovalsQuery(Query):
     """What waits? Heard by policy, asked by operators; with an `id` that one, in full."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.approvals"
+    SUBJECT: ClassVar[str] = "tb.query.policy.approvals"
 
     id: str = ""
 
 
-class ApproveAsked(Question):
+class ApproveRequest(Query):
     """Let the call through, once. Heard by policy, asked by operators."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.approve"
+    SUBJECT: ClassVar[str] = "tb.query.policy.approve"
 
     id: str
     by: str
     note: str = ""
 
 
-class RejectAsked(Question):
+class RejectRequest(Query):
     """Refuse the call; `note` is the reason its caller is told. Asked by operators."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.reject"
+    SUBJECT: ClassVar[str] = "tb.query.policy.reject"
 
     id: str
     by: str
     note: str = ""
 
 
-class ApproverAsked(Question):
+class ApproverRequest(Query):
     """The same three for the holder of a key with the right to approve. Asked by ingress.
 
-    Policy resolves `proof` itself: ingress can vouch for nobody.
+    Policy resolves `key_digest` itself: ingress can vouch for nobody.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.approver"
+    SUBJECT: ClassVar[str] = "tb.query.policy.approver"
 
-    proof: str = Field(repr=False)
+    key_digest: str = Field(repr=False)
     wish: Literal["show", "approve", "reject"] = "show"
     id: str = ""
     note: str = ""
 
 
-class ApprovalTold(Message):
+class ApprovalState(Message):
     """One approval. Times are seconds since the epoch.
 
     `arguments` is raw JSON, cut where `cut` says so; it is empty once the approval has ended.
@@ -64,7 +64,7 @@ class ApprovalTold(Message):
     tool: str
     method: str
     cause: str
-    asked_at: float
+    requested_at: float
     ends: float
     arguments: str = Field(default="", repr=False)
     arguments_digest: str = ""
@@ -73,8 +73,8 @@ class ApprovalTold(Message):
     note: str = ""
 
 
-class ApprovalsTold(Message):
+class ApprovalsReply(Message):
     """The answer to all of these; `more` when not all that wait are told."""
 
-    approvals: tuple[ApprovalTold, ...] = ()
+    approvals: tuple[ApprovalState, ...] = ()
     more: bool = False

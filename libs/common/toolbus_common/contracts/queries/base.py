@@ -1,4 +1,4 @@
-"""The question lane: `tb.ask.<room>.<what>`, answered at once and never stored."""
+"""The question lane: `tb.query.<service>.<what>`, answered at once and never stored."""
 
 from typing import Any, ClassVar
 
@@ -7,8 +7,8 @@ from pydantic import Field
 from toolbus_common.contracts.base import Message
 
 
-class Question(Message):
-    """A question to one room, or with room `all` to every replica of every room.
+class Query(Message):
+    """A question to one service, or with service `all` to every replica of every service.
 
     `AT_ONCE` is how many of them a replica works on at the same time: more than one where anybody
     outside may ask, or an answer waits for others.
@@ -18,19 +18,19 @@ class Question(Message):
     AT_ONCE: ClassVar[int] = 1
 
 
-class StatusAsked(Question):
-    """How are you? Heard by every replica of every room."""
+class StatusQuery(Query):
+    """How are you? Heard by every replica of every service."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.all.status"
+    SUBJECT: ClassVar[str] = "tb.query.all.status"
 
 
-class RoomStatus(Message):
-    """One process's answer for one room. `since` is seconds since the epoch.
+class ServiceStatus(Message):
+    """One process's answer for one service. `since` is seconds since the epoch.
 
     `heard` is the newest revision it knows of each bucket it watches: who is behind shows there.
     """
 
-    room: str
+    service: str
     instance: str
     pid: int
     ready: bool
@@ -40,32 +40,32 @@ class RoomStatus(Message):
     heard: dict[str, int] = Field(default_factory=dict)
 
 
-class ServersAsked(Question):
+class ServersQuery(Query):
     """How are the upstreams? Heard by executor."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.executor.servers"
+    SUBJECT: ClassVar[str] = "tb.query.executor.servers"
 
 
-class ServersTold(Message):
+class ServersReply(Message):
     """One row per upstream: name, state, breaker, in flight, last failure."""
 
     servers: tuple[dict[str, Any], ...]
 
 
-class SessionsAsked(Question):
+class SessionsQuery(Query):
     """Which sessions at servers are held, and by whom? Heard by every executor."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.all.sessions"
+    SUBJECT: ClassVar[str] = "tb.query.all.sessions"
 
 
-class SessionsTold(Message):
+class SessionsReply(Message):
     """One executor's answer: for each server its bounds, how many are open, and who holds them."""
 
     instance: str
     servers: dict[str, dict[str, Any]]
 
 
-class AuditQueried(Question):
+class AuditQuery(Query):
     """One read-only SQL statement. Heard by audit, asked by operators only.
 
     `parameters` are the values of its `{name:Type}`, as text.
@@ -73,7 +73,7 @@ class AuditQueried(Question):
     `as_stored`.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.query"
+    SUBJECT: ClassVar[str] = "tb.query.audit.query"
 
     sql: str
     limit: int = 1000
@@ -81,7 +81,7 @@ class AuditQueried(Question):
     as_stored: bool = False
 
 
-class RowsFound(Message):
+class RowsReply(Message):
     """The answer to a query: columns, and rows of JSON values. `more` when cut at the limit."""
 
     columns: tuple[str, ...]
@@ -89,25 +89,25 @@ class RowsFound(Message):
     more: bool = False
 
 
-class SpendingAsked(Question):
-    """What did the facts charge a customer for tools? Heard by audit, asked by policy.
+class SpendingQuery(Query):
+    """What did the events charge a customer for tools? Heard by audit, asked by policy.
 
     Calls count at the moment they were allowed, from `start` and before `end`, in steps of so many
     seconds (0: in one).
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.spending"
+    SUBJECT: ClassVar[str] = "tb.query.audit.spending"
 
-    scope: str
+    customer: str
     start: float
     end: float
     step: int = 0
 
 
-class SpendingTold(Message):
+class SpendingReply(Message):
     """Rows of key, user, team, server, tool, step, calls, micro-dollars.
 
-    `since` is when the oldest fact of all was said. With `more` there are too many rows or calls
+    `since` is when the oldest event of all was said. With `more` there are too many rows or calls
     to tell at once: ask for a shorter time.
     """
 
@@ -116,15 +116,15 @@ class SpendingTold(Message):
     more: bool = False
 
 
-class OpenCallsAsked(Question):
+class OpenCallsQuery(Query):
     """Which calls has no outcome ended? Heard by audit, asked by policy.
 
     With them come calls charged as unknown at `late` or after: an outcome may still correct those.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.open"
+    SUBJECT: ClassVar[str] = "tb.query.audit.open"
 
-    scope: str
+    customer: str
     start: float
     end: float
     late: float
@@ -133,7 +133,7 @@ class OpenCallsAsked(Question):
 class OpenCall(Message):
     """A call that was allowed. `unknown_at` is when it was charged as unknown, 0 if it was not.
 
-    `stream_seq` is the number its intent has in the stream FACTS.
+    `stream_seq` is the number its intent has in the stream EVENTS.
     """
 
     call_id: str
@@ -151,25 +151,25 @@ class OpenCall(Message):
     stream_seq: int = 0
 
 
-class OpenCallsTold(Message):
+class OpenCallsReply(Message):
     """The calls. With `more` there are too many to tell at once: ask for a shorter time."""
 
     calls: tuple[OpenCall, ...]
     more: bool = False
 
 
-class LedgerAsked(Question):
+class LedgerQuery(Query):
     """How do the budgets stand? Heard by policy. Of one customer, or of all when it is empty."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.ledger"
+    SUBJECT: ClassVar[str] = "tb.query.policy.ledger"
 
-    scope: str = ""
+    customer: str = ""
 
 
-class BudgetTold(Message):
+class BudgetState(Message):
     """One budget. Amounts are micro-dollars where `kind` is `usd`, else calls."""
 
-    scope: str
+    customer: str
     level: str
     kind: str
     per: str
@@ -183,29 +183,29 @@ class BudgetTold(Message):
     resets_at: float
 
 
-class LedgerTold(Message):
+class LedgerReply(Message):
     """Every budget, and of each customer whose counters are lost a sentence. `more` when cut."""
 
-    budgets: tuple[BudgetTold, ...]
+    budgets: tuple[BudgetState, ...]
     lost: dict[str, str] = Field(default_factory=dict)
     more: bool = False
 
 
-class RebuildAsked(Question):
-    """Make a customer's counters anew from the facts. Heard by policy, asked by operators.
+class RebuildRequest(Query):
+    """Make a customer's counters anew from the events. Heard by policy, asked by operators.
 
-    With `accept` also when the facts do not reach back as far as the budgets do.
+    With `accept` also when the events do not reach back as far as the budgets do.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.rebuild"
+    SUBJECT: ClassVar[str] = "tb.query.policy.rebuild"
 
-    scope: str
+    customer: str
     accept: bool = False
     by: str = ""
 
 
-class RebuildTold(Message):
-    """The new epoch, what it began with, and since when the facts were counted."""
+class RebuildReply(Message):
+    """The new epoch, what it began with, and since when the events were counted."""
 
     epoch: str
     calls: int

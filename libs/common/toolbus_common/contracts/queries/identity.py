@@ -1,20 +1,20 @@
-"""What is asked of the oauth room: pages, tokens that are shown, what operators wish."""
+"""What is asked of the oauth service: pages, tokens that are shown, what operators wish."""
 
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question
+from toolbus_common.contracts.queries.base import Query
 
 
-class PageAsked(Question):
+class PageRequest(Query):
     """One HTTP request for the authorization server, as the edge took it. Heard by oauth.
 
-    `headers` are those the room reads, by lower-case name.
+    `headers` are those the service reads, by lower-case name.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.oauth.page"
+    SUBJECT: ClassVar[str] = "tb.query.oauth.page"
     AT_ONCE: ClassVar[int] = 64
     BODY: ClassVar[str | None] = "body"
 
@@ -25,7 +25,7 @@ class PageAsked(Question):
     body: bytes = Field(default=b"", exclude=True, repr=False)
 
 
-class PageTold(Message):
+class PageReply(Message):
     """The answer to it; each header is a name and a value.
 
     `rejected` says why, where it refuses somebody's credentials; ingress counts it.
@@ -39,10 +39,10 @@ class PageTold(Message):
     body: bytes = Field(default=b"", exclude=True, repr=False)
 
 
-class TokenShown(Question):
+class TokenQuery(Query):
     """Is this access token good, and whose is it? Asked by ingress when it first sees one."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.oauth.token"
+    SUBJECT: ClassVar[str] = "tb.query.oauth.token"
     AT_ONCE: ClassVar[int] = 64
 
     token: str = Field(repr=False)
@@ -81,13 +81,13 @@ class Bearer(Message):
         return f"{self.client} {self.name} {self.resource}"
 
 
-class IdentityAsked(Question):
+class IdentityRequest(Query):
     """What an operator wishes of accounts, clients and grants. Heard by oauth.
 
-    `about` is raw JSON, and may hold what only this room may keep.
+    `about` is raw JSON, and may hold what only this service may keep.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.oauth.identity"
+    SUBJECT: ClassVar[str] = "tb.query.oauth.identity"
 
     wish: str
     name: str = ""
@@ -95,7 +95,7 @@ class IdentityAsked(Question):
     about: str = Field(default="{}", repr=False)
 
 
-class IdentityTold(Message):
+class IdentityReply(Message):
     """Rows of named values, to be shown; secrets among them are told once."""
 
     rows: tuple[dict[str, Any], ...] = Field(default=(), repr=False)

@@ -3,19 +3,19 @@
 from typing import ClassVar
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question
+from toolbus_common.contracts.queries.base import Query
 
 
-class UnendedAsked(Question):
-    """Which calls allowed from `start` and before `end` has no fact ended? Heard by audit."""
+class UnresolvedCallsQuery(Query):
+    """Which calls allowed from `start` and before `end` has no event ended? Heard by audit."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.unended"
+    SUBJECT: ClassVar[str] = "tb.query.audit.unresolved"
 
     start: float
     end: float
 
 
-class UnendedCall(Message):
+class UnresolvedCall(Message):
     """One of them, as its intent told it; `deadline` is seconds since the epoch.
 
     `reserved` says that money was held for it.
@@ -24,7 +24,7 @@ class UnendedCall(Message):
     call_id: str
     parent_id: str
     trace_id: str
-    scope: str
+    customer: str
     key: str
     server: str
     tool: str
@@ -35,8 +35,8 @@ class UnendedCall(Message):
     reserved: bool = False
 
 
-class UnendedTold(Message):
+class UnresolvedCallsReply(Message):
     """The calls, the oldest first. With `more` there are others that were allowed later."""
 
-    calls: tuple[UnendedCall, ...]
+    calls: tuple[UnresolvedCall, ...]
     more: bool = False

@@ -5,17 +5,17 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question
+from toolbus_common.contracts.queries.base import Query
 
 
-class UpstreamTokenAsked(Question):
+class UpstreamTokenQuery(Query):
     """The token for a server's calls in a user's name; empty: the shared one. Asked by executor.
 
     With `listing` anybody's will do. `challenge` is what the server said when it refused, and
     `refused` SHA-256 of the token it refused, in hex.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.oauth.upstream"
+    SUBJECT: ClassVar[str] = "tb.query.oauth.upstream"
     AT_ONCE: ClassVar[int] = 1024
 
     server: str
@@ -25,7 +25,7 @@ class UpstreamTokenAsked(Question):
     refused: str = Field(default="", repr=False)
 
 
-class UpstreamTokenTold(Message):
+class UpstreamTokenReply(Message):
     """A token, good until `ends` (seconds since the epoch); or none and what to do.
 
     `link` is the page at which the person consents, `reason` a sentence where nothing helps. `key`
@@ -39,13 +39,13 @@ class UpstreamTokenTold(Message):
     reason: str = ""
 
 
-class IdentityKeyAsked(Question):
+class IdentityKeyQuery(Query):
     """The key that servers are told with who calls. Asked by executor, heard by oauth."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.oauth.identitykey"
+    SUBJECT: ClassVar[str] = "tb.query.oauth.identitykey"
 
 
-class IdentityKeyTold(Message):
+class IdentityKeyReply(Message):
     """The private key of now, its id among the public ones, and who signs with it."""
 
     issuer: str

@@ -17,7 +17,7 @@ class ServerState(StrEnum):
     FAILED = "failed"  # never reached
 
 
-class Offered(Message):
+class CatalogEntry(Message):
     """One thing a server offers, by its name or URI there, and its whole definition.
 
     Where strict clients could not read it as its server sent it, `definition` is the repaired one,
@@ -39,7 +39,7 @@ class Offered(Message):
         return self.definition if self.sent is None else self.sent
 
 
-class HeldBack(Offered):
+class Quarantined(CatalogEntry):
     """A tool or prompt nobody may see or use as it is now; `approved` is the pinned digest."""
 
     kind: str
@@ -87,11 +87,11 @@ class Listing(Message):
     lost_at: float = 0.0  # since when it is stale or failed, in seconds since the epoch
     ttl_ms: int | None = None
     listed_at: float = 0.0
-    tools: tuple[Offered, ...] = ()
-    prompts: tuple[Offered, ...] = ()
-    resources: tuple[Offered, ...] = ()  # by URI
-    templates: tuple[Offered, ...] = ()  # by URI template
-    held: tuple[HeldBack, ...] = ()
+    tools: tuple[CatalogEntry, ...] = ()
+    prompts: tuple[CatalogEntry, ...] = ()
+    resources: tuple[CatalogEntry, ...] = ()  # by URI
+    templates: tuple[CatalogEntry, ...] = ()  # by URI template
+    held: tuple[Quarantined, ...] = ()
     known: bool = False
     declared: str = ""
     server_info: dict[str, Any] = Field(default_factory=dict)

@@ -18,7 +18,7 @@ class Stage(StrEnum):
     FREE = "free"  # nothing was sent, or it ended with a question: the key may be used again
 
 
-class KeptOutcome(Message):
+class StoredOutcome(Message):
     """Claimed by policy before a call is made, written over by whoever ends it.
 
     `digest` is that of the arguments; `deadline`, in seconds since the epoch, is that of the call.

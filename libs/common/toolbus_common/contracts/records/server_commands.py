@@ -2,10 +2,10 @@
 
 from toolbus_common.contracts.base import Message
 
-STEERED_PREFIX = "steered."  # and the server's name
+SERVER_COMMAND_PREFIX = "steered."  # and the server's name
 
 
-class Steered(Message):
+class ServerCommand(Message):
     """How one server is steered, whatever is declared of it.
 
     `drained`: it is given no new calls. `resets` counts how often it was to be met anew. `at` is

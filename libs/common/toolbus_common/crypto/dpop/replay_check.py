@@ -13,7 +13,7 @@ from toolbus_common.crypto.dpop.proof import (
     ProofError,
     proven,
 )
-from toolbus_common.crypto.sealed_tokens import Claims, Seal
+from toolbus_common.crypto.sealed_tokens import Claims, TokenSealer
 from toolbus_common.errors import OverloadedError
 
 NONCE_SECONDS = 300.0
@@ -30,7 +30,7 @@ class Nonce(Claims, frozen=True):
 class Nonces:
     """Makes nonces and knows them again; whoever has the seal's key does, and keeps nothing."""
 
-    seal: Seal
+    seal: TokenSealer
 
     def fresh(self) -> str:
         """A new one."""
@@ -43,7 +43,7 @@ class Nonces:
 
 
 @dataclass(slots=True)
-class Spent:
+class UsedProofs:
     """Proofs that were used, each remembered at least as long as it could be used again.
 
     They are kept in two heaps: when the newer one is old enough, it becomes the older one.
@@ -76,11 +76,11 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class ProofChecker:
     """Judges the proofs that one process is shown; without `nonces` none is asked for."""
 
     nonces: Nonces | None = None
-    spent: Spent = field(default_factory=Spent)
+    spent: UsedProofs = field(default_factory=UsedProofs)
 
     def judge(self, text: str, method: str, url: str, token: str = "", key: str = "") -> Proof:
         """What a proof proves for this request; with `key` it must be of that very one.

@@ -51,20 +51,20 @@ class Nothing:
 
 
 class Span:
-    """Something that takes time in one room, as part of a trace.
+    """Something that takes time in one service, as part of a trace.
 
     Only names, kinds and numbers belong into its attributes: no argument, no result, no secret.
     """
 
     __slots__ = (
         "_before", "_sink", "_token", "attributes", "began", "ended", "error", "kind", "links",
-        "name", "parent_id", "room", "traceparent",
+        "name", "parent_id", "service", "traceparent",
     )  # fmt: skip
     recorded = True
 
-    def __init__(self, sink: Sink, room: str, name: str, kind: int, parent: str) -> None:
+    def __init__(self, sink: Sink, service: str, name: str, kind: int, parent: str) -> None:
         self._sink = sink
-        self.room = room
+        self.service = service
         self.name = name
         self.kind = kind
         self.traceparent = child_of(parent)

@@ -94,20 +94,20 @@ class Exporter:
 
     def _encoded(self, spans: list[Span]) -> bytes:
         """The batch. Between two spans whoever serves calls may have the interpreter."""
-        by_room: dict[str, list[bytes]] = {}
+        by_service: dict[str, list[bytes]] = {}
         for span in spans:
-            by_room.setdefault(span.room, []).append(otlp.encoded(span))
+            by_service.setdefault(span.service, []).append(otlp.encoded(span))
             sleep(0)
         body = b"".join(
-            otlp.resource_spans(self._resource(room), room, told, VERSION)
-            for room, told in by_room.items()
+            otlp.resource_spans(self._resource(service), service, told, VERSION)
+            for service, told in by_service.items()
         )
         return gzip.compress(body, 1) if self._told.gzip else body
 
-    def _resource(self, room: str) -> dict[str, str]:
-        if room not in self._resources:
-            self._resources[room] = self._told.resource_of(room)
-        return self._resources[room]
+    def _resource(self, service: str) -> dict[str, str]:
+        if service not in self._resources:
+            self._resources[service] = self._told.resource_of(service)
+        return self._resources[service]
 
     def _sent(self, body: bytes) -> str:
         """Send, and again where that may help; why it was given up, if it was."""

@@ -20,7 +20,7 @@ class TracingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Exporting:
-    """What an exporter is told. Times are in seconds; `resource` are attributes of every room."""
+    """Configure an exporter. Times are in seconds; `resource` are attributes of every service."""
 
     endpoint: str
     sampler: Sampler
@@ -34,10 +34,10 @@ class Exporting:
     most_waiting: int = 2048
     most_sent: int = 512
 
-    def resource_of(self, room: str) -> dict[str, str]:
-        """The attributes of one room of this process."""
+    def resource_of(self, service: str) -> dict[str, str]:
+        """The attributes of one service of this process."""
         told = {
-            "service.name": f"toolbus-{room}",
+            "service.name": f"toolbus-{service}",
             "service.namespace": "toolbus",
             "service.instance.id": _INSTANCE,
             "process.pid": str(os.getpid()),

@@ -20,11 +20,11 @@ _double = Struct("<d").pack
 
 
 def resource_spans(
-    resource: Mapping[str, str], room: str, spans: Iterable[bytes], version: str
+    resource: Mapping[str, str], service: str, spans: Iterable[bytes], version: str
 ) -> bytes:
-    """One room's spans; these, one after the other, are an ExportTraceServiceRequest."""
+    """One service's spans; these, one after the other, are an ExportTraceServiceRequest."""
     attributes = b"".join(_attribute(1, name, value) for name, value in resource.items())
-    scope = _text(1, f"toolbus.{room}") + _text(2, version)
+    scope = _text(1, f"toolbus.{service}") + _text(2, version)
     scoped = _nested(1, scope) + b"".join(_nested(2, span) for span in spans)
     return _nested(1, _nested(1, attributes) + _nested(2, scoped))
 

@@ -1,4 +1,4 @@
-"""How a room begins spans: in traces that are recorded, where this process records any."""
+"""How a service begins spans: in traces that are recorded, where this process records any."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,28 +48,28 @@ recording = Recording()  # one for a process, as there is one set of metrics
 
 
 class Tracer:
-    """Begins the spans of one room."""
+    """Begins the spans of one service."""
 
-    __slots__ = ("_room",)
+    __slots__ = ("_service",)
 
-    def __init__(self, room: str) -> None:
-        self._room = room
+    def __init__(self, service: str) -> None:
+        self._service = service
 
     def entrance(self, traceparent: str, parent_id: str, name: str) -> Span | Nothing:
         """The span of a request from outside, which has its traceparent already."""
         sink = recording.sink
         if sink is None or not is_sampled(traceparent):
             return NOTHING
-        span = Span(sink, self._room, name, SERVER, traceparent)
+        span = Span(sink, self._service, name, SERVER, traceparent)
         span.traceparent, span.parent_id = traceparent, parent_id
         return span
 
     def span(self, name: str, parent: str, kind: int = INTERNAL) -> Span | Nothing:
-        """A span below one that another room may have begun."""
+        """A span below one that another service may have begun."""
         sink = recording.sink
         if sink is None or not is_sampled(parent):
             return NOTHING
-        return Span(sink, self._room, name, kind, parent)
+        return Span(sink, self._service, name, kind, parent)
 
     def below(self, name: str, kind: int = INTERNAL) -> Span | Nothing:
         """A span below the one under way in this task, if there is one."""
@@ -87,7 +87,7 @@ class Tracer:
         links = list(dict.fromkeys(islice(spans, MOST_LINKS)))
         if not links:
             return NOTHING
-        span = Span(sink, self._room, name, INTERNAL, continued(""))
+        span = Span(sink, self._service, name, INTERNAL, continued(""))
         span.parent_id = ""
         span.links = links
         return span

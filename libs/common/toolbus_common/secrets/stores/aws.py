@@ -26,7 +26,9 @@ class _Service:
             raise SecretError(f"AWS did not {deed}: {code}.") from error
         except wrong.BotoCoreError as error:
             reason = f"AWS was not reached to {deed}: {type(error).__name__}"
-            raise SecretError(f"{reason}; set AWS_REGION and credentials for this room.") from error
+            raise SecretError(
+                f"{reason}; set AWS_REGION and credentials for this service."
+            ) from error
 
     def _made(self) -> Any:
         with self._turn:

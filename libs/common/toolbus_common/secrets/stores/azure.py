@@ -41,7 +41,7 @@ def _ask(deed: str, question: Callable[[], Any]) -> Any:
         return question()
     except wrong as error:
         reason = f"Azure did not {deed}: {type(error).__name__}"
-        raise SecretError(f"{reason}; see that this room may do so.") from error
+        raise SecretError(f"{reason}; see that this service may do so.") from error
 
 
 class Azure:

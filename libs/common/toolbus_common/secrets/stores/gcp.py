@@ -29,7 +29,7 @@ class _Service:
             return question(self._made())
         except (wrong, unknown) as error:
             reason = f"Google did not {deed}: {type(error).__name__}"
-            raise SecretError(f"{reason}; see that this room may do so.") from error
+            raise SecretError(f"{reason}; see that this service may do so.") from error
 
     def _made(self) -> Any:
         with self._turn:

@@ -20,7 +20,9 @@ class Environment:
         """The variable of that name."""
         found = self.environ.get(path)
         if found is None:
-            raise SecretError(f"The variable {path} is not set; set it where this room is started.")
+            raise SecretError(
+                f"The variable {path} is not set; set it where this service is started."
+            )
         return found
 
 

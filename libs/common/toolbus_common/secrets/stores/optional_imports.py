@@ -13,5 +13,5 @@ def library(name: str, extra: str) -> Any:
     except ImportError as error:
         raise SecretError(
             f"Secrets of this store need {error.name}: pip install 'toolbus[{extra}]' where this "
-            "room runs."
+            "service runs."
         ) from error

@@ -40,7 +40,7 @@ class _Session:
             except (hvac.exceptions.VaultError, failed) as error:
                 # Their texts may quote what was sent.
                 reason = f"Vault did not {deed}: {type(error).__name__}"
-                raise SecretError(f"{reason}; see that this room may do so.") from error
+                raise SecretError(f"{reason}; see that this service may do so.") from error
 
     def _ask(self, hvac: Any, question: Callable[[Any], Any]) -> Any:
         if self._client is None:
@@ -54,7 +54,7 @@ class _Session:
     def _signed_in(self, hvac: Any) -> Any:
         told = self._environ
         if not told.get("VAULT_ADDR"):
-            raise SecretError("VAULT_ADDR is not set; set it to Vault's URL for this room.")
+            raise SecretError("VAULT_ADDR is not set; set it to Vault's URL for this service.")
         client = hvac.Client(
             told["VAULT_ADDR"],
             token=told.get("VAULT_TOKEN", ""),

@@ -1,2 +1,2 @@
--- The approval a fact is about, or that let a call through.
-ALTER TABLE facts ADD COLUMN IF NOT EXISTS approval String AFTER ending;
+-- The approval an event is about, or that let a call through.
+ALTER TABLE events ADD COLUMN IF NOT EXISTS approval String AFTER ending;

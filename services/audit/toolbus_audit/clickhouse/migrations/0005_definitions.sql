@@ -1,2 +1,2 @@
 -- Which definition a call was allowed by, and which one was pinned, held back or decided about.
-ALTER TABLE facts ADD COLUMN IF NOT EXISTS definition_digest String AFTER ending;
+ALTER TABLE events ADD COLUMN IF NOT EXISTS definition_digest String AFTER ending;

@@ -3,7 +3,7 @@
 CREATE VIEW IF NOT EXISTS context_by_day AS
 SELECT
     toDate(at) AS day,
-    scope,
+    customer,
     key,
     tupleElement(cost, 1) AS server,
     count() AS calls,
@@ -13,7 +13,7 @@ FROM
 (
     SELECT
         at,
-        scope,
+        customer,
         key,
         arrayJoin(arrayConcat(
             arrayMap(
@@ -21,16 +21,16 @@ FROM
                 JSONExtractKeysAndValues(detail, 'classic', 'Int64')
             ),
             [(
-                toString(facts.server),
+                toString(events.server),
                 toInt64(0),
                 JSONExtractInt(detail, 'own_tokens') + JSONExtractInt(detail, 'request_tokens')
                     + JSONExtractInt(detail, 'answer_tokens')
             )]
         )) AS cost
-    FROM facts
-    WHERE fact = 'context.spent'
+    FROM events
+    WHERE event = 'context.spent'
 )
-GROUP BY day, scope, key, server;
+GROUP BY day, customer, key, server;
 
 -- What each tool's definition costs a request that lists it, as last counted.
 CREATE VIEW IF NOT EXISTS context_definitions AS
@@ -42,10 +42,10 @@ SELECT
 FROM
 (
     SELECT
-        facts.server AS of_server,
+        events.server AS of_server,
         arrayJoin(argMax(JSONExtractKeysAndValues(detail, 'tools', 'Int64'), at)) AS counted,
         argMax(JSONExtractString(detail, 'counted_by'), at) AS counted_by
-    FROM facts
-    WHERE fact = 'context.measured'
+    FROM events
+    WHERE event = 'context.measured'
     GROUP BY of_server
 );

@@ -1,4 +1,4 @@
--- Who changed what of the configuration, before and after. Credentials are struck out in the facts.
+-- Who changed what of the configuration, before and after. Credentials are struck out in the events.
 CREATE VIEW IF NOT EXISTS config_changes AS
 SELECT
     at,
@@ -8,5 +8,5 @@ SELECT
     JSONExtractString(detail, 'before') AS before,
     JSONExtractString(detail, 'after') AS after,
     JSONExtractUInt(detail, 'revision') AS revision
-FROM facts
-WHERE fact = 'config.changed';
+FROM events
+WHERE event = 'config.changed';

@@ -1,11 +1,11 @@
 -- Programs: one row each with what it used, and its calls in the order in which they ended.
--- Of facts about a program `call_id` is the program's call; of its calls `parent_id` is.
+-- Of events about a program `call_id` is the program's call; of its calls `parent_id` is.
 CREATE VIEW IF NOT EXISTS runs AS
 SELECT
     of_run AS run,
     anyIf(outer, is_run) AS parent,
     minIf(said_at, name = 'run.started') AS began,
-    anyIf(paid_by, is_run) AS scope,
+    anyIf(paid_by, is_run) AS customer,
     anyIf(of_key, is_run) AS key,
     anyIf(JSONExtractString(told, 'team'), is_run) AS team,
     anyIf(JSONExtractString(told, 'user'), is_run) AS user,
@@ -32,33 +32,33 @@ SELECT
     arraySort(groupArrayIf(
         CAST(
             (said_at, own_id, concat(of_server, '__', of_tool), name, of_code, cost_of_call, took_us),
-            'Tuple(at DateTime64(6, \'UTC\'), call_id String, tool String, fact String, code String, charge Int64, latency_us Int64)'
+            'Tuple(at DateTime64(6, \'UTC\'), call_id String, tool String, event String, code String, charge Int64, latency_us Int64)'
         ),
         is_call
     )) AS inner_calls
 FROM
 (
     SELECT
-        fact AS name,
+        event AS name,
         at AS said_at,
         detail AS told,
-        startsWith(fact, 'run.') AS is_run,
-        fact IN ('run.completed', 'run.failed') AS is_end,
+        startsWith(event, 'run.') AS is_run,
+        event IN ('run.completed', 'run.failed') AS is_end,
         NOT is_run AS is_call,
         if(is_run, call_id, parent_id) AS of_run,
         if(is_run, parent_id, '') AS outer,
         call_id AS own_id,
-        scope AS paid_by,
+        customer AS paid_by,
         key AS of_key,
         server AS of_server,
         tool AS of_tool,
         code AS of_code,
         reason AS why,
-        if(fact = 'call.denied', 0, charge) AS cost_of_call,
+        if(event = 'call.denied', 0, charge) AS cost_of_call,
         latency_us AS took_us
-    FROM facts
-    WHERE fact IN ('run.started', 'run.completed', 'run.failed')
-        OR (parent_id != '' AND fact IN ('call.completed', 'call.failed', 'call.denied'))
+    FROM events
+    WHERE event IN ('run.started', 'run.completed', 'run.failed')
+        OR (parent_id != '' AND event IN ('call.completed', 'call.failed', 'call.denied'))
 )
 GROUP BY of_run
 HAVING countIf(is_run) > 0;

@@ -2,39 +2,39 @@
 CREATE VIEW IF NOT EXISTS hours AS
 SELECT
     there.hour AS hour,
-    there.scope AS scope,
-    there.facts AS facts,
+    there.customer AS customer,
+    there.events AS events,
     told.version AS version,
-    told.version > 0 AND told.facts = there.facts AS holds
+    told.version > 0 AND told.events = there.events AS holds
 FROM
 (
-    SELECT toStartOfHour(at) AS hour, facts.scope AS scope, count() AS facts
-    FROM facts
-    GROUP BY hour, scope
+    SELECT toStartOfHour(at) AS hour, events.customer AS customer, count() AS events
+    FROM events
+    GROUP BY hour, customer
 ) AS there
 LEFT JOIN
 (
-    SELECT hour, scope, argMax(added_up.facts, added_up.version) AS facts,
+    SELECT hour, customer, argMax(added_up.events, added_up.version) AS events,
         max(added_up.version) AS version
     FROM added_up
-    GROUP BY hour, scope
+    GROUP BY hour, customer
 ) AS told
-ON there.hour = told.hour AND there.scope = told.scope;
+ON there.hour = told.hour AND there.customer = told.customer;
 
--- The hours whose sums do not hold, added up from the facts. An outcome does not say its team: it is
+-- The hours whose sums do not hold, added up from the events. An outcome does not say its team: it is
 -- given the one its key had that hour, or up to a day before. A call that ended after it was charged
 -- as unknown is taken back in the hour in which it ended (`call.corrected`).
 CREATE VIEW IF NOT EXISTS sums_anew AS
 SELECT
     said.hour AS hour,
-    said.scope AS scope,
+    said.customer AS customer,
     if(said.team != '', said.team, teams.team) AS team,
     said.key AS key,
     said.server AS server,
     said.tool AS tool,
-    said.fact AS fact,
+    said.event AS event,
     said.code AS code,
-    said.facts AS facts,
+    said.events AS events,
     said.charge AS charge,
     said.corrected AS corrected,
     said.errors AS errors,
@@ -45,34 +45,34 @@ FROM
 (
     SELECT
         toStartOfHour(at) AS hour,
-        facts.scope AS scope,
-        toString(facts.team) AS team,
-        facts.key AS key,
-        facts.server AS server,
-        facts.tool AS tool,
-        facts.fact AS fact,
-        facts.code AS code,
-        count() AS facts,
-        sum(facts.charge) AS charge,
+        events.customer AS customer,
+        toString(events.team) AS team,
+        events.key AS key,
+        events.server AS server,
+        events.tool AS tool,
+        events.event AS event,
+        events.code AS code,
+        count() AS events,
+        sum(events.charge) AS charge,
         toUInt64(0) AS corrected,
-        countIf(facts.is_error) AS errors,
-        sum(facts.spent_tokens) AS spent_tokens,
-        sum(facts.classic_tokens) AS classic_tokens,
-        quantilesTDigestState(0.5, 0.9, 0.95, 0.99)(facts.latency_us) AS latency
-    FROM facts
-    WHERE (toStartOfHour(at), facts.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
-    GROUP BY hour, scope, team, key, server, tool, fact, code
+        countIf(events.is_error) AS errors,
+        sum(events.spent_tokens) AS spent_tokens,
+        sum(events.classic_tokens) AS classic_tokens,
+        quantilesTDigestState(0.5, 0.9, 0.95, 0.99)(events.latency_us) AS latency
+    FROM events
+    WHERE (toStartOfHour(at), events.customer) IN (SELECT hour, customer FROM hours WHERE NOT holds)
+    GROUP BY hour, customer, team, key, server, tool, event, code
     UNION ALL
     SELECT
         toStartOfHour(ended.at) AS hour,
-        ended.scope AS scope,
+        ended.customer AS customer,
         '' AS team,
         ended.key AS key,
         ended.server AS server,
         ended.tool AS tool,
-        'call.corrected' AS fact,
+        'call.corrected' AS event,
         '' AS code,
-        toUInt64(0) AS facts,
+        toUInt64(0) AS events,
         -sum(unknown.charge) AS charge,
         count() AS corrected,
         toUInt64(0) AS errors,
@@ -81,52 +81,52 @@ FROM
         arrayReduce('quantilesTDigestState(0.5, 0.9, 0.95, 0.99)', emptyArrayInt64()) AS latency
     FROM
     (
-        SELECT call_id, min(at) AS at, any(scope) AS scope, any(key) AS key,
+        SELECT call_id, min(at) AS at, any(customer) AS customer, any(key) AS key,
             any(server) AS server, any(tool) AS tool
-        FROM facts
-        WHERE fact IN ('call.completed', 'call.failed') AND is_unknown = false
-            AND call_id IN (SELECT call_id FROM facts WHERE is_unknown = true)
+        FROM events
+        WHERE event IN ('call.completed', 'call.failed') AND is_unknown = false
+            AND call_id IN (SELECT call_id FROM events WHERE is_unknown = true)
         GROUP BY call_id
     ) AS ended
     INNER JOIN
     (
-        SELECT call_id, any(charge) AS charge FROM facts WHERE is_unknown = true GROUP BY call_id
+        SELECT call_id, any(charge) AS charge FROM events WHERE is_unknown = true GROUP BY call_id
     ) AS unknown
     ON ended.call_id = unknown.call_id
-    WHERE (toStartOfHour(ended.at), ended.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
-    GROUP BY hour, scope, team, key, server, tool, fact, code
+    WHERE (toStartOfHour(ended.at), ended.customer) IN (SELECT hour, customer FROM hours WHERE NOT holds)
+    GROUP BY hour, customer, team, key, server, tool, event, code
 ) AS said
 LEFT JOIN
 (
     SELECT
         known.hour + toIntervalHour(later) AS hour,
-        known.scope AS scope,
+        known.customer AS customer,
         known.key AS key,
-        argMin(known.team, (later, -toInt64(known.facts))) AS team
+        argMin(known.team, (later, -toInt64(known.events))) AS team
     FROM
     (
-        SELECT toStartOfHour(at) AS hour, facts.scope AS scope, facts.key AS key,
-            facts.team AS team, count() AS facts
-        FROM facts
-        WHERE facts.team != '' AND toStartOfHour(at) >= (
+        SELECT toStartOfHour(at) AS hour, events.customer AS customer, events.key AS key,
+            events.team AS team, count() AS events
+        FROM events
+        WHERE events.team != '' AND toStartOfHour(at) >= (
             SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT holds
         )
-        GROUP BY hour, scope, key, team
+        GROUP BY hour, customer, key, team
     ) AS known
     ARRAY JOIN range(25) AS later
-    GROUP BY hour, scope, key
+    GROUP BY hour, customer, key
 ) AS teams
-ON said.scope = teams.scope AND said.key = teams.key AND said.hour = teams.hour;
+ON said.customer = teams.customer AND said.key = teams.key AND said.hour = teams.hour;
 
--- Every kind of fact by hour and by what it is about. `latency` is a state: read it with
+-- Every kind of event by hour and by what it is about. `latency` is a state: read it with
 -- quantilesTDigestMerge(0.5, 0.9, 0.95, 0.99)(latency).
-CREATE VIEW IF NOT EXISTS facts_by_hour AS
-SELECT hour, scope, team, key, server, tool, fact, code, facts, charge, corrected, errors,
+CREATE VIEW IF NOT EXISTS events_by_hour AS
+SELECT hour, customer, team, key, server, tool, event, code, events, charge, corrected, errors,
     spent_tokens, classic_tokens, latency
 FROM sums
-WHERE (hour, scope, version) IN (SELECT hour, scope, version FROM hours WHERE holds)
+WHERE (hour, customer, version) IN (SELECT hour, customer, version FROM hours WHERE holds)
 UNION ALL
-SELECT hour, scope, team, key, server, tool, fact, code, facts, charge, corrected, errors,
+SELECT hour, customer, team, key, server, tool, event, code, events, charge, corrected, errors,
     spent_tokens, classic_tokens, latency
 FROM sums_anew;
 
@@ -134,53 +134,53 @@ FROM sums_anew;
 CREATE VIEW IF NOT EXISTS calls_by_hour AS
 SELECT
     hour,
-    scope,
+    customer,
     team,
     key,
     server,
     tool,
     code,
-    toInt64(facts_by_hour.facts) - toInt64(corrected) AS calls,
-    if(fact = 'call.completed', calls, 0) AS completed,
-    if(fact IN ('call.failed', 'call.corrected'), calls, 0) AS failed,
-    if(fact = 'call.denied', calls, 0) AS denied,
-    toInt64(facts_by_hour.errors) AS errors,
-    if(fact = 'call.denied', 0, facts_by_hour.charge) AS charge,
+    toInt64(events_by_hour.events) - toInt64(corrected) AS calls,
+    if(event = 'call.completed', calls, 0) AS completed,
+    if(event IN ('call.failed', 'call.corrected'), calls, 0) AS failed,
+    if(event = 'call.denied', calls, 0) AS denied,
+    toInt64(events_by_hour.errors) AS errors,
+    if(event = 'call.denied', 0, events_by_hour.charge) AS charge,
     latency
-FROM facts_by_hour
-WHERE fact IN ('call.completed', 'call.failed', 'call.denied', 'call.corrected');
+FROM events_by_hour
+WHERE event IN ('call.completed', 'call.failed', 'call.denied', 'call.corrected');
 
 -- Tokens of code mode by hour: spent, and what every definition would have cost instead.
 CREATE VIEW IF NOT EXISTS context_by_hour AS
-SELECT hour, scope, team, key, facts_by_hour.facts AS calls, spent_tokens, classic_tokens
-FROM facts_by_hour
-WHERE fact = 'context.spent';
+SELECT hour, customer, team, key, events_by_hour.events AS calls, spent_tokens, classic_tokens
+FROM events_by_hour
+WHERE event = 'context.spent';
 
 -- Approvals, from the question to the answer.
 CREATE VIEW IF NOT EXISTS approvals AS
 SELECT
     approval,
-    minIf(at, fact = 'approval.asked') AS asked_at,
-    maxIf(at, fact IN ('approval.granted', 'approval.rejected', 'approval.expired',
+    minIf(at, event = 'approval.requested') AS requested_at,
+    maxIf(at, event IN ('approval.granted', 'approval.rejected', 'approval.expired',
         'approval.withdrawn')) AS decided_at,
-    any(scope) AS scope,
-    anyIf(team, fact = 'approval.asked') AS team,
-    anyIf(user, fact = 'approval.asked') AS user,
-    anyIf(key, fact = 'approval.asked') AS key,
-    anyIf(server, fact = 'approval.asked') AS server,
-    anyIf(tool, fact = 'approval.asked') AS tool,
-    anyIf(rule, fact = 'approval.asked') AS rule,
-    anyIf(JSONExtractString(detail, 'cause'), fact = 'approval.asked') AS cause,
+    any(customer) AS customer,
+    anyIf(team, event = 'approval.requested') AS team,
+    anyIf(user, event = 'approval.requested') AS user,
+    anyIf(key, event = 'approval.requested') AS key,
+    anyIf(server, event = 'approval.requested') AS server,
+    anyIf(tool, event = 'approval.requested') AS tool,
+    anyIf(rule, event = 'approval.requested') AS rule,
+    anyIf(JSONExtractString(detail, 'cause'), event = 'approval.requested') AS cause,
     multiIf(
-        countIf(fact = 'approval.used') > 0, 'used',
-        countIf(fact = 'approval.rejected') > 0, 'rejected',
-        countIf(fact = 'approval.withdrawn') > 0, 'withdrawn',
-        countIf(fact = 'approval.expired') > 0, 'expired',
-        countIf(fact = 'approval.granted') > 0, 'granted',
+        countIf(event = 'approval.used') > 0, 'used',
+        countIf(event = 'approval.rejected') > 0, 'rejected',
+        countIf(event = 'approval.withdrawn') > 0, 'withdrawn',
+        countIf(event = 'approval.expired') > 0, 'expired',
+        countIf(event = 'approval.granted') > 0, 'granted',
         'waiting'
     ) AS state,
-    anyIf(JSONExtractString(detail, 'by'), fact IN ('approval.granted', 'approval.rejected')) AS by,
-    anyIf(reason, fact IN ('approval.granted', 'approval.rejected')) AS reason
-FROM facts
-WHERE startsWith(fact, 'approval.')
+    anyIf(JSONExtractString(detail, 'by'), event IN ('approval.granted', 'approval.rejected')) AS by,
+    anyIf(reason, event IN ('approval.granted', 'approval.rejected')) AS reason
+FROM events
+WHERE startsWith(event, 'approval.')
 GROUP BY approval;

@@ -3,14 +3,14 @@
 CREATE OR REPLACE VIEW sums_anew AS
 SELECT
     said.hour AS hour,
-    said.scope AS scope,
+    said.customer AS customer,
     if(said.team != '', said.team, teams.team) AS team,
     said.key AS key,
     said.server AS server,
     said.tool AS tool,
-    said.fact AS fact,
+    said.event AS event,
     said.code AS code,
-    said.facts AS facts,
+    said.events AS events,
     said.charge AS charge,
     said.corrected AS corrected,
     said.errors AS errors,
@@ -21,34 +21,34 @@ FROM
 (
     SELECT
         toStartOfHour(at) AS hour,
-        facts.scope AS scope,
-        toString(facts.team) AS team,
-        facts.key AS key,
-        facts.server AS server,
-        facts.tool AS tool,
-        facts.fact AS fact,
-        facts.code AS code,
-        count() AS facts,
-        sum(facts.charge) AS charge,
+        events.customer AS customer,
+        toString(events.team) AS team,
+        events.key AS key,
+        events.server AS server,
+        events.tool AS tool,
+        events.event AS event,
+        events.code AS code,
+        count() AS events,
+        sum(events.charge) AS charge,
         toUInt64(0) AS corrected,
-        countIf(facts.is_error) AS errors,
-        sum(facts.spent_tokens) AS spent_tokens,
-        sum(facts.classic_tokens) AS classic_tokens,
-        quantilesTDigestState(0.5, 0.9, 0.95, 0.99)(facts.latency_us) AS latency
-    FROM facts
-    WHERE (toStartOfHour(at), facts.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
-    GROUP BY hour, scope, team, key, server, tool, fact, code
+        countIf(events.is_error) AS errors,
+        sum(events.spent_tokens) AS spent_tokens,
+        sum(events.classic_tokens) AS classic_tokens,
+        quantilesTDigestState(0.5, 0.9, 0.95, 0.99)(events.latency_us) AS latency
+    FROM events
+    WHERE (toStartOfHour(at), events.customer) IN (SELECT hour, customer FROM hours WHERE NOT holds)
+    GROUP BY hour, customer, team, key, server, tool, event, code
     UNION ALL
     SELECT
         toStartOfHour(ended.at) AS hour,
-        ended.scope AS scope,
+        ended.customer AS customer,
         '' AS team,
         ended.key AS key,
         ended.server AS server,
         ended.tool AS tool,
-        'call.corrected' AS fact,
+        'call.corrected' AS event,
         '' AS code,
-        toUInt64(0) AS facts,
+        toUInt64(0) AS events,
         -sum(unknown.charge) AS charge,
         count() AS corrected,
         toUInt64(0) AS errors,
@@ -57,42 +57,42 @@ FROM
         arrayReduce('quantilesTDigestState(0.5, 0.9, 0.95, 0.99)', emptyArrayInt64()) AS latency
     FROM
     (
-        SELECT call_id, min(at) AS at, any(scope) AS scope, any(key) AS key,
+        SELECT call_id, min(at) AS at, any(customer) AS customer, any(key) AS key,
             any(server) AS server, any(tool) AS tool
-        FROM facts
-        WHERE fact IN ('call.completed', 'call.failed') AND is_unknown = false
-            AND call_id IN (SELECT call_id FROM facts WHERE is_unknown = true)
-            AND toStartOfHour(facts.at) >= (
+        FROM events
+        WHERE event IN ('call.completed', 'call.failed') AND is_unknown = false
+            AND call_id IN (SELECT call_id FROM events WHERE is_unknown = true)
+            AND toStartOfHour(events.at) >= (
                 SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT holds
             )
         GROUP BY call_id
     ) AS ended
     INNER JOIN
     (
-        SELECT call_id, any(charge) AS charge FROM facts WHERE is_unknown = true GROUP BY call_id
+        SELECT call_id, any(charge) AS charge FROM events WHERE is_unknown = true GROUP BY call_id
     ) AS unknown
     ON ended.call_id = unknown.call_id
-    WHERE (toStartOfHour(ended.at), ended.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
-    GROUP BY hour, scope, team, key, server, tool, fact, code
+    WHERE (toStartOfHour(ended.at), ended.customer) IN (SELECT hour, customer FROM hours WHERE NOT holds)
+    GROUP BY hour, customer, team, key, server, tool, event, code
 ) AS said
 LEFT JOIN
 (
     SELECT
         known.hour + toIntervalHour(later) AS hour,
-        known.scope AS scope,
+        known.customer AS customer,
         known.key AS key,
-        argMin(known.team, (later, -toInt64(known.facts))) AS team
+        argMin(known.team, (later, -toInt64(known.events))) AS team
     FROM
     (
-        SELECT toStartOfHour(at) AS hour, facts.scope AS scope, facts.key AS key,
-            facts.team AS team, count() AS facts
-        FROM facts
-        WHERE facts.team != '' AND toStartOfHour(at) >= (
+        SELECT toStartOfHour(at) AS hour, events.customer AS customer, events.key AS key,
+            events.team AS team, count() AS events
+        FROM events
+        WHERE events.team != '' AND toStartOfHour(at) >= (
             SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT holds
         )
-        GROUP BY hour, scope, key, team
+        GROUP BY hour, customer, key, team
     ) AS known
     ARRAY JOIN range(25) AS later
-    GROUP BY hour, scope, key
+    GROUP BY hour, customer, key
 ) AS teams
-ON said.scope = teams.scope AND said.key = teams.key AND said.hour = teams.hour;
+ON said.customer = teams.customer AND said.key = teams.key AND said.hour = teams.hour;

@@ -1,7 +1,7 @@
 -- What witnesses cosigned (C2SP tlog-cosignature): a checkpoint's note with one witness's line.
 CREATE TABLE IF NOT EXISTS cosignatures
 (
-    scope LowCardinality(String),
+    customer LowCardinality(String),
     stream LowCardinality(String),
     size UInt64 COMMENT 'events of the checkpoint',
     at DateTime('UTC') COMMENT 'when the checkpoint was signed',
@@ -9,5 +9,5 @@ CREATE TABLE IF NOT EXISTS cosignatures
     note String
 )
 ENGINE = ReplacingMergeTree
-ORDER BY (scope, stream, size, at, witness)
+ORDER BY (customer, stream, size, at, witness)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1;

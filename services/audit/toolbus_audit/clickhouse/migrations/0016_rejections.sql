@@ -4,10 +4,10 @@ CREATE VIEW IF NOT EXISTS rejections AS
 SELECT
     at,
     toDateTime64(JSONExtractFloat(detail, 'since'), 3, 'UTC') AS since,
-    scope,
+    customer,
     JSONExtractString(detail, 'entrance') AS entrance,
     code,
     JSONExtractString(detail, 'address') AS address,
     JSONExtractUInt(detail, 'count') AS requests
-FROM facts
-WHERE fact = 'access.rejected';
+FROM events
+WHERE event = 'access.rejected';

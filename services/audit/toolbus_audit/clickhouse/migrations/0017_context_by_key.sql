@@ -1,14 +1,14 @@
 -- Bytes of calls as columns of their own: what was sent to the caller, and what the server answered.
 -- Events of before have no bytes that were sent: all of the result counts.
-ALTER TABLE facts ADD COLUMN IF NOT EXISTS sent_bytes Int64 MATERIALIZED multiIf(
-    fact = 'call.allowed', JSONExtractInt(detail, 'arguments_bytes'),
-    fact = 'call.completed' AND JSONHas(detail, 'sent_bytes'), JSONExtractInt(detail, 'sent_bytes'),
-    fact = 'call.completed', JSONExtractInt(detail, 'result_bytes'),
+ALTER TABLE events ADD COLUMN IF NOT EXISTS sent_bytes Int64 MATERIALIZED multiIf(
+    event = 'call.allowed', JSONExtractInt(detail, 'arguments_bytes'),
+    event = 'call.completed' AND JSONHas(detail, 'sent_bytes'), JSONExtractInt(detail, 'sent_bytes'),
+    event = 'call.completed', JSONExtractInt(detail, 'result_bytes'),
     0
 );
-ALTER TABLE facts ADD COLUMN IF NOT EXISTS whole_bytes Int64 MATERIALIZED multiIf(
-    fact = 'call.allowed', JSONExtractInt(detail, 'arguments_bytes'),
-    fact = 'call.completed',
+ALTER TABLE events ADD COLUMN IF NOT EXISTS whole_bytes Int64 MATERIALIZED multiIf(
+    event = 'call.allowed', JSONExtractInt(detail, 'arguments_bytes'),
+    event = 'call.completed',
         greatest(JSONExtractInt(detail, 'whole_bytes'), JSONExtractInt(detail, 'result_bytes')),
     0
 );
@@ -21,39 +21,39 @@ ALTER TABLE facts ADD COLUMN IF NOT EXISTS whole_bytes Int64 MATERIALIZED multiI
 CREATE VIEW IF NOT EXISTS context_by_key AS
 SELECT
     toStartOfHour(at) AS hour,
-    facts.scope AS scope,
-    facts.key AS key,
+    events.customer AS customer,
+    events.key AS key,
     'lists' AS what,
     sum(JSONExtractInt(detail, 'lists')) AS requests,
     intDiv(sum(JSONExtractInt(detail, 'spent_bytes')) + 3, 4) AS spent_tokens,
     intDiv(sum(JSONExtractInt(detail, 'classic_bytes')) + 3, 4) AS classic_tokens,
     intDiv(sum(JSONExtractInt(detail, 'whole_bytes')) + 3, 4) AS whole_tokens,
     'bytes/4' AS counted_by
-FROM facts
-WHERE fact = 'context.listed'
-GROUP BY hour, scope, key
+FROM events
+WHERE event = 'context.listed'
+GROUP BY hour, customer, key
 UNION ALL
 SELECT
     toStartOfHour(at) AS hour,
-    facts.scope AS scope,
-    facts.key AS key,
-    if(fact = 'call.allowed', 'arguments', 'results') AS what,
+    events.customer AS customer,
+    events.key AS key,
+    if(event = 'call.allowed', 'arguments', 'results') AS what,
     toInt64(count()) AS requests,
     intDiv(sumIf(
-        facts.sent_bytes,
-        facts.parent_id NOT IN (SELECT call_id FROM facts WHERE fact = 'run.started')
+        events.sent_bytes,
+        events.parent_id NOT IN (SELECT call_id FROM events WHERE event = 'run.started')
     ) + 3, 4) AS spent_tokens,
-    intDiv(sum(facts.whole_bytes) + 3, 4) AS classic_tokens,
+    intDiv(sum(events.whole_bytes) + 3, 4) AS classic_tokens,
     classic_tokens AS whole_tokens,
     'bytes/4' AS counted_by
-FROM facts
-WHERE fact IN ('call.allowed', 'call.completed') AND facts.server != 'toolbus'
-GROUP BY hour, scope, key, what
+FROM events
+WHERE event IN ('call.allowed', 'call.completed') AND events.server != 'toolbus'
+GROUP BY hour, customer, key, what
 UNION ALL
 SELECT
     toStartOfHour(at) AS hour,
-    facts.scope AS scope,
-    facts.key AS key,
+    events.customer AS customer,
+    events.key AS key,
     'code mode' AS what,
     toInt64(count()) AS requests,
     sum(JSONExtractInt(detail, 'request_tokens') + JSONExtractInt(detail, 'answer_tokens'))
@@ -61,6 +61,6 @@ SELECT
     toInt64(0) AS classic_tokens,
     toInt64(0) AS whole_tokens,
     any(JSONExtractString(detail, 'counted_by')) AS counted_by
-FROM facts
-WHERE fact = 'context.spent'
-GROUP BY hour, scope, key;
+FROM events
+WHERE event = 'context.spent'
+GROUP BY hour, customer, key;

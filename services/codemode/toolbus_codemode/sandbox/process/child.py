@@ -8,9 +8,9 @@ from toolbus_codemode.sandbox.protocol import (
     OUT_OF_MEMORY,
     Call,
     Calls,
-    Failed,
     Outcome,
     Outcomes,
+    ProgramFailed,
     Spoken,
     Start,
     framed,
@@ -40,14 +40,14 @@ class MessageTooLargeError(Exception):
 
 
 class Line:
-    """The one descriptor left: messages to the room and from it."""
+    """The one descriptor left: messages to the service and from it."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.largest = LARGEST_START
 
     def read(self, wanted: int) -> bytes:
-        """Exactly that many bytes; the room's end is ours."""
+        """Exactly that many bytes; the service's end is ours."""
         parts = []
         while wanted:
             part = os.read(self.descriptor, min(wanted, 1 << 20))
@@ -58,7 +58,7 @@ class Line:
         return b"".join(parts)
 
     def hear(self) -> Start | Outcomes:
-        """The next message of the room."""
+        """The next message of the service."""
         length = int.from_bytes(self.read(HEADER), "big")
         message: Start | Outcomes = told.decode(self.read(length))
         return message
@@ -88,12 +88,12 @@ def run(line: Line) -> None:
     try:
         ended = running.run()
     except MemoryError:
-        ended = Failed("memory", "The program used more memory than it may.")
+        ended = ProgramFailed("memory", "The program used more memory than it may.")
     try:
         line.say(ended)
     except MessageTooLargeError:
-        line.say(Failed("message_too_large", "The result is larger than a message may be."))
-    line.read(1)  # the room looks at what this process used, and ends it
+        line.say(ProgramFailed("message_too_large", "The result is larger than a message may be."))
+    line.read(1)  # the service looks at what this process used, and ends it
 
 
 def be_child(descriptor: int, held: Confinement) -> None:

@@ -1,4 +1,4 @@
-"""The room's side of a process that starts runs: the zygote, or the host of Python workers.
+"""The service's side of a process that starts runs: the zygote, or the host of Python workers.
 
 Orders go out; back come a handle on the new process with a socket to it, and later its end. When
 the launcher itself dies its runs have ended, and the next order starts another.

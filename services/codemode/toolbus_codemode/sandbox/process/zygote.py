@@ -2,7 +2,7 @@
 
 Over its control socket it hears a run's number and limits, forks a child for it, answers with a
 handle on that child's process and a socket to it, and later tells how the child ended.
-When the room goes away the control socket closes, the zygote ends, and its children with it.
+When the service goes away the control socket closes, the zygote ends, and its children with it.
 """
 
 import gc
@@ -60,7 +60,7 @@ class Zygote:
         self.pid = os.getpid()
 
     def serve(self) -> None:
-        """Until the room goes away."""
+        """Until the service goes away."""
         awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -84,12 +84,12 @@ class Zygote:
         self.fork(told["run"], told["memory"], told["cpu"])
 
     def fork(self, run: int, memory: int, cpu: int) -> None:
-        """A child for this run; the room gets a handle on it, which never names another process."""
+        """Fork a child for this run; the service gets a handle that never names another process."""
         held = Confinement(memory, cpu, self.pid, without_seccomp=self.without_seccomp)
         ours, theirs = socket.socketpair()
         try:
             child = os.fork()
-        except OSError:  # too many processes, too little memory: the room tells
+        except OSError:  # too many processes, too little memory: the service tells
             self.control.send(json.dumps({"ended": run, "status": None}).encode())
             return
         if not child:
@@ -118,7 +118,7 @@ def main() -> None:
     """Warm up, prove the protections, serve. The control socket is standard input."""
     without_seccomp = "--without-seccomp" in sys.argv
     control = socket.socket(fileno=os.dup(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the room, not with a key press
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not with a key press
     warm()
     gc.collect()
     gc.freeze()

@@ -14,9 +14,9 @@ from toolbus_codemode.sandbox.protocol import (
     Call,
     Calls,
     Done,
-    Failed,
     Outcome,
     Outcomes,
+    ProgramFailed,
     Spoken,
     Start,
     Tool,
@@ -31,7 +31,7 @@ UNAWAITED = "<coroutine external_future("
 RECURSION = 200
 SUSPENSIONS = 10_000
 SHOWN = 500
-LONGEST_FAILURE = 4_000  # of what the room said of a call: it tells what to do at its end
+LONGEST_FAILURE = 4_000  # of what the service said of a call: it tells what to do at its end
 FLOODED = "The program printed more than it may."
 encoder = msgspec.json.Encoder()
 
@@ -58,7 +58,7 @@ def limits(memory: int, cpu: int) -> pydantic_monty.ResourceLimits:
 
 
 class Stopped(Exception):  # noqa: N818 - raised into the program, which may catch it
-    """A call has no value; the text is the code and message the room gave."""
+    """A call has no value; the text is the code and message the service gave."""
 
 
 class Prints:
@@ -105,17 +105,17 @@ class Run:
         self.called = 0
 
     async def hear(self) -> Start | Outcomes:
-        """The next message of the room."""
+        """The next message of the service."""
         length = int.from_bytes(await self.reader.readexactly(HEADER), "big")
         message: Start | Outcomes = told.decode(await self.reader.readexactly(length))
         return message
 
     def say(self, message: Spoken) -> None:
-        """A message to the room."""
+        """A message to the service."""
         self.writer.write(framed(message))
 
     async def run(self) -> None:
-        """Hear a program, run it, tell how it ended. The room may go away at any time."""
+        """Hear a program, run it, tell how it ended. The service may go away at any time."""
         try:
             start = await self.hear()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -132,7 +132,7 @@ class Run:
             return
         self.say(running.result())
         await self.writer.drain()
-        await hearing  # the room looks at what the worker used, and leaves
+        await hearing  # the service looks at what the worker used, and leaves
 
     async def hear_outcomes(self) -> None:
         """Give each call its outcome."""
@@ -146,7 +146,7 @@ class Run:
                 if waits and not waits.done():
                     waits.set_result(outcome)
 
-    async def ended(self) -> Done | Failed:
+    async def ended(self) -> Done | ProgramFailed:
         """The program's end, whatever it is."""
         loop, running = asyncio.get_running_loop(), asyncio.current_task()
         assert running  # noqa: S101 - a coroutine runs in a task
@@ -159,16 +159,16 @@ class Run:
         except asyncio.CancelledError:
             if prints.left >= 0:
                 raise
-            return Failed("output_too_large", FLOODED, printed=prints.text)
+            return ProgramFailed("output_too_large", FLOODED, printed=prints.text)
         except TimeoutError:
             late = f"The program took longer than {self.start.deadline:g} s."
-            return Failed("time", late, printed=prints.text)
+            return ProgramFailed("time", late, printed=prints.text)
         except pydantic_monty.MontyCrashedError:
-            return Failed("crashed", "The program's worker crashed.", printed=prints.text)
+            return ProgramFailed("crashed", "The program's worker crashed.", printed=prints.text)
         except (pydantic_monty.MontySyntaxError, pydantic_monty.MontyRuntimeError) as error:
             return self.failed(error, prints.text)
         except pydantic_monty.MontyError as error:
-            return Failed("not_plain", str(error)[:SHOWN], printed=prints.text)
+            return ProgramFailed("not_plain", str(error)[:SHOWN], printed=prints.text)
 
     async def value(self, prints: Prints) -> Any:
         """Run the program: its `result`, or the value of its last expression."""
@@ -234,27 +234,27 @@ class Run:
             raise self.remembered(RuntimeError(text), "tool_failed", outcome.code)
         return outcome.value
 
-    def done(self, value: Any, printed: str) -> Done | Failed:
+    def done(self, value: Any, printed: str) -> Done | ProgramFailed:
         """The end of a program that had one."""
         if isinstance(value, str) and value.startswith(UNAWAITED):
-            return Failed(
+            return ProgramFailed(
                 "not_plain", "The result is a call nobody awaited: write await before it."
             )
         try:
             body = encoder.encode(value)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            return Failed(
+            return ProgramFailed(
                 "not_plain", f"The result is no plain value: {error}"[:SHOWN], printed=printed
             )
         if len(body) + len(printed) > self.start.output:
-            return Failed("output_too_large", "The result is larger than it may be.")
+            return ProgramFailed("output_too_large", "The result is larger than it may be.")
         return Done(msgspec.Raw(body), printed)
 
     def failed(
         self,
         error: pydantic_monty.MontySyntaxError | pydantic_monty.MontyRuntimeError,
         printed: str,
-    ) -> Failed:
+    ) -> ProgramFailed:
         """The end of a program by an exception: ours, the engine's, or its own."""
         inner = error.exception()
         text = str(inner)
@@ -268,7 +268,7 @@ class Run:
             message = text[:LONGEST_FAILURE]
         else:
             message = f"{type(inner).__name__}: {text}"[:SHOWN]
-        return Failed(name, message, line, column, subject, printed)
+        return ProgramFailed(name, message, line, column, subject, printed)
 
 
 def place(

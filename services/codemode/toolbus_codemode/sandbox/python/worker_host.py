@@ -1,7 +1,7 @@
-"""The host of Python workers: starts hardened workers on order, and speaks for each with the room.
+"""Host Python workers: start hardened workers on order, and relay each one's messages.
 
 The workers are another project's binary and its client is native code, so the client lives here
-and not in the room: if it falls, the room starts another. A worker serves one program.
+and not in the service: if it falls, the service starts another. A worker serves one program.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class Host:
         self.runs: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
-        """Until the room goes away."""
+        """Until the service goes away."""
         loop = asyncio.get_running_loop()
         while order := await loop.sock_recv(self.control, LARGEST_ORDER):
             told = json.loads(order)
@@ -81,7 +81,7 @@ class Host:
             task.add_done_callback(self.runs.discard)
 
     def say(self, word: dict[str, Any], *descriptors: int) -> None:
-        """One word to the room. It is small, and the room reads at once, if it is still there."""
+        """Send one message to the service. It is small, and a living service reads at once."""
         encoded = [json.dumps(word).encode()]
         with contextlib.suppress(OSError):
             if descriptors:
@@ -97,7 +97,7 @@ class Host:
             async with checkout as session:
                 await self.held(run, session, modules)
         except (pydantic_monty.MontyError, OSError, TimeoutError):
-            pass  # killed by the room, or never started: the room is told that it ended
+            pass  # killed by the service, or never started: the service is told that it ended
         finally:
             self.say({"ended": run, "status": None})
 
@@ -107,7 +107,7 @@ class Host:
         session: pydantic_monty.AsyncMontySession,
         modules: dict[str, pydantic_monty.ExternalModule],
     ) -> None:
-        """Hand the room a worker, and run what it sends."""
+        """Hand the service a worker, and run what it sends."""
         if session.worker_pid is None:
             return
         ours, theirs = socket.socketpair()
@@ -133,7 +133,7 @@ class Host:
 
 async def main() -> None:
     """Start the pool, tell how it is protected, serve. The control socket is standard input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the room, not with a key press
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not with a key press
     control = socket.socket(fileno=os.dup(0))
     control.settimeout(0)
     separate = hardening.unshare()

@@ -12,7 +12,7 @@ import starlark
 
 from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
 from toolbus_codemode.sandbox.call_log import Ask, Journal
-from toolbus_codemode.sandbox.protocol import Call, Done, Failed, Outcome, Start, Tool
+from toolbus_codemode.sandbox.protocol import Call, Done, Outcome, ProgramFailed, Start, Tool
 
 CALL_STACK = 200
 FILE = "program"
@@ -197,7 +197,7 @@ class Run:
         named = module["result"]
         return named if named is not None else evaluated.value
 
-    def run(self) -> Done | Failed:
+    def run(self) -> Done | ProgramFailed:
         """Pass after pass, until one comes to its end."""
         while True:
             try:
@@ -205,25 +205,25 @@ class Run:
             except starlark.StarlarkError as error:
                 text = str(error)
             except MemoryError:
-                return Failed("memory", "The program used more memory than it may.")
+                return ProgramFailed("memory", "The program used more memory than it may.")
             except RecursionError:
-                return Failed("too_deep", "A value is nested too deep.")
+                return ProgramFailed("too_deep", "A value is nested too deep.")
             except (TypeError, ValueError, UnicodeError):
-                return Failed("not_plain", "The result is no plain value.")
+                return ProgramFailed("not_plain", "The result is no plain value.")
             if self.failure or self.late() or not self.journal.again:
                 return self.failed(text)
 
-    def done(self, value: Any) -> Done | Failed:
+    def done(self, value: Any) -> Done | ProgramFailed:
         """The end of a program that had one."""
         try:
             body = encoder.encode(value)
         except (TypeError, OverflowError, ValueError) as error:
-            return Failed("not_plain", f"The result is no plain value: {error}"[:SHOWN])
+            return ProgramFailed("not_plain", f"The result is no plain value: {error}"[:SHOWN])
         if len(body) + self.printed_bytes > self.program.output:
-            return Failed("output_too_large", "The result is larger than it may be.")
+            return ProgramFailed("output_too_large", "The result is larger than it may be.")
         return Done(msgspec.Raw(body), "".join(self.printed))
 
-    def failed(self, text: str) -> Failed:
+    def failed(self, text: str) -> ProgramFailed:
         """The end of a program that was stopped, by us or by an error of its own."""
         line, column = where(text)
         printed = "".join(self.printed)
@@ -235,9 +235,9 @@ class Run:
             )
         if self.failure:
             name, message, subject = self.failure
-            return Failed(name, message, line, column, subject, printed)
+            return ProgramFailed(name, message, line, column, subject, printed)
         name, message = named(text)
-        return Failed(name, message[:SHOWN], line, column, "", printed)
+        return ProgramFailed(name, message[:SHOWN], line, column, "", printed)
 
 
 def shown(value: Any) -> str:

@@ -17,7 +17,7 @@ class NoRequestError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ConnectRequest:
     """A target, the URL it was named by, and the head sent on; a tunnel has none."""
 
     target: Target
@@ -40,18 +40,18 @@ class Asked:
         return start + about + more + b"\r\n"
 
 
-def asked_in(head: bytes) -> Asked:
+def asked_in(head: bytes) -> ConnectRequest:
     """What a request's head asks for. Raises `NoRequestError` or `EgressError`."""
     start, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     if tunnel := _CONNECT.fullmatch(start):
         url = f"https://{tunnel[1]}"
-        return Asked(target_of(url), url)
+        return ConnectRequest(target_of(url), url)
     plain = _PLAIN.fullmatch(start)
     if plain is None:
         raise NoRequestError
     method, url, path = plain.groups(default="")
     path = path if path.startswith("/") else f"/{path}"
-    return Asked(target_of(url), url, method, path, tuple(_passed_on(lines)))
+    return ConnectRequest(target_of(url), url, method, path, tuple(_passed_on(lines)))
 
 
 def _passed_on(lines: list[str]) -> list[str]:
@@ -67,4 +67,4 @@ def _passed_on(lines: list[str]) -> list[str]:
     return kept
 
 
-__all__ = ["Asked", "EgressError", "NoRequestError", "asked_in"]
+__all__ = ["ConnectRequest", "EgressError", "NoRequestError", "asked_in"]

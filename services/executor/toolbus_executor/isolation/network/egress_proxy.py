@@ -15,7 +15,11 @@ from dataclasses import dataclass, field, replace
 from toolbus_common.concurrency import end
 from toolbus_common.egress import Allowed, EgressError, Target
 from toolbus_common.egress.resolver import Resolve
-from toolbus_executor.isolation.network.connect_request import Asked, NoRequestError, asked_in
+from toolbus_executor.isolation.network.connect_request import (
+    ConnectRequest,
+    NoRequestError,
+    asked_in,
+)
 from toolbus_executor.transport.dialer import Connected, Way
 
 log = logging.getLogger(__name__)
@@ -145,7 +149,7 @@ class Gate:
         finally:
             there[1].transport.abort()
 
-    def _judged(self, head: bytes) -> Asked:
+    def _judged(self, head: bytes) -> ConnectRequest:
         """What is asked for, if it is listed. Raises `_RefusedError`."""
         try:
             asked = asked_in(head)
@@ -163,7 +167,7 @@ class Gate:
             )
         return asked
 
-    async def _dialled(self, asked: Asked) -> Connected:
+    async def _dialled(self, asked: ConnectRequest) -> Connected:
         """A connection to what is listed. Raises `_RefusedError`."""
         try:
             async with asyncio.timeout(DIAL_SECONDS):

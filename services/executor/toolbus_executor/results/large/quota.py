@@ -36,25 +36,25 @@ class Allowance:
         """What was taken is not kept after all."""
         self.used -= size
 
-    def check(self, size: int, principal: Principal) -> None:
+    def check(self, size: int, principal_id: Principal) -> None:
         """Raises `OverloadedError` when so much more is too much for one principal."""
-        mine = self._of.get(principal, 0)
+        mine = self._of.get(principal_id, 0)
         if mine + size > self.most_of_one:
             raise OverloadedError(
                 f"The result is too large to tell, and this key keeps {mine} bytes of results "
                 "already; ask for less, or retry when they are over."
             )
 
-    def belongs(self, size: int, principal: Principal, ends: float) -> None:
+    def belongs(self, size: int, principal_id: Principal, ends: float) -> None:
         """What was taken is one principal's, and used until then."""
-        self._of[principal] = self._of.get(principal, 0) + size
-        self._until.append((ends, size, principal))
+        self._of[principal_id] = self._of.get(principal_id, 0) + size
+        self._until.append((ends, size, principal_id))
 
     def _forget(self) -> None:
         now = time()
         while self._until and self._until[0][0] < now:
-            _, size, principal = self._until.popleft()
+            _, size, principal_id = self._until.popleft()
             self.used -= size
-            self._of[principal] -= size
-            if self._of[principal] <= 0:
-                del self._of[principal]
+            self._of[principal_id] -= size
+            if self._of[principal_id] <= 0:
+                del self._of[principal_id]

@@ -120,7 +120,7 @@ class Spill:
         """Whether more waits to be written than should."""
         return self._backlog > MOST_WAITING
 
-    async def room(self) -> None:
+    async def service(self) -> None:
         """Wait until less waits to be written."""
         if self.full and self._writing is not None:
             await self._writing

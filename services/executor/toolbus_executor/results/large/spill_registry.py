@@ -103,7 +103,7 @@ class Spills:
             spill.feed(_AS_MESSAGE)
             for at in range(0, len(raw), _SLICE):
                 spill.feed(raw[at : at + _SLICE])
-                await spill.room()
+                await spill.service()
         except BaseException:
             self.abandon(spill)
             raise
@@ -114,7 +114,7 @@ class Spills:
         try:
             for at in range(0, len(raw), _SLICE):
                 spill.feed(raw[at : at + _SLICE])
-                await spill.room()
+                await spill.service()
             await spill.ended()
         except BaseException:
             self.abandon(spill)
@@ -123,7 +123,7 @@ class Spills:
 
     async def _kept(self, holes: list[Hole], call: CallAdmitted) -> list[Kept]:
         """Each with a handle of the call's principal."""
-        self._vault.allowance.check(sum(hole.size for hole in holes), (call.scope, call.key))
+        self._vault.allowance.check(sum(hole.size for hole in holes), (call.customer, call.key))
         ends = time() + self._declared.ttl
         kept = []
         for hole in holes:
@@ -135,7 +135,7 @@ class Spills:
     def _settled(self, holes: list[Hole], kept: list[Kept], call: CallAdmitted) -> None:
         for hole, told in zip(holes, kept, strict=True):
             hole.settled = True
-            self._vault.allowance.belongs(hole.taken, (call.scope, call.key), told.ends)
+            self._vault.allowance.belongs(hole.taken, (call.customer, call.key), told.ends)
 
     def _forget(self, spill: Spill) -> None:
         for hole in spill.holes:

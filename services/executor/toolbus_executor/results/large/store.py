@@ -133,6 +133,6 @@ def _place(handle: Handle) -> str:
 
 def _cipher(handle: Handle, call: CallAdmitted) -> AESGCM:
     """The cipher of one handle for one principal; nothing else is ever sealed under its key."""
-    holder = call.principal if call.key == ANONYMOUS else call.key
-    told = msgspec.json.encode(("toolbus kept", call.scope, holder, handle.server, handle.tool))
+    holder = call.principal_id if call.key == ANONYMOUS else call.key
+    told = msgspec.json.encode(("toolbus kept", call.customer, holder, handle.server, handle.tool))
     return AESGCM(HKDF(SHA256(), 32, salt=None, info=told).derive(handle.secret.encode()))

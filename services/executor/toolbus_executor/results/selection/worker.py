@@ -16,14 +16,14 @@ LARGEST_LINE = 40 << 20
 CPU_SECONDS = 2.0  # of one answer; on a busy machine it may take longer to come
 
 
-class Asked(msgspec.Struct):
+class SelectionRequest(msgspec.Struct):
     """An expression, and what it is asked of."""
 
     select: str
     document: Any
 
 
-class Told(msgspec.Struct, omit_defaults=True):
+class SelectionReply(msgspec.Struct, omit_defaults=True):
     """What was found, or why nothing was."""
 
     found: Any = None
@@ -33,8 +33,8 @@ class Told(msgspec.Struct, omit_defaults=True):
 def answer(line: bytes) -> bytes:
     """The line that answers another."""
     try:
-        asked = msgspec.json.decode(line, type=Asked)
-        told = Told(found=jmespath.search(asked.select, asked.document))
+        asked = msgspec.json.decode(line, type=SelectionRequest)
+        told = SelectionReply(found=jmespath.search(asked.select, asked.document))
         answered = msgspec.json.encode(told)
     except JMESPathError as error:
         return _refused(str(error).partition("\n")[0][:200])
@@ -50,7 +50,7 @@ def answer(line: bytes) -> bytes:
 
 
 def _refused(why: str) -> bytes:
-    return msgspec.json.encode(Told(why=why))
+    return msgspec.json.encode(SelectionReply(why=why))
 
 
 def main() -> None:

@@ -10,7 +10,11 @@ import msgspec
 
 from toolbus_common.errors import InvalidError, OverloadedError
 from toolbus_common.process.tethered import tethered
-from toolbus_executor.results.selection.worker import LARGEST_FOUND, Asked, Told
+from toolbus_executor.results.selection.worker import (
+    LARGEST_FOUND,
+    SelectionReply,
+    SelectionRequest,
+)
 
 SECONDS = 20.0  # of one evaluation, whose processor time is bounded more tightly
 WAIT_SECONDS = 10.0  # for those before it
@@ -41,7 +45,7 @@ class Selector:
             raise InvalidError(f"only results up to {LARGEST_DOCUMENT} bytes can be selected from")
         if self._waiting >= MOST_WAITING:
             raise OverloadedError("Too many selections are under way; retry shortly.")
-        line = msgspec.json.encode(Asked(expression, msgspec.Raw(document)))
+        line = msgspec.json.encode(SelectionRequest(expression, msgspec.Raw(document)))
         self._waiting += 1
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -70,7 +74,7 @@ class Selector:
                 with suppress(ConnectionError):
                     await process.stdin.wait_closed()
 
-    async def _asked(self, line: bytes) -> Told:
+    async def _asked(self, line: bytes) -> SelectionReply:
         try:
             process = await self._started()
             async with asyncio.timeout(SECONDS):
@@ -96,13 +100,13 @@ class Selector:
                 limit=2 * LARGEST_FOUND,
             )
             async with asyncio.timeout(_BEGIN_SECONDS):
-                await _exchanged(self._process, msgspec.json.encode(Asked("@", None)))
+                await _exchanged(self._process, msgspec.json.encode(SelectionRequest("@", None)))
         return self._process
 
 
-async def _exchanged(process: asyncio.subprocess.Process, line: bytes) -> Told:
+async def _exchanged(process: asyncio.subprocess.Process, line: bytes) -> SelectionReply:
     assert process.stdin is not None  # noqa: S101 - asked for when it was started
     assert process.stdout is not None  # noqa: S101
     process.stdin.write(line + b"\n")
     await process.stdin.drain()
-    return msgspec.json.decode(await process.stdout.readuntil(b"\n"), type=Told)
+    return msgspec.json.decode(await process.stdout.readuntil(b"\n"), type=SelectionReply)

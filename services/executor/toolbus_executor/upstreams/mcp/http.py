@@ -8,7 +8,7 @@ from typing import Protocol as Interface
 import msgspec
 
 from toolbus_common.config.servers.server import Protocol
-from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, declared
@@ -41,7 +41,7 @@ class Face(Interface):
         """Ask whether the server is there, in the words of its era."""
         ...
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of the tools as listed."""
         ...
 
@@ -192,7 +192,7 @@ class HttpUpstream:
         self.left_out = far if method == "tools/list" and cursor is None else self.left_out | far
         return page
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of the tools as listed."""
         self._tasking.learn(tools)
         self._face.learn(tools)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import ToolbusError
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, kinds_of
 from toolbus_executor.upstreams.base import Described, News
@@ -66,7 +66,7 @@ class LegacyHttp:
         """Tell the server something of the client that the main session belongs to."""
         self._main.notify(method)
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Nothing here depends on the tool."""
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:

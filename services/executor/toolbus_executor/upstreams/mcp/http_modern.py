@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted, Offered
+from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted, CatalogEntry
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.mcp_messages.request_builder import (
     MODERN,
@@ -91,7 +91,7 @@ class ModernHttp:
         """Ask what asks for nothing; an error it answers with is an answer."""
         await self._request("server/discover", {})
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Remember which arguments are repeated as headers."""
         found = {tool.name: params_of(tool.definition.get("inputSchema")) for tool in tools}
         self._params = {name: params for name, params in found.items() if params}

@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds
 from toolbus_executor.mcp_messages.request_builder import with_body
@@ -77,7 +77,7 @@ class OldHttp:
         """Ask what asks for nothing."""
         await self._line.request("ping", {})
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Nothing here depends on the tool."""
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.config.servers.server import Protocol
-from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
@@ -153,7 +153,7 @@ class StdioUpstream:
         result: dict[str, Any] = msgspec.json.decode(messages.result_of(message))
         return result
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of the tools as listed."""
         self._tasking.learn(tools)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import CallAdmitted, Era, Frame
+from toolbus_common.contracts import CallAdmitted, Era, ReplyMessage
 from toolbus_common.errors import OverloadedError, UpstreamRefusedError
 from toolbus_executor.mcp_messages.client_capabilities import kinds_of
 from toolbus_executor.mcp_messages.task_formats import ASKS, GET, RESULT, UPDATE, read
@@ -48,7 +48,7 @@ class _Nobody:
 
     address = ""
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, frame: ReplyMessage) -> None:
         """Say nothing."""
 
 
@@ -184,4 +184,4 @@ def _named(call: CallAdmitted) -> bytes:
 
 def _name(call: CallAdmitted) -> tuple[str, ...]:
     """Whose task it is, and which."""
-    return call.principal, call.scope, call.key, call.session, _answered(call).taskId
+    return call.principal_id, call.customer, call.key, call.session, _answered(call).taskId

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Era, Offered
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry, Era
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.client_capabilities import TASKS, takes_tasks, with_tasks
@@ -42,7 +42,7 @@ class Tasking:
         self._required: frozenset[str] = frozenset()
         self._able: frozenset[str] = frozenset()
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Remember the tools that may run as tasks, and those that only do."""
         support = {tool.name: _support(tool.definition) for tool in tools}
         self._required = frozenset(name for name, told in support.items() if told == "required")

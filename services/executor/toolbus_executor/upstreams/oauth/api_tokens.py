@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any, Protocol
 
-from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.upstreams.base import Described, Upstream
 from toolbus_executor.upstreams.call_channel import Caller
@@ -39,7 +39,7 @@ class TokenView:
         """What the whole lists."""
         return await self._whole.list_page(method, cursor)
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """The whole takes note of the tools."""
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:

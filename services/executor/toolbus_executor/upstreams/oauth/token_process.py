@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from toolbus_common.concurrency import end
-from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.credentials.oauth_token import Bearer, UnconsentedError
 from toolbus_executor.credentials.token_file import TokenFile
@@ -64,7 +64,7 @@ class TokenProcess:
         self._one_account = one_account
         self._now: _Started | None = None
         self._turn = asyncio.Lock()
-        self._tools: Collection[Offered] = ()
+        self._tools: Collection[CatalogEntry] = ()
         self._watched: frozenset[str] = frozenset()
         self._followed: frozenset[str] = frozenset()
         self._looking: asyncio.Task[None] | None = None
@@ -108,7 +108,7 @@ class TokenProcess:
         """One page of a list."""
         return await self._present.process.list_page(method, cursor)
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of the tools as listed."""
         self._tools = tools
         if self._now is not None:

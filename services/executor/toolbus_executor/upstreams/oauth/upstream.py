@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from toolbus_common.concurrency import end
 from toolbus_common.config import MACHINES, Server
-from toolbus_common.contracts import CallAdmitted, Handshake, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry, Handshake
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamRefusedError
 from toolbus_executor.credentials import consent
 from toolbus_executor.credentials.oauth_token import Ask, Bearer, UnconsentedError
@@ -69,7 +69,7 @@ class Authorized:
         self._bearer = Bearer(name, "", ask, listing=True)
         self._main = make(self._bearer, _but_deaf(news) if self._own_tokens else news)
         self._users: OrderedDict[str, _Own] = OrderedDict()
-        self._tools: Collection[Offered] = ()
+        self._tools: Collection[CatalogEntry] = ()
         self._looking: asyncio.Task[None] | None = None  # while nobody has connected
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -145,7 +145,7 @@ class Authorized:
             return await self._main.list_page(method, cursor)
         return {"tools": [_TOOL]}
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of the tools as listed."""
         self._tools = tools
         self._main.learn(tools)
@@ -207,7 +207,7 @@ class Authorized:
 
     @asynccontextmanager
     async def _reached(
-        self, told: consent.Answered, seconds: float
+        self, told: consent.ConsentReply, seconds: float
     ) -> AsyncIterator[Connected | None]:
         """The connection for a call; None while there is nothing but to connect.
 

@@ -17,8 +17,8 @@ from toolbus_common.contracts import (
     BreakerClosed,
     BreakerOpened,
     CallAdmitted,
+    CatalogEntry,
     Handshake,
-    Offered,
 )
 from toolbus_common.errors import (
     ToolbusError,
@@ -26,7 +26,7 @@ from toolbus_common.errors import (
     UpstreamFaultError,
     UpstreamTimeoutError,
 )
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.metrics import REPLICA_EJECTED
 from toolbus_common.secrets import Values
 from toolbus_executor.mcp_messages.client_capabilities import takes_tasks
@@ -71,7 +71,7 @@ class Replicated:
         name: str,
         declared: Server,
         news: News,
-        facts: FactWriter,
+        events: EventPublisher,
         ways: Ways,
         found: Values,
         spills: Spills | None = None,
@@ -81,7 +81,7 @@ class Replicated:
         self.left_out: dict[str, str] = {}
         self.watched: frozenset[str] = frozenset()
         self.followed: frozenset[str] = frozenset()
-        self._facts = facts
+        self._events = events
         self._declared = declared
         self._described: Described | None = None
         self._failed_at: OrderedDict[str, list[Replica]] = OrderedDict()
@@ -159,7 +159,7 @@ class Replicated:
                 compare(replica, "prompts", replica.prompts, chosen.digests)
         return chosen.page(kind)
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of what was listed, here or elsewhere: who differs in a tool does not do it."""
         told = {each.name: each.digest for each in tools}
         for replica in self._replicas:
@@ -264,11 +264,11 @@ class Replicated:
         if ejected:
             log.warning("replica.ejected", extra=about | {"reason": reason})
             told = about_server(self.name, "ejected") | {"replica": replica.label}
-            self._facts.say(BreakerOpened(**told, reason=reason))
+            self._events.say(BreakerOpened(**told, reason=reason))
         else:
             log.info("replica.returned", extra=about)
             told = about_server(self.name, "returned") | {"replica": replica.label}
-            self._facts.say(BreakerClosed(**told))
+            self._events.say(BreakerClosed(**told))
 
     def lost(self) -> None:
         """A connection ended; when it was the last, so did the server."""

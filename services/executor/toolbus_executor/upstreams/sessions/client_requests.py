@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from dataclasses import dataclass
 
-from toolbus_common.contracts import ClientSaid
+from toolbus_common.contracts import ClientMessage
 from toolbus_executor.mcp_messages.request_builder import refusal
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND, Question
 from toolbus_executor.upstreams.suspended_calls import unanswered
@@ -40,7 +40,7 @@ class ClientQuestions:
         self._waiting[number] = _Waiting(session, question, timer)
         return number
 
-    def hear(self, said: ClientSaid) -> None:
+    def hear(self, said: ClientMessage) -> None:
         """Take what an ingress says of a client session."""
         waiting = self._waiting.get(said.about)
         if said.what == "ended":

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from toolbus_common.concurrency import end
-from toolbus_common.contracts import FOLLOW, Begun, CallAdmitted
+from toolbus_common.contracts import FOLLOW, CallAdmitted, TaskCreated
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds, takes_tasks
 from toolbus_executor.mcp_messages.request_builder import name_of
@@ -121,7 +121,7 @@ class Connection:
             self._news.said(method, params)
         else:
             owner, watched = self.owner, self.watched.names
-            self._news.told(owner.principal, owner.session, method, params, watched, "")
+            self._news.told(owner.principal_id, owner.session, method, params, watched, "")
 
     def _is_one_client(self) -> bool:
         return self.owner is not None and bool(self.owner.session)
@@ -135,7 +135,7 @@ class Connection:
         number = self._questions.put(owner.session, question)
         if number:
             method, params = question.method, question.params
-            self._news.told(owner.principal, owner.session, method, params, (), number)
+            self._news.told(owner.principal_id, owner.session, method, params, (), number)
 
     async def _attend(self) -> None:
         self._on_lost(self, await self.upstream.wait_lost())
@@ -171,7 +171,7 @@ class Connection:
 
 
 def _begins(raw: bytes, call: CallAdmitted) -> bool:
-    return isinstance(ending_of(raw, call)[0], Begun)
+    return isinstance(ending_of(raw, call)[0], TaskCreated)
 
 
 OnLost = Callable[[Connection, str], None]

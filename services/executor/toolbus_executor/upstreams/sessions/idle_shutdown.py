@@ -10,7 +10,14 @@ from typing import Any, Protocol
 import msgspec
 
 from toolbus_common.config import Server
-from toolbus_common.contracts import Answered, Begun, CallAdmitted, Ending, Listing, ServerState
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallResult,
+    FinalReply,
+    Listing,
+    ServerState,
+    TaskCreated,
+)
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.request_builder import name_of
 from toolbus_executor.resilience.bulkhead import Bulkhead
@@ -37,7 +44,7 @@ class Idling:
         self, declared: Server, bulkhead: Bulkhead, park: Park, watched: Sequence[ReliedOn]
     ) -> None:
         self.asleep = False
-        self.asked_at = 0.0  # when it was called last, if it ever was
+        self.requested_at = 0.0  # when it was called last, if it ever was
         self.answered = False  # since it was reached
         self._seconds = declared.idle if declared.is_process else 0.0
         # Each executor starts such a process for itself, and is handed calls before it has.
@@ -103,13 +110,13 @@ class Idling:
         self._since = monotonic()
         self._settled.set()
 
-    def note(self, call: CallAdmitted, ending: Ending) -> None:
+    def note(self, call: CallAdmitted, ending: FinalReply) -> None:
         """Take note of a task that began or ended."""
         with suppress(msgspec.DecodeError):
-            if isinstance(ending, Begun):
+            if isinstance(ending, TaskCreated):
                 raw = task_formats.nested(ending.body) or ending.body
                 self._tasks[task_formats.read(raw).taskId] = monotonic() + TASK_SECONDS
-            elif isinstance(ending, Answered) and _ended(call, ending):
+            elif isinstance(ending, CallResult) and _ended(call, ending):
                 self._tasks.pop(name_of(call), None)
 
     def _at_tasks(self) -> bool:
@@ -121,12 +128,12 @@ class Idling:
         """Seconds until it may sleep, if nothing happens."""
         now = monotonic()
         if self.busy:
-            self.asked_at = now
-        patience = self._seconds if self.asked_at else min(self._seconds, LISTED_SECONDS)
-        return max(self.asked_at, self._since) + patience - now
+            self.requested_at = now
+        patience = self._seconds if self.requested_at else min(self._seconds, LISTED_SECONDS)
+        return max(self.requested_at, self._since) + patience - now
 
 
-def _ended(call: CallAdmitted, ending: Answered) -> bool:
+def _ended(call: CallAdmitted, ending: CallResult) -> bool:
     """Whether an answer says that its task is over."""
     if call.method in (task_formats.RESULT, task_formats.CANCEL):
         return True

@@ -16,7 +16,7 @@ class Owner:
     `counted` is with whom it shares its places; empty: those of its principal.
     """
 
-    principal: str
+    principal_id: str
     session: str = ""
     label: str = field(default="", compare=False)
     counted: str = field(default="", compare=False)
@@ -24,12 +24,12 @@ class Owner:
     @property
     def quota(self) -> str:
         """Whose places it takes."""
-        return self.counted or self.principal
+        return self.counted or self.principal_id
 
     @property
     def id(self) -> str:
         """A name for it that reveals nothing, as the bus can carry it."""
-        return digest_of(self.principal, self.session) if self.session else self.principal
+        return digest_of(self.principal_id, self.session) if self.session else self.principal_id
 
 
 class Ownership:
@@ -41,11 +41,11 @@ class Ownership:
 
     def of(self, call: CallAdmitted) -> Owner:
         """Return who owns the session a call belongs to."""
-        principal = call.principal or _principal_of(call)
+        principal_id = call.principal_id or _principal_of(call)
         session = call.session if self._per_client(call) else ""
         # Each session of an anonymous client is a principal; their places they share.
-        counted = digest_of(ANONYMOUS, call.scope) if call.key == ANONYMOUS else ""
-        return Owner(principal, session, _label_of(call), counted)
+        counted = digest_of(ANONYMOUS, call.customer) if call.key == ANONYMOUS else ""
+        return Owner(principal_id, session, _label_of(call), counted)
 
     def note_question(self) -> None:
         """Take note that the server asks its callers."""
@@ -61,8 +61,8 @@ class Ownership:
 def _principal_of(call: CallAdmitted) -> str:
     """The principal of a call that was admitted by an older policy, which names none."""
     if call.user:
-        return digest_of("user", call.scope, call.user)
-    return digest_of("key", call.scope, call.key, "")
+        return digest_of("user", call.customer, call.user)
+    return digest_of("key", call.customer, call.key, "")
 
 
 def _label_of(call: CallAdmitted) -> str:

@@ -232,7 +232,7 @@ class Pool(Generic[K]):
         if len(self._failed) > MOST_REMEMBERED:
             self._failed.popitem(last=False)
 
-    # -- room --------------------------------------------------------------------------------
+    # -- service --------------------------------------------------------------------------------
 
     def _admit(self, key: Hashable, owner: Owner) -> Session[K]:
         sessions = tuple(self._sessions.values())

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from toolbus_common.config import Server
-from toolbus_common.contracts import CallAdmitted, ClientSaid, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry, ClientMessage
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, kinds_of
 from toolbus_executor.resilience.health_probe import AwayError
@@ -48,7 +48,7 @@ class Separation:
     is_process: bool
     questions: ClientQuestions = field(default_factory=ClientQuestions)
 
-    def hear_client(self, said: ClientSaid) -> None:
+    def hear_client(self, said: ClientMessage) -> None:
         """Take what a client session says outside calls to the sessions that belong to it."""
         self.questions.hear(said)
         if said.what == "ended":
@@ -92,7 +92,7 @@ class Separated:
         self._one_line = False  # a connection carries everything: what it asks names no call
         self._turns = Turns()
         self.comparison = Comparison(how.pool.server, news.changed)
-        self._tools: Collection[Offered] = ()
+        self._tools: Collection[CatalogEntry] = ()
         self._listing = 0
         self._turn = asyncio.Lock()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -167,7 +167,7 @@ class Separated:
         finally:
             await made.close()
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of the tools as listed."""
         self._tools = tools
         for each in self._connections():
@@ -230,9 +230,9 @@ class Separated:
         """Whether a failed call says nothing of others: another principal's session is well."""
         if not self.separates:
             return False
-        mine = self._how.ownership.of(call).principal
+        mine = self._how.ownership.of(call).principal_id
         return any(
-            each.kept is not None and each.kept.well and each.owner.principal != mine
+            each.kept is not None and each.kept.well and each.owner.principal_id != mine
             for each in self._how.pool
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from toolbus_common.crypto.key_file import KEY_BYTES
-from toolbus_common.crypto.sealed_tokens import Claims, Seal
+from toolbus_common.crypto.sealed_tokens import Claims, TokenSealer
 from toolbus_common.nats.kv_bucket import Bucket
 
 C = TypeVar("C", bound=Claims)
@@ -18,23 +18,23 @@ class DataKey(Claims, frozen=True):
     key: bytes
 
 
-class Envelope(Seal):
+class Envelope(TokenSealer):
     """Closes with the newest master key; opens with that one and those before it."""
 
     def __init__(self, master: bytes, earlier: Sequence[bytes] = ()) -> None:
         super().__init__(master)
-        self._earlier = [Seal(each) for each in earlier]
+        self._earlier = [TokenSealer(each) for each in earlier]
 
     def close(self, claims: Claims) -> str:
         """The record and its key, each sealed."""
         key = os.urandom(KEY_BYTES)
-        return f"{super().close(DataKey(key))}{_BETWEEN}{Seal(key).close(claims)}"
+        return f"{super().close(DataKey(key))}{_BETWEEN}{TokenSealer(key).close(claims)}"
 
     def open(self, text: Any, kind: type[C]) -> C | None:
         """The record; None when it is none of ours, or one of another kind."""
         wrapped, _, sealed = text.partition(_BETWEEN) if isinstance(text, str) else ("", "", "")
         found = super().open(wrapped, DataKey) or self._opened_before(wrapped)
-        return Seal(found.key).open(sealed, kind) if found is not None else None
+        return TokenSealer(found.key).open(sealed, kind) if found is not None else None
 
     def anew(self, text: str) -> str | None:
         """The same record, its key sealed with the newest master key; None where it is already."""

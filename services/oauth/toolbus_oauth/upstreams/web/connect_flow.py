@@ -7,8 +7,8 @@ from hashlib import sha256
 from time import time
 
 from toolbus_common.base64url import encoded
-from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import PageTold
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import PageReply
 from toolbus_oauth.server.authorize_flow import BROWSER, Browsing, with_cookie
 from toolbus_oauth.storage.records import Ticket, Used, Wish
 from toolbus_oauth.storage.store import Store
@@ -42,9 +42,9 @@ class Connecting:
     connections: Connections
     telling: Telling
     clients: Clienthood
-    declared: Callable[[], Declaration]
+    declared: Callable[[], Configuration]
 
-    async def begin(self, request: Request) -> PageTold:
+    async def begin(self, request: Request) -> PageReply:
         """Somebody opens a link."""
         link = await self._link(request.asked.path.removeprefix(PREFIX))
         wish = Wish(
@@ -67,7 +67,7 @@ class Connecting:
         shown = pages.asked(ticket, self.browsing.seal.close(ticket))
         return with_cookie(shown, f"{BROWSER}={browser}; {_FLAGS}")
 
-    async def answered(self, request: Request) -> PageTold:
+    async def answered(self, request: Request) -> PageReply:
         """The form with yes and no."""
         ticket, answer = self.browsing.ticket_of(request), request.form.get("answer")
         link = await self._link(ticket.wish.connect)
@@ -88,7 +88,7 @@ class Connecting:
             return await self._vouched(link, server, ticket)
         return await self._sent(link, ticket.browser)
 
-    async def returned(self, request: Request) -> PageTold:
+    async def returned(self, request: Request) -> PageReply:
         """The authorization server sends a browser back."""
         told = request.query
         away = await self._away(told.get("state", ""))
@@ -113,7 +113,7 @@ class Connecting:
             raise PageError("The server was changed meanwhile. Call the tool again.")
         return server
 
-    async def _vouched(self, link: Link, server: Server, ticket: Ticket) -> PageTold:
+    async def _vouched(self, link: Link, server: Server, ticket: Ticket) -> PageReply:
         """Nobody need agree elsewhere, if who somebody signed in with vouches for them."""
         try:
             await self.telling.vouched(link, server)
@@ -129,7 +129,7 @@ class Connecting:
             raise PageError(_OLD, 404)
         return link
 
-    async def _sent(self, link: Link, browser: str) -> PageTold:
+    async def _sent(self, link: Link, browser: str) -> PageReply:
         """Send the browser on; what comes back is known by its state."""
         state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
         await self.brief.put(state, Away(link, browser, verifier, time() + AWAY_SECONDS))
@@ -157,7 +157,7 @@ class Connecting:
         return away
 
 
-def _connected(link: Link) -> PageTold:
+def _connected(link: Link) -> PageReply:
     return html.ended(
         "Connected", f"Toolbus can use {link.server} now. You can go back to your program."
     )

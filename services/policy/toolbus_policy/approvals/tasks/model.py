@@ -10,14 +10,14 @@ from toolbus_common.contracts import (
     DEFERRED,
     NOTHING,
     TOOLS_CALL,
-    Answered,
-    Begun,
+    CallError,
     CallRequested,
-    Ending,
+    CallResult,
     Era,
-    Failed,
+    FinalReply,
+    TaskCreated,
 )
-from toolbus_common.contracts.replies import decode_frame
+from toolbus_common.contracts.replies import decode_reply
 from toolbus_common.errors import (
     ApprovalRequiredError,
     CallCancelledError,
@@ -71,7 +71,7 @@ class Deferred(msgspec.Struct, frozen=True, kw_only=True):
     tool: str
     era: Era
     page: str
-    asked_at: float
+    requested_at: float
     changed_at: float
     ends: float
     kept_until: float
@@ -89,10 +89,14 @@ class Deferred(msgspec.Struct, frozen=True, kw_only=True):
         return DEFERRED + self.id
 
     @property
-    def frame(self) -> Answered | Begun | Failed:
+    def frame(self) -> CallResult | TaskCreated | CallError:
         """How it ended."""
-        frame = decode_frame(self.ending)
-        return frame if isinstance(frame, Answered | Begun | Failed) else Failed(_unreadable())
+        frame = decode_reply(self.ending)
+        return (
+            frame
+            if isinstance(frame, CallResult | TaskCreated | CallError)
+            else CallError(_unreadable())
+        )
 
 
 def wants_task(call: CallRequested) -> bool:
@@ -124,7 +128,7 @@ def deferred(
     call: CallRequested, approval: Approval, page: str, now: float, *, opens_pages: bool
 ) -> Deferred:
     """A call that waits from now on."""
-    bare = {"proof": "", "reply_to": "", "arguments": b"", "progress": False, "log_level": ""}
+    bare = {"key_digest": "", "reply_to": "", "arguments": b"", "progress": False, "log_level": ""}
     bare |= {"capabilities": _unasking(call.capabilities), "default_logs": False}
     return Deferred(
         id=approval.id,
@@ -134,7 +138,7 @@ def deferred(
         tool=call.tool,
         era=call.era,
         page=page,
-        asked_at=now,
+        requested_at=now,
         changed_at=now,
         ends=approval.ends,
         kept_until=approval.ends + KEPT_SECONDS,
@@ -225,13 +229,13 @@ def page_opened(waiting: Deferred, now: float) -> Deferred:
     return replace(waiting, opens_pages=False, changed_at=now)
 
 
-def ended(over: Deferred, ending: Ending | Failed, now: float) -> Deferred:
+def ended(over: Deferred, ending: FinalReply | CallError, now: float) -> Deferred:
     """Once it is over."""
     frame = ending.encode()
     if len(frame) > LARGEST_RESULT:
-        frame = Failed(_too_large(len(frame))).encode()
-    elif not isinstance(ending, Answered | Begun | Failed):
-        frame = Failed(_asked()).encode()
+        frame = CallError(_too_large(len(frame))).encode()
+    elif not isinstance(ending, CallResult | TaskCreated | CallError):
+        frame = CallError(_asked()).encode()
     kept = now + KEPT_SECONDS
     return replace(
         over, stage=Stage.ENDED, ending=frame, call="", changed_at=now, ends=kept, kept_until=kept

@@ -13,15 +13,15 @@ import msgspec
 
 from toolbus_common.contracts import (
     FOLLOW,
-    Answered,
-    Begun,
     CallCancelled,
+    CallError,
     CallRequested,
-    Ending,
+    CallResult,
     Era,
-    Failed,
+    FinalReply,
+    TaskCreated,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     ApprovalRequiredError,
     BusDownError,
@@ -32,11 +32,11 @@ from toolbus_common.errors import (
     UnavailableError,
     UpstreamTimeoutError,
 )
-from toolbus_common.messaging.call_transport import CallLane
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.call_transport import CallTransport
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
 from toolbus_policy.approvals.elicitation import QUESTION, can_open_pages
-from toolbus_policy.approvals.model import OPEN, Approval, State, fact_of, withdrawn
+from toolbus_policy.approvals.model import OPEN, Approval, State, event_of, withdrawn
 from toolbus_policy.approvals.repository import Docket, Kept
 from toolbus_policy.approvals.tasks import model as tasks
 from toolbus_policy.approvals.tasks.model import (
@@ -64,7 +64,7 @@ AGAIN = (UnavailableError, RateExceededError, CallUnderWayError)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 # Makes an approved call in the name of a key: the call, where its answer goes, key and approval.
-PassOn = Callable[[CallRequested, Reply, str, str], Awaitable[None]]
+PassOn = Callable[[CallRequested, ReplyChannel, str, str], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -73,8 +73,8 @@ class Deferring:
 
     book: TaskBook
     docket: Docket
-    facts: FactWriter
-    lane: CallLane
+    events: EventPublisher
+    lane: CallTransport
     bus: Bus
     grace: float
     pass_on: PassOn = field(init=False)
@@ -83,7 +83,7 @@ class Deferring:
 
     # -- what happens to them ----------------------------------------------------------------
 
-    async def begin(self, call: CallRequested, approval: Approval, page: str) -> Begun | None:
+    async def begin(self, call: CallRequested, approval: Approval, page: str) -> TaskCreated | None:
         """The task of a call that waits; None when this key has too many to be given another."""
         entry = await self.book.whole(approval.id)
         if entry is None:
@@ -136,7 +136,7 @@ class Deferring:
         if step is Step.RUN and kept is not None:
             await self._run(entry, kept)
         elif step is Step.END:
-            why = Failed(why_ended(entry.task, approval))
+            why = CallError(why_ended(entry.task, approval))
             await self.book.put(tasks.ended(entry.task, why, time()), entry)
         elif step is Step.FORGET:
             await self.book.forget(entry.task.id)
@@ -150,7 +150,7 @@ class Deferring:
         running = _Running(self.book, taken, self.grace, self.lane.spawn)
         arguments, address = kept.approval.arguments.encode(), self.lane.address(call_id)
         call = tasks.revived(waiting, arguments, call_id, address, time())
-        ending: Ending | Failed
+        ending: FinalReply | CallError
         try:
             made = partial(self._pass_on, waiting)
             ending = await self.lane.ask_here(call, made, running.extend)
@@ -159,11 +159,11 @@ class Deferring:
                 last = await running.stop()
                 await self._put(tasks.put_off(last.task, waiting, error.reason), last)
                 return
-            ending = Failed(error)
+            ending = CallError(error)
         last = await running.stop()
         await self._put(tasks.ended(last.task, ending, time()), last)
 
-    async def _pass_on(self, waiting: Deferred, call: CallRequested, reply: Reply) -> None:
+    async def _pass_on(self, waiting: Deferred, call: CallRequested, reply: ReplyChannel) -> None:
         await self.pass_on(call, reply, waiting.key, waiting.id)
 
     async def _still_approved(self, before: Kept, call_id: str) -> bool:
@@ -191,7 +191,7 @@ class Deferring:
 
     # -- what their owners ask ---------------------------------------------------------------
 
-    async def answer(self, call: CallRequested, key: str) -> Ending | CallRequested:
+    async def answer(self, call: CallRequested, key: str) -> FinalReply | CallRequested:
         """The answer to a request about one; or the request to pass on, to who began a task of it.
 
         Raises:
@@ -207,7 +207,7 @@ class Deferring:
         elif call.method == "tasks/update":
             await self._take_answers(call, entry)
         task = (await self._owned(call, key)).task
-        if task.stage is Stage.ENDED and isinstance(task.frame, Begun):
+        if task.stage is Stage.ENDED and isinstance(task.frame, TaskCreated):
             return _about(call, task.frame)
         return _answer(call, task)
 
@@ -223,7 +223,7 @@ class Deferring:
         """Take back the approval, or else the call."""
         task = entry.task
         if task.stage is Stage.ENDED:
-            if task.era is Era.LEGACY and not isinstance(task.frame, Begun):
+            if task.era is Era.LEGACY and not isinstance(task.frame, TaskCreated):
                 raise InvalidError("The task has ended already; there is nothing to cancel.")
             return
         if not await self._withdrawn(task):
@@ -242,7 +242,7 @@ class Deferring:
                 return kept.approval.state is not State.USED
             back = withdrawn(kept.approval)
             if await self.docket.put(back, kept):
-                self.facts.say(fact_of(back, time()))
+                self.events.say(event_of(back, time()))
                 return True
         raise BusDownError("This approval is being changed by others all the time; retry.")
 
@@ -289,17 +289,17 @@ class _Running:
                 log.warning("task.not_extended", extra={"reason": error.reason})
 
 
-def _answer(call: CallRequested, task: Deferred) -> Ending:
+def _answer(call: CallRequested, task: Deferred) -> FinalReply:
     if call.method == FOLLOW:
         raise InvalidError("Of a task that waits for a person nothing is told unasked: look at it.")
     if call.method == "tasks/result":
         return _result(task)
     if task.era is Era.MODERN and call.method != "tasks/get":
-        return Answered(ACKNOWLEDGED)
+        return CallResult(ACKNOWLEDGED)
     return told(task)
 
 
-def _result(task: Deferred) -> Ending:
+def _result(task: Deferred) -> FinalReply:
     if task.stage is Stage.WAITING:
         raise ApprovalRequiredError(
             f"No person has approved this call yet: have it approved at {task.page}, then ask for "
@@ -310,12 +310,12 @@ def _result(task: Deferred) -> Ending:
     if task.stage is Stage.RUNNING:
         raise UpstreamTimeoutError("The approved call is under way; ask for its result again.")
     frame = task.frame
-    if isinstance(frame, Failed):
+    if isinstance(frame, CallError):
         raise frame.error
     return frame
 
 
-def _about(call: CallRequested, frame: Begun) -> CallRequested:
+def _about(call: CallRequested, frame: TaskCreated) -> CallRequested:
     """The same request about the task the server began, once it was asked."""
     told = _members(frame.body)
     task = _members(told["task"]) if "task" in told else told

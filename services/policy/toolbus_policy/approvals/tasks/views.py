@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.contracts import Answered, Begun, Era, Failed
+from toolbus_common.contracts import CallError, CallResult, Era, TaskCreated
 from toolbus_common.errors import CallCancelledError, ToolbusError, UpstreamRefusedError
 from toolbus_policy.approvals.elicitation import QUESTION, page_question
 from toolbus_policy.approvals.tasks.model import Deferred, Stage
@@ -23,19 +23,19 @@ class _Told(msgspec.Struct):
     isError: bool | None = None  # noqa: N815 - the wire's own name
 
 
-def begun(waiting: Deferred) -> Begun:
+def begun(waiting: Deferred) -> TaskCreated:
     """The answer to the call itself."""
     task = _task(waiting)
     if waiting.era is Era.LEGACY:
-        return Begun(_encode({"task": task}))
-    return Begun(_encode({"resultType": "task", **task}))
+        return TaskCreated(_encode({"task": task}))
+    return TaskCreated(_encode({"resultType": "task", **task}))
 
 
-def told(task: Deferred) -> Answered:
+def told(task: Deferred) -> CallResult:
     """The answer to who asks after it."""
     if task.era is Era.LEGACY:
-        return Answered(_encode(_task(task)))
-    return Answered(_encode({"resultType": "complete", **_task(task), **_outcome(task)}))
+        return CallResult(_encode(_task(task)))
+    return CallResult(_encode({"resultType": "complete", **_task(task), **_outcome(task)}))
 
 
 def _task(task: Deferred) -> dict[str, Any]:
@@ -44,9 +44,9 @@ def _task(task: Deferred) -> dict[str, Any]:
         "taskId": task.name,
         "status": _status(task),
         "statusMessage": _sentence(task),
-        "createdAt": _time(task.asked_at),
+        "createdAt": _time(task.requested_at),
         "lastUpdatedAt": _time(task.changed_at),
-        ttl: int((task.kept_until - task.asked_at) * 1000),
+        ttl: int((task.kept_until - task.requested_at) * 1000),
         poll: POLL_MS,
     }
 
@@ -55,7 +55,7 @@ def _status(task: Deferred) -> str:
     if task.stage is not Stage.ENDED:
         return "input_required" if _asks(task) else "working"
     frame = task.frame
-    if isinstance(frame, Failed):
+    if isinstance(frame, CallError):
         return "cancelled" if isinstance(frame.error, CallCancelledError) else "failed"
     legacy = task.era is Era.LEGACY  # there a tool that reports an error leaves a failed task
     reported = legacy and msgspec.json.decode(frame.body, type=_Told).isError
@@ -76,7 +76,7 @@ def _sentence(task: Deferred) -> str:
     if task.stage is Stage.RUNNING:
         return f"A person approved this call of {name}; it is under way."
     frame = task.frame
-    if isinstance(frame, Failed):
+    if isinstance(frame, CallError):
         return frame.error.reason
     return f"A person approved this call of {name}; it was made."
 
@@ -88,7 +88,7 @@ def _outcome(task: Deferred) -> dict[str, Any]:
     if task.stage is not Stage.ENDED:
         return {}
     frame = task.frame
-    if isinstance(frame, Failed):
+    if isinstance(frame, CallError):
         cancelled = isinstance(frame.error, CallCancelledError)
         return {} if cancelled else {"error": _error(frame.error)}
     return {"result": msgspec.Raw(frame.body)}

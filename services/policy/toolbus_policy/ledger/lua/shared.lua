@@ -1,6 +1,6 @@
 -- Shared by the ledger's scripts: levels are read once per script, changed here, written once.
 -- KEYS[1] is the book, a hash {epoch, tick} that says whose counters these are; KEYS[2] is
--- `{scope}:epoch:calls`, and whatever a record names lies beside it, in the same hash slot.
+-- `{customer}:epoch:calls`, and whatever a record names lies beside it, in the same hash slot.
 -- A level is a hash {window, spent, held, debt}, integers in micro-dollars or in calls; a rolling
 -- one has {span, held, debt} and a field b<n> for what was spent in each part of its period.
 -- Time is the server's.

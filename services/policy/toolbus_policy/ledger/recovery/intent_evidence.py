@@ -14,8 +14,8 @@ import msgspec
 from toolbus_common.contracts import CallAllowed
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.nats.connection import Bus, Extent
-from toolbus_common.nats.stream_reader import Kept, next_at_leader, read_from
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.stream_reader import StreamEntry, next_at_leader, read_from
+from toolbus_common.nats.topology import EVENTS
 from toolbus_policy.ledger.ledger import Overdue
 
 log = logging.getLogger(__name__)
@@ -31,39 +31,39 @@ class _Intent(msgspec.Struct):
 _intent = msgspec.json.Decoder(_Intent).decode
 
 
-async def may_have_run(bus: Bus, scope: str, overdue: Sequence[Overdue]) -> set[str]:
+async def may_have_run(bus: Bus, customer: str, overdue: Sequence[Overdue]) -> set[str]:
     """Return the ids of those calls of one customer that may have run.
 
     The customer's intents are read once for all of them, from the oldest reservation on, and no
     further than needed. Raises `BusDownError`: then nobody knows, and nothing may be refunded.
     """
-    found = await _with_intent(bus, scope, overdue)
+    found = await _with_intent(bus, customer, overdue)
     # After the reading: what it did not see had not been removed before.
-    extent = await bus.extent(FACTS)
+    extent = await bus.extent(EVENTS)
     return found | {late.rid for late in overdue if not _shown(late, extent)}
 
 
-async def _with_intent(bus: Bus, scope: str, overdue: Sequence[Overdue]) -> set[str]:
+async def _with_intent(bus: Bus, customer: str, overdue: Sequence[Overdue]) -> set[str]:
     wanted, found = {late.rid for late in overdue}, set[str]()
     first = min(late.about.after for late in overdue) + 1
-    while found < wanted and (page := await _page(bus, scope, first)):
+    while found < wanted and (page := await _page(bus, customer, first)):
         for message in page:
             found |= _calls_of(message, wanted)
         first = page[-1].sequence + 1
     return found
 
 
-async def _page(bus: Bus, scope: str, first: int) -> list[Kept]:
+async def _page(bus: Bus, customer: str, first: int) -> list[StreamEntry]:
     """Return the next intents; none only when the stream's leader has none either."""
-    subject = subject_of(CallAllowed.NAME, scope)
-    page = await read_from(bus.client, FACTS, first, subject, PAGE, PAGE_BYTES)
+    subject = subject_of(CallAllowed.NAME, customer)
+    page = await read_from(bus.client, EVENTS, first, subject, PAGE, PAGE_BYTES)
     if page:
         return page
-    last = await next_at_leader(bus.client, FACTS, first, subject)  # replicas may lag behind it
+    last = await next_at_leader(bus.client, EVENTS, first, subject)  # replicas may lag behind it
     return [last] if last is not None else []
 
 
-def _calls_of(message: Kept, wanted: Collection[str]) -> set[str]:
+def _calls_of(message: StreamEntry, wanted: Collection[str]) -> set[str]:
     """Return those wanted calls whose intents this message has."""
     try:
         return {_intent(line).call_id for line in message.data.split(b"\n")}.intersection(wanted)

@@ -1,14 +1,14 @@
-"""What a customer's counters hold by the facts: from rows and open calls to counters. Pure."""
+"""What a customer's counters hold by the events: from rows and open calls to counters. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.access.principal import lineage_of
+from toolbus_common.access.principal import principal_of
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.config import Budget, Declaration, Key, Period
+from toolbus_common.config import Budget, Configuration, Key, Period
 from toolbus_common.contracts import OpenCall
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_policy.ledger.limits import BudgetLimit, budgets_of
 from toolbus_policy.ledger.periods import opening, part
 from toolbus_policy.ledger.reservation import About, Record, counters_of
@@ -27,22 +27,22 @@ class Need:
     step: int
 
 
-def limits_of(scope: str, declared: Declaration, keys: Mapping[str, Key]) -> Limits:
+def limits_of(customer: str, declared: Configuration, keys: Mapping[str, Key]) -> Limits:
     """The budgets of every level this customer pays for."""
     limits: dict[str, tuple[BudgetLimit, ...]] = {}
     for name, key in keys.items():
-        lineage = lineage_of(name, key, declared)
-        if lineage.scope == scope:
-            levels = [each for each in lineage.levels if each[0] not in limits]
+        principal = principal_of(name, key, declared)
+        if principal.customer == customer:
+            levels = [each for each in principal.levels if each[0] not in limits]
             limits |= {told: budgets_of([(told, level)]) for told, level in levels}
     above = [("team", declared.teams), ("user", declared.users)]
     for kind, section in above:
         for name, level in section.items():  # type: ignore[attr-defined]
-            if (level.customer or DEFAULT_SCOPE) == scope:
+            if (level.customer or DEFAULT_CUSTOMER) == customer:
                 limits[f"{kind}:{name}"] = budgets_of([(f"{kind}:{name}", level)])
-    if scope in declared.customers:
-        told = f"customer:{scope}"
-        limits[told] = budgets_of([(told, declared.customers[scope])])
+    if customer in declared.customers:
+        told = f"customer:{customer}"
+        limits[told] = budgets_of([(told, declared.customers[customer])])
     return {told: found for told, found in limits.items() if found}
 
 
@@ -59,8 +59,8 @@ def needs_of(limits: Limits, now: float) -> list[Need]:
 class Restoring:
     """Fills an epoch's contents."""
 
-    def __init__(self, scope: str, limits: Limits, now: float, grace: float) -> None:
-        self._scope, self._limits, self._grace = scope, limits, grace
+    def __init__(self, customer: str, limits: Limits, now: float, grace: float) -> None:
+        self._customer, self._limits, self._grace = customer, limits, grace
         self.contents = Contents()
         every = [limit for found in limits.values() for limit in found]
         self._needs = {limit.counter: need_of(limit.budget, now) for limit in every}
@@ -98,7 +98,7 @@ class Restoring:
         self.contents.due[call.call_id] = int(due * 1000)
 
     def _counting(self, key: str, user: str, team: str, name: str) -> list[BudgetLimit]:
-        levels = (f"key:{key}", f"user:{user}", f"team:{team}", f"customer:{self._scope}")
+        levels = (f"key:{key}", f"user:{user}", f"team:{team}", f"customer:{self._customer}")
         return [
             limit
             for level in levels

@@ -12,10 +12,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic, time
 
-from toolbus_common.contracts import CallFailed, UnendedAsked, UnendedCall, UnendedTold
+from toolbus_common.contracts import (
+    CallFailed,
+    UnresolvedCall,
+    UnresolvedCallsQuery,
+    UnresolvedCallsReply,
+)
 from toolbus_common.errors import ToolbusError, UnavailableError
-from toolbus_common.nats.topology import FACTS
-from toolbus_common.service.service import Room
+from toolbus_common.nats.topology import EVENTS
+from toolbus_common.service.service import Service
 from toolbus_policy.ledger.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -34,11 +39,11 @@ AUDIT = "audit"
 class Unended:
     """Looks at what was allowed since all of it was known to have ended; one replica at a time.
 
-    A call is named only once audit has every fact the stream had after its deadline. Whoever
+    A call is named only once audit has every event the stream had after its deadline. Whoever
     looks next waits for the same, and so finds it named.
     """
 
-    room: Room
+    service: Service
     ledger: Ledger
     grace: float
 
@@ -65,46 +70,46 @@ class Unended:
 
     async def _look(self, due: float) -> int:
         since = await self.ledger.store.recall(EVERYBODY, MARK) or due - HOUR
-        asked = UnendedAsked(start=since - OVERLAP, end=due)
+        asked = UnresolvedCallsQuery(start=since - OVERLAP, end=due)
         found, forgotten = await self._asked(asked), set[str]()
         if any(call.reserved for call in found.calls):
             forgotten = await self._forgotten(found.calls)
             found = await self._asked(asked)  # the ledger may have just heard of their outcomes
         late = [call for call in found.calls if call.deadline < due and _is_free(call, forgotten)]
         for call in late:
-            await self.room.facts.insist(unknown_end(call))
+            await self.service.events.insist(unknown_end(call))
         await self.ledger.store.remember(EVERYBODY, MARK, _until(found, late, due))
         if late:
             log.info("unended.named", extra={"calls": len(late)})
         return len(late)
 
-    async def _asked(self, asked: UnendedAsked) -> UnendedTold:
-        """Audit's answer, once it keeps every fact that is in the stream now."""
-        newest, give_up = await self.room.bus.newest(FACTS), monotonic() + CATCH_UP_SECONDS
-        while await self.room.bus.finished(FACTS, AUDIT) < newest:
+    async def _asked(self, asked: UnresolvedCallsQuery) -> UnresolvedCallsReply:
+        """Audit's answer, once it keeps every event that is in the stream now."""
+        newest, give_up = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
+        while await self.service.bus.finished(EVENTS, AUDIT) < newest:
             if monotonic() > give_up:
-                raise UnavailableError("Audit has not yet taken every fact.")
+                raise UnavailableError("Audit has not yet taken every event.")
             await asyncio.sleep(0.2)
-        return await self.room.asks.ask(asked, UnendedTold, ASK_SECONDS)
+        return await self.service.asks.ask(asked, UnresolvedCallsReply, ASK_SECONDS)
 
-    async def _forgotten(self, calls: Iterable[UnendedCall]) -> set[str]:
+    async def _forgotten(self, calls: Iterable[UnresolvedCall]) -> set[str]:
         """Those that held money and of which the ledger has no record: the sweeper is done."""
         by_scope: dict[str, list[str]] = {}
         for call in calls:
             if call.reserved:
-                by_scope.setdefault(call.scope, []).append(call.call_id)
+                by_scope.setdefault(call.customer, []).append(call.call_id)
         forgotten: set[str] = set()
-        for scope, rids in by_scope.items():
-            forgotten |= set(rids) - await self.ledger.known_of(scope, rids)
+        for customer, rids in by_scope.items():
+            forgotten |= set(rids) - await self.ledger.known_of(customer, rids)
         return forgotten
 
 
-def _is_free(call: UnendedCall, forgotten: set[str]) -> bool:
+def _is_free(call: UnresolvedCall, forgotten: set[str]) -> bool:
     """Whether no reservation holds anything for it."""
     return not call.reserved or call.call_id in forgotten
 
 
-def _until(found: UnendedTold, named: Sequence[UnendedCall], due: float) -> float:
+def _until(found: UnresolvedCallsReply, named: Sequence[UnresolvedCall], due: float) -> float:
     """When the first call was allowed that is not known to have ended, or later ones may be."""
     open_still = [call.at for call in found.calls if call not in named]
     if found.more:
@@ -112,12 +117,12 @@ def _until(found: UnendedTold, named: Sequence[UnendedCall], due: float) -> floa
     return min(open_still, default=due)
 
 
-def unknown_end(call: UnendedCall) -> CallFailed:
-    """The fact about a call that was handed over and never heard of again."""
+def unknown_end(call: UnresolvedCall) -> CallFailed:
+    """The event about a call that was handed over and never heard of again."""
     return CallFailed(
         id=f"{call.call_id}.unknown",
         at=time(),
-        scope=call.scope,
+        customer=call.customer,
         call_id=call.call_id,
         parent_id=call.parent_id,
         trace_id=call.trace_id,

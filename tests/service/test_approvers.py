@@ -1,0 +1,74 @@
+"""Who may decide about calls that wait: somebody else, with the right, of the same customer."""
+
+from typing import Any
+
+import pytest
+
+from harness.policing import (
+    BOSS,
+    CHIEF,
+    FOREIGN,
+    OWN,
+    SECRET,
+    Policing,
+    declared,
+    required,
+)
+from harness.waiting import PATIENCE, until_told
+from toolbus_common.access.config_snapshot import key_digest_of
+from toolbus_common.contracts import ApprovalsReply, ApproverRequest, CallResult
+from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownApprovalError
+
+
+async def decide(made: Policing, secret: str, approval: str, wish: str = "approve") -> Any:
+    asked = ApproverRequest(key_digest=key_digest_of(secret), id=approval, wish=wish)
+    return await made.ingress.asks.ask(asked, ApprovalsReply, PATIENCE)
+
+
+@pytest.mark.parametrize("secret", [SECRET, OWN], ids=["its own key", "its person's other key"])
+async def test_nobody_approves_their_own_calls(at_work: Policing, secret: str) -> None:
+    approval = await required(at_work)
+    for wish in ("approve", "reject"):
+        with pytest.raises(ForbiddenError, match="their own calls"):
+            await decide(at_work, secret, approval, wish)
+    await required(at_work)
+
+
+@pytest.mark.parametrize("secret", [BOSS, CHIEF], ids=["of no customer", "of the customer"])
+async def test_a_key_with_the_right_decides_and_is_named(at_work: Policing, secret: str) -> None:
+    approval = await required(at_work)
+
+    async def listed() -> Any:
+        return (await decide(at_work, secret, "", "show")).approvals
+
+    (told,) = await until_told(listed, "what waits")
+    assert told.id == approval
+    (decided,) = (await decide(at_work, secret, approval)).approvals
+    assert decided.by == f"key:{secret.split('_')[1]}"
+    assert isinstance(await at_work.ask(), CallResult)
+
+
+async def test_another_customers_approver_sees_and_decides_nothing(at_work: Policing) -> None:
+    approval = await required(at_work)
+    await at_work.the_one()
+    for _ in range(8):
+        assert (await decide(at_work, FOREIGN, "", "show")).approvals == ()
+    for wish in ("show", "approve", "reject"):
+        with pytest.raises(UnknownApprovalError):
+            await decide(at_work, FOREIGN, approval, wish)
+
+
+async def test_a_key_without_the_right_is_told_so(at_work: Policing) -> None:
+    await at_work.declare(declared(rights=[]))
+    approval = await required(at_work)
+    await until_told(lambda: _forbidden(at_work, approval), "the right to be gone")
+    with pytest.raises(UnauthorizedError):
+        await decide(at_work, "tbk_nobody_knows-this-secret", approval)
+
+
+async def _forbidden(made: Policing, approval: str) -> bool:
+    try:
+        await decide(made, SECRET, approval, "show")
+    except ForbiddenError as error:
+        return "rights: [approve]" in error.reason
+    return False

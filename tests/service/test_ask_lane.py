@@ -1,0 +1,66 @@
+"""Questions of a service: one after another, or together where one may keep others waiting."""
+
+import asyncio
+import time
+
+import pytest
+
+from harness.events import bus_of
+from toolbus_common.contracts import PageReply, PageRequest
+from toolbus_common.errors import UnavailableError
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.settings import Settings
+
+
+def page(path: str) -> PageRequest:
+    return PageRequest(method="GET", path=path, query="", headers={}, body=b"")
+
+
+async def test_a_page_that_takes_long_keeps_no_other_waiting(settings: Settings) -> None:
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    async def answer(asked: PageRequest) -> PageReply:
+        if asked.path == "/slow":
+            begun.set()
+            await done.wait()
+        return PageReply(status=200, body=asked.path.encode())
+
+    async with bus_of("oauth", settings) as oauth, bus_of("ingress", settings) as ingress:
+        answering, asking = RequestReply("oauth", oauth), RequestReply("ingress", ingress)
+        await answering.answer({PageRequest: answer})
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                await asking.ask(page("/first"), PageReply, 60.0)
+                break
+            except UnavailableError:
+                assert time.monotonic() < deadline
+        slow = asyncio.create_task(asking.ask(page("/slow"), PageReply, 120.0))
+        await begun.wait()
+        assert (await asking.ask(page("/quick"), PageReply, 60.0)).body == b"/quick"
+        assert not slow.done()
+        done.set()
+        assert (await slow).body == b"/slow"
+        await answering.close()
+
+
+async def test_a_service_that_ends_waits_for_no_answer_under_way(settings: Settings) -> None:
+    begun = asyncio.Event()
+
+    async def answer(_asked: PageRequest) -> PageReply:
+        begun.set()
+        await asyncio.Future()
+        raise AssertionError
+
+    async with bus_of("oauth", settings) as oauth, bus_of("ingress", settings) as ingress:
+        answering, asking = RequestReply("oauth", oauth), RequestReply("ingress", ingress)
+        await answering.answer({PageRequest: answer})
+        asked = asyncio.create_task(asking.ask(page("/never"), PageReply, 120.0))
+        while not begun.is_set():
+            if asked.done():  # nobody heard it yet
+                asked = asyncio.create_task(asking.ask(page("/never"), PageReply, 120.0))
+            await asyncio.sleep(0.05)
+        await answering.close()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked

@@ -1,0 +1,307 @@
+"""The authorization server on a real bus: what it gives, to whom, and every attack it refuses."""
+
+import asyncio
+import json
+import re
+import time
+from base64 import b32decode
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
+
+from harness.signing_in import (
+    BASE,
+    CHALLENGE,
+    FORM,
+    REDIRECT,
+    RESOURCE,
+    STAFF,
+    VERIFIER,
+    Server,
+    Walker,
+    asked,
+    serving,
+)
+from harness.waiting import until_told
+from toolbus_common.errors import UnauthorizedError
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import PEOPLE, TOKENS
+from toolbus_common.settings import Settings
+from toolbus_oauth.server import authorize_flow as browsing
+
+
+async def test_a_person_allows_a_client_which_acts_in_their_name(server: Server) -> None:
+    client = await server.register()
+    told = await server.signed_in(client["client_id"])
+    bearer = await server.show(told["access_token"])
+    assert (bearer.access, bearer.user, bearer.resource) == ("staff", "ann", RESOURCE)
+    assert told["token_type"] == "Bearer"
+    assert told["scope"] == "tools"
+
+
+async def test_an_answer_says_who_it_is_from_also_when_it_is_no(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    walker = Walker(server)
+    yes = await walker.answered(await walker.consenting(client))
+    no = await walker.answered(await walker.consenting(client), "deny")
+    wrong = await walker.get("/oauth/authorize", **asked(client, response_type="token"))
+    assert [page.told["iss"] for page in (yes, no, wrong)] == [BASE] * 3
+    assert no.told["error"] == "access_denied"
+    assert wrong.told["error"] == "unsupported_response_type"
+    assert {page.told["state"] for page in (yes, no, wrong)} == {"a-state"}
+
+
+async def test_nobody_is_sent_to_an_address_that_is_one_byte_off(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    for at in range(len(REDIRECT)):
+        off = f"{REDIRECT[:at]}~{REDIRECT[at + 1 :]}"
+        page = await Walker(server).get("/oauth/authorize", **asked(client, redirect_uri=off))
+        assert (page.status, page.location) == (400, ""), off
+    for off in (REDIRECT + "/", REDIRECT[:-1], REDIRECT + "?", "https://client.test:443/callback"):
+        page = await Walker(server).get("/oauth/authorize", **asked(client, redirect_uri=off))
+        assert (page.status, page.location) == (400, ""), off
+
+
+@pytest.mark.parametrize(
+    "pkce",
+    [
+        {"code_challenge": "", "code_challenge_method": ""},
+        {"code_challenge_method": "plain"},
+        {"code_challenge_method": ""},
+        {"code_challenge": "too-short"},
+    ],
+)
+async def test_a_request_without_proof_key_goes_no_further(
+    server: Server, pkce: dict[str, str]
+) -> None:
+    client = (await server.register())["client_id"]
+    page = await Walker(server).get("/oauth/authorize", **asked(client, **pkce))
+    assert page.told["error"] == "invalid_request"
+    assert "code" not in page.told
+
+
+async def test_a_code_is_for_its_client_its_verifier_and_its_address(server: Server) -> None:
+    client, other = [(await server.register())["client_id"] for _ in range(2)]
+    code = await Walker(server).code(client)
+    assert (await server.token(other, code))[1]["error"] == "invalid_grant"
+    for wrong in ({"code_verifier": CHALLENGE}, {"code_verifier": ""}, {"redirect_uri": "x:y"}):
+        status, told = await server.token(client, code, **wrong)
+        assert (status, told["error"]) == (400, "invalid_grant")
+    status, told = await server.token(client, code, resource=f"{BASE}/mcp/else")
+    assert told["error"] == "invalid_target"
+    assert (await server.token(client, code))[0] == 200
+
+
+async def test_a_code_used_twice_takes_back_what_it_gave(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    code = await Walker(server).code(client)
+    _, told = await server.token(client, code)
+    await server.show(told["access_token"])
+    assert (await server.token(client, code))[1]["error"] == "invalid_grant"
+    with pytest.raises(UnauthorizedError):
+        await server.show(told["access_token"])
+    again = await server.form(
+        "/oauth/token",
+        grant_type="refresh_token", client_id=client, refresh_token=told["refresh_token"],
+    )  # fmt: skip
+    assert again[1]["error"] == "invalid_grant"
+
+
+async def test_of_a_code_redeemed_many_times_at_once_nothing_is_left(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    code = await Walker(server).code(client)
+    answers = await asyncio.gather(*(server.token(client, code) for _ in range(8)))
+    assert sum(status == 200 for status, _ in answers) <= 1
+    assert await server.wish("grants") == []
+
+
+async def test_a_refresh_token_used_twice_ends_the_whole_family(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    first = await server.signed_in(client)
+
+    async def refresh(token: str, **more: str) -> tuple[int, dict[str, Any]]:
+        form = {"grant_type": "refresh_token", "client_id": client, "refresh_token": token, **more}
+        return await server.form("/oauth/token", **form)
+
+    assert (await refresh(first["refresh_token"], scope="more"))[1]["error"] == "invalid_scope"
+    status, second = await refresh(first["refresh_token"])
+    assert status == 200
+    await server.show(second["access_token"])
+    assert (await refresh(first["refresh_token"]))[1]["error"] == "invalid_grant"
+    assert (await refresh(second["refresh_token"]))[1]["error"] == "invalid_grant"
+    with pytest.raises(UnauthorizedError):
+        await server.show(second["access_token"])
+    assert await server.wish("grants") == []
+
+
+async def test_a_token_that_was_shown_is_forgotten_everywhere_when_its_grant_ends(
+    server: Server, operator: Bus
+) -> None:
+    told = await server.signed_in((await server.register())["client_id"])
+    await server.show(told["access_token"])
+    (grant,) = await server.wish("grants")
+    assert (grant["user"], grant["client"]) == ("ann", "A client")
+    await server.wish("end_grant", grant["id"])
+    bucket = await operator.bucket(TOKENS)
+
+    async def empty() -> bool:
+        return not [each for each in await bucket.present() if each.value is not None]
+
+    await until_told(empty, "the token is forgotten")
+    with pytest.raises(UnauthorizedError):
+        await server.show(told["access_token"])
+
+
+async def test_what_one_browser_was_shown_cannot_be_answered_from_another(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    page = await Walker(server).consenting(client)
+    attacker = Walker(server)
+    await attacker.consenting(client)
+    stolen = await attacker.answered(page)
+    assert (stolen.status, stolen.location) == (403, "")
+    assert (await Walker(server).answered(page)).status == 403
+
+
+async def test_a_page_is_answered_once_and_from_this_site_only(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    walker = Walker(server)
+    page = await walker.consenting(client)
+    form = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "cross-site"}
+    crossed = await walker.post("/oauth/consent", form, ticket=page.ticket, answer="allow")
+    assert crossed.status == 403
+    assert (await walker.answered(page)).status == 303
+    assert (await walker.answered(page)).status == 400
+
+
+async def test_a_person_is_asked_every_time_by_name_and_by_address(server: Server) -> None:
+    told = await server.register(
+        client_name="<b>Bank</b>", redirect_uris=["http://127.0.0.1:7/back"]
+    )
+    walker = Walker(server)
+    for _ in range(2):
+        page = await walker.consenting(told["client_id"], redirect_uri="http://127.0.0.1:99/back")
+        assert "&lt;b&gt;Bank" in page.text
+        assert "127.0.0.1:99" in page.text
+        assert "program on the machine" in page.text
+        headers = dict(page.headers)
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert (await walker.answered(page)).told["code"]
+    cookie = next(iter(walker.cookies))
+    assert all(name.startswith("__Host-") for name in walker.cookies), cookie
+
+
+async def test_a_name_tried_too_often_must_wait_and_unknown_names_look_like_wrong_passwords(
+    server: Server,
+) -> None:
+    client = (await server.register())["client_id"]
+    walker = Walker(server)
+    page = await walker.get("/oauth/authorize", **asked(client))
+    said = []
+    for name in ["ann"] * 9 + ["nobody"]:
+        told = {"name": name, "password": "wrong", "code": ""}
+        page = await walker.post("/oauth/sign-in", FORM, ticket=page.ticket, **told)
+        said.append((page.status, "too often" in page.text))
+    assert said == [(403, False)] * 8 + [(403, True), (403, False)]
+
+
+async def test_a_second_factor_is_asked_for_and_good_once(server: Server) -> None:
+    row = await server.account("bob", totp=True)
+    factor = TOTP(b32decode(row["totp_secret"]), 6, SHA1(), 30)
+    client = (await server.register())["client_id"]
+
+    async def attempt(code: str) -> int:
+        walker = Walker(server)
+        page = await walker.get("/oauth/authorize", **asked(client))
+        return (await walker.signed_in(page, "bob", code)).status
+
+    code = factor.generate(time.time()).decode()
+    assert await attempt("") == 403
+    assert await attempt("000000" if code != "000000" else "111111") == 403
+    assert await attempt(code) == 200
+    assert await attempt(code) == 403
+
+
+async def test_an_account_that_changes_ends_what_it_allowed(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    walker = Walker(server)
+    told = await server.signed_in(client)
+    await walker.consenting(client)
+    await server.wish("change_account", "ann", groups=["guests"])
+    with pytest.raises(UnauthorizedError):
+        await server.show(told["access_token"])
+    page = await walker.get("/oauth/authorize", **asked(client))
+    assert 'name="password"' in page.text
+    refused = await walker.signed_in(page)
+    assert refused.status == 403
+    assert "no rule" in refused.text
+
+
+async def test_what_is_kept_tells_nothing_to_who_reads_the_bucket(
+    server: Server, operator: Bus
+) -> None:
+    client = (await server.register(client_name="canary-client"))["client_id"]
+    told = await server.signed_in(client)
+    await server.show(told["access_token"])
+    kept = b""
+    for name in ("tb_oauth", "tb_oauth_clients", "tb_oauth_brief"):
+        for each in await (await operator.bucket(name)).present():
+            kept += each.key.encode() + (each.value or b"")
+    for canary in ("canary-client", client, told["refresh_token"], VERIFIER):
+        assert canary.encode() not in kept
+    # Of itself: in so much ciphertext three letters in a row are there by chance.
+    assert not re.search(rb"\bann\b", kept)
+
+
+async def test_a_registration_names_each_grant_and_each_address_once(server: Server) -> None:
+    grants = ["authorization_code", "refresh_token", "refresh_token"]
+    addresses = ["https://a.example/back", "https://a.example/back"]
+    made = await server.register(grant_types=grants, redirect_uris=addresses)
+    assert made["grant_types"] == ["authorization_code", "refresh_token"]
+    assert made["redirect_uris"] == ["https://a.example/back"]
+
+
+@pytest.mark.parametrize("setting", ["true", "false"])
+async def test_registration_can_be_switched_off(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    async with serving(settings, operator, monkeypatch, OAUTH_REGISTRATION=setting) as made:
+        told = await made.page("GET", "/.well-known/oauth-authorization-server")
+        posted = await made.page(
+            "POST", "/oauth/register", body=b'{"redirect_uris":["https://a/b"]}'
+        )
+        offered = "registration_endpoint" in json.loads(told.body)
+        assert (offered, posted.status) == ((True, 201) if setting == "true" else (False, 404))
+
+
+async def test_nothing_of_an_account_fits_another_one_that_is_given_its_name(
+    server: Server,
+) -> None:
+    client = (await server.register())["client_id"]
+    walker = Walker(server)
+    page = await walker.consenting(client)
+    await server.wish("remove_account", "ann")
+    await server.account("ann")
+    refused = await walker.answered(page)
+    assert refused.status == 403
+    again = await walker.get("/oauth/authorize", **asked(client))
+    assert 'name="password"' in again.text, "the old cookie signs nobody in"
+
+
+async def test_refusals_without_end_are_not_recorded_without_end_and_make_no_people(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browsing, "MOST_REFUSALS", 3)  # a minute: each takes a tenth of a second
+    async with serving(settings, operator, monkeypatch) as server:
+        await server.declare(**STAFF)
+        client = (await server.register())["client_id"]
+        walker = Walker(server)
+        page = await walker.get("/oauth/authorize", **asked(client))
+        for number in range(9):
+            refused = await walker.signed_in(page, name=f"stranger{number}")
+            assert refused.status == 403
+    # The service has ended, so all it had to say is said.
+    stream = await operator.client.jetstream().stream_info("EVENTS", subjects_filter="tb.event.>")
+    assert (stream.state.subjects or {}).get("tb.event.signin.denied.default") == 3
+    assert await (await operator.bucket(PEOPLE)).present() == []

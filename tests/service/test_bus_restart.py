@@ -1,0 +1,260 @@
+"""A NATS server killed and started again on the same store: nothing said is lost or doubled."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from harness.chain import running
+from harness.engines import NatsAt, NatsServer
+from harness.fresh import joined_by_tester, provisioned
+from harness.peers import closed_after, served
+from harness.waiting import until, until_told
+from toolbus_common.contracts import CallAllowed, CallCompleted
+from toolbus_common.errors import BusDownError
+from toolbus_common.nats.connection import Bus, StoredMessage
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import BUCKETS, CATALOGUE, CONFIG, DURABLES, EVENTS, LEASES
+from toolbus_common.service.service import Service
+from toolbus_common.settings import Settings
+
+
+@pytest.fixture
+async def own_settings(state_dir: Path, own_nats: NatsServer) -> Settings:
+    """Services of these settings join a provisioned server that may be killed."""
+    await provisioned(own_nats)
+    settings = Settings(state_dir=state_dir, nats_url=own_nats.url, drain_seconds=5.0)
+    own_nats.copy_seeds(settings.state_dir)
+    return settings
+
+
+@pytest.fixture
+async def tester(own_settings: Settings, own_nats: NatsServer) -> AsyncIterator[Bus]:
+    assert own_settings.nats_url == own_nats.url
+    async with joined_by_tester(own_nats.at) as bus:
+        yield bus
+
+
+def allowed(call: int) -> CallAllowed:
+    return CallAllowed(
+        id=f"c{call}.allowed", at=1.0, customer="acme", call_id=f"c{call}", server="git", tool="log"
+    )
+
+
+async def lines(bus: Bus) -> list[dict[str, object]]:
+    """Every event in the stream."""
+    stream = bus.client.jetstream()
+    last = (await stream.stream_info(EVENTS)).state.last_seq
+    messages = [await stream.get_msg(EVENTS, seq) for seq in range(1, last + 1)]
+    return [json.loads(line) for message in messages for line in (message.data or b"").split(b"\n")]
+
+
+class Confused:
+    """A way to a server; while `confused` it takes connections and talks nonsense there."""
+
+    def __init__(self, port: int) -> None:
+        self.confused = False
+        self.taken = self.open = 0  # while it was confused
+        self._port = port
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """Its URL."""
+        async with served(self._meet) as port:
+            yield f"nats://127.0.0.1:{port}"
+
+    def break_off(self) -> None:
+        """End what goes through it."""
+        while self._writers:
+            self._writers.pop().close()
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        if self.confused:
+            await self._talk_nonsense(reader, writer)
+            return
+        there, here = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers.append(here)
+        async with closed_after(here):
+            await asyncio.gather(_copied(reader, here), _copied(there, writer))
+
+    async def _talk_nonsense(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.taken += 1
+        self.open += 1
+        writer.write(b"NONSENSE\r\n")
+        try:
+            await reader.read()
+        finally:
+            self.open -= 1
+
+
+async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while piece := await reader.read(65536):
+            writer.write(piece)
+    writer.close()
+
+
+async def test_connections_on_which_no_server_of_ours_answers_are_closed_again(
+    own_settings: Settings, own_nats: NatsServer
+) -> None:
+    way = Confused(int(own_settings.nats_url.rpartition(":")[2]))
+    async with way.listening() as url, joined_by_tester(NatsAt(url, own_nats.seeds)) as bus:
+        way.confused = True
+        way.break_off()
+        await until(lambda: way.taken >= 3, "it tried again and again")
+        way.confused = False
+        await until(lambda: bus.connected, "it found its server again")
+        await until(lambda: way.open == 0, "it left the others")
+
+
+async def test_every_event_said_across_a_restart_is_in_the_stream_exactly_once(
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
+) -> None:
+    policy = Service("policy", own_settings)
+    async with running(policy):
+        for n in range(50):
+            policy.events.say(allowed(n))
+            await asyncio.sleep(0)
+        own_nats.kill()
+        for n in range(50, 100):
+            policy.events.say(allowed(n))
+            await asyncio.sleep(0)
+        await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
+        with pytest.raises(BusDownError):
+            await policy.events.record(allowed(100))
+        own_nats.start()
+        await until(lambda: tester.connected, "the tester is back")
+
+        async def all_there() -> bool:
+            return len({line["id"] for line in await lines(tester)}) == 101
+
+        await until_told(all_there, "every event is in the stream")
+        await policy.events.record(allowed(101))
+    told = await lines(tester)
+    assert sorted(str(line["id"]) for line in told) == sorted(f"c{n}.allowed" for n in range(102))
+    assert sorted(int(str(line["seq"])) for line in told) == list(range(1, 103))
+
+
+async def test_what_a_killed_service_had_spooled_the_next_one_says(
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
+) -> None:
+    policy = Service("policy", own_settings)
+    async with running(policy):
+        own_nats.kill()
+        await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
+        with pytest.raises(BusDownError):
+            await policy.events.record(allowed(1))
+    own_nats.start()
+    await until(lambda: tester.connected, "the tester is back")
+    async with running(Service("policy", own_settings)):
+
+        async def there() -> bool:
+            return [line["id"] for line in await lines(tester)] == ["c1.allowed"]
+
+        await until_told(there, "the spooled event is in the stream")
+
+
+async def test_every_stream_and_bucket_survives_with_what_was_in_it(
+    own_nats: NatsServer, tester: Bus
+) -> None:
+    for bucket in BUCKETS:
+        await (await tester.bucket(bucket.bucket)).put("k", b"v")
+    own_nats.kill()
+    await until(lambda: not tester.connected, "the tester noticed")
+    own_nats.start()
+    await until(lambda: tester.connected, "the tester is back")
+    for bucket in BUCKETS:
+        found = await (await tester.bucket(bucket.bucket)).get("k")
+        if bucket.bucket != LEASES:  # a lease may have run out meanwhile
+            assert found is not None, bucket.bucket
+    info = await tester.client.jetstream().stream_info(EVENTS)
+    assert info.state.consumer_count == len(DURABLES)
+
+
+async def test_a_change_after_a_restart_is_still_heard(
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
+) -> None:
+    heard: list[Change | None] = []
+    policy = Service("policy", own_settings)
+    policy.watches(CONFIG)(heard.append)
+    config = await tester.bucket(CONFIG)
+    await config.put("key.bot", b"1")
+    async with running(policy):
+        assert [change and change.value for change in heard] == [b"1", None]
+        own_nats.kill()
+        await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
+        own_nats.start()
+        await until(lambda: policy.bus.connected and tester.connected, "both are back")
+        await config.put("key.bot", b"2")
+        await until(lambda: any(c and c.value == b"2" for c in heard), "the change was heard")
+
+
+async def test_a_change_made_before_the_service_is_back_is_heard_too(
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
+) -> None:
+    heard: list[Change | None] = []
+    ingress = Service("ingress", own_settings)
+    ingress.watches(CATALOGUE)(heard.append)
+    catalogue = await tester.bucket(CATALOGUE)
+    await catalogue.put("git", b"1")
+    async with running(ingress):
+        own_nats.kill()
+        await until(lambda: not (ingress.bus.connected or tester.connected), "both noticed")
+        own_nats.start()
+        await until(lambda: tester.connected, "the tester is back")
+        await catalogue.delete("git")
+        await until(lambda: any(c and c.value is None for c in heard), "the deletion was heard")
+
+
+async def test_a_durable_consumer_goes_on_where_it_was(
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
+) -> None:
+    heard: list[bytes] = []
+    policy, executor = Service("policy", own_settings), Service("executor", own_settings)
+
+    @policy.hears(seconds=0.2)
+    async def settle(messages: list[StoredMessage]) -> None:
+        for message in messages:
+            heard.append(message.data)
+            await message.done(wait=True)
+
+    def completed(call: int) -> CallCompleted:
+        return CallCompleted(
+            id=f"c{call}.completed", at=1.0, customer="a", call_id=f"c{call}", server="s", tool="t"
+        )
+
+    async def noted() -> bool:
+        return await tester.finished(EVENTS, "policy") == inf
+
+    async with running(executor, policy):
+        await executor.events.record(completed(1))
+        await until(lambda: len(heard) == 1, "the first is heard")
+        await until_told(noted, "the server knows that it need not come again")
+        own_nats.kill()
+        await until(lambda: not executor.bus.connected, "executor noticed")
+        executor.events.say(completed(2))
+        own_nats.start()
+        await until(lambda: len(heard) == 2, "the second is heard")
+    assert [json.loads(line)["call_id"] for line in heard] == ["c1", "c2"]
+
+
+async def test_a_closed_bus_gives_up_reconnecting_even_if_its_cancellation_was_lost(
+    own_settings: Settings, own_nats: NatsServer
+) -> None:
+    policy = Bus("policy", own_settings.nats_url, (own_nats.seeds / "policy.seed").read_text())
+    await policy.open()
+    own_nats.kill()
+    await until(lambda: not policy.connected, "policy noticed")
+    reconnecting = policy.client._reconnection_task
+    assert reconnecting is not None
+    policy.client._reconnection_task = None  # so that closing cancels nothing
+    await policy.close()
+    await until(reconnecting.done, "it gave up")

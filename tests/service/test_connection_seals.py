@@ -1,0 +1,157 @@
+"""Connections in their envelopes, on a real bus: what opens them, and what does not any more."""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from traceback import format_exception
+
+import pytest
+
+from harness.connecting import kept_connections
+from harness.events import bus_of
+from harness.keyservices import KeyServices
+from harness.secretstores import ROLE, ROLE_SECRET
+from harness.signing_in import serving
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONNECTIONS
+from toolbus_common.secrets import SecretError, Secrets, key_services_of, stores_of
+from toolbus_common.secrets.master_keys import Masters
+from toolbus_common.secrets.stores.vault import HashiCorpKeys
+from toolbus_common.settings import Settings
+from toolbus_oauth.settings import Settings as OAuthSettings
+from toolbus_oauth.storage.store import Store
+from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, seal_anew
+from toolbus_oauth.upstreams.connections.records import Connection
+
+WRAPPED = "vault-transit:transit/toolbus"
+RECORD = Connection(
+    "docs", "ann", "https://docs.test/mcp", "https://far.test", "", "https://far.test/token",
+    "", "gateway", "none", "token", 2e9, "again", (), (), 1e9,
+)  # fmt: skip
+
+
+async def test_who_comes_under_the_name_of_a_removed_account_has_none_of_its_connections(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        serving(settings, operator, monkeypatch) as server,
+        kept_connections(settings) as store,
+    ):
+        await server.account("ann")
+        await store.put("docs ann", RECORD)
+        assert [row["user"] for row in await server.wish("connections")] == ["ann"]
+        await server.wish("remove_account", "ann")
+        assert await server.wish("connections") == []
+
+
+async def test_another_master_key_seals_all_records_anew_and_the_old_one_opens_none(
+    settings: Settings,
+    operator: Bus,  # noqa: ARG001 - it lays down the buckets
+) -> None:
+    old, new = b"o" * 32, b"n" * 32
+    async with bus_of("oauth", settings) as bus:
+        bucket = await bus.bucket(CONNECTIONS)
+        await Store(bucket, Envelope(old)).put("docs ann", RECORD)
+        assert await Store(bucket, Envelope(new)).get(Connection, "docs ann") is None
+        assert await seal_anew(bucket, Envelope(new, [old])) == 1
+        assert await seal_anew(bucket, Envelope(new, [old])) == 0
+        assert await Store(bucket, Envelope(new)).get(Connection, "docs ann") == RECORD
+        assert await Store(bucket, Envelope(old)).get(Connection, "docs ann") is None
+
+
+@asynccontextmanager
+async def master_keys(settings: Settings, services: KeyServices) -> AsyncIterator[Masters]:
+    """As a replica finds them."""
+    url = f"http://127.0.0.1:{services.port}"
+    told = {"VAULT_ADDR": url, "VAULT_ROLE_ID": ROLE, "VAULT_SECRET_ID": ROLE_SECRET}
+    async with bus_of("oauth", settings) as bus:
+        bucket = await bus.bucket(CONNECTIONS)
+        yield Masters(Secrets(stores_of(told)), key_services_of(told), bucket)
+
+
+@pytest.fixture
+def services(operator: Bus) -> Iterator[KeyServices]:
+    assert operator.connected  # it lays down the buckets
+    with KeyServices() as made:
+        made.add("toolbus")
+        yield made
+
+
+async def test_replicas_that_start_together_have_one_master_key_which_nobody_else_can_read(
+    settings: Settings, services: KeyServices
+) -> None:
+    async with (
+        master_keys(settings, services) as one,
+        master_keys(settings, services) as other,
+    ):
+        found = await asyncio.gather(*(each.newest(WRAPPED) for each in (one, other) * 3))
+        assert len(set(found)) == 1
+        assert await other.earlier(WRAPPED) == found[0]
+        assert await one.newest(f"{WRAPPED}#2") != found[0]
+        kept = [each.value for each in await one.bucket.present()]
+        assert len(kept) == 2
+        assert not any(found[0] in (value or b"") for value in kept)
+        services.keys.clear()
+        with pytest.raises(SecretError, match="no key transit/toolbus"):
+            await other.newest(WRAPPED)
+
+
+async def test_a_master_key_that_was_never_wrapped_or_is_none_is_told_with_what_to_do(
+    settings: Settings, services: KeyServices, tmp_path: Path
+) -> None:
+    (tmp_path / "short").write_text(b64encode(b"short").decode())
+    wrong = {
+        WRAPPED: "wrapped no master key",
+        f"file:{tmp_path}/short": "openssl rand -base64 32",
+        f"file:{tmp_path}/none": "cannot be read",
+        "vault:kv/none#x": "no secret",
+    }
+    async with master_keys(settings, services) as masters:
+        for place, said in wrong.items():
+            with pytest.raises(SecretError, match=said):
+                await masters.earlier(place)
+        with pytest.raises(SecretError, match="names no store"):
+            await masters.newest("aws-kmss:alias/toolbus")
+        with pytest.raises(ValueError, match="There is no key"):
+            await masters.earlier(str(tmp_path / "none"))
+
+
+async def test_what_went_wrong_at_a_key_service_never_quotes_what_was_sent(
+    settings: Settings, services: KeyServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+
+    def wrap(_service: object, _path: str, key: bytes) -> bytes:
+        sent.append(key)
+        raise SecretError("Vault did not wrap.") from RuntimeError(key.hex())
+
+    monkeypatch.setattr(HashiCorpKeys, "wrap", wrap)
+    async with master_keys(settings, services) as masters:
+        with pytest.raises(SecretError) as caught:
+            await masters.newest(WRAPPED)
+    assert sent[0].hex() not in "".join(format_exception(caught.value))
+
+
+async def test_a_service_whose_master_key_moves_to_a_key_service_keeps_its_connections(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, services: KeyServices
+) -> None:
+    old = settings.state_dir / "oauth-vault.key"
+    async with kept_connections(settings) as store:
+        await store.put("docs ann", RECORD)
+    told = {"OAUTH_VAULT_KEY": WRAPPED, "OAUTH_EARLIER_VAULTS": str(old)}
+    monkeypatch.setenv("VAULT_ADDR", f"http://127.0.0.1:{services.port}")
+    monkeypatch.setenv("VAULT_ROLE_ID", ROLE)
+    monkeypatch.setenv("VAULT_SECRET_ID", ROLE_SECRET)
+    async with serving(settings, operator, monkeypatch, **told) as server:
+        assert [row["user"] for row in await server.wish("connections")] == ["ann"]
+    old.unlink()
+    async with serving(
+        settings, operator, monkeypatch, **{**told, "OAUTH_EARLIER_VAULTS": ""}
+    ) as server:
+        assert [row["user"] for row in await server.wish("connections")] == ["ann"]
+    assert not old.exists()
+    monkeypatch.setenv("TOOLBUS_OAUTH_VAULT_FILE", str(old))
+    with pytest.raises(ValueError, match="two master keys"):
+        OAuthSettings()

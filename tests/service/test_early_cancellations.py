@@ -1,0 +1,94 @@
+"""A cancellation that reaches executor before its call, on a real bus."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness.bench import admitted
+from harness.cluster import Upstream
+from harness.events import bus_of
+from harness.waiting import until, until_told
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import CallCancelled, CallError, CallResult
+from toolbus_common.contracts.replies import ReplyMessage, decode_reply
+from toolbus_common.errors import CallCancelledError
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG, DECLARATION
+from toolbus_common.settings import Settings
+from toolbus_executor.main import build
+
+REPLY = "tb.reply.ingress.early"
+
+
+@dataclass
+class Asking:
+    """Policy, which hands calls on, and ingress, which hears how they end."""
+
+    policy: Bus
+    ends: dict[str, ReplyMessage]
+    calls: int = 0
+
+    async def send(self, *, cancelled_before: bool = False) -> str:
+        """Hand a call on, which may have been taken back already; its id."""
+        self.calls += 1
+        call_id = f"early{self.calls}"
+        if cancelled_before:
+            cancelled = CallCancelled(call_id=call_id)
+            await self.policy.publish(cancelled.subject, cancelled.encode())
+        told = {"call_id": call_id, "server": "echo", "reply_to": f"{REPLY}.{call_id}"}
+        call = admitted("say", {"text": call_id}, **told)
+        await self.policy.publish(call.subject, call.encode())
+        return call_id
+
+    async def end(self, call_id: str) -> ReplyMessage:
+        """How it ended."""
+        frame: ReplyMessage = await until(lambda: self.ends.get(call_id), "the end of the call")
+        return frame
+
+
+@asynccontextmanager
+async def executing(settings: Settings) -> AsyncIterator[Asking]:
+    """Executor at work; the environment must say where the bus is."""
+    async with bus_of("policy", settings) as policy, bus_of("ingress", settings) as ingress:
+        made = Asking(policy, {})
+
+        def hear(payload: bytes, subject: str, _reply: str) -> None:
+            made.ends[subject.rpartition(".")[2]] = decode_reply(payload)
+
+        await ingress.subscribe(f"{REPLY}.*", hear)
+        await ingress.settled()
+        async with build(LocalTransport()).running():
+            yield made
+
+
+async def test_a_call_taken_back_before_it_came_never_reaches_its_server(
+    settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+    echo = Upstream(tmp_path / "echo")
+    echo.start()
+    try:
+        declared = Configuration(servers={"echo": Server(url=echo.url)})
+        await (await operator.bucket(CONFIG)).put(DECLARATION, declared.model_dump_json().encode())
+        async with executing(settings) as made:
+
+            async def goes_through() -> bool:
+                await made.send()
+                return any(isinstance(end, CallResult) for end in made.ends.values())
+
+            await until_told(goes_through, "the server")
+            taken_back = await made.send(cancelled_before=True)
+            another = await made.send()
+            end = await made.end(taken_back)
+            assert isinstance(end, CallError)
+            assert isinstance(end.error, CallCancelledError)
+            assert isinstance(await made.end(another), CallResult)
+            came = {call["text"] for call in echo.arrived()}
+            assert (another in came, taken_back in came) == (True, False)
+    finally:
+        echo.kill()

@@ -1,0 +1,305 @@
+"""People forgotten and events past their time, on a real bus and ClickHouse: the rest is proven."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from nats.js.errors import NotFoundError
+
+from harness.events import PATIENCE, allowed, bus_of, completed, events_of, until
+from toolbus_audit import retention
+from toolbus_audit.main import build
+from toolbus_audit.retention import Retention
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_cli.errors import CommandError
+from toolbus_cli.evidence import forget as forgetting
+from toolbus_cli.evidence import verify
+from toolbus_cli.evidence.collect import gathered
+from toolbus_common.config import Configuration
+from toolbus_common.config_store.literal_secrets import Writer
+from toolbus_common.config_store.repository import ConfigRepository
+from toolbus_common.contracts import AuditQuery, RowsReply, ServiceStatus, StatusQuery
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.outbox import Outbox
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats import connection as buses
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG, DECLARATION, PEOPLE
+from toolbus_common.privacy.key_store import PersonKeys
+from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold
+from toolbus_common.service.service import Service
+from toolbus_common.settings import Settings
+
+DAY = 86_400
+
+
+class Evidence:
+    """An audit at work, policy's and executor's events, and an operator at a desk."""
+
+    def __init__(
+        self, settings: Settings, operator: Bus, service: Service, directory: Path
+    ) -> None:
+        self.settings = settings
+        self.service = service
+        self.policy: EventPublisher
+        self.executor: EventPublisher
+        self.desk: ConfigRepository
+        self.people = PersonKeys(settings.people_key_file)
+        self._lane = RequestReply("operator", operator)
+        self._operator = operator
+        self._directory = directory
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Sit down at the desk, and begin to write events."""
+        self.people.open(await self._operator.bucket(PEOPLE))
+        for name in ("policy", "executor"):
+            writer = await stack.enter_async_context(
+                events_of(name, self.settings, self._directory / name)
+            )
+            bus = await stack.enter_async_context(bus_of(name, self.settings))
+            writer.people = PersonKeys(self.settings.people_key_file)
+            writer.people.open(await bus.bucket(PEOPLE))
+            setattr(self, name, writer)
+        own = EventPublisher(self._operator.store, Outbox(self._directory / "own.events", 1 << 20))
+        own.people = self.people
+        stack.push_async_callback(own.close, 5.0)
+        config = await self._operator.bucket(CONFIG)
+        literals = Writer.at(self.settings.sealing)
+        self.desk = ConfigRepository(self._operator, config, own, "bo", literals, operator=True)
+
+    async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
+        """What an operator is answered."""
+        return (await self._lane.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+
+    async def call(self, name: str, **given: Any) -> None:
+        """A call's intent and outcome."""
+        await self.policy.record(allowed(call_id=name, **given))
+        customer = {key: value for key, value in given.items() if key == "customer"}
+        await self.executor.record(completed(call_id=name, **customer))
+
+    async def sealed(self, size: int, customer: str = "acme") -> None:
+        """Wait until a customer's log is sealed up to here."""
+
+        async def look() -> bool:
+            found = await self.rows(
+                f"SELECT max(size) FROM checkpoints WHERE customer = '{customer}'"
+            )
+            return int(found[0][0] or 0) >= size
+
+        await until(look, f"{size} events of {customer} are sealed")
+
+    async def stored(self, size: int) -> None:
+        """Wait until so many events are sealed, and rows: the two are done apart."""
+        await self.sealed(size)
+
+        async def look() -> bool:
+            found = await self.rows("SELECT count() FROM events WHERE customer = 'acme'")
+            return int(found[0][0]) >= size
+
+        await until(look, f"{size} events are in the table")
+
+    async def has_calls(self, customer: str, count: int) -> bool:
+        """Whether so many events of a customer's calls are in the table."""
+        told = f"customer = '{customer}' AND event LIKE 'call.%'"
+        return await self.rows(f"SELECT count() FROM events WHERE {told}") == ((count,),)
+
+    async def told_of_deleting(self, customer: str) -> bool:
+        """Whether a customer's log says that events were deleted from it."""
+        told = f"customer = '{customer}' AND event = 'events.expired'"
+        return await self.rows(f"SELECT count() > 0 FROM events WHERE {told}") == ((1,),)
+
+    async def bundle(self, name: str, *, reveal: bool = False) -> verify.Report:
+        """Take the evidence out, and have it checked."""
+        path = self._directory / name
+        found = await gathered(self._lane, "acme")
+        await found.write(path, opened=self.people.opened if reveal else None)
+        return self.verified(name)
+
+    def verified(self, name: str) -> verify.Report:
+        """What the verifier says of a bundle."""
+        key = str(self.service.status().details["sealed_by"])
+        return verify.verify(str(self._directory / name), key)
+
+
+@pytest.fixture
+async def evidence(settings: Settings, operator: Bus, tmp_path: Path) -> AsyncIterator[Evidence]:
+    async with at_work(settings, operator, tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def at_work(settings: Settings, operator: Bus, directory: Path) -> AsyncIterator[Evidence]:
+    own = AuditSettings(
+        state_dir=settings.state_dir,
+        nats_url=settings.nats_url,
+        drain_seconds=5.0,
+        seal_seconds=0.2,
+    )
+    async with build(LocalTransport(), own).running() as service, AsyncExitStack() as stack:
+
+        async def ready() -> bool:
+            return service.status().ready
+
+        await until(ready, "audit is ready")
+        found = Evidence(settings, operator, service, directory)
+        await found.open(stack)
+        yield found
+
+
+async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifies(
+    evidence: Evidence, operator: Bus
+) -> None:
+    await evidence.call("c1", user="ann", arguments='{"to": "carl"}')
+    await evidence.call("c2", user="zoe", arguments='{"to": "dave"}')
+    await evidence.stored(4)
+    asked = (
+        "SELECT user, JSONExtractString(detail, 'arguments') FROM events "
+        "WHERE user = person('ann') AND event = 'call.allowed'"
+    )
+    assert await evidence.rows(asked) == (("ann", '{"to": "carl"}'),)
+    before = await evidence.bundle("before.zip", reveal=True)
+    assert (before.found, before.sealed, before.erased) == ([], 4, 0)
+
+    found = await forgetting.found(evidence.desk, evidence.people, "ann")
+    assert (found.customers, found.plain) == (("acme",), 0)
+    assert await forgetting.forget(evidence.desk, evidence.people, found, "a request") == 1
+
+    assert await evidence.rows(asked) == ()
+    everybody = (
+        "SELECT user, JSONExtractString(detail, 'arguments') FROM events "
+        "WHERE event = 'call.allowed' ORDER BY call_id"
+    )
+    assert await evidence.rows(everybody) == (
+        (found.person.pseudonym, "(erased)"), ("zoe", '{"to": "dave"}'),
+    )  # fmt: skip
+    await evidence.sealed(5)
+    after = await evidence.bundle("after.zip")
+    assert (after.found, after.sealed, after.erased) == ([], 4, 2)
+    assert evidence.verified("before.zip").found == []
+    told = await evidence.rows(
+        "SELECT JSONExtractString(detail, 'by'), reason, customer FROM events "
+        "WHERE event = 'person.erased'"
+    )
+    assert told == (("operator:bo", "a request", "acme"),)
+    later = PersonKeys(evidence.settings.people_key_file)
+    later.open(await operator.bucket(PEOPLE))
+    await later.learn(["user:ann"])  # the name may come again: as somebody else
+    assert later.pseudonym("user:ann") != found.person.pseudonym
+    with pytest.raises(NotFoundError):
+        await operator.client.jetstream().get_msg(f"KV_{PEOPLE}", found.revision)
+
+
+async def test_what_names_a_person_is_not_erased_while_it_is_held(
+    evidence: Evidence, operator: Bus
+) -> None:
+    await evidence.call("c1", user="ann")
+    await evidence.stored(2)
+    bucket = await operator.bucket(CONFIG)
+    await bucket.put(f"{HOLD_PREFIX}acme", msgspec.json.encode(Hold("case 17", time.time())))
+    with pytest.raises(CommandError, match="acme that name user:ann are under a legal hold"):
+        await forgetting.found(evidence.desk, evidence.people, "ann")
+    with pytest.raises(CommandError, match="No key is kept of 'user:carl'"):
+        await forgetting.found(evidence.desk, evidence.people, "carl")
+
+
+async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of_the_key(
+    settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "HEARD_SECONDS", PATIENCE)
+    monkeypatch.setattr(buses, "LATE_SECONDS", 0.1)  # the other services are not there
+    rounds = [None, 6, None, 7]  # what it tells of the bucket, the last of it ever after
+    answering: set[asyncio.Task[None]] = set()
+
+    async with bus_of("audit", settings) as audit:
+
+        def hear(_asked: bytes, _subject: str, reply: str) -> None:
+            if known := rounds.pop(0) if len(rounds) > 1 else rounds[0]:
+                told = ServiceStatus(
+                    service="audit",
+                    instance="i",
+                    pid=1,
+                    ready=True,
+                    since=0.0,
+                    heard={PEOPLE: known},
+                )
+                answering.add(asyncio.create_task(audit.publish(reply, told.encode())))
+
+        await audit.subscribe(StatusQuery.SUBJECT, hear)
+        await audit.settled()
+        said = EventPublisher(operator.store, Outbox(tmp_path / "events", 1 << 20))
+        desk = ConfigRepository(
+            operator, await operator.bucket(CONFIG), said, "bo", Writer.at(tmp_path), operator=True
+        )
+        assert await forgetting._let_go(desk, 7) == 1
+        await said.close(5.0)
+    assert rounds == [7]
+
+
+class Later:
+    """Retention as it is so many days from now; `rounds` are counted as they end."""
+
+    def __init__(self, days: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = days * DAY
+        self._rounds = 0
+        apply = Retention.apply
+
+        async def later(kept: Retention, now: float) -> list[retention.Cut]:
+            cuts = await apply(kept, now + self.ahead)
+            self._rounds += 1
+            return cuts
+
+        monkeypatch.setattr(Retention, "apply", later)
+        monkeypatch.setattr(retention, "EVERY_SECONDS", 0.2)
+
+    async def come_back(self) -> None:
+        """Be in the present again; return once what was under way has ended."""
+        self.ahead, seen = 0, self._rounds
+
+        async def settled() -> bool:
+            return self._rounds >= seen + 2
+
+        await until(settled, "nothing is deleted any more")
+
+
+async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_proven(
+    settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Statements are signed now: half a year later they are past their time, with all they cover.
+    later = Later(184, monkeypatch)
+    bucket = await operator.bucket(CONFIG)
+    declared = {"audit": {"retention": "183d"}, "customers": {"core": {"retention": "400d"}}}
+    await bucket.put(DECLARATION, Configuration.model_validate(declared).model_dump_json().encode())
+    await bucket.put(f"{HOLD_PREFIX}acme", msgspec.json.encode(Hold("case 17", time.time())))
+
+    async with at_work(settings, operator, tmp_path) as evidence:
+        for customer in ("core", "acme", "bolt"):
+            await evidence.call(f"{customer}1", customer=customer)
+        for customer in ("core", "acme"):
+            await evidence.sealed(2, customer)
+            await until(partial(evidence.has_calls, customer, 2), f"{customer}'s events are rows")
+        await until(partial(evidence.told_of_deleting, "bolt"), "bolt's log says so")
+        await until(partial(evidence.has_calls, "bolt", 0), "bolt's events are deleted")
+        assert await evidence.has_calls("acme", 2)
+        assert await evidence.has_calls("core", 2)
+
+        await bucket.delete(f"{HOLD_PREFIX}acme")
+        await until(partial(evidence.told_of_deleting, "acme"), "acme's log says so")
+        await until(partial(evidence.has_calls, "acme", 0), "acme's events are deleted")
+        assert await evidence.has_calls("core", 2)
+
+        await later.come_back()
+        await evidence.call("acme2")
+        ((cut,),) = await evidence.rows("SELECT max(size) FROM cuts WHERE customer = 'acme'")
+        await evidence.sealed(int(cut) + 2)
+        await until(partial(evidence.has_calls, "acme", 2), "the later events are rows")
+        report = await evidence.bundle("rest.zip")
+    assert report.found == []
+    assert report.before >= 2
+    assert report.events >= 2

@@ -1,0 +1,251 @@
+"""Token exchange: who may act on for whom, where, how long, and that everybody can see it."""
+
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+import pytest
+
+from harness.signing_in import BASE, RESOURCE, STAFF, Server, serving
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.errors import InvalidError, UnauthorizedError
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import TOKENS
+from toolbus_common.settings import Settings
+from toolbus_oauth.clients.registry import EXCHANGE
+from toolbus_oauth.keys.signing_keys import SigningKeys
+from toolbus_oauth.keys.unverified_jwt import peeked
+from toolbus_oauth.server.token_exchange import MOST_ACTORS, TOKEN
+
+DOCS = f"{RESOURCE}/docs"
+SECTIONS: dict[str, Any] = {
+    "servers": {name: {"url": f"http://127.0.0.1:9/{name}"} for name in ("docs", "mail")},
+    "access": {**STAFF["access"], "robots": {"issuer": "machines", "tools": ["docs__*"]}},
+}
+
+
+@pytest.fixture
+async def server(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Server]:
+    async with serving(settings, operator, monkeypatch) as made:
+        await made.declare(**SECTIONS)
+        await made.account()
+        yield made
+
+
+@dataclass
+class Machine:
+    """A client that an operator made."""
+
+    server: Server
+    name: str
+    row: dict[str, Any]
+
+    @classmethod
+    async def made(cls, server: Server, name: str, *exchange: str) -> "Machine":
+        (row,) = await server.wish("add_client", name, exchange=list(exchange))
+        return cls(server, name, row)
+
+    async def asks(self, **form: str) -> tuple[int, dict[str, Any]]:
+        pair = b64encode(f"{self.row['id']}:{self.row['secret']}".encode()).decode()
+        return await self.server.form("/oauth/token", basic=pair, **form)
+
+    async def exchanges(self, subject: str, **more: str) -> tuple[int, dict[str, Any]]:
+        told = {"subject_token": subject, "subject_token_type": TOKEN, "resource": DOCS, **more}
+        form = {name: value for name, value in told.items() if value}
+        return await self.asks(grant_type=EXCHANGE, **form)
+
+    async def refused(self, subject: str, **more: str) -> str:
+        status, told = await self.exchanges(subject, **more)
+        assert status >= 400, told
+        return str(told["error"])
+
+    async def exchanged(self, subject: str, **more: str) -> str:
+        status, told = await self.exchanges(subject, **more)
+        assert status == 200, told
+        assert told["issued_token_type"] == TOKEN
+        assert "refresh_token" not in told
+        return str(told["access_token"])
+
+    async def own(self) -> str:
+        status, told = await self.asks(grant_type="client_credentials")
+        assert status == 200, told
+        return str(told["access_token"])
+
+
+async def anns(server: Server, **more: str) -> str:
+    client = await server.register()
+    return str((await server.signed_in(client["client_id"], **more))["access_token"])
+
+
+async def test_a_machine_acts_on_for_a_person_where_it_was_told_it_may(server: Server) -> None:
+    helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
+    token = await helper.exchanged(subject, actor_token=await helper.own(), actor_token_type=TOKEN)
+    claims = peeked(token)[1]
+    assert (claims["sub"], claims["aud"]) == ("ann", DOCS)
+    assert claims["act"] == {"sub": "machines/helper"}
+    assert claims["exp"] <= peeked(subject)[1]["exp"]
+    bearer = await server.show(token)
+    assert (bearer.user, bearer.resource, bearer.access) == ("ann", DOCS, "staff")
+    assert bearer.actors == ("machines/helper",)
+    assert bearer.name == (await server.show(subject)).name, "limits are ann's, whoever acts"
+    assert (await server.show(subject)).actors == ()
+    rows = await server.wish("grants")
+    assert [
+        row["actors"] for row in rows if row["client"] == "helper" and row["user"] == "ann"
+    ] == [["machines/helper"]]
+
+
+async def test_only_who_was_told_so_by_an_operator_exchanges_anything(server: Server) -> None:
+    subject, nobody = await anns(server), await Machine.made(server, "nobody")
+    assert await nobody.refused(subject) == "unauthorized_client"
+    grants = ["authorization_code", EXCHANGE]
+    own = await server.register(
+        grant_types=grants, exchange=[DOCS], token_endpoint_auth_method="client_secret_post"
+    )
+    form = {"client_id": own["client_id"], "client_secret": own["client_secret"]}
+    told = {"subject_token": subject, "subject_token_type": TOKEN, "grant_type": EXCHANGE}
+    _, refused = await server.form("/oauth/token", **form, **told)
+    assert refused["error"] == "unauthorized_client"
+    with pytest.raises(InvalidError, match="prove who it is"):
+        await server.wish("add_client", "open", exchange=[DOCS], token_endpoint_auth_method="none")
+
+
+async def test_what_is_exchanged_never_reaches_further_than_what_it_was_exchanged_for(
+    server: Server,
+) -> None:
+    helper = await Machine.made(server, "helper", DOCS)
+    whole, mail = await anns(server), await anns(server, resource=f"{RESOURCE}/mail")
+    assert await helper.refused(whole, resource=f"{RESOURCE}/mail") == "invalid_target"
+    assert await helper.refused(whole, resource=RESOURCE) == "invalid_target", "may not ask there"
+    assert await helper.refused(whole, resource="", audience="") == "invalid_target"
+    assert await helper.refused(whole, audience=RESOURCE) == "invalid_target", "two meanings"
+    assert await helper.refused(mail) == "invalid_target", "ann's token is not good there"
+    assert await helper.refused(whole, scope="tools more") == "invalid_scope"
+    everywhere = await Machine.made(server, "everywhere", RESOURCE, DOCS)
+    docs = await helper.exchanged(whole)
+    assert await everywhere.refused(docs, resource=RESOURCE) == "invalid_target"
+
+
+async def test_a_token_that_was_refreshed_for_less_is_exchanged_for_that_alone(
+    server: Server,
+) -> None:
+    groups = {"reading": {"tools": ["docs__read"], "scope": "later"}}
+    await server.declare(**SECTIONS, groups=groups)
+    helper, client = await Machine.made(server, "helper", DOCS), await server.register()
+    whole = await server.signed_in(client["client_id"], scope="tools")
+    form = {"grant_type": "refresh_token", "client_id": client["client_id"]}
+    less = {"refresh_token": whole["refresh_token"], "scope": "tools:reading"}
+    status, told = await server.form("/oauth/token", **form, **less)
+    assert status == 200, told
+    token = await helper.exchanged(told["access_token"])
+    assert (await server.show(token)).scope == "tools:reading"
+    assert await helper.refused(told["access_token"], scope="tools") == "invalid_scope"
+
+
+async def test_what_was_given_back_is_good_for_nothing_also_when_there_is_another(
+    server: Server,
+) -> None:
+    helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
+    leaked = await helper.exchanged(subject)
+    again = await helper.exchanged(subject)
+    assert (await server.show(leaked)).name == (await server.show(again)).name
+    pair = b64encode(f"{helper.row['id']}:{helper.row['secret']}".encode()).decode()
+    assert (await server.form("/oauth/revoke", basic=pair, token=leaked))[0] == 200
+    assert (await server.show(await helper.exchanged(subject))).user == "ann"
+    for token in (leaked, again):
+        with pytest.raises(UnauthorizedError, match="ended"):
+            await server.show(token)
+
+
+async def test_where_tokens_have_to_be_bound_none_that_is_not_is_exchanged(server: Server) -> None:
+    helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
+    bound = {name: {**rule, "dpop": True} for name, rule in STAFF["access"].items()}
+    await server.declare(**{**SECTIONS, "access": bound})
+    assert await helper.refused(subject) == "invalid_grant"
+
+
+async def test_only_good_tokens_of_ours_are_exchanged_and_an_actor_is_the_client_itself(
+    server: Server,
+) -> None:
+    helper = await Machine.made(server, "helper", DOCS)
+    other = await Machine.made(server, "other", DOCS)
+    subject = await anns(server)
+    head, body, sign = subject.split(".")
+    assert await helper.refused(f"{head}.{body}.{sign[::-1]}") == "invalid_grant"
+    assert await helper.refused("") == "invalid_grant"
+    kinds = {"subject_token_type": "urn:ietf:params:oauth:token-type:id_token"}
+    assert await helper.refused(subject, **kinds) == "invalid_request"
+    kinds = {"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}
+    assert await helper.refused(subject, **kinds) == "invalid_request"
+    assert await helper.refused(subject, actor_token_type=TOKEN) == "invalid_request"
+    for actor in (await other.own(), subject, await helper.exchanged(subject)):
+        told = {"actor_token": actor, "actor_token_type": TOKEN}
+        assert await helper.refused(subject, **told) == "invalid_grant"
+
+
+async def test_a_chain_of_actors_is_told_whole_and_is_not_endless(server: Server) -> None:
+    token = await anns(server)
+    names: list[str] = []
+    for number in range(MOST_ACTORS):
+        machine = await Machine.made(server, f"m{number}", DOCS)
+        token = await machine.exchanged(token)
+        assert await machine.exchanged(token), "once more is no longer chain"
+        names.insert(0, f"machines/m{number}")
+    assert (await server.show(token)).actors == tuple(names)
+    told, act = [], peeked(token)[1].get("act")
+    while act:
+        told.append(act["sub"])
+        act = act.get("act")
+    assert told == names
+    last = await Machine.made(server, "last", DOCS)
+    assert await last.refused(token) == "invalid_grant"
+
+
+async def test_what_is_exchanged_lasts_no_longer_and_no_bound_token_becomes_a_free_one(
+    server: Server, settings: Settings
+) -> None:
+    helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
+    keys = SigningKeys(settings.state_dir / "oauth-signing.json")
+    old = {**peeked(subject)[1], "exp": int(time()) + 90}
+    token = await helper.exchanged(keys.sign(old, "at+jwt"))
+    assert peeked(token)[1]["exp"] <= old["exp"]
+    assert await helper.refused(keys.sign({**old, "exp": 1}, "at+jwt")) == "invalid_grant"
+    assert await helper.refused(keys.sign(old, "JWT")) == "invalid_grant"
+    bound = {**old, "cnf": {"jkt": "a key's"}}
+    assert await helper.refused(keys.sign(bound, "at+jwt")) == "invalid_grant"
+
+
+async def test_what_was_exchanged_ends_with_what_it_was_exchanged_for(
+    server: Server, operator: Bus
+) -> None:
+    helper = await Machine.made(server, "helper", DOCS)
+    second = await Machine.made(server, "second", DOCS)
+    subject = await anns(server)
+    seen = await helper.exchanged(subject)
+    unseen = await second.exchanged(seen)
+    bearer = await server.show(seen)
+    source = (await server.show(subject)).grant
+    assert bearer.grant.startswith(source)
+    known = await operator.bucket(TOKENS)
+    assert await known.get(hash_of(key_digest_of(seen))) is not None
+    await server.wish("end_grant", source)
+    gone = await known.get(hash_of(key_digest_of(seen)))
+    assert gone is None or gone.value is None, "it opens nothing at once, wherever it was shown"
+    for token in (seen, unseen):
+        with pytest.raises(UnauthorizedError):
+            await server.show(token)
+        assert await second.refused(token) == "invalid_grant"
+    assert not [row for row in await server.wish("grants") if row["user"] == "ann"]
+    pair = b64encode(f"{helper.row['id']}:{helper.row['secret']}".encode()).decode()
+    _, told = await server.form("/oauth/introspect", basic=pair, token=seen)
+    assert told == {"active": False}
+
+
+async def test_metadata_say_that_tokens_are_exchanged(server: Server) -> None:
+    told = await server.page("GET", "/.well-known/oauth-authorization-server")
+    assert EXCHANGE in told.body.decode()
+    assert BASE in told.body.decode()

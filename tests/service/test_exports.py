@@ -1,0 +1,305 @@
+"""Exports of the real table: each event in one file, whatever is killed, wherever files go."""
+
+import io
+from collections.abc import AsyncIterator, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+
+from harness.events import allowed, bus_of
+from harness.exporting import Table, at_work, exporting, files, lines, manifests, once, opened
+from harness.ocsf import faults
+from harness.s3store import Store, store
+from harness.sinking import AT_LOOPBACK
+from harness.waiting import until
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.delivery.cursor import Cursor, OvertakenError
+from toolbus_audit.delivery.http_client import Poster
+from toolbus_audit.export import scheduler as schedule
+from toolbus_audit.export import windows
+from toolbus_audit.export.targets import Directory, PlaceError, Target, target_for
+from toolbus_common.config import Export
+from toolbus_common.egress import Egress
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import EXPORTS
+from toolbus_common.secrets import Secrets, stores_of
+from toolbus_common.settings import Settings
+
+EIGHT, NINE = 1_763_712_000.5, 1_763_715_600.5  # of the 21st of November 2025
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
+    with opened(tmp_path_factory.mktemp("audit")) as store:
+        yield store
+
+
+@pytest.fixture
+def at(engine: ClickHouse) -> Table:
+    return Table(engine)
+
+
+@pytest.fixture
+async def bucket(settings: Settings) -> AsyncIterator[Bucket]:
+    async with bus_of("audit", settings) as bus:
+        yield await bus.bucket(EXPORTS)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    directory = tmp_path / "lake"
+    directory.mkdir()
+    return directory
+
+
+def declared(lake: Path, **given: Any) -> Export:
+    return Export.model_validate({"to": str(lake), **given})
+
+
+def named() -> bool:
+    return True
+
+
+async def test_each_event_is_in_one_file_of_its_hour_and_customer(
+    at: Table, bucket: Bucket, lake: Path
+) -> None:
+    await at.keep_intents(1, 2, at=EIGHT)
+    await at.keep_intents(3, at=NINE)
+    await at.keep_intents(4, at=EIGHT, customer="bolt")
+    await once(exporting(at, declared(lake), bucket, Directory(lake, named)))
+    found = files(lake)
+    (manifest,) = manifests(found)
+    assert [file["path"].rpartition("/")[0] for file in manifest["files"]] == [
+        "date=2025-11-21/hour=08/customer=acme",
+        "date=2025-11-21/hour=08/customer=bolt",
+        "date=2025-11-21/hour=09/customer=acme",
+    ]
+    assert [file["rows"] for file in manifest["files"]] == [2, 1, 1]
+    assert (manifest["rows"], manifest["after"], manifest["until"]) == (4, 0, 4)
+    for file in manifest["files"]:
+        data = found[file["path"]]
+        assert (len(data), sha256(data).hexdigest()) == (file["bytes"], file["sha256"])
+    assert sorted(each["id"] for each in lines(found)) == sorted(at.ids)
+    assert len(found) == 4
+
+
+async def test_a_late_event_goes_into_the_next_file_of_its_hour(
+    at: Table, bucket: Bucket, lake: Path
+) -> None:
+    made = exporting(at, declared(lake), bucket, Directory(lake, named))
+    await at.keep_intents(1, at=EIGHT)
+    await once(made)
+    before = files(lake)
+    await at.keep_intents(2, at=NINE)
+    await at.keep_intents(3, at=EIGHT)
+    await once(exporting(at, declared(lake), bucket, Directory(lake, named)))
+    found = files(lake)
+    assert before.items() <= found.items(), "what was written stays as it is"
+    assert [each["id"] for each in lines(found)] == ["c1.allowed", "c3.allowed", "c2.allowed"]
+    assert [each["until"] for each in manifests(found)] == [1, 3]
+
+
+class Killing:
+    """A target that is killed at the first file, once it is there, or before."""
+
+    def __init__(self, target: Target, after: int) -> None:
+        self._target = target
+        self._left = after
+
+    async def put(self, path: str, data: bytes) -> None:
+        if self._left == 0:
+            raise KeyboardInterrupt
+        self._left -= 1
+        await self._target.put(path, data)
+
+
+@pytest.mark.parametrize("after", range(4))
+async def test_a_kill_at_any_file_leaves_no_gap_and_nothing_twice(
+    at: Table, bucket: Bucket, lake: Path, after: int
+) -> None:
+    await at.keep_intents(1, 2, at=EIGHT)
+    await at.keep_intents(3, at=NINE)
+    directory = Directory(lake, named)
+    killed = exporting(at, declared(lake), bucket, directory, "killed")
+    killed._target = Killing(directory, after)
+    if after < 3:
+        with pytest.raises(KeyboardInterrupt):
+            await _without_leaving(killed)
+    else:
+        await _killed_before_it_says_that_it_is_done(killed)
+    await at.keep_intents(4, at=NINE)
+    await once(exporting(at, declared(lake), bucket, directory))
+    found = files(lake)
+    assert sorted(each["id"] for each in lines(found)) == sorted(at.ids)
+    assert [(each["after"], each["until"]) for each in manifests(found)] == [(0, 3), (3, 4)]
+    named_files = {file["path"] for each in manifests(found) for file in each["files"]}
+    assert {path for path in found if not path.startswith("_manifests/")} == named_files
+
+
+async def _without_leaving(killed: Any) -> None:
+    """As a kill -9 would end it: it holds its entry still."""
+    cursor: Cursor = killed._cursor
+    await cursor._take()
+    await killed.take_up()
+    await killed.catch_up()
+
+
+async def _killed_before_it_says_that_it_is_done(killed: Any) -> None:
+    cursor: Cursor = killed._cursor
+    await cursor._take()
+    await killed.take_up()
+    cursor.place.until = 3
+    await cursor.keep()
+    window = windows.Window(cursor.place.stream, 0, 3)
+    await windows.write(killed._store, "lake", killed._export, window, killed._target)
+
+
+async def test_a_stream_begun_anew_is_written_from_its_start_after_the_rest_of_the_old(
+    at: Table, bucket: Bucket, lake: Path
+) -> None:
+    directory = Directory(lake, named)
+    await at.keep_intents(1)
+    await once(exporting(at, declared(lake), bucket, directory))
+    await at.keep_intents(2)
+    at.stream, at.closed = Table(at.store).stream, 0
+    await at.keep_intents(3)
+    await once(exporting(at, declared(lake), bucket, directory))
+    assert sorted(each["id"] for each in lines(files(lake))) == sorted(at.ids)
+
+
+async def test_large_windows_are_many_and_large_files_too(
+    at: Table, bucket: Bucket, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "MOST_MESSAGES", 3)
+    monkeypatch.setattr(windows, "MOST_ROWS", 2)
+    await at.keep_intents(*range(7), at=EIGHT)
+    await once(exporting(at, declared(lake), bucket, Directory(lake, named)))
+    found = files(lake)
+    assert [[file["rows"] for file in each["files"]] for each in manifests(found)] == [
+        [2, 1], [2, 1], [1]
+    ]  # fmt: skip
+    assert sorted(each["id"] for each in lines(found)) == sorted(at.ids)
+
+
+async def test_an_export_takes_only_what_it_wants(at: Table, bucket: Bucket, lake: Path) -> None:
+    await at.keep_intents(1)
+    await at.keep_intents(2, customer="bolt")
+    await at.keep_intents(3, customer="it's")
+    wants = {"customers": ["bolt"], "events": ["call.all*", "key.*"]}
+    await once(exporting(at, declared(lake, **wants), bucket, Directory(lake, named)))
+    assert [each["id"] for each in lines(files(lake))] == ["c2.allowed"]
+
+
+async def test_events_are_written_as_the_schema_has_them(
+    at: Table, bucket: Bucket, lake: Path
+) -> None:
+    await at.keep_intents(1, 2)
+    export = declared(lake, format="ocsf")
+    await once(exporting(at, export, bucket, Directory(lake, named)))
+    events = lines(files(lake), ".ocsf.jsonl.gz")
+    assert [faults(each) for each in events] == [[], []]
+    assert [each["metadata"]["uid"] for each in events] == at.ids
+
+
+async def test_parquet_has_the_tables_columns(at: Table, bucket: Bucket, lake: Path) -> None:
+    await at.keep(*(allowed(call_id=f"c{each}", at=EIGHT) for each in range(3)))
+    export = declared(lake, format="parquet")
+    await once(exporting(at, export, bucket, Directory(lake, named)))
+    (path,) = (name for name in files(lake) if name.endswith(".parquet"))
+    rows = parquet.read_table(lake / path, partitioning=None)
+    assert rows.column("id").to_pylist() == at.ids
+    assert rows.column("charge").to_pylist() == [2000] * 3
+    assert rows.column("at").to_pylist()[0].timestamp() == EIGHT
+
+
+async def test_a_directory_that_is_not_there_is_not_made(at: Table, lake: Path) -> None:
+    await at.keep_intents(1)
+    with pytest.raises(PlaceError, match="cannot be written"):
+        await Directory(lake / "not-mounted", named).put("a/b", b"x")
+    assert not (lake / "not-mounted").exists()
+
+
+async def test_a_directory_the_operator_did_not_name_is_not_written_to(lake: Path) -> None:
+    with pytest.raises(PlaceError, match="toolbus apply"):
+        await Directory(lake, lambda: False).put("a", b"x")
+    assert files(lake) == {}
+
+
+async def test_what_cannot_be_written_now_is_written_later_and_why_is_told(
+    at: Table, bucket: Bucket, lake: Path
+) -> None:
+    await at.keep_intents(1)
+    gone = lake / "later"
+    made = exporting(at, declared(gone, every="1s"), bucket, Directory(gone, named))
+    async with at_work(made):
+        await until(lambda: "cannot be written" in str(made.state), "its word")
+        gone.mkdir()
+        await until(lambda: len(lines(files(gone))) == 1, "the event")
+        await until(lambda: str(made.state) == "1 written", "that it is well")
+
+
+async def test_of_two_audits_one_exports(at: Table, bucket: Bucket, lake: Path) -> None:
+    await at.keep_intents(1)
+    first = exporting(at, declared(lake), bucket, Directory(lake, named), "first")
+    await first._cursor._take()
+    second = Cursor(bucket, "export.lake", "second", 0.5)
+    await second._take()  # the first has been silent for as long
+    with pytest.raises(OvertakenError):
+        await first._cursor.keep()
+
+
+# -- a bucket --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with store(tmp_path_factory.mktemp("s3")) as made:
+        yield made
+
+
+def in_bucket(s3: Store, **given: Any) -> Export:
+    keys = {"access_key": s3.access_key, "secret_key": "${env:SECRET}"}
+    told = {"to": "s3://events/lake", "endpoint": s3.url}
+    return Export.model_validate({**told, "credentials": keys, **given})
+
+
+def secrets(key: str) -> Secrets:
+    return Secrets(stores_of({"SECRET": key}))
+
+
+def target(s3: Store, export: Export, secret: str = "") -> Target:
+    poster = Poster(AT_LOOPBACK, lambda _: False)
+    return target_for(export, poster, secrets(secret or s3.secret_key), lambda: False)
+
+
+async def test_files_go_to_a_store_that_checks_signatures(
+    at: Table, bucket: Bucket, s3: Store
+) -> None:
+    await at.keep_intents(1, 2, at=EIGHT)
+    export = in_bucket(s3, format="parquet")
+    await once(exporting(at, export, bucket, target(s3, export)))
+    found = {path.removeprefix("lake/"): data for path, data in s3.objects().items()}
+    (manifest,) = manifests(found)
+    (file,) = manifest["files"]
+    assert sha256(found[file["path"]]).hexdigest() == file["sha256"]
+    rows = parquet.read_table(io.BytesIO(found[file["path"]]))
+    assert rows.column("id").to_pylist() == at.ids
+
+
+async def test_a_store_that_does_not_know_the_secret_takes_nothing(s3: Store) -> None:
+    with pytest.raises(PlaceError, match=r"it answered 403 \(SignatureDoesNotMatch\)"):
+        await target(s3, in_bucket(s3), "another secret").put("a b/c=d/é.txt", b"x")
+    assert "lake/a b/c=d/é.txt" not in s3.objects()
+    await target(s3, in_bucket(s3)).put("a b/c=d/é.txt", b"x")
+    assert s3.objects()["lake/a b/c=d/é.txt"] == b"x"
+
+
+async def test_a_store_nobody_listed_is_not_called(s3: Store) -> None:
+    export = in_bucket(s3)
+    strict = Poster(Egress(), lambda _: False)
+    with pytest.raises(PlaceError, match="TOOLBUS_EGRESS_ALLOW"):
+        await target_for(export, strict, secrets("x"), lambda: False).put("never", b"x")
+    assert "lake/never" not in s3.objects()

@@ -1,0 +1,180 @@
+"""What is wrong with a server: told by its executor when asked, and said once as an event."""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+from nats.js.errors import NotFoundError
+
+from harness.waiting import until, until_told
+from toolbus_cli.commands.operate.status import faults_of, not_held
+from toolbus_cli.views.visible_text import printable
+from toolbus_common.config import Configuration, Server
+from toolbus_common.config.servers.isolation import Files
+from toolbus_common.contracts import ServersQuery, ServersReply
+from toolbus_common.errors import UnavailableError
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.topology import CONFIG, EVENTS
+from toolbus_common.settings import Settings
+from toolbus_executor.main import build
+
+FLAWED = """
+import json, sys
+good = {"name": "good", "inputSchema": {"type": "object"}}
+bad = [{"name": name} for name in ("bad", "worse")]
+for line in sys.stdin:
+    asked = json.loads(line)
+    told = {
+        "initialize": {"result": {"protocolVersion": "2025-06-18", "serverInfo": {},
+                                  "capabilities": {"tools": {}, "prompts": {}}}},
+        "tools/list": {"result": {"tools": [good, *bad]}},
+        "prompts/list": {"error": {"code": -32603, "message": "The shelf is locked"}},
+    }.get(asked["method"], {"error": {"code": -32601, "message": "Method not found"}})
+    if "id" in asked:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}), flush=True)
+"""
+MORTAL = """
+import pathlib, sys
+place = pathlib.Path(sys.argv[1])
+with (place / "starts").open("a") as starts:
+    starts.write("x")
+sys.exit(int((place / "code").read_text()))
+"""
+
+
+@asynccontextmanager
+async def keeping(
+    command: tuple[str, ...],
+    settings: Settings,
+    operator: Bus,
+    monkeypatch: pytest.MonkeyPatch,
+    files: Files | None = None,
+) -> AsyncIterator[None]:
+    """An executor that keeps a server of this command."""
+    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+    declared = Configuration(servers={"odd": Server(command=command, files=files)})
+    config = await operator.bucket(CONFIG)
+    await config.put("declaration", declared.model_dump_json().encode())
+    async with build(LocalTransport()).running():
+        yield
+
+
+async def row(operator: Bus) -> dict[str, Any] | None:
+    """What the executor tells of the server, once it has made up its mind."""
+    try:
+        told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+    except UnavailableError:
+        return None
+    return next((each for each in told.servers if each["state"] != "connecting"), None)
+
+
+async def events(operator: Bus, name: str) -> list[dict[str, Any]]:
+    """Every event of a name, as it was said."""
+    stream, found = operator.client.jetstream(), list[dict[str, Any]]()
+    sequence = 0
+    while True:
+        try:
+            subject = f"tb.event.{name}.*"
+            message = await stream.get_msg(EVENTS, seq=sequence + 1, subject=subject, next=True)
+        except NotFoundError:
+            return found
+        sequence = message.seq or 0
+        found += [json.loads(line) for line in (message.data or b"").splitlines()]
+
+
+async def held(operator: Bus) -> dict[str, Any] | None:
+    """Its row once it has told what holds it, which it does beside its answers."""
+    told = await row(operator)
+    return told if told and "no new privileges" in told["isolation"] else None
+
+
+async def test_what_a_server_lists_badly_is_told_and_is_an_event(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with keeping((sys.executable, "-c", FLAWED), settings, operator, monkeypatch):
+        told: dict[str, Any] = await until_told(lambda: held(operator), "its row")
+        said = await until_told(lambda: events(operator, "server.faulted"), "the event")
+    assert (told["state"], told["version"], told["tools"]) == ("ready", "2025-06-18", 1)
+    assert told["dropped"] == dict.fromkeys(("bad", "worse"), "it has no inputSchema")
+    reason = "The upstream answered with JSON-RPC error -32603."
+    assert told["failed_lists"] == {"prompts/list": reason}
+    assert told["lost_at"] == 0
+    assert told["refused_hosts"] == {}
+    assert told["isolation"]["no new privileges"], "it is a process, and told what holds it"
+    assert not_held([told, {"isolation": {"own user": False}}, {}]).count("own user") == 1
+    assert not_held([{"isolation": {"own user": True}}]) == ""
+    (event,) = said
+    assert (event["dropped"], event["failed"]) == (told["dropped"], told["failed_lists"])
+    assert list(faults_of(told)) == [
+        f"Its prompts/list fails: {reason}",
+        "bad is not shown: it has no inputSchema; and 1 more, see 'toolbus tools --quarantined'",
+    ]
+
+
+async def test_a_loss_is_said_once_and_again_for_another_reason(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def starts() -> int:
+        written = tmp_path / "starts"
+        return len(written.read_text()) if written.exists() else 0
+
+    def ends_with(code: str) -> None:
+        (tmp_path / "new").write_text(code)
+        (tmp_path / "new").replace(tmp_path / "code")  # one that starts meanwhile reads either
+
+    ends_with("1")
+    command = (sys.executable, "-c", MORTAL, str(tmp_path))
+    writes = Files(write=(str(tmp_path),))
+    async with keeping(command, settings, operator, monkeypatch, writes):
+        await until(lambda: starts() >= 6, "three attempts to connect")
+        told: dict[str, Any] = await until_told(lambda: row(operator), "its row")
+        ends_with("2")
+        before = starts()
+        await until(lambda: starts() >= before + 4, "attempts that end otherwise")
+
+        async def two() -> bool:
+            return len(await events(operator, "server.lost")) > 1
+
+        await until_told(two, "the other reason")
+        said = await events(operator, "server.lost")
+        later: dict[str, Any] = await until_told(lambda: row(operator), "its row")
+    assert len(said) == 2
+    assert len({event["reason"] for event in said}) == 2
+    assert told["state"] == "failed"
+    assert 0 < told["lost_at"] == later["lost_at"], "it has been lost all the while"
+    assert next(faults_of(told)).startswith("It has been out of reach for ")
+
+
+def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:
+    well = {"state": "in place", "reason": "", "differs": []}
+    row = {
+        "name": "docs",
+        "state": "ready",
+        "probe": {"at": time(), "ok": False, "reason": "It hangs."},
+        "replicas": [
+            {"replica": "a:1/mcp", **well},
+            {"replica": "b:1/mcp", **well, "state": "ejected", "reason": "It broke off."},
+            {"replica": "c:1/mcp", **well, "differs": ["add"]},
+        ],
+        "refused_hosts": {"a.example:443": 1, "b.example:443": 3},
+    }
+    assert list(faults_of(row)) == [
+        "Asked 0 s ago whether it is there, it gave no answer: It hangs.",
+        "Its replica b:1/mcp is ejected: It broke off.",
+        "Its replica c:1/mcp gets no calls of add: it lists them otherwise than most.",
+        "It wanted hosts it may not reach: b.example:443, a.example:443",
+    ]
+
+
+def test_a_servers_words_do_not_steer_the_operators_terminal() -> None:
+    named = "a⟨U+001B ESCAPE⟩[2Jb⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩c\n[d]"
+    assert printable("a\x1b[2Jb\u202ec\n[d]") == named

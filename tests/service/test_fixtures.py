@@ -1,0 +1,57 @@
+"""The fixtures themselves: real, empty, and provisioned."""
+
+import asyncio
+
+import redis
+
+from harness.engines import NatsServer
+from harness.fresh import begin_afresh, joined_by_tester
+from harness.waiting import until
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import BUCKETS, CONFIG, DURABLES, EVENTS
+from toolbus_common.settings import Settings
+
+
+async def test_the_bus_is_provisioned_and_empty(operator: Bus, settings: Settings) -> None:
+    stream = operator.client.jetstream()
+    found = await stream.stream_info(EVENTS)
+    assert found.state.messages == 0
+    assert found.state.consumer_count == len(DURABLES)
+    for bucket in BUCKETS:
+        assert await (await operator.bucket(bucket.bucket)).get("anything") is None
+    assert settings.seed("policy") is not None
+
+
+async def test_what_a_test_writes_the_next_does_not_see(operator: Bus) -> None:
+    bucket = await operator.bucket(CONFIG)
+    assert await bucket.get("left-over") is None
+    await bucket.put("left-over", b"{}")
+
+
+async def test_what_a_test_wrote_the_next_did_not_see(operator: Bus) -> None:
+    await test_what_a_test_writes_the_next_does_not_see(operator)
+
+
+def test_valkey_is_there_and_empty(valkey_url: str) -> None:
+    with redis.Redis.from_url(valkey_url) as client:
+        assert client.dbsize() == 0
+        client.set("left-over", 1)
+
+
+def test_valkey_is_empty_again(valkey_url: str) -> None:
+    test_valkey_is_there_and_empty(valkey_url)
+
+
+async def test_streams_are_laid_down_once_the_files_of_those_before_are_gone(
+    own_nats: NatsServer,
+) -> None:
+    async with joined_by_tester(own_nats.at) as tester:
+        await begin_afresh(tester, own_nats.streams)
+        left = own_nats.streams / ".of-before"
+        left.mkdir()
+        beginning = asyncio.create_task(begin_afresh(tester, own_nats.streams))
+        await until(lambda: not (own_nats.streams / EVENTS).exists(), "the stream is deleted")
+        assert not beginning.done()
+        left.rmdir()
+        await beginning
+        await tester.client.jetstream().stream_info(EVENTS)

@@ -1,0 +1,81 @@
+"""Guesses at a password, on a real bus: counted for all replicas together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from time import time
+
+import pytest
+
+from harness.events import bus_of
+from harness.signing_in import PASSWORD, hashed
+from toolbus_common.crypto.sealed_tokens import TokenSealer
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import OAUTH, OAUTH_BRIEF
+from toolbus_common.settings import Settings
+from toolbus_oauth.accounts import local_accounts as accounts
+from toolbus_oauth.accounts.local_accounts import (
+    FAILURE_SECONDS,
+    MOST_FAILURES,
+    Accounts,
+    NotSignedInError,
+)
+from toolbus_oauth.storage.records import Account, Guesses
+from toolbus_oauth.storage.store import Store
+
+Replica = Callable[[], AbstractAsyncContextManager[Accounts]]
+
+
+@pytest.fixture
+def replica(settings: Settings, operator: Bus) -> Replica:
+    """Makes replicas, each with a connection of its own."""
+    assert operator.connected  # it lays down the buckets
+    seal = TokenSealer(b"s" * 32)
+
+    @asynccontextmanager
+    async def made() -> AsyncIterator[Accounts]:
+        async with bus_of("oauth", settings) as bus:
+            store = Store(await bus.bucket(OAUTH), seal)
+            yield Accounts(store, Store(await bus.bucket(OAUTH_BRIEF), seal))
+
+    return made
+
+
+async def test_of_guesses_that_come_together_at_two_replicas_only_a_few_are_judged(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+
+    def is_right(_phc: str, password: str) -> bool:
+        judged.append(password)
+        return False
+
+    monkeypatch.setattr(accounts, "is_right", is_right)
+    async with replica() as one, replica() as other:
+        guesses = (each.signed_in("ann", str(n), "") for n in range(20) for each in (one, other))
+        told = await asyncio.gather(*guesses, return_exceptions=True)
+        assert all(isinstance(each, NotSignedInError) for each in told)
+        assert len(judged) == MOST_FAILURES
+        with pytest.raises(NotSignedInError, match="too often"):
+            await other.signed_in("ann", "once more", "")
+
+
+async def test_who_signs_in_at_one_replica_is_counted_anew_at_the_other(replica: Replica) -> None:
+    async with replica() as one, replica() as other:
+        await one.store.put("ann", Account("ann", hashed(PASSWORD)))
+        for _ in range(2):
+            for _ in range(MOST_FAILURES - 1):
+                with pytest.raises(NotSignedInError, match="not right"):
+                    await one.signed_in("ann", "wrong", "")
+            assert (await other.signed_in("ann", PASSWORD, "")).user == "ann"
+
+
+async def test_old_guesses_are_forgotten(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with replica() as one:
+        await one.store.put("ann", Account("ann", hashed(PASSWORD)))
+        await one.brief.put("ann", Guesses((time(),) * MOST_FAILURES))
+        with pytest.raises(NotSignedInError, match="too often"):
+            await one.signed_in("ann", PASSWORD, "")
+        later = time() + FAILURE_SECONDS
+        monkeypatch.setattr(accounts, "time", lambda: later)
+        assert (await one.signed_in("ann", PASSWORD, "")).user == "ann"

@@ -1,0 +1,62 @@
+"""The keys that say who calls: told to executor, published, and of no use for anything else."""
+
+import json
+from time import time
+
+import jwt
+import pytest
+
+from harness.events import bus_of
+from harness.identities import TYPE
+from harness.signing_in import BASE, RESOURCE, Server, serving
+from toolbus_common.contracts import IdentityKeyQuery, IdentityKeyReply
+from toolbus_common.crypto.p256 import P256Key, header_of
+from toolbus_common.errors import InvalidError, UnauthorizedError
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.settings import Settings
+
+
+async def told(settings: Settings) -> IdentityKeyReply:
+    """What the service tells executor."""
+    async with bus_of("executor", settings) as bus:
+        asking = RequestReply("executor", bus)
+        return await asking.ask(IdentityKeyQuery(), IdentityKeyReply, 60.0)
+
+
+async def test_the_public_key_is_published_and_the_private_one_is_told_to_executor(
+    server: Server, settings: Settings
+) -> None:
+    key = await told(settings)
+    assert key.issuer == BASE
+    assert key.key not in repr(key)
+    published = (await server.page("GET", "/oauth/identity-keys")).body.decode()
+    assert key.key not in published
+    found = jwt.PyJWKSet.from_json(published)[key.id]
+    signed = P256Key.of(key.key).signed(header_of(typ=TYPE, kid=key.id), {"sub": "ann"})
+    assert jwt.decode(signed, found, algorithms=["ES256"]) == {"sub": "ann"}
+    file = settings.state_dir / "oauth-identity.json"
+    assert file.stat().st_mode & 0o077 == 0
+
+
+async def test_with_it_nobody_makes_an_access_token(server: Server, settings: Settings) -> None:
+    key = await told(settings)
+    others = json.loads((await server.page("GET", "/oauth/jwks")).body)["keys"]
+    assert key.id not in {each["kid"] for each in others}
+    client = await server.register()
+    good = (await server.signed_in(client["client_id"]))["access_token"]
+    header = jwt.get_unverified_header(good)
+    claims = jwt.decode(good, options={"verify_signature": False}) | {"exp": int(time()) + 60}
+    for name in (key.id, header["kid"]):
+        forged = P256Key.of(key.key).signed(header_of(typ=header["typ"], kid=name), claims)
+        with pytest.raises(UnauthorizedError):
+            await server.show(forged)
+    assert (await server.show(good)).resource == RESOURCE
+
+
+async def test_where_nobody_could_find_the_public_key_none_is_told(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(settings, operator, monkeypatch, PUBLIC_URL=""):
+        with pytest.raises(InvalidError, match="TOOLBUS_PUBLIC_URL"):
+            await told(settings)

@@ -1,0 +1,53 @@
+"""A call whose deadline passes while its intent is being recorded: not handed over, refunded."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from harness.ledger import counters
+from harness.policing import Policing, declared
+from harness.waiting import until, until_told
+from toolbus_common.config import Budget, Period
+from toolbus_common.contracts import CallAllowed, Event
+from toolbus_common.errors import ToolbusError
+
+COUNTER = "budget:key:bot:usd:day:UTC"
+
+
+@pytest.fixture
+async def paid(at_work: Policing) -> Policing:
+    """Calls of the key `bot` cost something."""
+    budget = Budget(usd=1, per=Period.DAY)
+    declaration = declared(approve=(), budget=budget)
+    await at_work.declare(declaration.model_copy(update={"prices": {"docs__*": 0.01}}))
+    return at_work
+
+
+async def test_an_intent_recorded_after_the_deadline_lets_nothing_run(
+    paid: Policing, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[CallAllowed] = []
+
+    def slowly(record: Any) -> Any:
+        async def late(event: Event) -> None:
+            await record(event)
+            if isinstance(event, CallAllowed):
+                recorded.append(event)
+                await until(lambda: time.time() > event.deadline, "the deadline passes")
+
+        return lambda event: asyncio.ensure_future(late(event))
+
+    for service in paid.policies:
+        monkeypatch.setattr(service.events, "record", slowly(service.events.record))
+    with pytest.raises(ToolbusError):
+        await paid.ask("read", seconds=1.0)
+
+    async def refunded() -> bool:
+        return (await counters(valkey_url, COUNTER))["held"] == 0
+
+    await until_told(refunded, "it is refunded")
+    assert recorded
+    assert (await counters(valkey_url, COUNTER))["spent"] == 0
+    assert paid.reached == []

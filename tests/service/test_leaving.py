@@ -1,0 +1,96 @@
+"""Audit as a whole: events said on the bus are taken out by command, exported and told to SIEMs."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+from harness.events import allowed, events_of
+from harness.exporting import files, lines
+from harness.ocsf import faults
+from harness.receiver import Receiver
+from harness.waiting import until
+from toolbus_audit.main import build
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_cli.evidence.export import LATEST, Wanted, take
+from toolbus_common.config import Configuration
+from toolbus_common.config_store.confirmation import vouch
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG, DECLARATION
+from toolbus_common.service.service import Service
+from toolbus_common.settings import Settings
+
+EIGHT = 1_763_712_000.0  # of the 21st of November 2025
+
+
+@pytest.fixture
+async def audit(settings: Settings) -> AsyncIterator[Service]:
+    own = AuditSettings(
+        state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0,
+        egress_allow="127.0.0.0/8",
+    )  # fmt: skip
+    async with build(LocalTransport(), own).running() as service:
+        await until(lambda: service.status().ready, "audit is ready")
+        yield service
+
+
+async def test_files_taken_by_command_have_every_event(
+    audit: Service, operator: Bus, settings: Settings, tmp_path: Path
+) -> None:
+    async with events_of("policy", settings, tmp_path) as policy:
+        said = [allowed(call_id=f"c{each}", at=EIGHT + each) for each in range(30)]
+        await asyncio.gather(*map(policy.record, said))
+    await until(lambda: audit.status().details["rows"] == 30, "thirty rows")
+    lane = RequestReply("operator", operator)
+    told: list[tuple[int, int]] = []
+    for form in ("jsonl", "ocsf", "parquet"):
+        wanted = Wanted(form, 0.0, LATEST, ("call.*",), ())
+        out = tmp_path / form
+        rows = await take(lane, wanted, out, lambda rows, total: told.append((rows, total)))
+        assert rows == 30
+    ids = [event.id for event in said]
+    plain = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
+    assert [each["id"] for each in plain] == ids
+    events = [json.loads(line) for line in (tmp_path / "ocsf").read_text().splitlines()]
+    assert [each["metadata"]["uid"] for each in events] == ids
+    assert faults(events[0]) == []
+    assert parquet.read_table(tmp_path / "parquet").column("id").to_pylist() == ids
+    assert (30, 30) in told
+    nothing = Wanted("parquet", 0.0, 1.0, (), ())
+    assert await take(lane, nothing, tmp_path / "nothing", lambda *_: None) == 0
+    assert parquet.read_table(tmp_path / "nothing").num_rows == 0
+
+
+async def test_what_is_declared_is_exported_and_told_and_shown_in_the_status(
+    audit: Service, operator: Bus, settings: Settings, tmp_path: Path
+) -> None:
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    with Receiver() as receiver:
+        declaration = Configuration.model_validate(
+            {
+                "exports": {"lake": {"to": str(lake), "every": "1s"}},
+                "sinks": {"siem": {"url": receiver.url, "begin": "oldest"}},
+            }
+        )
+        config = await operator.bucket(CONFIG)
+        await vouch(config, declaration)
+        await config.put(DECLARATION, declaration.model_dump_json().encode())
+        async with events_of("policy", settings, tmp_path) as policy:
+            await policy.record(allowed(call_id="c1"))
+        await until(lambda: len(lines(files(lake))) == 1, "the file")
+        await until(lambda: receiver.received, "the sink")
+        await until(lambda: shown(audit), "both in the status")
+    assert [each["id"] for each in lines(files(lake))] == ["c1.allowed"]
+
+
+def shown(audit: Service) -> bool:
+    """Whether the status tells that both have it."""
+    details = audit.status().details
+    told = str(details["sinks"].get("siem", ""))
+    return details["exports"] == {"lake": "1 written"} and told.startswith("1 told, 0 behind")

@@ -1,0 +1,180 @@
+"""The ledger on a real Valkey: exact under races, each reservation ended once, never fresh."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import time
+
+import pytest
+import redis.asyncio as redis
+
+from harness.engines import ValkeyServer
+from harness.ledger import RememberedEpochs, admission, claim, counters
+from toolbus_common.config import Period, Rate
+from toolbus_common.errors import (
+    BudgetExceededError,
+    LedgerDownError,
+    LedgerRebuildingError,
+    RateExceededError,
+)
+from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
+
+
+@pytest.fixture
+async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
+    opened = Ledger(valkey_url, RememberedEpochs(), seconds=30.0)
+    yield opened
+    await opened.close()
+
+
+async def test_a_race_for_the_last_dollar_never_overshoots(ledger: Ledger, valkey_url: str) -> None:
+    wanted = admission(100, usd=0.0042)  # 42 calls of 100 micro-dollars
+
+    async def attempt(n: int) -> bool:
+        try:
+            await ledger.reserve(claim(f"r{n}", wanted))
+        except BudgetExceededError:
+            return False
+        return True
+
+    won = await asyncio.gather(*(attempt(n) for n in range(500)))
+    assert sum(won) == 42
+    assert (await counters(valkey_url))["held"] == 4200
+
+
+async def test_a_denial_names_the_level_the_limit_and_the_reset(ledger: Ledger) -> None:
+    with pytest.raises(BudgetExceededError, match=r"key:bot .* of \$0.01 per day; it resets at 20"):
+        await ledger.reserve(claim("r", admission(10_001)))
+
+
+async def test_a_denied_level_leaves_every_other_level_untouched(
+    ledger: Ledger, valkey_url: str
+) -> None:
+    with pytest.raises(BudgetExceededError, match="team:ops"):
+        await ledger.reserve(claim("r", admission(100, team_usd=0.00001)))
+    assert (await counters(valkey_url)).get("held", 0) == 0
+
+
+async def test_a_reservation_repeated_under_its_id_is_held_once(
+    ledger: Ledger, valkey_url: str
+) -> None:
+    for _ in range(3):
+        await ledger.reserve(claim("same", admission(100)))
+    assert (await counters(valkey_url))["held"] == 100
+
+
+async def test_a_settlement_told_twice_charges_once(ledger: Ledger, valkey_url: str) -> None:
+    await ledger.reserve(claim("r", admission(100)))
+    ending = ReservationEnd("r", "acme", "settle", 100)
+    await ledger.settle([ending, ending])
+    await ledger.settle([ending])
+    found = await counters(valkey_url)
+    assert (found["spent"], found["held"]) == (100, 0)
+
+
+async def test_a_refund_gives_everything_back(ledger: Ledger, valkey_url: str) -> None:
+    await ledger.reserve(claim("r", admission(100, team_usd=1)))
+    await ledger.settle([ReservationEnd("r", "acme", "refund")])
+    for level in ("budget:key:bot:usd:day:UTC", "budget:team:ops:usd:month:UTC"):
+        found = await counters(valkey_url, level)
+        assert (found["spent"], found["held"]) == (0, 0)
+
+
+async def test_more_than_was_reserved_is_charged_and_kept_as_debt(
+    ledger: Ledger, valkey_url: str
+) -> None:
+    await ledger.reserve(claim("r", admission(100)))
+    await ledger.settle([ReservationEnd("r", "acme", "settle", 150)])
+    found = await counters(valkey_url)
+    assert (found["spent"], found["debt"]) == (150, 50)
+
+
+async def test_an_overdue_call_charged_as_unknown_is_charged_once_and_correctable(
+    ledger: Ledger, valkey_url: str
+) -> None:
+    await ledger.reserve(claim("r", admission(100), due=time() - 1))
+    overdue = await ledger.overdue("acme")
+    assert [(late.rid, late.amount) for late in overdue] == [("r", 100)]
+    for _ in range(2):
+        await ledger.settle([ReservationEnd("r", "acme", "unknown")])
+    assert (await counters(valkey_url))["spent"] == 100
+    await ledger.settle([ReservationEnd("r", "acme", "refund")])  # the late word: nothing was sent
+    found = await counters(valkey_url)
+    assert (found["spent"], found["held"]) == (0, 0)
+
+
+async def test_an_overdue_call_is_claimed_by_one_sweeper(ledger: Ledger) -> None:
+    await ledger.reserve(claim("r", admission(100), due=time() - 1))
+    assert [late.rid for late in await ledger.overdue("acme")] == ["r"]
+    assert await ledger.overdue("acme") == []  # claimed: another replica leaves it alone
+
+
+async def test_a_reservation_as_it_was_written_until_0_1_is_read(
+    ledger: Ledger, valkey_url: str
+) -> None:
+    await ledger.reserve(claim("r", admission(100), due=time() - 1))
+    async with redis.Redis.from_url(valkey_url, decode_responses=True) as client:
+        (name,) = [key async for key in client.scan_iter("{acme}:*:calls")]
+        record = str(await client.hget(name, "r"))
+        await client.hset(name, "r", f"h{record[1:]}")
+    (late,) = await ledger.overdue("acme")
+    assert (late.rid, late.about.after) == ("r", 0)
+    await ledger.settle([ReservationEnd("r", "acme", "unknown")])
+    assert (await counters(valkey_url))["spent"] == 100
+
+
+async def test_a_rate_lets_its_burst_pass_and_says_when_to_retry(ledger: Ledger) -> None:
+    wanted = admission(0, rate=Rate(calls=3, per=Period.MINUTE))
+    for n in range(3):
+        await ledger.reserve(claim(f"r{n}", wanted))
+    with pytest.raises(RateExceededError, match=r"3 calls per minute; retry in (1\d|20)") as caught:
+        await ledger.reserve(claim("r3", wanted))
+    assert 0 < caught.value.data["retry_after"] <= 20
+
+
+async def test_a_rate_denial_holds_no_money(ledger: Ledger, valkey_url: str) -> None:
+    wanted = admission(100, rate=Rate(calls=1, per=Period.HOUR))
+    await ledger.reserve(claim("r1", wanted))
+    with pytest.raises(RateExceededError):
+        await ledger.reserve(claim("r2", wanted))
+    assert (await counters(valkey_url))["held"] == 100
+
+
+async def test_an_emptied_redis_is_never_a_fresh_budget(ledger: Ledger, valkey_url: str) -> None:
+    await ledger.reserve(claim("r1", admission(100)))
+    async with redis.Redis.from_url(valkey_url) as client:
+        await client.flushall()
+    for rid in ("r2", "r3"):
+        with pytest.raises(LedgerRebuildingError, match="lost its counters"):
+            await ledger.reserve(claim(rid, admission(100)))
+
+
+async def test_a_killed_redis_refuses_and_a_restarted_one_remembers(
+    own_valkey: ValkeyServer,
+) -> None:
+    ledger = Ledger(own_valkey.url, RememberedEpochs(), seconds=30.0)
+    await ledger.reserve(claim("r1", admission(100)))
+    own_valkey.kill()
+    with pytest.raises(LedgerDownError, match="cannot be reached"):
+        await ledger.reserve(claim("r2", admission(100)))
+    own_valkey.start()
+    await ledger.reserve(claim("r3", admission(100)))
+    assert (await counters(own_valkey.url))["held"] == 200
+    await ledger.close()
+
+
+async def test_an_answer_that_came_too_late_is_no_answer_to_the_next(
+    own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(own_valkey.url, RememberedEpochs(), seconds=30.0)
+    try:
+        await ledger.reserve(claim("r1", admission(100)))
+        async with redis.Redis.from_url(own_valkey.url) as client:
+            await client.client_pause(600_000, all=False)  # else it holds up its own end too
+            with monkeypatch.context() as hasty:  # for the one that is to come too late alone
+                hasty.setattr(ledger.store._scripts, "_seconds", 0.3)
+                with pytest.raises(LedgerDownError, match="cannot be reached"):
+                    await ledger.reserve(claim("r2", admission(10**9, usd=0.001)))
+            await client.client_unpause()
+        await ledger.reserve(claim("r3", admission(100)))
+    finally:
+        await ledger.close()

@@ -1,0 +1,103 @@
+"""Policy on calls of people who signed in: judged like keys, known at once, refused at once."""
+
+import json
+from functools import partial
+from time import time
+
+import pytest
+from nats.js.errors import NotFoundError
+
+from harness.events import bus_of
+from harness.policing import Policing, declared
+from harness.waiting import until_told
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.config import Access
+from toolbus_common.contracts import Bearer, CallResult
+from toolbus_common.errors import ToolbusError, UnauthorizedError, UnknownToolError
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import EVENTS, TOKENS
+from toolbus_common.settings import Settings
+
+
+def bearer(user: str = "ann", actors: tuple[str, ...] = ()) -> bytes:
+    ends = time() + 600
+    held = Bearer(access="staff", user=user, client="c", resource="r", ends=ends, actors=actors)
+    return held.encode()
+
+
+async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_taken_back(
+    at_work: Policing, settings: Settings
+) -> None:
+    rules = {"staff": Access(tools=("docs__read",))}
+    await at_work.declare(declared().model_copy(update={"access": rules}))
+
+    async def admitted(token: str) -> bool:
+        try:
+            return isinstance(await at_work.ask("read", secret=token), CallResult)
+        except UnauthorizedError:
+            return False
+
+    async with bus_of("oauth", settings) as oauth:
+        bucket = await oauth.bucket(TOKENS)
+
+        async def written(token: str, user: str = "ann") -> None:
+            await bucket.put(hash_of(key_digest_of(token)), bearer(user))
+
+        await written("first")
+        await until_told(lambda: admitted("first"), "the rule is heard")
+        for n in range(20):
+            await written(f"token-{n}", "bob")
+            assert await admitted(f"token-{n}")
+        assert {call.key for call in at_work.reached} == {"staff:ann", "staff:bob"}
+        assert {call.customer for call in at_work.reached} == {"acme", "default"}  # ann is declared
+        with pytest.raises(UnknownToolError):
+            await at_work.ask("burn", secret="first")
+        assert not await admitted("another")
+        await bucket.delete(hash_of(key_digest_of("first")))
+
+        async def refused() -> bool:
+            try:
+                await at_work.ask("read", secret="first")
+            except ToolbusError as error:
+                return isinstance(error, UnauthorizedError)
+            return False
+
+        for _ in range(8):  # whichever of the replicas is asked
+            await until_told(refused, "the token opens nothing")
+
+
+async def test_events_of_calls_name_who_acts_in_somebodys_name(
+    at_work: Policing, settings: Settings, operator: Bus
+) -> None:
+    rules = {"staff": Access(tools=("docs__read",))}
+    await at_work.declare(declared().model_copy(update={"access": rules}))
+    stream = operator.client.jetstream()
+
+    async def actors(event: str) -> list[str] | None:
+        try:
+            said = await stream.get_last_msg(EVENTS, f"tb.event.{event}.default")
+        except NotFoundError:
+            return None
+        return list(json.loads((said.data or b"").splitlines()[-1])["actors"])
+
+    async def read(token: str) -> bool:
+        try:
+            return isinstance(await at_work.ask("read", secret=token), CallResult)
+        except UnauthorizedError:
+            return False
+
+    acting = ("machines/helper", "machines/first")
+    async with bus_of("oauth", settings) as oauth:
+        bucket = await oauth.bucket(TOKENS)
+        for token, told in (("exchanged", acting), ("own", ())):
+            await bucket.put(hash_of(key_digest_of(token)), bearer("bob", told))
+            await until_told(partial(read, token), "the rule is heard")
+            assert await actors("call.allowed") == list(told)
+        assert {call.key for call in at_work.reached} == {"staff:bob"}
+        with pytest.raises(UnknownToolError):
+            await at_work.ask("burn", secret="exchanged")
+
+        async def denied() -> bool:
+            return await actors("call.denied") == list(acting)
+
+        await until_told(denied, "the event of the refusal")

@@ -1,0 +1,201 @@
+"""The NATS server itself refuses each service what is not its to say or hear."""
+
+import pytest
+from nats.errors import Error as NatsError
+
+from harness.engines import NatsAt
+from harness.refusing import hear, joined, publish, refused_among
+from toolbus_common.contracts import EVENTS as EVENT_CLASSES
+from toolbus_common.errors import BusDownError
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR, rights
+from toolbus_common.nats.topology import (
+    APPROVALS,
+    BUCKETS,
+    CATALOGUE,
+    CONFIG,
+    CONNECTIONS,
+    EVENTS,
+    EXPORTS,
+    LEASES,
+    LEDGER,
+    OAUTH,
+    OAUTH_BRIEF,
+    OAUTH_CLIENTS,
+    OBJECTS,
+    OUTCOMES,
+    PEOPLE,
+    PINS,
+    RESULTS,
+    SEALS,
+    SESSIONS,
+    TASKS,
+    TOKENS,
+)
+from toolbus_common.service.process import SERVICES
+
+SAYS = {
+    "ingress": {"tb.call.x"},
+    "policy": {"tb.run.x", "tb.reply.r.o.c"},
+    "executor": {"tb.reply.r.o.c", "tb.query.oauth.upstream"},
+    "codemode": {"tb.call.x", "tb.reply.r.o.c"},
+    "audit": set[str](),
+    "oauth": set[str](),
+    OPERATOR: {"tb.query.audit.query"},
+}
+EVENTS_SAID = {
+    "codemode": {
+        "call.completed", "call.failed", "call.extended", "context.spent", "context.measured",
+        "run.started", "run.completed", "run.failed",
+    },
+    "policy": {
+        "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.requested",
+        "approval.granted", "approval.rejected", "approval.expired", "approval.used",
+        "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
+        "config.changed",
+    },
+    "oauth": {
+        "grant.created", "grant.ended", "signin.denied", "connection.created", "connection.ended",
+    },
+    "executor": {
+        "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
+        "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
+        "definition.changed",
+    },
+    OPERATOR: {
+        "key.created", "key.revoked", "config.applied", "config.changed",
+        "definition.approved", "definition.rejected",
+        "server.drained", "server.undrained", "server.reset", "person.erased", "hold.placed",
+        "hold.lifted",
+    },
+    "ingress": {"access.rejected", "context.listed"},
+    "audit": {"events.expired", "witness.contradicted", "access.rejected"},
+}  # fmt: skip
+ENTRIES = ("declaration", "origin", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")
+ADMINISTERED = (
+    "declaration",
+    "origin",
+    "key.k",
+    "admin.k",
+)  # by holders of admin keys, through policy
+WRITES = {
+    "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE},
+    "executor": {CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE},
+    "codemode": {OUTCOMES, PEOPLE},
+    "audit": {SEALS, EXPORTS},
+    "oauth": {OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS},
+    OPERATOR: {CONFIG, PEOPLE, PINS},
+}
+HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
+
+USERS = sorted(rights())
+LANE = {"tb.call.x", "tb.run.x", "tb.reply.r.o.c", "tb.query.audit.query"}
+EVENT_SUBJECTS = {f"tb.event.{name}.acme": name for name in EVENT_CLASSES}
+
+
+def test_every_service_is_tried() -> None:
+    assert set(USERS) == {*SERVICES, OPERATOR} == set(SAYS)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_service_may_say_its_own_on_the_call_lane_and_nothing_else(
+    nats_server: NatsAt, user: str
+) -> None:
+    assert await refused_among(nats_server, user, LANE, publish) == LANE - SAYS[user]
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_service_may_say_its_own_events_and_forge_no_others(
+    nats_server: NatsAt, user: str
+) -> None:
+    own = {s for s, name in EVENT_SUBJECTS.items() if name in EVENTS_SAID.get(user, set())}
+    refused = await refused_among(nats_server, user, set(EVENT_SUBJECTS), publish)
+    assert refused == set(EVENT_SUBJECTS) - own
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_service_may_write_its_own_buckets_and_no_others(
+    nats_server: NatsAt, user: str
+) -> None:
+    entries = {f"$KV.{bucket.bucket}.{entry}" for bucket in BUCKETS for entry in ENTRIES}
+    own = {f"$KV.{bucket}.{entry}" for bucket in WRITES.get(user, set()) for entry in ENTRIES}
+    own |= {f"$KV.{CONFIG}.{entry}" for entry in ADMINISTERED} if user == "policy" else set()
+    own |= {f"$KV.{CATALOGUE}.toolbus"} if user == "codemode" else set()
+    assert await refused_among(nats_server, user, entries, publish) == entries - own
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_results_are_codemodes_and_executors_alone_to_write_and_to_read(
+    nats_server: NatsAt, user: str
+) -> None:
+    asked = {f"$JS.API.STREAM.MSG.GET.OBJ_{RESULTS}"}
+    written = {f"$O.{RESULTS}.{part}.x" for part in ("C", "M")}
+    refused = await refused_among(nats_server, user, asked | written, publish)
+    if user in ("codemode", "executor"):
+        assert refused == set()
+    else:  # an operator may look, as at everything, and finds what nobody can open
+        allowed = asked if user == OPERATOR else set[str]()
+        assert refused == (asked | written) - allowed
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_service_hears_its_own_and_eavesdrops_on_nobody(
+    nats_server: NatsAt, user: str
+) -> None:
+    others = set(USERS) - {user}
+    foreign = {
+        ">", "tb.>", "tb.event.>", "tb.reply.>", "tb.call.*", "tb.run.*", "_INBOX.>", "$KV.>",
+        "$JS.API.>",
+        *(f"tb.reply.{other}.>" for other in others),
+        *(f"_INBOX.{other}.>" for other in others),
+        *(f"tb.query.{other}.>" for other in others),
+    }  # fmt: skip
+    heard = {subject.replace(".x", ".*") for subject in HEARS.get(user, set())}
+    own = {f"tb.reply.{user}.>", f"_INBOX.{user}.>"}
+    refused = await refused_among(nats_server, user, foreign | own, hear)
+    assert refused == foreign - heard
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_nobody_deletes_or_purges_a_stream(nats_server: NatsAt, user: str) -> None:
+    streams = [EVENTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)]
+    streams += [f"OBJ_{name}" for name in OBJECTS]
+    subjects = {f"$JS.API.STREAM.{what}.{s}" for s in streams for what in ("DELETE", "PURGE")}
+    assert await refused_among(nats_server, user, subjects, publish) == subjects
+    async with joined(nats_server, user) as (client, _):
+        with pytest.raises((NatsError, TimeoutError)):
+            await client.request(f"$JS.API.STREAM.PURGE.{EVENTS}", b"{}", timeout=0.2)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", sorted(SERVICES))
+async def test_a_service_reads_the_stream_through_its_own_consumer_and_only_two_as_it_is(
+    nats_server: NatsAt, user: str
+) -> None:
+    consumers = {f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{name}" for name in SERVICES}
+    other_ways = {
+        f"$JS.API.STREAM.MSG.GET.{EVENTS}", f"$JS.API.DIRECT.GET.{EVENTS}",
+        f"$JS.API.CONSUMER.CREATE.{EVENTS}", f"$JS.API.CONSUMER.CREATE.{EVENTS}.own.tb.event.>",
+        f"$JS.API.CONSUMER.DURABLE.CREATE.{EVENTS}.own",
+        f"$JS.API.CONSUMER.DELETE.{EVENTS}.audit", f"$JS.API.STREAM.UPDATE.{EVENTS}",
+        "$JS.API.STREAM.CREATE.own", f"$JS.API.STREAM.SNAPSHOT.{EVENTS}",
+    }  # fmt: skip
+    own = {f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{user}"} if user in ("audit", "policy") else set()
+    if user in ("audit", "policy"):  # for the seal, and for the intents of expired reservations
+        own |= {f"$JS.API.DIRECT.GET.{EVENTS}"}
+    own |= {f"$JS.API.STREAM.MSG.GET.{EVENTS}"} if user == "policy" else set()
+    refused = await refused_among(nats_server, user, consumers | other_ways, publish)
+    assert refused == (consumers | other_ways) - own
+
+
+async def test_without_a_seed_nobody_joins(nats_server: NatsAt) -> None:
+    stranger = Bus("stranger", nats_server.url)
+    told = r"cannot be joined as stranger.*(Authorization|refuses a user)"
+    with pytest.raises(BusDownError, match=told):
+        await stranger.open(patience=5.0)

@@ -1,0 +1,298 @@
+"""What a service's credentials reach on the bus: directly, and through what the server sends."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from time import time
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
+
+from harness.engines import NatsAt
+from harness.fresh import joined_by_tester
+from harness.refusing import joined, publish, refused_among
+from harness.waiting import PATIENCE, until
+from toolbus_common.contracts import CallRequested, CallResult, Era, PageReply, PageRequest
+from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.messaging.call_transport import CallTransport
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.accounts import STORE, account_of, overlap
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR, rights
+from toolbus_common.nats.topology import (
+    BUCKETS,
+    CONFIG,
+    DURABLES,
+    EVENTS,
+    OAUTH,
+    OBJECTS,
+    PEOPLE,
+    RESULTS,
+)
+from toolbus_common.service.process import SERVICES
+from toolbus_common.settings import Settings
+
+STREAMS = (
+    EVENTS,
+    *(f"KV_{bucket.bucket}" for bucket in BUCKETS),
+    *(f"OBJ_{name}" for name in OBJECTS),
+)
+CHANGING = (  # every request of JetStream's that changes a stream or a consumer, or tells of all
+    "STREAM.CREATE.{s}", "STREAM.UPDATE.{s}", "STREAM.DELETE.{s}", "STREAM.PURGE.{s}",
+    "STREAM.MSG.DELETE.{s}", "STREAM.SNAPSHOT.{s}", "STREAM.RESTORE.{s}",
+    "STREAM.PEER.REMOVE.{s}", "STREAM.PEER.EVACUATE.{s}", "STREAM.CANCEL_MOVE.{s}",
+    "STREAM.LEADER.STEPDOWN.{s}", "STREAM.TEMPLATE.CREATE.{s}", "STREAM.TEMPLATE.DELETE.{s}",
+    "CONSUMER.CREATE.{s}", "CONSUMER.CREATE.{s}.own", "CONSUMER.CREATE.{s}.own.tb.event.>",
+    "CONSUMER.CREATE.{s}.own.$KV.>", "CONSUMER.DURABLE.CREATE.{s}.own", "CONSUMER.NAMES.{s}",
+    "CONSUMER.LIST.{s}", "CONSUMER.DELETE.{s}.{d}", "CONSUMER.PAUSE.{s}.{d}",
+    "CONSUMER.RESET.{s}.{d}", "CONSUMER.UNPIN.{s}.{d}", "CONSUMER.LEADER.STEPDOWN.{s}.{d}",
+)  # fmt: skip
+OF_THE_SERVER = (
+    "INFO", "STREAM.NAMES", "STREAM.LIST", "STREAM.TEMPLATE.NAMES", "META.LEADER.STEPDOWN",
+    "META.RESCUE", "SERVER.REMOVE", "SERVER.EVACUATE", f"ACCOUNT.PURGE.{STORE}",
+    f"ACCOUNT.STREAM.MOVE.{STORE}.{EVENTS}", f"ACCOUNT.STREAM.CANCEL_MOVE.{STORE}.{EVENTS}",
+)  # fmt: skip
+ELSEWHERE = (  # other ways to the same requests, and to what the server says of itself
+    "$JS.hub.API.STREAM.CREATE.own", f"$JS.hub.API.CONSUMER.CREATE.{EVENTS}",
+    "$JS.SNAPSHOT.ACK.EVENTS.x", "$JS.SNAPSHOT.RESTORE.EVENTS.x", "$JS.EVENT.ADVISORY.API",
+    f"$JS.FC.{EVENTS}.audit.x", "$NRG.V.x", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.JSZ",
+    "_R_.x", "_GR_.x",
+)  # fmt: skip
+EVIL = f"$KV.{CONFIG}.admin.evil"
+TARGETS = (  # where a forged message would be a question, a call, an answer, an entry or an event
+    "tb.query.oauth.identity", "tb.query.oauth.upstream", "tb.query.policy.admin",
+    "tb.query.audit.query",
+    "tb.query.all.status", "tb.call.x", "tb.run.x", "tb.run.toolbus", "tb.cancel.x",
+    "tb.notification.x",
+    "tb.resume.x", "tb.session.x", "tb.stream.x", f"tb.kv.{CONFIG}.admin.evil", EVIL,
+    f"$KV.{PEOPLE}.evil", f"$O.{RESULTS}.C.evil", "tb.event.key.created.evil",
+    "tb.event.call.allowed.evil", "tb.event.connection.created.evil", "$SRV.PING",
+    *(f"tb.reply.{service}.origin.call" for service in SERVICES),
+    *(f"_INBOX.{service}.evil" for service in (*SERVICES, OPERATOR)),
+    "$JS.API.STREAM.CREATE.evil", f"$JS.API.CONSUMER.CREATE.{EVENTS}",
+)  # fmt: skip
+# A stored message that would be understood in many places: as a stream, a consumer, a question.
+FORGED = json.dumps({
+    "name": "evil", "subjects": ["evil.>"], "stream_name": EVENTS, "secret_hash": "0" * 64,
+    "config": {"deliver_subject": "tb.query.oauth.identity", "durable_name": "evil"},
+    "user": "evil", "password": "evil",
+}).encode()  # fmt: skip
+
+
+def may_say(user: str, subject: str) -> bool:
+    return any(overlap(subject, pattern) == subject for pattern in rights()[user].publish)
+
+
+def requests() -> Iterator[str]:
+    """Every request of JetStream's that a service has no right to."""
+    for stream in STREAMS:
+        for durable in {each.known_as for each in DURABLES}:
+            for request in CHANGING:
+                yield f"$JS.API.{request.format(s=stream, d=durable)}"
+    yield from (f"$JS.API.{request}" for request in OF_THE_SERVER)
+    yield from ELSEWHERE
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", sorted(SERVICES))
+async def test_no_service_changes_streams_or_consumers_by_any_request_there_is(
+    nats_server: NatsAt, user: str
+) -> None:
+    tried = set(requests())
+    assert await refused_among(nats_server, user, tried, publish) == tried
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", sorted(SERVICES))
+async def test_a_service_reads_its_own_buckets_and_no_others(
+    nats_server: NatsAt, user: str
+) -> None:
+    own = {
+        f"KV_{pattern.split('.')[2]}" for pattern in rights()[user].subscribe if "tb.kv." in pattern
+    }
+    reading = ("STREAM.MSG.GET.{s}", "DIRECT.GET.{s}", "DIRECT.GET.{s}.$KV.x")
+    tried = {f"$JS.API.{way.format(s=s)}" for s in STREAMS for way in reading if s[:3] == "KV_"}
+    refused = await refused_among(nats_server, user, tried, publish)
+    assert refused == {each for each in tried if not own.intersection(each.split("."))}
+
+
+Heard = dict[str, set[str]]  # in each account, the subjects on which something arrived
+
+
+@pytest.fixture
+async def heard(buses: dict[str, Bus]) -> Heard:
+    """What arrives anywhere while a service tries."""
+    found: Heard = {account: set() for account in buses}
+
+    def listener(account: str) -> Callable[[Msg], Awaitable[None]]:
+        async def hear(message: Msg) -> None:
+            found[account].add(message.subject)
+
+        return hear
+
+    for account, bus in buses.items():
+        await bus.client.subscribe(">", cb=listener(account))
+        await bus.settled()
+    return found
+
+
+@pytest.fixture
+async def buses(nats_server: NatsAt, settings: Settings) -> AsyncIterator[dict[str, Bus]]:
+    """Somebody in every account who may do there what the account may."""
+    assert settings
+    async with AsyncExitStack() as joining:
+        yield {
+            account: await joining.enter_async_context(joined_by_tester(nats_server, account))
+            for account in (STORE, *SERVICES)
+        }
+
+
+def ways(user: str) -> Iterator[tuple[str, bytes]]:
+    """Every request a user may make, each of which the server or somebody else answers."""
+    for pattern in rights()[user].publish:
+        subject = pattern.replace("*", "evil").replace(">", "evil")
+        if subject.startswith("$JS.ACK."):
+            yield f"{subject.removesuffix('evil')}1.1.1.1.0", b"+NXT"
+        elif pattern.startswith("$JS.API.DIRECT.GET.") and not pattern.endswith(">"):
+            for form in ({"batch": 10}, {}, {"no_hdr": True}):
+                yield pattern, json.dumps({"seq": 1, "next_by_subj": ">", **form}).encode()
+        elif subject.startswith("$JS.API.STREAM.MSG.GET."):
+            yield subject, json.dumps({"seq": 1, "next_by_subj": ">"}).encode()
+        elif ".MSG.NEXT." in subject:
+            yield subject, json.dumps({"batch": 10, "no_wait": True}).encode()
+        else:
+            yield subject, b"" if subject.startswith("$JS.API.") else FORGED
+
+
+async def carry(client: Client, user: str, target: str) -> None:
+    """Have the server send to `target` in every way that a user's rights leave."""
+    for subject, payload in ways(user):
+        await client.publish(subject, payload, target)
+        await client.publish(subject, payload, headers={"Nats-Trace-Dest": target})
+
+
+@pytest.mark.parametrize("user", sorted(rights()))
+async def test_what_one_says_is_heard_by_those_who_may_and_in_no_other_account(
+    buses: dict[str, Bus], heard: Heard, user: str
+) -> None:
+    own = account_of(user, OPERATOR)
+    said = {
+        pattern.replace("*", "said").replace(">", "said")
+        for pattern in rights()[user].publish
+        if not pattern.startswith(("$JS.", "$KV.", "$O."))
+    }
+    expected: Heard = {account: set() for account in buses}
+    for other, theirs in rights().items():
+        expected[account_of(other, OPERATOR)].update(
+            subject for subject in said for heard in theirs.subscribe if overlap(subject, heard)
+        )
+    expected[own] = said
+    events = {subject for subject in said if subject.startswith("tb.event.")}
+    expected[STORE] |= events  # which is where the stream is
+    for subject in said:
+        await buses[own].publish(subject, b"{}")
+    await until(
+        lambda: all(expected[account] <= heard[account] for account in buses), "all is heard"
+    )
+    for bus in buses.values():
+        await bus.settled()
+    assert {account: each & said for account, each in heard.items()} == expected
+
+
+@pytest.mark.parametrize("user", sorted(SERVICES))
+async def test_no_answer_of_the_server_reaches_what_a_service_may_not_reach_itself(
+    nats_server: NatsAt, buses: dict[str, Bus], heard: Heard, user: str
+) -> None:
+    tried = {target for target in TARGETS if not may_say(user, target)}
+    async with joined(nats_server, user) as (client, _):
+        for target in sorted(tried):
+            await carry(client, user, target)
+        await client.flush()
+        # In its own account they all arrive: so they were sent, and went no further.
+        await until(lambda: tried <= set().union(*heard.values()), "all that is sent")
+    for bus in buses.values():
+        await bus.settled()
+    others = {account: each & tried for account, each in heard.items() if account != user}
+    assert others == {account: set() for account in others}
+    store = buses[STORE].client.jetstream()
+    assert {each.config.name for each in await store.streams_info()} == set(STREAMS)
+    assert {each.name for each in await store.consumers_info(EVENTS)} == {
+        each.known_as for each in DURABLES
+    }
+    for bucket, entry in ((CONFIG, "admin.evil"), (PEOPLE, "evil")):
+        if not may_say(user, f"$KV.{bucket}.{entry}"):
+            with pytest.raises(NotFoundError):
+                await store.get_last_msg(f"KV_{bucket}", f"$KV.{bucket}.{entry}")
+
+
+@pytest.mark.parametrize("user", sorted(SERVICES))
+async def test_a_service_that_may_write_an_entry_cannot_purge_those_of_others(
+    nats_server: NatsAt, buses: dict[str, Bus], user: str
+) -> None:
+    store = buses[STORE].client.jetstream()
+    kept = [f"$KV.{bucket.bucket}.kept" for bucket in BUCKETS]
+    kept += [f"$O.{name}.C.kept" for name in OBJECTS]
+    for subject in kept:
+        await store.publish(subject, b"kept")
+    async with joined(nats_server, user) as (client, _):
+        for pattern in rights()[user].publish:
+            if pattern.startswith(("$KV.", "$O.", "tb.event.")):
+                subject = pattern.replace("*", "own").replace(">", "C.own")
+                for customer in ("all", "sub"):
+                    await client.publish(subject, b"", headers={"Nats-Rollup": customer})
+                await client.request(subject, b"mine", timeout=PATIENCE)
+    for subject in kept:
+        stream = f"{'KV' if subject.startswith('$KV') else 'OBJ'}_{subject.split('.')[1]}"
+        assert (await store.get_last_msg(stream, subject)).data == b"kept"
+
+
+async def test_a_question_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> None:
+    """Whoever answers would write there with rights that the asker has not."""
+    asked = list[str]()
+
+    async def answer(question: PageRequest) -> PageReply:
+        asked.append(question.path)
+        return PageReply(status=200, body=b"")
+
+    lane = RequestReply("oauth", buses["oauth"])
+    await lane.answer({PageRequest: answer})
+    evil, inbox = f"$KV.{OAUTH}.evil", "_INBOX.ingress.told"
+    told = asyncio.Event()
+    await buses["ingress"].subscribe(inbox, lambda *_: told.set())
+    await buses["oauth"].settled()
+    for path, reply in (("/evil", evil), ("/told", inbox)):
+        page = PageRequest(method="GET", path=path, query="", headers={}, body=b"")
+        await buses["ingress"].publish(PageRequest.SUBJECT, page.encode(), reply)
+    await asyncio.wait_for(told.wait(), PATIENCE)
+    assert asked == ["/told"]
+    with pytest.raises(NotFoundError):
+        await buses[STORE].client.jetstream().get_last_msg(f"KV_{OAUTH}", evil)
+    await lane.close()
+
+
+async def test_a_call_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> None:
+    served = list[str]()
+
+    async def handler(call: CallRequested, reply: ReplyChannel) -> None:
+        await reply.send(CallResult(b"{}"))
+        served.append(call.call_id)
+
+    lane = CallTransport("policy", buses["policy"], LocalTransport())
+    await lane.serve(CallRequested, "*", handler, "policy")
+    await buses["policy"].settled()
+    for call_id, reply in (("evil", EVIL), ("call", f"$KV.{PEOPLE}.evil")):
+        call = CallRequested(
+            call_id=call_id, reply_to=reply, server="docs", tool="burn", key_digest="p",
+            era=Era.MODERN, deadline=time() + PATIENCE, traceparent="",
+        )  # fmt: skip
+        await buses["ingress"].publish(call.subject, call.encode(), reply)
+    await until(lambda: served == ["evil", "call"], "both are served")
+    store = buses[STORE].client.jetstream()
+    for stream, subject in ((CONFIG, EVIL), (PEOPLE, f"$KV.{PEOPLE}.evil")):
+        with pytest.raises(NotFoundError):
+            await store.get_last_msg(f"KV_{stream}", subject)
+    await lane.drain(1.0)

@@ -1,0 +1,324 @@
+"""Lost counters: no fresh money, made anew from the events, or accepted by an operator."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+import redis.asyncio as redis
+
+from harness.events import allowed, completed, events_of, until
+from harness.ledger import admitted, claim, counters
+from toolbus_audit.main import build as build_audit
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Budget, Configuration, Customer, Key, Period, Team
+from toolbus_common.contracts import CallFailed
+from toolbus_common.errors import BudgetExceededError, LedgerRebuildingError
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.nats.topology import LEDGER
+from toolbus_common.service.service import Service
+from toolbus_common.settings import Settings
+from toolbus_policy.ledger.epochs import BusEpochs
+from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
+from toolbus_policy.ledger.recovery.rebuild import Rebuilder
+from toolbus_policy.ledger.settlement import Settlement
+
+PRICE = 1000
+DAILY = Budget(usd=0.01, per=Period.DAY)  # ten calls
+CALLS = Budget(calls=50, per=Period.HOUR, rolling=True)
+SERVER = {"key": "bot", "team": "ops", "server": "clock", "tool": "now", "charge": PRICE}
+KEY, TEAM = "budget:key:bot:usd:day:UTC", "budget:team:ops:calls:hour:rolling"
+DECLARED = Configuration(
+    customers={"acme": Customer()},
+    teams={"ops": Team(customer="acme", budget=CALLS)},
+    keys={"bot": Key(team="ops", budget=DAILY)},
+)
+WANTED = admitted(PRICE, ("key:bot", DECLARED.keys["bot"]), ("team:ops", DECLARED.teams["ops"]))
+
+
+@dataclass
+class Office:
+    """Policy's ledger and rebuilder with the real bus, and the events policy would say."""
+
+    service: Service
+    ledger: Ledger
+    rebuilder: Rebuilder
+    valkey_url: str
+    number: int = field(default=0)
+
+    async def call(self, *, ends: bool = True, deadline: float = 60.0) -> str:
+        """A call as the gate and settlement have it; `deadline` is seconds from now."""
+        self.number += 1
+        rid = f"r{self.number}"
+        await self.ledger.reserve(claim(rid, WANTED, time() + deadline))
+        await self.service.events.record(
+            allowed(call_id=rid, **SERVER, reserved=True, deadline=time() + deadline)
+        )
+        if ends:
+            await self.end(rid)
+        return rid
+
+    async def end(self, rid: str) -> None:
+        """Its outcome, told and heard."""
+        event = CallFailed(
+            **completed(call_id=rid, reserved=True, **_outcome()).model_dump(),
+            code="upstream_dead", reason="Gone.", sent=True,
+        )  # fmt: skip
+        await self.service.events.record(event)
+        await self.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
+
+    async def emptied(self) -> None:
+        """Redis, as after a crash without a disk."""
+        async with redis.Redis.from_url(self.valkey_url) as client:
+            await client.flushall()
+
+    async def standing(self) -> tuple[int, int, int]:
+        """The key's money spent and held, and the team's calls in all parts."""
+        key = await counters(self.valkey_url, KEY)
+        team = await counters(self.valkey_url, TEAM)
+        calls = sum(count for name, count in team.items() if name[0] == "b")
+        return key["spent"], key["held"], calls
+
+
+async def copied(client: "redis.Redis") -> dict[bytes, bytes]:
+    """Everything Redis has, to be restored."""
+    names = [bytes(name) for name in await client.keys("*")]  # type: ignore[arg-type]
+    return {name: bytes(await client.dump(name) or b"") for name in names}
+
+
+def _outcome() -> dict[str, Any]:
+    return {"key": "bot", "server": "clock", "tool": "now", "charge": PRICE}
+
+
+@pytest.fixture
+async def office(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
+    async with running(settings, valkey_url) as made:
+        yield made
+
+
+@asynccontextmanager
+async def running(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
+    service = Service("policy", settings)
+    async with service.running():
+        ledger = Ledger(valkey_url, BusEpochs(await service.bucket(LEDGER), service.events), 30.0)
+        snapshot = ConfigSnapshot.of(DECLARED)
+        rebuilder = Rebuilder(service, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
+        try:
+            yield Office(service, ledger, rebuilder, valkey_url)
+        finally:
+            await ledger.close()
+
+
+@pytest.fixture
+async def audit(settings: Settings) -> AsyncIterator[Service]:
+    audits = AuditSettings(
+        state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0
+    )
+
+    async def ready() -> bool:
+        return service.status().ready
+
+    async with build_audit(LocalTransport(), audits).running() as service:
+        await until(ready, "audit is ready")
+        yield service
+
+
+@pytest.mark.usefixtures("audit")
+async def test_an_emptied_redis_is_filled_from_the_events_with_what_is_under_way(
+    office: Office,
+) -> None:
+    for _ in range(3):
+        await office.call()
+    rid = await office.call(ends=False)
+    before = await office.standing()
+    await office.emptied()
+    with pytest.raises(LedgerRebuildingError, match="lost its counters"):
+        await office.ledger.reserve(claim("early", WANTED))
+    told = await office.rebuilder.rebuild("acme")
+    assert told is not None
+    assert (told.calls, told.held) == (1, PRICE + 1)  # a thousand micro-dollars, and one call
+    assert await office.standing() == before == (3 * PRICE, PRICE, 3)
+    await office.end(rid)
+    assert await office.standing() == (4 * PRICE, 0, 4)
+
+
+@pytest.mark.usefixtures("audit")
+@pytest.mark.parametrize("lost", [False, True])
+async def test_expired_reservations_end_alike_whether_the_counters_were_lost_meanwhile_or_not(
+    office: Office, *, lost: bool
+) -> None:
+    settlement = Settlement(office.service, office.ledger, lambda: ["acme"], 1.0)
+    await office.call(ends=False, deadline=-6.0)
+    await office.ledger.reserve(claim("never", WANTED, time() - 6))
+    if lost:
+        await office.emptied()
+        assert await office.rebuilder.rebuild("acme") is not None
+
+    async def ended() -> bool:
+        await settlement.reap_once()
+        return (await office.standing())[1] == 0
+
+    await until(ended, "nothing is held")
+    assert await office.standing() == (PRICE, 0, 1)
+
+
+@pytest.mark.usefixtures("audit")
+async def test_what_was_spent_before_the_loss_still_bounds_what_may_be_spent_after(
+    office: Office,
+) -> None:
+    for _ in range(8):
+        await office.call()
+    await office.emptied()
+    await office.rebuilder.rebuild("acme")
+    for _ in range(2):
+        await office.call()
+    with pytest.raises(BudgetExceededError, match="key:bot"):
+        await office.call()
+
+
+@pytest.mark.usefixtures("audit")
+async def test_a_redis_restored_from_an_older_copy_is_not_believed(office: Office) -> None:
+    await office.call()
+    async with redis.Redis.from_url(office.valkey_url) as client:
+        copy = await copied(client)
+        await office.call()
+        await client.flushall()
+        for key, value in copy.items():
+            await client.restore(key, 0, value)
+    assert (await office.standing())[0] == PRICE
+    with pytest.raises(LedgerRebuildingError):
+        await office.ledger.reserve(claim("early", WANTED))
+    await office.rebuilder.rebuild("acme")
+    assert (await office.standing())[0] == 2 * PRICE
+
+
+@pytest.mark.usefixtures("audit")
+async def test_an_older_copy_is_not_believed_by_a_policy_that_just_began_either(
+    office: Office, settings: Settings
+) -> None:
+    await office.call()
+    async with redis.Redis.from_url(office.valkey_url) as client:
+        copy = await copied(client)
+        await office.call()
+        await office.ledger.mark()
+        await client.flushall()
+        for key, value in copy.items():
+            await client.restore(key, 0, value)
+    async with running(settings, office.valkey_url) as other:
+        with pytest.raises(LedgerRebuildingError):
+            await other.ledger.reserve(claim("early", WANTED))
+
+
+@pytest.mark.usefixtures("audit")
+async def test_events_that_do_not_reach_back_keep_spending_refused_until_it_is_accepted(
+    office: Office,
+) -> None:
+    await office.call()
+    bucket = await office.service.bucket(LEDGER)
+    entry = await bucket.get("epoch.acme")
+    assert entry is not None
+    assert entry.value is not None
+    epoch = (await office.ledger.epochs.known("acme")).epoch.id  # type: ignore[union-attr]
+    await bucket.put("epoch.acme", b'{"id":"%s","since":0}' % epoch.encode())
+    await office.emptied()
+    with pytest.raises(LedgerRebuildingError, match="toolbus ledger accept acme"):
+        await office.rebuilder.rebuild("acme")
+    with pytest.raises(LedgerRebuildingError):
+        await office.ledger.reserve(claim("early", WANTED))
+    told = await office.rebuilder.rebuild("acme", force=True, accept=True, by="op")
+    assert told is not None
+    assert (await office.standing())[0] == PRICE, "what the events hold is counted"
+    await office.call()
+
+
+async def test_without_audit_spending_stays_refused_and_says_what_to_do(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolbus_policy.ledger.recovery.rebuild.CATCH_UP_SECONDS", 0.5)
+    await office.call()
+    await office.emptied()
+    with pytest.raises(LedgerRebuildingError, match=r"Audit has not .* ledger accept acme"):
+        await office.rebuilder.rebuild("acme")
+    with pytest.raises(LedgerRebuildingError):
+        await office.ledger.reserve(claim("early", WANTED))
+
+
+@pytest.mark.usefixtures("audit")
+async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, may_go_on = asyncio.Event(), asyncio.Event()
+    audit_has_all = Rebuilder._audit_has_all
+
+    async def held(rebuilder: Rebuilder, customer: str) -> None:
+        under_way.set()
+        await may_go_on.wait()
+        await audit_has_all(rebuilder, customer)
+
+    monkeypatch.setattr(Rebuilder, "_audit_has_all", held)
+    rid = await office.call(ends=False)
+    await office.emptied()
+    rebuilding = asyncio.create_task(office.rebuilder.rebuild("acme"))
+    await under_way.wait()
+    with pytest.raises(Exception, match="being rebuilt"):
+        await office.end(rid)
+    may_go_on.set()
+    await rebuilding
+    await office.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
+    assert await office.standing() == (PRICE, 0, 1)
+
+
+@pytest.mark.usefixtures("audit")
+async def test_two_replicas_rebuild_once(office: Office, settings: Settings) -> None:
+    await office.call()
+    await office.emptied()
+    async with running(settings, office.valkey_url) as other:
+        told = await asyncio.gather(
+            office.rebuilder.rebuild("acme"), other.rebuilder.rebuild("acme"),
+            return_exceptions=True,
+        )  # fmt: skip
+        assert sum(isinstance(each, LedgerRebuildingError) for each in told) == 1
+        await other.ledger.reserve(claim("later", WANTED))
+    assert (await office.standing())[:2] == (PRICE, PRICE)
+
+
+@pytest.mark.usefixtures("audit")
+async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
+    office: Office, settings: Settings, tmp_path: Path
+) -> None:
+    rid = await office.call(ends=False)
+    unknown = completed(call_id=rid, id=f"{rid}.unknown", **_outcome()).model_dump()
+    async with events_of("policy", settings, tmp_path) as policy:
+        await _record(policy, CallFailed(**unknown, code="outcome_unknown", reason="?", sent=True))
+    await office.emptied()
+    await office.rebuilder.rebuild("acme")
+    assert await office.standing() == (PRICE, 0, 1)
+    await office.ledger.settle([ReservationEnd(rid, "acme", "refund")])
+    assert await office.standing() == (0, 0, 0)
+
+
+async def _record(writer: EventPublisher, event: CallFailed) -> None:
+    await writer.record(event)
+
+
+@pytest.mark.usefixtures("audit")
+async def test_a_healthy_ledger_rebuilt_on_request_stands_as_it_stood(office: Office) -> None:
+    for _ in range(4):
+        await office.call()
+    before = await office.standing()
+    assert await office.rebuilder.rebuild("acme") is None, "nothing is lost"
+    assert await office.rebuilder.rebuild("acme", force=True) is not None
+    assert await office.standing() == before
+    async with redis.Redis.from_url(office.valkey_url, decode_responses=True) as client:
+
+        async def tidy() -> bool:
+            epochs = {str(key).split(":")[1] for key in await client.keys("{acme}:*")}
+            return len(epochs - {"book", "lock"}) == 1
+
+        await until(tidy, "the counters of the old epoch are gone")

@@ -1,0 +1,150 @@
+"""The sealer on a real bus, and evidence from the stream to the verifier."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.events import allowed, bus_of, completed, events_of, until
+from harness.sealed import seen
+from harness.witnessed import auditing
+from toolbus_audit.transparency_log.checkpoint import signer
+from toolbus_audit.transparency_log.sealer import Log, OvertakenError, Sealer
+from toolbus_cli.evidence import bundle, verify
+from toolbus_cli.evidence.collect import gathered
+from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
+from toolbus_common.nats.topology import EVENTS, SEALS
+from toolbus_common.settings import Settings
+
+
+class Sealing:
+    """A sealer as the audit service has it; `told` is what it told, customer by customer."""
+
+    def __init__(self, settings: Settings, bus: Bus) -> None:
+        self.told: dict[str, list[Log]] = {}
+        self._key = settings.state_dir / "seal" / "key.pem"
+        self._bus = bus
+
+    async def begin(self) -> Sealer:
+        """A sealer that goes on where the last one ended."""
+        sealing = signer("toolbus", self._key)
+        sealer = Sealer(await self._bus.bucket(SEALS), sealing, self._read, self._tell)
+        await sealer.take_up(await begun(self._bus.client, EVENTS))
+        return sealer
+
+    async def _read(self, first: int) -> list[StreamEntry]:
+        return await read_from(self._bus.client, EVENTS, first, "tb.event.>")
+
+    async def _tell(self, signed: list[tuple[str, Log]]) -> None:
+        for customer, log in signed:
+            self.told.setdefault(customer, []).append(log)
+
+    def sizes(self, customer: str) -> list[int]:
+        """How large each statement says the log is."""
+        return [log.size for log in self.told.get(customer, [])]
+
+
+@pytest.fixture
+async def sealing(settings: Settings) -> AsyncIterator[Sealing]:
+    async with bus_of("audit", settings) as bus:
+        yield Sealing(settings, bus)
+
+
+async def test_every_customer_has_a_log_of_its_own(
+    sealing: Sealing, settings: Settings, tmp_path: Path
+) -> None:
+    async with events_of("policy", settings, tmp_path) as policy:
+        for customer in ("acme", "acme", "bolt", "acme"):
+            await policy.record(allowed(customer=customer))
+    await (await sealing.begin()).seal()
+    assert (sealing.sizes("acme"), sealing.sizes("bolt")) == ([3], [1])
+
+
+async def test_a_sealer_that_starts_again_goes_on_and_says_its_last_statements_again(
+    sealing: Sealing, settings: Settings, tmp_path: Path
+) -> None:
+    async with events_of("policy", settings, tmp_path) as policy:
+        await policy.record(allowed())
+        await (await sealing.begin()).seal()
+        await policy.record(allowed())
+        await policy.record(allowed())
+    await (await sealing.begin()).seal()
+    assert sealing.sizes("acme") == [1, 1, 3]
+    assert sealing.told["acme"][0] == sealing.told["acme"][1]
+
+
+async def test_a_sealer_killed_between_a_statement_and_its_position_seals_nothing_twice(
+    sealing: Sealing, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(_sealer: Sealer) -> None:
+        raise KeyboardInterrupt
+
+    async with events_of("policy", settings, tmp_path) as policy:
+        for _ in range(3):
+            await policy.record(allowed())
+        with monkeypatch.context() as patched:
+            patched.setattr(Sealer, "_keep_position", killed)
+            with pytest.raises(KeyboardInterrupt):
+                await (await sealing.begin()).seal()
+        await policy.record(allowed())
+    await (await sealing.begin()).seal()
+    assert sealing.sizes("acme") == [3, 4]
+
+
+async def test_of_two_sealers_one_writes_and_the_other_stops(
+    sealing: Sealing, settings: Settings, tmp_path: Path
+) -> None:
+    first, second = await sealing.begin(), await sealing.begin()
+    async with events_of("policy", settings, tmp_path) as policy:
+        await policy.record(allowed())
+    await first.seal()
+    with pytest.raises(OvertakenError):
+        await second.seal()
+    assert sealing.sizes("acme") == [1]
+
+
+async def rows(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
+    return (await lane.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+
+
+async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_found(
+    settings: Settings, operator: Bus, tmp_path: Path
+) -> None:
+    lane, path = RequestReply("operator", operator), tmp_path / "evidence.zip"
+    async with (
+        auditing(settings) as service,
+        events_of("policy", settings, tmp_path) as policy,
+        events_of("executor", settings, tmp_path) as executor,
+    ):
+        for number in range(3):
+            await policy.record(allowed(call_id=f"c{number}"))
+            await executor.record(completed(call_id=f"c{number}"))
+
+        async def sealed() -> bool:
+            found = await rows(lane, "SELECT max(size) FROM checkpoints WHERE customer = 'acme'")
+            return bool(found[0][0] == 6)
+
+        await until(sealed, "six events are sealed")
+        key = str(service.status().details["sealed_by"])
+        found = await gathered(lane, "acme")
+        assert await found.write(path) == found.size == 6
+        assert verify.verify(str(path), key).told()["sound"]
+
+        async def with_one_edited() -> AsyncIterator[str]:
+            async for line in found.lines():
+                yield line.replace('"c1"', '"c9"')
+
+        await bundle.write(
+            path,
+            customer="acme",
+            stream=found.stream,
+            begins=None,
+            checkpoints=found.statements,
+            events=with_one_edited(),
+        )
+    wrong = verify.verify(str(path), key, seen(found.statements[-1])).found
+    assert {"tree", "altered"} <= {kind for kind, _ in wrong}

@@ -1,0 +1,33 @@
+"""Codemode and oauth start, tell the truth about themselves, and leave."""
+
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from harness.waiting import until_told
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("name", "details"),
+    [
+        ("codemode", {"engines": ["starlark", "python"], "search": "words"}),
+        ("oauth", {"issuer": "", "gives_tokens": False}),
+    ],
+)
+async def test_a_service_is_ready_and_tells_what_it_can(
+    name: str,
+    details: dict[str, Any],
+    settings: Settings,
+    operator: Bus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+    async with import_module(f"toolbus_{name}.main").build(LocalTransport()).running():
+        (told,) = await until_told(RequestReply("operator", operator).ask_all, "its status")
+        assert (told.service, told.ready, told.details) == (name, True, details)

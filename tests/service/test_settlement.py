@@ -1,0 +1,246 @@
+"""Reservations without an outcome: ended by their time, by the intents in the stream."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from harness.engines import NatsServer
+from harness.events import allowed, completed, events_of, until
+from harness.fresh import joined_by_tester, provisioned
+from harness.ledger import ABOUT, RememberedEpochs, admission, counters
+from toolbus_common.errors import BusDownError
+from toolbus_common.nats.connection import Bus, Envelope
+from toolbus_common.nats.stream_reader import StreamEntry, read_from
+from toolbus_common.nats.topology import EVENTS, provision
+from toolbus_common.service.service import Service
+from toolbus_common.settings import Settings
+from toolbus_policy.ledger.ledger import Ledger
+from toolbus_policy.ledger.recovery import intent_evidence as evidence
+from toolbus_policy.ledger.reservation import About
+from toolbus_policy.ledger.reserve_args import Claim
+from toolbus_policy.ledger.settlement import Settlement
+
+CHARGED, REFUNDED, HELD = (100, 0), (0, 0), (0, 100)
+
+
+@asynccontextmanager
+async def settling(settings: Settings, valkey_url: str) -> AsyncIterator[Settlement]:
+    service, ledger = Service("policy", settings), Ledger(valkey_url, RememberedEpochs(), 30.0)
+    async with service.running():
+        yield Settlement(service, ledger, lambda: ["acme"], 1.0)
+        await ledger.close()
+
+
+@pytest.fixture
+async def settlement(settings: Settings, valkey_url: str) -> AsyncIterator[Settlement]:
+    async with settling(settings, valkey_url) as made:
+        yield made
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with more intents than one page holds."""
+    monkeypatch.setattr(evidence, "PAGE", 2)
+
+
+def late(rid: str, after: int = 0) -> Claim:
+    """A reservation of a call that should have ended."""
+    about = About.decode(ABOUT)._replace(after=after).encode()
+    return Claim(rid, admission(100), about, time() - 1)
+
+
+async def standing(url: str) -> tuple[int, int]:
+    """What was spent and is held."""
+    found = await counters(url)
+    return found["spent"], found["held"]
+
+
+async def swept(settlement: Settlement, url: str) -> tuple[int, int]:
+    """What was spent, once nothing is held any more."""
+
+    async def ended() -> bool:
+        with suppress(BusDownError):
+            await settlement.reap_once()
+        return (await standing(url))[1] == 0
+
+    await until(ended, "nothing is held")
+    return await standing(url)
+
+
+async def test_nothing_is_refunded_while_a_replica_may_have_its_outcome_in_hand(
+    settlement: Settlement, settings: Settings, valkey_url: str
+) -> None:
+    await settlement.ledger.reserve(late("r"))
+    async with events_of("executor", settings, settings.state_dir) as executor:
+        await executor.record(completed(call_id="r", charge=100, reserved=True))
+    taken = settlement.service.bus.consume(EVENTS, "policy", 1, 30.0)
+    async with aclosing(taken) as batches:  # type: ignore[type-var]
+        messages = await anext(batches)
+        assert len(messages) == 1
+        for _ in range(4):
+            await settlement.reap_once()
+        assert await standing(valkey_url) == HELD
+        await settlement.hear(messages)
+    assert await standing(valkey_url) == CHARGED
+
+
+async def test_a_call_without_an_intent_is_refunded(
+    settlement: Settlement, valkey_url: str
+) -> None:
+    for other in ("r1", "other"):  # an id is no part of another's
+        await settlement.service.events.record(allowed(call_id=other, parent_id="r"))
+    await settlement.service.events.record(allowed(call_id="r", customer="globex"))
+    await settlement.ledger.reserve(late("r"))
+    assert await swept(settlement, valkey_url) == REFUNDED
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_there_are(
+    settlement: Settlement, valkey_url: str
+) -> None:
+    events = settlement.service.events
+    await events.record(allowed(call_id="before"))
+    after = await settlement.follow()
+    await settlement.ledger.reserve(late("r", after))
+    await settlement.ledger.reserve(late("without", after))
+    for number in range(5):
+        await events.record(allowed(call_id=f"other{number}"))
+        await events.record(allowed(call_id="without", customer="globex"))
+    await asyncio.gather(*(events.record(allowed(call_id=each)) for each in ("x", "r", "y")))
+    assert await swept(settlement, valkey_url) == CHARGED
+
+
+async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
+    settlement: Settlement, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = read_from
+
+    async def lagging(client: Any, stream: str, first: Any, *given: Any) -> list[StreamEntry]:
+        return [each for each in await whole(client, stream, first, *given) if each.sequence < 2]
+
+    monkeypatch.setattr(evidence, "read_from", lagging)
+    for rid in ("early", "r"):
+        await settlement.service.events.record(allowed(call_id=rid))
+    await settlement.ledger.reserve(late("r"))
+    assert await swept(settlement, valkey_url) == CHARGED
+
+
+async def age(tester: Bus) -> None:
+    """Everything in the stream grows too old for it."""
+    stream = tester.client.jetstream()
+    config = (await stream.stream_info(EVENTS)).config
+    config.max_age = 0.2
+    config.duplicate_window = 0.1
+    await stream.update_stream(config)
+
+    async def gone() -> bool:
+        return not (await stream.stream_info(EVENTS)).state.messages
+
+    await until(gone, "everything is gone")
+
+
+async def remake(tester: Bus) -> None:
+    """The stream is another one of that name, with as many messages."""
+    made = time()
+
+    async def later() -> bool:
+        return time() > made + 1  # its age and a reservation's are compared by the second
+
+    await until(later, "the second of the reservation is over")
+    await tester.client.jetstream().delete_stream(EVENTS)
+    await provision(tester)
+
+
+@pytest.mark.parametrize("lose", [age, remake])
+async def test_a_call_whose_intent_the_stream_may_have_lost_is_charged(
+    lose: Callable[[Bus], Any], tmp_path: Path, own_nats: NatsServer, valkey_url: str
+) -> None:
+    async with losing(tmp_path, own_nats, valkey_url) as (settlement, tester):
+        events = settlement.service.events
+        await events.record(allowed(call_id="before"))
+        await settlement.ledger.reserve(late("r", await settlement.follow()))
+        for each in ("r", "other"):
+            await events.record(allowed(call_id=each))
+        await lose(tester)
+        for number in range(3):
+            await events.record(allowed(call_id=f"later{number}"))
+        assert await swept(settlement, valkey_url) == CHARGED
+
+
+async def test_while_the_bus_is_away_nothing_is_decided(
+    tmp_path: Path, own_nats: NatsServer, valkey_url: str
+) -> None:
+    async with losing(tmp_path, own_nats, valkey_url) as (settlement, _):
+        for rid in ("ran", "never"):
+            await settlement.ledger.reserve(late(rid))
+        await settlement.service.events.record(allowed(call_id="ran"))
+        own_nats.kill()
+        for _ in range(3):
+            with pytest.raises(BusDownError):
+                await settlement.reap_once()
+        assert await standing(valkey_url) == (0, 200)
+        own_nats.start()
+        assert await swept(settlement, valkey_url) == CHARGED
+
+
+async def test_two_sweepers_charge_and_name_a_call_once(
+    settlement: Settlement, operator: Bus, valkey_url: str
+) -> None:
+    other = Settlement(
+        settlement.service, settlement.ledger, settlement.customers, settlement.grace
+    )
+    for number in range(20):
+        await settlement.ledger.reserve(late(f"r{number}"))
+        await settlement.service.events.record(allowed(call_id=f"r{number}"))
+
+    async def ended() -> bool:
+        await asyncio.gather(settlement.reap_once(), other.reap_once())
+        return (await standing(valkey_url))[1] == 0
+
+    await until(ended, "nothing is held")
+    assert await standing(valkey_url) == (2000, 0)
+    kept = await read_from(operator.client, EVENTS, 1, "tb.event.call.failed.acme")
+    lines = [json.loads(line) for each in kept for line in each.data.splitlines()]
+    assert sorted(line["call_id"] for line in lines) == sorted(f"r{n}" for n in range(20))
+
+
+async def test_a_call_that_never_came_back_is_named_once_however_the_bus_fares(
+    settlement: Settlement,
+    operator: Bus,
+    valkey_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await settlement.ledger.reserve(late("r"))
+    await settlement.service.events.record(allowed(call_id="r"))
+    events = settlement.service.events
+    publish, refused = events._publish, list[Envelope]()
+
+    async def shaky(envelope: Envelope) -> None:
+        if envelope.subject.startswith("tb.event.call.failed") and not refused:
+            refused.append(envelope)
+            raise BusDownError("down")
+        await publish(envelope)
+
+    monkeypatch.setattr(events, "_publish", shaky)
+    assert await swept(settlement, valkey_url) == CHARGED
+    assert refused
+    stream = await operator.client.jetstream().stream_info("EVENTS", subjects_filter="tb.event.>")
+    assert (stream.state.subjects or {})["tb.event.call.failed.acme"] == 1
+
+
+@asynccontextmanager
+async def losing(
+    directory: Path, server: NatsServer, valkey_url: str
+) -> AsyncIterator[tuple[Settlement, Bus]]:
+    """Settlement on a bus of its own, and a connection that may do everything there."""
+    await provisioned(server)
+    server.copy_seeds(directory)
+    settings = Settings(state_dir=directory, nats_url=server.url, drain_seconds=5.0)
+    async with joined_by_tester(server.at) as tester, settling(settings, valkey_url) as made:
+        yield made, tester

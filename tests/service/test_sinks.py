@@ -1,0 +1,331 @@
+"""SIEMs told events from a real stream, over syslog and HTTP: each at least once."""
+
+import asyncio
+import json
+import re
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.certificates import Authority
+from harness.events import allowed, events_of
+from harness.receiver import Received, Receiver
+from harness.sinking import Remembered, sink, sinking
+from harness.syslogs import Datagrams, SyslogServer
+from harness.waiting import PATIENCE, until
+from toolbus_audit.siem.registry import Pace, Sinks
+from toolbus_common.contracts import CallAllowed, CallDenied, Event
+from toolbus_common.egress.tls import Tls
+from toolbus_common.settings import Settings
+
+
+async def said(settings: Settings, directory: Path, *events: Event) -> None:
+    """Have a service say these, one message each."""
+    async with events_of("policy", settings, directory) as policy:
+        for each in events:
+            await policy.record(each)
+
+
+def intents(*numbers: int, **given: Any) -> Sequence[CallAllowed]:
+    return [allowed(call_id=f"c{number}", **given) for number in numbers]
+
+
+def ids(*numbers: int) -> list[str]:
+    return [f"c{number}.allowed" for number in numbers]
+
+
+def denied(number: int) -> CallDenied:
+    return CallDenied(
+        id=f"c{number}.denied", at=1_763_708_342.5, customer="acme", call_id=f"c{number}",
+        key="bot", server="docs", tool="burn", code="rule_denied", reason="No.",
+    )  # fmt: skip
+
+
+def state(sinks: Sinks) -> str:
+    """How the sink is, as `toolbus status` shows it."""
+    return sinks.states().get("siem", "")
+
+
+async def test_events_go_over_tls_in_their_order_as_rfc_5424_has_them(
+    settings: Settings, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.vouched("localhost"))
+    await said(settings, tmp_path, *intents(1, 2, 3), denied(4))
+    async with SyslogServer(context) as server:
+        siem = sink(f"syslog+tls://localhost:{server.port}")
+        async with sinking(settings, {"siem": siem}, tls=Tls(extra=authority.ca)):
+            await until(lambda: len(server.heard) == 4, "four events")
+        assert server.ids == [*ids(1, 2, 3), "c4.denied"]
+        assert server.connections == 1
+    intent, *_, refusal = server.heard
+    assert (intent.priority, intent.program, intent.name) == (110, "toolbus", "call.allowed")
+    assert (refusal.priority, refusal.at) == (109, "2025-11-21T06:59:02.500000Z")
+    assert re.fullmatch("[!-~]{1,255}", refusal.host)
+
+
+async def test_a_sink_whose_certificate_nobody_vouches_for_is_told_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.vouched("localhost"))
+    await said(settings, tmp_path, *intents(1))
+    async with SyslogServer(context) as server:
+        siem = sink(f"syslog+tls://localhost:{server.port}")
+        async with sinking(settings, {"siem": siem}) as sinks:
+            await until(lambda: "SSLCertVerificationError" in str(sinks.states()), "its failure")
+        assert server.heard == []
+
+
+async def test_a_syslog_server_that_dies_is_told_everything_once_it_is_back(
+    settings: Settings, tmp_path: Path
+) -> None:
+    await said(settings, tmp_path, *intents(*range(20)))
+    async with SyslogServer() as server:
+        siem = sink(f"syslog+tcp://127.0.0.1:{server.port}")
+        async with sinking(settings, {"siem": siem}):
+            await until(lambda: len(server.heard) >= 5, "the first events")
+            await server.cut()
+            known = set(server.ids)
+            await said(settings, tmp_path, *intents(*range(20, 40)))
+            server.heard.clear()
+            await server.start()
+            await until(lambda: known | set(server.ids) >= set(ids(*range(40))), "the others")
+
+
+async def test_what_a_syslog_server_has_is_not_told_again(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with SyslogServer() as server:
+        declared = {"siem": sink(f"syslog+tcp://127.0.0.1:{server.port}")}
+        for numbers in (range(3), range(3, 6)):
+            await said(settings, tmp_path, *intents(*numbers))
+            async with sinking(settings, declared, pace=Pace(settle=0.0)) as sinks:
+                await until(partial(_settled, sinks), "that it has them")
+        await until(lambda: len(server.ids) >= 6, "all of them, read")
+        assert server.ids == ids(*range(6))
+
+
+async def test_what_the_stream_forgot_before_a_sink_was_told_is_counted(
+    settings: Settings,
+) -> None:
+    stream = Remembered()
+    stream.say(*intents(1, 2, 3, 4))
+    with Receiver() as receiver:
+        declared = {"siem": sink(receiver.url, events=["call.all*"])}
+        async with sinking(settings, declared, stream=stream.stream()) as sinks:
+            await until(lambda: "4 told, 0 behind, 0 refused, 0 lost" in state(sinks), "four")
+        stream.say(*intents(5, 6, 7))
+        stream.forget(1, 5, 6)
+        async with sinking(settings, declared, stream=stream.stream()) as sinks:
+            await until(lambda: "1 told, 0 behind, 0 refused, 2 lost" in state(sinks), "two lost")
+    assert _told(receiver) == ids(1, 2, 3, 4, 7)
+
+
+async def test_a_stream_begun_anew_is_told_from_its_start(settings: Settings) -> None:
+    stream = Remembered()
+    stream.say(*intents(1, 2, 3))
+    with Receiver() as receiver:
+        declared = {"siem": sink(receiver.url, begin="now")}
+        async with sinking(settings, declared, stream=stream.stream()) as sinks:
+            await until(lambda: "waiting" not in state(sinks) != "", "it has begun")
+            stream.begin_anew()
+            stream.say(*intents(4))
+            await until(lambda: _told(receiver) == ids(4), "the first of the new stream")
+
+
+async def test_datagrams_are_sent_and_one_too_long_is_counted(
+    settings: Settings, tmp_path: Path
+) -> None:
+    await said(settings, tmp_path, *intents(1, arguments="x" * 66_000), *intents(2))
+    with Datagrams() as port:
+        siem = sink(f"syslog+udp://127.0.0.1:{port.port}")
+        async with sinking(settings, {"siem": siem}) as sinks:
+            async with asyncio.timeout(PATIENCE):
+                assert (await port.heard()).told["id"] == "c2.allowed"
+            await until(lambda: "1 told, 0 behind, 1 refused" in state(sinks), "both")
+
+
+async def test_a_sink_is_told_only_what_it_wants(settings: Settings, tmp_path: Path) -> None:
+    await said(
+        settings, tmp_path, *intents(1, customer="bolt"), denied(2), *intents(3), *intents(4)
+    )
+    with Receiver() as receiver:
+        siem = sink(receiver.url, events=["call.den*", "call.all*"], customers=["acme"])
+        other = sink(receiver.url + "/other", events=["key.*"])
+        async with sinking(settings, {"siem": siem, "other": other}) as sinks:
+            await until(lambda: "3 told, 0 behind" in str(sinks.states()), "three events")
+    assert _told(receiver) == ["c2.denied", *ids(3, 4)]
+    assert {each.path for each in receiver.received} == {"/hook"}
+
+
+async def test_a_receiver_that_was_away_is_told_all_and_another_meanwhile(
+    settings: Settings, tmp_path: Path
+) -> None:
+    away = Receiver()
+    with Receiver() as well:
+        declared = {"away": sink(away.url), "well": sink(well.url)}
+        async with sinking(settings, declared) as sinks:
+            await said(settings, tmp_path, *intents(*range(30)))
+            await until(lambda: "cannot be reached" in sinks.states().get("away", ""), "its word")
+            await until(lambda: _told(well) == ids(*range(30)), "the one that is well")
+            with away:
+                await until(lambda: set(_told(away)) == set(ids(*range(30))), "the other")
+
+
+async def test_a_restart_goes_on_where_the_sink_was(settings: Settings, tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        declared = {"siem": sink(receiver.url, headers={"Authorization": "Bearer ${env:TOKEN}"})}
+        for numbers in (range(3), range(3, 6)):
+            await said(settings, tmp_path, *intents(*numbers))
+            async with sinking(settings, declared) as sinks:
+                await until(partial(_settled, sinks), "that it knows they have arrived")
+    assert _told(receiver) == ids(*range(6))
+    assert {each.headers["authorization"] for each in receiver.received} == {
+        "Bearer a token of the receiver"
+    }
+
+
+async def test_what_a_sink_was_told_still_counts_once_it_is_begun_anew(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Receiver() as first, Receiver() as second:
+        declared = {"siem": sink(first.url)}
+        async with sinking(settings, declared) as sinks:
+            await said(settings, tmp_path, *intents(1, 2))
+            await until(lambda: "2 told" in state(sinks), "the first two")
+            declared["siem"] = sink(second.url)
+            last = 2
+            while not second.received:
+                last += 1
+                await said(settings, tmp_path, *intents(last))
+                await asyncio.sleep(0.1)
+            await until(lambda: int(state(sinks).split()[0]) >= last, "all of them")
+
+
+async def test_of_two_audits_one_tells_and_the_other_takes_over_when_it_leaves(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Receiver() as receiver:
+        declared = {"siem": sink(receiver.url)}
+        async with sinking(settings, declared, "second") as second:
+            async with sinking(settings, declared, "first") as first:
+                await said(settings, tmp_path, *intents(1, 2))
+                both = (first, second)
+                await until(lambda: any("2 told" in state(each) for each in both), "by one of them")
+            await said(settings, tmp_path, *intents(3))
+            await until(lambda: len(_told(receiver)) == 3, "the third")
+            assert second.states()
+    assert _told(receiver) == ids(1, 2, 3)
+
+
+async def test_a_sink_declared_now_is_not_told_what_was(settings: Settings, tmp_path: Path) -> None:
+    await said(settings, tmp_path, *intents(1))
+    with Receiver() as receiver:
+        async with sinking(settings, {"siem": sink(receiver.url, begin="now")}) as sinks:
+            await until(lambda: state(sinks).startswith("0 told, 0 behind"))
+            await until(lambda: "waiting" not in state(sinks), "it has begun")
+            await said(settings, tmp_path, *intents(2))
+            await until(lambda: receiver.received, "the second")
+        assert _told(receiver) == ids(2)
+
+
+async def test_splunk_is_told_events_with_their_time(settings: Settings, tmp_path: Path) -> None:
+    await said(settings, tmp_path, denied(1), denied(2))
+    with Receiver() as receiver:
+        receiver.answer = lambda _: (200, b'{"text":"Success","code":0}')
+        siem = sink(receiver.url, shape="splunk", format="ocsf")
+        async with sinking(settings, {"siem": siem}):
+            await until(lambda: receiver.received, "both")
+        (told,) = receiver.received
+    events = [json.loads(line) for line in told.body.split(b"\n")]
+    assert [each["event"]["metadata"]["uid"] for each in events] == ["c1.denied", "c2.denied"]
+    assert events[0]["time"] == 1_763_708_342.5
+    assert (events[0]["source"], events[0]["sourcetype"]) == ("toolbus", "ocsf")
+
+
+def _bulk(statuses: dict[str, int]) -> Any:
+    """Elasticsearch's answer, where some documents are not taken."""
+
+    def answer(received: Received) -> tuple[int, bytes]:
+        lines = received.body.splitlines()
+        told = [json.loads(line)["create"]["_id"] for line in lines[::2]]
+        items = [{"create": {"_id": each, "status": statuses.get(each, 201)}} for each in told]
+        errors = any(each["create"]["status"] >= 300 for each in items)
+        return 200, json.dumps({"errors": errors, "items": items}).encode()
+
+    return answer
+
+
+async def test_elasticsearch_has_each_event_once_and_what_it_refuses_is_counted(
+    settings: Settings, tmp_path: Path
+) -> None:
+    await said(settings, tmp_path, *intents(1, 2, 3))
+    with Receiver() as receiver:
+        receiver.answer = _bulk({"c1.allowed": 409, "c2.allowed": 400})
+        siem = sink(receiver.url, shape="elastic", index="events-test")
+        async with sinking(settings, {"siem": siem}) as sinks:
+            await until(lambda: "2 told, 0 behind, 1 refused" in state(sinks))
+        lines = [json.loads(line) for line in receiver.received[0].body.splitlines()]
+    assert lines[0] == {"create": {"_index": "events-test", "_id": "c1.allowed"}}
+    assert lines[1]["id"] == "c1.allowed"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", lines[1]["@timestamp"])
+
+
+async def test_a_busy_elasticsearch_is_told_again(settings: Settings, tmp_path: Path) -> None:
+    await said(settings, tmp_path, *intents(1, 2))
+    with Receiver() as receiver:
+        receiver.answer = _bulk({"c2.allowed": 429})
+        async with sinking(settings, {"siem": sink(receiver.url, shape="elastic")}) as sinks:
+            await until(lambda: "it answered 429" in state(sinks), "its word")
+            receiver.answer = _bulk({"c1.allowed": 409})
+            await until(lambda: "2 told, 0 behind, 0 refused" in state(sinks))
+
+
+async def test_an_event_that_does_not_fit_is_given_up_alone(
+    settings: Settings, tmp_path: Path
+) -> None:
+    await said(settings, tmp_path, *intents(*range(10)))
+    with Receiver() as receiver:
+        receiver.answer = lambda told: (413 if b"c7.allowed" in told.body else 204, b"")
+        async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
+            await until(lambda: "9 told, 0 behind, 1 refused" in state(sinks))
+        taken = [each for each in receiver.received if b"c7.allowed" not in each.body]
+    told = [json.loads(line)["id"] for each in taken for line in each.body.splitlines()]
+    assert sorted(told) == ids(*(number for number in range(10) if number != 7))
+
+
+async def test_a_sink_that_takes_nothing_has_nothing_given_up(
+    settings: Settings, tmp_path: Path
+) -> None:
+    await said(settings, tmp_path, *intents(1, 2))
+    with Receiver() as receiver:
+        receiver.status = 400
+        async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
+            await until(lambda: "takes none of the events" in state(sinks), "its word")
+            receiver.received.clear()
+            receiver.status = 200
+            await until(lambda: "2 told, 0 behind, 0 refused" in state(sinks))
+
+
+async def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent_without_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    await said(settings, tmp_path, *intents(1))
+    with Receiver() as receiver:
+        siem = sink(receiver.url, headers={"Authorization": "Bearer ${env:NOT_THERE}"})
+        async with sinking(settings, {"siem": siem}) as sinks:
+            await until(lambda: "NOT_THERE" in state(sinks), "its word")
+        assert receiver.received == []
+
+
+def _settled(sinks: Sinks) -> bool:
+    return state(sinks).startswith("3 told, 0 behind")
+
+
+def _told(receiver: Receiver) -> list[str]:
+    return [json.loads(line)["id"] for each in receiver.received for line in each.body.splitlines()]

@@ -1,0 +1,187 @@
+"""Servers an operator drains or resets: the command, the executors that hear it, and the events."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from time import time
+from typing import Any
+
+import pytest
+
+from harness.bench import admitted
+from harness.engines import installed
+from harness.events import bus_of
+from harness.troubled import Troubled
+from harness.waiting import until, until_told
+from toolbus_cli.commands.operate.status import faults_of
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import CallError, CallResult, ServersQuery, ServersReply, decode_reply
+from toolbus_common.errors import ServerDrainedError, UnavailableError
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.topology import CONFIG, EVENTS
+from toolbus_common.settings import Settings
+from toolbus_executor.main import build
+
+
+class Installation:
+    """An executor at work on one server, its operator, and whoever hands it calls."""
+
+    def __init__(self, settings: Settings, operator: Bus, policy: Bus) -> None:
+        self.server = Troubled()
+        self._settings = settings
+        self._operator = operator
+        self._policy = policy
+        self._frames: dict[str, Any] = {}
+
+    async def declare(self) -> None:
+        """Start the server and declare it."""
+        await self.server.start()
+        declared = Configuration(servers={"s": Server(url=self.server.url, timeout=60)})
+        config = await self._operator.bucket(CONFIG)
+        await config.put("declaration", declared.model_dump_json().encode())
+        await self._policy.subscribe("tb.reply.policy.o.*", self._hear)
+        await self._policy.settled()
+
+    async def row(self) -> dict[str, Any] | None:
+        """What the executor tells of the server, once it is connected."""
+        try:
+            told = await RequestReply(OPERATOR, self._operator).ask(ServersQuery(), ServersReply)
+        except UnavailableError:
+            return None
+        return next((each for each in told.servers if each["state"] == "ready"), None)
+
+    async def ready(self) -> dict[str, Any]:
+        """The same, waited for."""
+        found: dict[str, Any] = await until_told(self.row, "a server that is ready")
+        return found
+
+    async def toolbus(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the command, as an operator does."""
+        state = ["--state-dir", str(self._settings.state_dir)]
+        return await asyncio.to_thread(
+            subprocess.run,
+            [installed("toolbus"), *words, *state],
+            env={**os.environ, "TOOLBUS_NATS_URL": self._settings.nats_url},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    async def begin(self, number: str, **more: Any) -> None:
+        """Hand over a call."""
+        call = admitted("plain", call_id=number, reply_to=f"tb.reply.policy.o.{number}", **more)
+        await self._policy.publish("tb.run.s", call.encode())
+
+    async def end(self, number: str) -> Any:
+        """How a call ended."""
+        return await until(lambda: self._frames.get(number), "the call's end")
+
+    async def call(self, number: str, **more: Any) -> Any:
+        """Both."""
+        await self.begin(number, **more)
+        return await self.end(number)
+
+    async def events(self) -> list[str]:
+        """What was said of the server by operators, in order."""
+        store, found, sequence = self._operator.client.jetstream(), list[str](), 0
+        last = (await store.stream_info(EVENTS)).state.last_seq
+        while sequence < last:
+            sequence += 1
+            message = await store.get_msg(EVENTS, seq=sequence)
+            for line in (message.data or b"").splitlines():
+                name = str(message.subject).removeprefix("tb.event.").rpartition(".")[0]
+                found += [name] * (name.startswith("server.") and "by" in json.loads(line))
+        return found
+
+    def _hear(self, payload: bytes, subject: str, _reply: str) -> None:
+        self._frames[subject.rpartition(".")[2]] = decode_reply(payload)
+
+
+@pytest.fixture
+async def installation(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Installation]:
+    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+    async with bus_of("policy", settings) as policy:
+        made = Installation(settings, operator, policy)
+        await made.declare()
+        async with build(LocalTransport()).running():
+            await made.ready()
+            yield made
+        await made.server.close()
+
+
+async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
+    installation: Installation,
+) -> None:
+    server = installation.server
+    server.trouble, server.only = "hung", 1
+    await installation.begin("long", deadline=time() + 60)
+    await until(lambda: server.asked, "the call at the server")
+
+    said = await installation.toolbus("servers", "drain", "s")
+    assert said.stdout == "s is given no new calls; 1 still under way.\n", said.stderr
+    refused = await installation.call("new")
+    assert isinstance(refused, CallError)
+    assert isinstance(refused.error, ServerDrainedError)
+    assert server.asked == 1
+    shown = await installation.toolbus("status")
+    assert "draining" in shown.stdout
+
+    server.released.set()
+    assert isinstance(await installation.end("long"), CallResult), "it was left alone"
+
+    said = await installation.toolbus("servers", "undrain", "s")
+    assert said.stdout == "s is given calls again.\n", said.stderr
+    assert isinstance(await installation.call("later"), CallResult)
+    assert await installation.events() == ["server.drained", "server.undrained"]
+
+
+async def test_a_drained_server_is_so_for_executors_that_start_later(
+    installation: Installation,
+) -> None:
+    await installation.toolbus("servers", "drain", "s")
+    async with build(LocalTransport()).running():
+        refused = [await installation.call(f"c{number}") for number in range(8)]
+        assert {type(each.error) for each in refused} == {ServerDrainedError}
+    assert installation.server.asked == 0
+
+
+async def test_what_goes_on_with_a_task_is_let_through(installation: Installation) -> None:
+    await installation.toolbus("servers", "drain", "s")
+    told = await installation.call("t", method="tasks/get", arguments={"taskId": "x"})
+    assert not isinstance(getattr(told, "error", None), ServerDrainedError)
+
+
+async def test_a_reset_closes_the_breaker_and_meets_the_server_anew(
+    installation: Installation,
+) -> None:
+    installation.server.trouble = "failing"
+    for number in range(5):
+        await installation.call(f"c{number}")
+    row = await installation.ready()
+    assert row["breaker"] == "open"
+    assert next(faults_of(row)).startswith("Its calls failed lately: upstream_dead ")
+    installation.server.trouble = ""
+
+    met = installation.server.met
+    said = await installation.toolbus("servers", "reset", "s")
+    assert said.stdout.startswith("s is met anew"), said.stderr
+    row = await installation.ready()
+    assert (row["breaker"], row["failures"], row["resets"]) == ("closed", [], 1)
+    assert installation.server.met > met
+    assert isinstance(await installation.call("after"), CallResult)
+    assert await installation.events() == ["server.reset"]
+
+
+async def test_a_server_nobody_declared_cannot_be_steered(installation: Installation) -> None:
+    said = await installation.toolbus("servers", "drain", "other")
+    assert said.returncode != 0
+    assert "toolbus get servers" in said.stderr

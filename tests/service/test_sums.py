@@ -1,0 +1,367 @@
+"""What is added up by hour agrees with the events, whatever was killed, sent again or came late."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import randbits
+from typing import Any
+
+import pytest
+
+import analytics
+from toolbus_audit.clickhouse import migrate as migrating
+from toolbus_audit.clickhouse import store as storing
+from toolbus_audit.clickhouse.row_mapper import EventRow, token
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.ingest.rollups import add_up, add_up_days
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_cli.analytics import saved_queries
+
+HOUR = 1_763_708_400.0  # 2025-11-21 07:00 UTC
+PLAIN = "SELECT count() AS n, sum(charge) AS c FROM events"
+SUMMED = "SELECT sum(events) AS n, sum(charge) AS c FROM events_by_hour"
+OF_DAYS = "SELECT sum(events) AS n, sum(charge) AS c FROM events_by_day"
+DAYS_HELD = "SELECT countIf(holds) AS held, count() AS of FROM days"
+SUMS_HELD = "SELECT countIf(holds) AS held, count() AS of FROM hours"
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[ClickHouse]:
+    store = ClickHouse(AuditSettings(state_dir=directory, audit_query_seconds=60.0))
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def asked(store: ClickHouse, sql: str, **parameters: str) -> list[dict[str, Any]]:
+    told = json.loads(await store.ask(sql, 10_000, parameters))
+    names = [column["name"] for column in told["meta"]]
+    return [dict(zip(names, row, strict=True)) for row in told["data"]]
+
+
+def event(name: str, call: str, at: float, **given: Any) -> EventRow:
+    row = {
+        "event": name, "id": f"{call}.{name}", "at": at, "producer": "p", "seq": 1,
+        "customer": "acme", "key": "bot", "call_id": call, "server": "docs", "tool": "search",
+        "stream_seq": randbits(60), "detail": "{}", **given,
+    }  # fmt: skip
+    return EventRow(**row)
+
+
+async def add(store: ClickHouse, *rows: EventRow) -> None:
+    await store.insert("events", list(rows), token(list(rows)))
+
+
+async def added_up(store: ClickHouse) -> None:
+    while await add_up(store.beside) or await add_up_days(store.beside):
+        pass
+
+
+async def agree(store: ClickHouse) -> dict[str, Any]:
+    (plain,), (summed,) = await asked(store, PLAIN), await asked(store, SUMMED)
+    assert plain == summed
+    return plain
+
+
+async def days_agree(store: ClickHouse) -> dict[str, Any]:
+    (plain,), (summed,) = await asked(store, PLAIN), await asked(store, OF_DAYS)
+    assert plain == summed
+    return plain
+
+
+async def test_sums_agree_with_the_events_before_and_after_they_are_added_up(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as store:
+        await add(
+            store, *(event("call.allowed", f"c{n}", HOUR + n, team="a", charge=5) for n in range(9))
+        )
+        await add(store, *(event("call.completed", f"c{n}", HOUR + n, charge=3) for n in range(8)))
+        assert await agree(store) == {"n": 17, "c": 69}
+        assert await add_up(store.beside) == 1
+        assert await asked(store, SUMS_HELD) == [{"held": 1, "of": 1}]
+        assert await agree(store) == {"n": 17, "c": 69}
+        assert await add_up(store.beside) == 0
+
+
+async def test_a_day_is_added_up_once_it_is_over_and_all_its_hours_are(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await add(store, event("call.completed", "c1", HOUR, charge=3))
+        await add_up(store.beside)
+        await add(store, event("call.completed", "c2", HOUR + 3600, charge=4))
+        assert await add_up_days(store.beside) == 0
+        await add_up(store.beside)
+        assert await add_up_days(store.beside) == 1
+        assert await asked(store, DAYS_HELD) == [{"held": 1, "of": 1}]
+        assert await days_agree(store) == {"n": 2, "c": 7}
+        await add(store, event("call.completed", "c3", datetime.now(UTC).timestamp() + 86_400))
+        await store.beside(  # as one says whose clock is ahead
+            "INSERT INTO added_up (hour, customer, events, version)"
+            " SELECT hour, customer, events, 1 FROM hours WHERE NOT holds"
+        )
+        assert await asked(store, SUMS_HELD) == [{"held": 3, "of": 3}]
+        assert await add_up_days(store.beside) == 0
+
+
+async def test_a_day_with_late_or_deleted_events_is_asked_by_the_hour_until_added_up_again(
+    tmp_path: Path,
+) -> None:
+    rows = [event("call.completed", f"c{n}", HOUR + n * 3600, charge=1 << n) for n in range(3)]
+    rows.append(event("call.completed", "of-another", HOUR, charge=64, customer="beta"))
+    gone = "ALTER TABLE events DELETE WHERE call_id IN ({}) SETTINGS mutations_sync = 2"
+    async with opened(tmp_path) as store:
+        await add(store, *rows)
+        await added_up(store)
+        await add(store, event("call.completed", "late", HOUR, charge=8))
+        assert await days_agree(store) == {"n": 5, "c": 1 + 2 + 4 + 8 + 64}
+        assert await add_up(store.beside) == 1
+        assert await days_agree(store) == {"n": 5, "c": 1 + 2 + 4 + 8 + 64}
+        assert await add_up_days(store.beside) == 1
+        assert await days_agree(store) == {"n": 5, "c": 1 + 2 + 4 + 8 + 64}
+        await store.command(gone.format("'c0', 'late'"))  # an hour
+        assert await days_agree(store) == {"n": 3, "c": 2 + 4 + 64}
+        await store.command(gone.format("'c1', 'c2'"))  # and the customer's day
+        assert await days_agree(store) == {"n": 1, "c": 64}
+        assert await asked(store, DAYS_HELD) == [{"held": 1, "of": 1}]
+
+
+async def test_a_days_sums_that_were_not_told_or_are_of_other_hours_are_not_asked(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as store:
+        await add(store, event("call.completed", "c", HOUR, charge=3))
+        await add_up(store.beside)
+        await store.beside(
+            "INSERT INTO sums_of_days (day, customer, event, events, charge, version)"
+            f" VALUES (toDate({int(HOUR)}), 'acme', 'call.completed', 1, 99, 12)"
+        )
+        assert await days_agree(store) == {"n": 1, "c": 3}
+        # As one says who was overtaken: an hour was added up anew since he asked what is due.
+        await store.beside(
+            "INSERT INTO days_added_up (day, customer, events, made_of, version)"
+            f" VALUES (toDate({int(HOUR)}), 'acme', 1, 5, 12)"
+        )
+        assert await days_agree(store) == {"n": 1, "c": 3}
+        await add_up_days(store.beside)
+        assert await days_agree(store) == {"n": 1, "c": 3}
+
+
+async def test_a_late_event_is_counted_at_once_and_the_hour_added_up_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await add(store, event("call.completed", "early", HOUR, charge=3))
+        await add_up(store.beside)
+        await add(store, event("call.completed", "late", HOUR + 5, charge=4))
+        assert await agree(store) == {"n": 2, "c": 7}
+        assert await asked(store, SUMS_HELD) == [{"held": 0, "of": 1}]
+        assert await add_up(store.beside) == 1
+        assert await asked(store, SUMS_HELD) == [{"held": 1, "of": 1}]
+        assert await agree(store) == {"n": 2, "c": 7}
+
+
+async def test_the_same_batch_sent_again_counts_once(tmp_path: Path) -> None:
+    batch = [event("call.completed", f"c{n}", HOUR + n, charge=1) for n in range(5)]
+    async with opened(tmp_path) as store:
+        for _ in range(3):
+            await add(store, *batch)
+            assert await agree(store) == {"n": 5, "c": 5}
+            await add_up(store.beside)
+
+
+async def test_sums_told_and_not_written_whole_are_not_asked(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await add(store, event("call.completed", "c", HOUR, charge=3))
+        # As a kill between the two statements leaves it, and as one in the first would.
+        await store.beside(
+            "INSERT INTO sums (hour, customer, event, events, charge, version)"
+            f" VALUES (toDateTime({int(HOUR)}), 'acme', 'call.completed', 7, 99, 12)"
+        )
+        assert await agree(store) == {"n": 1, "c": 3}
+        await add_up(store.beside)
+        assert await agree(store) == {"n": 1, "c": 3}
+
+
+async def test_events_older_than_the_sums_are_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = migrating.migrations()
+    for module in (migrating, storing):
+        monkeypatch.setattr(module, "migrations", lambda: [m for m in known if m.version < 10])
+    detail = json.dumps(
+        {"own_tokens": 1, "request_tokens": 2, "answer_tokens": 4, "classic": {"a": 50, "b": 3}}
+    )
+    async with opened(tmp_path) as store:
+        await add(store, event("context.spent", "old", HOUR, detail=detail))
+        await add(store, event("call.completed", "old", HOUR, charge=3))
+    monkeypatch.undo()
+    async with opened(tmp_path) as store:
+        for _ in range(2):
+            assert await agree(store) == {"n": 2, "c": 3}
+            (tokens,) = await asked(
+                store,
+                "SELECT sum(spent_tokens) AS s, sum(classic_tokens) AS c FROM context_by_hour",
+            )
+            assert tokens == {"s": 7, "c": 53}
+            await add_up(store.beside)
+
+
+async def test_an_outcome_is_given_the_team_its_key_had(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await add(
+            store,
+            event("call.allowed", "c1", HOUR, team="old"),
+            event("call.completed", "c1", HOUR + 3600, charge=1),  # an hour later
+            event("call.allowed", "c2", HOUR + 7200, team="new"),
+            event("call.completed", "c2", HOUR + 7201, charge=2),
+            event("call.denied", "c3", HOUR + 7202, team="new", charge=9),
+            event("call.completed", "c4", HOUR, charge=4, key="other"),
+        )
+        told = (
+            "SELECT team, sum(calls) AS calls, sum(charge) AS c"
+            " FROM calls_by_hour GROUP BY team ORDER BY c"
+        )
+        for _ in range(2):
+            assert await asked(store, told) == [
+                {"team": "old", "calls": 1, "c": 1},
+                {"team": "new", "calls": 2, "c": 2},
+                {"team": "", "calls": 1, "c": 4},
+            ]
+            await add_up(store.beside)
+
+
+async def test_a_call_charged_as_unknown_is_taken_back_when_it_ends(tmp_path: Path) -> None:
+    unknown = [
+        event("call.failed", call, HOUR, charge=10, id=f"{call}.unknown", code="outcome_unknown")
+        for call in ("c", "d")
+    ]
+    told = (
+        "SELECT sum(calls) AS n, sum(failed) AS f, sum(completed) AS d, sum(charge) AS c"
+        " FROM calls_by_hour"
+    )
+    async with opened(tmp_path) as store:
+        await add(store, *unknown)
+        await added_up(store)
+        assert await asked(store, told) == [{"n": 2, "f": 2, "d": 0, "c": 20}]
+        await add(store, event("call.completed", "c", HOUR + 4000, charge=7))
+        for _ in range(2):
+            assert await asked(store, told) == [{"n": 2, "f": 1, "d": 1, "c": 17}]
+            await added_up(store)
+        await add(store, event("call.failed", "d", HOUR + 3 * 86_400, charge=1))
+        for _ in range(2):
+            assert await asked(store, told) == [{"n": 2, "f": 1, "d": 1, "c": 8}]
+            await added_up(store)
+        assert await asked(store, told.replace("hour", "day")) == await asked(store, told)
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from test_sums import add, event, opened, HOUR
+from toolbus_audit.ingest.rollups import add_up, add_up_days
+
+async def main():
+    async with opened(Path(sys.argv[1])) as store:
+        print("open", flush=True)
+        batch = int(sys.argv[2])
+        while True:
+            ats = ((n, HOUR + n % 7200) for n in range(500))
+            rows = [event("call.completed", f"b{batch}-{n}", at, charge=1) for n, at in ats]
+            await add(store, *rows)
+            print("wrote", flush=True)
+            await add_up(store.beside)
+            await add_up_days(store.beside)
+            batch += 1
+
+asyncio.run(main())
+"""
+
+
+def test_kills_mid_insert_leave_sums_that_agree(tmp_path: Path) -> None:
+    program = tmp_path / "writer.py"
+    program.write_text(textwrap.dedent(WRITER))
+    store = tmp_path / "store"
+    store.mkdir()
+    counts = []
+    for number in range(2):
+        paths = {"PYTHONPATH": ":".join([str(Path(__file__).parent), *sys.path])}
+        with subprocess.Popen(
+            [sys.executable, str(program), str(store), str(number * 10_000)],
+            env=paths, stdout=subprocess.PIPE,
+        ) as writer:  # fmt: skip
+            try:
+                assert writer.stdout is not None
+                assert writer.stdout.readline() == b"open\n"
+                assert writer.stdout.readline() == b"wrote\n"
+                time.sleep(number * 0.13)  # somewhere in its work
+            finally:
+                writer.send_signal(signal.SIGKILL)
+        counts.append(asyncio.run(_checked(store)))
+    assert counts == sorted(counts)
+
+
+async def _checked(directory: Path) -> int:
+    async with opened(directory) as store:
+        before = await agree(store)
+        await added_up(store)
+        assert await agree(store) == await days_agree(store) == before
+        return int(before["n"])
+
+
+@pytest.fixture(scope="module")
+def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Events of every kind of two days, as `make bench-analytics` lays them down."""
+    directory = tmp_path_factory.mktemp("analytics")
+
+    async def fill() -> None:
+        async with opened(directory) as store:
+            await analytics.laid_down(store, 20_000, datetime.now(UTC), days=2)
+            await agree(store)
+
+    asyncio.run(fill())
+    return directory
+
+
+async def test_days_say_what_their_hours_say(laid_down: Path) -> None:
+    told = """SELECT {day} AS day, customer, team, key, server, tool, code, sum(calls),
+        sum(completed), sum(failed), sum(denied), sum(errors), sum(charge),
+        quantilesTDigestMerge(0.5, 0.9, 0.95, 0.99)(latency)
+        FROM {of} GROUP BY day, customer, team, key, server, tool, code ORDER BY ALL"""
+    async with opened(laid_down) as store:
+        (days,) = await asked(store, DAYS_HELD)
+        assert days["held"] > 0
+        by_hour = await asked(store, told.format(day="toDate(hour)", of="calls_by_hour"))
+        assert await asked(store, told.format(day="day", of="calls_by_day")) == by_hour
+
+
+async def test_every_panel_of_every_dashboard_finds_rows(laid_down: Path) -> None:
+    panels = list(analytics.panels(datetime.now(UTC)))
+    assert {panel.board for panel in panels} >= {"operators", "analysts", "security", "finance"}
+    assert len(panels) >= 35
+    async with opened(laid_down) as store:
+        empty = [
+            f"{each.board}: {each.title}" for each in panels if not await asked(store, each.sql)
+        ]
+    assert empty == []
+
+
+async def test_every_saved_question_is_answered(laid_down: Path) -> None:
+    now = datetime.now(UTC)
+    async with opened(laid_down) as store:
+        (call,) = await asked(
+            store, "SELECT any(call_id) AS call FROM events WHERE event = 'call.denied'"
+        )
+        for question in saved_queries.known(None).values():
+            given = call if question.name == "one-call" else {}
+            if question.name == "who-called":
+                given = {"minutes": "600"}
+            found = await asked(store, question.sql, **question.bound(given, now))
+            assert found, question.name

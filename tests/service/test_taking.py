@@ -1,0 +1,96 @@
+"""Events taken out by command: whole, once each, however small the pages."""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from harness.events import allowed, completed
+from harness.exporting import Table, opened
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.export import pages as paging
+from toolbus_common.contracts import EventsQuery
+from toolbus_common.errors import InvalidError
+
+EIGHT = 1_763_712_000.0  # of the 21st of November 2025
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
+    with opened(tmp_path_factory.mktemp("audit")) as store:
+        yield store
+
+
+async def taken(engine: ClickHouse, **asked: Any) -> tuple[list[str], list[int], int]:
+    """The ids of every page, how many rows each had, and how many were said to come."""
+    ids: list[str] = []
+    sizes: list[int] = []
+    total, after = 0, ""
+    while True:
+        page = await paging.page(engine, EventsQuery(**asked, after=after))
+        total = max(total, page.total)
+        ids += [json.loads(line)["id"] for line in page.data.splitlines()]
+        sizes.append(page.rows)
+        if not page.next:
+            return ids, sizes, total
+        after = page.next
+
+
+async def test_every_event_comes_once_by_time_however_small_the_pages(
+    engine: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "MOST_ROWS", 3)
+    at = Table(engine)
+    for number in range(20):  # some at the same moment, over four hours, the last ones first
+        moment = EIGHT + 3600 * ((19 - number) // 5) + (number % 2)
+        await at.keep(allowed(call_id=f"p{number:02}", scope="pages", at=moment))
+    ids, sizes, total = await taken(engine, customers=("pages",))
+    assert sorted(ids) == sorted(at.ids)
+    assert (max(sizes), total) == (3, 20)
+    moments = {f"p{n:02}.allowed": EIGHT + 3600 * ((19 - n) // 5) + (n % 2) for n in range(20)}
+    assert all(moments[one] <= moments[other] for one, other in pairwise(ids))
+
+
+async def test_only_what_is_asked_for_comes(engine: ClickHouse) -> None:
+    at = Table(engine)
+    await at.keep(
+        allowed(call_id="a1", scope="asked", at=EIGHT),
+        completed(call_id="a1", scope="asked", at=EIGHT),
+        allowed(call_id="a2", scope="asked", at=EIGHT + 1), allowed(call_id="a3", at=EIGHT),
+        allowed(call_id="a4", scope="asked", at=EIGHT + 2),
+    )  # fmt: skip
+    asked = {"customers": ("asked",), "events": ("call.all*",), "since": EIGHT, "until": EIGHT + 2}
+    assert (await taken(engine, **asked))[0] == ["a1.allowed", "a2.allowed"]
+    assert (await taken(engine, customers=("nobody' OR '1",)))[0] == []
+
+
+async def test_pages_stay_below_what_the_bus_carries(
+    engine: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "MOST_BYTES", 4000)
+    monkeypatch.setattr(paging, "_FIRST", {"jsonl": 16_000})
+    at = Table(engine)
+    for number in range(8):
+        await at.keep(allowed(call_id=f"l{number}", scope="long", at=EIGHT, arguments="x" * 1500))
+    ids, sizes, _ = await taken(engine, customers=("long",))
+    assert (sorted(ids), max(sizes)) == (at.ids, 2)
+    monkeypatch.setattr(paging, "MOST_BYTES", 1000)
+    with pytest.raises(InvalidError, match=r"l0.allowed is longer"):
+        await taken(engine, customers=("long",))
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"format": "csv"}, "no format 'csv'"),
+        ({"events": ("call%",)}, "is no event's name"),
+        ({"after": "nonsense"}, "no place to go on from"),
+    ],
+)
+async def test_what_cannot_be_asked_is_told_with_the_mend(
+    engine: ClickHouse, asked: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidError, match=reason):
+        await paging.page(engine, EventsQuery(**asked))

@@ -1,0 +1,195 @@
+"""Clients without a browser, and tokens that are shown: what is given and what is refused."""
+
+import asyncio
+import json
+import time
+from base64 import b64encode, urlsafe_b64encode
+from typing import Any
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, OctKey
+
+from harness.signing_in import BASE, RESOURCE, STAFF, Server, Walker
+from toolbus_common.errors import ConflictError, UnauthorizedError
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.settings import Settings
+from toolbus_oauth.keys.unverified_jwt import peeked
+from toolbus_oauth.main import build
+
+
+async def test_two_machines_of_one_name_would_be_one_actor_so_the_second_is_refused(
+    server: Server,
+) -> None:
+    (row,) = await server.wish("add_client", "nightly")
+    for name in ("nightly", " nightly "):
+        with pytest.raises(ConflictError, match=row["id"]):
+            await server.wish("add_client", name)
+    desk = {"redirect_uris": ["https://desk.test/callback"]}
+    assert await server.wish("add_client", "nightly", **desk), "it acts in nobody's own name"
+    await server.wish("remove_client", row["id"])
+    assert await server.wish("add_client", "nightly")
+
+
+async def test_of_machines_that_two_services_make_at_once_under_one_name_one_is_left_at_most(
+    server: Server,
+) -> None:
+    async with build(LocalTransport()).running():  # the second service
+        for name in ("nightly", "daily", "weekly"):
+            wishes = (server.wish("add_client", name) for _ in range(8))
+            told = await asyncio.gather(*wishes, return_exceptions=True)
+            made = [rows[0]["id"] for rows in told if not isinstance(rows, BaseException)]
+            rows = await server.wish("clients")
+            assert [row["id"] for row in rows if row["name"] == name] == made
+            assert len(made) <= 1
+            refused = (each for each in told if isinstance(each, BaseException))
+            assert all(isinstance(each, ConflictError) for each in refused)
+
+
+async def test_machines_prove_themselves_by_secret_or_key_each_assertion_once(
+    server: Server,
+) -> None:
+    sections = {"access": {**STAFF["access"], "robots": {"issuer": "machines", "tools": ["a__*"]}}}
+    await server.declare(**sections)
+    (row,) = await server.wish("add_client", "nightly")
+    pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
+    status, told = await server.form("/oauth/token", grant_type="client_credentials", basic=pair)
+    assert status == 200
+    assert "refresh_token" not in told
+    bearer = await server.show(told["access_token"])
+    assert (bearer.access, bearer.user) == ("robots", "machines/nightly")
+    wrong = b64encode(f"{row['id']}:{row['secret']}x".encode()).decode()
+    status, told = await server.form("/oauth/token", grant_type="client_credentials", basic=wrong)
+    assert (status, told["error"]) == (401, "invalid_client")
+
+    key = ECKey.generate_key("P-256")
+    about = {"jwks": {"keys": [key.as_dict(private=False)]}}
+    method = {"token_endpoint_auth_method": "private_key_jwt"}
+    (row,) = await server.wish("add_client", "keyed", **about, **method)
+
+    async def asserted(signer: Any = key, alg: str = "ES256", **changes: Any) -> str:
+        now = int(time.time())
+        claims = {"iss": row["id"], "sub": row["id"], "aud": BASE, "jti": str(now), "exp": now + 60}
+        assertion = jwt.encode({"alg": alg}, {**claims, **changes}, signer, algorithms=[alg])
+        _, told = await server.form(
+            "/oauth/token",
+            grant_type="client_credentials",
+            client_assertion=assertion,
+            client_assertion_type="urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        )
+        return str(told.get("error", "fine"))
+
+    assert await asserted(jti="one") == "fine"
+    assert await asserted(jti="one") == "invalid_client"
+    assert await asserted(jti="two", aud="https://else.test") == "invalid_client"
+    assert await asserted(jti="three", exp=1) == "invalid_client"
+    assert await asserted(ECKey.generate_key("P-256"), jti="four") == "invalid_client"
+
+
+async def test_a_device_gets_its_token_once_its_person_has_agreed(server: Server) -> None:
+    grant = "urn:ietf:params:oauth:grant-type:device_code"
+    client = (await server.register(grant_types=[grant], redirect_uris=[]))["client_id"]
+    _, waiting = await server.form("/oauth/device/code", client_id=client)
+
+    async def poll(code: str = waiting["device_code"]) -> tuple[int, dict[str, Any]]:
+        form = {"grant_type": grant, "client_id": client, "device_code": code}
+        return await server.form("/oauth/token", **form)
+
+    assert (await poll())[1]["error"] == "authorization_pending"
+    assert (await poll())[1]["error"] == "slow_down"
+    assert (await poll(waiting["device_code"] + "x"))[1]["error"] == "invalid_grant"
+    walker = Walker(server)
+    page = await walker.get("/oauth/device", user_code=waiting["user_code"].lower())
+    shown = await walker.signed_in(page)
+    assert waiting["user_code"] in shown.text
+    assert (await walker.answered(shown)).status == 200
+    status, told = await poll()
+    assert status == 200
+    assert (await server.show(told["access_token"])).user == "ann"
+    assert (await poll())[1]["error"] == "invalid_grant"
+
+
+def _unsigned(claims: dict[str, Any]) -> str:
+    def part(told: dict[str, Any]) -> str:
+        return urlsafe_b64encode(json.dumps(told).encode()).rstrip(b"=").decode()
+
+    return f"{part({'alg': 'none', 'typ': 'at+jwt'})}.{part(claims)}.x"
+
+
+async def test_no_token_is_taken_that_was_not_signed_here_for_here(
+    server: Server, settings: Settings
+) -> None:
+    told = await server.signed_in((await server.register())["client_id"])
+    token = told["access_token"]
+    bearer = await server.show(token)
+    now = int(time.time())
+    claims = {
+        "iss": BASE, "sub": "ann", "aud": RESOURCE, "exp": now + 600, "iat": now,
+        "grant": bearer.grant, "client_id": bearer.client, "scope": "tools",
+        "born": peeked(token)[1]["born"],
+    }  # fmt: skip
+    keys = json.loads((settings.state_dir / "oauth-signing.json").read_text())["keys"]
+    own = ECKey.import_key(keys[-1])
+    stranger = ECKey.generate_key("P-256")
+    shared = OctKey.import_key(json.dumps(own.as_dict(private=False)).encode())
+
+    def signed(key: Any, alg: str = "ES256", typ: str = "at+jwt", **changes: Any) -> str:
+        header = {"alg": alg, "typ": typ, "kid": keys[-1]["kid"]}
+        return jwt.encode(header, {**claims, **changes}, key, algorithms=[alg])
+
+    assert (await server.show(signed(own))).user == "ann"  # what the others differ from
+    for bad in (
+        _unsigned(claims),
+        signed(stranger),
+        signed(shared, "HS256"),
+        signed(own, typ="JWT"),
+        signed(own, born="before"),
+        signed(own, exp=now - 1),
+        signed(own, aud=f"{BASE}/mcp/else"),
+        signed(own, aud="https://else.test/mcp"),
+        signed(own, iss="https://else.test"),
+        signed(own, grant="another"),
+        token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB"),
+    ):
+        with pytest.raises(UnauthorizedError):
+            await server.show(bad)
+
+
+async def test_a_client_gives_its_token_back_and_asks_after_its_own_only(server: Server) -> None:
+    method = {"token_endpoint_auth_method": "client_secret_post"}
+    client, other = [await server.register(**method) for _ in range(2)]
+    code = await Walker(server).code(client["client_id"])
+    own = {"client_id": client["client_id"], "client_secret": client["client_secret"]}
+    foreign = {"client_id": other["client_id"], "client_secret": other["client_secret"]}
+    _, told = await server.token(client["client_id"], code, client_secret=own["client_secret"])
+    token = told["access_token"]
+    _, known = await server.form("/oauth/introspect", token=token, **own)
+    assert (known["active"], known["sub"], known["aud"]) == (True, "ann", RESOURCE)
+    assert (await server.form("/oauth/introspect", token=token, **foreign))[1] == {"active": False}
+    await server.form("/oauth/revoke", token=token, **foreign)
+    await server.show(token)
+    await server.form("/oauth/revoke", token=told["refresh_token"], **own)
+    assert (await server.form("/oauth/introspect", token=token, **own))[1] == {"active": False}
+    with pytest.raises(UnauthorizedError):
+        await server.show(token)
+
+
+async def test_what_is_too_old_is_not_taken(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = (await server.register())["client_id"]
+    told = await server.signed_in(client)
+    later = time.time() + 40 * 86_400
+    with monkeypatch.context() as changed:
+        changed.setattr("toolbus_oauth.server.grants.time", lambda: later)
+        form = {"client_id": client, "refresh_token": told["refresh_token"]}
+        _, refused = await server.form("/oauth/token", grant_type="refresh_token", **form)
+        assert refused["error"] == "invalid_grant"
+    with monkeypatch.context() as changed:
+        changed.setattr("toolbus_oauth.server.authorize_flow.CODE_SECONDS", -1.0)
+        code = await Walker(server).code(client)
+        assert (await server.token(client, code))[1]["error"] == "invalid_grant"
+    with monkeypatch.context() as changed:
+        changed.setattr("toolbus_oauth.server.authorize_flow.TICKET_SECONDS", -1.0)
+        assert (await Walker(server).consenting(client)).status == 403
+    assert (await Walker(server).consenting(client)).status == 200

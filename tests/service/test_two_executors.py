@@ -1,0 +1,146 @@
+"""Two executors of one server: what one keeps the other reads, and each remembers answers alone."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from time import time
+from typing import Any
+
+import pytest
+
+from harness.vast import LINE, Vast
+from harness.waiting import until_told
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallCompleted,
+    CallError,
+    CallRequested,
+    Era,
+    Event,
+)
+from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.service import Service
+from toolbus_common.settings import Settings
+from toolbus_executor.main import build
+
+LONG = 2 << 20  # bytes; more than is told at once, as it is declared below
+ENOUGH = 64  # calls, of which each executor is sure to have some
+
+
+class Two:
+    """Whoever asks over the bus, through a policy that admits everything; and who answered."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.vast = Vast()
+        self.executors = [build(LocalTransport()) for _ in range(2)]
+        self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
+        self.answered = Counter[int]()  # by each executor, so many calls
+        for number, service in enumerate(self.executors):
+            self._overhear(number, service)
+
+        @self.policy.serves(CallRequested)
+        async def admit(call: CallRequested, reply: ReplyChannel) -> None:
+            given = {name: getattr(call, name) for name in CallRequested.model_fields}
+            nobody = CallError(ExecutorDownError("No executor is there."))
+            await self.policy.calls.hand_over(
+                CallAdmitted(**given, customer="acme", key="bot"),
+                reply,
+                lambda: self.policy.spawn(reply.send(nobody)),
+            )
+
+    def _overhear(self, number: int, service: Service) -> None:
+        say = service.events.say
+
+        def heard(event: Event) -> None:
+            self.answered[number] += isinstance(event, CallCompleted)
+            say(event)
+
+        service.events.say = heard  # type: ignore[method-assign]
+
+    async def ask(self, tool: str, method: str = "tools/call", **arguments: Any) -> Any:
+        """One call to its end; the decoded result, or nothing where it failed."""
+        call_id = self.ingress.calls.new_call_id()
+        ending = await self.ingress.calls.ask(
+            CallRequested(
+                call_id=call_id,
+                reply_to=self.ingress.calls.address(call_id),
+                server="vast",
+                tool=tool,
+                method=method,
+                key_digest="key_digest",
+                era=Era.MODERN,
+                deadline=time() + 60,
+                traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+                arguments=json.dumps(arguments).encode(),
+            )
+        )
+        return None if isinstance(ending, CallError) else json.loads(ending.body)
+
+    async def read(self, uri: str) -> str:
+        """A piece of what was kept."""
+        told = await self.ask(uri, "resources/read", uri=uri)
+        return str(told["contents"][0]["text"])
+
+    async def both_answer(self) -> bool:
+        """Whether either takes calls: which one does is for the bus to say."""
+        try:
+            await self.ask("rows", bytes=1)
+        except UpstreamDeadError:  # it is not connected yet
+            return False
+        return len(self.answered) == len(self.executors)
+
+
+@pytest.fixture
+async def two(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Two]:
+    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+    made = Two(settings)
+    await made.vast.start()
+    try:
+        declared = Server(
+            url=made.vast.url,
+            results={"limit": 1 << 16},
+            tools={"text": {"cache": {"ttl": 3600}}},
+        )
+        config = await operator.bucket(CONFIG)
+        whole = Configuration(servers={"vast": declared})
+        await config.put("declaration", whole.model_dump_json().encode())
+        async with AsyncExitStack() as stack:
+            for service in (*made.executors, made.policy, made.ingress):
+                await stack.enter_async_context(service.running())
+            await until_told(made.both_answer, "two executors that both answer")
+            made.answered.clear()
+            yield made
+    finally:
+        await made.vast.close()
+
+
+async def test_what_one_executor_kept_is_read_through_the_other(two: Two) -> None:
+    told = await two.ask("streamed", bytes=LONG)
+    (link,) = (each for each in told["content"] if each["type"] == "resource_link")
+    (keeper,) = two.answered
+    two.answered.clear()
+    pieces = await asyncio.gather(
+        *(two.read(f"{link['uri']}?offset=0&length=4096") for _ in range(ENOUGH))
+    )
+    assert len(set(pieces)) == 1
+    assert pieces[0].startswith(LINE)
+    assert two.answered[1 - keeper] > 0, "the other one has read it too"
+    assert sum(two.answered.values()) == ENOUGH
+
+
+async def test_each_executor_asks_for_itself_what_it_remembers(two: Two) -> None:
+    before = two.vast.asked
+    told = [await two.ask("text", bytes=1) for _ in range(ENOUGH)]
+    assert all(each == told[0] for each in told)
+    assert sorted(two.answered) == [0, 1]
+    assert two.vast.asked - before == 2

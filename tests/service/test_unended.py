@@ -1,0 +1,132 @@
+"""Calls that hold no money and never ended: named once, by their time, whoever looks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from harness.events import allowed, completed, consumed, events_of, until
+from harness.ledger import RememberedEpochs, admission, claim
+from toolbus_audit.main import build
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.service.service import Service
+from toolbus_common.settings import Settings
+from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
+from toolbus_policy.ledger.recovery.unresolved_calls import EVERYBODY, MARK, Unended
+
+
+@pytest.fixture
+async def looking(
+    settings: Settings, operator: Bus, valkey_url: str
+) -> AsyncIterator[list[Unended]]:
+    """Two replicas of policy that look, and an audit they ask."""
+    own = AuditSettings(state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0)
+    ledger = Ledger(valkey_url, RememberedEpochs(), 5.0)
+    services = [Service("policy", settings) for _ in range(2)]
+    async with (
+        build(LocalTransport(), own).running() as audit,
+        services[0].running(),
+        services[1].running(),
+    ):
+
+        async def ready() -> bool:
+            return audit.status().ready
+
+        await until(ready, "audit is ready")
+        assert operator.connected
+        try:
+            yield [Unended(service, ledger, 1.0) for service in services]
+        finally:
+            await ledger.close()
+
+
+@pytest.fixture
+async def policy(settings: Settings, tmp_path: Path) -> AsyncIterator[EventPublisher]:
+    async with events_of("policy", settings, tmp_path) as writer:
+        yield writer
+
+
+async def named(operator: Bus) -> list[tuple[Any, ...]]:
+    """The calls whose end is named unknown, once audit has all there is."""
+    await until(lambda: consumed(operator), "everything is acknowledged")
+    sql = "SELECT call_id, code, sent, charge FROM events WHERE endsWith(id, '.unknown')"
+    asks = RequestReply("operator", operator)
+    found = await asks.ask(AuditQuery(sql=f"{sql} ORDER BY call_id"), RowsReply, 20.0)
+    return list(found.rows)
+
+
+async def test_a_call_without_an_outcome_is_named_unknown_once(
+    looking: list[Unended], operator: Bus, policy: EventPublisher
+) -> None:
+    past = time() - 10
+    for call in ("a", "b"):
+        await policy.record(allowed(call_id=call, charge=7, at=past, deadline=past + 5))
+    assert sum(await asyncio.gather(*(each.look() for each in looking))) == 2
+    for each in looking:
+        assert await each.look() == 0
+    unknown = ("outcome_unknown", True, 7)
+    assert await named(operator) == [("a", *unknown), ("b", *unknown)]
+
+
+async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_nothing(
+    looking: list[Unended], operator: Bus, policy: EventPublisher
+) -> None:
+    past = time() - 10
+    ledger = looking[0].ledger
+    await ledger.reserve(claim("held", admission(100), due=time() + 60))
+    for call in ("held", "given-back"):
+        await policy.record(
+            allowed(call_id=call, charge=7, at=past, deadline=past + 5, reserved=True)
+        )
+    assert await looking[0].look() == 1
+    assert await named(operator) == [("given-back", "outcome_unknown", True, 0)]
+    await ledger.settle([ReservationEnd("held", "acme", "refund")])
+    assert await looking[0].look() == 1
+    assert [row[0] for row in await named(operator)] == ["given-back", "held"]
+
+
+async def test_a_call_that_ended_or_may_still_is_not_named(
+    looking: list[Unended],
+    operator: Bus,
+    policy: EventPublisher,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    past = time() - 10
+    await policy.record(allowed(call_id="ended", at=past, deadline=past + 5))
+    await policy.record(allowed(call_id="open", at=past, deadline=past + 3600))
+    async with events_of("executor", settings, tmp_path) as executor:
+        await executor.record(completed(call_id="ended"))
+    assert await looking[0].look() == 0
+    assert await named(operator) == []
+    assert await looking[0].ledger.store.recall(EVERYBODY, MARK) == pytest.approx(past, abs=1e-3)
+
+
+async def test_what_is_found_late_goes_on_from_where_all_had_ended(
+    looking: list[Unended], operator: Bus, policy: EventPublisher
+) -> None:
+    past = time() - 10
+    await looking[0].ledger.store.remember(EVERYBODY, MARK, past)
+    await policy.record(allowed(call_id="older", at=past - 100, deadline=past - 90))
+    await policy.record(allowed(call_id="newer", at=past + 1, deadline=past + 2))
+    assert await looking[0].look() == 1
+    assert [row[0] for row in await named(operator)] == ["newer"]
+    assert await looking[0].ledger.store.recall(EVERYBODY, MARK) > past + 5
+
+
+async def test_while_somebody_else_looks_nobody_does(
+    looking: list[Unended], policy: EventPublisher
+) -> None:
+    await policy.record(allowed(at=time() - 10, deadline=time() - 5))
+    assert await looking[0].ledger.store.lock(EVERYBODY, "another", 60.0)
+    assert await looking[1].look() == 0
+    await looking[0].ledger.store.unlock(EVERYBODY, "another")
+    assert await looking[1].look() == 1
