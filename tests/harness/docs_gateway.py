@@ -65,9 +65,12 @@ class DocsGateway:
         self.launched.stop()
         self._notes.kill()
 
-    def apply(self, document: dict[str, Any]) -> dict[str, str]:
-        """Apply the demo's configuration with a document's additions; the secrets made for it."""
-        file = self.launched.directory / "applied.yaml"
+    def apply(self, document: dict[str, Any], directory: Path) -> dict[str, str]:
+        """Apply the demo's configuration with a document's additions; the secrets made for it.
+
+        Relative paths in the document are those of `directory`.
+        """
+        file = directory / "applied.yaml"
         file.write_text(yaml.safe_dump(merged(self.base, document), sort_keys=False))
         done = self.launched.toolbus("apply", "-f", str(file), "--yes", "--json")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -107,7 +110,7 @@ class Page:
         directives = sample.directives
         if "apply" in directives:
             self._applied = merged(self._applied, sample.configuration)
-            self._secrets |= self._gateway.apply(self._applied)
+            self._secrets |= self._gateway.apply(self._applied, self._directory)
         elif "until prints" in directives:
             wanted = directives["until prints"]
             until_now(lambda: wanted in self._output(sample)[1], f"{wanted!r} at {sample}")
@@ -122,7 +125,7 @@ class Page:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
         if self._applied:
-            self._gateway.apply({})
+            self._gateway.apply({}, self._directory)
 
     def _output(self, sample: Sample) -> tuple[int, str]:
         text = self._substituted(sample.text)
