@@ -1,4 +1,4 @@
-"""The page docs/interoperability.md, written anew by every whole run."""
+"""The page docs/reference/interoperability.md, written anew by every whole run."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from matrix.drivers.telling import ACTIONS, FAILED, OK
 from matrix.expected import Expected
 from matrix.table import Cell, mark, rows
 
-PAGE = Path(__file__).parents[2] / "docs" / "interoperability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "interoperability.md"
 _HEAD = """\
 # Interoperability
 
