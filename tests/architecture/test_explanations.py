@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from toolbus_common.contracts import Event
+from toolbus_common.nats import topology
 from toolbus_common.nats.permissions import rights
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPLANATIONS = sorted((ROOT / "docs" / "explanation").glob("*.md"))
 DECISIONS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
+CURRENT = [page for page in DECISIONS if "standard-terms" not in page.name]  # names old terms
 READMES = sorted((ROOT / "services").glob("*/README.md"))
 PACKAGES = {
     package.name: package
@@ -81,8 +83,13 @@ def test_the_table_of_subjects_is_that_of_the_permissions() -> None:
     assert named == permitted
 
 
+def test_the_table_of_state_names_every_bucket_and_no_other() -> None:
+    named = set(re.findall(r"`(tb_\w+)`", ARCHITECTURE.read_text()))
+    assert named == {bucket.bucket for bucket in topology.BUCKETS} | set(topology.OBJECTS)
+
+
 @pytest.mark.parametrize(
-    "page", [*EXPLANATIONS, *DECISIONS, *READMES], ids=lambda path: "/".join(path.parts[-2:])
+    "page", [*EXPLANATIONS, *CURRENT, *READMES], ids=lambda path: "/".join(path.parts[-2:])
 )
 def test_every_event_a_page_names_is_published(page: Path) -> None:
     events = {event.NAME for event in published(Event)}
