@@ -61,7 +61,7 @@ check: $(INSTALLED)
 
 # The documentation as a site in build/docs. A dead link or a page outside of the navigation fails.
 docs: $(INSTALLED)
-	$(BIN)/mkdocs build --strict --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 # Write the generated pages of docs/reference from the code.
 reference: $(INSTALLED)
