@@ -31,7 +31,7 @@ class AnyVariable(Mapping[str, str]):
         return iter(())
 
     def __len__(self) -> int:
-        return 1  # not empty: an empty environment counts as none
+        return 1  # not empty
 
 
 def of(language: str) -> list[Sample]:
