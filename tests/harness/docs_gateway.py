@@ -126,8 +126,9 @@ class Page:
 
     def _located(self, document: dict[str, Any]) -> dict[str, Any]:
         """Resolve a server's relative `cwd`: readers run `toolbus up` where they write files."""
+        place = Path((self._directory / PLACE).read_text().strip())
         servers = {
-            name: {**server, "cwd": str(self._directory / server["cwd"])}
+            name: {**server, "cwd": str(place / server["cwd"])}
             for name, server in document.get("servers", {}).items()
             if "cwd" in server
         }
