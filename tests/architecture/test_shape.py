@@ -15,7 +15,7 @@ from hatchling.builders.wheel import WheelBuilder
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = sorted(
     path
-    for part in ("libs", "services", "cli", "demo", "bench")
+    for part in ("libs", "services", "cli", "demo", "bench", "tools")
     for path in (ROOT / part).rglob("*.py")
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))

@@ -9,15 +9,22 @@ from typing import Any
 import pytest
 import yaml
 
+from harness import samples
 from harness.samples import ROOT
+from toolbus_ingress import oauth_proxy
+from toolbus_ingress.auth import protected_resource
+from toolbus_ingress.tools_api import handler as tools_api
 
 DOCS = ROOT / "docs"
-GUIDES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("services/*/README.md")])
+READMES = [
+    path for part in ("services", "cli", "deploy", "tests") for path in ROOT.glob(f"{part}/**/*.md")
+]
+GUIDES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *READMES])
 WHERE = DOCS / "explanation" / "where-things-are.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 WALKS = ("upstream kind", "event and its column", "CLI command", "rule attribute", "provider")
 # `path` or `path` (`symbol`, `symbol`)
-_NAMED = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.md)`(?: \(((?:`\w+`(?:,\s+)?)+)\))?")
+_NAMED = re.compile(r"`((?!build/)(?:[\w.-]+/)+[\w.-]*|[\w-]+\.md)`(?: \(((?:`\w+`(?:,\s+)?)+)\))?")
 
 
 class _Loader(yaml.SafeLoader):
@@ -101,8 +108,27 @@ def test_the_first_questions_about_the_code_are_answered(question: str) -> None:
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_link_leads_to_a_file(guide: Path) -> None:
-    links = re.findall(r"\]\((?!https?:|mailto:)([^)#\s]+)", guide.read_text())
+    text = re.sub(r"`[^`\n]*`", "", guide.read_text())
+    links = re.findall(r"\]\((?!https?:|mailto:)([^)#\s]+)", text)
     assert [link for link in links if not (guide.parent / link).exists()] == []
+
+
+def test_the_paths_of_ingress_are_in_the_reference() -> None:
+    page = (DOCS / "reference" / "http-endpoints.md").read_text()
+    served = {*tools_api.PATHS, *oauth_proxy.DOCUMENTS, oauth_proxy.PREFIX}
+    served |= {
+        protected_resource.WELL_KNOWN,
+        "/mcp/",
+        "/sse/",
+        "/api/v1/",
+        "/approvals/",
+        "/healthz",
+    }
+    assert [path for path in sorted(served) if f"`{path}" not in page] == []
+
+
+def test_every_marker_of_samples_is_described() -> None:
+    assert [each for each in samples.DIRECTIVES if each not in CONTRIBUTING.read_text()] == []
 
 
 def test_the_readme_is_one_screen_after_another() -> None:

@@ -31,7 +31,7 @@ class AnyVariable(Mapping[str, str]):
         return iter(())
 
     def __len__(self) -> int:
-        return 0
+        return 1  # not empty
 
 
 def of(language: str) -> list[Sample]:

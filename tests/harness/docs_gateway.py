@@ -65,12 +65,9 @@ class DocsGateway:
         self.launched.stop()
         self._notes.kill()
 
-    def apply(self, document: dict[str, Any], directory: Path) -> dict[str, str]:
-        """Apply the demo's configuration with a document's additions; the secrets made for it.
-
-        Relative paths in the document are those of `directory`.
-        """
-        file = directory / "applied.yaml"
+    def apply(self, document: dict[str, Any]) -> dict[str, str]:
+        """Apply the demo's configuration with a document's additions; the secrets made for it."""
+        file = self.launched.directory / "applied.yaml"
         file.write_text(yaml.safe_dump(merged(self.base, document), sort_keys=False))
         done = self.launched.toolbus("apply", "-f", str(file), "--yes", "--json")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -110,7 +107,7 @@ class Page:
         directives = sample.directives
         if "apply" in directives:
             self._applied = merged(self._applied, sample.configuration)
-            self._secrets |= self._gateway.apply(self._applied, self._directory)
+            self._secrets |= self._gateway.apply(self._located(self._applied))
         elif "until prints" in directives:
             wanted = directives["until prints"]
             until_now(lambda: wanted in self._output(sample)[1], f"{wanted!r} at {sample}")
@@ -125,7 +122,17 @@ class Page:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
         if self._applied:
-            self._gateway.apply({}, self._directory)
+            self._gateway.apply({})
+
+    def _located(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Resolve a server's relative `cwd`: readers run `toolbus up` where they write files."""
+        place = Path((self._directory / PLACE).read_text().strip())
+        servers = {
+            name: {**server, "cwd": str(place / server["cwd"])}
+            for name, server in document.get("servers", {}).items()
+            if "cwd" in server
+        }
+        return merged(document, {"servers": servers})
 
     def _output(self, sample: Sample) -> tuple[int, str]:
         text = self._substituted(sample.text)

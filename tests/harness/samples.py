@@ -44,7 +44,7 @@ class Sample:
         rest, _, completion = re.sub(r"(^|;)\s*with\s", "\0", self.marker, count=1).partition("\0")
         found = {}
         for each in filter(None, (part.strip() for part in rest.split(";"))):
-            name = next((name for name in _NAMES if re.match(rf"{name}\b", each)), each)
+            name = next((name for name in DIRECTIVES if re.match(rf"{name}\b", each)), each)
             found[name] = each[len(name) :].lstrip(": ")
         return {**found, "with": completion.strip()} if completion else found
 
@@ -62,7 +62,7 @@ class Sample:
         return merged(yaml.safe_load(self.directives.get("with", "{}")), document)
 
 
-_NAMES = (
+DIRECTIVES = (
     "not run", "run program", "run", "program", "apply", "in", "until prints", "prints", "may fail",
 )  # fmt: skip
 _ALLOWED = {

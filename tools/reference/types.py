@@ -1,6 +1,5 @@
 """Types, defaults and limits of pydantic fields, as a reader of YAML or of a shell knows them."""
 
-import re
 from collections.abc import Iterator
 from datetime import date, datetime
 from enum import Enum
@@ -91,7 +90,7 @@ def _limits(field: FieldInfo) -> Iterator[str]:
         elif isinstance(each, annotated_types.MaxLen):
             yield f"at most {each.max_length} {_unit(unit, each.max_length)}"
         elif getattr(each, "pattern", None):
-            yield f"matches {code(re.sub(r'[|]', '¦', each.pattern))}"
+            yield f"matches {code(each.pattern)}"
 
 
 def _unit(unit: str, count: int) -> str:
