@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from reference.markdown import code, paragraphs, table
+from reference.texts import texts
 from reference.types import default_of, type_of
 from toolbus_common import contracts
 from toolbus_common.contracts import CallEvent, Event, Message, Query
@@ -14,7 +15,6 @@ from toolbus_common.nats.permissions import rights
 from toolbus_common.nats.topology import BUCKETS, DURABLES, EVENTS
 
 OWN_SUBJECTS = "tb."
-QUERIES = "tb.query."
 BUCKET_UPDATES = "tb.kv."  # what a bucket republishes for the services that watch it
 SECONDS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -75,20 +75,23 @@ def _names(users: list[str]) -> str:
 
 def _subjects() -> str:
     publish, subscribe = _allowed("publish"), _allowed("subscribe")
-    known = messages()
+    known, told = messages(), texts("subjects")
     queries = {each.SUBJECT for each in Query.__subclasses__()}
     event_subjects = {subject_of(event.NAME, "*") for event in events()}
     shown = sorted({*publish, *subscribe} - queries - event_subjects)
+    replies = next(subject for subject in publish if subject.split(".")[1] == "reply")
+    asked = min(queries).rsplit(".", 2)[0] + "."
+    to_one = f"{asked}<service>.>"
     rows = [
-        (code("tb.reply.<service>.>"), _names(publish["tb.reply.>"]), "that service", "Replies."),
-        (code(f"{QUERIES}<service>.>"), "see [Queries](#queries)", "that service", "Queries."),
-        (code(f"{QUERIES}all.>"), "operator", "every service", "Queries to every service."),
+        (code(replies[:-1] + "<service>.>"), _names(publish[replies]), "that service", "Replies."),
+        (code(to_one), "see [Queries](#queries)", "that service", "Queries to one service."),
+        (code(f"{asked}all.>"), "operator", "every service", "Queries to every service."),
     ]
     for subject in shown:
-        if subject.startswith(("tb.reply.", QUERIES, BUCKET_UPDATES)):
+        if subject.startswith((replies[:-1], asked, BUCKET_UPDATES)):
             continue
         message = known.get(subject.removesuffix(".*").removesuffix(".>"))
-        meaning = _first_sentence(message) if message else ""
+        meaning = _first_sentence(message) if message else told[subject]
         rows.append(
             (
                 code(subject),
