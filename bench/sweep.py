@@ -31,7 +31,7 @@ async def _measure(server: NatsServer, directory: Path, intents: int, at_once: i
     settings = Settings(state_dir=directory, nats_url=server.url)
     async with events_of("policy", settings, directory) as events:
         for _ in range(0, intents, at_once):
-            await asyncio.gather(*(events.record(allowed()) for _ in range(at_once)))
+            await asyncio.gather(*(events.publish_durable(allowed()) for _ in range(at_once)))
     seed = settings.seed("policy")
     bus = Bus("policy", settings.nats_url, seed.get_secret_value() if seed else None)
     await bus.open()

@@ -70,8 +70,12 @@ async def _filled(settings: Settings, events: int, *, alone: bool) -> None:
         writers = [_writer(bus, settings.state_dir, alone=alone) for bus in buses]
         for _ in range(events // 2 // TOGETHER):
             calls = [secrets.token_hex(12) for _ in range(TOGETHER)]
-            await asyncio.gather(*(writers[0].record(allowed(**_told(call))) for call in calls))
-            await asyncio.gather(*(writers[1].record(completed(**_told(call))) for call in calls))
+            await asyncio.gather(
+                *(writers[0].publish_durable(allowed(**_told(call))) for call in calls)
+            )
+            await asyncio.gather(
+                *(writers[1].publish_durable(completed(**_told(call))) for call in calls)
+            )
         for writer in writers:
             await writer.close(5.0)
 

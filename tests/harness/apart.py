@@ -65,7 +65,7 @@ class Apart:
         self._operator = operator
         self.secrets: dict[str, str] = {}  # of keys, where they have another than at first
 
-        @self.policy.serves(CallRequested)
+        @self.policy.serve_calls(CallRequested)
         async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             nobody = CallError(ExecutorDownError("No executor is there."))

@@ -44,7 +44,7 @@ class Notes(EventPublisher):
         self.producer = "0123abcd"
         self.said: list[Event] = []
 
-    def say(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
         """Keep it."""
         self.said.append(event)
 

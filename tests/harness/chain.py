@@ -91,7 +91,7 @@ def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
     )
     made = Chain(ingress, policy, executor)
 
-    @made.policy.serves(CallRequested)
+    @made.policy.serve_calls(CallRequested)
     async def admit(call: CallRequested, reply: ReplyChannel) -> None:
         made.admitted.append(call)
         nobody = CallError(ExecutorDownError("No executor is there."))
@@ -99,7 +99,7 @@ def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
             admitted(call), reply, lambda: made.policy.spawn(reply.send(nobody))
         )
 
-    made.executor.serves(CallAdmitted)(behaviour)
+    made.executor.serve_calls(CallAdmitted)(behaviour)
     return made
 
 

@@ -81,7 +81,7 @@ class Policing:
 
         self.answer: ReplyMessage | None = None  # other than the arguments
         self.before_answer: asyncio.Event | None = None
-        self.executor.serves(CallAdmitted)(self.run)
+        self.executor.serve_calls(CallAdmitted)(self.run)
 
     async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         """What executor does."""

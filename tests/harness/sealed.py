@@ -99,8 +99,8 @@ async def _lines(
         call, at = f"c{number}", BEGAN + float(number)
         told = {"user": user, "arguments": '{"q": 1}'} if user else {}
         told["customer"] = customer
-        await policy.record(allowed(call_id=call, at=at, deadline=at + 30, **told))
-        await executor.record(completed(call_id=call, at=at + 0.5, customer=customer))
+        await policy.publish_durable(allowed(call_id=call, at=at, deadline=at + 30, **told))
+        await executor.publish_durable(completed(call_id=call, at=at + 0.5, customer=customer))
     return said
 
 

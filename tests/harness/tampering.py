@@ -109,7 +109,7 @@ async def _forgotten(log: World, pseudonym: str) -> bytes:
 
     writer = EventPublisher(publish, Outbox(log.directory / "operator.events", 1 << 20))
     about = {"id": "f1", "at": BEGAN + 60.0, "customer": "acme", "by": "operator:bo"}
-    await writer.record(PersonErased(**about, pseudonym=pseudonym))
+    await writer.publish_durable(PersonErased(**about, pseudonym=pseudonym))
     return said[0]
 
 

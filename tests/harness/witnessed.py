@@ -64,8 +64,8 @@ class Auditor:
         ):
             for _ in range(count):
                 told = allowed()
-                await policy.record(told)
-                await executor.record(completed(call_id=told.call_id))
+                await policy.publish_durable(told)
+                await executor.publish_durable(completed(call_id=told.call_id))
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         """What audit answers."""

@@ -99,7 +99,7 @@ async def saying(writer: EventPublisher) -> AsyncIterator[list[str]]:
     async def say() -> None:
         while True:
             events = [allowed() for _ in range(3)]
-            await asyncio.gather(*map(writer.record, events))
+            await asyncio.gather(*map(writer.publish_durable, events))
             said.extend(event.id for event in events)
 
     task = asyncio.create_task(say())
@@ -114,7 +114,7 @@ async def test_a_kill_between_insert_and_acknowledgement_copies_nothing(
 ) -> None:
     await returns_soon(operator)
     async with events_of("policy", settings, tmp_path) as policy:
-        await asyncio.gather(*(policy.record(allowed()) for _ in range(500)))
+        await asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(500)))
     with audit_process(settings, tmp_path / "log", AUDIT_DIES) as dying:
         assert await asyncio.to_thread(dying.wait, PATIENCE) == -9
     info = await operator.client.jetstream().consumer_info("EVENTS", "audit")
@@ -156,10 +156,10 @@ async def test_while_clickhouse_is_down_events_wait_and_the_service_says_why(
         build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
         await until(lambda: ready(service), "audit is ready")
-        await asyncio.gather(*(policy.record(allowed()) for _ in range(10)))
+        await asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(10)))
         await stored_once(operator, 10)
         own_clickhouse.kill()
-        await asyncio.gather(*(policy.record(allowed()) for _ in range(10)))
+        await asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(10)))
 
         async def says_why() -> bool:
             return "cannot be reached" in service.status().reason
@@ -248,8 +248,8 @@ async def test_events_are_taken_out_of_a_server_too(
         events_of("policy", settings, tmp_path) as policy,
     ):
         await until(lambda: ready(service), "audit is ready")
-        await policy.record(allowed(call_id="c1", customer="it's"))
-        await policy.record(allowed(call_id="c2"))
+        await policy.publish_durable(allowed(call_id="c1", customer="it's"))
+        await policy.publish_durable(allowed(call_id="c2"))
         await until(lambda: consumed(operator), "both are stored")
         asks = RequestReply("operator", operator)
         asked = EventsQuery(customers=("it's",), events=("call.*",))

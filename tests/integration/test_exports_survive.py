@@ -49,7 +49,7 @@ async def test_after_a_kill_every_event_is_in_one_file_and_told(
         async with events_of("policy", settings, tmp_path) as policy:
             said = [allowed(customer=f"c{number % 3}") for number in range(60)]
             for event in said:
-                await policy.record(event)
+                await policy.publish_durable(event)
         ids = sorted(event.id for event in said)
         with audit_process(settings, tmp_path / "log", DIES, LEASE_SECONDS="1") as dying:
             await until(lambda: dying.poll() is not None, "its death")

@@ -33,7 +33,7 @@ class Oauth:
         self.service = Service("oauth", settings)
         self.connected = False
 
-        @self.service.answers(UpstreamTokenQuery)
+        @self.service.answer_query(UpstreamTokenQuery)
         async def token(_asked: UpstreamTokenQuery) -> UpstreamTokenReply:
             if self.connected:
                 return UpstreamTokenReply(token="of-everybody", ends=time() + 3600)
@@ -43,9 +43,7 @@ class Oauth:
         """An account is there, and said to be."""
         self.connected = True
         about = {"server": "wiki", "user": "", "customer": "default"}
-        self.service.events.say(
-            ConnectionCreated(id="made", at=time(), customer="default", **about)
-        )
+        self.service.events.publish(ConnectionCreated(id="made", at=time(), **about))
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ async def test_a_decision_is_made_once(at_work: Policing) -> None:
     approval = await required(at_work)
     deciding = [at_work.approve(approval), at_work.reject(approval, "No.")]
     ends = await asyncio.gather(*deciding, return_exceptions=True)
-    assert sorted(type(end).__name__ for end in ends) == ["ApprovalsTold", "UnknownApprovalError"]
+    assert sorted(type(end).__name__ for end in ends) == ["ApprovalsReply", "UnknownApprovalError"]
 
 
 async def test_what_nobody_decides_in_time_expires(begin: Any) -> None:

@@ -22,7 +22,7 @@ from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownAppr
 
 async def decide(made: Policing, secret: str, approval: str, wish: str = "approve") -> Any:
     asked = ApproverRequest(key_digest=key_digest_of(secret), id=approval, wish=wish)
-    return await made.ingress.asks.ask(asked, ApprovalsReply, PATIENCE)
+    return await made.ingress.requests.ask(asked, ApprovalsReply, PATIENCE)
 
 
 @pytest.mark.parametrize("secret", [SECRET, OWN], ids=["its own key", "its person's other key"])

@@ -67,7 +67,7 @@ async def test_an_event_becomes_a_row_with_typed_columns(
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
         event = allowed(trace_id="ab" * 16, parent_id="outer", at=1_763_708_342.123456)
-        await policy.record(event)
+        await policy.publish_durable(event)
         await count(operator, 1)
     found = await rows(
         operator,
@@ -95,7 +95,7 @@ async def test_many_events_of_one_message_each_become_a_row(
 ) -> None:
     assert audit.ready
     async with events_of("executor", settings, tmp_path) as executor:
-        await asyncio.gather(*(executor.record(completed()) for _ in range(300)))
+        await asyncio.gather(*(executor.publish_durable(completed()) for _ in range(300)))
         await count(operator, 300)
     assert await rows(operator, "SELECT uniqExact(id), min(sent), max(seq) FROM events") == (
         (300, True, 300),
@@ -106,7 +106,7 @@ async def test_a_message_delivered_ten_times_is_stored_once(
     operator: Bus, settings: Settings, tmp_path: Path
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
-        await asyncio.gather(*(policy.record(allowed()) for _ in range(50)))
+        await asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(50)))
     store = ClickHouse(audit_settings(settings))
     await store.open()
     async with bus_of("audit", settings) as bus:
@@ -181,7 +181,7 @@ async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
         await until(lambda: ready(service), "audit is ready")
         async with events_of("policy", settings, tmp_path) as policy:
             teams = ("red", "blue", "far too long", "green", "black")
-            await asyncio.gather(*(policy.record(allowed(team=team)) for team in teams))
+            await asyncio.gather(*(policy.publish_durable(allowed(team=team)) for team in teams))
         await count(operator, 4)
         await count(operator, 1, "dead_letters")
         found = await rows(
@@ -199,7 +199,7 @@ async def test_a_second_audit_on_the_same_directory_stands_by_and_takes_over(
         async with first.running():
             await until(lambda: standing_by(first), "the first stands by")
             async with events_of("policy", settings, tmp_path) as policy:
-                await asyncio.gather(*(policy.record(allowed()) for _ in range(20)))
+                await asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(20)))
             await count(operator, 20)
             assert (await rows(operator, "SELECT 1")) == ((1,),)
 

@@ -121,15 +121,15 @@ async def test_every_event_said_across_a_restart_is_in_the_stream_exactly_once(
     policy = Service("policy", own_settings)
     async with running(policy):
         for n in range(50):
-            policy.events.say(allowed(n))
+            policy.events.publish(allowed(n))
             await asyncio.sleep(0)
         own_nats.kill()
         for n in range(50, 100):
-            policy.events.say(allowed(n))
+            policy.events.publish(allowed(n))
             await asyncio.sleep(0)
         await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
         with pytest.raises(BusDownError):
-            await policy.events.record(allowed(100))
+            await policy.events.publish_durable(allowed(100))
         own_nats.start()
         await until(lambda: tester.connected, "the tester is back")
 
@@ -137,7 +137,7 @@ async def test_every_event_said_across_a_restart_is_in_the_stream_exactly_once(
             return len({line["id"] for line in await lines(tester)}) == 101
 
         await until_told(all_there, "every event is in the stream")
-        await policy.events.record(allowed(101))
+        await policy.events.publish_durable(allowed(101))
     told = await lines(tester)
     assert sorted(str(line["id"]) for line in told) == sorted(f"c{n}.allowed" for n in range(102))
     assert sorted(int(str(line["seq"])) for line in told) == list(range(1, 103))
@@ -151,7 +151,7 @@ async def test_what_a_killed_service_had_spooled_the_next_one_says(
         own_nats.kill()
         await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
         with pytest.raises(BusDownError):
-            await policy.events.record(allowed(1))
+            await policy.events.publish_durable(allowed(1))
     own_nats.start()
     await until(lambda: tester.connected, "the tester is back")
     async with running(Service("policy", own_settings)):
@@ -184,7 +184,7 @@ async def test_a_change_after_a_restart_is_still_heard(
 ) -> None:
     heard: list[Change | None] = []
     policy = Service("policy", own_settings)
-    policy.watches(CONFIG)(heard.append)
+    policy.watch_bucket(CONFIG)(heard.append)
     config = await tester.bucket(CONFIG)
     await config.put("key.bot", b"1")
     async with running(policy):
@@ -202,7 +202,7 @@ async def test_a_change_made_before_the_service_is_back_is_heard_too(
 ) -> None:
     heard: list[Change | None] = []
     ingress = Service("ingress", own_settings)
-    ingress.watches(CATALOGUE)(heard.append)
+    ingress.watch_bucket(CATALOGUE)(heard.append)
     catalogue = await tester.bucket(CATALOGUE)
     await catalogue.put("git", b"1")
     async with running(ingress):
@@ -220,7 +220,7 @@ async def test_a_durable_consumer_goes_on_where_it_was(
     heard: list[bytes] = []
     policy, executor = Service("policy", own_settings), Service("executor", own_settings)
 
-    @policy.hears(seconds=0.2)
+    @policy.consume_events(seconds=0.2)
     async def settle(messages: list[StoredMessage]) -> None:
         for message in messages:
             heard.append(message.data)
@@ -235,12 +235,12 @@ async def test_a_durable_consumer_goes_on_where_it_was(
         return await tester.finished(EVENTS, "policy") == inf
 
     async with running(executor, policy):
-        await executor.events.record(completed(1))
+        await executor.events.publish_durable(completed(1))
         await until(lambda: len(heard) == 1, "the first is heard")
         await until_told(noted, "the server knows that it need not come again")
         own_nats.kill()
         await until(lambda: not executor.bus.connected, "executor noticed")
-        executor.events.say(completed(2))
+        executor.events.publish(completed(2))
         own_nats.start()
         await until(lambda: len(heard) == 2, "the second is heard")
     assert [json.loads(line)["call_id"] for line in heard] == ["c1", "c2"]

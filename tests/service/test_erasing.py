@@ -80,9 +80,9 @@ class Evidence:
 
     async def call(self, name: str, **given: Any) -> None:
         """A call's intent and outcome."""
-        await self.policy.record(allowed(call_id=name, **given))
+        await self.policy.publish_durable(allowed(call_id=name, **given))
         customer = {key: value for key, value in given.items() if key == "customer"}
-        await self.executor.record(completed(call_id=name, **customer))
+        await self.executor.publish_durable(completed(call_id=name, **customer))
 
     async def sealed(self, size: int, customer: str = "acme") -> None:
         """Wait until a customer's log is sealed up to here."""

@@ -78,7 +78,7 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
     await config.put("declaration", whole.model_dump_json().encode())
     service = build(LocalTransport())
     said: list[Event] = []
-    say = service.events.say
+    say = service.events.publish
 
     def heard(event: Event) -> None:
         said.append(event)

@@ -40,7 +40,9 @@ async def test_an_intent_recorded_after_the_deadline_lets_nothing_run(
         return lambda event: asyncio.ensure_future(late(event))
 
     for service in paid.policies:
-        monkeypatch.setattr(service.events, "record", slowly(service.events.record))
+        monkeypatch.setattr(
+            service.events, "publish_durable", slowly(service.events.publish_durable)
+        )
     with pytest.raises(ToolbusError):
         await paid.ask("read", seconds=1.0)
 

@@ -44,7 +44,7 @@ async def test_files_taken_by_command_have_every_event(
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
         said = [allowed(call_id=f"c{each}", at=EIGHT + each) for each in range(30)]
-        await asyncio.gather(*map(policy.record, said))
+        await asyncio.gather(*map(policy.publish_durable, said))
     await until(lambda: audit.status().details["rows"] == 30, "thirty rows")
     lane = RequestReply("operator", operator)
     told: list[tuple[int, int]] = []
@@ -82,7 +82,7 @@ async def test_what_is_declared_is_exported_and_told_and_shown_in_the_status(
         await vouch(config, declaration)
         await config.put(DECLARATION, declaration.model_dump_json().encode())
         async with events_of("policy", settings, tmp_path) as policy:
-            await policy.record(allowed(call_id="c1"))
+            await policy.publish_durable(allowed(call_id="c1"))
         await until(lambda: len(lines(files(lake))) == 1, "the file")
         await until(lambda: receiver.received, "the sink")
         await until(lambda: shown(audit), "both in the status")

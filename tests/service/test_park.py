@@ -45,7 +45,7 @@ class Agent:
         self.server = server
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
 
-        @self.policy.serves(CallRequested)
+        @self.policy.serve_calls(CallRequested)
         async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             allowed = CallAdmitted(**given, customer="default", key="k")

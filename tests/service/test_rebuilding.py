@@ -57,7 +57,7 @@ class Office:
         self.number += 1
         rid = f"r{self.number}"
         await self.ledger.reserve(claim(rid, WANTED, time() + deadline))
-        await self.service.events.record(
+        await self.service.events.publish_durable(
             allowed(call_id=rid, **SERVER, reserved=True, deadline=time() + deadline)
         )
         if ends:
@@ -70,7 +70,7 @@ class Office:
             **completed(call_id=rid, reserved=True, **_outcome()).model_dump(),
             code="upstream_dead", reason="Gone.", sent=True,
         )  # fmt: skip
-        await self.service.events.record(event)
+        await self.service.events.publish_durable(event)
         await self.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
 
     async def emptied(self) -> None:
@@ -304,7 +304,7 @@ async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
 
 
 async def _record(writer: EventPublisher, event: CallFailed) -> None:
-    await writer.record(event)
+    await writer.publish_durable(event)
 
 
 @pytest.mark.usefixtures("audit")

@@ -55,7 +55,7 @@ async def stored(settings: Settings, operator: Bus, tmp_path: Path) -> list[str]
     async with events_of("policy", settings, tmp_path) as policy:
         events = [allowed() for _ in range(40)]
         for some in (events[:10], events[10:25], events[25:]):
-            await asyncio.gather(*map(policy.record, some))
+            await asyncio.gather(*map(policy.publish_durable, some))
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
     return [event.id for event in events]
@@ -120,8 +120,8 @@ async def test_what_audit_has_not_acknowledged_is_left_to_it(
             aclosing(other.consume("EVENTS", "audit", 1, 30.0)) as taken,  # type: ignore[type-var]
             events_of("policy", settings, tmp_path) as policy,
         ):
-            saying = asyncio.gather(*(policy.record(allowed()) for _ in range(3)))
-            held = await unacknowledged(taken, policy.record, saying)
+            saying = asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(3)))
+            held = await unacknowledged(taken, policy.publish_durable, saying)
             told = await refill(operator)
             assert told.until < held
             counted = f"SELECT count() FROM events WHERE stream_seq = {held}"

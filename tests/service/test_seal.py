@@ -59,7 +59,7 @@ async def test_every_customer_has_a_log_of_its_own(
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
         for customer in ("acme", "acme", "bolt", "acme"):
-            await policy.record(allowed(customer=customer))
+            await policy.publish_durable(allowed(customer=customer))
     await (await sealing.begin()).seal()
     assert (sealing.sizes("acme"), sealing.sizes("bolt")) == ([3], [1])
 
@@ -68,10 +68,10 @@ async def test_a_sealer_that_starts_again_goes_on_and_says_its_last_statements_a
     sealing: Sealing, settings: Settings, tmp_path: Path
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
-        await policy.record(allowed())
+        await policy.publish_durable(allowed())
         await (await sealing.begin()).seal()
-        await policy.record(allowed())
-        await policy.record(allowed())
+        await policy.publish_durable(allowed())
+        await policy.publish_durable(allowed())
     await (await sealing.begin()).seal()
     assert sealing.sizes("acme") == [1, 1, 3]
     assert sealing.told["acme"][0] == sealing.told["acme"][1]
@@ -85,12 +85,12 @@ async def test_a_sealer_killed_between_a_statement_and_its_position_seals_nothin
 
     async with events_of("policy", settings, tmp_path) as policy:
         for _ in range(3):
-            await policy.record(allowed())
+            await policy.publish_durable(allowed())
         with monkeypatch.context() as patched:
             patched.setattr(Sealer, "_keep_position", killed)
             with pytest.raises(KeyboardInterrupt):
                 await (await sealing.begin()).seal()
-        await policy.record(allowed())
+        await policy.publish_durable(allowed())
     await (await sealing.begin()).seal()
     assert sealing.sizes("acme") == [3, 4]
 
@@ -100,7 +100,7 @@ async def test_of_two_sealers_one_writes_and_the_other_stops(
 ) -> None:
     first, second = await sealing.begin(), await sealing.begin()
     async with events_of("policy", settings, tmp_path) as policy:
-        await policy.record(allowed())
+        await policy.publish_durable(allowed())
     await first.seal()
     with pytest.raises(OvertakenError):
         await second.seal()
@@ -121,8 +121,8 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
         events_of("executor", settings, tmp_path) as executor,
     ):
         for number in range(3):
-            await policy.record(allowed(call_id=f"c{number}"))
-            await executor.record(completed(call_id=f"c{number}"))
+            await policy.publish_durable(allowed(call_id=f"c{number}"))
+            await executor.publish_durable(completed(call_id=f"c{number}"))
 
         async def sealed() -> bool:
             found = await rows(lane, "SELECT max(size) FROM checkpoints WHERE customer = 'acme'")

@@ -78,7 +78,7 @@ async def test_nothing_is_refunded_while_a_replica_may_have_its_outcome_in_hand(
 ) -> None:
     await settlement.ledger.reserve(late("r"))
     async with events_of("executor", settings, settings.state_dir) as executor:
-        await executor.record(completed(call_id="r", charge=100, reserved=True))
+        await executor.publish_durable(completed(call_id="r", charge=100, reserved=True))
     taken = settlement.service.bus.consume(EVENTS, "policy", 1, 30.0)
     async with aclosing(taken) as batches:  # type: ignore[type-var]
         messages = await anext(batches)
@@ -94,8 +94,8 @@ async def test_a_call_without_an_intent_is_refunded(
     settlement: Settlement, valkey_url: str
 ) -> None:
     for other in ("r1", "other"):  # an id is no part of another's
-        await settlement.service.events.record(allowed(call_id=other, parent_id="r"))
-    await settlement.service.events.record(allowed(call_id="r", customer="globex"))
+        await settlement.service.events.publish_durable(allowed(call_id=other, parent_id="r"))
+    await settlement.service.events.publish_durable(allowed(call_id="r", customer="globex"))
     await settlement.ledger.reserve(late("r"))
     assert await swept(settlement, valkey_url) == REFUNDED
 
@@ -105,14 +105,16 @@ async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_ther
     settlement: Settlement, valkey_url: str
 ) -> None:
     events = settlement.service.events
-    await events.record(allowed(call_id="before"))
+    await events.publish_durable(allowed(call_id="before"))
     after = await settlement.follow()
     await settlement.ledger.reserve(late("r", after))
     await settlement.ledger.reserve(late("without", after))
     for number in range(5):
-        await events.record(allowed(call_id=f"other{number}"))
-        await events.record(allowed(call_id="without", customer="globex"))
-    await asyncio.gather(*(events.record(allowed(call_id=each)) for each in ("x", "r", "y")))
+        await events.publish_durable(allowed(call_id=f"other{number}"))
+        await events.publish_durable(allowed(call_id="without", customer="globex"))
+    await asyncio.gather(
+        *(events.publish_durable(allowed(call_id=each)) for each in ("x", "r", "y"))
+    )
     assert await swept(settlement, valkey_url) == CHARGED
 
 
@@ -126,7 +128,7 @@ async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
 
     monkeypatch.setattr(evidence, "read_from", lagging)
     for rid in ("early", "r"):
-        await settlement.service.events.record(allowed(call_id=rid))
+        await settlement.service.events.publish_durable(allowed(call_id=rid))
     await settlement.ledger.reserve(late("r"))
     assert await swept(settlement, valkey_url) == CHARGED
 
@@ -163,13 +165,13 @@ async def test_a_call_whose_intent_the_stream_may_have_lost_is_charged(
 ) -> None:
     async with losing(tmp_path, own_nats, valkey_url) as (settlement, tester):
         events = settlement.service.events
-        await events.record(allowed(call_id="before"))
+        await events.publish_durable(allowed(call_id="before"))
         await settlement.ledger.reserve(late("r", await settlement.follow()))
         for each in ("r", "other"):
-            await events.record(allowed(call_id=each))
+            await events.publish_durable(allowed(call_id=each))
         await lose(tester)
         for number in range(3):
-            await events.record(allowed(call_id=f"later{number}"))
+            await events.publish_durable(allowed(call_id=f"later{number}"))
         assert await swept(settlement, valkey_url) == CHARGED
 
 
@@ -179,7 +181,7 @@ async def test_while_the_bus_is_away_nothing_is_decided(
     async with losing(tmp_path, own_nats, valkey_url) as (settlement, _):
         for rid in ("ran", "never"):
             await settlement.ledger.reserve(late(rid))
-        await settlement.service.events.record(allowed(call_id="ran"))
+        await settlement.service.events.publish_durable(allowed(call_id="ran"))
         own_nats.kill()
         for _ in range(3):
             with pytest.raises(BusDownError):
@@ -197,7 +199,7 @@ async def test_two_sweepers_charge_and_name_a_call_once(
     )
     for number in range(20):
         await settlement.ledger.reserve(late(f"r{number}"))
-        await settlement.service.events.record(allowed(call_id=f"r{number}"))
+        await settlement.service.events.publish_durable(allowed(call_id=f"r{number}"))
 
     async def ended() -> bool:
         await asyncio.gather(settlement.reap_once(), other.reap_once())
@@ -217,7 +219,7 @@ async def test_a_call_that_never_came_back_is_named_once_however_the_bus_fares(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await settlement.ledger.reserve(late("r"))
-    await settlement.service.events.record(allowed(call_id="r"))
+    await settlement.service.events.publish_durable(allowed(call_id="r"))
     events = settlement.service.events
     publish, refused = events._publish, list[Envelope]()
 

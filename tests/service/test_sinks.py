@@ -25,7 +25,7 @@ async def said(settings: Settings, directory: Path, *events: Event) -> None:
     """Have a service say these, one message each."""
     async with events_of("policy", settings, directory) as policy:
         for each in events:
-            await policy.record(each)
+            await policy.publish_durable(each)
 
 
 def intents(*numbers: int, **given: Any) -> Sequence[CallAllowed]:

@@ -45,7 +45,7 @@ class Two:
         for number, service in enumerate(self.executors):
             self._overhear(number, service)
 
-        @self.policy.serves(CallRequested)
+        @self.policy.serve_calls(CallRequested)
         async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             nobody = CallError(ExecutorDownError("No executor is there."))
@@ -56,13 +56,13 @@ class Two:
             )
 
     def _overhear(self, number: int, service: Service) -> None:
-        say = service.events.say
+        say = service.events.publish
 
         def heard(event: Event) -> None:
             self.answered[number] += isinstance(event, CallCompleted)
             say(event)
 
-        service.events.say = heard  # type: ignore[method-assign]
+        service.events.publish = heard  # type: ignore[method-assign]
 
     async def ask(self, tool: str, method: str = "tools/call", **arguments: Any) -> Any:
         """One call to its end; the decoded result, or nothing where it failed."""

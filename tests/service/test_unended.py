@@ -68,7 +68,7 @@ async def test_a_call_without_an_outcome_is_named_unknown_once(
 ) -> None:
     past = time() - 10
     for call in ("a", "b"):
-        await policy.record(allowed(call_id=call, charge=7, at=past, deadline=past + 5))
+        await policy.publish_durable(allowed(call_id=call, charge=7, at=past, deadline=past + 5))
     assert sum(await asyncio.gather(*(each.look() for each in looking))) == 2
     for each in looking:
         assert await each.look() == 0
@@ -83,7 +83,7 @@ async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_not
     ledger = looking[0].ledger
     await ledger.reserve(claim("held", admission(100), due=time() + 60))
     for call in ("held", "given-back"):
-        await policy.record(
+        await policy.publish_durable(
             allowed(call_id=call, charge=7, at=past, deadline=past + 5, reserved=True)
         )
     assert await looking[0].look() == 1
@@ -101,10 +101,10 @@ async def test_a_call_that_ended_or_may_still_is_not_named(
     tmp_path: Path,
 ) -> None:
     past = time() - 10
-    await policy.record(allowed(call_id="ended", at=past, deadline=past + 5))
-    await policy.record(allowed(call_id="open", at=past, deadline=past + 3600))
+    await policy.publish_durable(allowed(call_id="ended", at=past, deadline=past + 5))
+    await policy.publish_durable(allowed(call_id="open", at=past, deadline=past + 3600))
     async with events_of("executor", settings, tmp_path) as executor:
-        await executor.record(completed(call_id="ended"))
+        await executor.publish_durable(completed(call_id="ended"))
     assert await looking[0].look() == 0
     assert await named(operator) == []
     assert await looking[0].ledger.store.recall(EVERYBODY, MARK) == pytest.approx(past, abs=1e-3)
@@ -115,8 +115,8 @@ async def test_what_is_found_late_goes_on_from_where_all_had_ended(
 ) -> None:
     past = time() - 10
     await looking[0].ledger.store.remember(EVERYBODY, MARK, past)
-    await policy.record(allowed(call_id="older", at=past - 100, deadline=past - 90))
-    await policy.record(allowed(call_id="newer", at=past + 1, deadline=past + 2))
+    await policy.publish_durable(allowed(call_id="older", at=past - 100, deadline=past - 90))
+    await policy.publish_durable(allowed(call_id="newer", at=past + 1, deadline=past + 2))
     assert await looking[0].look() == 1
     assert [row[0] for row in await named(operator)] == ["newer"]
     assert await looking[0].ledger.store.recall(EVERYBODY, MARK) > past + 5
@@ -125,7 +125,7 @@ async def test_what_is_found_late_goes_on_from_where_all_had_ended(
 async def test_while_somebody_else_looks_nobody_does(
     looking: list[Unended], policy: EventPublisher
 ) -> None:
-    await policy.record(allowed(at=time() - 10, deadline=time() - 5))
+    await policy.publish_durable(allowed(at=time() - 10, deadline=time() - 5))
     assert await looking[0].ledger.store.lock(EVERYBODY, "another", 60.0)
     assert await looking[1].look() == 0
     await looking[0].ledger.store.unlock(EVERYBODY, "another")

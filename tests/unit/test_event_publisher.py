@@ -67,7 +67,7 @@ def allowed(call: str, customer: str = "acme") -> CallAllowed:
 async def test_events_of_one_moment_and_subject_travel_as_one_message(tmp_path: Path) -> None:
     stream = Stream()
     events = writer(stream, tmp_path)
-    await asyncio.gather(*(events.record(allowed(f"c{n}")) for n in range(3)))
+    await asyncio.gather(*(events.publish_durable(allowed(f"c{n}")) for n in range(3)))
     (envelope,) = stream.stored.values()
     assert envelope.subject == "tb.event.call.allowed.acme"
     assert [line["id"] for line in stream.lines()] == ["c0.allowed", "c1.allowed", "c2.allowed"]
@@ -77,7 +77,7 @@ async def test_events_of_different_scopes_never_share_a_message(tmp_path: Path) 
     stream = Stream()
     events = writer(stream, tmp_path)
     await asyncio.gather(
-        *(events.record(allowed("c", customer)) for customer in ("acme", "globex"))
+        *(events.publish_durable(allowed("c", customer)) for customer in ("acme", "globex"))
     )
     subjects = {envelope.subject for envelope in stream.stored.values()}
     assert subjects == {"tb.event.call.allowed.acme", "tb.event.call.allowed.globex"}
@@ -88,7 +88,7 @@ async def test_a_line_names_its_event_its_producer_and_a_number_without_gaps(
 ) -> None:
     stream = Stream()
     events = writer(stream, tmp_path)
-    await asyncio.gather(*(events.record(allowed(f"c{n}")) for n in range(20)))
+    await asyncio.gather(*(events.publish_durable(allowed(f"c{n}")) for n in range(20)))
     denied = CallDenied(
         id="d.denied",
         at=2.0,
@@ -99,7 +99,7 @@ async def test_a_line_names_its_event_its_producer_and_a_number_without_gaps(
         code="c",
         reason="r",
     )
-    await events.record(denied)
+    await events.publish_durable(denied)
     lines = stream.lines()
     assert [line["seq"] for line in lines] == list(range(1, 22))
     assert {line["producer"] for line in lines} == {events.producer}
@@ -114,7 +114,7 @@ async def test_an_unacknowledged_event_says_so_and_arrives_later_under_the_same_
     events = writer(stream, tmp_path)
     stream.up = False
     with pytest.raises(BusDownError):
-        await events.record(allowed("c1"))
+        await events.publish_durable(allowed("c1"))
     stream.up = True
     await stream.holds(1)
     await events.close(5)
@@ -126,7 +126,7 @@ async def test_what_must_be_told_once_is_waited_for_until_the_stream_has_it(tmp_
     stream = Stream()
     stream.up = False
     events = writer(stream, tmp_path)
-    insisting = asyncio.create_task(events.insist(allowed("c1")))
+    insisting = asyncio.create_task(events.publish_until_durable(allowed("c1")))
     await until(lambda: len(stream.tries) > 1, "it was tried again")
     assert not insisting.done()
     stream.up = True
@@ -140,7 +140,7 @@ async def test_a_lost_acknowledgement_leaves_one_copy(tmp_path: Path) -> None:
     events = writer(stream, tmp_path)
     stream.forgets_to_acknowledge = True
     with pytest.raises(BusDownError):
-        await events.record(allowed("c1"))
+        await events.publish_durable(allowed("c1"))
     await events.close(5)
     assert len(stream.tries) >= 2
     assert len(stream.stored) == 1
@@ -152,7 +152,7 @@ async def test_what_a_process_could_not_deliver_the_next_one_does(tmp_path: Path
     events = writer(down, tmp_path)
     for n in range(3):
         with pytest.raises(BusDownError):
-            await events.record(allowed(f"c{n}"))
+            await events.publish_durable(allowed(f"c{n}"))
     await events.close(0.01)
     stream = Stream()
     heir = writer(stream, tmp_path)
@@ -170,7 +170,7 @@ async def test_a_full_spool_is_told_and_emptied_when_the_bus_returns(tmp_path: P
     stream.up = False
     for n in range(3):
         with pytest.raises(BusDownError):
-            await events.record(allowed(f"c{n}"))
+            await events.publish_durable(allowed(f"c{n}"))
     assert events.full
     stream.up = True
     await stream.holds(3)
@@ -182,7 +182,7 @@ async def test_saying_does_not_wait_and_its_failure_is_nobodys_error(tmp_path: P
     stream = Stream()
     stream.up = False
     events = writer(stream, tmp_path)
-    events.say(allowed("c1"))
+    events.publish(allowed("c1"))
     await events.close(0.01)
     assert len(list(Outbox(tmp_path / "events", 1 << 20).replay())) == 1
 
@@ -198,12 +198,12 @@ async def test_a_message_tells_of_the_recorded_spans_its_events_were_said_in(
     events = writer(stream, tmp_path)
     parents = [f"00-{number:032x}-00f067aa0ba902b7-01" for number in (1, 2)]
     spans = [Span(Nowhere(), "policy", "toolbus.decide", INTERNAL, parent) for parent in parents]
-    waiting = [events.record(allowed("unrecorded"))]
+    waiting = [events.publish_durable(allowed("unrecorded"))]
     for span in spans:
         with span:
-            waiting.append(events.record(allowed("recorded")))
+            waiting.append(events.publish_durable(allowed("recorded")))
     await asyncio.gather(*waiting)
     (envelope,) = stream.stored.values()
     assert envelope.headers[SPANS].split(",") == [span.traceparent for span in spans]
-    await events.record(allowed("another"))
+    await events.publish_durable(allowed("another"))
     assert set(list(stream.stored.values())[-1].headers) == {"Nats-Msg-Id"}

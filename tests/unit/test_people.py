@@ -37,7 +37,7 @@ class Writing:
 
     async def told(self, event: Event) -> dict[str, Any]:
         """An event as it was written."""
-        await self.writer.record(event)
+        await self.writer.publish_durable(event)
         found: dict[str, Any] = json.loads(self.lines[-1])
         return found
 
@@ -133,7 +133,7 @@ async def test_where_nobody_can_be_made_known_the_event_is_written_without_them(
 async def test_events_that_wait_for_a_key_are_delivered_before_a_writer_closes(
     writing: Writing,
 ) -> None:
-    writing.writer.say(allowed(user="ann"))
+    writing.writer.publish(allowed(user="ann"))
     await writing.writer.close(30.0)
     assert len(writing.lines) == 1
 

@@ -81,7 +81,7 @@ def build(exchange: LocalTransport, settings: Settings | None = None) -> Service
     people = know_people(service)
     store = ClickHouse(settings)
     writer = Writer(store)
-    service.stands_by(writer.open)
+    service.wait_until_ready(writer.open)
     service.bus.on_lost.append(writer.doubt)
     service.why_not = lambda: writer.reason
     service.details = lambda: {
@@ -102,7 +102,7 @@ def build(exchange: LocalTransport, settings: Settings | None = None) -> Service
     _export(service, settings, store)
     _serve_analysts(service, settings, store, directory)
 
-    @service.hears(most=MESSAGES, seconds=1.0, pause=0.5)
+    @service.consume_events(most=MESSAGES, seconds=1.0, pause=0.5)
     async def write(messages: list[StoredMessage]) -> None:
         with _tracer.linked("toolbus.insert", (each.spans for each in messages)):
             await writer.hear(messages)
@@ -114,19 +114,19 @@ def build(exchange: LocalTransport, settings: Settings | None = None) -> Service
 def _answer(service: Service, store: ClickHouse, people: PersonKeys) -> None:
     """Answer what is asked of the rows."""
 
-    @service.answers(AuditQuery)
+    @service.answer_query(AuditQuery)
     async def answer(question: AuditQuery) -> RowsReply:
         return await query.answer(store, people, question)
 
-    @service.answers(SpendingQuery)
+    @service.answer_query(SpendingQuery)
     async def spent(question: SpendingQuery) -> SpendingReply:
         return await spending.spending(store, people, question)
 
-    @service.answers(OpenCallsQuery)
+    @service.answer_query(OpenCallsQuery)
     async def still_open(question: OpenCallsQuery) -> OpenCallsReply:
         return await spending.open_calls(store, people, question)
 
-    @service.answers(UnresolvedCallsQuery)
+    @service.answer_query(UnresolvedCallsQuery)
     async def never_ended(question: UnresolvedCallsQuery) -> UnresolvedCallsReply:
         return await unresolved_calls.unended(store, question)
 
@@ -134,7 +134,7 @@ def _answer(service: Service, store: ClickHouse, people: PersonKeys) -> None:
 def _keep(service: Service, writer: Writer, store: ClickHouse) -> None:
     """Write what was heard before the store is closed."""
 
-    @service.needs
+    @service.add_resource
     @asynccontextmanager
     async def kept() -> AsyncIterator[None]:
         try:
@@ -148,8 +148,8 @@ def _declared(service: Service, settings: Settings) -> tuple[ConfigProjection, N
     """What is declared, what of it the operator named, and what posts there."""
     directory = ConfigProjection(Reader.at("audit", settings.sealing).opened)
     named = Named()
-    service.watches(CONFIG)(named.hear)
-    service.watches(CONFIG)(directory.hear)
+    service.watch_bucket(CONFIG)(named.hear)
+    service.watch_bucket(CONFIG)(directory.hear)
     return directory, named, Poster(settings.egress, named.has, Tls(settings.egress_ca))
 
 
@@ -160,12 +160,15 @@ def _webhooks(directory: ConfigProjection) -> Callable[[], Mapping[str, Webhook]
 def _expire(service: Service, store: ClickHouse, directory: ConfigProjection) -> None:
     """Delete what is past its time, unless it is held."""
     holds = Holds()
-    service.watches(CONFIG)(holds.hear)
+    service.watch_bucket(CONFIG)(holds.hear)
     retention = Retention(
-        store, lambda: directory.now.declaration, lambda: holds.customers, service.events.record
+        store,
+        lambda: directory.now.declaration,
+        lambda: holds.customers,
+        service.events.publish_durable,
     )
 
-    @service.needs
+    @service.add_resource
     @asynccontextmanager
     async def expiring() -> AsyncIterator[None]:
         # What changed while the bus was away is not known here: nothing is deleted then.
@@ -188,7 +191,7 @@ def _serve_analysts(
 def _add_up(service: Service, store: ClickHouse) -> None:
     """Add up hours and days that are over, beside everything else."""
 
-    @service.needs
+    @service.add_resource
     @asynccontextmanager
     async def added_up() -> AsyncIterator[None]:
         adding = asyncio.create_task(keep_adding_up(store.beside))
@@ -209,11 +212,11 @@ def _answer_readers(
         )
         return
 
-    rejections = RejectionCounter(service.events.say, settings.rejection_seconds)
-    service.needs(rejections.written)
+    rejections = RejectionCounter(service.events.publish, settings.rejection_seconds)
+    service.add_resource(rejections.written)
     service.draining.append(rejections.flush)
 
-    @service.needs
+    @service.add_resource
     @asynccontextmanager
     async def read() -> AsyncIterator[None]:
         answering = Answering(
@@ -243,13 +246,13 @@ def _refill(service: Service, writer: Writer, store: ClickHouse) -> None:
 
     refilling = Refilling(store, read, settled, lambda: writer.stream)
 
-    @service.answers(BackfillRequest)
+    @service.answer_query(BackfillRequest)
     async def refill(question: BackfillRequest) -> BackfillReply:
         told = await refilling.answer(question)
         await writer.count_dead()
         return told
 
-    @service.answers(BackfillLinesRequest)
+    @service.answer_query(BackfillLinesRequest)
     async def take(question: BackfillLinesRequest) -> BackfillReply:
         return await refilling.take(question.lines)
 
@@ -257,7 +260,7 @@ def _refill(service: Service, writer: Writer, store: ClickHouse) -> None:
 def _tell_webhooks(service: Service, webhooks: Webhooks) -> None:
     """Tell them beside everything else, whether or not the store is there."""
 
-    @service.needs
+    @service.add_resource
     @asynccontextmanager
     async def told() -> AsyncIterator[None]:
         batches = service.bus.consume(EVENTS, WEBHOOKS, MOST_POSTED, POLL_SECONDS)
@@ -273,8 +276,8 @@ def _export(service: Service, settings: Settings, store: ClickHouse) -> None:
     """Answer who takes events out, write declared exports, and tell declared sinks."""
     directory = ConfigProjection(Reader.at("audit", settings.sealing).opened)
     named = Named()
-    service.watches(CONFIG)(named.hear)
-    service.watches(CONFIG)(directory.hear)
+    service.watch_bucket(CONFIG)(named.hear)
+    service.watch_bucket(CONFIG)(directory.hear)
     poster = Poster(settings.egress, named.has, Tls(settings.egress_ca))
     secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
     given, lease = (poster, named.has, secrets, service.events.producer), settings.lease_seconds
@@ -292,7 +295,7 @@ def _export(service: Service, settings: Settings, store: ClickHouse) -> None:
     async def read(first: int, most: int) -> list[StreamEntry]:
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
 
-    @service.answers(EventsQuery)
+    @service.answer_query(EventsQuery)
     async def page(question: EventsQuery) -> EventsReply:
         return await pages.page(store, question)
 
@@ -300,7 +303,7 @@ def _export(service: Service, settings: Settings, store: ClickHouse) -> None:
         known = await newest()  # before: what comes meanwhile is not closed
         return await stream(), int(min(known, await service.bus.finished(EVENTS, service.name)))
 
-    @service.needs
+    @service.add_resource
     @asynccontextmanager
     async def exported() -> AsyncIterator[None]:
         bucket = await service.bucket(EXPORTS)

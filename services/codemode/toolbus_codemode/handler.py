@@ -131,7 +131,7 @@ class ProgramHandler:
         """Return the call with a deadline that leaves its program the time it may take."""
         if deadline <= call.deadline:
             return call
-        self._service.events.say(extended(call, deadline))
+        self._service.events.publish(extended(call, deadline))
         if call.claim is not None:
             self._outcomes.extend(call, call.claim, deadline)
         await reply.send(DeadlineExtended(deadline))
@@ -160,7 +160,7 @@ class ProgramHandler:
         if is_error:
             result["isError"] = True
         body = msgspec.json.encode(result)
-        self._service.events.say(
+        self._service.events.publish(
             CallCompleted(
                 id=f"{call.call_id}.completed",
                 **about(call),
@@ -189,7 +189,7 @@ class ProgramHandler:
     async def _fail(
         self, call: CallAdmitted, reply: ReplyChannel, error: ToolbusError, began: float
     ) -> None:
-        self._service.events.say(
+        self._service.events.publish(
             CallFailed(
                 id=f"{call.call_id}.failed",
                 **about(call),

@@ -47,7 +47,7 @@ def build(exchange: LocalTransport) -> Service:
     directory = _directory(service)
     meaning = _meaning(settings.search_model)
     catalogue = Catalogue(directory, meaning)
-    service.watches(CATALOGUE)(catalogue.hear)
+    service.watch_bucket(CATALOGUE)(catalogue.hear)
 
     @asynccontextmanager
     async def served() -> AsyncIterator[None]:
@@ -60,7 +60,7 @@ def build(exchange: LocalTransport) -> Service:
         usual = usual_caps(settings.program_seconds, settings.program_calls)
         results = Results(lambda: Objects.opened(service.bus, RESULTS))
         programs = Programs(service, directory, sandbox, results, usual)
-        spending = Spending(service.events.say)
+        spending = Spending(service.events.publish)
         outcomes = await _opened(service, directory)
         handler = ProgramHandler(service, directory, catalogue, programs, spending, outcomes)
         await (await service.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
@@ -76,14 +76,14 @@ def build(exchange: LocalTransport) -> Service:
             later.cancel()
             await sandbox.close()
 
-    service.needs(served)
+    service.add_resource(served)
     return service
 
 
 def _directory(service: Service) -> ConfigProjection:
     directory = ConfigProjection()
-    service.watches(CONFIG)(directory.hear)
-    service.watches(TOKENS)(directory.bearers.hear)
+    service.watch_bucket(CONFIG)(directory.hear)
+    service.watch_bucket(TOKENS)(directory.bearers.hear)
     return directory
 
 

@@ -224,11 +224,11 @@ class Fleet:
 
 
 async def _token(service: Service, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
-    return await service.asks.ask(asked, UpstreamTokenReply, TOKEN_SECONDS)
+    return await service.requests.ask(asked, UpstreamTokenReply, TOKEN_SECONDS)
 
 
 async def _identity_key(service: Service) -> IdentityKeyReply:
-    return await service.asks.ask(IdentityKeyQuery(), IdentityKeyReply)
+    return await service.requests.ask(IdentityKeyQuery(), IdentityKeyReply)
 
 
 def build(exchange: LocalTransport) -> Service:
@@ -241,10 +241,10 @@ def build(exchange: LocalTransport) -> Service:
     steering = Steering()
     keys = IdentityKeys(partial(_identity_key, service))
     ways = Ways(settings.egress, Named(), settings.egress_ca, os.environ, keys)
-    service.watches(CONFIG)(ways.named.hear)
-    service.watches(CONFIG)(directory.hear)
-    service.watches(CONFIG)(steering.hear)
-    service.watches(PINS)(pins.hear)
+    service.watch_bucket(CONFIG)(ways.named.hear)
+    service.watch_bucket(CONFIG)(directory.hear)
+    service.watch_bucket(CONFIG)(steering.hear)
+    service.watch_bucket(PINS)(pins.hear)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
@@ -256,14 +256,14 @@ def build(exchange: LocalTransport) -> Service:
         directory.on_declared.append(fleet.hear)
         service.details = lambda: {"servers": len(fleet)}
 
-        await service.asks.answer_all(SessionsQuery, fleet.sessions)
+        await service.requests.answer_all(SessionsQuery, fleet.sessions)
 
-        @service.answers(ServersQuery)
+        @service.answer_query(ServersQuery)
         async def servers(_asked: ServersQuery) -> ServersReply:
             return ServersReply(servers=await fleet.told())
 
         async with fleet.kept():
             yield
 
-    service.needs(opened)
+    service.add_resource(opened)
     return service

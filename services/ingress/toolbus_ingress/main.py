@@ -52,12 +52,12 @@ def build(exchange: LocalTransport) -> Service:
     seal = Seal(load_key(settings.seal_key))
     endpoint = _endpoint(service, settings, seal)
     scripts = _names(settings.browser_origins)
-    rejections = RejectionCounter(service.events.say, settings.rejection_seconds)
-    service.needs(rejections.written)
+    rejections = RejectionCounter(service.events.publish, settings.rejection_seconds)
+    service.add_resource(rejections.written)
     _tell_of_anonymous(service, endpoint.anonymous)
     service.draining.append(rejections.flush)
     app = App(endpoint, Approvals(endpoint, seal), rejections, scripts)
-    service.needs(lambda: _open_to_clients(endpoint, app, settings))
+    service.add_resource(lambda: _open_to_clients(endpoint, app, settings))
     return service
 
 
@@ -66,8 +66,8 @@ def _endpoint(service: Service, settings: Settings, seal: Seal) -> Endpoint:
     questions, shelf = Questions(), Shelf(settings.poll_after)
     relay = Relay(service, catalogue, seal, questions, shelf, settings.call_timeout)
     hub, sessions = Hub(catalogue, relay, shelf), _sessions(service, seal, questions, relay)
-    context = ListedContext(service.events.say, catalogue, directory, settings.context_seconds)
-    service.needs(context.written)
+    context = ListedContext(service.events.publish, catalogue, directory, settings.context_seconds)
+    service.add_resource(context.written)
     service.draining.append(context.flush)
     _introduce(directory, relay, hub, sessions)
     _connect_outside(OutsideRequests(service, questions, hub), hub, sessions)
@@ -83,7 +83,7 @@ def _endpoint(service: Service, settings: Settings, seal: Seal) -> Endpoint:
         resumption=Resumption(service.bus, shelf),
         shelf=shelf,
         anonymous=AnonymousAccess.of(directory, settings, _names(settings.browser_origins)),
-        identity=Identity(directory, service.asks, _possession(settings, seal)),
+        identity=Identity(directory, service.requests, _possession(settings, seal)),
         largest_body=settings.largest_body,
         most_in_flight=settings.most_in_flight,
     )
@@ -137,7 +137,7 @@ async def _open_to_clients(endpoint: Endpoint, app: App, settings: Settings) -> 
             hub.close()  # a stream would else keep the listener from ending
             await listener.end(settings.drain_seconds)
 
-        endpoint.service.leaves(leave)
+        endpoint.service.on_leave(leave)
         try:
             yield
         finally:
@@ -154,9 +154,9 @@ def _watched(service: Service) -> tuple[ConfigProjection, Catalogue]:
     """What is declared, and what servers offer."""
     directory = ConfigProjection()
     catalogue = Catalogue(directory)
-    service.watches(CONFIG)(directory.hear)
-    service.watches(CATALOGUE)(catalogue.hear)
-    service.watches(TOKENS)(directory.bearers.hear)
+    service.watch_bucket(CONFIG)(directory.hear)
+    service.watch_bucket(CATALOGUE)(catalogue.hear)
+    service.watch_bucket(TOKENS)(directory.bearers.hear)
     return directory, catalogue
 
 

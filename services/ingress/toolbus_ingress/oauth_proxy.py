@@ -66,7 +66,7 @@ class Pages:
             body=body,
         )
         try:
-            told = await self.endpoint.service.asks.ask(asked, PageReply, SECONDS)
+            told = await self.endpoint.service.requests.ask(asked, PageReply, SECONDS)
         except ToolbusError as error:
             return _failed(error, headers)
         return Response(

@@ -131,7 +131,7 @@ class Parts:
         return Grants(
             settings.issuer, kept.store, kept.tokens, self.known.bearers, kept.seal,
             SigningKeys(settings.oauth_signing), lifetimes, Accounts(kept.store, kept.brief),
-            self.known.declared, self.service.events.say,
+            self.known.declared, self.service.events.publish,
         )  # fmt: skip
 
     def providers(self) -> Providers:
@@ -145,7 +145,7 @@ class Parts:
         return upstreams(
             settings.issuer, settings.client_document, kept.connections, kept.brief,
             self.fetchers.servers, SigningKeys(settings.client_keys), self.secrets, providers,
-            known.declared, known.named.has, self.service.events.say,
+            known.declared, known.named.has, self.service.events.publish,
         )  # fmt: skip
 
     def routes(self, providers: Providers, resources: Resources, holdings: Holdings) -> Routes:
@@ -154,7 +154,7 @@ class Parts:
         devices = Devices(settings.issuer, self.kept.brief)
         browsing = Browsing(
             settings.issuer, self.kept.seal, self.kept.brief, Asking(clients, resources),
-            grants.accounts, devices, providers, self.known.declared, self.service.events.say,
+            grants.accounts, devices, providers, self.known.declared, self.service.events.publish,
             settings.session_seconds, holdings,
         )  # fmt: skip
         redeeming = Redeeming(
@@ -190,8 +190,8 @@ def build(exchange: LocalTransport) -> Service:
     service = Service("oauth", settings, exchange)
     known = Known(ConfigProjection(Reader.at("oauth", settings.sealing).opened))
     know_people(service)
-    service.watches(CONFIG)(known.hear)
-    service.watches(TOKENS)(known.bearers.hear)
+    service.watch_bucket(CONFIG)(known.hear)
+    service.watch_bucket(TOKENS)(known.bearers.hear)
     service.details = lambda: {
         "issuer": settings.issuer,
         "gives_tokens": bool(known.declared().access),
@@ -207,7 +207,7 @@ def build(exchange: LocalTransport) -> Service:
             for fetcher in fetchers:
                 fetcher.close()
 
-    service.needs(opened)
+    service.add_resource(opened)
     return service
 
 
@@ -224,11 +224,11 @@ async def _serve(service: Service, settings: Settings, known: Known, fetchers: F
     routes.more = {**others.paths(routes.browsing), **identifying.paths}
     showing = Showing(grants, providers, kept.tokens, known.declared, resources)
     office = Office(kept.store, kept.registered, grants, others.counter)
-    service.answers(UpstreamTokenQuery)(others.telling.answer)
-    service.answers(IdentityKeyQuery)(identifying.tell)
-    service.answers(PageRequest)(routes.answer)
-    service.answers(TokenQuery)(showing.show)
-    service.answers(IdentityRequest)(office.answer)
+    service.answer_query(UpstreamTokenQuery)(others.telling.answer)
+    service.answer_query(IdentityKeyQuery)(identifying.tell)
+    service.answer_query(PageRequest)(routes.answer)
+    service.answer_query(TokenQuery)(showing.show)
+    service.answer_query(IdentityRequest)(office.answer)
 
 
 def _fetchers(settings: Settings) -> Fetchers:

@@ -148,7 +148,7 @@ def build(exchange: LocalTransport) -> Service:
     settings = Settings()
     service = Service("policy", settings, exchange)
     bench, marks = _seated(service), Marks()
-    service.watches(LEDGER)(marks.hear)
+    service.watch_bucket(LEDGER)(marks.hear)
     approving, approvers = _consulted(service, bench, settings)
     docket, deferring = approving.docket, approving.deferring
 
@@ -163,14 +163,14 @@ def build(exchange: LocalTransport) -> Service:
         once = await _once(service, settings)
         gate = Gate(service, lambda: bench.judge, ledger, approving, once, settings.reap_grace)
         deferring.pass_on = gate.pass_deferred
-        service.serves(CallRequested)(gate.pass_through)
+        service.serve_calls(CallRequested)(gate.pass_through)
         await service.bus.subscribe(
             f"{CallCancelled.SUBJECT}.*",
             lambda data, *_: approving.cancel(CallCancelled.decode(data).call_id),
         )
         settlement = Settlement(service, ledger, lambda: marks.customers, settings.reap_grace)
         await settlement.follow()
-        service.hears(seconds=0.5, pause=0.1)(settlement.hear)
+        service.consume_events(seconds=0.5, pause=0.1)(settlement.hear)
         work = (
             settlement.reap(), rebuilder.work(), _ping(service, ledger), _mark(ledger),
             _expire(approving), follow_sizes(service.bus, OUTCOMES, once.allowance.hear),
@@ -182,7 +182,7 @@ def build(exchange: LocalTransport) -> Service:
         finally:
             await ledger.close()
 
-    service.needs(opened)
+    service.add_resource(opened)
     return service
 
 
@@ -204,9 +204,9 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 def _seated(service: Service) -> Bench:
     know_people(service)
     bench = Bench()
-    service.watches(CONFIG)(bench.hear_config)
-    service.watches(CATALOGUE)(bench.hear_catalogue)
-    service.watches(TOKENS)(bench.snapshot.bearers.hear)
+    service.watch_bucket(CONFIG)(bench.hear_config)
+    service.watch_bucket(CATALOGUE)(bench.hear_catalogue)
+    service.watch_bucket(TOKENS)(bench.snapshot.bearers.hear)
     return bench
 
 
@@ -214,8 +214,8 @@ def _consulted(service: Service, bench: Bench, settings: Settings) -> tuple[Appr
     """Calls that wait for a person, those of them that are tasks, and who decides about them."""
     docket = Docket(settings.records(APPROVALS))
     book = TaskBook(settings.records(TASKS))
-    service.watches(APPROVALS)(docket.hear)
-    service.watches(TASKS)(book.hear)
+    service.watch_bucket(APPROVALS)(docket.hear)
+    service.watch_bucket(TASKS)(book.hear)
     deferring = Deferring(
         book, docket, service.events, service.calls, service.bus, settings.reap_grace
     )
@@ -234,8 +234,8 @@ def _keep_books(
     )
     marks.on_mark, ledger.on_lost = ledger.marked, rebuilder.lose
     clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.customers)
-    service.answers(LedgerQuery)(clerk.tell)
-    service.answers(RebuildRequest)(clerk.rebuild)
+    service.answer_query(LedgerQuery)(clerk.tell)
+    service.answer_query(RebuildRequest)(clerk.rebuild)
     return rebuilder, clerk
 
 
@@ -257,7 +257,7 @@ async def _administer(
 
     office = Office(bench.administrator, desk_of, approvers, clerk.tell, reach)
 
-    @service.answers(AdminRequest)
+    @service.answer_query(AdminRequest)
     async def administer(asked: AdminRequest) -> AdminReply:
         return await office.answer(asked)
 
@@ -282,19 +282,19 @@ def _terms(settings: Settings) -> Terms:
 def _answer(service: Service, approvers: Approvers) -> None:
     """Let operators, and keys with the right to, see what waits and decide."""
 
-    @service.answers(ApprovalsQuery)
+    @service.answer_query(ApprovalsQuery)
     async def show(asked: ApprovalsQuery) -> ApprovalsReply:
         return await approvers.show(operator(""), asked.id)
 
-    @service.answers(ApproveRequest)
+    @service.answer_query(ApproveRequest)
     async def approve(asked: ApproveRequest) -> ApprovalsReply:
         return await approvers.decide(operator(asked.by), asked.id, asked.note, approve=True)
 
-    @service.answers(RejectRequest)
+    @service.answer_query(RejectRequest)
     async def reject(asked: RejectRequest) -> ApprovalsReply:
         return await approvers.decide(operator(asked.by), asked.id, asked.note, approve=False)
 
-    @service.answers(ApproverRequest)
+    @service.answer_query(ApproverRequest)
     async def of_a_key(asked: ApproverRequest) -> ApprovalsReply:
         return await approvers.answer(asked)
 

@@ -249,7 +249,7 @@ class ConfigRepository:
 
     def record(self, event: Event) -> None:
         """Write an event; one the stream does not take now is spooled for the next command."""
-        self._events.say(event)
+        self._events.publish(event)
 
     async def delivered(self) -> None:
         """Return once the stream has what was recorded, or it is kept for the next command."""
@@ -284,7 +284,7 @@ class ConfigRepository:
             event = self._changed(
                 kind, name, before[kind].get(name), after[kind].get(name), revision
             )
-            waiting.append(self._events.record(event))
+            waiting.append(self._events.publish_durable(event))
             size += len(event.before) + len(event.after)
             if size > AT_ONCE:
                 await asyncio.gather(*waiting, return_exceptions=True)

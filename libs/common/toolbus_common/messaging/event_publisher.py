@@ -52,7 +52,7 @@ class EventPublisher:
         self._spooling = asyncio.Lock()
         self.full = False
 
-    def record(self, event: Event) -> asyncio.Future[None]:
+    def publish_durable(self, event: Event) -> asyncio.Future[None]:
         """Write an event; the future ends when it is durable, or with `BusDownError`.
 
         After an error the event may still reach the stream later, under the same id: say what
@@ -60,18 +60,19 @@ class EventPublisher:
         """
         return self._add(self._awaited, event)
 
-    async def insist(self, event: Event) -> None:
+    async def publish_until_durable(self, event: Event) -> None:
         """Write an event that must exist only once; return when it is durable.
 
-        Who heard of the `BusDownError` of `record` could only say it again, and both would arrive.
+        Who heard of the `BusDownError` of `publish_durable` could only say it again, and both would
+        arrive.
         """
         try:
-            await self.record(event)
+            await self.publish_durable(event)
         except BusDownError:
             while self._retrying is not None and not self._retrying.done():
                 await asyncio.wait([self._retrying])
 
-    def say(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
         """Write an event without waiting. It is kept, in memory and on disk, until acknowledged."""
         self._add(self._said, event).add_done_callback(_seen)
 

@@ -12,9 +12,9 @@ def know_people(service: Service) -> PersonKeys:
     """Wire it. Nothing connects until the service runs."""
     people = PersonKeys(service.settings.people_key_file)
     service.events.people = people
-    service.watches(PEOPLE)(people.hear)
+    service.watch_bucket(PEOPLE)(people.hear)
 
-    @service.needs
+    @service.add_resource
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         people.open(await service.bucket(PEOPLE))

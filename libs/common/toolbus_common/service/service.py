@@ -33,10 +33,11 @@ QUIET_SECONDS = 0.5
 class Service:
     """One service's wiring, over two lanes.
 
-    Calls (`serves`, `calls.ask`, `calls.hand_over`) are on a caller's clock: they use the bus
-    directly, or a plain await where the other service lives in this process. Events (`hears`,
-    `events.record`, `events.say`) go through the stream, in batches. Questions (`answers`,
-    `asks.ask`) are answered at once. Nothing connects before `running`.
+    Calls (`serve_calls`, `calls.ask`, `calls.hand_over`) are on a caller's clock: they use the bus
+    directly, or a plain await where the other service lives in this process. Events
+    (`consume_events`, `events.publish_durable`, `events.publish`) go through the stream, in
+    batches. Questions (`answer_query`, `requests.ask`) are answered at once. Nothing connects
+    before `running`.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Service:
         seed = settings.seed(name)
         self.bus = Bus(name, settings.nats_url, seed.get_secret_value() if seed else None)
         self.calls = CallTransport(name, self.bus, exchange or LocalTransport())
-        self.asks = RequestReply(name, self.bus)
+        self.requests = RequestReply(name, self.bus)
         self.events = EventPublisher(
             self.bus.store,
             Outbox(settings.state_dir / "spool" / f"{name}.events", settings.spool_bytes),
@@ -71,7 +72,7 @@ class Service:
 
     # -- declaring ---------------------------------------------------------------------------
 
-    def serves(self, contract: type[Call]) -> Callable[[H], H]:
+    def serve_calls(self, contract: type[Call]) -> Callable[[H], H]:
         """Decorate the handler of a call contract: `async (call, reply)`, every server's calls."""
 
         def declare(handler: H) -> H:
@@ -80,7 +81,7 @@ class Service:
 
         return declare
 
-    def answers(self, question: type[Query]) -> Callable[[H], H]:
+    def answer_query(self, question: type[Query]) -> Callable[[H], H]:
         """Decorate the handler of a question: `async (question) -> answer`."""
 
         def declare(handler: H) -> H:
@@ -89,7 +90,7 @@ class Service:
 
         return declare
 
-    def hears(
+    def consume_events(
         self, *, most: int = 500, seconds: float = QUIET_SECONDS, pause: float = 0.0
     ) -> Callable[[H], H]:
         """Decorate the handler of this service's durable consumer: `async (messages)`.
@@ -105,7 +106,7 @@ class Service:
 
         return declare
 
-    def watches(self, bucket: str) -> Callable[[H], H]:
+    def watch_bucket(self, bucket: str) -> Callable[[H], H]:
         """Decorate a sync watcher of a bucket; None tells it that all present entries came."""
 
         def declare(watcher: H) -> H:
@@ -114,15 +115,15 @@ class Service:
 
         return declare
 
-    def needs(self, resource: Resource) -> None:
+    def add_resource(self, resource: Resource) -> None:
         """Enter a resource once the bus is there, leave it after the last call ended."""
         self._resources.append(resource)
 
-    def leaves(self, step: Callable[[], Awaitable[None]]) -> None:
+    def on_leave(self, step: Callable[[], Awaitable[None]]) -> None:
         """Await a step as soon as this service stops being ready, before anything else drains."""
         self._leaves.append(step)
 
-    def stands_by(self, condition: Callable[[], Awaitable[None]]) -> None:
+    def wait_until_ready(self, condition: Callable[[], Awaitable[None]]) -> None:
         """Hear and answer only once this returns; until then `why_not` says what is missing."""
         self._condition = condition
 
@@ -203,7 +204,7 @@ class Service:
         self.events.restore()
         for contract, handler in self._serves:
             await self.calls.serve(contract, "*", handler, self.name)
-        await self.asks.open(self.status)
+        await self.requests.open(self.status)
         if self._condition is None:
             await self._take_part()
         else:
@@ -212,7 +213,7 @@ class Service:
         log.info("service.ready", extra={"pid": getpid(), "instance": self.events.producer})
 
     async def _take_part(self) -> None:
-        await self.asks.answer(self._answers)
+        await self.requests.answer(self._answers)
         for most, seconds, pause, batch in self._hears:
             self.spawn(self._hear(most, seconds, pause, batch))
         await self.bus.settled()  # who sees this service ready may ask it at once
@@ -250,7 +251,7 @@ class Service:
                 await step()
             except Exception:
                 log.exception("service.leave_failed")
-        await self.asks.close()
+        await self.requests.close()
         await self.calls.drain(self.settings.drain_seconds)
         for last in self.draining:
             last()

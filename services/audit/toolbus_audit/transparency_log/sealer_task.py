@@ -70,7 +70,7 @@ class Receivers:
             lambda: to.directory.now.declaration.webhooks, to.poster.post, to.secrets, bucket
         )
         sources = Sources(
-            bucket, self._read, self._store, self._cosigned, self._service.events.record
+            bucket, self._read, self._store, self._cosigned, self._service.events.publish_durable
         )
         self._witnessing = Witnessing(
             lambda: to.evidence.witnesses, to.poster, to.named.has, sources
@@ -120,7 +120,7 @@ def sealing(
         writer.stream = await begun(service.bus.client, EVENTS)
         return writer.stream
 
-    @service.needs
+    @service.add_resource
     @asynccontextmanager
     async def sealed() -> AsyncIterator[None]:
         await stream()

@@ -80,7 +80,7 @@ class Sources:
     read: Read
     store: Store
     tell: Tell
-    say: Callable[[WitnessContradicted], Awaitable[None]]
+    publish: Callable[[WitnessContradicted], Awaitable[None]]
 
 
 class Witnessing:
@@ -278,7 +278,7 @@ class Witnessing:
                 size=newest.size,
                 reason=reason,
             )
-            await self._sources.say(found)
+            await self._sources.publish(found)
             mark.contradicted = known
             await self._keep(line, mark)
         page = "docs/explanation/evidence.md, 'Distribution of checkpoints'"

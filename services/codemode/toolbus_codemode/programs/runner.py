@@ -55,7 +55,7 @@ class Programs:
         caps = self.caps(call, principal)
         program = self._program(call, shelf, caps, arguments)
         inner = Inner(self.service, self.directory, self.results, call, Purse(caps.usd))
-        run = Run(call, principal, program, inner.purse, inner.tally, self.service.events.say)
+        run = Run(call, principal, program, inner.purse, inner.tally, self.service.events.publish)
         run.started()
         try:
             with _tracer.below("toolbus.run") as span:

@@ -29,7 +29,7 @@ class Reports:
 
     def extended(self, call: CallAdmitted, deadline: float) -> None:
         """Publish a call's later deadline, and postpone its idempotency claim."""
-        self._events.say(extended(call, deadline))
+        self._events.publish(extended(call, deadline))
         if call.claim is not None and self.outcomes is not None:
             self.outcomes.extend(call, call.claim, deadline)
 
@@ -37,7 +37,7 @@ class Reports:
         """Count and record an answer."""
         self._seconds.observe(took)
         (self._tool_error if ended.is_error else self._ok).inc()
-        self._events.say(completed(call, ended, took, self._misfit(call)))
+        self._events.publish(completed(call, ended, took, self._misfit(call)))
 
     async def failed(
         self, call: CallAdmitted, reply: ReplyChannel, error: ToolbusError, began: float
@@ -53,7 +53,7 @@ class Reports:
         self._failures.note(error)
         UPSTREAM_CALLS.labels(self._name, error.code).inc()
         took, misfit = perf_counter() - began, self._misfit(call)
-        self._events.say(failed(call, error, took, misfit, sent=sent))
+        self._events.publish(failed(call, error, took, misfit, sent=sent))
         if call.claim is not None:
             await self.keep(call, call.claim, CallError(error), sent=sent)
         await reply.send(CallError(error))

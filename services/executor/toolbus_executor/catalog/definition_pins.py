@@ -115,7 +115,7 @@ class Pins:
             return
         self._pins[key] = Pinned(pin.digest)
         told = event_about(server, kind, offered, "pinned")
-        self.events.say(DefinitionPinned(**told, by=BY_FIRST))
+        self.events.publish(DefinitionPinned(**told, by=BY_FIRST))
 
     def _known(self, key: str) -> Pinned | FirstListing | None:
         if key.startswith(f"{FIRST}."):

@@ -34,4 +34,4 @@ class ListFaults:
             log.info("listed.repaired", extra={"server": self._server, "what": what, "how": how})
         about = about_server(self._server, "faulted")
         found = {"dropped": self.dropped, "failed": self.failed, "repaired": repaired}
-        self._events.say(ServerFaulted(**about, **found))
+        self._events.publish(ServerFaulted(**about, **found))

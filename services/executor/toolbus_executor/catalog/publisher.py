@@ -123,7 +123,7 @@ class Entry:
         for held in told:
             about = {"server": self.name, "what": held.name, "why": held.why}
             log.warning("definition.held", extra=about)
-            self._events.say(changed(self.name, held))
+            self._events.publish(changed(self.name, held))
         if len(told) < len(news):
             untold = {"server": self.name, "untold": len(news) - len(told)}
             log.warning("definition.held_untold", extra=untold)

@@ -77,7 +77,7 @@ class Guard:
             self._open.set(1)
             log.warning("breaker.opened", extra={"server": self.name})
             about = about_server(self.name, "opened")
-            self._events.say(BreakerOpened(**about, reason=self.failures.last))
+            self._events.publish(BreakerOpened(**about, reason=self.failures.last))
 
     def answered(self, error: ToolbusError, *, spared: bool = False) -> None:
         """Count an error: the server is there, or talks nonsense, or was not even asked."""
@@ -96,4 +96,4 @@ class Guard:
         if self.breaker.succeeded():
             self._open.set(0)
             log.info("breaker.closed", extra={"server": self.name})
-            self._events.say(BreakerClosed(**about_server(self.name, "closed")))
+            self._events.publish(BreakerClosed(**about_server(self.name, "closed")))

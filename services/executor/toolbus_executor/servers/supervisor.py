@@ -370,7 +370,7 @@ class Keeper:
         self._lost_at, self._said_lost = 0.0, ""
         tools = len(self.entry.listed.tools) if self.entry.listed else 0
         log.info("server.connected", extra={"server": self.name, "tools": tools})
-        self._service.events.say(
+        self._service.events.publish(
             ServerConnected(**about_server(self.name, "connected"), tools=tools, version=version)
         )
 
@@ -382,7 +382,9 @@ class Keeper:
         if reason != self._said_lost:
             self._said_lost = reason
             log.warning("server.lost", extra={"server": self.name, "reason": reason})
-            self._service.events.say(ServerLost(**about_server(self.name, "lost"), reason=reason))
+            self._service.events.publish(
+                ServerLost(**about_server(self.name, "lost"), reason=reason)
+            )
         with suppress(Exception):  # the bus may be away: the next connection publishes
             known = await self.entry.now()
             stale = known is not None and (known.tools or known.held)

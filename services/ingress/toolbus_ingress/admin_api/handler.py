@@ -79,7 +79,7 @@ class Administration:
             match=match, form=form, dry_run=wanted.dry_run == "true", limit=wanted.limit,
             after=wanted.after, customer=wanted.customer, body=body,
         )  # fmt: skip
-        told = await self.endpoint.service.asks.ask(asked, AdminReply, SECONDS)
+        told = await self.endpoint.service.requests.ask(asked, AdminReply, SECONDS)
         return responses.succeeded(found, told)
 
     async def _key_digest(self, found: Matched, headers: Headers, scope: dict[str, Any]) -> str:

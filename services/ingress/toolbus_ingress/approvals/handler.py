@@ -138,7 +138,7 @@ class Approvals:
         asked = ApproverRequest(
             key_digest=key_digest, wish=wish, id=approval, note=visible(note.strip())
         )
-        return await self.endpoint.service.asks.ask(asked, ApprovalsReply)
+        return await self.endpoint.service.requests.ask(asked, ApprovalsReply)
 
 
 def _note(body: bytes) -> str:

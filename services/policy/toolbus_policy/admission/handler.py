@@ -118,7 +118,7 @@ class Gate:
     ) -> None:
         """Answer a call with what became of the first one with its idempotency key."""
         told = replayed(kept, call.era)
-        self.service.events.say(event_of(kept, call, principal, told))
+        self.service.events.publish(event_of(kept, call, principal, told))
         REPLAYED.inc()
         await reply.send(told)
 
@@ -251,7 +251,7 @@ class Gate:
         """
         try:
             with _tracer.below("toolbus.record_intent"):
-                await self.service.events.record(intent)
+                await self.service.events.publish_durable(intent)
         except BusDownError as error:
             raise _not_recorded() from error
         if time() > intent.deadline:
@@ -291,7 +291,7 @@ class Gate:
         if who is None:
             who = admission.payer if admission is not None else self._who(call)
         actors = self.judge().snapshot.actors(who.key, call.key_digest) if who is not None else ()
-        self.service.events.say(denial_of(call, error, admission, who, actors))
+        self.service.events.publish(denial_of(call, error, admission, who, actors))
         await self._answer(CallError(error), call, reply, claim)
 
     async def _answer(
@@ -316,7 +316,7 @@ class Gate:
         self, call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
     ) -> None:
         """The outcome of a call that reached nobody; settlement refunds it from this event."""
-        self.service.events.say(unsent(call, admission, error, reserved=reserved))
+        self.service.events.publish(unsent(call, admission, error, reserved=reserved))
 
 
 def _decided(decision: str) -> None:

@@ -137,7 +137,7 @@ class Approvers:
                 else approvals.rejected(approval, who.name, note, approval.ends)
             )
             if await self.docket.put(decided, kept):
-                self.events.say(event_of(decided, time()))
+                self.events.publish(event_of(decided, time()))
                 return ApprovalsReply(approvals=(approvals.told(decided, 0),))
         raise BusDownError("This approval is being changed by others all the time; retry.")
 

@@ -145,7 +145,7 @@ class Approving:
     def record_use(self, permit: Permit) -> None:
         """Say that an approved call goes on; its further rounds tell no more of it."""
         if permit.kept is not None and not permit.kept.approval.rounds:
-            self.events.say(event_of(permit.kept.approval, time(), permit.call.call_id))
+            self.events.publish(event_of(permit.kept.approval, time(), permit.call.call_id))
 
     async def give_back(self, permit: Permit) -> None:
         """The call was refused after all, and nothing was sent: its approval is as it was."""
@@ -238,7 +238,7 @@ class Approving:
         if not await self.docket.put(approval, over):
             return None
         if not silent:
-            self.events.say(event_of(approval, time(), read=read))
+            self.events.publish(event_of(approval, time(), read=read))
         return self.docket.find(approval.binding)
 
     async def _told(

@@ -71,7 +71,7 @@ class BusEpochs:
     async def begin(self, customer: str, epoch: str) -> Known:
         """Keep a first epoch unless there is one; the one that is kept."""
         first = Epoch(epoch, time())
-        await self._events.record(_opened(customer, first, "first"))
+        await self._events.publish_durable(_opened(customer, first, "first"))
         await self._bucket.swap(f"{EPOCH}.{customer}", msgspec.json.encode(first), 0)
         return await self.known(customer) or Known(first, 0)
 
@@ -80,7 +80,7 @@ class BusEpochs:
         entry = await self._bucket.get(f"{EPOCH}.{customer}")
         if entry is None or not entry.value or _decoded(entry.value) != old:
             return False
-        await self._events.record(_opened(customer, new, how, by))
+        await self._events.publish_durable(_opened(customer, new, how, by))
         value = msgspec.json.encode(new)
         return await self._bucket.swap(f"{EPOCH}.{customer}", value, entry.revision) is not None
 

@@ -117,7 +117,7 @@ class Settlement:
         ran = await may_have_run(self.service.bus, customer, overdue)
         for late in overdue:
             if late.rid in ran:
-                await self.service.events.insist(unknown_outcome(late))
+                await self.service.events.publish_until_durable(unknown_outcome(late))
         charged = [
             ReservationEnd(late.rid, customer, "unknown") for late in overdue if late.rid in ran
         ]

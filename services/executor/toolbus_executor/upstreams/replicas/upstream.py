@@ -264,11 +264,11 @@ class Replicated:
         if ejected:
             log.warning("replica.ejected", extra=about | {"reason": reason})
             told = about_server(self.name, "ejected") | {"replica": replica.label}
-            self._events.say(BreakerOpened(**told, reason=reason))
+            self._events.publish(BreakerOpened(**told, reason=reason))
         else:
             log.info("replica.returned", extra=about)
             told = about_server(self.name, "returned") | {"replica": replica.label}
-            self._events.say(BreakerClosed(**told))
+            self._events.publish(BreakerClosed(**told))
 
     def lost(self) -> None:
         """A connection ended; when it was the last, so did the server."""

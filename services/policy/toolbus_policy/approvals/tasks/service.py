@@ -242,7 +242,7 @@ class Deferring:
                 return kept.approval.state is not State.USED
             back = withdrawn(kept.approval)
             if await self.docket.put(back, kept):
-                self.events.say(event_of(back, time()))
+                self.events.publish(event_of(back, time()))
                 return True
         raise BusDownError("This approval is being changed by others all the time; retry.")
 

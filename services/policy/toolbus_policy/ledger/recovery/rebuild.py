@@ -180,19 +180,19 @@ class Rebuilder:
 
     async def _reach(self, customer: str) -> float:
         asked = SpendingQuery(customer=customer, start=0, end=0)
-        return (await self.service.asks.ask(asked, SpendingReply, ASK_SECONDS)).since
+        return (await self.service.requests.ask(asked, SpendingReply, ASK_SECONDS)).since
 
     def _spending(self, customer: str, step: int) -> Ask[SpendingReply]:
         async def ask(start: float, end: float) -> SpendingReply:
             asked = SpendingQuery(customer=customer, start=start, end=end, step=step)
-            return await self.service.asks.ask(asked, SpendingReply, ASK_SECONDS)
+            return await self.service.requests.ask(asked, SpendingReply, ASK_SECONDS)
 
         return ask
 
     def _open(self, customer: str, late: float) -> Ask[OpenCallsReply]:
         async def ask(start: float, end: float) -> OpenCallsReply:
             asked = OpenCallsQuery(customer=customer, start=start, end=end, late=late)
-            return await self.service.asks.ask(asked, OpenCallsReply, ASK_SECONDS)
+            return await self.service.requests.ask(asked, OpenCallsReply, ASK_SECONDS)
 
         return ask
 

@@ -77,7 +77,7 @@ class Unended:
             found = await self._asked(asked)  # the ledger may have just heard of their outcomes
         late = [call for call in found.calls if call.deadline < due and _is_free(call, forgotten)]
         for call in late:
-            await self.service.events.insist(unknown_end(call))
+            await self.service.events.publish_until_durable(unknown_end(call))
         await self.ledger.store.remember(EVERYBODY, MARK, _until(found, late, due))
         if late:
             log.info("unended.named", extra={"calls": len(late)})
@@ -90,7 +90,7 @@ class Unended:
             if monotonic() > give_up:
                 raise UnavailableError("Audit has not yet taken every event.")
             await asyncio.sleep(0.2)
-        return await self.service.asks.ask(asked, UnresolvedCallsReply, ASK_SECONDS)
+        return await self.service.requests.ask(asked, UnresolvedCallsReply, ASK_SECONDS)
 
     async def _forgotten(self, calls: Iterable[UnresolvedCall]) -> set[str]:
         """Those that held money and of which the ledger has no record: the sweeper is done."""
