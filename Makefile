@@ -99,7 +99,7 @@ bench-sweep: $(INSTALLED)
 conformance: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m conformance.run --leg '$(LEG)' --scenario '$(SCENARIO)' $(ARGS)
 
-# Clients of other hands, each in its own environment, against servers of every era.
+# Clients of other hands, each in its own environment, against servers of every family.
 matrix: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m matrix.run --client '$(CLIENT)' --upstream '$(UPSTREAM)' $(ARGS)
 

@@ -1,4 +1,4 @@
-"""The fastest upstream there is: a raw ASGI echo server in both protocol eras."""
+"""The fastest upstream there is: a raw ASGI echo server in both protocol families."""
 
 import argparse
 from typing import Any

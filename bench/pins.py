@@ -24,7 +24,7 @@ from fixture_server.methods import TOOLS
 from harness.client import Client
 from harness.cluster import Cluster
 from harness.engines import installed
-from harness.eras import stateless
+from harness.families import stateless
 from harness.mutants import mutant
 from harness.operating import key
 from harness.waiting import until_now

@@ -1,4 +1,4 @@
-"""Enough of MCP for a demo server, in both eras: one message in, one answer or none out."""
+"""Enough of MCP for a demo server, in both families: one message in, one answer or none out."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field

@@ -106,7 +106,7 @@ def _value(field: dict[str, Any]) -> Any:
 
 @asynccontextmanager
 async def agent() -> AsyncIterator[SdkClient]:
-    """The SDK's client at the gateway, of the era the scenario runs at."""
+    """The SDK's client at the gateway, of the family the scenario runs at."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
         transport = streamable_http_client(bare().endpoint, http_client=http)

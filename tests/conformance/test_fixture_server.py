@@ -1,4 +1,4 @@
-"""The fixture server answers the SDK's client over every transport, in both eras."""
+"""The fixture server answers the SDK's client over every transport, in both families."""
 
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -41,13 +41,13 @@ async def roots(context: Any) -> ListRootsResult:  # noqa: ARG001
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FixtureServer]]:
-    """The server over HTTP in either era alone, and over HTTP+SSE."""
+    """The server over HTTP in either family alone, and over HTTP+SSE."""
     made = {
         name: FixtureServer(tmp_path_factory.mktemp("fixture"), *options)
         for name, options in {
-            "http modern": ("--era", "modern", "--page", "7"),
-            "http legacy": ("--era", "legacy", "--page", "7"),
-            "sse legacy": ("--era", "legacy", "--sse"),
+            "http modern": ("--family", "modern", "--page", "7"),
+            "http legacy": ("--family", "legacy", "--page", "7"),
+            "sse legacy": ("--family", "legacy", "--sse"),
         }.items()
     }
     for server in made.values():
@@ -59,10 +59,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fixt
 
 @asynccontextmanager
 async def connected(way: str, servers: dict[str, FixtureServer]) -> AsyncIterator[Client]:
-    transport, era = way.split()
+    transport, family = way.split()
     server: Any
     if transport == "stdio":
-        words = ["-m", "fixture_server", "--stdio", "--era", era]
+        words = ["-m", "fixture_server", "--stdio", "--family", family]
         environment = {"PYTHONPATH": str(TESTS)}
         server = StdioServerParameters(command=sys.executable, args=words, env=environment)
     elif transport == "sse":
@@ -74,9 +74,9 @@ async def connected(way: str, servers: dict[str, FixtureServer]) -> AsyncIterato
         "sampling_callback": say,
         "list_roots_callback": roots,
     }
-    mode = "auto" if era == "modern" else "legacy"
+    mode = "auto" if family == "modern" else "legacy"
     async with Client(server, mode=mode, **abilities) as client:
-        assert client.protocol_version == REVISIONS[era]
+        assert client.protocol_version == REVISIONS[family]
         yield client
 
 

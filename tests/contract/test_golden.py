@@ -65,7 +65,7 @@ def filled(cls: type[BaseModel]) -> BaseModel:
 SAMPLES[contracts.OutcomeClaim | None] = filled(contracts.OutcomeClaim)
 SAMPLES[contracts.Identified | None] = filled(contracts.Identified)
 SAMPLES[contracts.Handshake | None] = filled(contracts.Handshake)
-SAMPLES[contracts.Era | None] = contracts.Era.LEGACY
+SAMPLES[contracts.ProtocolFamily | None] = contracts.ProtocolFamily.LEGACY
 SAMPLES[tuple[str, ...] | None] = ("text",)
 SAMPLES[dict[str, Any] | None] = {"text": 7}
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness import everything
 from harness.cluster import Upstream
-from harness.eras import Place, replicated
+from harness.families import Place, replicated
 from harness.gateway import CALL_SECONDS, EverythingOverHttp, Gateway, configuration
 from harness.launched import Launched
 

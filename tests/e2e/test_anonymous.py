@@ -11,7 +11,7 @@ import pytest
 from harness.apart import COMMAND
 from harness.client import JSON, Client
 from harness.cluster import Upstream
-from harness.eras import ask, begun, calling, stateless
+from harness.families import ask, begun, calling, stateless
 from harness.launched import Launched
 from harness.rawhttp import asked, exchange
 from harness.streams import Events

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.client import Answer, Client
-from harness.eras import META, OTHER, ROOT, Place, ask, replicated, stateless
+from harness.families import META, OTHER, ROOT, Place, ask, replicated, stateless
 from harness.operating import key
 from harness.waiting import until_now
 

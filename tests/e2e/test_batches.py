@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.client import Client
-from harness.eras import NOW, Place, begun, calling
+from harness.families import NOW, Place, begun, calling
 from harness.streams import Events
 from harness.waiting import until_now
 

@@ -20,7 +20,7 @@ from harness.administering import at, named
 from harness.browsing import Browser, Page
 from harness.canaries import canary, singing
 from harness.client import Answer, Client
-from harness.eras import META, stateless
+from harness.families import META, stateless
 from harness.httpengine import sent_on
 from harness.listening import Heard, everywhere, recorded
 from harness.planted import Planted, planted

@@ -1,4 +1,4 @@
-"""Real clients in both protocol eras, over real upstreams."""
+"""Real clients in both protocol families, over real upstreams."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -8,7 +8,7 @@ import pytest
 
 from harness.client import Client
 from harness.cluster import Cluster, Upstream
-from harness.eras import stateless
+from harness.families import stateless
 from harness.operating import key
 from harness.waiting import until_now
 from toolbus_common.config import Configuration

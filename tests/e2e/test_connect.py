@@ -1,4 +1,4 @@
-"""A client that only speaks stdio, through `toolbus connect`, in both protocol eras."""
+"""A client that only speaks stdio, through `toolbus connect`, in both protocol families."""
 
 import asyncio
 import json
@@ -248,9 +248,9 @@ def test_a_key_from_a_file_opens_and_no_key_at_all_is_told(
 def asking(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
-    """A gateway over a server that asks, subscribes and wants headers, of either era."""
+    """A gateway over a server that asks, subscribes and wants headers, of either family."""
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.fixture_server", "--stdio", "--era", request.param]
+    command = [sys.executable, "-m", "tests.fixture_server", "--stdio", "--family", request.param]
     cluster = Launched(tmp_path_factory.mktemp(f"asking-{request.param}"))
     cluster.configure(
         {

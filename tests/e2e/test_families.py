@@ -19,7 +19,7 @@ from mcp.types import CreateMessageResult, ElicitResult, TextContent
 from harness.client import Client
 from harness.cluster import Cluster
 from harness.engines import Engine
-from harness.eras import ROOT, ask, begun, calling
+from harness.families import ROOT, ask, begun, calling
 from harness.operating import key
 from harness.waiting import until_now
 from toolbus_common.config import Configuration, Server

@@ -1,4 +1,4 @@
-"""Calls with an idempotency key over HTTP: both eras, every replica, services that are killed."""
+"""Calls with an idempotency key over HTTP: both families, every replica, killed services."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from harness.client import JSON, Answer, Client
-from harness.eras import OTHER, Place, begun, calling, stateless
+from harness.families import OTHER, Place, begun, calling, stateless
 from harness.waiting import until_now
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 
@@ -18,7 +18,7 @@ UNTIL_UNKNOWN = 60.0  # the deadline of a call and the grace after it are thirte
 
 
 def once(client: Client, key: str, tool: str = "echo__wait", **arguments: Any) -> Answer:
-    """A call of the handshake era, without a session."""
+    """A call of the handshake family, without a session."""
     meta = {IDEMPOTENCY: key}
     params = {"name": tool, "arguments": {"seconds": 0, **arguments}, "_meta": meta}
     return client.ask("tools/call", params)
@@ -72,7 +72,7 @@ def test_of_fifty_repetitions_at_every_replica_in_both_eras_one_reaches_the_serv
     assert sum(not was_replayed(answer) for answer in answers) == 1
     assert arrived(place, "fifty") == 1
     for number, answer in enumerate(answers):
-        assert ("resultType" in answer.json["result"]) is bool(number % 2), "its own era's form"
+        assert ("resultType" in answer.json["result"]) is bool(number % 2), "its own family's form"
 
 
 def test_other_arguments_are_refused_and_another_caller_has_a_key_of_its_own(place: Place) -> None:

@@ -11,7 +11,7 @@ import pytest
 from harness import late_server
 from harness.client import Client
 from harness.cluster import Cluster
-from harness.eras import begun, calling
+from harness.families import begun, calling
 from harness.operating import key
 from harness.streams import Events
 from toolbus_common.config import Configuration, Customer, Server, User

@@ -14,7 +14,7 @@ import pytest
 from harness.client import Client
 from harness.cluster import Cluster, Upstream
 from harness.connections import CutError, RawHttp, posting
-from harness.eras import begun, calling
+from harness.families import begun, calling
 from harness.operating import key
 from harness.streams import Events
 from harness.waiting import until_now

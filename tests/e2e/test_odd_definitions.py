@@ -36,7 +36,7 @@ SHOWN = {
     "resourceTemplates": {*TEMPLATES_SHOWN},
 }
 clients = pytest.mark.parametrize(
-    ("sdk", "era"), [("v1", "legacy"), ("v2", "legacy"), ("v2", "modern")]
+    ("sdk", "family"), [("v1", "legacy"), ("v2", "legacy"), ("v2", "modern")]
 )
 endpoints = pytest.mark.parametrize("server", ["", *SERVERS])
 
@@ -100,10 +100,12 @@ def test_there_are_more_odd_definitions_than_the_strict_sdk_was_seen_to_reject()
 @clients
 @endpoints
 def test_the_typescript_sdk_reads_every_list_whatever_servers_list(
-    place: Place, server: str, sdk: str, era: str
+    place: Place, server: str, sdk: str, family: str
 ) -> None:
     endpoint = place.endpoint(server)
-    told = strict_clients.typescript(place.program, sdk=sdk, era=era, endpoint=endpoint, key=KEY)
+    told = strict_clients.typescript(
+        place.program, sdk=sdk, family=family, endpoint=endpoint, key=KEY
+    )
     assert {member: set(found) for member, found in told["lists"].items()} == expected(server)
 
 
@@ -146,7 +148,7 @@ def test_what_is_held_back_cannot_be_called_and_what_was_repaired_can(place: Pla
 @clients
 @pytest.mark.parametrize("server", SERVERS)
 def test_the_typescript_sdk_reads_every_result_or_is_told_whose_fault_it_is(
-    place: Place, server: str, sdk: str, era: str
+    place: Place, server: str, sdk: str, family: str
 ) -> None:
     names = [*RESULTS_READ, *RESULTS_FAULTY]
     reference = {"type": "ref/prompt", "name": "good"}
@@ -161,7 +163,7 @@ def test_the_typescript_sdk_reads_every_result_or_is_told_whose_fault_it_is(
     ]
     endpoint = place.endpoint(server)
     told = strict_clients.typescript(
-        place.program, sdk=sdk, era=era, endpoint=endpoint, key=KEY, calls=calls
+        place.program, sdk=sdk, family=family, endpoint=endpoint, key=KEY, calls=calls
     )["calls"]
     read, faulty = len(RESULTS_READ), len(names)
     good = [*told[:read], *told[faulty : faulty + 3]]

@@ -1,4 +1,4 @@
-"""Clients of every era in front of a server of the handshake era that asks back."""
+"""Clients of every family in front of a server of the handshake family that asks back."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from conformance.upstream import FixtureServer
 from harness.client import Client
 from harness.cluster import Cluster
-from harness.eras import ROOT, ask, begun, calling
+from harness.families import ROOT, ask, begun, calling
 from harness.operating import key
 from harness.streams import Events
 from harness.waiting import until_now
@@ -24,7 +24,7 @@ class Old:
     """A fused gateway, and its only server."""
 
     def __init__(self, directory: Path) -> None:
-        self.server = FixtureServer(directory / "fixture", "--era", "legacy")
+        self.server = FixtureServer(directory / "fixture", "--family", "legacy")
         self.cluster = Cluster(directory / "cluster")
 
     def start(self) -> None:
@@ -110,7 +110,7 @@ def test_a_stateless_client_is_asked_to_open_the_page(old: Old) -> None:
     ((name, question),) = result["inputRequests"].items()
     assert question["method"] == "elicitation/create"
     assert (question["params"]["mode"], question["params"]["url"]) == ("url", PAGE)
-    assert "elicitationId" not in question["params"], "the stateless era has none"
+    assert "elicitationId" not in question["params"], "the stateless family has none"
     again = {**params, "inputResponses": {name: {"action": "accept"}}}
     if "requestState" in result:
         again["requestState"] = result["requestState"]
@@ -127,7 +127,7 @@ def test_a_stateless_client_is_asked_to_open_the_page(old: Old) -> None:
 def test_a_stateless_client_that_opens_no_pages_is_told_the_page(
     old: Old, able: dict[str, Any]
 ) -> None:
-    """The code of the handshake era never reaches the stateless wire."""
+    """The code of the handshake family never reaches the stateless wire."""
     answer = ask(old.client(), "tools/call", {"name": SIGN_IN, "arguments": {}}, **able)
     assert (answer.status, answer.error["code"]) == (400, -32021)
     assert answer.error["data"]["requiredCapabilities"] == {"elicitation": {"url": {}}}

@@ -10,7 +10,7 @@ import pytest
 
 from conformance.upstream import FixtureServer
 from harness.client import Client
-from harness.eras import begun, listening, stateless
+from harness.families import begun, listening, stateless
 from harness.launched import Launched
 from harness.streams import Events
 from harness.waiting import until_now

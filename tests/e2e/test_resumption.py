@@ -9,7 +9,7 @@ from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 
 from harness.client import Client
-from harness.eras import OTHER, ROOT, Place, begun, calling, replicated
+from harness.families import OTHER, ROOT, Place, begun, calling, replicated
 from harness.streams import Events
 from harness.waiting import until_now
 from toolbus_common.config import Server

@@ -11,7 +11,7 @@ import pytest
 
 from harness.cluster import Upstream
 from harness.engines import installed
-from harness.eras import ask
+from harness.families import ask
 from harness.launched import Launched
 from harness.waiting import until_now
 

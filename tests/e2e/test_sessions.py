@@ -1,4 +1,4 @@
-"""The eras with a handshake, through real HTTP: sessions, their streams, and questions."""
+"""The families with a handshake, through real HTTP: sessions, their streams, and questions."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.client import Client
-from harness.eras import (
+from harness.families import (
     OTHER,
     ROOT,
     TENANTS,

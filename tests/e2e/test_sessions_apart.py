@@ -9,7 +9,7 @@ import pytest
 from harness.apart import COMMAND, Stateful
 from harness.client import Client
 from harness.cluster import Cluster
-from harness.eras import ask, begun, calling
+from harness.families import ask, begun, calling
 from harness.operating import key
 from toolbus_cli.views.upstream_sessions import table_of, with_sessions
 from toolbus_common.config import Configuration

@@ -1,4 +1,4 @@
-"""The stateless era through real HTTP: subscriptions, sealed states and tasks, discovery."""
+"""The stateless family through real HTTP: subscriptions, sealed states and tasks, discovery."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness.client import Answer, Client
-from harness.eras import (
+from harness.families import (
     ASK,
     META,
     OTHER,

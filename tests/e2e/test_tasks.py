@@ -1,4 +1,4 @@
-"""Tasks where the eras of client and server differ, through real HTTP, and what they outlive."""
+"""Tasks where the families of client and server differ, over real HTTP, and what they outlive."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,18 @@ import pytest
 
 from conformance.upstream import FixtureServer
 from harness.client import Answer, Client
-from harness.eras import ASK, META, OTHER, ROOT, Place, ask, begun, calling, replicated, stateless
+from harness.families import (
+    ASK,
+    META,
+    OTHER,
+    ROOT,
+    Place,
+    ask,
+    begun,
+    calling,
+    replicated,
+    stateless,
+)
 from harness.gateway import Gateway
 from harness.streams import Events
 from harness.waiting import until_now
@@ -28,8 +39,8 @@ INVALID, NO_METHOD = -32602, -32601
 
 @pytest.fixture(scope="module")
 def both(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """The same gateway over a server of either era: `fix` is stateless, `old` shakes hands."""
-    old = FixtureServer(tmp_path_factory.mktemp("old"), "--era", "legacy")
+    """The same gateway over a server of either family: `fix` is stateless, `old` shakes hands."""
+    old = FixtureServer(tmp_path_factory.mktemp("old"), "--family", "legacy")
     old.start()
     place.servers["old"] = Server(url=old.url)
     place.cluster.declare(place.declaration())
@@ -97,7 +108,7 @@ def test_tasks_are_declared_and_listed_to_clients_of_the_revision_that_has_them(
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_client_with_a_session_runs_a_task_of_either_era(both: Place, server: str) -> None:
+def test_a_client_with_a_session_runs_a_task_of_either_family(both: Place, server: str) -> None:
     task = started(both, f"{server}__slow_compute", seconds=0.2, label="w")
     assert {"taskId", "status", "createdAt", "lastUpdatedAt", "ttl"} <= set(task)
     assert not {"ttlMs", "pollIntervalMs", "resultType"} & set(task)
@@ -197,7 +208,7 @@ def test_a_task_of_another_shape_is_refused(both: Place) -> None:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_stateless_client_runs_a_task_of_either_era(both: Place, server: str) -> None:
+def test_a_stateless_client_runs_a_task_of_either_family(both: Place, server: str) -> None:
     client, there = both.client(), both.client(replica=1)
     task = stateless_task(client, f"{server}__slow_compute", {"seconds": 0.2, "label": "w"})
     assert {"taskId", "status", "createdAt", "lastUpdatedAt", "ttlMs"} <= set(task)
@@ -312,7 +323,7 @@ def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_task_is_found_after_every_service_was_killed(tmp_path: Path, server: str) -> None:
-    old = FixtureServer(tmp_path / "old", "--era", "legacy")
+    old = FixtureServer(tmp_path / "old", "--family", "legacy")
     old.start()
     with ExitStack() as ending:
         ending.callback(old.kill)

@@ -11,7 +11,7 @@ import pytest
 from conformance.upstream import FixtureServer
 from harness.client import Answer, Client
 from harness.cluster import Cluster
-from harness.eras import stateless
+from harness.families import stateless
 from harness.operating import key
 from harness.otlp import Collector, Received
 from harness.waiting import until_now
@@ -77,7 +77,7 @@ def traced(
 
 
 def call(client: Client, tool: str, parent: str, arguments: Any = None, **meta: str) -> Answer:
-    """One call of the stateless era, in a trace its message names."""
+    """One call of the stateless family, in a trace its message names."""
     params = {"name": tool, "arguments": arguments or {"name": CANARY}}
     body, headers = stateless("tools/call", params)
     body["params"]["_meta"] |= {"traceparent": parent, **meta}

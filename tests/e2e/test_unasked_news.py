@@ -11,7 +11,7 @@ import pytest
 
 from harness import odd_server
 from harness.client import Client
-from harness.eras import begun
+from harness.families import begun
 from harness.launched import Launched
 from harness.streams import Events
 
@@ -81,7 +81,7 @@ def at(launched: Launched, secret: str, path: str = "") -> Client:
 
 
 def session_of(client: Client) -> Events:
-    """What a session of the handshake era hears that subscribed to nothing."""
+    """What a session of the handshake family hears that subscribed to nothing."""
     return Events(client, Mcp_Session_Id=begun(client))
 
 

@@ -14,7 +14,7 @@ from harness.administering import Administrator, at
 from harness.client import Client
 from harness.cluster import Upstream
 from harness.connections import RawHttp, chunked, request
-from harness.eras import begun, calling
+from harness.families import begun, calling
 from harness.launched import Launched
 from harness.streams import Events
 from harness.waiting import until_now

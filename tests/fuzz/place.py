@@ -14,7 +14,7 @@ from fuzz.mutations import Request
 from harness.client import Client
 from harness.cluster import Upstream
 from harness.engines import own_port
-from harness.eras import begun, calling, stateless
+from harness.families import begun, calling, stateless
 from harness.launched import Launched
 from harness.streams import Events
 from toolbus_common.base64url import encoded

@@ -17,7 +17,7 @@ from toolbus_common.contracts import (
     CallAdmitted,
     CallError,
     CallRequested,
-    Era,
+    ProtocolFamily,
     ServersQuery,
     ServersReply,
     SessionsQuery,
@@ -118,7 +118,7 @@ class Apart:
             "server": server,
             "tool": tool,
             "key_digest": key,
-            "era": Era.MODERN,
+            "family": ProtocolFamily.MODERN,
             "deadline": time() + 60,
             "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
         }

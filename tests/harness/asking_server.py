@@ -171,14 +171,14 @@ def over_http() -> Any:
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.routing import Mount  # noqa: PLC0415
 
-    of_handshake_era = import_module("stateful_server").OfHandshakeEra  # beside this program
+    of_handshake_family = import_module("stateful_server").OfHandshakeEra  # beside this program
     manager = StreamableHTTPSessionManager(made())
 
     def lifespan(_app: Any) -> Any:
         return manager.run()
 
     return Starlette(
-        routes=[Mount("/mcp", app=of_handshake_era(manager.handle_request))], lifespan=lifespan
+        routes=[Mount("/mcp", app=of_handshake_family(manager.handle_request))], lifespan=lifespan
     )
 
 

@@ -16,10 +16,10 @@ from toolbus_common.contracts import (
     CallAdmitted,
     CallError,
     CallResult,
-    Era,
     Event,
     InputRequired,
     Listing,
+    ProtocolFamily,
     ReplyMessage,
 )
 from toolbus_common.egress import Allowed, Egress
@@ -144,7 +144,7 @@ def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
         "tool": tool,
         "customer": "d",
         "key": "k",
-        "era": Era.MODERN,
+        "family": ProtocolFamily.MODERN,
         "deadline": time() + 60,
         "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
         "charge": 5,
@@ -156,9 +156,9 @@ def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
 
 def connected(kind: str, servers: dict[str, FixtureServer], news: News, seen: Path) -> Upstream:
     """An upstream of a kind, not open yet."""
-    transport, _, era = kind.partition(" ")
+    transport, _, family = kind.partition(" ")
     if transport == "stdio":
-        python = [sys.executable, "-m", "fixture_server", "--stdio", "--era", era]
+        python = [sys.executable, "-m", "fixture_server", "--stdio", "--family", family]
         environment = {**os.environ, "PYTHONPATH": str(TESTS)}
         held = Isolation(files=Files(read=(str(TESTS),), write=(str(seen.parent),)))
         return StdioUpstream([*python, "--seen", str(seen)], environment, "", news, held)

@@ -10,8 +10,8 @@ from toolbus_common.contracts import (
     CallError,
     CallNotification,
     CallRequested,
-    Era,
     Progress,
+    ProtocolFamily,
 )
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ExecutorDownError
@@ -46,7 +46,7 @@ class Chain:
             server="echo",
             tool="say",
             key_digest="key_digest",
-            era=Era.LEGACY,
+            family=ProtocolFamily.LEGACY,
             deadline=time.time() + seconds,
             traceparent="",
             progress=on_progress is not None,
@@ -71,7 +71,7 @@ def admitted(call: CallRequested) -> CallAdmitted:
         tool=call.tool,
         customer="default",
         key="bot",
-        era=call.era,
+        family=call.family,
         deadline=call.deadline,
         traceparent=call.traceparent,
         progress=call.progress,

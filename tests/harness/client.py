@@ -93,7 +93,7 @@ class Client:
             connection.close()
 
     def ask(self, method: str, params: dict[str, Any] | None = None, **headers: str) -> Answer:
-        """One JSON-RPC request of the handshake era."""
+        """One JSON-RPC request of the handshake family."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         return self.post(request, **headers)
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from harness.policing import Policing
 from harness.waiting import until_told
-from toolbus_common.contracts import DEFERRED, CallResult, Era, FinalReply, TaskCreated
+from toolbus_common.contracts import DEFERRED, CallResult, FinalReply, ProtocolFamily, TaskCreated
 
 MODERN: dict[str, Any] = {"capabilities": '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'}
 BOTH: dict[str, Any] = {
     "capabilities": '{"elicitation":{"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}}}'
 }
-LEGACY: dict[str, Any] = {"era": Era.LEGACY, "extra": '{"task":{"ttl":60000}}'}
+LEGACY: dict[str, Any] = {"family": ProtocolFamily.LEGACY, "extra": '{"task":{"ttl":60000}}'}
 ENDED = ("completed", "failed", "cancelled")
 
 
@@ -27,7 +27,10 @@ async def begun(made: Policing, **form: Any) -> str:
 
 async def about(made: Policing, what: str, task: str, **form: Any) -> FinalReply:
     """What a request about a task is answered with."""
-    given = {"era": form.get("era", Era.MODERN), **{k: form[k] for k in ("secret",) if k in form}}
+    given = {
+        "family": form.get("family", ProtocolFamily.MODERN),
+        **{k: form[k] for k in ("secret",) if k in form},
+    }
     arguments = {"taskId": task, **form.get("more", {})}
     seconds = form.get("seconds", 30)
     call = {"method": f"tasks/{what}", "arguments": arguments, "seconds": seconds}

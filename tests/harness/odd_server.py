@@ -1,8 +1,9 @@
 """A low-level MCP server that lists and answers what it is told to, however odd.
 
-`python odd_server.py FILE` speaks the handshake era on stdio: FILE is JSON, with `lists` by member,
-`results` by tool, prompt, URI or completed text, and `said` by tool: the resources whose change is
-announced before its answer. `serving` is the stateless era over HTTP, unless it is told otherwise.
+`python odd_server.py FILE` speaks the handshake family on stdio: FILE is JSON, with `lists` by
+member, `results` by tool, prompt, URI or completed text, and `said` by tool: the resources whose
+change is announced before its answer. `serving` is the stateless family over HTTP, unless it is
+told otherwise.
 """
 
 import json
@@ -62,7 +63,7 @@ def announced(message: dict[str, Any], told: dict[str, Any]) -> list[dict[str, A
 
 @contextmanager
 def serving(told: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
-    """Serve one era over HTTP, without sessions, while this is entered; the URL."""
+    """Serve one family over HTTP, without sessions, while this is entered; the URL."""
     from harness.jsonserver import Request, Response, answering  # noqa: PLC0415
 
     def respond(request: Request) -> Response:

@@ -25,7 +25,7 @@ from toolbus_common.config import (
     Team,
     User,
 )
-from toolbus_common.contracts import CallRequested, Era
+from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.errors import BudgetExceededError, ToolbusError
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
@@ -169,7 +169,7 @@ class Race:
         call_id = service.calls.new_call_id()
         call = CallRequested(
             call_id=call_id, reply_to=service.calls.address(call_id), server="echo", tool="say",
-            key_digest=key_digest_of(_secret(name)), era=Era.MODERN,
+            key_digest=key_digest_of(_secret(name)), family=ProtocolFamily.MODERN,
             deadline=time.time() + CALL_SECONDS,
             traceparent=f"00-{random.getrandbits(128):032x}-{1:016x}-01", arguments=b'{"text":"x"}',
         )  # fmt: skip

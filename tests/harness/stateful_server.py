@@ -1,7 +1,7 @@
 """A server of the SDK that keeps state: what was remembered in a session is recalled in it.
 
 `python stateful_server.py stdio` keeps it in the process; `http PORT` and `sse PORT` for each
-session, as a server of the handshake era: it does not know `server/discover`. `stateless PORT`
+session, as a server of the handshake family: it does not know `server/discover`. `stateless PORT`
 issues no session ids, `dual PORT` speaks both families.
 """
 

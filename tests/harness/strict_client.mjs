@@ -1,5 +1,5 @@
 // Reads every list with a TypeScript SDK, as strictly as it does, and makes the calls it is given.
-// `given`: {sdk: "v1" | "v2", era, endpoint, key, calls: [[method, params], …]}. One JSON line.
+// `given`: {sdk: "v1" | "v2", family, endpoint, key, calls: [[method, params], …]}. One JSON line.
 
 const given = JSON.parse(process.argv[2]);
 const [{ Client }, { StreamableHTTPClientTransport }] =
@@ -10,7 +10,7 @@ const [{ Client }, { StreamableHTTPClientTransport }] =
       ])
     : await import("@modelcontextprotocol/client").then((sdk) => [sdk, sdk]);
 
-const options = given.era === "modern" ? { versionNegotiation: { mode: "auto" } } : {};
+const options = given.family === "modern" ? { versionNegotiation: { mode: "auto" } } : {};
 const client = new Client({ name: "strict", version: "1" }, options);
 const requestInit = { headers: { Authorization: `Bearer ${given.key}` } };
 await client.connect(new StreamableHTTPClientTransport(new URL(given.endpoint), { requestInit }));

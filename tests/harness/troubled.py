@@ -24,7 +24,7 @@ _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: a close that resets
 class Troubled:
     """One stateless MCP server. `asked` counts the calls of tools that reached it.
 
-    With `session` it is of the handshake era, and gives that session to everybody.
+    With `session` it is of the handshake family, and gives that session to everybody.
     """
 
     def __init__(self, seconds: float = 0.0, workers: int = 1000, session: str = "") -> None:
@@ -139,7 +139,7 @@ class Troubled:
         writer.write(self._whole(asked))
 
     def _whole(self, asked: dict[str, Any]) -> bytes:
-        """The answer, as the era has it."""
+        """The answer, as the family has it."""
         method = asked["method"]
         if self._session and method == "server/discover":
             return _whole(_error(asked, -32601))

@@ -14,7 +14,7 @@ import pytest
 
 from harness.client import Client
 from harness.engines import die_with_parent, own_port
-from harness.eras import begun, calling
+from harness.families import begun, calling
 from harness.waiting import until_now
 from toolbus_cli.launcher.engines import nats_binary, valkey_binary
 

@@ -1,1 +1,1 @@
-"""Clients of other hands against servers of every era, through one gateway."""
+"""Clients of other hands against servers of every family, through one gateway."""

@@ -20,14 +20,14 @@ _NPM = [str(NODE), str(NPM), "install", "--no-audit", "--no-fund", "--loglevel=e
 
 @dataclass(frozen=True)
 class Client:
-    """A client. `shown` are the packages whose versions are told; `era` what it speaks."""
+    """A client. `shown` are the packages whose versions are told; `family` what it speaks."""
 
     name: str
     driver: str
     environment: str
     packages: tuple[str, ...]
     shown: tuple[str, ...]
-    era: str
+    family: str
     flavour: str = ""
 
     @property

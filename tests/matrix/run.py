@@ -115,7 +115,7 @@ def _drive(client: Client, name: str, upstream: Upstream, launched: Launched) ->
         "key": KEY,
         "server": name,
         "nonce": nonce,
-        "era": client.era,
+        "family": client.family,
         "actions": list(ACTIONS),
         "flavour": client.flavour,
     }

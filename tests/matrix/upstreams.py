@@ -1,4 +1,4 @@
-"""The five servers: the fixture in each era over each transport, and what reached them."""
+"""The five servers: the fixture in each family over each transport, and what reached them."""
 
 import json
 import sys
@@ -72,15 +72,15 @@ class OverHttp:
 class OverStdio:
     """A fixture server that the gateway starts; every process of it keeps a file of its own."""
 
-    def __init__(self, directory: Path, era: str) -> None:
+    def __init__(self, directory: Path, family: str) -> None:
         self._directory = directory
-        self._era = era
+        self._family = family
 
     @property
     def declared(self) -> dict[str, Any]:
         """Its entry in toolbus.yaml."""
-        script = 'exec "$0" -m fixture_server --stdio --era "$1" --seen "$2/$$.json"'
-        command = ["/bin/sh", "-c", script, sys.executable, self._era, str(self._directory)]
+        script = 'exec "$0" -m fixture_server --stdio --family "$1" --seen "$2/$$.json"'
+        command = ["/bin/sh", "-c", script, sys.executable, self._family, str(self._directory)]
         # The shell is the command: what it starts is for us to name.
         python = [sys.prefix, sys.base_prefix, str(TESTS)]
         return {
@@ -115,10 +115,10 @@ def upstreams(directory: Path) -> Iterator[dict[str, Upstream]]:
     """All five, by name."""
     made: dict[str, Upstream] = {
         "modern-stdio": OverStdio(directory / "modern-stdio", "modern"),
-        "modern-http": OverHttp(directory / "modern-http", "--era", "modern"),
+        "modern-http": OverHttp(directory / "modern-http", "--family", "modern"),
         "legacy-stdio": OverStdio(directory / "legacy-stdio", "legacy"),
-        "legacy-http": OverHttp(directory / "legacy-http", "--era", "legacy"),
-        "sse": OverHttp(directory / "sse", "--era", "legacy", "--sse", sse=True),
+        "legacy-http": OverHttp(directory / "legacy-http", "--family", "legacy"),
+        "sse": OverHttp(directory / "sse", "--family", "legacy", "--sse", sse=True),
     }
     try:
         for upstream in made.values():

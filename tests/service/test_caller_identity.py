@@ -118,10 +118,10 @@ class _Keeping(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 @pytest.fixture(scope="module")
 def mcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FixtureServer]]:
     options: dict[str, tuple[str, ...]] = {
-        "modern": ("--era", "modern"),
-        "legacy": ("--era", "legacy"),
+        "modern": ("--family", "modern"),
+        "legacy": ("--family", "legacy"),
     }
-    options["sse"] = ("--era", "legacy", "--sse")
+    options["sse"] = ("--family", "legacy", "--sse")
     made = {
         name: FixtureServer(tmp_path_factory.mktemp("fixture"), *told)
         for name, told in options.items()

@@ -37,13 +37,13 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import TASKS
 from toolbus_policy.approvals.tasks import service as deferring
 
-either_era = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
+either_family = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
 
 
 # -- begun, approved, made ------------------------------------------------------------------------
 
 
-@either_era
+@either_family
 async def test_a_call_waits_as_a_task_and_is_made_once_when_it_is_approved(
     at_work: Policing, form: dict[str, Any]
 ) -> None:
@@ -178,7 +178,7 @@ async def test_what_is_too_large_to_be_kept_beside_its_arguments_is_no_task(
 # -- a server that makes a task of it -------------------------------------------------------------
 
 
-@either_era
+@either_family
 async def test_where_the_server_begins_a_task_the_waiting_one_becomes_it(
     begin: Any, form: dict[str, Any]
 ) -> None:

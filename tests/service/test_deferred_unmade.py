@@ -59,13 +59,13 @@ from toolbus_policy.approvals.tasks.model import Stage
 from toolbus_policy.approvals.tasks.repository import TaskBook
 
 KEY = bytes(32)
-either_era = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
+either_family = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
 
 
 # -- not made -------------------------------------------------------------------------------------
 
 
-@either_era
+@either_family
 async def test_a_rejected_call_leaves_a_task_that_failed_with_the_reason(
     at_work: Policing, form: dict[str, Any]
 ) -> None:
@@ -167,7 +167,7 @@ async def test_a_server_that_asks_its_caller_something_finds_nobody(begin: Any) 
 # -- taken back -----------------------------------------------------------------------------------
 
 
-@either_era
+@either_family
 async def test_to_cancel_the_task_takes_the_approval_back(
     at_work: Policing, operator: Bus, form: dict[str, Any]
 ) -> None:

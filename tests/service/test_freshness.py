@@ -23,7 +23,9 @@ from toolbus_executor.servers import refresh_schedule as renewing
 @pytest.fixture
 def quick(tmp_path: Path) -> Iterator[FixtureServer]:
     """A stateless server whose lists grow old within a moment."""
-    with FixtureServer(tmp_path / "quick", "--era", "modern", "--ttl", "100").running() as server:
+    with FixtureServer(
+        tmp_path / "quick", "--family", "modern", "--ttl", "100"
+    ).running() as server:
         yield server
 
 

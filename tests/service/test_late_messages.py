@@ -28,7 +28,7 @@ async def bench() -> AsyncIterator[Bench]:
     """A runner over the server, which all callers share."""
     made = Bench()
     await made.open(StdioUpstream(COMMAND, dict(os.environ), "", made.news))
-    assert made.described.era == "legacy"
+    assert made.described.family == "legacy"
     yield made
     await made.close()
 

@@ -15,7 +15,7 @@ from harness.rest import RestServer
 from harness.vast import LINE, Vast
 from harness.waiting import PATIENCE, until
 from toolbus_common.config import Results, Server
-from toolbus_common.contracts import CallCompleted, Era
+from toolbus_common.contracts import CallCompleted, ProtocolFamily
 from toolbus_common.errors import UnknownToolError, UpstreamFaultError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
@@ -143,7 +143,7 @@ async def test_a_large_image_is_read_as_its_bytes(bench: Bench) -> None:
 
 
 async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench) -> None:
-    told = (await bench.call("rows", {"bytes": SIZE}, era=Era.LEGACY)).last
+    told = (await bench.call("rows", {"bytes": SIZE}, family=ProtocolFamily.LEGACY)).last
     assert told["isError"]
     assert "structuredContent" not in told
     link = told["content"][-1]

@@ -15,8 +15,8 @@ from toolbus_common.concurrency import end
 from toolbus_common.contracts import (
     CallAdmitted,
     CallResult,
-    Era,
     OutcomeClaim,
+    ProtocolFamily,
     Stage,
     StoredOutcome,
 )
@@ -42,9 +42,9 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
     bucket = await tester.bucket(OUTCOMES)
     call = CallAdmitted(
         call_id="first", reply_to="r", server="docs", tool="burn", customer="default", key="bot",
-        era=Era.MODERN, deadline=time() + 30, traceparent="",
+        family=ProtocolFamily.MODERN, deadline=time() + 30, traceparent="",
     )  # fmt: skip
-    claimed = StoredOutcome(call_id="first", digest="d", deadline=call.deadline, era=call.era)
+    claimed = StoredOutcome(call_id="first", digest="d", deadline=call.deadline, family=call.family)
     records = Records(OUTCOMES, [bytes(32)])
     revision = await bucket.swap(ENTRY, records.seal(ENTRY, claimed.encode()), 0)
     assert revision is not None

@@ -19,9 +19,9 @@ from toolbus_common.contracts import (
     CallCancelled,
     CallError,
     CallRequested,
-    Era,
     FinalReply,
     InputRequired,
+    ProtocolFamily,
 )
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import CallCancelledError, ExecutorDownError, UpstreamRefusedError
@@ -63,7 +63,7 @@ class Agent:
             server="asks",
             tool=tool,
             key_digest="key_digest",
-            era=Era.MODERN,
+            family=ProtocolFamily.MODERN,
             deadline=time() + 60,
             traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
             capabilities=FORMS,
@@ -88,7 +88,7 @@ async def agent(
     """An agent in front of two executors that both know the server."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    server = FixtureServer(tmp_path / "fixture", "--era", "legacy")
+    server = FixtureServer(tmp_path / "fixture", "--family", "legacy")
     server.start()
     # Shared, so that either executor serves every call of the one agent.
     declared = Configuration(servers={"asks": Server(url=server.url, sessions="shared")})

@@ -67,7 +67,7 @@ def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FixtureServer]:
     with FixtureServer(
-        tmp_path_factory.mktemp("fixture"), "--era", request.param
+        tmp_path_factory.mktemp("fixture"), "--family", request.param
     ).running() as made:
         yield made
 

@@ -12,7 +12,7 @@ from harness.mutants import mutant, reordered, same
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import TOOLS_CALL, Era, Listing
+from toolbus_common.contracts import TOOLS_CALL, Listing, ProtocolFamily
 from toolbus_common.contracts.records.pin_names import pin_key
 from toolbus_common.errors import UnknownToolError
 from toolbus_common.nats.kv_bucket import Change
@@ -58,7 +58,7 @@ class Chain:
         return found
 
     def listed(self) -> set[str]:
-        raw = self.catalogue.listed("tools/list", EVERYTHING, "s", Era.LEGACY)
+        raw = self.catalogue.listed("tools/list", EVERYTHING, "s", ProtocolFamily.LEGACY)
         return {tool["name"] for tool in json.loads(raw)["tools"]}
 
     def callable(self, name: str) -> bool:

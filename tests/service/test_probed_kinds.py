@@ -25,10 +25,10 @@ from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 # Answers what it is asked, but from a call of `deaf` on nothing any more; `mute`: no ping ever.
 PROGRAM = """
 import json, sys
-era, mute = sys.argv[1], len(sys.argv) > 2
+family, mute = sys.argv[1], len(sys.argv) > 2
 info = {"protocolVersion": "2025-06-18", "serverInfo": {}, "capabilities": {"tools": {}}}
 modern = {"server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}}
-known = modern if era == "modern" else {"initialize": info, **({} if mute else {"ping": {}})}
+known = modern if family == "modern" else {"initialize": info, **({} if mute else {"ping": {}})}
 known |= {"tools/list": {"tools": [{"name": "deaf", "inputSchema": {"type": "object"}}]},
           "tools/call": {"content": [{"type": "text", "text": "deaf from now on"}]}}
 for line in sys.stdin:
@@ -54,11 +54,11 @@ async def process(*words: str) -> AsyncIterator[tuple[Bench, StdioUpstream]]:
         await bench.close()
 
 
-@pytest.mark.parametrize("era", ["modern", "legacy"])
+@pytest.mark.parametrize("family", ["modern", "legacy"])
 async def test_a_process_that_stops_answering_is_ended(
-    era: str, monkeypatch: pytest.MonkeyPatch
+    family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with process(era) as (bench, upstream):
+    async with process(family) as (bench, upstream):
         await upstream.probe()
         assert (await bench.call("deaf")).text == "deaf from now on"
         monkeypatch.setattr(stdio_upstream, "ANSWER_SECONDS", 0.05)

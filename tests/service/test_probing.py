@@ -47,7 +47,7 @@ def state(bench: Bench) -> Callable[[State], bool]:
 
 
 @pytest.mark.parametrize(("session", "word"), [("", "server/discover"), ("s1", "ping")])
-async def test_a_server_is_probed_in_the_words_of_its_era(session: str, word: str) -> None:
+async def test_a_server_is_probed_in_the_words_of_its_family(session: str, word: str) -> None:
     async with probed(session) as (bench, server):
         before = server.methods[word]
         await until(lambda: server.methods[word] >= before + 3, "three probes")

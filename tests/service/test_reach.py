@@ -15,7 +15,13 @@ from harness.engines import NatsAt
 from harness.fresh import joined_by_tester
 from harness.refusing import joined, publish, refused_among
 from harness.waiting import PATIENCE, until
-from toolbus_common.contracts import CallRequested, CallResult, Era, PageReply, PageRequest
+from toolbus_common.contracts import (
+    CallRequested,
+    CallResult,
+    PageReply,
+    PageRequest,
+    ProtocolFamily,
+)
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_common.messaging.local_transport import LocalTransport
@@ -287,7 +293,7 @@ async def test_a_call_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> No
     for call_id, reply in (("evil", EVIL), ("call", f"$KV.{PEOPLE}.evil")):
         call = CallRequested(
             call_id=call_id, reply_to=reply, server="docs", tool="burn", key_digest="p",
-            era=Era.MODERN, deadline=time() + PATIENCE, traceparent="",
+            family=ProtocolFamily.MODERN, deadline=time() + PATIENCE, traceparent="",
         )  # fmt: skip
         await buses["ingress"].publish(call.subject, call.encode(), reply)
     await until(lambda: served == ["evil", "call"], "both are served")

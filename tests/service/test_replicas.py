@@ -273,7 +273,7 @@ async def test_a_replica_of_another_era_is_left_out() -> None:
         bench = Several(servers, [1, 1])
         await bench.open(Replicated("s", bench.server, bench.news, bench.events, WAYS, {}))
         stack.push_async_callback(bench.close)
-        await until(lambda: any("era" in each["reason"] for each in bench.rows()), "the refusal")
+        await until(lambda: any("family" in each["reason"] for each in bench.rows()), "the refusal")
         assert ends(await bench.calls(4)) == {""}
         assert sorted(bench.asked()) == [0, 4]
 

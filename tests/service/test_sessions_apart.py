@@ -13,7 +13,7 @@ from conformance.upstream import TESTS, FixtureServer
 from harness.apart import COMMAND, Apart, Stateful
 from harness.waiting import until, until_told
 from toolbus_common.config import Server
-from toolbus_common.contracts import Era, InputRequired, ServerNotification
+from toolbus_common.contracts import InputRequired, ProtocolFamily, ServerNotification
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
@@ -27,12 +27,12 @@ def remember(text: str) -> str:
 def recall() -> str:
     return ",".join(kept)
 """
-FIXTURE = (sys.executable, "-m", "fixture_server", "--stdio", "--era", "legacy")
+FIXTURE = (sys.executable, "-m", "fixture_server", "--stdio", "--family", "legacy")
 WATCHED = "test://watched-resource"
 ENOUGH = 12  # calls, of which each executor is sure to have been handed some
 FAMILIES: dict[str, dict[str, Any]] = {
-    "modern": {"era": Era.MODERN},
-    "handshake": {"era": Era.LEGACY, "session": "c1"},
+    "modern": {"family": ProtocolFamily.MODERN},
+    "handshake": {"family": ProtocolFamily.LEGACY, "session": "c1"},
 }
 
 
@@ -121,7 +121,7 @@ async def test_with_sessions_of_clients_each_has_its_own_and_who_has_none_its_pr
 ) -> None:
     await apart.declare(s=Server(command=COMMAND, sessions="client"))
     await apart.listed()
-    mine = {"era": Era.LEGACY}
+    mine = {"family": ProtocolFamily.LEGACY}
     for session in ("", "c1", "c2"):
         told = {"text": session or "none"}
         await apart.say("ann", "remember", arguments=told, session=session, **mine)
@@ -171,7 +171,7 @@ async def test_one_principal_cannot_take_all_places(begin: Any) -> None:
     async with begin(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND, sessions="client", most_sessions=4))
         await apart.listed()
-        mine = {"era": Era.LEGACY}
+        mine = {"family": ProtocolFamily.LEGACY}
         busy = [
             asyncio.create_task(apart.end("ann", "wait", session=f"c{number}", **mine))
             for number in range(2)
@@ -251,7 +251,7 @@ async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
 async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_asked(
     begin: Any, tmp_path: Path, kind: str
 ) -> None:
-    with FixtureServer(tmp_path, "--era", "legacy").running() as fixture:
+    with FixtureServer(tmp_path, "--family", "legacy").running() as fixture:
         process = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)}, cwd=str(TESTS))
         declared = process if kind == "stdio" else Server(url=fixture.url)
         async with begin(1).running() as apart:
@@ -261,13 +261,13 @@ async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_aske
                 ending = await apart.end(
                     "ann",
                     "test_elicitation",
-                    era=Era.LEGACY,
+                    family=ProtocolFamily.LEGACY,
                     session=session,
                     capabilities='{"elicitation":{}}',
                     arguments={"message": "who?"},
                 )
                 assert isinstance(ending, InputRequired)
-            await apart.say("ann", "test_simple_text", era=Era.LEGACY, session="c3")
+            await apart.say("ann", "test_simple_text", family=ProtocolFamily.LEGACY, session="c3")
             (row,) = await apart.rows()
             held = {each["client"] for each in row["sessions"]["held"]}
             assert held == {"", "c1", "c2"}, "none for c3, whose client cannot be asked"

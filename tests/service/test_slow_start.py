@@ -1,4 +1,4 @@
-"""A server that takes longer to start than its era is asked for: found in its era all the same."""
+"""A server that starts slower than its family is probed: found in its family all the same."""
 
 import sys
 from pathlib import Path
@@ -21,11 +21,11 @@ runpy.run_module("fixture_server", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("era", ["modern", "legacy"])
-async def test_a_server_that_starts_slowly_is_found_in_its_era(
-    era: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("family", ["modern", "legacy"])
+async def test_a_server_that_starts_slowly_is_found_in_its_family(
+    family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = [sys.executable, "-c", SLOWLY, "--stdio", "--era", era]
+    command = [sys.executable, "-c", SLOWLY, "--stdio", "--family", family]
     bench = Bench()
     held = Isolation(files=Files(read=(str(TESTS),)))
     upstream = StdioUpstream(command, {"PYTHONPATH": str(TESTS)}, "", bench.news, held)
@@ -38,6 +38,6 @@ async def test_a_server_that_starts_slowly_is_found_in_its_era(
 
     monkeypatch.setattr(upstream._line, "initialize", then_patiently)
     try:
-        assert (await upstream.open()).era == era
+        assert (await upstream.open()).family == family
     finally:
         await upstream.close()

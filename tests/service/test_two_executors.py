@@ -18,8 +18,8 @@ from toolbus_common.contracts import (
     CallCompleted,
     CallError,
     CallRequested,
-    Era,
     Event,
+    ProtocolFamily,
 )
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
@@ -75,7 +75,7 @@ class Two:
                 tool=tool,
                 method=method,
                 key_digest="key_digest",
-                era=Era.MODERN,
+                family=ProtocolFamily.MODERN,
                 deadline=time() + 60,
                 traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
                 arguments=json.dumps(arguments).encode(),

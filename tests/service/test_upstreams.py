@@ -1,4 +1,4 @@
-"""The executor's upstreams against the fixture server: every transport, in both eras."""
+"""The executor's upstreams against the fixture server: every transport, in both families."""
 
 import asyncio
 import json
@@ -18,10 +18,10 @@ from toolbus_common.contracts import (
     CallError,
     CallFailed,
     CallResult,
-    Era,
     InputRequired,
     Notification,
     Progress,
+    ProtocolFamily,
     StreamPaused,
 )
 from toolbus_common.errors import CallCancelledError, UpstreamRefusedError
@@ -36,11 +36,11 @@ KINDS = ("http modern", "stdio modern", *LEGACY_KINDS)
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FixtureServer]]:
-    """The fixture server over HTTP, once for each era and once as of 2024."""
+    """The fixture server over HTTP, once for each family and once as of 2024."""
     options = {
-        "http modern": ("--era", "modern"),
-        "http legacy": ("--era", "legacy"),
-        "sse": ("--sse", "--era", "legacy"),
+        "http modern": ("--family", "modern"),
+        "http legacy": ("--family", "legacy"),
+        "sse": ("--sse", "--family", "legacy"),
     }
     found = {
         kind: FixtureServer(tmp_path_factory.mktemp("fixture"), *given)
@@ -214,7 +214,9 @@ async def test_a_page_that_must_be_opened_is_a_question_to_modern_callers(bench:
     asked = await bench.call("test_url_elicitation_required", capabilities=FORMS)
     (question,) = asked.last["inputRequests"].values()
     assert question["params"]["mode"] == "url"
-    old = await bench.call("test_url_elicitation_required", capabilities=FORMS, era=Era.LEGACY)
+    old = await bench.call(
+        "test_url_elicitation_required", capabilities=FORMS, family=ProtocolFamily.LEGACY
+    )
     assert old.error.data["upstream_code"] == -32042
 
 
@@ -292,7 +294,7 @@ async def test_an_answer_whose_stream_breaks_off_is_gone_on_with(bench: Bench) -
 @every_kind
 async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
     arguments = {"seconds": 0.05, "label": "w"}
-    modern = bench.described.era == "modern"
+    modern = bench.described.family == "modern"
     tasks = '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'
     more: dict[str, Any] = {"capabilities": tasks} if modern else {"extra": '{"task":{}}'}
     begun = await bench.call("slow_compute", arguments, **more)
@@ -312,10 +314,16 @@ async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
 async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_server(
     bench: Bench,
 ) -> None:
-    begun = await bench.call("slow_compute", {"seconds": 60}, era=Era.LEGACY, extra='{"task":{}}')
+    begun = await bench.call(
+        "slow_compute", {"seconds": 60}, family=ProtocolFamily.LEGACY, extra='{"task":{}}'
+    )
     about = json.loads(begun.frames[-1].encode()[1:])["task"]
     for _ in range(6):  # more than open a breaker
-        asked = {"method": "tasks/result", "era": Era.LEGACY, "deadline": time() + 0.2}
+        asked = {
+            "method": "tasks/result",
+            "family": ProtocolFamily.LEGACY,
+            "deadline": time() + 0.2,
+        }
         error = (await bench.call("slow_compute", {"taskId": about["taskId"]}, **asked)).error
         assert "ask for its result again" in error.reason
     assert (await bench.call("greet", {"name": "x"})).text == "Hello, x!"
@@ -323,10 +331,10 @@ async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_serve
 
 @modern_kinds
 async def test_a_tool_that_insists_on_a_task_answers_callers_of_sessions(bench: Bench) -> None:
-    done = await bench.call("failing_job", era=Era.LEGACY)
+    done = await bench.call("failing_job", family=ProtocolFamily.LEGACY)
     assert "as it always does" in done.text
     assert bench.outcome.is_error
-    broken = (await bench.call("protocol_error_job", era=Era.LEGACY)).error
+    broken = (await bench.call("protocol_error_job", family=ProtocolFamily.LEGACY)).error
     assert (broken.reason, broken.data["upstream_code"]) == ("The job broke.", -32603)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import ApprovalRequested, CallRequested, Era
+from toolbus_common.contracts import ApprovalRequested, CallRequested, ProtocolFamily
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.elicitation import STATE, Brought, brought, can_open_pages, question
 from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, Cause, State, event_of, told
@@ -17,7 +17,8 @@ ARGUMENTS = b'{"page":"canary"}'
 
 def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
     return CallRequested(
-        call_id="c1", reply_to="r", server="docs", tool="burn", key_digest="p", era=Era.MODERN,
+        call_id="c1", reply_to="r", server="docs", tool="burn", key_digest="p",
+        family=ProtocolFamily.MODERN,
         deadline=1.0, traceparent="", extra=extra, arguments=arguments,
     )  # fmt: skip
 
@@ -72,7 +73,7 @@ def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
     assert isinstance(event, ApprovalRequested)
     assert (event.rule, event.cause) == ("big", "rule:big")
     assert (event.team, event.user, event.environment) == ("ops", "ann", "prod")
-    assert (event.era, event.charge, event.arguments) == ("modern", 7, "")
+    assert (event.family, event.charge, event.arguments) == ("modern", 7, "")
     assert "rule" not in event_of(pending(), 150.0).model_dump(exclude_defaults=True)
 
 

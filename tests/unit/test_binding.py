@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import CallRequested, CatalogEntry, Era, Listing, ServerState
+from toolbus_common.contracts import (
+    CallRequested,
+    CatalogEntry,
+    Listing,
+    ProtocolFamily,
+    ServerState,
+)
 from toolbus_policy.approvals.fingerprint import binding_of, definition_digest, policy_digest
 
 FIELDS = ("key", "server", "tool", "method", "arguments", "definition", "policy")
@@ -21,7 +27,7 @@ parts = st.fixed_dictionaries(
 def bound(part: dict[str, Any]) -> str:
     call = CallRequested(
         call_id="c", reply_to="r", server=part["server"], tool=part["tool"], key_digest="p",
-        era=Era.MODERN, deadline=1.0, traceparent="", method=part["method"],
+        family=ProtocolFamily.MODERN, deadline=1.0, traceparent="", method=part["method"],
         arguments=part["arguments"],
     )  # fmt: skip
     return binding_of(call, part["key"], part["definition"], part["policy"])

@@ -7,7 +7,7 @@ import pytest
 
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.config import Configuration, Server
-from toolbus_common.contracts import Bearer, CallRequested, Era
+from toolbus_common.contracts import Bearer, CallRequested, ProtocolFamily
 from toolbus_executor.identity.claims import acting
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
@@ -67,7 +67,8 @@ def test_who_acts_now_stands_outermost() -> None:
 
 def requested(server: str, key_digest: str = KEY_DIGEST) -> CallRequested:
     return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="t", key_digest=key_digest, era=Era.MODERN,
+        call_id="c", reply_to="r", server=server, tool="t", key_digest=key_digest,
+        family=ProtocolFamily.MODERN,
         deadline=0.0, traceparent="",
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ NAMES = ("p", "q")
 ARGUMENT = st.sampled_from([f"context.arguments.{name}" for name in NAMES])
 TEXT = st.one_of(
     ARGUMENT,
-    st.sampled_from(["context.arguments.p.q", "context.era", "principal.team", "resource.name"]),
+    st.sampled_from(["context.arguments.p.q", "context.family", "principal.team", "resource.name"]),
     st.sampled_from(WORDS).map(json.dumps),
 )
 NUMBER = st.one_of(
@@ -93,7 +93,7 @@ CASES = st.builds(
     tool=st.sampled_from("tu"),
     labels=st.sampled_from([(), ("a",), ("b", "c")]),
     cost=st.integers(0, 5),
-    era=st.sampled_from(["modern", "a"]),
+    family=st.sampled_from(["modern", "a"]),
 )
 
 

@@ -74,11 +74,11 @@ def test_labels_environment_price_and_method_can_be_asked_for() -> None:
     text = (
         'forbid(principal, action == Action::"tools/call", resource) when {'
         ' principal.environment == "production" && resource.labels.contains("destructive")'
-        ' && context.cost > 1000000 && resource.price > 1000000 && context.era == "modern" };'
+        ' && context.cost > 1000000 && resource.price > 1000000 && context.family == "modern" };'
     )
     case = Case(CASE.asker, "tools/call", "docs", "x", ("destructive",), 2_000_000, "modern")
     assert decide({"dear": rule(text)}, case=case).denied_by == "dear"
-    for other in ({"labels": ()}, {"cost": 5}, {"method": "prompts/get"}, {"era": "legacy"}):
+    for other in ({"labels": ()}, {"cost": 5}, {"method": "prompts/get"}, {"family": "legacy"}):
         fields = {name: getattr(case, name) for name in Case.__slots__} | other
         assert decide({"dear": rule(text)}, case=Case(**fields)) == Verdict()
 

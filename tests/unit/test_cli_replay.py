@@ -16,7 +16,7 @@ LABEL = 'forbid(principal, action, resource) when { resource.labels.contains("ri
 ROW: dict[str, Any] = {
     "call_id": "c1", "seconds": 1_800_000_000.0, "customer": "default", "team": "", "user": "",
     "environment": "", "key": "bot", "server": "docs", "tool": "read", "method": "tools/call",
-    "era": "modern", "charge": "0", "code": "", "rule": "", "arguments": "",
+    "family": "modern", "charge": "0", "code": "", "rule": "", "arguments": "",
     "event": "call.allowed",
 }  # fmt: skip
 

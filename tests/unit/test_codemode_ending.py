@@ -11,7 +11,7 @@ from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import ProgramHandler
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import CallAdmitted, CallResult, Era, OutcomeClaim
+from toolbus_common.contracts import CallAdmitted, CallResult, OutcomeClaim, ProtocolFamily
 from toolbus_common.contracts.replies import ReplyMessage
 from toolbus_common.mcp.builtin_server import BUILT_IN, LIST
 from toolbus_common.nats.kv_bucket import Change
@@ -66,7 +66,7 @@ async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_fro
     )
     call = CallAdmitted(
         call_id="c1", reply_to="reply", server=BUILT_IN, tool=LIST, customer="default", key="bot",
-        era=Era.MODERN, deadline=time() + 60, traceparent="", key_digest=KEY_DIGEST,
+        family=ProtocolFamily.MODERN, deadline=time() + 60, traceparent="", key_digest=KEY_DIGEST,
         claim=OutcomeClaim(name="n", revision=1, digest="d"),
     )  # fmt: skip
     running = asyncio.create_task(service.run(call, waiting))

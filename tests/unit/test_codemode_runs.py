@@ -14,9 +14,9 @@ from toolbus_common.access.principal import principal_of
 from toolbus_common.config import Configuration, Key, Team
 from toolbus_common.contracts import (
     CallAdmitted,
-    Era,
     Event,
     InputRequired,
+    ProtocolFamily,
     RunCompleted,
     RunFailed,
     RunStarted,
@@ -31,7 +31,8 @@ from toolbus_common.errors import (
 
 CALL = CallAdmitted(
     call_id="c1", reply_to="r", server="toolbus", tool="executeToolCode", customer="acme",
-    key="bot", era=Era.MODERN, deadline=9e9, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+    key="bot", family=ProtocolFamily.MODERN, deadline=9e9,
+    traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
 )  # fmt: skip
 SECRET = "what-a-tool-answered"
 

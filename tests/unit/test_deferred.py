@@ -12,8 +12,8 @@ from toolbus_common.contracts import (
     CallError,
     CallRequested,
     CallResult,
-    Era,
     InputRequired,
+    ProtocolFamily,
 )
 from toolbus_common.errors import (
     ApprovalRequiredError,
@@ -44,7 +44,8 @@ def call(**given: object) -> CallRequested:
     told = {
         "call_id": "c1", "reply_to": "r", "server": "docs", "tool": "burn",
         "key_digest": "canary-proof",
-        "era": Era.MODERN, "deadline": 120.0, "traceparent": "", "capabilities": TAKES,
+        "family": ProtocolFamily.MODERN, "deadline": 120.0, "traceparent": "",
+        "capabilities": TAKES,
         "arguments": b'{"page":7}',
     }  # fmt: skip
     return CallRequested.model_validate({**told, **given})
@@ -67,9 +68,9 @@ def waiting(approval: Approval) -> Deferred:
         ({"capabilities": "{}"}, False),
         ({"capabilities": '{"extensions":[]}'}, False),
         ({"capabilities": "{}", "extra": '{"task":{}}'}, False),
-        ({"era": Era.LEGACY, "extra": '{"task":{}}'}, True),
-        ({"era": Era.LEGACY}, False),
-        ({"era": Era.LEGACY, "extra": '{"_meta":{"task":{}}}'}, False),
+        ({"family": ProtocolFamily.LEGACY, "extra": '{"task":{}}'}, True),
+        ({"family": ProtocolFamily.LEGACY}, False),
+        ({"family": ProtocolFamily.LEGACY, "extra": '{"_meta":{"task":{}}}'}, False),
         ({"method": "prompts/get"}, False),
         ({"server": BUILT_IN}, False),
         ({"extra": json.dumps({"_meta": "x" * 20_000})}, False),

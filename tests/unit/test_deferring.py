@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from harness.waiting import until
-from toolbus_common.contracts import Era
+from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.sealed_records import Records
 from toolbus_common.nats.topology import APPROVALS, TASKS
@@ -22,7 +22,8 @@ KEY = bytes(32)
 def change(number: int, key: str = "bot", revision: int = 1) -> Change:
     task = Deferred(
         id=f"{number:032x}", binding=f"{number:064x}", key=key, server="docs", tool="burn",
-        era=Era.MODERN, page="", requested_at=0, changed_at=0, ends=1, kept_until=1, seconds=1,
+        family=ProtocolFamily.MODERN, page="", requested_at=0, changed_at=0, ends=1, kept_until=1,
+        seconds=1,
     )  # fmt: skip
     sealed = Records(TASKS, [KEY]).seal(task.id, msgspec.json.encode(task))
     return Change(task.id, sealed, revision)

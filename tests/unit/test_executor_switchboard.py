@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.contracts import CallAdmitted, Era, ReplyMessage
+from toolbus_common.contracts import CallAdmitted, ProtocolFamily, ReplyMessage
 from toolbus_executor.upstreams.base import News
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages as wire
@@ -60,7 +60,7 @@ def call(**more: Any) -> CallAdmitted:
         "tool": "t",
         "customer": "d",
         "key": "k",
-        "era": Era.MODERN,
+        "family": ProtocolFamily.MODERN,
         "deadline": 0.0,
         "traceparent": "",
     }

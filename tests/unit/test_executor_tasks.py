@@ -1,4 +1,4 @@
-"""Tasks between the eras, without I/O: both forms, and what a server may answer instead."""
+"""Tasks between the families, without I/O: both forms, and what a server may answer instead."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.bench import Answers, admitted
-from toolbus_common.contracts import CallAdmitted, CatalogEntry, Era
+from toolbus_common.contracts import CallAdmitted, CatalogEntry, ProtocolFamily
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.upstreams.call_channel import Caller
@@ -45,9 +45,9 @@ class Server:
         return answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 
     async def told(self, *, modern: bool, seconds: float = 5, **more: Any) -> Any:
-        """What a caller of the other era is told."""
-        era = Era.LEGACY if modern else Era.MODERN
-        call = admitted("t", {"taskId": "1"}, era=era, capabilities=TAKES, **more)
+        """What a caller of the other family is told."""
+        family = ProtocolFamily.LEGACY if modern else ProtocolFamily.MODERN
+        call = admitted("t", {"taskId": "1"}, family=family, capabilities=TAKES, **more)
         tasking = Tasking()
         execution = {"execution": {"taskSupport": "optional"}}
         tasking.learn([CatalogEntry(name="t", definition=execution)])

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from toolbus_common.contracts import (
     CallAdmitted,
     CallResult,
-    Era,
     FinalReply,
     InputRequired,
+    ProtocolFamily,
     TaskCreated,
 )
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
@@ -40,7 +40,7 @@ def call(**more: Any) -> CallAdmitted:
         "tool": "t",
         "customer": "d",
         "key": "k",
-        "era": Era.MODERN,
+        "family": ProtocolFamily.MODERN,
         "deadline": 0.0,
         "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
     }
@@ -104,7 +104,7 @@ def test_answers_and_state_go_to_modern_servers_and_tasks_to_legacy_ones() -> No
             "_meta": {"example.org/x": 1, "progressToken": "theirs", f"{META}logLevel": "debug"},
         }
     )
-    modern, legacy = (params(call(extra=extra), modern=era) for era in (True, False))
+    modern, legacy = (params(call(extra=extra), modern=family) for family in (True, False))
     assert modern["requestState"] == "s"
     assert "task" not in modern
     assert modern["_meta"]["example.org/x"] == 1
@@ -177,13 +177,13 @@ def test_a_hint_that_is_none_is_never_read_as_leave_to_keep(
 def test_a_legacy_caller_gets_no_modern_member_and_every_other_byte() -> None:
     part = b'{"type":"text","text":"a","x":1.50,"n":12345678901234567890123}'
     raw = b'{"resultType":"complete","ttlMs":5,"content":[%b]}' % part
-    body = ending(raw, era=Era.LEGACY).body
+    body = ending(raw, family=ProtocolFamily.LEGACY).body
     assert body == b'{"content":[%b]}' % part
 
 
 def test_structured_content_that_is_no_object_is_not_for_legacy_callers() -> None:
     raw = b'{"content":[],"structuredContent":[1]}'
-    assert told(raw, era=Era.LEGACY) == {"content": []}
+    assert told(raw, family=ProtocolFamily.LEGACY) == {"content": []}
     assert told(raw)["structuredContent"] == [1]
 
 
@@ -192,22 +192,24 @@ def test_a_result_nobody_needs_to_change_passes_byte_by_byte() -> None:
     assert ending(raw) == CallResult(raw)
 
 
-@pytest.mark.parametrize("era", [*Era])
-def test_a_question_is_told_alike_to_both_eras(era: Era) -> None:
+@pytest.mark.parametrize("family", [*ProtocolFamily])
+def test_a_question_is_told_alike_to_both_families(family: ProtocolFamily) -> None:
     raw = b'{"resultType":"input_required","inputRequests":{}}'
-    assert ending(raw, era=era) == InputRequired(raw)
+    assert ending(raw, family=family) == InputRequired(raw)
 
 
-def test_a_task_begins_in_the_form_of_the_callers_era() -> None:
+def test_a_task_begins_in_the_form_of_the_callers_family() -> None:
     raw = b'{"resultType":"task","taskId":"1","status":"working","ttlMs":5}'
     assert ending(raw) == TaskCreated(raw)
-    assert told(raw, era=Era.LEGACY) == {"task": {"taskId": "1", "status": "working", "ttl": 5}}
+    assert told(raw, family=ProtocolFamily.LEGACY) == {
+        "task": {"taskId": "1", "status": "working", "ttl": 5}
+    }
     assert isinstance(ending(b'{"task":{"taskId":"1"}}'), TaskCreated)
 
 
 def test_a_task_that_cannot_be_read_is_a_named_fault() -> None:
     with pytest.raises(UpstreamFaultError, match="malformed"):
-        ending(b'{"resultType":"task","taskId":7}', era=Era.LEGACY)
+        ending(b'{"resultType":"task","taskId":7}', family=ProtocolFamily.LEGACY)
 
 
 def test_a_result_of_a_kind_nobody_knows_is_a_named_fault() -> None:

@@ -22,10 +22,10 @@ from toolbus_common.contracts import (
     CallError,
     CallRequested,
     CallResult,
-    Era,
     FinalReply,
     InputRequired,
     OutcomeClaim,
+    ProtocolFamily,
     Stage,
     StoredOutcome,
     TaskCreated,
@@ -56,7 +56,8 @@ JSON = st.recursive(
 def call(**given: Any) -> CallRequested:
     told = {
         "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "key_digest": "p",
-        "era": Era.MODERN, "deadline": time() + 30, "traceparent": "", "idempotency_key": "k",
+        "family": ProtocolFamily.MODERN, "deadline": time() + 30, "traceparent": "",
+        "idempotency_key": "k",
     }  # fmt: skip
     return CallRequested(**{**told, **given})
 
@@ -64,14 +65,14 @@ def call(**given: Any) -> CallRequested:
 def admitted() -> CallAdmitted:
     return CallAdmitted(
         call_id="first", reply_to="r", server="docs", tool="burn", customer="default", key="bot",
-        era=Era.MODERN, deadline=time() + 30, traceparent="",
+        family=ProtocolFamily.MODERN, deadline=time() + 30, traceparent="",
     )  # fmt: skip
 
 
 def kept(
     stage: Stage = Stage.ENDED, told: FinalReply | CallError | None = None, **more: Any
 ) -> StoredOutcome:
-    given = {"deadline": time(), "era": Era.MODERN, "digest": "same", **more}
+    given = {"deadline": time(), "family": ProtocolFamily.MODERN, "digest": "same", **more}
     return StoredOutcome(
         call_id="first", stage=stage, frame=told.encode() if told else b"", **given
     )
@@ -112,7 +113,9 @@ def test_a_key_belongs_to_one_caller_one_server_and_one_tool() -> None:
         entry_of(call(idempotency_key="other"), bot),
     }
     assert len(names) == 5
-    assert entry_of(call(), bot) == entry_of(call(call_id="third", era=Era.LEGACY), bot)
+    assert entry_of(call(), bot) == entry_of(
+        call(call_id="third", family=ProtocolFamily.LEGACY), bot
+    )
     assert len({name.partition(".")[0] for name in names}) == 2, "one beginning for each caller"
 
 
@@ -174,25 +177,27 @@ def test_a_result_is_told_again_in_the_form_of_who_asks() -> None:
     body = {"resultType": "complete", "content": [], "structuredContent": [1], "_meta": {"a": 1}}
     modern = kept(told=CallResult(json.dumps(body).encode()))
     marked = {**body, "_meta": {"a": 1, REPLAYED: True}}
-    assert shown(modern, Era.MODERN) == marked
-    assert shown(modern, Era.LEGACY) == {"content": [], "_meta": marked["_meta"]}
-    legacy = kept(told=CallResult(b'{"content":[]}'), era=Era.LEGACY)
-    assert shown(legacy, Era.LEGACY) == {"content": [], "_meta": {REPLAYED: True}}
-    assert shown(legacy, Era.MODERN)["resultType"] == "complete"
+    assert shown(modern, ProtocolFamily.MODERN) == marked
+    assert shown(modern, ProtocolFamily.LEGACY) == {"content": [], "_meta": marked["_meta"]}
+    legacy = kept(told=CallResult(b'{"content":[]}'), family=ProtocolFamily.LEGACY)
+    assert shown(legacy, ProtocolFamily.LEGACY) == {"content": [], "_meta": {REPLAYED: True}}
+    assert shown(legacy, ProtocolFamily.MODERN)["resultType"] == "complete"
 
 
-def shown(outcome: StoredOutcome, era: Era) -> Any:
-    told = replayed(outcome, era)
+def shown(outcome: StoredOutcome, family: ProtocolFamily) -> Any:
+    told = replayed(outcome, family)
     assert isinstance(told, CallResult)
     return json.loads(told.body)
 
 
 def test_a_meta_that_is_none_makes_way_for_the_mark() -> None:
-    assert shown(kept(told=CallResult(b'{"_meta":7}')), Era.MODERN)["_meta"] == {REPLAYED: True}
+    assert shown(kept(told=CallResult(b'{"_meta":7}')), ProtocolFamily.MODERN)["_meta"] == {
+        REPLAYED: True
+    }
 
 
 def test_a_failure_is_told_again_as_what_it_was() -> None:
-    told = replayed(kept(told=CallError(UpstreamTimeoutError("late", a=1))), Era.LEGACY)
+    told = replayed(kept(told=CallError(UpstreamTimeoutError("late", a=1))), ProtocolFamily.LEGACY)
     assert isinstance(told, CallError)
     assert isinstance(told.error, UpstreamTimeoutError)
     assert told.error.data == {"a": 1, "replayed": True}
@@ -200,10 +205,10 @@ def test_a_failure_is_told_again_as_what_it_was() -> None:
 
 def test_a_task_is_told_again_to_a_client_of_its_era_and_to_no_other() -> None:
     task = kept(told=TaskCreated(b'{"resultType":"task","taskId":"t"}'))
-    again = replayed(task, Era.MODERN)
+    again = replayed(task, ProtocolFamily.MODERN)
     assert isinstance(again, TaskCreated)
     assert json.loads(again.body)["taskId"] == "t"
-    other = replayed(task, Era.LEGACY)
+    other = replayed(task, ProtocolFamily.LEGACY)
     assert isinstance(other, CallError)
     assert isinstance(other.error, OutcomeNotKeptError)
 

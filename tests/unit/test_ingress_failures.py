@@ -1,11 +1,11 @@
-"""How a request failed, in the words of its era."""
+"""How a request failed, in the words of its family."""
 
 import json
 from typing import Any
 
 import pytest
 
-from toolbus_common.contracts import Era
+from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.errors import (
     BudgetExceededError,
     InvalidArgumentsError,
@@ -21,85 +21,89 @@ from toolbus_ingress.protocol_versions import Request
 Told = tuple[int, dict[str, Any]]
 
 
-def failing(error: ToolbusError, era: Era, method: str = "tools/call") -> Told:
-    answer = told(error, Request(b'"r"', method, {}, era), "c1")
+def failing(error: ToolbusError, family: ProtocolFamily, method: str = "tools/call") -> Told:
+    answer = told(error, Request(b'"r"', method, {}, family), "c1")
     body = json.loads(answer.body)
     assert body["id"] == "r"
     return answer.status, body["error"]
 
 
-def refused(code: Any, era: Era, method: str = "tools/call", **more: Any) -> Told:
-    return failing(UpstreamRefusedError("Not so", upstream_code=code, **more), era, method)
+def refused(code: Any, family: ProtocolFamily, method: str = "tools/call", **more: Any) -> Told:
+    return failing(UpstreamRefusedError("Not so", upstream_code=code, **more), family, method)
 
 
-@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize("family", ProtocolFamily)
 @pytest.mark.parametrize("code", [-32050, -32603, -1, 0, 42])
-def test_a_servers_own_error_passes_unchanged(era: Era, code: int) -> None:
+def test_a_servers_own_error_passes_unchanged(family: ProtocolFamily, code: int) -> None:
     data = {"reason": "by design", "list": [1, None]}
-    status, error = refused(code, era, upstream_data=data)
+    status, error = refused(code, family, upstream_data=data)
     assert (status, error) == (200, {"code": code, "message": "Not so", "data": data})
 
 
-@pytest.mark.parametrize("era", Era)
-def test_a_servers_error_without_data_gets_none(era: Era) -> None:
-    assert refused(-32050, era)[1] == {"code": -32050, "message": "Not so"}
+@pytest.mark.parametrize("family", ProtocolFamily)
+def test_a_servers_error_without_data_gets_none(family: ProtocolFamily) -> None:
+    assert refused(-32050, family)[1] == {"code": -32050, "message": "Not so"}
 
 
 @pytest.mark.parametrize(
-    ("era", "code"), [(Era.MODERN, -32602), (Era.LEGACY, -32002)], ids=["modern", "legacy"]
+    ("family", "code"),
+    [(ProtocolFamily.MODERN, -32602), (ProtocolFamily.LEGACY, -32002)],
+    ids=["modern", "legacy"],
 )
 @pytest.mark.parametrize("told_code", [-32602, -32002])
-def test_a_missing_resource_has_its_eras_code(era: Era, code: int, told_code: int) -> None:
-    assert refused(told_code, era, "resources/read")[1]["code"] == code
+def test_a_missing_resource_has_its_eras_code(
+    family: ProtocolFamily, code: int, told_code: int
+) -> None:
+    assert refused(told_code, family, "resources/read")[1]["code"] == code
     missing = UnknownToolError.named("file:///a", "resources/read")
-    status, error = failing(missing, era, "resources/read")
+    status, error = failing(missing, family, "resources/read")
     assert (status, error["code"]) == (200, code)
     assert error["message"] == "Unknown resource: file:///a"
 
 
-@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize("family", ProtocolFamily)
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "completion/complete"])
-def test_anything_else_unknown_is_a_wrong_parameter(era: Era, method: str) -> None:
-    status, error = failing(UnknownToolError.named("x", method), era, method)
+def test_anything_else_unknown_is_a_wrong_parameter(family: ProtocolFamily, method: str) -> None:
+    status, error = failing(UnknownToolError.named("x", method), family, method)
     assert (status, error["code"]) == (200, -32602)
     assert error["data"]["callId"] == "c1"
-    assert refused(-32602, era, method)[1]["code"] == -32602
+    assert refused(-32602, family, method)[1]["code"] == -32602
 
 
 def test_a_missing_capability_is_a_bad_request_where_http_tells_it() -> None:
     needed: Any = {"requiredCapabilities": {"sampling": {}}}
-    status, error = refused(-32021, Era.MODERN, upstream_data=needed)
+    status, error = refused(-32021, ProtocolFamily.MODERN, upstream_data=needed)
     assert (status, error["code"], error["data"]) == (400, -32021, needed)
-    assert refused(-32021, Era.LEGACY, upstream_data=needed)[0] == 200
+    assert refused(-32021, ProtocolFamily.LEGACY, upstream_data=needed)[0] == 200
 
 
 def test_a_method_a_server_does_not_know_is_not_found_where_http_tells_it() -> None:
-    assert refused(-32601, Era.MODERN, "completion/complete")[0] == 404
-    assert refused(-32601, Era.LEGACY, "completion/complete")[0] == 200
+    assert refused(-32601, ProtocolFamily.MODERN, "completion/complete")[0] == 404
+    assert refused(-32601, ProtocolFamily.LEGACY, "completion/complete")[0] == 200
 
 
 @pytest.mark.parametrize("code", [None, "text", 1.5, [1]])
 def test_an_error_without_a_code_is_told_as_ours(code: Any) -> None:
-    status, error = refused(code, Era.MODERN)
+    status, error = refused(code, ProtocolFamily.MODERN)
     assert (status, error["code"]) == (200, -31025)
     assert error["data"]["code"] == "upstream_refused"
 
 
-@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize("family", ProtocolFamily)
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [(BudgetExceededError("Spent."), 200, -31003), (PolicyDownError("Nobody."), 503, -31012)],
 )
-def test_our_own_failures_are_the_same_in_both_eras(
-    era: Era, error: ToolbusError, status: int, code: int
+def test_our_own_failures_are_the_same_in_both_families(
+    family: ProtocolFamily, error: ToolbusError, status: int, code: int
 ) -> None:
-    told_status, found = failing(error, era)
+    told_status, found = failing(error, family)
     assert (told_status, found["code"]) == (status, code)
     assert found["data"]["callId"] == "c1"
 
 
 def test_a_code_of_a_failure_of_ours_is_not_taken_for_the_servers() -> None:
-    _, error = failing(BudgetExceededError("Spent.", upstream_code=-1), Era.MODERN)
+    _, error = failing(BudgetExceededError("Spent.", upstream_code=-1), ProtocolFamily.MODERN)
     assert error["code"] == -31003
 
 
@@ -108,35 +112,37 @@ def test_a_code_of_a_failure_of_ours_is_not_taken_for_the_servers() -> None:
     [None, [], {"elicitations": "x"}, {"elicitations": [5, {"url": 5}, {"url": "x" * 9999}]}],
 )
 def test_a_page_that_is_none_is_not_told_and_the_code_of_another_era_neither(data: Any) -> None:
-    status, error = refused(-32042, Era.MODERN, upstream_data=data)
+    status, error = refused(-32042, ProtocolFamily.MODERN, upstream_data=data)
     assert (status, error["code"]) == (400, -32021)
     assert error["message"].endswith("open the page and retry: ")
 
 
 def test_the_era_that_knows_the_code_is_told_it_with_its_data() -> None:
     data = {"elicitations": [{"mode": "url", "url": "https://example.org"}]}
-    status, error = refused(-32042, Era.LEGACY, upstream_data=data)
+    status, error = refused(-32042, ProtocolFamily.LEGACY, upstream_data=data)
     assert (status, error) == (200, {"code": -32042, "message": "Not so", "data": data})
 
 
-@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize("family", ProtocolFamily)
 @pytest.mark.parametrize(
     ("data", "seconds"), [({}, b"1"), ({"retry_after": 0.2}, b"1"), ({"retry_after": 2.1}, b"3")]
 )
 def test_who_is_refused_for_want_of_room_is_told_when_to_come_back(
-    era: Era, data: dict[str, Any], seconds: bytes
+    family: ProtocolFamily, data: dict[str, Any], seconds: bytes
 ) -> None:
-    answer = told(OverloadedError("Full.", **data), Request(b"1", "tools/call", {}, era), "c1")
+    answer = told(OverloadedError("Full.", **data), Request(b"1", "tools/call", {}, family), "c1")
     assert answer.status == 503
     assert (b"retry-after", seconds) in answer.headers
 
 
-@pytest.mark.parametrize("era", Era)
-def test_arguments_that_do_not_fit_are_a_result_a_model_reads(era: Era) -> None:
+@pytest.mark.parametrize("family", ProtocolFamily)
+def test_arguments_that_do_not_fit_are_a_result_a_model_reads(family: ProtocolFamily) -> None:
     error = InvalidArgumentsError("Invalid arguments: 'a' is missing.")
-    body = json.loads(told(error, Request(b"1", "tools/call", {}, era), "c1").body)
+    body = json.loads(told(error, Request(b"1", "tools/call", {}, family), "c1").body)
     result = body["result"]
-    assert result.pop("resultType", None) == ("complete" if era is Era.MODERN else None)
+    assert result.pop("resultType", None) == (
+        "complete" if family is ProtocolFamily.MODERN else None
+    )
     assert result["content"] == [{"type": "text", "text": "Invalid arguments: 'a' is missing."}]
     assert result["isError"] is True
     failed = {"code": "invalid_arguments", "retryable": False, "callId": "c1"}
@@ -145,5 +151,5 @@ def test_arguments_that_do_not_fit_are_a_result_a_model_reads(era: Era) -> None:
 
 def test_of_a_task_they_are_an_error_for_no_task_was_begun() -> None:
     error = InvalidArgumentsError("Invalid arguments: 'a' is missing.")
-    request = Request(b"1", "tools/call", {"task": {}}, Era.LEGACY)
+    request = Request(b"1", "tools/call", {"task": {}}, ProtocolFamily.LEGACY)
     assert json.loads(told(error, request, "c1").body)["error"]["code"] == -32602

@@ -13,7 +13,13 @@ from harness.waiting import PATIENCE, until
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.config import Configuration, Key, Server
-from toolbus_common.contracts import CatalogEntry, Era, Listing, ServerNotification, ServerState
+from toolbus_common.contracts import (
+    CatalogEntry,
+    Listing,
+    ProtocolFamily,
+    ServerNotification,
+    ServerState,
+)
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.http_server.protocol import GONE, LEFT
 from toolbus_common.nats.kv_bucket import Change
@@ -65,7 +71,7 @@ class Edge:
         found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
         told = json.loads(
-            self.catalogue.told("tools/list", Caller(KEY_DIGEST, *found, ""), Era.MODERN)
+            self.catalogue.told("tools/list", Caller(KEY_DIGEST, *found, ""), ProtocolFamily.MODERN)
         )
         assert told["cacheScope"] == "private"
         assert {tool["name"] for tool in told["tools"]} >= {"s__one"}
@@ -83,7 +89,7 @@ class Edge:
     def tools(self, bounds: EffectiveGrants | None = None) -> list[str]:
         found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
-        raw = self.catalogue.listed("tools/list", bounds or found[1], "", Era.LEGACY)
+        raw = self.catalogue.listed("tools/list", bounds or found[1], "", ProtocolFamily.LEGACY)
         return [tool["name"] for tool in json.loads(raw)["tools"]]
 
     def _change(self, name: str, value: str) -> None:
@@ -326,9 +332,9 @@ def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
 def test_a_view_is_kept_while_only_keys_change() -> None:
     edge = Edge()
     bounds = EffectiveGrants((("*",),))
-    view = edge.catalogue.listed("tools/list", bounds, "", Era.LEGACY)
+    view = edge.catalogue.listed("tools/list", bounds, "", ProtocolFamily.LEGACY)
     edge.grant("s__one")
-    assert edge.catalogue.listed("tools/list", bounds, "", Era.LEGACY) is view
+    assert edge.catalogue.listed("tools/list", bounds, "", ProtocolFamily.LEGACY) is view
     edge.directory.hear(Change(DECLARATION, None, 100))
     assert edge.tools(bounds) == []
 

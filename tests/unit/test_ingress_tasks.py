@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
 from toolbus_common.config import Configuration, Key, Server
-from toolbus_common.contracts import CallRequested, Era
+from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
 from toolbus_common.nats.kv_bucket import Change
@@ -49,7 +49,9 @@ class Edge:
         return Caller(KEY_DIGEST, *found, server)
 
     def asked(self, handle: str, method: str = "tasks/get", **more: Any) -> Any:
-        request = Request(b"1", method, {"taskId": handle}, more.pop("era", Era.LEGACY))
+        request = Request(
+            b"1", method, {"taskId": handle}, more.pop("family", ProtocolFamily.LEGACY)
+        )
         told = self.tasks.kept(request, self.caller(**more))
         return None if told is None else json.loads(told)
 
@@ -64,7 +66,8 @@ class Edge:
 
 def _call() -> CallRequested:
     return CallRequested(
-        call_id="c", reply_to="r", server="s", tool="t", key_digest=KEY_DIGEST, era=Era.LEGACY,
+        call_id="c", reply_to="r", server="s", tool="t", key_digest=KEY_DIGEST,
+        family=ProtocolFamily.LEGACY,
         deadline=0, traceparent="",
     )  # fmt: skip
 
@@ -72,7 +75,7 @@ def _call() -> CallRequested:
 def test_a_result_comes_out_of_its_handle_as_it_went_in() -> None:
     edge = Edge()
     handle = edge.done()
-    request = Request(b"1", "tasks/result", {"taskId": handle}, Era.LEGACY)
+    request = Request(b"1", "tasks/result", {"taskId": handle}, ProtocolFamily.LEGACY)
     told = edge.tasks.kept(request, edge.caller())
     assert told is not None
     assert told.startswith(RESULT[:-1])
@@ -132,12 +135,12 @@ def test_a_handle_with_a_result_expires(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_only_sessions_have_such_tasks() -> None:
     edge = Edge()
-    assert edge.asked(edge.done(), era=Era.MODERN) is None
+    assert edge.asked(edge.done(), family=ProtocolFamily.MODERN) is None
     assert edge.asked("x") is None
 
 
 def test_a_stateless_client_asks_for_no_task() -> None:
     asked = {"name": "t", "task": {}}
-    assert wants_task(Request(b"1", "tools/call", asked, Era.LEGACY))
-    assert not wants_task(Request(b"1", "tools/call", asked, Era.MODERN))
-    assert not wants_task(Request(b"1", "prompts/get", asked, Era.LEGACY))
+    assert wants_task(Request(b"1", "tools/call", asked, ProtocolFamily.LEGACY))
+    assert not wants_task(Request(b"1", "tools/call", asked, ProtocolFamily.MODERN))
+    assert not wants_task(Request(b"1", "prompts/get", asked, ProtocolFamily.LEGACY))

@@ -7,7 +7,7 @@ import pytest
 
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import CallRequested, Era
+from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.rules import SILENT, Case, Rulebook, Slice
 from toolbus_policy.admission import rule_evaluator as ruling
 from toolbus_policy.admission.rule_evaluator import Ruling, Rulings
@@ -44,7 +44,8 @@ def snapshot(**rules: Any) -> ConfigSnapshot:
 
 def call(server: str = "docs", **arguments: Any) -> CallRequested:
     return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="read", key_digest="p", era=Era.MODERN,
+        call_id="c", reply_to="r", server=server, tool="read", key_digest="p",
+        family=ProtocolFamily.MODERN,
         deadline=0, traceparent="", arguments=msgspec.json.encode(arguments),
     )  # fmt: skip
 

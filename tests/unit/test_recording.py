@@ -8,7 +8,7 @@ import pytest
 from toolbus_common.access.principal import principal_of
 from toolbus_common.calls.event_fields import told_of_result
 from toolbus_common.config import Configuration, Content, Key
-from toolbus_common.contracts import CallAdmitted, Era
+from toolbus_common.contracts import CallAdmitted, ProtocolFamily
 from toolbus_common.errors import UpstreamRefusedError, UpstreamTimeoutError
 from toolbus_common.privacy import redaction
 from toolbus_common.privacy.content_policy import CUT, LARGEST, recorded, strictest
@@ -20,7 +20,8 @@ CARD = "4111 1111 1111 1111"
 
 def admitted(result_content: str) -> CallAdmitted:
     return CallAdmitted(
-        call_id="c", reply_to="r", server="s", tool="t", customer="acme", key="bot", era=Era.MODERN,
+        call_id="c", reply_to="r", server="s", tool="t", customer="acme", key="bot",
+        family=ProtocolFamily.MODERN,
         deadline=1.0, traceparent="", result_content=result_content, user="ann",
     )  # fmt: skip
 

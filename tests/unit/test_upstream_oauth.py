@@ -14,7 +14,7 @@ from toolbus_common.contracts import (
     CallAdmitted,
     ConnectionCreated,
     ConnectionEnded,
-    Era,
+    ProtocolFamily,
     UpstreamTokenQuery,
     UpstreamTokenReply,
 )
@@ -214,7 +214,8 @@ def test_a_token_stands_among_the_headers_of_its_request() -> None:
 
 def call(extra: str = "", capabilities: str = "{}", method: str = "tools/call") -> CallAdmitted:
     return CallAdmitted(
-        call_id="c", reply_to="r", server="docs", tool="t", customer="s", key="k", era=Era.MODERN,
+        call_id="c", reply_to="r", server="docs", tool="t", customer="s", key="k",
+        family=ProtocolFamily.MODERN,
         deadline=0.0, traceparent="", extra=extra, capabilities=capabilities, method=method,
     )  # fmt: skip
 

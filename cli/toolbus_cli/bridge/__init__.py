@@ -1,1 +1,1 @@
-"""The bridge for clients that only speak stdio: lines here, HTTP there, in both protocol eras."""
+"""Bridge clients that only speak stdio to the HTTP endpoint, in both protocol families."""

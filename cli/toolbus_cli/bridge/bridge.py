@@ -30,7 +30,7 @@ class Reply:
 
 
 class Bridge:
-    """Takes lines, says lines. Every message is judged by itself: eras may interleave."""
+    """Takes lines, says lines. Every message is judged by itself: families may interleave."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ Paths = dict[str, tuple[str, ...]]  # header -> where its value is in the argume
 
 
 def version_of(message: dict[str, Any]) -> str:
-    """The version a message says it is of; empty for the eras with a handshake."""
+    """The version a message says it is of; empty for the families with a handshake."""
     meta = params_of(message).get("_meta")
     told = meta.get(VERSION) if isinstance(meta, dict) else None
     return told if isinstance(told, str) else ""

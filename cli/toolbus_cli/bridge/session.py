@@ -1,4 +1,4 @@
-"""The session of a client of the eras with a handshake: kept, renewed when it ended, and ended."""
+"""Hold, renew and end the session of a client of the handshake family."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -106,11 +106,11 @@ def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
     )
     server, tool = str(row["server"]), str(row["tool"])
     labels = labels_of(full_name(server, tool), declared)
-    cost, era = int(row["charge"]), str(row["era"])
+    cost, family = int(row["charge"]), str(row["family"])
     return Recorded(
         call_id=str(row["call_id"]),
         at=float(row["seconds"]),
-        case=Case(asker, str(row["method"]), server, tool, labels, cost, era),
+        case=Case(asker, str(row["method"]), server, tool, labels, cost, family),
         rule=str(row["rule"]),
         asked=row["code"] == "approval_required" or row["event"] == "approval.requested",
         arguments=arguments.encode() if _whole(arguments) else None,

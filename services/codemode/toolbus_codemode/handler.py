@@ -24,7 +24,7 @@ from toolbus_common.contracts import (
     CallFailed,
     CallResult,
     DeadlineExtended,
-    Era,
+    ProtocolFamily,
 )
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
@@ -155,7 +155,7 @@ class ProgramHandler:
         self, call: CallAdmitted, reply: ReplyChannel, result: dict[str, Any], began: float, *,
         is_error: bool,
     ) -> None:  # fmt: skip
-        if call.era is Era.MODERN:
+        if call.family is ProtocolFamily.MODERN:
             result = {"resultType": "complete", **result}
         if is_error:
             result["isError"] = True

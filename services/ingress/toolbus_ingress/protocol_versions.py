@@ -1,11 +1,11 @@
-"""Which protocol era a request belongs to, and whether it keeps that era's rules."""
+"""Which protocol family a request belongs to, and whether it keeps that family's rules."""
 
 from typing import Any
 
 from msgspec import Struct
 
 from toolbus_common import strict_json
-from toolbus_common.contracts import Era
+from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.mcp.param_headers import NAMED, decoded
 from toolbus_ingress.http.jsonrpc import (
     BAD_REQUEST,
@@ -29,7 +29,7 @@ TASKS = META + "tasks"
 
 
 class RuleBrokenError(Exception):
-    """The request breaks a rule of its era."""
+    """The request breaks a rule of its family."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
@@ -42,7 +42,7 @@ class Request(Struct, frozen=True):
     id: bytes
     method: str
     params: dict[str, Any]
-    era: Era
+    family: ProtocolFamily
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def read(message: Any, request_id: bytes, headers: Headers) -> Request:
     """The request in a parsed body; `request_id` is its id as raw JSON, empty for a notification.
 
     Raises:
-        RuleBrokenError: with the answer the era prescribes.
+        RuleBrokenError: with the answer the family prescribes.
 
     """
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
@@ -65,8 +65,8 @@ def read(message: Any, request_id: bytes, headers: Headers) -> Request:
         raise _broken(INVALID_REQUEST, "The request names no method.", request_id)
     if not isinstance(params, dict):
         raise _broken(INVALID_PARAMS, "params must be an object.", request_id)
-    request = Request(request_id, method, params, _era(method, params, headers))
-    if request.era is Era.MODERN:
+    request = Request(request_id, method, params, _family(method, params, headers))
+    if request.family is ProtocolFamily.MODERN:
         _check_modern(request, headers)
     else:
         _check_legacy(request, headers)
@@ -83,15 +83,15 @@ def id_of(message: Any) -> bytes:
     return strict_json.dump(request_id)
 
 
-def _era(method: str, params: dict[str, Any], headers: Headers) -> Era:
+def _family(method: str, params: dict[str, Any], headers: Headers) -> ProtocolFamily:
     meta = params.get("_meta")
     if isinstance(meta, dict) and VERSION in meta:
-        return Era.MODERN
+        return ProtocolFamily.MODERN
     if method == "initialize":
-        return Era.LEGACY
+        return ProtocolFamily.LEGACY
     version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
     legacy = not version or version in LEGACY or b"mcp-session-id" in headers
-    return Era.LEGACY if legacy else Era.MODERN
+    return ProtocolFamily.LEGACY if legacy else ProtocolFamily.MODERN
 
 
 def _check_modern(request: Request, headers: Headers) -> None:

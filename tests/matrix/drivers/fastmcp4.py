@@ -52,7 +52,7 @@ async def _call(tool: str, **arguments: Any) -> str:
 
 async def list_tools() -> str:
     async with connected() as client:
-        same(client.protocol_version, GIVEN.era)
+        same(client.protocol_version, GIVEN.family)
         return GIVEN.check_names([tool.name for tool in await client.list_tools()])
 
 

@@ -1,4 +1,4 @@
-"""The Inspector's command line, in the era given as flavour: one process for every request."""
+"""The Inspector's command line, in the family given as flavour: one process for every request."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ _ONE_SHOT = "the command line has no option for it"
 def command(method: str, *options: str) -> list[str]:
     """What is executed."""
     program = [os.environ["MATRIX_NODE"], os.environ["MATRIX_INSPECTOR"], "--cli"]
-    target = ["--server-url", GIVEN.endpoint, "--transport", "http", "--protocol-era"]
+    target = ["--server-url", GIVEN.endpoint, "--transport", "http", "--protocol-family"]
     header = ["--header", f"Authorization: {GIVEN.headers['Authorization']}"]
     told = [GIVEN.flavour, "--stored-auth-only", "--format", "json", "--quiet"]
     return [*program, *target, *told, *header, "--method", method, *options]
@@ -58,7 +58,7 @@ async def called(tool: str, **arguments: Any) -> str:
 
 
 async def list_tools() -> str:
-    same((await asked("initialize"))["protocolVersion"], GIVEN.era)
+    same((await asked("initialize"))["protocolVersion"], GIVEN.family)
     return GIVEN.check_names([tool["name"] for tool in (await asked("tools/list"))["tools"]])
 
 
@@ -112,7 +112,7 @@ PLAYS: dict[str, Play | str] = {
     "task": _ONE_SHOT,
     "cancellation": cancellation
     if GIVEN.flavour == "modern"
-    else "it can only be killed, and in the handshake era leaving does not cancel",
+    else "it can only be killed, and in the handshake family leaving does not cancel",
 }
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ async def _call(own, client=None, **arguments):
 
 async def list_tools():
     async with connected().session(GATEWAY, auto_initialize=False) as session:
-        same((await session.initialize()).protocolVersion, GIVEN.era)
+        same((await session.initialize()).protocolVersion, GIVEN.family)
     return GIVEN.check_names([tool.name for tool in await connected().get_tools()])
 
 

@@ -33,7 +33,7 @@ def connected():
 
 async def list_tools():
     async with connected() as server:
-        same(server.session.protocol_version, GIVEN.era)
+        same(server.session.protocol_version, GIVEN.family)
         return GIVEN.check_names([tool.name for tool in await server.list_tools()])
 
 

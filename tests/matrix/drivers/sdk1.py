@@ -76,7 +76,7 @@ async def connected(**options):
             *streams, elicitation_callback=_fill_in, sampling_callback=_sample, **options
         ) as session,
     ):
-        same((await session.initialize()).protocolVersion, GIVEN.era)
+        same((await session.initialize()).protocolVersion, GIVEN.family)
         yield session
 
 

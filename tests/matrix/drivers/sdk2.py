@@ -61,7 +61,7 @@ async def connected() -> AsyncIterator[Client]:
         async with Client(
             transport, elicitation_callback=_fill_in, sampling_callback=_sample
         ) as client:
-            same(client.protocol_version, GIVEN.era)
+            same(client.protocol_version, GIVEN.family)
             yield client
 
 

@@ -36,7 +36,7 @@ class Given:
     key: str
     server: str
     nonce: str
-    era: str
+    family: str
     actions: tuple[str, ...] = ACTIONS
     flavour: str = ""
 

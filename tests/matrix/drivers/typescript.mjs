@@ -38,7 +38,7 @@ async function connected(play) {
   const url = new URL(given.endpoint);
   const transport = new StreamableHTTPClientTransport(url, { requestInit: { headers } });
   await client.connect(transport);
-  same(transport.protocolVersion, given.era);
+  same(transport.protocolVersion, given.family);
   try {
     return await play(client);
   } finally {

@@ -36,7 +36,7 @@ LEAST = 16  # rows whose arguments fit into one answer, however long they are
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 _CALLS = (
     "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, customer, "
-    "team, user, environment, key, server, tool, method, era, charge, code, rule, "
+    "team, user, environment, key, server, tool, method, family, charge, code, rule, "
     "JSONExtractString(detail, 'arguments') AS arguments, event FROM events "
     # A call that was refused because it must wait has asked as well: it counts as refused.
     "WHERE at > now() - INTERVAL {seconds} SECOND AND (event = 'call.allowed' "

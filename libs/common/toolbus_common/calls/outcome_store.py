@@ -68,7 +68,7 @@ class OutcomeStore:
         """Return the revision that the outcome is to be written over."""
         revision = claim.revision if before is None else await before
         outcome = StoredOutcome(
-            call_id=call.call_id, digest=claim.digest, deadline=deadline, era=call.era
+            call_id=call.call_id, digest=claim.digest, deadline=deadline, family=call.family
         )
         sealed = RecordKey.decode(claim.seal).seal(outcome.encode())
         try:
@@ -125,7 +125,7 @@ def ended(
         call_id=call.call_id,
         digest=claim.digest,
         deadline=call.deadline,
-        era=call.era,
+        family=call.family,
         stage=stage,
         frame=frame,
     )

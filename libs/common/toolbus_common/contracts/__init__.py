@@ -14,9 +14,9 @@ from toolbus_common.contracts.calls import (
     CallAdmitted,
     CallCancelled,
     CallRequested,
-    Era,
     Identified,
     OutcomeClaim,
+    ProtocolFamily,
 )
 from toolbus_common.contracts.events.approvals import (
     ApprovalEvent,
@@ -236,7 +236,6 @@ __all__ = [
     "DefinitionEvent",
     "DefinitionPinned",
     "DefinitionRejected",
-    "Era",
     "Event",
     "EventsExpired",
     "EventsQuery",
@@ -272,6 +271,7 @@ __all__ = [
     "PersonErased",
     "Pin",
     "Progress",
+    "ProtocolFamily",
     "Quarantined",
     "Query",
     "RebuildReply",

@@ -21,8 +21,8 @@ THROUGH = "dev.toolbus/through"
 ROUTED_EXTENSIONS = ("io.modelcontextprotocol/ui", "io.modelcontextprotocol/tasks")
 
 
-class Era(StrEnum):
-    """The protocol era a peer speaks: with a handshake, or stateless (MCP 2026-07-28)."""
+class ProtocolFamily(StrEnum):
+    """The protocol family a peer speaks: with a handshake, or stateless (MCP 2026-07-28)."""
 
     LEGACY = "legacy"
     MODERN = "modern"
@@ -68,8 +68,9 @@ class CallRequested(Plain):
     client's session; empty where it has none.
 
     `log_level` is the least level of the server's log messages the caller takes; where it is empty,
-    `default_logs` says that the caller takes those the server sends unasked. `caller_era` is that
-    of the client whose program makes the call, where it may differ from `era`, the result's form.
+    `default_logs` says that the caller takes those the server sends unasked. `caller_family` is
+    that of the client whose program makes the call, where it may differ from `family`, the result's
+    form.
 
     `key_digest` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
@@ -84,7 +85,7 @@ class CallRequested(Plain):
     server: str
     tool: str
     key_digest: str = Field(repr=False)
-    era: Era
+    family: ProtocolFamily
     deadline: float
     traceparent: str
     progress: bool = False
@@ -93,7 +94,7 @@ class CallRequested(Plain):
     capabilities: str = NOTHING
     log_level: str = ""
     default_logs: bool = False
-    caller_era: Era | None = None
+    caller_family: ProtocolFamily | None = None
     extra: str = Field(default="", repr=False)
     narrower: tuple[tuple[str, ...], ...] = ()
     run: str = ""
@@ -136,7 +137,7 @@ class CallAdmitted(Plain):
     tool: str
     customer: str
     key: str
-    era: Era
+    family: ProtocolFamily
     deadline: float
     traceparent: str
     progress: bool = False
@@ -145,7 +146,7 @@ class CallAdmitted(Plain):
     capabilities: str = NOTHING
     log_level: str = ""
     default_logs: bool = False
-    caller_era: Era | None = None
+    caller_family: ProtocolFamily | None = None
     extra: str = Field(default="", repr=False)
     charge: int = 0
     reserved: bool = False
@@ -172,7 +173,7 @@ class CallAdmitted(Plain):
     @property
     def shakes_hands(self) -> bool:
         """Whether the client behind it speaks a revision with a handshake."""
-        return (self.caller_era or self.era) is Era.LEGACY
+        return (self.caller_family or self.family) is ProtocolFamily.LEGACY
 
 
 class CallCancelled(Message):

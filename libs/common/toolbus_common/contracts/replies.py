@@ -50,7 +50,7 @@ class StreamPaused(Struct, frozen=True):
 
 
 class CallResult(Struct, frozen=True):
-    """The result, as raw JSON already in the form the caller's era expects."""
+    """The result, as raw JSON already in the form the caller's family expects."""
 
     body: bytes
 
@@ -62,7 +62,7 @@ class CallResult(Struct, frozen=True):
 class InputRequired(Struct, frozen=True):
     """The server needs something of the caller first.
 
-    `body` is an `input_required` result (MCP 2026-07-28), whatever the eras on either side; the
+    `body` is an `input_required` result (MCP 2026-07-28), whatever the families on either side; the
     caller answers with another call, whose `extra` has `inputResponses` and this `requestState`.
     """
 

@@ -1,4 +1,4 @@
-"""A tool's result in the form of one era, member by member."""
+"""A tool's result in the form of one family, member by member."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ _COMPLETE = msgspec.Raw(b'"complete"')
 
 
 def as_legacy(members: Members) -> Members:
-    """Without what only the stateless era knows; structured content was an object before it."""
+    """Without what only the stateless family knows; structured content was an object before it."""
     structured = bytes(members.get("structuredContent", b""))
     odd = bool(structured) and structured[:1] != b"{"
     dropped = (*ONLY_MODERN, "structuredContent") if odd else ONLY_MODERN

@@ -22,7 +22,7 @@ _RESULTS: dict[str, Type] = {
 }
 _CONTEXT: dict[tuple[str, ...], Type] = {
     ("cost",): LONG,
-    ("era",): TEXT,
+    ("family",): TEXT,
     **{("time", part): LONG for part in ("epoch", "hour", "weekday")},
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 from toolbus_common.rules.parser import Expr
 
 # What of the context is the same for every call of a key to a tool.
-SETTLED = frozenset({"cost", "era"})
+SETTLED = frozenset({"cost", "family"})
 ARGUMENTS = "arguments"
 WHOLE: None = None  # of the arguments: all of them
 

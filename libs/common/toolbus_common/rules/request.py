@@ -33,7 +33,7 @@ class Case:
     tool: str
     labels: tuple[str, ...] = ()
     cost: int = 0
-    era: str = ""
+    family: str = ""
 
     @property
     def request(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Case:
     @property
     def settled(self) -> dict[str, Any]:
         """What of the context does not depend on the single call."""
-        return {"cost": self.cost, "era": self.era}
+        return {"cost": self.cost, "family": self.family}
 
 
 def labels_of(name: str, declared: Configuration) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def schema_for(policy: Policy) -> Schema:
 
 
 def _schema(arguments: Type) -> Schema:
-    context = record_of({"arguments": arguments, "cost": LONG, "era": TEXT, "time": _TIME})
+    context = record_of({"arguments": arguments, "cost": LONG, "family": TEXT, "time": _TIME})
     applies = {"principalTypes": ["Key"], "resourceTypes": ["Tool"], "context": context}
     actions = {method: {"appliesTo": applies} for method in METHODS}
     return Schema.from_json_str(json.dumps({"": {"entityTypes": _ENTITIES, "actions": actions}}))

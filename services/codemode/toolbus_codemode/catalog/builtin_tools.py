@@ -79,4 +79,4 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
 def own_listing() -> Listing:
     """Toolbus itself, as an entry of the catalogue."""
     tools = tuple(CatalogEntry(name=str(each["name"]), definition=each) for each in _DEFINITIONS)
-    return Listing(server=BUILT_IN, state=ServerState.READY, era="modern", tools=tools)
+    return Listing(server=BUILT_IN, state=ServerState.READY, family="modern", tools=tools)

@@ -26,9 +26,9 @@ from toolbus_common.contracts import (
     CallCancelled,
     CallRequested,
     CallResult,
-    Era,
     FinalReply,
     InputRequired,
+    ProtocolFamily,
 )
 from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
 from toolbus_common.mcp.builtin_server import BUILT_IN
@@ -140,8 +140,8 @@ class Inner:
             server=wanted.server,
             tool=wanted.tool,
             key_digest=self.outer.key_digest,
-            era=Era.MODERN,
-            caller_era=self.outer.caller_era or self.outer.era,
+            family=ProtocolFamily.MODERN,
+            caller_family=self.outer.caller_family or self.outer.family,
             deadline=min(
                 self.outer.deadline, deadline_of(declared.get(wanted.server), wanted.tool, time())
             ),

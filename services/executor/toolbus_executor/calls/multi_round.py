@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import ERROR, CallAdmitted, Era
+from toolbus_common.contracts import ERROR, CallAdmitted, ProtocolFamily
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import InvalidError, UpstreamRefusedError
 from toolbus_common.observability.tracing import Span
@@ -137,7 +137,7 @@ def _pages(error: UpstreamRefusedError, call: CallAdmitted) -> bytes:
     """A refusal that wants pages opened first, as questions; any other is raised again."""
     data = error.data.get("upstream_data")
     pages = data.get("elicitations") if isinstance(data, dict) else None
-    able = call.era is Era.MODERN and URL in kinds_of(call.capabilities)
+    able = call.family is ProtocolFamily.MODERN and URL in kinds_of(call.capabilities)
     if error.data.get("upstream_code") != URL_REQUIRED or not able or not isinstance(pages, list):
         raise error
     asked = {
@@ -151,7 +151,7 @@ def _pages(error: UpstreamRefusedError, call: CallAdmitted) -> bytes:
 
 
 def _page(page: dict[str, Any]) -> dict[str, Any]:
-    """A page to open as the stateless era asks for it, which gives pages no ids."""
+    """A page to open as the stateless family asks for it, which gives pages no ids."""
     return {name: value for name, value in page.items() if name != "elicitationId"} | {
         "mode": "url"
     }
@@ -174,7 +174,7 @@ def _declined() -> bytes:
 def _refuse_errors(call: CallAdmitted) -> None:
     """Raise `InvalidError` where a client answered with an error that a stateless server lacks.
 
-    That era has no errors among answers; an elicitation's is a cancelled one there.
+    That family has no errors among answers; an elicitation's is a cancelled one there.
     """
     for raw in (brought(call.extra)[1] or {}).values():
         found = error_in(raw)

@@ -186,7 +186,7 @@ def _inside(params: bytes) -> bytes:
 
 
 def _extra(extra: str, *, modern: bool) -> tuple[bytes, bytes]:
-    """The members beside the arguments that the server's era knows, and foreign ones of _meta."""
+    """Return the members besides arguments that the server's family has, and foreign _meta ones."""
     told = _members(extra)
     beside = b"".join(
         b'"%b":%b,' % (name.encode(), bytes(told[name])) for name in _OF_ERA[modern] if name in told

@@ -1,4 +1,4 @@
-"""From an upstream's raw result to the ending its caller is told, in the form of the caller's era.
+"""Map an upstream's raw result to the final reply, in the form of the caller's family.
 
 Bytes nobody needs to change stay the upstream's; a result never has line breaks, since callers may
 be told in lines.
@@ -12,9 +12,9 @@ from toolbus_common.contracts import (
     TOOLS_CALL,
     CallAdmitted,
     CallResult,
-    Era,
     FinalReply,
     InputRequired,
+    ProtocolFamily,
     TaskCreated,
 )
 from toolbus_common.errors import UpstreamFaultError
@@ -58,7 +58,7 @@ def ending_of(raw: bytes, call: CallAdmitted) -> tuple[FinalReply, bool]:
         )
     if not owned.resultType and owned.task and not owned.content and call.method == TOOLS_CALL:
         return TaskCreated(in_one_line(raw)), False
-    if call.era is Era.MODERN:
+    if call.family is ProtocolFamily.MODERN:
         told = _for_modern(raw, owned, call.method)
     else:
         told = _for_legacy(raw, owned)
@@ -106,7 +106,7 @@ def _for_legacy(raw: bytes, owned: Owned) -> bytes:
 
 
 def _task(raw: bytes, call: CallAdmitted) -> bytes:
-    if call.era is Era.MODERN:
+    if call.family is ProtocolFamily.MODERN:
         return raw
     try:
         return b'{"task":%b}' % task_formats.old(raw)

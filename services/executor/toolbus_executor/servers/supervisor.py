@@ -107,7 +107,7 @@ class Keeper:
             "name": self.name,
             "kind": kind_of(self.declared),
             "state": shown.state.value,
-            "era": shown.era,
+            "family": shown.family,
             "version": shown.version,
             "tools": len(shown.tools),
             "held": len(shown.held),
@@ -359,7 +359,7 @@ class Keeper:
         told = self.entry.listed or Listing(server=self.name, state=self.state)
         faults = {"dropped": self._faults.dropped, "failed": self._faults.failed}
         mine = {**faults, "lost_at": self._lost_at}
-        seen = {"state": self.state, "era": described.era, "version": described.version}
+        seen = {"state": self.state, "family": described.family, "version": described.version}
         return told.model_copy(update=mine | seen)
 
     def _connected(self) -> None:

@@ -1,4 +1,4 @@
-"""What the executor needs of an upstream, whatever its transport and era."""
+"""What the executor needs of an upstream, whatever its transport and family."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator
@@ -20,7 +20,7 @@ class Described:
     `info` is its name, version and title; `is_toolbus` says that it leads on through a gateway.
     """
 
-    era: str
+    family: str
     version: str
     instructions: str = ""
     capabilities: dict[str, Any] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class Upstream(Protocol):
         ...
 
     async def open(self) -> Described:
-        """Probe the era, shake hands, and learn what the server is."""
+        """Probe the family, shake hands, and learn what the server is."""
         ...
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:

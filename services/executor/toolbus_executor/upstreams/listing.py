@@ -138,7 +138,7 @@ class _Sieve:
 
 
 class _Hints:
-    """The least of the times a server's pages may be kept; the handshake eras know of none."""
+    """The least of the times a server's pages may be kept; the handshake families know of none."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -177,7 +177,7 @@ async def listed(
     return Listing(
         server=server,
         state=ServerState.READY,
-        era=described.era,
+        family=described.family,
         version=described.version,
         instructions=described.instructions,
         capabilities=described.capabilities,

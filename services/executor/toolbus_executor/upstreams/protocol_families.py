@@ -167,7 +167,7 @@ class BothFamilies:
     async def open(self) -> Described:
         """Meet the server in its newest family."""
         described = await self._first.open()
-        self._modern = described.era == "modern" and not described.ours
+        self._modern = described.family == "modern" and not described.ours
         return described
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:

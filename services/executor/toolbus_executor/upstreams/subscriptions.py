@@ -45,7 +45,7 @@ def refuse_unless_subscribable(described: Described) -> None:
 def refuse_unless_following(described: Described) -> None:
     """Say so, where a server has no such news. Raises `UpstreamRefusedError`."""
     extensions = described.capabilities.get("extensions")
-    if described.era != "modern" or not isinstance(extensions, dict) or TASKS not in extensions:
+    if described.family != "modern" or not isinstance(extensions, dict) or TASKS not in extensions:
         raise UpstreamRefusedError(
             "The server does not tell of tasks.", upstream_code=METHOD_NOT_FOUND, sent=False
         )

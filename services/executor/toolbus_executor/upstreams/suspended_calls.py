@@ -1,7 +1,7 @@
 """Calls that wait for their caller's answers: kept by their owner, found by a state nobody guesses.
 
-A handshake-era server asks in the middle of a call. The caller is told `input_required` and comes
-back with another call, which may reach any replica; the state it brings names the owner.
+A handshake-family server asks in the middle of a call. The caller is told `input_required` and
+comes back with another call, which may reach any replica; the state it brings names the owner.
 """
 
 import asyncio

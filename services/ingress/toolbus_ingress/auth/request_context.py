@@ -49,7 +49,7 @@ class Caller(Struct, frozen=True):
 
 
 class Visit(Struct, frozen=True):
-    """One HTTP request by a caller; `session` only in the eras with a handshake.
+    """One HTTP request by a caller; `session` only in the families with a handshake.
 
     With `tell` it is one message of several: what a call says goes there, and its answer is plain.
     """

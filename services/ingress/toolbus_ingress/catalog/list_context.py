@@ -14,7 +14,7 @@ from time import time
 from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.concurrency import end
-from toolbus_common.contracts import ContextListed, Era, Event
+from toolbus_common.contracts import ContextListed, Event, ProtocolFamily
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
@@ -24,7 +24,7 @@ OTHERS = "(others)"
 _EVERYTHING = EffectiveGrants((("*",),))
 
 # Whose list: the key, the method, the server of the endpoint, the mode, the protocol family.
-Kind = tuple[str, str, str, str, Era]
+Kind = tuple[str, str, str, str, ProtocolFamily]
 
 
 @dataclass(slots=True)
@@ -43,13 +43,13 @@ class ListedContext:
     seconds: float
     _counted: dict[Kind, _Counted] = field(default_factory=dict)
 
-    def note(self, caller: Caller, method: str, era: Era, size: int) -> None:
+    def note(self, caller: Caller, method: str, family: ProtocolFamily, size: int) -> None:
         """Count one list that was sent."""
-        kind = (caller.name, method, caller.server, str(caller.mode), era)
+        kind = (caller.name, method, caller.server, str(caller.mode), family)
         counted = self._counted.get(kind)
         if counted is None:
             if len(self._counted) >= MOST_APART:
-                kind = (OTHERS, method, "", "", era)
+                kind = (OTHERS, method, "", "", family)
             counted = self._counted.setdefault(kind, _Counted())
         counted.lists += 1
         counted.sent += size
@@ -81,7 +81,7 @@ class ListedContext:
             yield self._event(kind, each)
 
     def _event(self, kind: Kind, counted: _Counted) -> ContextListed:
-        key, method, server, mode, era = kind
+        key, method, server, mode, family = kind
         found = self.directory.now.principal_of(key, time())
         bounds = found.seen if found is not None else EffectiveGrants(())
         return ContextListed(
@@ -94,6 +94,6 @@ class ListedContext:
             mode=mode,
             lists=counted.lists,
             spent_bytes=counted.sent,
-            classic_bytes=counted.lists * self.catalogue.weight(method, bounds, server, era),
-            whole_bytes=counted.lists * self.catalogue.weight(method, _EVERYTHING, server, era),
+            classic_bytes=counted.lists * self.catalogue.weight(method, bounds, server, family),
+            whole_bytes=counted.lists * self.catalogue.weight(method, _EVERYTHING, server, family),
         )

@@ -17,7 +17,7 @@ from toolbus_common.access.tool_names import NAMED, Names
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Patterns
 from toolbus_common.config.servers.timeouts import deadline_of
-from toolbus_common.contracts import CatalogEntry, Era, Listing, ServerState
+from toolbus_common.contracts import CatalogEntry, Listing, ProtocolFamily, ServerState
 from toolbus_common.mcp.builtin_server import BUILT_IN, SHOWN, Mode
 from toolbus_common.mcp.client_classes import NONE
 from toolbus_common.mcp.result_uris import Handle, piece_of
@@ -83,11 +83,13 @@ class Catalogue:
                 return  # listed anew, and nothing is new
         self._changed()
 
-    def told(self, method: str, caller: Caller, era: Era, client: str = NONE) -> bytes:
-        """The result of a list method, and to the stateless era how long it may be kept."""
-        body = self.listed(method, caller.bounds, caller.server, era, caller.mode, client)
+    def told(
+        self, method: str, caller: Caller, family: ProtocolFamily, client: str = NONE
+    ) -> bytes:
+        """The result of a list method, and to the stateless family how long it may be kept."""
+        body = self.listed(method, caller.bounds, caller.server, family, caller.mode, client)
         ttl_ms = self.ttl_ms(caller.server, method)
-        return b'{"ttlMs":%d,%b' % (ttl_ms, body[1:]) if era is Era.MODERN else body
+        return b'{"ttlMs":%d,%b' % (ttl_ms, body[1:]) if family is ProtocolFamily.MODERN else body
 
     def ttl_ms(self, server: str, method: str) -> int:
         """What is left of every server's own word, and no more than ours; of one, its own word."""
@@ -108,14 +110,14 @@ class Catalogue:
         """
         if server and listings and DISCOVER in listings[0].hints:
             return self.ttl_ms(server, DISCOVER)
-        return 0 if any(listing.era == Era.MODERN for listing in listings) else TTL_MS
+        return 0 if any(listing.family == ProtocolFamily.MODERN for listing in listings) else TTL_MS
 
     def listed(
         self,
         method: str,
         bounds: EffectiveGrants,
         server: str,
-        era: Era,
+        family: ProtocolFamily,
         mode: Mode = Mode.TOOLS,
         client: str = NONE,
     ) -> bytes:
@@ -123,21 +125,23 @@ class Catalogue:
 
         `client` is the class of the client, for servers whose lists depend on it.
         """
-        wanted = (bounds, server, era, method, mode, client if self._depends else NONE)
+        wanted = (bounds, server, family, method, mode, client if self._depends else NONE)
         kept = self._kept.get(wanted)
         if kept is None:
             if self._kept_bytes >= self.MOST_KEPT_BYTES:
                 self._forget_views()
-            kept = self._kept[wanted] = self._encoded(method, bounds, server, era, mode, client)
+            kept = self._kept[wanted] = self._encoded(method, bounds, server, family, mode, client)
             self._kept_bytes += len(kept)
         return kept
 
-    def weight(self, method: str, bounds: EffectiveGrants, server: str, era: Era) -> int:
+    def weight(
+        self, method: str, bounds: EffectiveGrants, server: str, family: ProtocolFamily
+    ) -> int:
         """Return the bytes of all definitions within bounds, as no mode of seeing tools cuts them.
 
         Toolbus' own tools are none of them.
         """
-        wanted = (bounds, server, era, method)
+        wanted = (bounds, server, family, method)
         found = self._weights.get(wanted)
         if found is None:
             kind, bare = LISTS[method][0], bool(server)
@@ -147,7 +151,7 @@ class Catalogue:
                 if owner != BUILT_IN and self.serves(owner) and server in ("", owner)
                 for offered in getattr(self._listings[owner], kind)
                 if bounds.cover(full_name(owner, offered.name))
-                and (ready := self._ready(kind, owner, offered, era, bare=bare)) is not None
+                and (ready := self._ready(kind, owner, offered, family, bare=bare)) is not None
             )
         return found
 
@@ -238,19 +242,25 @@ class Catalogue:
         return (owner, uri) if theirs and self.sees(bounds, owner, handle.tool) else None
 
     def _encoded(
-        self, method: str, bounds: EffectiveGrants, server: str, era: Era, mode: Mode, client: str
+        self,
+        method: str,
+        bounds: EffectiveGrants,
+        server: str,
+        family: ProtocolFamily,
+        mode: Mode,
+        client: str,
     ) -> bytes:
         kind, member = LISTS[method]
         shown = [
             ready
             for owner, offered in self._offered(kind, bounds, server, mode)
             if (offered.shown_to is None or client in offered.shown_to)
-            and (ready := self._ready(kind, owner, offered, era, bare=bool(server))) is not None
+            and (ready := self._ready(kind, owner, offered, family, bare=bool(server))) is not None
         ]
         if kind in NAMED:  # resources keep their server's order, which may mean something
             shown.sort(key=itemgetter(0))
         result: dict[str, Any] = {member: [raw for _, raw in shown]}
-        if era is Era.MODERN:
+        if family is ProtocolFamily.MODERN:
             # Each key has its own view, so no cache may share it.
             result |= {"resultType": "complete", "cacheScope": "private"}
         return msgspec.json.encode(result)
@@ -287,32 +297,32 @@ class Catalogue:
         return said is True or (mode is not Mode.TOOLS and said is None)
 
     def _ready(
-        self, kind: str, owner: str, offered: CatalogEntry, era: Era, *, bare: bool
+        self, kind: str, owner: str, offered: CatalogEntry, family: ProtocolFamily, *, bare: bool
     ) -> tuple[str, msgspec.Raw] | None:
         """A definition's name and JSON, encoded once for all who see it; None if nobody does."""
-        wanted = (kind, owner, offered.name, era, bare)
+        wanted = (kind, owner, offered.name, family, bare)
         if wanted not in self._encodings:
             ready = None
             if kind not in NAMED or self._called(kind, owner, offered, bare=bare):
-                shown = self._shown(kind, owner, offered, era, bare=bare)
+                shown = self._shown(kind, owner, offered, family, bare=bare)
                 ready = str(shown.get("name", "")), msgspec.Raw(msgspec.json.encode(shown))
             self._encodings[wanted] = ready
         return self._encodings[wanted]
 
     def _shown(
-        self, kind: str, owner: str, offered: CatalogEntry, era: Era, *, bare: bool
+        self, kind: str, owner: str, offered: CatalogEntry, family: ProtocolFamily, *, bare: bool
     ) -> dict[str, Any]:
-        """A definition as it was sent, but for what is the gateway's or not of this era."""
+        """A definition as it was sent, but for what is the gateway's or not of this family."""
         shown = dict(offered.definition)
         if kind in NAMED:
             shown |= self._called(kind, owner, offered, bare=bare)
         elif kind == "resources" and not bare:
             shown["uri"] = self.shelves.shown(owner, offered.name)
-        if era is Era.MODERN:
+        if family is ProtocolFamily.MODERN:
             shown.pop("execution", None)
         elif kind == "tools" and not _is_object(shown.get("outputSchema")):
             shown.pop("outputSchema", None)
-        if kind == "tools" and era is Era.LEGACY:
+        if kind == "tools" and family is ProtocolFamily.LEGACY:
             shown |= _as_task(self._listings[owner], offered.name)
         return shown
 
@@ -382,7 +392,7 @@ def _as_task(listing: Listing, tool: str) -> dict[str, Any]:
     if listing.handshake is not None:
         support = listing.handshake.tasks.get(tool)
     else:
-        support = "optional" if decides(said_by(listing, Era.LEGACY)) else None
+        support = "optional" if decides(said_by(listing, ProtocolFamily.LEGACY)) else None
     return {"execution": {"taskSupport": support}} if support else {}
 
 

@@ -1,4 +1,4 @@
-"""Requests that a server answers: onto the bus, and back in the form of the caller's era."""
+"""Requests that a server answers: onto the bus, and back in the form of the caller's family."""
 
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -17,9 +17,9 @@ from toolbus_common.contracts import (
     TOOLS_CALL,
     CallCancelled,
     CallRequested,
-    Era,
     FinalReply,
     InputRequired,
+    ProtocolFamily,
     TaskCreated,
 )
 from toolbus_common.contracts.base import trusted
@@ -101,14 +101,14 @@ class Relay:
         began = perf_counter()
         call_id = self._service.calls.new_call_id()
         subject: Subject | None = None
-        if request.method in TASKS and request.era is Era.MODERN:
+        if request.method in TASKS and request.family is ProtocolFamily.MODERN:
             protocol_versions.require_tasks(request)
         try:
             kept = self.tasks.kept(request, visit.caller) if request.method in TASKS else None
             if kept is not None:
                 return jsonrpc.result(request.id, kept)
             subject = subject_of(request, visit.caller, self._catalogue, self._seal)
-            if request.method == TOOLS_CALL and request.era is Era.MODERN:
+            if request.method == TOOLS_CALL and request.family is ProtocolFamily.MODERN:
                 self._check_headers(visit, request, subject)
             call = self._call(visit, request, subject, call_id, way)
             answer = await self._converse(visit, request, call)
@@ -134,14 +134,14 @@ class Relay:
 
     async def subscribe(self, visit: Visit, request: Request, uri: str) -> None:
         """Have the server watch a resource. Raises `ToolbusError`."""
-        asked = Request(b"", "resources/subscribe", {"uri": uri}, request.era)
+        asked = Request(b"", "resources/subscribe", {"uri": uri}, request.family)
         subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
         call_id = self._service.calls.new_call_id()
         await self._service.calls.ask(self._call(visit, asked, subject, call_id))
 
     async def follow(self, visit: Visit, request: Request, handle: str) -> str:
         """Have a server tell of a task; what its news call it. Raises `ToolbusError`."""
-        asked = Request(b"", FOLLOW, {"taskId": handle}, request.era)
+        asked = Request(b"", FOLLOW, {"taskId": handle}, request.family)
         subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
         call_id = self._service.calls.new_call_id()
         await self._service.calls.ask(self._call(visit, asked, subject, call_id))
@@ -164,7 +164,7 @@ class Relay:
     ) -> CallRequested:
         meta = request.meta
         way = way or trail_of(meta, visit.headers)
-        modern = request.era is Era.MODERN
+        modern = request.family is ProtocolFamily.MODERN
         level = meta.get(_LOG_LEVEL) if modern else visit.session and visit.session.level
         call = _requested(
             call_id=call_id,
@@ -173,7 +173,7 @@ class Relay:
             tool=subject.name,
             method=request.method,
             key_digest=visit.caller.key_digest,
-            era=request.era,
+            family=request.family,
             deadline=self._deadline(subject),
             traceparent=way.traceparent,
             tracestate=way.state,
@@ -247,7 +247,7 @@ class Relay:
         self, visit: Visit, request: Request, call: CallRequested
     ) -> Response | None:
         session = visit.session
-        if request.era is Era.MODERN and not call.idempotency_key:
+        if request.family is ProtocolFamily.MODERN and not call.idempotency_key:
             presence = Presence(visit.scope, self._leaving(call.call_id))
             try:
                 return await self._tell_all(visit, request, call)
@@ -272,7 +272,7 @@ class Relay:
             talks or call.progress or call.log_level or call.default_logs
         ):
             ending = await self._service.calls.ask(call)
-            if isinstance(ending, InputRequired) and request.era is Era.LEGACY:
+            if isinstance(ending, InputRequired) and request.family is ProtocolFamily.LEGACY:
                 self._give_up(call.call_id)
                 raise InvalidError(
                     "The server asks its caller something, which needs a session, a declared "

@@ -9,7 +9,7 @@ from toolbus_common import strict_json
 from toolbus_common.access.anonymous import KEY_DIGEST
 from toolbus_common.access.config_snapshot import ConfigProjection, key_digest_of
 from toolbus_common.access.token_cache import is_person
-from toolbus_common.contracts import Era
+from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.nats.connection import bus_down
@@ -253,7 +253,7 @@ class Endpoint:
         request = protocol_versions.read(message, request_id, visit.headers)
         if (
             SESSION in visit.headers
-            and request.era is Era.LEGACY
+            and request.family is ProtocolFamily.LEGACY
             and request.method != "initialize"
         ):
             visit = visit.within(self.session(visit))
@@ -265,7 +265,7 @@ class Endpoint:
     async def _respond(self, visit: Visit, request: Request) -> Response | None:
         if is_relayed(request):
             return await self.relay.answer(visit, request)
-        if request.method == "subscriptions/listen" and request.era is Era.MODERN:
+        if request.method == "subscriptions/listen" and request.family is ProtocolFamily.MODERN:
             if self.hub.full:
                 raise OverloadedError("Too many streams are open; retry later.")
             await self.hub.follow_subscription(visit, request)

@@ -1,4 +1,4 @@
-"""How a request failed, in the words of its era: a server's own error stays what it was."""
+"""How a request failed, in the words of its family: a server's own error stays what it was."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.contracts import Era
+from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.errors import (
     InvalidArgumentsError,
     ToolbusError,
@@ -31,16 +31,16 @@ from toolbus_ingress.mcp.request_target import Subject
 from toolbus_ingress.protocol_versions import Request
 
 FAILED = "dev.toolbus/failed"  # of a result's `_meta`: why Toolbus did not ask the tool
-URL_REQUIRED = -32042  # of 2025-11-25; the stateless era has no such code
+URL_REQUIRED = -32042  # of 2025-11-25; the stateless family has no such code
 _LONGEST_ASKED = 512
 _MOST_PAGES, _LONGEST_PAGE = 8, 2048
 _STATUS = {MISSING_CAPABILITY: BAD_REQUEST, METHOD_NOT_FOUND: 404}
 
 
 def told(failed: ToolbusError, request: Request, call_id: str) -> Response:
-    """The failure of a request: a server's own error as it is, but for what the era renames."""
+    """The failure of a request: a server's own error as it is, but for what the family renames."""
     code = failed.data.get("upstream_code") if isinstance(failed, UpstreamRefusedError) else None
-    modern = request.era is Era.MODERN
+    modern = request.family is ProtocolFamily.MODERN
     if isinstance(failed, InvalidArgumentsError) and "task" not in request.params:
         return _misfit(failed, request, call_id)
     if isinstance(failed, UnknownToolError) and request.method.startswith("resources/"):
@@ -95,7 +95,7 @@ def _misfit(failed: ToolbusError, request: Request, call_id: str) -> Response:
         "isError": True,
         "_meta": {FAILED: told},
     }
-    if request.era is Era.MODERN:
+    if request.family is ProtocolFamily.MODERN:
         body["resultType"] = "complete"
     return result(request.id, msgspec.json.encode(body))
 

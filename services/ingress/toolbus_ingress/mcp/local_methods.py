@@ -4,7 +4,7 @@ from typing import Any
 
 from toolbus_common import VERSION as RELEASE
 from toolbus_common import strict_json
-from toolbus_common.contracts import THROUGH, Era, Listing
+from toolbus_common.contracts import THROUGH, Listing, ProtocolFamily
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.mcp.client_classes import class_of
 from toolbus_ingress import protocol_versions
@@ -42,7 +42,7 @@ class Local:
         """Answer a request of a method that no server answers."""
         if request.method in LISTS:
             return self._listed(visit, request)
-        if request.era is Era.MODERN:
+        if request.family is ProtocolFamily.MODERN:
             return self._modern(visit, request)
         if request.method == "initialize":
             return self._initialize(visit, request)
@@ -56,11 +56,11 @@ class Local:
             sentence = "Unknown cursor; list again from the beginning."
             return jsonrpc.error(200, jsonrpc.INVALID_PARAMS, sentence, request_id=request.id)
         caller = visit.caller
-        modern = request.era is Era.MODERN
+        modern = request.family is ProtocolFamily.MODERN
         able = request.meta.get(protocol_versions.CAPABILITIES) if modern else _declared_by(visit)
         client = class_of(able)
-        body = self._catalogue.told(request.method, caller, request.era, client)
-        self._context.note(caller, request.method, request.era, len(body))
+        body = self._catalogue.told(request.method, caller, request.family, client)
+        self._context.note(caller, request.method, request.family, len(body))
         answer = jsonrpc.result(request.id, body)
         if caller.server and self._catalogue.hides(caller.bounds, caller.server):
             return Response(answer.status, answer.body, answer.headers, "server_not_granted")
@@ -70,7 +70,7 @@ class Local:
         if request.method != "server/discover":
             return _unknown(request, 404)
         listings, server = self._visible(visit), visit.caller.server
-        told = introduced(listings, Era.MODERN, server)
+        told = introduced(listings, ProtocolFamily.MODERN, server)
         result = {
             "resultType": "complete",
             "supportedVersions": list(protocol_versions.MODERN),
@@ -91,7 +91,7 @@ class Local:
         able = request.params.get("capabilities")
         session = self._sessions.begin(visit.caller.account, version, able)
         server = visit.caller.server
-        told = introduced(self._visible(visit), Era.LEGACY, server)
+        told = introduced(self._visible(visit), ProtocolFamily.LEGACY, server)
         declared = told["capabilities"]
         if version != protocol_versions.LEGACY[0]:
             declared.pop("tasks", None)  # no revision before has them

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from toolbus_common import strict_json
-from toolbus_common.contracts import Era, ServerNotification
+from toolbus_common.contracts import ProtocolFamily, ServerNotification
 from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.client_classes import NONE, class_of
 from toolbus_ingress.auth.request_context import Visit
@@ -40,7 +40,10 @@ _CHANGES = {
     kind: f"notifications/{LISTS[methods[0]][0]}/list_changed" for kind, methods in _LISTED.items()
 }
 _UPDATED = "notifications/resources/updated"
-_MOVED = {"notifications/tasks": Era.MODERN, "notifications/tasks/status": Era.LEGACY}
+_MOVED = {
+    "notifications/tasks": ProtocolFamily.MODERN,
+    "notifications/tasks/status": ProtocolFamily.LEGACY,
+}
 
 Said = tuple[str, str, str, str]  # of a server: what, and the principal and session it is for
 
@@ -50,7 +53,7 @@ class Listener:
     """One open stream. `mark` is the raw id every frame of a modern subscription repeats."""
 
     visit: Visit
-    era: Era
+    family: ProtocolFamily
     kinds: tuple[str, ...]
     uris: set[str]
     tasks: dict[str, str]  # handles by what servers' news call them
@@ -97,8 +100,8 @@ class Hub:
         if session.polls:
             mail.mark()
         uris, tasks = session.uris, session.tasks
-        listener = Listener(visit, Era.LEGACY, tuple(_LISTED), uris, tasks, mail)
-        self._open(listener, Request(b"", "", {}, Era.LEGACY))
+        listener = Listener(visit, ProtocolFamily.LEGACY, tuple(_LISTED), uris, tasks, mail)
+        self._open(listener, Request(b"", "", {}, ProtocolFamily.LEGACY))
         await attend(visit.scope, mail.read(), stream)
 
     async def follow_subscription(self, visit: Visit, request: Request) -> None:
@@ -109,7 +112,7 @@ class Hub:
         tasks = await self._followed(visit, request, wanted.get("taskIds"))
         kinds = tuple(kind for kind in _LISTED if wanted.get(kind) is True)
         mail = Journal(most=MOST_WAITING)
-        listener = Listener(visit, Era.MODERN, kinds, set(uris), tasks, mail, request.id)
+        listener = Listener(visit, ProtocolFamily.MODERN, kinds, set(uris), tasks, mail, request.id)
         listener.client = class_of(request.meta.get(CAPABILITIES))
         honoured: dict[str, Any] = dict.fromkeys(kinds, True)
         if uris:
@@ -126,7 +129,7 @@ class Hub:
     def stream_of(self, sid: str, principal_id: str) -> Listener | None:
         """Return the open stream of a client session, if this replica has it."""
         for listener in self._listeners:
-            is_read = listener.era is Era.LEGACY and listener.mail.reader is not None
+            is_read = listener.family is ProtocolFamily.LEGACY and listener.mail.reader is not None
             if is_read and self._is_for(listener, principal_id, sid):
                 return listener
         return None
@@ -206,7 +209,7 @@ class Hub:
             for uri in tuple(listener.uris):
                 with suppress(ToolbusError):
                     await self._relay.subscribe(listener.visit, request, uri)
-            if listener.era is Era.MODERN:
+            if listener.family is ProtocolFamily.MODERN:
                 await self._followed(listener.visit, request, list(listener.tasks.values()))
 
     def _admit(self, listener: Listener) -> bool:
@@ -266,13 +269,13 @@ class Hub:
     ) -> bool:
         """Tell a stream that subscribed, or, where nobody did, each session that may read it.
 
-        A stream of the stateless era hears of what it asked for and of nothing else.
+        A stream of the stateless family hears of what it asked for and of nothing else.
         """
         uri, caller = str(params["uri"]), listener.visit.caller
         if caller.server not in ("", server):
             return False
         shown = uri if caller.server else self._catalogue.shelves.shown(server, uri)
-        wanted = shown in listener.uris or (unasked and listener.era is Era.LEGACY)
+        wanted = shown in listener.uris or (unasked and listener.family is ProtocolFamily.LEGACY)
         if not wanted or not self._catalogue.sees(caller.bounds, server, uri):
             return False
         listener.tell(_UPDATED, {**params, "uri": shown})
@@ -284,7 +287,7 @@ class Hub:
         key = task_key(said.server, msgspec.json.decode(params.get("taskId", b"null")))
         for listener in tuple(self._listeners):
             handle = listener.tasks.get(key)
-            if handle is None or listener.era is not _MOVED[said.method]:
+            if handle is None or listener.family is not _MOVED[said.method]:
                 continue
             if not self._is_for(listener, said.principal_id, said.session):
                 continue
@@ -332,7 +335,9 @@ class Hub:
         session = listener.visit.session
         client = class_of(session.declared) if session is not None else listener.client
         return {
-            method: listed(method, caller.bounds, caller.server, listener.era, caller.mode, client)
+            method: listed(
+                method, caller.bounds, caller.server, listener.family, caller.mode, client
+            )
             for kind in listener.kinds
             for method in _LISTED[kind]
         }

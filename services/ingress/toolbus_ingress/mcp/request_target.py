@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from toolbus_common import strict_json
 from toolbus_common.access.tool_names import is_own_name
-from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Era
+from toolbus_common.contracts import FOLLOW, TOOLS_CALL, ProtocolFamily
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
@@ -19,7 +19,7 @@ _SERVER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,31}")
 
 LONGEST_URI = 4096
 TASKS = frozenset({"tasks/get", "tasks/update", "tasks/result", "tasks/cancel"})
-_OTHERS_ONLY = {Era.MODERN: "tasks/result", Era.LEGACY: "tasks/update"}
+_OTHERS_ONLY = {ProtocolFamily.MODERN: "tasks/result", ProtocolFamily.LEGACY: "tasks/update"}
 _RELAYED = frozenset(
     {TOOLS_CALL, "prompts/get", "resources/read", "completion/complete"} | TASKS
 )  # methods a server answers
@@ -35,7 +35,7 @@ class Subject(Struct, frozen=True):
 
 def is_relayed(request: Request) -> bool:
     """Whether a server answers this, not the edge itself."""
-    return request.method in _RELAYED and request.method != _OTHERS_ONLY[request.era]
+    return request.method in _RELAYED and request.method != _OTHERS_ONLY[request.family]
 
 
 def subject_of(request: Request, caller: Caller, catalogue: Catalogue, seal: Seal) -> Subject:

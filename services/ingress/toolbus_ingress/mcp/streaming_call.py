@@ -11,11 +11,11 @@ from toolbus_common import strict_json
 from toolbus_common.contracts import (
     CallNotification,
     CallRequested,
-    Era,
     FinalReply,
     InputRequired,
     Notification,
     Progress,
+    ProtocolFamily,
     StreamPaused,
 )
 from toolbus_common.errors import CallCancelledError, InvalidError
@@ -72,7 +72,7 @@ class Conversation:
         return self._journal is not None
 
     async def hold(self, call: CallRequested) -> FinalReply:
-        """Make the call; in the eras with a handshake, ask the client whatever is asked of it.
+        """Make the call; in the families with a handshake, ask the client whatever is asked of it.
 
         Raises:
             ToolbusError: the call failed.
@@ -102,7 +102,10 @@ class Conversation:
         first = call.call_id
         for _ in range(MOST_ROUNDS):
             ending = await self._lane.ask(call, self._told)
-            if not isinstance(ending, InputRequired) or self._request.era is Era.MODERN:
+            if (
+                not isinstance(ending, InputRequired)
+                or self._request.family is ProtocolFamily.MODERN
+            ):
                 return ending
             self._asked = call.call_id
             call = self._again(call, await self._answers(ending.body), first)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common import strict_json
-from toolbus_common.contracts import DEFERRED, TOOLS_CALL, CallRequested, Era
+from toolbus_common.contracts import DEFERRED, TOOLS_CALL, CallRequested, ProtocolFamily
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
@@ -80,7 +80,9 @@ class Tasks:
 
         """
         handle = request.params.get("taskId")
-        claims = self._seal.open(handle, DoneClaims) if request.era is Era.LEGACY else None
+        claims = (
+            self._seal.open(handle, DoneClaims) if request.family is ProtocolFamily.LEGACY else None
+        )
         if claims is None:
             return None
         if claims.at + DONE_SECONDS < time() or not self._is_for(claims, caller):
@@ -104,13 +106,17 @@ class Tasks:
 
 
 def wants_task(request: Request) -> bool:
-    """Whether a client asks that its call becomes a task; in the stateless era the server decides.
+    """Return whether a client wants its call as a task; for stateless ones the server decides.
 
     Raises:
         InvalidError: it says so in a way that is none.
 
     """
-    if request.era is Era.MODERN or request.method != TOOLS_CALL or "task" not in request.params:
+    if (
+        request.family is ProtocolFamily.MODERN
+        or request.method != TOOLS_CALL
+        or "task" not in request.params
+    ):
         return False
     if not isinstance(request.params["task"], dict):
         raise InvalidError("task must be an object.")

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.contracts import TOOLS_CALL, CallRequested, CallResult, Era, FinalReply
+from toolbus_common.contracts import (
+    TOOLS_CALL,
+    CallRequested,
+    CallResult,
+    FinalReply,
+    ProtocolFamily,
+)
 from toolbus_common.errors import ToolbusError
 from toolbus_common.observability.trace_context import (
     LONGEST_BAGGAGE,
@@ -119,7 +125,7 @@ def _describe(span: Span | Nothing, visit: Visit, request: Request) -> None:
     half of a key.
     """
     session = visit.session
-    modern = request.era is Era.MODERN
+    modern = request.family is ProtocolFamily.MODERN
     version = request.meta.get(VERSION) if modern else session.claims.version if session else ""
     span.note("mcp.protocol.version", str(version or ""))
     span.note("jsonrpc.request.id", request.id.decode()[:LONGEST_ID])

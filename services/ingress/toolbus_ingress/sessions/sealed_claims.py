@@ -16,7 +16,7 @@ __all__ = [
 
 
 class SessionClaims(Claims, frozen=True):
-    """A session of the eras with a handshake: `capabilities` is raw JSON, `expires` in seconds."""
+    """A handshake-family session: `capabilities` is raw JSON, `expires` in epoch seconds."""
 
     sid: str
     principal_id: str

@@ -1,4 +1,4 @@
-"""Sessions of the eras with a handshake: sealed into their ids, so that any replica serves any."""
+"""Handshake-family sessions, sealed into their ids so that any replica can serve them."""
 
 import secrets
 from collections import OrderedDict

@@ -9,7 +9,7 @@ import msgspec
 
 from toolbus_common import strict_json
 from toolbus_common.access.tool_patterns import full_name, granted
-from toolbus_common.contracts import IDEMPOTENCY, TOOLS_CALL, Era
+from toolbus_common.contracts import IDEMPOTENCY, TOOLS_CALL, ProtocolFamily
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.http_server.body import Receive
 from toolbus_ingress.auth.request_context import Caller, Visit
@@ -70,7 +70,7 @@ class Explicit:
         await self._endpoint.introduce(headers)
         caller = self._endpoint.caller(headers, scope, "", scope["query_string"])
         listed = self._endpoint.catalogue.listed(
-            "tools/list", caller.bounds, "", Era.LEGACY, caller.mode
+            "tools/list", caller.bounds, "", ProtocolFamily.LEGACY, caller.mode
         )
         tools = msgspec.json.decode(listed)["tools"]
         told = {
@@ -128,7 +128,7 @@ class _Run:
         params: dict[str, Any] = {"name": suggestion.name, "arguments": suggestion.arguments}
         if key:
             params["_meta"] = {IDEMPOTENCY: key}
-        request = Request(b"null", TOOLS_CALL, params, Era.MODERN)
+        request = Request(b"null", TOOLS_CALL, params, ProtocolFamily.MODERN)
         call_id = self._service.calls.new_call_id()
         self._under_way.append(call_id)
         result = msgspec.json.decode(await self._relay.run(self._visit, request, call_id))

@@ -117,7 +117,7 @@ class Gate:
         self, kept: StoredOutcome, call: CallRequested, reply: ReplyChannel, principal: Principal
     ) -> None:
         """Answer a call with what became of the first one with its idempotency key."""
-        told = replayed(kept, call.era)
+        told = replayed(kept, call.family)
         self.service.events.publish(event_of(kept, call, principal, told))
         REPLAYED.inc()
         await reply.send(told)

@@ -28,7 +28,7 @@ class Ruling:
             alike = self._alike.recall(key.key, key)
         except KeyError:
             alike = self._alike.keep(key.key, key, self._number(key))
-        about = (alike, call.server, call.method, call.tool, call.era)
+        about = (alike, call.server, call.method, call.tool, call.family)
         part = self._slices.get(about)
         if part is None:
             if len(self._slices) >= MOST_REMEMBERED:
@@ -46,7 +46,7 @@ class Ruling:
     def _case(self, call: CallRequested, key: Principal, charge: int) -> Case:
         labels = labels_of(full_name(call.server, call.tool), self.declared)
         return Case(
-            self._asker(key), call.method, call.server, call.tool, labels, charge, call.era.value
+            self._asker(key), call.method, call.server, call.tool, labels, charge, call.family.value
         )
 
 

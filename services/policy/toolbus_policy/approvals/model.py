@@ -182,7 +182,7 @@ def read_by_rules(call: CallRequested, principal: Principal, charge: int) -> dic
         "team": names.get("team", ""),
         "user": names.get("user", ""),
         "environment": principal.environment,
-        "era": call.era.value,
+        "family": call.family.value,
         "charge": charge,
         "arguments": recorded(call.arguments, principal.recording(call.server)[0]),
     }

@@ -70,5 +70,5 @@ def claimed(call: CallRequested) -> StoredOutcome:
         call_id=call.call_id,
         digest=digest_of_arguments(call.arguments),
         deadline=call.deadline,
-        era=call.era,
+        family=call.family,
     )

@@ -16,7 +16,7 @@ from toolbus_common.contracts import (
     CallReplayed,
     CallRequested,
     CallResult,
-    Era,
+    ProtocolFamily,
     Stage,
     StoredOutcome,
     TaskCreated,
@@ -97,24 +97,24 @@ def weighed(kept: StoredOutcome, digest: str, call: CallRequested, grace: float)
     return kept
 
 
-def replayed(kept: StoredOutcome, era: Era) -> Told:
-    """A kept outcome in the form of the era of who asks now, marked as what it is."""
+def replayed(kept: StoredOutcome, family: ProtocolFamily) -> Told:
+    """A kept outcome in the form of the family of who asks now, marked as what it is."""
     frame = decode_reply(kept.frame)
     if isinstance(frame, CallError):
         frame.error.data["replayed"] = True
         return frame
-    if isinstance(frame, TaskCreated) and kept.era is not era:
+    if isinstance(frame, TaskCreated) and kept.family is not family:
         error = OutcomeNotKeptError(
             "The first call with this idempotency key became a task, which only a client of its "
-            "own era can follow. It is not made again: follow the task there, or use a new key.",
+            "own family can follow. It is not made again: follow the task there, or use a new key.",
             firstCallId=kept.call_id,
         )
         return CallError(error)
     if not isinstance(frame, CallResult | TaskCreated):
         raise ValueError(f"no outcome: {type(frame).__name__}")  # noqa: TRY004 - it is of its value
     members = _members(frame.body)
-    if kept.era is not era:
-        members = as_modern(members) if era is Era.MODERN else as_legacy(members)
+    if kept.family is not family:
+        members = as_modern(members) if family is ProtocolFamily.MODERN else as_legacy(members)
     members["_meta"] = msgspec.Raw(_encode(_marked(members.get("_meta"))))
     return type(frame)(_encode(members))
 

@@ -42,7 +42,7 @@ class ApprovalRequested(ApprovalEvent):
     team: str = ""
     user: str = ""
     environment: str = ""
-    era: str = ""
+    family: str = ""
     charge: int = 0
     arguments_digest: str = ""
     arguments: str = Field(default="", repr=False)

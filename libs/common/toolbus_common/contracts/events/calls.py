@@ -67,7 +67,7 @@ class Decided(CallEvent):
     team: str = ""
     user: str = ""
     environment: str = ""
-    era: str = ""
+    family: str = ""
     charge: int = 0
     arguments: str = ""
     actors: tuple[str, ...] = ()

@@ -70,14 +70,14 @@ class Listing(Message):
     `known` once pins decided about the server: should they be lost, nothing is trusted anew.
     `declared` tells a process's declaration from others, so that none is started only to be listed
     as before. `server_info` is the server's name for itself, with its version, title and icons.
-    `handshake` is there for a server that speaks both families, of which `era` is the newest.
+    `handshake` is there for a server that speaks both families, of which `family` is the newest.
     `hints` are the milliseconds each method's result may be kept by the server's own word.
     `depends` says whether the lists depend on what a client declares; None where that is not known.
     """
 
     server: str
     state: ServerState
-    era: str = ""
+    family: str = ""
     version: str = ""
     instructions: str = ""
     reason: str = ""

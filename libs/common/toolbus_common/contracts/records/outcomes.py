@@ -6,7 +6,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.calls import Era
+from toolbus_common.contracts.calls import ProtocolFamily
 
 
 class Stage(StrEnum):
@@ -22,7 +22,7 @@ class StoredOutcome(Message):
     """Claimed by policy before a call is made, written over by whoever ends it.
 
     `digest` is that of the arguments; `deadline`, in seconds since the epoch, is that of the call.
-    `frame` is what its caller was told, in the form of its `era`; empty unless the call ended.
+    `frame` is what its caller was told, in the form of its `family`; empty unless the call ended.
     """
 
     BODY: ClassVar[str | None] = "frame"
@@ -30,6 +30,6 @@ class StoredOutcome(Message):
     call_id: str
     digest: str
     deadline: float
-    era: Era
+    family: ProtocolFamily
     stage: Stage = Stage.CLAIMED
     frame: bytes = Field(default=b"", exclude=True, repr=False)

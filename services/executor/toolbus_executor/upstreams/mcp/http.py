@@ -1,4 +1,4 @@
-"""An upstream over HTTP, of whatever era and transport it turns out to be."""
+"""An upstream over HTTP, of whatever family and transport it turns out to be."""
 
 from collections.abc import Collection
 from functools import partial
@@ -29,7 +29,7 @@ _MAYBE_OLD = (400, 404, 405)  # how a server of HTTP+SSE answers a POST to its s
 
 
 class Face(Interface):
-    """One era's way of speaking to the server."""
+    """One family's way of speaking to the server."""
 
     asks: bool
 
@@ -38,7 +38,7 @@ class Face(Interface):
         ...
 
     async def probe(self) -> None:
-        """Ask whether the server is there, in the words of its era."""
+        """Ask whether the server is there, in the words of its family."""
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:

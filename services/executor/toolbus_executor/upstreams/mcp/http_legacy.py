@@ -1,4 +1,4 @@
-"""A server of the handshake era over HTTP: a session for every class of what callers can answer."""
+"""A handshake-family server over HTTP: one session for each class of caller capabilities."""
 
 import asyncio
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""One session of a server of the handshake era over HTTP, begun anew when the server forgets it."""
+"""One session with a handshake-family server over HTTP, re-created when the server drops it."""
 
 import asyncio
 import logging

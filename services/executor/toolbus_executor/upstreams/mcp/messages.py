@@ -108,14 +108,14 @@ def log_of(message: Incoming) -> tuple[int, bytes] | None:
     return LEVELS.index(level) if level in LEVELS else 0, in_one_line(bytes(message.params))
 
 
-def described(told: dict[str, Any], era: str, version: str) -> Described:
+def described(told: dict[str, Any], family: str, version: str) -> Described:
     """What a discover or initialize result says."""
     capabilities, instructions = told.get("capabilities"), told.get("instructions")
     meta, ttl = told.get("_meta"), told.get("ttlMs")
     meta = meta if isinstance(meta, dict) else {}
     info = _info(told.get("serverInfo") or meta.get(f"{META}serverInfo"))
     return Described(
-        era,
+        family,
         version,
         instructions[:LONGEST_INSTRUCTIONS] if isinstance(instructions, str) else "",
         capabilities if isinstance(capabilities, dict) else {},

@@ -1,4 +1,4 @@
-"""An upstream over stdio: one JSON message a line, ids multiplexed, in either era."""
+"""An upstream over stdio: one JSON message a line, ids multiplexed, in either family."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""Tasks where the eras cross: begun, asked after, ended and cancelled in the caller's form."""
+"""Tasks where the families cross: begun, asked after, ended and cancelled in the caller's form."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """One call between the eras, and how to ask its server one thing."""
+    """One call between the families, and how to ask its server one thing."""
 
     call: CallAdmitted
     seconds: float
@@ -136,7 +136,7 @@ class OverLegacy(Bridge):
         return {"status": "completed", "result": task_formats.whole(result)}
 
     async def _cancel(self) -> bytes:
-        """Acknowledge, of a task that has ended too: this era makes no error of that."""
+        """Acknowledge, of a task that has ended too: this family makes no error of that."""
         try:
             await self._itself()
         except UpstreamRefusedError as error:

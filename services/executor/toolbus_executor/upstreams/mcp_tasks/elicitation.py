@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import CallAdmitted, Era, ReplyMessage
+from toolbus_common.contracts import CallAdmitted, ProtocolFamily, ReplyMessage
 from toolbus_common.errors import OverloadedError, UpstreamRefusedError
 from toolbus_executor.mcp_messages.client_capabilities import kinds_of
 from toolbus_executor.mcp_messages.task_formats import ASKS, GET, RESULT, UPDATE, read
@@ -126,7 +126,7 @@ class TaskQuestions:
 
 def concerns(call: CallAdmitted) -> bool:
     """Whether a call looks at a task that may ask its stateless caller something."""
-    return call.era is Era.MODERN and call.method in (GET, UPDATE)
+    return call.family is ProtocolFamily.MODERN and call.method in (GET, UPDATE)
 
 
 def keeper_of(call: CallAdmitted) -> str:

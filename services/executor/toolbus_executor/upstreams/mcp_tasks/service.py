@@ -1,4 +1,4 @@
-"""Tasks of one server: passed through, put into the form of another era, or driven to their end.
+"""Tasks of one server: passed through, put into the form of another family, or driven to their end.
 
 A tool that only runs as a task is begun, waited for and fetched for callers that take no tasks.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry, Era
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry, ProtocolFamily
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.client_capabilities import TASKS, takes_tasks, with_tasks
@@ -55,9 +55,11 @@ class Tasking:
 
         `modern` says whether the server is; `once` asks it one thing.
         """
-        if modern is not (call.era is Era.MODERN) and self._crosses(call, modern=modern):
+        if modern is not (call.family is ProtocolFamily.MODERN) and self._crosses(
+            call, modern=modern
+        ):
             return await _sound(_bridge(call, seconds, caller, once, modern=modern).answer())
-        if modern and call.era is Era.LEGACY and _resumed(call.extra):
+        if modern and call.family is ProtocolFamily.LEGACY and _resumed(call.extra):
             return await _sound(run_modern(call, seconds, caller, once))
         if self._drives(call):
             return await _sound(run(call, seconds, caller, once))
@@ -69,7 +71,7 @@ class Tasking:
         return await _sound(run_modern(call, seconds, caller, once))
 
     def _crosses(self, call: CallAdmitted, *, modern: bool) -> bool:
-        """Whether a call between the eras is about a task."""
+        """Whether a call between the families is about a task."""
         if call.method != TOOLS_CALL:
             return call.method.startswith("tasks/")
         if modern:
@@ -178,7 +180,7 @@ def insists(error: UpstreamRefusedError, call: CallAdmitted) -> bool:
         and isinstance(extensions, dict)
         and TASKS in extensions
         and call.method == TOOLS_CALL
-        and call.era is Era.LEGACY
+        and call.family is ProtocolFamily.LEGACY
     )
 
 

@@ -101,7 +101,7 @@ class Replicated:
     @property
     def asks(self) -> bool:
         """Whether the server may ask back in the middle of a call."""
-        return self._described is not None and self._described.era != "modern"
+        return self._described is not None and self._described.family != "modern"
 
     def asks_in(self, call: CallAdmitted) -> bool:
         """Whether the server may ask back in the middle of this call, wherever it is made."""
@@ -239,15 +239,15 @@ class Replicated:
     # -- what its replicas ask and tell ------------------------------------------------------
 
     def join(self, described: Described) -> None:
-        """Take a replica in. Raises `UpstreamFaultError` for one of another era."""
+        """Take a replica in. Raises `UpstreamFaultError` for one of another family."""
         if self._described is None:
             self._described = described
         elif self._described.ours != described.ours:
             self._end("Somebody has connected or disconnected, so all replicas are met again.")
-        elif self._described.era != described.era:
+        elif self._described.family != described.family:
             raise UpstreamFaultError(
-                f"It speaks the {described.era} era and the others the {self._described.era} one; "
-                f"replicas must be alike."
+                f"This replica speaks the {described.family} protocol family, the others the "
+                f"{self._described.family} one; replicas must be alike."
             )
 
     def may_eject(self, replica: Replica) -> bool:

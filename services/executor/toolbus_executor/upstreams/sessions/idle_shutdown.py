@@ -159,7 +159,7 @@ def noted_of(upstream: object, declared: Server) -> dict[str, Any]:
 def described_in(known: Listing) -> Described:
     """What a server said of itself when it was listed."""
     return Described(
-        known.era, known.version, known.instructions, known.capabilities, known.server_info
+        known.family, known.version, known.instructions, known.capabilities, known.server_info
     )
 
 

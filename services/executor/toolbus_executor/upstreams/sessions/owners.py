@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from toolbus_common.access.anonymous import ANONYMOUS
 from toolbus_common.access.session_owner import digest_of
 from toolbus_common.config.servers.server import Sessions
-from toolbus_common.contracts import CallAdmitted, Era
+from toolbus_common.contracts import CallAdmitted, ProtocolFamily
 from toolbus_executor.mcp_messages.client_capabilities import kinds_of
 
 
@@ -55,7 +55,9 @@ class Ownership:
         """Whether the client's own session counts, as it does where its client can be asked."""
         if self._mode == "client":
             return True
-        return self.asks and call.era is Era.LEGACY and bool(kinds_of(call.capabilities))
+        return (
+            self.asks and call.family is ProtocolFamily.LEGACY and bool(kinds_of(call.capabilities))
+        )
 
 
 def _principal_of(call: CallAdmitted) -> str:

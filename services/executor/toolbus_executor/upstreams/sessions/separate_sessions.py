@@ -59,7 +59,7 @@ class Separation:
                     each.kept.upstream.notify("notifications/roots/list_changed")
 
     def over(self, news: News, make: Make, place: str = "", family: str = "") -> "Separated":
-        """The server as `make` reaches it; `place` tells its addresses apart, `family` eras."""
+        """The server as `make` reaches it; `place` tells its addresses apart, `family` families."""
         return Separated(self, news, make, place, family)
 
 

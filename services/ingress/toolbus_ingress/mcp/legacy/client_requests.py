@@ -1,4 +1,4 @@
-"""Questions to clients of the handshake eras: sent on the stream of a call, answered by a POST."""
+"""Requests to handshake-family clients: sent on the stream of a call, answered by a POST."""
 
 import asyncio
 import secrets
@@ -66,7 +66,7 @@ class Questions:
 
 
 def question(number: str, asked: Any, session: Session, task: str = "") -> bytes:
-    """One entry of `inputRequests` as a request of the handshake eras; `task` is whose it is.
+    """One entry of `inputRequests` as a request of the handshake families; `task` is whose it is.
 
     Raises:
         InvalidError: the client did not declare that it can be asked this.

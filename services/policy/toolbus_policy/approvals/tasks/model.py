@@ -13,8 +13,8 @@ from toolbus_common.contracts import (
     CallError,
     CallRequested,
     CallResult,
-    Era,
     FinalReply,
+    ProtocolFamily,
     TaskCreated,
 )
 from toolbus_common.contracts.replies import decode_reply
@@ -69,7 +69,7 @@ class Deferred(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     server: str
     tool: str
-    era: Era
+    family: ProtocolFamily
     page: str
     requested_at: float
     changed_at: float
@@ -105,7 +105,7 @@ def wants_task(call: CallRequested) -> bool:
         return False
     if len(call.extra) + len(call.capabilities) > LARGEST_BESIDE:
         return False
-    if call.era is Era.LEGACY:
+    if call.family is ProtocolFamily.LEGACY:
         return '"task"' in call.extra and "task" in _members(call.extra)
     return EXTENSION in _decoded(_decoded(call.capabilities).get("extensions"))
 
@@ -136,7 +136,7 @@ def deferred(
         key=approval.key,
         server=call.server,
         tool=call.tool,
-        era=call.era,
+        family=call.family,
         page=page,
         requested_at=now,
         changed_at=now,

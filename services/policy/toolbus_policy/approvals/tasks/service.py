@@ -17,8 +17,8 @@ from toolbus_common.contracts import (
     CallError,
     CallRequested,
     CallResult,
-    Era,
     FinalReply,
+    ProtocolFamily,
     TaskCreated,
 )
 from toolbus_common.contracts.replies import ReplyChannel
@@ -89,10 +89,10 @@ class Deferring:
         if entry is None:
             if self.book.of_key(approval.key) >= MOST_OF_A_KEY:
                 return None
-            opens = call.era is Era.MODERN and can_open_pages(call.capabilities)
+            opens = call.family is ProtocolFamily.MODERN and can_open_pages(call.capabilities)
             made = tasks.deferred(call, approval, page, time(), opens_pages=opens)
             entry = await self.book.put(made, None) or await self.book.whole(approval.id)
-        if entry is None or entry.task.era is not call.era:
+        if entry is None or entry.task.family is not call.family:
             return None
         return begun(entry.task)
 
@@ -213,9 +213,9 @@ class Deferring:
 
     async def _owned(self, call: CallRequested, key: str) -> Entry:
         entry = await self.book.whole(task_of(call))
-        asker = (key, call.server, call.tool, call.era)
+        asker = (key, call.server, call.tool, call.family)
         task = entry.task if entry is not None else None
-        if task is None or (task.key, task.server, task.tool, task.era) != asker:
+        if task is None or (task.key, task.server, task.tool, task.family) != asker:
             raise InvalidError("Unknown task: it is not one of this key's, or ended long ago.")
         return entry  # type: ignore[return-value]
 
@@ -223,7 +223,7 @@ class Deferring:
         """Take back the approval, or else the call."""
         task = entry.task
         if task.stage is Stage.ENDED:
-            if task.era is Era.LEGACY and not isinstance(task.frame, TaskCreated):
+            if task.family is ProtocolFamily.LEGACY and not isinstance(task.frame, TaskCreated):
                 raise InvalidError("The task has ended already; there is nothing to cancel.")
             return
         if not await self._withdrawn(task):
@@ -294,7 +294,7 @@ def _answer(call: CallRequested, task: Deferred) -> FinalReply:
         raise InvalidError("Of a task that waits for a person nothing is told unasked: look at it.")
     if call.method == "tasks/result":
         return _result(task)
-    if task.era is Era.MODERN and call.method != "tasks/get":
+    if task.family is ProtocolFamily.MODERN and call.method != "tasks/get":
         return CallResult(ACKNOWLEDGED)
     return told(task)
 

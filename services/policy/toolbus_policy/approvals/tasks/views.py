@@ -1,4 +1,4 @@
-"""A deferred call as its owner is told of it: a task in the form of its era. Pure."""
+"""A deferred call as its owner is told of it: a task in the form of its family. Pure."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,14 +6,17 @@ from typing import Any
 import msgspec
 
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.contracts import CallError, CallResult, Era, TaskCreated
+from toolbus_common.contracts import CallError, CallResult, ProtocolFamily, TaskCreated
 from toolbus_common.errors import CallCancelledError, ToolbusError, UpstreamRefusedError
 from toolbus_policy.approvals.elicitation import QUESTION, page_question
 from toolbus_policy.approvals.tasks.model import Deferred, Stage
 
 POLL_MS = 2000
 _encode = msgspec.json.Encoder().encode
-_NAMES = {Era.LEGACY: ("ttl", "pollInterval"), Era.MODERN: ("ttlMs", "pollIntervalMs")}
+_NAMES = {
+    ProtocolFamily.LEGACY: ("ttl", "pollInterval"),
+    ProtocolFamily.MODERN: ("ttlMs", "pollIntervalMs"),
+}
 ACKNOWLEDGED = b'{"resultType":"complete"}'  # the answer to what tells nothing
 
 
@@ -26,20 +29,20 @@ class _Told(msgspec.Struct):
 def begun(waiting: Deferred) -> TaskCreated:
     """The answer to the call itself."""
     task = _task(waiting)
-    if waiting.era is Era.LEGACY:
+    if waiting.family is ProtocolFamily.LEGACY:
         return TaskCreated(_encode({"task": task}))
     return TaskCreated(_encode({"resultType": "task", **task}))
 
 
 def told(task: Deferred) -> CallResult:
     """The answer to who asks after it."""
-    if task.era is Era.LEGACY:
+    if task.family is ProtocolFamily.LEGACY:
         return CallResult(_encode(_task(task)))
     return CallResult(_encode({"resultType": "complete", **_task(task), **_outcome(task)}))
 
 
 def _task(task: Deferred) -> dict[str, Any]:
-    ttl, poll = _NAMES[task.era]
+    ttl, poll = _NAMES[task.family]
     return {
         "taskId": task.name,
         "status": _status(task),
@@ -57,7 +60,9 @@ def _status(task: Deferred) -> str:
     frame = task.frame
     if isinstance(frame, CallError):
         return "cancelled" if isinstance(frame.error, CallCancelledError) else "failed"
-    legacy = task.era is Era.LEGACY  # there a tool that reports an error leaves a failed task
+    legacy = (
+        task.family is ProtocolFamily.LEGACY
+    )  # there a tool that reports an error leaves a failed task
     reported = legacy and msgspec.json.decode(frame.body, type=_Told).isError
     return "failed" if reported else "completed"
 
@@ -82,7 +87,7 @@ def _sentence(task: Deferred) -> str:
 
 
 def _outcome(task: Deferred) -> dict[str, Any]:
-    """What the stateless era has inside of a task."""
+    """What the stateless family has inside of a task."""
     if _asks(task):
         return {"inputRequests": {QUESTION: page_question(task.server, task.tool, task.page)}}
     if task.stage is not Stage.ENDED:

@@ -1,4 +1,4 @@
-"""What a client of either era sends, and a gateway of which every service may have two replicas."""
+"""What a client of either family sends, and a gateway with up to two replicas of a service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,11 +1,11 @@
-"""Which era a request belongs to, and how a broken rule is answered."""
+"""Which family a request belongs to, and how a broken rule is answered."""
 
 import json
 from typing import Any
 
 import pytest
 
-from toolbus_common.contracts import Era
+from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.mcp.param_headers import decoded
 from toolbus_ingress.protocol_versions import CAPABILITIES, VERSION, RuleBrokenError, read
 
@@ -34,16 +34,19 @@ def refusal(told: Any, heads: dict[bytes, bytes]) -> tuple[int, dict[str, Any]]:
 
 
 def test_a_modern_request_is_modern() -> None:
-    assert read(message(meta=modern_meta()), b"1", headers()).era is Era.MODERN
+    assert read(message(meta=modern_meta()), b"1", headers()).family is ProtocolFamily.MODERN
 
 
 @pytest.mark.parametrize("heads", [{}, {b"mcp-protocol-version": b"2025-06-18"}])
 def test_a_request_without_modern_marks_is_legacy(heads: dict[bytes, bytes]) -> None:
-    assert read(message(), b"1", heads).era is Era.LEGACY
+    assert read(message(), b"1", heads).family is ProtocolFamily.LEGACY
 
 
 def test_initialize_is_legacy_even_with_a_method_header() -> None:
-    assert read(message("initialize"), b"1", {b"mcp-method": b"initialize"}).era is Era.LEGACY
+    assert (
+        read(message("initialize"), b"1", {b"mcp-method": b"initialize"}).family
+        is ProtocolFamily.LEGACY
+    )
 
 
 def test_a_modern_body_without_the_version_header_is_a_mismatch() -> None:
