@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from harness.client import Answer, Client
-from harness.engines import Engine, die_with_parent, installed
+from harness.engines import Engine, die_with_parent, installed, own_port
 from harness.launched import Launched
 from harness.samples import Sample, merged
 from harness.waiting import until_now
@@ -23,6 +24,7 @@ SECONDS = 60.0  # a bound for one sample
 SECRETS = {"demo": "tbk_demo_the-secret-of-the-docs", "root": "tbk_root_the-secret-of-the-docs"}
 ADMIN = "tba_docs_the-secret-of-an-admin"
 DOCUMENTED = "127.0.0.1:8080"
+DOCUMENTED_PORT = "8090"  # of a program that a page starts
 STATE, PLACE = ".exported", ".directory"
 
 
@@ -100,10 +102,12 @@ class Page:
         self._secrets = dict(SECRETS)
         self._applied: dict[str, Any] = {}
         self._groups: list[int] = []
+        self._port = own_port()
         (directory / PLACE).write_text(str(directory))
 
     def check(self, sample: Sample) -> None:
         """Run one sample, and hold its output against its marker."""
+        sample = replace(sample, text=sample.text.replace(DOCUMENTED_PORT, str(self._port)))
         directives = sample.directives
         if "apply" in directives:
             self._applied = merged(self._applied, sample.configuration)
