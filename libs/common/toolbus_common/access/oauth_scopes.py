@@ -1,46 +1,46 @@
-"""Scopes of access tokens: what a client may do of all that its person may. Pure."""
+"""OAuth scopes of access tokens: the part of the user's rights that a client has. Pure."""
 
 from toolbus_common.access.tool_patterns import granted
 from toolbus_common.config import Configuration, Patterns
 
-TOOLS = "tools"  # all that a rule of access grants
-OF_GROUP = "tools:"  # of that, what one group covers
-ADMINISTER = "admin"  # as far as the rule's role goes
-LOOK = "admin:read"  # of that, what a viewer may
+TOOLS = "tools"  # everything that the access rule grants
+OF_GROUP = "tools:"  # the part that one group grants
+ADMINISTER = "admin"  # all rights of the access rule's role
+LOOK = "admin:read"  # the rights of a viewer
 ADMINISTRATION = (ADMINISTER, LOOK)
 
 
 def offered(declared: Configuration) -> list[str]:
-    """The scopes that tokens for tools can have."""
+    """Return the available scopes for tools."""
     return [TOOLS, *(f"{OF_GROUP}{name}" for name, each in declared.groups.items() if each.scope)]
 
 
 def first(declared: Configuration) -> list[str]:
-    """Those a client is told to begin with."""
+    """Return the scopes that a client should request first."""
     groups = declared.groups.items()
     return [f"{OF_GROUP}{name}" for name, each in groups if each.scope == "first"] or [TOOLS]
 
 
 def administers(scope: str) -> bool:
-    """Whether a token of this scope is one for the administration, and so for no tool."""
+    """Return whether a token of this scope is for administration, and so not for tools."""
     return any(each in ADMINISTRATION for each in scope.split())
 
 
 def appoints(declared: Configuration) -> bool:
-    """Whether anybody who signs in can have a role."""
+    """Return whether an access rule grants a role."""
     return any(each.role for each in declared.access.values())
 
 
 def covered(declared: Configuration, scope: str) -> Patterns | None:
-    """What a scope covers; None where it bounds nothing. What is offered no longer covers none."""
-    held = scope.split()
-    if TOOLS in held:
+    """Return the patterns a scope grants; None for no restriction. Unknown scopes grant nothing."""
+    scopes = scope.split()
+    if TOOLS in scopes:
         return None
-    return tuple(pattern for each in held for pattern in _patterns(declared, each))
+    return tuple(pattern for each in scopes for pattern in _patterns(declared, each))
 
 
 def needed(declared: Configuration, scope: str, name: str) -> str:
-    """What a token of this scope must have to be good for this as well."""
+    """Return the scope to request so that a token of `scope` also grants `name`."""
     more = (each for each in offered(declared)[1:] if granted(_patterns(declared, each), name))
     found = next(more, None)
     return TOOLS if found is None else " ".join([*scope.split(), found])

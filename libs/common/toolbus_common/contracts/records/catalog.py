@@ -66,8 +66,8 @@ class Handshake(Message):
 class Listing(Message):
     """One server's entry in the catalog bucket, under the server's name.
 
-    `ttl_ms` is the cache lifetime that the server gives for its lists, or None. `listed_at` (seconds
-    since the epoch) is set only with a `ttl_ms` above zero: otherwise each listing would differ
+    `ttl_ms` is the cache lifetime that the server gives for its lists, or None. `listed_at` (in
+    seconds since the epoch) is set only with a `ttl_ms` above zero: otherwise each listing would differ
     from the previous one. Quarantined definitions are in `quarantined` only, so that no reader of
     the other lists shows or calls one by mistake. `known` is set once pins exist for the server: if
     they are lost, nothing is trusted as a first listing again. `declared` is the digest of a
@@ -102,13 +102,13 @@ class Listing(Message):
     hints: dict[str, int] = Field(default_factory=dict)
     depends: bool | None = None
 
-    def remaining_ms(self, now: float) -> int | None:
+    def left_ms(self, now: float) -> int | None:
         """Return how long its lists may still be cached; None if the server gave no lifetime."""
         if self.ttl_ms is None:
             return None
         age = max(0.0, now - self.listed_at) * 1000
         return max(0, int(self.ttl_ms - age))
 
-    def equals_ignoring_time(self, other: "Listing") -> bool:
+    def same_but_for_time(self, other: "Listing") -> bool:
         """Return whether two listings differ at most in the time of listing."""
         return self.model_copy(update={"listed_at": other.listed_at}) == other
