@@ -104,7 +104,7 @@ def test_the_readmes_configuration_is_valid_yaml_of_known_sections() -> None:
 )
 def test_the_rules_in_their_guide_are_sound(example: str) -> None:
     loaded = load(example, {})
-    assert [str(fault) for fault in loaded.faults] == []
+    assert [str(fault) for fault in loaded.problems] == []
     assert [w for w in loaded.warnings if w.place.startswith("rules")] == []
     assert loaded.declaration.rules
 
@@ -124,7 +124,7 @@ def test_no_guide_points_at_a_file_that_is_not_there(guide: Path) -> None:
 )
 def test_the_exports_and_sinks_in_their_guide_are_sound(example: str) -> None:
     loaded = load(example, {"S3_SECRET": "x", "HEC_TOKEN": "x", "ELASTIC_KEY": "x"})
-    assert [str(each) for each in (*loaded.faults, *loaded.warnings)] == []
+    assert [str(each) for each in (*loaded.problems, *loaded.warnings)] == []
     assert loaded.declaration.exports or loaded.declaration.sinks
 
 

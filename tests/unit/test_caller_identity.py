@@ -43,11 +43,11 @@ def test_a_password_in_an_address_is_told_to_nobody() -> None:
         ({"identity": {"header": "X-Who: x\r\nX-More"}}, "no name"),
         (
             {"url": "", "grpc": GRPC, "identity": {"header": "X-Who-Bin"}},
-            "no name gRPC takes",
+            "is not valid in gRPC",
         ),
         (
             {"url": "", "grpc": GRPC, "identity": {"header": "X!Who"}},
-            "no name gRPC takes",
+            "is not valid in gRPC",
         ),
         ({"identity": {"audience": "https://other.test"}}, "audience"),
     ],

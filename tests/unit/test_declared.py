@@ -122,7 +122,7 @@ OWN = {"tokens": "user", "issuer": "https://login.example"}
     [
         ({"url": "https://a.example/mcp", "oauth": {"env": "T"}}, "env and file are for processes"),
         ({"url": "https://a.example/mcp", "oauth": {"resource": "https://b.example"}}, "leave it"),
-        ({"openapi": "api.yaml", "oauth": {}}, "name it with resource or base_url"),
+        ({"openapi": "api.yaml", "oauth": {}}, "set resource or base_url"),
         ({"grpc": "grpcs://a.example:1", "oauth": {"tokens": "user"}}, "name the issuer"),
         ({"grpc": "grpcs://a.example:1", "oauth": {**OWN, "dpop": True}}, "cannot prove"),
         ({"command": ["x"], "oauth": OWN}, "either env (a variable) or file"),

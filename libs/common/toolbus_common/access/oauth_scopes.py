@@ -10,14 +10,17 @@ LOOK = "admin:read"  # the rights of a viewer
 ADMINISTRATION = (ADMINISTER, LOOK)
 
 
-def offered(declared: Configuration) -> list[str]:
+def offered(configuration: Configuration) -> list[str]:
     """Return the available scopes for tools."""
-    return [TOOLS, *(f"{OF_GROUP}{name}" for name, each in declared.groups.items() if each.scope)]
+    return [
+        TOOLS,
+        *(f"{OF_GROUP}{name}" for name, each in configuration.groups.items() if each.scope),
+    ]
 
 
-def first(declared: Configuration) -> list[str]:
+def first(configuration: Configuration) -> list[str]:
     """Return the scopes that a client should request first."""
-    groups = declared.groups.items()
+    groups = configuration.groups.items()
     return [f"{OF_GROUP}{name}" for name, each in groups if each.scope == "first"] or [TOOLS]
 
 
@@ -26,26 +29,28 @@ def administers(scope: str) -> bool:
     return any(each in ADMINISTRATION for each in scope.split())
 
 
-def appoints(declared: Configuration) -> bool:
+def appoints(configuration: Configuration) -> bool:
     """Return whether an access rule grants a role."""
-    return any(each.role for each in declared.access.values())
+    return any(each.role for each in configuration.access.values())
 
 
-def covered(declared: Configuration, scope: str) -> Patterns | None:
+def covered(configuration: Configuration, scope: str) -> Patterns | None:
     """Return the patterns a scope grants; None for no restriction. Unknown scopes grant nothing."""
     scopes = scope.split()
     if TOOLS in scopes:
         return None
-    return tuple(pattern for each in scopes for pattern in _patterns(declared, each))
+    return tuple(pattern for each in scopes for pattern in _patterns(configuration, each))
 
 
-def needed(declared: Configuration, scope: str, name: str) -> str:
+def needed(configuration: Configuration, scope: str, name: str) -> str:
     """Return the scope to request so that a token of `scope` also grants `name`."""
-    more = (each for each in offered(declared)[1:] if granted(_patterns(declared, each), name))
+    more = (
+        each for each in offered(configuration)[1:] if granted(_patterns(configuration, each), name)
+    )
     found = next(more, None)
     return TOOLS if found is None else " ".join([*scope.split(), found])
 
 
-def _patterns(declared: Configuration, scope: str) -> Patterns:
-    group = declared.groups.get(scope.removeprefix(OF_GROUP)) if OF_GROUP in scope else None
+def _patterns(configuration: Configuration, scope: str) -> Patterns:
+    group = configuration.groups.get(scope.removeprefix(OF_GROUP)) if OF_GROUP in scope else None
     return (group.tools or ()) if group is not None and group.scope else ()

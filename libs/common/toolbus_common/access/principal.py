@@ -135,9 +135,9 @@ class Principals:
     valid while the principal is the same object.
     """
 
-    def __init__(self, declared: Configuration) -> None:
-        self._declared = declared
-        self._exposed = exposed(declared)
+    def __init__(self, configuration: Configuration) -> None:
+        self._declared = configuration
+        self._exposed = exposed(configuration)
         self._cached: dict[str, Principal] = {}
         self._people: dict[str, Person] = {}
         self._scoped: dict[tuple[str, str], Principal] = {}
@@ -177,13 +177,13 @@ class Principals:
 
 
 def principal_of(
-    name: str, key: Key, declared: Configuration, outer: tuple[Patterns, ...] = ()
+    name: str, key: Key, configuration: Configuration, outer: tuple[Patterns, ...] = ()
 ) -> Principal:
     """Return the key's principal with its user, team and customer, restricted to `outer`.
 
     A key whose user, team or customer does not exist has no access.
     """
-    team, user = declared.teams.get(key.team), declared.users.get(key.user)
+    team, user = configuration.teams.get(key.team), configuration.users.get(key.user)
     if user is None and isinstance(key, Person):
         user = User()
     levels: list[tuple[str, Level]] = [(f"key:{name}", key)]
@@ -194,7 +194,7 @@ def principal_of(
         levels.append((f"team:{key.team}", team))
     payers = {above.customer for above in (team, user) if above and above.customer}
     for payer in sorted(payers):
-        customer = declared.customers.get(payer)
+        customer = configuration.customers.get(payer)
         complete = complete and customer is not None and len(payers) == 1
         if customer is not None:
             levels.append((f"customer:{payer}", customer))
@@ -203,13 +203,13 @@ def principal_of(
         own=key,
         levels=tuple(levels),
         bounds=(
-            _grants(levels, declared).narrowed(outer)
+            _grants(levels, configuration).narrowed(outer)
             if complete
             else EffectiveGrants((NOTHING,))
         ),
         customer=min(payers) if payers else DEFAULT_CUSTOMER,
         ends=min(_end(level) for _, level in levels),
-        declared=declared,
+        declared=configuration,
     )
 
 
@@ -221,37 +221,37 @@ def scoped(whole: Principal, scope: str) -> Principal:
     return replace(whole, bounds=whole.bounds.narrowed((patterns,)), whole=whole, token_scope=scope)
 
 
-def exposed(declared: Configuration) -> tuple[Patterns, ...]:
+def exposed(configuration: Configuration) -> tuple[Patterns, ...]:
     """Return what servers expose, as one restriction; empty if they expose everything."""
-    servers = declared.servers.items()
+    servers = configuration.servers.items()
     if all(server.expose == ("*",) for _, server in servers):
         return ()
     return (tuple(f"{name}{SEPARATOR}{own}" for name, server in servers for own in server.expose),)
 
 
-def _grants(levels: list[tuple[str, Level]], declared: Configuration) -> EffectiveGrants:
-    grants = [_granted_by(level, declared) for _, level in levels]
+def _grants(levels: list[tuple[str, Level]], configuration: Configuration) -> EffectiveGrants:
+    grants = [_granted_by(level, configuration) for _, level in levels]
     denials = [
         pattern
         for _, level in levels
-        for patterns in (level.deny, *(group.deny for group in _groups(level, declared)))
+        for patterns in (level.deny, *(group.deny for group in _groups(level, configuration)))
         for pattern in patterns
     ]
     return EffectiveGrants(tuple(each for each in grants if each is not None), tuple(denials))
 
 
-def _granted_by(level: Level, declared: Configuration) -> Patterns | None:
+def _granted_by(level: Level, configuration: Configuration) -> Patterns | None:
     """Return the union of a level's patterns and its groups'; None for no restriction."""
-    granting = [level.tools, *(group.tools for group in _groups(level, declared))]
+    granting = [level.tools, *(group.tools for group in _groups(level, configuration))]
     granted_sets = [patterns for patterns in granting if patterns is not None]
     if not granted_sets and not isinstance(level, Key):
         return None
     return tuple(pattern for patterns in granted_sets for pattern in patterns)
 
 
-def _groups(level: Level, declared: Configuration) -> list[Group]:
+def _groups(level: Level, configuration: Configuration) -> list[Group]:
     """Return a level's groups; an unknown group grants nothing."""
-    return [declared.groups.get(name, _UNKNOWN) for name in level.groups]
+    return [configuration.groups.get(name, _UNKNOWN) for name in level.groups]
 
 
 def _end(level: Level) -> float:

@@ -114,9 +114,7 @@ def is_own_name(name: str) -> bool:
     """Return whether a server may list a tool or prompt under this name: no invisible letters."""
     if name.isascii():
         return name.isprintable() and bool(name.strip()) and len(name) <= LONGEST_OWN
-    visible = all(
-        each in _JOINERS or unicodedata.category(each) not in _INVISIBLE for each in name
-    )
+    visible = all(each in _JOINERS or unicodedata.category(each) not in _INVISIBLE for each in name)
     return visible and len(name) <= LONGEST_OWN
 
 

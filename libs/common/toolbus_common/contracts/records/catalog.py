@@ -67,13 +67,13 @@ class Listing(Message):
     """One server's entry in the catalog bucket, under the server's name.
 
     `ttl_ms` is the cache lifetime that the server gives for its lists, or None. `listed_at` (in
-    seconds since the epoch) is set only with a `ttl_ms` above zero: otherwise each listing would differ
-    from the previous one. Quarantined definitions are in `quarantined` only, so that no reader of
-    the other lists shows or calls one by mistake. `known` is set once pins exist for the server: if
-    they are lost, nothing is trusted as a first listing again. `declared` is the digest of a
-    process server's configuration: if it is unchanged, the server is not started just to be listed.
-    `server_info` is the server's own name, version, title and icons. `handshake` is set for a
-    server that supports both protocol families, of which `family` is the newest. `hints` are the
+    seconds since the epoch) is set only with a `ttl_ms` above zero: otherwise each listing would
+    differ from the previous one. Quarantined definitions are in `quarantined` only, so that no
+    reader of the other lists shows or calls one by mistake. `known` is set once pins exist for the
+    server: if they are lost, nothing is trusted as a first listing again. `declared` is the digest
+    of a process server's configuration: if it is unchanged, the server is not started just to be
+    listed. `server_info` is the server's own name, version, title and icons. `handshake` is set for
+    a server that supports both protocol families, of which `family` is the newest. `hints` are the
     cache lifetimes in milliseconds that the server gives for results, by method. `depends` says
     whether the lists depend on the client's capabilities; None if unknown.
     """
