@@ -21,7 +21,7 @@ DESTINATIONS: dict[str, tuple[str, ...]] = {  # the fields that decide who recei
 D = TypeVar("D", bound=ConfigModel)
 S = TypeVar("S", Issuer, Webhook)
 HIDDEN = "(set)"  # stands for a stored credential
-LONGEST_TOLD = 131_072  # characters of an entry in an event
+MAX_EVENT_JSON = 131_072  # characters of an entry in an event
 _REFERENCE = re.compile(rf"(?:[A-Za-z]+ )?{REFERENCE.pattern}")
 
 
@@ -104,7 +104,7 @@ def event_json(entry: Any) -> str:
         digest = sha256(entry["secret_hash"].encode()).hexdigest()
         view = {**view, "secret_digest": digest[:16]}
     text = json.dumps(view, ensure_ascii=False)
-    return text if len(text) <= LONGEST_TOLD else text[: LONGEST_TOLD - 1] + "…"
+    return text if len(text) <= MAX_EVENT_JSON else text[: LONGEST_TOLD - 1] + "…"
 
 
 def is_reference(value: str) -> bool:

@@ -34,7 +34,7 @@ from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
-ROOM_FOR_HEADERS = 4096  # bytes
+HEADER_BYTES = 4096  # bytes
 AT_ONCE = 1 << 20  # characters of events published concurrently
 PREFIXES = {"key": "tbk", "admin": "tba"}
 
@@ -209,7 +209,7 @@ class ConfigRepository:
 
     async def _swap(self, new: Configuration, last: int) -> int | None:
         """Write a configuration over revision `last`; None on a concurrent write."""
-        value, most = _encoded(new), self.bus.most_bytes - ROOM_FOR_HEADERS
+        value, most = _encoded(new), self.bus.most_bytes - HEADER_BYTES
         if len(value) > most:
             raise InvalidError(
                 f"The configuration has {len(value):,} bytes, more than the {most:,} of a NATS "

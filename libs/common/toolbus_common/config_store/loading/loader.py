@@ -39,14 +39,14 @@ class Loaded:
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def load(text: str, environ: Environ, beside: PurePath | None = None) -> Loaded:
+def load(text: str, environ: Environ, base_dir: PurePath | None = None) -> Loaded:
     """Validate a text as a whole. Without an environment, secrets cannot refer to it.
 
-    Relative names of files are resolved against `beside`.
+    Relative names of files are resolved against `base_dir`.
     """
     document = read(text)
-    if beside is not None and isinstance(document.data, dict):
-        _find_documents(document.data, beside)
+    if base_dir is not None and isinstance(document.data, dict):
+        _find_documents(document.data, base_dir)
     return check(document, environ)
 
 
@@ -77,13 +77,13 @@ def check(document: Document, environ: Environ) -> Loaded:
     return Loaded(configuration, problems, tuple(sorted(set(warnings))), secrets)
 
 
-def _find_documents(data: dict[str, Any], beside: PurePath) -> None:
+def _find_documents(data: dict[str, Any], base_dir: PurePath) -> None:
     """Resolve names of OpenAPI files: executors have another working directory."""
     servers = data.get("servers")
     for server in servers.values() if isinstance(servers, dict) else ():
         path = server.get("openapi") if isinstance(server, dict) else None
         if isinstance(path, str) and path and "://" not in path:
-            server["openapi"] = str(beside / path)
+            server["openapi"] = str(base_dir / path)
 
 
 def _drop_empty(data: dict[str, Any]) -> None:

@@ -99,6 +99,6 @@ def _user_in(entry: str) -> str:
         return ""
     try:
         value = msgspec.json.decode(entry)
-    except msgspec.DecodeError:  # it was truncated: encrypt it whoever the user is
+    except msgspec.DecodeError:  # it was truncated: encrypt it for an unknown user
         return "unknown"
     return str(value.get("user", "")) if isinstance(value, dict) else ""
