@@ -15,14 +15,13 @@ class Settings(BaseSettings):
 
     `nkey_seed_file` is the file with this service's NATS seed; if it is empty,
     `<state_dir>/nkeys/<service>.seed` is used if it exists, else the connection has no credentials.
-    `egress_allow` lists allowed destinations in addition to the public Internet (docs/egress.md);
-    `egress_ca` is a file of CA certificates in addition to the system's. `people_key` is the file
-    of the key that encrypts people's keys, the same for every service: `<state_dir>/people.key` by
-    default. `sealing_dir` holds the keys of literal secrets in the configuration:
-    `<state_dir>/sealing` by default. Rejected requests are counted, and reported once per
-    `rejection_seconds`. `ops_listen` is HOST:PORT of the process's operations listener (health,
-    metrics), port 0 for any free port; `ops_hosts` are its accepted host names, comma-separated,
-    in addition to addresses.
+    `egress_allow` lists allowed destinations in addition to the public Internet; `egress_ca` is a
+    file of CA certificates in addition to the system's. `people_key` is the file of the key that
+    encrypts people's keys, the same for every service: `<state_dir>/people.key` by default.
+    `sealing_dir` holds the keys of literal secrets in the configuration: `<state_dir>/sealing` by
+    default. Rejected requests are counted, and reported once per `rejection_seconds`. `ops_listen`
+    is HOST:PORT of the process's operations listener (health, metrics), port 0 for any free port;
+    `ops_hosts` are its accepted host names, comma-separated, in addition to addresses.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")

@@ -104,7 +104,7 @@ def event_json(entry: Any) -> str:
         digest = sha256(entry["secret_hash"].encode()).hexdigest()
         view = {**view, "secret_digest": digest[:16]}
     text = json.dumps(view, ensure_ascii=False)
-    return text if len(text) <= MAX_EVENT_JSON else text[: LONGEST_TOLD - 1] + "…"
+    return text if len(text) <= MAX_EVENT_JSON else text[: MAX_EVENT_JSON - 1] + "…"
 
 
 def is_reference(value: str) -> bool:
