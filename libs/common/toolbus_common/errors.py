@@ -1,4 +1,4 @@
-"""Error classes. A code crosses the bus; only the edge turns it into what clients see.
+"""The tree of failures. A code crosses the bus; only the edge turns it into what clients see.
 
 class                             code                    retryable
 * ToolbusError                    internal

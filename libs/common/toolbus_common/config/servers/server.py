@@ -221,8 +221,8 @@ class Server(ConfigModel):
     @classmethod
     def _are_several(cls, replicas: tuple[Replica, ...]) -> tuple[Replica, ...]:
         if len({each.url for each in replicas}) < len(replicas):
-            raise ValueError("names a URL twice; give it a greater weight instead")
             raise ValueError("names a URL twice; increase its weight instead")
+        return replicas
 
     @field_validator("proxy")
     @classmethod
@@ -249,8 +249,8 @@ class Server(ConfigModel):
     @classmethod
     def _is_path(cls, path: str) -> str:
         if path and not _PROBE_PATH.fullmatch(path):
-            raise ValueError("must begin with / and hold neither blanks nor letters beyond ASCII")
             raise ValueError("must begin with / and contain only printable ASCII without blanks")
+        return path
 
     @field_validator("grpc")
     @classmethod

@@ -299,7 +299,7 @@ def test_a_name_in_a_rule_that_leads_nowhere_is_warned_of() -> None:
 
 
 def test_a_server_by_our_own_name_is_a_fault() -> None:
-    assert "own name" in only_fault('servers: {toolbus: {url: "http://a.example"}}')[1]
+    assert "reserved for Toolbus" in only_fault('servers: {toolbus: {url: "http://a.example"}}')[1]
 
 
 def test_an_api_is_declared_with_references_and_a_file_that_lies_beside(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_an_api_is_declared_with_references_and_a_file_that_lies_beside(tmp_path
     assert server.openapi == str(tmp_path.resolve() / "crm.yaml")
     assert server.credentials == {"token": "${env:CRM_TOKEN}"}
     (warning,) = loaded.warnings
-    assert (warning.line, warning.place) == (4, "servers.crm.credentials.token")
+    assert (warning.line, warning.path) == (4, "servers.crm.credentials.token")
 
 
 def test_replicas_are_urls_with_weights_or_without(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ OWN = {"tokens": "user", "issuer": "https://login.example"}
         ({"command": ["x"], "oauth": OWN}, "either env (a variable) or file"),
         ({"command": ["x"], "oauth": {**OWN, "env": "T", "file": "~/.a/t"}}, "either env"),
         ({"command": ["x"], "oauth": {"env": "T"}}, "name the issuer"),
-        ({"command": ["x"], "env": {"T": "1"}, "oauth": {**OWN, "env": "T"}}, "under env already"),
+        ({"command": ["x"], "env": {"T": "1"}, "oauth": {**OWN, "env": "T"}}, "already in env"),
         ({"command": ["x"], "oauth": {**OWN, "file": "~/token"}}, "directory of its own"),
         ({"command": ["x"], "oauth": {**OWN, "file": "~/.a/../token"}}, "directory of its own"),
         ({"command": ["x"], "oauth": {**OWN, "env": "A-B"}}, "name of a variable"),
