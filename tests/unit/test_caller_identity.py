@@ -36,11 +36,11 @@ def test_a_password_in_an_address_is_told_to_nobody() -> None:
     [
         ({"headers": {"toolbus-identity": "x"}}, "header Toolbus-Identity"),
         ({"tools": {"t": {"cache": {"ttl": 5, "scope": "public"}}}}, "no cache may be public"),
-        ({"url": "", "command": ["x"]}, "what has an address"),
-        ({"identity": {"header": "Authorization"}}, "another use"),
-        ({"identity": {"header": "Mcp-Param-Who"}}, "another use"),
-        ({"identity": {"header": "content-length"}}, "another use"),
-        ({"identity": {"header": "X-Who: x\r\nX-More"}}, "no name"),
+        ({"url": "", "command": ["x"]}, "identity is for servers with a URL"),
+        ({"identity": {"header": "Authorization"}}, "another meaning"),
+        ({"identity": {"header": "Mcp-Param-Who"}}, "another meaning"),
+        ({"identity": {"header": "content-length"}}, "another meaning"),
+        ({"identity": {"header": "X-Who: x\r\nX-More"}}, "not a valid header name"),
         (
             {"url": "", "grpc": GRPC, "identity": {"header": "X-Who-Bin"}},
             "is not valid in gRPC",

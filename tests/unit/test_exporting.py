@@ -42,8 +42,8 @@ def declared(**sections: Any) -> Configuration:
 @pytest.mark.parametrize(
     ("export", "reason"),
     [
-        ({"to": "exports"}, "whole path"),
-        ({"to": "/data/../etc"}, "whole path"),
+        ({"to": "exports"}, "absolute path"),
+        ({"to": "/data/../etc"}, "absolute path"),
         ({"to": "s3://UPPER/x", "credentials": KEYS}, "s3://bucket/prefix"),
         ({"to": "s3://events"}, "needs credentials"),
         ({"to": "/data", "credentials": {"password": "x"}}, "not password"),
