@@ -167,7 +167,11 @@ class ConfigRepository:
         own = {*await self.own_keys()}, {*await self.own_admins()}
         for _ in range(ATTEMPTS):
             now = await self.declared()
-            _check_revision(at, now.revision)
+            if at not in (None, now.revision):
+                raise StaleError(
+                    f"The configuration is at revision {now.revision}, no longer at {at}; nothing "
+                    "was changed. Read it again, then repeat the change."
+                )
             # Thousands of keys take long, and calls share the event loop.
             draft = await asyncio.to_thread(_drafted, make, now.declaration, self._literals, *own)
             if not draft.changes and now.revision:
@@ -335,14 +339,6 @@ def hashed(secret: str) -> str:
 def customer_of(key: Key, configuration: Configuration) -> str:
     """Return the customer that pays for a key."""
     return principal_of("", key, configuration).customer
-
-
-def _check_revision(at: int | None, now: int) -> None:
-    if at is not None and at != now:
-        raise StaleError(
-            f"The configuration is at revision {now}, no longer at {at}; nothing was changed. "
-            "Read it again, then repeat the change."
-        )
 
 
 def _busy() -> ConflictError:
