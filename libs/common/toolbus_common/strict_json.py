@@ -33,7 +33,7 @@ def parse(text: bytes) -> Any:
         if text.count(b"{") + text.count(b"[") > MAX_DEPTH:
             _check_depth(value)
         if _encode(value) != text:
-            _check_repeated_names(text)
+            _pairs.decode(text.decode())  # raises for repeated names
     except StrictJSONError:
         raise
     except UnicodeDecodeError as error:
@@ -90,7 +90,3 @@ def _reject_constant(name: str) -> None:
 
 
 _pairs = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_reject_constant)
-
-
-def _check_repeated_names(text: bytes) -> None:
-    _pairs.decode(text.decode())

@@ -15,7 +15,6 @@ from toolbus_common.access.oauth_scopes import TOOLS, administers
 from toolbus_common.access.principal import Principal, Principals
 from toolbus_common.access.token_cache import Bearers, is_person
 from toolbus_common.config import Admin, Configuration, Key
-from toolbus_common.contracts.queries.identity import Bearer
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX
@@ -168,14 +167,13 @@ class ConfigProjection:
             if admin.secret_hash == wanted and admin.live(now):
                 return of_key(name, admin)
         bearer = self.bearers.find(wanted, now)
-        return self._appointed(bearer, now) if bearer is not None else None
-
-    def _appointed(self, bearer: Bearer, now: float) -> Administrator | None:
-        """Return a signed-in administrator if the access rule has a role and nothing expired."""
+        if bearer is None or not administers(bearer.scope):
+            return None
         snapshot = self.now
         access = snapshot.declaration.access.get(bearer.access)
-        live = administers(bearer.scope) and snapshot.principal_of(bearer.name, now) is not None
-        return of_person(bearer, access.role) if live and access and access.role else None
+        if access is None or not access.role or snapshot.principal_of(bearer.name, now) is None:
+            return None
+        return of_person(bearer, access.role)
 
     def hear(self, change: Change | None) -> None:
         """Apply one change of the bucket; None means that the first load is complete."""
@@ -188,38 +186,32 @@ class ConfigProjection:
 
     def _apply(self, change: Change) -> None:
         self._version = max(self._version, change.revision)
+        key, value = change.key, change.value
         try:
-            if change.key == DECLARATION:
-                self._apply_configuration(change.value)
-            elif change.key.startswith(KEY_PREFIX):
-                self._apply_key(change.key.removeprefix(KEY_PREFIX), change.value)
-            elif change.key.startswith(ADMIN_PREFIX):
-                self._apply_admin(change.key.removeprefix(ADMIN_PREFIX), change.value)
+            if key == DECLARATION:
+                whole = Configuration.model_validate_json(value) if value else Configuration()
+                self._declaration = self._opened(whole)
+                self._notify_configured()
+            elif key.startswith(KEY_PREFIX):
+                name = key.removeprefix(KEY_PREFIX)
+                if value is None:
+                    self._own_keys.pop(name, None)
+                else:
+                    self._own_keys[name] = Key.model_validate_json(value)
+                self._changed.add(name)
+                for listener in self.on_key:
+                    listener(name)
+            elif key.startswith(ADMIN_PREFIX):
+                name = key.removeprefix(ADMIN_PREFIX)
+                if value is None:
+                    self._own_admins.pop(name, None)
+                else:
+                    self._own_admins[name] = Admin.model_validate_json(value)
         except ValidationError as error:
             # A newer version may have written it: keep the last valid state rather than half of it.
             log.error(  # noqa: TRY400
-                "config.unreadable", extra={"key": change.key, "errors": error.error_count()}
+                "config.unreadable", extra={"key": key, "errors": error.error_count()}
             )
-
-    def _apply_configuration(self, value: bytes | None) -> None:
-        whole = Configuration.model_validate_json(value) if value else Configuration()
-        self._declaration = self._opened(whole)
-        self._notify_configured()
-
-    def _apply_key(self, name: str, value: bytes | None) -> None:
-        if value is None:
-            self._own_keys.pop(name, None)
-        else:
-            self._own_keys[name] = Key.model_validate_json(value)
-        self._changed.add(name)
-        for listener in self.on_key:
-            listener(name)
-
-    def _apply_admin(self, name: str, value: bytes | None) -> None:
-        if value is None:
-            self._own_admins.pop(name, None)
-        else:
-            self._own_admins[name] = Admin.model_validate_json(value)
 
     def _notify_configured(self) -> None:
         for listener in self.on_declared:

@@ -208,7 +208,7 @@ def principal_of(
             else EffectiveGrants((NOTHING,))
         ),
         customer=min(payers) if payers else DEFAULT_CUSTOMER,
-        ends=min(_end(level) for _, level in levels),
+        ends=min(NEVER if level.expires is None else ends_at(level.expires) for _, level in levels),
         declared=configuration,
     )
 
@@ -252,7 +252,3 @@ def _granted_by(level: Level, configuration: Configuration) -> Patterns | None:
 def _groups(level: Level, configuration: Configuration) -> list[Group]:
     """Return a level's groups; an unknown group grants nothing."""
     return [configuration.groups.get(name, _UNKNOWN) for name in level.groups]
-
-
-def _end(level: Level) -> float:
-    return NEVER if level.expires is None else ends_at(level.expires)

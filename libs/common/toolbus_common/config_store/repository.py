@@ -361,16 +361,12 @@ def _drafted(
     keys = _minted("key", known.keys, own_keys)
     admins = _minted("admin", known.admins, own_admins)
     whole = _with_secrets(known, keys, admins)
-    return _Draft(whole, tuple(changes(old, whole)), keys, admins, _given(known, old))
-
-
-def _given(known: Configuration, old: Configuration) -> set[str]:
-    """Return the keys whose secret is now set by the configuration itself."""
-    return {
+    given = {
         name
         for name, key in known.keys.items()
         if key.secret_hash not in ("", old.keys[name].secret_hash if name in old.keys else "")
     }
+    return _Draft(whole, tuple(changes(old, whole)), keys, admins, given)
 
 
 def _minted(kind: str, entries: Mapping[str, Key | Admin], own: set[str]) -> dict[str, str]:

@@ -181,7 +181,9 @@ class Rulebook:
         ordered = sorted(findings, key=lambda each: (each.rule, bool(each.error)))
         shadow = dict.fromkeys(self._shadow(each) for each in ordered if self._is_shadow(each.rule))
         firm = [each for each in ordered if not self._is_shadow(each.rule)]
-        denying = [each for each in firm if not each.error and self._effect(each.rule) == "deny"]
+        denying = [
+            each for each in firm if not each.error and self._rules[each.rule].effect == "deny"
+        ]
         failed = [each for each in firm if each.error]
         for found in (*denying, *failed):
             name = self.names[found.rule]
@@ -234,9 +236,6 @@ class Rulebook:
 
     def _is_shadow(self, rule: int) -> bool:
         return self._rules[rule].shadow
-
-    def _effect(self, rule: int) -> str:
-        return self._rules[rule].effect
 
     def _shadow(self, found: Finding) -> str:
         return self.names[found.rule] + (":error" if found.error else "")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from cedarpy import Schema, policies_from_json_str, validate_policies
 
 from toolbus_common.contracts import FOLLOW
-from toolbus_common.rules.argument_types import LONG, TEXT, Type, arguments_of, record_of, set_of
+from toolbus_common.rules.argument_types import LONG, TEXT, arguments_of, record_of, set_of
 from toolbus_common.rules.expression_reads import entities_named
 from toolbus_common.rules.parser import (
     Policy,
@@ -59,10 +59,7 @@ def named(text: str) -> Iterator[tuple[str, str]]:
 
 def schema_for(policy: Policy) -> Schema:
     """Return the schema for a policy, with the arguments it reads."""
-    return _schema(arguments_of(conjuncts(policy)))
-
-
-def _schema(arguments: Type) -> Schema:
+    arguments = arguments_of(conjuncts(policy))
     context = record_of({"arguments": arguments, "cost": LONG, "family": TEXT, "time": _TIME})
     applies = {"principalTypes": ["Key"], "resourceTypes": ["Tool"], "context": context}
     actions = {method: {"appliesTo": applies} for method in METHODS}
