@@ -12,7 +12,7 @@ from toolbus_common.access.administrators import Administrator, of_key
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
 from toolbus_common.config import Admin, Configuration, Role, Team
-from toolbus_common.config_store.redacted_view import restored, told_in_an_event
+from toolbus_common.config_store.redacted_view import event_json, restored
 from toolbus_common.config_store.repository import (
     Applied,
     ConfigRepository,
@@ -73,7 +73,7 @@ def test_a_kept_credential_is_not_given_to_another_address() -> None:
 
 
 def test_an_event_holds_neither_a_hash_nor_a_credential() -> None:
-    told = told_in_an_event({"secret_hash": HASH, "headers": {"X": "canary"}, "secret": "canary"})
+    told = event_json({"secret_hash": HASH, "headers": {"X": "canary"}, "secret": "canary"})
     assert HASH not in told
     assert "canary" not in told
     assert len(json.loads(told)["secret_digest"]) == 16

@@ -74,7 +74,7 @@ def kept(
 ) -> StoredOutcome:
     given = {"deadline": time(), "family": ProtocolFamily.MODERN, "digest": "same", **more}
     return StoredOutcome(
-        call_id="first", stage=stage, frame=told.encode() if told else b"", **given
+        call_id="first", stage=stage, reply=told.encode() if told else b"", **given
     )
 
 
@@ -148,7 +148,7 @@ def test_a_claim_is_under_way_until_its_deadline_and_unknown_after_it() -> None:
 
 def test_a_result_too_large_is_said_to_have_been_one() -> None:
     large = ended(admitted(), CLAIM, CallResult(b"x" * LARGEST_STORED), sent=True)
-    assert (large.stage, large.frame) == (Stage.TOO_LARGE, b"")
+    assert (large.stage, large.reply) == (Stage.TOO_LARGE, b"")
     with pytest.raises(OutcomeNotKeptError, match="256 KiB"):
         weighed(large, "same", call(), 5)
 
@@ -170,7 +170,7 @@ def test_only_what_ended_a_call_that_was_sent_is_kept(
 ) -> None:
     outcome = ended(admitted(), CLAIM, told, sent=sent)
     assert (outcome.stage, outcome.call_id, outcome.digest) == (stage, "first", "same")
-    assert bool(outcome.frame) is (stage is Stage.ENDED)
+    assert bool(outcome.reply) is (stage is Stage.ENDED)
 
 
 def test_a_result_is_told_again_in_the_form_of_who_asks() -> None:

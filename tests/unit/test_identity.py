@@ -328,15 +328,15 @@ def test_rules_for_people_nobody_vouches_for_are_faults() -> None:
         "access:\n  a: {issuer: cropp, tools: ['*']}\n  b: {team: none, tools: ['*']}\n"
         "  c: {issuer: corp, tools: ['*']}\n  d: {issuer: machines, tools: ['*']}\n"
     )
-    told = [(fault.place, fault.line) for fault in load(text, {}).faults]
+    told = [(fault.path, fault.line) for fault in load(text, {}).problems]
     assert told == [("access.a.issuer", 3), ("access.b.team", 4)]
 
 
 @pytest.mark.parametrize("name", OWN_ISSUERS)
 def test_nobody_else_vouches_under_the_names_of_our_own_accounts_and_machines(name: str) -> None:
-    (fault,) = load(f"issuers: {{{name}: {{url: 'https://login.test'}}}}\n", {}).faults
-    assert fault.place == f"issuers.{name}"
-    assert "own name" in fault.sentence
+    (fault,) = load(f"issuers: {{{name}: {{url: 'https://login.test'}}}}\n", {}).problems
+    assert fault.path == f"issuers.{name}"
+    assert "reserved for Toolbus" in fault.message
 
 
 def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to() -> None:

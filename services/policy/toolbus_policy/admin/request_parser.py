@@ -12,7 +12,7 @@ from toolbus_common.config import Configuration
 from toolbus_common.config.access.expiry import parse_expiry
 from toolbus_common.config_store.loading.document import ConfigProblem, Document, read
 from toolbus_common.config_store.loading.loader import Loaded, check
-from toolbus_common.config_store.loading.messages import sentence
+from toolbus_common.config_store.loading.messages import describe_error
 from toolbus_common.config_store.redacted_view import faulty
 from toolbus_common.errors import InvalidError
 
@@ -87,13 +87,13 @@ def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configur
     Raises `FaultyError` for what is wrong with it now and was not before.
     """
     data = old.model_dump(mode="json", exclude_defaults=True)
-    before = {(fault.place, fault.sentence) for fault in check(_document(data), None).faults}
+    before = {(fault.path, fault.message) for fault in check(_document(data), None).problems}
     section = {**data.get(kind, {}), name: entry}
     if entry is None:
         del section[name]
     made = check(_document({**data, kind: section}), None)
-    check_faults([f for f in made.faults if (f.place, f.sentence) not in before])
-    if not made.faults:
+    check_faults([f for f in made.problems if (f.path, f.message) not in before])
+    if not made.problems:
         return made.declaration
     return Configuration.model_validate({**data, kind: section})
 
@@ -106,7 +106,7 @@ def check_faults(faults: list[ConfigProblem]) -> None:
 
 def told(fault: ConfigProblem) -> dict[str, Any]:
     """A fault as it is answered."""
-    return {"place": fault.place, "line": fault.line, "reason": fault.sentence}
+    return {"place": fault.path, "line": fault.line, "reason": fault.message}
 
 
 def written(kind: str, body: bytes) -> Any:
@@ -120,6 +120,6 @@ def _document(data: dict[str, Any]) -> Document:
 
 
 def _told(error: Any) -> dict[str, Any]:
-    place, said = sentence(error, Configuration)
+    place, said = describe_error(error, Configuration)
     steps = [str(step) for step in place if not _FORM.match(str(step))]
     return {"place": ".".join(steps), "line": 0, "reason": said}

@@ -74,7 +74,7 @@ class Office:
         found = await asyncio.to_thread(
             request_parser.loaded, asked.body, asked.form, models.Written
         )
-        request_parser.check_faults(list(found.faults))
+        request_parser.check_faults(list(found.problems))
         desk, at = self.desk_of(visitor.by), _revision(asked.match)
         warnings = [request_parser.told(warning) for warning in found.warnings]
         if asked.dry_run:

@@ -57,7 +57,7 @@ class Standing:
         self.held = {
             full_name(server, each.name)
             for server, listing in catalogue.items()
-            for each in listing.held
+            for each in listing.quarantined
             if each.kind == "prompts"
         }
         self.payers = Memory[str, Payer](self.MOST_REMEMBERED)
@@ -90,11 +90,11 @@ class Judge:
         method: str,
         tool: str,
         now: float,
-        narrower: tuple[Patterns, ...] = (),
+        restriction: tuple[Patterns, ...] = (),
     ) -> Admission:
         """Yes, or the error that says no. Only tools have a price.
 
-        `narrower` is what the request itself asked to be kept within.
+        `restriction` is what the request itself asked to be kept within.
 
         Raises:
             UnauthorizedError: the key is unknown, revoked or expired.
@@ -102,7 +102,7 @@ class Judge:
             InsufficientScopeError: it is granted, but this access token is for less.
 
         """
-        return self.decide_for(self._live(key_digest, now), server, method, tool, narrower)
+        return self.decide_for(self._live(key_digest, now), server, method, tool, restriction)
 
     def decide_for(
         self,
@@ -110,7 +110,7 @@ class Judge:
         server: str,
         method: str,
         tool: str,
-        narrower: tuple[Patterns, ...] = (),
+        restriction: tuple[Patterns, ...] = (),
     ) -> Admission:
         """The same for a key that is known to be live. Raises all but `UnauthorizedError`."""
         if method == _READ:
@@ -121,8 +121,8 @@ class Judge:
         except KeyError:
             admission = self._admit(self._payer(principal), server, method, tool)
             self.standing.admissions.keep(about, principal, admission)
-        narrows = narrower and server != BUILT_IN
-        if narrows and not _within(narrower, full_name(server, tool)):
+        narrows = restriction and server != BUILT_IN
+        if narrows and not _within(restriction, full_name(server, tool)):
             raise _unknown(server, method, tool)
         if admission is None:
             raise self._refusal(principal, server, method, tool)
@@ -202,8 +202,8 @@ def _unknown(server: str, method: str, tool: str) -> UnknownToolError:
     return UnknownToolError.named(named, method)
 
 
-def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
-    return all(granted(patterns, name) for patterns in narrower)
+def _within(restriction: tuple[Patterns, ...], name: str) -> bool:
+    return all(granted(patterns, name) for patterns in restriction)
 
 
 def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:

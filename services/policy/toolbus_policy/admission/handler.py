@@ -161,7 +161,7 @@ class Gate:
             self._check(call, now)
             who = judge.holder(key, now)
             about = (call.server, call.method, call.tool)
-            admission = judge.decide_for(who.principal, *about, call.narrower)
+            admission = judge.decide_for(who.principal, *about, call.restriction)
             verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
             turn = await self.once.turn(call, who.principal) if call.idempotency_key else None
             if isinstance(turn, StoredOutcome):
@@ -214,7 +214,7 @@ class Gate:
         now = time()
         self._check(call, now)
         admission = judge.decide(
-            call.key_digest, call.server, call.method, call.tool, now, call.narrower
+            call.key_digest, call.server, call.method, call.tool, now, call.restriction
         )
         if call.most is not None and admission.charge > call.most:
             raise over_run_budget(admission.charge, call.most)

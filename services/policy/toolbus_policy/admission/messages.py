@@ -77,7 +77,7 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
     )
     if call.server != BUILT_IN:
         return admitted
-    theirs = {"key_digest": call.key_digest, "narrower": call.narrower, "terms": call.terms}
+    theirs = {"key_digest": call.key_digest, "restriction": call.restriction, "terms": call.terms}
     return admitted.model_copy(update=theirs)
 
 

@@ -99,7 +99,7 @@ def weighed(kept: StoredOutcome, digest: str, call: CallRequested, grace: float)
 
 def replayed(kept: StoredOutcome, family: ProtocolFamily) -> Told:
     """A kept outcome in the form of the family of who asks now, marked as what it is."""
-    frame = decode_reply(kept.frame)
+    frame = decode_reply(kept.reply)
     if isinstance(frame, CallError):
         frame.error.data["replayed"] = True
         return frame

@@ -128,10 +128,10 @@ def test_a_level_that_wants_a_person_asked_is_named() -> None:
 def test_narrowing_only_takes_away(
     grants: tuple[tuple[str, ...], ...],
     denials: tuple[str, ...],
-    narrower: list[tuple[str, ...]],
+    restriction: list[tuple[str, ...]],
 ) -> None:
     wide = EffectiveGrants(grants, denials)
-    narrow = wide.narrowed(narrower)
+    narrow = wide.narrowed(restriction)
     for name in SOME_NAMES:
         assert wide.cover(name) or not narrow.cover(name)
 

@@ -44,21 +44,21 @@ sections = st.dictionaries(st.sampled_from([*Configuration.model_fields, "else"]
 @given(st.text(max_size=300))
 def test_no_text_makes_the_loader_fail(text: str) -> None:
     loaded = load(text, {})
-    assert all(1 <= fault.line <= text.count("\n") + len(text) + 1 for fault in loaded.faults)
+    assert all(1 <= fault.line <= text.count("\n") + len(text) + 1 for fault in loaded.problems)
 
 
 @given(sections)
 def test_no_structure_makes_the_loader_fail(data: dict[str, object]) -> None:
     text = yaml.safe_dump(data, allow_unicode=True)
     loaded = load(text, {})
-    assert all(1 <= fault.line <= text.count("\n") + 1 for fault in loaded.faults)
-    assert not loaded.faults or loaded.declaration == Configuration()
+    assert all(1 <= fault.line <= text.count("\n") + 1 for fault in loaded.problems)
+    assert not loaded.problems or loaded.declaration == Configuration()
 
 
 @given(files)
 def test_a_valid_file_is_taken_as_it_stands(data: dict[str, object]) -> None:
     loaded = load(yaml.safe_dump(data, allow_unicode=True), {})
-    assert loaded.faults == ()
+    assert loaded.problems == ()
     assert loaded.declaration == Configuration.model_validate(data)
 
 
@@ -74,15 +74,15 @@ def test_a_difference_is_told_exactly_where_there_is_one(
 def test_a_planted_fault_is_found_on_its_line(data: dict[str, object], field: str) -> None:
     text = yaml.safe_dump(data, allow_unicode=True, width=100_000) if data else ""
     planted = f"{text}planted-{field}: 1\n"
-    (fault,) = load(planted, {}).faults
-    assert (fault.line, fault.place) == (planted.count("\n"), f"planted-{field}")
+    (fault,) = load(planted, {}).problems
+    assert (fault.line, fault.path) == (planted.count("\n"), f"planted-{field}")
 
 
 @given(sections)
 def test_what_is_read_with_lines_is_what_yaml_means(data: dict[str, object]) -> None:
     text = yaml.safe_dump(data, allow_unicode=True)
     document = read(text)
-    assert document.faults == []
+    assert document.problems == []
     assert yaml.safe_dump(document.data) == yaml.safe_dump(yaml.safe_load(text))
 
 
@@ -109,5 +109,5 @@ def test_what_is_exported_and_applied_again_changes_nothing(
     assert HASH not in text
     assert "canary-of-a-hook" not in text
     loaded = load(text, {})
-    assert loaded.faults == ()
+    assert loaded.problems == ()
     assert changes(old, restored(loaded.declaration, old)) == []

@@ -37,7 +37,7 @@ def test_a_rule_that_does_not_match_says_nothing() -> None:
 def test_a_rule_that_matches_is_named_with_its_reason() -> None:
     verdict = decide({"etc": rule(ETC, reason="Ask the platform team.")}, {"path": "/etc/passwd"})
     assert verdict.denied_by == "etc"
-    assert verdict.reason == "The rule 'etc' refuses this call: Ask the platform team."
+    assert verdict.reason == "The rule 'etc' denies this call: Ask the platform team."
 
 
 def test_of_rules_that_refuse_the_first_declared_is_named() -> None:
@@ -50,7 +50,7 @@ def test_a_refusal_wins_over_the_wish_for_a_person() -> None:
     rules = {"ask": rule(OPS, effect="approve"), "etc": rule(ETC)}
     asking, refused = decide(rules), decide(rules, {"path": "/etc/x"})
     assert (asking.denied_by, asking.approve_by) == ("", "ask")
-    assert asking.reason.startswith("The rule 'ask' wants a person to approve it")
+    assert asking.reason.startswith("The rule 'ask' requires approval")
     assert (refused.denied_by, refused.approve_by) == ("etc", "")
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolbus_common.config import Rule
-from toolbus_common.rules import Asker, Case, Rulebook, RuleError, Verdict, faults, policies
+from toolbus_common.rules import Asker, Case, Rulebook, RuleError, Verdict, policies, problems
 from toolbus_common.rules.policy_set import moment
 from toolbus_common.rules.request import entities_of
 from toolbus_common.rules.schema import METHODS
@@ -138,7 +138,7 @@ def test_a_sliced_decision_is_that_of_all_rules(
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.text(max_size=300) | POLICY)
 def test_whatever_a_text_is_its_faults_are_sentences(text: str) -> None:
-    for said in faults(text):
+    for said in problems(text):
         assert said
         assert not re.search(r"Traceback|panicked", said)
 
@@ -155,7 +155,7 @@ def test_whatever_a_text_is_its_faults_are_sentences(text: str) -> None:
     ],
 )
 def test_a_text_nested_too_deeply_is_a_fault_and_not_the_end_of_the_process(body: str) -> None:
-    (said,) = faults(f"forbid(principal, action, resource) when {{ {body} }};")
+    (said,) = problems(f"forbid(principal, action, resource) when {{ {body} }};")
     assert "nested too deeply" in said
 
 
@@ -181,7 +181,7 @@ def test_a_long_chain_of_conditions_is_no_fault(length: int) -> None:
         f'context.arguments.path != "/{at}"' for at in range(length)
     )
     text = f"forbid(principal, action, resource) when {{ {asked} }};"
-    assert faults(text) == []
+    assert problems(text) == []
     part = Rulebook({"r": Rule(cedar=text)}).slice(Case(Asker("a"), "tools/call", "s", "t"))
     assert part.decide(b'{"path": "/x"}', 0).denied_by == "r"
     assert part.decide(b'{"path": "/7"}', 0).denied_by == ""

@@ -317,7 +317,7 @@ def test_a_refusal_for_its_scope_is_a_challenge() -> None:
     told = responses.failed(error, where)
     assert told.status == 403
     assert dict(told.headers)[b"www-authenticate"].endswith(b'scope="tools:a tools:b"' + where)
-    assert json.loads(told.body)["error"]["mend"]
+    assert json.loads(told.body)["error"]["fix"]
 
 
 def test_the_page_names_each_scope() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.strict_json import DEEPEST, StrictJSONError, dump, members, parse, typed
+from toolbus_common.strict_json import MAX_DEPTH, StrictJSONError, dump, members, parse, typed
 
 values: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -62,10 +62,10 @@ def test_what_is_not_json_is_refused(text: bytes) -> None:
         parse(text)
 
 
-@pytest.mark.parametrize("depth", [DEEPEST, DEEPEST + 1, 1_000, 100_000])
+@pytest.mark.parametrize("depth", [MAX_DEPTH, MAX_DEPTH + 1, 1_000, 100_000])
 def test_nesting_is_bounded(depth: int) -> None:
     text = b"[" * depth + b"]" * depth
-    if depth <= DEEPEST:
+    if depth <= MAX_DEPTH:
         parse(text)
     else:
         with pytest.raises(StrictJSONError, match="nested deeper"):
@@ -95,5 +95,5 @@ def test_an_object_that_cannot_be_read_is_one_error_and_no_other(text: bytes | s
 
 def test_a_document_of_another_type_is_the_same_error() -> None:
     assert typed('{"a": "b"}', dict[str, str]) == {"a": "b"}
-    with pytest.raises(StrictJSONError, match="not as it must be"):
+    with pytest.raises(StrictJSONError, match="not of the expected form"):
         typed(b'{"a": 1}', dict[str, str])

@@ -56,5 +56,5 @@ def test_a_hidden_and_a_missing_tool_are_told_alike() -> None:
 
 @pytest.mark.parametrize("frame", [b"", b"x{}", b"{}"])
 def test_bytes_that_are_no_frame_are_refused(frame: bytes) -> None:
-    with pytest.raises(ValueError, match="unknown frame"):
+    with pytest.raises(ValueError, match="unknown reply message"):
         decode_reply(frame)
