@@ -145,8 +145,8 @@ class _Service:
         for durable in DURABLES:
             if durable.service == self.name:
                 publish += [
-                    f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.known_as}",
-                    f"$JS.ACK.{EVENTS}.{durable.known_as}.>",
+                    f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.consumer_name}",
+                    f"$JS.ACK.{EVENTS}.{durable.consumer_name}.>",
                 ]
         subscribe = [
             f"_INBOX.{self.name}.>",
