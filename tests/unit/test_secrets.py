@@ -75,7 +75,7 @@ async def test_only_regular_files_that_can_be_read_are_secrets(path: str) -> Non
 async def test_a_pipe_stops_nobody_and_a_large_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large").write_bytes(b"x" * 70_000)
-    for name, reason in (("pipe", "no regular file"), ("large", "larger than")):
+    for name, reason in (("pipe", "not a regular file"), ("large", "larger than")):
         with pytest.raises(SecretError, match=reason):
             await read(f"${{file:{tmp_path}/{name}}}")
 
@@ -142,7 +142,7 @@ async def test_vault_refusing_or_away_is_told_without_what_was_sent() -> None:
         for token, down in (("wrong-canary", False), ("own", True)):
             stores.down = down
             vault = HashiCorp({"VAULT_ADDR": url, "VAULT_TOKEN": token})
-            with pytest.raises(SecretError, match="did not tell kv/team/app") as caught:
+            with pytest.raises(SecretError, match="did not read kv/team/app") as caught:
                 await read("${vault:kv/team/app#token}", vault=vault)
             assert "canary" not in str(caught.value)
 
