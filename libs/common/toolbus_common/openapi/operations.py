@@ -263,7 +263,7 @@ def _description(source: OperationSource, schemas: Schemas, names: list[str]) ->
         lines.insert(0, "Deprecated.")
     pages = [name for name in names if _PAGES.fullmatch(name)]
     if source.method == "GET" and pages:
-        lines.append(f"Results are paginated: see {', '.join(pages)}.")
+        lines.append(f"Answers come in pages: see {', '.join(pages)}.")
     return "\n\n".join(lines)
 
 

@@ -163,7 +163,7 @@ def test_what_the_operator_lists_passes(listed: str, address: str, *, passes: bo
 
 @pytest.mark.parametrize("listed", ["10.0.0.0/99", "127.1", "0x7f.1", "http://a", "a b c_?", "*"])
 def test_a_listing_nobody_can_read_is_refused_at_the_start(listed: str) -> None:
-    with pytest.raises(ValidationError, match="is no range, address or name"):
+    with pytest.raises(ValidationError, match="is not a range, an address or a name"):
         Settings(egress_allow=listed)
 
 
