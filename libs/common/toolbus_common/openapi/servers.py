@@ -30,7 +30,7 @@ def base_of(servers: Any, source: str, configured: str = "") -> str:
     if remote and origin(found) != origin(remote):
         raise DocumentError(
             f"Its server address {'://'.join(origin(found)[:2])} is not the origin it was fetched "
-            "from; set base_url to it if it is correct."
+            "from; set base_url if it is correct."
         )
     return _plain(found)
 
