@@ -1,4 +1,4 @@
-"""Many small requests of one moment share a round trip, and each gets its own answer."""
+"""Many small requests of one moment share a round trip, and each gets its own result."""
 
 import asyncio
 
@@ -38,7 +38,7 @@ async def test_items_of_one_turn_share_one_batch() -> None:
     assert recorder.batches == [[0, 1, 2, 3, 4]]
 
 
-async def test_a_lonely_item_waits_for_nobody() -> None:
+async def test_a_single_item_is_not_delayed() -> None:
     batcher: Batcher[int, int] = Batcher(Recorder())
     assert await batcher.add(21) == 42
 
@@ -75,7 +75,7 @@ async def test_a_caller_that_gave_up_does_not_disturb_the_others() -> None:
     assert gone.cancelled()
 
 
-async def test_draining_waits_for_what_is_waiting_and_in_flight() -> None:
+async def test_draining_waits_for_waiting_items_and_batches_in_flight() -> None:
     batcher: Batcher[int, int] = Batcher(Recorder(), most=2, concurrency=1)
     futures = [batcher.add(item) for item in range(7)]
     await batcher.drain()
@@ -111,7 +111,7 @@ async def test_too_few_results_fail_each_item_rather_than_hang() -> None:
     assert [type(error) for error in errors] == [ValueError, ValueError]
 
 
-async def test_a_batch_is_not_made_on_behalf_of_whoever_put_the_first_item_in() -> None:
+async def test_a_batch_does_not_run_in_the_context_of_its_first_item() -> None:
     seen: list[str] = []
 
     async def flush(items: list[int]) -> list[int]:
