@@ -1,4 +1,4 @@
-"""Proofs that a token's holder has its key (RFC 9449): which prove anything, and each but once."""
+"""DPoP proofs (RFC 9449): which proofs are valid, and each only once."""
 
 import os
 import time
@@ -28,7 +28,7 @@ EXAMPLE = (
 EXAMPLE_KEY, EXAMPLE_TIME = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I", 1562262616
 
 
-def judged(text: str, **more: Any) -> Proof:
+def verified(text: str, **more: Any) -> Proof:
     return proven(text, "POST", URL, time.time(), **more)
 
 
@@ -40,12 +40,12 @@ def test_the_standards_own_example_proves_its_key() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
-def test_a_proof_is_taken_of_each_algorithm_that_is_told(algorithm: str) -> None:
+def test_a_proof_of_each_advertised_algorithm_is_accepted(algorithm: str) -> None:
     holder = Holder(algorithm)
-    assert judged(holder.proof("POST", URL)).key == holder.jkt
+    assert verified(holder.proof("POST", URL)).key == holder.jkt
     other = Holder(algorithm)
     with pytest.raises(ProofError, match="not signed"):
-        judged(holder.proof("POST", URL, header={"jwk": other.jwk}))
+        verified(holder.proof("POST", URL, header={"jwk": other.jwk}))
 
 
 def test_a_proof_is_taken_as_others_make_it_and_ours_are_read_by_others() -> None:
@@ -53,13 +53,13 @@ def test_a_proof_is_taken_as_others_make_it_and_ours_are_read_by_others() -> Non
     header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": key.as_dict(private=False)}
     claims = {"jti": "1", "htm": "POST", "htu": URL, "iat": time.time()}
     made = jwt.encode(header, claims, key, algorithms=["ES256"])
-    assert judged(made).key == key.thumbprint()
+    assert verified(made).key == key.thumbprint()
     ours = ProofKey.new()
-    told, jkt = read(ours.proof("GET", "https://docs.test/mcp", token="t", nonce="n"))
-    assert (told["htm"], told["htu"], told["nonce"]) == ("GET", "https://docs.test/mcp", "n")
-    assert told["ath"] == digest_of("t")
+    claims, jkt = read(ours.proof("GET", "https://docs.test/mcp", token="t", nonce="n"))
+    assert (claims["htm"], claims["htu"], claims["nonce"]) == ("GET", "https://docs.test/mcp", "n")
+    assert claims["ath"] == digest_of("t")
     assert read(ProofKey.of(ours.kept).proof("GET", URL))[1] == jkt
-    assert judged(ours.proof("POST", URL)).key == jkt
+    assert verified(ours.proof("POST", URL)).key == jkt
 
 
 @pytest.mark.parametrize(
@@ -68,22 +68,22 @@ def test_a_proof_is_taken_as_others_make_it_and_ours_are_read_by_others() -> Non
         ({"alg": "none"}, "alg must be"),
         ({"alg": "HS256"}, "alg must be"),
         ({"alg": "ES384"}, "alg must be"),
-        ({"alg": "RS256"}, "no key for RS256"),
+        ({"alg": "RS256"}, "not a key for RS256"),
         ({"typ": "JWT"}, "typ must be"),
         ({"crit": ["x"]}, "without crit"),
         ({"jwk": ANN.private}, "private key"),
         ({"jwk": {"kty": "oct", "k": "AAAA"}}, "private key"),
-        ({"jwk": {"kty": "oct"}}, "no key for ES256"),
-        ({"jwk": {**ANN.jwk, "x": "AAAA"}}, "no key for ES256"),
-        ({"jwk": {**ANN.jwk, "x": ANN.jwk["y"]}}, "no key for ES256"),
+        ({"jwk": {"kty": "oct"}}, "not a key for ES256"),
+        ({"jwk": {**ANN.jwk, "x": "AAAA"}}, "not a key for ES256"),
+        ({"jwk": {**ANN.jwk, "x": ANN.jwk["y"]}}, "not a key for ES256"),
         ({"jwk": {**ANN.jwk, "x": f"{ANN.jwk['x']}="}}, "cannot be read"),
         ({"jwk": {**ANN.jwk, "x": 7}}, "cannot be read"),
-        ({"jwk": None}, "cannot be read"),
+        ({"jwk": None}, "is malformed"),
     ],
 )
 def test_a_proof_of_another_kind_proves_nothing(header: Any, why: str) -> None:
     with pytest.raises(ProofError, match=why):
-        judged(ANN.proof("POST", URL, header=header))
+        verified(ANN.proof("POST", URL, header=header))
 
 
 @pytest.mark.parametrize(
@@ -101,37 +101,37 @@ def test_a_proof_of_another_kind_proves_nothing(header: Any, why: str) -> None:
         ({"htu": "https://[x/"}, "another request"),
         ({"iat": int(time.time()) - 3600}, "iat must be"),
         ({"iat": int(time.time()) + 3600}, "iat must be"),
-        ({"iat": str(int(time.time()))}, "cannot be read"),
+        ({"iat": str(int(time.time()))}, "is malformed"),
         ({"jti": ""}, "needs a jti"),
         ({"jti": "x" * 300}, "needs a jti"),
-        ({"jti": 7}, "cannot be read"),
+        ({"jti": 7}, "is malformed"),
         ({"nonce": "x" * 2000}, "needs a jti"),
-        *(({name: None}, "cannot be read") for name in ("jti", "htm", "htu", "iat")),
+        *(({name: None}, "is malformed") for name in ("jti", "htm", "htu", "iat")),
     ],
 )
 def test_a_proof_for_another_request_or_time_proves_nothing(claims: Any, why: str) -> None:
     with pytest.raises(ProofError, match=why):
-        judged(ANN.proof("POST", URL, **claims))
+        verified(ANN.proof("POST", URL, **claims))
 
 
 def test_an_address_is_the_same_however_its_host_and_port_are_written() -> None:
     for same in ("HTTPS://Gateway.test:443/oauth/token", "https://gateway.test/oauth/%74oken"):
-        assert judged(ANN.proof("POST", same)).key == ANN.jkt
+        assert verified(ANN.proof("POST", same)).key == ANN.jkt
 
 
 @pytest.mark.parametrize("text", ["", "x", "a.b.c", "a.b.c, a.b.c", "a.b.c.d", "é.b.c", "x" * 5000])
-def test_what_is_no_proof_at_all_is_refused(text: str) -> None:
+def test_text_that_is_not_a_proof_is_rejected(text: str) -> None:
     with pytest.raises(ProofError):
-        judged(text)
+        verified(text)
     with pytest.raises(ProofError):
-        judged(ANN.proof("POST", URL) + text + ".")
+        verified(ANN.proof("POST", URL) + text + ".")
 
 
 def test_a_proof_is_for_one_token() -> None:
-    assert judged(ANN.proof("POST", URL, "mine"), token="mine").key == ANN.jkt
+    assert verified(ANN.proof("POST", URL, "mine"), token="mine").key == ANN.jkt
     for other in (ANN.proof("POST", URL), ANN.proof("POST", URL, "theirs")):
         with pytest.raises(ProofError, match="another token"):
-            judged(other, token="mine")
+            verified(other, token="mine")
 
 
 def test_keys_that_are_too_short_or_too_much_work_are_refused() -> None:
@@ -139,19 +139,19 @@ def test_keys_that_are_too_short_or_too_much_work_are_refused() -> None:
     number = decoded(holder.jwk["n"])
     for wrong in ({"n": number[:128]}, {"n": number * 3}, {"e": b"\xff" * 256}):
         jwk = {**holder.jwk, **{name: encoded(raw) for name, raw in wrong.items()}}
-        with pytest.raises(ProofError, match="no key for RS256"):
-            judged(holder.proof("POST", URL, header={"jwk": jwk}))
+        with pytest.raises(ProofError, match="not a key for RS256"):
+            verified(holder.proof("POST", URL, header={"jwk": jwk}))
 
 
 def test_a_proof_is_good_once_and_for_the_key_a_token_is_bound_to() -> None:
-    judge, proof = ProofChecker(), ANN.proof("POST", URL)
+    checker, proof = ProofChecker(), ANN.proof("POST", URL)
     with pytest.raises(ProofError, match="another key"):
-        judge.judge(proof, "POST", URL, key=Holder().jkt)
-    assert judge.judge(proof, "POST", URL, key=ANN.jkt).key == ANN.jkt
+        checker.judge(proof, "POST", URL, key=Holder().jkt)
+    assert checker.judge(proof, "POST", URL, key=ANN.jkt).key == ANN.jkt
     with pytest.raises(ProofError, match="used before"):
-        judge.judge(proof, "POST", URL)
+        checker.judge(proof, "POST", URL)
     again = ANN.proof("POST", URL, jti="same"), Holder().proof("POST", URL, jti="same")
-    assert len({judge.judge(each, "POST", URL).key for each in again}) == 2
+    assert len({checker.judge(each, "POST", URL).key for each in again}) == 2
 
 
 def test_a_used_proof_is_remembered_as_long_as_it_could_be_used_and_no_more_are_kept() -> None:
@@ -173,23 +173,23 @@ def test_a_used_proof_is_remembered_as_long_as_it_could_be_used_and_no_more_are_
 def test_where_a_nonce_is_wanted_only_one_of_ours_will_do_and_not_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    judge = ProofChecker(Nonces(TokenSealer(os.urandom(32))))
+    checker = ProofChecker(Nonces(TokenSealer(os.urandom(32))))
 
     def refused(nonce: str) -> ProofError:
         with pytest.raises(ProofError) as caught:
-            judge.judge(ANN.proof("POST", URL, nonce=nonce), "POST", URL)
+            checker.judge(ANN.proof("POST", URL, nonce=nonce), "POST", URL)
         assert caught.value.code == "use_dpop_nonce"
         return caught.value
 
     fresh = refused("made-up").nonce
     refused(Nonces(TokenSealer(os.urandom(32))).fresh())
-    assert judge.judge(ANN.proof("POST", URL, nonce=fresh), "POST", URL).nonce == fresh
+    assert checker.judge(ANN.proof("POST", URL, nonce=fresh), "POST", URL).nonce == fresh
     later = time.time() + 3600
     monkeypatch.setattr("toolbus_common.crypto.dpop.replay_check.time", lambda: later)
     with pytest.raises(ProofError, match="nonce"):
-        judge.judge(ANN.proof("POST", URL, nonce=fresh, iat=later), "POST", URL)
+        checker.judge(ANN.proof("POST", URL, nonce=fresh, iat=later), "POST", URL)
 
 
-def test_an_address_is_told_without_what_comes_after_its_path() -> None:
-    for told in ("https://a.test/x", "https://a.test/x?y=#z", "https://a.test/x#?"):
-        assert bare(told) == "https://a.test/x"
+def test_a_url_is_reduced_to_scheme_host_and_path() -> None:
+    for claims in ("https://a.test/x", "https://a.test/x?y=#z", "https://a.test/x#?"):
+        assert bare(claims) == "https://a.test/x"

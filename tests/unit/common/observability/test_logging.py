@@ -1,4 +1,4 @@
-"""No secret leaves through a log line, whichever way it got into it."""
+"""No secret is logged, in whichever field it is."""
 
 import json
 import logging
@@ -56,10 +56,14 @@ def test_a_secret_is_struck_out_of_message_fields_and_traceback(
 
 def test_a_json_line_is_one_line_of_json_naming_service_and_event() -> None:
     line = JsonFormatter("policy").format(record("call.denied", call_id="c1", many="a\nb"))
-    told = json.loads(line)
+    line_fields = json.loads(line)
     assert "\n" not in line
-    assert (told["service"], told["event"], told["call_id"]) == ("policy", "call.denied", "c1")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["at"])
+    assert (line_fields["service"], line_fields["event"], line_fields["call_id"]) == (
+        "policy",
+        "call.denied",
+        "c1",
+    )
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line_fields["at"])
 
 
 @given(canary=st.sampled_from(CANARIES), text=st.text(max_size=40))
@@ -70,8 +74,8 @@ def test_a_json_line_stays_json_after_redaction(canary: str, text: str) -> None:
 
 
 def test_ordinary_words_stay() -> None:
-    sentence = "The bearer of news came; git__git_log took 3 ms at http://127.0.0.1:8080/mcp"
-    assert redacted(sentence) == sentence
+    harmless = "The bearer of mail came; git__git_log took 3 ms at http://127.0.0.1:8080/mcp"
+    assert redacted(harmless) == harmless
 
 
 def test_a_line_of_a_call_names_its_trace_and_any_other_none() -> None:
@@ -82,9 +86,9 @@ def test_a_line_of_a_call_names_its_trace_and_any_other_none() -> None:
         bind("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
         return formatter.format(record("call.failed_inside"))
 
-    told = json.loads(copy_context().run(in_a_call))
-    assert told["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
-    assert told["span_id"] == "00f067aa0ba902b7"
+    line_fields = json.loads(copy_context().run(in_a_call))
+    assert line_fields["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert line_fields["span_id"] == "00f067aa0ba902b7"
 
 
 @pytest.mark.parametrize("name", ["TOOLBUS_LOG_FORMAT", "TOOLBUS_LOG_FORM"])

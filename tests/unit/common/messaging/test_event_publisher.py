@@ -1,4 +1,4 @@
-"""Events are numbered without gaps, shared by the line, and kept until the stream has them."""
+"""Events are numbered without gaps, batched by line, and stored until the stream has them."""
 
 import asyncio
 import json
@@ -107,7 +107,7 @@ async def test_a_line_names_its_event_its_producer_and_a_number_without_gaps(
     assert CallDenied.model_validate(lines[-1]) == denied
 
 
-async def test_an_unacknowledged_event_says_so_and_arrives_later_under_the_same_id(
+async def test_an_unacknowledged_event_fails_and_arrives_later_under_the_same_id(
     tmp_path: Path,
 ) -> None:
     stream = Stream()
@@ -122,7 +122,7 @@ async def test_an_unacknowledged_event_says_so_and_arrives_later_under_the_same_
     assert [line["id"] for line in stream.lines()] == ["c1.allowed"]
 
 
-async def test_what_must_be_told_once_is_waited_for_until_the_stream_has_it(tmp_path: Path) -> None:
+async def test_publishing_until_durable_waits_for_the_stream(tmp_path: Path) -> None:
     stream = Stream()
     stream.up = False
     events = writer(stream, tmp_path)
@@ -146,7 +146,7 @@ async def test_a_lost_acknowledgement_leaves_one_copy(tmp_path: Path) -> None:
     assert len(stream.stored) == 1
 
 
-async def test_what_a_process_could_not_deliver_the_next_one_does(tmp_path: Path) -> None:
+async def test_undelivered_events_are_delivered_by_the_next_process(tmp_path: Path) -> None:
     down = Stream()
     down.up = False
     events = writer(down, tmp_path)
@@ -164,7 +164,7 @@ async def test_what_a_process_could_not_deliver_the_next_one_does(tmp_path: Path
     assert list(Outbox(tmp_path / "events", 1 << 20).replay()) == []
 
 
-async def test_a_full_spool_is_told_and_emptied_when_the_bus_returns(tmp_path: Path) -> None:
+async def test_a_full_outbox_is_reported_and_emptied_when_the_bus_returns(tmp_path: Path) -> None:
     stream = Stream()
     events = writer(stream, tmp_path, most=300)
     stream.up = False
@@ -178,7 +178,7 @@ async def test_a_full_spool_is_told_and_emptied_when_the_bus_returns(tmp_path: P
     assert not events.full
 
 
-async def test_saying_does_not_wait_and_its_failure_is_nobodys_error(tmp_path: Path) -> None:
+async def test_publishing_does_not_wait_and_does_not_raise(tmp_path: Path) -> None:
     stream = Stream()
     stream.up = False
     events = writer(stream, tmp_path)
@@ -187,7 +187,7 @@ async def test_saying_does_not_wait_and_its_failure_is_nobodys_error(tmp_path: P
     assert len(list(Outbox(tmp_path / "events", 1 << 20).replay())) == 1
 
 
-async def test_a_message_tells_of_the_recorded_spans_its_events_were_said_in(
+async def test_a_message_links_the_recorded_spans_of_its_events(
     tmp_path: Path,
 ) -> None:
     class Nowhere:

@@ -1,4 +1,4 @@
-"""What leaves for a collector: bytes that its own classes read, in batches, off the call path."""
+"""The trace exporter: valid protobuf, in batches, off the call path."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -36,10 +36,10 @@ def span(name: str = "toolbus.decide", **attributes: Any) -> Span:
     return made
 
 
-def told_to(collector: Collector, **more: str) -> Exporting:
-    told = exporting({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, **more})
-    assert told is not None
-    return told
+def options_for(collector: Collector, **more: str) -> Exporting:
+    options = exporting({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, **more})
+    assert options is not None
+    return options
 
 
 @pytest.fixture
@@ -64,26 +64,26 @@ def test_a_span_is_read_back_as_it_was(
     made.links = [child_of(THEIRS)]
     if error:
         made.fail("upstream_dead")
-    told = trace_pb2.Span.FromString(encoded(made))
-    assert told.trace_id.hex() == trace_id(THEIRS)
-    assert told.span_id.hex() == span_id(made.traceparent)
-    assert told.parent_span_id.hex() == span_id(THEIRS)
-    assert (told.name, told.kind, told.flags) == (name, CLIENT, 1)
-    assert (told.start_time_unix_nano, told.end_time_unix_nano) == (made.began, made.ended)
-    assert plain(told.attributes) == made.attributes
-    assert [type(value) for value in plain(told.attributes).values()] == [
+    decoded = trace_pb2.Span.FromString(encoded(made))
+    assert decoded.trace_id.hex() == trace_id(THEIRS)
+    assert decoded.span_id.hex() == span_id(made.traceparent)
+    assert decoded.parent_span_id.hex() == span_id(THEIRS)
+    assert (decoded.name, decoded.kind, decoded.flags) == (name, CLIENT, 1)
+    assert (decoded.start_time_unix_nano, decoded.end_time_unix_nano) == (made.began, made.ended)
+    assert plain(decoded.attributes) == made.attributes
+    assert [type(value) for value in plain(decoded.attributes).values()] == [
         type(value) for value in made.attributes.values()
     ]
-    assert told.links[0].span_id.hex() == span_id(made.links[0])
-    assert told.links[0].flags == 1
-    assert told.status.code == (2 if error else 0)
-    assert not told.status.message
-    assert len(UnknownFieldSet(told)) == 0
+    assert decoded.links[0].span_id.hex() == span_id(made.links[0])
+    assert decoded.links[0].flags == 1
+    assert decoded.status.code == (2 if error else 0)
+    assert not decoded.status.message
+    assert len(UnknownFieldSet(decoded)) == 0
 
 
 def test_equal_values_of_two_types_stay_apart() -> None:
-    told = trace_pb2.Span.FromString(encoded(span(a=True, b=1, c=1.0)))
-    assert [each.value.WhichOneof("value") for each in told.attributes] == [
+    decoded = trace_pb2.Span.FromString(encoded(span(a=True, b=1, c=1.0)))
+    assert [each.value.WhichOneof("value") for each in decoded.attributes] == [
         "bool_value", "int_value", "double_value",
     ]  # fmt: skip
 
@@ -92,13 +92,13 @@ def test_equal_values_of_two_types_stay_apart() -> None:
 def test_spans_are_sent_in_one_request_for_all_services(
     collector: Collector, compression: str
 ) -> None:
-    told = told_to(
+    options = options_for(
         collector,
         OTEL_EXPORTER_OTLP_HEADERS="x-key=s3cret",
         OTEL_EXPORTER_OTLP_COMPRESSION=compression,
         OTEL_BSP_SCHEDULE_DELAY="3600000",
     )
-    exporter = Exporter(told)
+    exporter = Exporter(options)
     exporter.start()
     mine, theirs = span("toolbus.decide"), Span(Nowhere(), "executor", "x", CLIENT, THEIRS)
     theirs.end()
@@ -114,8 +114,10 @@ def test_spans_are_sent_in_one_request_for_all_services(
 
 
 def test_a_full_batch_is_sent_before_its_time(collector: Collector) -> None:
-    told = told_to(collector, OTEL_BSP_SCHEDULE_DELAY="3600000", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="3")
-    exporter = Exporter(told)
+    options = options_for(
+        collector, OTEL_BSP_SCHEDULE_DELAY="3600000", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="3"
+    )
+    exporter = Exporter(options)
     exporter.start()
     try:
         for _ in range(3):
@@ -125,9 +127,9 @@ def test_a_full_batch_is_sent_before_its_time(collector: Collector) -> None:
         exporter.close()
 
 
-def test_what_cannot_wait_is_dropped_and_counted(collector: Collector) -> None:
-    told = told_to(collector, OTEL_BSP_MAX_QUEUE_SIZE="2", OTEL_BSP_SCHEDULE_DELAY="3600000")
-    exporter, before = Exporter(told), counted("dropped")
+def test_spans_beyond_the_queue_are_dropped_and_counted(collector: Collector) -> None:
+    options = options_for(collector, OTEL_BSP_MAX_QUEUE_SIZE="2", OTEL_BSP_SCHEDULE_DELAY="3600000")
+    exporter, before = Exporter(options), counted("dropped")
     for _ in range(5):
         exporter.take(span())
     assert counted("dropped") - before == 3
@@ -141,7 +143,7 @@ def test_a_collector_that_is_busy_is_asked_again_and_one_that_refuses_is_not(
 ) -> None:
     monkeypatch.setattr("toolbus_common.observability.tracing.exporter.FIRST_PAUSE", 0.001)
     collector.statuses = [503, 429, 200, 400]
-    exporter = Exporter(told_to(collector, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="1"))
+    exporter = Exporter(options_for(collector, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="1"))
     exported, failed = counted("exported"), counted("failed")
     exporter.start()
     try:
@@ -156,9 +158,9 @@ def test_a_collector_that_is_busy_is_asked_again_and_one_that_refuses_is_not(
 
 
 def test_no_collector_keeps_nothing_from_ending() -> None:
-    told = exporting({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
-    assert told is not None
-    exporter, failed = Exporter(told), counted("failed")
+    options = exporting({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
+    assert options is not None
+    exporter, failed = Exporter(options), counted("failed")
     exporter.start()
     exporter.take(span())
     exporter.close()

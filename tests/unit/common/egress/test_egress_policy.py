@@ -1,4 +1,4 @@
-"""Which addresses may be called: decided on the address itself, however it was written."""
+"""The egress policy: decided on the address itself, in every spelling."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
@@ -59,7 +59,7 @@ def test_an_address_is_of_its_kind(address: str, kind: str) -> None:
 
 
 @given(V4)
-def test_what_python_calls_global_no_more_is_refused(address: IPv4Address) -> None:
+def test_an_address_python_does_not_call_global_is_rejected(address: IPv4Address) -> None:
     if not address.is_global:
         assert kind_of(address)
 
@@ -87,12 +87,12 @@ def test_no_wrapping_hides_an_address(inner: IPv4Address, rest: int) -> None:
 
 
 @given(V4, st.integers(1, 65535))
-def test_a_plain_address_is_read_as_what_it_is(address: IPv4Address, port: int) -> None:
+def test_an_ipv4_address_is_parsed(address: IPv4Address, port: int) -> None:
     assert target_of(f"https://{address}:{port}/x?y") == ("https", str(address), port, address)
 
 
 @given(V6)
-def test_an_ipv6_address_is_read_as_what_it_is(address: IPv6Address) -> None:
+def test_an_ipv6_address_is_parsed(address: IPv6Address) -> None:
     for written in (str(address), address.exploded):
         assert target_of(f"http://[{written}]/").address == address
 
@@ -125,7 +125,7 @@ def test_one_bad_address_refuses_all_that_a_name_stands_for(found: list[str]) ->
         STRICT.judged(NAME, found)
 
 
-def test_a_refusal_says_what_to_do_and_not_where_the_name_led() -> None:
+def test_a_rejection_names_the_setting_and_not_the_resolved_address() -> None:
     with pytest.raises(EgressError) as caught:
         STRICT.judged(NAME, ["10.9.8.7"])
     assert "TOOLBUS_EGRESS_ALLOW" in str(caught.value)
@@ -152,7 +152,7 @@ def test_a_refusal_says_what_to_do_and_not_where_the_name_led() -> None:
         ("127.0.0.1,::1", "::1", True),
     ],
 )
-def test_what_the_operator_lists_passes(listed: str, address: str, *, passes: bool) -> None:
+def test_a_listed_address_is_allowed(listed: str, address: str, *, passes: bool) -> None:
     egress = Egress(Allowed.of(listed))
     if passes:
         assert egress.judged(NAME, [address]) == [address]
@@ -162,8 +162,8 @@ def test_what_the_operator_lists_passes(listed: str, address: str, *, passes: bo
 
 
 @pytest.mark.parametrize("listed", ["10.0.0.0/99", "127.1", "0x7f.1", "http://a", "a b c_?", "*"])
-def test_a_listing_nobody_can_read_is_refused_at_the_start(listed: str) -> None:
-    with pytest.raises(ValidationError, match="is no range, address or name"):
+def test_a_malformed_list_is_rejected_at_start(listed: str) -> None:
+    with pytest.raises(ValidationError, match="is not a range, an address or a name"):
         Settings(egress_allow=listed)
 
 
@@ -182,7 +182,7 @@ def test_a_listing_nobody_can_read_is_refused_at_the_start(listed: str) -> None:
         ("http://localhost", "169.254.169.254", False),
     ],
 )
-def test_what_the_operator_named_may_be_what_he_meant(
+def test_a_named_target_may_resolve_to_private_addresses(
     url: str, address: str, *, passes: bool
 ) -> None:
     target = target_of(url)
@@ -254,7 +254,7 @@ def by(url: str, declared: str = "") -> Proxy | None:
         ("http://127.0.0.1/", ""),
     ],
 )
-def test_the_environment_names_a_proxy_and_who_needs_none(url: str, host: str) -> None:
+def test_the_environment_configures_a_proxy_and_its_exceptions(url: str, host: str) -> None:
     found = by(url)
     assert (found.target.host if found else "") == host
 
@@ -267,7 +267,7 @@ def test_a_declared_proxy_counts_instead_and_none_is_none() -> None:
     assert not found.by_environment
 
 
-def test_a_proxys_password_is_shown_to_it_and_to_nobody_else() -> None:
+def test_a_proxys_password_is_sent_to_the_proxy_only() -> None:
     found = by("https://docs.example/")
     assert found is not None
     assert found.authorization == b"Proxy-Authorization: Basic dXNlcjp3b3JkIA==\r\n"

@@ -1,4 +1,4 @@
-"""Asking every service how it is: what is enough of an answer."""
+"""Querying the status of every service: when the replies are complete."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -22,13 +22,13 @@ class LateBus:
         return found
 
 
-async def asked(**how: Any) -> list[ServiceStatus]:
+async def statuses(**how: Any) -> list[ServiceStatus]:
     return await RequestReply("operator", cast("Bus", LateBus())).ask_all(0.4, **how)
 
 
 async def test_a_busy_service_that_is_wanted_is_not_taken_for_gone() -> None:
-    assert await asked(wanted=("audit",)) == [BUSY]
+    assert await statuses(wanted=("audit",)) == [BUSY]
 
 
-async def test_nobody_is_waited_for_who_is_not_wanted() -> None:
-    assert await asked() == []
+async def test_unwanted_services_are_not_waited_for() -> None:
+    assert await statuses() == []

@@ -20,7 +20,7 @@ def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_a_key_that_must_be_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="There is no key"):
+    with pytest.raises(ValueError, match="There is no key file"):
         read_key(tmp_path / "mistyped")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""People in events: pseudonyms, sealed content, and what is left of both without the key."""
+"""Personal data in events: pseudonyms, sealed content, and what remains without the key."""
 
 import hmac
 import json
@@ -35,7 +35,7 @@ class Writing:
     async def _publish(self, envelope: Envelope) -> None:
         self.lines += envelope.payload.split(b"\n")
 
-    async def told(self, event: Event) -> dict[str, Any]:
+    async def published(self, event: Event) -> dict[str, Any]:
         """An event as it was written."""
         await self.writer.publish_durable(event)
         found: dict[str, Any] = json.loads(self.lines[-1])
@@ -50,35 +50,37 @@ def writing(tmp_path: Path) -> Writing:
 async def test_an_event_names_a_person_by_a_pseudonym_and_its_content_is_sealed(
     writing: Writing,
 ) -> None:
-    told = await writing.told(allowed(user="ann", arguments='{"to": "bo"}'))
-    assert TOKEN.fullmatch(told["user"])
-    assert told["arguments"].startswith(told["user"] + ".")
+    line = await writing.published(allowed(user="ann", arguments='{"to": "bo"}'))
+    assert TOKEN.fullmatch(line["user"])
+    assert line["arguments"].startswith(line["user"] + ".")
     assert not any(word in b"".join(writing.lines) for word in (b"ann", b"bo\\"))
-    assert writing.people.reveal(told["user"]) == "ann"
-    assert writing.people.reveal(told["arguments"]) == '{"to": "bo"}'
+    assert writing.people.reveal(line["user"]) == "ann"
+    assert writing.people.reveal(line["arguments"]) == '{"to": "bo"}'
 
 
-async def test_of_somebody_who_is_known_the_bus_is_asked_nothing(writing: Writing) -> None:
-    first = await writing.told(allowed(user="ann"))
+async def test_a_known_person_needs_no_request_to_the_bucket(writing: Writing) -> None:
+    first = await writing.published(allowed(user="ann"))
     asked = writing.bucket.asked
-    second = await writing.told(allowed(user="ann", arguments="{}"))
+    second = await writing.published(allowed(user="ann", arguments="{}"))
     assert (writing.bucket.asked, second["user"]) == (asked, first["user"])
 
 
-async def test_an_event_of_nobody_asks_for_no_key(writing: Writing) -> None:
-    await writing.told(allowed())
-    await writing.told(completed())
+async def test_an_event_without_a_person_needs_no_key(writing: Writing) -> None:
+    await writing.published(allowed())
+    await writing.published(completed())
     assert writing.bucket.asked == 0
 
 
 async def test_content_without_a_user_is_sealed_as_the_keys(writing: Writing) -> None:
-    told = await writing.told(allowed(arguments='{"to": "bo"}'))
-    assert told["user"] == ""
-    assert told["arguments"].startswith(writing.people.pseudonym("key:bot"))
+    line = await writing.published(allowed(arguments='{"to": "bo"}'))
+    assert line["user"] == ""
+    assert line["arguments"].startswith(writing.people.pseudonym("key:bot"))
 
 
 async def test_the_same_text_is_never_sealed_alike(writing: Writing) -> None:
-    texts = [(await writing.told(allowed(user="ann", arguments="{}")))["arguments"] for _ in "ab"]
+    texts = [
+        (await writing.published(allowed(user="ann", arguments="{}")))["arguments"] for _ in "ab"
+    ]
     assert texts[0] != texts[1]
 
 
@@ -86,20 +88,20 @@ async def test_a_denial_that_mentions_a_user_does_not_name_them(writing: Writing
     event = allowed(user="ann").model_dump() | {
         "code": "budget", "reason": "The budget of user:ann is spent.",
     }  # fmt: skip
-    told = await writing.told(CallDenied.model_validate(event))
-    assert told["reason"] == f"The budget of {told['user']} is spent."
+    line = await writing.published(CallDenied.model_validate(event))
+    assert line["reason"] == f"The budget of {line['user']} is spent."
 
 
-async def test_an_approval_and_whoever_administers_are_people_too(writing: Writing) -> None:
+async def test_approvers_and_administrators_are_persons_too(writing: Writing) -> None:
     base = allowed(user="ann").model_dump()
     asked = ApprovalRequested.model_validate(
         base | {"approval": "a1", "cause": "user:ann", "expires": 1.0, "arguments": '{"q": 1}'}
     )
-    told = await writing.told(asked)
-    assert told["cause"] == told["user"] == writing.people.pseudonym("user:ann")
-    assert writing.people.reveal(told["arguments"]) == '{"q": 1}'
+    line = await writing.published(asked)
+    assert line["cause"] == line["user"] == writing.people.pseudonym("user:ann")
+    assert writing.people.reveal(line["arguments"]) == '{"q": 1}'
     made = KeyCreated(id="k", at=1.0, customer="acme", key="bot", by="bo")
-    assert (await writing.told(made))["by"] == writing.people.pseudonym("operator:bo")
+    assert (await writing.published(made))["by"] == writing.people.pseudonym("operator:bo")
 
 
 async def test_an_entry_of_a_person_is_sealed_as_theirs_in_the_event_that_it_changed(
@@ -108,26 +110,26 @@ async def test_an_entry_of_a_person_is_sealed_as_theirs_in_the_event_that_it_cha
     def changed(kind: str, name: str, after: str) -> ConfigChanged:
         return ConfigChanged(id="c", at=1.0, customer="default", kind=kind, name=name, after=after)
 
-    user = await writing.told(changed("users", "ann", '{"customer": "acme"}'))
-    key = await writing.told(changed("keys", "bot", '{"user": "ann", "tools": ["*"]}'))
+    user = await writing.published(changed("users", "ann", '{"customer": "acme"}'))
+    key = await writing.published(changed("keys", "bot", '{"user": "ann", "tools": ["*"]}'))
     assert user["name"] == writing.people.pseudonym("user:ann")
     assert user["after"].startswith(user["name"])
     assert (key["name"], key["after"].startswith(user["name"])) == ("bot", True)
-    assert (await writing.told(changed("teams", "ops", "{}")))["after"] == "{}"
+    assert (await writing.published(changed("teams", "ops", "{}")))["after"] == "{}"
 
 
-def test_a_summary_of_what_was_applied_counts_people_and_names_the_rest() -> None:
+def test_a_summary_of_applied_changes_counts_persons_and_names_the_rest() -> None:
     names = (("users", "ann"), ("users", "bo"), ("teams", "ops"))
     different = [Difference("+", section, name, {}) for section, name in names]
     assert summary_of(different) == {"users": 2, "teams.ops": "+"}
 
 
-async def test_where_nobody_can_be_made_known_the_event_is_written_without_them(
+async def test_without_person_keys_the_event_is_published_without_personal_data(
     writing: Writing,
 ) -> None:
     writing.bucket.up = False
-    told = await writing.told(allowed(user="ann", arguments='{"to": "bo"}'))
-    assert (told["user"], told["arguments"], told["seq"]) == ("~", "", 1)
+    line = await writing.published(allowed(user="ann", arguments='{"to": "bo"}'))
+    assert (line["user"], line["arguments"], line["seq"]) == ("~", "", 1)
 
 
 async def test_events_that_wait_for_a_key_are_delivered_before_a_writer_closes(
@@ -138,22 +140,22 @@ async def test_events_that_wait_for_a_key_are_delivered_before_a_writer_closes(
     assert len(writing.lines) == 1
 
 
-async def test_who_is_forgotten_has_another_pseudonym_and_nothing_older_opens(
+async def test_an_erased_person_gets_another_pseudonym_and_old_data_stays_sealed(
     writing: Writing, tmp_path: Path
 ) -> None:
-    told = await writing.told(allowed(user="ann", arguments="{}"))
+    line = await writing.published(allowed(user="ann", arguments="{}"))
     entry = writing.people.entry_of("user:ann")
     writing.bucket.entries.pop(entry)
     writing.people.hear(Change(entry, None, 9))
-    assert writing.people.reveal(told["user"]) == told["user"]
-    assert writing.people.reveal(told["arguments"]) == ERASED
+    assert writing.people.reveal(line["user"]) == line["user"]
+    assert writing.people.reveal(line["arguments"]) == ERASED
     assert writing.people.known("user:ann") is None
-    again = await writing.told(allowed(user="ann"))
-    assert again["user"] != told["user"]
-    assert people(tmp_path, writing.bucket).reveal(told["arguments"]) == ERASED
+    again = await writing.published(allowed(user="ann"))
+    assert again["user"] != line["user"]
+    assert people(tmp_path, writing.bucket).reveal(line["arguments"]) == ERASED
 
 
-async def test_replicas_agree_about_somebody_new(tmp_path: Path) -> None:
+async def test_replicas_agree_about_a_new_person(tmp_path: Path) -> None:
     bucket = Kept()
     first, second = people(tmp_path, bucket), people(tmp_path, bucket)
     await first.learn(["user:ann"])
@@ -161,7 +163,9 @@ async def test_replicas_agree_about_somebody_new(tmp_path: Path) -> None:
     assert first.pseudonym("user:ann") == second.pseudonym("user:ann")
 
 
-async def test_a_service_with_another_master_key_seals_nothing_and_says_so(tmp_path: Path) -> None:
+async def test_a_service_with_another_master_key_seals_nothing_and_reports_it(
+    tmp_path: Path,
+) -> None:
     bucket = Kept()
     await people(tmp_path, bucket).learn(["user:ann"])
     other = people(tmp_path / "other", bucket)
@@ -181,7 +185,7 @@ async def test_the_bucket_holds_neither_names_nor_keys_in_the_plain(tmp_path: Pa
     assert person.key not in kept
 
 
-def test_inside_of_json_what_is_revealed_stays_a_string_of_it(tmp_path: Path) -> None:
+def test_revealed_text_inside_json_stays_valid_json(tmp_path: Path) -> None:
     book = PersonKeys(tmp_path / "people.key")
     ann = PersonKey.new("user:ann")
     value = book._master.seal(ann)
@@ -192,7 +196,7 @@ def test_inside_of_json_what_is_revealed_stays_a_string_of_it(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["content", "name"])
-def test_what_is_opened_is_proven_by_its_salt_and_by_nothing_else(name: str) -> None:
+def test_opened_text_is_proven_by_its_salt_only(name: str) -> None:
     ann = PersonKey.new("user:ann")
     token = ann.pseudonym if name == "name" else ann.seal("a text")
     opened = ann.open(token)

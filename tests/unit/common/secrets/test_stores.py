@@ -1,4 +1,4 @@
-"""Secrets by reference: read where they are kept, once for all, and never told in a failure."""
+"""Secrets by reference: read from their stores, shared, and never revealed by errors."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ async def test_references_are_filled_in_where_they_stand(
     assert await read(text) == "one two three $OWN"
 
 
-def test_what_is_almost_a_reference_is_none() -> None:
+def test_a_malformed_reference_is_plain_text() -> None:
     for text in ("$env:A", "${env:}", "${env:A-B}", "${env:A#b}", "${vault:}", "${vault:a b}",
                  "${other:a}", "${vault:a#}", "${vault:a#b#c}"):  # fmt: skip
         assert references_in([text]) == frozenset(), text
@@ -58,7 +58,7 @@ def test_what_is_almost_a_reference_is_none() -> None:
     ("kept", "field"),
     [(VALUE, "#x"), ("[1]", "#x"), ("{}", "#x"), ('{"x": 1}', "#x"), ('{"x": ""}', "#x"), ("", "")],
 )
-async def test_a_field_that_is_not_there_or_is_no_text_is_told_without_the_value(
+async def test_a_missing_or_non_text_field_is_reported_without_the_value(
     kept: str, field: str
 ) -> None:
     with pytest.raises(SecretError, match="vault:a") as caught:
@@ -72,25 +72,25 @@ async def test_only_regular_files_that_can_be_read_are_secrets(path: str) -> Non
         await read(f"${{file:{path}}}")
 
 
-async def test_a_pipe_stops_nobody_and_a_large_file_is_refused(tmp_path: Path) -> None:
+async def test_a_pipe_does_not_block_and_a_large_file_is_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large").write_bytes(b"x" * 70_000)
-    for name, reason in (("pipe", "no regular file"), ("large", "larger than")):
+    for name, reason in (("pipe", "not a regular file"), ("large", "larger than")):
         with pytest.raises(SecretError, match=reason):
             await read(f"${{file:{tmp_path}/{name}}}")
 
 
-async def test_all_who_refer_to_the_same_wait_for_one_reading() -> None:
+async def test_concurrent_readers_of_a_secret_share_one_read() -> None:
     store = Counted('{"a": "1", "b": "2"}')
     secrets = Secrets({"vault": store})
-    told = await asyncio.gather(
+    values = await asyncio.gather(
         *(secrets.read([f"${{vault:x#{name}}}"]) for name in "ababab"), secrets.read(["none"])
     )
-    assert [list(each.values()) for each in told] == [["1"], ["2"]] * 3 + [[]]
+    assert [list(each.values()) for each in values] == [["1"], ["2"]] * 3 + [[]]
     assert store.reads == 1
 
 
-async def test_a_store_that_is_away_leaves_what_was_read_and_not_for_ever() -> None:
+async def test_cached_values_outlive_an_unavailable_store_for_a_while() -> None:
     store = Counted("v")
     patient, strict = (Secrets({"vault": store}, fresh=0.0, stale=stale) for stale in (60.0, 0.0))
     for secrets in (patient, strict):
@@ -101,7 +101,7 @@ async def test_a_store_that_is_away_leaves_what_was_read_and_not_for_ever() -> N
         await strict.read(["${vault:x}"])
 
 
-async def test_who_waits_for_a_change_hears_of_it_and_not_of_the_value() -> None:
+async def test_waiting_for_a_change_reports_the_change_and_not_the_value() -> None:
     store = Counted("before")
     secrets = Secrets({"vault": store}, fresh=0.01)
     waiting = asyncio.create_task(secrets.until_changed(await secrets.read(["${vault:x}"])))
@@ -114,11 +114,11 @@ async def test_who_waits_for_a_change_hears_of_it_and_not_of_the_value() -> None
     assert await asyncio.wait_for(waiting, 30) == "The secret vault:x changed."
 
 
-async def test_vault_tells_a_field_to_who_signs_in_and_again_when_the_token_ended() -> None:
+async def test_vault_returns_a_field_after_sign_in_and_again_after_the_token_expired() -> None:
     with SecretStores({"team/app": {"token": VALUE}}) as stores:
         url = f"http://127.0.0.1:{stores.port}"
-        told = {"VAULT_ADDR": url, "VAULT_ROLE_ID": ROLE, "VAULT_SECRET_ID": ROLE_SECRET}
-        vault = HashiCorp(told)
+        variables = {"VAULT_ADDR": url, "VAULT_ROLE_ID": ROLE, "VAULT_SECRET_ID": ROLE_SECRET}
+        vault = HashiCorp(variables)
         assert await read("${vault:kv/team/app#token}", vault=vault) == VALUE
         stores.tokens[:] = ["another"]
         assert await read("${vault:kv/team/app#token}", vault=vault) == VALUE
@@ -129,25 +129,25 @@ async def test_vault_tells_a_field_to_who_signs_in_and_again_when_the_token_ende
     ("path", "reason"),
     [("kv/no/such", "no secret"), ("kv", "mount/path"), ("kv/../sys/seal", "mount/path")],
 )
-async def test_what_vault_does_not_have_is_named(path: str, reason: str) -> None:
+async def test_a_path_unknown_to_vault_is_named(path: str, reason: str) -> None:
     with SecretStores({"team/app": {"token": VALUE}}, ["own"]) as stores:
         vault = HashiCorp({"VAULT_ADDR": f"http://127.0.0.1:{stores.port}", "VAULT_TOKEN": "own"})
         with pytest.raises(SecretError, match=reason):
             await read(f"${{vault:{path}#token}}", vault=vault)
 
 
-async def test_vault_refusing_or_away_is_told_without_what_was_sent() -> None:
+async def test_errors_of_vault_do_not_quote_the_request() -> None:
     with SecretStores({"team/app": {"token": VALUE}}, ["own"]) as stores:
         url = f"http://127.0.0.1:{stores.port}"
         for token, down in (("wrong-canary", False), ("own", True)):
             stores.down = down
             vault = HashiCorp({"VAULT_ADDR": url, "VAULT_TOKEN": token})
-            with pytest.raises(SecretError, match="did not tell kv/team/app") as caught:
+            with pytest.raises(SecretError, match="did not read kv/team/app") as caught:
                 await read("${vault:kv/team/app#token}", vault=vault)
             assert "canary" not in str(caught.value)
 
 
-async def test_aws_tells_the_newest_value_and_names_what_it_does_not_have(
+async def test_aws_returns_the_newest_value_and_names_unknown_secrets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import boto3  # noqa: PLC0415 - only this test waits for these to load
@@ -157,13 +157,13 @@ async def test_aws_tells_the_newest_value_and_names_what_it_does_not_have(
     server.start()
     try:
         host, port = server.get_host_and_port()
-        told = {
+        variables = {
             "ENDPOINT_URL": f"http://{host}:{port}",
             "DEFAULT_REGION": "eu-west-1",
             "ACCESS_KEY_ID": "a",
             "SECRET_ACCESS_KEY": "b",
         }
-        for name, value in told.items():
+        for name, value in variables.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         made = boto3.client("secretsmanager")
         made.create_secret(Name="app", SecretString="old")
@@ -177,7 +177,7 @@ async def test_aws_tells_the_newest_value_and_names_what_it_does_not_have(
         server.stop()
 
 
-async def test_google_tells_a_version_and_names_what_it_does_not_have() -> None:
+async def test_google_returns_a_version_and_names_unknown_secrets() -> None:
     from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415 - slow to load
     from google.cloud import secretmanager_v1 as google  # noqa: PLC0415
 
@@ -190,8 +190,8 @@ async def test_google_tells_a_version_and_names_what_it_does_not_have() -> None:
             credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
         )
         with client_of(transport=transport) as client:
-            told = "${gcp:projects/p/secrets/s} ${gcp:projects/p/secrets/s/versions/1}"
-            assert await read(told, gcp=Google(client)) == f"{VALUE} old"
+            template = "${gcp:projects/p/secrets/s} ${gcp:projects/p/secrets/s/versions/1}"
+            assert await read(template, gcp=Google(client)) == f"{VALUE} old"
             with pytest.raises(SecretError, match="projects/p/secrets/t: NotFound"):
                 await read("${gcp:projects/p/secrets/t}", gcp=Google(client))
 
@@ -224,7 +224,7 @@ async def test_azure_is_asked_at_no_other_host(path: str) -> None:
         await read(f"${{azure:{path}}}")
 
 
-async def test_a_store_whose_library_is_missing_says_what_to_install(
+async def test_a_store_without_its_library_names_the_package_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "hvac", None)

@@ -1,4 +1,4 @@
-"""What a person judges is what there is: nothing invisible is left unseen."""
+"""JSON for reviewers: no invisible character is left unseen."""
 
 import json
 import unicodedata
@@ -17,7 +17,7 @@ def test_nothing_that_shows_nothing_is_left(text: str) -> None:
 
 
 @given(st.text(alphabet=st.characters(categories=("L", "N", "P", "S"))))
-def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
+def test_visible_text_stays_unchanged(text: str) -> None:
     assert visible(text) == text
 
 
@@ -35,7 +35,7 @@ def test_an_invisible_character_is_spelled_out(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-def test_json_is_laid_out_and_its_numbers_stay_what_they_were() -> None:
+def test_json_is_indented_and_its_numbers_stay_unchanged() -> None:
     raw = '{"n":1.10,"big":123456789012345678901234567890}'
     assert readable(raw).split("\n") == [
         "{", '  "n": 1.10,', '  "big": 123456789012345678901234567890', "}",
@@ -43,10 +43,10 @@ def test_json_is_laid_out_and_its_numbers_stay_what_they_were() -> None:
 
 
 @pytest.mark.parametrize("raw", ["", '{"a": [1, 2', "\u202e{", '{"a":1}x'])
-def test_what_is_no_whole_json_is_shown_as_it_is(raw: str) -> None:
+def test_malformed_json_is_shown_unchanged(raw: str) -> None:
     assert readable(raw) == visible(raw, keep="\n")
 
 
 @given(st.recursive(st.none() | st.text() | st.integers(), st.lists))
-def test_anything_json_can_say_is_shown(value: object) -> None:
+def test_any_json_value_is_shown(value: object) -> None:
     assert "\u202e" not in readable(json.dumps(value, ensure_ascii=False))

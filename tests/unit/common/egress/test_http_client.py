@@ -1,4 +1,4 @@
-"""An HTTP exchange is over when its time is, whatever trickles in meanwhile."""
+"""A blocking HTTP request ends at its deadline, even if single bytes keep arriving."""
 
 import socket
 import threading
@@ -16,7 +16,9 @@ from toolbus_common.egress import target_of
 from toolbus_common.egress.http_client import exchange
 from toolbus_common.egress.tls import SYSTEMS, Tls
 
-DRIPS = 400  # of a twentieth of a second: who waits for all of them is told the whole
+DRIPS = (
+    400  # of a twentieth of a second each: a client that waits for all of them gets the whole body
+)
 HEAD = b"HTTP/1.1 200 OK\r\nX-Slow: "
 BODY = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % DRIPS
 

@@ -1,4 +1,4 @@
-"""The canonical form: equal JSON values give equal digests, and any other value another one."""
+"""Canonical JSON: equal values have equal digests, different values different ones."""
 
 import json
 import math
@@ -71,7 +71,7 @@ def test_the_order_of_members_does_not_matter(value: Any, chance: random.Random)
 
 @settings(deadline=None)
 @given(VALUES)
-def test_what_is_written_is_json_and_is_written_the_same_again(value: Any) -> None:
+def test_canonical_text_is_json_and_stays_the_same(value: Any) -> None:
     assert canonical(json.loads(canonical(value))) == canonical(value)
 
 
@@ -92,7 +92,7 @@ def test_a_whole_number_is_the_same_with_a_point() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, {1: 2}, {"a": object()}, b"x"])
-def test_what_json_cannot_hold_has_no_digest(bad: Any) -> None:
+def test_a_value_that_is_not_json_has_no_digest(bad: Any) -> None:
     with pytest.raises(UncanonicalError):
         digest_of(bad)
 

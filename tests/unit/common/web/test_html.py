@@ -1,4 +1,4 @@
-"""The pages people see: what they are made of, and what a browser is told about them."""
+"""HTML pages: their content and their response headers."""
 
 import re
 from base64 import b64encode
@@ -34,18 +34,18 @@ def test_a_form_goes_nowhere_else_unless_its_answer_does() -> None:
 
 
 @pytest.mark.parametrize("text", ['<b>"&', "a\u202eb\u200bc"])
-def test_what_others_chose_is_text_of_which_nothing_is_hidden(text: str) -> None:
-    told = webpage.described({"Name": text})
-    assert text not in told
-    assert "<b>" not in told
-    assert ("\\u{202e}" in told) == ("\u202e" in text)
+def test_foreign_text_is_escaped_and_nothing_of_it_is_invisible(text: str) -> None:
+    html = webpage.described({"Name": text})
+    assert text not in html
+    assert "<b>" not in html
+    assert ("\\u{202e}" in html) == ("\u202e" in text)
     assert "<b>" not in webpage.refusal(text) + webpage.warning(text) + webpage.ticket(text)
 
 
-def test_a_person_whose_page_cannot_be_made_now_is_shown_one_and_a_program_is_told() -> None:
+def test_a_failed_page_is_html_for_browsers_and_json_for_programs() -> None:
     failed = UnavailableError("Nobody answers <there>.")
     shown = pages._failed(failed, {b"accept": b"text/html,*/*;q=0.8"})
     assert (shown.status, b"Nobody answers &lt;there&gt;." in shown.body) == (503, True)
     assert (b"content-type", b"text/html; charset=utf-8") in shown.headers
-    told = pages._failed(failed, {b"accept": b"*/*"})
-    assert (told.status, told.body[:1]) == (503, b"{")
+    page = pages._failed(failed, {b"accept": b"*/*"})
+    assert (page.status, page.body[:1]) == (503, b"{")

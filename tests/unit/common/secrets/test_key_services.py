@@ -1,4 +1,4 @@
-"""Key services: what one of their keys wrapped it unwraps, and failures tell nothing of a key."""
+"""Key services: a key unwraps what it wrapped, and errors reveal no key."""
 
 import os
 from collections.abc import Iterator
@@ -38,12 +38,12 @@ def goes_round(service: KeyService, path: str, other: str, missing: str, name: s
         assert KEY.hex() not in str(caught.value)
 
 
-def test_vaults_transit_engine_wraps_for_who_signs_in() -> None:
+def test_vaults_transit_engine_wraps_after_sign_in() -> None:
     with KeyServices() as services:
         services.add("toolbus", "other")
         url = f"http://127.0.0.1:{services.port}"
-        told = {"VAULT_ADDR": url, "VAULT_ROLE_ID": ROLE, "VAULT_SECRET_ID": ROLE_SECRET}
-        vault = HashiCorpKeys(told)
+        variables = {"VAULT_ADDR": url, "VAULT_ROLE_ID": ROLE, "VAULT_SECRET_ID": ROLE_SECRET}
+        vault = HashiCorpKeys(variables)
         goes_round(vault, "transit/toolbus", "transit/other", "transit/no", "Vault")
         services.tokens[:] = ["another"]
         assert vault.unwrap("transit/toolbus", vault.wrap("transit/toolbus", KEY)) == KEY
@@ -61,11 +61,11 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.start()
     try:
         host, port = server.get_host_and_port()
-        told = {
+        variables = {
             "ENDPOINT_URL": f"http://{host}:{port}", "DEFAULT_REGION": "eu-west-1",
             "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b",
         }  # fmt: skip
-        for name, value in told.items():
+        for name, value in variables.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         client = boto3.client("kms")
         yield client

@@ -1,4 +1,4 @@
-"""Many small requests of one moment share a round trip, and each gets its own answer."""
+"""Many small requests of one moment share a round trip, and each gets its own result."""
 
 import asyncio
 
@@ -38,7 +38,7 @@ async def test_items_of_one_turn_share_one_batch() -> None:
     assert recorder.batches == [[0, 1, 2, 3, 4]]
 
 
-async def test_a_lonely_item_waits_for_nobody() -> None:
+async def test_a_single_item_is_not_delayed() -> None:
     batcher: Batcher[int, int] = Batcher(Recorder())
     assert await batcher.add(21) == 42
 
@@ -46,7 +46,7 @@ async def test_a_lonely_item_waits_for_nobody() -> None:
 async def test_items_gather_while_every_lane_is_busy() -> None:
     recorder = Recorder()
     recorder.gate.clear()
-    batcher: Batcher[int, int] = Batcher(recorder, lanes=1)
+    batcher: Batcher[int, int] = Batcher(recorder, concurrency=1)
     first = batcher.add(1)
     await recorder.began.wait()
     others = [batcher.add(item) for item in (2, 3, 4)]
@@ -75,25 +75,29 @@ async def test_a_caller_that_gave_up_does_not_disturb_the_others() -> None:
     assert gone.cancelled()
 
 
-async def test_draining_waits_for_what_is_waiting_and_in_flight() -> None:
-    batcher: Batcher[int, int] = Batcher(Recorder(), most=2, lanes=1)
+async def test_draining_waits_for_waiting_items_and_batches_in_flight() -> None:
+    batcher: Batcher[int, int] = Batcher(Recorder(), most=2, concurrency=1)
     futures = [batcher.add(item) for item in range(7)]
     await batcher.drain()
     assert all(future.done() for future in futures)
 
 
-@given(items=st.lists(st.integers(), max_size=60), most=st.integers(1, 9), lanes=st.integers(1, 4))
+@given(
+    items=st.lists(st.integers(), max_size=60),
+    most=st.integers(1, 9),
+    concurrency=st.integers(1, 4),
+)
 def test_every_item_gets_its_own_answer_in_bounded_batches(
-    items: list[int], most: int, lanes: int
+    items: list[int], most: int, concurrency: int
 ) -> None:
     async def check() -> None:
         recorder = Recorder()
-        batcher: Batcher[int, int] = Batcher(recorder, most=most, lanes=lanes)
+        batcher: Batcher[int, int] = Batcher(recorder, most=most, concurrency=concurrency)
         results = await asyncio.gather(*map(batcher.add, items))
         assert results == [item * 2 for item in items]
         assert [item for batch in recorder.batches for item in batch] == items
         assert all(len(batch) <= most for batch in recorder.batches)
-        assert recorder.most_at_once <= lanes
+        assert recorder.most_at_once <= concurrency
 
     asyncio.run(check())
 
@@ -107,7 +111,7 @@ async def test_too_few_results_fail_each_item_rather_than_hang() -> None:
     assert [type(error) for error in errors] == [ValueError, ValueError]
 
 
-async def test_a_batch_is_not_made_on_behalf_of_whoever_put_the_first_item_in() -> None:
+async def test_a_batch_does_not_run_in_the_context_of_its_first_item() -> None:
     seen: list[str] = []
 
     async def flush(items: list[int]) -> list[int]:

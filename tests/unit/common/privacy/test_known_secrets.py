@@ -1,4 +1,4 @@
-"""Known secrets are struck from text however it spells or cuts them."""
+"""Known secrets are struck from text in any encoding, also if cut."""
 
 import json
 from base64 import b64encode, urlsafe_b64encode
@@ -41,8 +41,8 @@ def test_a_secret_is_struck_however_it_is_spelt(spelt: str) -> None:
 def test_a_secret_is_struck_although_it_is_cut_over_lines(size: int) -> None:
     secret = "abcdefghijklmnopqrstuvwxyz0123456789"
     cut = [secret[at : at + size] for at in range(0, len(secret), size)]
-    told = KnownSecrets([secret]).struck(["before", *cut, "after"])
-    assert told == ["before", *[STRUCK] * len(cut), "after"]
+    lines = KnownSecrets([secret]).struck(["before", *cut, "after"])
+    assert lines == ["before", *[STRUCK] * len(cut), "after"]
 
 
 def test_a_part_of_a_secret_is_struck_too() -> None:
@@ -50,6 +50,6 @@ def test_a_part_of_a_secret_is_struck_too() -> None:
     assert KnownSecrets([secret]).struck([f"({secret[3 : 3 + PIECE]})"]) == [f"({STRUCK})"]
 
 
-def test_a_short_secret_is_struck_whole_and_what_is_shorter_still_is_no_secret() -> None:
+def test_a_short_secret_is_struck_whole_and_a_shorter_value_is_no_secret() -> None:
     assert KnownSecrets(["a1b2"]).struck(["is a1b2 or a1b"]) == [f"is {STRUCK} or a1b"]
     assert KnownSecrets(["on"]).struck(["it is on"]) == ["it is on"]

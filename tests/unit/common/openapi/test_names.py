@@ -1,4 +1,4 @@
-"""Names of an API's tools and arguments: what clients take, and the same at every reading."""
+"""Names of an API's tools and arguments: accepted by clients, and stable."""
 
 import re
 from typing import Any
@@ -24,10 +24,10 @@ operations = st.lists(
 
 @settings(max_examples=50)
 @given(operations)
-def test_names_are_what_clients_take_and_none_looks_like_another(
-    asked: list[tuple[str, str, str]],
+def test_names_are_accepted_by_clients_and_look_different(
+    operations: list[tuple[str, str, str]],
 ) -> None:
-    names = tool_names(asked)
+    names = tool_names(operations)
     assert all(re.fullmatch(CLIENT_SAFE, name) and "__" not in name for name in names)
     assert len({skeleton(name) for name in names}) == len(names)
 
@@ -35,14 +35,14 @@ def test_names_are_what_clients_take_and_none_looks_like_another(
 @settings(max_examples=50)
 @given(operations, st.randoms())
 def test_names_do_not_depend_on_the_order_of_a_document(
-    asked: list[tuple[str, str, str]], random: Any
+    operations: list[tuple[str, str, str]], random: Any
 ) -> None:
-    named = dict(zip(asked, tool_names(asked), strict=True))
-    random.shuffle(asked)
-    assert dict(zip(asked, tool_names(asked), strict=True)) == named
+    named = dict(zip(operations, tool_names(operations), strict=True))
+    random.shuffle(operations)
+    assert dict(zip(operations, tool_names(operations), strict=True)) == named
 
 
-def test_an_operation_whose_id_it_is_keeps_a_name_whatever_comes_beside_it() -> None:
+def test_an_operation_keeps_its_id_as_name_among_any_others() -> None:
     first = ("list_pets", "get", "/pets")
     assert tool_names([first]) == ["list_pets"]
     before, after = ("list.pets", "get", "/a"), ("list pets", "get", "/z")
@@ -53,9 +53,9 @@ def test_an_operation_whose_id_it_is_keeps_a_name_whatever_comes_beside_it() -> 
 
 
 @given(st.lists(st.tuples(st.text(max_size=70), st.sampled_from(["path", "query"])), max_size=8))
-def test_arguments_have_names_of_their_own(asked: list[tuple[str, str]]) -> None:
-    asked = list(dict.fromkeys(asked))
-    names = argument_names(asked)
+def test_arguments_have_names_of_their_own(parameters: list[tuple[str, str]]) -> None:
+    parameters = list(dict.fromkeys(parameters))
+    names = argument_names(parameters)
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) and name != "body" for name in names)
 

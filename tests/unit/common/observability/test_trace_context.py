@@ -1,4 +1,4 @@
-"""A well-formed trace is continued, anything else begins a new one."""
+"""A well-formed trace is continued; otherwise a new one starts."""
 
 import re
 
@@ -43,5 +43,5 @@ def test_a_later_version_is_read_as_far_as_it_is_known(flags: str) -> None:
 
 
 @given(parent=st.text())
-def test_whatever_is_sent_what_goes_on_is_well_formed(parent: str) -> None:
+def test_an_outgoing_traceparent_is_well_formed_for_any_input(parent: str) -> None:
     assert FORM.fullmatch(continued(parent))

@@ -1,4 +1,4 @@
-"""Documents become tools: names that last, schemas without references, addresses that are safe."""
+"""OpenAPI documents become tools: stable names, schemas without references, safe addresses."""
 
 import json
 from typing import Any
@@ -53,7 +53,7 @@ def test_references_are_written_out_and_one_to_itself_ends() -> None:
     assert body["properties"]["children"] == {"type": "array", "items": {"type": "object"}}
 
 
-def test_null_and_exclusive_bounds_of_3_0_are_told_as_json_schema_has_them() -> None:
+def test_null_and_exclusive_limits_of_3_0_become_json_schema() -> None:
     assert posted({"type": "string", "nullable": True})["type"] == ["string", "null"]
     assert posted({"type": "string", "nullable": True, "enum": ["a"]})["enum"] == ["a", None]
     choice = posted({"nullable": True, "oneOf": [STRING, {"type": "integer"}]})
@@ -80,7 +80,7 @@ def test_parts_of_objects_are_merged_and_choices_stay() -> None:
     assert pet["oneOf"] == [named, STRING]
 
 
-def test_what_a_server_sets_is_not_asked_and_what_it_hides_is_not_promised() -> None:
+def test_read_only_and_write_only_properties_are_excluded() -> None:
     account = {
         "type": "object",
         "required": ["id", "password"],
@@ -103,13 +103,13 @@ def test_what_a_server_sets_is_not_asked_and_what_it_hides_is_not_promised() -> 
 
 
 def test_an_answers_schema_holds_nothing_a_client_would_refuse_an_answer_over() -> None:
-    told = {
+    schema = {
         "type": "object",
         "required": ["a"],
         "additionalProperties": False,
         "properties": {"a": {"type": "integer", "minimum": 1}, "b": {"oneOf": [STRING, STRING]}},
     }
-    responses = {"200": {"content": {"application/json": {"schema": told}}}}
+    responses = {"200": {"content": {"application/json": {"schema": schema}}}}
     made = api({"/x": {"get": {"operationId": "x", "responses": responses}}})
     assert made.operations["x"].definition["outputSchema"] == {
         "type": "object",
@@ -195,26 +195,26 @@ def test_the_tools_of_a_large_document_fit_one_listing() -> None:
         paths[f"/p{n}"] = {"post": one | {"responses": {"200": {"content": content}}}}
     made = api(paths, components={"schemas": shared})
     assert (len(made.operations), made.left_out) == (501, {})
-    told = [each.definition for each in made.operations.values()]
-    assert len(msgspec.json.encode(told)) < LARGEST_LIST
+    schema = [each.definition for each in made.operations.values()]
+    assert len(msgspec.json.encode(schema)) < LARGEST_LIST
 
 
 # -- operations --------------------------------------------------------------------------------
 
 
-def parameters(*told: dict[str, Any], path: str = "/x") -> Api:
-    return api({path: {"get": {"operationId": "x", "parameters": list(told)}}})
+def parameters(*nodes: dict[str, Any], path: str = "/x") -> Api:
+    return api({path: {"get": {"operationId": "x", "parameters": list(nodes)}}})
 
 
-def test_what_frames_a_request_or_proves_a_caller_is_no_argument() -> None:
-    told = [
+def test_framing_headers_and_credentials_are_not_arguments() -> None:
+    nodes = [
         {"name": name, "in": "header", "schema": STRING}
         for name in ("Authorization", "Host", "Content-Length", "X-HTTP-Method-Override", "X-Ok")
     ]
-    told.append({"name": "api_key", "in": "query", "schema": STRING})
+    nodes.append({"name": "api_key", "in": "query", "schema": STRING})
     scheme = {"type": "apiKey", "in": "query", "name": "api_key"}
     made = api(
-        {"/x": {"get": {"operationId": "x", "parameters": told}}},
+        {"/x": {"get": {"operationId": "x", "parameters": nodes}}},
         components={"securitySchemes": {"key": scheme}},
     )
     assert list(made.operations["x"].definition["inputSchema"]["properties"]) == ["X-Ok"]
@@ -223,26 +223,26 @@ def test_what_frames_a_request_or_proves_a_caller_is_no_argument() -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("/a/{b}", "no parameter fills {b}"),
-        ("//evil.example/x", "can be called"),
+        ("/a/{b}", "no parameter replaces {b}"),
+        ("//evil.example/x", "valid URL path"),
         ("/a/../b", "leads out"),
-        ("/a?b=c", "can be called"),
-        ("/a b\r\nX: y", "can be called"),
+        ("/a?b=c", "valid URL path"),
+        ("/a b\r\nX: y", "valid URL path"),
     ],
 )
 def test_a_path_that_cannot_be_called_is_left_out(path: str, reason: str) -> None:
     assert reason in parameters(path=path).left_out["x"]
 
 
-def test_pages_and_deprecation_are_said_in_the_description() -> None:
+def test_the_description_mentions_paging_and_deprecation() -> None:
     one = {
         "operationId": "x",
         "summary": "List",
         "deprecated": True,
         "parameters": [{"name": "cursor", "in": "query"}, {"name": "limit", "in": "query"}],
     }
-    told = api({"/x": {"get": one}}).operations["x"].definition["description"]
-    assert told == "Deprecated.\n\nList\n\nAnswers come in pages: see cursor, limit."
+    description = api({"/x": {"get": one}}).operations["x"].definition["description"]
+    assert description == "Deprecated.\n\nList\n\nAnswers come in pages: see cursor, limit."
 
 
 @pytest.mark.parametrize(
@@ -250,18 +250,18 @@ def test_pages_and_deprecation_are_said_in_the_description() -> None:
     [
         {"path": "/y"},
         {"base_url": "https://other.example"},
-        {"told": {"in": "header"}},
+        {"changed": {"in": "header"}},
         {"security": [{"other": []}]},
     ],
 )
 def test_whatever_changes_the_request_changes_the_definition_that_is_pinned(
     change: dict[str, Any],
 ) -> None:
-    def made(told: dict[str, Any]) -> Any:
-        parameter = {"name": "a", "in": "query", "schema": STRING, **told.get("told", {})}
-        one = {"operationId": "x", "parameters": [parameter], "security": told.get("security")}
-        paths = {told.get("path", "/x"): {"get": one}}
-        return api(paths, base_url=told.get("base_url", "")).operations["x"].definition
+    def made(schema: dict[str, Any]) -> Any:
+        parameter = {"name": "a", "in": "query", "schema": STRING, **schema.get("changed", {})}
+        one = {"operationId": "x", "parameters": [parameter], "security": schema.get("security")}
+        paths = {schema.get("path", "/x"): {"get": one}}
+        return api(paths, base_url=schema.get("base_url", "")).operations["x"].definition
 
     assert made({}) == made({})
     assert made({}) != made(change)
@@ -295,7 +295,7 @@ def test_an_address_on_the_documents_own_origin_is_taken(server: str, base: str)
     ],
 )
 def test_another_address_must_be_declared(server: str) -> None:
-    with pytest.raises(DocumentError, match="declare"):
+    with pytest.raises(DocumentError, match="base_url"):
         api({}, servers=[{"url": server}])
     assert api({}, servers=[{"url": server}], base_url="https://b.example/").base
 
@@ -303,13 +303,13 @@ def test_another_address_must_be_declared(server: str) -> None:
 def test_a_file_may_name_its_address_with_variables() -> None:
     server = {"url": "https://{at}.example", "variables": {"at": {"default": "eu"}}}
     assert api({}, "crm.yaml", servers=[server]).base == "https://eu.example"
-    with pytest.raises(DocumentError, match="declare base_url"):
+    with pytest.raises(DocumentError, match="set base_url"):
         api({}, "crm.yaml")
 
 
 def test_an_operation_with_an_address_of_its_own_is_left_out() -> None:
     one = {"operationId": "x", "servers": [{"url": "https://evil.example"}]}
-    assert "address of its own" in api({"/x": {"get": one}}).left_out["x"]
+    assert "server address of its own" in api({"/x": {"get": one}}).left_out["x"]
 
 
 BOMB = "a: &a [x]\n" + "".join(
@@ -322,17 +322,17 @@ BOMB = "a: &a [x]\n" + "".join(
     [
         ("swagger: '2.0'", "Swagger 2.0"),
         ("openapi: 3.2.0\npaths: {}", "version 3.0 or 3.1"),
-        ("[]", "no named fields"),
+        ("[]", "not an object"),
         ("{", "not JSON"),
         ("a: [", "neither JSON nor YAML"),
-        ("openapi: 3.0.0\npaths: []", "no named fields"),
-        ("openapi: 3.0.0\nx: 1e999", "without end"),
-        (BOMB, "too large or too deep"),
+        ("openapi: 3.0.0\npaths: []", "not an object"),
+        ("openapi: 3.0.0\nx: 1e999", "infinite or undefined"),
+        (BOMB, "too large or too deeply nested"),
         ("x: !!python/object/apply:os.system [id]", "neither JSON nor YAML"),
         ("{" * 100_000, "neither|not JSON"),
     ],
 )
-def test_what_is_no_document_is_said_to_be_none(text: str, words: str) -> None:
+def test_a_malformed_document_is_rejected_with_the_reason(text: str, words: str) -> None:
     with pytest.raises(DocumentError, match=words):
         read(text.encode())
 

@@ -1,4 +1,4 @@
-"""Records sealed at rest: of their place alone, under keys that may be replaced."""
+"""Encrypted records: bound to their location, under keys that may be replaced."""
 
 import logging
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_a_record_does_not_open_elsewhere(bucket: str, entry: str, key: bytes) -
 
 
 @pytest.mark.parametrize("altered", [b"", b"\x01", b'{"plain":1}', b"\x01" + bytes(40)])
-def test_what_was_not_sealed_here_does_not_open(altered: bytes) -> None:
+def test_an_altered_record_does_not_open(altered: bytes) -> None:
     with pytest.raises(UnavailableError):
         Records("tb_tasks", [OLD]).open("one", altered)
 
@@ -46,7 +46,7 @@ def test_every_byte_of_a_record_counts() -> None:
             records.open("one", altered)
 
 
-def test_a_key_is_replaced_while_what_it_sealed_is_still_there(tmp_path: Path) -> None:
+def test_a_key_is_replaced_while_records_it_sealed_remain(tmp_path: Path) -> None:
     old, new = tmp_path / "old.key", tmp_path / "new.key"
     before = Records.at("tb_tasks", old).seal("one", RECORD)
     both = Records.at("tb_tasks", new, [old])

@@ -1,4 +1,4 @@
-"""What an event keeps of a call's content: who says how much, and what is struck of it."""
+"""The content of calls in events: the recording level, and redaction."""
 
 import json
 from hashlib import sha256
@@ -38,23 +38,23 @@ def test_where_a_digest_is_enough_nothing_is_recorded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         ("digest", "The server answered with an error of its own, code -32050."),
         ("redacted", f"No card {STRUCK} here"),
         ("full", f"No card {CARD} here"),
     ],
 )
-def test_a_servers_own_words_are_recorded_as_far_as_results_are(content: str, told: str) -> None:
+def test_a_servers_own_words_are_recorded_as_far_as_results_are(content: str, reason: str) -> None:
     call = admitted(content)
     error = UpstreamRefusedError(f"No card {CARD} here", upstream_code=-32050)
-    assert failed(call, error, 0.1, sent=True).reason == told
+    assert failed(call, error, 0.1, sent=True).reason == reason
     ours = UpstreamTimeoutError("It took too long.")
     assert failed(call, ours, 0.1, sent=True).reason == ours.reason
 
 
 @pytest.mark.parametrize(
-    ("said", "counts"),
+    ("configured", "counts"),
     [
         ((), "digest"),
         ((None, "full"), "full"),
@@ -62,8 +62,10 @@ def test_a_servers_own_words_are_recorded_as_far_as_results_are(content: str, to
         (("full", "redacted", "digest"), "digest"),
     ],
 )
-def test_the_strictest_word_counts(said: tuple[Content | None, ...], counts: Content) -> None:
-    assert strictest(said) == counts
+def test_the_strictest_level_counts(
+    configured: tuple[Content | None, ...], counts: Content
+) -> None:
+    assert strictest(configured) == counts
 
 
 def test_levels_environments_and_servers_each_have_a_word() -> None:
@@ -90,14 +92,14 @@ def test_levels_environments_and_servers_each_have_a_word() -> None:
     assert principal_of("quiet", Key(), declared).recording("plain") == ("digest", "digest")
 
 
-def test_a_result_is_told_by_its_digest_and_as_far_as_it_may_be_recorded() -> None:
+def test_a_result_is_recorded_by_digest_and_as_far_as_configured() -> None:
     call = admitted("redacted")
     body = b'{"token": "abc", "n": 1}'
-    told = told_of_result(call, body)
-    assert told["result_digest"] == sha256(body).hexdigest()
-    assert (told["user"], json.loads(told["result"])) == ("ann", {"token": STRUCK, "n": 1})
+    stored = told_of_result(call, body)
+    assert stored["result_digest"] == sha256(body).hexdigest()
+    assert (stored["user"], json.loads(stored["result"])) == ("ann", {"token": STRUCK, "n": 1})
     silent = call.model_copy(update={"result_content": "digest", "user": ""})
-    assert told_of_result(silent, body) == {"result_digest": told["result_digest"]}
+    assert told_of_result(silent, body) == {"result_digest": stored["result_digest"]}
 
 
 @pytest.mark.parametrize(
@@ -120,19 +122,19 @@ def test_a_result_is_told_by_its_digest_and_as_far_as_it_may_be_recorded() -> No
     ],
 )
 def test_a_secret_is_struck_wherever_it_stands(secret: str) -> None:
-    told = redacted(json.dumps({"note": f"see {secret} there", "list": [secret]}).encode())
-    assert secret not in json.loads(told)["note"]
-    assert json.loads(told) == {"note": f"see {STRUCK} there", "list": [STRUCK]}
+    stored = redacted(json.dumps({"note": f"see {secret} there", "list": [secret]}).encode())
+    assert secret not in json.loads(stored)["note"]
+    assert json.loads(stored) == {"note": f"see {STRUCK} there", "list": [STRUCK]}
 
 
 def test_a_password_in_an_address_is_struck_and_the_address_stays() -> None:
-    told = json.loads(redacted(b'{"url": "postgres://ann:hunter2@db.example/x"}'))
-    assert told == {"url": f"postgres://{STRUCK}@db.example/x"}
+    stored = json.loads(redacted(b'{"url": "postgres://ann:hunter2@db.example/x"}'))
+    assert stored == {"url": f"postgres://{STRUCK}@db.example/x"}
 
 
-def test_what_is_named_like_a_secret_is_struck_whatever_it_looks_like() -> None:
-    told = redacted(b'{"Password": "hunter2", "api_key": 17, "client-secret": {"a": [1]}}')
-    assert set(json.loads(told).values()) == {STRUCK}
+def test_a_value_named_like_a_secret_is_struck_in_any_form() -> None:
+    stored = redacted(b'{"Password": "hunter2", "api_key": 17, "client-secret": {"a": [1]}}')
+    assert set(json.loads(stored).values()) == {STRUCK}
 
 
 def test_a_card_number_is_struck_as_a_number_too() -> None:
@@ -149,14 +151,14 @@ def test_a_card_number_is_struck_as_a_number_too() -> None:
         {"id": "5f1c09ab-17de-4c5b-9c2e-0a1b2c3d4e5f"},
     ],
 )
-def test_what_is_no_secret_stays(harmless: dict[str, object]) -> None:
+def test_harmless_values_stay(harmless: dict[str, object]) -> None:
     assert json.loads(redacted(json.dumps(harmless).encode())) == harmless
 
 
 @pytest.mark.parametrize(
     "text", [b'{"a": ', b"\xff", b"[" * 5000, b'"' + b"a" * redaction.LARGEST + b'"']
 )
-def test_of_what_cannot_be_read_whole_nothing_is_kept(text: bytes) -> None:
+def test_nothing_of_malformed_json_is_stored(text: bytes) -> None:
     assert recorded(text, "redacted") == CUT
 
 
@@ -169,6 +171,6 @@ def test_a_hostile_text_is_gone_through_once(piece: str) -> None:
     assert redacted(text)
 
 
-def test_what_is_nested_too_deep_is_struck() -> None:
+def test_values_nested_too_deeply_are_struck() -> None:
     deep = b"[" * 200 + b"1" + b"]" * 200
     assert STRUCK in redacted(deep)

@@ -1,4 +1,4 @@
-"""Spans: which there are, what they say, and what the environment decides about them."""
+"""Spans: their names and attributes, and the options from the environment."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.observability.trace_context import (
-    as_asked,
     child_of,
     entered,
     is_sampled,
+    parent_based,
     span_id,
     trace_id,
 )
@@ -63,31 +63,31 @@ def test_ratios_of_none_and_all_are_kept_to(trace: str) -> None:
 
 
 @given(trace=TRACES)
-def test_whoever_records_a_small_part_is_followed_by_those_who_record_a_larger(trace: str) -> None:
+def test_a_trace_sampled_at_a_small_ratio_is_sampled_at_larger_ones(trace: str) -> None:
     small, large = sampler_of("traceidratio", "0.2"), sampler_of("traceidratio", "0.6")
     assert large(trace, None) or not small(trace, None)
 
 
-def test_a_ratio_is_about_as_many_as_it_says() -> None:
+def test_a_ratio_samples_about_that_share() -> None:
     half = sampler_of("traceidratio", "0.5")
     spread = ["0" * 16 + f"{n * (2**64 // 1000):016x}" for n in range(1000)]
     assert sum(half(trace, None) for trace in spread) in (500, 501)
 
 
 @pytest.mark.parametrize("root", ["always_on", "always_off", "traceidratio"])
-def test_a_caller_is_followed_only_by_samplers_that_say_so(root: str) -> None:
+def test_only_parent_based_samplers_follow_the_caller(root: str) -> None:
     alone, following = sampler_of(root, "0.5"), sampler_of(f"parentbased_{root}", "0.5")
     for trace in ("0" * 31 + "1", "f" * 32):
         assert following(trace, None) == alone(trace, None)
-        for asked in (True, False):
-            assert following(trace, asked) is asked
-            assert alone(trace, asked) == alone(trace, None)
+        for parent_sampled in (True, False):
+            assert following(trace, parent_sampled) is parent_sampled
+            assert alone(trace, parent_sampled) == alone(trace, None)
 
 
 @pytest.mark.parametrize(
     ("name", "argument"), [("sometimes", ""), ("traceidratio", "2"), ("traceidratio", "few")]
 )
-def test_a_sampler_that_is_not_there_is_told_with_what_is(name: str, argument: str) -> None:
+def test_an_unknown_sampler_is_rejected_with_the_valid_ones(name: str, argument: str) -> None:
     with pytest.raises(SamplerError, match="must be"):
         sampler_of(name, argument)
 
@@ -96,7 +96,7 @@ def test_the_decision_goes_on_with_the_trace() -> None:
     never = sampler_of("parentbased_always_off", "")
     for parent, sampler, goes_on in [
         ("", never, False), (THEIRS, never, True), (UNSAMPLED, never, False),
-        ("", as_asked, True), (UNSAMPLED, as_asked, False),
+        ("", parent_based, True), (UNSAMPLED, parent_based, False),
     ]:  # fmt: skip
         ours, above = entered(parent, sampler)
         assert is_sampled(ours) is goes_on
@@ -107,7 +107,7 @@ def test_the_decision_goes_on_with_the_trace() -> None:
 # -- spans -----------------------------------------------------------------------------------
 
 
-def test_nothing_is_recorded_where_nobody_asked_for_it() -> None:
+def test_nothing_is_recorded_by_default() -> None:
     assert Tracer("policy").span("toolbus.decide", THEIRS) is NOTHING
 
 
@@ -209,14 +209,14 @@ def test_links_are_bounded_and_without_any_there_is_no_span(kept: list[Span]) ->
         {**HERE, "OTEL_TRACES_EXPORTER": "none"},
     ],
 )  # fmt: skip
-def test_no_traces_are_sent_unless_somebody_says_where_to(environ: dict[str, str]) -> None:
+def test_no_traces_are_exported_without_an_endpoint(environ: dict[str, str]) -> None:
     assert exporting(environ) is None
 
 
 def test_the_address_for_traces_is_below_the_one_for_everything() -> None:
-    told = exporting(HERE)
-    assert told is not None
-    assert told.endpoint == "http://collector:4318/v1/traces"
+    options = exporting(HERE)
+    assert options is not None
+    assert options.endpoint == "http://collector:4318/v1/traces"
     own = exporting({**HERE, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://t/own"})
     assert own is not None
     assert own.endpoint == "https://t/own"
@@ -225,8 +225,8 @@ def test_the_address_for_traces_is_below_the_one_for_everything() -> None:
     assert usual.endpoint == "http://localhost:4318/v1/traces"
 
 
-def test_what_is_told_is_kept_to_and_no_header_is_shown() -> None:
-    told = exporting(
+def test_options_follow_the_environment_and_headers_stay_out_of_repr() -> None:
+    options = exporting(
         {
             **HERE,
             "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20s3cret, x=1",
@@ -237,18 +237,23 @@ def test_what_is_told_is_kept_to_and_no_header_is_shown() -> None:
             "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=prod,service.name=mine",
         }
     )
-    assert told is not None
-    assert told.headers == {"authorization": "Bearer s3cret", "x": "1"}
-    assert (told.gzip, told.timeout, told.delay, told.most_waiting) == (True, 2.5, 0.1, 7)
-    assert told.resource_of("policy")["service.name"] == "mine"
-    assert told.resource_of("policy")["deployment.environment.name"] == "prod"
-    assert "s3cret" not in repr(told)
+    assert options is not None
+    assert options.headers == {"authorization": "Bearer s3cret", "x": "1"}
+    assert (options.gzip, options.timeout, options.delay, options.most_waiting) == (
+        True,
+        2.5,
+        0.1,
+        7,
+    )
+    assert options.resource_of("policy")["service.name"] == "mine"
+    assert options.resource_of("policy")["deployment.environment.name"] == "prod"
+    assert "s3cret" not in repr(options)
 
 
 def test_each_service_is_a_service_unless_one_is_named() -> None:
-    told = exporting(HERE)
-    assert told is not None
-    assert told.resource_of("policy")["service.name"] == "toolbus-policy"
+    options = exporting(HERE)
+    assert options is not None
+    assert options.resource_of("policy")["service.name"] == "toolbus-policy"
     named = exporting({**HERE, "OTEL_SERVICE_NAME": "gateway"})
     assert named is not None
     assert named.resource_of("policy")["service.name"] == "gateway"
@@ -263,6 +268,6 @@ def test_each_service_is_a_service_unless_one_is_named() -> None:
         {"OTEL_EXPORTER_OTLP_HEADERS": "a=b%0D%0Ac:d"},
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_refused_in_a_sentence(environ: dict[str, str]) -> None:
+def test_an_invalid_variable_is_rejected_with_its_name(environ: dict[str, str]) -> None:
     with pytest.raises(TracingError, match=r"^OTEL_[A-Z_]+ .*\.$"):
         exporting({**HERE, **environ})
