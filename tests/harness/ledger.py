@@ -8,33 +8,33 @@ from toolbus_common.access.pricing import Cost
 from toolbus_common.access.principal import NEVER, EffectiveGrants, Principal
 from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
 from toolbus_policy.ledger.admitted_call import Admission, Payer
-from toolbus_policy.ledger.epochs import Epoch, Known
+from toolbus_policy.ledger.generations import Generation, KnownGeneration
 from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
-from toolbus_policy.ledger.reservation import About
-from toolbus_policy.ledger.reserve_args import Claim
+from toolbus_policy.ledger.reservation import CallContext
+from toolbus_policy.ledger.reserve_args import ReservationRequest
 
 TOOL = "clock__now"
-ABOUT = About("clock", "now", "bot", "trace", "").encode()
+ABOUT = CallContext("clock", "now", "bot", "trace", "").encode()
 
 
 class RememberedEpochs:
     """Epochs in memory: what the bus would remember."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, Epoch] = {}
+        self.kept: dict[str, Generation] = {}
         self.marks: dict[str, tuple[str, int]] = {}
 
-    async def known(self, customer: str) -> Known | None:
+    async def known(self, customer: str) -> KnownGeneration | None:
         if customer not in self.kept:
             return None
         epoch = self.kept[customer]
         of, tick = self.marks.get(customer, ("", 0))
-        return Known(epoch, tick if of == epoch.id else 0)
+        return KnownGeneration(epoch, tick if of == epoch.id else 0)
 
-    async def begin(self, customer: str, epoch: str) -> Known:
-        return Known(self.kept.setdefault(customer, Epoch(epoch, time())), 0)
+    async def begin(self, customer: str, epoch: str) -> KnownGeneration:
+        return KnownGeneration(self.kept.setdefault(customer, Generation(epoch, time())), 0)
 
-    async def renew(self, customer: str, old: Epoch, new: Epoch, how: str, by: str) -> bool:  # noqa: ARG002
+    async def renew(self, customer: str, old: Generation, new: Generation, how: str, by: str) -> bool:  # noqa: ARG002
         if self.kept[customer] != old:
             return False
         self.kept[customer] = new
@@ -69,9 +69,9 @@ def admission(
     return admitted(charge, *levels)
 
 
-def claim(rid: str, wanted: Admission, due: float | None = None, repeated: str = "") -> Claim:
+def claim(rid: str, wanted: Admission, due: float | None = None, repeated: str = "") -> ReservationRequest:
     """A reservation asked for."""
-    return Claim(rid, wanted, ABOUT, due or time() + 60, repeated)
+    return ReservationRequest(rid, wanted, ABOUT, due or time() + 60, repeated)
 
 
 async def counters(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.deferring import (
+from harness.task_service import (
     BOTH,
     LEGACY,
     MODERN,
@@ -53,10 +53,10 @@ from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.model import Cause, State
-from toolbus_policy.approvals.repository import Docket
-from toolbus_policy.approvals.tasks import service as deferring
+from toolbus_policy.approvals.repository import ApprovalRepository
+from toolbus_policy.approvals.tasks import service as task_service
 from toolbus_policy.approvals.tasks.model import Stage
-from toolbus_policy.approvals.tasks.repository import TaskBook
+from toolbus_policy.approvals.tasks.repository import TaskRepository
 
 KEY = bytes(32)
 either_family = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
@@ -257,7 +257,7 @@ async def _may(made: Policing, **given: Any) -> bool:
 async def test_a_key_has_only_so_many_tasks_and_is_refused_with_the_id_then(
     begin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deferring, "MOST_OF_A_KEY", 2)
+    monkeypatch.setattr(task_service, "MOST_OF_A_KEY", 2)
     async with begin(replicas=1) as made:
         for page in range(2):
             await about(made, "cancel", await begun(made, **MODERN, arguments={"page": page}))
@@ -271,25 +271,25 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
     async with begin(replicas=1) as made:
         call = made.call(**MODERN)
     principal = ConfigSnapshot.of(declared()).principal("bot")
-    asked = approvals.asked(call, principal, Cause("key:bot"), "b" * 64, (time(), time() + 60))
+    asked = approvals.new_approval(call, principal, Cause("key:bot"), "b" * 64, (time(), time() + 60))
     tried: list[str] = []
     async with Service("policy", settings).running() as service:
-        docket, book = Docket(Records(APPROVALS, [KEY])), TaskBook(Records(TASKS, [KEY]))
-        docket.open(await service.bucket(APPROVALS))
+        approval_repository, book = ApprovalRepository(Records(APPROVALS, [KEY])), TaskRepository(Records(TASKS, [KEY]))
+        approval_repository.open(await service.bucket(APPROVALS))
         book.open(await service.bucket(TASKS))
-        tasks = deferring.Deferring(book, docket, service.events, service.calls, service.bus, 5.0)
+        tasks = task_service.TaskService(book, approval_repository, service.events, service.calls, service.bus, 5.0)
 
-        async def pass_on(
+        async def run_approved(
             made: CallRequested, reply: ReplyChannel, _key: str, _approval: str
         ) -> None:
             tried.append(made.call_id)
-            kept = await docket.whole(asked.binding)
+            kept = await approval_repository.whole(asked.binding)
             assert kept is not None
-            assert await docket.put(approvals.used(kept.approval, asked.ends, "another"), kept)
+            assert await approval_repository.put(approvals.used(kept.approval, asked.ends, "another"), kept)
             await reply.send(CallError(BusDownError("Events can be kept nowhere.")))
 
-        tasks.pass_on = pass_on
-        assert await docket.put(approvals.granted(asked, "boss", "", asked.ends), None)
+        tasks.run_approved = run_approved
+        assert await approval_repository.put(approvals.granted(asked, "boss", "", asked.ends), None)
         assert await tasks.begin(call, asked, "http://page") is not None
         service.spawn(tasks.work())
 
@@ -298,7 +298,7 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
             return entry is not None and entry.task.stage is Stage.ENDED
 
         await until_told(over, "the end of the task")
-        kept = await docket.whole(asked.binding)
+        kept = await approval_repository.whole(asked.binding)
         assert kept is not None
         assert kept.approval.state is State.USED
         assert len(tried) == 1

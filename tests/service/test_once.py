@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.deferring import MODERN, approval_of, begun, ended
+from harness.task_service import MODERN, approval_of, begun, ended
 from harness.operating import key
 from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
 from harness.waiting import until, until_told
@@ -39,8 +39,8 @@ from toolbus_common.errors import (
 )
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS, OUTCOMES, TASKS
-from toolbus_policy.idempotency.claims import claimed
-from toolbus_policy.idempotency.replay import entry_of
+from toolbus_policy.idempotency.claims import new_claim
+from toolbus_policy.idempotency.replay import entry_name_of
 
 ONCE: dict[str, Any] = {"tool": "read", "idempotency_key": "order-17"}
 
@@ -339,12 +339,12 @@ async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outco
     at_work: Policing, operator: Bus
 ) -> None:
     call = at_work.call(**BURN)
-    entry = entry_of(call, ConfigSnapshot.of(declared()).principal("bot"))
+    entry = entry_name_of(call, ConfigSnapshot.of(declared()).principal("bot"))
     outcomes = await at_work.executor.bucket(OUTCOMES)
     task = await begun(at_work, **BURN)
     freed = await (await operator.bucket(OUTCOMES)).get(entry)
     assert freed is not None, "what the call claimed until it became a task"
-    under_way = claimed(call)
+    under_way = new_claim(call)
     records = at_work.records(OUTCOMES)
     sealed = records.seal(entry, under_way.encode())
     revision = await outcomes.swap(entry, sealed, freed.revision)

@@ -24,10 +24,10 @@ from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.topology import LEDGER
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
-from toolbus_policy.ledger.epochs import BusEpochs
+from toolbus_policy.ledger.generations import BusGenerationStore
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
 from toolbus_policy.ledger.recovery.rebuild import Rebuilder
-from toolbus_policy.ledger.settlement import Settlement
+from toolbus_policy.ledger.settlement import SettlementConsumer
 
 PRICE = 1000
 DAILY = Budget(usd=0.01, per=Period.DAY)  # ten calls
@@ -97,7 +97,7 @@ def _outcome() -> dict[str, Any]:
 
 
 @pytest.fixture
-async def office(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
+async def admin_service(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
     async with running(settings, valkey_url) as made:
         yield made
 
@@ -106,7 +106,7 @@ async def office(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
 async def running(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
     service = Service("policy", settings)
     async with service.running():
-        ledger = Ledger(valkey_url, BusEpochs(await service.bucket(LEDGER), service.events), 30.0)
+        ledger = Ledger(valkey_url, BusGenerationStore(await service.bucket(LEDGER), service.events), 30.0)
         snapshot = ConfigSnapshot.of(DECLARED)
         rebuilder = Rebuilder(service, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
         try:
@@ -131,127 +131,127 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
 
 @pytest.mark.usefixtures("audit")
 async def test_an_emptied_redis_is_filled_from_the_events_with_what_is_under_way(
-    office: Office,
+    admin_service: Office,
 ) -> None:
     for _ in range(3):
-        await office.call()
-    rid = await office.call(ends=False)
-    before = await office.standing()
-    await office.emptied()
+        await admin_service.call()
+    rid = await admin_service.call(ends=False)
+    before = await admin_service.standing()
+    await admin_service.emptied()
     with pytest.raises(LedgerRebuildingError, match="lost its counters"):
-        await office.ledger.reserve(claim("early", WANTED))
-    told = await office.rebuilder.rebuild("acme")
+        await admin_service.ledger.reserve(claim("early", WANTED))
+    told = await admin_service.rebuilder.rebuild("acme")
     assert told is not None
     assert (told.calls, told.held) == (1, PRICE + 1)  # a thousand micro-dollars, and one call
-    assert await office.standing() == before == (3 * PRICE, PRICE, 3)
-    await office.end(rid)
-    assert await office.standing() == (4 * PRICE, 0, 4)
+    assert await admin_service.standing() == before == (3 * PRICE, PRICE, 3)
+    await admin_service.end(rid)
+    assert await admin_service.standing() == (4 * PRICE, 0, 4)
 
 
 @pytest.mark.usefixtures("audit")
 @pytest.mark.parametrize("lost", [False, True])
 async def test_expired_reservations_end_alike_whether_the_counters_were_lost_meanwhile_or_not(
-    office: Office, *, lost: bool
+    admin_service: Office, *, lost: bool
 ) -> None:
-    settlement = Settlement(office.service, office.ledger, lambda: ["acme"], 1.0)
-    await office.call(ends=False, deadline=-6.0)
-    await office.ledger.reserve(claim("never", WANTED, time() - 6))
+    settlement = SettlementConsumer(admin_service.service, admin_service.ledger, lambda: ["acme"], 1.0)
+    await admin_service.call(ends=False, deadline=-6.0)
+    await admin_service.ledger.reserve(claim("never", WANTED, time() - 6))
     if lost:
-        await office.emptied()
-        assert await office.rebuilder.rebuild("acme") is not None
+        await admin_service.emptied()
+        assert await admin_service.rebuilder.rebuild("acme") is not None
 
     async def ended() -> bool:
-        await settlement.reap_once()
-        return (await office.standing())[1] == 0
+        await settlement.sweep_once()
+        return (await admin_service.standing())[1] == 0
 
     await until(ended, "nothing is held")
-    assert await office.standing() == (PRICE, 0, 1)
+    assert await admin_service.standing() == (PRICE, 0, 1)
 
 
 @pytest.mark.usefixtures("audit")
 async def test_what_was_spent_before_the_loss_still_bounds_what_may_be_spent_after(
-    office: Office,
+    admin_service: Office,
 ) -> None:
     for _ in range(8):
-        await office.call()
-    await office.emptied()
-    await office.rebuilder.rebuild("acme")
+        await admin_service.call()
+    await admin_service.emptied()
+    await admin_service.rebuilder.rebuild("acme")
     for _ in range(2):
-        await office.call()
+        await admin_service.call()
     with pytest.raises(BudgetExceededError, match="key:bot"):
-        await office.call()
+        await admin_service.call()
 
 
 @pytest.mark.usefixtures("audit")
-async def test_a_redis_restored_from_an_older_copy_is_not_believed(office: Office) -> None:
-    await office.call()
-    async with redis.Redis.from_url(office.valkey_url) as client:
+async def test_a_redis_restored_from_an_older_copy_is_not_believed(admin_service: Office) -> None:
+    await admin_service.call()
+    async with redis.Redis.from_url(admin_service.valkey_url) as client:
         copy = await copied(client)
-        await office.call()
+        await admin_service.call()
         await client.flushall()
         for key, value in copy.items():
             await client.restore(key, 0, value)
-    assert (await office.standing())[0] == PRICE
+    assert (await admin_service.standing())[0] == PRICE
     with pytest.raises(LedgerRebuildingError):
-        await office.ledger.reserve(claim("early", WANTED))
-    await office.rebuilder.rebuild("acme")
-    assert (await office.standing())[0] == 2 * PRICE
+        await admin_service.ledger.reserve(claim("early", WANTED))
+    await admin_service.rebuilder.rebuild("acme")
+    assert (await admin_service.standing())[0] == 2 * PRICE
 
 
 @pytest.mark.usefixtures("audit")
 async def test_an_older_copy_is_not_believed_by_a_policy_that_just_began_either(
-    office: Office, settings: Settings
+    admin_service: Office, settings: Settings
 ) -> None:
-    await office.call()
-    async with redis.Redis.from_url(office.valkey_url) as client:
+    await admin_service.call()
+    async with redis.Redis.from_url(admin_service.valkey_url) as client:
         copy = await copied(client)
-        await office.call()
-        await office.ledger.mark()
+        await admin_service.call()
+        await admin_service.ledger.mark()
         await client.flushall()
         for key, value in copy.items():
             await client.restore(key, 0, value)
-    async with running(settings, office.valkey_url) as other:
+    async with running(settings, admin_service.valkey_url) as other:
         with pytest.raises(LedgerRebuildingError):
             await other.ledger.reserve(claim("early", WANTED))
 
 
 @pytest.mark.usefixtures("audit")
 async def test_events_that_do_not_reach_back_keep_spending_refused_until_it_is_accepted(
-    office: Office,
+    admin_service: Office,
 ) -> None:
-    await office.call()
-    bucket = await office.service.bucket(LEDGER)
+    await admin_service.call()
+    bucket = await admin_service.service.bucket(LEDGER)
     entry = await bucket.get("epoch.acme")
     assert entry is not None
     assert entry.value is not None
-    epoch = (await office.ledger.epochs.known("acme")).epoch.id  # type: ignore[union-attr]
+    epoch = (await admin_service.ledger.generations.known("acme")).epoch.id  # type: ignore[union-attr]
     await bucket.put("epoch.acme", b'{"id":"%s","since":0}' % epoch.encode())
-    await office.emptied()
+    await admin_service.emptied()
     with pytest.raises(LedgerRebuildingError, match="toolbus ledger accept acme"):
-        await office.rebuilder.rebuild("acme")
+        await admin_service.rebuilder.rebuild("acme")
     with pytest.raises(LedgerRebuildingError):
-        await office.ledger.reserve(claim("early", WANTED))
-    told = await office.rebuilder.rebuild("acme", force=True, accept=True, by="op")
+        await admin_service.ledger.reserve(claim("early", WANTED))
+    told = await admin_service.rebuilder.rebuild("acme", force=True, accept=True, by="op")
     assert told is not None
-    assert (await office.standing())[0] == PRICE, "what the events hold is counted"
-    await office.call()
+    assert (await admin_service.standing())[0] == PRICE, "what the events hold is counted"
+    await admin_service.call()
 
 
 async def test_without_audit_spending_stays_refused_and_says_what_to_do(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    admin_service: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toolbus_policy.ledger.recovery.rebuild.CATCH_UP_SECONDS", 0.5)
-    await office.call()
-    await office.emptied()
+    await admin_service.call()
+    await admin_service.emptied()
     with pytest.raises(LedgerRebuildingError, match=r"Audit has not .* ledger accept acme"):
-        await office.rebuilder.rebuild("acme")
+        await admin_service.rebuilder.rebuild("acme")
     with pytest.raises(LedgerRebuildingError):
-        await office.ledger.reserve(claim("early", WANTED))
+        await admin_service.ledger.reserve(claim("early", WANTED))
 
 
 @pytest.mark.usefixtures("audit")
 async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    admin_service: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_way, may_go_on = asyncio.Event(), asyncio.Event()
     audit_has_all = Rebuilder._audit_has_all
@@ -262,45 +262,45 @@ async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(
         await audit_has_all(rebuilder, customer)
 
     monkeypatch.setattr(Rebuilder, "_audit_has_all", held)
-    rid = await office.call(ends=False)
-    await office.emptied()
-    rebuilding = asyncio.create_task(office.rebuilder.rebuild("acme"))
+    rid = await admin_service.call(ends=False)
+    await admin_service.emptied()
+    rebuilding = asyncio.create_task(admin_service.rebuilder.rebuild("acme"))
     await under_way.wait()
     with pytest.raises(Exception, match="being rebuilt"):
-        await office.end(rid)
+        await admin_service.end(rid)
     may_go_on.set()
     await rebuilding
-    await office.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
-    assert await office.standing() == (PRICE, 0, 1)
+    await admin_service.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
+    assert await admin_service.standing() == (PRICE, 0, 1)
 
 
 @pytest.mark.usefixtures("audit")
-async def test_two_replicas_rebuild_once(office: Office, settings: Settings) -> None:
-    await office.call()
-    await office.emptied()
-    async with running(settings, office.valkey_url) as other:
+async def test_two_replicas_rebuild_once(admin_service: Office, settings: Settings) -> None:
+    await admin_service.call()
+    await admin_service.emptied()
+    async with running(settings, admin_service.valkey_url) as other:
         told = await asyncio.gather(
-            office.rebuilder.rebuild("acme"), other.rebuilder.rebuild("acme"),
+            admin_service.rebuilder.rebuild("acme"), other.rebuilder.rebuild("acme"),
             return_exceptions=True,
         )  # fmt: skip
         assert sum(isinstance(each, LedgerRebuildingError) for each in told) == 1
         await other.ledger.reserve(claim("later", WANTED))
-    assert (await office.standing())[:2] == (PRICE, PRICE)
+    assert (await admin_service.standing())[:2] == (PRICE, PRICE)
 
 
 @pytest.mark.usefixtures("audit")
 async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
-    office: Office, settings: Settings, tmp_path: Path
+    admin_service: Office, settings: Settings, tmp_path: Path
 ) -> None:
-    rid = await office.call(ends=False)
+    rid = await admin_service.call(ends=False)
     unknown = completed(call_id=rid, id=f"{rid}.unknown", **_outcome()).model_dump()
     async with events_of("policy", settings, tmp_path) as policy:
         await _record(policy, CallFailed(**unknown, code="outcome_unknown", reason="?", sent=True))
-    await office.emptied()
-    await office.rebuilder.rebuild("acme")
-    assert await office.standing() == (PRICE, 0, 1)
-    await office.ledger.settle([ReservationEnd(rid, "acme", "refund")])
-    assert await office.standing() == (0, 0, 0)
+    await admin_service.emptied()
+    await admin_service.rebuilder.rebuild("acme")
+    assert await admin_service.standing() == (PRICE, 0, 1)
+    await admin_service.ledger.settle([ReservationEnd(rid, "acme", "refund")])
+    assert await admin_service.standing() == (0, 0, 0)
 
 
 async def _record(writer: EventPublisher, event: CallFailed) -> None:
@@ -308,17 +308,17 @@ async def _record(writer: EventPublisher, event: CallFailed) -> None:
 
 
 @pytest.mark.usefixtures("audit")
-async def test_a_healthy_ledger_rebuilt_on_request_stands_as_it_stood(office: Office) -> None:
+async def test_a_healthy_ledger_rebuilt_on_request_stands_as_it_stood(admin_service: Office) -> None:
     for _ in range(4):
-        await office.call()
-    before = await office.standing()
-    assert await office.rebuilder.rebuild("acme") is None, "nothing is lost"
-    assert await office.rebuilder.rebuild("acme", force=True) is not None
-    assert await office.standing() == before
-    async with redis.Redis.from_url(office.valkey_url, decode_responses=True) as client:
+        await admin_service.call()
+    before = await admin_service.standing()
+    assert await admin_service.rebuilder.rebuild("acme") is None, "nothing is lost"
+    assert await admin_service.rebuilder.rebuild("acme", force=True) is not None
+    assert await admin_service.standing() == before
+    async with redis.Redis.from_url(admin_service.valkey_url, decode_responses=True) as client:
 
         async def tidy() -> bool:
-            epochs = {str(key).split(":")[1] for key in await client.keys("{acme}:*")}
-            return len(epochs - {"book", "lock"}) == 1
+            generations = {str(key).split(":")[1] for key in await client.keys("{acme}:*")}
+            return len(generations - {"book", "lock"}) == 1
 
         await until(tidy, "the counters of the old epoch are gone")

@@ -20,13 +20,13 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
-from toolbus_policy.ledger.recovery.unresolved_calls import EVERYBODY, MARK, Unended
+from toolbus_policy.ledger.recovery.unresolved_calls import ALL_CUSTOMERS, MARK, UnresolvedCallSweeper
 
 
 @pytest.fixture
 async def looking(
     settings: Settings, operator: Bus, valkey_url: str
-) -> AsyncIterator[list[Unended]]:
+) -> AsyncIterator[list[UnresolvedCallSweeper]]:
     """Two replicas of policy that look, and an audit they ask."""
     own = AuditSettings(state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0)
     ledger = Ledger(valkey_url, RememberedEpochs(), 5.0)
@@ -43,7 +43,7 @@ async def looking(
         await until(ready, "audit is ready")
         assert operator.connected
         try:
-            yield [Unended(service, ledger, 1.0) for service in services]
+            yield [UnresolvedCallSweeper(service, ledger, 1.0) for service in services]
         finally:
             await ledger.close()
 
@@ -64,7 +64,7 @@ async def named(operator: Bus) -> list[tuple[Any, ...]]:
 
 
 async def test_a_call_without_an_outcome_is_named_unknown_once(
-    looking: list[Unended], operator: Bus, policy: EventPublisher
+    looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
     for call in ("a", "b"):
@@ -77,7 +77,7 @@ async def test_a_call_without_an_outcome_is_named_unknown_once(
 
 
 async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_nothing(
-    looking: list[Unended], operator: Bus, policy: EventPublisher
+    looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
     ledger = looking[0].ledger
@@ -94,7 +94,7 @@ async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_not
 
 
 async def test_a_call_that_ended_or_may_still_is_not_named(
-    looking: list[Unended],
+    looking: list[UnresolvedCallSweeper],
     operator: Bus,
     policy: EventPublisher,
     settings: Settings,
@@ -107,26 +107,26 @@ async def test_a_call_that_ended_or_may_still_is_not_named(
         await executor.publish_durable(completed(call_id="ended"))
     assert await looking[0].look() == 0
     assert await named(operator) == []
-    assert await looking[0].ledger.store.recall(EVERYBODY, MARK) == pytest.approx(past, abs=1e-3)
+    assert await looking[0].ledger.store.recall(ALL_CUSTOMERS, MARK) == pytest.approx(past, abs=1e-3)
 
 
 async def test_what_is_found_late_goes_on_from_where_all_had_ended(
-    looking: list[Unended], operator: Bus, policy: EventPublisher
+    looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
-    await looking[0].ledger.store.remember(EVERYBODY, MARK, past)
+    await looking[0].ledger.store.remember(ALL_CUSTOMERS, MARK, past)
     await policy.publish_durable(allowed(call_id="older", at=past - 100, deadline=past - 90))
     await policy.publish_durable(allowed(call_id="newer", at=past + 1, deadline=past + 2))
     assert await looking[0].look() == 1
     assert [row[0] for row in await named(operator)] == ["newer"]
-    assert await looking[0].ledger.store.recall(EVERYBODY, MARK) > past + 5
+    assert await looking[0].ledger.store.recall(ALL_CUSTOMERS, MARK) > past + 5
 
 
 async def test_while_somebody_else_looks_nobody_does(
-    looking: list[Unended], policy: EventPublisher
+    looking: list[UnresolvedCallSweeper], policy: EventPublisher
 ) -> None:
     await policy.publish_durable(allowed(at=time() - 10, deadline=time() - 5))
-    assert await looking[0].ledger.store.lock(EVERYBODY, "another", 60.0)
+    assert await looking[0].ledger.store.lock(ALL_CUSTOMERS, "another", 60.0)
     assert await looking[1].look() == 0
-    await looking[0].ledger.store.unlock(EVERYBODY, "another")
+    await looking[0].ledger.store.unlock(ALL_CUSTOMERS, "another")
     assert await looking[1].look() == 1

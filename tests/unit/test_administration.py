@@ -8,7 +8,7 @@ from typing import Any, cast, get_args
 import pytest
 import yaml
 
-from toolbus_common.access.administrators import Administrator, of_key
+from toolbus_common.access.administrators import Administrator, count_for_key
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
 from toolbus_common.config import Admin, Configuration, Role, Team
@@ -25,8 +25,8 @@ from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
 from toolbus_ingress.admin_api import openapi, request
 from toolbus_policy.admin import request_parser as reading
 from toolbus_policy.admin.pagination import page
-from toolbus_policy.admin.remote_restrictions import Reach
-from toolbus_policy.admin.service import Office
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
+from toolbus_policy.admin.service import AdminService
 
 HASH = "a" * 64
 URL = "https://docs.example/mcp"
@@ -92,17 +92,17 @@ API = {"openapi": "https://a.example/o.json", "credentials": {"token": "${env:DO
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_programs_and_variables_are_out_of_reach_unless_named(server: dict[str, Any]) -> None:
     new = declared(servers={"far": server})
-    assert len(Reach().faults(Configuration(), new)) == 1
-    assert Reach(("sh", "sh:*"), ("DOCS_*",)).faults(Configuration(), new) == []
-    assert Reach(("other",), ("OTHER_*",)).faults(Configuration(), new) != []
+    assert len(RemoteRestrictions().faults(Configuration(), new)) == 1
+    assert RemoteRestrictions(("sh", "sh:*"), ("DOCS_*",)).faults(Configuration(), new) == []
+    assert RemoteRestrictions(("other",), ("OTHER_*",)).faults(Configuration(), new) != []
 
 
 @pytest.mark.parametrize("kept", ["file:/etc/shadow", "vault:kv/docs#token", "aws:docs"])
 def test_a_secret_of_a_store_is_out_of_reach_unless_its_store_is_named(kept: str) -> None:
     new = declared(servers={"far": {"url": URL, "headers": {"Authorization": f"${{{kept}}}"}}})
-    (fault,) = Reach((), ("*", "other:*")).faults(Configuration(), new)
+    (fault,) = RemoteRestrictions((), ("*", "other:*")).faults(Configuration(), new)
     assert kept in fault["reason"]
-    assert Reach((), (kept,)).faults(Configuration(), new) == []
+    assert RemoteRestrictions((), (kept,)).faults(Configuration(), new) == []
 
 
 @pytest.mark.parametrize("field", ["secret", "key", "assertion"])
@@ -114,24 +114,24 @@ def test_a_secret_of_an_oauth_client_is_out_of_reach_likewise(field: str) -> Non
         "clients": {"https://a.test": client},
     }
     new = declared(servers={"far": {"url": URL, "oauth": oauth}})
-    (fault,) = Reach().faults(Configuration(), new)
+    (fault,) = RemoteRestrictions().faults(Configuration(), new)
     assert fault["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
     moved = declared(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
-    assert Reach().faults(new, moved) != []
-    assert Reach().faults(new, new) == []
+    assert RemoteRestrictions().faults(new, moved) != []
+    assert RemoteRestrictions().faults(new, new) == []
 
 
 def test_a_file_of_the_executors_machine_is_out_of_reach() -> None:
     new = declared(servers={"far": {"openapi": "/etc/hosts"}})
-    (fault,) = Reach(("*",), ("*",)).faults(Configuration(), new)
+    (fault,) = RemoteRestrictions(("*",), ("*",)).faults(Configuration(), new)
     assert fault["place"] == "servers.far.openapi"
-    assert Reach().faults(new, new) == []
+    assert RemoteRestrictions().faults(new, new) == []
 
 
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
     old = declared(servers={"far": server})
-    assert Reach().faults(old, declared(servers={"far": {**server, "timeout": 9}})) == []
+    assert RemoteRestrictions().faults(old, declared(servers={"far": {**server, "timeout": 9}})) == []
 
 
 @pytest.mark.parametrize(
@@ -156,34 +156,34 @@ def test_what_was_there_is_not_turned_into_something_else(
     server: dict[str, Any], change: dict[str, Any]
 ) -> None:
     old = declared(servers={"far": server})
-    assert Reach().faults(old, declared(servers={"far": {**server, **change}})) != []
+    assert RemoteRestrictions().faults(old, declared(servers={"far": {**server, **change}})) != []
 
 
 def test_what_a_permitted_program_is_given_may_not_make_another_of_it() -> None:
     given = declared(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
-    (fault,) = Reach(("sh",), ("DOCS_*",)).faults(Configuration(), given)
+    (fault,) = RemoteRestrictions(("sh",), ("DOCS_*",)).faults(Configuration(), given)
     assert fault["place"] == "servers.far.env.NODE_OPTIONS"
-    assert Reach(("sh",), ("NODE_*",)).faults(Configuration(), given) == []
+    assert RemoteRestrictions(("sh",), ("NODE_*",)).faults(Configuration(), given) == []
 
 
 @pytest.mark.parametrize("server", [PYTHON, {"command": ["bin/sh"]}])
 def test_a_permitted_program_is_not_looked_for_elsewhere(server: dict[str, Any]) -> None:
     given = declared(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
-    (fault,) = Reach(("sh:*", "bin/sh"), ()).faults(Configuration(), given)
+    (fault,) = RemoteRestrictions(("sh:*", "bin/sh"), ()).faults(Configuration(), given)
     assert fault["place"] == "servers.far.cwd"
-    assert Reach(("sh:*", "bin/sh", "/srv/*"), ()).faults(Configuration(), given) == []
+    assert RemoteRestrictions(("sh:*", "bin/sh", "/srv/*"), ()).faults(Configuration(), given) == []
 
 
 def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
     hook = {"url": "https://collector.example", "secret": "${env:SOMEBODYS_TOKEN}"}
     new = declared(webhooks={"far": hook})
-    (fault,) = Reach().faults(Configuration(), new)
+    (fault,) = RemoteRestrictions().faults(Configuration(), new)
     assert fault["place"] == "webhooks.far.secret"
-    assert Reach((), ("SOMEBODYS_*",)).faults(Configuration(), new) == []
+    assert RemoteRestrictions((), ("SOMEBODYS_*",)).faults(Configuration(), new) == []
     told_more = declared(webhooks={"far": {**hook, "events": ["key.*"]}})
-    assert Reach().faults(new, told_more) == []
+    assert RemoteRestrictions().faults(new, told_more) == []
     elsewhere = declared(webhooks={"far": {**hook, "url": "https://else.example"}})
-    assert Reach().faults(new, elsewhere) != []
+    assert RemoteRestrictions().faults(new, elsewhere) != []
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
 )
 def test_where_nothing_may_be_called_is_out_of_reach(server: dict[str, Any], place: str) -> None:
     new = declared(servers={"far": server})
-    (fault,) = Reach().faults(Configuration(), new)
+    (fault,) = RemoteRestrictions().faults(Configuration(), new)
     assert fault["place"] == f"servers.far.{place}"
-    assert Reach().faults(new, declared(servers={"far": {**server, "timeout": 9}})) == []
+    assert RemoteRestrictions().faults(new, declared(servers={"far": {**server, "timeout": 9}})) == []
 
 
 def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> None:
@@ -210,9 +210,9 @@ def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> Non
         servers={"far": {"url": "http://10.0.0.1/mcp"}},
         webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
     )
-    places = [fault["place"] for fault in Reach().faults(Configuration(), new)]
+    places = [fault["place"] for fault in RemoteRestrictions().faults(Configuration(), new)]
     assert places == ["servers.far.url", "webhooks.far.url"]
-    assert Reach(egress=Egress(Allowed.of("10.0.0.0/30"))).faults(Configuration(), new) == []
+    assert RemoteRestrictions(egress=Egress(Allowed.of("10.0.0.0/30"))).faults(Configuration(), new) == []
 
 
 # -- the office -----------------------------------------------------------------------------------
@@ -235,18 +235,18 @@ class Papers:
         return Applied((), 8)
 
 
-def office(role: Role, papers: Papers) -> Office:
+def admin_service(role: Role, papers: Papers) -> AdminService:
     consulted: Any = None  # approvers and the ledger: nothing here asks them
 
     async def ann(_key_digest: str) -> Administrator:
-        return of_key("ann", Admin(role=role))
+        return count_for_key("ann", Admin(role=role))
 
-    return Office(
+    return AdminService(
         ann,
         lambda _by: cast("ConfigRepository", papers),
         consulted,
         consulted,
-        Reach(),
+        RemoteRestrictions(),
     )
 
 
@@ -255,12 +255,12 @@ async def test_who_may_read_a_kind_is_not_told_another_under_its_name() -> None:
     for operation in ("list_servers", "show_server"):
         asked = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
         with pytest.raises(InvalidError):
-            await office("viewer", papers).answer(asked)
+            await admin_service("viewer", papers).answer(asked)
 
 
 async def test_what_is_told_of_an_entry_bears_the_revision_it_is_of() -> None:
     asked = AdminRequest(key_digest="p", operation="put_team", kind="teams", name="ops", body=b"{}")
-    told = await office("admin", Papers(Configuration())).answer(asked)
+    told = await admin_service("admin", Papers(Configuration())).answer(asked)
     assert json.loads(told.body)["value"] == {"environment": "of another"}
     assert (told.revision, json.loads(told.body)["revision"]) == (9, 9)
 
@@ -279,8 +279,8 @@ async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_call
 
     papers = Papers(declared(teams={"ops": {}}))
     monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
-    monkeypatch.setattr(reading, "loaded", seen(reading.loaded))
-    admin = office("admin", papers)
+    monkeypatch.setattr(reading, "loaded", seen(reading.load_configuration))
+    admin = admin_service("admin", papers)
     told = await admin.answer(
         AdminRequest(key_digest="p", operation="show_declaration", form="yaml")
     )
@@ -297,22 +297,22 @@ async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_call
 
 def test_a_number_is_not_taken_from_a_text() -> None:
     with pytest.raises(InvalidError, match=r"budget\.usd"):
-        reading.written("teams", b'{"budget": {"usd": "5", "per": "day"}}')
+        reading.parse_entry("teams", b'{"budget": {"usd": "5", "per": "day"}}')
     with pytest.raises(FaultyError, match="exactly one"):
-        reading.written("teams", b'{"budget": {"per": "day"}}')
+        reading.parse_entry("teams", b'{"budget": {"per": "day"}}')
 
 
 def test_a_price_that_lacks_something_has_the_form_of_a_price() -> None:
     with pytest.raises(FaultyError, match=r"prices\.a: needs most"):
-        reading.shaped(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
+        reading.parse_body(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
     with pytest.raises(InvalidError, match=r"prices\.a"):
-        reading.shaped(Configuration, b'{"prices": {"a": "x"}}')
+        reading.parse_body(Configuration, b'{"prices": {"a": "x"}}')
 
 
 def test_a_whole_number_may_be_written_as_a_fraction() -> None:
-    assert reading.written("teams", b'{"loop": {"calls": 9.0}}') == {"loop": {"calls": 9}}
+    assert reading.parse_entry("teams", b'{"loop": {"calls": 9.0}}') == {"loop": {"calls": 9}}
     with pytest.raises(InvalidError, match=r"loop\.calls"):
-        reading.written("teams", b'{"loop": {"calls": 9.5}}')
+        reading.parse_entry("teams", b'{"loop": {"calls": 9.5}}')
 
 
 def test_a_query_of_very_many_parameters_is_refused() -> None:
@@ -376,5 +376,5 @@ def test_a_path_leads_to_its_operation_alone() -> None:
 
 @pytest.mark.parametrize("told", [["shop.tools:search"], "shop.tools:search"])
 def test_functions_are_taken_as_a_list_and_as_one(told: Any) -> None:
-    found = reading.written("servers", json.dumps({"python": told}).encode())
+    found = reading.parse_entry("servers", json.dumps({"python": told}).encode())
     assert found == {"python": ["shop.tools:search"]}

@@ -9,8 +9,8 @@ from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import ApprovalRequested, CallRequested, ProtocolFamily
 from toolbus_policy.approvals import model as approvals
-from toolbus_policy.approvals.elicitation import STATE, Brought, brought, can_open_pages, question
-from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, Cause, State, event_of, told
+from toolbus_policy.approvals.elicitation import STATE_PREFIX, ApprovalResponse, parse_response, supports_url_elicitation, approval_elicitation
+from toolbus_policy.approvals.model import MAX_ARGUMENT_BYTES, Approval, Cause, State, event_of, state_of
 
 ARGUMENTS = b'{"page":"canary"}'
 
@@ -26,7 +26,7 @@ def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
 def pending() -> Approval:
     declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
     principal = ConfigSnapshot.of(declared).principal("bot")
-    return approvals.asked(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
+    return approvals.new_approval(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
 def every_state() -> dict[State, Approval]:
@@ -68,8 +68,8 @@ def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
         }
     )
     principal = ConfigSnapshot.of(declared).principal("bot")
-    made = approvals.asked(call(), principal, Cause("rule:big"), "binding", (100.0, 200.0))
-    event = event_of(made, 150.0, read=approvals.read_by_rules(call(), principal, 7))
+    made = approvals.new_approval(call(), principal, Cause("rule:big"), "binding", (100.0, 200.0))
+    event = event_of(made, 150.0, read=approvals.rule_input(call(), principal, 7))
     assert isinstance(event, ApprovalRequested)
     assert (event.rule, event.cause) == ("big", "rule:big")
     assert (event.team, event.user, event.environment) == ("ops", "ann", "prod")
@@ -80,7 +80,7 @@ def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
 def test_arguments_are_an_event_only_where_they_are_recorded_in_full() -> None:
     declared = Configuration.model_validate({"keys": {"bot": {"content": "full"}}})
     principal = ConfigSnapshot.of(declared).principal("bot")
-    read = approvals.read_by_rules(call(), principal, 0)
+    read = approvals.rule_input(call(), principal, 0)
     assert b"canary" in event_of(pending(), 150.0, read=read).encode()
     for state, approval in every_state().items():
         if state is not State.PENDING:
@@ -93,32 +93,32 @@ def test_ids_cannot_be_guessed() -> None:
 
 
 @pytest.mark.parametrize(("now", "stands"), [(150.0, True), (200.0, False), (1e9, False)])
-def test_an_approval_stands_until_its_end(now: float, stands: bool) -> None:  # noqa: FBT001
-    assert pending().stands(now) is stands
-    assert pending().lets_on("", now) is stands
+def test_an_approval_stands_until_its_end(now: float, is_current: bool) -> None:  # noqa: FBT001
+    assert pending().is_current(now) is is_current
+    assert pending().applies_to("", now) is is_current
 
 
 def test_a_used_approval_lets_each_state_on_once_and_nothing_without_one() -> None:
     used = every_state()[State.USED]
-    assert not used.lets_on("", 350.0)
-    assert used.lets_on("one", 350.0)
-    on = approvals.gone_on(used, "one")
-    assert not on.lets_on("one", 350.0)
-    assert on.lets_on("two", 350.0)
-    assert not on.lets_on("two", 400.0), "not after its end"
+    assert not used.applies_to("", 350.0)
+    assert used.applies_to("one", 350.0)
+    on = approvals.continued(used, "one")
+    assert not on.applies_to("one", 350.0)
+    assert on.applies_to("two", 350.0)
+    assert not on.applies_to("two", 400.0), "not after its end"
 
 
 def test_an_approved_call_goes_on_only_so_often() -> None:
     used = every_state()[State.USED]
-    for number in range(approvals.MOST_ROUNDS):
-        assert used.lets_on(str(number), 350.0)
-        used = approvals.gone_on(used, str(number))
-    assert not used.lets_on("one more", 350.0)
+    for number in range(approvals.MAX_ROUNDS):
+        assert used.applies_to(str(number), 350.0)
+        used = approvals.continued(used, str(number))
+    assert not used.applies_to("one more", 350.0)
 
 
 def test_people_are_told_no_more_than_asked_for_and_that_it_was_cut() -> None:
-    assert (told(pending(), 4).arguments, told(pending(), 4).cut) == ('{"pa', True)
-    whole = told(pending(), LARGEST_ARGUMENTS)
+    assert (state_of(pending(), 4).arguments, state_of(pending(), 4).cut) == ('{"pa', True)
+    whole = state_of(pending(), MAX_ARGUMENT_BYTES)
     assert (whole.arguments, whole.cut) == (ARGUMENTS.decode(), False)
 
 
@@ -140,20 +140,20 @@ def test_people_are_told_no_more_than_asked_for_and_that_it_was_cut() -> None:
     ],
 )
 def test_an_answer_is_read_whatever_it_looks_like(answers: Any, action: str) -> None:
-    extra = json.dumps({"requestState": f"{STATE}abc", "inputResponses": answers})
-    assert brought(extra) == Brought("abc", action)
+    extra = json.dumps({"requestState": f"{STATE_PREFIX}abc", "inputResponses": answers})
+    assert parse_response(extra) == ApprovalResponse("abc", action)
 
 
 @pytest.mark.parametrize("state", ["park.x.y", "", "TOOLBUS.APPROVAL.abc", " toolbus.approval.x"])
 def test_a_state_of_a_servers_is_its_own(state: str) -> None:
     extra = json.dumps({"requestState": state, "inputResponses": {}})
-    assert brought(extra) == Brought(state=state)
-    assert brought(extra).without_ours(call(extra)).extra == extra
+    assert parse_response(extra) == ApprovalResponse(state=state)
+    assert parse_response(extra).without_approval(call(extra)).extra == extra
 
 
 def test_a_server_sees_nothing_of_our_question() -> None:
-    extra = {"_meta": {"a": 1}, "requestState": f"{STATE}abc", "inputResponses": {"approval": {}}}
-    told_on = brought(json.dumps(extra)).without_ours(call(json.dumps(extra)))
+    extra = {"_meta": {"a": 1}, "requestState": f"{STATE_PREFIX}abc", "inputResponses": {"approval": {}}}
+    told_on = parse_response(json.dumps(extra)).without_approval(call(json.dumps(extra)))
     assert json.loads(told_on.extra) == {"_meta": {"a": 1}}
     assert told_on.arguments == ARGUMENTS
 
@@ -172,10 +172,10 @@ def test_a_server_sees_nothing_of_our_question() -> None:
     ],
 )
 def test_only_who_declared_pages_is_shown_one(capabilities: str, can: bool) -> None:  # noqa: FBT001
-    assert can_open_pages(capabilities) is can
+    assert supports_url_elicitation(capabilities) is can
 
 
 def test_the_question_tells_nothing_of_the_arguments() -> None:
-    asked = question(pending(), "https://gateway.example/approvals/x")
+    asked = approval_elicitation(pending(), "https://gateway.example/approvals/x")
     assert b"canary" not in asked.body
     assert json.loads(asked.body)["inputRequests"]["approval"]["params"]["mode"] == "url"

@@ -11,7 +11,7 @@ from toolbus_common.contracts import Bearer, CallRequested, ProtocolFamily
 from toolbus_executor.identity.claims import acting
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
-from toolbus_policy.admission.caller_identity import identified
+from toolbus_policy.admission.caller_identity import caller_identity_of
 from toolbus_policy.ledger.admitted_call import Payer
 
 URL, GRPC = "https://docs.test/mcp", "grpcs://shop.test:443"
@@ -91,9 +91,9 @@ def payer(snapshot: ConfigSnapshot, name: str) -> Payer:
 def test_only_of_calls_to_such_a_server_policy_tells_who_makes_them() -> None:
     snapshot = ConfigSnapshot.of(Configuration.model_validate(DECLARED))
     bot = payer(snapshot, "bot")
-    assert identified(snapshot, requested("wiki"), bot) is None
-    assert identified(snapshot, requested("toolbus"), bot) is None
-    told = identified(snapshot, requested("docs"), bot)
+    assert caller_identity_of(snapshot, requested("wiki"), bot) is None
+    assert caller_identity_of(snapshot, requested("toolbus"), bot) is None
+    told = caller_identity_of(snapshot, requested("docs"), bot)
     assert told is not None
     assert (told.team, told.actors) == ("support", ())
 
@@ -102,7 +102,7 @@ def test_only_of_calls_to_such_a_server_policy_tells_who_makes_them() -> None:
 def test_who_acts_for_a_person_is_told(actors: tuple[str, ...]) -> None:
     snapshot = ConfigSnapshot.of(Configuration.model_validate(DECLARED))
     ann = payer(snapshot, held(snapshot, *actors))
-    told = identified(snapshot, requested("docs"), ann)
+    told = caller_identity_of(snapshot, requested("docs"), ann)
     assert told is not None
     assert told.actors == actors
 
@@ -110,6 +110,6 @@ def test_who_acts_for_a_person_is_told(actors: tuple[str, ...]) -> None:
 def test_where_a_token_has_ended_meanwhile_nobody_is_said_to_act_alone() -> None:
     snapshot = ConfigSnapshot.of(Configuration.model_validate(DECLARED))
     ann = payer(snapshot, held(snapshot, "helper"))
-    told = identified(snapshot, requested("docs", "q" * 64), ann)
+    told = caller_identity_of(snapshot, requested("docs", "q" * 64), ann)
     assert told is not None
     assert told.actors == ("unknown",)

@@ -11,16 +11,16 @@ from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.sealed_records import Records
 from toolbus_common.nats.topology import APPROVALS, TASKS
-from toolbus_policy.approvals.repository import Docket
-from toolbus_policy.approvals.tasks import service as deferring
-from toolbus_policy.approvals.tasks.model import Deferred, Step
-from toolbus_policy.approvals.tasks.repository import TaskBook
+from toolbus_policy.approvals.repository import ApprovalRepository
+from toolbus_policy.approvals.tasks import service as task_service
+from toolbus_policy.approvals.tasks.model import DeferredCall, Step
+from toolbus_policy.approvals.tasks.repository import TaskRepository
 
 KEY = bytes(32)
 
 
 def change(number: int, key: str = "bot", revision: int = 1) -> Change:
-    task = Deferred(
+    task = DeferredCall(
         id=f"{number:032x}", binding=f"{number:064x}", key=key, server="docs", tool="burn",
         family=ProtocolFamily.MODERN, page="", requested_at=0, changed_at=0, ends=1, kept_until=1,
         seconds=1,
@@ -30,22 +30,22 @@ def change(number: int, key: str = "bot", revision: int = 1) -> Change:
 
 
 def test_a_key_has_as_many_tasks_as_are_kept_of_it() -> None:
-    book = TaskBook(Records(TASKS, [KEY]))
+    book = TaskRepository(Records(TASKS, [KEY]))
     for number in range(3):
         book.hear(change(number))
         book.hear(change(number, revision=2))
     book.hear(change(9, "other"))
-    assert (book.of_key("bot"), book.of_key("other"), book.of_key("nobody")) == (3, 1, 0)
+    assert (book.count_for_key("bot"), book.count_for_key("other"), book.count_for_key("nobody")) == (3, 1, 0)
     for _ in range(2):
         book.hear(Change(f"{0:032x}", None, 3))
-    assert book.of_key("bot") == 2
+    assert book.count_for_key("bot") == 2
 
 
 async def test_calls_go_on_while_very_many_tasks_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    many = 3 * deferring.AT_ONCE
-    book, nothing = TaskBook(Records(TASKS, [KEY])), Any
+    many = 3 * task_service.BATCH_SIZE
+    book, nothing = TaskRepository(Records(TASKS, [KEY])), Any
     for number in range(many):
         book.hear(change(number))
     turns, seen = 0, list[int]()
@@ -54,11 +54,11 @@ async def test_calls_go_on_while_very_many_tasks_are_looked_at(
         seen.append(turns)
         return Step.NOTHING
 
-    monkeypatch.setattr(deferring, "due", due)
-    monkeypatch.setattr(deferring, "SWEEP_SECONDS", 0.001)
-    made: Any = deferring.Deferring
+    monkeypatch.setattr(task_service, "due", due)
+    monkeypatch.setattr(task_service, "SWEEP_SECONDS", 0.001)
+    made: Any = task_service.TaskService
     working = asyncio.create_task(
-        made(book, Docket(Records(APPROVALS, [KEY])), nothing, nothing, nothing, 5.0).work()
+        made(book, ApprovalRepository(Records(APPROVALS, [KEY])), nothing, nothing, nothing, 5.0).work()
     )
 
     async def others() -> None:

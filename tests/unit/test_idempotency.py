@@ -42,8 +42,8 @@ from toolbus_common.errors import (
 )
 from toolbus_common.nats.bucket_sizes import Size
 from toolbus_common.nats.topology import DAY
-from toolbus_policy.idempotency.quota import Allowance
-from toolbus_policy.idempotency.replay import digest_of_arguments, entry_of, replayed, weighed
+from toolbus_policy.idempotency.quota import OutcomeQuota
+from toolbus_policy.idempotency.replay import digest_of_arguments, entry_name_of, replay_reply, check_outcome
 
 CLAIM = OutcomeClaim(name="owner.call", revision=7, digest="same")
 JSON = st.recursive(
@@ -106,14 +106,14 @@ def test_a_key_belongs_to_one_caller_one_server_and_one_tool() -> None:
     declared = Configuration(keys={name: key(f"tbk_{name}_secret") for name in ("bot", "own")})
     bot, own = (principal(name, declared) for name in declared.keys)
     names = {
-        entry_of(call(), bot),
-        entry_of(call(), own),
-        entry_of(call(server="mail"), bot),
-        entry_of(call(tool="read"), bot),
-        entry_of(call(idempotency_key="other"), bot),
+        entry_name_of(call(), bot),
+        entry_name_of(call(), own),
+        entry_name_of(call(server="mail"), bot),
+        entry_name_of(call(tool="read"), bot),
+        entry_name_of(call(idempotency_key="other"), bot),
     }
     assert len(names) == 5
-    assert entry_of(call(), bot) == entry_of(
+    assert entry_name_of(call(), bot) == entry_name_of(
         call(call_id="third", family=ProtocolFamily.LEGACY), bot
     )
     assert len({name.partition(".")[0] for name in names}) == 2, "one beginning for each caller"
@@ -125,24 +125,24 @@ def principal(name: str, declared: Configuration) -> Principal:
 
 def test_an_ended_call_is_told_and_one_with_other_arguments_is_refused() -> None:
     told = kept(told=CallResult(b"{}"))
-    assert weighed(told, "same", call(), 5) is told
+    assert check_outcome(told, "same", call(), 5) is told
     with pytest.raises(IdempotencyConflictError, match="other arguments") as caught:
-        weighed(told, "different", call(), 5)
+        check_outcome(told, "different", call(), 5)
     assert caught.value.data["firstCallId"] == "first"
 
 
 @pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.FREE])
 def test_other_arguments_are_refused_however_far_the_first_call_is(stage: Stage) -> None:
     with pytest.raises(IdempotencyConflictError):
-        weighed(kept(stage), "different", call(), 5)
+        check_outcome(kept(stage), "different", call(), 5)
 
 
 def test_a_claim_is_under_way_until_its_deadline_and_unknown_after_it() -> None:
     with pytest.raises(CallUnderWayError) as caught:
-        weighed(kept(Stage.CLAIMED), "same", call(), 60)
+        check_outcome(kept(Stage.CLAIMED), "same", call(), 60)
     assert caught.value.data["retry_after"] > 0
     with pytest.raises(OutcomeUnknownError, match="not made again") as unknown:
-        weighed(kept(Stage.CLAIMED, deadline=time() - 61), "same", call(), 60)
+        check_outcome(kept(Stage.CLAIMED, deadline=time() - 61), "same", call(), 60)
     assert unknown.value.data["firstCallId"] == "first"
 
 
@@ -150,7 +150,7 @@ def test_a_result_too_large_is_said_to_have_been_one() -> None:
     large = ended(admitted(), CLAIM, CallResult(b"x" * LARGEST_STORED), sent=True)
     assert (large.stage, large.frame) == (Stage.TOO_LARGE, b"")
     with pytest.raises(OutcomeNotKeptError, match="256 KiB"):
-        weighed(large, "same", call(), 5)
+        check_outcome(large, "same", call(), 5)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_result_is_told_again_in_the_form_of_who_asks() -> None:
 
 
 def shown(outcome: StoredOutcome, family: ProtocolFamily) -> Any:
-    told = replayed(outcome, family)
+    told = replay_reply(outcome, family)
     assert isinstance(told, CallResult)
     return json.loads(told.body)
 
@@ -197,18 +197,18 @@ def test_a_meta_that_is_none_makes_way_for_the_mark() -> None:
 
 
 def test_a_failure_is_told_again_as_what_it_was() -> None:
-    told = replayed(kept(told=CallError(UpstreamTimeoutError("late", a=1))), ProtocolFamily.LEGACY)
+    told = replay_reply(kept(told=CallError(UpstreamTimeoutError("late", a=1))), ProtocolFamily.LEGACY)
     assert isinstance(told, CallError)
     assert isinstance(told.error, UpstreamTimeoutError)
-    assert told.error.data == {"a": 1, "replayed": True}
+    assert told.error.data == {"a": 1, "replay_reply": True}
 
 
 def test_a_task_is_told_again_to_a_client_of_its_era_and_to_no_other() -> None:
     task = kept(told=TaskCreated(b'{"resultType":"task","taskId":"t"}'))
-    again = replayed(task, ProtocolFamily.MODERN)
+    again = replay_reply(task, ProtocolFamily.MODERN)
     assert isinstance(again, TaskCreated)
     assert json.loads(again.body)["taskId"] == "t"
-    other = replayed(task, ProtocolFamily.LEGACY)
+    other = replay_reply(task, ProtocolFamily.LEGACY)
     assert isinstance(other, CallError)
     assert isinstance(other.error, OutcomeNotKeptError)
 
@@ -222,33 +222,33 @@ def test_what_is_no_key_is_refused(told: Any) -> None:
 
 
 def test_a_caller_keeps_so_many_outcomes_and_so_many_bytes() -> None:
-    allowance = Allowance(most=2, most_bytes=100)
-    allowance.hear(Size("bot.a", 10, time()))
-    allowance.check("bot.b", "bot")
-    allowance.hear(Size("bot.b", 10, time()))
+    quota = OutcomeQuota(most=2, most_bytes=100)
+    quota.hear(Size("bot.a", 10, time()))
+    quota.check("bot.b", "bot")
+    quota.hear(Size("bot.b", 10, time()))
     with pytest.raises(RateExceededError, match="key:bot has used 2"):
-        allowance.check("bot.c", "bot")
-    allowance.check("bot.b", "bot")  # what is kept already may be asked for
-    allowance.check("own.c", "own")
-    allowance.hear(Size("own.c", 100, time()))
+        quota.check("bot.c", "bot")
+    quota.check("bot.b", "bot")  # what is kept already may be asked for
+    quota.check("own.c", "own")
+    quota.hear(Size("own.c", 100, time()))
     with pytest.raises(RateExceededError):
-        allowance.check("own.d", "own")
-    allowance.hear(Size("own.c", 99, time()))  # written over, not beside
-    allowance.check("own.d", "own")
+        quota.check("own.d", "own")
+    quota.hear(Size("own.c", 99, time()))  # written over, not beside
+    quota.check("own.d", "own")
 
 
 def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> None:
-    allowance = Allowance(most=2, most_bytes=100, most_in_all=1)
-    allowance.hear(Size("bot.a", 10, time()))
-    allowance.check("bot.a", "bot")
+    quota = OutcomeQuota(most=2, most_bytes=100, most_in_all=1)
+    quota.hear(Size("bot.a", 10, time()))
+    quota.check("bot.a", "bot")
     with pytest.raises(OverloadedError, match="nothing was sent"):
-        allowance.check("own.a", "own")
+        quota.check("own.a", "own")
 
 
 def test_what_is_a_day_old_counts_no_more() -> None:
-    allowance = Allowance(most=1, most_bytes=100)
-    allowance.hear(Size("bot.a", 10, time() - DAY - 1))
-    allowance.check("bot.b", "bot")
+    quota = OutcomeQuota(most=1, most_bytes=100)
+    quota.hear(Size("bot.a", 10, time() - DAY - 1))
+    quota.check("bot.b", "bot")
 
 
 def test_every_tool_takes_an_idempotency_key_in_a_program_and_nothing_else_it_has_not() -> None:

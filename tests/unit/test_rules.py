@@ -12,7 +12,7 @@ from toolbus_common.config import Configuration
 from toolbus_common.contracts import TOOLS_CALL, CatalogEntry, Listing, Quarantined, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.mcp.result_uris import Handle
-from toolbus_policy.admission.authorizer import Judge, payer_of
+from toolbus_policy.admission.authorizer import Authorizer, payer_of
 
 SECRET = "tbk_bot_0123456789abcdef"
 KEY_DIGEST = key_digest_of(SECRET)
@@ -28,17 +28,17 @@ def snapshot(key: dict[str, Any], **sections: Any) -> ConfigSnapshot:
     return ConfigSnapshot.of(declaration)
 
 
-def judge(key: dict[str, Any], **sections: Any) -> Judge:
+def authorizer(key: dict[str, Any], **sections: Any) -> Authorizer:
     tools = tuple(
         CatalogEntry(name=name, definition={"name": name}) for name in ("search", "delete")
     )
     listing = Listing(server="docs", state=ServerState.READY, tools=tools)
     listing = listing.model_copy(update={"prompts": tools[:1]})
-    return Judge(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
+    return Authorizer(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
 
 
 def test_a_granted_tool_is_admitted() -> None:
-    admission = judge({"tools": ["docs__*"]}).decide(
+    admission = authorizer({"tools": ["docs__*"]}).decide(
         KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
     )
     assert admission.payer.key == "bot"
@@ -46,11 +46,11 @@ def test_a_granted_tool_is_admitted() -> None:
 
 def test_a_tool_no_grant_names_is_denied() -> None:
     with pytest.raises(UnknownToolError, match="Unknown tool: docs__search"):
-        judge({}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+        authorizer({}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
 
 
 def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
-    decide = judge({"tools": ["docs__search"]}).decide
+    decide = authorizer({"tools": ["docs__search"]}).decide
     told = []
     for tool in ("delete", "nonsense"):
         with pytest.raises(UnknownToolError) as caught:
@@ -61,7 +61,7 @@ def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
 
 def test_a_tool_the_configuration_hides_is_unknown_whatever_is_granted() -> None:
     server = {"url": "http://127.0.0.1:1/mcp", "tools": {"delete": {"hidden": True}}}
-    decide = judge({"tools": ["*"]}, servers={"docs": server}).decide
+    decide = authorizer({"tools": ["*"]}, servers={"docs": server}).decide
     decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
     with pytest.raises(UnknownToolError, match="Unknown tool: docs__delete"):
         decide(KEY_DIGEST, "docs", TOOLS_CALL, "delete", time())
@@ -70,7 +70,7 @@ def test_a_tool_the_configuration_hides_is_unknown_whatever_is_granted() -> None
 def test_an_alias_does_not_change_what_is_granted_or_charged() -> None:
     server = {"url": "http://127.0.0.1:1/mcp", "tools": {"search": {"alias": "find"}}}
     sections = {"servers": {"docs": server}, "prices": {"docs__search": 1, "docs__find": 2}}
-    admission = judge({"tools": ["docs__search"]}, **sections).decide(
+    admission = authorizer({"tools": ["docs__search"]}, **sections).decide(
         KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
     )
     assert admission.charge == 1_000_000
@@ -78,11 +78,11 @@ def test_an_alias_does_not_change_what_is_granted_or_charged() -> None:
 
 def test_a_tool_of_a_server_that_is_not_declared_is_unknown() -> None:
     with pytest.raises(UnknownToolError):
-        judge({"tools": ["*"]}).decide(KEY_DIGEST, "undeclared", TOOLS_CALL, "search", time())
+        authorizer({"tools": ["*"]}).decide(KEY_DIGEST, "undeclared", TOOLS_CALL, "search", time())
 
 
 def test_a_team_bounds_its_keys() -> None:
-    decide = judge(
+    decide = authorizer(
         {"tools": ["*"], "team": "ops"}, teams={"ops": {"tools": ["docs__search"]}}
     ).decide
     decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
@@ -93,16 +93,16 @@ def test_a_team_bounds_its_keys() -> None:
 @pytest.mark.parametrize("key", [{"revoked": True}, {"expires": date(2020, 1, 1)}])
 def test_a_dead_key_opens_nothing(key: dict[str, Any]) -> None:
     with pytest.raises(UnauthorizedError):
-        judge({"tools": ["*"], **key}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+        authorizer({"tools": ["*"], **key}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
 
 
 def test_the_stored_hash_is_no_proof() -> None:
     with pytest.raises(UnauthorizedError):
-        judge({"tools": ["*"]}).decide(hash_of(KEY_DIGEST), "docs", TOOLS_CALL, "search", time())
+        authorizer({"tools": ["*"]}).decide(hash_of(KEY_DIGEST), "docs", TOOLS_CALL, "search", time())
 
 
 def test_a_key_on_its_last_day_still_opens() -> None:
-    found = judge({"tools": ["*"], "expires": date(2026, 1, 1)})
+    found = authorizer({"tools": ["*"], "expires": date(2026, 1, 1)})
     last_second = 1767311999.0  # 2026-01-01T23:59:59Z
     found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second)
     with pytest.raises(UnauthorizedError):
@@ -123,7 +123,7 @@ def test_limits_of_every_level_add_up() -> None:
 
 
 def test_a_free_call_needs_no_budget() -> None:
-    found = judge({"tools": ["*"], "budget": {"usd": 0, "per": "day"}})
+    found = authorizer({"tools": ["*"], "budget": {"usd": 0, "per": "day"}})
     assert found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).budgets == ()
 
 
@@ -141,7 +141,7 @@ def test_a_tool_nothing_prices_is_free() -> None:
 
 
 def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
-    decide = judge({"tools": ["docs__*"]}).decide
+    decide = authorizer({"tools": ["docs__*"]}).decide
     assert decide(KEY_DIGEST, "docs", "prompts/get", "search", time()).charge == 0
     with pytest.raises(UnknownToolError, match="Unknown prompt: docs__delete"):
         decide(KEY_DIGEST, "docs", "prompts/get", "delete", time())
@@ -149,14 +149,14 @@ def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
 
 def test_a_resource_need_not_be_listed_but_must_be_granted() -> None:
     read = "resources/read"
-    found = judge({"tools": ["docs__file:///public/*"]}).decide
+    found = authorizer({"tools": ["docs__file:///public/*"]}).decide
     assert found(KEY_DIGEST, "docs", read, "file:///public/a", time()).payer.key == "bot"
     with pytest.raises(UnknownToolError, match="Unknown resource: file:///etc/passwd"):
         found(KEY_DIGEST, "docs", read, "file:///etc/passwd", time())
 
 
 def test_only_tools_have_a_price() -> None:
-    found = judge({"tools": ["*"]}, prices={"*": 1}).decide
+    found = authorizer({"tools": ["*"]}, prices={"*": 1}).decide
     assert found(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).charge == 1_000_000
     for method in ("prompts/get", "resources/read", "completion/complete", "tasks/get"):
         assert found(KEY_DIGEST, "docs", method, "search", time()).charge == 0
@@ -167,7 +167,7 @@ def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
     held = Quarantined(kind="prompts", name="fill", definition={"name": "fill"})
     tool = Quarantined(kind="tools", name="x://y", definition={"name": "x://y"})
     listing = Listing(server="docs", state=ServerState.READY, held=(held, tool))
-    found = Judge(snapshot({"tools": ["*"]}), {"docs": listing}).decide
+    found = Authorizer(snapshot({"tools": ["*"]}), {"docs": listing}).decide
     for method in ("prompts/get", "completion/complete"):
         with pytest.raises(UnknownToolError):
             found(KEY_DIGEST, "docs", method, "fill", time())
@@ -176,29 +176,29 @@ def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
 
 def test_a_method_that_is_not_known_is_never_admitted() -> None:
     with pytest.raises(UnknownToolError):
-        judge({"tools": ["*"]}).decide(
+        authorizer({"tools": ["*"]}).decide(
             KEY_DIGEST, "docs", "sampling/createMessage", "search", time()
         )
 
 
 def test_a_call_that_a_level_wants_approved_names_the_level() -> None:
-    found = judge({"tools": ["*"], "team": "ops"}, teams={"ops": {"approve": ["docs__s*"]}})
+    found = authorizer({"tools": ["*"], "team": "ops"}, teams={"ops": {"approve": ["docs__s*"]}})
     assert found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == "team:ops"
     assert (
-        judge({"tools": ["*"]}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == ""
+        authorizer({"tools": ["*"]}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == ""
     )
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "completion/complete"])
 def test_what_belongs_to_a_call_already_made_is_not_approved_again(method: str) -> None:
-    found = judge({"tools": ["*"], "approve": ["docs__*"]})
+    found = authorizer({"tools": ["*"], "approve": ["docs__*"]})
     assert found.decide(KEY_DIGEST, "docs", method, "search", time()).cause == ""
     assert found.decide(KEY_DIGEST, "docs", "resources/read", "x://y", time()).cause == "key:bot"
 
 
 def test_a_kept_result_is_read_by_who_may_call_the_tool_that_made_it() -> None:
     uri = Handle("docs", "search", "a" * 32).uri(5, 5)
-    decide = judge({"tools": ["docs__search"]}).decide
+    decide = authorizer({"tools": ["docs__search"]}).decide
     assert decide(KEY_DIGEST, "docs", "resources/read", uri, time()).charge == 0
     for other in (Handle("docs", "delete", "a" * 32).uri(), "docs://search", f"{uri} "):
         with pytest.raises(UnknownToolError):

@@ -53,26 +53,26 @@ from toolbus_common.nats.topology import (
 )
 from toolbus_common.service.privacy import know_people
 from toolbus_common.service.service import Service
-from toolbus_policy.admin.ledger_queries import Clerk
-from toolbus_policy.admin.remote_restrictions import Reach
-from toolbus_policy.admin.service import Office
-from toolbus_policy.admission.authorizer import Judge
-from toolbus_policy.admission.handler import Gate
-from toolbus_policy.admission.plan_cache import Memory
-from toolbus_policy.admission.rule_evaluator import Rulings
-from toolbus_policy.approvals.approvers import Approvers, operator
+from toolbus_policy.admin.ledger_queries import LedgerQueryHandler
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
+from toolbus_policy.admin.service import AdminService
+from toolbus_policy.admission.authorizer import Authorizer
+from toolbus_policy.admission.handler import AdmissionHandler
+from toolbus_policy.admission.plan_cache import PrincipalCache
+from toolbus_policy.admission.rule_evaluator import RuleCompiler
+from toolbus_policy.approvals.approvers import ApproverService, operator
 from toolbus_policy.approvals.fingerprint import binding_of, definition_digest, policy_digest
-from toolbus_policy.approvals.repository import Docket
-from toolbus_policy.approvals.service import Approving, Terms
-from toolbus_policy.approvals.tasks.repository import TaskBook
-from toolbus_policy.approvals.tasks.service import Deferring
-from toolbus_policy.idempotency.claims import Once
-from toolbus_policy.idempotency.quota import Allowance
-from toolbus_policy.ledger.epochs import BusEpochs, Marks
+from toolbus_policy.approvals.repository import ApprovalRepository
+from toolbus_policy.approvals.service import ApprovalService, ApprovalLimits
+from toolbus_policy.approvals.tasks.repository import TaskRepository
+from toolbus_policy.approvals.tasks.service import TaskService
+from toolbus_policy.idempotency.claims import IdempotencyClaims
+from toolbus_policy.idempotency.quota import OutcomeQuota
+from toolbus_policy.ledger.generations import BusGenerationStore, LedgerWatcher
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.recovery.rebuild import Rebuilder
-from toolbus_policy.ledger.recovery.unresolved_calls import Unended
-from toolbus_policy.ledger.settlement import Settlement
+from toolbus_policy.ledger.recovery.unresolved_calls import UnresolvedCallSweeper
+from toolbus_policy.ledger.settlement import SettlementConsumer
 from toolbus_policy.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ EXPIRE_SECONDS = 1.0
 MARK_SECONDS = 1.0
 
 
-class Bench:
+class AuthorizerProvider:
     """Seats the judge: a new one where configuration or catalogue changed since the last call."""
 
     MOST_REMEMBERED = 50_000
@@ -90,21 +90,21 @@ class Bench:
     def __init__(self) -> None:
         self._directory = ConfigProjection()
         self._catalogue: dict[str, Listing] = {}
-        self._rulings = Rulings()
-        self._policies = Memory[tuple[str, str], str](self.MOST_REMEMBERED)
-        self._judge: Judge | None = None
+        self._rule_compiler = RuleCompiler()
+        self._policies = PrincipalCache[tuple[str, str], str](self.MOST_REMEMBERED)
+        self._authorizer: Authorizer | None = None
 
-    def hear_config(self, change: Change | None) -> None:
+    def apply_config(self, change: Change | None) -> None:
         """Take one change of the configuration."""
-        self._directory.hear(change)
+        self._directory.apply_change(change)
 
-    def hear_catalogue(self, change: Change | None) -> None:
+    def apply_catalogue(self, change: Change | None) -> None:
         """Take one change of the catalogue."""
         if change is not None and change.value is not None:
             self._catalogue[change.key] = Listing.decode(change.value)
         elif change is not None:
             self._catalogue.pop(change.key, None)
-        self._judge = None
+        self._authorizer = None
 
     @property
     def snapshot(self) -> ConfigSnapshot:
@@ -119,12 +119,12 @@ class Bench:
         return found
 
     @property
-    def judge(self) -> Judge:
+    def authorizer(self) -> Authorizer:
         """Who decides now."""
-        judge, snapshot = self._judge, self._directory.now
-        if judge is None or judge.snapshot is not snapshot:
-            judge = self._judge = self._seated(snapshot, judge)
-        return judge
+        authorizer, snapshot = self._authorizer, self._directory.now
+        if authorizer is None or authorizer.snapshot is not snapshot:
+            authorizer = self._authorizer = self._seated(snapshot, authorizer)
+        return authorizer
 
     def bind(self, call: CallRequested, principal: Principal) -> str:
         """What an approval of this call holds for; the policy's part is worked out once."""
@@ -137,47 +137,56 @@ class Bench:
         definition = definition_digest(self._catalogue.get(call.server), call.tool)
         return binding_of(call, holder_of(call.key_digest, principal), definition, policy)
 
-    def _seated(self, snapshot: ConfigSnapshot, before: Judge | None) -> Judge:
+    def _watch_configuration(
+        self, snapshot: ConfigSnapshot, before: Authorizer | None
+    ) -> Authorizer:
         same = before is not None and before.snapshot.declaration is snapshot.declaration
         standing = before.standing if before is not None and same else None
-        return Judge(snapshot, self._catalogue, self._rulings.of(snapshot), standing)
+        return Authorizer(snapshot, self._catalogue, self._rule_compiler.of(snapshot), standing)
 
 
 def build(exchange: LocalTransport) -> Service:
     """Wire the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("policy", settings, exchange)
-    bench, marks = _seated(service), Marks()
-    service.watch_bucket(LEDGER)(marks.hear)
-    approving, approvers = _consulted(service, bench, settings)
-    docket, deferring = approving.docket, approving.deferring
+    bench, marks = _watch_configuration(service), LedgerWatcher()
+    service.watch_bucket(LEDGER)(marks.apply_change)
+    approval_service, approvers = _build_approvals(service, bench, settings)
+    approval_repository, task_service = (
+        approval_service.approval_repository,
+        approval_service.task_service,
+    )
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        epochs = BusEpochs(await service.bucket(LEDGER), service.events)
-        ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
-        await _open(service, bench, docket)
-        deferring.book.open(await service.bucket(TASKS))
-        rebuilder, clerk = _keep_books(service, ledger, bench, marks, settings)
-        await _administer(service, bench, approvers, clerk, settings)
-        once = await _once(service, settings)
-        gate = Gate(service, lambda: bench.judge, ledger, approving, once, settings.reap_grace)
-        deferring.pass_on = gate.pass_deferred
-        service.serve_calls(CallRequested)(gate.pass_through)
+        generations = BusGenerationStore(await service.bucket(LEDGER), service.events)
+        ledger = Ledger(settings.redis_url.get_secret_value(), generations, settings.redis_timeout)
+        await _open_buckets(service, bench, approval_repository)
+        task_service.task_repository.open(await service.bucket(TASKS))
+        rebuilder, ledger_handler = _build_ledger_admin(service, ledger, bench, marks, settings)
+        await _serve_admin(service, bench, approvers, ledger_handler, settings)
+        once = await _build_claims(service, settings)
+        handler = AdmissionHandler(
+            service, lambda: bench.authorizer, ledger, approval_service, once, settings.reap_grace
+        )
+        task_service.run_approved = handler.handle_deferred
+        service.serve_calls(CallRequested)(handler.handle)
         await service.bus.subscribe(
             f"{CallCancelled.SUBJECT}.*",
-            lambda data, *_: approving.cancel(CallCancelled.decode(data).call_id),
+            lambda data, *_: approval_service.cancel(CallCancelled.decode(data).call_id),
         )
-        settlement = Settlement(service, ledger, lambda: marks.customers, settings.reap_grace)
+        settlement = SettlementConsumer(
+            service, ledger, lambda: marks.customers, settings.reap_grace
+        )
         await settlement.follow()
-        service.consume_events(seconds=0.5, pause=0.1)(settlement.hear)
+        service.consume_events(seconds=0.5, pause=0.1)(settlement.apply_change)
         work = (
-            settlement.reap(), rebuilder.work(), _ping(service, ledger), _mark(ledger),
-            _expire(approving), follow_sizes(service.bus, OUTCOMES, once.allowance.hear),
-            deferring.work(), Unended(service, ledger, settings.reap_grace).work(),
+            settlement.sweep(), rebuilder.work(), _ping(service, ledger), _mark(ledger),
+            _expire(approval_service), follow_sizes(service.bus, OUTCOMES, once.quota.apply_change),
+            task_service.work(), UnresolvedCallSweeper(service, ledger, settings.reap_grace).work(),
         )  # fmt: skip
         try:
-            async with _beside(*work):
+            async with _run_in_background(*work):
                 yield
         finally:
             await ledger.close()
@@ -186,13 +195,15 @@ def build(exchange: LocalTransport) -> Service:
     return service
 
 
-async def _open(service: Service, bench: Bench, docket: Docket) -> None:
+async def _open_buckets(
+    service: Service, bench: AuthorizerProvider, approval_repository: ApprovalRepository
+) -> None:
     bench.snapshot.bearers.open(await service.bucket(TOKENS))
-    docket.open(await service.bucket(APPROVALS))
+    approval_repository.open(await service.bucket(APPROVALS))
 
 
 @asynccontextmanager
-async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _run_in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Work without end, until this is left."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
@@ -201,50 +212,71 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await end(*tasks)
 
 
-def _seated(service: Service) -> Bench:
+def _watch_configuration(service: Service) -> AuthorizerProvider:
     know_people(service)
-    bench = Bench()
-    service.watch_bucket(CONFIG)(bench.hear_config)
-    service.watch_bucket(CATALOGUE)(bench.hear_catalogue)
-    service.watch_bucket(TOKENS)(bench.snapshot.bearers.hear)
+    bench = AuthorizerProvider()
+    service.watch_bucket(CONFIG)(bench.apply_config)
+    service.watch_bucket(CATALOGUE)(bench.apply_catalogue)
+    service.watch_bucket(TOKENS)(bench.snapshot.bearers.apply_change)
     return bench
 
 
-def _consulted(service: Service, bench: Bench, settings: Settings) -> tuple[Approving, Approvers]:
+def _build_approvals(
+    service: Service, bench: AuthorizerProvider, settings: Settings
+) -> tuple[ApprovalService, ApproverService]:
     """Calls that wait for a person, those of them that are tasks, and who decides about them."""
-    docket = Docket(settings.records(APPROVALS))
-    book = TaskBook(settings.records(TASKS))
-    service.watch_bucket(APPROVALS)(docket.hear)
-    service.watch_bucket(TASKS)(book.hear)
-    deferring = Deferring(
-        book, docket, service.events, service.calls, service.bus, settings.reap_grace
+    approval_repository = ApprovalRepository(settings.records(APPROVALS))
+    task_repository = TaskRepository(settings.records(TASKS))
+    service.watch_bucket(APPROVALS)(approval_repository.apply_change)
+    service.watch_bucket(TASKS)(task_repository.apply_change)
+    task_service = TaskService(
+        task_repository,
+        approval_repository,
+        service.events,
+        service.calls,
+        service.bus,
+        settings.reap_grace,
     )
-    approving = Approving(docket, service.events, bench.bind, _terms(settings), deferring)
-    approvers = Approvers(docket, service.events, lambda: bench.snapshot, settings.approved_seconds)
-    _answer(service, approvers)
-    return approving, approvers
+    approval_service = ApprovalService(
+        approval_repository, service.events, bench.bind, _approval_limits(settings), task_service
+    )
+    approvers = ApproverService(
+        approval_repository, service.events, lambda: bench.snapshot, settings.approved_seconds
+    )
+    _serve_approvals(service, approvers)
+    return approval_service, approvers
 
 
-def _keep_books(
-    service: Service, ledger: Ledger, bench: Bench, marks: Marks, settings: Settings
-) -> tuple[Rebuilder, Clerk]:
+def _build_ledger_admin(
+    service: Service,
+    ledger: Ledger,
+    bench: AuthorizerProvider,
+    marks: LedgerWatcher,
+    settings: Settings,
+) -> tuple[Rebuilder, LedgerQueryHandler]:
     """Have lost counters made anew, and operators told what is in the books."""
     rebuilder = Rebuilder(
         service, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
     )
     marks.on_mark, ledger.on_lost = ledger.marked, rebuilder.lose
-    clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.customers)
-    service.answer_query(LedgerQuery)(clerk.tell)
-    service.answer_query(RebuildRequest)(clerk.rebuild)
-    return rebuilder, clerk
+    ledger_handler = LedgerQueryHandler(
+        ledger, rebuilder, lambda: bench.snapshot, lambda: marks.customers
+    )
+    service.answer_query(LedgerQuery)(ledger_handler.tell)
+    service.answer_query(RebuildRequest)(ledger_handler.rebuild)
+    return rebuilder, ledger_handler
 
 
-async def _administer(
-    service: Service, bench: Bench, approvers: Approvers, clerk: Clerk, settings: Settings
+async def _serve_admin(
+    service: Service,
+    bench: AuthorizerProvider,
+    approvers: ApproverService,
+    ledger_handler: LedgerQueryHandler,
+    settings: Settings,
 ) -> None:
     """Let holders of admin keys, as far as their roles go, change what is declared."""
     config = await service.bucket(CONFIG)
-    reach = Reach(
+    restrictions = RemoteRestrictions(
         tuple(settings.admin_commands.split()),
         tuple(settings.admin_variables.split()),
         settings.egress,
@@ -252,26 +284,28 @@ async def _administer(
 
     literals = Writer.at(settings.sealing)
 
-    def desk_of(who: str) -> ConfigRepository:
+    def repository_for(who: str) -> ConfigRepository:
         return ConfigRepository(service.bus, config, service.events, who, literals)
 
-    office = Office(bench.administrator, desk_of, approvers, clerk.tell, reach)
+    admin_service = AdminService(
+        bench.administrator, repository_for, approvers, ledger_handler.tell, restrictions
+    )
 
     @service.answer_query(AdminRequest)
     async def administer(asked: AdminRequest) -> AdminReply:
-        return await office.answer(asked)
+        return await admin_service.answer(asked)
 
 
-async def _once(service: Service, settings: Settings) -> Once:
+async def _build_claims(service: Service, settings: Settings) -> IdempotencyClaims:
     """Have calls with an idempotency key made once."""
-    allowance = Allowance(settings.most_outcomes, settings.most_outcome_bytes)
-    once = Once(allowance, settings.records(OUTCOMES), settings.reap_grace)
+    quota = OutcomeQuota(settings.most_outcomes, settings.most_outcome_bytes)
+    once = IdempotencyClaims(quota, settings.records(OUTCOMES), settings.reap_grace)
     once.open(await service.bucket(OUTCOMES), service.spawn)
     return once
 
 
-def _terms(settings: Settings) -> Terms:
-    return Terms(
+def _approval_limits(settings: Settings) -> ApprovalLimits:
+    return ApprovalLimits(
         settings.approval_seconds,
         settings.approved_seconds,
         settings.most_pending,
@@ -279,7 +313,7 @@ def _terms(settings: Settings) -> Terms:
     )
 
 
-def _answer(service: Service, approvers: Approvers) -> None:
+def _serve_approvals(service: Service, approvers: ApproverService) -> None:
     """Let operators, and keys with the right to, see what waits and decide."""
 
     @service.answer_query(ApprovalsQuery)
@@ -299,12 +333,12 @@ def _answer(service: Service, approvers: Approvers) -> None:
         return await approvers.answer(asked)
 
 
-async def _expire(approving: Approving) -> None:
+async def _expire(approval_service: ApprovalService) -> None:
     """Without end: let what nobody decided or used in time be seen to end."""
     while True:
         await asyncio.sleep(EXPIRE_SECONDS)
         try:
-            await approving.expire()
+            await approval_service.expire()
         except ToolbusError as error:
             log.warning("approvals.not_expired", extra={"reason": error.reason})
 
