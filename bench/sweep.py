@@ -36,7 +36,9 @@ async def _measure(server: NatsServer, directory: Path, intents: int, at_once: i
     bus = Bus("policy", settings.nats_url, seed.get_secret_value() if seed else None)
     await bus.open()
     about = CallContext("docs", "search", "bot", "", "")
-    expired = [ExpiredReservation(f"none{n}", "acme", int(time()), 2000, about) for n in range(OVERDUE)]
+    expired = [
+        ExpiredReservation(f"none{n}", "acme", int(time()), 2000, about) for n in range(OVERDUE)
+    ]
     wall, cpu = perf_counter(), process_time()
     assert not await may_have_run(bus, "acme", expired)
     wall, cpu = perf_counter() - wall, process_time() - cpu

@@ -34,7 +34,9 @@ class RememberedEpochs:
     async def begin(self, customer: str, epoch: str) -> KnownGeneration:
         return KnownGeneration(self.kept.setdefault(customer, Generation(epoch, time())), 0)
 
-    async def renew(self, customer: str, old: Generation, new: Generation, how: str, by: str) -> bool:  # noqa: ARG002
+    async def renew(
+        self, customer: str, old: Generation, new: Generation, how: str, by: str
+    ) -> bool:
         if self.kept[customer] != old:
             return False
         self.kept[customer] = new
@@ -69,7 +71,9 @@ def admission(
     return admitted(charge, *levels)
 
 
-def claim(rid: str, wanted: Admission, due: float | None = None, repeated: str = "") -> ReservationRequest:
+def claim(
+    rid: str, wanted: Admission, due: float | None = None, repeated: str = ""
+) -> ReservationRequest:
     """A reservation asked for."""
     return ReservationRequest(rid, wanted, ABOUT, due or time() + 60, repeated)
 

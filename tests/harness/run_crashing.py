@@ -27,7 +27,7 @@ RESERVED, SENT, RECORDED, HANDED_OVER, ENDED = STEPS = (
 CRASH, FORGET = "crash", "forget"
 OUTCOMES = ("call.completed", "call.failed")
 _reserve, _store, _hand_over = Ledger.reserve, Bus.store, CallTransport.hand_over
-_hear, _say = SettlementConsumer.hear, EventPublisher.publish
+_hear, _say = SettlementConsumer.handle_batch, EventPublisher.publish
 
 
 def _written(name: str) -> list[str]:

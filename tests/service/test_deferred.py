@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.task_service import (
+from harness.deferring import (
     BOTH,
     LEGACY,
     MODERN,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.task_service import (
+from harness.deferring import (
     BOTH,
     LEGACY,
     MODERN,
@@ -271,34 +271,43 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
     async with begin(replicas=1) as made:
         call = made.call(**MODERN)
     principal = ConfigSnapshot.of(declared()).principal("bot")
-    asked = approvals.new_approval(call, principal, Cause("key:bot"), "b" * 64, (time(), time() + 60))
+    asked = approvals.new_approval(
+        call, principal, Cause("key:bot"), "b" * 64, (time(), time() + 60)
+    )
     tried: list[str] = []
     async with Service("policy", settings).running() as service:
-        approval_repository, book = ApprovalRepository(Records(APPROVALS, [KEY])), TaskRepository(Records(TASKS, [KEY]))
+        approval_repository, book = (
+            ApprovalRepository(Records(APPROVALS, [KEY])),
+            TaskRepository(Records(TASKS, [KEY])),
+        )
         approval_repository.open(await service.bucket(APPROVALS))
         book.open(await service.bucket(TASKS))
-        tasks = task_service.TaskService(book, approval_repository, service.events, service.calls, service.bus, 5.0)
+        tasks = task_service.TaskService(
+            book, approval_repository, service.events, service.calls, service.bus, 5.0
+        )
 
         async def run_approved(
             made: CallRequested, reply: ReplyChannel, _key: str, _approval: str
         ) -> None:
             tried.append(made.call_id)
-            kept = await approval_repository.whole(asked.binding)
+            kept = await approval_repository.load(asked.binding)
             assert kept is not None
-            assert await approval_repository.put(approvals.used(kept.approval, asked.ends, "another"), kept)
+            assert await approval_repository.put(
+                approvals.used(kept.approval, asked.ends, "another"), kept
+            )
             await reply.send(CallError(BusDownError("Events can be kept nowhere.")))
 
         tasks.run_approved = run_approved
         assert await approval_repository.put(approvals.granted(asked, "boss", "", asked.ends), None)
-        assert await tasks.begin(call, asked, "http://page") is not None
-        service.spawn(tasks.work())
+        assert await tasks.create(call, asked, "http://page") is not None
+        service.spawn(tasks.run())
 
         async def over() -> bool:
-            entry = await book.whole(asked.id)
+            entry = await book.load(asked.id)
             return entry is not None and entry.task.stage is Stage.ENDED
 
         await until_told(over, "the end of the task")
-        kept = await approval_repository.whole(asked.binding)
+        kept = await approval_repository.load(asked.binding)
         assert kept is not None
         assert kept.approval.state is State.USED
         assert len(tried) == 1

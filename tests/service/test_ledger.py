@@ -92,7 +92,7 @@ async def test_an_overdue_call_charged_as_unknown_is_charged_once_and_correctabl
     ledger: Ledger, valkey_url: str
 ) -> None:
     await ledger.reserve(claim("r", admission(100), due=time() - 1))
-    expired = await ledger.expired("acme")
+    expired = await ledger.claim_expired("acme")
     assert [(late.rid, late.amount) for late in expired] == [("r", 100)]
     for _ in range(2):
         await ledger.settle([ReservationEnd("r", "acme", "unknown")])
@@ -104,8 +104,8 @@ async def test_an_overdue_call_charged_as_unknown_is_charged_once_and_correctabl
 
 async def test_an_overdue_call_is_claimed_by_one_sweeper(ledger: Ledger) -> None:
     await ledger.reserve(claim("r", admission(100), due=time() - 1))
-    assert [late.rid for late in await ledger.expired("acme")] == ["r"]
-    assert await ledger.expired("acme") == []  # claimed: another replica leaves it alone
+    assert [late.rid for late in await ledger.claim_expired("acme")] == ["r"]
+    assert await ledger.claim_expired("acme") == []  # claimed: another replica leaves it alone
 
 
 async def test_a_reservation_as_it_was_written_until_0_1_is_read(
@@ -116,7 +116,7 @@ async def test_a_reservation_as_it_was_written_until_0_1_is_read(
         (name,) = [key async for key in client.scan_iter("{acme}:*:calls")]
         record = str(await client.hget(name, "r"))
         await client.hset(name, "r", f"h{record[1:]}")
-    (late,) = await ledger.expired("acme")
+    (late,) = await ledger.claim_expired("acme")
     assert (late.rid, late.about.after) == ("r", 0)
     await ledger.settle([ReservationEnd("r", "acme", "unknown")])
     assert (await counters(valkey_url))["spent"] == 100

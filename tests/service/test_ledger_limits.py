@@ -239,7 +239,7 @@ async def every_script(ledger: Ledger, generations: RememberedEpochs) -> None:
     wanted, store = admitted(100, *LEVELS), ledger.store
     for n in range(4):
         await ledger.reserve(claim(f"r{n}", wanted, due=time() - 1, repeated="x"))
-    assert len(await ledger.expired("acme")) == 4
+    assert len(await ledger.claim_expired("acme")) == 4
     await ledger.settle(
         [ReservationEnd("r0", "acme", "settle", 90), ReservationEnd("r1", "acme", "unknown")]
     )
@@ -247,15 +247,15 @@ async def every_script(ledger: Ledger, generations: RememberedEpochs) -> None:
         [ReservationEnd("r2", "acme", "refund"), ReservationEnd("r1", "acme", "refund")]
     )
     assert await store.lock("acme", "token", 60)
-    await store.end("acme")
-    await store.hold("acme", 60)
-    await store.fill(
+    await store.close_counters("acme")
+    await store.extend_lock("acme", 60)
+    await store.write_contents(
         "acme", "new", CounterContents({"budget:x": {"held": 1}}, {"r": "d|1|1||[]"}, {"r": 1})
     )
-    assert await store.open("acme", "token", "new")
-    assert await store.book("acme") == ("new", 0)
-    await store.levels("acme", "new", ["budget:x"])
-    await store.forget("acme", "new")
+    assert await store.open_generation("acme", "token", "new")
+    assert await store.read_state("acme") == ("new", 0)
+    await store.read_levels("acme", "new", ["budget:x"])
+    await store.delete_other_generations("acme", "new")
     assert generations.kept["acme"].id != "new"
 
 

@@ -99,7 +99,7 @@ class Reservations(RuleBasedStateMachine):
 
     @rule(how=st.sampled_from(["unknown", "refund"]))
     def sweep(self, how: EndKind) -> None:
-        for late in self.does(self.ledger.expired("acme")):
+        for late in self.does(self.ledger.claim_expired("acme")):
             assert self.state[late.rid] == "held"
             self.does(self.ledger.settle([ReservationEnd(late.rid, "acme", how)]))
             amount = self.held[late.rid]

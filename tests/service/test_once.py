@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.task_service import MODERN, approval_of, begun, ended
+from harness.deferring import MODERN, approval_of, begun, ended
 from harness.operating import key
 from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
 from harness.waiting import until, until_told

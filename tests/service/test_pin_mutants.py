@@ -65,7 +65,7 @@ class Chain:
         """Whether ingress and policy would let it through."""
         server, own = self.catalogue.names.meant(name, at="s")
         try:
-            self.authorizer.decide(KEY_DIGEST, server, TOOLS_CALL, own, time())
+            self.authorizer.authorize(KEY_DIGEST, server, TOOLS_CALL, own, time())
         except UnknownToolError:
             return False
         return True

@@ -106,7 +106,9 @@ async def admin_service(settings: Settings, valkey_url: str) -> AsyncIterator[Of
 async def running(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
     service = Service("policy", settings)
     async with service.running():
-        ledger = Ledger(valkey_url, BusGenerationStore(await service.bucket(LEDGER), service.events), 30.0)
+        ledger = Ledger(
+            valkey_url, BusGenerationStore(await service.bucket(LEDGER), service.events), 30.0
+        )
         snapshot = ConfigSnapshot.of(DECLARED)
         rebuilder = Rebuilder(service, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
         try:
@@ -153,7 +155,9 @@ async def test_an_emptied_redis_is_filled_from_the_events_with_what_is_under_way
 async def test_expired_reservations_end_alike_whether_the_counters_were_lost_meanwhile_or_not(
     admin_service: Office, *, lost: bool
 ) -> None:
-    settlement = SettlementConsumer(admin_service.service, admin_service.ledger, lambda: ["acme"], 1.0)
+    settlement = SettlementConsumer(
+        admin_service.service, admin_service.ledger, lambda: ["acme"], 1.0
+    )
     await admin_service.call(ends=False, deadline=-6.0)
     await admin_service.ledger.reserve(claim("never", WANTED, time() - 6))
     if lost:
@@ -308,7 +312,9 @@ async def _record(writer: EventPublisher, event: CallFailed) -> None:
 
 
 @pytest.mark.usefixtures("audit")
-async def test_a_healthy_ledger_rebuilt_on_request_stands_as_it_stood(admin_service: Office) -> None:
+async def test_a_healthy_ledger_rebuilt_on_request_stands_as_it_stood(
+    admin_service: Office,
+) -> None:
     for _ in range(4):
         await admin_service.call()
     before = await admin_service.standing()

@@ -86,7 +86,7 @@ async def test_nothing_is_refunded_while_a_replica_may_have_its_outcome_in_hand(
         for _ in range(4):
             await settlement.sweep_once()
         assert await standing(valkey_url) == HELD
-        await settlement.hear(messages)
+        await settlement.handle_batch(messages)
     assert await standing(valkey_url) == CHARGED
 
 
@@ -106,7 +106,7 @@ async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_ther
 ) -> None:
     events = settlement.service.events
     await events.publish_durable(allowed(call_id="before"))
-    after = await settlement.follow()
+    after = await settlement.note_newest()
     await settlement.ledger.reserve(late("r", after))
     await settlement.ledger.reserve(late("without", after))
     for number in range(5):
@@ -166,7 +166,7 @@ async def test_a_call_whose_intent_the_stream_may_have_lost_is_charged(
     async with losing(tmp_path, own_nats, valkey_url) as (settlement, tester):
         events = settlement.service.events
         await events.publish_durable(allowed(call_id="before"))
-        await settlement.ledger.reserve(late("r", await settlement.follow()))
+        await settlement.ledger.reserve(late("r", await settlement.note_newest()))
         for each in ("r", "other"):
             await events.publish_durable(allowed(call_id=each))
         await lose(tester)

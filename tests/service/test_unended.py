@@ -20,7 +20,11 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
-from toolbus_policy.ledger.recovery.unresolved_calls import ALL_CUSTOMERS, MARK, UnresolvedCallSweeper
+from toolbus_policy.ledger.recovery.unresolved_calls import (
+    ALL_CUSTOMERS,
+    MARK,
+    UnresolvedCallSweeper,
+)
 
 
 @pytest.fixture
@@ -69,9 +73,9 @@ async def test_a_call_without_an_outcome_is_named_unknown_once(
     past = time() - 10
     for call in ("a", "b"):
         await policy.publish_durable(allowed(call_id=call, charge=7, at=past, deadline=past + 5))
-    assert sum(await asyncio.gather(*(each.look() for each in looking))) == 2
+    assert sum(await asyncio.gather(*(each.sweep_once() for each in looking))) == 2
     for each in looking:
-        assert await each.look() == 0
+        assert await each.sweep_once() == 0
     unknown = ("outcome_unknown", True, 7)
     assert await named(operator) == [("a", *unknown), ("b", *unknown)]
 
@@ -86,10 +90,10 @@ async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_not
         await policy.publish_durable(
             allowed(call_id=call, charge=7, at=past, deadline=past + 5, reserved=True)
         )
-    assert await looking[0].look() == 1
+    assert await looking[0].sweep_once() == 1
     assert await named(operator) == [("given-back", "outcome_unknown", True, 0)]
     await ledger.settle([ReservationEnd("held", "acme", "refund")])
-    assert await looking[0].look() == 1
+    assert await looking[0].sweep_once() == 1
     assert [row[0] for row in await named(operator)] == ["given-back", "held"]
 
 
@@ -105,21 +109,23 @@ async def test_a_call_that_ended_or_may_still_is_not_named(
     await policy.publish_durable(allowed(call_id="open", at=past, deadline=past + 3600))
     async with events_of("executor", settings, tmp_path) as executor:
         await executor.publish_durable(completed(call_id="ended"))
-    assert await looking[0].look() == 0
+    assert await looking[0].sweep_once() == 0
     assert await named(operator) == []
-    assert await looking[0].ledger.store.recall(ALL_CUSTOMERS, MARK) == pytest.approx(past, abs=1e-3)
+    assert await looking[0].ledger.store.read_number(ALL_CUSTOMERS, MARK) == pytest.approx(
+        past, abs=1e-3
+    )
 
 
 async def test_what_is_found_late_goes_on_from_where_all_had_ended(
     looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
-    await looking[0].ledger.store.remember(ALL_CUSTOMERS, MARK, past)
+    await looking[0].ledger.store.write_number(ALL_CUSTOMERS, MARK, past)
     await policy.publish_durable(allowed(call_id="older", at=past - 100, deadline=past - 90))
     await policy.publish_durable(allowed(call_id="newer", at=past + 1, deadline=past + 2))
-    assert await looking[0].look() == 1
+    assert await looking[0].sweep_once() == 1
     assert [row[0] for row in await named(operator)] == ["newer"]
-    assert await looking[0].ledger.store.recall(ALL_CUSTOMERS, MARK) > past + 5
+    assert await looking[0].ledger.store.read_number(ALL_CUSTOMERS, MARK) > past + 5
 
 
 async def test_while_somebody_else_looks_nobody_does(
@@ -127,6 +133,6 @@ async def test_while_somebody_else_looks_nobody_does(
 ) -> None:
     await policy.publish_durable(allowed(at=time() - 10, deadline=time() - 5))
     assert await looking[0].ledger.store.lock(ALL_CUSTOMERS, "another", 60.0)
-    assert await looking[1].look() == 0
+    assert await looking[1].sweep_once() == 0
     await looking[0].ledger.store.unlock(ALL_CUSTOMERS, "another")
-    assert await looking[1].look() == 1
+    assert await looking[1].sweep_once() == 1

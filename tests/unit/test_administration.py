@@ -8,7 +8,7 @@ from typing import Any, cast, get_args
 import pytest
 import yaml
 
-from toolbus_common.access.administrators import Administrator, count_for_key
+from toolbus_common.access.administrators import Administrator, of_key
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
 from toolbus_common.config import Admin, Configuration, Role, Team
@@ -92,17 +92,17 @@ API = {"openapi": "https://a.example/o.json", "credentials": {"token": "${env:DO
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_programs_and_variables_are_out_of_reach_unless_named(server: dict[str, Any]) -> None:
     new = declared(servers={"far": server})
-    assert len(RemoteRestrictions().faults(Configuration(), new)) == 1
-    assert RemoteRestrictions(("sh", "sh:*"), ("DOCS_*",)).faults(Configuration(), new) == []
-    assert RemoteRestrictions(("other",), ("OTHER_*",)).faults(Configuration(), new) != []
+    assert len(RemoteRestrictions().violations(Configuration(), new)) == 1
+    assert RemoteRestrictions(("sh", "sh:*"), ("DOCS_*",)).violations(Configuration(), new) == []
+    assert RemoteRestrictions(("other",), ("OTHER_*",)).violations(Configuration(), new) != []
 
 
 @pytest.mark.parametrize("kept", ["file:/etc/shadow", "vault:kv/docs#token", "aws:docs"])
 def test_a_secret_of_a_store_is_out_of_reach_unless_its_store_is_named(kept: str) -> None:
     new = declared(servers={"far": {"url": URL, "headers": {"Authorization": f"${{{kept}}}"}}})
-    (fault,) = RemoteRestrictions((), ("*", "other:*")).faults(Configuration(), new)
+    (fault,) = RemoteRestrictions((), ("*", "other:*")).violations(Configuration(), new)
     assert kept in fault["reason"]
-    assert RemoteRestrictions((), (kept,)).faults(Configuration(), new) == []
+    assert RemoteRestrictions((), (kept,)).violations(Configuration(), new) == []
 
 
 @pytest.mark.parametrize("field", ["secret", "key", "assertion"])
@@ -114,24 +114,27 @@ def test_a_secret_of_an_oauth_client_is_out_of_reach_likewise(field: str) -> Non
         "clients": {"https://a.test": client},
     }
     new = declared(servers={"far": {"url": URL, "oauth": oauth}})
-    (fault,) = RemoteRestrictions().faults(Configuration(), new)
+    (fault,) = RemoteRestrictions().violations(Configuration(), new)
     assert fault["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
     moved = declared(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
-    assert RemoteRestrictions().faults(new, moved) != []
-    assert RemoteRestrictions().faults(new, new) == []
+    assert RemoteRestrictions().violations(new, moved) != []
+    assert RemoteRestrictions().violations(new, new) == []
 
 
 def test_a_file_of_the_executors_machine_is_out_of_reach() -> None:
     new = declared(servers={"far": {"openapi": "/etc/hosts"}})
-    (fault,) = RemoteRestrictions(("*",), ("*",)).faults(Configuration(), new)
+    (fault,) = RemoteRestrictions(("*",), ("*",)).violations(Configuration(), new)
     assert fault["place"] == "servers.far.openapi"
-    assert RemoteRestrictions().faults(new, new) == []
+    assert RemoteRestrictions().violations(new, new) == []
 
 
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
     old = declared(servers={"far": server})
-    assert RemoteRestrictions().faults(old, declared(servers={"far": {**server, "timeout": 9}})) == []
+    assert (
+        RemoteRestrictions().violations(old, declared(servers={"far": {**server, "timeout": 9}}))
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,34 +159,39 @@ def test_what_was_there_is_not_turned_into_something_else(
     server: dict[str, Any], change: dict[str, Any]
 ) -> None:
     old = declared(servers={"far": server})
-    assert RemoteRestrictions().faults(old, declared(servers={"far": {**server, **change}})) != []
+    assert (
+        RemoteRestrictions().violations(old, declared(servers={"far": {**server, **change}})) != []
+    )
 
 
 def test_what_a_permitted_program_is_given_may_not_make_another_of_it() -> None:
     given = declared(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
-    (fault,) = RemoteRestrictions(("sh",), ("DOCS_*",)).faults(Configuration(), given)
+    (fault,) = RemoteRestrictions(("sh",), ("DOCS_*",)).violations(Configuration(), given)
     assert fault["place"] == "servers.far.env.NODE_OPTIONS"
-    assert RemoteRestrictions(("sh",), ("NODE_*",)).faults(Configuration(), given) == []
+    assert RemoteRestrictions(("sh",), ("NODE_*",)).violations(Configuration(), given) == []
 
 
 @pytest.mark.parametrize("server", [PYTHON, {"command": ["bin/sh"]}])
 def test_a_permitted_program_is_not_looked_for_elsewhere(server: dict[str, Any]) -> None:
     given = declared(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
-    (fault,) = RemoteRestrictions(("sh:*", "bin/sh"), ()).faults(Configuration(), given)
+    (fault,) = RemoteRestrictions(("sh:*", "bin/sh"), ()).violations(Configuration(), given)
     assert fault["place"] == "servers.far.cwd"
-    assert RemoteRestrictions(("sh:*", "bin/sh", "/srv/*"), ()).faults(Configuration(), given) == []
+    assert (
+        RemoteRestrictions(("sh:*", "bin/sh", "/srv/*"), ()).violations(Configuration(), given)
+        == []
+    )
 
 
 def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
     hook = {"url": "https://collector.example", "secret": "${env:SOMEBODYS_TOKEN}"}
     new = declared(webhooks={"far": hook})
-    (fault,) = RemoteRestrictions().faults(Configuration(), new)
+    (fault,) = RemoteRestrictions().violations(Configuration(), new)
     assert fault["place"] == "webhooks.far.secret"
-    assert RemoteRestrictions((), ("SOMEBODYS_*",)).faults(Configuration(), new) == []
+    assert RemoteRestrictions((), ("SOMEBODYS_*",)).violations(Configuration(), new) == []
     told_more = declared(webhooks={"far": {**hook, "events": ["key.*"]}})
-    assert RemoteRestrictions().faults(new, told_more) == []
+    assert RemoteRestrictions().violations(new, told_more) == []
     elsewhere = declared(webhooks={"far": {**hook, "url": "https://else.example"}})
-    assert RemoteRestrictions().faults(new, elsewhere) != []
+    assert RemoteRestrictions().violations(new, elsewhere) != []
 
 
 @pytest.mark.parametrize(
@@ -200,9 +208,12 @@ def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
 )
 def test_where_nothing_may_be_called_is_out_of_reach(server: dict[str, Any], place: str) -> None:
     new = declared(servers={"far": server})
-    (fault,) = RemoteRestrictions().faults(Configuration(), new)
+    (fault,) = RemoteRestrictions().violations(Configuration(), new)
     assert fault["place"] == f"servers.far.{place}"
-    assert RemoteRestrictions().faults(new, declared(servers={"far": {**server, "timeout": 9}})) == []
+    assert (
+        RemoteRestrictions().violations(new, declared(servers={"far": {**server, "timeout": 9}}))
+        == []
+    )
 
 
 def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> None:
@@ -210,9 +221,14 @@ def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> Non
         servers={"far": {"url": "http://10.0.0.1/mcp"}},
         webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
     )
-    places = [fault["place"] for fault in RemoteRestrictions().faults(Configuration(), new)]
+    places = [fault["place"] for fault in RemoteRestrictions().violations(Configuration(), new)]
     assert places == ["servers.far.url", "webhooks.far.url"]
-    assert RemoteRestrictions(egress=Egress(Allowed.of("10.0.0.0/30"))).faults(Configuration(), new) == []
+    assert (
+        RemoteRestrictions(egress=Egress(Allowed.of("10.0.0.0/30"))).violations(
+            Configuration(), new
+        )
+        == []
+    )
 
 
 # -- the office -----------------------------------------------------------------------------------
@@ -239,7 +255,7 @@ def admin_service(role: Role, papers: Papers) -> AdminService:
     consulted: Any = None  # approvers and the ledger: nothing here asks them
 
     async def ann(_key_digest: str) -> Administrator:
-        return count_for_key("ann", Admin(role=role))
+        return of_key("ann", Admin(role=role))
 
     return AdminService(
         ann,
@@ -255,12 +271,12 @@ async def test_who_may_read_a_kind_is_not_told_another_under_its_name() -> None:
     for operation in ("list_servers", "show_server"):
         asked = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
         with pytest.raises(InvalidError):
-            await admin_service("viewer", papers).answer(asked)
+            await admin_service("viewer", papers).handle(asked)
 
 
 async def test_what_is_told_of_an_entry_bears_the_revision_it_is_of() -> None:
     asked = AdminRequest(key_digest="p", operation="put_team", kind="teams", name="ops", body=b"{}")
-    told = await admin_service("admin", Papers(Configuration())).answer(asked)
+    told = await admin_service("admin", Papers(Configuration())).handle(asked)
     assert json.loads(told.body)["value"] == {"environment": "of another"}
     assert (told.revision, json.loads(told.body)["revision"]) == (9, 9)
 
@@ -281,12 +297,12 @@ async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_call
     monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
     monkeypatch.setattr(reading, "loaded", seen(reading.load_configuration))
     admin = admin_service("admin", papers)
-    told = await admin.answer(
+    told = await admin.handle(
         AdminRequest(key_digest="p", operation="show_declaration", form="yaml")
     )
     assert yaml.safe_load(told.body) == {"teams": {"ops": {}}}
     with pytest.raises(UnconditionalError):
-        await admin.answer(
+        await admin.handle(
             AdminRequest(key_digest="p", operation="apply_declaration", form="yaml", body=told.body)
         )
     assert here == [False, False]

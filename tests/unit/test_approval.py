@@ -9,8 +9,21 @@ from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import ApprovalRequested, CallRequested, ProtocolFamily
 from toolbus_policy.approvals import model as approvals
-from toolbus_policy.approvals.elicitation import STATE_PREFIX, ApprovalResponse, parse_response, supports_url_elicitation, approval_elicitation
-from toolbus_policy.approvals.model import MAX_ARGUMENT_BYTES, Approval, Cause, State, event_of, state_of
+from toolbus_policy.approvals.elicitation import (
+    STATE_PREFIX,
+    ApprovalResponse,
+    approval_elicitation,
+    parse_response,
+    supports_url_elicitation,
+)
+from toolbus_policy.approvals.model import (
+    MAX_ARGUMENT_BYTES,
+    Approval,
+    Cause,
+    State,
+    event_of,
+    state_of,
+)
 
 ARGUMENTS = b'{"page":"canary"}'
 
@@ -152,7 +165,11 @@ def test_a_state_of_a_servers_is_its_own(state: str) -> None:
 
 
 def test_a_server_sees_nothing_of_our_question() -> None:
-    extra = {"_meta": {"a": 1}, "requestState": f"{STATE_PREFIX}abc", "inputResponses": {"approval": {}}}
+    extra = {
+        "_meta": {"a": 1},
+        "requestState": f"{STATE_PREFIX}abc",
+        "inputResponses": {"approval": {}},
+    }
     told_on = parse_response(json.dumps(extra)).without_approval(call(json.dumps(extra)))
     assert json.loads(told_on.extra) == {"_meta": {"a": 1}}
     assert told_on.arguments == ARGUMENTS

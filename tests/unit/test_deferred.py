@@ -25,15 +25,15 @@ from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.model import Approval, Cause
 from toolbus_policy.approvals.tasks import model as tasks
 from toolbus_policy.approvals.tasks.model import (
-    RETENTION_SECONDS,
     MAX_RESULT_BYTES,
+    RETENTION_SECONDS,
     DeferredCall,
     Stage,
     Step,
+    end_error,
     is_deferred_task_request,
     next_step,
     wants_task,
-    end_error,
 )
 
 TAKES = '{"extensions":{"io.modelcontextprotocol/tasks":{}},"sampling":{}}'
@@ -137,7 +137,7 @@ def test_what_a_task_cannot_keep_is_a_failure_that_says_so() -> None:
         (CallResult(b"x" * MAX_RESULT_BYTES), "more than"),
         (InputRequired(b"{}"), "asks"),
     ):
-        frame = tasks.ended(task, ending, NOW).frame
+        frame = tasks.ended(task, ending, NOW).reply
         assert isinstance(frame, CallError)
         assert isinstance(frame.error, UpstreamFaultError)
         assert word in frame.error.reason
@@ -169,4 +169,6 @@ def test_only_requests_about_a_task_kept_here_are_answered_here(
 
 
 def test_a_request_that_cannot_be_read_is_about_no_task() -> None:
-    assert not is_deferred_task_request(call(method="tasks/get", arguments=b'["toolbus.deferred."]'))
+    assert not is_deferred_task_request(
+        call(method="tasks/get", arguments=b'["toolbus.deferred."]')
+    )

@@ -32,12 +32,16 @@ def change(number: int, key: str = "bot", revision: int = 1) -> Change:
 def test_a_key_has_as_many_tasks_as_are_kept_of_it() -> None:
     book = TaskRepository(Records(TASKS, [KEY]))
     for number in range(3):
-        book.hear(change(number))
-        book.hear(change(number, revision=2))
-    book.hear(change(9, "other"))
-    assert (book.count_for_key("bot"), book.count_for_key("other"), book.count_for_key("nobody")) == (3, 1, 0)
+        book.apply_change(change(number))
+        book.apply_change(change(number, revision=2))
+    book.apply_change(change(9, "other"))
+    assert (
+        book.count_for_key("bot"),
+        book.count_for_key("other"),
+        book.count_for_key("nobody"),
+    ) == (3, 1, 0)
     for _ in range(2):
-        book.hear(Change(f"{0:032x}", None, 3))
+        book.apply_change(Change(f"{0:032x}", None, 3))
     assert book.count_for_key("bot") == 2
 
 
@@ -47,7 +51,7 @@ async def test_calls_go_on_while_very_many_tasks_are_looked_at(
     many = 3 * task_service.BATCH_SIZE
     book, nothing = TaskRepository(Records(TASKS, [KEY])), Any
     for number in range(many):
-        book.hear(change(number))
+        book.apply_change(change(number))
     turns, seen = 0, list[int]()
 
     def due(*_: Any) -> Step:
@@ -58,7 +62,9 @@ async def test_calls_go_on_while_very_many_tasks_are_looked_at(
     monkeypatch.setattr(task_service, "SWEEP_SECONDS", 0.001)
     made: Any = task_service.TaskService
     working = asyncio.create_task(
-        made(book, ApprovalRepository(Records(APPROVALS, [KEY])), nothing, nothing, nothing, 5.0).work()
+        made(
+            book, ApprovalRepository(Records(APPROVALS, [KEY])), nothing, nothing, nothing, 5.0
+        ).work()
     )
 
     async def others() -> None:

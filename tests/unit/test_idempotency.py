@@ -43,7 +43,12 @@ from toolbus_common.errors import (
 from toolbus_common.nats.bucket_sizes import Size
 from toolbus_common.nats.topology import DAY
 from toolbus_policy.idempotency.quota import OutcomeQuota
-from toolbus_policy.idempotency.replay import digest_of_arguments, entry_name_of, replay_reply, check_outcome
+from toolbus_policy.idempotency.replay import (
+    check_outcome,
+    digest_of_arguments,
+    entry_name_of,
+    replay_reply,
+)
 
 CLAIM = OutcomeClaim(name="owner.call", revision=7, digest="same")
 JSON = st.recursive(
@@ -197,10 +202,12 @@ def test_a_meta_that_is_none_makes_way_for_the_mark() -> None:
 
 
 def test_a_failure_is_told_again_as_what_it_was() -> None:
-    told = replay_reply(kept(told=CallError(UpstreamTimeoutError("late", a=1))), ProtocolFamily.LEGACY)
+    told = replay_reply(
+        kept(told=CallError(UpstreamTimeoutError("late", a=1))), ProtocolFamily.LEGACY
+    )
     assert isinstance(told, CallError)
     assert isinstance(told.error, UpstreamTimeoutError)
-    assert told.error.data == {"a": 1, "replay_reply": True}
+    assert told.error.data == {"a": 1, "replayed": True}
 
 
 def test_a_task_is_told_again_to_a_client_of_its_era_and_to_no_other() -> None:
@@ -223,23 +230,23 @@ def test_what_is_no_key_is_refused(told: Any) -> None:
 
 def test_a_caller_keeps_so_many_outcomes_and_so_many_bytes() -> None:
     quota = OutcomeQuota(most=2, most_bytes=100)
-    quota.hear(Size("bot.a", 10, time()))
+    quota.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.b", "bot")
-    quota.hear(Size("bot.b", 10, time()))
+    quota.apply_change(Size("bot.b", 10, time()))
     with pytest.raises(RateExceededError, match="key:bot has used 2"):
         quota.check("bot.c", "bot")
     quota.check("bot.b", "bot")  # what is kept already may be asked for
     quota.check("own.c", "own")
-    quota.hear(Size("own.c", 100, time()))
+    quota.apply_change(Size("own.c", 100, time()))
     with pytest.raises(RateExceededError):
         quota.check("own.d", "own")
-    quota.hear(Size("own.c", 99, time()))  # written over, not beside
+    quota.apply_change(Size("own.c", 99, time()))  # written over, not beside
     quota.check("own.d", "own")
 
 
 def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> None:
     quota = OutcomeQuota(most=2, most_bytes=100, most_in_all=1)
-    quota.hear(Size("bot.a", 10, time()))
+    quota.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.a", "bot")
     with pytest.raises(OverloadedError, match="nothing was sent"):
         quota.check("own.a", "own")
@@ -247,7 +254,7 @@ def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> 
 
 def test_what_is_a_day_old_counts_no_more() -> None:
     quota = OutcomeQuota(most=1, most_bytes=100)
-    quota.hear(Size("bot.a", 10, time() - DAY - 1))
+    quota.apply_change(Size("bot.a", 10, time() - DAY - 1))
     quota.check("bot.b", "bot")
 
 

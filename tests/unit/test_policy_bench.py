@@ -41,7 +41,9 @@ class Court:
         self.bench.apply_catalogue(Change("docs", listing.encode(), 1))
 
     def decide(self, name: str, tool: str = "read") -> Admission:
-        return self.bench.authorizer.decide(key_digest_of(name), "docs", TOOLS_CALL, tool, time())
+        return self.bench.authorizer.authorize(
+            key_digest_of(name), "docs", TOOLS_CALL, tool, time()
+        )
 
     def _change(self, name: str, value: str) -> None:
         self._revision += 1
@@ -86,7 +88,7 @@ def test_a_judge_who_is_asked_late_decides_by_what_it_knew() -> None:
     court.key("ann", "docs__read")
     with pytest.raises(UnknownToolError):
         court.decide("ann", "write")
-    assert before.decide(key_digest_of("ann"), "docs", TOOLS_CALL, "write", time())
+    assert before.authorize(key_digest_of("ann"), "docs", TOOLS_CALL, "write", time())
     with pytest.raises(UnknownToolError):
         court.decide("ann", "write")
     assert court.bench.authorizer.version == before.version + 1

@@ -10,7 +10,7 @@ from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.rules import SILENT, Case, Rulebook, Slice
 from toolbus_policy.admission import rule_evaluator as rule_evaluator
-from toolbus_policy.admission.rule_evaluator import RuleEvaluator, RuleCompiler
+from toolbus_policy.admission.rule_evaluator import RuleCompiler, RuleEvaluator
 
 NOON = 12 * 3600.0
 WHO = (

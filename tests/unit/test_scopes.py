@@ -85,7 +85,7 @@ def decided(scope: str, tool: str, **sections: Any) -> str:
     """What becomes of a call: fine, or the code of why not."""
     authorizer = Authorizer(snapshot(scope, **sections), LISTED)
     try:
-        authorizer.decide(KEY_DIGEST, "docs", "tools/call", tool, time())
+        authorizer.authorize(KEY_DIGEST, "docs", "tools/call", tool, time())
     except (UnknownToolError, InsufficientScopeError) as error:
         return f"{error.code} {error.data.get('scope', '')}".strip()
     return "fine"
@@ -298,8 +298,12 @@ async def test_whoever_signs_in_to_administer_is_still_who_made_the_call() -> No
         async def found(_: str, person: Administrator = person) -> Administrator:
             return person
 
-        admin_service = AdminService(found, nobody, cast("Any", deciding), nobody, RemoteRestrictions())
-        await admin_service.answer(AdminRequest(key_digest="p", operation="approve_call", name=CALL.id))
+        admin_service = AdminService(
+            found, nobody, cast("Any", deciding), nobody, RemoteRestrictions()
+        )
+        await admin_service.handle(
+            AdminRequest(key_digest="p", operation="approve_call", name=CALL.id)
+        )
         assert deciding.who.is_caller(CALL) is own
         assert deciding.who.name == f"user:{signed_in}"
 

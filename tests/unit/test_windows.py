@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.config import Budget, Period
-from toolbus_policy.ledger.periods import PARTS, PeriodCache, period_start, part_length, span
+from toolbus_policy.ledger.periods import PARTS, PeriodCache, part_length, period_start, span
 
 # With half-hour changes of the clocks, changes at midnight, a skipped day, odd offsets.
 ZONES = (
@@ -72,7 +72,7 @@ def test_the_script_is_told_the_period_before_and_the_one_after(
     now: int, period: Period, name: str
 ) -> None:
     budget = Budget(usd=1, per=period, timezone=name)
-    before, start, end, after = PeriodCache().told(budget, now)
+    before, start, end, after = PeriodCache().arguments(budget, now)
     zone = ZoneInfo(name)
     assert (start, end) == span(period, zone, now)
     assert before == span(period, zone, start - 1)[0]
@@ -81,9 +81,9 @@ def test_the_script_is_told_the_period_before_and_the_one_after(
 
 def test_what_was_worked_out_is_kept_until_the_period_ends() -> None:
     calendars, budget = PeriodCache(), Budget(usd=1, per=Period.HOUR)
-    first = calendars.told(budget, 7200.0)
-    assert calendars.told(budget, 10_799.9) is first
-    assert calendars.told(budget, 10_800.0)[1] == 10_800
+    first = calendars.arguments(budget, 7200.0)
+    assert calendars.arguments(budget, 10_799.9) is first
+    assert calendars.arguments(budget, 10_800.0)[1] == 10_800
 
 
 @given(SECONDS, st.sampled_from(PERIODS))

@@ -16,16 +16,15 @@ class Settings(CommonSettings):
     `reap_grace` is in seconds: an outcome missing this long after a call's deadline is charged as
     unknown. `approval_seconds` is how long a call waits for a decision, and `approved_seconds` how
     long the approved call can then be made. A key has at most `most_pending` pending approvals.
-    `public_url` is the URL at which people reach ingress.
-    A key stores at most `most_outcomes` outcomes of calls with an idempotency key, and about
-    `most_outcome_bytes` bytes of them.
+    `public_url` is the URL at which people reach ingress. A key stores at most `most_outcomes`
+    outcomes of calls with an idempotency key, and about `most_outcome_bytes` bytes of them.
     `ledger_quiet` is how many seconds a rebuild waits for calls that were admitted before the
     counters were lost to reach the stream. It must exceed the time to acknowledge an event.
-    `policy_key` is the file with the key that encrypts pending approvals, tasks and stored outcomes,
-    the same for every replica; the default is `<state_dir>/policy.key`. `policy_earlier_keys` are
-    files, separated by spaces, with earlier keys that still decrypt records.
-    `admin_commands` and `admin_variables` are patterns, separated by spaces: the programs that
-    servers configured over HTTP may start, and the variables that they and webhooks may use.
+    `policy_key` is the file with the key that encrypts pending approvals, tasks and stored
+    outcomes, the same for every replica; the default is `<state_dir>/policy.key`.
+    `policy_earlier_keys` are files, separated by spaces, with earlier keys that still decrypt
+    records. `admin_commands` and `admin_variables` are patterns, separated by spaces: the programs
+    that servers configured over HTTP may start, and the variables that they and webhooks may use.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379")

@@ -76,7 +76,7 @@ class RemoteRestrictions:
     def _export(
         self, place: str, entry: Place | Sink, old: Place | Sink | None
     ) -> Iterator[tuple[str, str]]:
-        """Yield violations: destinations of events are for the operator's file; so are their secrets."""
+        """Yield violations: destinations of events, and the secrets sent to them."""
         if old is None or digest_of(old) != digest_of(entry):
             yield f"{place}.{'url' if isinstance(entry, Sink) else 'to'}", _EXPORT_DENIED
         elif _secret_values(old) != _secret_values(entry):

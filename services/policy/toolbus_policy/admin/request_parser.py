@@ -22,26 +22,26 @@ SEMANTIC_ERROR = "value_error"  # the shape is valid, but the values contradict 
 
 
 def parse_body(wanted: Any, body: bytes) -> Any:
-    """Return the body as this model. Raises `InvalidError`, or `FaultyError` for semantic errors."""
+    """Return the body as this model. Raises `InvalidError`, or `FaultyError` for bad values."""
     try:
         return TypeAdapter(wanted).validate_json(json.dumps(_parse_json(body)), strict=True)
     except ValidationError as error:
         every = error.errors(include_url=False)
         found = [each for each in every if not _is_another_form(each, every)]
-        faults = [_validation_problem(each) for each in found]
+        problems = [_validation_problem(each) for each in found]
         if all(each["type"] == SEMANTIC_ERROR for each in found):
-            raise faulty(faults) from error
-        first = faults[0]
+            raise faulty(problems) from error
+        first = problems[0]
         where = f"{first['place']}: " if first["place"] else ""
         raise InvalidError(
             f"The body does not match the schema: {where}{first['reason']}.",
-            faults=faults[:100],
+            faults=problems[:100],
         ) from error
 
 
 def _is_another_form(error: Any, every: list[Any]) -> bool:
     """Return whether another form of a union matches and has only semantic errors."""
-    place, told = error["loc"][:-1], error["input"]
+    place, value = error["loc"][:-1], error["input"]
     return (
         error["type"] != SEMANTIC_ERROR
         and isinstance(value, dict)
@@ -98,10 +98,10 @@ def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configur
     return Configuration.model_validate({**data, kind: section})
 
 
-def raise_for_problems(faults: list[ConfigProblem]) -> None:
+def raise_for_problems(problems: list[ConfigProblem]) -> None:
     """Raise `FaultyError` if there are problems."""
-    if faults:
-        raise faulty([problem_as_json(problem) for problem in faults])
+    if problems:
+        raise faulty([problem_as_json(problem) for problem in problems])
 
 
 def problem_as_json(problem: ConfigProblem) -> dict[str, Any]:

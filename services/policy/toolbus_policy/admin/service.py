@@ -49,7 +49,7 @@ class AdminService:
         operation = OPERATIONS.get(request.operation)
         if operation is None or operation.kind != request.kind:
             raise InvalidError(
-                "Unknown operation: ingress and policy have different versions. Restart the older one."
+                "Unknown operation: ingress and policy differ in version. Restart the older one."
             )
         administrator = check_right(await self.administrator(request.key_digest), operation)
         perform: Callable[..., Awaitable[AdminReply]] = getattr(self, operation.does)
@@ -152,9 +152,11 @@ class AdminService:
         return AdminReply(revision=applied.revision)
 
     def _check_restrictions(self, old: Configuration, new: Configuration) -> None:
-        faults = self.restrictions.violations(old, restored(new, old))
-        if faults:
-            raise ForbiddenError(f"{faults[0]['place']}: {faults[0]['reason']}.", faults=faults)
+        problems = self.restrictions.violations(old, restored(new, old))
+        if problems:
+            raise ForbiddenError(
+                f"{problems[0]['place']}: {problems[0]['reason']}.", faults=problems
+            )
 
     # -- keys ----------------------------------------------------------------------------------
 

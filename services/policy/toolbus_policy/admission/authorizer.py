@@ -65,8 +65,8 @@ class AuthorizationCache:
 class Authorizer:
     """Authorize calls against one configuration snapshot.
 
-    A new snapshot needs a new authorizer. If only keys changed, the new authorizer reuses the cache:
-    an entry is valid while the key's principal is the same object.
+    A new snapshot needs a new authorizer. If only keys changed, the new authorizer reuses the
+    cache: an entry is valid while the key's principal is the same object.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class Authorizer:
         method: str,
         tool: str,
         now: float,
-        narrower: tuple[Patterns, ...] = (),
+        restrictions: tuple[Patterns, ...] = (),
     ) -> Admission:
         """Return the admission of a call. Only tools have a price.
 
-        `narrower` are the restrictions that the request sets for itself.
+        `restrictions` are those that the request sets for itself.
 
         Raises:
             UnauthorizedError: the key is unknown, revoked or expired.
@@ -100,7 +100,9 @@ class Authorizer:
             InsufficientScopeError: the tool is granted, but this access token has a smaller scope.
 
         """
-        return self.authorize_principal(self._live(key_digest, now), server, method, tool, narrower)
+        return self.authorize_principal(
+            self._live(key_digest, now), server, method, tool, restrictions
+        )
 
     def authorize_principal(
         self,
@@ -108,7 +110,7 @@ class Authorizer:
         server: str,
         method: str,
         tool: str,
-        narrower: tuple[Patterns, ...] = (),
+        restrictions: tuple[Patterns, ...] = (),
     ) -> Admission:
         """Authorize a live principal. Raises like `authorize`, without `UnauthorizedError`."""
         if method == _READ:
@@ -119,8 +121,8 @@ class Authorizer:
         except KeyError:
             admission = self._admit(self._payer(principal), server, method, tool)
             self.cache.admissions.put(plan, principal, admission)
-        restricted = narrower and server != BUILT_IN
-        if restricted and not _within(narrower, full_name(server, tool)):
+        restricted = restrictions and server != BUILT_IN
+        if restricted and not _within(restrictions, full_name(server, tool)):
             raise _unknown_error(server, method, tool)
         if admission is None:
             raise self._denial(principal, server, method, tool)
@@ -153,7 +155,8 @@ class Authorizer:
         name = full_name(server, tool)
         scope = needed(self.snapshot.declaration, principal.token_scope, name)
         return InsufficientScopeError(
-            f"The access token's scope does not include '{name}'; sign in again with scope '{scope}'.",
+            f"The access token's scope does not include '{name}'; sign in again with scope "
+            f"'{scope}'.",
             scope=scope,
         )
 
@@ -201,8 +204,8 @@ def _unknown_error(server: str, method: str, tool: str) -> UnknownToolError:
     return UnknownToolError.named(named, method)
 
 
-def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
-    return all(granted(patterns, name) for patterns in narrower)
+def _within(restrictions: tuple[Patterns, ...], name: str) -> bool:
+    return all(granted(patterns, name) for patterns in restrictions)
 
 
 def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:

@@ -56,7 +56,7 @@ from toolbus_policy.ledger.reservation import CallContext
 from toolbus_policy.ledger.reserve_args import ReservationRequest, run_budget_error
 
 ALLOWED = DECISIONS.labels("allowed")
-REPLAYED = DECISIONS.labels("replay_reply")
+REPLAYED = DECISIONS.labels("replayed")
 _tracer = Tracer("policy")
 
 

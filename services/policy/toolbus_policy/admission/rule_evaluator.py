@@ -17,7 +17,7 @@ class RuleEvaluator:
     def __init__(self, book: Rulebook, declared: Configuration) -> None:
         self.declared = declared
         self._book = book
-        # Keys that the rules cannot tell apart share one number.
+        # Keys that the rules do not distinguish share one number.
         self._numbers = PrincipalCache[str, int](MAX_ENTRIES)
         self._askers: dict[Asker, int] = {}
         self._slices: dict[tuple[int, str, str, str, str], Slice] = {}

@@ -40,7 +40,7 @@ class Approver:
     customer: str = ""
 
     def can_see(self, approval: Approval) -> bool:
-        """Return whether this approver may see the approval: a customer's key sees that customer's."""
+        """Return whether the approval is visible: a customer's key sees only that customer's."""
         return self.customer in ("", approval.customer)
 
     def is_caller(self, approval: Approval) -> bool:
@@ -99,7 +99,7 @@ class ApproverService:
         if approval_id:
             return _full_reply(await self._load(who, approval_id))
         waiting = [
-            stored for stored in self.approval_repository.waiting() if who.can_see(stored.approval)
+            stored for stored in self.approval_repository.pending() if who.can_see(stored.approval)
         ]
         bindings = [stored.approval.binding for stored in waiting[:MAX_LISTED]]
         found = await asyncio.gather(*map(self.approval_repository.load, bindings))
@@ -148,7 +148,7 @@ class ApproverService:
         raise BusDownError("Concurrent changes to this approval kept conflicting; retry.")
 
     async def _load(self, who: Approver, approval_id: str) -> StoredApproval:
-        known = await self.approval_repository.named(approval_id, PROPAGATION_SECONDS)
+        known = await self.approval_repository.find_by_id(approval_id, PROPAGATION_SECONDS)
         stored = (
             await self.approval_repository.load(known.approval.binding)
             if known is not None

@@ -33,8 +33,8 @@ def definition_digest(listing: Listing | None, name: str) -> str:
 def policy_digest(principal: Principal, declared: Configuration, server: str) -> str:
     """Return SHA-256 of the policy that applies to one key's calls of one server.
 
-    It covers what the key's levels grant, deny and require approval for, the groups they name, every
-    rule and label, and the server's location. Other changes keep approvals valid.
+    It covers what the key's levels grant, deny and require approval for, the groups they name,
+    every rule and label, and the server's location. Other changes keep approvals valid.
     """
     named = {group for _, level in principal.levels for group in level.groups}
     target = declared.servers.get(server)

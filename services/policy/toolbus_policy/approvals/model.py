@@ -91,8 +91,8 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     def applies_to(self, state: str, now: float) -> bool:
         """Return whether the approval applies to a call that brings this state of its server.
 
-        A call that used its approval may answer its server's requests, once for each state the server
-        returned. Any other call needs a new approval.
+        A call that used its approval may answer its server's requests, once for each state the
+        server returned. Any other call needs a new approval.
         """
         if not self.is_current(now) or self.state is not State.USED:
             return self.is_current(now)

@@ -23,10 +23,10 @@ from toolbus_policy.approvals.elicitation import (
     ACCEPTED,
     ELICITATION_METHODS,
     ApprovalResponse,
-    parse_response,
-    supports_url_elicitation,
     approval_elicitation,
+    parse_response,
     rejection_error,
+    supports_url_elicitation,
 )
 from toolbus_policy.approvals.model import (
     MAX_ARGUMENT_BYTES,
@@ -106,8 +106,8 @@ class ApprovalService:
             return ApprovalGrant(response.without_approval(call))
         if len(call.arguments) > MAX_ARGUMENT_BYTES:
             raise InvalidError(
-                f"This call needs approval, and its arguments exceed the {MAX_ARGUMENT_BYTES} bytes that "
-                "an approver can be shown; send smaller arguments."
+                f"This call needs approval, and its arguments exceed the limit of "
+                f"{MAX_ARGUMENT_BYTES} bytes for approvals; send smaller arguments."
             )
         binding = self.bind(call, principal)
         for _ in range(ATTEMPTS):
@@ -262,7 +262,9 @@ class ApprovalService:
     ) -> InputRequired | TaskCreated:
         """Return a task if the client takes one; else the page, unless it was declined."""
         if not response.approval and wants_task(call):
-            task = await self.task_service.begin(call, stored.approval, self._page(stored.approval))
+            task = await self.task_service.create(
+                call, stored.approval, self._page(stored.approval)
+            )
             if task is not None:
                 return task
         if (

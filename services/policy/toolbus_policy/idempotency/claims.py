@@ -10,7 +10,7 @@ from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.sealed_records import Records
 from toolbus_policy.idempotency.quota import OutcomeQuota
-from toolbus_policy.idempotency.replay import digest_of_arguments, entry_name_of, check_outcome
+from toolbus_policy.idempotency.replay import check_outcome, digest_of_arguments, entry_name_of
 
 ATTEMPTS = 8  # while concurrent claims conflict
 

@@ -100,25 +100,25 @@ def check_outcome(
             "another way, or call again with a new key.",
             **first,
         )
-    return kept
+    return stored
 
 
 def replay_reply(stored: StoredOutcome, family: ProtocolFamily) -> Outcome:
     """Return a stored outcome in the form of the caller's protocol family, marked as replayed."""
     reply = decode_reply(stored.frame)
     if isinstance(reply, CallError):
-        reply.error.data["replay_reply"] = True
+        reply.error.data["replayed"] = True
         return reply
     if isinstance(reply, TaskCreated) and stored.family is not family:
         error = OutcomeNotKeptError(
-            "The first call with this idempotency key became a task, which only a client of the same "
-            "protocol family can follow. It is not repeated: follow the task there, or use a new "
-            "key.",
+            "The first call with this idempotency key became a task, which only a client of the "
+            "same protocol family can follow. It is not repeated: follow the task there, or use a "
+            "new key.",
             firstCallId=stored.call_id,
         )
         return CallError(error)
     if not isinstance(reply, CallResult | TaskCreated):
-        raise ValueError(f"not an outcome: {type(reply).__name__}")  # noqa: TRY004 - the value is wrong
+        raise ValueError(f"not an outcome: {type(reply).__name__}")  # noqa: TRY004
     members = _members(reply.body)
     if stored.family is not family:
         members = as_modern(members) if family is ProtocolFamily.MODERN else as_legacy(members)

@@ -46,10 +46,10 @@ class Payer:
 class Admission:
     """An authorized call: its payer, its cost, and the limits it must fit.
 
-    A free call fits every budget in money, and only tool calls count against budgets. `cause` is the
-    level that requires approval; empty if none does. `definition` is the digest of the tool or prompt
-    as listed. `content` and `result_content` say how much is recorded. `strict` means that a level
-    requires arguments to match their schema.
+    A free call fits every budget in money, and only tool calls count against budgets. `cause` is
+    the level that requires approval; empty if none does. `definition` is the digest of the tool or
+    prompt as listed. `content` and `result_content` say how much is recorded. `strict` means that a
+    level requires arguments to match their schema.
     """
 
     payer: Payer

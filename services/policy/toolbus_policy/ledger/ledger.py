@@ -13,7 +13,7 @@ from toolbus_policy.ledger.generations import GenerationStore, KnownGeneration
 from toolbus_policy.ledger.periods import PeriodCache
 from toolbus_policy.ledger.reservation import CallContext, ReservationRecord
 from toolbus_policy.ledger.reserve_args import ReservationRequest, ReserveArguments, error_of
-from toolbus_policy.ledger.valkey_store import ValkeyStore, generation_key, customer_key
+from toolbus_policy.ledger.valkey_store import ValkeyStore, customer_key, generation_key
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +108,9 @@ class Ledger:
     async def settle(self, ends: Sequence[ReservationEnd]) -> None:
         """End reservations; each ends once, so the call is idempotent.
 
-        Ends of lost counters are ignored: the rebuild reads the events that they come from. Every other
-        customer is settled first. Raises `LedgerDownError`, also while counters are being rebuilt.
+        Ends of lost counters are ignored: the rebuild reads the events that they come from. Every
+        other customer is settled first. Raises `LedgerDownError`, also while counters are being
+        rebuilt.
         """
         await self._each(ends, self._settle)
 
@@ -204,7 +205,7 @@ class Ledger:
         return answer[1]
 
     async def _known(self, customer: str, work: Callable[[CounterState], Awaitable[Any]]) -> Any:
-        """Run work on known counters; None if nothing was ever reserved, or the counters are lost."""
+        """Run work on known counters; None if nothing was reserved yet, or all is lost."""
         state = self._states.get(customer)
         if state is None:
             known = await self.generations.known(customer)
@@ -239,7 +240,7 @@ class Ledger:
         return await self.store.run("extend", keys, [state.generation, state.tick, *changes])
 
     async def _settle(self, customer: str, state: CounterState, ends: list[ReservationEnd]) -> Any:
-        changes = [part for ending in ends for part in (ending.rid, ending.how, ending.actual)]
+        changes = [part for end in ends for part in (end.rid, end.how, end.actual)]
         keys = [*_reservation_keys(customer, state), customer_key(customer, "lock")]
         answer = await self.store.run("settle", keys, [state.generation, state.tick, *changes])
         if isinstance(answer, int):
@@ -300,7 +301,7 @@ def _decode_expired(customer: str, rid: str, record: str) -> ExpiredReservation:
 def rebuilding_error(customer: str, why: str = "") -> LedgerRebuildingError:
     """Return the error for lost counters."""
     return LedgerRebuildingError(
-        f"The ledger of '{customer}' lost its counters; spending is rejected until they are rebuilt "
-        f"from the events. {why or 'The rebuild has begun: retry shortly.'}",
+        f"The ledger of '{customer}' lost its counters; spending is rejected until they are "
+        f"rebuilt from the events. {why or 'The rebuild has begun: retry shortly.'}",
         customer=customer,
     )

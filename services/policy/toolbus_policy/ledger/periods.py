@@ -48,8 +48,8 @@ class PeriodCache:
     """Period arguments of the ledger's script, computed once for each period.
 
     A calendar period is given by its bounds and those of its neighbours: the script uses its own
-    clock, which may differ slightly from this one. A rolling period is given by the length of a part
-    and the number of parts.
+    clock, which may differ slightly from this one. A rolling period is given by the length of a
+    part and the number of parts.
     """
 
     def __init__(self) -> None:

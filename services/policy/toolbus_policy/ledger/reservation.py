@@ -15,8 +15,8 @@ _encode = msgspec.json.Encoder().encode
 class CallContext(NamedTuple):
     """What the sweeper must know about a call to publish its outcome.
 
-    `after` is a stream message older than the reservation: the call's intent, if there is one, has a
-    higher sequence number.
+    `after` is a stream message older than the reservation: the call's intent, if there is one, has
+    a higher sequence number.
     """
 
     server: str

@@ -18,7 +18,7 @@ from toolbus_common.errors import (
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.limits import BudgetLimit, LoopLimit, RateLimit
 from toolbus_policy.ledger.periods import PeriodCache
-from toolbus_policy.ledger.valkey_store import generation_key, customer_key
+from toolbus_policy.ledger.valkey_store import customer_key, generation_key
 
 SECOND = 1_000_000  # microseconds
 

@@ -13,7 +13,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
-from toolbus_policy.ledger.ledger import Extension, Ledger, ExpiredReservation, ReservationEnd
+from toolbus_policy.ledger.ledger import ExpiredReservation, Extension, Ledger, ReservationEnd
 from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
 
 log = logging.getLogger(__name__)
@@ -86,9 +86,9 @@ class SettlementConsumer:
     async def sweep(self) -> None:
         """Settle expired reservations forever: charged with an intent in the stream, else refunded.
 
-        Only reservations due before the newest outcome that every replica has processed are examined: an
-        outcome that a killed replica had received is redelivered later. Nothing is decided while the bus
-        is unreachable.
+        Only reservations due before the newest outcome that every replica has processed are
+        examined: an outcome that a killed replica had received is redelivered later. Nothing is
+        decided while the bus is unreachable.
         """
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
@@ -174,7 +174,7 @@ def unknown_outcome(late: ExpiredReservation) -> CallFailed:
         # The reservation has ended: settlement must not end it a second time.
         reserved=False,
         code="outcome_unknown",
-        reason="The call has no outcome by its deadline. It may have been executed, so it is charged in "
-        "full.",
+        reason="The call has no outcome by its deadline. It may have been executed, so it is "
+        "charged in full.",
         sent=True,
     )

@@ -60,8 +60,8 @@ class DeferredCall(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of the bucket `tb_tasks`, under the id of its approval, which is also its own.
 
     `call` is the request without its arguments, which the approval stores while it is open, and
-    without the key's digest, which is never stored. `ends` is when the present stage ends; `result` is
-    the final reply. `opens_pages` is true until the caller has responded to the page.
+    without the key's digest, which is never stored. `ends` is when the present stage ends; `result`
+    is the final reply. `opens_pages` is true until the caller has responded to the page.
     """
 
     id: str
@@ -154,11 +154,11 @@ def rebuild_request(
     waiting: DeferredCall, arguments: bytes, call_id: str, reply_to: str, now: float
 ) -> CallRequested:
     """Return the request of an approved call, ready to be admitted."""
-    asked = CallRequested.decode(b64decode(waiting.call))
-    return asked.model_copy(
+    request = CallRequested.decode(b64decode(waiting.call))
+    return request.model_copy(
         update={
             "call_id": call_id,
-            "parent_id": asked.call_id,
+            "parent_id": request.call_id,
             "reply_to": reply_to,
             "deadline": now + waiting.seconds,
             "arguments": arguments,
@@ -188,8 +188,8 @@ def end_error(task: DeferredCall, approval: Approval | None) -> ToolbusError:
     """Return the error of a call that was not made, or whose outcome is missing."""
     if task.stage is Stage.RUNNING:
         return OutcomeUnknownError(
-            "The approved call was dispatched, and its outcome is missing; it may have been executed. "
-            "Check the audit log for the approval before repeating the call.",
+            "The approved call was dispatched, and its outcome is missing; it may have been "
+            "executed. Check the audit log for the approval before repeating the call.",
             approval=task.id,
         )
     state = approval.state if approval is not None and approval.id == task.id else State.EXPIRED

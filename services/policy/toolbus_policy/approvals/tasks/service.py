@@ -44,9 +44,9 @@ from toolbus_policy.approvals.tasks.model import (
     DeferredCall,
     Stage,
     Step,
+    end_error,
     next_step,
     task_id_of,
-    end_error,
 )
 from toolbus_policy.approvals.tasks.repository import StoredTask, TaskRepository
 from toolbus_policy.approvals.tasks.views import ACKNOWLEDGED, created_reply, task_reply

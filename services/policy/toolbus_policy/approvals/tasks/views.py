@@ -99,7 +99,7 @@ def _outcome(task: DeferredCall) -> dict[str, Any]:
 
 
 def _error(error: ToolbusError) -> dict[str, Any]:
-    """Return an error; one of Toolbus has its own code, which ingress converts to the protocol's."""
+    """Return an error; ingress converts a code of Toolbus to the protocol's code."""
     if isinstance(error, UpstreamRefusedError):
         found = {"code": error.data["upstream_code"], "message": error.reason}
         more = {"data": error.data["upstream_data"]} if "upstream_data" in error.data else {}

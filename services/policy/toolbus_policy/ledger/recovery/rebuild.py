@@ -24,8 +24,8 @@ from toolbus_policy.ledger.generations import Generation, KnownGeneration
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.recovery.rebuild_counters import (
     CORRECTABLE,
-    RequiredSum,
     CounterRebuild,
+    RequiredSum,
     limits_of,
     required_sums_of,
 )
@@ -48,9 +48,9 @@ class Rebuilder:
     """Rebuild the counters of customers whose counters were lost; spending is rejected meanwhile.
 
     The order makes it safe. The counters are closed first, so nothing more is reserved. Then calls
-    being admitted get time to reach the stream, and audit must store everything the stream has. Only
-    then are the events read. Outcomes that arrive meanwhile wait for the lock. The new counters are
-    written under a new generation, unused until it is opened.
+    being admitted get time to reach the stream, and audit must store everything the stream has.
+    Only then are the events read. Outcomes that arrive meanwhile wait for the lock. The new
+    counters are written under a new generation, unused until it is opened.
     """
 
     service: Service
@@ -110,10 +110,10 @@ class Rebuilder:
         log.warning("ledger.rebuilding", extra={"customer": customer})
         await store.close_counters(customer)
         await asyncio.sleep(self.quiet)
-        restoring, since = await self._restored(customer, known.generation, accept=accept)
+        rebuild, since = await self._counters(customer, known.generation, accept=accept)
         new = Generation(secrets.token_hex(4), since)
         await store.extend_lock(customer, LOCK_SECONDS)
-        await store.write_contents(customer, new.id, restoring.contents)
+        await store.write_contents(customer, new.id, rebuild.contents)
         how = "accepted" if accept else "rebuilt"
         if not await generations.renew(customer, known.generation, new, how, by):
             raise LedgerRebuildingError("Another replica has rebuilt the ledger; retry now.")
@@ -124,40 +124,38 @@ class Rebuilder:
         self.ledger.rebuild_errors.pop(customer, None)
         log.warning("ledger.rebuilt", extra={"customer": customer, "epoch": new.id})
         self.service.spawn(store.delete_other_generations(customer, new.id))
-        held = sum(level["held"] for level in restoring.contents.levels.values())
-        calls = len(restoring.contents.records)
+        held = sum(level["held"] for level in rebuild.contents.levels.values())
+        calls = len(rebuild.contents.records)
         return RebuildReply(epoch=new.id, calls=calls, held=held, since=since)
 
-    async def _restored(
+    async def _counters(
         self, customer: str, generation: Generation, *, accept: bool
     ) -> tuple[CounterRebuild, float]:
         """Return the counters from the events, and since when they count."""
         snapshot, now = self.snapshot(), time()
         limits = limits_of(customer, snapshot.declaration, snapshot.keys)
-        restoring = CounterRebuild(customer, limits, now, self.grace)
+        rebuild = CounterRebuild(customer, limits, now, self.grace)
         needs = required_sums_of(limits, now) or [RequiredSum(now, 0)]
         try:
             await self._audit_has_all(customer)
-            restrictions = await self._reach(customer)
+            reach = await self._reach(customer)
         except ToolbusError as error:
             if not accept:
                 raise LedgerRebuildingError(f"{error.reason} {_or_accept(customer)}") from error
-            return restoring, now
+            return rebuild, now
         missing = max(needs[0].start, generation.since)
-        if restrictions > missing and not accept:
+        if reach > missing and not accept:
             raise LedgerRebuildingError(
-                f"The events reach back to {_timestamp(restrictions)} only, its budgets to "
+                f"The stored events begin at {_timestamp(reach)}, but budgets need events from "
                 f"{_timestamp(missing)}. {_or_accept(customer)}"
             )
-        await self._fill(customer, restoring, needs, generation)
-        return restoring, max(
-            generation.since, min(restrictions, now)
-        ) if accept else generation.since
+        await self._fill(customer, rebuild, needs, generation)
+        return rebuild, max(generation.since, min(reach, now)) if accept else generation.since
 
     async def _fill(
         self,
         customer: str,
-        restoring: CounterRebuild,
+        rebuild: CounterRebuild,
         needs: list[RequiredSum],
         generation: Generation,
     ) -> None:
@@ -165,13 +163,13 @@ class Rebuilder:
         for need in needs:
             start = max(need.start, generation.since)
             async for spending in self._pieces(self._spending(customer, need.step), start, later):
-                restoring.spent(need, spending.rows)
+                rebuild.add_sums(need, spending.rows)
                 await self.ledger.store.extend_lock(customer, LOCK_SECONDS)
         start = max(min(needs[0].start, time() - DAY), generation.since)
         late = time() - CORRECTABLE
         async for reply in self._pieces(self._open(customer, late), start, later):
             for call in reply.calls:
-                restoring.add_open_call(call)
+                rebuild.add_open_call(call)
 
     # -- audit -------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from toolbus_common.config import Budget, Configuration, Key, Period
 from toolbus_common.contracts import OpenCall
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_policy.ledger.limits import BudgetLimit, budgets_of
-from toolbus_policy.ledger.periods import period_start, part_length
+from toolbus_policy.ledger.periods import part_length, period_start
 from toolbus_policy.ledger.reservation import CallContext, ReservationRecord, counters_of
 from toolbus_policy.ledger.valkey_store import CounterContents
 
