@@ -69,7 +69,8 @@ def test_files_are_short() -> None:
 def test_a_services_main_names_its_messages_and_its_state(service: str) -> None:
     main = ROOT / "services" / service / f"toolbus_{service}" / "main.py"
     text = ast.get_docstring(ast.parse(main.read_text())) or ""
-    headings = re.findall(r"^(subscribes|publishes|queries|owns|hears|says|asks)\b", text, re.M)
+    words = r"^(subscribes|publishes|queries|owns|hears|says|asks)\b"
+    headings = re.findall(words, text, re.MULTILINE)
     required = [word for word in headings if word not in ("queries", "asks")]
     assert required in (HEADINGS, OLD_HEADINGS)
     assert len(headings) == len(set(headings))
@@ -146,6 +147,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
 
 
 def test_no_service_spells_a_subject_of_the_bus_by_hand() -> None:
+    subject = re.compile(r"tb\.(call|run|reply|event|notification|query|resume|cancel|hook)\.")
     found = [
         f"{name(path)}: {node.value}"
         for path in SOURCE
