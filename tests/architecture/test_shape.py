@@ -15,7 +15,7 @@ from hatchling.builders.wheel import WheelBuilder
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = sorted(
     path
-    for part in ("libs", "services", "cli", "demo", "bench")
+    for part in ("libs", "services", "cli", "demo", "bench", "tools")
     for path in (ROOT / part).rglob("*.py")
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -77,10 +77,9 @@ def test_a_services_main_names_its_messages_and_its_state(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_services_readme_names_its_messages_state_and_failures(service: str) -> None:
+def test_a_services_readme_has_the_sections_of_every_service(service: str) -> None:
     text = (ROOT / "services" / service / "README.md").read_text().lower()
-    words = HEADINGS if "**subscribes**" in text else OLD_HEADINGS
-    for word in (*words, "fail", "yet"):
+    for word in ("publishes", "owns", "failure modes", "configuration", "not implemented yet"):
         assert word in text, word
 
 
@@ -155,9 +154,7 @@ def test_no_service_spells_a_subject_of_the_bus_by_hand() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
-        and re.match(
-            r"tb\.(call|run|reply|event|notification|query|resume|cancel|hook)\.", node.value
-        )
+        and subject.match(node.value)
     ]
     assert found == []
 

@@ -72,7 +72,7 @@ def build_admitted(
         result_content=admission.result_content,
         user=payer.user,
         identity=caller_identity_of(decision.authorizer.snapshot, call, payer),
-        payer=payer.id_for(call.key_digest),
+        principal_id=payer.id_for(call.key_digest),
         session=call.session,
         checked=None if admission.strict else decision.verdict.reads,
         arguments=call.arguments,
