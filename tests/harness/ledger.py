@@ -35,7 +35,12 @@ class RememberedEpochs:
         return KnownGeneration(self.kept.setdefault(customer, Generation(epoch, time())), 0)
 
     async def renew(
-        self, customer: str, old: Generation, new: Generation, how: str, by: str
+        self,
+        customer: str,
+        old: Generation,
+        new: Generation,
+        how: str,  # noqa: ARG002
+        by: str,  # noqa: ARG002
     ) -> bool:
         if self.kept[customer] != old:
             return False

@@ -257,7 +257,7 @@ async def _may(made: Policing, **given: Any) -> bool:
 async def test_a_key_has_only_so_many_tasks_and_is_refused_with_the_id_then(
     begin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_service, "MOST_OF_A_KEY", 2)
+    monkeypatch.setattr(task_service, "MAX_TASKS_PER_KEY", 2)
     async with begin(replicas=1) as made:
         for page in range(2):
             await about(made, "cancel", await begun(made, **MODERN, arguments={"page": page}))

@@ -295,7 +295,7 @@ async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_call
 
     papers = Papers(declared(teams={"ops": {}}))
     monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
-    monkeypatch.setattr(reading, "loaded", seen(reading.load_configuration))
+    monkeypatch.setattr(reading, "load_configuration", seen(reading.load_configuration))
     admin = admin_service("admin", papers)
     told = await admin.handle(
         AdminRequest(key_digest="p", operation="show_declaration", form="yaml")

@@ -54,17 +54,17 @@ async def test_calls_go_on_while_very_many_tasks_are_looked_at(
         book.apply_change(change(number))
     turns, seen = 0, list[int]()
 
-    def due(*_: Any) -> Step:
+    def next_step(*_: Any) -> Step:
         seen.append(turns)
         return Step.NOTHING
 
-    monkeypatch.setattr(task_service, "due", due)
+    monkeypatch.setattr(task_service, "next_step", next_step)
     monkeypatch.setattr(task_service, "SWEEP_SECONDS", 0.001)
     made: Any = task_service.TaskService
     working = asyncio.create_task(
         made(
             book, ApprovalRepository(Records(APPROVALS, [KEY])), nothing, nothing, nothing, 5.0
-        ).work()
+        ).run()
     )
 
     async def others() -> None:

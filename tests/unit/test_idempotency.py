@@ -248,7 +248,7 @@ def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> 
     quota = OutcomeQuota(most=2, most_bytes=100, most_in_all=1)
     quota.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.a", "bot")
-    with pytest.raises(OverloadedError, match="nothing was sent"):
+    with pytest.raises(OverloadedError, match="not dispatched"):
         quota.check("own.a", "own")
 
 

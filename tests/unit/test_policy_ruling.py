@@ -9,7 +9,7 @@ from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.rules import SILENT, Case, Rulebook, Slice
-from toolbus_policy.admission import rule_evaluator as rule_evaluator
+from toolbus_policy.admission import rule_evaluator
 from toolbus_policy.admission.rule_evaluator import RuleCompiler, RuleEvaluator
 
 NOON = 12 * 3600.0
@@ -151,7 +151,7 @@ def test_a_rule_about_one_key_is_about_no_other(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_more_cases_than_are_remembered_are_still_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rule_evaluator, "MOST_REMEMBERED", 2)
+    monkeypatch.setattr(rule_evaluator, "MAX_ENTRIES", 2)
     of = RuleCompiler().of(snapshot(etc=ETC))
     for server in ("a", "b", "c", "d", "a"):
         assert ruled(of, "bot", call(server, path="/etc/x")) == "etc"

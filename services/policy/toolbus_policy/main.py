@@ -13,9 +13,10 @@ owns        the ledger in Redis, its generations in the bucket tb_ledger; the bu
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from time import time
+from typing import Any
 
 from toolbus_common.access.administrators import Administrator
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigSnapshot, hash_of
@@ -147,8 +148,7 @@ def build(exchange: LocalTransport) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("policy", settings, exchange)
-    provider, watcher = _watch_configuration(service), LedgerWatcher()
-    service.watch_bucket(LEDGER)(watcher.apply_change)
+    provider, watcher = _watch_buckets(service)
     approvals, approvers = _build_approvals(service, provider, settings)
     tasks = approvals.task_service
 
@@ -161,9 +161,7 @@ def build(exchange: LocalTransport) -> Service:
         tasks.task_repository.open(await service.bucket(TASKS))
         rebuilder, queries = _build_ledger_admin(service, ledger, provider, watcher, settings)
         await _serve_admin(service, provider, approvers, queries, settings)
-        quota = OutcomeQuota(settings.most_outcomes, settings.most_outcome_bytes)
-        claims = IdempotencyClaims(quota, settings.records(OUTCOMES), settings.reap_grace)
-        claims.open(await service.bucket(OUTCOMES), service.spawn)
+        claims = await _build_claims(service, settings)
         handler = AdmissionHandler(
             service, lambda: provider.authorizer, ledger, approvals, claims, settings.reap_grace
         )
@@ -180,29 +178,45 @@ def build(exchange: LocalTransport) -> Service:
         service.consume_events(seconds=0.5, pause=0.1)(settlement.handle_batch)
         work = (
             settlement.sweep(), rebuilder.run(), _ping(service, ledger), _mark(ledger),
-            _expire(approvals), follow_sizes(service.bus, OUTCOMES, quota.apply_change),
+            _expire(approvals), follow_sizes(service.bus, OUTCOMES, claims.quota.apply_change),
             tasks.run(), UnresolvedCallSweeper(service, ledger, settings.reap_grace).run(),
         )  # fmt: skip
-        background = [asyncio.create_task(each) for each in work]
         try:
-            yield
+            async with _running(*work):
+                yield
         finally:
-            try:
-                await end(*background)
-            finally:
-                await ledger.close()
+            await ledger.close()
 
     service.add_resource(opened)
     return service
 
 
-def _watch_configuration(service: Service) -> AuthorizerProvider:
+@asynccontextmanager
+async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run background work until the context is left."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        await end(*tasks)
+
+
+async def _build_claims(service: Service, settings: Settings) -> IdempotencyClaims:
+    """Compose the claims of calls with an idempotency key."""
+    quota = OutcomeQuota(settings.most_outcomes, settings.most_outcome_bytes)
+    claims = IdempotencyClaims(quota, settings.records(OUTCOMES), settings.reap_grace)
+    claims.open(await service.bucket(OUTCOMES), service.spawn)
+    return claims
+
+
+def _watch_buckets(service: Service) -> tuple[AuthorizerProvider, LedgerWatcher]:
     know_people(service)
-    provider = AuthorizerProvider()
+    provider, watcher = AuthorizerProvider(), LedgerWatcher()
+    service.watch_bucket(LEDGER)(watcher.apply_change)
     service.watch_bucket(CONFIG)(provider.apply_config)
     service.watch_bucket(CATALOGUE)(provider.apply_catalogue)
     service.watch_bucket(TOKENS)(provider.snapshot.bearers.hear)
-    return provider
+    return provider, watcher
 
 
 def _build_approvals(
