@@ -88,7 +88,7 @@ async def test_a_result_nobody_has_approved_in_time_is_to_be_asked_for_again(
 ) -> None:
     monkeypatch.setattr(task_service, "MARGIN_SECONDS", 29.5)  # of the 30 s this request has
     task = await begun(at_work, **LEGACY)
-    with pytest.raises(ApprovalRequiredError, match="No person has approved") as caught:
+    with pytest.raises(ApprovalRequiredError, match="is not approved yet") as caught:
         await about(at_work, "result", task, seconds=30, **LEGACY)
     assert caught.value.data["approval"] == approval_of(task)
 

@@ -197,7 +197,7 @@ async def test_a_task_that_has_ended_is_cancelled_no_more(at_work: Policing) -> 
         await at_work.approve(approval_of(each))
     await ended(at_work, task, **LEGACY)
     await ended(at_work, flat)
-    with pytest.raises(InvalidError, match="ended already"):
+    with pytest.raises(InvalidError, match="already ended"):
         await about(at_work, "cancel", task, **LEGACY)
     ending = await about(at_work, "cancel", flat)
     assert isinstance(ending, CallResult)

@@ -238,7 +238,7 @@ async def test_a_call_whose_outcome_never_came_is_not_made_again(begin: Any) -> 
             await made.ask(**ONCE, seconds=4.0)
         first = made.reached[0].call_id
         await until_told(lambda: _refused(made, OutcomeUnknownError), "its time is over")
-        with pytest.raises(OutcomeUnknownError, match="not made again") as caught:
+        with pytest.raises(OutcomeUnknownError, match="It is not repeated") as caught:
             await made.ask(**ONCE)
         assert caught.value.data["firstCallId"] == first
         assert len(made.reached) == 1

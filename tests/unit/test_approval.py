@@ -105,7 +105,7 @@ def test_ids_cannot_be_guessed() -> None:
     assert all(len(pending().id) == 32 for _ in range(10))
 
 
-@pytest.mark.parametrize(("now", "stands"), [(150.0, True), (200.0, False), (1e9, False)])
+@pytest.mark.parametrize(("now", "is_current"), [(150.0, True), (200.0, False), (1e9, False)])
 def test_an_approval_stands_until_its_end(now: float, is_current: bool) -> None:  # noqa: FBT001
     assert pending().is_current(now) is is_current
     assert pending().applies_to("", now) is is_current

@@ -134,7 +134,7 @@ def test_an_ended_task_is_told_of_for_an_hour() -> None:
 def test_what_a_task_cannot_keep_is_a_failure_that_says_so() -> None:
     task = waiting(asked())
     for ending, word in (
-        (CallResult(b"x" * MAX_RESULT_BYTES), "more than"),
+        (CallResult(b"x" * MAX_RESULT_BYTES), "exceeds the limit"),
         (InputRequired(b"{}"), "asks"),
     ):
         frame = tasks.ended(task, ending, NOW).reply

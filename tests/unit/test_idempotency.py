@@ -146,7 +146,7 @@ def test_a_claim_is_under_way_until_its_deadline_and_unknown_after_it() -> None:
     with pytest.raises(CallUnderWayError) as caught:
         check_outcome(kept(Stage.CLAIMED), "same", call(), 60)
     assert caught.value.data["retry_after"] > 0
-    with pytest.raises(OutcomeUnknownError, match="not made again") as unknown:
+    with pytest.raises(OutcomeUnknownError, match="It is not repeated") as unknown:
         check_outcome(kept(Stage.CLAIMED, deadline=time() - 61), "same", call(), 60)
     assert unknown.value.data["firstCallId"] == "first"
 
@@ -233,7 +233,7 @@ def test_a_caller_keeps_so_many_outcomes_and_so_many_bytes() -> None:
     quota.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.b", "bot")
     quota.apply_change(Size("bot.b", 10, time()))
-    with pytest.raises(RateExceededError, match="key:bot has used 2"):
+    with pytest.raises(RateExceededError, match="'key:bot' has stored 2"):
         quota.check("bot.c", "bot")
     quota.check("bot.b", "bot")  # what is kept already may be asked for
     quota.check("own.c", "own")
