@@ -47,9 +47,7 @@ async def passes(ledger: Ledger, wanted: Admission, most: int, prefix: str = "r"
 async def test_a_budget_of_calls_counts_free_calls_too(ledger: Ledger) -> None:
     wanted = with_budgets(0, Budget(calls=3, per=Period.DAY))
     assert await passes(ledger, wanted, 5) == 3
-    with pytest.raises(
-        BudgetExceededError, match="spent or reserved 3 of 3 calls per day"
-    ) as caught:
+    with pytest.raises(BudgetExceededError, match="spent or reserved 3 of 3 calls per") as caught:
         await ledger.reserve(claim("more", wanted))
     assert caught.value.data["limit_calls"] == 3
     assert caught.value.data["held_calls"] == 3

@@ -298,12 +298,8 @@ async def test_whoever_signs_in_to_administer_is_still_who_made_the_call() -> No
         async def found(_: str, person: Administrator = person) -> Administrator:
             return person
 
-        admin_service = AdminService(
-            found, nobody, cast("Any", deciding), nobody, RemoteRestrictions()
-        )
-        await admin_service.handle(
-            AdminRequest(key_digest="p", operation="approve_call", name=CALL.id)
-        )
+        admin = AdminService(found, nobody, cast("Any", deciding), nobody, RemoteRestrictions())
+        await admin.handle(AdminRequest(key_digest="p", operation="approve_call", name=CALL.id))
         assert deciding.who.is_caller(CALL) is own
         assert deciding.who.name == f"user:{signed_in}"
 

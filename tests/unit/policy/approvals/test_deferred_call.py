@@ -135,7 +135,7 @@ def test_what_a_task_cannot_keep_is_a_failure_that_says_so() -> None:
     task = waiting(asked())
     for ending, word in (
         (CallResult(b"x" * MAX_RESULT_BYTES), "exceeds the limit"),
-        (InputRequired(b"{}"), "asks"),
+        (InputRequired(b"{}"), "requested input"),
     ):
         frame = tasks.ended(task, ending, NOW).reply
         assert isinstance(frame, CallError)
