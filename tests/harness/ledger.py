@@ -1,4 +1,4 @@
-"""What tests of the ledger share: epochs in memory, admissions, the counters as they stand."""
+"""Fixtures of the ledger tests: generations in memory, admissions, stored counters."""
 
 from time import time
 
@@ -18,7 +18,7 @@ ABOUT = CallContext("clock", "now", "bot", "trace", "").encode()
 
 
 class RememberedEpochs:
-    """Epochs in memory: what the bus would remember."""
+    """Generations in memory instead of on the bus."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Generation] = {}
@@ -52,7 +52,7 @@ class RememberedEpochs:
 
 
 def admitted(charge: int, *levels: tuple[str, Level], customer: str = "acme") -> Admission:
-    """A call of one tool at a price, by a key with these levels above it."""
+    """Return the admission of a tool at a price, for a key with these levels."""
     principal = Principal("bot", Key(), levels, EffectiveGrants((("*",),)), customer, NEVER)
     payer = Payer(principal, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels))
     counting = tuple(each for each in payer.budgets if each.counts(TOOL, charge))
@@ -67,7 +67,7 @@ def admission(
     rate: Rate | None = None,
     loop: Loop | None = None,
 ) -> Admission:
-    """The same with a daily budget of the key, and a monthly one of its team."""
+    """Return an admission with a daily budget of the key and a monthly one of its team."""
     levels: list[tuple[str, Level]] = [
         ("key:bot", Key(budget=Budget(usd=usd, per=Period.DAY), rate=rate, loop=loop))
     ]
@@ -79,14 +79,14 @@ def admission(
 def claim(
     rid: str, wanted: Admission, due: float | None = None, repeated: str = ""
 ) -> ReservationRequest:
-    """A reservation asked for."""
+    """Return a reservation request."""
     return ReservationRequest(rid, wanted, ABOUT, due or time() + 60, repeated)
 
 
 async def counters(
     url: str, counter: str = "budget:key:bot:usd:day:UTC", customer: str = "acme"
 ) -> dict[str, int]:
-    """One counter in the epoch that counts."""
+    """Return one counter of the current generation."""
     async with redis.Redis.from_url(url, decode_responses=True) as client:
         epoch = await client.hget(f"{{{customer}}}:book", "epoch")
         raw = await client.hgetall(f"{{{customer}}}:{epoch!s}:{counter}")

@@ -1,4 +1,4 @@
-"""Policy's decisions: deny by default, hidden means unknown, grants intersect, limits add up."""
+"""Authorization: deny by default, hidden means unknown, grants intersect, limits add up."""
 
 from datetime import date
 from time import time
@@ -49,14 +49,14 @@ def test_a_tool_no_grant_names_is_denied() -> None:
         authorizer({}).authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
 
 
-def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
+def test_a_hidden_tool_and_an_unknown_one_get_the_same_error() -> None:
     decide = authorizer({"tools": ["docs__search"]}).authorize
-    told = []
+    result = []
     for tool in ("delete", "nonsense"):
         with pytest.raises(UnknownToolError) as caught:
             decide(KEY_DIGEST, "docs", TOOLS_CALL, tool, time())
-        told.append(caught.value.reason.replace(tool, "X"))
-    assert told[0] == told[1]
+        result.append(caught.value.reason.replace(tool, "X"))
+    assert result[0] == result[1]
 
 
 def test_a_tool_the_configuration_hides_is_unknown_whatever_is_granted() -> None:
@@ -169,7 +169,7 @@ def test_only_tools_have_a_price() -> None:
 
 
 def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
-    """Its definition is not approved, so nothing is sent to what is behind it."""
+    """The definition is not approved, so nothing is sent to its server."""
     held = Quarantined(kind="prompts", name="fill", definition={"name": "fill"})
     tool = Quarantined(kind="tools", name="x://y", definition={"name": "x://y"})
     listing = Listing(server="docs", state=ServerState.READY, held=(held, tool))

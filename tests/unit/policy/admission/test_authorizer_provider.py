@@ -1,4 +1,4 @@
-"""The judge in the seat is always the newest: what changed counts at once, the rest is kept."""
+"""The current authorizer: changes apply at once, unchanged results stay cached."""
 
 from time import time
 
@@ -50,7 +50,7 @@ class Court:
         self.bench.apply_config(Change(name, value.encode(), self._revision))
 
 
-def test_a_revoked_key_is_refused_at_once_and_the_others_are_not_judged_anew() -> None:
+def test_a_revoked_key_is_denied_at_once_and_other_cached_plans_stay() -> None:
     court = Court()
     court.decide("ann")
     kept = court.decide("bob")
@@ -60,7 +60,7 @@ def test_a_revoked_key_is_refused_at_once_and_the_others_are_not_judged_anew() -
     assert court.decide("bob") is kept
 
 
-def test_a_key_with_other_grants_is_judged_by_them() -> None:
+def test_a_key_with_changed_grants_is_authorized_by_them() -> None:
     court = Court()
     court.decide("ann", "write")
     court.key("ann", "docs__read")
@@ -69,7 +69,7 @@ def test_a_key_with_other_grants_is_judged_by_them() -> None:
         court.decide("ann", "write")
 
 
-def test_another_declaration_or_catalogue_is_judged_anew() -> None:
+def test_a_changed_configuration_or_catalogue_is_authorized_again() -> None:
     court = Court()
     court.decide("ann", "write")
     court.declare(SERVER.model_copy(update={"expose": ("read",)}))
@@ -81,8 +81,8 @@ def test_another_declaration_or_catalogue_is_judged_anew() -> None:
         court.decide("ann", "read")
 
 
-def test_a_judge_who_is_asked_late_decides_by_what_it_knew() -> None:
-    """A call holds its judge while it waits: the version it records is that of the decision."""
+def test_an_older_authorizer_decides_by_its_own_snapshot() -> None:
+    """A suspended call keeps its authorizer: it records the version of the decision."""
     court = Court()
     before = court.bench.authorizer
     court.key("ann", "docs__read")

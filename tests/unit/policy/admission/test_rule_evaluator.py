@@ -1,4 +1,4 @@
-"""The rules of a snapshot: compiled once, sliced once, forgotten with the configuration."""
+"""Rules of a snapshot: compiled once, sliced once, dropped with the configuration."""
 
 from typing import Any
 
@@ -102,7 +102,7 @@ def test_calls_to_what_no_rule_is_about_share_one_verdict() -> None:
     assert of.verdict(call("notes"), shown.principal("bot"), 0, NOON) is SILENT
 
 
-def test_a_key_that_moved_to_another_team_is_ruled_anew_and_the_others_are_not() -> None:
+def test_a_key_that_changed_team_is_evaluated_again_alone() -> None:
     rule_compiler, before = RuleCompiler(), snapshot(who=WHO)
     first = rule_compiler.of(before)
     assert first is not None
@@ -115,7 +115,7 @@ def test_a_key_that_moved_to_another_team_is_ruled_anew_and_the_others_are_not()
 
 
 def slices(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
-    """The keys that rules were sliced for, when two keys without a team call the same tool."""
+    """Return the keys for which rules were sliced after two keys called the same tool."""
     sliced: list[str] = []
     original = Rulebook.slice
 
@@ -150,7 +150,9 @@ def test_a_rule_about_one_key_is_about_no_other(monkeypatch: pytest.MonkeyPatch,
     assert slices(monkeypatch, text) == ["other", "another"]
 
 
-def test_more_cases_than_are_remembered_are_still_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_cases_than_the_cache_holds_are_still_evaluated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(rule_evaluator, "MAX_ENTRIES", 2)
     of = RuleCompiler().of(snapshot(etc=ETC))
     for server in ("a", "b", "c", "d", "a"):

@@ -1,4 +1,4 @@
-"""What policy keeps of calls that wait as tasks, and how it looks at many of them."""
+"""Deferred calls in memory, and the examination of many of them."""
 
 import asyncio
 from typing import Any
@@ -29,7 +29,7 @@ def change(number: int, key: str = "bot", revision: int = 1) -> Change:
     return Change(task.id, sealed, revision)
 
 
-def test_a_key_has_as_many_tasks_as_are_kept_of_it() -> None:
+def test_tasks_are_counted_for_each_key() -> None:
     book = TaskRepository(Records(TASKS, [KEY]))
     for number in range(3):
         book.apply_change(change(number))
@@ -45,7 +45,7 @@ def test_a_key_has_as_many_tasks_as_are_kept_of_it() -> None:
     assert book.count_for_key("bot") == 2
 
 
-async def test_calls_go_on_while_very_many_tasks_are_looked_at(
+async def test_the_event_loop_is_shared_while_many_tasks_are_examined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     many = 3 * task_service.BATCH_SIZE

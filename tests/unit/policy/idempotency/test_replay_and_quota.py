@@ -1,4 +1,4 @@
-"""What becomes of a repeated call: decided from what is kept of the first one."""
+"""Replay of a repeated call from the first call's stored outcome, and the quota of outcomes."""
 
 import json
 from time import time
@@ -59,12 +59,12 @@ JSON = st.recursive(
 
 
 def call(**given: Any) -> CallRequested:
-    told = {
+    result = {
         "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "key_digest": "p",
         "family": ProtocolFamily.MODERN, "deadline": time() + 30, "traceparent": "",
         "idempotency_key": "k",
     }  # fmt: skip
-    return CallRequested(**{**told, **given})
+    return CallRequested(**{**result, **given})
 
 
 def admitted() -> CallAdmitted:
@@ -75,11 +75,11 @@ def admitted() -> CallAdmitted:
 
 
 def kept(
-    stage: Stage = Stage.ENDED, told: FinalReply | CallError | None = None, **more: Any
+    stage: Stage = Stage.ENDED, result: FinalReply | CallError | None = None, **more: Any
 ) -> StoredOutcome:
     given = {"deadline": time(), "family": ProtocolFamily.MODERN, "digest": "same", **more}
     return StoredOutcome(
-        call_id="first", stage=stage, frame=told.encode() if told else b"", **given
+        call_id="first", stage=stage, reply=result.encode() if result else b"", **given
     )
 
 
@@ -128,11 +128,11 @@ def principal(name: str, declared: Configuration) -> Principal:
     return principal_of(name, declared.keys[name], declared)
 
 
-def test_an_ended_call_is_told_and_one_with_other_arguments_is_refused() -> None:
-    told = kept(told=CallResult(b"{}"))
-    assert check_outcome(told, "same", call(), 5) is told
+def test_an_ended_call_is_replayed_and_other_arguments_are_rejected() -> None:
+    result = kept(result=CallResult(b"{}"))
+    assert check_outcome(result, "same", call(), 5) is result
     with pytest.raises(IdempotencyConflictError, match="other arguments") as caught:
-        check_outcome(told, "different", call(), 5)
+        check_outcome(result, "different", call(), 5)
     assert caught.value.data["firstCallId"] == "first"
 
 
@@ -142,7 +142,7 @@ def test_other_arguments_are_refused_however_far_the_first_call_is(stage: Stage)
         check_outcome(kept(stage), "different", call(), 5)
 
 
-def test_a_claim_is_under_way_until_its_deadline_and_unknown_after_it() -> None:
+def test_a_claim_is_running_until_its_deadline_then_unknown() -> None:
     with pytest.raises(CallUnderWayError) as caught:
         check_outcome(kept(Stage.CLAIMED), "same", call(), 60)
     assert caught.value.data["retry_after"] > 0
@@ -151,15 +151,15 @@ def test_a_claim_is_under_way_until_its_deadline_and_unknown_after_it() -> None:
     assert unknown.value.data["firstCallId"] == "first"
 
 
-def test_a_result_too_large_is_said_to_have_been_one() -> None:
+def test_a_result_that_was_too_large_is_reported() -> None:
     large = ended(admitted(), CLAIM, CallResult(b"x" * LARGEST_STORED), sent=True)
-    assert (large.stage, large.frame) == (Stage.TOO_LARGE, b"")
+    assert (large.stage, large.reply) == (Stage.TOO_LARGE, b"")
     with pytest.raises(OutcomeNotKeptError, match="256 KiB"):
         check_outcome(large, "same", call(), 5)
 
 
 @pytest.mark.parametrize(
-    ("told", "sent", "stage"),
+    ("result", "sent", "stage"),
     [
         (CallResult(b"{}"), True, Stage.ENDED),
         (TaskCreated(b"{}"), True, Stage.ENDED),
@@ -169,49 +169,49 @@ def test_a_result_too_large_is_said_to_have_been_one() -> None:
     ],
 )
 def test_only_what_ended_a_call_that_was_sent_is_kept(
-    told: FinalReply | CallError,
+    result: FinalReply | CallError,
     sent: bool,  # noqa: FBT001
     stage: Stage,
 ) -> None:
-    outcome = ended(admitted(), CLAIM, told, sent=sent)
+    outcome = ended(admitted(), CLAIM, result, sent=sent)
     assert (outcome.stage, outcome.call_id, outcome.digest) == (stage, "first", "same")
-    assert bool(outcome.frame) is (stage is Stage.ENDED)
+    assert bool(outcome.reply) is (stage is Stage.ENDED)
 
 
-def test_a_result_is_told_again_in_the_form_of_who_asks() -> None:
+def test_a_result_is_replayed_in_the_callers_protocol_family() -> None:
     body = {"resultType": "complete", "content": [], "structuredContent": [1], "_meta": {"a": 1}}
-    modern = kept(told=CallResult(json.dumps(body).encode()))
+    modern = kept(result=CallResult(json.dumps(body).encode()))
     marked = {**body, "_meta": {"a": 1, REPLAYED: True}}
     assert shown(modern, ProtocolFamily.MODERN) == marked
     assert shown(modern, ProtocolFamily.LEGACY) == {"content": [], "_meta": marked["_meta"]}
-    legacy = kept(told=CallResult(b'{"content":[]}'), family=ProtocolFamily.LEGACY)
+    legacy = kept(result=CallResult(b'{"content":[]}'), family=ProtocolFamily.LEGACY)
     assert shown(legacy, ProtocolFamily.LEGACY) == {"content": [], "_meta": {REPLAYED: True}}
     assert shown(legacy, ProtocolFamily.MODERN)["resultType"] == "complete"
 
 
 def shown(outcome: StoredOutcome, family: ProtocolFamily) -> Any:
-    told = replay_reply(outcome, family)
-    assert isinstance(told, CallResult)
-    return json.loads(told.body)
+    result = replay_reply(outcome, family)
+    assert isinstance(result, CallResult)
+    return json.loads(result.body)
 
 
-def test_a_meta_that_is_none_makes_way_for_the_mark() -> None:
-    assert shown(kept(told=CallResult(b'{"_meta":7}')), ProtocolFamily.MODERN)["_meta"] == {
+def test_an_invalid_meta_is_replaced_by_the_replay_mark() -> None:
+    assert shown(kept(result=CallResult(b'{"_meta":7}')), ProtocolFamily.MODERN)["_meta"] == {
         REPLAYED: True
     }
 
 
-def test_a_failure_is_told_again_as_what_it_was() -> None:
-    told = replay_reply(
-        kept(told=CallError(UpstreamTimeoutError("late", a=1))), ProtocolFamily.LEGACY
+def test_a_failure_is_replayed_unchanged() -> None:
+    result = replay_reply(
+        kept(result=CallError(UpstreamTimeoutError("late", a=1))), ProtocolFamily.LEGACY
     )
-    assert isinstance(told, CallError)
-    assert isinstance(told.error, UpstreamTimeoutError)
-    assert told.error.data == {"a": 1, "replayed": True}
+    assert isinstance(result, CallError)
+    assert isinstance(result.error, UpstreamTimeoutError)
+    assert result.error.data == {"a": 1, "replayed": True}
 
 
-def test_a_task_is_told_again_to_a_client_of_its_era_and_to_no_other() -> None:
-    task = kept(told=TaskCreated(b'{"resultType":"task","taskId":"t"}'))
+def test_a_task_is_replayed_only_to_its_protocol_family() -> None:
+    task = kept(result=TaskCreated(b'{"resultType":"task","taskId":"t"}'))
     again = replay_reply(task, ProtocolFamily.MODERN)
     assert isinstance(again, TaskCreated)
     assert json.loads(again.body)["taskId"] == "t"
@@ -220,10 +220,10 @@ def test_a_task_is_told_again_to_a_client_of_its_era_and_to_no_other() -> None:
     assert isinstance(other.error, OutcomeNotKeptError)
 
 
-@pytest.mark.parametrize("told", ["", "x" * (LONGEST + 1), 7, ["k"], {}, True])
-def test_what_is_no_key_is_refused(told: Any) -> None:
+@pytest.mark.parametrize("result", ["", "x" * (LONGEST + 1), 7, ["k"], {}, True])
+def test_an_invalid_idempotency_key_is_rejected(result: Any) -> None:
     with pytest.raises(InvalidError, match="1 to 255"):
-        checked_key(told)
+        checked_key(result)
     assert checked_key("x" * LONGEST) == "x" * LONGEST
     assert checked_key(None) == ""
 

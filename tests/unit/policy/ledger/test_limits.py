@@ -1,4 +1,4 @@
-"""Counters are named so that a changed limit keeps what was spent, and other budgets do not mix."""
+"""Counter names: a changed limit keeps what was spent, and budgets do not mix."""
 
 from typing import Any
 

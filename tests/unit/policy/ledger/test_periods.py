@@ -1,4 +1,4 @@
-"""Budget periods: they tile time in every zone, whatever clocks do, and follow the calendar."""
+"""Budget periods: no gap and no overlap in any zone, whatever its clocks do."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -68,9 +68,7 @@ def test_an_hour_begins_with_the_zones_own_hour() -> None:
 
 
 @given(SECONDS, st.sampled_from(PERIODS), st.sampled_from(ZONES))
-def test_the_script_is_told_the_period_before_and_the_one_after(
-    now: int, period: Period, name: str
-) -> None:
+def test_the_script_gets_the_periods_before_and_after(now: int, period: Period, name: str) -> None:
     budget = Budget(usd=1, per=period, timezone=name)
     before, start, end, after = PeriodCache().arguments(budget, now)
     zone = ZoneInfo(name)
@@ -79,7 +77,7 @@ def test_the_script_is_told_the_period_before_and_the_one_after(
     assert after == span(period, zone, end)[1]
 
 
-def test_what_was_worked_out_is_kept_until_the_period_ends() -> None:
+def test_computed_bounds_are_cached_until_the_period_ends() -> None:
     calendars, budget = PeriodCache(), Budget(usd=1, per=Period.HOUR)
     first = calendars.arguments(budget, 7200.0)
     assert calendars.arguments(budget, 10_799.9) is first
