@@ -1,4 +1,4 @@
-"""Lost counters: no fresh money, made anew from the events, or accepted by an operator."""
+"""Lost counters: spending stays rejected until they are rebuilt or accepted by an operator."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -43,8 +43,8 @@ WANTED = admitted(PRICE, ("key:bot", DECLARED.keys["bot"]), ("team:ops", DECLARE
 
 
 @dataclass
-class Office:
-    """Policy's ledger and rebuilder with the real bus, and the events policy would say."""
+class LedgerOperator:
+    """Policy's ledger and rebuilder on a real bus, and the events policy publishes."""
 
     service: Service
     ledger: Ledger
@@ -53,7 +53,7 @@ class Office:
     number: int = field(default=0)
 
     async def call(self, *, ends: bool = True, deadline: float = 60.0) -> str:
-        """A call as the gate and settlement have it; `deadline` is seconds from now."""
+        """Make a call as admission and settlement do; `deadline` is seconds from now."""
         self.number += 1
         rid = f"r{self.number}"
         await self.ledger.reserve(claim(rid, WANTED, time() + deadline))
@@ -97,13 +97,13 @@ def _outcome() -> dict[str, Any]:
 
 
 @pytest.fixture
-async def admin_service(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
+async def ledger_operator(settings: Settings, valkey_url: str) -> AsyncIterator[LedgerOperator]:
     async with running(settings, valkey_url) as made:
         yield made
 
 
 @asynccontextmanager
-async def running(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
+async def running(settings: Settings, valkey_url: str) -> AsyncIterator[LedgerOperator]:
     service = Service("policy", settings)
     async with service.running():
         ledger = Ledger(
@@ -112,7 +112,7 @@ async def running(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
         snapshot = ConfigSnapshot.of(DECLARED)
         rebuilder = Rebuilder(service, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
         try:
-            yield Office(service, ledger, rebuilder, valkey_url)
+            yield LedgerOperator(service, ledger, rebuilder, valkey_url)
         finally:
             await ledger.close()
 
@@ -132,130 +132,132 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
 
 
 @pytest.mark.usefixtures("audit")
-async def test_an_emptied_redis_is_filled_from_the_events_with_what_is_under_way(
-    admin_service: Office,
+async def test_an_emptied_redis_is_rebuilt_from_the_events_with_open_calls(
+    ledger_operator: LedgerOperator,
 ) -> None:
     for _ in range(3):
-        await admin_service.call()
-    rid = await admin_service.call(ends=False)
-    before = await admin_service.standing()
-    await admin_service.emptied()
+        await ledger_operator.call()
+    rid = await ledger_operator.call(ends=False)
+    before = await ledger_operator.standing()
+    await ledger_operator.emptied()
     with pytest.raises(LedgerRebuildingError, match="lost its counters"):
-        await admin_service.ledger.reserve(claim("early", WANTED))
-    told = await admin_service.rebuilder.rebuild("acme")
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+    told = await ledger_operator.rebuilder.rebuild("acme")
     assert told is not None
     assert (told.calls, told.held) == (1, PRICE + 1)  # a thousand micro-dollars, and one call
-    assert await admin_service.standing() == before == (3 * PRICE, PRICE, 3)
-    await admin_service.end(rid)
-    assert await admin_service.standing() == (4 * PRICE, 0, 4)
+    assert await ledger_operator.standing() == before == (3 * PRICE, PRICE, 3)
+    await ledger_operator.end(rid)
+    assert await ledger_operator.standing() == (4 * PRICE, 0, 4)
 
 
 @pytest.mark.usefixtures("audit")
 @pytest.mark.parametrize("lost", [False, True])
-async def test_expired_reservations_end_alike_whether_the_counters_were_lost_meanwhile_or_not(
-    admin_service: Office, *, lost: bool
+async def test_expired_reservations_end_alike_after_a_loss_of_counters(
+    ledger_operator: LedgerOperator, *, lost: bool
 ) -> None:
     settlement = SettlementConsumer(
-        admin_service.service, admin_service.ledger, lambda: ["acme"], 1.0
+        ledger_operator.service, ledger_operator.ledger, lambda: ["acme"], 1.0
     )
-    await admin_service.call(ends=False, deadline=-6.0)
-    await admin_service.ledger.reserve(claim("never", WANTED, time() - 6))
+    await ledger_operator.call(ends=False, deadline=-6.0)
+    await ledger_operator.ledger.reserve(claim("never", WANTED, time() - 6))
     if lost:
-        await admin_service.emptied()
-        assert await admin_service.rebuilder.rebuild("acme") is not None
+        await ledger_operator.emptied()
+        assert await ledger_operator.rebuilder.rebuild("acme") is not None
 
     async def ended() -> bool:
         await settlement.sweep_once()
-        return (await admin_service.standing())[1] == 0
+        return (await ledger_operator.standing())[1] == 0
 
     await until(ended, "nothing is held")
-    assert await admin_service.standing() == (PRICE, 0, 1)
+    assert await ledger_operator.standing() == (PRICE, 0, 1)
 
 
 @pytest.mark.usefixtures("audit")
-async def test_what_was_spent_before_the_loss_still_bounds_what_may_be_spent_after(
-    admin_service: Office,
+async def test_spending_before_the_loss_counts_after_it(
+    ledger_operator: LedgerOperator,
 ) -> None:
     for _ in range(8):
-        await admin_service.call()
-    await admin_service.emptied()
-    await admin_service.rebuilder.rebuild("acme")
+        await ledger_operator.call()
+    await ledger_operator.emptied()
+    await ledger_operator.rebuilder.rebuild("acme")
     for _ in range(2):
-        await admin_service.call()
+        await ledger_operator.call()
     with pytest.raises(BudgetExceededError, match="key:bot"):
-        await admin_service.call()
+        await ledger_operator.call()
 
 
 @pytest.mark.usefixtures("audit")
-async def test_a_redis_restored_from_an_older_copy_is_not_believed(admin_service: Office) -> None:
-    await admin_service.call()
-    async with redis.Redis.from_url(admin_service.valkey_url) as client:
-        copy = await copied(client)
-        await admin_service.call()
-        await client.flushall()
-        for key, value in copy.items():
-            await client.restore(key, 0, value)
-    assert (await admin_service.standing())[0] == PRICE
-    with pytest.raises(LedgerRebuildingError):
-        await admin_service.ledger.reserve(claim("early", WANTED))
-    await admin_service.rebuilder.rebuild("acme")
-    assert (await admin_service.standing())[0] == 2 * PRICE
-
-
-@pytest.mark.usefixtures("audit")
-async def test_an_older_copy_is_not_believed_by_a_policy_that_just_began_either(
-    admin_service: Office, settings: Settings
+async def test_a_redis_restored_from_an_older_copy_is_rebuilt(
+    ledger_operator: LedgerOperator,
 ) -> None:
-    await admin_service.call()
-    async with redis.Redis.from_url(admin_service.valkey_url) as client:
+    await ledger_operator.call()
+    async with redis.Redis.from_url(ledger_operator.valkey_url) as client:
         copy = await copied(client)
-        await admin_service.call()
-        await admin_service.ledger.mark()
+        await ledger_operator.call()
         await client.flushall()
         for key, value in copy.items():
             await client.restore(key, 0, value)
-    async with running(settings, admin_service.valkey_url) as other:
+    assert (await ledger_operator.standing())[0] == PRICE
+    with pytest.raises(LedgerRebuildingError):
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+    await ledger_operator.rebuilder.rebuild("acme")
+    assert (await ledger_operator.standing())[0] == 2 * PRICE
+
+
+@pytest.mark.usefixtures("audit")
+async def test_an_older_copy_is_rebuilt_by_a_policy_that_just_started(
+    ledger_operator: LedgerOperator, settings: Settings
+) -> None:
+    await ledger_operator.call()
+    async with redis.Redis.from_url(ledger_operator.valkey_url) as client:
+        copy = await copied(client)
+        await ledger_operator.call()
+        await ledger_operator.ledger.mark()
+        await client.flushall()
+        for key, value in copy.items():
+            await client.restore(key, 0, value)
+    async with running(settings, ledger_operator.valkey_url) as other:
         with pytest.raises(LedgerRebuildingError):
             await other.ledger.reserve(claim("early", WANTED))
 
 
 @pytest.mark.usefixtures("audit")
-async def test_events_that_do_not_reach_back_keep_spending_refused_until_it_is_accepted(
-    admin_service: Office,
+async def test_missing_events_keep_spending_rejected_until_accepted(
+    ledger_operator: LedgerOperator,
 ) -> None:
-    await admin_service.call()
-    bucket = await admin_service.service.bucket(LEDGER)
+    await ledger_operator.call()
+    bucket = await ledger_operator.service.bucket(LEDGER)
     entry = await bucket.get("epoch.acme")
     assert entry is not None
     assert entry.value is not None
-    epoch = (await admin_service.ledger.generations.known("acme")).epoch.id  # type: ignore[union-attr]
+    epoch = (await ledger_operator.ledger.generations.known("acme")).epoch.id  # type: ignore[union-attr]
     await bucket.put("epoch.acme", b'{"id":"%s","since":0}' % epoch.encode())
-    await admin_service.emptied()
+    await ledger_operator.emptied()
     with pytest.raises(LedgerRebuildingError, match="toolbus ledger accept acme"):
-        await admin_service.rebuilder.rebuild("acme")
+        await ledger_operator.rebuilder.rebuild("acme")
     with pytest.raises(LedgerRebuildingError):
-        await admin_service.ledger.reserve(claim("early", WANTED))
-    told = await admin_service.rebuilder.rebuild("acme", force=True, accept=True, by="op")
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+    told = await ledger_operator.rebuilder.rebuild("acme", force=True, accept=True, by="op")
     assert told is not None
-    assert (await admin_service.standing())[0] == PRICE, "what the events hold is counted"
-    await admin_service.call()
+    assert (await ledger_operator.standing())[0] == PRICE, "what the events hold is counted"
+    await ledger_operator.call()
 
 
-async def test_without_audit_spending_stays_refused_and_says_what_to_do(
-    admin_service: Office, monkeypatch: pytest.MonkeyPatch
+async def test_without_audit_spending_stays_rejected_with_a_fix(
+    ledger_operator: LedgerOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toolbus_policy.ledger.recovery.rebuild.CATCH_UP_SECONDS", 0.5)
-    await admin_service.call()
-    await admin_service.emptied()
+    await ledger_operator.call()
+    await ledger_operator.emptied()
     with pytest.raises(LedgerRebuildingError, match=r"Audit has not .* ledger accept acme"):
-        await admin_service.rebuilder.rebuild("acme")
+        await ledger_operator.rebuilder.rebuild("acme")
     with pytest.raises(LedgerRebuildingError):
-        await admin_service.ledger.reserve(claim("early", WANTED))
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
 
 
 @pytest.mark.usefixtures("audit")
-async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(
-    admin_service: Office, monkeypatch: pytest.MonkeyPatch
+async def test_an_outcome_during_a_rebuild_waits_for_it(
+    ledger_operator: LedgerOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_way, may_go_on = asyncio.Event(), asyncio.Event()
     audit_has_all = Rebuilder._audit_has_all
@@ -266,45 +268,47 @@ async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(
         await audit_has_all(rebuilder, customer)
 
     monkeypatch.setattr(Rebuilder, "_audit_has_all", held)
-    rid = await admin_service.call(ends=False)
-    await admin_service.emptied()
-    rebuilding = asyncio.create_task(admin_service.rebuilder.rebuild("acme"))
+    rid = await ledger_operator.call(ends=False)
+    await ledger_operator.emptied()
+    rebuilding = asyncio.create_task(ledger_operator.rebuilder.rebuild("acme"))
     await under_way.wait()
     with pytest.raises(Exception, match="being rebuilt"):
-        await admin_service.end(rid)
+        await ledger_operator.end(rid)
     may_go_on.set()
     await rebuilding
-    await admin_service.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
-    assert await admin_service.standing() == (PRICE, 0, 1)
+    await ledger_operator.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
+    assert await ledger_operator.standing() == (PRICE, 0, 1)
 
 
 @pytest.mark.usefixtures("audit")
-async def test_two_replicas_rebuild_once(admin_service: Office, settings: Settings) -> None:
-    await admin_service.call()
-    await admin_service.emptied()
-    async with running(settings, admin_service.valkey_url) as other:
+async def test_two_replicas_rebuild_once(
+    ledger_operator: LedgerOperator, settings: Settings
+) -> None:
+    await ledger_operator.call()
+    await ledger_operator.emptied()
+    async with running(settings, ledger_operator.valkey_url) as other:
         told = await asyncio.gather(
-            admin_service.rebuilder.rebuild("acme"), other.rebuilder.rebuild("acme"),
+            ledger_operator.rebuilder.rebuild("acme"), other.rebuilder.rebuild("acme"),
             return_exceptions=True,
         )  # fmt: skip
         assert sum(isinstance(each, LedgerRebuildingError) for each in told) == 1
         await other.ledger.reserve(claim("later", WANTED))
-    assert (await admin_service.standing())[:2] == (PRICE, PRICE)
+    assert (await ledger_operator.standing())[:2] == (PRICE, PRICE)
 
 
 @pytest.mark.usefixtures("audit")
 async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
-    admin_service: Office, settings: Settings, tmp_path: Path
+    ledger_operator: LedgerOperator, settings: Settings, tmp_path: Path
 ) -> None:
-    rid = await admin_service.call(ends=False)
+    rid = await ledger_operator.call(ends=False)
     unknown = completed(call_id=rid, id=f"{rid}.unknown", **_outcome()).model_dump()
     async with events_of("policy", settings, tmp_path) as policy:
         await _record(policy, CallFailed(**unknown, code="outcome_unknown", reason="?", sent=True))
-    await admin_service.emptied()
-    await admin_service.rebuilder.rebuild("acme")
-    assert await admin_service.standing() == (PRICE, 0, 1)
-    await admin_service.ledger.settle([ReservationEnd(rid, "acme", "refund")])
-    assert await admin_service.standing() == (0, 0, 0)
+    await ledger_operator.emptied()
+    await ledger_operator.rebuilder.rebuild("acme")
+    assert await ledger_operator.standing() == (PRICE, 0, 1)
+    await ledger_operator.ledger.settle([ReservationEnd(rid, "acme", "refund")])
+    assert await ledger_operator.standing() == (0, 0, 0)
 
 
 async def _record(writer: EventPublisher, event: CallFailed) -> None:
@@ -312,16 +316,16 @@ async def _record(writer: EventPublisher, event: CallFailed) -> None:
 
 
 @pytest.mark.usefixtures("audit")
-async def test_a_healthy_ledger_rebuilt_on_request_stands_as_it_stood(
-    admin_service: Office,
+async def test_a_healthy_ledger_is_unchanged_by_a_rebuild(
+    ledger_operator: LedgerOperator,
 ) -> None:
     for _ in range(4):
-        await admin_service.call()
-    before = await admin_service.standing()
-    assert await admin_service.rebuilder.rebuild("acme") is None, "nothing is lost"
-    assert await admin_service.rebuilder.rebuild("acme", force=True) is not None
-    assert await admin_service.standing() == before
-    async with redis.Redis.from_url(admin_service.valkey_url, decode_responses=True) as client:
+        await ledger_operator.call()
+    before = await ledger_operator.standing()
+    assert await ledger_operator.rebuilder.rebuild("acme") is None, "nothing is lost"
+    assert await ledger_operator.rebuilder.rebuild("acme", force=True) is not None
+    assert await ledger_operator.standing() == before
+    async with redis.Redis.from_url(ledger_operator.valkey_url, decode_responses=True) as client:
 
         async def tidy() -> bool:
             generations = {str(key).split(":")[1] for key in await client.keys("{acme}:*")}

@@ -73,7 +73,7 @@ async def swept(settlement: SettlementConsumer, url: str) -> tuple[int, int]:
     return await standing(url)
 
 
-async def test_nothing_is_refunded_while_a_replica_may_have_its_outcome_in_hand(
+async def test_nothing_is_refunded_while_a_replica_may_hold_the_outcome(
     settlement: SettlementConsumer, settings: Settings, valkey_url: str
 ) -> None:
     await settlement.ledger.reserve(late("r"))
@@ -175,7 +175,7 @@ async def test_a_call_whose_intent_the_stream_may_have_lost_is_charged(
         assert await swept(settlement, valkey_url) == CHARGED
 
 
-async def test_while_the_bus_is_away_nothing_is_decided(
+async def test_nothing_is_settled_while_the_bus_is_unreachable(
     tmp_path: Path, own_nats: NatsServer, valkey_url: str
 ) -> None:
     async with losing(tmp_path, own_nats, valkey_url) as (settlement, _):
@@ -191,7 +191,7 @@ async def test_while_the_bus_is_away_nothing_is_decided(
         assert await swept(settlement, valkey_url) == CHARGED
 
 
-async def test_two_sweepers_charge_and_name_a_call_once(
+async def test_two_sweepers_charge_a_call_once(
     settlement: SettlementConsumer, operator: Bus, valkey_url: str
 ) -> None:
     other = SettlementConsumer(
@@ -212,7 +212,7 @@ async def test_two_sweepers_charge_and_name_a_call_once(
     assert sorted(line["call_id"] for line in lines) == sorted(f"r{n}" for n in range(20))
 
 
-async def test_a_call_that_never_came_back_is_named_once_however_the_bus_fares(
+async def test_an_unknown_outcome_is_published_once_despite_bus_failures(
     settlement: SettlementConsumer,
     operator: Bus,
     valkey_url: str,

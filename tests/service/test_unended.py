@@ -67,7 +67,7 @@ async def named(operator: Bus) -> list[tuple[Any, ...]]:
     return list(found.rows)
 
 
-async def test_a_call_without_an_outcome_is_named_unknown_once(
+async def test_a_call_without_an_outcome_gets_one_unknown_outcome(
     looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
@@ -80,7 +80,7 @@ async def test_a_call_without_an_outcome_is_named_unknown_once(
     assert await named(operator) == [("a", *unknown), ("b", *unknown)]
 
 
-async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_nothing(
+async def test_a_refunded_call_gets_an_unknown_outcome_and_costs_nothing(
     looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
@@ -97,7 +97,7 @@ async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_not
     assert [row[0] for row in await named(operator)] == ["given-back", "held"]
 
 
-async def test_a_call_that_ended_or_may_still_is_not_named(
+async def test_a_call_that_ended_or_still_may_gets_no_unknown_outcome(
     looking: list[UnresolvedCallSweeper],
     operator: Bus,
     policy: EventPublisher,
@@ -116,7 +116,7 @@ async def test_a_call_that_ended_or_may_still_is_not_named(
     )
 
 
-async def test_what_is_found_late_goes_on_from_where_all_had_ended(
+async def test_a_sweep_continues_from_where_every_call_had_ended(
     looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
@@ -128,7 +128,7 @@ async def test_what_is_found_late_goes_on_from_where_all_had_ended(
     assert await looking[0].ledger.store.read_number(ALL_CUSTOMERS, MARK) > past + 5
 
 
-async def test_while_somebody_else_looks_nobody_does(
+async def test_only_one_replica_sweeps_at_a_time(
     looking: list[UnresolvedCallSweeper], policy: EventPublisher
 ) -> None:
     await policy.publish_durable(allowed(at=time() - 10, deadline=time() - 5))

@@ -184,7 +184,7 @@ class Ledger:
         state = self._states.get(customer) or await self._agree(customer)
         answer = await self._reserve_in(customer, state, requests)
         if answer == b"epoch":  # another replica may have rebuilt the counters
-            log.warning("ledger.epoch_differs", extra={"customer": customer})
+            log.warning("ledger.generation_differs", extra={"customer": customer})
             answer = await self._reserve_in(customer, await self._agree(customer), requests)
         if answer == b"epoch":
             self.on_lost(customer)
