@@ -27,7 +27,8 @@ class RuleEvaluator:
         try:
             number = self._numbers.get(key.key, key)
         except KeyError:
-            number = self._numbers.put(key.key, key, self._number(key))
+            found = self._askers.setdefault(self._asker(key), len(self._askers))
+            number = self._numbers.put(key.key, key, found)
         case = (number, call.server, call.method, call.tool, call.family)
         part = self._slices.get(case)
         if part is None:
@@ -35,9 +36,6 @@ class RuleEvaluator:
                 self._slices.clear()
             part = self._slices[case] = self._book.slice(self._case(call, key, charge))
         return part.decide(call.arguments, now)
-
-    def _number(self, key: Principal) -> int:
-        return self._askers.setdefault(self._asker(key), len(self._askers))
 
     def _asker(self, key: Principal) -> Asker:
         name, own = key.key if self._book.names_keys else "", key.own

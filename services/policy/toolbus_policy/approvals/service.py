@@ -106,7 +106,7 @@ class ApprovalService:
             return ApprovalGrant(response.without_approval(call))
         if len(call.arguments) > MAX_ARGUMENT_BYTES:
             raise InvalidError(
-                f"This call needs approval, and its arguments exceed the limit of "
+                "This call needs approval, and its arguments exceed the limit of "
                 f"{MAX_ARGUMENT_BYTES} bytes for approvals; send smaller arguments."
             )
         binding = self.bind(call, principal)
