@@ -33,7 +33,7 @@ from toolbus_oauth.keys.signing_keys import SigningKeys
 from toolbus_oauth.web import redirect_uris as redirects
 from toolbus_oauth.web.errors import OAuthError
 from toolbus_oauth.web.rate_limit import Pace
-from toolbus_policy.admin.remote_restrictions import Reach
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 
 BASE = "https://gateway.test"
 SECRET = "tbk_root_a-secret-of-these-tests"
@@ -352,7 +352,7 @@ def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to()
 
 def test_over_http_no_issuer_takes_a_secret_or_an_address_that_was_not_allowed() -> None:
     def places(new: Configuration, old: Configuration, *variables: str) -> list[str]:
-        return [fault["place"] for fault in Reach((), variables).faults(old, new)]
+        return [fault["place"] for fault in RemoteRestrictions((), variables).violations(old, new)]
 
     corp = declared(issuers={"corp": CORP})
     assert places(corp, declared()) == ["issuers.corp.secret"]

@@ -40,11 +40,11 @@ from toolbus_oauth.accounts.access_rules import entitling
 from toolbus_oauth.server import scopes as scoping
 from toolbus_oauth.storage.records import Client
 from toolbus_oauth.web.errors import OAuthError
-from toolbus_policy.admin.remote_restrictions import Reach
-from toolbus_policy.admin.service import Office
-from toolbus_policy.admission.authorizer import Judge
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
+from toolbus_policy.admin.service import AdminService
+from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.approvals import model
-from toolbus_policy.approvals.approvers import Approver, holder
+from toolbus_policy.approvals.approvers import Approver, approver_for_key
 
 BASE = "https://gateway.test"
 TOKEN = "eyJh.eyJp.c2ln"
@@ -83,9 +83,9 @@ def snapshot(scope: str, actors: tuple[str, ...] = (), **sections: Any) -> Confi
 
 def decided(scope: str, tool: str, **sections: Any) -> str:
     """What becomes of a call: fine, or the code of why not."""
-    judge = Judge(snapshot(scope, **sections), LISTED)
+    authorizer = Authorizer(snapshot(scope, **sections), LISTED)
     try:
-        judge.decide(KEY_DIGEST, "docs", "tools/call", tool, time())
+        authorizer.authorize(KEY_DIGEST, "docs", "tools/call", tool, time())
     except (UnknownToolError, InsufficientScopeError) as error:
         return f"{error.code} {error.data.get('scope', '')}".strip()
     return "fine"
@@ -133,9 +133,9 @@ def test_nobody_decides_in_anothers_name_or_with_a_token_for_less(
     scope: str, actors: tuple[str, ...]
 ) -> None:
     rights: dict[str, Any] = {"access": {"staff": {"tools": ["*"], "rights": ["approve"]}}}
-    assert holder(snapshot("tools", **rights), KEY_DIGEST, time()).name.startswith("key:")
-    with pytest.raises(ForbiddenError, match="another's name"):
-        holder(snapshot(scope, actors=actors, **rights), KEY_DIGEST, time())
+    assert approver_for_key(snapshot("tools", **rights), KEY_DIGEST, time()).name.startswith("key:")
+    with pytest.raises(ForbiddenError, match="delegated token"):
+        approver_for_key(snapshot(scope, actors=actors, **rights), KEY_DIGEST, time())
 
 
 def test_a_principal_within_a_scope_is_kept_while_the_whole_one_is() -> None:
@@ -280,7 +280,7 @@ class Deciding:
     async def decide(self, who: Approver, *_: Any, approve: bool) -> ApprovalsReply:
         assert approve
         self.who = who
-        return ApprovalsReply(approvals=(model.told(CALL, 0),))
+        return ApprovalsReply(approvals=(model.state_of(CALL, 0),))
 
 
 CALL = model.Approval(
@@ -298,9 +298,9 @@ async def test_whoever_signs_in_to_administer_is_still_who_made_the_call() -> No
         async def found(_: str, person: Administrator = person) -> Administrator:
             return person
 
-        office = Office(found, nobody, cast("Any", deciding), nobody, Reach())
-        await office.answer(AdminRequest(key_digest="p", operation="approve_call", name=CALL.id))
-        assert deciding.who.asked_it(CALL) is own
+        admin = AdminService(found, nobody, cast("Any", deciding), nobody, RemoteRestrictions())
+        await admin.handle(AdminRequest(key_digest="p", operation="approve_call", name=CALL.id))
+        assert deciding.who.is_caller(CALL) is own
         assert deciding.who.name == f"user:{signed_in}"
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a repeated call: decided from what is kept of the first one."""
+"""Replay of a repeated call from the first call's stored outcome, and the quota of outcomes."""
 
 import json
 from time import time
@@ -42,8 +42,13 @@ from toolbus_common.errors import (
 )
 from toolbus_common.nats.bucket_sizes import Size
 from toolbus_common.nats.topology import DAY
-from toolbus_policy.idempotency.quota import Allowance
-from toolbus_policy.idempotency.replay import digest_of_arguments, entry_of, replayed, weighed
+from toolbus_policy.idempotency.quota import OutcomeQuota
+from toolbus_policy.idempotency.replay import (
+    check_outcome,
+    digest_of_arguments,
+    entry_name_of,
+    replay_reply,
+)
 
 CLAIM = OutcomeClaim(name="owner.call", revision=7, digest="same")
 JSON = st.recursive(
@@ -54,12 +59,12 @@ JSON = st.recursive(
 
 
 def call(**given: Any) -> CallRequested:
-    told = {
+    result = {
         "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "key_digest": "p",
         "family": ProtocolFamily.MODERN, "deadline": time() + 30, "traceparent": "",
         "idempotency_key": "k",
     }  # fmt: skip
-    return CallRequested(**{**told, **given})
+    return CallRequested(**{**result, **given})
 
 
 def admitted() -> CallAdmitted:
@@ -70,11 +75,11 @@ def admitted() -> CallAdmitted:
 
 
 def kept(
-    stage: Stage = Stage.ENDED, told: FinalReply | CallError | None = None, **more: Any
+    stage: Stage = Stage.ENDED, result: FinalReply | CallError | None = None, **more: Any
 ) -> StoredOutcome:
     given = {"deadline": time(), "family": ProtocolFamily.MODERN, "digest": "same", **more}
     return StoredOutcome(
-        call_id="first", stage=stage, reply=told.encode() if told else b"", **given
+        call_id="first", stage=stage, reply=result.encode() if result else b"", **given
     )
 
 
@@ -106,14 +111,14 @@ def test_a_key_belongs_to_one_caller_one_server_and_one_tool() -> None:
     declared = Configuration(keys={name: key(f"tbk_{name}_secret") for name in ("bot", "own")})
     bot, own = (principal(name, declared) for name in declared.keys)
     names = {
-        entry_of(call(), bot),
-        entry_of(call(), own),
-        entry_of(call(server="mail"), bot),
-        entry_of(call(tool="read"), bot),
-        entry_of(call(idempotency_key="other"), bot),
+        entry_name_of(call(), bot),
+        entry_name_of(call(), own),
+        entry_name_of(call(server="mail"), bot),
+        entry_name_of(call(tool="read"), bot),
+        entry_name_of(call(idempotency_key="other"), bot),
     }
     assert len(names) == 5
-    assert entry_of(call(), bot) == entry_of(
+    assert entry_name_of(call(), bot) == entry_name_of(
         call(call_id="third", family=ProtocolFamily.LEGACY), bot
     )
     assert len({name.partition(".")[0] for name in names}) == 2, "one beginning for each caller"
@@ -123,38 +128,38 @@ def principal(name: str, declared: Configuration) -> Principal:
     return principal_of(name, declared.keys[name], declared)
 
 
-def test_an_ended_call_is_told_and_one_with_other_arguments_is_refused() -> None:
-    told = kept(told=CallResult(b"{}"))
-    assert weighed(told, "same", call(), 5) is told
+def test_an_ended_call_is_replayed_and_other_arguments_are_rejected() -> None:
+    result = kept(result=CallResult(b"{}"))
+    assert check_outcome(result, "same", call(), 5) is result
     with pytest.raises(IdempotencyConflictError, match="other arguments") as caught:
-        weighed(told, "different", call(), 5)
+        check_outcome(result, "different", call(), 5)
     assert caught.value.data["firstCallId"] == "first"
 
 
 @pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.FREE])
 def test_other_arguments_are_refused_however_far_the_first_call_is(stage: Stage) -> None:
     with pytest.raises(IdempotencyConflictError):
-        weighed(kept(stage), "different", call(), 5)
+        check_outcome(kept(stage), "different", call(), 5)
 
 
-def test_a_claim_is_under_way_until_its_deadline_and_unknown_after_it() -> None:
+def test_a_claim_is_running_until_its_deadline_then_unknown() -> None:
     with pytest.raises(CallUnderWayError) as caught:
-        weighed(kept(Stage.CLAIMED), "same", call(), 60)
+        check_outcome(kept(Stage.CLAIMED), "same", call(), 60)
     assert caught.value.data["retry_after"] > 0
-    with pytest.raises(OutcomeUnknownError, match="not made again") as unknown:
-        weighed(kept(Stage.CLAIMED, deadline=time() - 61), "same", call(), 60)
+    with pytest.raises(OutcomeUnknownError, match="It is not repeated") as unknown:
+        check_outcome(kept(Stage.CLAIMED, deadline=time() - 61), "same", call(), 60)
     assert unknown.value.data["firstCallId"] == "first"
 
 
-def test_a_result_too_large_is_said_to_have_been_one() -> None:
+def test_a_result_that_was_too_large_is_reported() -> None:
     large = ended(admitted(), CLAIM, CallResult(b"x" * LARGEST_STORED), sent=True)
     assert (large.stage, large.reply) == (Stage.TOO_LARGE, b"")
     with pytest.raises(OutcomeNotKeptError, match="256 KiB"):
-        weighed(large, "same", call(), 5)
+        check_outcome(large, "same", call(), 5)
 
 
 @pytest.mark.parametrize(
-    ("told", "sent", "stage"),
+    ("result", "sent", "stage"),
     [
         (CallResult(b"{}"), True, Stage.ENDED),
         (TaskCreated(b"{}"), True, Stage.ENDED),
@@ -164,91 +169,93 @@ def test_a_result_too_large_is_said_to_have_been_one() -> None:
     ],
 )
 def test_only_what_ended_a_call_that_was_sent_is_kept(
-    told: FinalReply | CallError,
+    result: FinalReply | CallError,
     sent: bool,  # noqa: FBT001
     stage: Stage,
 ) -> None:
-    outcome = ended(admitted(), CLAIM, told, sent=sent)
+    outcome = ended(admitted(), CLAIM, result, sent=sent)
     assert (outcome.stage, outcome.call_id, outcome.digest) == (stage, "first", "same")
     assert bool(outcome.reply) is (stage is Stage.ENDED)
 
 
-def test_a_result_is_told_again_in_the_form_of_who_asks() -> None:
+def test_a_result_is_replayed_in_the_callers_protocol_family() -> None:
     body = {"resultType": "complete", "content": [], "structuredContent": [1], "_meta": {"a": 1}}
-    modern = kept(told=CallResult(json.dumps(body).encode()))
+    modern = kept(result=CallResult(json.dumps(body).encode()))
     marked = {**body, "_meta": {"a": 1, REPLAYED: True}}
     assert shown(modern, ProtocolFamily.MODERN) == marked
     assert shown(modern, ProtocolFamily.LEGACY) == {"content": [], "_meta": marked["_meta"]}
-    legacy = kept(told=CallResult(b'{"content":[]}'), family=ProtocolFamily.LEGACY)
+    legacy = kept(result=CallResult(b'{"content":[]}'), family=ProtocolFamily.LEGACY)
     assert shown(legacy, ProtocolFamily.LEGACY) == {"content": [], "_meta": {REPLAYED: True}}
     assert shown(legacy, ProtocolFamily.MODERN)["resultType"] == "complete"
 
 
 def shown(outcome: StoredOutcome, family: ProtocolFamily) -> Any:
-    told = replayed(outcome, family)
-    assert isinstance(told, CallResult)
-    return json.loads(told.body)
+    result = replay_reply(outcome, family)
+    assert isinstance(result, CallResult)
+    return json.loads(result.body)
 
 
-def test_a_meta_that_is_none_makes_way_for_the_mark() -> None:
-    assert shown(kept(told=CallResult(b'{"_meta":7}')), ProtocolFamily.MODERN)["_meta"] == {
+def test_an_invalid_meta_is_replaced_by_the_replay_mark() -> None:
+    assert shown(kept(result=CallResult(b'{"_meta":7}')), ProtocolFamily.MODERN)["_meta"] == {
         REPLAYED: True
     }
 
 
-def test_a_failure_is_told_again_as_what_it_was() -> None:
-    told = replayed(kept(told=CallError(UpstreamTimeoutError("late", a=1))), ProtocolFamily.LEGACY)
-    assert isinstance(told, CallError)
-    assert isinstance(told.error, UpstreamTimeoutError)
-    assert told.error.data == {"a": 1, "replayed": True}
+def test_a_failure_is_replayed_unchanged() -> None:
+    result = replay_reply(
+        kept(result=CallError(UpstreamTimeoutError("late", a=1))), ProtocolFamily.LEGACY
+    )
+    assert isinstance(result, CallError)
+    assert isinstance(result.error, UpstreamTimeoutError)
+    assert result.error.data == {"a": 1, "replayed": True}
 
 
-def test_a_task_is_told_again_to_a_client_of_its_era_and_to_no_other() -> None:
-    task = kept(told=TaskCreated(b'{"resultType":"task","taskId":"t"}'))
-    again = replayed(task, ProtocolFamily.MODERN)
+def test_a_task_is_replayed_only_to_its_protocol_family() -> None:
+    task = kept(result=TaskCreated(b'{"resultType":"task","taskId":"t"}'))
+    again = replay_reply(task, ProtocolFamily.MODERN)
     assert isinstance(again, TaskCreated)
     assert json.loads(again.body)["taskId"] == "t"
-    other = replayed(task, ProtocolFamily.LEGACY)
+    other = replay_reply(task, ProtocolFamily.LEGACY)
     assert isinstance(other, CallError)
     assert isinstance(other.error, OutcomeNotKeptError)
 
 
-@pytest.mark.parametrize("told", ["", "x" * (LONGEST + 1), 7, ["k"], {}, True])
-def test_what_is_no_key_is_refused(told: Any) -> None:
+@pytest.mark.parametrize("result", ["", "x" * (LONGEST + 1), 7, ["k"], {}, True])
+def test_an_invalid_idempotency_key_is_rejected(result: Any) -> None:
     with pytest.raises(InvalidError, match="1 to 255"):
-        checked_key(told)
+        checked_key(result)
     assert checked_key("x" * LONGEST) == "x" * LONGEST
     assert checked_key(None) == ""
 
 
 def test_a_caller_keeps_so_many_outcomes_and_so_many_bytes() -> None:
-    allowance = Allowance(most=2, most_bytes=100)
-    allowance.hear(Size("bot.a", 10, time()))
-    allowance.check("bot.b", "bot")
-    allowance.hear(Size("bot.b", 10, time()))
-    with pytest.raises(RateExceededError, match="key:bot has used 2"):
-        allowance.check("bot.c", "bot")
-    allowance.check("bot.b", "bot")  # what is kept already may be asked for
-    allowance.check("own.c", "own")
-    allowance.hear(Size("own.c", 100, time()))
+    quota = OutcomeQuota(most=2, most_bytes=100)
+    quota.apply_change(Size("bot.a", 10, time()))
+    quota.check("bot.b", "bot")
+    quota.apply_change(Size("bot.b", 10, time()))
+    with pytest.raises(RateExceededError, match="'key:bot' has stored 2"):
+        quota.check("bot.c", "bot")
+    quota.check("bot.b", "bot")  # what is kept already may be asked for
+    quota.check("own.c", "own")
+    quota.apply_change(Size("own.c", 100, time()))
     with pytest.raises(RateExceededError):
-        allowance.check("own.d", "own")
-    allowance.hear(Size("own.c", 99, time()))  # written over, not beside
-    allowance.check("own.d", "own")
+        quota.check("own.d", "own")
+    quota.apply_change(Size("own.c", 99, time()))  # written over, not beside
+    quota.check("own.d", "own")
 
 
 def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> None:
-    allowance = Allowance(most=2, most_bytes=100, most_in_all=1)
-    allowance.hear(Size("bot.a", 10, time()))
-    allowance.check("bot.a", "bot")
-    with pytest.raises(OverloadedError, match="nothing was sent"):
-        allowance.check("own.a", "own")
+    quota = OutcomeQuota(most=2, most_bytes=100, most_in_all=1)
+    quota.apply_change(Size("bot.a", 10, time()))
+    quota.check("bot.a", "bot")
+    with pytest.raises(OverloadedError, match="not dispatched"):
+        quota.check("own.a", "own")
 
 
 def test_what_is_a_day_old_counts_no_more() -> None:
-    allowance = Allowance(most=1, most_bytes=100)
-    allowance.hear(Size("bot.a", 10, time() - DAY - 1))
-    allowance.check("bot.b", "bot")
+    quota = OutcomeQuota(most=1, most_bytes=100)
+    quota.apply_change(Size("bot.a", 10, time() - DAY - 1))
+    quota.check("bot.b", "bot")
 
 
 def test_every_tool_takes_an_idempotency_key_in_a_program_and_nothing_else_it_has_not() -> None:

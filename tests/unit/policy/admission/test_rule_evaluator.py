@@ -1,4 +1,4 @@
-"""The rules of a snapshot: compiled once, sliced once, forgotten with the configuration."""
+"""Rules of a snapshot: compiled once, sliced once, dropped with the configuration."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.rules import SILENT, Case, Rulebook, Slice
-from toolbus_policy.admission import rule_evaluator as ruling
-from toolbus_policy.admission.rule_evaluator import Ruling, Rulings
+from toolbus_policy.admission import rule_evaluator
+from toolbus_policy.admission.rule_evaluator import RuleCompiler, RuleEvaluator
 
 NOON = 12 * 3600.0
 WHO = (
@@ -50,20 +50,20 @@ def call(server: str = "docs", **arguments: Any) -> CallRequested:
     )  # fmt: skip
 
 
-def ruled(of: Ruling | None, key: str, request: CallRequested) -> str:
+def ruled(of: RuleEvaluator | None, key: str, request: CallRequested) -> str:
     assert of is not None
     return of.verdict(request, ConfigSnapshot.of(of.declared).principal(key), 0, NOON).denied_by
 
 
 def test_a_rule_sees_everything_above_a_key_and_the_labels_of_a_tool() -> None:
-    of = Rulings().of(snapshot(who=WHO))
+    of = RuleCompiler().of(snapshot(who=WHO))
     assert ruled(of, "bot", call()) == "who"
     assert ruled(of, "bot", call("notes")) == ""
     assert ruled(of, "other", call()) == ""
 
 
 def test_without_rules_there_is_nothing_to_ask() -> None:
-    assert Rulings().of(snapshot()) is None
+    assert RuleCompiler().of(snapshot()) is None
 
 
 def test_rules_are_compiled_when_they_change_and_only_then(
@@ -75,47 +75,47 @@ def test_rules_are_compiled_when_they_change_and_only_then(
         compiled.append(list(rules))
         return Rulebook(rules)
 
-    rulings = Rulings()
-    monkeypatch.setattr(ruling, "Rulebook", counted)
-    first = rulings.of(snapshot(who=WHO))
-    assert rulings.of(snapshot(who=WHO)) is not first
-    rulings.of(snapshot(who=WHO, etc=ETC))
-    rulings.of(snapshot(etc=ETC, who=WHO))  # another order names another rule
+    rule_compiler = RuleCompiler()
+    monkeypatch.setattr(rule_evaluator, "Rulebook", counted)
+    first = rule_compiler.of(snapshot(who=WHO))
+    assert rule_compiler.of(snapshot(who=WHO)) is not first
+    rule_compiler.of(snapshot(who=WHO, etc=ETC))
+    rule_compiler.of(snapshot(etc=ETC, who=WHO))  # another order names another rule
     assert compiled == [["who"], ["who", "etc"], ["etc", "who"]]
 
 
 def test_another_snapshot_forgets_what_was_known_of_keys_and_tools() -> None:
-    rulings = Rulings()
+    rule_compiler = RuleCompiler()
     before = snapshot(who=WHO)
-    assert ruled(rulings.of(before), "bot", call()) == "who"
+    assert ruled(rule_compiler.of(before), "bot", call()) == "who"
     teams = before.declaration.teams
     moved = before.declaration.model_copy(
         update={"teams": {"ops": teams["ops"].model_copy(update={"environment": "dev"})}}
     )
-    assert ruled(rulings.of(ConfigSnapshot.of(moved)), "bot", call()) == ""
+    assert ruled(rule_compiler.of(ConfigSnapshot.of(moved)), "bot", call()) == ""
 
 
 def test_calls_to_what_no_rule_is_about_share_one_verdict() -> None:
     shown = snapshot(who=WHO)
-    of = Rulings().of(shown)
+    of = RuleCompiler().of(shown)
     assert of is not None
     assert of.verdict(call("notes"), shown.principal("bot"), 0, NOON) is SILENT
 
 
-def test_a_key_that_moved_to_another_team_is_ruled_anew_and_the_others_are_not() -> None:
-    rulings, before = Rulings(), snapshot(who=WHO)
-    first = rulings.of(before)
+def test_a_key_that_changed_team_is_evaluated_again_alone() -> None:
+    rule_compiler, before = RuleCompiler(), snapshot(who=WHO)
+    first = rule_compiler.of(before)
     assert first is not None
     bot, other = before.principal("bot"), before.principal("other")
     assert first.verdict(call(), bot, 0, NOON).denied_by == "who"
     after = before.after(2, {"bot": bot.own.model_copy(update={"team": ""})})
-    assert rulings.of(after) is first
+    assert rule_compiler.of(after) is first
     assert first.verdict(call(), after.principal("bot"), 0, NOON).denied_by == ""
     assert after.principal("other") is other
 
 
 def slices(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
-    """The keys that rules were sliced for, when two keys without a team call the same tool."""
+    """Return the keys for which rules were sliced after two keys called the same tool."""
     sliced: list[str] = []
     original = Rulebook.slice
 
@@ -124,7 +124,7 @@ def slices(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
         return original(book, case)
 
     monkeypatch.setattr(Rulebook, "slice", noted)
-    of = Rulings().of(snapshot(one=text))
+    of = RuleCompiler().of(snapshot(one=text))
     for key, refused_by in (("other", "one"), ("another", ""), ("other", "one")):
         assert ruled(of, key, call()) == (refused_by if "Key" in text else "one")
     return sliced
@@ -150,9 +150,11 @@ def test_a_rule_about_one_key_is_about_no_other(monkeypatch: pytest.MonkeyPatch,
     assert slices(monkeypatch, text) == ["other", "another"]
 
 
-def test_more_cases_than_are_remembered_are_still_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ruling, "MOST_REMEMBERED", 2)
-    of = Rulings().of(snapshot(etc=ETC))
+def test_more_cases_than_the_cache_holds_are_still_evaluated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rule_evaluator, "MAX_ENTRIES", 2)
+    of = RuleCompiler().of(snapshot(etc=ETC))
     for server in ("a", "b", "c", "d", "a"):
         assert ruled(of, "bot", call(server, path="/etc/x")) == "etc"
         assert ruled(of, "bot", call(server, path="/tmp")) == ""

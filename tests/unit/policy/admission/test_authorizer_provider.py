@@ -1,4 +1,4 @@
-"""The judge in the seat is always the newest: what changed counts at once, the rest is kept."""
+"""The current authorizer: changes apply at once, unchanged results stay cached."""
 
 from time import time
 
@@ -11,7 +11,7 @@ from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION, KEY_PREFIX
 from toolbus_policy.ledger.admitted_call import Admission
-from toolbus_policy.main import Bench
+from toolbus_policy.main import AuthorizerProvider
 
 SERVER = Server(url="http://127.0.0.1:1/mcp")
 
@@ -20,12 +20,12 @@ class Court:
     """A bench that hears of a server with two tools, and of the keys ann and bob."""
 
     def __init__(self) -> None:
-        self.bench = Bench()
+        self.bench = AuthorizerProvider()
         self._revision = 0
         self.declare(SERVER)
         self.key("ann", "*")
         self.key("bob", "*")
-        self.bench.hear_config(None)
+        self.bench.apply_config(None)
         self.offer("read", "write")
 
     def declare(self, server: Server) -> None:
@@ -38,17 +38,19 @@ class Court:
     def offer(self, *tools: str) -> None:
         offered = tuple(CatalogEntry(name=name, definition={"name": name}) for name in tools)
         listing = Listing(server="docs", state=ServerState.READY, tools=offered)
-        self.bench.hear_catalogue(Change("docs", listing.encode(), 1))
+        self.bench.apply_catalogue(Change("docs", listing.encode(), 1))
 
     def decide(self, name: str, tool: str = "read") -> Admission:
-        return self.bench.judge.decide(key_digest_of(name), "docs", TOOLS_CALL, tool, time())
+        return self.bench.authorizer.authorize(
+            key_digest_of(name), "docs", TOOLS_CALL, tool, time()
+        )
 
     def _change(self, name: str, value: str) -> None:
         self._revision += 1
-        self.bench.hear_config(Change(name, value.encode(), self._revision))
+        self.bench.apply_config(Change(name, value.encode(), self._revision))
 
 
-def test_a_revoked_key_is_refused_at_once_and_the_others_are_not_judged_anew() -> None:
+def test_a_revoked_key_is_denied_at_once_and_other_cached_plans_stay() -> None:
     court = Court()
     court.decide("ann")
     kept = court.decide("bob")
@@ -58,7 +60,7 @@ def test_a_revoked_key_is_refused_at_once_and_the_others_are_not_judged_anew() -
     assert court.decide("bob") is kept
 
 
-def test_a_key_with_other_grants_is_judged_by_them() -> None:
+def test_a_key_with_changed_grants_is_authorized_by_them() -> None:
     court = Court()
     court.decide("ann", "write")
     court.key("ann", "docs__read")
@@ -67,7 +69,7 @@ def test_a_key_with_other_grants_is_judged_by_them() -> None:
         court.decide("ann", "write")
 
 
-def test_another_declaration_or_catalogue_is_judged_anew() -> None:
+def test_a_changed_configuration_or_catalogue_is_authorized_again() -> None:
     court = Court()
     court.decide("ann", "write")
     court.declare(SERVER.model_copy(update={"expose": ("read",)}))
@@ -79,14 +81,14 @@ def test_another_declaration_or_catalogue_is_judged_anew() -> None:
         court.decide("ann", "read")
 
 
-def test_a_judge_who_is_asked_late_decides_by_what_it_knew() -> None:
-    """A call holds its judge while it waits: the version it records is that of the decision."""
+def test_an_older_authorizer_decides_by_its_own_snapshot() -> None:
+    """A suspended call keeps its authorizer: it records the version of the decision."""
     court = Court()
-    before = court.bench.judge
+    before = court.bench.authorizer
     court.key("ann", "docs__read")
     with pytest.raises(UnknownToolError):
         court.decide("ann", "write")
-    assert before.decide(key_digest_of("ann"), "docs", TOOLS_CALL, "write", time())
+    assert before.authorize(key_digest_of("ann"), "docs", TOOLS_CALL, "write", time())
     with pytest.raises(UnknownToolError):
         court.decide("ann", "write")
-    assert court.bench.judge.version == before.version + 1
+    assert court.bench.authorizer.version == before.version + 1

@@ -1,4 +1,4 @@
-"""Budget periods: they tile time in every zone, whatever clocks do, and follow the calendar."""
+"""Budget periods: no gap and no overlap in any zone, whatever its clocks do."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.config import Budget, Period
-from toolbus_policy.ledger.periods import PARTS, Calendars, opening, part, span
+from toolbus_policy.ledger.periods import PARTS, PeriodCache, part_length, period_start, span
 
 # With half-hour changes of the clocks, changes at midnight, a skipped day, odd offsets.
 ZONES = (
@@ -68,26 +68,24 @@ def test_an_hour_begins_with_the_zones_own_hour() -> None:
 
 
 @given(SECONDS, st.sampled_from(PERIODS), st.sampled_from(ZONES))
-def test_the_script_is_told_the_period_before_and_the_one_after(
-    now: int, period: Period, name: str
-) -> None:
+def test_the_script_gets_the_periods_before_and_after(now: int, period: Period, name: str) -> None:
     budget = Budget(usd=1, per=period, timezone=name)
-    before, start, end, after = Calendars().told(budget, now)
+    before, start, end, after = PeriodCache().arguments(budget, now)
     zone = ZoneInfo(name)
     assert (start, end) == span(period, zone, now)
     assert before == span(period, zone, start - 1)[0]
     assert after == span(period, zone, end)[1]
 
 
-def test_what_was_worked_out_is_kept_until_the_period_ends() -> None:
-    calendars, budget = Calendars(), Budget(usd=1, per=Period.HOUR)
-    first = calendars.told(budget, 7200.0)
-    assert calendars.told(budget, 10_799.9) is first
-    assert calendars.told(budget, 10_800.0)[1] == 10_800
+def test_computed_bounds_are_cached_until_the_period_ends() -> None:
+    calendars, budget = PeriodCache(), Budget(usd=1, per=Period.HOUR)
+    first = calendars.arguments(budget, 7200.0)
+    assert calendars.arguments(budget, 10_799.9) is first
+    assert calendars.arguments(budget, 10_800.0)[1] == 10_800
 
 
 @given(SECONDS, st.sampled_from(PERIODS))
 def test_a_rolling_period_never_forgets_before_it_has_passed(now: int, period: Period) -> None:
     budget = Budget(usd=1, per=period, rolling=True)
-    length = part(period) * PARTS
-    assert now - length - part(period) <= opening(budget, now) <= now - length
+    length = part_length(period) * PARTS
+    assert now - length - part_length(period) <= period_start(budget, now) <= now - length

@@ -1,4 +1,4 @@
-"""What an approval is bound to: a difference anywhere in it is another binding."""
+"""Bindings of approvals: any difference gives another binding."""
 
 from typing import Any
 
@@ -102,7 +102,7 @@ def test_the_order_of_a_definition_says_nothing() -> None:
     assert definition_digest(again, "burn") == definition_digest(listing(), "burn")
 
 
-def test_what_is_not_listed_has_no_digest() -> None:
+def test_an_unlisted_name_has_no_digest() -> None:
     assert definition_digest(listing(), "other") == ""
     assert definition_digest(None, "burn") == ""
 

@@ -1,4 +1,4 @@
-"""Who may administer what, what may come from afar, what may be shown: decided without a bus."""
+"""Administration roles, remote restrictions and redaction, without a bus."""
 
 import json
 import re
@@ -25,8 +25,8 @@ from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
 from toolbus_ingress.admin_api import openapi, request
 from toolbus_policy.admin import request_parser as reading
 from toolbus_policy.admin.pagination import page
-from toolbus_policy.admin.remote_restrictions import Reach
-from toolbus_policy.admin.service import Office
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
+from toolbus_policy.admin.service import AdminService
 
 HASH = "a" * 64
 URL = "https://docs.example/mcp"
@@ -39,7 +39,7 @@ def declared(**sections: Any) -> Configuration:
 # -- roles ----------------------------------------------------------------------------------------
 
 
-def test_every_right_is_told_and_somebodys() -> None:
+def test_every_right_is_described_and_belongs_to_a_role() -> None:
     assert set(RIGHTS) == set(get_args(Right))
     assert all(may("admin", right) for right in RIGHTS)
 
@@ -54,7 +54,7 @@ def test_only_an_admin_declares_and_appoints(role: str) -> None:
     assert not may(role, "appoint")
 
 
-def test_who_looks_changes_nothing() -> None:
+def test_an_auditor_changes_nothing() -> None:
     for operation in OPERATIONS.values():
         if operation.changes:
             assert operation.right is not None
@@ -73,10 +73,10 @@ def test_a_kept_credential_is_not_given_to_another_address() -> None:
 
 
 def test_an_event_holds_neither_a_hash_nor_a_credential() -> None:
-    told = event_json({"secret_hash": HASH, "headers": {"X": "canary"}, "secret": "canary"})
-    assert HASH not in told
-    assert "canary" not in told
-    assert len(json.loads(told)["secret_digest"]) == 16
+    result = event_json({"secret_hash": HASH, "headers": {"X": "canary"}, "secret": "canary"})
+    assert HASH not in result
+    assert "canary" not in result
+    assert len(json.loads(result)["secret_digest"]) == 16
 
 
 # -- from afar ------------------------------------------------------------------------------------
@@ -92,17 +92,17 @@ API = {"openapi": "https://a.example/o.json", "credentials": {"token": "${env:DO
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_programs_and_variables_are_out_of_reach_unless_named(server: dict[str, Any]) -> None:
     new = declared(servers={"far": server})
-    assert len(Reach().faults(Configuration(), new)) == 1
-    assert Reach(("sh", "sh:*"), ("DOCS_*",)).faults(Configuration(), new) == []
-    assert Reach(("other",), ("OTHER_*",)).faults(Configuration(), new) != []
+    assert len(RemoteRestrictions().violations(Configuration(), new)) == 1
+    assert RemoteRestrictions(("sh", "sh:*"), ("DOCS_*",)).violations(Configuration(), new) == []
+    assert RemoteRestrictions(("other",), ("OTHER_*",)).violations(Configuration(), new) != []
 
 
 @pytest.mark.parametrize("kept", ["file:/etc/shadow", "vault:kv/docs#token", "aws:docs"])
 def test_a_secret_of_a_store_is_out_of_reach_unless_its_store_is_named(kept: str) -> None:
     new = declared(servers={"far": {"url": URL, "headers": {"Authorization": f"${{{kept}}}"}}})
-    (fault,) = Reach((), ("*", "other:*")).faults(Configuration(), new)
-    assert kept in fault["reason"]
-    assert Reach((), (kept,)).faults(Configuration(), new) == []
+    (problem,) = RemoteRestrictions((), ("*", "other:*")).violations(Configuration(), new)
+    assert kept in problem["reason"]
+    assert RemoteRestrictions((), (kept,)).violations(Configuration(), new) == []
 
 
 @pytest.mark.parametrize("field", ["secret", "key", "assertion"])
@@ -114,24 +114,27 @@ def test_a_secret_of_an_oauth_client_is_out_of_reach_likewise(field: str) -> Non
         "clients": {"https://a.test": client},
     }
     new = declared(servers={"far": {"url": URL, "oauth": oauth}})
-    (fault,) = Reach().faults(Configuration(), new)
-    assert fault["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
+    (problem,) = RemoteRestrictions().violations(Configuration(), new)
+    assert problem["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
     moved = declared(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
-    assert Reach().faults(new, moved) != []
-    assert Reach().faults(new, new) == []
+    assert RemoteRestrictions().violations(new, moved) != []
+    assert RemoteRestrictions().violations(new, new) == []
 
 
 def test_a_file_of_the_executors_machine_is_out_of_reach() -> None:
     new = declared(servers={"far": {"openapi": "/etc/hosts"}})
-    (fault,) = Reach(("*",), ("*",)).faults(Configuration(), new)
-    assert fault["place"] == "servers.far.openapi"
-    assert Reach().faults(new, new) == []
+    (problem,) = RemoteRestrictions(("*",), ("*",)).violations(Configuration(), new)
+    assert problem["place"] == "servers.far.openapi"
+    assert RemoteRestrictions().violations(new, new) == []
 
 
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
     old = declared(servers={"far": server})
-    assert Reach().faults(old, declared(servers={"far": {**server, "timeout": 9}})) == []
+    assert (
+        RemoteRestrictions().violations(old, declared(servers={"far": {**server, "timeout": 9}}))
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,34 +159,39 @@ def test_what_was_there_is_not_turned_into_something_else(
     server: dict[str, Any], change: dict[str, Any]
 ) -> None:
     old = declared(servers={"far": server})
-    assert Reach().faults(old, declared(servers={"far": {**server, **change}})) != []
+    assert (
+        RemoteRestrictions().violations(old, declared(servers={"far": {**server, **change}})) != []
+    )
 
 
 def test_what_a_permitted_program_is_given_may_not_make_another_of_it() -> None:
     given = declared(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
-    (fault,) = Reach(("sh",), ("DOCS_*",)).faults(Configuration(), given)
-    assert fault["place"] == "servers.far.env.NODE_OPTIONS"
-    assert Reach(("sh",), ("NODE_*",)).faults(Configuration(), given) == []
+    (problem,) = RemoteRestrictions(("sh",), ("DOCS_*",)).violations(Configuration(), given)
+    assert problem["place"] == "servers.far.env.NODE_OPTIONS"
+    assert RemoteRestrictions(("sh",), ("NODE_*",)).violations(Configuration(), given) == []
 
 
 @pytest.mark.parametrize("server", [PYTHON, {"command": ["bin/sh"]}])
 def test_a_permitted_program_is_not_looked_for_elsewhere(server: dict[str, Any]) -> None:
     given = declared(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
-    (fault,) = Reach(("sh:*", "bin/sh"), ()).faults(Configuration(), given)
-    assert fault["place"] == "servers.far.cwd"
-    assert Reach(("sh:*", "bin/sh", "/srv/*"), ()).faults(Configuration(), given) == []
+    (problem,) = RemoteRestrictions(("sh:*", "bin/sh"), ()).violations(Configuration(), given)
+    assert problem["place"] == "servers.far.cwd"
+    assert (
+        RemoteRestrictions(("sh:*", "bin/sh", "/srv/*"), ()).violations(Configuration(), given)
+        == []
+    )
 
 
 def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
     hook = {"url": "https://collector.example", "secret": "${env:SOMEBODYS_TOKEN}"}
     new = declared(webhooks={"far": hook})
-    (fault,) = Reach().faults(Configuration(), new)
-    assert fault["place"] == "webhooks.far.secret"
-    assert Reach((), ("SOMEBODYS_*",)).faults(Configuration(), new) == []
-    told_more = declared(webhooks={"far": {**hook, "events": ["key.*"]}})
-    assert Reach().faults(new, told_more) == []
+    (problem,) = RemoteRestrictions().violations(Configuration(), new)
+    assert problem["place"] == "webhooks.far.secret"
+    assert RemoteRestrictions((), ("SOMEBODYS_*",)).violations(Configuration(), new) == []
+    result_with_more = declared(webhooks={"far": {**hook, "events": ["key.*"]}})
+    assert RemoteRestrictions().violations(new, result_with_more) == []
     elsewhere = declared(webhooks={"far": {**hook, "url": "https://else.example"}})
-    assert Reach().faults(new, elsewhere) != []
+    assert RemoteRestrictions().violations(new, elsewhere) != []
 
 
 @pytest.mark.parametrize(
@@ -200,9 +208,12 @@ def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
 )
 def test_where_nothing_may_be_called_is_out_of_reach(server: dict[str, Any], place: str) -> None:
     new = declared(servers={"far": server})
-    (fault,) = Reach().faults(Configuration(), new)
-    assert fault["place"] == f"servers.far.{place}"
-    assert Reach().faults(new, declared(servers={"far": {**server, "timeout": 9}})) == []
+    (problem,) = RemoteRestrictions().violations(Configuration(), new)
+    assert problem["place"] == f"servers.far.{place}"
+    assert (
+        RemoteRestrictions().violations(new, declared(servers={"far": {**server, "timeout": 9}}))
+        == []
+    )
 
 
 def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> None:
@@ -210,9 +221,14 @@ def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> Non
         servers={"far": {"url": "http://10.0.0.1/mcp"}},
         webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
     )
-    places = [fault["place"] for fault in Reach().faults(Configuration(), new)]
+    places = [problem["place"] for problem in RemoteRestrictions().violations(Configuration(), new)]
     assert places == ["servers.far.url", "webhooks.far.url"]
-    assert Reach(egress=Egress(Allowed.of("10.0.0.0/30"))).faults(Configuration(), new) == []
+    assert (
+        RemoteRestrictions(egress=Egress(Allowed.of("10.0.0.0/30"))).violations(
+            Configuration(), new
+        )
+        == []
+    )
 
 
 # -- the office -----------------------------------------------------------------------------------
@@ -235,37 +251,39 @@ class Papers:
         return Applied((), 8)
 
 
-def office(role: Role, papers: Papers) -> Office:
+def admin_service(role: Role, papers: Papers) -> AdminService:
     consulted: Any = None  # approvers and the ledger: nothing here asks them
 
     async def ann(_key_digest: str) -> Administrator:
         return of_key("ann", Admin(role=role))
 
-    return Office(
+    return AdminService(
         ann,
         lambda _by: cast("ConfigRepository", papers),
         consulted,
         consulted,
-        Reach(),
+        RemoteRestrictions(),
     )
 
 
-async def test_who_may_read_a_kind_is_not_told_another_under_its_name() -> None:
+async def test_an_entry_is_not_returned_under_another_kind() -> None:
     papers = Papers(declared(admins={"root": {"role": "admin"}}))
     for operation in ("list_servers", "show_server"):
-        asked = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
+        request = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
         with pytest.raises(InvalidError):
-            await office("viewer", papers).answer(asked)
+            await admin_service("viewer", papers).handle(request)
 
 
-async def test_what_is_told_of_an_entry_bears_the_revision_it_is_of() -> None:
-    asked = AdminRequest(key_digest="p", operation="put_team", kind="teams", name="ops", body=b"{}")
-    told = await office("admin", Papers(Configuration())).answer(asked)
-    assert json.loads(told.body)["value"] == {"environment": "of another"}
-    assert (told.revision, json.loads(told.body)["revision"]) == (9, 9)
+async def test_a_returned_entry_has_its_own_revision() -> None:
+    request = AdminRequest(
+        key_digest="p", operation="put_team", kind="teams", name="ops", body=b"{}"
+    )
+    result = await admin_service("admin", Papers(Configuration())).handle(request)
+    assert json.loads(result.body)["value"] == {"environment": "of another"}
+    assert (result.revision, json.loads(result.body)["revision"]) == (9, 9)
 
 
-async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_calls(
+async def test_a_whole_configuration_is_parsed_and_written_off_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here: list[bool] = []
@@ -279,15 +297,17 @@ async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_call
 
     papers = Papers(declared(teams={"ops": {}}))
     monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
-    monkeypatch.setattr(reading, "loaded", seen(reading.loaded))
-    admin = office("admin", papers)
-    told = await admin.answer(
+    monkeypatch.setattr(reading, "load_configuration", seen(reading.load_configuration))
+    admin = admin_service("admin", papers)
+    result = await admin.handle(
         AdminRequest(key_digest="p", operation="show_declaration", form="yaml")
     )
-    assert yaml.safe_load(told.body) == {"teams": {"ops": {}}}
+    assert yaml.safe_load(result.body) == {"teams": {"ops": {}}}
     with pytest.raises(UnconditionalError):
-        await admin.answer(
-            AdminRequest(key_digest="p", operation="apply_declaration", form="yaml", body=told.body)
+        await admin.handle(
+            AdminRequest(
+                key_digest="p", operation="apply_declaration", form="yaml", body=result.body
+            )
         )
     assert here == [False, False]
 
@@ -297,22 +317,22 @@ async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_call
 
 def test_a_number_is_not_taken_from_a_text() -> None:
     with pytest.raises(InvalidError, match=r"budget\.usd"):
-        reading.written("teams", b'{"budget": {"usd": "5", "per": "day"}}')
+        reading.parse_entry("teams", b'{"budget": {"usd": "5", "per": "day"}}')
     with pytest.raises(FaultyError, match="exactly one"):
-        reading.written("teams", b'{"budget": {"per": "day"}}')
+        reading.parse_entry("teams", b'{"budget": {"per": "day"}}')
 
 
 def test_a_price_that_lacks_something_has_the_form_of_a_price() -> None:
     with pytest.raises(FaultyError, match=r"prices\.a: needs most"):
-        reading.shaped(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
+        reading.parse_body(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
     with pytest.raises(InvalidError, match=r"prices\.a"):
-        reading.shaped(Configuration, b'{"prices": {"a": "x"}}')
+        reading.parse_body(Configuration, b'{"prices": {"a": "x"}}')
 
 
 def test_a_whole_number_may_be_written_as_a_fraction() -> None:
-    assert reading.written("teams", b'{"loop": {"calls": 9.0}}') == {"loop": {"calls": 9}}
+    assert reading.parse_entry("teams", b'{"loop": {"calls": 9.0}}') == {"loop": {"calls": 9}}
     with pytest.raises(InvalidError, match=r"loop\.calls"):
-        reading.written("teams", b'{"loop": {"calls": 9.5}}')
+        reading.parse_entry("teams", b'{"loop": {"calls": 9.5}}')
 
 
 def test_a_query_of_very_many_parameters_is_refused() -> None:
@@ -336,20 +356,20 @@ def test_a_page_ends_where_it_is_large_and_the_next_goes_on() -> None:
     assert (len(last["items"]), last["next"]) == (1, None)
 
 
-@pytest.mark.parametrize("told", ["", "x", '"', '1"x', "W/1", "1, 2"])
-def test_a_condition_that_cannot_be_read_is_refused(told: str) -> None:
+@pytest.mark.parametrize("result", ["", "x", '"', '1"x', "W/1", "1, 2"])
+def test_a_condition_that_cannot_be_read_is_refused(result: str) -> None:
     with pytest.raises(InvalidError):
-        request.match_of({b"if-match": told.encode()})
+        request.match_of({b"if-match": result.encode()})
 
 
 # -- described ------------------------------------------------------------------------------------
 
 
 def test_every_operation_is_described_for_the_roles_that_may() -> None:
-    told = json.loads(openapi.document())
+    result = json.loads(openapi.document())
     described = {
         each["operationId"]: each["description"]
-        for path, methods in told["paths"].items()
+        for path, methods in result["paths"].items()
         for each in methods.values()
         if path.startswith("/api/v1")
     }
@@ -361,10 +381,10 @@ def test_every_operation_is_described_for_the_roles_that_may() -> None:
             assert (role in named) == allowed
 
 
-def test_what_bounds_a_number_is_told_in_the_words_of_json_schema() -> None:
-    told = openapi.document().decode()
-    assert not re.findall(r'"(?:ge|gt|le|lt|min_length|max_length)":', told)
-    assert '"minimum": 183' in told
+def test_the_bounds_of_a_number_are_described_as_in_json_schema() -> None:
+    result = openapi.document().decode()
+    assert not re.findall(r'"(?:ge|gt|le|lt|min_length|max_length)":', result)
+    assert '"minimum": 183' in result
 
 
 def test_a_path_leads_to_its_operation_alone() -> None:
@@ -374,7 +394,7 @@ def test_a_path_leads_to_its_operation_alone() -> None:
         assert found.operation is operation
 
 
-@pytest.mark.parametrize("told", [["shop.tools:search"], "shop.tools:search"])
-def test_functions_are_taken_as_a_list_and_as_one(told: Any) -> None:
-    found = reading.written("servers", json.dumps({"python": told}).encode())
+@pytest.mark.parametrize("result", [["shop.tools:search"], "shop.tools:search"])
+def test_functions_are_taken_as_a_list_and_as_one(result: Any) -> None:
+    found = reading.parse_entry("servers", json.dumps({"python": result}).encode())
     assert found == {"python": ["shop.tools:search"]}

@@ -1,4 +1,4 @@
-"""Policy's decisions: deny by default, hidden means unknown, grants intersect, limits add up."""
+"""Authorization: deny by default, hidden means unknown, grants intersect, limits add up."""
 
 from datetime import date
 from time import time
@@ -12,7 +12,7 @@ from toolbus_common.config import Configuration
 from toolbus_common.contracts import TOOLS_CALL, CatalogEntry, Listing, Quarantined, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.mcp.result_uris import Handle
-from toolbus_policy.admission.authorizer import Judge, payer_of
+from toolbus_policy.admission.authorizer import Authorizer, payer_of
 
 SECRET = "tbk_bot_0123456789abcdef"
 KEY_DIGEST = key_digest_of(SECRET)
@@ -28,17 +28,17 @@ def snapshot(key: dict[str, Any], **sections: Any) -> ConfigSnapshot:
     return ConfigSnapshot.of(declaration)
 
 
-def judge(key: dict[str, Any], **sections: Any) -> Judge:
+def authorizer(key: dict[str, Any], **sections: Any) -> Authorizer:
     tools = tuple(
         CatalogEntry(name=name, definition={"name": name}) for name in ("search", "delete")
     )
     listing = Listing(server="docs", state=ServerState.READY, tools=tools)
     listing = listing.model_copy(update={"prompts": tools[:1]})
-    return Judge(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
+    return Authorizer(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
 
 
 def test_a_granted_tool_is_admitted() -> None:
-    admission = judge({"tools": ["docs__*"]}).decide(
+    admission = authorizer({"tools": ["docs__*"]}).authorize(
         KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
     )
     assert admission.payer.key == "bot"
@@ -46,22 +46,22 @@ def test_a_granted_tool_is_admitted() -> None:
 
 def test_a_tool_no_grant_names_is_denied() -> None:
     with pytest.raises(UnknownToolError, match="Unknown tool: docs__search"):
-        judge({}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+        authorizer({}).authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
 
 
-def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
-    decide = judge({"tools": ["docs__search"]}).decide
-    told = []
+def test_a_hidden_tool_and_an_unknown_one_get_the_same_error() -> None:
+    decide = authorizer({"tools": ["docs__search"]}).authorize
+    result = []
     for tool in ("delete", "nonsense"):
         with pytest.raises(UnknownToolError) as caught:
             decide(KEY_DIGEST, "docs", TOOLS_CALL, tool, time())
-        told.append(caught.value.reason.replace(tool, "X"))
-    assert told[0] == told[1]
+        result.append(caught.value.reason.replace(tool, "X"))
+    assert result[0] == result[1]
 
 
 def test_a_tool_the_configuration_hides_is_unknown_whatever_is_granted() -> None:
     server = {"url": "http://127.0.0.1:1/mcp", "tools": {"delete": {"hidden": True}}}
-    decide = judge({"tools": ["*"]}, servers={"docs": server}).decide
+    decide = authorizer({"tools": ["*"]}, servers={"docs": server}).authorize
     decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
     with pytest.raises(UnknownToolError, match="Unknown tool: docs__delete"):
         decide(KEY_DIGEST, "docs", TOOLS_CALL, "delete", time())
@@ -70,7 +70,7 @@ def test_a_tool_the_configuration_hides_is_unknown_whatever_is_granted() -> None
 def test_an_alias_does_not_change_what_is_granted_or_charged() -> None:
     server = {"url": "http://127.0.0.1:1/mcp", "tools": {"search": {"alias": "find"}}}
     sections = {"servers": {"docs": server}, "prices": {"docs__search": 1, "docs__find": 2}}
-    admission = judge({"tools": ["docs__search"]}, **sections).decide(
+    admission = authorizer({"tools": ["docs__search"]}, **sections).authorize(
         KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
     )
     assert admission.charge == 1_000_000
@@ -78,13 +78,15 @@ def test_an_alias_does_not_change_what_is_granted_or_charged() -> None:
 
 def test_a_tool_of_a_server_that_is_not_declared_is_unknown() -> None:
     with pytest.raises(UnknownToolError):
-        judge({"tools": ["*"]}).decide(KEY_DIGEST, "undeclared", TOOLS_CALL, "search", time())
+        authorizer({"tools": ["*"]}).authorize(
+            KEY_DIGEST, "undeclared", TOOLS_CALL, "search", time()
+        )
 
 
 def test_a_team_bounds_its_keys() -> None:
-    decide = judge(
+    decide = authorizer(
         {"tools": ["*"], "team": "ops"}, teams={"ops": {"tools": ["docs__search"]}}
-    ).decide
+    ).authorize
     decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
     with pytest.raises(UnknownToolError):
         decide(KEY_DIGEST, "docs", TOOLS_CALL, "delete", time())
@@ -93,20 +95,24 @@ def test_a_team_bounds_its_keys() -> None:
 @pytest.mark.parametrize("key", [{"revoked": True}, {"expires": date(2020, 1, 1)}])
 def test_a_dead_key_opens_nothing(key: dict[str, Any]) -> None:
     with pytest.raises(UnauthorizedError):
-        judge({"tools": ["*"], **key}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+        authorizer({"tools": ["*"], **key}).authorize(
+            KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
+        )
 
 
 def test_the_stored_hash_is_no_proof() -> None:
     with pytest.raises(UnauthorizedError):
-        judge({"tools": ["*"]}).decide(hash_of(KEY_DIGEST), "docs", TOOLS_CALL, "search", time())
+        authorizer({"tools": ["*"]}).authorize(
+            hash_of(KEY_DIGEST), "docs", TOOLS_CALL, "search", time()
+        )
 
 
 def test_a_key_on_its_last_day_still_opens() -> None:
-    found = judge({"tools": ["*"], "expires": date(2026, 1, 1)})
+    found = authorizer({"tools": ["*"], "expires": date(2026, 1, 1)})
     last_second = 1767311999.0  # 2026-01-01T23:59:59Z
-    found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second)
+    found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second)
     with pytest.raises(UnauthorizedError):
-        found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second + 1)
+        found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second + 1)
 
 
 def test_limits_of_every_level_add_up() -> None:
@@ -123,8 +129,8 @@ def test_limits_of_every_level_add_up() -> None:
 
 
 def test_a_free_call_needs_no_budget() -> None:
-    found = judge({"tools": ["*"], "budget": {"usd": 0, "per": "day"}})
-    assert found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).budgets == ()
+    found = authorizer({"tools": ["*"], "budget": {"usd": 0, "per": "day"}})
+    assert found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).budgets == ()
 
 
 @pytest.mark.parametrize(
@@ -141,7 +147,7 @@ def test_a_tool_nothing_prices_is_free() -> None:
 
 
 def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
-    decide = judge({"tools": ["docs__*"]}).decide
+    decide = authorizer({"tools": ["docs__*"]}).authorize
     assert decide(KEY_DIGEST, "docs", "prompts/get", "search", time()).charge == 0
     with pytest.raises(UnknownToolError, match="Unknown prompt: docs__delete"):
         decide(KEY_DIGEST, "docs", "prompts/get", "delete", time())
@@ -149,25 +155,25 @@ def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
 
 def test_a_resource_need_not_be_listed_but_must_be_granted() -> None:
     read = "resources/read"
-    found = judge({"tools": ["docs__file:///public/*"]}).decide
+    found = authorizer({"tools": ["docs__file:///public/*"]}).authorize
     assert found(KEY_DIGEST, "docs", read, "file:///public/a", time()).payer.key == "bot"
     with pytest.raises(UnknownToolError, match="Unknown resource: file:///etc/passwd"):
         found(KEY_DIGEST, "docs", read, "file:///etc/passwd", time())
 
 
 def test_only_tools_have_a_price() -> None:
-    found = judge({"tools": ["*"]}, prices={"*": 1}).decide
+    found = authorizer({"tools": ["*"]}, prices={"*": 1}).authorize
     assert found(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).charge == 1_000_000
     for method in ("prompts/get", "resources/read", "completion/complete", "tasks/get"):
         assert found(KEY_DIGEST, "docs", method, "search", time()).charge == 0
 
 
 def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
-    """Its definition is not approved, so nothing is sent to what is behind it."""
+    """The definition is not approved, so nothing is sent to its server."""
     held = Quarantined(kind="prompts", name="fill", definition={"name": "fill"})
     tool = Quarantined(kind="tools", name="x://y", definition={"name": "x://y"})
     listing = Listing(server="docs", state=ServerState.READY, quarantined=(held, tool))
-    found = Judge(snapshot({"tools": ["*"]}), {"docs": listing}).decide
+    found = Authorizer(snapshot({"tools": ["*"]}), {"docs": listing}).authorize
     for method in ("prompts/get", "completion/complete"):
         with pytest.raises(UnknownToolError):
             found(KEY_DIGEST, "docs", method, "fill", time())
@@ -176,29 +182,32 @@ def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
 
 def test_a_method_that_is_not_known_is_never_admitted() -> None:
     with pytest.raises(UnknownToolError):
-        judge({"tools": ["*"]}).decide(
+        authorizer({"tools": ["*"]}).authorize(
             KEY_DIGEST, "docs", "sampling/createMessage", "search", time()
         )
 
 
 def test_a_call_that_a_level_wants_approved_names_the_level() -> None:
-    found = judge({"tools": ["*"], "team": "ops"}, teams={"ops": {"approve": ["docs__s*"]}})
-    assert found.decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == "team:ops"
+    found = authorizer({"tools": ["*"], "team": "ops"}, teams={"ops": {"approve": ["docs__s*"]}})
+    assert found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == "team:ops"
     assert (
-        judge({"tools": ["*"]}).decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == ""
+        authorizer({"tools": ["*"]})
+        .authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+        .cause
+        == ""
     )
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "completion/complete"])
 def test_what_belongs_to_a_call_already_made_is_not_approved_again(method: str) -> None:
-    found = judge({"tools": ["*"], "approve": ["docs__*"]})
-    assert found.decide(KEY_DIGEST, "docs", method, "search", time()).cause == ""
-    assert found.decide(KEY_DIGEST, "docs", "resources/read", "x://y", time()).cause == "key:bot"
+    found = authorizer({"tools": ["*"], "approve": ["docs__*"]})
+    assert found.authorize(KEY_DIGEST, "docs", method, "search", time()).cause == ""
+    assert found.authorize(KEY_DIGEST, "docs", "resources/read", "x://y", time()).cause == "key:bot"
 
 
 def test_a_kept_result_is_read_by_who_may_call_the_tool_that_made_it() -> None:
     uri = Handle("docs", "search", "a" * 32).uri(5, 5)
-    decide = judge({"tools": ["docs__search"]}).decide
+    decide = authorizer({"tools": ["docs__search"]}).authorize
     assert decide(KEY_DIGEST, "docs", "resources/read", uri, time()).charge == 0
     for other in (Handle("docs", "delete", "a" * 32).uri(), "docs://search", f"{uri} "):
         with pytest.raises(UnknownToolError):

@@ -1,4 +1,4 @@
-"""Who calls, as it is declared that a server is told, and as policy tells executor."""
+"""The caller's identity: its configuration, and the fields policy sends to executor."""
 
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from toolbus_common.contracts import Bearer, CallRequested, ProtocolFamily
 from toolbus_executor.identity.claims import acting
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
-from toolbus_policy.admission.caller_identity import identified
+from toolbus_policy.admission.caller_identity import caller_identity_of
 from toolbus_policy.ledger.admitted_call import Payer
 
 URL, GRPC = "https://docs.test/mcp", "grpcs://shop.test:443"
@@ -24,7 +24,7 @@ DECLARED = {
 }
 
 
-def test_a_password_in_an_address_is_told_to_nobody() -> None:
+def test_a_password_in_an_address_is_never_sent() -> None:
     found = Identity("Toolbus-Identity", IdentityKeys()).at(
         "https://ann:secret@docs.test/mcp?a=b@c/"
     )
@@ -52,14 +52,14 @@ def test_a_password_in_an_address_is_told_to_nobody() -> None:
         ({"identity": {"audience": "https://other.test"}}, "audience"),
     ],
 )
-def test_what_would_be_told_wrongly_is_not_declared(more: dict[str, Any], why: str) -> None:
-    told = {"url": URL, "identity": {}, **more}
-    told = {name: tuple(each) if name == "command" else each for name, each in told.items()}
+def test_an_identity_that_cannot_be_sent_is_rejected(more: dict[str, Any], why: str) -> None:
+    result = {"url": URL, "identity": {}, **more}
+    result = {name: tuple(each) if name == "command" else each for name, each in result.items()}
     with pytest.raises(ValueError, match=why):
-        Server(**told)
+        Server(**result)
 
 
-def test_who_acts_now_stands_outermost() -> None:
+def test_the_current_actor_is_outermost() -> None:
     assert acting(("now", "before", "first")) == {
         "sub": "now", "act": {"sub": "before", "act": {"sub": "first"}},
     }  # fmt: skip
@@ -88,28 +88,28 @@ def payer(snapshot: ConfigSnapshot, name: str) -> Payer:
     return Payer(principal, principal.own.team, principal.own.user, (), ())
 
 
-def test_only_of_calls_to_such_a_server_policy_tells_who_makes_them() -> None:
+def test_identity_is_sent_only_to_servers_that_request_it() -> None:
     snapshot = ConfigSnapshot.of(Configuration.model_validate(DECLARED))
     bot = payer(snapshot, "bot")
-    assert identified(snapshot, requested("wiki"), bot) is None
-    assert identified(snapshot, requested("toolbus"), bot) is None
-    told = identified(snapshot, requested("docs"), bot)
-    assert told is not None
-    assert (told.team, told.actors) == ("support", ())
+    assert caller_identity_of(snapshot, requested("wiki"), bot) is None
+    assert caller_identity_of(snapshot, requested("toolbus"), bot) is None
+    result = caller_identity_of(snapshot, requested("docs"), bot)
+    assert result is not None
+    assert (result.team, result.actors) == ("support", ())
 
 
 @pytest.mark.parametrize("actors", [(), ("helper", "desk")], ids=["alone", "acted for"])
-def test_who_acts_for_a_person_is_told(actors: tuple[str, ...]) -> None:
+def test_the_actors_of_a_person_are_sent(actors: tuple[str, ...]) -> None:
     snapshot = ConfigSnapshot.of(Configuration.model_validate(DECLARED))
     ann = payer(snapshot, held(snapshot, *actors))
-    told = identified(snapshot, requested("docs"), ann)
-    assert told is not None
-    assert told.actors == actors
+    result = caller_identity_of(snapshot, requested("docs"), ann)
+    assert result is not None
+    assert result.actors == actors
 
 
-def test_where_a_token_has_ended_meanwhile_nobody_is_said_to_act_alone() -> None:
+def test_an_ended_token_leaves_an_unknown_actor() -> None:
     snapshot = ConfigSnapshot.of(Configuration.model_validate(DECLARED))
     ann = payer(snapshot, held(snapshot, "helper"))
-    told = identified(snapshot, requested("docs", "q" * 64), ann)
-    assert told is not None
-    assert told.actors == ("unknown",)
+    result = caller_identity_of(snapshot, requested("docs", "q" * 64), ann)
+    assert result is not None
+    assert result.actors == ("unknown",)

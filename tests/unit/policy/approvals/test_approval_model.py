@@ -1,4 +1,4 @@
-"""One approval from its asking to its end, and what a caller brings back, without any I/O."""
+"""State transitions of an approval, and elicitation responses, without I/O."""
 
 import json
 from typing import Any
@@ -9,8 +9,21 @@ from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import ApprovalRequested, CallRequested, ProtocolFamily
 from toolbus_policy.approvals import model as approvals
-from toolbus_policy.approvals.elicitation import STATE, Brought, brought, can_open_pages, question
-from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, Cause, State, event_of, told
+from toolbus_policy.approvals.elicitation import (
+    STATE_PREFIX,
+    ApprovalResponse,
+    approval_elicitation,
+    parse_response,
+    supports_url_elicitation,
+)
+from toolbus_policy.approvals.model import (
+    MAX_ARGUMENT_BYTES,
+    Approval,
+    Cause,
+    State,
+    event_of,
+    state_of,
+)
 
 ARGUMENTS = b'{"page":"canary"}'
 
@@ -26,23 +39,23 @@ def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
 def pending() -> Approval:
     declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
     principal = ConfigSnapshot.of(declared).principal("bot")
-    return approvals.asked(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
+    return approvals.new_approval(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
 def every_state() -> dict[State, Approval]:
-    asked = pending()
-    granted = approvals.granted(asked, "key:boss", "Fine.", 300.0)
+    pending_approval = pending()
+    granted = approvals.granted(pending_approval, "key:boss", "Fine.", 300.0)
     return {
-        State.PENDING: asked,
+        State.PENDING: pending_approval,
         State.GRANTED: granted,
-        State.REJECTED: approvals.rejected(asked, "key:boss", "No.", 200.0),
+        State.REJECTED: approvals.rejected(pending_approval, "key:boss", "No.", 200.0),
         State.USED: approvals.used(granted, 400.0, "c1"),
-        State.EXPIRED: approvals.expired(asked),
-        State.WITHDRAWN: approvals.withdrawn(asked),
+        State.EXPIRED: approvals.expired(pending_approval),
+        State.WITHDRAWN: approvals.withdrawn(pending_approval),
     }
 
 
-def test_arguments_are_kept_only_while_somebody_may_still_have_to_read_them() -> None:
+def test_arguments_are_stored_only_while_the_approval_is_open() -> None:
     for state, approval in every_state().items():
         assert approval.state is state
         assert ("canary" in approval.arguments) == (state in (State.PENDING, State.GRANTED))
@@ -51,15 +64,15 @@ def test_arguments_are_kept_only_while_somebody_may_still_have_to_read_them() ->
 @pytest.mark.parametrize("state", State)
 def test_each_state_is_an_event_of_its_own_under_an_id_of_its_own(state: State) -> None:
     event = event_of(every_state()[state], 150.0)
-    said = "requested" if state is State.PENDING else state.value
-    assert event.subject == f"tb.event.approval.{said}.default"
+    recorded_arguments = "requested" if state is State.PENDING else state.value
+    assert event.subject == f"tb.event.approval.{recorded_arguments}.default"
     assert event.id.endswith(f".{state.value}")
     assert (event.call_id, event.key, event.binding) == ("c1", "bot", "binding")
     assert b"canary" not in event.encode()
 
 
-def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
-    """So that a replay of rules can judge calls that have waited."""
+def test_the_requested_event_holds_what_rules_read() -> None:
+    """A replay of rules needs these fields for calls that waited for approval."""
     declared = Configuration.model_validate(
         {
             "teams": {"ops": {"environment": "prod"}},
@@ -68,8 +81,8 @@ def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
         }
     )
     principal = ConfigSnapshot.of(declared).principal("bot")
-    made = approvals.asked(call(), principal, Cause("rule:big"), "binding", (100.0, 200.0))
-    event = event_of(made, 150.0, read=approvals.read_by_rules(call(), principal, 7))
+    made = approvals.new_approval(call(), principal, Cause("rule:big"), "binding", (100.0, 200.0))
+    event = event_of(made, 150.0, read=approvals.rule_input(call(), principal, 7))
     assert isinstance(event, ApprovalRequested)
     assert (event.rule, event.cause) == ("big", "rule:big")
     assert (event.team, event.user, event.environment) == ("ops", "ann", "prod")
@@ -80,7 +93,7 @@ def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
 def test_arguments_are_an_event_only_where_they_are_recorded_in_full() -> None:
     declared = Configuration.model_validate({"keys": {"bot": {"content": "full"}}})
     principal = ConfigSnapshot.of(declared).principal("bot")
-    read = approvals.read_by_rules(call(), principal, 0)
+    read = approvals.rule_input(call(), principal, 0)
     assert b"canary" in event_of(pending(), 150.0, read=read).encode()
     for state, approval in every_state().items():
         if state is not State.PENDING:
@@ -92,33 +105,33 @@ def test_ids_cannot_be_guessed() -> None:
     assert all(len(pending().id) == 32 for _ in range(10))
 
 
-@pytest.mark.parametrize(("now", "stands"), [(150.0, True), (200.0, False), (1e9, False)])
-def test_an_approval_stands_until_its_end(now: float, stands: bool) -> None:  # noqa: FBT001
-    assert pending().stands(now) is stands
-    assert pending().lets_on("", now) is stands
+@pytest.mark.parametrize(("now", "is_current"), [(150.0, True), (200.0, False), (1e9, False)])
+def test_an_approval_is_current_until_it_ends(now: float, is_current: bool) -> None:  # noqa: FBT001
+    assert pending().is_current(now) is is_current
+    assert pending().applies_to("", now) is is_current
 
 
-def test_a_used_approval_lets_each_state_on_once_and_nothing_without_one() -> None:
+def test_a_used_approval_accepts_each_state_once() -> None:
     used = every_state()[State.USED]
-    assert not used.lets_on("", 350.0)
-    assert used.lets_on("one", 350.0)
-    on = approvals.gone_on(used, "one")
-    assert not on.lets_on("one", 350.0)
-    assert on.lets_on("two", 350.0)
-    assert not on.lets_on("two", 400.0), "not after its end"
+    assert not used.applies_to("", 350.0)
+    assert used.applies_to("one", 350.0)
+    on = approvals.continued(used, "one")
+    assert not on.applies_to("one", 350.0)
+    assert on.applies_to("two", 350.0)
+    assert not on.applies_to("two", 400.0), "not after its end"
 
 
-def test_an_approved_call_goes_on_only_so_often() -> None:
+def test_an_approved_call_continues_a_limited_number_of_times() -> None:
     used = every_state()[State.USED]
-    for number in range(approvals.MOST_ROUNDS):
-        assert used.lets_on(str(number), 350.0)
-        used = approvals.gone_on(used, str(number))
-    assert not used.lets_on("one more", 350.0)
+    for number in range(approvals.MAX_ROUNDS):
+        assert used.applies_to(str(number), 350.0)
+        used = approvals.continued(used, str(number))
+    assert not used.applies_to("one more", 350.0)
 
 
-def test_people_are_told_no_more_than_asked_for_and_that_it_was_cut() -> None:
-    assert (told(pending(), 4).arguments, told(pending(), 4).cut) == ('{"pa', True)
-    whole = told(pending(), LARGEST_ARGUMENTS)
+def test_arguments_are_cut_to_the_requested_length_and_marked() -> None:
+    assert (state_of(pending(), 4).arguments, state_of(pending(), 4).cut) == ('{"pa', True)
+    whole = state_of(pending(), MAX_ARGUMENT_BYTES)
     assert (whole.arguments, whole.cut) == (ARGUMENTS.decode(), False)
 
 
@@ -140,22 +153,26 @@ def test_people_are_told_no_more_than_asked_for_and_that_it_was_cut() -> None:
     ],
 )
 def test_an_answer_is_read_whatever_it_looks_like(answers: Any, action: str) -> None:
-    extra = json.dumps({"requestState": f"{STATE}abc", "inputResponses": answers})
-    assert brought(extra) == Brought("abc", action)
+    extra = json.dumps({"requestState": f"{STATE_PREFIX}abc", "inputResponses": answers})
+    assert parse_response(extra) == ApprovalResponse("abc", action)
 
 
 @pytest.mark.parametrize("state", ["park.x.y", "", "TOOLBUS.APPROVAL.abc", " toolbus.approval.x"])
 def test_a_state_of_a_servers_is_its_own(state: str) -> None:
     extra = json.dumps({"requestState": state, "inputResponses": {}})
-    assert brought(extra) == Brought(state=state)
-    assert brought(extra).without_ours(call(extra)).extra == extra
+    assert parse_response(extra) == ApprovalResponse(state=state)
+    assert parse_response(extra).without_approval(call(extra)).extra == extra
 
 
-def test_a_server_sees_nothing_of_our_question() -> None:
-    extra = {"_meta": {"a": 1}, "requestState": f"{STATE}abc", "inputResponses": {"approval": {}}}
-    told_on = brought(json.dumps(extra)).without_ours(call(json.dumps(extra)))
-    assert json.loads(told_on.extra) == {"_meta": {"a": 1}}
-    assert told_on.arguments == ARGUMENTS
+def test_a_server_sees_nothing_of_the_elicitation() -> None:
+    extra = {
+        "_meta": {"a": 1},
+        "requestState": f"{STATE_PREFIX}abc",
+        "inputResponses": {"approval": {}},
+    }
+    continued = parse_response(json.dumps(extra)).without_approval(call(json.dumps(extra)))
+    assert json.loads(continued.extra) == {"_meta": {"a": 1}}
+    assert continued.arguments == ARGUMENTS
 
 
 @pytest.mark.parametrize(
@@ -171,11 +188,11 @@ def test_a_server_sees_nothing_of_our_question() -> None:
         ("[]", False),
     ],
 )
-def test_only_who_declared_pages_is_shown_one(capabilities: str, can: bool) -> None:  # noqa: FBT001
-    assert can_open_pages(capabilities) is can
+def test_only_clients_with_url_elicitation_get_a_page(capabilities: str, can: bool) -> None:  # noqa: FBT001
+    assert supports_url_elicitation(capabilities) is can
 
 
-def test_the_question_tells_nothing_of_the_arguments() -> None:
-    asked = question(pending(), "https://gateway.example/approvals/x")
-    assert b"canary" not in asked.body
-    assert json.loads(asked.body)["inputRequests"]["approval"]["params"]["mode"] == "url"
+def test_the_elicitation_does_not_show_the_arguments() -> None:
+    pending_approval = approval_elicitation(pending(), "https://gateway.example/approvals/x")
+    assert b"canary" not in pending_approval.body
+    assert json.loads(pending_approval.body)["inputRequests"]["approval"]["params"]["mode"] == "url"

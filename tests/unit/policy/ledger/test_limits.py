@@ -1,11 +1,11 @@
-"""Counters are named so that a changed limit keeps what was spent, and other budgets do not mix."""
+"""Counter names: a changed limit keeps what was spent, and budgets do not mix."""
 
 from typing import Any
 
 import pytest
 
 from toolbus_common.config import Key, Level
-from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of, repeated
+from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of, repetition_key
 
 DAILY = {"usd": 1, "per": "day"}
 
@@ -74,8 +74,8 @@ def test_a_call_is_repeated_only_by_the_same_call_in_the_same_run() -> None:
         ("run", "docs", "delete", b'{"q": 1}'),
         ("run", "docs", "search", b'{"q": 2}'),
     ]
-    assert repeated(*call) == repeated(*call)
-    assert repeated(*call) not in {repeated(*other) for other in others}
+    assert repetition_key(*call) == repetition_key(*call)
+    assert repetition_key(*call) not in {repetition_key(*other) for other in others}
 
 
 def test_a_level_without_a_loop_has_no_limit_on_repetition() -> None:
