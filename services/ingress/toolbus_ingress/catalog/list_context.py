@@ -1,7 +1,7 @@
-"""What lists cost each key's context: counted by bytes, written as events once a period.
+"""The context that lists take up for each key: counted in bytes, published once a period.
 
-A list adds to a counter and to nothing else. What it is compared with, the definitions of all that
-the key may use and of all there is, is added up when the period ends, key by key.
+A list only adds to a counter. The sizes it is compared with, all definitions the key may use and
+all there are, are computed when the period ends, key by key.
 """
 
 import asyncio
@@ -19,71 +19,71 @@ from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 
-MOST_APART = 1000  # keys and lists that are told apart in one period
+MOST_COUNTERS = 1000  # different keys and lists counted in one period
 OTHERS = "(others)"
 _EVERYTHING = EffectiveGrants((("*",),))
 
-# Whose list: the key, the method, the server of the endpoint, the mode, the protocol family.
-Kind = tuple[str, str, str, str, ProtocolFamily]
+# The key's name, the method, the server of the endpoint, the mode, the protocol family.
+CounterKey = tuple[str, str, str, str, ProtocolFamily]
 
 
 @dataclass(slots=True)
-class _Counted:
+class _Counter:
     lists: int = 0
     sent: int = 0
 
 
 @dataclass(slots=True)
-class ListedContext:
-    """Counts the bytes of lists by key."""
+class ListSizeCounter:
+    """Counts the bytes of lists by key. `seconds` is the length of a period."""
 
-    say: Callable[[Event], None]
+    publish: Callable[[Event], None]
     catalogue: Catalogue
     directory: ConfigProjection
     seconds: float
-    _counted: dict[Kind, _Counted] = field(default_factory=dict)
+    _counters: dict[CounterKey, _Counter] = field(default_factory=dict)
 
     def note(self, caller: Caller, method: str, family: ProtocolFamily, size: int) -> None:
-        """Count one list that was sent."""
-        kind = (caller.name, method, caller.server, str(caller.mode), family)
-        counted = self._counted.get(kind)
-        if counted is None:
-            if len(self._counted) >= MOST_APART:
-                kind = (OTHERS, method, "", "", family)
-            counted = self._counted.setdefault(kind, _Counted())
-        counted.lists += 1
-        counted.sent += size
+        """Count one list that was sent; `size` is in bytes."""
+        key = (caller.name, method, caller.server, str(caller.mode), family)
+        counter = self._counters.get(key)
+        if counter is None:
+            if len(self._counters) >= MOST_COUNTERS:
+                key = (OTHERS, method, "", "", family)
+            counter = self._counters.setdefault(key, _Counter())
+        counter.lists += 1
+        counter.sent += size
 
     def flush(self) -> None:
-        """Write what was counted, and begin the next period."""
+        """Publish the counters, and start the next period."""
         for event in self._events():
-            self.say(event)
+            self.publish(event)
 
     @asynccontextmanager
     async def written(self) -> AsyncIterator[None]:
-        """Write at the end of each period, while this is entered."""
-        writing = asyncio.create_task(self._write())
+        """Publish at the end of each period, while this context is entered."""
+        publishing = asyncio.create_task(self._publish_periodically())
         try:
             yield
         finally:
-            await end(writing)
+            await end(publishing)
 
-    async def _write(self) -> None:
+    async def _publish_periodically(self) -> None:
         while True:
             await asyncio.sleep(self.seconds)
             for event in self._events():
-                self.say(event)
-                await asyncio.sleep(0)  # calls go on between two keys
+                self.publish(event)
+                await asyncio.sleep(0)  # let calls run between two keys
 
     def _events(self) -> Iterator[ContextListed]:
-        counted, self._counted = self._counted, {}
-        for kind, each in counted.items():
-            yield self._event(kind, each)
+        counters, self._counters = self._counters, {}
+        for key, counter in counters.items():
+            yield self._event(key, counter)
 
-    def _event(self, kind: Kind, counted: _Counted) -> ContextListed:
-        key, method, server, mode, family = kind
+    def _event(self, counter_key: CounterKey, counter: _Counter) -> ContextListed:
+        key, method, server, mode, family = counter_key
         found = self.directory.now.principal_of(key, time())
-        bounds = found.seen if found is not None else EffectiveGrants(())
+        grants = found.seen if found is not None else EffectiveGrants(())
         return ContextListed(
             id=f"{token_hex(12)}.listed",
             at=time(),
@@ -92,8 +92,8 @@ class ListedContext:
             server=server,
             method=method,
             mode=mode,
-            lists=counted.lists,
-            spent_bytes=counted.sent,
-            classic_bytes=counted.lists * self.catalogue.weight(method, bounds, server, family),
-            whole_bytes=counted.lists * self.catalogue.weight(method, _EVERYTHING, server, family),
+            lists=counter.lists,
+            spent_bytes=counter.sent,
+            classic_bytes=counter.lists * self.catalogue.weight(method, grants, server, family),
+            whole_bytes=counter.lists * self.catalogue.weight(method, _EVERYTHING, server, family),
         )
