@@ -44,7 +44,9 @@ async def _measured(tokens: int, rounds: int) -> list[float]:
     declared = Configuration.model_validate({"access": {"staff": {"tools": ["docs__*"]}}})
     directory.hear(Change(DECLARATION, declared.model_dump_json().encode(), 1))
     directory.hear(None)
-    identity = ProtectedResource(directory, RequestReply("ingress", Bus("ingress", "")), DPoPVerifier(BASE))
+    identity = ProtectedResource(
+        directory, RequestReply("ingress", Bus("ingress", "")), DPoPVerifier(BASE)
+    )
     known = [f"ey{'a' * 300}{n}.{'b' * 300}.{'c' * 86}" for n in range(tokens)]
     for n, token in enumerate(known):
         holder = Bearer(

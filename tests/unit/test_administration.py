@@ -317,7 +317,7 @@ def test_a_whole_number_may_be_written_as_a_fraction() -> None:
 
 def test_a_query_of_very_many_parameters_is_refused() -> None:
     with pytest.raises(InvalidError, match="too many"):
-        request.query_of(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
+        request.parse_query(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
 
 
 def test_what_was_wrong_before_hinders_no_other_change() -> None:
@@ -339,7 +339,7 @@ def test_a_page_ends_where_it_is_large_and_the_next_goes_on() -> None:
 @pytest.mark.parametrize("told", ["", "x", '"', '1"x', "W/1", "1, 2"])
 def test_a_condition_that_cannot_be_read_is_refused(told: str) -> None:
     with pytest.raises(InvalidError):
-        request.match_of({b"if-match": told.encode()})
+        request.if_match({b"if-match": told.encode()})
 
 
 # -- described ------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def test_what_bounds_a_number_is_told_in_the_words_of_json_schema() -> None:
 
 def test_a_path_leads_to_its_operation_alone() -> None:
     for operation in OPERATIONS.values():
-        found = request.matched(operation.path.replace("{name}", "a"), operation.method)
+        found = request.match_operation(operation.path.replace("{name}", "a"), operation.method)
         assert isinstance(found, request.Matched)
         assert found.operation is operation
 

@@ -44,8 +44,8 @@ def test_what_others_chose_is_text_of_which_nothing_is_hidden(text: str) -> None
 
 def test_a_person_whose_page_cannot_be_made_now_is_shown_one_and_a_program_is_told() -> None:
     failed = UnavailableError("Nobody answers <there>.")
-    shown = pages._failed(failed, {b"accept": b"text/html,*/*;q=0.8"})
+    shown = pages._error_response(failed, {b"accept": b"text/html,*/*;q=0.8"})
     assert (shown.status, b"Nobody answers &lt;there&gt;." in shown.body) == (503, True)
     assert (b"content-type", b"text/html; charset=utf-8") in shown.headers
-    told = pages._failed(failed, {b"accept": b"*/*"})
+    told = pages._error_response(failed, {b"accept": b"*/*"})
     assert (told.status, told.body[:1]) == (503, b"{")

@@ -33,12 +33,11 @@ class ResourceIndex:
     def shown(self, server: str, uri: str) -> str:
         """Return the URI that agents see on the shared endpoint.
 
-        It is marked where an earlier server lists the same URI, or where it looks like a marked one.
+        It is marked where an earlier server lists the same URI, or where it would look marked.
         """
         first = self._owners.get(uri, [server])[0]
-        marked = (
-            uri.partition(MARK)[0] in self._servers
-        )  # unmarked, it would look like another server's
+        # A URI that looks marked would pass for another server's.
+        marked = uri.partition(MARK)[0] in self._servers
         return f"{server}{MARK}{uri}" if marked or first != server else uri
 
     def owners(self, uri: str) -> Iterator[tuple[str, str]]:

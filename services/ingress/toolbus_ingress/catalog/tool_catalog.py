@@ -94,8 +94,7 @@ class Catalogue:
     def ttl_ms(self, server: str, method: str) -> int:
         """Return how long a client may cache a list, in milliseconds.
 
-        On the endpoint of one server it is that server's own hint; on the shared endpoint the least
-        that is left of any server's, and at most `TTL_MS`.
+        It is the server's own hint on its endpoint; else what is left of any, at most `TTL_MS`.
         """
         own = self._listings.get(server)
         if own is not None and method in own.hints and self.serves(server):
@@ -110,8 +109,7 @@ class Catalogue:
     def discovery_ttl_ms(self, listings: list[Listing], server: str) -> int:
         """Return how long a client may cache `server/discover`, in milliseconds.
 
-        On the endpoint of one server it is that server's own hint. A stateless server's identity is
-        requested once for each connection to it, so it may not be cached without a hint.
+        Without the hint of one server on its endpoint, a stateless server's is not cached.
         """
         if server and listings and DISCOVER in listings[0].hints:
             return self.ttl_ms(server, DISCOVER)
@@ -142,10 +140,7 @@ class Catalogue:
     def definitions_size(
         self, method: str, grants: EffectiveGrants, server: str, family: ProtocolFamily
     ) -> int:
-        """Return the bytes of all definitions within grants, independent of the mode.
-
-        Toolbus' built-in tools are not counted.
-        """
+        """Return the bytes of all definitions within grants in any mode, without built-in tools."""
         key = (grants, server, family, method)
         found = self._sizes.get(key)
         if found is None:
@@ -317,7 +312,7 @@ class Catalogue:
     def _shown(
         self, kind: str, owner: str, offered: CatalogEntry, family: ProtocolFamily, *, bare: bool
     ) -> dict[str, Any]:
-        """Return a definition as the server sent it, but for names and members of the other family."""
+        """Return a definition as its server sent it, adapted to the endpoint and family."""
         shown = dict(offered.definition)
         if kind in NAMED:
             shown |= self._names_shown(kind, owner, offered, bare=bare)
@@ -362,13 +357,9 @@ class Catalogue:
         self._cached_bytes = 0
 
     def _changed(self) -> None:
-        self._clear_views()
         self._depends_on_client = any(listing.depends for listing in self._listings.values())
-        self._encodings.clear()
-        self._names = None
         self.resource_index = ResourceIndex(self._listings.values())
-        for callback in self.on_change:
-            callback()
+        self._on_configuration()
 
     def _on_configuration(self) -> None:
         self._clear_views()

@@ -127,7 +127,7 @@ async def read_request_body(receive: Receive, largest: int) -> bytes:
         raise too_large(largest) from error
     except CutShortError as error:
         raise rejected(
-            "cut_short", 400, "The request ended before its body was complete."
+            "cut_short", 400, "The request ended before its body was complete. Send it again."
         ) from error
 
 

@@ -265,7 +265,7 @@ class Endpoint:
         return await Batch(context, messages, self.event_logs).answer(self._batch_message)
 
     async def _batch_message(self, context: RequestContext, message: Any) -> Response | None:
-        """Answer one message of a batch, including a malformed one; a notification has no answer."""
+        """Answer one message of a batch, even a malformed one; a notification has no answer."""
         try:
             request_id = protocol_versions.request_id_of(message)
         except ProtocolError as rejection:

@@ -91,7 +91,7 @@ class StreamingCall:
                     return reply
                 self._suspended = call.call_id
                 call = self._next_round(call, await self._collect_input(reply.body), first)
-            raise InvalidError(
+            raise InvalidError(  # noqa: TRY301 - cancelled below like any other failure
                 f"The server requested input {MOST_ROUNDS} times without returning a result. "
                 "The call was cancelled."
             )

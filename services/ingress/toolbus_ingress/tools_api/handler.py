@@ -125,7 +125,8 @@ class _Run:
         tool_calls = list(_parse_tool_calls(body["tool_calls"]))
         results = await asyncio.gather(*map(self._call_one_of_many, tool_calls))
         answers = [
-            s.message_for_model(text) for s, (text, _) in zip(tool_calls, results, strict=True)
+            tool_call.message_for_model(text)
+            for tool_call, (text, _) in zip(tool_calls, results, strict=True)
         ]
         return _response({"messages": answers}, failed=any(failed for _, failed in results))
 
@@ -155,8 +156,8 @@ def parse_tool_call(value: Any) -> ToolCall:
     function = value["function"] if chat else value
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise InvalidError(
-            'Invalid tool call. Send it as the model returned it: {"id": …, "function": {"name": …, '
-            '"arguments": "{…}"}}, or {"type": "function_call", "call_id": …, "name": …}.'
+            'Invalid tool call. Send it as the model returned it: {"id": …, "function": {"name": '
+            '…, "arguments": "{…}"}}, or {"type": "function_call", "call_id": …, "name": …}.'
         )
     call_id = value.get("id" if chat else "call_id")
     if not isinstance(call_id, str):
@@ -192,7 +193,7 @@ def _object(body: bytes) -> dict[str, Any]:
 def _text(result: dict[str, Any]) -> str:
     """Return a result as the one text of a tool message; other content stays JSON."""
     blocks = result.get("content") or []
-    if blocks and run(block.get("type") == "text" for block in blocks):
+    if blocks and all(block.get("type") == "text" for block in blocks):
         return "\n".join(str(block.get("text", "")) for block in blocks)
     if not blocks and "structuredContent" in result:
         return strict_json.dump(result["structuredContent"]).decode()

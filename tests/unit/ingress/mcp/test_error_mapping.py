@@ -15,14 +15,14 @@ from toolbus_common.errors import (
     UnknownToolError,
     UpstreamRefusedError,
 )
-from toolbus_ingress.mcp.error_mapping import told
+from toolbus_ingress.mcp.error_mapping import error_response
 from toolbus_ingress.protocol_versions import Request
 
 Told = tuple[int, dict[str, Any]]
 
 
 def failing(error: ToolbusError, family: ProtocolFamily, method: str = "tools/call") -> Told:
-    answer = told(error, Request(b'"r"', method, {}, family), "c1")
+    answer = error_response(error, Request(b'"r"', method, {}, family), "c1")
     body = json.loads(answer.body)
     assert body["id"] == "r"
     return answer.status, body["error"]
@@ -130,7 +130,9 @@ def test_the_era_that_knows_the_code_is_told_it_with_its_data() -> None:
 def test_who_is_refused_for_want_of_room_is_told_when_to_come_back(
     family: ProtocolFamily, data: dict[str, Any], seconds: bytes
 ) -> None:
-    answer = told(OverloadedError("Full.", **data), Request(b"1", "tools/call", {}, family), "c1")
+    answer = error_response(
+        OverloadedError("Full.", **data), Request(b"1", "tools/call", {}, family), "c1"
+    )
     assert answer.status == 503
     assert (b"retry-after", seconds) in answer.headers
 
@@ -138,7 +140,7 @@ def test_who_is_refused_for_want_of_room_is_told_when_to_come_back(
 @pytest.mark.parametrize("family", ProtocolFamily)
 def test_arguments_that_do_not_fit_are_a_result_a_model_reads(family: ProtocolFamily) -> None:
     error = InvalidArgumentsError("Invalid arguments: 'a' is missing.")
-    body = json.loads(told(error, Request(b"1", "tools/call", {}, family), "c1").body)
+    body = json.loads(error_response(error, Request(b"1", "tools/call", {}, family), "c1").body)
     result = body["result"]
     assert result.pop("resultType", None) == (
         "complete" if family is ProtocolFamily.MODERN else None
@@ -152,4 +154,4 @@ def test_arguments_that_do_not_fit_are_a_result_a_model_reads(family: ProtocolFa
 def test_of_a_task_they_are_an_error_for_no_task_was_begun() -> None:
     error = InvalidArgumentsError("Invalid arguments: 'a' is missing.")
     request = Request(b"1", "tools/call", {"task": {}}, ProtocolFamily.LEGACY)
-    assert json.loads(told(error, request, "c1").body)["error"]["code"] == -32602
+    assert json.loads(error_response(error, request, "c1").body)["error"]["code"] == -32602

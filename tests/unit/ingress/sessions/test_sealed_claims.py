@@ -15,14 +15,14 @@ from toolbus_common.errors import UpstreamFaultError
 from toolbus_ingress.sessions.sealed_claims import (
     LONGEST,
     Claims,
+    ClaimSealer,
     DoneClaims,
-    Seal,
     SessionClaims,
     StateClaims,
     TaskClaims,
 )
 
-SEAL = Seal(b"k" * KEY_BYTES)
+SEAL = ClaimSealer(b"k" * KEY_BYTES)
 TASK = TaskClaims("t1", "files", "slow", "a" * 64)
 KINDS = (SessionClaims, StateClaims, TaskClaims, DoneClaims)
 
@@ -51,7 +51,7 @@ def test_a_seal_is_what_a_header_may_hold_and_tells_nothing() -> None:
 
 
 def test_another_key_opens_nothing() -> None:
-    assert Seal(b"j" * KEY_BYTES).open(SEAL.close(TASK), TaskClaims) is None
+    assert ClaimSealer(b"j" * KEY_BYTES).open(SEAL.close(TASK), TaskClaims) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,8 +8,12 @@ import pytest
 from toolbus_common.contracts import ERROR
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
-from toolbus_ingress.mcp.legacy.client_requests import Questions, answer_of, question
-from toolbus_ingress.sessions.sealed_claims import Seal
+from toolbus_ingress.mcp.legacy.client_requests import (
+    PendingClientRequests,
+    client_request,
+    input_response,
+)
+from toolbus_ingress.sessions.sealed_claims import ClaimSealer
 from toolbus_ingress.sessions.session_store import Session, Sessions
 
 FORM = {"mode": "form", "message": "Who?", "requestedSchema": {"type": "object"}}
@@ -17,12 +21,12 @@ URL = {"mode": "url", "message": "Sign in", "url": "https://example.org/in"}
 
 
 def session(declared: Any, version: str = "2025-11-25") -> Session:
-    sessions = Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None)
+    sessions = Sessions(ClaimSealer(b"k" * KEY_BYTES), lambda _said: None)
     return sessions.begin("key_digest", version, declared)
 
 
 def asked(method: str, params: Any, declared: Any, version: str = "2025-11-25") -> dict[str, Any]:
-    raw = question("q1", {"method": method, "params": params}, session(declared, version))
+    raw = client_request("q1", {"method": method, "params": params}, session(declared, version))
     found: dict[str, Any] = json.loads(raw)
     return found
 
@@ -77,7 +81,7 @@ def test_a_client_is_never_asked_what_it_did_not_declare(
 def test_what_is_no_question_of_the_protocol_is_not_passed_on(entry: Any) -> None:
     able = session({"elicitation": {}, "sampling": {}, "roots": {}})
     with pytest.raises(InvalidError, match="cannot pass on"):
-        question("q1", entry, able)
+        client_request("q1", entry, able)
 
 
 def test_a_client_that_opens_no_pages_is_told_the_page() -> None:
@@ -103,7 +107,7 @@ def test_the_mode_of_a_form_is_told_to_whom_knows_modes(version: str, mode: str 
 
 def test_what_the_server_wrote_is_not_altered() -> None:
     entry = {"method": "elicitation/create", "params": dict(FORM)}
-    question("q1", entry, session({"elicitation": {}}, "2025-06-18"))
+    client_request("q1", entry, session({"elicitation": {}}, "2025-06-18"))
     assert entry["params"] == FORM
 
 
@@ -116,7 +120,7 @@ def test_what_the_server_wrote_is_not_altered() -> None:
     ],
 )
 def test_an_answer_is_the_servers_as_it_came(told: dict[str, Any]) -> None:
-    assert answer_of({"id": "q1", "result": told}, "elicitation/create") == told
+    assert input_response({"id": "q1", "result": told}, "elicitation/create") == told
 
 
 NO_ANSWER = {"code": -32603, "message": "The client's answer has no result."}
@@ -140,48 +144,48 @@ NO_ANSWER = {"code": -32603, "message": "The client's answer has no result."}
 def test_an_error_of_a_client_is_passed_on_with_its_code_and_message(
     message: dict[str, Any], error: dict[str, Any]
 ) -> None:
-    assert answer_of(message, "sampling/createMessage") == {"_meta": {ERROR: error}}
+    assert input_response(message, "sampling/createMessage") == {"_meta": {ERROR: error}}
     cancelled = {"action": "cancel", "_meta": {ERROR: error}}
-    assert answer_of(message, "elicitation/create") == cancelled
+    assert input_response(message, "elicitation/create") == cancelled
 
 
 async def test_an_answer_is_heard_in_its_own_session_only() -> None:
-    questions = Questions()
-    async with questions.asking("mine", b"1") as (number, answer):
+    questions = PendingClientRequests()
+    async with questions.open("mine", b"1") as (number, answer):
         body = json.dumps({"id": number, "result": {"action": "accept"}}).encode()
-        assert not questions.heard("another", body)
+        assert not questions.resolve("another", body)
         assert not answer.done()
-        assert questions.heard("mine", body)
+        assert questions.resolve("mine", body)
         assert await answer == {"id": number, "result": {"action": "accept"}}
-        assert questions.heard("mine", body), "said twice, it changes nothing"
-    assert not questions.heard("mine", body), "nobody waits any more"
+        assert questions.resolve("mine", body), "said twice, it changes nothing"
+    assert not questions.resolve("mine", body), "nobody waits any more"
 
 
 @pytest.mark.parametrize("request_id", [None, 1, "toolbus-0", [1], {"a": 1}])
 async def test_an_answer_nobody_asked_for_is_nobodys(request_id: Any) -> None:
-    questions = Questions()
-    async with questions.asking("mine", b"1") as (_, answer):
-        assert not questions.heard("mine", json.dumps({"id": request_id}).encode())
+    questions = PendingClientRequests()
+    async with questions.open("mine", b"1") as (_, answer):
+        assert not questions.resolve("mine", json.dumps({"id": request_id}).encode())
         assert not answer.done()
 
 
 async def test_no_two_questions_have_one_id() -> None:
-    questions = Questions()
-    async with questions.asking("a", b"1") as (one, _), questions.asking("a", b"1") as (other, _):
+    questions = PendingClientRequests()
+    async with questions.open("a", b"1") as (one, _), questions.open("a", b"1") as (other, _):
         assert one != other
 
 
 async def test_a_request_taken_back_waits_for_no_answer_and_others_wait_on() -> None:
-    questions = Questions()
+    questions = PendingClientRequests()
     async with (
-        questions.asking("a", b"1") as (number, mine),
-        questions.asking("a", b'"1"') as (_, other),
-        questions.asking("b", b"1") as (_, foreign),
+        questions.open("a", b"1") as (number, mine),
+        questions.open("a", b'"1"') as (_, other),
+        questions.open("b", b"1") as (_, foreign),
     ):
-        questions.give_up("a", b"1")
+        questions.cancel("a", b"1")
         assert await mine is None
         assert not other.done()
         assert not foreign.done()
-        questions.give_up("a", b"1")
-        assert questions.heard("a", json.dumps({"id": number, "result": {}}).encode())
+        questions.cancel("a", b"1")
+        assert questions.resolve("a", json.dumps({"id": number, "result": {}}).encode())
         assert mine.result() is None, "an answer that comes too late changes nothing"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_ingress.mcp.param_headers import declared, mismatch
+from toolbus_ingress.mcp.param_headers import first_mismatch, required_headers
 
 REGION: dict[str, tuple[str, ...]] = {"region": ("region",)}
 
@@ -21,11 +21,11 @@ def fault(value: Any, told: str | bytes | None) -> str:
     """What is wrong with one header beside the argument it stands for."""
     raw = told if isinstance(told, bytes | None) else told.encode("latin-1")
     headers = {} if raw is None else {b"mcp-param-region": raw}
-    return mismatch(REGION, {} if value is ... else {"region": value}, headers)
+    return first_mismatch(REGION, {} if value is ... else {"region": value}, headers)
 
 
 def test_a_schema_names_the_headers_it_asks_for() -> None:
-    assert declared(asking(region="Region", zone="X-Zone")) == {
+    assert required_headers(asking(region="Region", zone="X-Zone")) == {
         "region": ("region",),
         "x-zone": ("zone",),
     }
@@ -33,11 +33,11 @@ def test_a_schema_names_the_headers_it_asks_for() -> None:
 
 def test_a_header_may_stand_for_an_argument_within_another() -> None:
     schema = {"properties": {"where": asking(region="Region")}}
-    assert declared(schema) == {"region": ("where", "region")}
+    assert required_headers(schema) == {"region": ("where", "region")}
     headers = {b"mcp-param-region": b"eu"}
-    wanted = declared(schema)
-    assert mismatch(wanted, {"where": {"region": "eu"}}, headers) == ""
-    assert mismatch(wanted, {"where": "eu"}, headers) == "Mcp-Param-region"
+    wanted = required_headers(schema)
+    assert first_mismatch(wanted, {"where": {"region": "eu"}}, headers) == ""
+    assert first_mismatch(wanted, {"where": "eu"}, headers) == "Mcp-Param-region"
 
 
 @pytest.mark.parametrize(
@@ -56,18 +56,18 @@ def test_a_header_may_stand_for_an_argument_within_another() -> None:
     ],
 )
 def test_what_cannot_be_reached_by_names_alone_asks_for_nothing(schema: Any) -> None:
-    assert declared(schema) == {}
+    assert required_headers(schema) == {}
 
 
 def test_a_schema_deeper_than_any_sense_is_read_to_a_bound() -> None:
     schema: dict[str, Any] = asking(region="Region")
     for _ in range(5000):
         schema = {"properties": {"a": schema}}
-    assert declared(schema) == {}
+    assert required_headers(schema) == {}
 
 
 def test_without_headers_asked_for_nothing_is_wrong() -> None:
-    assert mismatch({}, {"region": "eu"}, {b"mcp-param-region": b"us"}) == ""
+    assert first_mismatch({}, {"region": "eu"}, {b"mcp-param-region": b"us"}) == ""
 
 
 @pytest.mark.parametrize(

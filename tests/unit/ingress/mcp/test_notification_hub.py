@@ -24,16 +24,15 @@ from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.http_server.protocol import GONE, LEFT
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION, KEY_PREFIX
-from toolbus_ingress.auth.request_context import Caller, Visit
+from toolbus_ingress.auth.request_context import Caller, RequestContext
 from toolbus_ingress.catalog import tool_catalog as listing
 from toolbus_ingress.catalog.tool_catalog import TTL_MS, Catalogue
-from toolbus_ingress.mcp import notification_hub as hub
-from toolbus_ingress.mcp.call_handler import Relay
-from toolbus_ingress.mcp.notification_hub import Hub
-from toolbus_ingress.sessions.event_log_store import Shelf
-from toolbus_ingress.sessions.sealed_claims import Seal
+from toolbus_ingress.mcp import notification_hub as notifications
+from toolbus_ingress.mcp.notification_hub import NotificationHub
+from toolbus_ingress.sessions.event_log_store import EventLogStore
+from toolbus_ingress.sessions.sealed_claims import ClaimSealer
 from toolbus_ingress.sessions.session_store import Sessions
-from toolbus_ingress.sessions.sse_writer import Presence
+from toolbus_ingress.sessions.sse_writer import DisconnectWatch
 
 KEY_DIGEST = "a" * 64
 
@@ -44,12 +43,14 @@ class Edge:
     def __init__(self) -> None:
         self.directory = ConfigProjection()
         self.catalogue = Catalogue(self.directory)
-        self.sessions = Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None)
-        self.shelf = Shelf()
+        self.sessions = Sessions(ClaimSealer(b"k" * KEY_BYTES), lambda _said: None)
+        self.event_logs = EventLogStore()
         # A session's own stream asks no server for anything.
-        self.hub = Hub(self.catalogue, cast("Relay", None), self.shelf)
-        self.directory.on_key.append(self.hub.hear_key)
-        self.sessions.on_ended = self.hub.leave
+        self.notifications = NotificationHub(
+            self.catalogue, cast("CallHandler", None), self.event_logs
+        )
+        self.directory.on_key.append(self.notifications.key_changed)
+        self.sessions.on_ended = self.notifications.session_ended
         self._revision = 0
         declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(DECLARATION, declared.model_dump_json())
@@ -70,26 +71,30 @@ class Edge:
         """How long a stateless client is told to keep its tools."""
         found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
-        told = json.loads(
-            self.catalogue.told("tools/list", Caller(KEY_DIGEST, *found, ""), ProtocolFamily.MODERN)
+        list_result = json.loads(
+            self.catalogue.list_result(
+                "tools/list", Caller(KEY_DIGEST, *found, ""), ProtocolFamily.MODERN
+            )
         )
-        assert told["cacheScope"] == "private"
-        assert {tool["name"] for tool in told["tools"]} >= {"s__one"}
-        return int(told["ttlMs"])
+        assert list_result["cacheScope"] == "private"
+        assert {tool["name"] for tool in list_result["tools"]} >= {"s__one"}
+        return int(list_result["ttlMs"])
 
-    def visit(self, sent: list[dict[str, Any]], scope: dict[str, Any], version: str) -> Visit:
+    def context(
+        self, sent: list[dict[str, Any]], scope: dict[str, Any], version: str
+    ) -> RequestContext:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
         found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
         session = self.sessions.begin(KEY_DIGEST, version, {})
-        return Visit(Caller(KEY_DIGEST, *found, ""), {}, scope, send, session)
+        return RequestContext(Caller(KEY_DIGEST, *found, ""), {}, scope, send, session)
 
-    def tools(self, bounds: EffectiveGrants | None = None) -> list[str]:
+    def tools(self, grants: EffectiveGrants | None = None) -> list[str]:
         found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
-        raw = self.catalogue.listed("tools/list", bounds or found[1], "", ProtocolFamily.LEGACY)
+        raw = self.catalogue.list_body("tools/list", grants or found[1], "", ProtocolFamily.LEGACY)
         return [tool["name"] for tool in json.loads(raw)["tools"]]
 
     def _change(self, name: str, value: str) -> None:
@@ -105,7 +110,7 @@ class Stream:
     ) -> None:
         self.sent: list[dict[str, Any]] = []
         self.scope = {} if scope is None else scope
-        self.visit = edge.visit(self.sent, self.scope, version)
+        self.context = edge.context(self.sent, self.scope, version)
 
     @property
     def text(self) -> str:
@@ -118,14 +123,14 @@ class Stream:
 @asynccontextmanager
 async def following(edge: Edge, stream: Stream) -> AsyncIterator[asyncio.Task[None]]:
     """The stream while it is served; it must have ended by itself."""
-    serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
+    serving = asyncio.create_task(edge.notifications.serve_session_stream(stream.context))
     await stream.hears(": ")
     await asyncio.sleep(0)
     yield serving
     async with asyncio.timeout(PATIENCE):
         await serving
     assert stream.sent[-1]["more_body"] is False
-    assert not edge.hub._listeners
+    assert not edge.notifications._listeners
     assert GONE not in stream.scope
 
 
@@ -138,7 +143,7 @@ async def test_a_new_tool_is_told() -> None:
     async with following(edge, stream):
         edge.offer("one", "two", "three")
         await stream.hears(CHANGED)
-        edge.hub.close()
+        edge.notifications.close()
 
 
 async def test_a_stream_sees_what_its_key_sees_now() -> None:
@@ -148,7 +153,7 @@ async def test_a_stream_sees_what_its_key_sees_now() -> None:
         edge.grant("s__one")
         await stream.hears(CHANGED)
         assert edge.tools() == ["s__one"], "the old grants left nothing behind"
-        edge.hub.close()
+        edge.notifications.close()
 
 
 async def test_a_change_that_a_key_does_not_see_is_not_told() -> None:
@@ -158,8 +163,8 @@ async def test_a_change_that_a_key_does_not_see_is_not_told() -> None:
     async with following(edge, stream):
         edge.offer("one", "two", "three")
         edge.grant("s__one", "other__*")
-        edge.hub._compare()
-        edge.hub.close()
+        edge.notifications._compare()
+        edge.notifications.close()
     assert CHANGED not in stream.text
 
 
@@ -175,48 +180,48 @@ async def test_a_stream_ends_with_its_session() -> None:
     stream, other = Stream(edge), Stream(edge)
     async with following(edge, other):
         async with asyncio.timeout(PATIENCE):
-            serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
+            serving = asyncio.create_task(edge.notifications.serve_session_stream(stream.context))
             await stream.hears(": ")
-            assert stream.visit.session is not None
-            edge.sessions.end(stream.visit.session)
+            assert stream.context.session is not None
+            edge.sessions.end(stream.context.session)
             await serving
-        assert len(edge.hub._listeners) == 1, "the other goes on"
-        edge.hub.close()
+        assert len(edge.notifications._listeners) == 1, "the other goes on"
+        edge.notifications.close()
 
 
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-11-25"])
 async def test_a_stream_outlives_its_reader_where_there_is_a_way_back(version: str) -> None:
     edge = Edge()
     stream = Stream(edge, version=version)
-    serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
+    serving = asyncio.create_task(edge.notifications.serve_session_stream(stream.context))
     await until(lambda: GONE in stream.scope, "the reader")
     stream.scope.pop(GONE)()
     async with asyncio.timeout(PATIENCE):
         await serving
-    assert len(edge.hub._listeners) == (version != "2024-11-05")
-    edge.hub.close()
-    assert not edge.hub._listeners
-    assert len(edge.shelf) == 0
+    assert len(edge.notifications._listeners) == (version != "2024-11-05")
+    edge.notifications.close()
+    assert not edge.notifications._listeners
+    assert len(edge.event_logs) == 0
 
 
 async def test_what_was_said_while_nobody_read_is_there_for_who_comes_back() -> None:
     edge = Edge()
     stream = Stream(edge)
-    serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
+    serving = asyncio.create_task(edge.notifications.serve_session_stream(stream.context))
     await stream.hears("retry: ")
     stream.scope.pop(GONE)()
     await serving
     edge.offer("one", "two", "three")
-    edge.hub._compare()
-    session = stream.visit.session
+    edge.notifications._compare()
+    session = stream.context.session
     assert session is not None
     name = stream.text.partition("id: ")[2].partition("-")[0]
-    journal = edge.shelf.find(session.sid, name)
-    assert journal is not None
-    reader = journal.read(1)
+    event_log = edge.event_logs.find(session.sid, name)
+    assert event_log is not None
+    reader = event_log.read(1)
     number, message = await reader.next() or (0, b"")
     assert (number, json.loads(message)["method"]) == (2, CHANGED)
-    edge.hub.close()
+    edge.notifications.close()
 
 
 async def test_a_reader_who_left_before_anything_was_said_is_not_waited_for() -> None:
@@ -228,17 +233,17 @@ async def test_a_reader_who_left_before_anything_was_said_is_not_waited_for() ->
 async def test_a_resource_is_told_to_those_who_watch_it() -> None:
     edge = Edge()
     stream, other = Stream(edge), Stream(edge)
-    assert stream.visit.session is not None
-    edge.sessions.tell(stream.visit.session, "subscribed", "file:///a")
+    assert stream.context.session is not None
+    edge.sessions.tell(stream.context.session, "subscribed", "file:///a")
     async with following(edge, stream), following(edge, other):
         for params in (b'{"uri":"file:///a","x":1}', b"{", b"[]", b'{"uri":5}', b"{}"):
-            edge.hub.hear(
+            edge.notifications.hear(
                 ServerNotification(
                     server="s", method="notifications/resources/updated", params=params
                 )
             )
         await stream.hears("resources/updated")
-        edge.hub.close()
+        edge.notifications.close()
     assert stream.text.count("resources/updated") == 1
     assert '"x":1' in stream.text
     assert "resources/updated" not in other.text
@@ -252,44 +257,44 @@ def updated(uri: str) -> ServerNotification:
 async def test_a_change_that_two_executors_heard_of_is_told_once_and_the_next_again() -> None:
     edge = Edge()
     stream = Stream(edge)
-    assert stream.visit.session is not None
-    stream.visit.session.uris |= {"test://one", "test://two"}
+    assert stream.context.session is not None
+    stream.context.session.uris |= {"test://one", "test://two"}
     async with following(edge, stream):
-        edge.hub.hear(updated("test://one"))
-        edge.hub.hear(updated("test://one"))
-        edge.hub.hear(updated("test://two"))
+        edge.notifications.hear(updated("test://one"))
+        edge.notifications.hear(updated("test://one"))
+        edge.notifications.hear(updated("test://two"))
         await stream.hears("test://two")
         assert stream.text.count("test://one") == 1
-        edge.hub.hear(updated("test://one"))
+        edge.notifications.hear(updated("test://one"))
         await until(lambda: stream.text.count("test://one") == 2, "the later change")
-        edge.hub.close()
+        edge.notifications.close()
 
 
 async def test_more_changes_than_are_merged_are_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "MOST_MERGED", 3)
+    monkeypatch.setattr(notifications, "MOST_MERGED", 3)
     edge = Edge()
     stream = Stream(edge)
-    assert stream.visit.session is not None
+    assert stream.context.session is not None
     uris = [f"test://{number}" for number in range(10)]
-    stream.visit.session.uris |= set(uris)
+    stream.context.session.uris |= set(uris)
     async with following(edge, stream):
         for uri in uris:
-            edge.hub.hear(updated(uri))
+            edge.notifications.hear(updated(uri))
         for uri in uris:
             await stream.hears(uri)
-        edge.hub.close()
+        edge.notifications.close()
 
 
 async def test_an_answer_is_brought_to_its_sessions_stream_only() -> None:
     edge = Edge()
     stream = Stream(edge)
-    assert stream.visit.session is not None
+    assert stream.context.session is not None
     async with following(edge, stream):
-        assert not edge.hub.bring("another", b'{"id":1}')
-        assert edge.hub.bring(stream.visit.session.sid, b'{"id":2}')
+        assert not edge.notifications.deliver("another", b'{"id":1}')
+        assert edge.notifications.deliver(stream.context.session.sid, b'{"id":2}')
         await stream.hears('data: {"id":2}')
-        edge.hub.close()
-    assert not edge.hub.bring(stream.visit.session.sid, b'{"id":3}')
+        edge.notifications.close()
+    assert not edge.notifications.deliver(stream.context.session.sid, b'{"id":3}')
 
 
 def test_a_list_may_be_kept_no_longer_than_its_servers_say(
@@ -331,27 +336,27 @@ def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
 
 def test_a_view_is_kept_while_only_keys_change() -> None:
     edge = Edge()
-    bounds = EffectiveGrants((("*",),))
-    view = edge.catalogue.listed("tools/list", bounds, "", ProtocolFamily.LEGACY)
+    grants = EffectiveGrants((("*",),))
+    view = edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY)
     edge.grant("s__one")
-    assert edge.catalogue.listed("tools/list", bounds, "", ProtocolFamily.LEGACY) is view
+    assert edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY) is view
     edge.directory.hear(Change(DECLARATION, None, 100))
-    assert edge.tools(bounds) == []
+    assert edge.tools(grants) == []
 
 
 @pytest.mark.parametrize("before", [True, False])
 def test_who_left_is_noticed_once_before_or_after_the_work_began(*, before: bool) -> None:
     noticed: list[bool] = []
     scope: dict[str, Any] = {LEFT: True} if before else {}
-    presence = Presence(scope, lambda: noticed.append(True))
+    presence = DisconnectWatch(scope, lambda: noticed.append(True))
     if not before:
         scope.pop(GONE)()
-    presence.settled()
+    presence.stop()
     assert noticed == [True]
     assert GONE not in scope
 
 
 def test_who_leaves_after_the_answer_takes_nothing_back() -> None:
     scope: dict[str, Any] = {}
-    Presence(scope, lambda: pytest.fail("it was settled")).settled()
+    DisconnectWatch(scope, lambda: pytest.fail("it was settled")).stop()
     assert scope == {}

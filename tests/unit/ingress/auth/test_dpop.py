@@ -18,8 +18,8 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
-from toolbus_ingress.auth.dpop import Possession, UnprovenError, challenged
-from toolbus_ingress.auth.protected_resource import Identity, token_of
+from toolbus_ingress.auth.dpop import DPoPVerifier, InvalidProofError, challenge_headers
+from toolbus_ingress.auth.protected_resource import ProtectedResource, token_of
 
 BASE = "https://gateway.test"
 TOKEN, PLAIN = "eyJb.eyJp.c2ln", "eyJw.eyJp.c2ln"
@@ -28,7 +28,7 @@ ANN = Holder()
 WHERE = b', resource_metadata="x"'
 
 
-def edge(judge: ProofChecker | None = None, **rule: Any) -> Identity:
+def edge(judge: ProofChecker | None = None, **rule: Any) -> ProtectedResource:
     """An edge that knows a bound token of ann's, and one that is not."""
     directory = ConfigProjection()
     made = Configuration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
@@ -40,19 +40,23 @@ def edge(judge: ProofChecker | None = None, **rule: Any) -> Identity:
         )
         directory.bearers.take(hash_of(key_digest_of(token)), bearer)
     asks = RequestReply("ingress", Bus("ingress", "nats://127.0.0.1:9"))
-    return Identity(directory, asks, Possession(BASE, judge or ProofChecker()))
+    return ProtectedResource(directory, asks, DPoPVerifier(BASE, judge or ProofChecker()))
 
 
 def shown(
-    identity: Identity, scheme: str, token: str, proof: str | None = None, method: str = "POST"
+    identity: ProtectedResource,
+    scheme: str,
+    token: str,
+    proof: str | None = None,
+    method: str = "POST",
 ) -> str:
     headers = {b"authorization": f"{scheme} {token}".encode()}
     headers |= {} if proof is None else {b"dpop": proof.encode()}
-    return identity.held(key_digest_of(token), "", headers, {"method": method, "path": "/mcp"})
+    return identity.holder_of(key_digest_of(token), "", headers, {"method": method, "path": "/mcp"})
 
 
-def refused(*told: Any) -> UnprovenError:
-    with pytest.raises(UnprovenError) as caught:
+def refused(*told: Any) -> InvalidProofError:
+    with pytest.raises(InvalidProofError) as caught:
         shown(*told)
     return caught.value
 
@@ -102,7 +106,7 @@ def test_a_nonce_is_given_where_one_is_wanted() -> None:
     identity = edge(ProofChecker(Nonces(TokenSealer(os.urandom(32)))))
     first = refused(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN))
     assert first.error == "use_dpop_nonce"
-    told = dict(challenged(first, WHERE, b"DPoP"))
+    told = dict(challenge_headers(first, WHERE, b"DPoP"))
     assert b'error="use_dpop_nonce"' in told[b"www-authenticate"]
     nonce = told[b"dpop-nonce"].decode()
     assert shown(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN, nonce=nonce))
@@ -110,20 +114,20 @@ def test_a_nonce_is_given_where_one_is_wanted() -> None:
 
 async def test_a_page_takes_no_token_that_needs_a_proof() -> None:
     identity = edge()
-    assert await identity.typed(PLAIN) == key_digest_of(PLAIN)
-    assert await identity.typed("tbk_a_key") == key_digest_of("tbk_a_key")
-    with pytest.raises(UnprovenError, match="page"):
-        await identity.typed(TOKEN)
+    assert await identity.form_key_digest(PLAIN) == key_digest_of(PLAIN)
+    assert await identity.form_key_digest("tbk_a_key") == key_digest_of("tbk_a_key")
+    with pytest.raises(InvalidProofError, match="page"):
+        await identity.form_key_digest(TOKEN)
     wanting = edge(dpop=True)
-    with pytest.raises(UnprovenError, match="page"):
+    with pytest.raises(InvalidProofError, match="page"):
         await wanting.typed(PLAIN)
 
 
 def test_a_refusal_tells_of_the_scheme_that_was_used_and_where_people_sign_in_of_both() -> None:
     def told(error: UnauthorizedError, where: bytes, shown: bytes) -> str:
-        return dict(challenged(error, where, shown))[b"www-authenticate"].decode()
+        return dict(challenge_headers(error, where, shown))[b"www-authenticate"].decode()
 
-    plain, unproven = UnauthorizedError("No."), UnprovenError("No.")
+    plain, unproven = UnauthorizedError("No."), InvalidProofError("No.")
     algs = 'algs="ES256 EdDSA RS256"'
     assert told(plain, b"", b"") == 'Bearer realm="toolbus"'
     assert told(plain, b"", b"Bearer") == 'Bearer realm="toolbus", error="invalid_token"'

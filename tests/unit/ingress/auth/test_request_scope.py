@@ -5,33 +5,38 @@ import pytest
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import Mode
 from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms
-from toolbus_ingress.auth.request_scope import MOST_PATTERNS, PROGRAM, asked_terms, narrower_of
+from toolbus_ingress.auth.request_scope import (
+    MOST_PATTERNS,
+    PROGRAM,
+    code_mode_options_of,
+    restrictions_of,
+)
 
 
 def test_without_headers_nothing_is_narrowed() -> None:
-    assert narrower_of({}) == ()
+    assert restrictions_of({}) == ()
 
 
 def test_servers_and_tools_both_bound() -> None:
     headers = {b"x-toolbus-servers": b"docs, git", b"x-toolbus-tools": b"docs__*,git__log"}
-    assert narrower_of(headers) == (("docs__*", "git__*"), ("docs__*", "git__log"))
+    assert restrictions_of(headers) == (("docs__*", "git__*"), ("docs__*", "git__log"))
 
 
 def test_an_empty_list_leaves_nothing() -> None:
-    assert narrower_of({b"x-toolbus-tools": b""}) == ((),)
+    assert restrictions_of({b"x-toolbus-tools": b""}) == ((),)
 
 
 @pytest.mark.parametrize("value", [b",".join([b"a"] * (MOST_PATTERNS + 1)), b"a" * 300])
 def test_more_than_any_sense_is_refused(value: bytes) -> None:
     with pytest.raises(InvalidError):
-        narrower_of({b"x-toolbus-tools": value})
+        restrictions_of({b"x-toolbus-tools": value})
 
 
 def test_a_request_lowers_what_its_programs_may_use() -> None:
-    told = asked_terms({PROGRAM: b"usd=0.10, calls=5 ,seconds=2.5"}, Mode.CODE)
+    told = code_mode_options_of({PROGRAM: b"usd=0.10, calls=5 ,seconds=2.5"}, Mode.CODE)
     assert told == Terms(Mode.CODE, usd=0.1, calls=5, seconds=2.5)
-    assert asked_terms({}, Mode.TOOLS) is NO_TERMS
-    assert asked_terms({}, Mode.SEARCH) == Terms(Mode.SEARCH)
+    assert code_mode_options_of({}, Mode.TOOLS) is NO_TERMS
+    assert code_mode_options_of({}, Mode.SEARCH) == Terms(Mode.SEARCH)
 
 
 @pytest.mark.parametrize(
@@ -40,4 +45,4 @@ def test_a_request_lowers_what_its_programs_may_use() -> None:
 )  # fmt: skip
 def test_caps_that_are_not_understood_are_refused_not_passed_over(said: str) -> None:
     with pytest.raises(InvalidError, match="is written so"):
-        asked_terms({PROGRAM: said.encode()}, Mode.CODE)
+        code_mode_options_of({PROGRAM: said.encode()}, Mode.CODE)
