@@ -20,7 +20,7 @@ class Settings(CommonSettings):
     `timeout`, and 30 s to wait for a concurrency slot or a person. `head_timeout` and
     `body_timeout` limit how long a client may take to send a request, `idle_timeout` how long an
     idle connection stays open, `write_timeout` how long a response may stay unread.
-    `most_connections` and `most_per_address` limit open connections (docs/connections.md).
+    `most_connections` and `most_per_address` limit open connections.
     `trusted_proxies` are addresses and networks whose `proxy_header` names the client. After
     SIGTERM, new connections are accepted for `leave_seconds`. A client of 2025-11-25 that waits
     longer than `poll_after` for an answer is disconnected, to resume later; 0: never. The sizes

@@ -69,7 +69,7 @@ def check_name(found: Matched) -> None:
         found.operation.named, found.name, re.DOTALL
     ):
         raise InvalidError(
-            "The name in the path is invalid. See docs/configuration.md for valid names."
+            "The name in the path is invalid. See docs/reference/configuration.md for valid names."
         )
 
 

@@ -98,7 +98,7 @@ def test_a_bound_token_is_no_bearer_token_and_a_bearer_token_no_bound_one() -> N
 
 def test_where_the_rule_wants_a_key_no_other_token_is_taken_however_long_it_is_out() -> None:
     identity = edge(dpop=True)
-    assert "Only bound tokens" in refused(identity, "Bearer", PLAIN).reason
+    assert "only bound access tokens" in refused(identity, "Bearer", PLAIN).reason
     assert shown(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN))
 
 

@@ -44,5 +44,5 @@ def test_a_request_lowers_what_its_programs_may_use() -> None:
              "usd=0.1;calls=1", "usd=" + "9" * 400],
 )  # fmt: skip
 def test_caps_that_are_not_understood_are_refused_not_passed_over(said: str) -> None:
-    with pytest.raises(InvalidError, match="is written so"):
+    with pytest.raises(InvalidError, match="Write it as"):
         code_mode_options_of({PROGRAM: said.encode()}, Mode.CODE)

@@ -80,7 +80,7 @@ def test_a_client_is_never_asked_what_it_did_not_declare(
 )
 def test_what_is_no_question_of_the_protocol_is_not_passed_on(entry: Any) -> None:
     able = session({"elicitation": {}, "sampling": {}, "roots": {}})
-    with pytest.raises(InvalidError, match="cannot pass on"):
+    with pytest.raises(InvalidError, match="cannot forward"):
         client_request("q1", entry, able)
 
 
@@ -123,7 +123,7 @@ def test_an_answer_is_the_servers_as_it_came(told: dict[str, Any]) -> None:
     assert input_response({"id": "q1", "result": told}, "elicitation/create") == told
 
 
-NO_ANSWER = {"code": -32603, "message": "The client's answer has no result."}
+NO_ANSWER = {"code": -32603, "message": "The client's response has no result."}
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from toolbus_ingress.auth.request_context import Caller, RequestContext
 from toolbus_ingress.catalog import tool_catalog as listing
 from toolbus_ingress.catalog.tool_catalog import TTL_MS, Catalogue
 from toolbus_ingress.mcp import notification_hub as notifications
+from toolbus_ingress.mcp.call_handler import CallHandler
 from toolbus_ingress.mcp.notification_hub import NotificationHub
 from toolbus_ingress.sessions.event_log_store import EventLogStore
 from toolbus_ingress.sessions.sealed_claims import ClaimSealer
