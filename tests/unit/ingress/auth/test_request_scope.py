@@ -33,16 +33,16 @@ def test_more_than_any_sense_is_refused(value: bytes) -> None:
 
 
 def test_a_request_lowers_what_its_programs_may_use() -> None:
-    told = code_mode_options_of({PROGRAM: b"usd=0.10, calls=5 ,seconds=2.5"}, Mode.CODE)
-    assert told == Terms(Mode.CODE, usd=0.1, calls=5, seconds=2.5)
+    value = code_mode_options_of({PROGRAM: b"usd=0.10, calls=5 ,seconds=2.5"}, Mode.CODE)
+    assert value == Terms(Mode.CODE, usd=0.1, calls=5, seconds=2.5)
     assert code_mode_options_of({}, Mode.TOOLS) is NO_TERMS
     assert code_mode_options_of({}, Mode.SEARCH) == Terms(Mode.SEARCH)
 
 
 @pytest.mark.parametrize(
-    "said", ["", "usd", "usd=-1", "usd=nan", "usd=1e9", "calls=1.5", "calls=1,calls=2", "tools=1",
+    "header", ["", "usd", "usd=-1", "usd=nan", "usd=1e9", "calls=1.5", "calls=1,calls=2", "tools=1",
              "usd=0.1;calls=1", "usd=" + "9" * 400],
 )  # fmt: skip
-def test_caps_that_are_not_understood_are_refused_not_passed_over(said: str) -> None:
+def test_invalid_limits_are_rejected_not_ignored(header: str) -> None:
     with pytest.raises(InvalidError, match="Write it as"):
-        code_mode_options_of({PROGRAM: said.encode()}, Mode.CODE)
+        code_mode_options_of({PROGRAM: header.encode()}, Mode.CODE)

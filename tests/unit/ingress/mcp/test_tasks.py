@@ -48,15 +48,15 @@ class Edge:
         assert found is not None
         return Caller(KEY_DIGEST, *found, server)
 
-    def asked(self, handle: str, method: str = "tasks/get", **more: Any) -> Any:
+    def task_request(self, handle: str, method: str = "tasks/get", **more: Any) -> Any:
         request = Request(
             b"1", method, {"taskId": handle}, more.pop("family", ProtocolFamily.LEGACY)
         )
-        told = self.tasks.stored_result(request, self.caller(**more))
-        return None if told is None else json.loads(told)
+        task = self.tasks.stored_result(request, self.caller(**more))
+        return None if task is None else json.loads(task)
 
     def completed(self, result: bytes = RESULT) -> str:
-        """The handle of a call that was answered at once."""
+        """Return the handle of a call that was answered at once."""
         return str(json.loads(self.tasks.completed(result, _call()))["task"]["taskId"])
 
     def _change(self, name: str, value: str) -> None:
@@ -76,10 +76,10 @@ def test_a_result_comes_out_of_its_handle_as_it_went_in() -> None:
     edge = Edge()
     handle = edge.completed()
     request = Request(b"1", "tasks/result", {"taskId": handle}, ProtocolFamily.LEGACY)
-    told = edge.tasks.stored_result(request, edge.caller())
-    assert told is not None
-    assert told.startswith(RESULT[:-1])
-    assert json.loads(told)["_meta"] == {tasks.RELATED: {"taskId": handle}}
+    task = edge.tasks.stored_result(request, edge.caller())
+    assert task is not None
+    assert task.startswith(RESULT[:-1])
+    assert json.loads(task)["_meta"] == {tasks.RELATED: {"taskId": handle}}
 
 
 @pytest.mark.parametrize(
@@ -87,25 +87,25 @@ def test_a_result_comes_out_of_its_handle_as_it_went_in() -> None:
 )
 def test_a_task_that_was_over_when_it_began_says_how_it_ended(result: bytes, status: str) -> None:
     edge = Edge()
-    assert edge.asked(edge.completed(result))["status"] == status
+    assert edge.task_request(edge.completed(result))["status"] == status
 
 
 def test_the_largest_result_fits_its_handle_and_a_larger_one_is_refused() -> None:
     edge = Edge()
     largest = b'{"content":"%b"}' % (b"x" * (LARGEST_DONE - 14))
     assert len(largest) == LARGEST_DONE
-    assert edge.asked(edge.completed(largest), "tasks/result")["content"]
+    assert edge.task_request(edge.completed(largest), "tasks/result")["content"]
     with pytest.raises(InvalidError, match="without 'task'"):
         edge.completed(largest + b" ")
 
 
 def _other_server(edge: Edge, handle: str) -> Any:
-    return edge.asked(handle, server="other")
+    return edge.task_request(handle, server="other")
 
 
 def _withdrawn(edge: Edge, handle: str) -> Any:
     edge.grant("s__others")
-    return edge.asked(handle)
+    return edge.task_request(handle)
 
 
 @pytest.mark.parametrize("ask", [_other_server, _withdrawn])
@@ -130,17 +130,17 @@ def test_a_handle_with_a_result_expires(monkeypatch: pytest.MonkeyPatch) -> None
     handle = edge.completed()
     monkeypatch.setattr(tasks, "time", lambda: time() + DONE_SECONDS + 1)
     with pytest.raises(InvalidError, match="Unknown task"):
-        edge.asked(handle)
+        edge.task_request(handle)
 
 
 def test_only_sessions_have_such_tasks() -> None:
     edge = Edge()
-    assert edge.asked(edge.completed(), family=ProtocolFamily.MODERN) is None
-    assert edge.asked("x") is None
+    assert edge.task_request(edge.completed(), family=ProtocolFamily.MODERN) is None
+    assert edge.task_request("x") is None
 
 
-def test_a_stateless_client_asks_for_no_task() -> None:
-    asked = {"name": "t", "task": {}}
-    assert wants_task(Request(b"1", "tools/call", asked, ProtocolFamily.LEGACY))
-    assert not wants_task(Request(b"1", "tools/call", asked, ProtocolFamily.MODERN))
-    assert not wants_task(Request(b"1", "prompts/get", asked, ProtocolFamily.LEGACY))
+def test_a_stateless_client_requests_no_task() -> None:
+    task_request = {"name": "t", "task": {}}
+    assert wants_task(Request(b"1", "tools/call", task_request, ProtocolFamily.LEGACY))
+    assert not wants_task(Request(b"1", "tools/call", task_request, ProtocolFamily.MODERN))
+    assert not wants_task(Request(b"1", "prompts/get", task_request, ProtocolFamily.LEGACY))

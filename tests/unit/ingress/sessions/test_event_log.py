@@ -1,4 +1,4 @@
-"""Journals and the shelf they are kept on: nothing twice, nothing unbounded, nobody else's."""
+"""Event logs and their store: no message twice, nothing unbounded, no other principal's."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ KEY_DIGEST, OTHER = "a" * 64, "b" * 64
 
 
 def started(key_digest: str = KEY_DIGEST, version: str = "2025-11-25") -> Session:
-    return Sessions(ClaimSealer(b"k" * KEY_BYTES), lambda _said: None).begin(
+    return Sessions(ClaimSealer(b"k" * KEY_BYTES), lambda _message: None).begin(
         key_digest, version, {}
     )
 
@@ -38,32 +38,32 @@ async def rest(event_log: EventLog, after: int = 0) -> list[bytes]:
     return found
 
 
-# -- journals --------------------------------------------------------------------------------------
+# -- logs ------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.binary(max_size=20), max_size=40), st.integers(0, 50))
-def test_who_comes_back_hears_exactly_what_came_after(said: list[bytes], after: int) -> None:
+def test_a_resumed_reader_gets_exactly_what_came_after(messages: list[bytes], after: int) -> None:
     event_log = EventLog("a0.1")
-    for message in said:
+    for message in messages:
         event_log.put(message)
     event_log.close()
-    assert asyncio.run(rest(event_log, after)) == said[after:]
-    assert asyncio.run(rest(event_log, after)) == said[after:], "and once more"
+    assert asyncio.run(rest(event_log, after)) == messages[after:]
+    assert asyncio.run(rest(event_log, after)) == messages[after:], "and once more"
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=40), st.integers(1, 10))
-def test_a_journal_holds_the_newest_within_its_bounds(said: list[bytes], most: int) -> None:
+def test_a_log_holds_the_newest_within_its_bounds(messages: list[bytes], most: int) -> None:
     event_log = EventLog("a0.1", most, bound=60)
     sizes: list[int] = []
     event_log.on_grown = sizes.append
-    for message in said:
+    for message in messages:
         event_log.put(message)
     event_log.close()
-    kept = asyncio.run(rest(event_log))
-    assert kept == said[-len(kept) :]
-    assert 0 < len(kept) <= most
-    assert sum(map(len, kept)) <= 60
-    assert event_log.size == sum(sizes) == sum(map(len, kept))
+    stored = asyncio.run(rest(event_log))
+    assert stored == messages[-len(stored) :]
+    assert 0 < len(stored) <= most
+    assert sum(map(len, stored)) <= 60
+    assert event_log.size == sum(sizes) == sum(map(len, stored))
 
 
 def test_the_newest_is_kept_whatever_its_size() -> None:
@@ -74,7 +74,7 @@ def test_the_newest_is_kept_whatever_its_size() -> None:
     assert [len(message) for message in asyncio.run(rest(event_log))] == [LARGEST + 1]
 
 
-async def test_a_journal_without_a_name_keeps_nothing_that_was_read() -> None:
+async def test_a_log_without_a_name_keeps_nothing_that_was_read() -> None:
     event_log = EventLog()
     event_log.put(b"1")
     reader = event_log.read()
@@ -100,7 +100,7 @@ async def test_a_new_reader_sends_the_one_before_away() -> None:
     assert await second.next() == (1, b"1")
 
 
-async def test_a_paused_reader_hears_all_there_was_and_goes() -> None:
+async def test_a_paused_reader_gets_everything_and_leaves() -> None:
     event_log = EventLog("a0.1")
     reader = event_log.read()
     event_log.put(b"1")
@@ -119,22 +119,24 @@ async def test_pauses_in_a_row_take_one_number() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.binary(max_size=3)), max_size=30))
-def test_what_another_replica_tells_again_is_heard_once(told: list[tuple[int, bytes]]) -> None:
+def test_an_event_that_another_replica_repeats_is_read_once(
+    entries: list[tuple[int, bytes]],
+) -> None:
     event_log = EventLog("a0.1")
     event_log.retains = False
     newest = 0
-    for number, message in told:
+    for number, message in entries:
         event_log.put_numbered(number, message)
         newest = max(newest, number)
     assert event_log.last == newest
     event_log.close()
-    heard: list[bytes] = asyncio.run(rest(event_log))
+    received: list[bytes] = asyncio.run(rest(event_log))
     expected, last = [], 0
-    for number, message in told:
+    for number, message in entries:
         if number > last:
             expected.append(message)
             last = number
-    assert heard == expected
+    assert received == expected
 
 
 # -- where an event's id leads ---------------------------------------------------------------------
@@ -149,7 +151,7 @@ def test_any_bytes_are_an_id_of_ours_or_none(event_id: bytes) -> None:
 @given(
     st.sampled_from([ANSWER_STREAM, SESSION_STREAM]), st.integers(0, 10**9), st.integers(0, 10**9)
 )
-def test_an_id_says_where_its_client_was(kind: str, count: int, number: int) -> None:
+def test_an_event_id_is_a_position(kind: str, count: int, number: int) -> None:
     stream = f"{kind}0123456789ab.{count:x}"
     place = parse_event_id(f"{stream}-{number}".encode())
     assert place == StreamPosition(stream, number)
@@ -165,7 +167,7 @@ def test_what_is_no_id_of_ours_leads_nowhere(odd: str) -> None:
     assert parse_event_id(odd.encode()) is None
 
 
-# -- the shelf -------------------------------------------------------------------------------------
+# -- the store -------------------------------------------------------------------------------------
 
 
 async def test_a_stream_is_found_in_its_own_session_only() -> None:
@@ -178,7 +180,7 @@ async def test_a_stream_is_found_in_its_own_session_only() -> None:
 
 
 @pytest.mark.parametrize("session", [None, started(version="2024-11-05")])
-def test_where_nobody_can_come_back_nothing_is_kept(session: Session | None) -> None:
+def test_a_log_that_cannot_be_resumed_is_not_stored(session: Session | None) -> None:
     event_logs = EventLogStore()
     assert event_logs.open(session, ANSWER_STREAM, 10).name == ""
     assert len(event_logs) == 0
@@ -200,7 +202,7 @@ async def test_one_principal_holds_so_many_streams_and_bytes_and_no_more(
     assert event_logs.find(mine.sid, made[-1].name) is made[-1]
     assert event_logs.find(other.sid, theirs.name) is theirs
     event_logs.close()
-    assert (len(event_logs), event_logs._size, event_logs._holdings) == (0, 0, {})
+    assert (len(event_logs), event_logs._size, event_logs._usage) == (0, 0, {})
 
 
 async def test_all_principals_together_hold_so_much_and_no_more(
@@ -234,14 +236,14 @@ async def test_a_stream_that_is_read_goes_last_and_is_read_to_its_end(
     event_logs.close()
 
 
-async def test_what_nobody_reads_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unread_log_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     event_logs, session = EventLogStore(), started()
     event_log = event_logs.open(session, SESSION_STREAM, 10)
     event_log.read().leave()
-    (kept,) = event_logs._kept.values()
-    assert kept.expiry is not None
+    (stored,) = event_logs._kept.values()
+    assert stored.expiry is not None
     reader = event_log.read()
-    assert kept.expiry is None, "somebody reads it again"
+    assert stored.expiry is None, "a reader has it again"
     monkeypatch.setattr(rules, "KEEP_SECONDS", 0.0)
     ended = asyncio.Event()
     event_log.on_ended = ended.set
@@ -251,7 +253,7 @@ async def test_what_nobody_reads_is_forgotten_in_time(monkeypatch: pytest.Monkey
     assert len(event_logs) == 0
 
 
-async def test_with_a_session_go_its_streams() -> None:
+async def test_the_logs_of_an_ended_session_are_removed() -> None:
     event_logs, session, other = EventLogStore(), started(), started()
     gone, stays = (
         event_logs.open(session, ANSWER_STREAM, 10),

@@ -1,4 +1,4 @@
-"""Sessions: any replica serves any, nobody else's, and none after its end."""
+"""Sessions: every replica serves them, to their principal only, and none after its end."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ KEY = b"k" * KEY_BYTES
 
 
 class Replicas:
-    """Replicas of ingress that hear each other, and themselves, as on the bus."""
+    """Replicas of ingress that receive each other's messages, and their own, as on the bus."""
 
     def __init__(self, count: int = 2, key: bytes = KEY) -> None:
         self.all = [Sessions(ClaimSealer(key), self.publish) for _ in range(count)]
@@ -39,12 +39,12 @@ def found(sessions: Sessions, session: Session, key_digest: str = KEY_DIGEST) ->
 def test_a_session_opens_in_another_replica_with_the_same_key() -> None:
     here, there = Replicas().all
     session = started(here, {"elicitation": {"url": {}}, "roots": {}})
-    met = found(there, session)
-    assert met is not None
-    assert met is not session
-    assert met.claims == session.claims
-    assert met.can("elicitation", "url")
-    assert found(there, session) is met, "the second request meets the same session"
+    opened = found(there, session)
+    assert opened is not None
+    assert opened is not session
+    assert opened.claims == session.claims
+    assert opened.can("elicitation", "url")
+    assert found(there, session) is opened, "the second request meets the same session"
 
 
 def test_a_session_does_not_open_with_another_key() -> None:
@@ -52,7 +52,7 @@ def test_a_session_does_not_open_with_another_key() -> None:
     assert found(Replicas(key=b"j" * KEY_BYTES).all[0], session) is None
 
 
-def test_a_session_is_nobody_elses_here_or_there() -> None:
+def test_a_session_opens_for_no_other_principal_in_any_replica() -> None:
     here, there = Replicas().all
     session = started(here)
     assert found(here, session, OTHER) is None
@@ -63,11 +63,11 @@ def test_a_session_is_nobody_elses_here_or_there() -> None:
 def test_the_end_of_a_session_takes_back_its_calls_wherever_they_are() -> None:
     here, there = Replicas().all
     session = started(here)
-    met = found(there, session)
-    assert met is not None
+    opened = found(there, session)
+    assert opened is not None
     taken_back: list[bytes] = []
     there.on_cancelled = lambda _session, request_id: taken_back.append(request_id)
-    met.in_flight |= {b"1": "call-1", b'"a"': "call-2"}
+    opened.in_flight |= {b"1": "call-1", b'"a"': "call-2"}
     here.end(session)
     assert taken_back == [b"1", b'"a"']
 
@@ -88,7 +88,7 @@ def test_a_session_ended_in_one_replica_is_over_in_all(*, seen_there: bool) -> N
     assert found(there, session) is None
 
 
-def test_the_end_of_a_session_is_told_once_in_each_replica() -> None:
+def test_the_end_of_a_session_is_reported_once_in_each_replica() -> None:
     here, there = Replicas().all
     ends: list[str] = []
     here.on_ended = there.on_ended = ends.append
@@ -97,13 +97,13 @@ def test_the_end_of_a_session_is_told_once_in_each_replica() -> None:
     assert ends == [session.sid] * 2
 
 
-def test_what_is_said_of_an_ended_session_does_not_bring_it_back() -> None:
+def test_a_message_about_an_ended_session_does_not_revive_it() -> None:
     here, there = Replicas().all
     session = started(here)
     here.end(session)
     there.receive(SessionMessage(session=session.sid, what="level", about="info"))
     assert found(there, session) is None
-    assert not there._told
+    assert not there._pending
 
 
 def test_nothing_is_kept_of_sessions_that_ended() -> None:
@@ -115,7 +115,7 @@ def test_nothing_is_kept_of_sessions_that_ended() -> None:
     for each in (here, there):
         assert not each._known
         assert not each._by_sid
-        assert not each._told
+        assert not each._pending
 
 
 def test_of_the_ends_at_most_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,9 +155,9 @@ def test_capabilities_too_large_for_a_header_are_kept_as_none() -> None:
     assert len(session.token) < 4096
 
 
-def test_only_what_a_client_can_be_asked_is_kept() -> None:
-    told = {"roots": {"listChanged": True}, "experimental": {"x": "y" * 2000}}
-    session = started(Replicas().all[0], told)
+def test_only_capabilities_that_servers_use_are_stored() -> None:
+    capabilities = {"roots": {"listChanged": True}, "experimental": {"x": "y" * 2000}}
+    session = started(Replicas().all[0], capabilities)
     assert msgspec.json.decode(session.capabilities) == {"roots": {"listChanged": True}}
 
 
@@ -190,11 +190,11 @@ def test_level_uris_and_late_capabilities_are_shared(*, seen_there: bool) -> Non
     here.update(session, "subscribed", "file:///b")
     here.update(session, "unsubscribed", "file:///a")
     here.set_capabilities(session, {"sampling": {}})
-    met = found(there, session)
-    assert met is not None
-    assert (met.level, met.uris) == ("warning", {"file:///b"})
-    assert met.can("sampling")
-    assert capabilities_of(met) == capabilities_of(session) == '{"sampling":{}}'
+    opened = found(there, session)
+    assert opened is not None
+    assert (opened.level, opened.uris) == ("warning", {"file:///b"})
+    assert opened.can("sampling")
+    assert capabilities_of(opened) == capabilities_of(session) == '{"sampling":{}}'
 
 
 def test_the_uris_of_a_session_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,9 +203,9 @@ def test_the_uris_of_a_session_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     session = started(here)
     for number in range(10):
         here.update(session, "subscribed", f"file:///{number}")
-    met = found(there, session)
-    assert met is not None
-    assert len(session.uris) == len(met.uris) == 3
+    opened = found(there, session)
+    assert opened is not None
+    assert len(session.uris) == len(opened.uris) == 3
 
 
 def test_a_cancellation_reaches_the_replica_that_works_on_it() -> None:
@@ -218,7 +218,7 @@ def test_a_cancellation_reaches_the_replica_that_works_on_it() -> None:
     assert cancelled == [(session.sid, b'"7"')]
 
 
-def test_a_cancellation_is_acted_upon_once_where_it_is_told_too() -> None:
+def test_a_cancellation_is_applied_once_in_the_replica_that_publishes_it() -> None:
     (here, _) = Replicas().all
     cancelled: list[bytes] = []
     here.on_cancelled = lambda _session, about: cancelled.append(about)
@@ -230,10 +230,10 @@ def test_a_cancellation_is_not_kept_for_a_request_to_come() -> None:
     here, there = Replicas().all
     session = started(here)
     here.update(session, "cancelled", "7")
-    assert not there._told
+    assert not there._pending
 
 
-def test_an_answer_stops_where_somebody_waits_for_it() -> None:
+def test_a_response_stops_at_the_replica_that_waits_for_it() -> None:
     replicas = Replicas()
     here, there = replicas.all
     session = started(here)
@@ -248,7 +248,7 @@ def test_an_answer_stops_where_somebody_waits_for_it() -> None:
     assert taken == [b'{"id":1}'], "it went over the bus"
     there.update(session, "response", "", b'{"id":2}')
     assert taken == [b'{"id":1}', b'{"id":2}']
-    assert len(replicas.messages) == 1, "who waits here is told without the bus"
+    assert len(replicas.messages) == 1, "a local response needs no bus"
 
 
 def test_of_the_known_the_longest_unused_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,14 +262,14 @@ def test_of_the_known_the_longest_unused_is_forgotten(monkeypatch: pytest.Monkey
     assert found(here, kept) is kept
     assert found(here, newest) is newest
     again = found(here, lost)
-    assert again is not None, "what was forgotten opens anew from its id"
+    assert again is not None, "a forgotten session opens again from its id"
     assert again.level == ""
     assert len(here._known) == len(here._by_sid) == 3
 
 
-def test_what_is_told_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_about_unknown_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MOST_KNOWN", 3)
     here = Replicas(1).all[0]
     for number in range(10):
         here.receive(SessionMessage(session=f"s{number}", what="level", about="info"))
-    assert list(here._told) == ["s7", "s8", "s9"]
+    assert list(here._pending) == ["s7", "s8", "s9"]
