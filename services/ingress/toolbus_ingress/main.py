@@ -113,8 +113,10 @@ def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> No
     """Show anonymous access in the service's status, and log it where it cannot be granted."""
 
     def check() -> None:
-        if anonymous.refused:
-            log.error("anonymous.refused", extra={"reason": anonymous.refused, "accept": FORCE})
+        if anonymous.denied_reason:
+            log.error(
+                "anonymous.refused", extra={"reason": anonymous.denied_reason, "accept": FORCE}
+            )
 
     anonymous.directory.on_declared.append(check)
     service.details = lambda: {"anonymous": anonymous.state} if anonymous.state else {}

@@ -44,33 +44,33 @@ class AnonymousAccess:
         return cls(directory, origins, remote_reason(*exposure))
 
     @property
-    def declared(self) -> Anonymous:
+    def config(self) -> Anonymous:
         """The current configuration of anonymous access."""
         return self.directory.now.declaration.anonymous
 
     @property
-    def refused(self) -> str:
+    def denied_reason(self) -> str:
         """Why configured anonymous access is denied to everyone; empty if it is not."""
-        declared = self.declared
-        return self.remote if declared.on and not declared.allow_remote else ""
+        config = self.config
+        return self.remote if config.on and not config.allow_remote else ""
 
     @property
     def state(self) -> str:
         """The entry in `toolbus status`; empty if anonymous access is not configured."""
-        if not self.declared.on:
+        if not self.config.on:
             return ""
-        if self.refused:
-            return f"refused: {self.refused}; {FORCE} accepts that"
-        return "everybody" if self.declared.allow_remote else "this machine"
+        if self.denied_reason:
+            return f"denied: {self.denied_reason}; {FORCE} allows it"
+        return "everyone" if self.config.allow_remote else "this machine"
 
     def applies(self, headers: Headers) -> bool:
         """Return whether a request is anonymous: one with a credential never is."""
-        return self.declared.on and not any(name in headers for name in _CREDENTIALS)
+        return self.config.on and not any(name in headers for name in _CREDENTIALS)
 
     def check(self, headers: Headers, scope: Mapping[str, Any]) -> None:
         """Raise `UnauthorizedError` for a request that is not served without a credential."""
         reason = self._web_page(headers)
-        if not reason and not self.declared.allow_remote:
+        if not reason and not self.config.allow_remote:
             reason = self.remote or _remote_reason_of(headers, scope)
         if reason:
             raise UnauthorizedError(
