@@ -53,12 +53,12 @@ class Chain:
         found = (await listed("s", SERVER, page)).model_copy(update={"known": True})
         found = weighed(found, "first", self.pins)
         self.refused = refused(found)
-        self.catalogue.hear(Change("s", found.encode(), 1))
+        self.catalogue.apply(Change("s", found.encode(), 1))
         self.authorizer = Authorizer(self.directory.now, {"s": Listing.decode(found.encode())})
         return found
 
     def listed(self) -> set[str]:
-        raw = self.catalogue.listed("tools/list", EVERYTHING, "s", ProtocolFamily.LEGACY)
+        raw = self.catalogue.list_body("tools/list", EVERYTHING, "s", ProtocolFamily.LEGACY)
         return {tool["name"] for tool in json.loads(raw)["tools"]}
 
     def callable(self, name: str) -> bool:
