@@ -22,7 +22,7 @@ from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import RESULTS
 from toolbus_common.settings import Settings
 from toolbus_executor.results.large.spill_registry import Spills
-from toolbus_executor.results.large.store import Vault
+from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.results.selection.worker_client import Selector
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.mcp.http_transport import AnswerStream
@@ -34,11 +34,11 @@ VAST = Path(__file__).parent.parent / "harness" / "vast.py"
 
 
 @pytest.fixture
-async def vault(settings: Settings, nats_server: NatsAt) -> AsyncIterator[Vault]:
+async def vault(settings: Settings, nats_server: NatsAt) -> AsyncIterator[LargeResultStore]:
     """The store as executor may use it."""
     bus = Bus("executor", settings.nats_url, nats_server.seed("executor"))
     await bus.open()
-    yield Vault(lambda: Objects.opened(bus, RESULTS))
+    yield LargeResultStore(lambda: Objects.opened(bus, RESULTS))
     await bus.close()
 
 
@@ -51,7 +51,7 @@ async def server() -> AsyncIterator[Vast]:
 
 
 @pytest.fixture(params=["http", "stdio"])
-async def bench(request: pytest.FixtureRequest, server: Vast, vault: Vault) -> AsyncIterator[Bench]:
+async def bench(request: pytest.FixtureRequest, server: Vast, vault: LargeResultStore) -> AsyncIterator[Bench]:
     """A runner over a server of long answers, with somewhere to keep them."""
     made = Bench()
     spills = made.runner.spills = Spills(vault, Results(largest=16 << 20))
@@ -158,7 +158,7 @@ async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench)
 
 
 @http_only
-async def test_what_exceeds_a_lower_limit_is_kept_too(bench: Bench, vault: Vault) -> None:
+async def test_what_exceeds_a_lower_limit_is_kept_too(bench: Bench, vault: LargeResultStore) -> None:
     bench.runner.spills = Spills(vault, Results(limit=64 << 10))
     told = (await bench.call("text", {"bytes": 100_000})).last
     assert told["content"][1]["type"] == "resource_link"
@@ -172,14 +172,14 @@ async def test_what_exceeds_a_lower_limit_is_kept_too(bench: Bench, vault: Vault
 @http_only
 @pytest.mark.parametrize("tool", ["many", "escape"])
 async def test_what_cannot_be_kept_is_an_error_and_nothing_stays_behind(
-    bench: Bench, vault: Vault, tool: str
+    bench: Bench, vault: LargeResultStore, tool: str
 ) -> None:
     told = await bench.call(tool, {"bytes": SIZE})
     assert isinstance(told.error, UpstreamFaultError)
     await until(lambda: vault.allowance.used == 0, "room to be given back")
 
 
-async def test_where_there_is_no_room_only_the_large_call_fails(bench: Bench, vault: Vault) -> None:
+async def test_where_there_is_no_room_only_the_large_call_fails(bench: Bench, vault: LargeResultStore) -> None:
     pid = getattr(bench.upstream, "pid", None)
     vault.allowance.most = 4 << 20
     told = await bench.call("text", {"bytes": SIZE})
@@ -210,7 +210,7 @@ async def test_a_handle_is_over_with_its_time(bench: Bench) -> None:
 
 
 @pytest.fixture
-async def api(tmp_path: Path, vault: Vault) -> AsyncIterator[Bench]:
+async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[Bench]:
     """A runner over an HTTP API."""
     rest = RestServer(tmp_path)
     try:

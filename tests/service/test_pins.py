@@ -31,7 +31,7 @@ from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import CATALOGUE, PINS
 from toolbus_common.settings import Settings
 from toolbus_executor.catalog.definition_pins import Pins
-from toolbus_executor.catalog.publisher import Entry
+from toolbus_executor.catalog.publisher import CatalogPublisher
 
 SCHEMA = {"type": "object"}
 
@@ -58,7 +58,7 @@ class Executor:
     """As much of an executor as pins concern: the watched pins, and one server's entry."""
 
     pins: Pins
-    entry: Entry
+    entry: CatalogPublisher
     bucket: Bucket
     events: Notes
 
@@ -80,7 +80,7 @@ async def executor(settings: Settings, mode: str = "first") -> AsyncIterator[Exe
     async with bus_of("executor", settings) as bus:
         events = Notes()
         pins, bucket = Pins(events), await bus.bucket(PINS)
-        entry = Entry("docs", mode, await bus.bucket(CATALOGUE), pins, events)
+        entry = CatalogPublisher("docs", mode, await bus.bucket(CATALOGUE), pins, events)
         pins.on_change = lambda _server: entry.weigh_anew()
         caught_up = asyncio.Event()
 

@@ -8,7 +8,7 @@ import pytest
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Bearer, CallRequested, ProtocolFamily
-from toolbus_executor.identity.claims import acting
+from toolbus_executor.identity.claims import actor_chain
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_policy.admission.caller_identity import identified
@@ -60,7 +60,7 @@ def test_what_would_be_told_wrongly_is_not_declared(more: dict[str, Any], why: s
 
 
 def test_who_acts_now_stands_outermost() -> None:
-    assert acting(("now", "before", "first")) == {
+    assert actor_chain(("now", "before", "first")) == {
         "sub": "now", "act": {"sub": "before", "act": {"sub": "first"}},
     }  # fmt: skip
 

@@ -13,7 +13,7 @@ from toolbus_common.config import Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_executor.isolation.linux import cgroup
 from toolbus_executor.isolation.plan import Isolation, isolation_of
-from toolbus_executor.isolation.visible_paths import Places
+from toolbus_executor.isolation.visible_paths import VisiblePaths
 from toolbus_executor.settings import Settings
 
 COMMAND = {"command": ["cat"]}
@@ -38,7 +38,7 @@ def test_only_an_engines_own_command_is_not_confined() -> None:
     assert held(command=[], python=["shop:quote"]).confined
 
 
-def seen(isolation: Isolation, *command: str) -> Places:
+def seen(isolation: Isolation, *command: str) -> VisiblePaths:
     return isolation.places(command, {"PATH": "/usr/bin:/bin"})
 
 

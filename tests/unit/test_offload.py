@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from toolbus_common.errors import OverloadedError, UpstreamFaultError
 from toolbus_common.mcp.result_uris import MOST_LENGTH, Handle, governing, piece_of
 from toolbus_executor.results.large import json_scanner as scanner
-from toolbus_executor.results.large.decoder import Decoding
+from toolbus_executor.results.large.decoder import Decoder
 from toolbus_executor.results.large.json_scanner import Kind, Scanner
-from toolbus_executor.results.large.quota import Allowance
+from toolbus_executor.results.large.quota import Quota
 from toolbus_executor.results.large.reader import _whole_characters
 
 SMALL = 8  # bytes that count as large here
@@ -28,7 +28,7 @@ class Aside:
         self.kind = kind
         self.value = b""
         self.ended = False
-        self._decoding = Decoding(kind)
+        self._decoding = Decoder(kind)
 
     def take(self, raw: bytes) -> None:
         self.value += self._decoding.feed(raw)
@@ -159,7 +159,7 @@ def test_a_value_not_looked_for_that_never_ends_is_bounded_too() -> None:
     [(Kind.TEXT, b"\xff"), (Kind.TEXT, b"\\x"), (Kind.BASE64, b"a"), (Kind.JSON, b"\xc3")],
 )
 def test_what_cannot_be_decoded_is_the_upstreams_fault(kind: Kind, raw: bytes) -> None:
-    decoding = Decoding(kind)
+    decoding = Decoder(kind)
     with pytest.raises(UpstreamFaultError):
         decoding.feed(raw) + decoding.end()
 
@@ -190,7 +190,7 @@ def test_what_is_no_handle_governs_itself(uri: str) -> None:
 
 
 def test_one_principal_cannot_use_all_the_room_and_gets_it_back_in_time() -> None:
-    allowance = Allowance(most=100, most_of_one=60)
+    allowance = Quota(most=100, most_of_one=60)
     allowance.take(60)
     allowance.check(60, ("c", "k"))
     allowance.belongs(60, ("c", "k"), 0.0)

@@ -11,7 +11,7 @@ from harness.bench import admitted
 from toolbus_common.contracts import CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
 from toolbus_executor.validation import Checks
-from toolbus_executor.validation.messages import LONGEST
+from toolbus_executor.validation.messages import MAX_LENGTH
 from toolbus_executor.validation.schema_cost import LARGEST_WEIGHT, UnboundedError, bounds_of
 
 STRING = {"type": "string"}
@@ -151,7 +151,7 @@ JSON = st.recursive(
 @given(arguments=st.dictionaries(st.sampled_from([*SEARCH["properties"], "other"]), JSON))
 async def test_a_refusal_is_one_short_line_whatever_the_arguments_are(arguments: Any) -> None:
     reason = await refusal(SEARCH, arguments)
-    assert len(reason) < LONGEST + 150
+    assert len(reason) < MAX_LENGTH + 150
     assert reason.isprintable()
 
 
