@@ -51,7 +51,9 @@ async def server() -> AsyncIterator[Vast]:
 
 
 @pytest.fixture(params=["http", "stdio"])
-async def bench(request: pytest.FixtureRequest, server: Vast, vault: LargeResultStore) -> AsyncIterator[Bench]:
+async def bench(
+    request: pytest.FixtureRequest, server: Vast, vault: LargeResultStore
+) -> AsyncIterator[Bench]:
     """A runner over a server of long answers, with somewhere to keep them."""
     made = Bench()
     spills = made.runner.spills = Spills(vault, Results(largest=16 << 20))
@@ -158,7 +160,9 @@ async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench)
 
 
 @http_only
-async def test_what_exceeds_a_lower_limit_is_kept_too(bench: Bench, vault: LargeResultStore) -> None:
+async def test_what_exceeds_a_lower_limit_is_kept_too(
+    bench: Bench, vault: LargeResultStore
+) -> None:
     bench.runner.spills = Spills(vault, Results(limit=64 << 10))
     told = (await bench.call("text", {"bytes": 100_000})).last
     assert told["content"][1]["type"] == "resource_link"
@@ -176,17 +180,19 @@ async def test_what_cannot_be_kept_is_an_error_and_nothing_stays_behind(
 ) -> None:
     told = await bench.call(tool, {"bytes": SIZE})
     assert isinstance(told.error, UpstreamFaultError)
-    await until(lambda: vault.allowance.used == 0, "room to be given back")
+    await until(lambda: vault.quota.used == 0, "room to be given back")
 
 
-async def test_where_there_is_no_room_only_the_large_call_fails(bench: Bench, vault: LargeResultStore) -> None:
+async def test_where_there_is_no_room_only_the_large_call_fails(
+    bench: Bench, vault: LargeResultStore
+) -> None:
     pid = getattr(bench.upstream, "pid", None)
-    vault.allowance.most = 4 << 20
+    vault.quota.limit = 4 << 20
     told = await bench.call("text", {"bytes": SIZE})
     assert "no room to keep it" in told.error.reason
     assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
     assert getattr(bench.upstream, "pid", None) == pid
-    await until(lambda: vault.allowance.used == 0, "room to be given back")
+    await until(lambda: vault.quota.used == 0, "room to be given back")
 
 
 @http_only

@@ -17,7 +17,7 @@ from toolbus_common.contracts.records.pin_names import pin_key
 from toolbus_common.errors import UnknownToolError
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
-from toolbus_executor.catalog.definition_pins import PinState, uncallable, apply_pins
+from toolbus_executor.catalog.definition_pins import PinState, apply_pins, uncallable
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.listing import listed
 from toolbus_ingress.catalog.tool_catalog import Catalogue

@@ -81,7 +81,7 @@ async def executor(settings: Settings, mode: str = "first") -> AsyncIterator[Exe
         events = Notes()
         pins, bucket = Pins(events), await bus.bucket(PINS)
         entry = CatalogPublisher("docs", mode, await bus.bucket(CATALOGUE), pins, events)
-        pins.on_change = lambda _server: entry.weigh_anew()
+        pins.on_change = lambda _server: entry.reapply_pins()
         caught_up = asyncio.Event()
 
         async def watch() -> None:
@@ -199,7 +199,7 @@ async def test_of_two_executors_one_saw_the_server_first_and_the_other_compares(
 
         def weighed(each: Executor) -> list[list[str]]:
             known = (found.model_copy(update={"known": True}) for found in lists)
-            return sorted(shown(each.pins.weighed(found, "first")) for found in known)
+            return sorted(shown(each.pins.apply_pins(found, "first")) for found in known)
 
         for each in (one, two):  # the other's pins are heard of later than its listing ends
             await until(lambda each=each: pinned in weighed(each), "what was pinned")  # type: ignore[misc]

@@ -116,9 +116,9 @@ async def test_what_failed_is_asked_anew(bench: Bench, server: Vast) -> None:
 
 async def test_what_is_held_back_or_drained_is_not_told_from_memory(bench: Bench) -> None:
     await bench.call("text", {"bytes": 1})
-    bench.runner.refused = frozenset({("tools/call", "text")})
+    bench.runner.uncallable = frozenset({("tools/call", "text")})
     assert isinstance((await bench.call("text", {"bytes": 1})).error, UnknownToolError)
-    bench.runner.refused, bench.runner.drained = frozenset(), True
+    bench.runner.uncallable, bench.runner.drained = frozenset(), True
     assert isinstance((await bench.call("text", {"bytes": 1})).error, ServerDrainedError)
 
 

@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from toolbus_common.contracts import Listing, ServerState
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.resilience.circuit_breaker import Breaker, State
-from toolbus_executor.servers.refresh_schedule import MIN_SECONDS, refresh_pause, refreshed_elsewhere
+from toolbus_executor.servers.refresh_schedule import (
+    MIN_SECONDS,
+    refresh_pause,
+    refreshed_elsewhere,
+)
 from toolbus_executor.transport.sse_parser import EventReader
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.listing import LONGEST_TTL, MOST_DROPPED, TOOLS, every_page, listed

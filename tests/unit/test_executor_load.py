@@ -10,7 +10,7 @@ from toolbus_common.errors import OverloadedError, UpstreamDeadError, UpstreamRe
 from toolbus_executor.resilience.adaptive_limit import MIN_LIMIT, START_LIMIT, WINDOW, AdaptiveLimit
 from toolbus_executor.resilience.bulkhead import MAX_RETRY, MIN_RETRY, Bulkhead
 from toolbus_executor.resilience.failure_log import MAX_ENTRIES, MAX_REASON, Failures
-from toolbus_executor.resilience.retry import START_RETRIES, MAX_SAVED_RETRIES, RetryBudget
+from toolbus_executor.resilience.retry import MAX_SAVED_RETRIES, START_RETRIES, RetryBudget
 
 
 @given(st.integers(20, 2000))
@@ -27,12 +27,14 @@ def test_a_long_good_time_saves_up_only_so_many_retries() -> None:
     budget = RetryBudget()
     for _ in range(10_000):
         budget.earn()
-    assert [budget.spend() for _ in range(MAX_SAVED_RETRIES + 1)] == [True] * MAX_SAVED_RETRIES + [False]
+    assert [budget.spend() for _ in range(MAX_SAVED_RETRIES + 1)] == [True] * MAX_SAVED_RETRIES + [
+        False
+    ]
 
 
 def answered(pace: AdaptiveLimit, windows: int, seconds: float, *, busy: bool = True) -> None:
     for _ in range(windows * WINDOW):
-        pace.took("tool", seconds, pace.limit if busy else 1)
+        pace.record("tool", seconds, pace.limit if busy else 1)
 
 
 def test_places_grow_to_the_bound_while_all_are_used_and_calls_take_their_usual_time() -> None:
@@ -62,7 +64,7 @@ def test_a_slow_tool_beside_a_fast_one_costs_no_places() -> None:
     pace = AdaptiveLimit(64)
     for number in range(100 * WINDOW):
         slow = number % 2
-        pace.took("slow" if slow else "fast", 5.0 if slow else 0.001, pace.limit)
+        pace.record("slow" if slow else "fast", 5.0 if slow else 0.001, pace.limit)
     assert pace.limit == 64
 
 
@@ -80,7 +82,7 @@ def test_a_server_that_has_become_slow_for_good_gets_its_places_back() -> None:
 def test_places_stay_within_their_bounds(most: int, calls: list[tuple[str, float, int]]) -> None:
     pace = AdaptiveLimit(most)
     for tool, seconds, under_way in calls * 4:
-        pace.took(tool, seconds, under_way)
+        pace.record(tool, seconds, under_way)
         assert min(MIN_LIMIT, most) <= pace.limit <= most
 
 
@@ -123,18 +125,18 @@ async def test_fewer_places_let_nobody_in_until_enough_have_left() -> None:
         await bulkhead.enter(60)
     (task,) = await waiting_in(bulkhead, 1)
     for _ in range(WINDOW):
-        bulkhead.took("tool", 0.05)
+        bulkhead.record("tool", 0.05)
     for _ in range(WINDOW):
-        bulkhead.took("tool", 1.0)
+        bulkhead.record("tool", 1.0)
     assert bulkhead.in_flight == START_LIMIT + 1, "the place that was added is taken at once"
-    assert bulkhead.places == int((START_LIMIT + 1) * 0.75)
+    assert bulkhead.slots == int((START_LIMIT + 1) * 0.75)
     late = await waiting_in(bulkhead, 1)
-    while bulkhead.in_flight > bulkhead.places:
+    while bulkhead.in_flight > bulkhead.slots:
         bulkhead.leave()
     assert bulkhead.waiting == 1
     bulkhead.leave()
     await asyncio.gather(task, *late)
-    assert bulkhead.in_flight == bulkhead.places
+    assert bulkhead.in_flight == bulkhead.slots
 
 
 def test_the_latest_failures_of_a_server_are_kept_and_no_refusal_of_ours() -> None:

@@ -190,13 +190,13 @@ def test_what_is_no_handle_governs_itself(uri: str) -> None:
 
 
 def test_one_principal_cannot_use_all_the_room_and_gets_it_back_in_time() -> None:
-    allowance = Quota(most=100, most_of_one=60)
-    allowance.take(60)
-    allowance.check(60, ("c", "k"))
-    allowance.belongs(60, ("c", "k"), 0.0)
-    with pytest.raises(OverloadedError, match="this key keeps 60 bytes"):
-        allowance.check(1, ("c", "k"))
-    allowance.check(60, ("c", "other"))
-    allowance.take(100)  # what was over made room
-    with pytest.raises(OverloadedError, match="no room"):
-        allowance.take(1)
+    quota = Quota(limit=100, limit_per_principal=60)
+    quota.take(60)
+    quota.check(60, ("c", "k"))
+    quota.assign(60, ("c", "k"), 0.0)
+    with pytest.raises(OverloadedError, match="this key has 60 bytes"):
+        quota.check(1, ("c", "k"))
+    quota.check(60, ("c", "other"))
+    quota.take(100)  # what was over made room
+    with pytest.raises(OverloadedError, match="result store is full"):
+        quota.take(1)

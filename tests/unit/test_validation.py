@@ -76,7 +76,7 @@ def told(made: Checks, arguments: Any) -> str:
 async def broken(schema: Any, result: Any) -> str:
     made = await checks({}, schema)
     try:
-        made.hold_to_word(admitted("t"), json.dumps(result).encode())
+        made.check_result(admitted("t"), json.dumps(result).encode())
     except UpstreamFaultError as error:
         return error.reason
     return ""
@@ -236,7 +236,7 @@ async def test_a_definition_is_compiled_once() -> None:
 @pytest.mark.parametrize(("mode", "refused"), [("arguments", True), ("none", False)])
 async def test_only_what_is_asked_for_is_held_against_a_schema(mode: str, *, refused: bool) -> None:
     made = await checks(SEARCH, {"required": ["x"]}, mode)
-    made.hold_to_word(admitted("t"), b'{"structuredContent":{}}')
+    made.check_result(admitted("t"), b'{"structuredContent":{}}')
     if refused:
         with pytest.raises(InvalidArgumentsError):
             made.check_arguments(admitted("t", {}))

@@ -11,12 +11,12 @@ from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.secrets import SecretError, Secrets, Values
 from toolbus_executor.credentials.oauth_token import Ask, Bearer
-from toolbus_executor.results.large.spill_registry import SpillRegistry
+from toolbus_executor.results.large.spill_registry import Spills
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.settings import Settings
-from toolbus_executor.transport.dialer_factory import DialerFactory
+from toolbus_executor.transport.dialer_factory import Ways
 from toolbus_executor.upstreams.base import News, Upstream
-from toolbus_executor.upstreams.factory import create_upstream, texts_of
+from toolbus_executor.upstreams.factory import reached, texts_of
 from toolbus_executor.upstreams.oauth.api_tokens import TakesTokens, TokenView
 from toolbus_executor.upstreams.oauth.upstream import Authorized, Connected
 from toolbus_executor.upstreams.protocol_families import reached_in_families
@@ -28,7 +28,7 @@ from toolbus_executor.upstreams.sessions.separate_sessions import Separation
 class Dependencies:
     """Dependencies of every server; `starts` limits concurrent first starts of processes."""
 
-    dialers: DialerFactory
+    dialers: Ways
     large_results: LargeResultStore
     settings: Settings
     starts: asyncio.Semaphore
@@ -46,7 +46,7 @@ class Dependencies:
 
         """
         if server.identity is not None:
-            await self.dialers.keys.ready()
+            await self.dialers.keys.wait_until_ready()
         try:
             return await self.secrets.read(texts_of(server))
         except SecretError as error:
@@ -57,20 +57,27 @@ class Dependencies:
         name: str,
         server: Server,
         notifications: News,
-        read_secrets: Values,
+        secrets: Values,
         events: EventPublisher,
-        spills: SpillRegistry,
+        spills: Spills,
         separation: Separation | None = None,
     ) -> Upstream:
         """Create the adapter of a configured server or of all its replicas, not opened yet."""
         if server.replicas:
-            upstream = Replicated(name, server, notifications, events, self.dialers, read_secrets, spills)
+            upstream = Replicated(
+                name, server, notifications, events, self.dialers, secrets, spills
+            )
             upstream.separation = separation
             if server.oauth is not None:
                 upstream.authorize = partial(self._authorized, name, server, separation)
             return upstream
         reach = partial(
-            create_upstream, dialers=self.dialers, read_secrets=read_secrets, spills=spills, settings=self.settings, name=name
+            reached,
+            ways=self.dialers,
+            found=secrets,
+            spills=spills,
+            settings=self.settings,
+            name=name,
         )
         if server.oauth is not None:
             return self._authorized(name, server, separation, server, notifications, reach)

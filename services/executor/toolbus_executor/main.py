@@ -65,7 +65,7 @@ from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.results.selection.worker_client import Selector
 from toolbus_executor.servers.supervisor import Buckets, ServerSupervisor
 from toolbus_executor.settings import Settings
-from toolbus_executor.transport.dialer_factory import DialerFactory
+from toolbus_executor.transport.dialer_factory import Ways
 from toolbus_executor.upstreams.sessions.session_claims import Places
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,9 @@ class ServerRegistry:
         self._supervisors: dict[str, ServerSupervisor] = {}
         self._changed = asyncio.Event()
         self._early_cancellations = EarlyCancellations()
-        self._suspended_calls = SuspendedCallRouter(service.bus, service.events.producer, self._handler)
+        self._suspended_calls = SuspendedCallRouter(
+            service.bus, service.events.producer, self._handler
+        )
         self._selector = Selector()
         self._outcomes: OutcomeStore
         self._claims: Places
@@ -165,10 +167,14 @@ class ServerRegistry:
             await asyncio.gather(*leaving)
             for name, server in declared.items():
                 if name not in self._supervisors:
-                    supervisor = ServerSupervisor(name, server, self._service, buckets, self._pins, self._dependencies)
+                    supervisor = ServerSupervisor(
+                        name, server, self._service, buckets, self._pins, self._dependencies
+                    )
                     supervisor.fresh = name in known
                     if supervisor.separation is not None:
-                        supervisor.handler.session_router = SessionRouter(name, supervisor.separation, self._claims)
+                        supervisor.handler.session_router = SessionRouter(
+                            name, supervisor.separation, self._claims
+                        )
                     supervisor.handler.forward = self._suspended_calls.forward
                     supervisor.handler.early_cancellations = self._early_cancellations
                     supervisor.handler.selector = self._selector
@@ -240,7 +246,7 @@ def build(transport: LocalTransport) -> Service:
     pins = Pins(service.events)
     commands = OperatorCommands()
     keys = IdentityKeys(partial(_identity_key, service))
-    dialers = DialerFactory(settings.egress, Named(), settings.egress_ca, os.environ, keys)
+    dialers = Ways(settings.egress, Named(), settings.egress_ca, os.environ, keys)
     service.watch_bucket(CONFIG)(dialers.named.hear)
     service.watch_bucket(CONFIG)(directory.hear)
     service.watch_bucket(CONFIG)(commands.apply_change)
@@ -251,7 +257,9 @@ def build(transport: LocalTransport) -> Service:
         secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
         large_results = LargeResultStore(lambda: Objects.opened(service.bus, RESULTS))
         starts = asyncio.Semaphore(MOST_STARTS)
-        dependencies = Dependencies(dialers, large_results, settings, starts, secrets, partial(_token, service))
+        dependencies = Dependencies(
+            dialers, large_results, settings, starts, secrets, partial(_token, service)
+        )
         registry = ServerRegistry(service, directory, pins, commands, dependencies)
         directory.on_declared.append(registry.reconcile)
         service.details = lambda: {"servers": len(registry)}

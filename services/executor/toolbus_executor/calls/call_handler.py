@@ -41,7 +41,7 @@ from toolbus_executor.resilience.breaker_reporter import BreakerReporter
 from toolbus_executor.resilience.bulkhead import Bulkhead
 from toolbus_executor.resilience.health_probe import Health
 from toolbus_executor.resilience.retry import Retries
-from toolbus_executor.results.large.spill_registry import SpillRegistry
+from toolbus_executor.results.large.spill_registry import Spills
 from toolbus_executor.results.response_cache import cache_of
 from toolbus_executor.results.selection.apply import apply_selection
 from toolbus_executor.results.selection.expressions import selection_of
@@ -90,7 +90,7 @@ class CallHandler:
         self.session_router: SessionRouter | None = None  # if sessions of the server have owners
         self.selector: Selector | None = None  # evaluates result selections
         self.cache = cache_of(declared.tools)
-        self.spills: SpillRegistry | None = None  # stores large results
+        self.spills: Spills | None = None  # stores large results
         self.health = Health(declared.probe, self.breaker, lambda: not self.bulkhead.in_flight)
         self.drained = False  # by an operator command
         self.uncallable: frozenset[tuple[str, str]] = frozenset()  # quarantined methods and names

@@ -22,7 +22,10 @@ class EarlyCancellations:
         now = monotonic()
         self._cancelled_at.pop(call_id, None)
         self._cancelled_at[call_id] = now
-        while len(self._cancelled_at) > MOST or now - next(iter(self._cancelled_at.values())) > SECONDS:
+        while (
+            len(self._cancelled_at) > MOST
+            or now - next(iter(self._cancelled_at.values())) > SECONDS
+        ):
             del self._cancelled_at[next(iter(self._cancelled_at))]
 
     def take(self, call_id: str) -> bool:

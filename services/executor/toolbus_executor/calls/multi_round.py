@@ -161,7 +161,10 @@ def _all_accepted(answers: Iterable[msgspec.Raw]) -> bool:
     for raw in answers:
         with suppress(msgspec.DecodeError):
             answer_value = msgspec.json.decode(raw)
-            if isinstance(answer_value, dict) and answer_value.get("action") in ("decline", "cancel"):
+            if isinstance(answer_value, dict) and answer_value.get("action") in (
+                "decline",
+                "cancel",
+            ):
                 return False
     return True
 
@@ -180,7 +183,8 @@ def _reject_error_answers(call: CallAdmitted) -> None:
         found = error_in(raw)
         if found is not None and "action" not in msgspec.json.decode(raw):
             raise InvalidError(
-                f"The client answered the server's request with an error: {found.get('message', '')} "
-                f"({found.get('code')}). Call again and answer the request.",
+                "The client answered the server's request with an error: "
+                f"{found.get('message', '')} ({found.get('code')}). "
+                "Call again and answer the request.",
                 sent=False,
             )

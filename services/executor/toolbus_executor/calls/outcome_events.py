@@ -18,7 +18,9 @@ from toolbus_executor.mcp_messages.result_mapping import Ended
 _completed = trusted(CallCompleted)
 
 
-def completed(call: CallAdmitted, outcome: Ended, seconds: float, misfit: str = "") -> CallCompleted:
+def completed(
+    call: CallAdmitted, outcome: Ended, seconds: float, misfit: str = ""
+) -> CallCompleted:
     """Return the event of a call the server answered."""
     reply, is_error, stored, cached, left_out = outcome
     sent = len(reply.body)
@@ -58,7 +60,7 @@ def _recorded_reason(call: CallAdmitted, error: ToolbusError) -> str:
     """Return the recorded reason; an upstream's error text is content like a result."""
     if not isinstance(error, UpstreamRefusedError):
         return error.reason
-    stored = recorded_words(error.reason, call.result_content)
+    recorded = recorded_words(error.reason, call.result_content)
     number = error.data.get("upstream_code", "none")
     return recorded or f"The server returned JSON-RPC error {number}."
 

@@ -60,7 +60,9 @@ async def _compare(
 
     other = NONE if own_class == ALL else ALL
     found = {own_class: listing, other: await as_listed(other)}
-    if all(_digests(found[other])[kind].keys() == _digests(listing)[kind].keys() for kind in _KINDS):
+    if all(
+        _digests(found[other])[kind].keys() == _digests(listing)[kind].keys() for kind in _KINDS
+    ):
         return listing.model_copy(update={"depends": False})
     lists = await asyncio.gather(*(as_listed(name) for name in GROUPS))
     found |= dict(zip(GROUPS, lists, strict=True))

@@ -77,7 +77,9 @@ class Pins:
         """Return the listing with each entry shown or quarantined by the pins."""
         return apply_pins(listing, mode, self._pins)
 
-    async def pin_first_listing(self, bucket: Bucket, listing: Listing, mode: str, *, known: bool) -> None:
+    async def pin_first_listing(
+        self, bucket: Bucket, listing: Listing, mode: str, *, known: bool
+    ) -> None:
         """Pin the first listing of a server, where the mode trusts it.
 
         `known` is set if the catalogue has an earlier listing. If the pins are missing then, they

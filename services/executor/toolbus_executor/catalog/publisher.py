@@ -9,7 +9,13 @@ from time import monotonic
 from toolbus_common.contracts import Listing
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_executor.catalog.definition_pins import TRUST, Pins, quarantined_event, newly_quarantined, uncallable
+from toolbus_executor.catalog.definition_pins import (
+    TRUST,
+    Pins,
+    newly_quarantined,
+    quarantined_event,
+    uncallable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +32,9 @@ class CatalogPublisher:
         self.name = name
         self.listed: Listing | None = None  # last seen by this executor, pins applied
         self.on_uncallable: Callable[[Uncallable], None] = lambda _names: None
-        self.ours = False  # the listing is a placeholder of Toolbus; the server was not connected yet
+        self.ours = (
+            False  # the listing is a placeholder of Toolbus; the server was not connected yet
+        )
         self._declared_mode = mode
         self._catalogue = catalogue
         self._pins = pins

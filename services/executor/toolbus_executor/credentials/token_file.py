@@ -12,13 +12,13 @@ _MEMORY = "/dev/shm"  # noqa: S108 - memory keeps tokens off the disk
 class TokenFile:
     """One token in a private directory, shown to a process in its private home.
 
-    `configured` is the configured path, such as `~/.secrets/token`. The directory's name begins with
-    the executor's pid, so that the next executor removes what a killed one left.
+    `path` is the configured one, such as `~/.secrets/token`. The directory's name begins with the
+    executor's pid, so that the next executor removes what a killed one left.
     """
 
-    def __init__(self, configured: str, state_dir: Path) -> None:
-        self._name = Path(configured).name
-        self.below_home = str(Path(configured).parent).removeprefix("~/")
+    def __init__(self, path: str, state_dir: Path) -> None:
+        self._name = Path(path).name
+        self.below_home = str(Path(path).parent).removeprefix("~/")
         parent = _parent_dir(state_dir)
         _sweep(parent)
         self.directory = parent / f"{os.getpid()}-{token_hex(8)}"
@@ -46,7 +46,9 @@ def _parent_dir(state_dir: Path) -> Path:
     parent.mkdir(mode=0o700, exist_ok=True, parents=True)
     found = parent.lstat()
     if found.st_uid != os.geteuid() or found.st_mode & 0o170077 != 0o040000:  # noqa: PLR2004
-        raise PermissionError(1, f"{parent} belongs to another user or is accessible to others; remove it")
+        raise PermissionError(
+            1, f"{parent} belongs to another user or is accessible to others; remove it"
+        )
     return parent
 
 

@@ -51,8 +51,8 @@ def contained(
         )
     if settings.cosign_key and which("cosign") is None:
         raise UpstreamDeadError(
-            "Image signatures must be verified (TOOLBUS_COSIGN_KEY), and there is no cosign where the "
-            "executor runs; install it.",
+            "Image signatures must be verified (TOOLBUS_COSIGN_KEY), and there is no cosign where "
+            "the executor runs; install it.",
             sent=False,
         )
     container = _name(name, settings)

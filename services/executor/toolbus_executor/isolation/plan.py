@@ -16,7 +16,12 @@ from toolbus_common.config import Server
 from toolbus_common.config.servers.isolation import Files, Hosts, Limits
 from toolbus_executor.isolation.network.egress_proxy import Gate
 from toolbus_executor.isolation.program_paths import is_below
-from toolbus_executor.isolation.visible_paths import HOST_SOCKETS, VisiblePaths, home_of, visible_paths_of
+from toolbus_executor.isolation.visible_paths import (
+    HOST_SOCKETS,
+    VisiblePaths,
+    home_of,
+    visible_paths_of,
+)
 from toolbus_executor.settings import Settings
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
@@ -90,7 +95,11 @@ def isolation_of(declared: Server, settings: Settings, name: str = "") -> Isolat
         return Isolation(name=name, namespaces=False, confined=False)
     files = declared.files or _FILES
     opened = _expanded((*files.read, *files.write))
-    host_sockets = (each_socket for each_socket in HOST_SOCKETS if not any(is_below(each, each_socket) for each in opened))
+    host_sockets = (
+        each_socket
+        for each_socket in HOST_SOCKETS
+        if not any(is_below(each, each_socket) for each in opened)
+    )
     return Isolation(
         name=name,
         limits=declared.limits,

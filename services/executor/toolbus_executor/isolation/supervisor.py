@@ -25,7 +25,12 @@ from toolbus_executor.isolation.linux.confinement import (
     restore_signals,
 )
 from toolbus_executor.isolation.network import socket_handover
-from toolbus_executor.isolation.visible_paths import IsolationError, VisiblePaths, find_program, visible_paths_of
+from toolbus_executor.isolation.visible_paths import (
+    IsolationError,
+    VisiblePaths,
+    find_program,
+    visible_paths_of,
+)
 
 TYPE_CHECKING = False  # `typing` would cost more to import than all the rest
 if TYPE_CHECKING:
@@ -117,7 +122,11 @@ def _fork_program(
 
 
 def _clone_into_namespaces(
-    spaces: int, plan: SimpleNamespace, command: list[str], visible_paths: VisiblePaths, go: tuple[int, int]
+    spaces: int,
+    plan: SimpleNamespace,
+    command: list[str],
+    visible_paths: VisiblePaths,
+    go: tuple[int, int],
 ) -> int:
     """Clone the first process of new namespaces, with its view built; 0 if that fails."""
     user = 0 if spaces & kernel.NEW_USER else plan.user
@@ -168,7 +177,7 @@ def _run_as_first(
     plan.grouped = _wait_for_parent(go)
     if plan.network == "hosts":
         socket_handover.name_as_proxy(socket_handover.hand_over(plan.handover))
-    private_directory.give_home(plan.home, f"{plan.home}/{view.CACHE}", "")
+    private_directory.set_home(plan.home, f"{plan.home}/{view.CACHE}", "")
     held = {
         "own files": True,
         "own processes": True,
@@ -198,19 +207,23 @@ def _make_scratch(plan: SimpleNamespace, visible_paths: VisiblePaths) -> None:
     if plan.user:
         plan.cache = ""  # not accessible to that user
         try:
-            plan.right = user_ids.right_for(plan.user, [plan.program, *visible_paths.read], visible_paths.write)
+            plan.right = user_ids.right_for(
+                plan.user, [plan.program, *visible_paths.read], visible_paths.write
+            )
         except OSError:  # root without the capability to change its user
             plan.user = 0
     try:
         plan.scratch = private_directory.make(plan.user)
         declared = [*plan.read, *plan.write]
-        private_directory.link_declared(plan.home, f"{plan.scratch}/home", declared)
+        private_directory.link_configured(plan.home, f"{plan.scratch}/home", declared)
         private_directory.link_token(f"{plan.scratch}/home", plan.token)
     except OSError as error:
         _reject(f"its private home cannot be created: {error.strerror}: {error.filename}")
 
 
-def _run_without_namespaces(plan: SimpleNamespace, command: list[str], visible_paths: VisiblePaths) -> None:
+def _run_without_namespaces(
+    plan: SimpleNamespace, command: list[str], visible_paths: VisiblePaths
+) -> None:
     """Become the program, without namespaces."""
     if plan.network != "any":
         _reject(
@@ -221,7 +234,7 @@ def _run_without_namespaces(plan: SimpleNamespace, command: list[str], visible_p
         kernel.keep_privileges()
         _execute(plan, command, {"no new privileges": True})
     home = f"{plan.scratch}/home"
-    private_directory.give_home(home, plan.cache or f"{home}/{view.CACHE}", f"{plan.scratch}/tmp")
+    private_directory.set_home(home, plan.cache or f"{home}/{view.CACHE}", f"{plan.scratch}/tmp")
     if not plan.cwd:
         plan.home = home
     try:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 
-from toolbus_executor.isolation.program_paths import SYSTEM, find_program, is_below, links_of, files_of
+from toolbus_executor.isolation.program_paths import (
+    SYSTEM,
+    files_of,
+    find_program,
+    is_below,
+    links_of,
+)
 
 TYPE_CHECKING = False  # `typing` would cost more to import than all the rest
 if TYPE_CHECKING:

@@ -121,7 +121,14 @@ def _who(call: CallAdmitted) -> tuple[str, ...]:
     identified = call.identity
     if identified is None:
         return call.principal_id, call.customer, call.key
-    return call.principal_id, call.customer, call.key, call.user, identified.team, *identified.actors
+    return (
+        call.principal_id,
+        call.customer,
+        call.key,
+        call.user,
+        identified.team,
+        *identified.actors,
+    )
 
 
 def _is_plain(call: CallAdmitted) -> bool:

@@ -28,7 +28,7 @@ from toolbus_executor.catalog.list_faults import ListProblems
 from toolbus_executor.catalog.publisher import CatalogPublisher, Uncallable
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.resilience.failure_log import loss_reason, why
-from toolbus_executor.results.large.spill_registry import SpillRegistry
+from toolbus_executor.results.large.spill_registry import Spills
 from toolbus_executor.server_events import about_server
 from toolbus_executor.servers.lease import Lease
 from toolbus_executor.servers.notification_publisher import NotificationPublisher
@@ -76,8 +76,10 @@ class ServerSupervisor:
         self.watched = Watched(self._rewatch)
         self.followed = Watched(self._rewatch)
         self.separation = separation = separation_of(name, declared, dependencies.starts)
-        self.handler = CallHandler(name, declared, service.events, self.watched, self.followed, separation)
-        self._spills = self.handler.spills = SpillRegistry(dependencies.large_results, declared.results)
+        self.handler = CallHandler(
+            name, declared, service.events, self.watched, self.followed, separation
+        )
+        self._spills = self.handler.spills = Spills(dependencies.large_results, declared.results)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
         self.fresh = False  # list again after a reset although the configuration is unchanged
@@ -90,7 +92,9 @@ class ServerSupervisor:
         self._dependencies = dependencies
         alone = declared.is_process and separation is None
         self._lease = Lease(buckets.leases, name, service.events.producer) if alone else None
-        self.entry = CatalogPublisher(name, declared.definitions, buckets.catalogue, pins, service.events)
+        self.entry = CatalogPublisher(
+            name, declared.definitions, buckets.catalogue, pins, service.events
+        )
         self.entry.on_uncallable = self._set_uncallable
         self._changed = asyncio.Event()
         self._retry = asyncio.Event()
@@ -401,6 +405,8 @@ class ServerSupervisor:
             stale = known is not None and (known.tools or known.held)
             state = ServerState.STALE if stale else ServerState.FAILED
             listing = known or Listing(server=self.name, state=state)
-            self._lost_at = listing.lost_at or self._lost_at  # another replica may have lost it earlier
+            self._lost_at = (
+                listing.lost_at or self._lost_at
+            )  # another replica may have lost it earlier
             status = {"state": state, "reason": reason, "lost_at": self._lost_at}
             await self._publish(listing.model_copy(update=status))

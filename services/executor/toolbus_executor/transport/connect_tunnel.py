@@ -24,7 +24,8 @@ async def open_tunnel(connection: socket.socket, target: Target, proxy: Proxy) -
     try:
         await loop.sock_sendall(
             connection,
-            b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (authority, authority, proxy.authorization),
+            b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n"
+            % (authority, authority, proxy.authorization),
         )
         _check_status(await _head(connection))
     except BaseException:
@@ -38,7 +39,7 @@ def _check_status(head: bytes) -> None:
         raise EgressError("its proxy did not reply with HTTP; correct the server's proxy")
     if status[1] != b"200":
         raise EgressError(
-            f"its proxy rejected the tunnel with HTTP {status[1].decode()}; ask the proxy's operator"
+            f"its proxy rejected the tunnel with HTTP {status[1].decode()}; ask its operator"
         )
 
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class DialedSocket:
     """A socket connected to the server.
 
     `name` is the name TLS verifies; None without TLS. `before` and `headers` are the prefix of a
@@ -53,7 +53,7 @@ class Way:
     resolve: Resolve = resolved
     identity: Identity | None = None
 
-    async def connected(self, url: str) -> Connection:
+    async def connected(self, url: str) -> DialedSocket:
         """Open a new connection. Raises `EgressError` or `OSError`."""
         target = target_of(url)
         proxy = proxy_for(target, self.proxy, self.environ)
@@ -61,13 +61,13 @@ class Way:
         context = self.tls.context if target.scheme == "https" else None
         name = target.host if context else None
         if proxy is None:
-            return Connection(await self._dial(target), context, name)
+            return DialedSocket(await self._dial(target), context, name)
         proxied = await self._dial(proxy.target, checked=not proxy.by_environment)
         if context is None:
             before = f"{target.scheme}://{target.authority}".encode()
-            return Connection(proxied, None, None, before, proxy.authorization)
+            return DialedSocket(proxied, None, None, before, proxy.authorization)
         await open_tunnel(proxied, target, proxy)
-        return Connection(proxied, context, name)
+        return DialedSocket(proxied, context, name)
 
     async def addresses(self, url: str) -> list[str]:
         """Return the allowed addresses of a URL. Raises `EgressError` or `OSError`."""

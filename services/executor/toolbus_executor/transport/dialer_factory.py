@@ -18,9 +18,7 @@ from toolbus_executor.transport.dialer import Way
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """Dialer factory; `ca` is a file of authorities for every server, `environ` may name proxies.
-
-    """
+    """Dialer factory; `ca` is a file of authorities for all servers, `environ` may name proxies."""
 
     egress: Egress = STRICT
     named: Named = field(default_factory=Named)
@@ -43,11 +41,13 @@ class Ways:
         whole = self.whole or declared
         if any(getattr(declared, name) for name in FILES) and not self.named.has(whole):
             raise UpstreamDeadError(
-                "Its ca, certificate and key are files, which only the operator may name; configure "
-                "the server with 'toolbus apply'."
+                "Its ca, certificate and key are files, which only the operator may name; "
+                "configure the server with 'toolbus apply'."
             )
         tls = Tls(self.ca, declared.ca, declared.certificate, declared.key)
         identity_settings = declared.identity
-        identity = Identity(identity_settings.header, self.keys) if identity_settings is not None else None
+        identity = (
+            Identity(identity_settings.header, self.keys) if identity_settings is not None else None
+        )
         named = partial(self.named.has, whole)
         return Way(self.egress, named, proxy, tls, self.environ, identity=identity)

@@ -12,9 +12,11 @@ from toolbus_common.egress import EgressError
 from toolbus_common.errors import ToolbusError
 from toolbus_executor.results.large.spill import Spill
 from toolbus_executor.results.large.spill_registry import Answering
-from toolbus_executor.transport.dialer import Connection, Way
+from toolbus_executor.transport.dialer import DialedSocket, Way
 
-IDLE_SECONDS = 4.0  # servers commonly close after 5 s; closing first avoids requests on closed connections
+IDLE_SECONDS = (
+    4.0  # servers commonly close after 5 s; closing first avoids requests on closed connections
+)
 CONNECT_SECONDS = 5.0
 DEFAULT_SECONDS = 20.0
 LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on the bus
@@ -251,9 +253,9 @@ class Connection(asyncio.Protocol):
 class ForwardingConnection(Connection):
     """A connection to a proxy that forwards plain requests: it needs absolute URLs."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, way: Connection) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, dialed: DialedSocket) -> None:
         super().__init__(loop)
-        self._way = way
+        self._dialed = dialed
 
     async def ask(
         self,
@@ -265,7 +267,13 @@ class ForwardingConnection(Connection):
         """Send a request as `Connection.ask` does, with an absolute URL."""
         verb, _, rest = request.partition(b" ")
         line, _, rest = rest.partition(b"\r\n")
-        absolute_request = b"%b %b%b\r\n%b%b" % (verb, self._way.before, line, self._way.headers, rest)
+        absolute_request = b"%b %b%b\r\n%b%b" % (
+            verb,
+            self._dialed.before,
+            line,
+            self._dialed.headers,
+            rest,
+        )
         return await super().ask(absolute_request, on_stream, seconds, large)
 
 
@@ -360,12 +368,12 @@ class Pool:
         except OSError as error:
             raise NotSentError(error.strerror or str(error)) from error
 
-    async def _connection(self, way: Connection) -> Connection:
+    async def _connection(self, dialed: DialedSocket) -> Connection:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: ForwardingConnection(loop, way) if way.before else Connection(loop),
-            sock=way.socket,
-            ssl=way.context,
-            server_hostname=way.name,
+            lambda: ForwardingConnection(loop, dialed) if dialed.before else Connection(loop),
+            sock=dialed.socket,
+            ssl=dialed.context,
+            server_hostname=dialed.name,
         )
         return connection

@@ -52,7 +52,9 @@ class EventReader:
                 data = b"\n".join(self._data)
                 self._data, self._size = [], len(rest)
                 self.name, self._name = self._name, ""
-                if data:  # MCP 2025-11-25 begins a stream with an empty event that only carries an id
+                if (
+                    data
+                ):  # MCP 2025-11-25 begins a stream with an empty event that only carries an id
                     yield data
             else:
                 self._size = len(rest)
@@ -78,7 +80,9 @@ class EventReader:
         parts, self._rest = self._rest, []
         first = b"".join(parts[:_FIELD])  # no part is empty, so they include the field's name
         if not first.startswith(b"data:"):
-            raise UpstreamFaultError("The upstream's event has a line without data that is too long.")
+            raise UpstreamFaultError(
+                "The upstream's event has a line without data that is too long."
+            )
         self._spill = large.begin()
         for part in (first[_FIELD:], *parts[_FIELD:]):  # in pieces, to limit memory
             self._spill.feed(part)

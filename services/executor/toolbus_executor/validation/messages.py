@@ -93,7 +93,9 @@ def _one_of(kind: ValidationErrorKind) -> str:
             return f"must match the pattern {_truncated(kind.pattern, _LONGEST_PATTERN)!r}"
         case ValidationErrorKind.OneOfMultipleValid():
             return "fits several of the forms its schema has, and must fit exactly one"
-    return _FIXED.get(kind.name, f"does not fit {_truncated(kind.name, _LONGEST_NAME)!r} of its schema")
+    return _FIXED.get(
+        kind.name, f"does not fit {_truncated(kind.name, _LONGEST_NAME)!r} of its schema"
+    )
 
 
 def _no_alternative(error: ValidationError, forms: list[list[ValidationError]], depth: int) -> str:
@@ -127,7 +129,9 @@ def _of_another_type(error: ValidationError, here: list[str | int]) -> bool:
 
 def _unexpected(names: list[str], schema: Any, location: str) -> str:
     known = schema.get("properties") if isinstance(schema, dict) else None
-    known_names = f"; there are: {_listed(list(known))}" if isinstance(known, dict) and known else ""
+    known_names = (
+        f"; there are: {_listed(list(known))}" if isinstance(known, dict) and known else ""
+    )
     none = f"{location} has no" if location.startswith("'") else "there is no argument"
     return f"{none} {_listed(names, ' and ')}{known_names}"
 

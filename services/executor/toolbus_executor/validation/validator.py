@@ -129,7 +129,9 @@ class Checks:
                 invalid one: it may have misread it.
 
         """
-        if call.method != TOOLS_CALL or STATE in call.extra:  # a later round trip: they were checked before
+        if (
+            call.method != TOOLS_CALL or STATE in call.extra
+        ):  # a later round trip: they were checked before
             return ""
         checked = self._arguments.get(call.tool)
         if checked is None:
@@ -174,7 +176,10 @@ class Checks:
     def _compiled(self, tools: Collection[CatalogEntry]) -> dict[str, _Compiled]:
         until = monotonic() + COMPILE_SECONDS
         still_valid = {digest: each for digest, each in self._known.items() if not each.late}
-        return {each.digest: still_valid.get(each.digest) or self._compile(each, until) for each in tools}
+        return {
+            each.digest: still_valid.get(each.digest) or self._compile(each, until)
+            for each in tools
+        }
 
     def _compile(self, tool: CatalogEntry, until: float) -> _Compiled:
         if not tool.digest:
@@ -224,7 +229,9 @@ def _is_library_failure(error: BaseException) -> bool:
 
 def _allows_all(schema: dict[str, Any]) -> bool:
     """Return whether every object is valid; ingress rejects other arguments."""
-    constraints = {name: structured for name, structured in schema.items() if structured not in ({}, [])}
+    constraints = {
+        name: structured for name, structured in schema.items() if structured not in ({}, [])
+    }
     return constraints.keys() <= {"$schema", "title", "description", "type"} and (
         constraints.get("type", "object") == "object"
     )

@@ -52,7 +52,12 @@ def attach(mounted: int, path_name: str) -> None:
     """Attach a detached tree at a path, and close it."""
     try:
         done = libc.syscall(
-            _MOVE_MOUNT, mounted, b"", _HERE, os.fsencode(path_name), ctypes.c_uint(_FROM_EMPTY_PATH)
+            _MOVE_MOUNT,
+            mounted,
+            b"",
+            _HERE,
+            os.fsencode(path_name),
+            ctypes.c_uint(_FROM_EMPTY_PATH),
         )
         _check(done, path_name)
     finally:

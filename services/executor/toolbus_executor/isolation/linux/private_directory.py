@@ -81,7 +81,9 @@ def _parent_dir() -> str:
         is_ours = found.st_uid == os.geteuid() and found.st_mode & 0o170022 == 0o040000  # noqa: PLR2004
         if not is_ours:
             raise PermissionError(
-                1, f"{path_name} belongs to another user or is writable for others; remove it", path_name
+                1,
+                f"{path_name} belongs to another user or is writable for others; remove it",
+                path_name,
             ) from None
     return path_name
 

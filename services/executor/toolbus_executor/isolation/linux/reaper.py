@@ -15,7 +15,9 @@ def wait_for(program: int, seconds: int | None = None) -> int:
             continue
         spent = used.ru_utime + used.ru_stime
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        return 128 + signal.SIGXCPU if killed and seconds and spent >= seconds else exit_code(status)
+        return (
+            128 + signal.SIGXCPU if killed and seconds and spent >= seconds else exit_code(status)
+        )
 
 
 def exit_code(status: int) -> int:

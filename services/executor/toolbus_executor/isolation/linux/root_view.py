@@ -26,7 +26,9 @@ CACHE = ".cache"  # below the home
 _ACCOUNTS = ("/etc/passwd", "/etc/group")  # generated for this view
 
 
-def build(plan: SimpleNamespace, visible_paths: VisiblePaths, user: int, users: int, *, proc: bool) -> bool:
+def build(
+    plan: SimpleNamespace, visible_paths: VisiblePaths, user: int, users: int, *, proc: bool
+) -> bool:
     """Make the view the root of this mount namespace; return whether /proc is private.
 
     `user` owns the private directories. `users` maps owners of files, see `user_ids.mapping`.
@@ -201,7 +203,9 @@ def _hide(stage: str, visible_paths: VisiblePaths) -> None:
             mounts.attach(nothing, target_path)
 
 
-def _make_links_and_accounts(stage: str, visible_paths: VisiblePaths, plan: SimpleNamespace, user: int) -> None:
+def _make_links_and_accounts(
+    stage: str, visible_paths: VisiblePaths, plan: SimpleNamespace, user: int
+) -> None:
     """Create the symbolic links, and the user and group files."""
     for link, text in visible_paths.links():
         target_path = f"{stage}{link}"

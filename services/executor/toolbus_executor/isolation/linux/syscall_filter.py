@@ -51,7 +51,9 @@ def load(*, by_path: bool) -> bool:
         return False
     code = _compiled(machine, by_path=by_path)
     code_buffer = ctypes.create_string_buffer(code, len(code))
-    form = ctypes.create_string_buffer(struct.pack("=H6xQ", len(code) // 8, ctypes.addressof(code_buffer)))
+    form = ctypes.create_string_buffer(
+        struct.pack("=H6xQ", len(code) // 8, ctypes.addressof(code_buffer))
+    )
     return int(libc.prctl(_SET_SECCOMP, _FILTER, form, 0, 0)) == 0
 
 

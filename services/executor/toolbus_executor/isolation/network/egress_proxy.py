@@ -19,7 +19,7 @@ from toolbus_executor.isolation.network.connect_request import (
     NoRequestError,
     parse_request,
 )
-from toolbus_executor.transport.dialer import Connection, Way
+from toolbus_executor.transport.dialer import DialedSocket, Way
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,9 @@ class Gate:
         try:
             request = parse_request(head)
         except NoRequestError:
-            text = "This is a proxy: use CONNECT host:port, or a method with an absolute http:// URL."
+            text = (
+                "This is a proxy: use CONNECT host:port, or a method with an absolute http:// URL."
+            )
             raise _RejectedError(400, text) from None
         except EgressError as error:
             raise _RejectedError(400, f"This cannot be reached: {error}.") from None
@@ -161,12 +163,12 @@ class Gate:
             self._note(request.target)
             raise _RejectedError(
                 403,
-                f"{self.server} may not reach {request.target.authority}; the operator can list hosts "
-                "under network in the server's configuration.",
+                f"{self.server} may not reach {request.target.authority}; the operator can list "
+                "hosts under network in the server's configuration.",
             )
         return request
 
-    async def _dial(self, request: ConnectRequest) -> Connection:
+    async def _dial(self, request: ConnectRequest) -> DialedSocket:
         """Connect to a listed target. Raises `_RejectedError`."""
         try:
             async with asyncio.timeout(DIAL_SECONDS):
@@ -182,20 +184,23 @@ class Gate:
     async def _splice(self, one: Pair, other: Pair) -> None:
         """Forward bytes in both directions until the target closes or the timeout."""
         try:
-            async with asyncio.timeout(IDLE_SECONDS) as timeout, asyncio.TaskGroup() as group:
-                outward = group.create_task(self._pump(one[0], other[1], timeout))
-                await self._pump(other[0], one[1], timeout)
+            async with asyncio.timeout(IDLE_SECONDS) as idle_timeout, asyncio.TaskGroup() as group:
+                outward = group.create_task(self._pump(one[0], other[1], idle_timeout))
+                await self._pump(other[0], one[1], idle_timeout)
                 outward.cancel()
         except* (OSError, TimeoutError):
             one[1].transport.abort()
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout: asyncio.Timeout
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        idle_timeout: asyncio.Timeout,
     ) -> None:
         loop = asyncio.get_running_loop()
         while piece := await reader.read(_CHUNK):
             await self._throttle(len(piece))
-            timeout.reschedule(loop.time() + IDLE_SECONDS)
+            idle_timeout.reschedule(loop.time() + IDLE_SECONDS)
             writer.write(piece)
             await writer.drain()
         if writer.can_write_eof():

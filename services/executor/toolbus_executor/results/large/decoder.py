@@ -45,7 +45,5 @@ class Decoder:
         """Return the remaining bytes. Raises `UpstreamFaultError`."""
         rest, self._rest = self._rest, ""
         if rest or self._utf8.getstate()[0]:
-            raise UpstreamFaultError(
-                f"The upstream's reply has truncated {self._kind.value}."
-            )
+            raise UpstreamFaultError(f"The upstream's reply has truncated {self._kind.value}.")
         return b""

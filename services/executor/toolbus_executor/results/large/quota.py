@@ -41,8 +41,8 @@ class Quota:
         mine = self._per_principal.get(principal_id, 0)
         if mine + size > self.limit_per_principal:
             raise OverloadedError(
-                f"The result is too large to return at once, and this key has {mine} bytes of results "
-                "stored already; request less, or retry when they have expired."
+                f"The result is too large to return at once, and this key has {mine} bytes of "
+                "results stored already; request less, or retry when they have expired."
             )
 
     def assign(self, size: int, principal_id: Principal, expires: float) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_common.mcp.result_uris import Piece, piece_of
-from toolbus_executor.results.large.store import Manifest, LargeResultStore
+from toolbus_executor.results.large.store import LargeResultStore, Manifest
 from toolbus_executor.results.selection.expressions import parse_expression
 from toolbus_executor.results.selection.worker_client import LARGEST_DOCUMENT
 

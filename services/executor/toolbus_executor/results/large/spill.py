@@ -82,7 +82,9 @@ class Spill:
     ) -> None:
         self.values: list[ExtractedValue] = []
         self.size = 0
-        self.strike: Callable[[bytes], bytes] | None = None  # removes secrets before they are stored
+        self.strike: Callable[[bytes], bytes] | None = (
+            None  # removes secrets before they are stored
+        )
         self._tail = b""  # may be the beginning of a secret
         self._store = store
         self._largest = largest

@@ -9,10 +9,15 @@ from toolbus_common.config import Results
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.mcp.result_uris import SCHEME
 from toolbus_executor.results.large.json_scanner import Kind
-from toolbus_executor.results.large.preview import StoredValue, placeholders_in, with_previews, declared_media
+from toolbus_executor.results.large.preview import (
+    StoredValue,
+    declared_media,
+    placeholders_in,
+    with_previews,
+)
 from toolbus_executor.results.large.reader import Select, read
 from toolbus_executor.results.large.spill import PLACEHOLDER, ExtractedValue, Spill
-from toolbus_executor.results.large.store import Manifest, LargeResultStore
+from toolbus_executor.results.large.store import LargeResultStore, Manifest
 
 UNSETTLED_SECONDS = 60.0  # then a value that belongs to no call is deleted
 CLOSE_SECONDS = 2.0
@@ -64,7 +69,11 @@ class Spills:
         """
         if len(raw) > self.limit:
             raw = await self._spill(raw)
-        found = [self._unsettled.pop(create_handle) for create_handle in placeholders_in(raw) if create_handle in self._unsettled]
+        found = [
+            self._unsettled.pop(create_handle)
+            for create_handle in placeholders_in(raw)
+            if create_handle in self._unsettled
+        ]
         try:
             if found:
                 media = declared_media(raw)
@@ -121,7 +130,9 @@ class Spills:
             raise
         return spill.values[0]
 
-    async def _name_values(self, values: list[ExtractedValue], call: CallAdmitted) -> list[StoredValue]:
+    async def _name_values(
+        self, values: list[ExtractedValue], call: CallAdmitted
+    ) -> list[StoredValue]:
         """Return the stored values, each with a result URI for the call's principal."""
         self._store.quota.check(sum(value.size for value in values), (call.customer, call.key))
         expires = time() + self._settings.ttl
@@ -129,10 +140,16 @@ class Spills:
         for value in values:
             manifest = Manifest(value.prefix, value.key, value.size, value.media, expires)
             handle = await self._store.create_handle(manifest, call)
-            stored.append(StoredValue(value.create_handle, handle, value.size, value.media, value.beginning, expires))
+            stored.append(
+                StoredValue(
+                    value.create_handle, handle, value.size, value.media, value.beginning, expires
+                )
+            )
         return stored
 
-    def _assign_quota(self, values: list[ExtractedValue], stored: list[StoredValue], call: CallAdmitted) -> None:
+    def _assign_quota(
+        self, values: list[ExtractedValue], stored: list[StoredValue], call: CallAdmitted
+    ) -> None:
         for value, preview in zip(values, stored, strict=True):
             value.settled = True
             self._store.quota.assign(value.taken, (call.customer, call.key), preview.expires)

@@ -27,12 +27,16 @@ def selection_of(call: CallAdmitted) -> str:
 def parse_expression(value: Any) -> str:
     """Return a valid expression. Raises `InvalidError`."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_LENGTH:
-        raise InvalidError(f"{SELECT} must be a JMESPath expression of 1 to {MAX_LENGTH} characters.", sent=False)
+        raise InvalidError(
+            f"{SELECT} must be a JMESPath expression of 1 to {MAX_LENGTH} characters.", sent=False
+        )
     try:
         jmespath.compile(value)
     except RecursionError as error:
         raise InvalidError(f"{SELECT} is nested too deeply.", sent=False) from error
     except (JMESPathError, ValueError) as error:
         why = str(error).partition("\n")[0][:200]
-        raise InvalidError(f"{SELECT} is not a valid JMESPath expression: {why}", sent=False) from error
+        raise InvalidError(
+            f"{SELECT} is not a valid JMESPath expression: {why}", sent=False
+        ) from error
     return value

@@ -100,7 +100,9 @@ class Selector:
                 limit=2 * LARGEST_SELECTION,
             )
             async with asyncio.timeout(_BEGIN_SECONDS):
-                await _exchange_line(self._process, msgspec.json.encode(SelectionRequest("@", None)))
+                await _exchange_line(
+                    self._process, msgspec.json.encode(SelectionRequest("@", None))
+                )
         return self._process
 
 
