@@ -87,7 +87,7 @@ async def test_a_server_that_cannot_list_now_keeps_its_connection_and_what_it_li
     async with kept(quick, settings, operator, monkeypatch):
         first: Listing = await until_told(lambda: shown(operator), "the first listing")
         quick.kill()
-        await until(lambda: caplog.text.count("server.not_renewed") > 1, "renewals that fail")
+        await until(lambda: caplog.text.count("server.refresh_failed") > 1, "renewals that fail")
         assert "cannot be reached" in (await failed_lists(operator))["tools/list"]
         before = await shown(operator)
         assert before is not None

@@ -189,7 +189,7 @@ async def test_where_there_is_no_room_only_the_large_call_fails(
     pid = getattr(bench.upstream, "pid", None)
     vault.quota.limit = 4 << 20
     told = await bench.call("text", {"bytes": SIZE})
-    assert "no room to keep it" in told.error.reason
+    assert "result store is full" in told.error.reason
     assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
     assert getattr(bench.upstream, "pid", None) == pid
     await until(lambda: vault.quota.used == 0, "room to be given back")
@@ -198,7 +198,7 @@ async def test_where_there_is_no_room_only_the_large_call_fails(
 @http_only
 async def test_what_exceeds_the_largest_is_an_error_that_says_so(bench: Bench) -> None:
     told = await bench.call("text", {"bytes": 17 << 20})
-    assert "ask for less" in told.error.reason
+    assert "request less" in told.error.reason
     assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
 
 

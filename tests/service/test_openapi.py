@@ -329,7 +329,7 @@ async def test_a_result_that_breaks_its_schema_fails_as_the_servers_fault_where_
             assert answers.last["structuredContent"]["id"] == 1
             return
         assert isinstance(answers.error, UpstreamFaultError)
-        assert "breaks the outputSchema of getPet: 'name' must be" in answers.error.reason
+        assert "violates the outputSchema of getPet: 'name' must be" in answers.error.reason
         assert (bench.outcome.charge, bench.outcome.sent) == (5, True)
         assert bench.runner.status()["failures"][-1]["code"] == "upstream_fault"
     finally:

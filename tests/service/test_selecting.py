@@ -85,5 +85,5 @@ async def test_an_expression_that_fails_or_explodes_leaves_the_result_whole(
 
 async def test_a_result_that_is_no_json_is_told_whole(bench: Bench) -> None:
     told = (await select(bench, "a", "text")).last
-    assert "holds no JSON" in told["content"][0]["text"]
+    assert "has no JSON" in told["content"][0]["text"]
     assert told["content"][-1]["text"] == "the end"

@@ -325,7 +325,7 @@ async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_serve
             "deadline": time() + 0.2,
         }
         error = (await bench.call("slow_compute", {"taskId": about["taskId"]}, **asked)).error
-        assert "ask for its result again" in error.reason
+        assert "request its result again" in error.reason
     assert (await bench.call("greet", {"name": "x"})).text == "Hello, x!"
 
 

@@ -24,7 +24,7 @@ from toolbus_common.service.service import Service
 from toolbus_executor.calls.call_handler import CallHandler
 from toolbus_executor.catalog.client_specific_lists import list_for_all_classes
 from toolbus_executor.catalog.definition_pins import Pins
-from toolbus_executor.catalog.list_faults import ListProblems
+from toolbus_executor.catalog.list_problems import ListProblems
 from toolbus_executor.catalog.publisher import CatalogPublisher, Uncallable
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.resilience.failure_log import loss_reason, why
