@@ -36,7 +36,7 @@ async def kept(
     """An executor that keeps the server."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    monkeypatch.setattr(renewing, "LEAST_SECONDS", 0.1)
+    monkeypatch.setattr(renewing, "MIN_SECONDS", 0.1)
     declared = Configuration(servers={"quick": Server(url=server.url, probe=0)})
     config = await operator.bucket(CONFIG)
     await config.put("declaration", declared.model_dump_json().encode())

@@ -131,7 +131,7 @@ def test_where_hosts_are_listed_the_network_is_its_own() -> None:
 
 
 def test_memory_that_ran_out_is_read_of_the_group(tmp_path: Path) -> None:
-    group = Path(cgroup.place(str(tmp_path)))
+    group = Path(cgroup.group_path(str(tmp_path)))
     assert not cgroup.ran_out(str(tmp_path))
     group.mkdir()
     events = group / "memory.events"

@@ -24,13 +24,13 @@ class Aside:
     """A large value, decoded in memory."""
 
     def __init__(self, kind: Kind, number: int) -> None:
-        self.mark = b'"mark %d"' % number
+        self.placeholder = b'"mark %d"' % number
         self.kind = kind
         self.value = b""
         self.ended = False
         self._decoding = Decoder(kind)
 
-    def take(self, raw: bytes) -> None:
+    def feed(self, raw: bytes) -> None:
         self.value += self._decoding.feed(raw)
 
     def end(self) -> None:
@@ -41,7 +41,7 @@ class Aside:
 @pytest.fixture(autouse=True, scope="module")
 def _everything_is_large() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanner, "LEAST", SMALL)
+        patch.setattr(scanner, "MIN_BYTES", SMALL)
         yield
 
 
@@ -64,7 +64,7 @@ def scanned(text: bytes, sizes: list[int]) -> tuple[Any, list[Aside]]:
 
 def put_back(told: Any, found: list[Aside]) -> Any:
     """The answer with its large values where their marks stand."""
-    marks = {json.loads(each.mark): each for each in found}
+    marks = {json.loads(each.placeholder): each for each in found}
     if isinstance(told, list):
         return [put_back(each, found) for each in told]
     if isinstance(told, dict):
@@ -143,7 +143,7 @@ def test_what_is_no_json_ends_in_a_fault_or_in_what_is_no_json_either(
 def test_only_so_many_values_go_aside_and_the_rest_is_bounded() -> None:
     many = b",".join(b'{"text":"%b"}' % (b"x" * 100_000) for _ in range(200))
     reader = Scanner(lambda kind: Aside(kind, 0))
-    with pytest.raises(UpstreamFaultError, match="ask it for less"):
+    with pytest.raises(UpstreamFaultError, match="request less"):
         reader.feed(b'{"result":{"content":[' + many)
 
 

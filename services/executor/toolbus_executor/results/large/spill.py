@@ -163,7 +163,7 @@ class Spill:
         if self._failure is not None:
             return
         try:
-            self._store.quota.feed(len(part))
+            self._store.quota.take(len(part))
         except ToolbusError as error:
             self._failure = error
             return
