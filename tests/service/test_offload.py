@@ -209,7 +209,7 @@ async def test_a_handle_is_over_with_its_time(bench: Bench) -> None:
     told = (await bench.call("text", {"bytes": SIZE})).last
     uri = told["content"][1]["uri"]
     assert "offset" in (await read(bench, uri))["_meta"]["dev.toolbus/result"]
-    spills._declared = spills._declared.model_copy(update={"ttl": -1.0})
+    spills._settings = spills._settings.model_copy(update={"ttl": -1.0})
     uri = (await bench.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
     gone = await bench.call(uri, {"uri": uri}, method="resources/read")
     assert isinstance(gone.error, UnknownToolError)

@@ -65,7 +65,7 @@ class RoundTrips:
                 if ERROR in call.extra:
                     _reject_error_answers(call)
                 if concerns(call) and asks(upstream, call):
-                    return await self._of_tasks.send(upstream, call, seconds, caller)
+                    return await self._of_tasks.ask(upstream, call, seconds, caller)
                 return await upstream.call(call, seconds, caller)
             if call.extra:
                 state, answers = brought(call.extra)
@@ -100,7 +100,7 @@ class RoundTrips:
         """Wait for the result or for questions, and suspend the call on questions."""
         loop = asyncio.get_running_loop()
         question: asyncio.Future[None] = loop.create_future()
-        suspended.caller.question = question
+        suspended.caller.asked = question
         if suspended.caller.questions:
             question.set_result(None)
         try:
@@ -111,7 +111,7 @@ class RoundTrips:
             suspended.end()
             raise
         finally:
-            suspended.caller.question = None
+            suspended.caller.asked = None
         if not suspended.task.done():
             suspended.caller.suspend()
             return self.suspended_calls.put(suspended, call.call_id)

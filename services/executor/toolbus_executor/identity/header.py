@@ -42,7 +42,7 @@ class Identity:
         """Return the header as a line of a request's head."""
         return "{}: {}\r\n".format(*self.header(call)).encode("ascii")
 
-    def with_own_header(self, request: bytes) -> bytes:
+    def completed(self, request: bytes) -> bytes:
         """Return the request with a header of Toolbus itself unless it has one."""
         first, end, rest = request.partition(b"\r\n")
         if self._line_start in request[: request.index(b"\r\n\r\n")]:

@@ -381,7 +381,7 @@ class ServerSupervisor:
         version = self.described.version if self.described else ""
         if self.declared.is_process:
             self.handler.breaker.succeeded()  # failures of the previous process do not count
-            self.held.publish_to(self.handler.upstream)
+            self.held.tell(self.handler.upstream)
         self._lost_at, self._published_reason = 0.0, ""
         tools = len(self.entry.listed.tools) if self.entry.listed else 0
         log.info("server.connected", extra={"server": self.name, "tools": tools})

@@ -63,7 +63,7 @@ class ExtractedValue:
         if not self.settled:
             self.settled = True  # delete once
             store.quota.release(self.taken)
-            await store.delete(self.prefix, self.parts)
+            await store.delete_parts(self.prefix, self.parts)
 
 
 class Spill:
@@ -80,7 +80,7 @@ class Spill:
         flow: Callable[[bool], None] | None = None,
         whole: Kind | None = None,
     ) -> None:
-        self.values: list[ExtractedValue] = []
+        self.holes: list[ExtractedValue] = []
         self.size = 0
         self.strike: Callable[[bytes], bytes] | None = (
             None  # removes secrets before they are stored
@@ -144,7 +144,7 @@ class Spill:
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
-        for value in self.values:
+        for value in self.holes:
             await value.remove(self._store)
 
     def _redacted(self, piece: bytes) -> bytes:
@@ -156,7 +156,7 @@ class Spill:
 
     def _begin(self, kind: Kind) -> ExtractedValue:
         value = ExtractedValue(kind, self._write)
-        self.values.append(value)
+        self.holes.append(value)
         return value
 
     def _write(self, value: ExtractedValue, part: bytes) -> None:

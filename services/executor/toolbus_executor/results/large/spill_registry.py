@@ -47,8 +47,8 @@ class Spills:
         except BaseException:
             self.abandon(spill)
             raise
-        for value in spill.values:
-            self._unsettled[value.create_handle] = value
+        for value in spill.holes:
+            self._unsettled[value.name] = value
         asyncio.get_running_loop().call_later(UNSETTLED_SECONDS, self._expire, spill)
         return rest
 
@@ -70,21 +70,19 @@ class Spills:
         if len(raw) > self.limit:
             raw = await self._spill(raw)
         found = [
-            self._unsettled.pop(create_handle)
-            for create_handle in placeholders_in(raw)
-            if create_handle in self._unsettled
+            self._unsettled.pop(name) for name in placeholders_in(raw) if name in self._unsettled
         ]
         try:
             if found:
                 media = declared_media(raw)
                 for value in found:
-                    value.media = media.get(value.create_handle, value.media)
+                    value.media = media.get(value.name, value.media)
             stored = await self._name_values(found, call)
-            preview = with_previews(raw, {each.create_handle: each for each in stored})
+            preview = with_previews(raw, {each.name: each for each in stored})
             if len(preview) > self.limit:  # many small values: store the rest as a whole
                 found.append(await self._store_whole(preview))
                 stored += await self._name_values(found[-1:], call)
-                preview = with_previews(_only(found[-1]), {found[-1].create_handle: stored[-1]})
+                preview = with_previews(_only(found[-1]), {found[-1].name: stored[-1]})
         except BaseException:
             for value in found:
                 self._spawn(value.remove(self._store))
@@ -128,7 +126,7 @@ class Spills:
         except BaseException:
             self.abandon(spill)
             raise
-        return spill.values[0]
+        return spill.holes[0]
 
     async def _name_values(
         self, values: list[ExtractedValue], call: CallAdmitted
@@ -141,9 +139,7 @@ class Spills:
             manifest = Manifest(value.prefix, value.key, value.size, value.media, expires)
             handle = await self._store.create_handle(manifest, call)
             stored.append(
-                StoredValue(
-                    value.create_handle, handle, value.size, value.media, value.beginning, expires
-                )
+                StoredValue(value.name, handle, value.size, value.media, value.beginning, expires)
             )
         return stored
 
@@ -155,8 +151,8 @@ class Spills:
             self._store.quota.assign(value.taken, (call.customer, call.key), preview.expires)
 
     def _expire(self, spill: Spill) -> None:
-        for value in spill.values:
-            self._unsettled.pop(value.create_handle, None)
+        for value in spill.holes:
+            self._unsettled.pop(value.name, None)
         self.abandon(spill)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

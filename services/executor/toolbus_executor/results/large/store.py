@@ -32,15 +32,15 @@ _NONCE = 12
 class ObjectStore(Protocol):
     """Objects by name, with expiry. Each method raises `ToolbusError`."""
 
-    async def put(self, create_handle: str, value: bytes) -> None:
+    async def put(self, name: str, value: bytes) -> None:
         """Write an object, replacing any other."""
         ...
 
-    async def get(self, create_handle: str) -> bytes | None:
+    async def get(self, name: str) -> bytes | None:
         """Return an object; None if there is none."""
         ...
 
-    async def delete(self, create_handle: str) -> None:
+    async def delete(self, name: str) -> None:
         """Delete an object, if there is one."""
         ...
 
@@ -71,9 +71,9 @@ class LargeResultStore:
 
     async def put(self, prefix: str, number: int, key: bytes, value: bytes) -> None:
         """Store one part. Raises `ToolbusError`."""
-        create_handle = _part(prefix, number)
-        sealed = AESGCM(key).encrypt(_nonce(number), value, create_handle.encode())
-        await (await self._objects()).put(create_handle, sealed)
+        name = _part(prefix, number)
+        sealed = AESGCM(key).encrypt(_nonce(number), value, name.encode())
+        await (await self._objects()).put(name, sealed)
 
     async def create_handle(self, manifest: Manifest, call: CallAdmitted) -> Handle:
         """Store the manifest of a result and return its handle. Raises `ToolbusError`."""
@@ -98,11 +98,11 @@ class LargeResultStore:
         found = bytearray()
         first = offset // manifest.part
         for number in range(first, (end - 1) // manifest.part + 1 if end > offset else first):
-            create_handle = _part(manifest.prefix, number)
-            sealed = await (await self._objects()).get(create_handle)
+            name = _part(manifest.prefix, number)
+            sealed = await (await self._objects()).get(name)
             if sealed is None:
                 return None
-            found += AESGCM(manifest.key).decrypt(_nonce(number), sealed, create_handle.encode())
+            found += AESGCM(manifest.key).decrypt(_nonce(number), sealed, name.encode())
         start = offset - first * manifest.part
         return bytes(found[start : start + end - offset])
 
