@@ -158,6 +158,10 @@ class CallHandler:
             task.cancel()
         return call_id in self._running
 
+    def set_uncallable(self, names: frozenset[tuple[str, str]]) -> None:
+        """Replace the quarantined methods and names, whose calls are rejected."""
+        self.uncallable = names
+
     def reject_quarantined(self, call: CallAdmitted) -> None:
         """Reject a call of a quarantined definition, also one that policy admitted.
 

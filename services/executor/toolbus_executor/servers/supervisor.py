@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -25,7 +25,7 @@ from toolbus_executor.calls.call_handler import CallHandler
 from toolbus_executor.catalog.client_specific_lists import list_for_all_classes
 from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.catalog.list_problems import ListProblems
-from toolbus_executor.catalog.publisher import CatalogPublisher, Uncallable
+from toolbus_executor.catalog.publisher import CatalogPublisher
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.resilience.failure_log import loss_reason, why
 from toolbus_executor.results.large.spill_registry import Spills
@@ -95,7 +95,7 @@ class ServerSupervisor:
         self.entry = CatalogPublisher(
             name, declared.definitions, buckets.catalogue, pins, service.events
         )
-        self.entry.on_uncallable = self._set_uncallable
+        self.entry.on_uncallable = self.handler.set_uncallable
         self._changed = asyncio.Event()
         self._retry = asyncio.Event()
         self._pause: float | None = None  # seconds until its lists expire
@@ -184,22 +184,13 @@ class ServerSupervisor:
                 if steady or self.handler.idling.answered:
                     pause = FIRST_PAUSE
                 await self._publish_lost(reason)
-                retry_early = await self._pause_before_retry(pause * random.uniform(0.8, 1.2))  # noqa: S311
-                pause = FIRST_PAUSE if retry_early else min(LONGEST_PAUSE, pause * 2)
+                with suppress(TimeoutError):
+                    jitter = random.uniform(0.8, 1.2)  # noqa: S311
+                    await asyncio.wait_for(self._retry.wait(), pause * jitter)
+                pause = FIRST_PAUSE if self._retry.is_set() else min(LONGEST_PAUSE, pause * 2)
         finally:
             self.handler.idling.settle()
             await self._service.calls.leave(CallAdmitted, self.name)
-
-    async def _pause_before_retry(self, seconds: float) -> bool:
-        """Wait before reconnecting; return whether an event ended the wait early."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._retry.wait(), seconds)
-        return self._retry.is_set()
-
-    def _start_slot(self) -> AbstractAsyncContextManager[None]:
-        """Return a slot for a process's first start; a restart needs none."""
-        new = self.declared.is_process and self.described is None
-        return self._dependencies.starts if new else nullcontext()
 
     async def _sleep_at_start(self) -> None:
         """Start asleep if the published listing is of this very configuration."""
@@ -220,7 +211,11 @@ class ServerSupervisor:
         probing: asyncio.Task[None] | None = None
         secrets: Values = {}
         try:
-            async with self._start_slot(), asyncio.timeout(CONNECT_SECONDS):
+            first_start = self.declared.is_process and self.described is None
+            async with (
+                self._dependencies.starts if first_start else nullcontext(),
+                asyncio.timeout(CONNECT_SECONDS),
+            ):
                 secrets = await self._dependencies.read_secrets(self.declared)
                 upstream = self._dependencies.create_upstream(
                     self.name,
@@ -271,7 +266,7 @@ class ServerSupervisor:
     async def _relist(self, call: CallAdmitted) -> None:
         """List again at once, for a call whose tool definition changed."""
         if self.handler.upstream is not None:
-            await self._list(self.handler.upstream)
+            await self._publish(await self._listing(self.handler.upstream))
             self.handler.reject_quarantined(call)
 
     def _rewatch(self) -> None:
@@ -315,7 +310,7 @@ class ServerSupervisor:
     async def _take_change(self, upstream: Upstream) -> None:
         await asyncio.sleep(SETTLE_SECONDS)
         async with asyncio.timeout(CONNECT_SECONDS):
-            await self._list(upstream)
+            await self._publish(await self._listing(upstream))
         await self._notifications.publish_list_changes()
 
     async def _renew(self, upstream: Upstream) -> None:
@@ -333,16 +328,13 @@ class ServerSupervisor:
                 self.entry.adopt(known)
                 return
             async with asyncio.timeout(CONNECT_SECONDS):
-                await self._list(upstream)
+                await self._publish(await self._listing(upstream))
             await self._notifications.publish_list_changes()
         except (ToolbusError, TimeoutError) as error:
             reason = why(error) or f"it did not list its tools within {CONNECT_SECONDS:g} s"
             log.warning("server.refresh_failed", extra={"server": self.name, "reason": reason})
             failed = {"tools/list": reason}
             self._list_problems.note(self._local_listing().model_copy(update={"failed": failed}))
-
-    async def _list(self, upstream: Upstream) -> None:
-        await self._publish(await self._listing(upstream))
 
     async def _listing(self, upstream: Upstream) -> Listing:
         """List the server and apply the result: quarantined tools are rejected from now on."""
@@ -365,17 +357,13 @@ class ServerSupervisor:
         self.state = listing.state
         await self.entry.publish(listing)
 
-    def _set_uncallable(self, names: Uncallable) -> None:
-        self.handler.uncallable = names
-
     def _local_listing(self) -> Listing:
         """Return this executor's view of the server, in its present state."""
         described = self.described or Described("", "")
-        status = self.entry.listed or Listing(server=self.name, state=self.state)
+        listed = self.entry.listed or Listing(server=self.name, state=self.state)
         problems = {"dropped": self._list_problems.dropped, "failed": self._list_problems.failed}
-        mine = {**problems, "lost_at": self._lost_at}
         seen = {"state": self.state, "family": described.family, "version": described.version}
-        return status.model_copy(update=mine | seen)
+        return listed.model_copy(update={**problems, **seen, "lost_at": self._lost_at})
 
     def _connected(self) -> None:
         version = self.described.version if self.described else ""
@@ -397,9 +385,8 @@ class ServerSupervisor:
         if reason != self._published_reason:
             self._published_reason = reason
             log.warning("server.lost", extra={"server": self.name, "reason": reason})
-            self._service.events.publish(
-                ServerLost(**about_server(self.name, "lost"), reason=reason)
-            )
+            event = ServerLost(**about_server(self.name, "lost"), reason=reason)
+            self._service.events.publish(event)
         with suppress(Exception):  # without the bus, the next connection publishes
             known = await self.entry.now()
             stale = known is not None and (known.tools or known.held)
