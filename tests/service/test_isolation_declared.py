@@ -84,7 +84,7 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
         said.append(event)
         say(event)
 
-    monkeypatch.setattr(service.events, "say", heard)
+    monkeypatch.setattr(service.events, "publish", heard)
 
     def kinds() -> list[type[Event]]:
         return [type(each) for each in said if isinstance(each, ServerConnected | ServerLost)]

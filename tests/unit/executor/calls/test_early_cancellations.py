@@ -1,4 +1,4 @@
-"""A cancellation that comes before its call: remembered for a moment, and for so many calls."""
+"""Cancellations that arrive before their calls: bounded in time and number."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from toolbus_executor.calls import early_cancellations as early
 from toolbus_executor.calls.early_cancellations import EarlyCancellations
 
 
-def test_a_call_taken_back_before_it_came_is_known_once() -> None:
+def test_a_cancellation_before_its_call_is_returned_once() -> None:
     found = EarlyCancellations()
     assert not found
     found.remember("a")
