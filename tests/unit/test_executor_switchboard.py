@@ -10,7 +10,7 @@ from toolbus_common.contracts import CallAdmitted, ProtocolFamily, ReplyMessage
 from toolbus_executor.upstreams.base import News
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages as wire
-from toolbus_executor.upstreams.mcp.dispatcher import Switchboard
+from toolbus_executor.upstreams.mcp.dispatcher import MessageDispatcher
 from toolbus_executor.upstreams.suspended_calls import binding_of, brought, owner_of
 
 FORMS = '{"elicitation":{},"roots":{}}'
@@ -36,7 +36,7 @@ class Desk:
         self.dropped: list[str] = []
         said = lambda m, p: self.said.append((m, json.loads(p)))  # noqa: E731
         news = News(self._change, said, _nothing, self.dropped.append)
-        self.board = Switchboard(news, lambda body: self.answers.append(json.loads(body)))
+        self.board = MessageDispatcher(news, lambda body: self.answers.append(json.loads(body)))
         self.callers = [Caller(call(capabilities=c), Nowhere()) for c in capabilities]
         self.board.callers |= dict(enumerate(self.callers))
 

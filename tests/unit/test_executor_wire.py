@@ -21,7 +21,7 @@ from toolbus_executor.mcp_messages import request_builder
 from toolbus_executor.mcp_messages.client_capabilities import (
     EVERYTHING,
     declared,
-    kind_asked,
+    request_kind,
     kinds_of,
     routed,
 )
@@ -234,9 +234,9 @@ def test_the_kinds_of_questions_follow_from_what_was_declared() -> None:
 
 
 def test_a_question_of_an_unknown_kind_can_be_brought_to_nobody() -> None:
-    assert kind_asked("elicitation/create", b'{"mode":"url"}') == "url"
-    assert kind_asked("elicitation/create", b'{"mode":"strange"}') is None
-    assert kind_asked("tools/call", b"{}") is None
+    assert request_kind("elicitation/create", b'{"mode":"url"}') == "url"
+    assert request_kind("elicitation/create", b'{"mode":"strange"}') is None
+    assert request_kind("tools/call", b"{}") is None
 
 
 def annotated(**properties: Any) -> dict[str, Any]:

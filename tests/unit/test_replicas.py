@@ -23,7 +23,7 @@ class One:
     label: str
     weight: int
     credit: int = 0
-    under_way: int = 0
+    in_progress: int = 0
 
 
 weights = st.lists(st.integers(1, 20), min_size=1, max_size=6)
@@ -73,8 +73,8 @@ def test_callers_are_spread_by_weight() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 500)), min_size=1, max_size=6))
 def test_somebody_always_keeps_pace(told: list[tuple[int, int]]) -> None:
-    replicas = [One(f"r{n}", weight, under_way=calls) for n, (weight, calls) in enumerate(told)]
-    assert min(replicas, key=lambda each: each.under_way / each.weight) in uncrowded(replicas)
+    replicas = [One(f"r{n}", weight, in_progress=calls) for n, (weight, calls) in enumerate(told)]
+    assert min(replicas, key=lambda each: each.in_progress / each.weight) in uncrowded(replicas)
 
 
 @given(st.integers(1, 100))
@@ -82,13 +82,13 @@ def test_one_that_hangs_beside_others_that_answer_gets_a_few_calls(calls: int) -
     hung, *others = replicas = several([1, 1, 1])
     for _ in range(calls):
         chosen = next_in_turn(uncrowded(replicas))
-        hung.under_way += chosen is hung
-    assert hung.under_way <= FEW + 1
-    assert all(each.under_way == 0 for each in others)
+        hung.in_progress += chosen is hung
+    assert hung.in_progress <= FEW + 1
+    assert all(each.in_progress == 0 for each in others)
 
 
 def test_as_many_calls_for_their_weight_are_no_crowd() -> None:
-    replicas = [One("r0", 1, under_way=10), One("r1", 3, under_way=40)]
+    replicas = [One("r0", 1, in_progress=10), One("r1", 3, in_progress=40)]
     assert uncrowded(replicas) == replicas
 
 

@@ -76,7 +76,7 @@ def declared(kinds: Kinds) -> dict[str, Any]:
     return capabilities
 
 
-def kind_asked(method: str, params: bytes) -> str | None:
+def request_kind(method: str, params: bytes) -> str | None:
     """Return the kind of a server's request; None if it cannot be routed to a client."""
     if method == "roots/list":
         return ROOTS

@@ -8,7 +8,7 @@ import msgspec
 
 GET, UPDATE, RESULT, CANCEL = "tasks/get", "tasks/update", "tasks/result", "tasks/cancel"
 ENDED = frozenset({"completed", "failed", "cancelled"})
-ASKS = "input_required"
+INPUT_REQUIRED = "input_required"
 RELATED = "io.modelcontextprotocol/related-task"
 _RELATED = RELATED.encode()
 _OLD_NAMES = {"ttlMs": "ttl", "pollIntervalMs": "pollInterval"}

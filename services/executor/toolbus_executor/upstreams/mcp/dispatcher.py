@@ -57,7 +57,7 @@ class MessageDispatcher:
             del self.callers[number]
             self._history.end(number, answered=answered)
             for question in caller.unshown():
-                if self._news.one_client():  # it may belong to another call of the same client
+                if self._news.is_one_client():  # it may belong to another call of the same client
                     self._put(question, self._requesting_call())
                 else:
                     question.answer(unanswered(question.method))
@@ -76,7 +76,7 @@ class MessageDispatcher:
         elif self.may_ask:
             self._request(message, caller or self._call_of(message))
         else:
-            self._news.dropped("request")
+            self._news.on_dropped("request")
 
     def take_apart(self, message: messages.Incoming) -> None:
         """Dispatch a message from the stream of a request that Toolbus itself made.
@@ -84,7 +84,7 @@ class MessageDispatcher:
         Such a stream carries no message of a call.
         """
         if message.method == "notifications/message":
-            self._news.dropped("log")
+            self._news.on_dropped("log")
         elif message.method and message.id is not None:
             self._request(message, self._of_task(message))
         else:
@@ -103,10 +103,10 @@ class MessageDispatcher:
         elif message.method == "notifications/message":
             self._log(message, caller or self._history.owner(self.callers))
         elif message.method in _CHANGES:
-            self._news.said(message.method, b"{}")
-            self._news.changed()
+            self._news.on_notification(message.method, b"{}")
+            self._news.on_lists_changed()
         elif message.method in _PASSED_ON:
-            self._news.said(message.method, in_one_line(bytes(message.params)))
+            self._news.on_notification(message.method, in_one_line(bytes(message.params)))
 
     def fail(self, error: Callable[[], ToolbusError]) -> None:
         """Fail all pending requests: no response will arrive."""
@@ -125,7 +125,7 @@ class MessageDispatcher:
         return self._requesting_call()
 
     def _requesting_call(self) -> Caller | None:
-        return self._history.requesting_call(self.callers, one_client=self._news.one_client())
+        return self._history.requesting_call(self.callers, one_client=self._news.is_one_client())
 
     def _of_task(self, message: messages.Incoming) -> Caller | None:
         task = task_formats.related(bytes(message.params))
@@ -137,7 +137,7 @@ class MessageDispatcher:
             return
         caller = self.callers.get(progress[0]) if type(progress[0]) is int else None
         if caller is None:
-            self._news.dropped("progress")
+            self._news.on_dropped("progress")
         else:
             caller.progressed(progress[1])
 
@@ -146,7 +146,7 @@ class MessageDispatcher:
         if entry is None:
             return
         if caller is None:
-            self._news.dropped("log")
+            self._news.on_dropped("log")
         else:
             caller.logged(*entry, raised=self.raised)
 
@@ -155,8 +155,8 @@ class MessageDispatcher:
             with suppress(ToolbusError):  # the server may be disconnected
                 self._write(answer_body(message.id, member))
 
-        if message.method != "ping" and self._news.asked is not None:
-            self._news.asked()
+        if message.method != "ping" and self._news.on_request is not None:
+            self._news.on_request()
         params = task_formats.unrelated(in_one_line(bytes(message.params)))
         self._put(Question(message.method, params, answer), caller)
 
@@ -166,10 +166,10 @@ class MessageDispatcher:
             caller.ask(question)
         elif question.method == "ping":
             question.answer(b'"result":{}')
-        elif self._news.one_client() and self._news.ask is not None:
-            self._news.ask(question)
+        elif self._news.is_one_client() and self._news.forward_request is not None:
+            self._news.forward_request(question)
         elif question.method == "roots/list":
             question.answer(b'"result":{"roots":[]}')
         else:
-            self._news.dropped("request")
+            self._news.on_dropped("request")
             question.answer(refusal(METHOD_NOT_FOUND, _UNATTRIBUTED))

@@ -179,11 +179,13 @@ class HttpUpstream:
         """Return one page as a stateless server lists it to clients that declare these kinds."""
         assert isinstance(self._face, ModernHttp)  # noqa: S101 - other families use a session for this
         able = msgspec.json.encode(declared(kinds)).decode()
-        return self._near(method, cursor, await self._face.list_page(method, cursor, able))
+        return self._without_far_names(
+            method, cursor, await self._face.list_page(method, cursor, able)
+        )
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
         """Return one page of a list."""
-        return self._near(method, cursor, await self._face.list_page(method, cursor))
+        return self._without_far_names(method, cursor, await self._face.list_page(method, cursor))
 
     def _without_far_names(
         self, method: str, cursor: str | None, page: dict[str, Any]
@@ -211,7 +213,7 @@ class HttpUpstream:
         await self._face.probe()
         if self._transport.failed_since_response:
             self._transport.failed_since_response = False
-            self._news.changed()
+            self._news.on_lists_changed()
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe to changes of these resources."""
@@ -251,7 +253,7 @@ class HttpUpstream:
         ):
             transport.lose("It responds differently than before, so it is reconnected.")
         elif transport.failed_since_response:
-            self._news.changed()
+            self._news.on_lists_changed()
         transport.failed_since_response = False
 
 

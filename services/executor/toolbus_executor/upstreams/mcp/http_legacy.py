@@ -26,7 +26,7 @@ class LegacyHttp:
     """The main session lists and listens; each other session serves one set of capabilities.
 
     The handshake determines which requests a server may send, so a session serves only callers with
-    the same capabilities. A server without session ids cannot tell sessions apart and has one.
+    the same capabilities. A server without session ids cannot distinguish sessions and has one.
     """
 
     asks = True
@@ -35,7 +35,7 @@ class LegacyHttp:
         """Create the sessions; with `own`, one session whose callers all support these kinds."""
         self._transport = transport
         self._news = news
-        self._without_changes = replace(news, changed=_ignore)
+        self._without_changes = replace(news, on_lists_changed=_ignore)
         self._kinds = EVERYTHING if own is None else own
         listens = own is None or bool(own)
         lists = own is None
@@ -45,7 +45,7 @@ class LegacyHttp:
 
     @property
     def keeps_sessions(self) -> bool:
-        """Whether the server issues session ids; without them it cannot tell two callers apart."""
+        """Whether the server issues session ids; without them it cannot distinguish callers."""
         return bool(self._main.id)
 
     async def open(self) -> Described:

@@ -169,7 +169,7 @@ class ModernHttp:
             self._transport.prefix, method, name, modern=True, version=MODERN, session=b""
         )
 
-    # -- notifications --------------------------------------------------------------------------------
+    # -- notifications ------------------------------------------------------------------------
 
     async def _resubscribe(self) -> None:
         """Open the stream that is wanted now, and only then close the previous one."""
@@ -194,7 +194,7 @@ class ModernHttp:
                 log.debug("upstream.stream_ended", extra={"reason": str(error)})
             await asyncio.sleep(_LISTEN_PAUSE)
             # A change may have been missed without a stream.
-            self._news.changed()
+            self._news.on_lists_changed()
 
     async def _listen_once(
         self, params: dict[str, Any], subscribed: "asyncio.Future[None]"

@@ -245,7 +245,7 @@ class HttpSession:
             await self.open()
         if watched:
             await self.watch(watched)
-        self._news.changed()
+        self._news.on_lists_changed()
 
     def _own_headers(self) -> bytes:
         version = b"MCP-Protocol-Version: %b\r\n" % self.described.version.encode()
@@ -279,7 +279,7 @@ class HttpSession:
                 log.debug("upstream.stream_ended", extra={"reason": str(error)})
             await asyncio.sleep(_LISTEN_PAUSE)
             if self._lists:  # a change may have been missed without a stream
-                self._news.changed()
+                self._news.on_lists_changed()
 
     async def _listen_once(self, opened: asyncio.Event) -> bool:
         answer = AnswerStream(0, self._dispatcher.take)
@@ -297,9 +297,9 @@ class HttpSession:
 
 
 def _is_unknown_session(head: Head, body: bytes) -> bool:
-    """Whether this is how a server answers for a session it does not know.
+    """Return whether a response means that the server does not know the session.
 
-    MCP 2025-11-25 says 404; several servers say 400 and name the session in words.
+    MCP 2025-11-25 specifies 404; several servers return 400 and mention the session in the text.
     """
     return head.status == _NOT_FOUND or (
         head.status == _BAD_REQUEST and b"session" in body[:1024].lower()
