@@ -126,11 +126,11 @@ async def test_a_caller_says_what_it_wants_back_by_paths(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("titel", "'titel' in select leads nowhere; Book has: author, genre, id, title"),
+        ("titel", "'titel' in select does not exist; Book has: author, genre, id, title"),
         ("title.x", "leads nowhere; String has: nothing"),
         ("similar.id", "needs arguments"),
         (".".join(["author"] * 9), "deeper than 8"),
-        ("title}}{__schema", "leads nowhere"),
+        ("title}}{__schema", "does not exist"),
     ],
 )
 async def test_a_path_that_leads_nowhere_is_told_with_what_there_is_and_nothing_is_sent(

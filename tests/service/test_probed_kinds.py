@@ -166,7 +166,7 @@ async def test_an_http_api_is_asked_where_it_was_declared_to_be(api: Api, tmp_pa
         assert api.heads[-1].startswith("GET /healthz?deep=1 HTTP/1.1\r\n")
         assert "Authorization: Bearer x\r\n" in api.heads[-1]
         api.answer = 503, b""
-        assert "answered a probe with HTTP 503" in await wrong(upstream)
+        assert "responded to a probe with HTTP 503" in await wrong(upstream)
     finally:
         await upstream.close()
 

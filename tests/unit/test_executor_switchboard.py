@@ -220,8 +220,15 @@ def test_news_goes_to_everyone_and_changes_of_lists_to_the_keeper_too() -> None:
 
 
 def test_a_state_names_its_owner_and_no_other_text_does() -> None:
-    assert owner_of("park.0123abcd.secret_-x") == "0123abcd"
-    for strange in ("", "park", "park..x", "park.a>b.x", "other.a.b", "park.a.b.c"):
+    assert owner_of("suspended.0123abcd.secret_-x") == "0123abcd"
+    for strange in (
+        "",
+        "suspended",
+        "suspended..x",
+        "suspended.a>b.x",
+        "other.a.b",
+        "suspended.a.b.c",
+    ):
         assert owner_of(strange) == ""
 
 

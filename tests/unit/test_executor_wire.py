@@ -213,7 +213,7 @@ def test_a_task_that_cannot_be_read_is_a_named_fault() -> None:
 
 
 def test_a_result_of_a_kind_nobody_knows_is_a_named_fault() -> None:
-    with pytest.raises(UpstreamFaultError, match="resultType that Toolbus cannot"):
+    with pytest.raises(UpstreamFaultError, match="resultType that Toolbus does not support"):
         ending(b'{"resultType":"strange"}')
 
 
