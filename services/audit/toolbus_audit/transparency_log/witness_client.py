@@ -281,7 +281,8 @@ class Witnessing:
             await self._sources.publish(found)
             mark.contradicted = known
             await self._keep(line, mark)
-        raise NotTakenError(f"CONTRADICTION: {reason}; see docs/evidence.md, 'Witnesses'")
+        page = "docs/explanation/evidence.md, 'Distribution of checkpoints'"
+        raise NotTakenError(f"CONTRADICTION: {reason}; see {page}")
 
     async def _check_newest(self, line: Line, newest: Log) -> None:
         """Raise `NotTakenError` where another audit seals by now, whose checkpoints are newer."""
