@@ -68,7 +68,7 @@ class Park:
     def __len__(self) -> int:
         return len(self._suspended)
 
-    def put(self, parked: Parked, call_id: str) -> bytes:
+    def put(self, suspended: Parked, call_id: str) -> bytes:
         """Suspend a call for a while; return the `input_required` result that ends its turn.
 
         Raises:
@@ -76,18 +76,18 @@ class Park:
 
         """
         if len(self._suspended) >= MOST_PARKED:
-            parked.end()
+            suspended.end()
             raise OverloadedError(
                 f"{MOST_PARKED} calls are waiting for input already; retry later."
             )
         number = secrets.token_urlsafe(24)
         loop = asyncio.get_running_loop()
-        parked.timer = loop.call_later(PARK_SECONDS, self._expire, number)
-        self._suspended[number], self._calls[call_id] = parked, number
-        parked.call_id, parked.caller.shown = call_id, True
+        suspended.timer = loop.call_later(PARK_SECONDS, self._expire, number)
+        self._suspended[number], self._calls[call_id] = suspended, number
+        suspended.call_id, suspended.caller.shown = call_id, True
         requests = {
             key: {"method": question.method, "params": msgspec.Raw(question.params)}
-            for key, question in parked.caller.questions.items()
+            for key, question in suspended.caller.questions.items()
         }
         state = f"{_PREFIX}.{self._instance}.{number}"
         return _encode(
@@ -102,14 +102,14 @@ class Park:
 
         """
         number = state.rpartition(".")[2]
-        parked = self._suspended.get(number)
-        if parked is None or not secrets.compare_digest(parked.binding, binding_of(call)):
+        suspended = self._suspended.get(number)
+        if suspended is None or not secrets.compare_digest(suspended.binding, binding_of(call)):
             raise expired()
         self._forget(number)
-        if parked.timer is not None:
-            parked.timer.cancel()
-        parked.caller.shown = False
-        return parked
+        if suspended.timer is not None:
+            suspended.timer.cancel()
+        suspended.caller.shown = False
+        return suspended
 
     def cancel(self, call_id: str) -> None:
         """Cancel the call that this turn suspended: its client will not come back."""
@@ -119,21 +119,21 @@ class Park:
 
     def close(self) -> None:
         """Cancel all suspended calls."""
-        for parked in self._suspended.values():
-            parked.end()
+        for suspended in self._suspended.values():
+            suspended.end()
         self._suspended.clear()
         self._calls.clear()
 
     def _expire(self, number: str) -> None:
-        parked = self._forget(number)
-        if parked is not None:
-            parked.end()
+        suspended = self._forget(number)
+        if suspended is not None:
+            suspended.end()
 
     def _forget(self, number: str) -> Parked | None:
-        parked = self._suspended.pop(number, None)
-        if parked is not None:
-            self._calls.pop(parked.call_id, None)
-        return parked
+        suspended = self._suspended.pop(number, None)
+        if suspended is not None:
+            self._calls.pop(suspended.call_id, None)
+        return suspended
 
 
 def binding_of(call: CallAdmitted) -> str:

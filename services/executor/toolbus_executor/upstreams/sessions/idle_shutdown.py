@@ -41,7 +41,7 @@ class Idling:
     """Whether one server sleeps, and what keeps it awake."""
 
     def __init__(
-        self, declared: Server, bulkhead: Bulkhead, park: Park, watched: Sequence[ReliedOn]
+        self, declared: Server, bulkhead: Bulkhead, suspended: Park, watched: Sequence[ReliedOn]
     ) -> None:
         self.asleep = False
         self.requested_at = 0.0  # time of the latest call, or 0
@@ -50,7 +50,7 @@ class Idling:
         # Each executor starts such a process itself, and receives calls before it runs.
         self._started_here = declared.is_process and declared.sessions != "shared"
         self._bulkhead = bulkhead
-        self._park = park
+        self._suspended = suspended
         self._watched = watched
         self._tasks: dict[str, float] = {}  # created here -> until when they count
         self._since = 0.0
@@ -65,7 +65,7 @@ class Idling:
     @property
     def busy(self) -> bool:
         """Whether it has work, or subscriptions or tasks that a client relies on."""
-        at_work = self._bulkhead.in_flight or self._bulkhead.waiting or len(self._park)
+        at_work = self._bulkhead.in_flight or self._bulkhead.waiting or len(self._suspended)
         return bool(at_work or any(each.names for each in self._watched) or self._at_tasks())
 
     @property
