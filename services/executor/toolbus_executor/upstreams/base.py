@@ -171,7 +171,7 @@ async def leave(upstream: Upstream) -> None:
 
 def asks(upstream: Upstream, call: CallAdmitted) -> bool:
     """Return whether the server may send requests to the client during this call."""
-    of_call = getattr(upstream, "asks_in", None)
+    of_call = getattr(upstream, "sends_requests_in", None)
     return upstream.asks if of_call is None else bool(of_call(call))
 
 
