@@ -293,10 +293,7 @@ class Replicated:
     # -- choosing a replica --------------------------------------------------------------------
 
     def _chosen(self, call: CallAdmitted) -> Replica:
-        """Return the replica for a call. Raises `UpstreamDeadError` if there is none.
-
-        If none is in place, an ejected one is better than none: the server's breaker decides.
-        """
+        """Return the replica for a call, an ejected one if need be. Raises `UpstreamDeadError`."""
         can = [each for each in self._replicas if each.can(call)]
         able = [each for each in can if each.takes(call)] or can
         if not able:

@@ -75,9 +75,8 @@ class Separated:
     """An upstream with separate sessions.
 
     If the server turns out to keep no state (it is stateless, or issues no session ids), one
-    connection serves everyone. Otherwise the first connection only lists and is probed, and never
-    carries a call. A process that has only listed holds no owner's state, so it is given to the
-    first owner that needs one; the next listing starts another process.
+    connection serves everyone. Otherwise the first connection only lists and is probed. A process
+    that has only listed holds no owner's state, so it is given to the first owner that needs one.
     """
 
     def __init__(self, how: Separation, news: News, make: Make, place: str, family: str) -> None:
@@ -148,10 +147,7 @@ class Separated:
 
     @asynccontextmanager
     async def listed_as(self, kinds: Kinds) -> AsyncIterator[Page | None]:
-        """Yield a list function for clients that declare these kinds; None if unknown.
-
-        In the session-based revisions this takes a session, which is closed afterwards.
-        """
+        """Yield a list function for clients that declare these kinds; None if unknown."""
         main = (await self._lister()).upstream
         if not main.asks and isinstance(main, StdioUpstream | HttpUpstream):
             yield partial(main.list_as, kinds)
