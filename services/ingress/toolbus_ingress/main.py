@@ -53,9 +53,9 @@ def build(exchange: LocalTransport) -> Service:
     endpoint = _endpoint(service, settings, seal)
     scripts = _names(settings.browser_origins)
     rejections = RejectionCounter(service.events.publish, settings.rejection_seconds)
-    service.add_resource(rejections.written)
+    service.add_resource(rejections.publisher.running)
     _tell_of_anonymous(service, endpoint.anonymous)
-    service.draining.append(rejections.flush)
+    service.draining.append(rejections.publisher.flush)
     app = App(endpoint, Approvals(endpoint, seal), rejections, scripts)
     service.add_resource(lambda: _open_to_clients(endpoint, app, settings))
     return service
@@ -67,8 +67,8 @@ def _endpoint(service: Service, settings: Settings, seal: Seal) -> Endpoint:
     relay = Relay(service, catalogue, seal, questions, shelf, settings.call_timeout)
     hub, sessions = Hub(catalogue, relay, shelf), _sessions(service, seal, questions, relay)
     context = ListedContext(service.events.publish, catalogue, directory, settings.context_seconds)
-    service.add_resource(context.written)
-    service.draining.append(context.flush)
+    service.add_resource(context.publisher.running)
+    service.draining.append(context.publisher.flush)
     _introduce(directory, relay, hub, sessions)
     _connect_outside(OutsideRequests(service, questions, hub), hub, sessions)
     return Endpoint(

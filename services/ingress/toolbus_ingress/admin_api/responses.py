@@ -1,4 +1,4 @@
-"""How the administration answers: whatever failed, with code, reason and mend. Pure."""
+"""How the administration answers: whatever failed, with code, reason and fix. Pure."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.http.request_guard import RefusedRequestError
 
 _NO_STORE = (b"cache-control", b"no-store")
-_MENDS = {
+_FIXES = {
     "unauthorized": "Send a live admin key as Authorization: Bearer ('toolbus admins create' makes "
     "one), or sign in ('toolbus admins login').",
     "insufficient_scope": "Sign in again for the scope that the reason names.",
@@ -30,7 +30,7 @@ _MENDS = {
     "stale": "Get it again, and send If-Match with the revision it has now.",
     "unconditional": "Send If-Match with the revision that is to be replaced, or *.",
     "invalid": "Change what is sent as the reason says; /api/openapi.json describes it.",
-    "faulty": "Mend every fault, and send it again; nothing was changed.",
+    "faulty": "Fix each error, and send it again; nothing was changed.",
 }
 _RETRY = "Wait a moment, and send it again."
 _AS_TOLD = "Do as the reason says."
@@ -52,8 +52,8 @@ def succeeded(found: Matched, told: AdminReply) -> Response:
 def failed(error: ToolbusError, where: bytes = b"") -> Response:
     """Why not, and what to do; `where` is what a challenge says of where to sign in."""
     retryable = error.retryable
-    mend = _MENDS.get(error.code, _RETRY if retryable else _AS_TOLD)
-    told: dict[str, Any] = {"code": error.code, "reason": error.reason, "mend": mend}
+    fix = _FIXES.get(error.code, _RETRY if retryable else _AS_TOLD)
+    told: dict[str, Any] = {"code": error.code, "reason": error.reason, "fix": fix}
     told |= {"retryable": retryable, "faults": error.data.get("faults", [])}
     headers: tuple[tuple[bytes, bytes], ...] = (_NO_STORE,)
     if isinstance(error, UnauthorizedError | InsufficientScopeError):
@@ -85,7 +85,7 @@ def refused(refusal: RefusedRequestError) -> Response:
     """What the guard refused, in the same form."""
     answer = refusal.response
     reason = msgspec.json.decode(answer.body)["error"]["message"]
-    told = {"code": str(refusal), "reason": reason, "mend": _AS_TOLD, "retryable": False}
+    told = {"code": str(refusal), "reason": reason, "fix": _AS_TOLD, "retryable": False}
     body = msgspec.json.encode({"error": {**told, "faults": []}})
     return Response(answer.status, body, (*answer.headers, _NO_STORE), answer.rejected)
 
@@ -93,7 +93,7 @@ def refused(refusal: RefusedRequestError) -> Response:
 def not_allowed(methods: tuple[str, ...]) -> Response:
     """Another method than the path has."""
     allowed = ", ".join(methods)
-    told = {"code": "method", "reason": f"This path answers {allowed}.", "mend": "Use one of them."}
+    told = {"code": "method", "reason": f"This path answers {allowed}.", "fix": "Use one of them."}
     body = msgspec.json.encode({"error": {**told, "retryable": False, "faults": []}})
     return Response(405, body, ((b"allow", allowed.encode()), _NO_STORE))
 
@@ -103,7 +103,7 @@ def nothing_here() -> Response:
     told = {
         "code": "unknown_path",
         "reason": "Nothing is served at this path.",
-        "mend": "/api/openapi.json tells every path.",
+        "fix": "/api/openapi.json describes all paths.",
     }
     body = msgspec.json.encode({"error": {**told, "retryable": False, "faults": []}})
     return Response(404, body, (_NO_STORE,))

@@ -19,7 +19,7 @@ from toolbus_ingress.sessions.sse_writer import Send
 class Caller(Struct, frozen=True):
     """Whoever holds the key. `server` is set on an endpoint of one server.
 
-    `bounds` are the key's within `narrower`, which is what the request itself asked for; `terms`
+    `bounds` are the key's within `restriction`, which is what the request itself asked for; `terms`
     hold how it sees tools, and its caps on programs. `holder` is there for an access token: what
     stays the same when the token is renewed.
     """
@@ -28,7 +28,7 @@ class Caller(Struct, frozen=True):
     name: str
     bounds: EffectiveGrants
     server: str
-    narrower: tuple[Patterns, ...] = ()
+    restriction: tuple[Patterns, ...] = ()
     terms: Terms = NO_TERMS
     holder: str = ""
 

@@ -18,18 +18,18 @@ MOST_PATTERNS = 64
 LONGEST_PATTERN = 256
 
 
-def narrower_of(headers: Headers) -> tuple[Patterns, ...]:
+def restriction_of(headers: Headers) -> tuple[Patterns, ...]:
     """The bounds a request sets itself, over full names. Raises `InvalidError`.
 
     `x-toolbus-servers` and `x-toolbus-tools` are lists with commas and may hold `*` and `?`; an
     empty list leaves nothing.
     """
-    narrower: list[Patterns] = []
+    restriction: list[Patterns] = []
     if SERVERS in headers:
-        narrower.append(tuple(f"{name}{SEPARATOR}*" for name in _listed(headers, SERVERS)))
+        restriction.append(tuple(f"{name}{SEPARATOR}*" for name in _listed(headers, SERVERS)))
     if TOOLS in headers:
-        narrower.append(_listed(headers, TOOLS))
-    return tuple(narrower)
+        restriction.append(_listed(headers, TOOLS))
+    return tuple(restriction)
 
 
 def asked_terms(headers: Headers, mode: Mode) -> Terms:

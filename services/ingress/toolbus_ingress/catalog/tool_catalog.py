@@ -156,13 +156,13 @@ class Catalogue:
         return found
 
     def holder(
-        self, key_digest: str, narrower: tuple[Patterns, ...]
+        self, key_digest: str, restriction: tuple[Patterns, ...]
     ) -> tuple[str, EffectiveGrants] | None:
         """The live key behind a proof, and what it is shown now within what was asked for."""
         found = self._directory.now.principal_for(key_digest, time())
         if found is None:
             return None
-        return found.key, found.seen.narrowed(narrower) if narrower else found.seen
+        return found.key, found.seen.narrowed(restriction) if restriction else found.seen
 
     def principal_id(self, key_digest: str) -> str:
         """Whose state at servers the holder of a proof may touch; empty where it is nobody's."""

@@ -183,7 +183,7 @@ class Relay:
             log_level=level if level in LEVELS and visit.takes_events else "",
             default_logs=_takes_logs(visit) and not level,
             extra=self._extra(visit, request, subject),
-            narrower=visit.caller.narrower,
+            restriction=visit.caller.restriction,
             run=way.run or (visit.session.sid if visit.session is not None else ""),
             idempotency_key=_key_of(request.method, meta, visit.caller.key_digest),
             terms=visit.caller.terms.encode() if subject.server == BUILT_IN else "",

@@ -19,7 +19,7 @@ from toolbus_ingress.auth.anonymous import AnonymousAccess
 from toolbus_ingress.auth.dpop import BEARER, SCHEMES, challenged, rejection
 from toolbus_ingress.auth.protected_resource import Identity, token_of
 from toolbus_ingress.auth.request_context import Caller, Visit
-from toolbus_ingress.auth.request_scope import asked_terms, narrower_of
+from toolbus_ingress.auth.request_scope import asked_terms, restriction_of
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
@@ -184,8 +184,8 @@ class Endpoint:
     ) -> Caller:
         if not self.service.bus.connected:
             raise bus_down()
-        narrower = narrower_of(headers)
-        found = self.catalogue.holder(key_digest, narrower)
+        restriction = restriction_of(headers)
+        found = self.catalogue.holder(key_digest, restriction)
         person = found is not None and is_person(found[0])
         if found is None or (scheme != BEARER and not person):
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
@@ -193,7 +193,7 @@ class Endpoint:
             raise refused(UNKNOWN_SERVER, 404, "No such server.")
         terms = asked_terms(headers, self.catalogue.mode(found[0], query))
         holder = self.identity.held(key_digest, server, headers, scope) if person else ""
-        return Caller(key_digest, *found, server, narrower, terms, holder)
+        return Caller(key_digest, *found, server, restriction, terms, holder)
 
     async def _session_itself(self, verb: str, visit: Visit) -> Response | None:
         """Serve GET, a session's stream, and DELETE, its end."""

@@ -215,7 +215,7 @@ class Hub:
     def _admit(self, listener: Listener) -> bool:
         """Whether its key still opens anything; a stream never outlives its key."""
         caller = listener.visit.caller
-        found = self._catalogue.holder(caller.key_digest, caller.narrower)
+        found = self._catalogue.holder(caller.key_digest, caller.restriction)
         if found is None:
             listener.mail.close()
             return False

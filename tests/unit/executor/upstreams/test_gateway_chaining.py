@@ -33,14 +33,14 @@ def test_a_call_at_the_hop_limit_is_rejected_and_not_sent() -> None:
 
 
 @given(
-    hops=st.none()
+    claimed=st.none()
     | st.booleans()
     | st.floats(allow_nan=False)
     | st.text()
     | st.integers(max_value=0)
 )
-def test_an_invalid_hop_count_does_not_extend_the_limit(hops: Any) -> None:
-    extra = json.dumps({"_meta": {HOPS: hops}})
+def test_an_invalid_hop_count_does_not_extend_the_limit(claimed: Any) -> None:
+    extra = json.dumps({"_meta": {HOPS: claimed}})
     assert hops(onward(admitted("t", extra=extra)).extra) in (1, 2)
 
 

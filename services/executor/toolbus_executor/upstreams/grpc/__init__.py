@@ -1,1 +1,1 @@
-"""gRPC servers as upstreams: reflection gives the list of tools; needs the extra `grpc`."""
+"""Serve gRPC servers as upstreams: reflection gives the tools; needs the extra `grpc`."""
