@@ -314,7 +314,7 @@ def test_a_refusal_for_its_scope_is_a_challenge() -> None:
     wanted = 'Bearer realm="toolbus", error="insufficient_scope", scope="tools:a tools:b"'
     assert dict(answer.headers)[b"www-authenticate"].decode() == wanted
     where = b', resource_metadata="x"'
-    told = responses.failed(error, where)
+    told = responses.failure(error, where)
     assert told.status == 403
     assert dict(told.headers)[b"www-authenticate"].endswith(b'scope="tools:a tools:b"' + where)
     assert json.loads(told.body)["error"]["fix"]
@@ -350,12 +350,12 @@ def asked(
 )  # fmt: skip
 def test_scripts_of_listed_origins_may_read_what_clients_need(path: str) -> None:
     listed = frozenset({ORIGIN})
-    assert cors.origin_of(asked(path), listed) == ORIGIN.encode()
+    assert cors.allowed_origin(asked(path), listed) == ORIGIN.encode()
     for origin in ("", "https://app.test.evil", "https://app.test:8443", "http://app.test", "null"):
-        assert cors.origin_of(asked(path, origin), listed) == b""
+        assert cors.allowed_origin(asked(path, origin), listed) == b""
     twice = asked(path)
     twice["headers"] *= 2
-    assert cors.origin_of(twice, listed) == b""
+    assert cors.allowed_origin(twice, listed) == b""
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_scripts_of_listed_origins_may_read_what_clients_need(path: str) -> None
      "/approvals/1", "/oauth/sign-in", "/mcp/a/b", "/metrics"],
 )  # fmt: skip
 def test_pages_and_the_administration_are_no_scripts_business(path: str) -> None:
-    assert cors.origin_of(asked(path), frozenset({ORIGIN})) == b""
+    assert cors.allowed_origin(asked(path), frozenset({ORIGIN})) == b""
 
 
 def test_a_browser_is_told_only_what_may_be_sent() -> None:
@@ -389,7 +389,7 @@ async def test_what_a_script_may_read_says_so_and_nothing_else_changes() -> None
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    told = cors.readable(send, ORIGIN.encode())
+    told = cors.with_cors_headers(send, ORIGIN.encode())
     await told({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
     await told({"type": "http.response.body", "body": b"x"})
     headers = dict(sent[0]["headers"])

@@ -336,8 +336,8 @@ def test_a_whole_number_may_be_written_as_a_fraction() -> None:
 
 
 def test_a_query_of_very_many_parameters_is_refused() -> None:
-    with pytest.raises(InvalidError, match="too many"):
-        request.query_of(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
+    with pytest.raises(InvalidError, match="Too many"):
+        request.parse_query(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
 
 
 def test_what_was_wrong_before_hinders_no_other_change() -> None:
@@ -359,7 +359,7 @@ def test_a_page_ends_where_it_is_large_and_the_next_goes_on() -> None:
 @pytest.mark.parametrize("result", ["", "x", '"', '1"x', "W/1", "1, 2"])
 def test_a_condition_that_cannot_be_read_is_refused(result: str) -> None:
     with pytest.raises(InvalidError):
-        request.match_of({b"if-match": result.encode()})
+        request.if_match({b"if-match": result.encode()})
 
 
 # -- described ------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_the_bounds_of_a_number_are_described_as_in_json_schema() -> None:
 
 def test_a_path_leads_to_its_operation_alone() -> None:
     for operation in OPERATIONS.values():
-        found = request.matched(operation.path.replace("{name}", "a"), operation.method)
+        found = request.match_operation(operation.path.replace("{name}", "a"), operation.method)
         assert isinstance(found, request.Matched)
         assert found.operation is operation
 

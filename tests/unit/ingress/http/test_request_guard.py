@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from toolbus_ingress.http.request_guard import Guard, RefusedRequestError, check_post
+from toolbus_ingress.http.request_guard import RejectedRequestError, RequestGuard, check_post
 
-GUARD = Guard(frozenset({"localhost", "127.0.0.1", "[::1]"}), frozenset({"http://localhost"}))
+GUARD = RequestGuard(
+    frozenset({"localhost", "127.0.0.1", "[::1]"}), frozenset({"http://localhost"})
+)
 JSON = {b"content-type": b"application/json", b"content-length": b"2"}
 
 
@@ -15,7 +17,7 @@ def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
 
 
 def status(*headers: tuple[bytes, bytes]) -> int:
-    with pytest.raises(RefusedRequestError) as caught:
+    with pytest.raises(RejectedRequestError) as caught:
         GUARD.headers(scope(*headers))
     return caught.value.response.status
 
@@ -84,7 +86,7 @@ def test_a_large_head_is_refused() -> None:
     ],
 )
 def test_a_post_must_say_what_it_is(change: dict[bytes, bytes], wanted: int) -> None:
-    with pytest.raises(RefusedRequestError) as caught:
+    with pytest.raises(RejectedRequestError) as caught:
         check_post({**JSON, **change}, 4_000_000)
     assert caught.value.response.status == wanted
 

@@ -1,4 +1,4 @@
-"""What a server asks of a client: only what the client declared, and every answer told truly."""
+"""Requests to clients: only for declared capabilities, and every response is passed on."""
 
 import json
 from typing import Any
@@ -8,8 +8,12 @@ import pytest
 from toolbus_common.contracts import ERROR
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
-from toolbus_ingress.mcp.legacy.client_requests import Questions, answer_of, question
-from toolbus_ingress.sessions.sealed_claims import Seal
+from toolbus_ingress.mcp.legacy.client_requests import (
+    PendingClientRequests,
+    client_request,
+    input_response,
+)
+from toolbus_ingress.sessions.sealed_claims import ClaimSealer
 from toolbus_ingress.sessions.session_store import Session, Sessions
 
 FORM = {"mode": "form", "message": "Who?", "requestedSchema": {"type": "object"}}
@@ -17,12 +21,12 @@ URL = {"mode": "url", "message": "Sign in", "url": "https://example.org/in"}
 
 
 def session(declared: Any, version: str = "2025-11-25") -> Session:
-    sessions = Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None)
+    sessions = Sessions(ClaimSealer(b"k" * KEY_BYTES), lambda _message: None)
     return sessions.begin("key_digest", version, declared)
 
 
-def asked(method: str, params: Any, declared: Any, version: str = "2025-11-25") -> dict[str, Any]:
-    raw = question("q1", {"method": method, "params": params}, session(declared, version))
+def encoded(method: str, params: Any, declared: Any, version: str = "2025-11-25") -> dict[str, Any]:
+    raw = client_request("q1", {"method": method, "params": params}, session(declared, version))
     found: dict[str, Any] = json.loads(raw)
     return found
 
@@ -47,18 +51,18 @@ UNABLE = [
 
 
 @pytest.mark.parametrize(("method", "params", "declared"), ABLE)
-def test_a_client_is_asked_what_it_declared(method: str, params: Any, declared: Any) -> None:
-    request = asked(method, params, declared)
+def test_a_client_gets_requests_it_declared(method: str, params: Any, declared: Any) -> None:
+    request = encoded(method, params, declared)
     assert (request["jsonrpc"], request["id"], request["method"]) == ("2.0", "q1", method)
     assert request["params"] | params == request["params"], "nothing of it is lost"
 
 
 @pytest.mark.parametrize(("method", "params", "declared"), UNABLE)
-def test_a_client_is_never_asked_what_it_did_not_declare(
+def test_a_client_never_gets_a_request_it_did_not_declare(
     method: str, params: Any, declared: Any
 ) -> None:
     with pytest.raises(InvalidError, match=r"did not declare|cannot do"):
-        asked(method, params, declared)
+        encoded(method, params, declared)
 
 
 @pytest.mark.parametrize(
@@ -74,52 +78,54 @@ def test_a_client_is_never_asked_what_it_did_not_declare(
         {"method": "ping"},
     ],
 )
-def test_what_is_no_question_of_the_protocol_is_not_passed_on(entry: Any) -> None:
+def test_a_request_outside_the_protocol_is_not_forwarded(entry: Any) -> None:
     able = session({"elicitation": {}, "sampling": {}, "roots": {}})
-    with pytest.raises(InvalidError, match="cannot pass on"):
-        question("q1", entry, able)
+    with pytest.raises(InvalidError, match="cannot forward"):
+        client_request("q1", entry, able)
 
 
-def test_a_client_that_opens_no_pages_is_told_the_page() -> None:
+def test_a_client_that_opens_no_pages_gets_the_page_in_the_error() -> None:
     with pytest.raises(InvalidError, match=r"https://example\.org/in"):
-        asked("elicitation/create", URL, {"elicitation": {}}, "2025-06-18")
+        encoded("elicitation/create", URL, {"elicitation": {}}, "2025-06-18")
 
 
 def test_a_page_to_open_has_an_id_of_its_own_or_the_servers() -> None:
     declared: Any = {"elicitation": {"url": {}}}
-    assert asked("elicitation/create", URL, declared)["params"]["elicitationId"] == "q1"
+    assert encoded("elicitation/create", URL, declared)["params"]["elicitationId"] == "q1"
     named = {**URL, "elicitationId": "its own"}
-    assert asked("elicitation/create", named, declared)["params"]["elicitationId"] == "its own"
+    assert encoded("elicitation/create", named, declared)["params"]["elicitationId"] == "its own"
 
 
 @pytest.mark.parametrize(
     ("version", "mode"), [("2025-11-25", "form"), ("2025-06-18", None), ("2024-11-05", None)]
 )
-def test_the_mode_of_a_form_is_told_to_whom_knows_modes(version: str, mode: str | None) -> None:
-    request = asked("elicitation/create", FORM, {"elicitation": {}}, version)
+def test_the_mode_of_a_form_is_sent_if_the_client_knows_modes(
+    version: str, mode: str | None
+) -> None:
+    request = encoded("elicitation/create", FORM, {"elicitation": {}}, version)
     assert request["params"].get("mode") == mode
     assert request["params"]["requestedSchema"] == FORM["requestedSchema"]
 
 
 def test_what_the_server_wrote_is_not_altered() -> None:
     entry = {"method": "elicitation/create", "params": dict(FORM)}
-    question("q1", entry, session({"elicitation": {}}, "2025-06-18"))
+    client_request("q1", entry, session({"elicitation": {}}, "2025-06-18"))
     assert entry["params"] == FORM
 
 
 @pytest.mark.parametrize(
-    "told",
+    "result",
     [
         {"action": "accept", "content": {"name": "Ada"}},
         {"action": "decline"},
         {"action": "cancel", "x-foreign": 1},
     ],
 )
-def test_an_answer_is_the_servers_as_it_came(told: dict[str, Any]) -> None:
-    assert answer_of({"id": "q1", "result": told}, "elicitation/create") == told
+def test_an_answer_is_the_servers_as_it_came(result: dict[str, Any]) -> None:
+    assert input_response({"id": "q1", "result": result}, "elicitation/create") == result
 
 
-NO_ANSWER = {"code": -32603, "message": "The client's answer has no result."}
+NO_ANSWER = {"code": -32603, "message": "The client's response has no result."}
 
 
 @pytest.mark.parametrize(
@@ -140,48 +146,48 @@ NO_ANSWER = {"code": -32603, "message": "The client's answer has no result."}
 def test_an_error_of_a_client_is_passed_on_with_its_code_and_message(
     message: dict[str, Any], error: dict[str, Any]
 ) -> None:
-    assert answer_of(message, "sampling/createMessage") == {"_meta": {ERROR: error}}
+    assert input_response(message, "sampling/createMessage") == {"_meta": {ERROR: error}}
     cancelled = {"action": "cancel", "_meta": {ERROR: error}}
-    assert answer_of(message, "elicitation/create") == cancelled
+    assert input_response(message, "elicitation/create") == cancelled
 
 
-async def test_an_answer_is_heard_in_its_own_session_only() -> None:
-    questions = Questions()
-    async with questions.asking("mine", b"1") as (number, answer):
+async def test_a_response_is_accepted_in_its_own_session_only() -> None:
+    pending = PendingClientRequests()
+    async with pending.open("mine", b"1") as (number, response):
         body = json.dumps({"id": number, "result": {"action": "accept"}}).encode()
-        assert not questions.heard("another", body)
-        assert not answer.done()
-        assert questions.heard("mine", body)
-        assert await answer == {"id": number, "result": {"action": "accept"}}
-        assert questions.heard("mine", body), "said twice, it changes nothing"
-    assert not questions.heard("mine", body), "nobody waits any more"
+        assert not pending.resolve("another", body)
+        assert not response.done()
+        assert pending.resolve("mine", body)
+        assert await response == {"id": number, "result": {"action": "accept"}}
+        assert pending.resolve("mine", body), "a second response changes nothing"
+    assert not pending.resolve("mine", body), "no request is pending any more"
 
 
 @pytest.mark.parametrize("request_id", [None, 1, "toolbus-0", [1], {"a": 1}])
-async def test_an_answer_nobody_asked_for_is_nobodys(request_id: Any) -> None:
-    questions = Questions()
-    async with questions.asking("mine", b"1") as (_, answer):
-        assert not questions.heard("mine", json.dumps({"id": request_id}).encode())
-        assert not answer.done()
+async def test_an_unsolicited_response_is_not_accepted(request_id: Any) -> None:
+    pending = PendingClientRequests()
+    async with pending.open("mine", b"1") as (_, response):
+        assert not pending.resolve("mine", json.dumps({"id": request_id}).encode())
+        assert not response.done()
 
 
 async def test_no_two_questions_have_one_id() -> None:
-    questions = Questions()
-    async with questions.asking("a", b"1") as (one, _), questions.asking("a", b"1") as (other, _):
+    pending = PendingClientRequests()
+    async with pending.open("a", b"1") as (one, _), pending.open("a", b"1") as (other, _):
         assert one != other
 
 
 async def test_a_request_taken_back_waits_for_no_answer_and_others_wait_on() -> None:
-    questions = Questions()
+    pending = PendingClientRequests()
     async with (
-        questions.asking("a", b"1") as (number, mine),
-        questions.asking("a", b'"1"') as (_, other),
-        questions.asking("b", b"1") as (_, foreign),
+        pending.open("a", b"1") as (number, mine),
+        pending.open("a", b'"1"') as (_, other),
+        pending.open("b", b"1") as (_, foreign),
     ):
-        questions.give_up("a", b"1")
+        pending.cancel("a", b"1")
         assert await mine is None
         assert not other.done()
         assert not foreign.done()
-        questions.give_up("a", b"1")
-        assert questions.heard("a", json.dumps({"id": number, "result": {}}).encode())
+        pending.cancel("a", b"1")
+        assert pending.resolve("a", json.dumps({"id": number, "result": {}}).encode())
         assert mine.result() is None, "an answer that comes too late changes nothing"

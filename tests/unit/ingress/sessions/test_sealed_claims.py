@@ -15,14 +15,14 @@ from toolbus_common.errors import UpstreamFaultError
 from toolbus_ingress.sessions.sealed_claims import (
     LONGEST,
     Claims,
+    ClaimSealer,
     DoneClaims,
-    Seal,
     SessionClaims,
     StateClaims,
     TaskClaims,
 )
 
-SEAL = Seal(b"k" * KEY_BYTES)
+SEAL = ClaimSealer(b"k" * KEY_BYTES)
 TASK = TaskClaims("t1", "files", "slow", "a" * 64)
 KINDS = (SessionClaims, StateClaims, TaskClaims, DoneClaims)
 
@@ -43,7 +43,7 @@ def test_two_seals_of_the_same_are_not_alike() -> None:
     assert SEAL.close(TASK) != SEAL.close(TASK)
 
 
-def test_a_seal_is_what_a_header_may_hold_and_tells_nothing() -> None:
+def test_a_sealed_token_fits_a_header_and_reveals_nothing() -> None:
     sealed = SEAL.close(TASK)
     assert sealed.isascii()
     assert sealed.replace("-", "").replace("_", "").isalnum()
@@ -51,7 +51,7 @@ def test_a_seal_is_what_a_header_may_hold_and_tells_nothing() -> None:
 
 
 def test_another_key_opens_nothing() -> None:
-    assert Seal(b"j" * KEY_BYTES).open(SEAL.close(TASK), TaskClaims) is None
+    assert ClaimSealer(b"j" * KEY_BYTES).open(SEAL.close(TASK), TaskClaims) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,7 +147,7 @@ def test_a_key_that_is_given_needs_no_place_to_write(tmp_path: Path) -> None:
     assert tmp_path.stat().st_mtime_ns == before, "nothing was made beside it"
 
 
-def test_a_file_that_holds_no_key_is_refused_with_the_mend(tmp_path: Path) -> None:
+def test_a_file_without_a_key_is_rejected_with_the_fix(tmp_path: Path) -> None:
     path = tmp_path / "seal.key"
     path.write_bytes(os.urandom(KEY_BYTES - 1))
     with pytest.raises(ValueError, match="remove it to create a new key"):

@@ -18,8 +18,8 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
-from toolbus_ingress.auth.dpop import Possession, UnprovenError, challenged
-from toolbus_ingress.auth.protected_resource import Identity, token_of
+from toolbus_ingress.auth.dpop import DPoPVerifier, InvalidProofError, challenge_headers
+from toolbus_ingress.auth.protected_resource import ProtectedResource, token_of
 
 BASE = "https://gateway.test"
 TOKEN, PLAIN = "eyJb.eyJp.c2ln", "eyJw.eyJp.c2ln"
@@ -28,8 +28,8 @@ ANN = Holder()
 WHERE = b', resource_metadata="x"'
 
 
-def edge(judge: ProofChecker | None = None, **rule: Any) -> Identity:
-    """An edge that knows a bound token of ann's, and one that is not."""
+def edge(checker: ProofChecker | None = None, **rule: Any) -> ProtectedResource:
+    """Return an edge that knows a bound token of ann's, and one that is not."""
     directory = ConfigProjection()
     made = Configuration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
     directory.hear(Change(DECLARATION, made.model_dump_json().encode(), 1))
@@ -39,21 +39,25 @@ def edge(judge: ProofChecker | None = None, **rule: Any) -> Identity:
             access="staff", user="ann", client="c", resource=URL, ends=time() + 600, jkt=jkt
         )
         directory.bearers.take(hash_of(key_digest_of(token)), bearer)
-    asks = RequestReply("ingress", Bus("ingress", "nats://127.0.0.1:9"))
-    return Identity(directory, asks, Possession(BASE, judge or ProofChecker()))
+    requests = RequestReply("ingress", Bus("ingress", "nats://127.0.0.1:9"))
+    return ProtectedResource(directory, requests, DPoPVerifier(BASE, checker or ProofChecker()))
 
 
 def shown(
-    identity: Identity, scheme: str, token: str, proof: str | None = None, method: str = "POST"
+    identity: ProtectedResource,
+    scheme: str,
+    token: str,
+    proof: str | None = None,
+    method: str = "POST",
 ) -> str:
     headers = {b"authorization": f"{scheme} {token}".encode()}
     headers |= {} if proof is None else {b"dpop": proof.encode()}
-    return identity.held(key_digest_of(token), "", headers, {"method": method, "path": "/mcp"})
+    return identity.holder_of(key_digest_of(token), "", headers, {"method": method, "path": "/mcp"})
 
 
-def refused(*told: Any) -> UnprovenError:
-    with pytest.raises(UnprovenError) as caught:
-        shown(*told)
+def refused(*challenge: Any) -> InvalidProofError:
+    with pytest.raises(InvalidProofError) as caught:
+        shown(*challenge)
     return caught.value
 
 
@@ -94,7 +98,7 @@ def test_a_bound_token_is_no_bearer_token_and_a_bearer_token_no_bound_one() -> N
 
 def test_where_the_rule_wants_a_key_no_other_token_is_taken_however_long_it_is_out() -> None:
     identity = edge(dpop=True)
-    assert "Only bound tokens" in refused(identity, "Bearer", PLAIN).reason
+    assert "only bound access tokens" in refused(identity, "Bearer", PLAIN).reason
     assert shown(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN))
 
 
@@ -102,34 +106,34 @@ def test_a_nonce_is_given_where_one_is_wanted() -> None:
     identity = edge(ProofChecker(Nonces(TokenSealer(os.urandom(32)))))
     first = refused(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN))
     assert first.error == "use_dpop_nonce"
-    told = dict(challenged(first, WHERE, b"DPoP"))
-    assert b'error="use_dpop_nonce"' in told[b"www-authenticate"]
-    nonce = told[b"dpop-nonce"].decode()
+    challenge = dict(challenge_headers(first, WHERE, b"DPoP"))
+    assert b'error="use_dpop_nonce"' in challenge[b"www-authenticate"]
+    nonce = challenge[b"dpop-nonce"].decode()
     assert shown(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN, nonce=nonce))
 
 
 async def test_a_page_takes_no_token_that_needs_a_proof() -> None:
     identity = edge()
-    assert await identity.typed(PLAIN) == key_digest_of(PLAIN)
-    assert await identity.typed("tbk_a_key") == key_digest_of("tbk_a_key")
-    with pytest.raises(UnprovenError, match="page"):
-        await identity.typed(TOKEN)
+    assert await identity.form_key_digest(PLAIN) == key_digest_of(PLAIN)
+    assert await identity.form_key_digest("tbk_a_key") == key_digest_of("tbk_a_key")
+    with pytest.raises(InvalidProofError, match="page"):
+        await identity.form_key_digest(TOKEN)
     wanting = edge(dpop=True)
-    with pytest.raises(UnprovenError, match="page"):
+    with pytest.raises(InvalidProofError, match="page"):
         await wanting.typed(PLAIN)
 
 
-def test_a_refusal_tells_of_the_scheme_that_was_used_and_where_people_sign_in_of_both() -> None:
-    def told(error: UnauthorizedError, where: bytes, shown: bytes) -> str:
-        return dict(challenged(error, where, shown))[b"www-authenticate"].decode()
+def test_a_challenge_names_the_scheme_that_was_used_and_with_sign_in_both() -> None:
+    def challenge(error: UnauthorizedError, where: bytes, shown: bytes) -> str:
+        return dict(challenge_headers(error, where, shown))[b"www-authenticate"].decode()
 
-    plain, unproven = UnauthorizedError("No."), UnprovenError("No.")
+    plain, unproven = UnauthorizedError("No."), InvalidProofError("No.")
     algs = 'algs="ES256 EdDSA RS256"'
-    assert told(plain, b"", b"") == 'Bearer realm="toolbus"'
-    assert told(plain, b"", b"Bearer") == 'Bearer realm="toolbus", error="invalid_token"'
-    assert told(plain, WHERE, b"") == f'Bearer realm="toolbus"{WHERE.decode()}, DPoP {algs}'
-    assert told(plain, b"", b"dpop") == f'DPoP realm="toolbus", {algs}, error="invalid_token"'
-    assert told(unproven, WHERE, b"DPoP") == (
+    assert challenge(plain, b"", b"") == 'Bearer realm="toolbus"'
+    assert challenge(plain, b"", b"Bearer") == 'Bearer realm="toolbus", error="invalid_token"'
+    assert challenge(plain, WHERE, b"") == f'Bearer realm="toolbus"{WHERE.decode()}, DPoP {algs}'
+    assert challenge(plain, b"", b"dpop") == f'DPoP realm="toolbus", {algs}, error="invalid_token"'
+    assert challenge(unproven, WHERE, b"DPoP") == (
         f'DPoP realm="toolbus", {algs}, error="invalid_dpop_proof"{WHERE.decode()}'
     )
 
@@ -140,11 +144,11 @@ def test_a_token_is_found_in_either_scheme() -> None:
 
 
 @pytest.mark.parametrize("needed", [True, False])
-def test_the_document_tells_which_proofs_are_taken_and_whether_they_are_needed(
+def test_the_metadata_names_the_accepted_proofs_and_whether_they_are_required(
     *, needed: bool
 ) -> None:
     path = "/.well-known/oauth-protected-resource/mcp"
-    answer = edge(dpop=needed).told({"path": path, "method": "GET"})
+    answer = edge(dpop=needed).challenge({"path": path, "method": "GET"})
     assert answer is not None
     document = json.loads(answer.body)
     assert document["dpop_signing_alg_values_supported"] == ["ES256", "EdDSA", "RS256"]

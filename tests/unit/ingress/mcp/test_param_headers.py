@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_ingress.mcp.param_headers import declared, mismatch
+from toolbus_ingress.mcp.param_headers import first_mismatch, required_headers
 
 REGION: dict[str, tuple[str, ...]] = {"region": ("region",)}
 
@@ -17,15 +17,15 @@ def asking(**headers: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties}
 
 
-def fault(value: Any, told: str | bytes | None) -> str:
-    """What is wrong with one header beside the argument it stands for."""
-    raw = told if isinstance(told, bytes | None) else told.encode("latin-1")
+def broken_header(value: Any, header: str | bytes | None) -> str:
+    """Return the header that does not repeat its argument."""
+    raw = header if isinstance(header, bytes | None) else header.encode("latin-1")
     headers = {} if raw is None else {b"mcp-param-region": raw}
-    return mismatch(REGION, {} if value is ... else {"region": value}, headers)
+    return first_mismatch(REGION, {} if value is ... else {"region": value}, headers)
 
 
-def test_a_schema_names_the_headers_it_asks_for() -> None:
-    assert declared(asking(region="Region", zone="X-Zone")) == {
+def test_a_schema_names_its_required_headers() -> None:
+    assert required_headers(asking(region="Region", zone="X-Zone")) == {
         "region": ("region",),
         "x-zone": ("zone",),
     }
@@ -33,11 +33,11 @@ def test_a_schema_names_the_headers_it_asks_for() -> None:
 
 def test_a_header_may_stand_for_an_argument_within_another() -> None:
     schema = {"properties": {"where": asking(region="Region")}}
-    assert declared(schema) == {"region": ("where", "region")}
+    assert required_headers(schema) == {"region": ("where", "region")}
     headers = {b"mcp-param-region": b"eu"}
-    wanted = declared(schema)
-    assert mismatch(wanted, {"where": {"region": "eu"}}, headers) == ""
-    assert mismatch(wanted, {"where": "eu"}, headers) == "Mcp-Param-region"
+    wanted = required_headers(schema)
+    assert first_mismatch(wanted, {"where": {"region": "eu"}}, headers) == ""
+    assert first_mismatch(wanted, {"where": "eu"}, headers) == "Mcp-Param-region"
 
 
 @pytest.mark.parametrize(
@@ -55,23 +55,23 @@ def test_a_header_may_stand_for_an_argument_within_another() -> None:
         {"anyOf": [asking(region="Region")]},
     ],
 )
-def test_what_cannot_be_reached_by_names_alone_asks_for_nothing(schema: Any) -> None:
-    assert declared(schema) == {}
+def test_a_value_that_names_alone_cannot_reach_requires_no_header(schema: Any) -> None:
+    assert required_headers(schema) == {}
 
 
 def test_a_schema_deeper_than_any_sense_is_read_to_a_bound() -> None:
     schema: dict[str, Any] = asking(region="Region")
     for _ in range(5000):
         schema = {"properties": {"a": schema}}
-    assert declared(schema) == {}
+    assert required_headers(schema) == {}
 
 
-def test_without_headers_asked_for_nothing_is_wrong() -> None:
-    assert mismatch({}, {"region": "eu"}, {b"mcp-param-region": b"us"}) == ""
+def test_without_required_headers_nothing_is_wrong() -> None:
+    assert first_mismatch({}, {"region": "eu"}, {b"mcp-param-region": b"us"}) == ""
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "header"),
     [
         ("eu", "eu"),
         ("", ""),
@@ -87,12 +87,12 @@ def test_without_headers_asked_for_nothing_is_wrong() -> None:
         ("zürich", "=?base64?esO8cmljaA==?="),
     ],
 )
-def test_a_header_that_repeats_its_argument_passes(value: Any, told: str | None) -> None:
-    assert fault(value, told) == ""
+def test_a_header_that_repeats_its_argument_passes(value: Any, header: str | None) -> None:
+    assert broken_header(value, header) == ""
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "header"),
     [
         ("eu", "us"),
         ("eu", None),
@@ -118,21 +118,21 @@ def test_a_header_that_repeats_its_argument_passes(value: Any, told: str | None)
         ("zürich", "=?base64?!!?="),
     ],
 )
-def test_a_header_that_says_something_else_is_named(value: Any, told: str | bytes | None) -> None:
-    assert fault(value, told) == "Mcp-Param-region"
+def test_a_header_that_says_something_else_is_named(value: Any, header: str | bytes | None) -> None:
+    assert broken_header(value, header) == "Mcp-Param-region"
 
 
 @given(st.integers(-(2**70), 2**70), st.text(max_size=20))
 def test_every_value_agrees_with_itself_and_no_header_breaks_the_check(
     number: int, text: str
 ) -> None:
-    assert fault(number, str(number)) == ""
+    assert broken_header(number, str(number)) == ""
     sealed = base64.b64encode(text.encode()).decode()
-    assert fault(text, f"=?base64?{sealed}?=") == ""
-    assert fault(number, f"=?base64?{sealed}?=") in ("", "Mcp-Param-region")
+    assert broken_header(text, f"=?base64?{sealed}?=") == ""
+    assert broken_header(number, f"=?base64?{sealed}?=") in ("", "Mcp-Param-region")
 
 
 @given(st.binary(max_size=30))
 def test_any_bytes_in_a_header_are_weighed_and_never_raise(raw: bytes) -> None:
-    assert fault(5, raw) in ("", "Mcp-Param-region")
-    assert fault("x", raw) in ("", "Mcp-Param-region")
+    assert broken_header(5, raw) in ("", "Mcp-Param-region")
+    assert broken_header("x", raw) in ("", "Mcp-Param-region")

@@ -1,11 +1,11 @@
-"""Whose a resource is: every shown URI leads back to one server, at bounded cost."""
+"""Resource URIs: each URI that is shown leads back to the server that lists it."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.contracts import CatalogEntry, Listing, ServerState
-from toolbus_ingress.catalog.resource_uris import Shelves, _makes
+from toolbus_ingress.catalog.resource_uris import ResourceIndex, _matches
 
 
 def listing(server: str, *uris: str, templates: tuple[str, ...] = ()) -> Listing:
@@ -17,39 +17,39 @@ def listing(server: str, *uris: str, templates: tuple[str, ...] = ()) -> Listing
     )
 
 
-def owner(shelves: Shelves, uri: str) -> tuple[str, str] | None:
-    return next(shelves.owners(uri), None)
+def owner(index: ResourceIndex, uri: str) -> tuple[str, str] | None:
+    return next(index.owners(uri), None)
 
 
 def made(template: str, uri: str) -> bool:
-    return owner(Shelves([listing("s", templates=(template,))]), uri) is not None
+    return owner(ResourceIndex([listing("s", templates=(template,))]), uri) is not None
 
 
 def test_a_uri_only_one_server_has_is_unchanged() -> None:
-    shelves = Shelves([listing("docs", "file:///a"), listing("web", "https://x/")])
-    assert shelves.shown("docs", "file:///a") == "file:///a"
-    assert owner(shelves, "file:///a") == ("docs", "file:///a")
+    index = ResourceIndex([listing("docs", "file:///a"), listing("web", "https://x/")])
+    assert index.shown("docs", "file:///a") == "file:///a"
+    assert owner(index, "file:///a") == ("docs", "file:///a")
 
 
 def test_of_two_owners_the_later_is_marked_and_both_are_reached() -> None:
-    shelves = Shelves([listing("web", "file:///a"), listing("docs", "file:///a")])
-    assert shelves.shown("docs", "file:///a") == "file:///a"
-    assert shelves.shown("web", "file:///a") == "web+file:///a"
-    assert owner(shelves, "web+file:///a") == ("web", "file:///a")
-    assert list(shelves.owners("file:///a"))[-1] == ("web", "file:///a"), "for who sees only web"
+    index = ResourceIndex([listing("web", "file:///a"), listing("docs", "file:///a")])
+    assert index.shown("docs", "file:///a") == "file:///a"
+    assert index.shown("web", "file:///a") == "web+file:///a"
+    assert owner(index, "web+file:///a") == ("web", "file:///a")
+    assert list(index.owners("file:///a"))[-1] == ("web", "file:///a"), "for who sees only web"
 
 
 def test_no_server_takes_the_marked_uri_of_another() -> None:
-    shelves = Shelves([listing("a", "file:///x", "z+file:///x"), listing("z", "file:///x")])
-    assert shelves.shown("z", "file:///x") == "z+file:///x"
-    assert owner(shelves, "z+file:///x") == ("z", "file:///x")
-    assert shelves.shown("a", "z+file:///x") == "a+z+file:///x"
-    assert owner(shelves, "a+z+file:///x") == ("a", "z+file:///x")
+    index = ResourceIndex([listing("a", "file:///x", "z+file:///x"), listing("z", "file:///x")])
+    assert index.shown("z", "file:///x") == "z+file:///x"
+    assert owner(index, "z+file:///x") == ("z", "file:///x")
+    assert index.shown("a", "z+file:///x") == "a+z+file:///x"
+    assert owner(index, "a+z+file:///x") == ("a", "z+file:///x")
 
 
-def test_a_uri_nobody_has_has_no_owner() -> None:
-    assert owner(Shelves([listing("docs", "file:///a")]), "file:///b") is None
-    assert owner(Shelves(), "") is None
+def test_an_unlisted_uri_has_no_owner() -> None:
+    assert owner(ResourceIndex([listing("docs", "file:///a")]), "file:///b") is None
+    assert owner(ResourceIndex(), "") is None
 
 
 SERVERS = st.sampled_from(["a", "b", "git", "z9"])
@@ -61,11 +61,11 @@ LISTINGS = st.dictionaries(SERVERS, st.lists(URIS, unique=True, max_size=6))
 def test_every_shown_uri_leads_back_to_its_server_and_no_two_are_alike(
     listed: dict[str, list[str]],
 ) -> None:
-    shelves = Shelves([listing(server, *uris) for server, uris in listed.items()])
+    index = ResourceIndex([listing(server, *uris) for server, uris in listed.items()])
     places = [(server, uri) for server, uris in listed.items() for uri in uris]
-    shown = [shelves.shown(*place) for place in places]
+    shown = [index.shown(*place) for place in places]
     assert len(set(shown)) == len(places)
-    assert [owner(shelves, each) for each in shown] == places
+    assert [owner(index, each) for each in shown] == places
 
 
 @given(LISTINGS, st.randoms())
@@ -76,7 +76,9 @@ def test_the_order_in_which_servers_come_changes_nothing(
     turned = sorted(listings, key=lambda _: random.random())  # type: ignore[attr-defined]
     for server, uris in listed.items():
         for uri in uris:
-            assert Shelves(listings).shown(server, uri) == Shelves(turned).shown(server, uri)
+            assert ResourceIndex(listings).shown(server, uri) == ResourceIndex(turned).shown(
+                server, uri
+            )
 
 
 @pytest.mark.parametrize(
@@ -120,8 +122,8 @@ def test_a_template_makes_nothing_else(template: str, uri: str) -> None:
 
 
 def test_a_listed_uri_wins_over_a_template_of_another() -> None:
-    shelves = Shelves([listing("a", templates=("file:///{x}",)), listing("b", "file:///1")])
-    assert list(shelves.owners("file:///1")) == [
+    index = ResourceIndex([listing("a", templates=("file:///{x}",)), listing("b", "file:///1")])
+    assert list(index.owners("file:///1")) == [
         ("b", "file:///1"), ("b", "file:///1"), ("a", "file:///1"),
     ]  # fmt: skip
 
@@ -153,8 +155,8 @@ def test_a_hostile_template_is_searched_once_from_left_to_right(literal: str) ->
     uri = Watched("a" * 4096)
     uri.searches = []
     literals = ("", *[literal] * 2000, "b")
-    assert not _makes(literals, uri[:-1] + "a")
-    assert not _makes(("", *[literal] * 2000, "a", "ab", ""), uri)
+    assert not _matches(literals, uri[:-1] + "a")
+    assert not _matches(("", *[literal] * 2000, "a", "ab", ""), uri)
     assert len(uri.searches) <= 2002
     assert uri.searches == sorted(uri.searches), "never back"
 

@@ -20,7 +20,7 @@ from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.mcp import tasks
 from toolbus_ingress.mcp.tasks import DONE_SECONDS, LARGEST_DONE, Tasks, wants_task
 from toolbus_ingress.protocol_versions import Request
-from toolbus_ingress.sessions.sealed_claims import Seal
+from toolbus_ingress.sessions.sealed_claims import ClaimSealer
 
 KEY_DIGEST = "a" * 64
 RESULT = b'{"content":[{"type":"text","text":"1.50"}],"x":1.50}'
@@ -32,7 +32,7 @@ class Edge:
     def __init__(self) -> None:
         self._directory = ConfigProjection()
         self.catalogue = Catalogue(self._directory)
-        self.tasks = Tasks(Seal(b"k" * KEY_BYTES), self.catalogue)
+        self.tasks = Tasks(ClaimSealer(b"k" * KEY_BYTES), self.catalogue)
         self._revision = 0
         declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(DECLARATION, declared.model_dump_json())
@@ -48,16 +48,16 @@ class Edge:
         assert found is not None
         return Caller(KEY_DIGEST, *found, server)
 
-    def asked(self, handle: str, method: str = "tasks/get", **more: Any) -> Any:
+    def task_request(self, handle: str, method: str = "tasks/get", **more: Any) -> Any:
         request = Request(
             b"1", method, {"taskId": handle}, more.pop("family", ProtocolFamily.LEGACY)
         )
-        told = self.tasks.kept(request, self.caller(**more))
-        return None if told is None else json.loads(told)
+        task = self.tasks.stored_result(request, self.caller(**more))
+        return None if task is None else json.loads(task)
 
-    def done(self, result: bytes = RESULT) -> str:
-        """The handle of a call that was answered at once."""
-        return str(json.loads(self.tasks.done(result, _call()))["task"]["taskId"])
+    def completed(self, result: bytes = RESULT) -> str:
+        """Return the handle of a call that was answered at once."""
+        return str(json.loads(self.tasks.completed(result, _call()))["task"]["taskId"])
 
     def _change(self, name: str, value: str) -> None:
         self._revision += 1
@@ -74,12 +74,12 @@ def _call() -> CallRequested:
 
 def test_a_result_comes_out_of_its_handle_as_it_went_in() -> None:
     edge = Edge()
-    handle = edge.done()
+    handle = edge.completed()
     request = Request(b"1", "tasks/result", {"taskId": handle}, ProtocolFamily.LEGACY)
-    told = edge.tasks.kept(request, edge.caller())
-    assert told is not None
-    assert told.startswith(RESULT[:-1])
-    assert json.loads(told)["_meta"] == {tasks.RELATED: {"taskId": handle}}
+    task = edge.tasks.stored_result(request, edge.caller())
+    assert task is not None
+    assert task.startswith(RESULT[:-1])
+    assert json.loads(task)["_meta"] == {tasks.RELATED: {"taskId": handle}}
 
 
 @pytest.mark.parametrize(
@@ -87,37 +87,37 @@ def test_a_result_comes_out_of_its_handle_as_it_went_in() -> None:
 )
 def test_a_task_that_was_over_when_it_began_says_how_it_ended(result: bytes, status: str) -> None:
     edge = Edge()
-    assert edge.asked(edge.done(result))["status"] == status
+    assert edge.task_request(edge.completed(result))["status"] == status
 
 
 def test_the_largest_result_fits_its_handle_and_a_larger_one_is_refused() -> None:
     edge = Edge()
     largest = b'{"content":"%b"}' % (b"x" * (LARGEST_DONE - 14))
     assert len(largest) == LARGEST_DONE
-    assert edge.asked(edge.done(largest), "tasks/result")["content"]
+    assert edge.task_request(edge.completed(largest), "tasks/result")["content"]
     with pytest.raises(InvalidError, match="without 'task'"):
-        edge.done(largest + b" ")
+        edge.completed(largest + b" ")
 
 
 def _other_server(edge: Edge, handle: str) -> Any:
-    return edge.asked(handle, server="other")
+    return edge.task_request(handle, server="other")
 
 
 def _withdrawn(edge: Edge, handle: str) -> Any:
     edge.grant("s__others")
-    return edge.asked(handle)
+    return edge.task_request(handle)
 
 
 @pytest.mark.parametrize("ask", [_other_server, _withdrawn])
 def test_a_result_is_for_who_may_still_use_its_tool(ask: Callable[[Edge, str], Any]) -> None:
     edge = Edge()
     with pytest.raises(InvalidError, match="Unknown task"):
-        ask(edge, edge.done())
+        ask(edge, edge.completed())
 
 
 def test_news_of_a_task_are_for_who_may_still_use_its_tool() -> None:
     edge = Edge()
-    _, key, handle = edge.tasks.begun(b'{"task":{"taskId":"own"}}', _call())
+    _, key, handle = edge.tasks.created(b'{"task":{"taskId":"own"}}', _call())
     assert key == "s/own"
     assert edge.tasks.holds(handle, edge.caller())
     assert not edge.tasks.holds(handle, replace(edge.caller(), key_digest="b" * 64))
@@ -127,20 +127,20 @@ def test_news_of_a_task_are_for_who_may_still_use_its_tool() -> None:
 
 def test_a_handle_with_a_result_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     edge = Edge()
-    handle = edge.done()
+    handle = edge.completed()
     monkeypatch.setattr(tasks, "time", lambda: time() + DONE_SECONDS + 1)
     with pytest.raises(InvalidError, match="Unknown task"):
-        edge.asked(handle)
+        edge.task_request(handle)
 
 
 def test_only_sessions_have_such_tasks() -> None:
     edge = Edge()
-    assert edge.asked(edge.done(), family=ProtocolFamily.MODERN) is None
-    assert edge.asked("x") is None
+    assert edge.task_request(edge.completed(), family=ProtocolFamily.MODERN) is None
+    assert edge.task_request("x") is None
 
 
-def test_a_stateless_client_asks_for_no_task() -> None:
-    asked = {"name": "t", "task": {}}
-    assert wants_task(Request(b"1", "tools/call", asked, ProtocolFamily.LEGACY))
-    assert not wants_task(Request(b"1", "tools/call", asked, ProtocolFamily.MODERN))
-    assert not wants_task(Request(b"1", "prompts/get", asked, ProtocolFamily.LEGACY))
+def test_a_stateless_client_requests_no_task() -> None:
+    task_request = {"name": "t", "task": {}}
+    assert wants_task(Request(b"1", "tools/call", task_request, ProtocolFamily.LEGACY))
+    assert not wants_task(Request(b"1", "tools/call", task_request, ProtocolFamily.MODERN))
+    assert not wants_task(Request(b"1", "prompts/get", task_request, ProtocolFamily.LEGACY))

@@ -7,7 +7,7 @@ import pytest
 
 from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.mcp.param_headers import decoded
-from toolbus_ingress.protocol_versions import CAPABILITIES, VERSION, RuleBrokenError, read
+from toolbus_ingress.protocol_versions import CAPABILITIES, VERSION, ProtocolError, parse_request
 
 NOW = "2026-07-28"
 
@@ -27,24 +27,26 @@ def headers(method: str = "tools/list", name: str | None = None) -> dict[bytes, 
     return found if name is None else found | {b"mcp-name": name.encode()}
 
 
-def refusal(told: Any, heads: dict[bytes, bytes]) -> tuple[int, dict[str, Any]]:
-    with pytest.raises(RuleBrokenError) as caught:
-        read(told, b"1", heads)
+def refusal(body: Any, heads: dict[bytes, bytes]) -> tuple[int, dict[str, Any]]:
+    with pytest.raises(ProtocolError) as caught:
+        parse_request(body, b"1", heads)
     return caught.value.response.status, json.loads(caught.value.response.body)["error"]
 
 
 def test_a_modern_request_is_modern() -> None:
-    assert read(message(meta=modern_meta()), b"1", headers()).family is ProtocolFamily.MODERN
+    assert (
+        parse_request(message(meta=modern_meta()), b"1", headers()).family is ProtocolFamily.MODERN
+    )
 
 
 @pytest.mark.parametrize("heads", [{}, {b"mcp-protocol-version": b"2025-06-18"}])
 def test_a_request_without_modern_marks_is_legacy(heads: dict[bytes, bytes]) -> None:
-    assert read(message(), b"1", heads).family is ProtocolFamily.LEGACY
+    assert parse_request(message(), b"1", heads).family is ProtocolFamily.LEGACY
 
 
 def test_initialize_is_legacy_even_with_a_method_header() -> None:
     assert (
-        read(message("initialize"), b"1", {b"mcp-method": b"initialize"}).family
+        parse_request(message("initialize"), b"1", {b"mcp-method": b"initialize"}).family
         is ProtocolFamily.LEGACY
     )
 
@@ -74,27 +76,27 @@ def test_an_unserved_version_is_answered_with_those_that_are() -> None:
     assert error["data"] == {"supported": [NOW], "requested": "2099-01-01"}
 
 
-@pytest.mark.parametrize("told", [None, "tools/call"])
-def test_the_method_header_must_repeat_the_body(told: str | None) -> None:
+@pytest.mark.parametrize("body", [None, "tools/call"])
+def test_the_method_header_must_repeat_the_body(body: str | None) -> None:
     heads = headers()
     del heads[b"mcp-method"]
-    if told:
-        heads[b"mcp-method"] = told.encode()
+    if body:
+        heads[b"mcp-method"] = body.encode()
     status, error = refusal(message(meta=modern_meta()), heads)
     assert (status, error["code"]) == (400, -32020)
 
 
 def test_the_name_header_must_repeat_the_tool() -> None:
-    told = message("tools/call", modern_meta(), name="a__b")
-    status, error = refusal(told, headers("tools/call", "a__c"))
+    body = message("tools/call", modern_meta(), name="a__b")
+    status, error = refusal(body, headers("tools/call", "a__c"))
     assert (status, error["code"]) == (400, -32020)
-    assert read(told, b"1", headers("tools/call", "a__b")).params["name"] == "a__b"
+    assert parse_request(body, b"1", headers("tools/call", "a__b")).params["name"] == "a__b"
 
 
 def test_the_name_header_of_a_task_may_be_left_out_but_not_differ() -> None:
-    told = message("tasks/get", modern_meta(), taskId="t1")
-    assert read(told, b"1", headers("tasks/get")).params["taskId"] == "t1"
-    status, error = refusal(told, headers("tasks/get", "t2"))
+    body = message("tasks/get", modern_meta(), taskId="t1")
+    assert parse_request(body, b"1", headers("tasks/get")).params["taskId"] == "t1"
+    status, error = refusal(body, headers("tasks/get", "t2"))
     assert (status, error["code"]) == (400, -32020)
 
 
@@ -109,7 +111,7 @@ def test_an_unknown_legacy_version_header_is_refused() -> None:
     assert status == 400
 
 
-@pytest.mark.parametrize("told", [[], [message()], "x", {"jsonrpc": "1.0", "id": 1}])
-def test_what_is_no_single_request_is_refused(told: Any) -> None:
-    status, error = refusal(told, {})
+@pytest.mark.parametrize("body", [[], [message()], "x", {"jsonrpc": "1.0", "id": 1}])
+def test_what_is_no_single_request_is_refused(body: Any) -> None:
+    status, error = refusal(body, {})
     assert (status, error["code"]) == (400, -32600)

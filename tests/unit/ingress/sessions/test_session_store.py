@@ -1,4 +1,4 @@
-"""Sessions: any replica serves any, nobody else's, and none after its end."""
+"""Sessions: every replica serves them, to their principal only, and none after its end."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from toolbus_common.contracts import SessionMessage
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_ingress.sessions import session_store as rules
-from toolbus_ingress.sessions.sealed_claims import Seal, SessionClaims
+from toolbus_ingress.sessions.sealed_claims import ClaimSealer, SessionClaims
 from toolbus_ingress.sessions.session_store import Session, Sessions, capabilities_of
 
 KEY_DIGEST, OTHER = "a" * 64, "b" * 64
@@ -16,19 +16,19 @@ KEY = b"k" * KEY_BYTES
 
 
 class Replicas:
-    """Replicas of ingress that hear each other, and themselves, as on the bus."""
+    """Replicas of ingress that receive each other's messages, and their own, as on the bus."""
 
     def __init__(self, count: int = 2, key: bytes = KEY) -> None:
-        self.all = [Sessions(Seal(key), self.say) for _ in range(count)]
-        self.said: list[SessionMessage] = []
+        self.all = [Sessions(ClaimSealer(key), self.publish) for _ in range(count)]
+        self.messages: list[SessionMessage] = []
 
-    def say(self, said: SessionMessage) -> None:
-        self.said.append(said)
+    def publish(self, message: SessionMessage) -> None:
+        self.message.append(message)
         for each in self.all:
-            each.hear(SessionMessage.decode(said.encode()))
+            each.receive(SessionMessage.decode(message.encode()))
 
 
-def begun(sessions: Sessions, capabilities: Any = None) -> Session:
+def started(sessions: Sessions, capabilities: Any = None) -> Session:
     return sessions.begin(KEY_DIGEST, "2025-11-25", capabilities)
 
 
@@ -38,23 +38,23 @@ def found(sessions: Sessions, session: Session, key_digest: str = KEY_DIGEST) ->
 
 def test_a_session_opens_in_another_replica_with_the_same_key() -> None:
     here, there = Replicas().all
-    session = begun(here, {"elicitation": {"url": {}}, "roots": {}})
-    met = found(there, session)
-    assert met is not None
-    assert met is not session
-    assert met.claims == session.claims
-    assert met.can("elicitation", "url")
-    assert found(there, session) is met, "the second request meets the same session"
+    session = started(here, {"elicitation": {"url": {}}, "roots": {}})
+    opened = found(there, session)
+    assert opened is not None
+    assert opened is not session
+    assert opened.claims == session.claims
+    assert opened.can("elicitation", "url")
+    assert found(there, session) is opened, "the second request meets the same session"
 
 
 def test_a_session_does_not_open_with_another_key() -> None:
-    session = begun(Replicas().all[0])
+    session = started(Replicas().all[0])
     assert found(Replicas(key=b"j" * KEY_BYTES).all[0], session) is None
 
 
-def test_a_session_is_nobody_elses_here_or_there() -> None:
+def test_a_session_opens_for_no_other_principal_in_any_replica() -> None:
     here, there = Replicas().all
-    session = begun(here)
+    session = started(here)
     assert found(here, session, OTHER) is None
     assert found(there, session, OTHER) is None
     assert found(there, session) is not None
@@ -62,12 +62,12 @@ def test_a_session_is_nobody_elses_here_or_there() -> None:
 
 def test_the_end_of_a_session_takes_back_its_calls_wherever_they_are() -> None:
     here, there = Replicas().all
-    session = begun(here)
-    met = found(there, session)
-    assert met is not None
+    session = started(here)
+    opened = found(there, session)
+    assert opened is not None
     taken_back: list[bytes] = []
     there.on_cancelled = lambda _session, request_id: taken_back.append(request_id)
-    met.in_flight |= {b"1": "call-1", b'"a"': "call-2"}
+    opened.in_flight |= {b"1": "call-1", b'"a"': "call-2"}
     here.end(session)
     assert taken_back == [b"1", b'"a"']
 
@@ -80,7 +80,7 @@ def test_an_id_of_no_session_finds_none(token: bytes) -> None:
 @pytest.mark.parametrize("seen_there", [True, False], ids=["seen", "never seen"])
 def test_a_session_ended_in_one_replica_is_over_in_all(*, seen_there: bool) -> None:
     here, there = Replicas().all
-    session = begun(here)
+    session = started(here)
     if seen_there:
         assert found(there, session)
     here.end(session)
@@ -88,40 +88,40 @@ def test_a_session_ended_in_one_replica_is_over_in_all(*, seen_there: bool) -> N
     assert found(there, session) is None
 
 
-def test_the_end_of_a_session_is_told_once_in_each_replica() -> None:
+def test_the_end_of_a_session_is_reported_once_in_each_replica() -> None:
     here, there = Replicas().all
     ends: list[str] = []
     here.on_ended = there.on_ended = ends.append
-    session = begun(here)
+    session = started(here)
     here.end(session)
     assert ends == [session.sid] * 2
 
 
-def test_what_is_said_of_an_ended_session_does_not_bring_it_back() -> None:
+def test_a_message_about_an_ended_session_does_not_revive_it() -> None:
     here, there = Replicas().all
-    session = begun(here)
+    session = started(here)
     here.end(session)
-    there.hear(SessionMessage(session=session.sid, what="level", about="info"))
+    there.receive(SessionMessage(session=session.sid, what="level", about="info"))
     assert found(there, session) is None
-    assert not there._told
+    assert not there._pending
 
 
 def test_nothing_is_kept_of_sessions_that_ended() -> None:
     here, there = Replicas().all
     for _ in range(50):
-        session = begun(here)
+        session = started(here)
         assert found(there, session)
         here.end(session)
     for each in (here, there):
         assert not each._known
         assert not each._by_sid
-        assert not each._told
+        assert not each._pending
 
 
 def test_of_the_ends_at_most_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MOST_ENDED", 3)
     here = Replicas(1).all[0]
-    ended = [begun(here) for _ in range(5)]
+    ended = [started(here) for _ in range(5)]
     for session in ended:
         here.end(session)
     assert [found(here, session) is None for session in ended[-3:]] == [True] * 3
@@ -131,12 +131,12 @@ def test_of_the_ends_at_most_so_many_are_remembered(monkeypatch: pytest.MonkeyPa
 def test_a_session_is_over_once_it_expired() -> None:
     here = Replicas().all[0]
     claims = SessionClaims("s", KEY_DIGEST, "2025-11-25", "{}", 1.0)
-    assert here.find(Seal(KEY).close(claims).encode(), KEY_DIGEST) is None
+    assert here.find(ClaimSealer(KEY).close(claims).encode(), KEY_DIGEST) is None
 
 
 def test_a_session_known_here_is_over_once_it_expired(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Replicas().all[0]
-    session = begun(here)
+    session = started(here)
     assert found(here, session) is session
     monkeypatch.setattr(rules, "time", lambda: session.claims.expires + 1)
     assert found(here, session) is None
@@ -144,20 +144,20 @@ def test_a_session_known_here_is_over_once_it_expired(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("declared", [None, [], "x", 1, {"unheard": {}}])
 def test_capabilities_that_say_nothing_are_kept_as_nothing(declared: Any) -> None:
-    session = begun(Replicas().all[0], declared)
+    session = started(Replicas().all[0], declared)
     assert session.capabilities == "{}"
     assert capabilities_of(session) == capabilities_of(None) == "{}"
 
 
 def test_capabilities_too_large_for_a_header_are_kept_as_none() -> None:
-    session = begun(Replicas().all[0], {"roots": {}, "sampling": {"x": "y" * 2000}})
+    session = started(Replicas().all[0], {"roots": {}, "sampling": {"x": "y" * 2000}})
     assert session.declared == {}
     assert len(session.token) < 4096
 
 
-def test_only_what_a_client_can_be_asked_is_kept() -> None:
-    told = {"roots": {"listChanged": True}, "experimental": {"x": "y" * 2000}}
-    session = begun(Replicas().all[0], told)
+def test_only_capabilities_that_servers_use_are_stored() -> None:
+    capabilities = {"roots": {"listChanged": True}, "experimental": {"x": "y" * 2000}}
+    session = started(Replicas().all[0], capabilities)
     assert msgspec.json.decode(session.capabilities) == {"roots": {"listChanged": True}}
 
 
@@ -176,67 +176,67 @@ def test_only_what_a_client_can_be_asked_is_kept() -> None:
 def test_a_client_can_what_it_declared(
     declared: dict[str, Any], path: tuple[str, ...], *, able: bool
 ) -> None:
-    assert begun(Replicas().all[0], declared).can(*path) is able
+    assert started(Replicas().all[0], declared).can(*path) is able
 
 
 @pytest.mark.parametrize("seen_there", [True, False], ids=["seen", "never seen"])
 def test_level_uris_and_late_capabilities_are_shared(*, seen_there: bool) -> None:
     here, there = Replicas().all
-    session = begun(here)
+    session = started(here)
     if seen_there:
         found(there, session)
-    here.tell(session, "level", "warning")
-    here.tell(session, "subscribed", "file:///a")
-    here.tell(session, "subscribed", "file:///b")
-    here.tell(session, "unsubscribed", "file:///a")
-    here.declare(session, {"sampling": {}})
-    met = found(there, session)
-    assert met is not None
-    assert (met.level, met.uris) == ("warning", {"file:///b"})
-    assert met.can("sampling")
-    assert capabilities_of(met) == capabilities_of(session) == '{"sampling":{}}'
+    here.update(session, "level", "warning")
+    here.update(session, "subscribed", "file:///a")
+    here.update(session, "subscribed", "file:///b")
+    here.update(session, "unsubscribed", "file:///a")
+    here.set_capabilities(session, {"sampling": {}})
+    opened = found(there, session)
+    assert opened is not None
+    assert (opened.level, opened.uris) == ("warning", {"file:///b"})
+    assert opened.can("sampling")
+    assert capabilities_of(opened) == capabilities_of(session) == '{"sampling":{}}'
 
 
 def test_the_uris_of_a_session_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MOST_URIS", 3)
     here, there = Replicas().all
-    session = begun(here)
+    session = started(here)
     for number in range(10):
-        here.tell(session, "subscribed", f"file:///{number}")
-    met = found(there, session)
-    assert met is not None
-    assert len(session.uris) == len(met.uris) == 3
+        here.update(session, "subscribed", f"file:///{number}")
+    opened = found(there, session)
+    assert opened is not None
+    assert len(session.uris) == len(opened.uris) == 3
 
 
 def test_a_cancellation_reaches_the_replica_that_works_on_it() -> None:
     here, there = Replicas().all
     cancelled: list[tuple[str, bytes]] = []
     there.on_cancelled = lambda session, about: cancelled.append((session.sid, about))
-    session = begun(here)
+    session = started(here)
     found(there, session)
-    here.tell(session, "cancelled", '"7"')
+    here.update(session, "cancelled", '"7"')
     assert cancelled == [(session.sid, b'"7"')]
 
 
-def test_a_cancellation_is_acted_upon_once_where_it_is_told_too() -> None:
+def test_a_cancellation_is_applied_once_in_the_replica_that_publishes_it() -> None:
     (here, _) = Replicas().all
     cancelled: list[bytes] = []
     here.on_cancelled = lambda _session, about: cancelled.append(about)
-    here.tell(begun(here), "cancelled", "7")
+    here.update(started(here), "cancelled", "7")
     assert cancelled == [b"7"], "twice, it could meet a later request of that id"
 
 
 def test_a_cancellation_is_not_kept_for_a_request_to_come() -> None:
     here, there = Replicas().all
-    session = begun(here)
-    here.tell(session, "cancelled", "7")
-    assert not there._told
+    session = started(here)
+    here.update(session, "cancelled", "7")
+    assert not there._pending
 
 
-def test_an_answer_stops_where_somebody_waits_for_it() -> None:
+def test_a_response_stops_at_the_replica_that_waits_for_it() -> None:
     replicas = Replicas()
     here, there = replicas.all
-    session = begun(here)
+    session = started(here)
     taken: list[bytes] = []
 
     def take(_sid: str, body: bytes) -> bool:
@@ -244,32 +244,32 @@ def test_an_answer_stops_where_somebody_waits_for_it() -> None:
         return True
 
     there.on_response = take
-    here.tell(session, "response", "", b'{"id":1}')
+    here.update(session, "response", "", b'{"id":1}')
     assert taken == [b'{"id":1}'], "it went over the bus"
-    there.tell(session, "response", "", b'{"id":2}')
+    there.update(session, "response", "", b'{"id":2}')
     assert taken == [b'{"id":1}', b'{"id":2}']
-    assert len(replicas.said) == 1, "who waits here is told without the bus"
+    assert len(replicas.messages) == 1, "a local response needs no bus"
 
 
 def test_of_the_known_the_longest_unused_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MOST_KNOWN", 3)
     here = Replicas(1).all[0]
-    kept, lost, *_ = known = [begun(here) for _ in range(3)]
+    kept, lost, *_ = known = [started(here) for _ in range(3)]
     for session in known:
-        here.tell(session, "level", "error")
+        here.update(session, "level", "error")
     assert found(here, kept) is kept
-    newest = begun(here)
+    newest = started(here)
     assert found(here, kept) is kept
     assert found(here, newest) is newest
     again = found(here, lost)
-    assert again is not None, "what was forgotten opens anew from its id"
+    assert again is not None, "a forgotten session opens again from its id"
     assert again.level == ""
     assert len(here._known) == len(here._by_sid) == 3
 
 
-def test_what_is_told_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_about_unknown_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MOST_KNOWN", 3)
     here = Replicas(1).all[0]
     for number in range(10):
-        here.hear(SessionMessage(session=f"s{number}", what="level", about="info"))
-    assert list(here._told) == ["s7", "s8", "s9"]
+        here.receive(SessionMessage(session=f"s{number}", what="level", about="info"))
+    assert list(here._pending) == ["s7", "s8", "s9"]

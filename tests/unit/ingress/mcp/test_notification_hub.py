@@ -1,4 +1,4 @@
-"""Open streams: they see what their key sees now, and end with it, with their session or reader."""
+"""Open streams: they show what their key sees now, and end with the key or the session."""
 
 import asyncio
 import json
@@ -24,32 +24,34 @@ from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.http_server.protocol import GONE, LEFT
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION, KEY_PREFIX
-from toolbus_ingress.auth.request_context import Caller, Visit
+from toolbus_ingress.auth.request_context import Caller, RequestContext
 from toolbus_ingress.catalog import tool_catalog as listing
 from toolbus_ingress.catalog.tool_catalog import TTL_MS, Catalogue
-from toolbus_ingress.mcp import notification_hub as hub
-from toolbus_ingress.mcp.call_handler import Relay
-from toolbus_ingress.mcp.notification_hub import Hub
-from toolbus_ingress.sessions.event_log_store import Shelf
-from toolbus_ingress.sessions.sealed_claims import Seal
+from toolbus_ingress.mcp import notification_hub as notifications
+from toolbus_ingress.mcp.call_handler import CallHandler
+from toolbus_ingress.mcp.notification_hub import NotificationHub
+from toolbus_ingress.sessions.event_log_store import EventLogStore
+from toolbus_ingress.sessions.sealed_claims import ClaimSealer
 from toolbus_ingress.sessions.session_store import Sessions
-from toolbus_ingress.sessions.sse_writer import Presence
+from toolbus_ingress.sessions.sse_writer import DisconnectWatch
 
 KEY_DIGEST = "a" * 64
 
 
 class Edge:
-    """A catalogue of one server with two tools, and a hub over it."""
+    """A catalogue of one server with two tools, and a notification hub over it."""
 
     def __init__(self) -> None:
         self.directory = ConfigProjection()
         self.catalogue = Catalogue(self.directory)
-        self.sessions = Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None)
-        self.shelf = Shelf()
-        # A session's own stream asks no server for anything.
-        self.hub = Hub(self.catalogue, cast("Relay", None), self.shelf)
-        self.directory.on_key.append(self.hub.hear_key)
-        self.sessions.on_ended = self.hub.leave
+        self.sessions = Sessions(ClaimSealer(b"k" * KEY_BYTES), lambda _message: None)
+        self.event_logs = EventLogStore()
+        # A session's own stream sends no requests to servers.
+        self.notifications = NotificationHub(
+            self.catalogue, cast("CallHandler", None), self.event_logs
+        )
+        self.directory.on_key.append(self.notifications.key_changed)
+        self.sessions.on_ended = self.notifications.session_ended
         self._revision = 0
         declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(DECLARATION, declared.model_dump_json())
@@ -64,32 +66,36 @@ class Edge:
     def offer(self, *tools: str, **more: Any) -> None:
         offered = tuple(CatalogEntry(name=name, definition={"name": name}) for name in tools)
         listing = Listing(server="s", state=ServerState.READY, tools=offered, **more)
-        self.catalogue.hear(Change("s", listing.encode(), 1))
+        self.catalogue.apply(Change("s", listing.encode(), 1))
 
-    def kept(self) -> int:
-        """How long a stateless client is told to keep its tools."""
+    def ttl_ms(self) -> int:
+        """Return how long a stateless client may cache its tools."""
         found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
-        told = json.loads(
-            self.catalogue.told("tools/list", Caller(KEY_DIGEST, *found, ""), ProtocolFamily.MODERN)
+        list_result = json.loads(
+            self.catalogue.list_result(
+                "tools/list", Caller(KEY_DIGEST, *found, ""), ProtocolFamily.MODERN
+            )
         )
-        assert told["cacheScope"] == "private"
-        assert {tool["name"] for tool in told["tools"]} >= {"s__one"}
-        return int(told["ttlMs"])
+        assert list_result["cacheScope"] == "private"
+        assert {tool["name"] for tool in list_result["tools"]} >= {"s__one"}
+        return int(list_result["ttlMs"])
 
-    def visit(self, sent: list[dict[str, Any]], scope: dict[str, Any], version: str) -> Visit:
+    def context(
+        self, sent: list[dict[str, Any]], scope: dict[str, Any], version: str
+    ) -> RequestContext:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
         found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
         session = self.sessions.begin(KEY_DIGEST, version, {})
-        return Visit(Caller(KEY_DIGEST, *found, ""), {}, scope, send, session)
+        return RequestContext(Caller(KEY_DIGEST, *found, ""), {}, scope, send, session)
 
-    def tools(self, bounds: EffectiveGrants | None = None) -> list[str]:
+    def tools(self, grants: EffectiveGrants | None = None) -> list[str]:
         found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
-        raw = self.catalogue.listed("tools/list", bounds or found[1], "", ProtocolFamily.LEGACY)
+        raw = self.catalogue.list_body("tools/list", grants or found[1], "", ProtocolFamily.LEGACY)
         return [tool["name"] for tool in json.loads(raw)["tools"]]
 
     def _change(self, name: str, value: str) -> None:
@@ -105,140 +111,140 @@ class Stream:
     ) -> None:
         self.sent: list[dict[str, Any]] = []
         self.scope = {} if scope is None else scope
-        self.visit = edge.visit(self.sent, self.scope, version)
+        self.context = edge.context(self.sent, self.scope, version)
 
     @property
     def text(self) -> str:
         return b"".join(part.get("body", b"") for part in self.sent).decode()
 
-    async def hears(self, what: str) -> None:
+    async def wait_for(self, what: str) -> None:
         await until(lambda: what in self.text, what)
 
 
 @asynccontextmanager
-async def following(edge: Edge, stream: Stream) -> AsyncIterator[asyncio.Task[None]]:
-    """The stream while it is served; it must have ended by itself."""
-    serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
-    await stream.hears(": ")
+async def served(edge: Edge, stream: Stream) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve the stream while this is entered; it must end by itself."""
+    serving = asyncio.create_task(edge.notifications.serve_session_stream(stream.context))
+    await stream.wait_for(": ")
     await asyncio.sleep(0)
     yield serving
     async with asyncio.timeout(PATIENCE):
         await serving
     assert stream.sent[-1]["more_body"] is False
-    assert not edge.hub._listeners
+    assert not edge.notifications._listeners
     assert GONE not in stream.scope
 
 
 CHANGED = "notifications/tools/list_changed"
 
 
-async def test_a_new_tool_is_told() -> None:
+async def test_a_new_tool_is_notified() -> None:
     edge = Edge()
     stream = Stream(edge)
-    async with following(edge, stream):
+    async with served(edge, stream):
         edge.offer("one", "two", "three")
-        await stream.hears(CHANGED)
-        edge.hub.close()
+        await stream.wait_for(CHANGED)
+        edge.notifications.close()
 
 
 async def test_a_stream_sees_what_its_key_sees_now() -> None:
     edge = Edge()
     stream = Stream(edge)
-    async with following(edge, stream):
+    async with served(edge, stream):
         edge.grant("s__one")
-        await stream.hears(CHANGED)
+        await stream.wait_for(CHANGED)
         assert edge.tools() == ["s__one"], "the old grants left nothing behind"
-        edge.hub.close()
+        edge.notifications.close()
 
 
-async def test_a_change_that_a_key_does_not_see_is_not_told() -> None:
+async def test_a_change_that_a_key_does_not_see_is_not_notified() -> None:
     edge = Edge()
     edge.grant("s__one")
     stream = Stream(edge)
-    async with following(edge, stream):
+    async with served(edge, stream):
         edge.offer("one", "two", "three")
         edge.grant("s__one", "other__*")
-        edge.hub._compare()
-        edge.hub.close()
+        edge.notifications._compare()
+        edge.notifications.close()
     assert CHANGED not in stream.text
 
 
 async def test_a_stream_ends_with_its_key() -> None:
     edge = Edge()
     stream = Stream(edge)
-    async with following(edge, stream):
+    async with served(edge, stream):
         edge.grant("*", revoked=True)
 
 
 async def test_a_stream_ends_with_its_session() -> None:
     edge = Edge()
     stream, other = Stream(edge), Stream(edge)
-    async with following(edge, other):
+    async with served(edge, other):
         async with asyncio.timeout(PATIENCE):
-            serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
-            await stream.hears(": ")
-            assert stream.visit.session is not None
-            edge.sessions.end(stream.visit.session)
+            serving = asyncio.create_task(edge.notifications.serve_session_stream(stream.context))
+            await stream.wait_for(": ")
+            assert stream.context.session is not None
+            edge.sessions.end(stream.context.session)
             await serving
-        assert len(edge.hub._listeners) == 1, "the other goes on"
-        edge.hub.close()
+        assert len(edge.notifications._listeners) == 1, "the other goes on"
+        edge.notifications.close()
 
 
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-11-25"])
-async def test_a_stream_outlives_its_reader_where_there_is_a_way_back(version: str) -> None:
+async def test_a_stream_outlives_its_reader_where_it_can_be_resumed(version: str) -> None:
     edge = Edge()
     stream = Stream(edge, version=version)
-    serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
+    serving = asyncio.create_task(edge.notifications.serve_session_stream(stream.context))
     await until(lambda: GONE in stream.scope, "the reader")
     stream.scope.pop(GONE)()
     async with asyncio.timeout(PATIENCE):
         await serving
-    assert len(edge.hub._listeners) == (version != "2024-11-05")
-    edge.hub.close()
-    assert not edge.hub._listeners
-    assert len(edge.shelf) == 0
+    assert len(edge.notifications._listeners) == (version != "2024-11-05")
+    edge.notifications.close()
+    assert not edge.notifications._listeners
+    assert len(edge.event_logs) == 0
 
 
-async def test_what_was_said_while_nobody_read_is_there_for_who_comes_back() -> None:
+async def test_a_resumed_stream_has_the_messages_sent_without_a_reader() -> None:
     edge = Edge()
     stream = Stream(edge)
-    serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
-    await stream.hears("retry: ")
+    serving = asyncio.create_task(edge.notifications.serve_session_stream(stream.context))
+    await stream.wait_for("retry: ")
     stream.scope.pop(GONE)()
     await serving
     edge.offer("one", "two", "three")
-    edge.hub._compare()
-    session = stream.visit.session
+    edge.notifications._compare()
+    session = stream.context.session
     assert session is not None
     name = stream.text.partition("id: ")[2].partition("-")[0]
-    journal = edge.shelf.find(session.sid, name)
-    assert journal is not None
-    reader = journal.read(1)
+    event_log = edge.event_logs.find(session.sid, name)
+    assert event_log is not None
+    reader = event_log.read(1)
     number, message = await reader.next() or (0, b"")
     assert (number, json.loads(message)["method"]) == (2, CHANGED)
-    edge.hub.close()
+    edge.notifications.close()
 
 
-async def test_a_reader_who_left_before_anything_was_said_is_not_waited_for() -> None:
+async def test_a_reader_who_left_before_the_first_event_ends_the_stream() -> None:
     edge = Edge()
-    async with following(edge, Stream(edge, {LEFT: True}, "2024-11-05")):
+    async with served(edge, Stream(edge, {LEFT: True}, "2024-11-05")):
         pass
 
 
-async def test_a_resource_is_told_to_those_who_watch_it() -> None:
+async def test_an_updated_resource_is_notified_to_its_subscribers() -> None:
     edge = Edge()
     stream, other = Stream(edge), Stream(edge)
-    assert stream.visit.session is not None
-    edge.sessions.tell(stream.visit.session, "subscribed", "file:///a")
-    async with following(edge, stream), following(edge, other):
+    assert stream.context.session is not None
+    edge.sessions.update(stream.context.session, "subscribed", "file:///a")
+    async with served(edge, stream), served(edge, other):
         for params in (b'{"uri":"file:///a","x":1}', b"{", b"[]", b'{"uri":5}', b"{}"):
-            edge.hub.hear(
+            edge.notifications.receive(
                 ServerNotification(
                     server="s", method="notifications/resources/updated", params=params
                 )
             )
-        await stream.hears("resources/updated")
-        edge.hub.close()
+        await stream.wait_for("resources/updated")
+        edge.notifications.close()
     assert stream.text.count("resources/updated") == 1
     assert '"x":1' in stream.text
     assert "resources/updated" not in other.text
@@ -249,79 +255,81 @@ def updated(uri: str) -> ServerNotification:
     return ServerNotification(server="s", method="notifications/resources/updated", params=params)
 
 
-async def test_a_change_that_two_executors_heard_of_is_told_once_and_the_next_again() -> None:
+async def test_an_update_from_two_executors_is_notified_once_and_the_next_again() -> None:
     edge = Edge()
     stream = Stream(edge)
-    assert stream.visit.session is not None
-    stream.visit.session.uris |= {"test://one", "test://two"}
-    async with following(edge, stream):
-        edge.hub.hear(updated("test://one"))
-        edge.hub.hear(updated("test://one"))
-        edge.hub.hear(updated("test://two"))
-        await stream.hears("test://two")
+    assert stream.context.session is not None
+    stream.context.session.uris |= {"test://one", "test://two"}
+    async with served(edge, stream):
+        edge.notifications.receive(updated("test://one"))
+        edge.notifications.receive(updated("test://one"))
+        edge.notifications.receive(updated("test://two"))
+        await stream.wait_for("test://two")
         assert stream.text.count("test://one") == 1
-        edge.hub.hear(updated("test://one"))
+        edge.notifications.receive(updated("test://one"))
         await until(lambda: stream.text.count("test://one") == 2, "the later change")
-        edge.hub.close()
+        edge.notifications.close()
 
 
-async def test_more_changes_than_are_merged_are_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "MOST_MERGED", 3)
+async def test_more_updates_than_are_merged_are_notified_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notifications, "MOST_MERGED", 3)
     edge = Edge()
     stream = Stream(edge)
-    assert stream.visit.session is not None
+    assert stream.context.session is not None
     uris = [f"test://{number}" for number in range(10)]
-    stream.visit.session.uris |= set(uris)
-    async with following(edge, stream):
+    stream.context.session.uris |= set(uris)
+    async with served(edge, stream):
         for uri in uris:
-            edge.hub.hear(updated(uri))
+            edge.notifications.receive(updated(uri))
         for uri in uris:
-            await stream.hears(uri)
-        edge.hub.close()
+            await stream.wait_for(uri)
+        edge.notifications.close()
 
 
-async def test_an_answer_is_brought_to_its_sessions_stream_only() -> None:
+async def test_an_answer_is_delivered_to_its_sessions_stream_only() -> None:
     edge = Edge()
     stream = Stream(edge)
-    assert stream.visit.session is not None
-    async with following(edge, stream):
-        assert not edge.hub.bring("another", b'{"id":1}')
-        assert edge.hub.bring(stream.visit.session.sid, b'{"id":2}')
-        await stream.hears('data: {"id":2}')
-        edge.hub.close()
-    assert not edge.hub.bring(stream.visit.session.sid, b'{"id":3}')
+    assert stream.context.session is not None
+    async with served(edge, stream):
+        assert not edge.notifications.deliver("another", b'{"id":1}')
+        assert edge.notifications.deliver(stream.context.session.sid, b'{"id":2}')
+        await stream.wait_for('data: {"id":2}')
+        edge.notifications.close()
+    assert not edge.notifications.deliver(stream.context.session.sid, b'{"id":3}')
 
 
-def test_a_list_may_be_kept_no_longer_than_its_servers_say(
+def test_a_list_is_cached_no_longer_than_its_servers_allow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1_763_708_342.0
     monkeypatch.setattr(listing, "time", lambda: now)
     edge = Edge()
-    assert edge.kept() == TTL_MS
+    assert edge.ttl_ms() == TTL_MS
     edge.offer("one", ttl_ms=1500, listed_at=now - 1.0)
-    assert edge.kept() == 500
+    assert edge.ttl_ms() == 500
     edge.offer("one", ttl_ms=1500, listed_at=now - 2.0)
-    assert edge.kept() == 0
+    assert edge.ttl_ms() == 0
     edge.offer("one", ttl_ms=0)
-    assert edge.kept() == 0
+    assert edge.ttl_ms() == 0
     edge.offer("one", ttl_ms=3_600_000, listed_at=now)
-    assert edge.kept() == TTL_MS
+    assert edge.ttl_ms() == TTL_MS
 
 
-def test_a_list_listed_anew_with_nothing_new_is_no_change() -> None:
+def test_a_list_that_is_read_again_unchanged_is_no_change() -> None:
     edge = Edge()
     edge.offer("one", ttl_ms=3_600_000, listed_at=1.0)
     changes: list[None] = []
     edge.catalogue.on_change.append(lambda: changes.append(None))
     edge.offer("one", ttl_ms=3_600_000, listed_at=time())
     assert changes == []
-    assert edge.kept() > 0
+    assert edge.ttl_ms() > 0
     edge.offer("one", "two", ttl_ms=1500, listed_at=time())
     assert changes == [None]
 
 
-def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
+def test_a_cached_view_of_one_key_is_not_shown_to_another() -> None:
     edge = Edge()
     wide, narrow = EffectiveGrants((("*",),)), EffectiveGrants((("s__one",),))
     assert edge.tools(wide) == ["s__one", "s__two"]
@@ -329,29 +337,29 @@ def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
     assert edge.tools(wide) == ["s__one", "s__two"]
 
 
-def test_a_view_is_kept_while_only_keys_change() -> None:
+def test_a_view_stays_cached_while_only_keys_change() -> None:
     edge = Edge()
-    bounds = EffectiveGrants((("*",),))
-    view = edge.catalogue.listed("tools/list", bounds, "", ProtocolFamily.LEGACY)
+    grants = EffectiveGrants((("*",),))
+    view = edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY)
     edge.grant("s__one")
-    assert edge.catalogue.listed("tools/list", bounds, "", ProtocolFamily.LEGACY) is view
+    assert edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY) is view
     edge.directory.hear(Change(DECLARATION, None, 100))
-    assert edge.tools(bounds) == []
+    assert edge.tools(grants) == []
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_who_left_is_noticed_once_before_or_after_the_work_began(*, before: bool) -> None:
+def test_a_disconnect_is_noticed_once_before_or_after_the_work_started(*, before: bool) -> None:
     noticed: list[bool] = []
     scope: dict[str, Any] = {LEFT: True} if before else {}
-    presence = Presence(scope, lambda: noticed.append(True))
+    watch = DisconnectWatch(scope, lambda: noticed.append(True))
     if not before:
         scope.pop(GONE)()
-    presence.settled()
+    watch.stop()
     assert noticed == [True]
     assert GONE not in scope
 
 
 def test_who_leaves_after_the_answer_takes_nothing_back() -> None:
     scope: dict[str, Any] = {}
-    Presence(scope, lambda: pytest.fail("it was settled")).settled()
+    DisconnectWatch(scope, lambda: pytest.fail("it was settled")).stop()
     assert scope == {}
