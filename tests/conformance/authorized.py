@@ -37,7 +37,7 @@ from toolbus_oauth.upstreams.connections.records import ProviderTokens
 MOST_CONSENTS = 4
 LISTED_SECONDS = 20.0
 _ASKS = "connections connect"
-_NEVER = ("cannot be authorized at", "asked for before")
+_NEVER = ("is impossible", "already requested")
 _LONGEST_NAME = 24
 PERSON, PROVIDER = "demo", "corp"
 

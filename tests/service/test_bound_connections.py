@@ -102,4 +102,4 @@ async def test_a_server_that_passes_the_proof_over_gives_a_token_unless_a_bound_
     await asking.declare(docs.url, dpop=True, **known)
     told = await asking.ask("")
     assert told.token == ""
-    assert "binds its tokens to no key" in told.reason
+    assert "not bound to a key" in told.reason

@@ -153,5 +153,5 @@ async def test_a_service_whose_master_key_moves_to_a_key_service_keeps_its_conne
         assert [row["user"] for row in await server.wish("connections")] == ["ann"]
     assert not old.exists()
     monkeypatch.setenv("TOOLBUS_OAUTH_VAULT_FILE", str(old))
-    with pytest.raises(ValueError, match="two master keys"):
+    with pytest.raises(ValueError, match="both set the master key"):
         OAuthSettings()

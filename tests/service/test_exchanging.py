@@ -110,7 +110,7 @@ async def test_only_who_was_told_so_by_an_operator_exchanges_anything(server: Se
     told = {"subject_token": subject, "subject_token_type": TOKEN, "grant_type": EXCHANGE}
     _, refused = await server.form("/oauth/token", **form, **told)
     assert refused["error"] == "unauthorized_client"
-    with pytest.raises(InvalidError, match="prove who it is"):
+    with pytest.raises(InvalidError, match="secret or key"):
         await server.wish("add_client", "open", exchange=[DOCS], token_endpoint_auth_method="none")
 
 

@@ -117,8 +117,8 @@ async def test_a_word_for_somebody_else_is_not_sent_on(
     await asking.vouched(docs.url, far)
     corp.say(word=word)
     before = len(far.seen(JWT_BEARER))
-    assert "for somebody else" in (await asking.connected()).text
-    assert "for somebody else" in (await asking.ask()).reason
+    assert "for another audience or client" in (await asking.connected()).text
+    assert "for another audience or client" in (await asking.ask()).reason
     assert len(far.seen(JWT_BEARER)) == before
 
 
@@ -130,7 +130,7 @@ async def test_an_authorization_server_that_is_not_declared_is_shown_no_word(
     told = {"tokens": "user", "grant": "enterprise", "provider": "corp", "clients": clients}
     await asking.declare(docs.url, **told)
     before = len(corp.exchanges())
-    assert f"no client is declared for {far.issuer}" in (await asking.ask()).reason
+    assert f"no client is configured for {far.issuer}" in (await asking.ask()).reason
     assert len(corp.exchanges()) == before
 
 
@@ -144,7 +144,7 @@ async def test_the_provider_is_asked_for_each_token_anew_and_its_no_counts(
     corp.say(refuses="access_denied")
     told = await asking.ask()
     assert (told.token, told.link) == ("", "")
-    assert "corp does not vouch for them" in told.reason
+    assert "'corp' denies the identity assertion" in told.reason
 
 
 async def test_what_it_said_is_renewed_where_it_can_be_and_else_they_sign_in_anew(

@@ -158,9 +158,9 @@ class Components:
         settings, grants, clients = self.settings, access_overview.grants, self._clients()
         devices = DeviceFlow(settings.issuer, self.stores.brief)
         authorize_flow = AuthorizeFlow(
-            settings.issuer, self.stores.seal, self.stores.brief, AuthorizationRequestParser(clients, resources),
-            grants.accounts, devices, providers, self.state.config, self.service.events.publish,
-            settings.session_seconds, access_overview,
+            settings.issuer, self.stores.seal, self.stores.brief,
+            AuthorizationRequestParser(clients, resources), grants.accounts, devices, providers,
+            self.state.config, self.service.events.publish, settings.session_seconds, access_overview,
         )  # fmt: skip
         token_endpoint = TokenEndpoint(
             clients, grants, devices, self._assertions(providers, resources),

@@ -96,7 +96,7 @@ class Settings(CommonSettings):
     def _has_one_vault(self) -> Self:
         if self.oauth_vault_key and self.oauth_vault_file:
             raise ValueError(
-                "TOOLBUS_OAUTH_VAULT_KEY and TOOLBUS_OAUTH_VAULT_FILE both set the master key; keep "
-                "one, and add the other to TOOLBUS_OAUTH_EARLIER_VAULTS if it was used before"
+                "TOOLBUS_OAUTH_VAULT_KEY and TOOLBUS_OAUTH_VAULT_FILE both set the master key; "
+                "keep one, and add the other to TOOLBUS_OAUTH_EARLIER_VAULTS if it was used before"
             )
         return self

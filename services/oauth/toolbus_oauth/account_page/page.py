@@ -24,8 +24,9 @@ def access_page(
     more = "" if len(grants) <= MOST_SHOWN else f"<p>The newest {MOST_SHOWN} are shown.</p>"
     body = (
         f"<p>You are signed in as <strong>{_text(user)}</strong>. Access that you end here stops "
-        f'within seconds. A program must ask you again to get it back.</p><form method="post" action="{PATH}">'
-        f"{webpage.ticket(sealed)}<h2>Programs that may act for you</h2>{programs}{more}"
+        "within seconds. A program must ask you again to get it back.</p>"
+        f'<form method="post" action="{PATH}">{webpage.ticket(sealed)}'
+        f"<h2>Programs that may act for you</h2>{programs}{more}"
         f"<h2>Services that Toolbus uses on your behalf</h2>{services}"
         '<div class="choices"><button name="answer" value="switch">Sign in as someone else</button>'
         "</div></form>"

@@ -62,7 +62,8 @@ class ClientDocuments:
             )
         if self.hosts and not any(fnmatchcase(parts.netloc.lower(), each) for each in self.hosts):
             raise invalid_client(
-                "Clients of this host are not allowed; an operator can allow it in TOOLBUS_OAUTH_CLIENTS."
+                "Clients of this host are not allowed; an operator can allow the host in "
+                "TOOLBUS_OAUTH_CLIENTS."
             )
 
 

@@ -144,8 +144,8 @@ class ClientRegistry:
         )
         if not right:
             raise invalid_client(
-                "The assertion must have the client_id as iss and sub, this server alone as aud, an "
-                "exp within ten minutes, and a jti."
+                "The assertion must have the client_id as iss and sub, this server alone as aud, "
+                "an exp within ten minutes, and a jti."
             )
 
 

@@ -25,7 +25,7 @@ class IdentityKeys:
         """Return the current private key. Raises `InvalidError` if there is no public URL."""
         if not self.issuer:
             raise InvalidError(
-                "Callers cannot be identified to servers without a public URL for the keys: set TOOLBUS_PUBLIC_URL of oauth."
+                "Identity headers need a public URL for their keys: set TOOLBUS_PUBLIC_URL."
             )
         name, key = self.keys.newest
         return IdentityKeyReply(issuer=self.issuer, id=name, key=key)

@@ -68,7 +68,7 @@ class TokenExchange:
             raise invalid_grant(f"No scope of the {name} exists any more.")
         if "cnf" in claims or self._requires_key(grant):
             raise invalid_grant(
-                f"The {name} is bound, or must be bound, to its client's key and cannot be exchanged."
+                f"The {name} is, or must be, bound to its client's key; it cannot be exchanged."
             )
         return claims, grant
 

@@ -71,7 +71,7 @@ class ConnectionRepository:
         return found if found is not None and _is_of_use(found, server) else None
 
     async def for_listing(self, name: str, server: Server) -> Connection | None:
-        """Return the connection for listing tools: of the configured account, or the longest-lived."""
+        """Return the connection for listing tools: by configured account, else the longest-lived."""
         if server.oauth is not None and server.oauth.listing:
             return await self.get(name, server, server.oauth.listing)
         every = await self.store.every(Connection)
@@ -153,7 +153,10 @@ class ConnectionRepository:
         return {"grant_type": JWT_BEARER, "assertion": assertion, **meant}
 
     async def complete(self, server: Server, link: Link, code: str, verifier: str) -> Connection:
-        """Create the connection a person consented to. Raises `DiscoveryError` or `TokenRequestError`."""
+        """Create the connection a person consented to.
+
+        Raises `DiscoveryError` or `TokenRequestError`.
+        """
         client = await self.clients.again(server, link.issuer, link.client_id, link.method)
         form = {
             "grant_type": "authorization_code",
@@ -256,8 +259,9 @@ class ConnectionRepository:
         requested = link.scopes
         made = Connection(
             link.server, link.user, link.url, link.issuer, link.resource, link.endpoint,
-            link.revocation, link.client_id, link.method, response.token, response.ends, response.refresh,
-            requested, requested if response.scopes is None else response.scopes, time(), response.key,
+            link.revocation, link.client_id, link.method, response.token, response.ends,
+            response.refresh, requested, requested if response.scopes is None else response.scopes,
+            time(), response.key,
         )  # fmt: skip
         await self.store.put(_key(link.server, link.user), made)
         if before is None:

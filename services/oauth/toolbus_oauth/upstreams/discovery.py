@@ -137,8 +137,9 @@ class Discovery:
         parts = urlsplit(url)
         root = f"{_origin(url)}/.well-known/oauth-protected-resource"
         path = parts.path.rstrip("/")
-        for url in [metadata_url] if metadata_url else [*([f"{root}{path}"] if path else []), root]:
-            found = await self._get(server, url)
+        defaults = [*([f"{root}{path}"] if path else []), root]
+        for candidate in [metadata_url] if metadata_url else defaults:
+            found = await self._get(server, candidate)
             if found.status == _OK:
                 return _object(found)
         if metadata_url:

@@ -90,8 +90,9 @@ class DynamicRegistration:
             ) from error
         if answer.status not in _CREATED:
             raise DiscoveryError(
-                f"{found.issuer} rejected the registration (HTTP {answer.status}); register Toolbus "
-                f"there with the redirect URI {redirect}, and configure it under oauth.clients"
+                f"{found.issuer} rejected the registration (HTTP {answer.status}); "
+                f"register Toolbus there with the redirect URI {redirect}, and configure it under "
+                "oauth.clients"
             )
         return registration
 

@@ -60,7 +60,8 @@ class IdentityAssertions:
         refresh = response.get("refresh_token")
         record = ProviderTokens(
             name, issuer.url, issuer.client_id, user_name(config, name, claims), str(claims["sub"]),
-            str(response["id_token"]), float(claims["exp"]), str(refresh) if is_valid_token(refresh) else "",
+            str(response["id_token"]), float(claims["exp"]),
+            str(refresh) if is_valid_token(refresh) else "",
         )  # fmt: skip
         await self.store.put(_key(name, record.user), record)
 

@@ -39,9 +39,9 @@ class RenewalLock:
         while lease is None:
             current, revision = await self.brief.get_with_revision(RenewalLease, key)
             if current is None or current.ends < time():
-                lease = RenewalLease(self.owner, time() + LEASE_SECONDS)
-                if await self.brief.swap(key, lease, revision):
-                    lease = lease
+                requested = RenewalLease(self.owner, time() + LEASE_SECONDS)
+                if await self.brief.swap(key, requested, revision):
+                    lease = requested
                     break
             await asyncio.sleep(PAUSE_SECONDS)
         try:
