@@ -159,8 +159,9 @@ class Components:
         devices = DeviceFlow(settings.issuer, self.stores.brief)
         authorize_flow = AuthorizeFlow(
             settings.issuer, self.stores.seal, self.stores.brief,
-            AuthorizationRequestParser(clients, resources), grants.accounts, devices, providers,
-            self.state.config, self.service.events.publish, settings.session_seconds, access_overview,
+            AuthorizationRequestParser(clients, resources), grants.accounts, devices,
+            providers, self.state.config, self.service.events.publish,
+            settings.session_seconds, access_overview,
         )  # fmt: skip
         token_endpoint = TokenEndpoint(
             clients, grants, devices, self._assertions(providers, resources),

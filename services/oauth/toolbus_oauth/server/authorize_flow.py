@@ -127,7 +127,7 @@ class AuthorizeFlow:
         ticket = departure.ticket
         if request.cookies.get(BROWSER) != ticket.browser:
             raise PageError(_OTHER_BROWSER, 403)
-        person = await self.providers.finish_sign_in(departure, request.asked.path, request.query)
+        person = await self.providers.finish_sign_in(departure, request.page.path, request.query)
         return await self._start_session(ticket.auth_request, ticket.browser, person)
 
     async def consent(self, request: Request) -> PageReply:
@@ -252,7 +252,7 @@ class AuthorizeFlow:
 
     def ticket_of(self, request: Request) -> Ticket:
         """Return a form's ticket, bound to this browser. Raises `PageError`."""
-        if request.asked.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        if request.page.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             raise PageError(_OTHER_BROWSER, 403)
         ticket = self.seal.open(request.form.get("ticket"), Ticket)
         browser = request.cookies.get(BROWSER)

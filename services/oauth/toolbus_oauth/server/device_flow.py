@@ -90,9 +90,9 @@ class DeviceFlow:
 
     async def _reject_pending(self, device: Device, revision: int) -> None:
         now = time()
-        if now - device.asked < INTERVAL:
+        if now - device.polled_at < INTERVAL:
             raise OAuthError("slow_down", f"Poll at most every {INTERVAL} s.")
-        await self.brief.swap(device.user_code, replace(device, asked=now), revision)
+        await self.brief.swap(device.user_code, replace(device, polled_at=now), revision)
         raise OAuthError("authorization_pending", "The person has not decided yet.")
 
 

@@ -22,7 +22,7 @@ class DpopBinding:
 
         Raises `OAuthError` for an invalid proof, or a missing one where the client requires it.
         """
-        text = request.asked.headers.get(HEADER)
+        text = request.page.headers.get(HEADER)
         if text is None:
             if client.bound:
                 raise proof_required("This client requires DPoP-bound tokens")

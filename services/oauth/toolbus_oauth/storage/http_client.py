@@ -22,7 +22,7 @@ LARGEST = 256 * 1024
 _PIECE = 16 * 1024
 MOST_SHOWN = 64  # client certificates whose TLS context is cached
 MOST_AT_ONCE, MOST_OF_A_HOST = 16, 4
-MOST_UNDER_WAY = 16  # queued ones included, because unauthenticated requests can cause fetches
+MOST_IN_PROGRESS = 16  # queued ones included, because unauthenticated requests can cause fetches
 
 
 class FetchError(Exception):
@@ -54,11 +54,11 @@ class HttpClient:
 
     egress: Egress
     tls: Tls = SYSTEMS
-    most: int = MOST_UNDER_WAY
+    most: int = MOST_IN_PROGRESS
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(MOST_AT_ONCE, "fetch")
     )
-    _under_way: int = 0
+    _in_progress: int = 0
     _shown: dict[str, Tls] = field(default_factory=dict, repr=False)
     _slots: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
 
@@ -86,17 +86,17 @@ class HttpClient:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run_in_thread(self, *arguments: Any) -> HttpResponse:
-        if self._under_way >= self.most:
+        if self._in_progress >= self.most:
             raise FetchError("too many fetches are in progress; retry")
         host = urlsplit(arguments[1]).netloc
         slots = self._slots.setdefault(host, asyncio.Semaphore(MOST_OF_A_HOST))
-        self._under_way += 1
+        self._in_progress += 1
         try:
             async with slots:  # a slow host must not use up all threads
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._threads, self._exchange, *arguments)
         finally:
-            self._under_way -= 1
+            self._in_progress -= 1
 
     def _exchange(
         self,

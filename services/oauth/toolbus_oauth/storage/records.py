@@ -161,7 +161,7 @@ class Device(Claims, frozen=True):
     expires: float
     state: str = "pending"
     person: Person | None = None
-    asked: float = 0.0
+    polled_at: float = 0.0
 
 
 class Used(Claims, frozen=True):

@@ -71,7 +71,7 @@ class ConnectionRepository:
         return found if found is not None and _is_of_use(found, server) else None
 
     async def for_listing(self, name: str, server: Server) -> Connection | None:
-        """Return the connection for listing tools: by configured account, else the longest-lived."""
+        """Return the connection that lists tools: by configured account, else the longest-lived."""
         if server.oauth is not None and server.oauth.listing:
             return await self.get(name, server, server.oauth.listing)
         every = await self.store.every(Connection)
@@ -125,7 +125,9 @@ class ConnectionRepository:
         """
 
         async def fetch(now: Connection | None) -> Connection | None:
-            fits = now is not None and set(scopes) <= set(now.asked) and now.issuer == found.issuer
+            fits = (
+                now is not None and set(scopes) <= set(now.requested) and now.issuer == found.issuer
+            )
             if now is not None and fits and now.token != refused and not about_to_end(now):
                 return now
             client = await self.clients.at(server, found)

@@ -77,7 +77,10 @@ class AuthorizationServer:
 
 @dataclass(slots=True)
 class Discovery:
-    """Discover authorization servers and cache them; `named` tells operator-configured servers."""
+    """Discover and cache authorization servers.
+
+    `named` checks that an operator configured a server.
+    """
 
     fetcher: HttpClient
     named: Callable[[Server], bool]

@@ -62,7 +62,7 @@ class DynamicRegistration:
         return True
 
     async def is_old(self, issuer: str, client_id: str) -> bool:
-        """Return whether a registration is old enough that its issuer may have forgotten it."""
+        """Return whether a client's registration may have been forgotten since, by its age."""
         registration = await self.known(issuer, client_id)
         return registration is not None and registration.made < time() - YOUNG_SECONDS
 

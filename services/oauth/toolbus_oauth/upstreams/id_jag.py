@@ -118,7 +118,7 @@ class IdentityAssertions:
             raise SignInRequiredError
         if stored.ends > time() + LEAST_SECONDS:
             return stored
-        async with self.renewal_lock.hold(f"vouched {_key(name, user)}"):
+        async with self.renewal_lock.hold(f"id token {_key(name, user)}"):
             stored = await self.store.get(ProviderTokens, _key(name, user))
             if stored is not None and stored.ends > time() + LEAST_SECONDS:
                 return stored  # already renewed by another task or replica

@@ -162,12 +162,12 @@ class TokenProvider:
         challenge: Challenge,
     ) -> UpstreamTokenReply:
         """Request more scopes in addition to the earlier ones, once for the same scopes."""
-        if set(challenge.scopes) <= set(connection.asked):
+        if set(challenge.scopes) <= set(connection.requested):
             return UpstreamTokenReply(
                 reason=f"'{query.server}' denies the call for a missing scope that was already "
                 "requested; ask its operator what this account may do."
             )
-        more = tuple(dict.fromkeys((*connection.asked, *challenge.scopes)))
+        more = tuple(dict.fromkeys((*connection.requested, *challenge.scopes)))
         if needs_no_consent(server):
             return await self._direct(query, server, challenge, connection, more)
         return await self._consent(query, server, user, challenge, more)

@@ -30,26 +30,26 @@ REJECTING = (
 class Request:
     """HTTP request in which each parameter occurs at most once."""
 
-    asked: PageRequest
+    page: PageRequest
 
     @cached_property
     def query(self) -> Fields:
         """The parameters of the query. Raises `OAuthError`."""
-        return fields_of(self.asked.query)
+        return fields_of(self.page.query)
 
     @cached_property
     def form(self) -> Fields:
         """The parameters of the body. Raises `OAuthError`."""
-        content_type = self.asked.headers.get("content-type", "").partition(";")[0].strip().lower()
+        content_type = self.page.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != FORM:
             raise invalid(f"The content type must be {FORM}.")
-        return fields_of(_text(self.asked.body))
+        return fields_of(_text(self.page.body))
 
     @cached_property
     def json(self) -> dict[str, Any]:
         """The JSON object in the body. Raises `OAuthError`."""
         try:
-            return strict_json.members(self.asked.body)
+            return strict_json.members(self.page.body)
         except strict_json.StrictJSONError as error:
             raise invalid(f"The body must be a JSON object; it is {error}.") from error
 
@@ -57,7 +57,7 @@ class Request:
     def cookies(self) -> Fields:
         """The cookies of the request; empty if the header is malformed."""
         try:
-            found = SimpleCookie(self.asked.headers.get("cookie", ""))
+            found = SimpleCookie(self.page.headers.get("cookie", ""))
         except CookieError:
             return {}
         return {name: morsel.value for name, morsel in found.items()}
@@ -65,7 +65,7 @@ class Request:
     @property
     def basic(self) -> tuple[str, str] | None:
         """The client id and secret of the Basic header. Raises `OAuthError` if it is malformed."""
-        scheme, _, credentials = self.asked.headers.get("authorization", "").partition(" ")
+        scheme, _, credentials = self.page.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return None
         try:

@@ -22,7 +22,7 @@ class Connection(Claims, frozen=True):
     token: str
     ends: float
     refresh: str
-    asked: tuple[str, ...]
+    requested: tuple[str, ...]
     scopes: tuple[str, ...]
     made: float
     key: str = ""

@@ -48,7 +48,7 @@ class ConnectFlow:
 
     async def begin(self, request: Request) -> PageReply:
         """Show the page of a link."""
-        link = await self._link(request.asked.path.removeprefix(PREFIX))
+        link = await self._link(request.page.path.removeprefix(PREFIX))
         auth_request = AuthorizationRequest(
             client_id=link.user,
             client=f"Toolbus, on its way to {link.server},",
@@ -103,7 +103,7 @@ class ConnectFlow:
         link = pending.link
         if request.cookies.get(BROWSER) != pending.browser:
             raise PageError(_OTHER_BROWSER, 403)
-        url = f"{self.clients.issuer}{request.asked.path}"
+        url = f"{self.clients.issuer}{request.page.path}"
         if url != self.clients.redirect(link) or not _is_sender(link, query.get("iss")):
             raise PageError(_OTHER_ISSUER, 403)  # the response's other parameters are not shown
         server = self._server(link)
