@@ -142,7 +142,7 @@ class Components:
         )
         return Providers(*common, state.config, state.named.has, self.secrets)
 
-    def build_upstream_oauth(self, providers: Providers) -> UpstreamOAuth:
+    def upstream_oauth(self, providers: Providers) -> UpstreamOAuth:
         """Create the part that obtains tokens for upstream servers."""
         settings, stores, state = self.settings, self.stores, self.state
         return build_upstream_oauth(
@@ -229,7 +229,7 @@ async def _serve(
     parts = Components(service, settings, state, fetchers, secrets, stores)
     grants, providers = parts.grants(), parts.providers()
     resources = Resources(settings.issuer, state.directory)
-    upstream_oauth = parts.upstreams(providers)
+    upstream_oauth = parts.upstream_oauth(providers)
     access_overview = AccessOverview(grants, upstream_oauth.connections, state.config)
     routes = parts.routes(providers, resources, access_overview)
     identity_keys = IdentityKeys(settings.issuer, SigningKeys(settings.identity_keys))

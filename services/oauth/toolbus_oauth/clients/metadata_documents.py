@@ -88,7 +88,7 @@ def parse_document(client_id: str, body: bytes) -> Client:
     try:
         return parse_metadata(metadata, client_id)
     except OAuthError as error:
-        raise invalid_client(f"The client's document: {error.sentence}") from error
+        raise invalid_client(f"The client's document: {error.message}") from error
 
 
 def _cache_seconds(headers: Any) -> float:

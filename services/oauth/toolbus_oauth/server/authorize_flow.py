@@ -116,7 +116,7 @@ class AuthorizeFlow:
             credentials = (request.form.get("password", ""), request.form.get("code", ""))
             person = await self.accounts.signed_in(name, *credentials)
         except SignInError as error:
-            self._publish_denied(name if error.exists else "", str(error))
+            self._publish_denied(name if error.known else "", str(error))
             page = self._sign_in_page(ticket.auth_request, ticket.browser, str(error), 403)
             return page.model_copy(update={"rejected": "password"})
         return await self._start_session(ticket.auth_request, ticket.browser, person)

@@ -43,7 +43,7 @@ class AuthorizationRequestParser:
             client = await self.clients.find(query.get("client_id", ""))
         except OAuthError as error:
             unknown = "Toolbus cannot identify the program that sent you here."
-            raise PageError(f"{unknown} {error.sentence}") from error
+            raise PageError(f"{unknown} {error.message}") from error
         redirect = _redirect(client, query.get("redirect_uri"))
         state = query.get("state", "")
         try:

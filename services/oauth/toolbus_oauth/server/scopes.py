@@ -32,13 +32,13 @@ def grant_scopes(
     if administration and client.registered:
         raise OAuthError("unauthorized_client", _OPERATOR_CLIENT)
     available = available_scopes(config, administration=administration)
-    requested = dict.fromkeys(requested[:LONGEST].split())
+    names = dict.fromkeys(requested[:LONGEST].split())
     if len(requested) > LONGEST or any(
-        is_toolbus_scope(each) and each not in available for each in requested
+        is_toolbus_scope(each) and each not in available for each in names
     ):
         raise OAuthError("invalid_scope", f"The valid scopes are: {' '.join(available)}.")
     default = [LOOK] if administration else first(config)
-    return _plain([each for each in requested if each in available] or default)
+    return _plain([each for each in names if each in available] or default)
 
 
 def available_scopes(config: Configuration, *, administration: bool) -> list[str]:

@@ -87,7 +87,7 @@ class TokenClient:
         """Request a token, bound to this private key if given. Raises `TokenRequestError`."""
         return parse_token_response(await self.send(endpoint, client, form, key), time(), key)
 
-    async def response(
+    async def send(
         self, endpoint: RemoteEndpoint, client: ClientIdentity, form: dict[str, str], key: str = ""
     ) -> dict[str, Any]:
         """Send a token request and return its successful response. Raises `TokenRequestError`."""
@@ -128,7 +128,7 @@ class TokenClient:
         body = urlencode(fields).encode()
         try:
             response = await self.fetcher.post(
-                endpoint.url, body, headers, named=endpoint.named, fields=client.shown
+                endpoint.url, body, headers, named=endpoint.named, shown=client.shown
             )
         except FetchError as error:
             needs_hint = error.ended and endpoint.url.startswith("https://")
