@@ -116,7 +116,7 @@ def _clients(cells: list[Cell]) -> Iterator[str]:
     yield "| client | installed | negotiated revision |"
     yield "|---|---|---|"
     clients = dict.fromkeys(cell.client for cell in cells)
-    yield from (f"| {each.name} | {each.version} | {each.era} |" for each in clients)
+    yield from (f"| {each.name} | {each.version} | {each.family} |" for each in clients)
     yield ""
     yield _REPEAT
 
