@@ -35,7 +35,7 @@ from toolbus_common.crypto.canonical_json import digest_of
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import CATALOGUE, PINS
-from toolbus_executor.upstreams.base import News
+from toolbus_executor.upstreams.base import UpstreamCallbacks
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
 KEY = "tbk_root_a-secret-of-the-bench"
@@ -141,7 +141,7 @@ async def listed_by(command: list[str]) -> list[Any]:
     async def nothing(_call: Any) -> None:
         return
 
-    news = News(lambda: None, lambda _method, _params: None, nothing)
+    news = UpstreamCallbacks(lambda: None, lambda _method, _params: None, nothing)
     upstream = StdioUpstream(command, {}, "", news)
     await upstream.open()
     try:

@@ -30,7 +30,7 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.settings import Settings
-from toolbus_executor.credentials.oauth_token import Bearer, authorized
+from toolbus_executor.credentials.oauth_token import Bearer, with_header
 from toolbus_oauth.main import build
 from toolbus_oauth.upstreams.connections.records import Connection
 
@@ -86,7 +86,7 @@ def _looked_up(bearers: list[Bearer], rounds: int) -> list[float]:
     for number in range(rounds):
         bearer = bearers[number % len(bearers)]
         began = perf_counter_ns()
-        request = authorized(REQUEST, bearer.now())
+        request = with_header(REQUEST, bearer.now())
         spent.append((perf_counter_ns() - began) / 1000)
         assert len(request) > len(REQUEST)
     return spent

@@ -26,15 +26,15 @@ from toolbus_common.egress import Allowed, Egress
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_executor.calls.call_handler import CallHandler
 from toolbus_executor.isolation.plan import Isolation
-from toolbus_executor.transport.dialer import Way
-from toolbus_executor.upstreams.base import News, Upstream
+from toolbus_executor.transport.dialer import Dialer
+from toolbus_executor.upstreams.base import Upstream, UpstreamCallbacks
 from toolbus_executor.upstreams.listing import listed
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.subscriptions import Watched
 
 # As an operator reaches servers who lists this machine's own addresses.
-AT_LOOPBACK = Way(Egress(Allowed.of("127.0.0.0/8 ::1")))
+AT_LOOPBACK = Dialer(Egress(Allowed.of("127.0.0.0/8 ::1")))
 
 
 class Notes(EventPublisher):
@@ -93,7 +93,7 @@ class Bench:
         self.declared = server
         self.runner = CallHandler("s", server, self.events, self.watched, self.followed)
         self.dropped: list[str] = []  # messages that belong to no call, by their kind
-        self.news = News(
+        self.news = UpstreamCallbacks(
             self.changed.set, self._hear, lambda _call: self._relist(), self.dropped.append
         )
         self.listing = Listing(server="s", state="ready")
@@ -154,7 +154,9 @@ def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
     return CallAdmitted(**told | more)
 
 
-def connected(kind: str, servers: dict[str, FixtureServer], news: News, seen: Path) -> Upstream:
+def connected(
+    kind: str, servers: dict[str, FixtureServer], news: UpstreamCallbacks, seen: Path
+) -> Upstream:
     """An upstream of a kind, not open yet."""
     transport, _, family = kind.partition(" ")
     if transport == "stdio":

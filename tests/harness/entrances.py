@@ -27,9 +27,9 @@ from toolbus_common.egress import Allowed, Egress, Target
 from toolbus_common.egress.resolver import resolved_here
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_executor.isolation.network.egress_proxy import Gate
+from toolbus_executor.isolation.network.egress_proxy import EgressProxy
 from toolbus_executor.isolation.network.socket_handover import hand_over
-from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.upstreams.base import Upstream
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.graphql import GraphQLUpstream
@@ -123,10 +123,10 @@ class Tried:
     egress: Egress
     leader: Listener
     directory: Path
-    way: Way = field(init=False)
+    way: Dialer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.way = Way(self.egress, resolve=Resolver())
+        self.way = Dialer(self.egress, resolve=Resolver())
 
     async def mcp(self, url: str) -> None:
         """A server over streamable HTTP."""
@@ -254,7 +254,7 @@ class Tried:
 
     async def _asked_at_gate(self, url: str, asked: str) -> None:
         """Ask a gate that lists every address, and the name that is asked for."""
-        gate = Gate("s", Allowed.of(f"0.0.0.0/0 ::/0 {_name_in(url)}"), self.way)
+        gate = EgressProxy("s", Allowed.of(f"0.0.0.0/0 ::/0 {_name_in(url)}"), self.way)
         with gate.handover() as hatch:
             place = urlsplit(hand_over(os.dup(hatch)))
         try:

@@ -9,7 +9,7 @@ from toolbus_common.crypto.p256 import P256Key
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.errors import UnavailableError
 from toolbus_executor.identity.keys import IdentityKeys
-from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.transport.dialer_factory import DialerFactory
 
 ISSUER = "https://gateway.test"
 TYPE = "toolbus-identity+jwt"
@@ -31,9 +31,9 @@ class Issuing:
         self.keys = IdentityKeys(self.told)
 
     @property
-    def ways(self) -> Ways:
+    def ways(self) -> DialerFactory:
         """As an operator reaches servers who lists this machine's own addresses."""
-        return Ways(Egress(Allowed.of("127.0.0.0/8 ::1")), keys=self.keys)
+        return DialerFactory(Egress(Allowed.of("127.0.0.0/8 ::1")), keys=self.keys)
 
     async def told(self) -> IdentityKeyReply:
         """The answer of oauth."""

@@ -15,7 +15,7 @@ from toolbus_common.contracts.events.base import EVERY_EVENT, Event
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.egress.tls import SYSTEMS, Tls
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
 from toolbus_common.nats.topology import EVENTS, EXPORTS
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
@@ -34,7 +34,7 @@ def stream_of(bus: Bus) -> Stream:
     """The stream EVENTS, as the service reads it."""
 
     async def when() -> str:
-        return await begun(bus.client, EVENTS)
+        return await created_at(bus.client, EVENTS)
 
     async def newest() -> int:
         return await bus.newest(EVENTS)

@@ -25,7 +25,7 @@ from toolbus_common.errors import UnavailableError, UpstreamDeadError
 from toolbus_common.secrets import Secrets
 from toolbus_executor.identity import keys as keeping
 from toolbus_executor.upstreams.factory import reached
-from toolbus_executor.upstreams.replicas.upstream import Replicated
+from toolbus_executor.upstreams.replicas.upstream import ReplicatedUpstream
 
 HEADER = "toolbus-identity"
 MCP_KINDS = ("modern", "legacy", "sse")
@@ -188,7 +188,7 @@ async def test_each_replica_is_told_who_calls_for_itself(mcp: dict[str, FixtureS
     mcp["modern"].forget()
     server = Server(replicas=({"url": url},), identity={})
     await issuing.keys.wait_until_ready()
-    await bench.open(Replicated("s", server, bench.news, bench.events, issuing.ways, {}))
+    await bench.open(ReplicatedUpstream("s", server, bench.news, bench.events, issuing.ways, {}))
     try:
         await bench.call("test_echo", {"text": "x"}, **OF_ANN)
     finally:

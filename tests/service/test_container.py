@@ -14,7 +14,7 @@ from harness.bench import Bench
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.settings import Settings
-from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.factory import reached
 
 IMAGE = "registry.example/mcp/fixture@sha256:" + "0a" * 32
@@ -47,7 +47,7 @@ async def opened(tmp_path: Path, **settings: Any) -> Bench:
     made = Bench()
     declared = Server(container={"image": IMAGE}, env={"TOKEN": "hush"})
     own = Settings(state_dir=tmp_path, **settings)
-    upstream = reached(declared, made.news, Ways(), {}, settings=own, name="fixture")
+    upstream = reached(declared, made.news, DialerFactory(), {}, settings=own, name="fixture")
     try:
         await made.open(upstream)
     except BaseException:

@@ -69,7 +69,7 @@ async def test_lists_that_grew_old_are_listed_anew(
         async def again() -> bool:
             later = await shown(operator)
             assert later is not None
-            assert first.same_but_for_time(later), "nothing else has changed"
+            assert first.equals_ignoring_time(later), "nothing else has changed"
             return later.listed_at > first.listed_at
 
         await until_told(again, "a later listing")
@@ -91,7 +91,7 @@ async def test_a_server_that_cannot_list_now_keeps_its_connection_and_what_it_li
         assert "cannot be reached" in (await failed_lists(operator))["tools/list"]
         before = await shown(operator)
         assert before is not None
-        assert before.same_but_for_time(first), "it stays shown, and as ready"
+        assert before.equals_ignoring_time(first), "it stays shown, and as ready"
         quick.start()
 
         async def again() -> bool:

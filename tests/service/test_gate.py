@@ -16,9 +16,9 @@ from harness.waiting import until
 from toolbus_common.egress import Allowed, Egress, Target
 from toolbus_executor.isolation.child_process import Child
 from toolbus_executor.isolation.network import egress_proxy as gates
-from toolbus_executor.isolation.network.egress_proxy import Gate
+from toolbus_executor.isolation.network.egress_proxy import EgressProxy
 from toolbus_executor.isolation.plan import Isolation
-from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.dialer import Dialer
 
 LISTED, OTHER, INSIDE = "docs.example", "collector.example", "inside.example"
 TRIES = """
@@ -62,10 +62,10 @@ class Outside:
         self.names.append(target.host)
         return ["127.0.0.9" if target.host == INSIDE else "127.0.0.1"]
 
-    def gate(self, *hosts: str) -> Gate:
+    def gate(self, *hosts: str) -> EgressProxy:
         """As an operator has it who lists these, and this machine's own address."""
-        way = Way(Egress(Allowed.of("127.0.0.1")), resolve=self.resolve)
-        return Gate("docs", Allowed.of(" ".join(hosts)), way)
+        way = Dialer(Egress(Allowed.of("127.0.0.1")), resolve=self.resolve)
+        return EgressProxy("docs", Allowed.of(" ".join(hosts)), way)
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
@@ -81,7 +81,7 @@ async def outside() -> AsyncIterator[Outside]:
 
 
 @asynccontextmanager
-async def program(script: str, gate: Gate, port: int) -> AsyncIterator[list[bytes]]:
+async def program(script: str, gate: EgressProxy, port: int) -> AsyncIterator[list[bytes]]:
     """A process behind a gate, and the lines it prints."""
     lines: list[bytes] = []
     child = Child(lines.append)
@@ -94,7 +94,7 @@ async def program(script: str, gate: Gate, port: int) -> AsyncIterator[list[byte
         await child.close()
 
 
-async def told(script: str, gate: Gate, port: int) -> Any:
+async def told(script: str, gate: EgressProxy, port: int) -> Any:
     """What a program behind a gate printed as JSON."""
     async with program(f"print(json.dumps({script}), flush=True)", gate, port) as lines:
         return json.loads(lines[0])

@@ -12,7 +12,7 @@ from harness.bench import AT_LOOPBACK, Bench
 from harness.grpc import GrpcServer
 from toolbus_common.config import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError
-from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.factory import reached
 from toolbus_executor.upstreams.grpc.upstream import MOST_MESSAGES, GrpcUpstream
 
@@ -122,4 +122,4 @@ async def test_without_its_libraries_the_server_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "toolbus_executor.upstreams.grpc.upstream", None)
     with pytest.raises(UpstreamDeadError, match=r"pip install 'toolbus\[grpc\]'"):
-        reached(Server(grpc=server.address), Bench().news, Ways(), {})
+        reached(Server(grpc=server.address), Bench().news, DialerFactory(), {})

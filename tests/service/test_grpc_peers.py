@@ -14,7 +14,7 @@ from toolbus_common.config import Server
 from toolbus_common.egress import Target
 from toolbus_common.egress.tls import Tls
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.upstreams.grpc.upstream import GrpcUpstream
 
 NAME = "shop.example"
@@ -93,7 +93,7 @@ async def test_a_server_without_a_health_service_is_well_as_long_as_it_answers(
         server.kill()
 
 
-def way(tls: Tls) -> Way:
+def way(tls: Tls) -> Dialer:
     async def resolve(_target: Target) -> list[str]:
         return ["127.0.0.1"]
 

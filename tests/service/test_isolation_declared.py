@@ -12,7 +12,7 @@ from harness.bench import Bench
 from harness.peers import served
 from harness.waiting import until
 from toolbus_common.config import Configuration, Server
-from toolbus_common.config_store.operator_targets import NAMED, Named, digest_of, encoded
+from toolbus_common.config_store.operator_targets import NAMED, ConfirmedTargets, digest_of, encoded
 from toolbus_common.contracts import Event, ServerConnected, ServerLost
 from toolbus_common.egress.policy import STRICT
 from toolbus_common.messaging.local_transport import LocalTransport
@@ -21,7 +21,7 @@ from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
-from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.factory import reached
 
 SERVER = """
@@ -97,7 +97,7 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
 
 
 @asynccontextmanager
-async def asking(declared: Server, ways: Ways) -> AsyncIterator[Bench]:
+async def asking(declared: Server, ways: DialerFactory) -> AsyncIterator[Bench]:
     bench = Bench()
     upstream = reached(declared, bench.news, ways, {}, name="docs")
     try:
@@ -114,8 +114,8 @@ async def test_a_private_address_that_is_listed_needs_the_operators_word_too() -
     async with served(meet) as port:
         place = f"127.0.0.1:{port}"
         declared = server("nowhere", place, network={"hosts": [place]})
-        named = Named()
-        async with asking(declared, Ways(STRICT, named)) as bench:
+        named = ConfirmedTargets()
+        async with asking(declared, DialerFactory(STRICT, named)) as bench:
             assert "403" in (await bench.call("asks")).text
             assert bench.upstream.refused_hosts == {place: 1}  # type: ignore[attr-defined]
             named.hear(Change(NAMED, encoded({digest_of(declared)}), 1))

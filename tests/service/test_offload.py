@@ -21,7 +21,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import RESULTS
 from toolbus_common.settings import Settings
-from toolbus_executor.results.large.spill_registry import Spills
+from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.results.selection.worker_client import Selector
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
@@ -56,7 +56,7 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     """A runner over a server of long answers, with somewhere to keep them."""
     made = Bench()
-    spills = made.runner.spills = Spills(vault, Results(largest=16 << 20))
+    spills = made.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
     if request.param == "http":
         await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK, spills=spills))
     else:
@@ -163,7 +163,7 @@ async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench)
 async def test_what_exceeds_a_lower_limit_is_kept_too(
     bench: Bench, vault: LargeResultStore
 ) -> None:
-    bench.runner.spills = Spills(vault, Results(limit=64 << 10))
+    bench.runner.spills = SpillRegistry(vault, Results(limit=64 << 10))
     told = (await bench.call("text", {"bytes": 100_000})).last
     assert told["content"][1]["type"] == "resource_link"
     told = (await bench.call("many", {"bytes": 100_000})).last
@@ -222,7 +222,7 @@ async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[Bench]:
     try:
         rest.start()
         made = Bench()
-        spills = made.runner.spills = Spills(vault, Results(largest=16 << 20))
+        spills = made.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
         await made.open(
             OpenApiUpstream(
                 Server(openapi=rest.document),

@@ -10,10 +10,10 @@ from harness.bench import Bench
 from harness.engines import installed
 from harness.npm import NODE, NPM
 from toolbus_common.config import Server
-from toolbus_common.config_store.operator_targets import Named
+from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.egress.policy import STRICT
 from toolbus_executor.settings import Settings
-from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.factory import reached
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.process.isolation_status import lines_for
@@ -26,7 +26,7 @@ FETCHED = [
 
 
 def upstream_of(bench: Bench, declared: Server, state: Path) -> StdioUpstream:
-    ways, settings = Ways(STRICT, Named()), Settings(state_dir=state)
+    ways, settings = DialerFactory(STRICT, ConfirmedTargets()), Settings(state_dir=state)
     made = reached(declared, bench.news, ways, {}, settings=settings, name="fetched")
     assert isinstance(made, StdioUpstream)
     return made

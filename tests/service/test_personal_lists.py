@@ -13,7 +13,7 @@ from toolbus_common.config import Server
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import UpstreamRefusedError
 from toolbus_executor.credentials.oauth_token import Bearer
-from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.oauth.upstream import CONNECT, Authorized
 
@@ -23,7 +23,7 @@ PRIVATE = "test://watched-resource"
 class Closed(HttpUpstream):
     """A connection to the fixture server, which asks for no token itself."""
 
-    def __init__(self, url: str, bearer: Bearer, heard: News) -> None:
+    def __init__(self, url: str, bearer: Bearer, heard: UpstreamCallbacks) -> None:
         super().__init__(url, {}, heard, AT_LOOPBACK, bearer=bearer)
         self._shown = bearer
 
@@ -40,7 +40,7 @@ class Own:
     people: set[str] = field(default_factory=set)
     lister: str = "ann"  # "" in a question: whose connection lists
     bench: Bench = field(default_factory=Bench)
-    news: list[News] = field(default_factory=list)
+    news: list[UpstreamCallbacks] = field(default_factory=list)
 
     async def token(self, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
         user = asked.user or self.lister
@@ -48,7 +48,7 @@ class Own:
             return UpstreamTokenReply(reason="Nobody has connected.")
         return UpstreamTokenReply(token=f"of-{user}", ends=time.time() + 3600)
 
-    def made(self, bearer: Bearer, heard: News) -> HttpUpstream:
+    def made(self, bearer: Bearer, heard: UpstreamCallbacks) -> HttpUpstream:
         self.news.append(heard)
         return Closed(self.server.url, bearer, heard)
 

@@ -16,7 +16,7 @@ from toolbus_common.concurrency import end
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.resilience.failure_log import GarbageError
-from toolbus_executor.resilience.health_probe import Probed, UnaskedError
+from toolbus_executor.resilience.health_probe import NoProbeError, Probed
 from toolbus_executor.upstreams.graphql import GraphQLUpstream
 from toolbus_executor.upstreams.mcp import stdio as stdio_upstream
 from toolbus_executor.upstreams.mcp.stdio import MOST_MISSED, StdioUpstream
@@ -75,7 +75,7 @@ async def test_a_process_that_never_knew_a_ping_is_not_taken_to_be_hung(
 ) -> None:
     monkeypatch.setattr(stdio_upstream, "ANSWER_SECONDS", 0.05)
     async with process("legacy", "mute") as (_, upstream):
-        with pytest.raises(UnaskedError):
+        with pytest.raises(NoProbeError):
             await upstream.probe()
         assert upstream.pid is not None
 
@@ -86,7 +86,7 @@ async def test_who_has_no_question_is_not_asked_again() -> None:
 
         async def probe(self) -> None:
             self.asked += 1
-            raise UnaskedError
+            raise NoProbeError
 
     silent, bench = Silent(), Bench(probe=0.01)
     watching = asyncio.create_task(bench.runner.health.watch(silent))
@@ -178,7 +178,7 @@ async def test_an_http_api_without_such_a_place_is_not_asked(api: Api, tmp_path:
     upstream = OpenApiUpstream(declared, {}, {}, Bench().news, AT_LOOPBACK)
     try:
         await upstream.open()
-        with pytest.raises(UnaskedError):
+        with pytest.raises(NoProbeError):
             await upstream.probe()
         assert api.heads == []
     finally:

@@ -13,7 +13,7 @@ from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.cluster import Upstream
 from toolbus_common.contracts import CallResult, Progress
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
-from toolbus_executor.upstreams.progress_limiter import MOST, SECOND, Pace
+from toolbus_executor.upstreams.progress_limiter import MOST, SECOND, ProgressLimiter
 
 STEPS = 10_000
 
@@ -54,7 +54,7 @@ async def test_what_is_told_seldom_is_told_whole(bench: Bench) -> None:
 
 @given(st.lists(st.floats(0, 0.3), max_size=400))
 def test_no_second_holds_more_than_the_bound(gaps: list[float]) -> None:
-    pace, now, told = Pace(), 0.0, list[float]()
+    pace, now, told = ProgressLimiter(), 0.0, list[float]()
     for gap in gaps:
         now += gap
         if pace.wait(now) == 0:

@@ -27,12 +27,12 @@ from toolbus_common.nats.topology import CONFIG
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.resilience.circuit_breaker import Breaker
-from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.replicas import outlier_ejection as ejecting
 from toolbus_executor.upstreams.replicas.outlier_ejection import FAILURES
-from toolbus_executor.upstreams.replicas.upstream import Replicated
+from toolbus_executor.upstreams.replicas.upstream import ReplicatedUpstream
 
-WAYS = Ways(AT_LOOPBACK.egress)
+WAYS = DialerFactory(AT_LOOPBACK.egress)
 
 TWICE = {"twice": {"idempotent": True}}
 CHANGED = [TOOLS[0] | {"description": "now other"}, TOOLS[1]]
@@ -55,7 +55,7 @@ class Several(Bench):
 
     async def start(self) -> None:
         """Connect to all of them."""
-        await self.open(Replicated("s", self.server, self.news, self.events, WAYS, {}))
+        await self.open(ReplicatedUpstream("s", self.server, self.news, self.events, WAYS, {}))
         self._keeping = asyncio.create_task(self._keep())
         await until(self.settled, "all of them in place")
 
@@ -271,7 +271,7 @@ async def test_a_replica_of_another_era_is_left_out() -> None:
             await server.start()
             stack.push_async_callback(server.close)
         bench = Several(servers, [1, 1])
-        await bench.open(Replicated("s", bench.server, bench.news, bench.events, WAYS, {}))
+        await bench.open(ReplicatedUpstream("s", bench.server, bench.news, bench.events, WAYS, {}))
         stack.push_async_callback(bench.close)
         await until(lambda: any("family" in each["reason"] for each in bench.rows()), "the refusal")
         assert ends(await bench.calls(4)) == {""}
@@ -322,7 +322,7 @@ async def test_a_server_none_of_whose_replicas_is_there_says_so() -> None:
     await gone.start()
     await gone.close()
     bench = Several([gone], [1])
-    upstream = Replicated("s", bench.server, bench.news, bench.events, WAYS, {})
+    upstream = ReplicatedUpstream("s", bench.server, bench.news, bench.events, WAYS, {})
     try:
         with pytest.raises(UpstreamDeadError, match="no replica that can be called"):
             await upstream.open()

@@ -10,7 +10,7 @@ from harness.bench import AT_LOOPBACK, Bench, admitted
 from harness.vast import Vast
 from toolbus_common.contracts import CallResult, Identified, InputRequired, OutcomeClaim
 from toolbus_common.errors import ServerDrainedError, UnknownToolError
-from toolbus_executor.mcp_messages.result_mapping import Ended
+from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 from toolbus_executor.results.response_cache import MOST_BYTES, MOST_ENTRIES, ResponseCache
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
@@ -156,7 +156,7 @@ async def test_an_answer_is_over_with_its_time_and_the_servers_word_only_shorten
     def holds(raw: bytes, seconds: float, tool: str = "text") -> bool:
         key = cache.key_of(admitted(tool, {"raw": raw.decode()}))
         assert key is not None
-        cache.store(key, raw, Ended(CallResult(raw), is_error=False))
+        cache.store(key, raw, CallOutcome(CallResult(raw), is_error=False))
         now[0] += seconds
         return cache.find(key) == raw
 
@@ -177,9 +177,9 @@ async def test_only_whole_answers_are_kept(bench: Bench) -> None:
     key = cache.key_of(admitted("text"))
     assert key is not None
     for ended in (
-        Ended(CallResult(b"{}"), is_error=True),
-        Ended(InputRequired(b"{}"), is_error=False),
-        Ended(CallResult(b"{}"), is_error=False, kept=1),
+        CallOutcome(CallResult(b"{}"), is_error=True),
+        CallOutcome(InputRequired(b"{}"), is_error=False),
+        CallOutcome(CallResult(b"{}"), is_error=False, kept=1),
     ):
         cache.store(key, b"{}", ended)
     assert len(cache) == 0
@@ -190,7 +190,7 @@ async def test_what_is_kept_is_bounded_and_the_least_used_goes_first(bench: Benc
     keys = [cache.key_of(admitted("text", {"n": number})) for number in range(MOST_ENTRIES + 9)]
     for key in keys:
         assert key is not None
-        cache.store(key, b"{}", Ended(CallResult(b"{}"), is_error=False))
+        cache.store(key, b"{}", CallOutcome(CallResult(b"{}"), is_error=False))
         assert cache.find(keys[0] or key) is not None  # used all the while
     assert len(cache) == MOST_ENTRIES
     assert keys[1] is not None
@@ -198,6 +198,6 @@ async def test_what_is_kept_is_bounded_and_the_least_used_goes_first(bench: Benc
     large = b'{"a":"%b"}' % (b"x" * 900_000)
     for key in keys[:40]:
         assert key is not None
-        cache.store(key, large, Ended(CallResult(large), is_error=False))
+        cache.store(key, large, CallOutcome(CallResult(large), is_error=False))
         assert cache.bytes <= MOST_BYTES
     assert 0 < len(cache) < 40

@@ -16,7 +16,7 @@ from toolbus_cli.evidence.collect import gathered
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
 from toolbus_common.nats.topology import EVENTS, SEALS
 from toolbus_common.settings import Settings
 
@@ -33,7 +33,7 @@ class Sealing:
         """A sealer that goes on where the last one ended."""
         sealing = signer("toolbus", self._key)
         sealer = Sealer(await self._bus.bucket(SEALS), sealing, self._read, self._tell)
-        await sealer.take_up(await begun(self._bus.client, EVENTS))
+        await sealer.take_up(await created_at(self._bus.client, EVENTS))
         return sealer
 
     async def _read(self, first: int) -> list[StreamEntry]:

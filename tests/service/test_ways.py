@@ -27,8 +27,8 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
-from toolbus_executor.transport.dialer import Way
-from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.transport.dialer import Dialer
+from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.transport.http1 import NotSentError, Pool
 from toolbus_executor.upstreams.openapi.document_loader import fetch
 
@@ -115,8 +115,8 @@ def secure(authority: Authority) -> Callable[..., ssl.SSLContext]:
     return made
 
 
-def way(**told: object) -> Way:
-    return replace(Way(LOOPBACK, resolve=Names()), **told)  # type: ignore[arg-type]
+def way(**told: object) -> Dialer:
+    return replace(Dialer(LOOPBACK, resolve=Names()), **told)  # type: ignore[arg-type]
 
 
 async def test_the_name_is_looked_up_once_for_a_connection_and_kept_in_the_request() -> None:
@@ -219,7 +219,7 @@ async def test_no_proxy_is_sent_to_an_address_that_may_not_be_called(host: str) 
 
 
 def test_files_count_only_where_the_operator_named_them() -> None:
-    ways = Ways()
+    ways = DialerFactory()
     with pytest.raises(UpstreamDeadError, match="toolbus apply"):
         ways.to(Server(url="https://a.example", ca="a.pem"), "")
     assert ways.to(Server(url="https://a.example"), "").tls.ca == ""

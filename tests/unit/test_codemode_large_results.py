@@ -9,7 +9,7 @@ import pytest
 from toolbus_codemode.programs.value_conversion import outcome_of
 from toolbus_codemode.results.large_result_reader import LARGEST, read, uri_in
 from toolbus_common.contracts import CallResult, FinalReply
-from toolbus_common.mcp.result_uris import Handle, piece_of
+from toolbus_common.mcp.result_uris import Handle, parse_result_uri
 
 HANDLE = Handle("reports", "export/all", "s" * 32)
 LINK = {"type": "resource_link", "uri": HANDLE.uri(), "name": "result of export"}
@@ -25,7 +25,7 @@ class Store:
         self.read: list[tuple[int, int]] = []
 
     async def piece(self, handle: Handle, uri: str) -> FinalReply:
-        piece = piece_of(uri)
+        piece = parse_result_uri(uri)
         assert piece is not None
         assert handle == piece.handle == HANDLE
         length = min(piece.length, self.most)

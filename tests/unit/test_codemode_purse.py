@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from toolbus_codemode.programs.budget import Purse
 from toolbus_codemode.programs.limits import REQUEST, Cap, Caps, caps_of
 from toolbus_common.config import MICRO, Key, Programs, Team
-from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms, terms_of
+from toolbus_common.mcp.code_mode_options import NO_OPTIONS, CodeModeOptions, decode_options
 
 CALLS = st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900), st.booleans()), max_size=40)
 
@@ -49,7 +49,7 @@ def test_the_smallest_cap_counts_and_is_known_by_who_set_it() -> None:
     team = Team(code_mode=Programs(usd=0.5, seconds=5))
     caps = caps_of([("key:bot", key), ("team:support", team)], usual)
     assert caps == Caps(Cap(0.5, "team:support"), usual.calls, Cap(5, "team:support"))
-    assert caps.within(REQUEST, Terms(usd=2.0, calls=3)) == Caps(
+    assert caps.within(REQUEST, CodeModeOptions(usd=2.0, calls=3)) == Caps(
         caps.usd, Cap(3, REQUEST), caps.seconds
     )
 
@@ -63,7 +63,7 @@ def test_caps_alone_leave_open_whether_tools_are_shown_through_programs() -> Non
 
 
 def test_terms_travel_whole_and_weigh_nothing_where_there_are_none() -> None:
-    assert NO_TERMS.encode() == ""
-    told = Terms(usd=0.1, calls=3)
-    assert terms_of(told.encode()) == told
-    assert terms_of("") == NO_TERMS
+    assert NO_OPTIONS.encode() == ""
+    told = CodeModeOptions(usd=0.1, calls=3)
+    assert decode_options(told.encode()) == told
+    assert decode_options("") == NO_OPTIONS

@@ -239,7 +239,7 @@ def test_lists_are_never_listed_anew_before_they_are_old_nor_all_the_time(
     else:
         assert pause is not None
         assert pause >= MIN_SECONDS
-        assert pause * 1000 >= (told.left_ms(time()) or 0) - 1
+        assert pause * 1000 >= (told.remaining_ms(time()) or 0) - 1
 
 
 def test_a_server_that_says_nothing_of_time_is_listed_when_something_happens() -> None:

@@ -15,7 +15,7 @@ from toolbus_common.access.config_snapshot import (
     hash_of,
     key_digest_of,
 )
-from toolbus_common.access.token_cache import Bearers
+from toolbus_common.access.token_cache import TokenCache
 from toolbus_common.config import OWN_ISSUERS, Configuration
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
@@ -114,7 +114,7 @@ def test_a_holder_is_a_key_with_everything_above_it() -> None:
         users={"ann": {"deny": ["docs__burn"]}},
         access={"staff": {"team": "ops", "tools": ["*"]}},
     )
-    bearers = Bearers()
+    bearers = TokenCache()
     bearers.take(hash_of(key_digest_of(TOKEN)), bearer())
     snapshot = ConfigSnapshot.of(made, bearers=bearers)
     principal = snapshot.principal_for(key_digest_of(TOKEN), time())
@@ -135,7 +135,7 @@ def test_a_holder_is_a_key_with_everything_above_it() -> None:
 
 
 def test_a_token_that_is_taken_back_is_told_to_who_streams_for_its_holder() -> None:
-    bearers, gone = Bearers(), list[str]()
+    bearers, gone = TokenCache(), list[str]()
     bearers.on_gone = gone.append
     bearers.hear(Change("hash", bearer().encode(), 1))
     assert bearers.known("hash") == bearers.find("hash", time())
@@ -146,7 +146,7 @@ def test_a_token_that_is_taken_back_is_told_to_who_streams_for_its_holder() -> N
 
 
 def test_tokens_that_ended_are_not_kept_for_ever() -> None:
-    bearers = Bearers()
+    bearers = TokenCache()
     for n in range(5000):
         bearers.take(f"{n}", bearer(ends=time() - 1, grant="g"))
     assert len(bearers.of_grant("g")) < 1100

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.access.token_cache import Bearers
+from toolbus_common.access.token_cache import TokenCache
 from toolbus_common.contracts import Bearer
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_oauth.clients.registry import parse_metadata
@@ -19,7 +19,7 @@ def test_a_client_that_brings_much_is_not_kept() -> None:
 
 
 def test_who_holds_no_token_any_more_is_known_by_no_name() -> None:
-    bearers = Bearers()
+    bearers = TokenCache()
     for name in ("one", "two"):
         bearers.hear(Change(name, _bearer().encode(), 1))
     held = _bearer().name

@@ -20,7 +20,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.errors import UnavailableError
 from toolbus_executor.credentials import consent
-from toolbus_executor.credentials.oauth_token import Bearer, UnconsentedError, authorized
+from toolbus_executor.credentials.oauth_token import Bearer, ConsentRequiredError, with_header
 from toolbus_executor.transport.http1 import Head
 from toolbus_oauth.upstreams.client_identity import ClientIdentity
 from toolbus_oauth.upstreams.connection_repository import link_for
@@ -189,13 +189,13 @@ async def test_a_token_that_was_refused_is_asked_for_anew_once_by_all_who_were_r
 async def test_the_same_token_again_is_no_other_token() -> None:
     bearer = Bearer("docs", "ann", Oauth(told("one")).ask)
     first = await bearer.line()
-    with pytest.raises(UnconsentedError):
+    with pytest.raises(ConsentRequiredError):
         await bearer.another(first, "Bearer")
 
 
 async def test_without_oauth_a_call_is_told_so_and_what_to_do() -> None:
     bearer = Bearer("docs", "ann", Oauth(UnavailableError("No oauth service is running.")).ask)
-    with pytest.raises(UnconsentedError, match=r"No oauth service is running. Retry shortly."):
+    with pytest.raises(ConsentRequiredError, match=r"No oauth service is running. Retry shortly."):
         await bearer.needed()
 
 
@@ -219,7 +219,7 @@ def test_only_a_refusal_for_want_of_a_token_is_one(
 
 def test_a_token_stands_among_the_headers_of_its_request() -> None:
     request = b"POST /mcp HTTP/1.1\r\nHost: docs.test\r\n\r\n{}"
-    assert authorized(request, b"Authorization: Bearer x\r\n") == (
+    assert with_header(request, b"Authorization: Bearer x\r\n") == (
         b"POST /mcp HTTP/1.1\r\nAuthorization: Bearer x\r\nHost: docs.test\r\n\r\n{}"
     )
 
@@ -233,28 +233,30 @@ def call(extra: str = "", capabilities: str = "{}", method: str = "tools/call") 
 
 
 def test_who_can_open_pages_is_asked_to_and_others_are_told_the_link() -> None:
-    error = UnconsentedError("Nobody has.", link=LINK)
-    asked = msgspec.json.decode(consent.told(call("", '{"elicitation":{"url":{}}}'), error, "docs"))
+    error = ConsentRequiredError("Nobody has.", link=LINK)
+    asked = msgspec.json.decode(
+        consent.consent_required(call("", '{"elicitation":{"url":{}}}'), error, "docs")
+    )
     assert asked["inputRequests"][consent.QUESTION]["params"]["url"] == LINK
-    said = msgspec.json.decode(consent.told(call(), error, "docs"))
+    said = msgspec.json.decode(consent.consent_required(call(), error, "docs"))
     assert said["isError"] is True
     assert LINK in said["content"][0]["text"]
-    with pytest.raises(UnconsentedError, match=LINK):
-        consent.told(call(method="resources/read"), error, "docs")
+    with pytest.raises(ConsentRequiredError, match=LINK):
+        consent.consent_required(call(method="resources/read"), error, "docs")
 
 
 def test_our_answer_is_taken_out_of_a_call_and_the_servers_stay() -> None:
     brought = {consent.QUESTION: {"action": "accept"}, "own": {"action": "accept"}}
     extra = msgspec.json.encode({"inputResponses": brought, "requestState": "s"}).decode()
-    found = consent.answered(call(extra))
+    found = consent.take_answer(call(extra))
     assert found.action == "accept"
     kept = {"inputResponses": {"own": {"action": "accept"}}, "requestState": "s"}
     assert msgspec.json.decode(found.call.extra) == kept
     ours = msgspec.json.encode({"inputResponses": {consent.QUESTION: {"action": "no"}}}).decode()
-    assert (consent.answered(call(ours)).action, consent.answered(call(ours)).call.extra) == (
+    assert (consent.take_answer(call(ours)).action, consent.take_answer(call(ours)).call.extra) == (
         "cancel", "",
     )  # fmt: skip
-    assert consent.answered(call("{}")).action == ""
+    assert consent.take_answer(call("{}")).action == ""
 
 
 @pytest.mark.parametrize("event", [ConnectionCreated, ConnectionEnded])

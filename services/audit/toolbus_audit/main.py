@@ -36,7 +36,7 @@ from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.concurrency import end
 from toolbus_common.config import Webhook
 from toolbus_common.config_store.literal_secrets import Reader
-from toolbus_common.config_store.operator_targets import Named
+from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
     AuditQuery,
     BackfillLinesRequest,
@@ -57,13 +57,13 @@ from toolbus_common.egress.tls import Tls
 from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import StoredMessage
-from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
 from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import Holds
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_common.service.privacy import know_people
+from toolbus_common.service.privacy import use_person_keys
 from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def build(exchange: LocalTransport, settings: Settings | None = None) -> Service
     """Wire the service. Nothing connects until it runs."""
     settings = settings or Settings()
     service = Service("audit", settings, exchange)
-    people = know_people(service)
+    people = use_person_keys(service)
     store = ClickHouse(settings)
     writer = Writer(store)
     service.wait_until_ready(writer.open)
@@ -144,10 +144,12 @@ def _keep(service: Service, writer: Writer, store: ClickHouse) -> None:
             await store.close()
 
 
-def _declared(service: Service, settings: Settings) -> tuple[ConfigProjection, Named, Poster]:
+def _declared(
+    service: Service, settings: Settings
+) -> tuple[ConfigProjection, ConfirmedTargets, Poster]:
     """What is declared, what of it the operator named, and what posts there."""
     directory = ConfigProjection(Reader.at("audit", settings.sealing).opened)
-    named = Named()
+    named = ConfirmedTargets()
     service.watch_bucket(CONFIG)(named.hear)
     service.watch_bucket(CONFIG)(directory.hear)
     return directory, named, Poster(settings.egress, named.has, Tls(settings.egress_ca))
@@ -275,7 +277,7 @@ def _tell_webhooks(service: Service, webhooks: Webhooks) -> None:
 def _export(service: Service, settings: Settings, store: ClickHouse) -> None:
     """Answer who takes events out, write declared exports, and tell declared sinks."""
     directory = ConfigProjection(Reader.at("audit", settings.sealing).opened)
-    named = Named()
+    named = ConfirmedTargets()
     service.watch_bucket(CONFIG)(named.hear)
     service.watch_bucket(CONFIG)(directory.hear)
     poster = Poster(settings.egress, named.has, Tls(settings.egress_ca))
@@ -287,7 +289,7 @@ def _export(service: Service, settings: Settings, store: ClickHouse) -> None:
     service.details = lambda: details() | _stated(exports=exports.states(), sinks=sinks.states())
 
     async def stream() -> str:
-        return await begun(service.bus.client, EVENTS)
+        return await created_at(service.bus.client, EVENTS)
 
     async def newest() -> int:
         return await service.bus.newest(EVENTS)

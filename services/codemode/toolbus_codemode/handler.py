@@ -15,7 +15,7 @@ from toolbus_codemode.tokens.context_savings import Spending, Spent
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
 from toolbus_common.access.pricing import charged
 from toolbus_common.access.principal import Principal
-from toolbus_common.calls.event_fields import about, extended, told_of_result
+from toolbus_common.calls.event_fields import extended, outcome_fields, result_fields
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -35,7 +35,7 @@ from toolbus_common.errors import (
     UnauthorizedError,
 )
 from toolbus_common.mcp.builtin_server import EXECUTE, Mode
-from toolbus_common.mcp.code_mode_options import terms_of
+from toolbus_common.mcp.code_mode_options import decode_options
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.observability.tracing.call_span import executing
 from toolbus_common.service.service import Service
@@ -119,7 +119,7 @@ class ProgramHandler:
                 )
                 ran = await self._programs.run(call, principal, shelf, arguments)
                 return text(ran.text), ran.is_error
-            plain = terms_of(call.terms).mode is Mode.SEARCH
+            plain = decode_options(call.terms).mode is Mode.SEARCH
             told = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
             return text(told), False
         except InvalidError as error:  # the model can mend this: it is an answer to it
@@ -163,14 +163,14 @@ class ProgramHandler:
         self._service.events.publish(
             CallCompleted(
                 id=f"{call.call_id}.completed",
-                **about(call),
+                **outcome_fields(call),
                 charge=charged(call.charge, call.price, len(body)) if call.price else call.charge,
                 latency_us=int((perf_counter() - began) * 1e6),
                 is_error=is_error,
                 result_bytes=len(body),
                 sent_bytes=len(body),
                 whole_bytes=len(body),
-                **told_of_result(call, body),
+                **result_fields(call, body),
             )
         )
         if call.claim is not None:
@@ -192,7 +192,7 @@ class ProgramHandler:
         self._service.events.publish(
             CallFailed(
                 id=f"{call.call_id}.failed",
-                **about(call),
+                **outcome_fields(call),
                 charge=0,
                 latency_us=int((perf_counter() - began) * 1e6),
                 code=error.code,

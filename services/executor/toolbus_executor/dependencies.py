@@ -10,17 +10,17 @@ from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.secrets import SecretError, Secrets, Values
-from toolbus_executor.credentials.oauth_token import Ask, Bearer
-from toolbus_executor.results.large.spill_registry import Spills
+from toolbus_executor.credentials.oauth_token import Bearer, RequestToken
+from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.settings import Settings
-from toolbus_executor.transport.dialer_factory import Ways
-from toolbus_executor.upstreams.base import News, Upstream
+from toolbus_executor.transport.dialer_factory import DialerFactory
+from toolbus_executor.upstreams.base import Upstream, UpstreamCallbacks
 from toolbus_executor.upstreams.factory import reached, texts_of
 from toolbus_executor.upstreams.oauth.api_tokens import TakesTokens, TokenView
 from toolbus_executor.upstreams.oauth.upstream import Authorized, Connected
-from toolbus_executor.upstreams.protocol_families import reached_in_families
-from toolbus_executor.upstreams.replicas.upstream import Replicated
+from toolbus_executor.upstreams.protocol_families import create_in_families
+from toolbus_executor.upstreams.replicas.upstream import ReplicatedUpstream
 from toolbus_executor.upstreams.sessions.separate_sessions import Separation
 
 
@@ -28,12 +28,12 @@ from toolbus_executor.upstreams.sessions.separate_sessions import Separation
 class Dependencies:
     """Dependencies of every server; `starts` limits concurrent first starts of processes."""
 
-    dialers: Ways
+    dialers: DialerFactory
     large_results: LargeResultStore
     settings: Settings
     starts: asyncio.Semaphore
     secrets: Secrets
-    token: Ask
+    token: RequestToken
 
     async def read_secrets(self, server: Server) -> Values:
         """Read the secrets a server's configuration refers to.
@@ -56,15 +56,15 @@ class Dependencies:
         self,
         name: str,
         server: Server,
-        notifications: News,
+        notifications: UpstreamCallbacks,
         secrets: Values,
         events: EventPublisher,
-        spills: Spills,
+        spills: SpillRegistry,
         separation: Separation | None = None,
     ) -> Upstream:
         """Create the adapter of a configured server or of all its replicas, not opened yet."""
         if server.replicas:
-            upstream = Replicated(
+            upstream = ReplicatedUpstream(
                 name, server, notifications, events, self.dialers, secrets, spills
             )
             upstream.separation = separation
@@ -81,7 +81,7 @@ class Dependencies:
         )
         if server.oauth is not None:
             return self._authorized(name, server, separation, server, notifications, reach)
-        return reached_in_families(server, notifications, reach, separation)
+        return create_in_families(server, notifications, reach, separation)
 
     def _authorized(
         self,
@@ -89,20 +89,20 @@ class Dependencies:
         server: Server,
         separation: Separation | None,
         at: Server,
-        notifications: News,
+        notifications: UpstreamCallbacks,
         reach: Callable[..., Upstream],
         location: str = "",
     ) -> Upstream:
         """Create the adapter of a server whose calls carry tokens; `at` has one address."""
         described: list[TakesTokens] = []  # an API is described once for all callers
 
-        def make(bearer: Bearer, notifications: News) -> Connected:
+        def make(bearer: Bearer, notifications: UpstreamCallbacks) -> Connected:
             if described:
                 return TokenView(described[0], bearer)
 
             where = f"{location} {bearer.user}" if location else bearer.user
             with_token = partial(reach, bearer=bearer)
-            upstream = reached_in_families(at, notifications, with_token, separation, where)
+            upstream = create_in_families(at, notifications, with_token, separation, where)
             if server.openapi or server.graphql or server.grpc:
                 described.append(cast("TakesTokens", upstream))
             return cast("Connected", upstream)

@@ -118,7 +118,7 @@ def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> No
                 "anonymous.refused", extra={"reason": anonymous.denied_reason, "accept": FORCE}
             )
 
-    anonymous.directory.on_declared.append(check)
+    anonymous.directory.on_configured.append(check)
     service.details = lambda: {"anonymous": anonymous.state} if anonymous.state else {}
 
 

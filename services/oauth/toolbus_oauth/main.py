@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from toolbus_common.access.config_snapshot import ConfigProjection
-from toolbus_common.access.token_cache import Bearers
+from toolbus_common.access.token_cache import TokenCache
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.literal_secrets import Reader
-from toolbus_common.config_store.operator_targets import Named
+from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
     IdentityKeyQuery,
     IdentityRequest,
@@ -43,7 +43,7 @@ from toolbus_common.nats.topology import (
 )
 from toolbus_common.secrets import Secrets, key_services_of, stores_of
 from toolbus_common.secrets.master_keys import Masters
-from toolbus_common.service.privacy import know_people
+from toolbus_common.service.privacy import use_person_keys
 from toolbus_common.service.service import Service
 from toolbus_oauth.account_page.overview import AccessOverview
 from toolbus_oauth.accounts.local_accounts import Accounts
@@ -81,8 +81,8 @@ class WatchedState:
     """State that the service watches."""
 
     directory: ConfigProjection
-    named: Named = field(default_factory=Named)
-    bearers: Bearers = field(default_factory=Bearers)
+    named: ConfirmedTargets = field(default_factory=ConfirmedTargets)
+    bearers: TokenCache = field(default_factory=TokenCache)
 
     def hear(self, change: Change | None) -> None:
         """Apply a configuration change."""
@@ -199,7 +199,7 @@ def build(exchange: LocalTransport) -> Service:
     settings = Settings()
     service = Service("oauth", settings, exchange)
     state = WatchedState(ConfigProjection(Reader.at("oauth", settings.sealing).opened))
-    know_people(service)
+    use_person_keys(service)
     service.watch_bucket(CONFIG)(state.hear)
     service.watch_bucket(TOKENS)(state.bearers.hear)
     service.details = lambda: {

@@ -52,7 +52,7 @@ from toolbus_common.nats.topology import (
     TASKS,
     TOKENS,
 )
-from toolbus_common.service.privacy import know_people
+from toolbus_common.service.privacy import use_person_keys
 from toolbus_common.service.service import Service
 from toolbus_policy.admin.ledger_queries import LedgerQueryHandler
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
@@ -210,7 +210,7 @@ async def _build_claims(service: Service, settings: Settings) -> IdempotencyClai
 
 
 def _watch_buckets(service: Service) -> tuple[AuthorizerProvider, LedgerWatcher]:
-    know_people(service)
+    use_person_keys(service)
     provider, watcher = AuthorizerProvider(), LedgerWatcher()
     service.watch_bucket(LEDGER)(watcher.apply_change)
     service.watch_bucket(CONFIG)(provider.apply_config)

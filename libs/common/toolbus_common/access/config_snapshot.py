@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from toolbus_common.access.administrators import Administrator, of_key, of_person
 from toolbus_common.access.anonymous import ANONYMOUS, is_anonymous
-from toolbus_common.access.key_index import Keyring
+from toolbus_common.access.key_index import KeyIndex
 from toolbus_common.access.oauth_scopes import TOOLS, administers
 from toolbus_common.access.principal import Principal, Principals
-from toolbus_common.access.token_cache import Bearers, is_person
+from toolbus_common.access.token_cache import TokenCache, is_person
 from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Change
@@ -47,9 +47,9 @@ class ConfigSnapshot:
         self,
         version: int,
         declaration: Configuration,
-        keys: Keyring,
+        keys: KeyIndex,
         principals: Principals,
-        bearers: Bearers,
+        bearers: TokenCache,
     ) -> None:
         self.version = version
         self.declaration = declaration
@@ -64,12 +64,12 @@ class ConfigSnapshot:
         declaration: Configuration,
         own: Mapping[str, Key] = NO_KEYS,
         version: int = 1,
-        bearers: Bearers | None = None,
+        bearers: TokenCache | None = None,
     ) -> Self:
         """Build a snapshot; keys created one by one (`own`) override configured ones."""
         anonymous = {ANONYMOUS: declaration.anonymous.key} if declaration.anonymous.on else {}
-        keys = Keyring().changed({**declaration.keys, **own, **anonymous})
-        return cls(version, declaration, keys, Principals(declaration), bearers or Bearers())
+        keys = KeyIndex().changed({**declaration.keys, **own, **anonymous})
+        return cls(version, declaration, keys, Principals(declaration), bearers or TokenCache())
 
     def after(self, version: int, keys: Mapping[str, Key | None]) -> "ConfigSnapshot":
         """Return a snapshot with these keys changed; cached principals of others are reused."""
@@ -141,7 +141,7 @@ class ConfigProjection:
 
     def __init__(self, opened: Opened = lambda declaration: declaration) -> None:
         self._opened = opened
-        self.bearers = Bearers()
+        self.bearers = TokenCache()
         self._now = ConfigSnapshot.of(Configuration(), version=0, bearers=self.bearers)
         self._declaration = self._now.declaration
         self._own_keys: dict[str, Key] = {}
@@ -150,7 +150,7 @@ class ConfigProjection:
         self._version = 0
         self._complete = False
         self._stale = False
-        self.on_declared: list[Callable[[], None]] = []  # the configuration changed
+        self.on_configured: list[Callable[[], None]] = []  # the configuration changed
         self.on_key: list[Callable[[str], None]] = []  # the key of this name changed
 
     @property
@@ -214,7 +214,7 @@ class ConfigProjection:
             )
 
     def _notify_configured(self) -> None:
-        for listener in self.on_declared:
+        for listener in self.on_configured:
             listener()
 
     def _renew(self) -> None:

@@ -9,7 +9,7 @@ from toolbus_common.config import Key
 V = TypeVar("V")
 
 
-class Layers(Mapping[str, V]):
+class LayeredMapping(Mapping[str, V]):
     """An immutable mapping of two layers: a base, and the changed entries above it.
 
     Copies share the base until there are so many changes that a full copy costs no more.
@@ -23,18 +23,18 @@ class Layers(Mapping[str, V]):
         self._below = below or {}
         self._above = above or {}
 
-    def changed(self, entries: Mapping[str, V | None]) -> "Layers[V]":
+    def changed(self, entries: Mapping[str, V | None]) -> "LayeredMapping[V]":
         """Return a copy with these entries; None removes one."""
         above = {**self._above, **entries}
         if len(above) ** 2 <= len(self._below):
-            return Layers(self._below, above)
+            return LayeredMapping(self._below, above)
         below = self._below.copy()
         for name, value in above.items():
             if value is None:
                 below.pop(name, None)
             else:
                 below[name] = value
-        return Layers(below)
+        return LayeredMapping(below)
 
     def __getitem__(self, name: str) -> V:
         """Return the entry of a name. Raises `KeyError`."""
@@ -56,13 +56,13 @@ class Layers(Mapping[str, V]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Keyring(Mapping[str, Key]):
+class KeyIndex(Mapping[str, Key]):
     """Keys by name, and the names of keys by secret."""
 
-    _keys: Layers[Key] = field(default_factory=Layers)
-    _owners: Layers[tuple[str, ...]] = field(default_factory=Layers)
+    _keys: LayeredMapping[Key] = field(default_factory=LayeredMapping)
+    _owners: LayeredMapping[tuple[str, ...]] = field(default_factory=LayeredMapping)
 
-    def changed(self, keys: Mapping[str, Key | None]) -> "Keyring":
+    def changed(self, keys: Mapping[str, Key | None]) -> "KeyIndex":
         """Return a copy with these keys; None removes one."""
         owners: dict[str, tuple[str, ...]] = {}
         for name, key in keys.items():
@@ -75,7 +75,7 @@ class Keyring(Mapping[str, Key]):
                 owners[key.secret_hash] = (*names, name)
         owners.pop("", None)  # keys without a secret cannot be found by it
         found = {secret: tuple(sorted(names)) or None for secret, names in owners.items()}
-        return Keyring(self._keys.changed(keys), self._owners.changed(found))
+        return KeyIndex(self._keys.changed(keys), self._owners.changed(found))
 
     def owner(self, secret_hash: str) -> str | None:
         """Return the name of the key with this secret; of several the first by name."""

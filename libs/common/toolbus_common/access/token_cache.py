@@ -17,7 +17,7 @@ def is_person(name: str) -> bool:
     return ":" in name
 
 
-class Bearers:
+class TokenCache:
     """Holders of access tokens by token hash, updated by changes of tb_tokens."""
 
     def __init__(self) -> None:

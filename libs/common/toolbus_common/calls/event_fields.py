@@ -9,22 +9,22 @@ from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded
 
 
-def about(call: CallAdmitted) -> dict[str, Any]:
+def outcome_fields(call: CallAdmitted) -> dict[str, Any]:
     """Return the fields of a `CallCompleted` or `CallFailed` from its call, with the time now."""
-    return {**about_call(call, call.customer, call.key), "reserved": call.reserved}
+    return {**call_fields(call, call.customer, call.key), "reserved": call.reserved}
 
 
 def extended(call: CallAdmitted, deadline: float) -> CallExtended:
     """Return the event for a call's new deadline."""
     return CallExtended(
         id=f"{call.call_id}.extended.{int(deadline * 1000)}",
-        **about_call(call, call.customer, call.key),
+        **call_fields(call, call.customer, call.key),
         deadline=deadline,
         held=call.reserved,
     )
 
 
-def told_of_result(call: CallAdmitted, body: bytes) -> dict[str, Any]:
+def result_fields(call: CallAdmitted, body: bytes) -> dict[str, Any]:
     """Return the fields of a `CallCompleted` for its result: digest, and text if recorded."""
     fields = {"result_digest": sha256(body).hexdigest()}
     if result := recorded(body, call.result_content):
@@ -32,7 +32,7 @@ def told_of_result(call: CallAdmitted, body: bytes) -> dict[str, Any]:
     return fields
 
 
-def about_call(call: CallAdmitted | CallRequested, customer: str, key: str) -> dict[str, Any]:
+def call_fields(call: CallAdmitted | CallRequested, customer: str, key: str) -> dict[str, Any]:
     """Return the fields of any event about a call, with the time now."""
     return {
         "at": time(),

@@ -7,7 +7,7 @@ from toolbus_common.errors import InvalidError
 LONGEST = 255  # characters
 
 
-def checked_key(key: Any) -> str:
+def validated_key(key: Any) -> str:
     """Return the key, or empty for None. Raises `InvalidError` for an invalid key."""
     if key is None:
         return ""

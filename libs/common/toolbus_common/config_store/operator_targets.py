@@ -17,7 +17,7 @@ from toolbus_common.nats.kv_bucket import Change
 log = logging.getLogger(__name__)
 
 NAMED = "named"  # the entry's key
-Leads = Server | Webhook | Issuer | Place | Sink | Witness
+Target = Server | Webhook | Issuer | Place | Sink | Witness
 
 # Fields that may change without changing the destination. Any other field counts: a forgotten new
 # one costs the operator another 'toolbus apply', and permits no destination.
@@ -31,7 +31,7 @@ _HARMLESS = frozenset(
 )  # fmt: skip
 
 
-def digest_of(entry: Leads) -> str:
+def digest_of(entry: Target) -> str:
     """Return the digest of an entry's destination."""
     destination: Any
     if isinstance(entry, Server):
@@ -70,7 +70,7 @@ def decoded(value: bytes | None) -> frozenset[str]:
         return frozenset()
 
 
-class Named:
+class ConfirmedTargets:
     """The confirmed destinations in a service, updated by changes of tb_config."""
 
     def __init__(self) -> None:
@@ -81,6 +81,6 @@ class Named:
         if change is not None and change.key == NAMED:
             self._digests = decoded(change.value)
 
-    def has(self, entry: Leads) -> bool:
+    def has(self, entry: Target) -> bool:
         """Return whether the operator confirmed the destination of this entry."""
         return digest_of(entry) in self._digests

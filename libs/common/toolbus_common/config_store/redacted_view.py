@@ -80,14 +80,14 @@ def restored(new: Configuration, old: Configuration) -> Configuration:
         kept = _entry(checkpoints, known, destination, "evidence.checkpoints", problems)
         sections["evidence"] = new.evidence.model_copy(update={"checkpoints": kept})
     if problems:
-        raise faulty(problems)
+        raise configuration_error(problems)
     sections["keys"] = _with_hashes(new.keys, old.keys)
     sections["admins"] = _with_hashes(new.admins, old.admins)
     sections["readers"] = _with_hashes(new.readers, old.readers)
     return new.model_copy(update=sections)
 
 
-def faulty(problems: list[dict[str, Any]]) -> FaultyError:
+def configuration_error(problems: list[dict[str, Any]]) -> FaultyError:
     """Return the error for an invalid configuration, from dicts of `place`, `line`, `reason`."""
     first = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

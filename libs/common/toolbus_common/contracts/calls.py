@@ -171,7 +171,7 @@ class CallAdmitted(Plain):
         return f"{self.SUBJECT}.{self.server}"
 
     @property
-    def shakes_hands(self) -> bool:
+    def caller_is_legacy(self) -> bool:
         """Return whether the client behind the call uses a revision with a handshake."""
         return (self.caller_family or self.family) is ProtocolFamily.LEGACY
 

@@ -12,7 +12,7 @@ from toolbus_common.egress.url_target import Target
 
 
 @contextmanager
-def exchange(
+def open_connection(
     target: Target, addresses: Sequence[str], tls: Tls, seconds: float
 ) -> Iterator[http.client.HTTPConnection]:
     """Yield a connection that is open already, so that the client resolves no name again.

@@ -8,7 +8,7 @@ import msgspec
 from toolbus_common.mcp.builtin_server import Mode
 
 
-class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+class CodeModeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """The mode, and limits on one program; they can only lower the limits of its key."""
 
     mode: Mode = Mode.TOOLS
@@ -18,14 +18,14 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def encode(self) -> str:
         """Return the wire form; empty for the default options."""
-        return "" if self == NO_TERMS else _encode(self).decode()
+        return "" if self == NO_OPTIONS else _encode(self).decode()
 
 
-NO_TERMS = Terms()
+NO_OPTIONS = CodeModeOptions()
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Terms).decode
+_decode = msgspec.json.Decoder(CodeModeOptions).decode
 
 
-def terms_of(raw: str) -> Terms:
+def decode_options(raw: str) -> CodeModeOptions:
     """Parse the wire form."""
-    return _decode(raw) if raw else NO_TERMS
+    return _decode(raw) if raw else NO_OPTIONS

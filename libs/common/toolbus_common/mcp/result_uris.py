@@ -27,7 +27,7 @@ class Handle:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ResultPiece:
     """A requested piece of a stored result; `select` is an expression instead of an offset."""
 
     handle: Handle
@@ -36,7 +36,7 @@ class Piece:
     select: str = ""
 
 
-def piece_of(uri: str) -> Piece | None:
+def parse_result_uri(uri: str) -> ResultPiece | None:
     """Parse the URI of a piece; None if it is none."""
     found = _FORM.fullmatch(uri) if uri.startswith(SCHEME) else None
     if found is None:
@@ -44,12 +44,12 @@ def piece_of(uri: str) -> Piece | None:
     handle = Handle(found[1], unquote(found[2]), found[3])
     query = parse_qs(found[4] or "")
     offset, length = _number(query, "offset", 0), _number(query, "length", USUAL_LENGTH)
-    return Piece(handle, offset, min(length, MOST_LENGTH), query.get("select", [""])[-1])
+    return ResultPiece(handle, offset, min(length, MOST_LENGTH), query.get("select", [""])[-1])
 
 
-def governing(name: str) -> str:
+def authorized_name(name: str) -> str:
     """Return the name whose grants apply to a resource: for a stored result, its tool."""
-    piece = piece_of(name)
+    piece = parse_result_uri(name)
     return name if piece is None else piece.handle.tool
 
 

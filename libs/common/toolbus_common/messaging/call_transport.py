@@ -69,7 +69,7 @@ class CallTransport:
     async def open(self) -> None:
         """Subscribe to replies."""
         await self._bus.subscribe(
-            f"{self._prefix}.*", self._on_reply, on_nobody=self._on_no_responders
+            f"{self._prefix}.*", self._on_reply, on_no_responders=self._on_no_responders
         )
         self._bus.on_lost.append(self._lost)
         self._rotate()
@@ -111,7 +111,7 @@ class CallTransport:
         finally:
             self._pending.close(call.call_id)
 
-    async def ask_here(
+    async def request_local(
         self, call: CallRequested, handler: CallHandler, on_extended: Callable[[float], None]
     ) -> FinalReply:
         """Send a call to a handler of this service and wait for its final reply.

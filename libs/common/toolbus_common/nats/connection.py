@@ -168,19 +168,24 @@ class Bus:
         await self._nats.publish(subject, payload, reply)
 
     async def subscribe(
-        self, subject: str, handler: Handler, *, queue: str = "", on_nobody: Handler | None = None
+        self,
+        subject: str,
+        handler: Handler,
+        *,
+        queue: str = "",
+        on_no_responders: Handler | None = None,
     ) -> "Subscription":
         """Subscribe to a subject.
 
-        `on_nobody` is called for each message published with this subject as reply subject that had
-        no responders. The handler gets an empty reply subject unless it is a reply inbox: it would
-        publish there with its own permissions.
+        `on_no_responders` is called for each message published with this subject as reply subject
+        that had no responders. The handler gets an empty reply subject unless it is a reply inbox:
+        it would publish there with its own permissions.
         """
 
         async def receive(message: Msg) -> None:
             if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
-                if on_nobody is not None:
-                    on_nobody(message.data, message.subject, message.reply)
+                if on_no_responders is not None:
+                    on_no_responders(message.data, message.subject, message.reply)
             else:
                 reply = message.reply
                 handler(message.data, message.subject, reply if answerable(reply) else "")

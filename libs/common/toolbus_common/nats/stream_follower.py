@@ -128,7 +128,7 @@ class StreamFollower:
         if self._known is None:
             return True
         behind = now.newest < self._position
-        another = now.begun != self._known.begun or (behind and self._fell_back)
+        another = now.created_at != self._known.created_at or (behind and self._fell_back)
         self._fell_back = behind
         if another:
             log.warning("stream.recreated", extra={"stream": self._stream})

@@ -46,7 +46,7 @@ class StreamEntry:
 class Extent:
     """The identity of a stream and the number of its newest message, as its leader knows it."""
 
-    begun: str
+    created_at: str
     newest: int
 
 
@@ -68,14 +68,14 @@ class _Response(msgspec.Struct):
     error: _ApiError | None = None
 
 
-async def begun(client: Client, stream: str) -> str:
+async def created_at(client: Client, stream: str) -> str:
     """Return the creation time of a stream as text, which identifies it among re-created ones.
 
     Raises:
         BusDownError: the server did not reply.
 
     """
-    return (await extent(client, stream)).begun
+    return (await extent(client, stream)).created_at
 
 
 async def extent(client: Client, stream: str) -> Extent:

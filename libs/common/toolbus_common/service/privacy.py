@@ -8,7 +8,7 @@ from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.service.service import Service
 
 
-def know_people(service: Service) -> PersonKeys:
+def use_person_keys(service: Service) -> PersonKeys:
     """Wire the person keys. Nothing connects until the service runs."""
     people = PersonKeys(service.settings.people_key_file)
     service.events.people = people

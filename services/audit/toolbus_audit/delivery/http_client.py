@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from toolbus_common.config import Webhook
 from toolbus_common.egress import Egress, EgressError, Target, target_of
 from toolbus_common.egress.addresses import PUBLIC, kind_of
-from toolbus_common.egress.http_client import exchange, path_of
+from toolbus_common.egress.http_client import open_connection, path_of
 from toolbus_common.egress.resolver import resolved_here
 from toolbus_common.egress.tls import SYSTEMS, Tls
 
@@ -67,7 +67,7 @@ class Poster:
         try:
             target = target_of(request.url)
             addresses = self.addresses(target, named=named)
-            with exchange(target, addresses, self.tls, POST_SECONDS) as connection:
+            with open_connection(target, addresses, self.tls, POST_SECONDS) as connection:
                 path = path_of(request.url)
                 connection.request(request.method, path, request.body, request.headers)
                 answer = connection.getresponse()

@@ -8,7 +8,7 @@ import msgspec
 from toolbus_audit.clickhouse.row_mapper import Moment
 from toolbus_audit.export import ocsf
 from toolbus_common.config import Sink
-from toolbus_common.contracts.events.base import told_by
+from toolbus_common.contracts.events.base import parse_subject
 from toolbus_common.nats.stream_reader import StreamEntry
 
 
@@ -37,7 +37,7 @@ def records_of(sink: Sink, kept: Sequence[StreamEntry]) -> tuple[list[Record], i
     unreadable = 0
     for message in kept:
         # Every line of a message is of the name and the customer in its subject.
-        event, customer = told_by(message.subject)
+        event, customer = parse_subject(message.subject)
         if not sink.wants(event, customer):
             continue
         for line in message.data.split(b"\n"):

@@ -21,10 +21,10 @@ from toolbus_audit.transparency_log.witness_client import Sources, Witnessing
 from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.concurrency import end
 from toolbus_common.config import Configuration, Evidence
-from toolbus_common.config_store.operator_targets import Named
+from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts.events.base import EVERY_EVENT, subject_of
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
 from toolbus_common.nats.topology import CONFIG, DECLARATION, EVENTS, SEALS
 from toolbus_common.secrets import Secrets
 from toolbus_common.service.service import Service
@@ -37,7 +37,7 @@ class Outside:
     """Who is outside, as it is declared, and what reaches them."""
 
     directory: ConfigProjection
-    named: Named
+    named: ConfirmedTargets
     poster: Poster
     secrets: Secrets
 
@@ -117,7 +117,7 @@ def sealing(
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT)
 
     async def stream() -> str:
-        writer.stream = await begun(service.bus.client, EVENTS)
+        writer.stream = await created_at(service.bus.client, EVENTS)
         return writer.stream
 
     @service.add_resource

@@ -32,7 +32,7 @@ class Catalogue:
         self._shelves: dict[EffectiveGrants, Shelf] = {}
         self._indexes: dict[EffectiveGrants, Index] = {}
         self._library = Library(meaning)
-        directory.on_declared.append(self._forget)
+        directory.on_configured.append(self._forget)
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the catalogue bucket."""

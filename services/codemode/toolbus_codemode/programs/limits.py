@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from toolbus_common.config import Level
 from toolbus_common.config.access.code_mode import Programs
-from toolbus_common.mcp.code_mode_options import Terms
 
 REQUEST = "the request"
 
@@ -26,7 +25,7 @@ class Caps:
     calls: Cap | None = None
     seconds: Cap | None = None
 
-    def within(self, by: str, told: "Programs | Terms") -> "Caps":
+    def within(self, by: str, told: "Programs | CodeModeOptions") -> "Caps":
         """The same, where `by` wants less."""
         return replace(
             self,

@@ -17,7 +17,7 @@ from toolbus_codemode.sandbox.protocol import IDEMPOTENCY
 from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.pricing import Cost, charged, cost_of
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.calls.idempotency_key import checked_key
+from toolbus_common.calls.idempotency_key import validated_key
 from toolbus_common.config import Configuration
 from toolbus_common.config.servers.timeouts import deadline_of
 from toolbus_common.contracts import (
@@ -114,7 +114,7 @@ class Inner:
 
     async def _asked(self, wanted: ToolCall, most: int | None) -> FinalReply:
         arguments = {**wanted.arguments}
-        key = checked_key(arguments.pop(IDEMPOTENCY, None))
+        key = validated_key(arguments.pop(IDEMPOTENCY, None))
         name = full_name(wanted.server, wanted.tool)
         with _tracer.span(f"{TOOLS_CALL} {name}", self.trace, CLIENT) as span:
             span.note("mcp.method.name", TOOLS_CALL)

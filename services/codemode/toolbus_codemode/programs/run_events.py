@@ -10,7 +10,7 @@ from toolbus_codemode.programs.budget import Purse
 from toolbus_codemode.programs.nested_calls import Tally
 from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
 from toolbus_common.access.principal import Principal
-from toolbus_common.calls.event_fields import about_call
+from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.contracts import CallAdmitted, Event, RunCompleted, RunFailed, RunStarted
 from toolbus_common.observability.metrics import RUN_SECONDS, RUNS
 
@@ -90,7 +90,7 @@ class Run:
     def _about(self) -> dict[str, Any]:
         source, levels = self.program.source, dict(self._above())
         return {
-            **about_call(self.call, self.call.customer, self.call.key),
+            **call_fields(self.call, self.call.customer, self.call.key),
             "team": levels.get("team", ""),
             "user": levels.get("user", ""),
             "environment": self.principal.environment,

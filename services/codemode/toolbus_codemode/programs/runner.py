@@ -23,7 +23,7 @@ from toolbus_common.access.principal import Principal
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.mcp.code_mode_options import terms_of
+from toolbus_common.mcp.code_mode_options import decode_options
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.service.service import Service
 
@@ -77,7 +77,7 @@ class Programs:
 
     def caps(self, call: CallAdmitted, principal: Principal) -> Caps:
         """Return what the program that a call carries may use."""
-        return caps_of(principal.levels, self.usual).within(REQUEST, terms_of(call.terms))
+        return caps_of(principal.levels, self.usual).within(REQUEST, decode_options(call.terms))
 
     def needed_until(self, call: CallAdmitted, principal: Principal) -> float:
         """Return the deadline that leaves a program its time, in seconds since the epoch."""

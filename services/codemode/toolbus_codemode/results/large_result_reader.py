@@ -10,7 +10,7 @@ import msgspec
 
 from toolbus_codemode.sandbox.program import Failure, ToolOutcome
 from toolbus_common.contracts import CallResult, FinalReply
-from toolbus_common.mcp.result_uris import MOST_LENGTH, SCHEME, Handle, piece_of
+from toolbus_common.mcp.result_uris import MOST_LENGTH, SCHEME, Handle, parse_result_uri
 
 LARGEST = 4 << 20  # bytes of a result that is read whole
 _META = "dev.toolbus/result"
@@ -46,7 +46,7 @@ async def read(read_piece: ReadPiece, uri: str, arguments: dict[str, Any]) -> To
     `offset` and `length` ask for some bytes as they are, `select` for what a JMESPath finds.
     Raises `ToolbusError` if a piece is refused.
     """
-    piece = piece_of(uri)
+    piece = parse_result_uri(uri)
     if piece is None:
         return _failed(f"{uri[:200]!r} is not the URI of a large result.")
     try:

@@ -19,7 +19,7 @@ from toolbus_codemode.catalog.builtin_tools import own_listing
 from toolbus_codemode.catalog.namespace import Shelf
 from toolbus_codemode.tokens.counter_process import CountingProcess
 from toolbus_codemode.tokens.definition_cost import Measure, definition
-from toolbus_common.calls.event_fields import about_call
+from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.contracts import CallAdmitted, ContextMeasured, ContextSpent, Event
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.mcp.builtin_server import EXECUTE
@@ -86,7 +86,7 @@ class Bookkeeper:
     def _spent(self, spent: Spent) -> Event:
         return ContextSpent(
             id=f"{spent.call.call_id}.spent",
-            **about_call(spent.call, spent.call.customer, spent.call.key),
+            **call_fields(spent.call, spent.call.customer, spent.call.key),
             engine=spent.engine,
             classic=self.measure.servers(spent.seen, MOST_SERVERS, OTHERS),
             own_tokens=self.own,

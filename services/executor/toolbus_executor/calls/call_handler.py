@@ -35,26 +35,26 @@ from toolbus_executor.calls.operator_commands import reject_if_drained
 from toolbus_executor.calls.outcome_reporter import OutcomeReporter
 from toolbus_executor.calls.session_router import Forward, SessionRouter
 from toolbus_executor.mcp_messages.request_builder import name_of
-from toolbus_executor.mcp_messages.result_mapping import Ended, ending_of
+from toolbus_executor.mcp_messages.result_mapping import CallOutcome, final_reply_of
 from toolbus_executor.mcp_messages.task_formats import RESULT, UPDATE
 from toolbus_executor.resilience.breaker_reporter import BreakerReporter
 from toolbus_executor.resilience.bulkhead import Bulkhead
 from toolbus_executor.resilience.health_probe import Health
 from toolbus_executor.resilience.retry import Retries
-from toolbus_executor.results.large.spill_registry import Spills
+from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.results.response_cache import cache_of
 from toolbus_executor.results.selection.apply import apply_selection
 from toolbus_executor.results.selection.expressions import selection_of
 from toolbus_executor.results.selection.worker_client import Selector
 from toolbus_executor.tracing import TRACER
-from toolbus_executor.upstreams.base import SameDeathError, Upstream, separates, spares
-from toolbus_executor.upstreams.deadline_extension import Extending, too_late
-from toolbus_executor.upstreams.mcp_tasks.elicitation import keeper_of
-from toolbus_executor.upstreams.replicas.upstream import told_of
-from toolbus_executor.upstreams.sessions.idle_shutdown import Idling
+from toolbus_executor.upstreams.base import SameDeathError, Upstream, is_isolated_failure, separates
+from toolbus_executor.upstreams.deadline_extension import DeadlineExtension, timeout_message
+from toolbus_executor.upstreams.mcp_tasks.elicitation import holder_of
+from toolbus_executor.upstreams.replicas.upstream import replica_status
+from toolbus_executor.upstreams.sessions.idle_shutdown import IdleShutdown
 from toolbus_executor.upstreams.sessions.separate_sessions import Separated, Separation
 from toolbus_executor.upstreams.subscriptions import Watched
-from toolbus_executor.upstreams.suspended_calls import brought, expired, owner_of
+from toolbus_executor.upstreams.suspended_calls import answers_in, expired, owner_of
 from toolbus_executor.validation import checks_of
 
 log = logging.getLogger(__name__)
@@ -79,10 +79,12 @@ class CallHandler:
         self.outcomes = OutcomeReporter(name, events, self.breaker.failures)
         self.bulkhead = Bulkhead(name, declared.concurrency)
         self.checks = checks_of(name, declared)
-        self.extending = Extending(declared, self.outcomes.extended)
+        self.extending = DeadlineExtension(declared, self.outcomes.extended)
         self.round_trips = RoundTrips(events.producer, self.extending)
         relied_on = (watched, followed, *((separation.pool,) if separation is not None else ()))
-        self.idling = Idling(declared, self.bulkhead, self.round_trips.suspended_calls, relied_on)
+        self.idling = IdleShutdown(
+            declared, self.bulkhead, self.round_trips.suspended_calls, relied_on
+        )
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
         self.retries = Retries(name, declared)
@@ -90,7 +92,7 @@ class CallHandler:
         self.session_router: SessionRouter | None = None  # if sessions of the server have owners
         self.selector: Selector | None = None  # evaluates result selections
         self.cache = cache_of(declared.tools)
-        self.spills: Spills | None = None  # stores large results
+        self.spills: SpillRegistry | None = None  # stores large results
         self.health = Health(declared.probe, self.breaker, lambda: not self.bulkhead.in_flight)
         self.drained = False  # by an operator command
         self.uncallable: frozenset[tuple[str, str]] = frozenset()  # quarantined methods and names
@@ -105,7 +107,7 @@ class CallHandler:
     async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         """Handle one admitted call, or forward it to the executor that holds its state."""
         if (call.extra or call.method == UPDATE) and self.forward is not None:
-            owner = owner_of(brought(call.extra)[0]) or keeper_of(call)
+            owner = owner_of(answers_in(call.extra)[0]) or holder_of(call)
             if owner not in ("", self._producer):
                 await self._forward_to(call, reply, owner, self.forward)
                 return
@@ -186,7 +188,7 @@ class CallHandler:
             "probe": self.health.latest,
             "drained": self.drained,
             "asleep": self.idling.asleep,
-            **told_of(self.upstream),
+            **replica_status(self.upstream),
             "unchecked": self.checks.unchecked,
         }
 
@@ -224,7 +226,7 @@ class CallHandler:
         await self.outcomes.failed(call, reply, cancelled, began)
         return True
 
-    async def _cancellable(self, call: CallAdmitted, reply: ReplyChannel) -> Ended:
+    async def _cancellable(self, call: CallAdmitted, reply: ReplyChannel) -> CallOutcome:
         """Return the outcome from the cache or the server, in a task that `cancel` finds."""
         self._running[call.call_id] = asyncio.current_task()
         try:
@@ -236,19 +238,19 @@ class CallHandler:
                 return (await self._result(call, reply))[1]
             cached = cache.find(key)
             if cached is not None:
-                return Ended(*ending_of(cached, call), cached=True)
+                return CallOutcome(*final_reply_of(cached, call), cached=True)
             raw, outcome = await self._result(call, reply)
             cache.store(key, raw, outcome)
             return outcome
         finally:
             del self._running[call.call_id]
 
-    async def _result(self, call: CallAdmitted, reply: ReplyChannel) -> tuple[bytes, Ended]:
+    async def _result(self, call: CallAdmitted, reply: ReplyChannel) -> tuple[bytes, CallOutcome]:
         """Return the server's raw result, and the outcome made of it for the caller."""
         if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
             select = self.selector.select if self.selector is not None else None
             raw = await self.spills.read(call, select)
-            return raw, Ended(*ending_of(raw, call))
+            return raw, CallOutcome(*final_reply_of(raw, call))
         selection = selection_of(call) if call.extra else ""
         raw, stored = await self._attempt(call, reply), 0
         whole = raw
@@ -257,7 +259,7 @@ class CallHandler:
         left_out = max(0, len(whole) - len(raw))
         if self.spills is not None and self.spills.applies(raw, call):
             raw, stored = await self.spills.settle(raw, call)
-        outcome = Ended(*ending_of(raw, call), stored, left_out=left_out)
+        outcome = CallOutcome(*final_reply_of(raw, call), stored, left_out=left_out)
         if not stored and not outcome.is_error and isinstance(outcome.ending, CallResult):
             self.checks.check_result(call, whole)
         return whole, outcome
@@ -345,18 +347,20 @@ class CallHandler:
                 raise UpstreamTimeoutError(
                     f"The task has not ended within {seconds:.3g} s; request its result again."
                 ) from error
-            self.breaker.failed(spared=spares(upstream, call))
+            self.breaker.failed(spared=is_isolated_failure(upstream, call))
             if call.method == TOOLS_CALL:
                 self.bulkhead.record(call.tool, seconds)
             raise UpstreamTimeoutError(
-                too_late(self.name, seconds, monotonic() - began, self.extending.timeouts(call))
+                timeout_message(
+                    self.name, seconds, monotonic() - began, self.extending.timeouts(call)
+                )
             ) from error
         except UpstreamDeadError as error:
             same = isinstance(error, SameDeathError)
-            self.breaker.failed(spared=same or spares(upstream, call))
+            self.breaker.failed(spared=same or is_isolated_failure(upstream, call))
             raise
         except ToolbusError as error:
-            self.breaker.answered(error, spared=spares(upstream, call))
+            self.breaker.answered(error, spared=is_isolated_failure(upstream, call))
             raise
         except BaseException:  # without a verdict; the probe must not be used up
             self.breaker.abandoned()

@@ -13,18 +13,18 @@ from toolbus_common.errors import InvalidError, UpstreamRefusedError
 from toolbus_common.observability.tracing import Span
 from toolbus_executor import tracing
 from toolbus_executor.mcp_messages.client_capabilities import URL, kinds_of
-from toolbus_executor.upstreams.base import Upstream, asks
+from toolbus_executor.upstreams.base import Upstream, sends_requests
 from toolbus_executor.upstreams.call_channel import MOST_QUESTIONS, Caller
-from toolbus_executor.upstreams.deadline_extension import Extending
-from toolbus_executor.upstreams.mcp_tasks.elicitation import TaskQuestions, concerns
+from toolbus_executor.upstreams.deadline_extension import DeadlineExtension
+from toolbus_executor.upstreams.mcp_tasks.elicitation import TaskInputRequests, concerns
 from toolbus_executor.upstreams.sessions.connection_choice import MAY_ASK
 from toolbus_executor.upstreams.suspended_calls import (
-    PARK_SECONDS,
-    Park,
-    Parked,
+    SUSPENSION_SECONDS,
+    SuspendedCall,
+    SuspendedCalls,
     answer,
+    answers_in,
     binding_of,
-    brought,
     error_in,
 )
 
@@ -35,10 +35,10 @@ URL_REQUIRED = -32042
 class RoundTrips:
     """Round trips of one server's calls."""
 
-    def __init__(self, instance: str, extending: Extending) -> None:
-        self.suspended_calls = Park(instance)
+    def __init__(self, instance: str, extending: DeadlineExtension) -> None:
+        self.suspended_calls = SuspendedCalls(instance)
         self._extending = extending
-        self._of_tasks = TaskQuestions(instance)
+        self._of_tasks = TaskInputRequests(instance)
 
     def close(self) -> None:
         """Cancel every suspended call."""
@@ -60,23 +60,23 @@ class RoundTrips:
     ) -> bytes:
         caller = Caller(call, reply, self._extending)
         try:
-            if not asks(upstream, call) or call.method not in MAY_ASK:
+            if not sends_requests(upstream, call) or call.method not in MAY_ASK:
                 caller.likely = False
                 if ERROR in call.extra:
                     _reject_error_answers(call)
-                if concerns(call) and asks(upstream, call):
+                if concerns(call) and sends_requests(upstream, call):
                     return await self._of_tasks.ask(upstream, call, seconds, caller)
                 return await upstream.call(call, seconds, caller)
             if call.extra:
-                state, answers = brought(call.extra)
+                state, answers = answers_in(call.extra)
                 if state:
                     return await self._resume(state, call, seconds, reply)
                 if answers and not _all_accepted(answers.values()):
                     return _declined_result()
             if not kinds_of(call.capabilities):
                 return await upstream.call(call, seconds, caller)
-            task = asyncio.create_task(upstream.call(call, PARK_SECONDS + seconds, caller))
-            return await self._round(Parked(binding_of(call), task, caller), call, seconds)
+            task = asyncio.create_task(upstream.call(call, SUSPENSION_SECONDS + seconds, caller))
+            return await self._round(SuspendedCall(binding_of(call), task, caller), call, seconds)
         finally:
             await caller.flushed()
 
@@ -84,7 +84,7 @@ class RoundTrips:
         self, state: str, call: CallAdmitted, seconds: float, reply: ReplyChannel
     ) -> bytes:
         suspended = self.suspended_calls.take(state, call)
-        _, answers = brought(call.extra)
+        _, answers = answers_in(call.extra)
         suspended.caller.answer_to(call, reply, self._extending)
         # Answers to another call of the same client may arrive with this one.
         answer(suspended.caller, answers or {})
@@ -96,11 +96,11 @@ class RoundTrips:
         finally:
             await suspended.caller.flushed()
 
-    async def _round(self, suspended: Parked, call: CallAdmitted, seconds: float) -> bytes:
+    async def _round(self, suspended: SuspendedCall, call: CallAdmitted, seconds: float) -> bytes:
         """Wait for the result or for questions, and suspend the call on questions."""
         loop = asyncio.get_running_loop()
         question: asyncio.Future[None] = loop.create_future()
-        suspended.caller.asked = question
+        suspended.caller.next_request = question
         if suspended.caller.questions:
             question.set_result(None)
         try:
@@ -111,7 +111,7 @@ class RoundTrips:
             suspended.end()
             raise
         finally:
-            suspended.caller.asked = None
+            suspended.caller.next_request = None
         if not suspended.task.done():
             suspended.caller.suspend()
             return self.suspended_calls.put(suspended, call.call_id)
@@ -122,7 +122,9 @@ class RoundTrips:
             return _pages_as_questions(error, call)
 
 
-async def _wait_first(suspended: Parked, question: asyncio.Future[None], seconds: float) -> None:
+async def _wait_first(
+    suspended: SuspendedCall, question: asyncio.Future[None], seconds: float
+) -> None:
     """Wait for the result or a question, for as long as progress extends the call."""
     while seconds > 0:
         both = (suspended.task, question)
@@ -179,7 +181,7 @@ def _reject_error_answers(call: CallAdmitted) -> None:
 
     A cancelled elicitation is an `action` there, not an error. Raises `InvalidError`.
     """
-    for raw in (brought(call.extra)[1] or {}).values():
+    for raw in (answers_in(call.extra)[1] or {}).values():
         found = error_in(raw)
         if found is not None and "action" not in msgspec.json.decode(raw):
             raise InvalidError(

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from toolbus_common.contracts import SERVER_COMMAND_PREFIX, CallAdmitted, ServerCommand
 from toolbus_common.errors import ServerDrainedError
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_executor.upstreams.suspended_calls import brought
+from toolbus_executor.upstreams.suspended_calls import answers_in
 
 log = logging.getLogger(__name__)
 _NO_COMMAND = ServerCommand()
@@ -48,7 +48,7 @@ def reject_if_drained(call: CallAdmitted) -> None:
         ServerDrainedError: the server is drained and the call is new.
 
     """
-    if call.method.startswith("tasks/") or (call.extra and brought(call.extra)[0]):
+    if call.method.startswith("tasks/") or (call.extra and answers_in(call.extra)[0]):
         return
     raise ServerDrainedError(
         f"The server {call.server!r} is drained by an operator; retry later.",

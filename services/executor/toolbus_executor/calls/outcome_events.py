@@ -1,6 +1,6 @@
 """Events about the outcome of a call."""
 
-from toolbus_common.calls.event_fields import about, told_of_result
+from toolbus_common.calls.event_fields import outcome_fields, result_fields
 from toolbus_common.contracts import (
     CallAdmitted,
     CallCompleted,
@@ -13,20 +13,20 @@ from toolbus_common.contracts.base import trusted
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError
 from toolbus_common.privacy.content_policy import recorded_words
 from toolbus_executor.calls.charging import charge_of, charge_of_failure
-from toolbus_executor.mcp_messages.result_mapping import Ended
+from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 
 _completed = trusted(CallCompleted)
 
 
 def completed(
-    call: CallAdmitted, outcome: Ended, seconds: float, misfit: str = ""
+    call: CallAdmitted, outcome: CallOutcome, seconds: float, misfit: str = ""
 ) -> CallCompleted:
     """Return the event of a call the server answered."""
     reply, is_error, stored, cached, left_out = outcome
     sent = len(reply.body)
     return _completed(
         id=f"{call.call_id}.completed",
-        **about(call),
+        **outcome_fields(call),
         reply=_kind_of(reply),
         charge=charge_of(call, reply, stored),
         latency_us=int(seconds * 1e6),
@@ -36,7 +36,7 @@ def completed(
         whole_bytes=sent + stored + left_out,
         cached=cached,
         misfit=misfit,
-        **told_of_result(call, reply.body),
+        **result_fields(call, reply.body),
     )
 
 
@@ -46,7 +46,7 @@ def failed(
     """Return the event of a call without a result; a call that was not dispatched costs 0."""
     return CallFailed(
         id=f"{call.call_id}.failed",
-        **about(call),
+        **outcome_fields(call),
         charge=charge_of_failure(call, error) if sent else 0,
         latency_us=int(seconds * 1e6),
         code=error.code,

@@ -10,14 +10,14 @@ from toolbus_common.errors import ToolbusError, UpstreamRefusedError, UpstreamTi
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_executor.calls.outcome_events import completed, failed
-from toolbus_executor.mcp_messages.result_mapping import Ended
-from toolbus_executor.resilience.failure_log import Failures, with_name
+from toolbus_executor.mcp_messages.result_mapping import CallOutcome
+from toolbus_executor.resilience.failure_log import FailureLog, with_name
 
 
 class OutcomeReporter:
     """Outcome reports of one server's calls."""
 
-    def __init__(self, name: str, events: EventPublisher, failures: Failures) -> None:
+    def __init__(self, name: str, events: EventPublisher, failures: FailureLog) -> None:
         self.outcomes: OutcomeStore | None = None  # of calls with an idempotency key
         self.misfits: dict[str, str] = {}  # validation errors of the arguments of calls in progress
         self._name = name
@@ -33,7 +33,7 @@ class OutcomeReporter:
         if call.claim is not None and self.outcomes is not None:
             self.outcomes.extend(call, call.claim, deadline)
 
-    def completed(self, call: CallAdmitted, outcome: Ended, took: float) -> None:
+    def completed(self, call: CallAdmitted, outcome: CallOutcome, took: float) -> None:
         """Count and record a result."""
         self._seconds.observe(took)
         (self._tool_error if outcome.is_error else self._ok).inc()

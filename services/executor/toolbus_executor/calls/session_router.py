@@ -15,7 +15,7 @@ from toolbus_executor.calls.outcome_reporter import OutcomeReporter
 from toolbus_executor.upstreams.base import separates
 from toolbus_executor.upstreams.sessions.owners import Owner
 from toolbus_executor.upstreams.sessions.separate_sessions import Separation
-from toolbus_executor.upstreams.sessions.session_claims import Places
+from toolbus_executor.upstreams.sessions.session_claims import SessionClaims
 
 AGAIN_SECONDS = 0.2  # between two lookups of a holder that does not respond
 
@@ -38,7 +38,7 @@ class LocalHandler(Protocol):
 class SessionRouter:
     """Routes of one server's sessions among the executors."""
 
-    def __init__(self, server: str, sessions: Separation, claims: Places) -> None:
+    def __init__(self, server: str, sessions: Separation, claims: SessionClaims) -> None:
         self._server = server
         self._pool = sessions.pool
         self._ownership = sessions.ownership

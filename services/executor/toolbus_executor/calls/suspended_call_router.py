@@ -38,7 +38,7 @@ class SuspendedCallRouter:
         def cancelled(payload: bytes, _subject: str, _reply: str) -> None:
             cancel(CallCancelled.decode(payload).call_id)
 
-        await self._bus.subscribe(f"{self._inbox}.*", _ignore, on_nobody=self._no_responders)
+        await self._bus.subscribe(f"{self._inbox}.*", _ignore, on_no_responders=self._no_responders)
         await self._bus.subscribe(f"{SUBJECT}.{self._instance}", self._receive)
         await self._bus.subscribe(f"{CallCancelled.SUBJECT}.*", cancelled)
 

@@ -14,7 +14,7 @@ from toolbus_executor.mcp_messages.client_capabilities import Kinds, kinds_of
 from toolbus_executor.upstreams.base import Described, Upstream
 from toolbus_executor.upstreams.listing import OTHERS, TOOLS, listed, with_left_out
 from toolbus_executor.upstreams.protocol_families import BothFamilies
-from toolbus_executor.upstreams.sessions.idle_shutdown import noted_of
+from toolbus_executor.upstreams.sessions.idle_shutdown import listing_fields
 from toolbus_executor.upstreams.sessions.separate_sessions import Separated
 
 _KINDS = (TOOLS.name, *(kind.name for kind in OTHERS))
@@ -34,12 +34,12 @@ async def list_for_all_classes(
     """
     limit = declared.list_limit
     listing = await listed(entry.name, described, upstream.list_page, limit)
-    noted = noted_of(upstream, declared)
+    noted = listing_fields(upstream, declared)
     listing = with_left_out(listing, upstream.left_out).model_copy(update=noted)
     lists = upstream.lists if isinstance(upstream, BothFamilies) else upstream
     if not isinstance(lists, Separated):
         return listing
-    own_class = ALL if lists.asks else NONE
+    own_class = ALL if lists.sends_requests else NONE
     for known in (lists.comparison.result, await entry.now()):
         if known is None or known.declared != listing.declared or known.depends is None:
             continue

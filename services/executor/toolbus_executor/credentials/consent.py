@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
-from toolbus_executor.credentials.oauth_token import UnconsentedError
+from toolbus_executor.credentials.oauth_token import ConsentRequiredError
 from toolbus_executor.mcp_messages.client_capabilities import URL, kinds_of
 
 QUESTION = "toolbus.connect"
@@ -19,7 +19,7 @@ class ConsentReply(msgspec.Struct):
     action: str = ""
 
 
-def answered(call: CallAdmitted) -> ConsentReply:
+def take_answer(call: CallAdmitted) -> ConsentReply:
     """Remove the answer to Toolbus' consent question from a call."""
     if QUESTION not in call.extra:
         return ConsentReply(call)
@@ -36,13 +36,13 @@ def answered(call: CallAdmitted) -> ConsentReply:
     else:
         members.pop("inputResponses", None)
     extra = msgspec.json.encode(members).decode() if members else ""
-    told = msgspec.json.decode(raw)
-    action = told.get("action") if isinstance(told, dict) else None
+    consent_required = msgspec.json.decode(raw)
+    action = consent_required.get("action") if isinstance(consent_required, dict) else None
     action = action if action in ("accept", "decline") else "cancel"
     return ConsentReply(call.model_copy(update={"extra": extra}), action)
 
 
-def told(call: CallAdmitted, error: UnconsentedError, server: str) -> bytes:
+def consent_required(call: CallAdmitted, error: ConsentRequiredError, server: str) -> bytes:
     """Return the result of a call without a token.
 
     Raises:
@@ -76,8 +76,8 @@ def result(text: str, *, is_error: bool = False) -> bytes:
     return msgspec.json.encode({**content, "isError": is_error})
 
 
-def _with_link(error: UnconsentedError) -> UnconsentedError:
+def _with_link(error: ConsentRequiredError) -> ConsentRequiredError:
     if not error.link:
         return error
     reason = f"{error.reason} Ask the user to open {error.link} and sign in, then call again."
-    return UnconsentedError(reason)
+    return ConsentRequiredError(reason)

@@ -1,7 +1,7 @@
 """DPoP-bound access tokens: each request carries a proof of the key (RFC 9449)."""
 
 from toolbus_common.crypto.dpop.client import ProofKey, bare
-from toolbus_common.crypto.dpop.proof import NONCE_HEADER, WANTS_NONCE, nonce_told
+from toolbus_common.crypto.dpop.proof import NONCE_HEADER, WANTS_NONCE, nonce_of
 from toolbus_executor.transport.http1 import Head
 
 UNAUTHORIZED = 401
@@ -24,9 +24,9 @@ class Prover:
         proof = self._key.proof(verb, url, token=self.token, nonce=self.nonce)
         return b"DPoP: %b\r\n" % proof.encode("ascii")
 
-    def wants_again(self, head: Head, used: str) -> bool:
+    def needs_retry(self, head: Head, used: str) -> bool:
         """Store a response's nonce; return whether it was rejected for the nonce `used`."""
-        nonce = nonce_told(head.headers.get(_NONCE, b"").decode("latin-1"))
+        nonce = nonce_of(head.headers.get(_NONCE, b"").decode("latin-1"))
         if not nonce:
             return False
         self.nonce = nonce

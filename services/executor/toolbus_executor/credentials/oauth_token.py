@@ -12,7 +12,7 @@ from toolbus_common.errors import ToolbusError, UpstreamRefusedError
 from toolbus_executor.credentials.dpop import UNAUTHORIZED, Prover, prover_of
 from toolbus_executor.transport.http1 import Head
 
-Ask = Callable[[UpstreamTokenQuery], Awaitable[UpstreamTokenReply]]
+RequestToken = Callable[[UpstreamTokenQuery], Awaitable[UpstreamTokenReply]]
 
 REDACTED = b"(secret)"
 MIN_SECONDS = 5.0  # a token that expires sooner is not used
@@ -24,7 +24,7 @@ REFUSED = -32001
 _BEARER, _BOUND, _ENDS = b"Authorization: Bearer ", b"Authorization: DPoP ", b"\r\n"
 
 
-class UnconsentedError(UpstreamRefusedError):
+class ConsentRequiredError(UpstreamRefusedError):
     """No token exists; `link` leads to the consent page and may be empty."""
 
     def __init__(self, reason: str, *, link: str = "", **data: Any) -> None:
@@ -38,7 +38,7 @@ class Bearer:
     `listing` accepts any user's token. `prover` is set while the token is bound to a key.
     """
 
-    def __init__(self, server: str, user: str, ask: Ask, *, listing: bool = False) -> None:
+    def __init__(self, server: str, user: str, ask: RequestToken, *, listing: bool = False) -> None:
         self._server = server
         self.user = user
         self._request = ask
@@ -163,13 +163,13 @@ class Bearer:
         self._valid_until = monotonic() + lasts
         self._renew_at = monotonic() + min(lasts - early, MAX_SECONDS)
 
-    def _consent_required(self) -> UnconsentedError:
+    def _consent_required(self) -> ConsentRequiredError:
         reply = self._reply
         reason = reply.reason or f"No account is connected to {self._server!r} yet."
-        return UnconsentedError(reason, link=reply.link)
+        return ConsentRequiredError(reason, link=reply.link)
 
 
-def authorized(request: bytes, line: bytes) -> bytes:
+def with_header(request: bytes, line: bytes) -> bytes:
     """Return the request with one more header, after its first line."""
     first, end, rest = request.partition(b"\r\n")
     return b"%b%b%b%b" % (first, end, line, rest)

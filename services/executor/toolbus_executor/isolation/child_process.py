@@ -10,10 +10,10 @@ from contextlib import nullcontext, suppress
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.isolation.line_reader import LineReader, TooLongError
 from toolbus_executor.isolation.missing_files import MissingFiles, missing_files_of
-from toolbus_executor.isolation.network.egress_proxy import Gate
+from toolbus_executor.isolation.network.egress_proxy import EgressProxy
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.isolation.standard_error import StandardError
-from toolbus_executor.results.large.spill_registry import Spills
+from toolbus_executor.results.large.spill_registry import SpillRegistry
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Child:
     def __init__(
         self,
         on_line: Callable[[bytes], None],
-        spills: Spills | None = None,
+        spills: SpillRegistry | None = None,
         errors: StandardError | None = None,
     ) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -42,7 +42,7 @@ class Child:
         self._lines = LineReader(on_line, spills)
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._gate: Gate | None = None
+        self._gate: EgressProxy | None = None
         self.unseen = MissingFiles()
 
     async def start(
@@ -56,7 +56,7 @@ class Child:
         self._gate = isolation.gate
         if isolation.confined:
             self.unseen = missing_files_of(isolation.places, command, environment)
-            self._errors.on_line = self.unseen.heed
+            self._errors.on_line = self.unseen.scan
             self.unseen.scan_arguments(command[1:], cwd or "")
         try:
             with self._gate.handover() if self._gate else nullcontext(-1) as handover:

@@ -11,7 +11,7 @@ from toolbus_executor.settings import Settings
 
 ENGINES = ("docker", "podman")
 # Variables of the executor's environment that the engine's command needs.
-OF_ENGINES = (
+ENGINE_VARIABLES = (
     "DOCKER_HOST",
     "DOCKER_CONFIG",
     "CONTAINER_HOST",
@@ -33,7 +33,7 @@ exec "$engine" "$@"
 """.strip()
 
 
-def contained(
+def container_command(
     name: str, declared: Server, settings: Settings, which: Which = shutil.which
 ) -> list[str]:
     """Return the command that runs a configured server in its container.

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import msgspec
 
 from toolbus_common.errors import ToolbusError
-from toolbus_executor.results.large.spill import Spill
-from toolbus_executor.results.large.spill_registry import Spills
+from toolbus_executor.results.large.spill import SpillBuffer
+from toolbus_executor.results.large.spill_registry import SpillRegistry
 
 LONGEST_LINE = 7 * 1024 * 1024
 LONGEST_HELD = 6 * 1024 * 1024
@@ -20,12 +20,12 @@ class TooLongError(Exception):
 class LineReader:
     """Passes each line to `on_line`; of a spilled line its rest."""
 
-    def __init__(self, on_line: Callable[[bytes], None], spills: Spills | None) -> None:
+    def __init__(self, on_line: Callable[[bytes], None], spills: SpillRegistry | None) -> None:
         self._on_line = on_line
         self._spills = spills
         self._rest: list[bytes] = []  # pieces of an unfinished line
         self._size = 0
-        self._spill: Spill | None = None
+        self._spill: SpillBuffer | None = None
 
     async def feed(self, piece: bytes) -> None:
         """Take a piece. Raises `TooLongError`, or `ToolbusError` for an endless line."""
@@ -59,7 +59,7 @@ class LineReader:
             self._spill.feed(part)
             await self._spill.service()
 
-    async def _feed_on(self, spill: Spill, spills: Spills, piece: bytes) -> bytes:
+    async def _feed_on(self, spill: SpillBuffer, spills: SpillRegistry, piece: bytes) -> bytes:
         """Spill more of a long line; return what follows the line."""
         line, newline, rest = piece.partition(b"\n")
         spill.feed(line)

@@ -33,7 +33,7 @@ class MissingFiles:
                 if text.startswith(("/", "./", "../")):
                     self._record(os.path.normpath(os.path.join(cwd or "/", text)), "read")
 
-    def heed(self, line: bytes) -> None:
+    def scan(self, line: bytes) -> None:
         """Record hidden files named in an error line."""
         if self._left <= 0 or len(self.files) >= MAX_PATHS or not _SAYS_MISSING.search(line):
             return

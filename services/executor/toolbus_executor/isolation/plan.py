@@ -14,7 +14,7 @@ import toolbus_common
 import toolbus_executor
 from toolbus_common.config import Server
 from toolbus_common.config.servers.isolation import Files, Hosts, Limits
-from toolbus_executor.isolation.network.egress_proxy import Gate
+from toolbus_executor.isolation.network.egress_proxy import EgressProxy
 from toolbus_executor.isolation.program_paths import is_below
 from toolbus_executor.isolation.visible_paths import (
     HOST_SOCKETS,
@@ -53,7 +53,7 @@ class Isolation:
     hidden: tuple[str, ...] = ()
     cgroup: str = ""
     token: tuple[str, str] = ("", "")
-    gate: Gate | None = None
+    gate: EgressProxy | None = None
     confined: bool = True
 
     def around(self, command: Sequence[str], handover: int = -1) -> list[str]:

@@ -27,7 +27,7 @@ _PRIVATE = b'"cacheScope":"private",'
 _SCOPES = (b'"public"', b'"private"')
 
 
-class Ended(NamedTuple):
+class CallOutcome(NamedTuple):
     """The outcome of a call: the final reply and facts for logs and metrics.
 
     `kept` is the number of bytes stored instead of returned, `cached` is true if the reply came
@@ -45,7 +45,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def ending_of(raw: bytes, call: CallAdmitted) -> tuple[FinalReply, bool]:
+def final_reply_of(raw: bytes, call: CallAdmitted) -> tuple[FinalReply, bool]:
     """Return the final reply of a call, and whether its tool reports an error.
 
     Raises:

@@ -13,7 +13,11 @@ from toolbus_executor.repair.json_readers import (
     open_object,
     text,
 )
-from toolbus_executor.validation.schema_cost import DanglingError, UnboundedError, bounds_of
+from toolbus_executor.validation.schema_cost import (
+    DanglingReferenceError,
+    UnboundedError,
+    bounds_of,
+)
 
 _OBJECT = "object"
 _texts = list_of(text)
@@ -104,7 +108,7 @@ def _check_compiles(schema: dict[str, Any], path: str) -> None:
         raise UnreadableError(f"{path} has a pattern that is not valid ECMAScript: {odd[:60]!r}")
     try:
         bounds_of(schema)
-    except DanglingError as error:
+    except DanglingReferenceError as error:
         raise UnreadableError(f"{path} cannot be compiled: {error}") from error
     except UnboundedError:
         return  # too large to compile here: each client decides for itself

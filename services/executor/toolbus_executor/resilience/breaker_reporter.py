@@ -8,7 +8,7 @@ from toolbus_common.errors import BreakerOpenError, ToolbusError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.metrics import UPSTREAM_OPEN
 from toolbus_executor.resilience.circuit_breaker import Breaker, State
-from toolbus_executor.resilience.failure_log import Failures, GarbageError
+from toolbus_executor.resilience.failure_log import FailureLog, GarbageError
 from toolbus_executor.server_events import about_server
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class BreakerReporter:
     def __init__(self, name: str, events: EventPublisher) -> None:
         self.name = name
         self.circuit = Breaker()
-        self.failures = Failures()
+        self.failures = FailureLog()
         self.asked = 0  # calls admitted
         self._events = events
         self._by_calls = False  # whether a call failed since the last success, not only a probe

@@ -80,7 +80,7 @@ def with_pronoun(reason: str) -> str:
     return re.sub(r"The upstream('s)?", lambda found: "Its" if found[1] else "It", reason, count=1)
 
 
-class Failures:
+class FailureLog:
     """The latest failures of one server. A call rejected before it was sent is not one."""
 
     def __init__(self) -> None:

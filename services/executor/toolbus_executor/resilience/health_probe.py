@@ -14,11 +14,11 @@ PROBE_SECONDS = 5.0  # timeout of a probe
 SOON = 2.0  # seconds until the next probe after a failed one
 
 
-class UnaskedError(Exception):
+class NoProbeError(Exception):
     """The server supports no probe."""
 
 
-class AwayError(Exception):
+class NotConnectedError(Exception):
     """The server is not connected at the moment."""
 
 
@@ -32,7 +32,7 @@ class Probed(Protocol):
         Raises:
             ToolbusError: the server is unavailable or its reply is invalid.
             TimeoutError: no reply in time.
-            UnaskedError: the server supports no probe.
+            NoProbeError: the server supports no probe.
 
         """
         ...
@@ -71,7 +71,7 @@ class Health:
         """Probe until cancelled, while no calls are made."""
         if not self._every or not isinstance(upstream, Probed):
             return
-        with suppress(UnaskedError):
+        with suppress(NoProbeError):
             await self._watch(upstream)
 
     async def _watch(self, upstream: Probed) -> None:
@@ -88,7 +88,7 @@ class Health:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await upstream.probe()
-        except AwayError:
+        except NotConnectedError:
             return True
         except TimeoutError:
             reason = f"The upstream did not answer a probe within {PROBE_SECONDS:g} s."

@@ -13,7 +13,7 @@ import msgspec
 from toolbus_common.config import ToolCache, ToolView
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CallResult, CatalogEntry
 from toolbus_common.crypto.canonical_json import UncanonicalError, digest_of
-from toolbus_executor.mcp_messages.result_mapping import Ended
+from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 
 LARGEST = 1 << 20  # bytes of one result
 MOST_BYTES = 16 << 20  # of one server's results
@@ -91,7 +91,7 @@ class ResponseCache:
         self._entries.move_to_end(key)
         return found[1]
 
-    def store(self, key: Key, raw: bytes, outcome: Ended) -> None:
+    def store(self, key: Key, raw: bytes, outcome: CallOutcome) -> None:
         """Store a result if it is complete, successful and small enough."""
         cache = self._configured[key.tool]
         seconds = _seconds(cache, key, raw)

@@ -16,7 +16,7 @@ def refresh_pause(listing: Listing) -> float | None:
     """
     if not listing.ttl_ms:
         return None
-    left = (listing.left_ms(time()) or 0) / 1000
+    left = (listing.remaining_ms(time()) or 0) / 1000
     return max(MIN_SECONDS, left) * random.uniform(1.0, 1.1)  # noqa: S311
 
 
@@ -24,4 +24,4 @@ def refreshed_elsewhere(known: Listing | None) -> bool:
     """Return whether another replica has refreshed the published listing."""
     if known is None or known.state is not ServerState.READY:
         return False
-    return bool(known.left_ms(time()))
+    return bool(known.remaining_ms(time()))

@@ -28,17 +28,17 @@ from toolbus_executor.catalog.list_problems import ListProblems
 from toolbus_executor.catalog.publisher import CatalogPublisher
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.resilience.failure_log import loss_reason, why
-from toolbus_executor.results.large.spill_registry import Spills
+from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.server_events import about_server
 from toolbus_executor.servers.lease import Lease
 from toolbus_executor.servers.notification_publisher import NotificationPublisher
 from toolbus_executor.servers.refresh_schedule import refresh_pause, refreshed_elsewhere
-from toolbus_executor.upstreams.base import Described, News, Upstream, leave
+from toolbus_executor.upstreams.base import Described, Upstream, UpstreamCallbacks, close_completely
 from toolbus_executor.upstreams.factory import kind_of, secrets_of
 from toolbus_executor.upstreams.listing import repairs_of
 from toolbus_executor.upstreams.mcp.attribution import Dropped
-from toolbus_executor.upstreams.process.isolation_status import Held
-from toolbus_executor.upstreams.sessions.idle_shutdown import described_in, still_true
+from toolbus_executor.upstreams.process.isolation_status import IsolationStatus
+from toolbus_executor.upstreams.sessions.idle_shutdown import described_in, is_current
 from toolbus_executor.upstreams.sessions.separate_sessions import separation_of
 from toolbus_executor.upstreams.subscriptions import Watched
 
@@ -79,11 +79,13 @@ class ServerSupervisor:
         self.handler = CallHandler(
             name, declared, service.events, self.watched, self.followed, separation
         )
-        self._spills = self.handler.spills = Spills(dependencies.large_results, declared.results)
+        self._spills = self.handler.spills = SpillRegistry(
+            dependencies.large_results, declared.results
+        )
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
         self.fresh = False  # list again after a reset although the configuration is unchanged
-        self.held = Held(name)
+        self.held = IsolationStatus(name)
         self._list_problems = ListProblems(name, service.events)
         self._lost_at = 0.0
         self._published_reason = ""  # the published reason while the connection is lost
@@ -121,9 +123,9 @@ class ServerSupervisor:
             "lost_at": shown.lost_at,
             "owner": not elsewhere,
             **self.handler.status(),
-            **self.held.told(),
+            **self.held.status(),
             "dropped_messages": self._unattributed.counts,
-            "sessions": self.separation.pool.told() if self.separation is not None else None,
+            "sessions": self.separation.pool.status() if self.separation is not None else None,
             "last_failure": self.handler.breaker.failures.last
             or ("" if elsewhere else self.handler.why_not),
         }
@@ -197,7 +199,7 @@ class ServerSupervisor:
         if self.fresh or not self.handler.idling.scales:
             return
         known = await self.entry.now()
-        if known is None or not still_true(known, self.declared):
+        if known is None or not is_current(known, self.declared):
             return
         self.state, self.described = known.state, described_in(known)
         await self.handler.checks.learn(known.tools)
@@ -248,13 +250,13 @@ class ServerSupervisor:
             if probing is not None:
                 await end(probing)
             if upstream is not None:
-                await leave(upstream)
+                await close_completely(upstream)
                 self.held.ended(upstream)
 
-    def _consumers(self) -> News:
+    def _consumers(self) -> UpstreamCallbacks:
         """Return the consumers of a connection's messages that belong to no call."""
         separation, publisher = self.separation, self._notifications
-        return News(
+        return UpstreamCallbacks(
             self._changed.set,
             publisher.publish_to_all,
             self._relist,

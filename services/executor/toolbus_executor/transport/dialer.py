@@ -38,7 +38,7 @@ class DialedSocket:
 
 
 @dataclass(frozen=True)
-class Way:
+class Dialer:
     """Dialer of one server. Without settings: direct connections to public addresses only.
 
     `named` returns whether the operator configured the target, at each check. `identity` is set if

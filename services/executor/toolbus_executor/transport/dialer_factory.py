@@ -6,32 +6,32 @@ from functools import partial
 
 from toolbus_common.config import Server
 from toolbus_common.config.servers.server import FILES
-from toolbus_common.config_store.operator_targets import Named
+from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.egress import Egress
 from toolbus_common.egress.policy import STRICT
 from toolbus_common.egress.tls import Tls
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
-from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.dialer import Dialer
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class DialerFactory:
     """Dialer factory; `ca` is a file of authorities for all servers, `environ` may name proxies."""
 
     egress: Egress = STRICT
-    named: Named = field(default_factory=Named)
+    named: ConfirmedTargets = field(default_factory=ConfirmedTargets)
     ca: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
     keys: IdentityKeys = field(default_factory=IdentityKeys)
     whole: Server | None = None  # the server whose replicas are dialed; operator checks apply to it
 
-    def to_replicas_of(self, whole: Server) -> "Ways":
+    def for_replicas_of(self, whole: Server) -> "DialerFactory":
         """Return the factory for the replicas of a server."""
         return replace(self, whole=whole)
 
-    def to(self, declared: Server, proxy: str) -> Way:
+    def to(self, declared: Server, proxy: str) -> Dialer:
         """Return the dialer of a server; `proxy` is its configured one with secrets filled in.
 
         Raises:
@@ -50,4 +50,4 @@ class Ways:
             Identity(identity_settings.header, self.keys) if identity_settings is not None else None
         )
         named = partial(self.named.has, whole)
-        return Way(self.egress, named, proxy, tls, self.environ, identity=identity)
+        return Dialer(self.egress, named, proxy, tls, self.environ, identity=identity)

@@ -10,9 +10,9 @@ import httptools
 
 from toolbus_common.egress import EgressError
 from toolbus_common.errors import ToolbusError
-from toolbus_executor.results.large.spill import Spill
-from toolbus_executor.results.large.spill_registry import Answering
-from toolbus_executor.transport.dialer import DialedSocket, Way
+from toolbus_executor.results.large.spill import SpillBuffer
+from toolbus_executor.results.large.spill_registry import MessageSpill
+from toolbus_executor.transport.dialer import DialedSocket, Dialer
 
 IDLE_SECONDS = (
     4.0  # servers commonly close after 5 s; closing first avoids requests on closed connections
@@ -73,8 +73,8 @@ class Connection(asyncio.Protocol):
         self._streams = False
         self._parts: list[bytes] = []
         self._size = 0
-        self._large: Answering | None = None
-        self._spill: Spill | None = None
+        self._large: MessageSpill | None = None
+        self._spill: SpillBuffer | None = None
         self._keeps = False
         self._until_closed = False  # a body without a length ends with the connection
         self._bodiless = False  # the response to HEAD announces a body that does not follow
@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
         request: bytes,
         on_stream: OnStream | None,
         seconds: float | None,
-        large: Answering | None = None,
+        large: MessageSpill | None = None,
     ) -> tuple[Head, bytes]:
         """Write a request and return its response; an event stream goes to `on_stream`.
 
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
         if self._size > most:
             raise TooLargeError(f"the response exceeds {most} bytes")
 
-    def _begin_spill(self, large: Answering) -> None:
+    def _begin_spill(self, large: MessageSpill) -> None:
         self._spill = large.begin()
         parts, self._parts = self._parts, []
         for part in parts:
@@ -262,7 +262,7 @@ class ForwardingConnection(Connection):
         request: bytes,
         on_stream: OnStream | None,
         seconds: float | None,
-        large: Answering | None = None,
+        large: MessageSpill | None = None,
     ) -> tuple[Head, bytes]:
         """Send a request as `Connection.ask` does, with an absolute URL."""
         verb, _, rest = request.partition(b" ")
@@ -280,7 +280,7 @@ class ForwardingConnection(Connection):
 class Pool:
     """Connections to one host, reused after use; the server's bulkhead limits their number."""
 
-    def __init__(self, url: str, way: Way) -> None:
+    def __init__(self, url: str, way: Dialer) -> None:
         self._url = url
         self._way = way
         self._idle: deque[Connection] = deque()
@@ -292,7 +292,7 @@ class Pool:
         request: bytes,
         on_stream: OnStream | None = None,
         seconds: float | None = DEFAULT_SECONDS,
-        large: Answering | None = None,
+        large: MessageSpill | None = None,
     ) -> tuple[Head, bytes]:
         """Send one request on a free or new connection; see `Connection.ask`."""
         connection = self._take()

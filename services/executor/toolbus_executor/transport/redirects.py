@@ -10,7 +10,7 @@ SAME_METHOD = (307, 308)  # the request is repeated with its method and body
 _BY_READING = (301, 302, 303, 307, 308)
 
 
-def followed(head: Head, method: str, address: str) -> str | None:
+def redirect_target(head: Head, method: str, address: str) -> str | None:
     """Return the target on the same origin to request instead; None if there is none."""
     reading = method in ("GET", "HEAD")
     if head.status not in (_BY_READING if reading else SAME_METHOD):

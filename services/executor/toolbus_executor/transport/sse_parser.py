@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from toolbus_common.errors import UpstreamFaultError
-from toolbus_executor.results.large.spill import Spill
-from toolbus_executor.results.large.spill_registry import Answering
+from toolbus_executor.results.large.spill import SpillBuffer
+from toolbus_executor.results.large.spill_registry import MessageSpill
 
 LARGEST_EVENT = 7 * 1024 * 1024
 LARGEST_HELD = 6 * 1024 * 1024  # bytes of an event, until it is spilled
@@ -24,9 +24,9 @@ class EventReader:
         self._data: list[bytes] = []
         self._size = 0
         self._name = ""
-        self.large: Answering | None = None
-        self.spilled: Spill | None = None  # a complete event that was too large to return
-        self._spill: Spill | None = None  # an event with an unfinished line
+        self.large: MessageSpill | None = None
+        self.spilled: SpillBuffer | None = None  # a complete event that was too large to return
+        self._spill: SpillBuffer | None = None  # an event with an unfinished line
         self.name = ""  # of the last event
         self.last_id = b""
         self.retry = 0.0  # seconds to wait before reconnecting; 0 if the server sent none
@@ -59,7 +59,7 @@ class EventReader:
             else:
                 self._size = len(rest)
 
-    def give_up(self) -> Spill | None:
+    def give_up(self) -> SpillBuffer | None:
         """Return the spill buffer of an unfinished large event, to be abandoned."""
         spill, self._spill, self.spilled = self.spilled or self._spill, None, None
         return spill
@@ -75,7 +75,7 @@ class EventReader:
         if self._size > LARGEST_HELD and self.large is not None and not self._data:
             self._begin_spill(self.large)
 
-    def _begin_spill(self, large: Answering) -> None:
+    def _begin_spill(self, large: MessageSpill) -> None:
         """Spill a data line from its beginning."""
         parts, self._rest = self._rest, []
         first = b"".join(parts[:_FIELD])  # no part is empty, so they include the field's name
@@ -87,7 +87,7 @@ class EventReader:
         for part in (first[_FIELD:], *parts[_FIELD:]):  # in pieces, to limit memory
             self._spill.feed(part)
 
-    def _feed_on(self, spill: Spill, piece: bytes) -> None:
+    def _feed_on(self, spill: SpillBuffer, piece: bytes) -> None:
         """Spill more of a line. The event ends with it: MCP messages have one line."""
         line, newline, _ = piece.partition(b"\n")
         spill.feed(line)

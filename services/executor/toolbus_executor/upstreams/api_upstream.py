@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import UpstreamRefusedError
 from toolbus_common.openapi import BINDING
-from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND
 from toolbus_executor.upstreams.subscriptions import (
     refuse_unless_following,
@@ -31,16 +31,16 @@ class Operation(Protocol):
 T = TypeVar("T", bound=Operation)
 
 
-class ToolsOnly(ABC, Generic[T]):
+class ApiUpstream(ABC, Generic[T]):
     """The common part of these upstreams; `refresh` is in seconds.
 
     A call runs the operation that was listed under its name, here or by another replica. If the
     description has changed the operation since, the tools are listed again before the call.
     """
 
-    asks = False  # APIs send no requests during a call
+    sends_requests = False  # APIs send no requests during a call
 
-    def __init__(self, news: News, refresh: float) -> None:
+    def __init__(self, news: UpstreamCallbacks, refresh: float) -> None:
         self.left_out: dict[str, str] = {}
         self._news = news
         self._refresh = refresh

@@ -50,7 +50,7 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class UpstreamCallbacks:
     """Callbacks for whatever an upstream sends outside of calls.
 
     Attributes:
@@ -113,7 +113,7 @@ class Upstream(Protocol):
     left_out: dict[str, str]  # entries left out of the latest lists, with reasons
 
     @property
-    def asks(self) -> bool:
+    def sends_requests(self) -> bool:
         """Whether the server may send requests to the client during a call."""
         ...
 
@@ -155,7 +155,7 @@ class Upstream(Protocol):
         ...
 
 
-async def leave(upstream: Upstream) -> None:
+async def close_completely(upstream: Upstream) -> None:
     """Close an upstream completely, even if this task is cancelled: no process may outlive it."""
     closing = asyncio.ensure_future(upstream.close())
     cancelled: asyncio.CancelledError | None = None
@@ -169,10 +169,10 @@ async def leave(upstream: Upstream) -> None:
     closing.result()
 
 
-def asks(upstream: Upstream, call: CallAdmitted) -> bool:
+def sends_requests(upstream: Upstream, call: CallAdmitted) -> bool:
     """Return whether the server may send requests to the client during this call."""
     of_call = getattr(upstream, "sends_requests_in", None)
-    return upstream.asks if of_call is None else bool(of_call(call))
+    return upstream.sends_requests if of_call is None else bool(of_call(call))
 
 
 def separates(upstream: object, call: CallAdmitted) -> bool:
@@ -181,7 +181,7 @@ def separates(upstream: object, call: CallAdmitted) -> bool:
     return bool(getattr(upstream, "separates", False) if of_call is None else of_call(call))
 
 
-def spares(upstream: object, call: CallAdmitted) -> bool:
+def is_isolated_failure(upstream: object, call: CallAdmitted) -> bool:
     """Return whether a failed call says nothing about the server as a whole."""
     of_call = getattr(upstream, "spared", None)
     return of_call is not None and bool(of_call(call))

@@ -19,8 +19,8 @@ from toolbus_executor.mcp_messages.client_capabilities import kinds_of, request_
 from toolbus_executor.mcp_messages.log_levels import DEFAULT, rank_of
 from toolbus_executor.mcp_messages.request_builder import name_of, refusal
 from toolbus_executor.mcp_messages.task_formats import RESULT
-from toolbus_executor.upstreams.deadline_extension import Extending, Patience
-from toolbus_executor.upstreams.progress_limiter import Pace
+from toolbus_executor.upstreams.deadline_extension import CallDeadline, DeadlineExtension
+from toolbus_executor.upstreams.progress_limiter import ProgressLimiter
 
 MOST_WAITING = 64  # unsent messages of one call
 MOST_QUESTIONS = 32
@@ -43,18 +43,37 @@ class Caller:
     """The channel to one caller. After a turn of input requests another call takes it over."""
 
     __slots__ = (
-        "_began", "_call", "_count", "_extending", "_held", "_kinds", "_least", "_outbox", "_pace",
-        "_patience", "_progress", "_pump", "_reply", "_timer", "_unasked", "asked", "likely",
-        "owner", "questions", "shown", "suspect", "task",
+        "_began",
+        "_call",
+        "_count",
+        "_extending",
+        "_held",
+        "_kinds",
+        "_least",
+        "_outbox",
+        "_pace",
+        "_patience",
+        "_progress",
+        "_pump",
+        "_reply",
+        "_timer",
+        "_unasked",
+        "likely",
+        "next_request",
+        "owner",
+        "questions",
+        "shown",
+        "suspect",
+        "task",
     )  # fmt: skip
 
     def __init__(
-        self, call: CallAdmitted, reply: ReplyChannel, extending: Extending | None = None
+        self, call: CallAdmitted, reply: ReplyChannel, extending: DeadlineExtension | None = None
     ) -> None:
         self._outbox: deque[CallNotification | DeadlineExtended] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._count = 0
-        self._pace: Pace | None = None
+        self._pace: ProgressLimiter | None = None
         self._held = b""  # the latest progress, while the rate limit delays it
         self._timer: asyncio.TimerHandle | None = None
         self.owner: Owner = (call.customer, call.key, call.user, call.principal_id)
@@ -65,7 +84,7 @@ class Caller:
         self.task = (
             name_of(call) if call.method == RESULT else ""
         )  # the task whose requests belong to this call
-        self.asked: asyncio.Future[None] | None = None  # resolved by the next request
+        self.next_request: asyncio.Future[None] | None = None  # resolved by the next request
         self.answer_to(call, reply, extending)
 
     @property
@@ -74,13 +93,13 @@ class Caller:
         return self._count > 0
 
     def answer_to(
-        self, call: CallAdmitted, reply: ReplyChannel, extending: Extending | None = None
+        self, call: CallAdmitted, reply: ReplyChannel, extending: DeadlineExtension | None = None
     ) -> None:
         """Attach the channel to this call; progress extends its deadline as `extending` allows."""
         self._call = call
         self._began = monotonic()
         self._extending = extending
-        self._patience: Patience | None = None
+        self._patience: CallDeadline | None = None
         self._reply = reply
         self._progress = call.progress
         self._least = rank_of(call.log_level)
@@ -95,7 +114,7 @@ class Caller:
         early, self._held = bool(self._held), body
         if early:
             return
-        self._pace = self._pace or Pace()
+        self._pace = self._pace or ProgressLimiter()
         loop = asyncio.get_running_loop()
         wait = self._pace.wait(loop.time())
         if wait > 0:
@@ -108,7 +127,7 @@ class Caller:
         if self._patience is not None:
             self._patience.restart()
         elif self._extending is not None:
-            self._patience = Patience(self._call, self._began, self._extending, self._extend)
+            self._patience = CallDeadline(self._call, self._began, self._extending, self._extend)
             self._patience.restart()
 
     def left(self) -> float:
@@ -146,8 +165,8 @@ class Caller:
             return
         self._count += 1
         self.questions[f"q{self._count}"] = question
-        if self.asked is not None and not self.asked.done():
-            self.asked.set_result(None)
+        if self.next_request is not None and not self.next_request.done():
+            self.next_request.set_result(None)
 
     def unshown(self) -> list[Question]:
         """Return and remove the requests that the client has not received."""

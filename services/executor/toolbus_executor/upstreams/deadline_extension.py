@@ -21,7 +21,7 @@ Announce = Callable[[CallAdmitted, float], None]
 Extend = Callable[[float], None]
 
 
-class Extending:
+class DeadlineExtension:
     """The timeouts of one server's calls, and where later deadlines are announced."""
 
     def __init__(self, declared: Server, announce: Announce) -> None:
@@ -40,13 +40,13 @@ class Extending:
         return self.usual
 
 
-class Patience:
+class CallDeadline:
     """The deadline of one call, from its first progress on. Times are monotonic seconds."""
 
     __slots__ = ("_announce", "_announced", "_call", "_ends", "_extend", "_idle", "_until")
 
     def __init__(
-        self, call: CallAdmitted, began: float, extending: Extending, extend: Extend
+        self, call: CallAdmitted, began: float, extending: DeadlineExtension, extend: Extend
     ) -> None:
         times = extending.timeouts(call)
         self._call = call
@@ -99,7 +99,7 @@ class Limit:
             self._future.set_exception(TimeoutError())
 
 
-def too_late(name: str, seconds: float, took: float, times: Timeouts) -> str:
+def timeout_message(name: str, seconds: float, took: float, times: Timeouts) -> str:
     """Return why a call timed out.
 
     Args:

@@ -15,16 +15,16 @@ from toolbus_common.privacy.known_secrets import PIECE, KnownSecrets
 from toolbus_common.secrets import Values, filled
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.credentials.token_file import TokenFile
-from toolbus_executor.isolation.container import OF_ENGINES, contained
-from toolbus_executor.isolation.network.egress_proxy import Gate
+from toolbus_executor.isolation.container import ENGINE_VARIABLES, container_command
+from toolbus_executor.isolation.network.egress_proxy import EgressProxy
 from toolbus_executor.isolation.plan import Isolation, isolation_of
 from toolbus_executor.isolation.standard_error import StandardError
 from toolbus_executor.isolation.visible_paths import CERTIFICATES
-from toolbus_executor.results.large.spill_registry import Spills
+from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.settings import Settings
-from toolbus_executor.transport.dialer import Way
-from toolbus_executor.transport.dialer_factory import Ways
-from toolbus_executor.upstreams.base import News, Upstream
+from toolbus_executor.transport.dialer import Dialer
+from toolbus_executor.transport.dialer_factory import DialerFactory
+from toolbus_executor.upstreams.base import Upstream, UpstreamCallbacks
 from toolbus_executor.upstreams.graphql import GraphQLUpstream
 from toolbus_executor.upstreams.mcp.http import HttpUpstream, Spoken
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
@@ -47,10 +47,10 @@ def kind_of(declared: Server) -> str:
 
 def reached(  # noqa: PLR0913 - only this function knows every kind
     declared: Server,
-    news: News,
-    ways: Ways,
+    news: UpstreamCallbacks,
+    ways: DialerFactory,
     found: Values,
-    spills: Spills | None = None,
+    spills: SpillRegistry | None = None,
     *,
     settings: Settings | None = None,
     name: str = "",
@@ -98,10 +98,10 @@ class _Program:
 
     name: str
     declared: Server
-    news: News
-    ways: Ways
+    news: UpstreamCallbacks
+    ways: DialerFactory
     found: Values
-    spills: Spills | None
+    spills: SpillRegistry | None
     settings: Settings
 
     def with_token(self, bearer: Bearer) -> TokenProcess:
@@ -125,8 +125,8 @@ class _Program:
         declared = self.declared
         command: Sequence[str] = declared.command
         if declared.container:
-            passed += ("HOME", "TMPDIR", *OF_ENGINES)
-            command = contained(self.name, declared, self.settings)
+            passed += ("HOME", "TMPDIR", *ENGINE_VARIABLES)
+            command = container_command(self.name, declared, self.settings)
         elif declared.python:
             command = serving(declared.python)
         environment = {each: os.environ[each] for each in passed if each in os.environ}
@@ -147,11 +147,15 @@ class _Program:
         if not isinstance(self.declared.network, Hosts):
             return held
         hosts = Allowed.of(" ".join(self.declared.network.hosts))
-        return replace(held, gate=Gate(self.name, hosts, self.ways.to(self.declared, "")))
+        return replace(held, gate=EgressProxy(self.name, hosts, self.ways.to(self.declared, "")))
 
 
 def _grpc(
-    declared: Server, headers: dict[str, str], news: News, way: Way, bearer: Bearer | None
+    declared: Server,
+    headers: dict[str, str],
+    news: UpstreamCallbacks,
+    way: Dialer,
+    bearer: Bearer | None,
 ) -> Upstream:
     """Create a gRPC upstream; its libraries are an optional extra."""
     # Child processes are not forked from threads, so gRPC's warnings are noise.

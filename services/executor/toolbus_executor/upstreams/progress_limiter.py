@@ -6,7 +6,7 @@ MOST = 20  # in any second
 SECOND = 1.0
 
 
-class Pace:
+class ProgressLimiter:
     """The times of the latest notifications."""
 
     def __init__(self) -> None:

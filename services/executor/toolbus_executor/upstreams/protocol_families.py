@@ -20,14 +20,14 @@ from toolbus_common.config import Server
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, Handshake
 from toolbus_common.errors import ToolbusError
 from toolbus_executor.resilience.failure_log import why
-from toolbus_executor.resilience.health_probe import AwayError
+from toolbus_executor.resilience.health_probe import NotConnectedError
 from toolbus_executor.upstreams.base import (
     Described,
-    News,
     NoSuchFamilyError,
     Upstream,
-    asks,
-    leave,
+    UpstreamCallbacks,
+    close_completely,
+    sends_requests,
     separates,
 )
 from toolbus_executor.upstreams.call_channel import Caller
@@ -40,12 +40,12 @@ CONNECT_SECONDS = {False: 5.0, True: 20.0}  # over HTTP; for a process, which mu
 RETRY_SECONDS = 30.0  # until the other family is tried again after a temporary failure
 MOST_TASKS = 5_000
 
-Make = Callable[[Server, News], Upstream]
+Make = Callable[[Server, UpstreamCallbacks], Upstream]
 
 
-def reached_in_families(
+def create_in_families(
     declared: Server,
-    news: News,
+    news: UpstreamCallbacks,
     make: Make,
     separation: Separation | None = None,
     place: str = "",
@@ -76,7 +76,12 @@ class BothFamilies:
     """An upstream that speaks both families; `other` creates the one with a handshake."""
 
     def __init__(
-        self, first: Upstream, other: Callable[[], Upstream], news: News, *, is_process: bool
+        self,
+        first: Upstream,
+        other: Callable[[], Upstream],
+        news: UpstreamCallbacks,
+        *,
+        is_process: bool,
     ) -> None:
         self._news = news
         self._first = first
@@ -99,9 +104,9 @@ class BothFamilies:
         self._first.left_out = reasons
 
     @property
-    def asks(self) -> bool:
+    def sends_requests(self) -> bool:
         """Whether the server may send requests to the client during a call."""
-        return self._first.asks
+        return self._first.sends_requests
 
     @property
     def separates(self) -> bool:
@@ -151,8 +156,8 @@ class BothFamilies:
     def sends_requests_in(self, call: CallAdmitted) -> bool:
         """Return whether the server may send requests to the client during this call."""
         if not self._wants_other(call):
-            return asks(self._first, call)
-        return True if self._other is None else asks(self._other.upstream, call)
+            return sends_requests(self._first, call)
+        return True if self._other is None else sends_requests(self._other.upstream, call)
 
     def separates_in(self, call: CallAdmitted) -> bool:
         """Return whether this call belongs to a session of its owner."""
@@ -204,7 +209,7 @@ class BothFamilies:
         """Check that the server responds."""
         probe = getattr(self._first, "probe", None)
         if probe is None:
-            raise AwayError
+            raise NotConnectedError
         await probe()
 
     async def watch(self, uris: frozenset[str]) -> None:
@@ -226,14 +231,15 @@ class BothFamilies:
             await end(self._watching_other)
         other, self._other = self._other, None
         await asyncio.gather(
-            leave(self._first), *((leave(other.upstream),) if other is not None else ())
+            close_completely(self._first),
+            *((close_completely(other.upstream),) if other is not None else ()),
         )
 
     # -- the other family ----------------------------------------------------------------------
 
     def _wants_other(self, call: CallAdmitted) -> bool:
         """Return whether a call should use the other family, if the server offers it."""
-        if not self._modern or not call.shakes_hands:
+        if not self._modern or not call.caller_is_legacy:
             return False
         return self._other is not None or monotonic() >= self._retry_at
 
@@ -258,7 +264,7 @@ class BothFamilies:
                     connected = _Other(made, await made.open())
                     connected.tasks = await _tasks(connected)
             except BaseException as error:
-                await leave(made)
+                await close_completely(made)
                 if not isinstance(error, ToolbusError | TimeoutError):
                     raise
                 refused = isinstance(error, NoSuchFamilyError)
@@ -278,7 +284,7 @@ class BothFamilies:
     async def _drop(self, connected: _Other) -> None:
         if self._other is connected:
             self._other = None
-            await leave(connected.upstream)
+            await close_completely(connected.upstream)
 
     async def _refresh_other(self, connected: _Other) -> None:
         """Refresh the task support of the other family; reconnect it if that fails."""

@@ -18,8 +18,8 @@ from toolbus_common.errors import OverloadedError, UpstreamRefusedError
 from toolbus_executor.mcp_messages.request_builder import refusal
 from toolbus_executor.upstreams.call_channel import Caller
 
-PARK_SECONDS = 600.0
-MOST_PARKED = 1000  # of one server
+SUSPENSION_SECONDS = 600.0
+MOST_SUSPENDED = 1000  # of one server
 INVALID_PARAMS = -32602
 CANCELLED = -32800
 _PREFIX = "suspended"
@@ -29,7 +29,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
-class Parked:
+class SuspendedCall:
     """A suspended call whose server sent requests."""
 
     binding: str
@@ -57,32 +57,32 @@ class Parked:
         self.settle()
 
 
-class Park:
+class SuspendedCalls:
     """The suspended calls of one server in this process."""
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
-        self._suspended: dict[str, Parked] = {}
+        self._suspended: dict[str, SuspendedCall] = {}
         self._calls: dict[str, str] = {}  # the id of the turn that suspended it -> its number
 
     def __len__(self) -> int:
         return len(self._suspended)
 
-    def put(self, suspended: Parked, call_id: str) -> bytes:
+    def put(self, suspended: SuspendedCall, call_id: str) -> bytes:
         """Suspend a call for a while; return the `input_required` result that ends its turn.
 
         Raises:
             OverloadedError: too many calls are suspended.
 
         """
-        if len(self._suspended) >= MOST_PARKED:
+        if len(self._suspended) >= MOST_SUSPENDED:
             suspended.end()
             raise OverloadedError(
-                f"{MOST_PARKED} calls are waiting for input already; retry later."
+                f"{MOST_SUSPENDED} calls are waiting for input already; retry later."
             )
         number = secrets.token_urlsafe(24)
         loop = asyncio.get_running_loop()
-        suspended.timer = loop.call_later(PARK_SECONDS, self._expire, number)
+        suspended.timer = loop.call_later(SUSPENSION_SECONDS, self._expire, number)
         self._suspended[number], self._calls[call_id] = suspended, number
         suspended.call_id, suspended.caller.shown = call_id, True
         requests = {
@@ -94,7 +94,7 @@ class Park:
             {"resultType": "input_required", "inputRequests": requests, "requestState": state}
         )
 
-    def take(self, state: str, call: CallAdmitted) -> Parked:
+    def take(self, state: str, call: CallAdmitted) -> SuspendedCall:
         """Return the suspended call of a state.
 
         Raises:
@@ -129,7 +129,7 @@ class Park:
         if suspended is not None:
             suspended.end()
 
-    def _forget(self, number: str) -> Parked | None:
+    def _forget(self, number: str) -> SuspendedCall | None:
         suspended = self._suspended.pop(number, None)
         if suspended is not None:
             self._calls.pop(suspended.call_id, None)
@@ -148,7 +148,7 @@ def owner_of(state: str) -> str:
     return parts[1] if len(parts) == 3 and parts[0] == _PREFIX and parts[1].isalnum() else ""  # noqa: PLR2004
 
 
-def brought(extra: str) -> tuple[str, Mapping[str, msgspec.Raw] | None]:
+def answers_in(extra: str) -> tuple[str, Mapping[str, msgspec.Raw] | None]:
     """Return the state and the answers in a call; None if it has no answers."""
     if not extra:
         return "", None

@@ -21,7 +21,7 @@ class UnboundedError(Exception):
     """The schema is not used for validation; the text has the reason."""
 
 
-class DanglingError(UnboundedError):
+class DanglingReferenceError(UnboundedError):
     """A reference has no target in the schema, so it cannot be compiled."""
 
 
@@ -105,12 +105,12 @@ class _Scale:
 
     def _at(self, reference: str) -> Any:
         if not reference.startswith("#"):
-            raise DanglingError("its schema refers to what is not in it")
+            raise DanglingReferenceError("its schema refers to what is not in it")
         if reference != "#" and not reference.startswith("#/"):
             raise UnboundedError("its schema refers to what is not in it")
         found = resolved(self._root, reference)
         if found is None:
-            raise DanglingError("its schema refers to what it does not hold")
+            raise DanglingReferenceError("its schema refers to what it does not hold")
         return found
 
 

@@ -10,7 +10,7 @@ from toolbus_common.access.anonymous import KEY_DIGEST, is_anonymous, key_digest
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.config import Patterns
 from toolbus_common.mcp.builtin_server import Mode
-from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms
+from toolbus_common.mcp.code_mode_options import NO_OPTIONS, CodeModeOptions
 from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.sessions.session_store import Session
 from toolbus_ingress.sessions.sse_writer import Send
@@ -29,7 +29,7 @@ class Caller(Struct, frozen=True):
     grants: EffectiveGrants
     server: str
     restrictions: tuple[Patterns, ...] = ()
-    code_mode_options: Terms = NO_TERMS
+    code_mode_options: CodeModeOptions = NO_OPTIONS
     holder: str = ""
 
     @property

@@ -8,7 +8,7 @@ from toolbus_common.access.tool_patterns import SEPARATOR
 from toolbus_common.config import Patterns
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import Mode
-from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms
+from toolbus_common.mcp.code_mode_options import NO_OPTIONS, CodeModeOptions
 from toolbus_ingress.http.request_guard import Headers
 
 SERVERS, TOOLS = b"x-toolbus-servers", b"x-toolbus-tools"
@@ -36,7 +36,7 @@ def restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
     return tuple(restrictions)
 
 
-def code_mode_options_of(headers: Headers, mode: Mode) -> Terms:
+def code_mode_options_of(headers: Headers, mode: Mode) -> CodeModeOptions:
     """Return the mode and the limits on programs that a request sets itself.
 
     `x-toolbus-program: usd=0.10, calls=20, seconds=10` lowers what its key allows one program.
@@ -46,7 +46,7 @@ def code_mode_options_of(headers: Headers, mode: Mode) -> Terms:
 
     """
     if PROGRAM not in headers:
-        return NO_TERMS if mode is Mode.TOOLS else Terms(mode)
+        return NO_OPTIONS if mode is Mode.TOOLS else CodeModeOptions(mode)
     limits: dict[str, float] = {}
     for part in headers[PROGRAM].decode("latin-1").split(","):
         name, _, number = (each.strip() for each in part.partition("="))
@@ -56,7 +56,7 @@ def code_mode_options_of(headers: Headers, mode: Mode) -> Terms:
                 "with each limit at most once and calls as a whole number."
             )
         limits[name] = float(number) if "." in number else int(number)
-    return msgspec.convert({"mode": mode, **limits}, Terms)
+    return msgspec.convert({"mode": mode, **limits}, CodeModeOptions)
 
 
 def _patterns(headers: Headers, name: bytes) -> Patterns:

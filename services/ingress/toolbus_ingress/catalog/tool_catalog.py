@@ -20,7 +20,7 @@ from toolbus_common.config.servers.timeouts import deadline_of
 from toolbus_common.contracts import CatalogEntry, Listing, ProtocolFamily, ServerState
 from toolbus_common.mcp.builtin_server import BUILT_IN, SHOWN, Mode
 from toolbus_common.mcp.client_classes import NONE
-from toolbus_common.mcp.result_uris import Handle, piece_of
+from toolbus_common.mcp.result_uris import Handle, parse_result_uri
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.resource_uris import ResourceIndex
@@ -57,7 +57,7 @@ class Catalogue:
         self._logged: set[tuple[str, str, str]] = set()
         self.resource_index = ResourceIndex()
         self.on_change: list[Callable[[], None]] = []
-        directory.on_declared.append(self._on_configuration)
+        directory.on_configured.append(self._on_configuration)
 
     @property
     def names(self) -> Names:
@@ -79,7 +79,7 @@ class Catalogue:
         else:
             listing, known = Listing.decode(change.value), self._listings.get(change.key)
             self._listings[change.key] = listing
-            if known is not None and known.same_but_for_time(listing):
+            if known is not None and known.equals_ignoring_time(listing):
                 return  # listed again without a change
         self._changed()
 
@@ -102,7 +102,7 @@ class Catalogue:
         now, least = time(), TTL_MS
         for owner, listing in self._listings.items():
             if server in ("", owner) and self.serves(owner):
-                left = listing.left_ms(now)
+                left = listing.remaining_ms(now)
                 least = least if left is None else min(least, left)
         return least
 
@@ -223,7 +223,7 @@ class Catalogue:
 
     def owner_of(self, grants: EffectiveGrants, server: str, uri: str) -> tuple[str, str] | None:
         """Return the server of a URI within grants, and the URI there; None if there is none."""
-        piece = piece_of(uri)
+        piece = parse_result_uri(uri)
         if piece is not None:
             return self._owner_of_result(piece.handle, grants, server, uri)
         if server:

@@ -9,7 +9,7 @@ import msgspec
 
 from toolbus_common import strict_json
 from toolbus_common.access.anonymous import KEY_DIGEST as ANONYMOUS
-from toolbus_common.calls.idempotency_key import checked_key
+from toolbus_common.calls.idempotency_key import validated_key
 from toolbus_common.contracts import (
     FOLLOW,
     IDEMPOTENCY,
@@ -361,7 +361,7 @@ class CallHandler:
 
 def _idempotency_key(method: str, meta: dict[str, Any], key_digest: str) -> str:
     """Return the idempotency key of a tool call; other methods have none."""
-    key = checked_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
+    key = validated_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
     if key and key_digest == ANONYMOUS:
         raise InvalidError(
             "An idempotency key requires an identified caller, and this request is anonymous. "

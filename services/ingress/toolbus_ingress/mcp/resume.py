@@ -67,7 +67,9 @@ class Resumption:
         """Subscribe to the requests and replies of the other replicas."""
         subject = f"{StreamReadRequest.SUBJECT}.{self._event_logs.replica}"
         await self._bus.subscribe(subject, self._on_request)
-        await self._bus.subscribe(f"{self._inbox}.*", self._on_reply, on_nobody=self._on_no_replica)
+        await self._bus.subscribe(
+            f"{self._inbox}.*", self._on_reply, on_no_responders=self._on_no_replica
+        )
         self._bus.on_lost.append(self.close)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from toolbus_common.access.oauth_scopes import administers
-from toolbus_common.access.token_cache import Bearers
+from toolbus_common.access.token_cache import TokenCache
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import Event, GrantCreated, GrantEnded
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
@@ -48,7 +48,7 @@ class Grants:
     issuer: str
     store: Store
     tokens: Bucket
-    bearers: Bearers
+    bearers: TokenCache
     seal: TokenSealer
     keys: SigningKeys
     lifetimes: Lifetimes

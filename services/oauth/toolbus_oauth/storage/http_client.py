@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from toolbus_common.egress import Egress, EgressError, target_of
-from toolbus_common.egress.http_client import exchange, path_of
+from toolbus_common.egress.http_client import open_connection, path_of
 from toolbus_common.egress.resolver import resolved_here
 from toolbus_common.egress.tls import SYSTEMS, Tls
 from toolbus_common.egress.url_target import Target
@@ -114,7 +114,7 @@ class HttpClient:
             self.egress.check_written(target, named=named)
             addresses = self.egress.judged(target, resolved_here(target), named=named)
             tls = self._tls_with_certificate(shown, target) if shown else self.tls
-            with exchange(target, addresses, tls, SECONDS) as connection:
+            with open_connection(target, addresses, tls, SECONDS) as connection:
                 sent = {"accept": "application/json", "connection": "close", **headers}
                 connection.request(method, path_of(url), body, sent)
                 response = connection.getresponse()

@@ -16,7 +16,7 @@ from joserfc.jwk import ECKey, RSAKey
 from toolbus_common import strict_json
 from toolbus_common.config.servers.oauth import BY_KEY
 from toolbus_common.crypto.dpop.client import ProofKey, bare
-from toolbus_common.crypto.dpop.proof import HEADER, NONCE_HEADER, WANTS_NONCE, nonce_told
+from toolbus_common.crypto.dpop.proof import HEADER, NONCE_HEADER, WANTS_NONCE, nonce_of
 from toolbus_oauth.clients.registry import ASSERTION
 from toolbus_oauth.keys.signing_keys import SigningKeys
 from toolbus_oauth.storage.http_client import FetchError, HttpClient
@@ -143,7 +143,7 @@ class TokenClient:
         return response.status, members
 
     def _store_nonce(self, url: str, headers: Mapping[str, str]) -> None:
-        if nonce := nonce_told(headers.get(NONCE_HEADER, "")):
+        if nonce := nonce_of(headers.get(NONCE_HEADER, "")):
             if len(self.nonces) >= MOST_NONCES:
                 self.nonces.clear()
             self.nonces[url] = nonce

@@ -13,7 +13,7 @@ from toolbus_common.config.access.expiry import parse_expiry
 from toolbus_common.config_store.loading.document import ConfigProblem, Document, read
 from toolbus_common.config_store.loading.loader import Loaded, check
 from toolbus_common.config_store.loading.messages import describe_error
-from toolbus_common.config_store.redacted_view import faulty
+from toolbus_common.config_store.redacted_view import configuration_error
 from toolbus_common.errors import InvalidError
 
 MAX_EXACT_INTEGER = 2**53  # above it, not every integer is a float
@@ -30,7 +30,7 @@ def parse_body(wanted: Any, body: bytes) -> Any:
         found = [each for each in every if not _is_another_form(each, every)]
         problems = [_validation_problem(each) for each in found]
         if all(each["type"] == SEMANTIC_ERROR for each in found):
-            raise faulty(problems) from error
+            raise configuration_error(problems) from error
         first = problems[0]
         where = f"{first['place']}: " if first["place"] else ""
         raise InvalidError(
@@ -101,7 +101,7 @@ def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configur
 def raise_for_problems(problems: list[ConfigProblem]) -> None:
     """Raise `FaultyError` if there are problems."""
     if problems:
-        raise faulty([problem_as_json(problem) for problem in problems])
+        raise configuration_error([problem_as_json(problem) for problem in problems])
 
 
 def problem_as_json(problem: ConfigProblem) -> dict[str, Any]:

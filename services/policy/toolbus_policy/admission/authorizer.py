@@ -15,7 +15,7 @@ from toolbus_common.errors import (
     UnknownToolError,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.mcp.result_uris import governing
+from toolbus_common.mcp.result_uris import authorized_name
 from toolbus_policy.admission.plan_cache import PrincipalCache
 from toolbus_policy.admission.rule_evaluator import RuleEvaluator
 from toolbus_policy.ledger.admitted_call import Admission, Payer
@@ -114,7 +114,7 @@ class Authorizer:
     ) -> Admission:
         """Authorize a live principal. Raises like `authorize`, without `UnauthorizedError`."""
         if method == _READ:
-            tool = governing(tool)
+            tool = authorized_name(tool)
         plan = (principal.key, server, method, tool)
         try:
             admission = self.cache.admissions.get(plan, principal)

@@ -5,7 +5,7 @@ from time import time
 
 from msgspec import Struct
 
-from toolbus_common.calls.event_fields import about_call
+from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.contracts import (
     CallAdmitted,
     CallAllowed,
@@ -128,7 +128,7 @@ def build_denied(
     """Return the event of a denied call; it names the caller if the key is known."""
     event = CallDenied(
         id=f"{call.call_id}.denied",
-        **about_call(
+        **call_fields(
             call, payer.customer if payer else DEFAULT_CUSTOMER, payer.key if payer else ""
         ),
         family=call.family,
@@ -150,7 +150,7 @@ def build_not_dispatched(
     """Return the outcome of a call that was not dispatched; settlement refunds it."""
     return CallFailed(
         id=f"{call.call_id}.failed",
-        **about_call(call, admission.payer.customer, admission.payer.key),
+        **call_fields(call, admission.payer.customer, admission.payer.key),
         reserved=reserved,
         code=error.code,
         reason=error.reason,

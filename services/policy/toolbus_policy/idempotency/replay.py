@@ -8,7 +8,7 @@ import msgspec
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import holder_of
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.calls.event_fields import about_call
+from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.calls.outcome_store import LARGEST_STORED
 from toolbus_common.contracts import (
     REPLAYED,
@@ -132,7 +132,7 @@ def build_replayed(
     """Return the event of a call that received an earlier call's outcome."""
     return CallReplayed(
         id=f"{call.call_id}.replayed",
-        **about_call(call, principal.customer, principal.key),
+        **call_fields(call, principal.customer, principal.key),
         first=stored.call_id,
         code=outcome.error.code if isinstance(outcome, CallError) else "",
     )

@@ -13,7 +13,7 @@ from toolbus_common.access.config_snapshot import (
     hash_of,
     key_digest_of,
 )
-from toolbus_common.access.key_index import Keyring
+from toolbus_common.access.key_index import KeyIndex
 from toolbus_common.access.principal import principal_of
 from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.nats.kv_bucket import Change
@@ -91,7 +91,7 @@ def test_an_unreadable_entry_changes_nothing() -> None:
 
 def test_listeners_hear_of_a_declaration_or_of_the_key_that_changed() -> None:
     directory, heard = after(declared(), None), list[str]()
-    directory.on_declared.append(lambda: heard.append(f"declared {directory.now.version}"))
+    directory.on_configured.append(lambda: heard.append(f"declared {directory.now.version}"))
     directory.on_key.append(lambda name: heard.append(f"{name} {directory.now.version}"))
     for change in (own("a", key("a"), 2), declared(3), own("a", None, 4)):
         directory.hear(change)
@@ -100,15 +100,15 @@ def test_listeners_hear_of_a_declaration_or_of_the_key_that_changed() -> None:
 
 def test_changes_that_come_together_are_taken_in_together(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    original = Keyring.changed
+    original = KeyIndex.changed
 
-    def noted(ring: Keyring, keys: Mapping[str, Key | None]) -> Keyring:
+    def noted(ring: KeyIndex, keys: Mapping[str, Key | None]) -> KeyIndex:
         taken.append(len(keys))
         return original(ring, keys)
 
     directory = after(declared(bot=key("s")), None)
     assert directory.now.version == 1
-    monkeypatch.setattr(Keyring, "changed", noted)
+    monkeypatch.setattr(KeyIndex, "changed", noted)
     for number in range(250):
         directory.hear(own(f"k{number}", key(f"s{number}"), number + 2))
     assert directory.now.principal_for(key_digest_of("s249"), NOW) is not None

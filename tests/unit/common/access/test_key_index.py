@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.access.key_index import Layers
+from toolbus_common.access.key_index import LayeredMapping
 
 NAMES = st.integers(0, 60).map(str)
 ENTRIES = st.dictionaries(NAMES, st.none() | st.integers(0, 9), max_size=4)
@@ -14,7 +14,7 @@ def test_layers_are_what_a_dictionary_would_be(
     first: int, changes: list[dict[str, int | None]]
 ) -> None:
     plain = {str(number): number for number in range(first)}
-    layers = Layers(plain.copy())
+    layers = LayeredMapping(plain.copy())
     held = []
     for entries in changes:
         held.append((layers, plain.copy()))
@@ -33,7 +33,7 @@ def test_layers_are_what_a_dictionary_would_be(
 
 def test_few_changes_of_many_entries_copy_only_the_few() -> None:
     many = {str(number): number for number in range(10_000)}
-    layers: Layers[int] = Layers(many)
+    layers: LayeredMapping[int] = LayeredMapping(many)
     for number in range(100):
         layers = layers.changed({str(number): -1})
         assert layers._below is many

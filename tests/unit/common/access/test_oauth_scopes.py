@@ -15,7 +15,7 @@ from toolbus_common.access.config_snapshot import (
     hash_of,
     key_digest_of,
 )
-from toolbus_common.access.token_cache import Bearers
+from toolbus_common.access.token_cache import TokenCache
 from toolbus_common.admin_api.roles import ROLES, may
 from toolbus_common.config import Access, Configuration
 from toolbus_common.contracts import (
@@ -76,7 +76,7 @@ def bearer(scope: str, **changes: Any) -> Bearer:
 
 
 def snapshot(scope: str, actors: tuple[str, ...] = (), **sections: Any) -> ConfigSnapshot:
-    bearers = Bearers()
+    bearers = TokenCache()
     bearers.take(hash_of(KEY_DIGEST), bearer(scope, actors=actors))
     return ConfigSnapshot.of(declared(**sections), bearers=bearers)
 

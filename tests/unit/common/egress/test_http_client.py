@@ -13,7 +13,7 @@ import pytest
 
 from harness.certificates import Authority
 from toolbus_common.egress import target_of
-from toolbus_common.egress.http_client import exchange
+from toolbus_common.egress.http_client import open_connection
 from toolbus_common.egress.tls import SYSTEMS, Tls
 
 DRIPS = (
@@ -58,7 +58,7 @@ def test_a_server_that_drips_is_not_waited_for(
 
     with dripping(beginning, wrap) as port:
         target = target_of(f"{scheme}://localhost:{port}/")
-        with exchange(target, ["127.0.0.1"], tls, 2.0) as connection:
+        with open_connection(target, ["127.0.0.1"], tls, 2.0) as connection:
             connection.request("GET", "/")
             assert _arrived(connection) < DRIPS
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 import pytest
 
 from toolbus_common.access.principal import principal_of
-from toolbus_common.calls.event_fields import told_of_result
+from toolbus_common.calls.event_fields import result_fields
 from toolbus_common.config import Configuration, Content, Key
 from toolbus_common.contracts import CallAdmitted, ProtocolFamily
 from toolbus_common.errors import UpstreamRefusedError, UpstreamTimeoutError
@@ -95,11 +95,11 @@ def test_levels_environments_and_servers_each_have_a_word() -> None:
 def test_a_result_is_recorded_by_digest_and_as_far_as_configured() -> None:
     call = admitted("redacted")
     body = b'{"token": "abc", "n": 1}'
-    stored = told_of_result(call, body)
+    stored = result_fields(call, body)
     assert stored["result_digest"] == sha256(body).hexdigest()
     assert (stored["user"], json.loads(stored["result"])) == ("ann", {"token": STRUCK, "n": 1})
     silent = call.model_copy(update={"result_content": "digest", "user": ""})
-    assert told_of_result(silent, body) == {"result_digest": stored["result_digest"]}
+    assert result_fields(silent, body) == {"result_digest": stored["result_digest"]}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.crypto.dpop.proof import digest_of
 from toolbus_executor.credentials.dpop import Prover, prover_of
 from toolbus_executor.credentials.oauth_token import Bearer
-from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.transport.http1 import Head
 from toolbus_executor.upstreams.mcp.http_transport import Transport
 
@@ -66,7 +66,7 @@ class Far:
 
 
 async def asked(far: Far, shown: Bearer, path: bytes = b"/mcp") -> Head:
-    transport = Transport(far.url, {}, Way(named=lambda: True))
+    transport = Transport(far.url, {}, Dialer(named=lambda: True))
     transport.bearer = shown
     try:
         request = b"POST %b HTTP/1.1\r\n%b\r\n" % (path, transport.common)
@@ -127,11 +127,11 @@ async def test_a_token_that_is_bound_to_nothing_comes_without_a_proof() -> None:
 def test_a_nonce_that_was_used_is_no_reason_to_ask_again() -> None:
     prover = Prover("one", KEY.kept)
     head = Head(401, {b"dpop-nonce": b"n", b"www-authenticate": NONCE})
-    assert [prover.wants_again(head, "") for _ in range(2)] == [True, True], "two at once"
-    assert not prover.wants_again(head, "n")
-    assert not prover.wants_again(Head(401, {b"www-authenticate": NONCE}), "")
-    assert not prover.wants_again(Head(401, {**head.headers, b"dpop-nonce": b"n" * 5000}), "")
-    assert not prover.wants_again(Head(200, {b"dpop-nonce": b"m"}), "")
+    assert [prover.needs_retry(head, "") for _ in range(2)] == [True, True], "two at once"
+    assert not prover.needs_retry(head, "n")
+    assert not prover.needs_retry(Head(401, {b"www-authenticate": NONCE}), "")
+    assert not prover.needs_retry(Head(401, {**head.headers, b"dpop-nonce": b"n" * 5000}), "")
+    assert not prover.needs_retry(Head(200, {b"dpop-nonce": b"m"}), "")
     assert prover.nonce == "m"
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_executor.isolation.container import contained
+from toolbus_executor.isolation.container import container_command
 from toolbus_executor.settings import Settings
 
 IMAGE = "registry.example/mcp/notes@sha256:" + "0a" * 32
@@ -20,7 +20,7 @@ def server(**told: Any) -> Server:
 
 def words(declared: Server, **settings: Any) -> list[str]:
     own = Settings(state_dir=Path("/srv/toolbus"), **settings)
-    return contained("notes", declared, own, which=lambda name: f"/usr/bin/{name}")
+    return container_command("notes", declared, own, which=lambda name: f"/usr/bin/{name}")
 
 
 def test_a_container_has_no_rights_and_no_more_than_its_limits() -> None:
@@ -62,7 +62,7 @@ def test_an_image_without_its_digest_is_refused() -> None:
 
 def test_without_an_engine_the_server_says_what_to_install() -> None:
     with pytest.raises(UpstreamDeadError, match="neither docker nor podman"):
-        contained("notes", server(), Settings(), which=lambda _name: None)
+        container_command("notes", server(), Settings(), which=lambda _name: None)
 
 
 def test_without_cosign_nothing_runs_that_should_be_verified() -> None:
@@ -70,4 +70,4 @@ def test_without_cosign_nothing_runs_that_should_be_verified() -> None:
         return None if name == "cosign" else f"/usr/bin/{name}"
 
     with pytest.raises(UpstreamDeadError, match="there is no cosign"):
-        contained("notes", server(), Settings(cosign_key="/etc/cosign.pub"), which=which)
+        container_command("notes", server(), Settings(cosign_key="/etc/cosign.pub"), which=which)

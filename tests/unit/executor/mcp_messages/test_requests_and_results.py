@@ -25,7 +25,7 @@ from toolbus_executor.mcp_messages.client_capabilities import (
     request_kind,
     routed,
 )
-from toolbus_executor.mcp_messages.result_mapping import ending_of
+from toolbus_executor.mcp_messages.result_mapping import final_reply_of
 from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.param_headers import AnnotationError, header_lines, params_of
 
@@ -55,11 +55,11 @@ def params(changes: CallAdmitted, *, modern: bool) -> dict[str, Any]:
 
 
 def members_of(raw: bytes, **more: Any) -> Any:
-    return json.loads(ending_of(raw, call(**more))[0].body)
+    return json.loads(final_reply_of(raw, call(**more))[0].body)
 
 
 def reply_of(raw: bytes, **more: Any) -> FinalReply:
-    return ending_of(raw, call(**more))[0]
+    return final_reply_of(raw, call(**more))[0]
 
 
 def test_arguments_reach_the_upstream_as_they_are() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toolbus_common.errors import OverloadedError, UpstreamDeadError, UpstreamRefusedError
 from toolbus_executor.resilience.adaptive_limit import MIN_LIMIT, START_LIMIT, WINDOW, AdaptiveLimit
 from toolbus_executor.resilience.bulkhead import MAX_RETRY, MIN_RETRY, Bulkhead
-from toolbus_executor.resilience.failure_log import MAX_ENTRIES, MAX_REASON, Failures
+from toolbus_executor.resilience.failure_log import MAX_ENTRIES, MAX_REASON, FailureLog
 from toolbus_executor.resilience.retry import MAX_SAVED_RETRIES, START_RETRIES, RetryBudget
 
 
@@ -140,7 +140,7 @@ async def test_fewer_places_let_nobody_in_until_enough_have_left() -> None:
 
 
 def test_the_latest_failures_of_a_server_are_kept_and_no_refusal_of_ours() -> None:
-    failures = Failures()
+    failures = FailureLog()
     failures.note(UpstreamRefusedError("Out of order", upstream_code=-1))
     failures.note(OverloadedError("full"))
     assert failures.last == ""

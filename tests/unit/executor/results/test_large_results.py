@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.errors import OverloadedError, UpstreamFaultError
-from toolbus_common.mcp.result_uris import MOST_LENGTH, Handle, governing, piece_of
+from toolbus_common.mcp.result_uris import MOST_LENGTH, Handle, authorized_name, parse_result_uri
 from toolbus_executor.results.large import json_scanner as scanner
 from toolbus_executor.results.large.decoder import Decoder
 from toolbus_executor.results.large.json_scanner import Kind, Scanner
@@ -177,16 +177,16 @@ def test_a_text_read_piece_by_piece_is_the_text(text: str, size: int) -> None:
 @given(st.from_regex(r"[a-z0-9_-]{1,20}", fullmatch=True), words.filter(bool))
 def test_a_handle_is_read_from_its_uri(server: str, tool: str) -> None:
     handle = Handle(server, tool, "a" * 32)
-    piece = piece_of(handle.uri(7, MOST_LENGTH * 2))
+    piece = parse_result_uri(handle.uri(7, MOST_LENGTH * 2))
     if len(handle.uri()) < 3500:
         assert piece is not None
         assert (piece.handle, piece.offset, piece.length) == (handle, 7, MOST_LENGTH)
-        assert governing(handle.uri()) == tool
+        assert authorized_name(handle.uri()) == tool
 
 
 @pytest.mark.parametrize("uri", ["", "file:///a", "toolbus-result:", "toolbus-result:s/t/short"])
 def test_what_is_no_handle_governs_itself(uri: str) -> None:
-    assert governing(uri) == uri
+    assert authorized_name(uri) == uri
 
 
 def test_one_principal_cannot_use_all_the_room_and_gets_it_back_in_time() -> None:

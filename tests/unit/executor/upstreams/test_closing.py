@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from toolbus_executor.upstreams.base import Upstream, leave
+from toolbus_executor.upstreams.base import Upstream, close_completely
 
 
 class Slow:
@@ -23,7 +23,7 @@ class Slow:
 
 async def test_repeated_cancellation_does_not_interrupt_closing() -> None:
     slow = Slow()
-    leaving = asyncio.create_task(leave(cast("Upstream", slow)))
+    leaving = asyncio.create_task(close_completely(cast("Upstream", slow)))
     await slow.started.wait()
     for _ in range(3):
         leaving.cancel()
@@ -42,4 +42,4 @@ async def test_an_error_in_closing_is_raised() -> None:
             raise OSError
 
     with pytest.raises(OSError):  # noqa: PT011 - it is the one above
-        await leave(cast("Upstream", Broken()))
+        await close_completely(cast("Upstream", Broken()))

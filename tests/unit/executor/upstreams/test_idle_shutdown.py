@@ -10,9 +10,9 @@ from toolbus_common.config import Server
 from toolbus_common.contracts import CallResult, Listing, TaskCreated
 from toolbus_executor.resilience.bulkhead import Bulkhead
 from toolbus_executor.upstreams.sessions import idle_shutdown as idling
-from toolbus_executor.upstreams.sessions.idle_shutdown import Idling, digest_of, still_true
+from toolbus_executor.upstreams.sessions.idle_shutdown import IdleShutdown, digest_of, is_current
 from toolbus_executor.upstreams.subscriptions import Watched
-from toolbus_executor.upstreams.suspended_calls import Park
+from toolbus_executor.upstreams.suspended_calls import SuspendedCalls
 
 PROCESS = Server(command=("cat",), idle=60)
 
@@ -35,9 +35,9 @@ class Kept:
 
     def __init__(self, declared: Server = PROCESS) -> None:
         self.bulkhead = Bulkhead("s", 4)
-        self.park = Park("i")
+        self.park = SuspendedCalls("i")
         self.watched = Watched(lambda: None)
-        self.idling = Idling(declared, self.bulkhead, self.park, (self.watched,))
+        self.idling = IdleShutdown(declared, self.bulkhead, self.park, (self.watched,))
         self.idling.settle()
 
 
@@ -124,11 +124,11 @@ def test_only_a_complete_listing_of_the_same_configuration_is_valid() -> None:
         reply = {"server": "s", "state": "ready", "declared": digest_of(PROCESS)}
         return Listing(**{**reply, **more})
 
-    assert still_true(listing(), PROCESS)
-    assert not still_true(None, PROCESS)
-    assert not still_true(listing(state="stale"), PROCESS)
-    assert not still_true(listing(failed={"prompts/list": "no"}), PROCESS)
-    assert not still_true(listing(), PROCESS.model_copy(update={"timeout": 5}))
+    assert is_current(listing(), PROCESS)
+    assert not is_current(None, PROCESS)
+    assert not is_current(listing(state="stale"), PROCESS)
+    assert not is_current(listing(failed={"prompts/list": "no"}), PROCESS)
+    assert not is_current(listing(), PROCESS.model_copy(update={"timeout": 5}))
     assert digest_of(Server(url="https://a.example")) == ""
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from toolbus_common.contracts import CallAdmitted, ProtocolFamily, ReplyMessage
-from toolbus_executor.upstreams.base import News
+from toolbus_executor.upstreams.base import UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages as wire
 from toolbus_executor.upstreams.mcp.dispatcher import MessageDispatcher
-from toolbus_executor.upstreams.suspended_calls import binding_of, brought, owner_of
+from toolbus_executor.upstreams.suspended_calls import answers_in, binding_of, owner_of
 
 FORMS = '{"elicitation":{},"roots":{}}'
 FORM = {"message": "m", "requestedSchema": {"type": "object"}}
@@ -35,7 +35,7 @@ class Recorder:
         self.changes = 0
         self.dropped: list[str] = []
         notify = lambda m, p: self.notifications.append((m, json.loads(p)))  # noqa: E731
-        news = News(self._change, notify, _nothing, self.dropped.append)
+        news = UpstreamCallbacks(self._change, notify, _nothing, self.dropped.append)
         self.board = MessageDispatcher(news, lambda body: self.answers.append(json.loads(body)))
         self.callers = [Caller(call(capabilities=c), Nowhere()) for c in capabilities]
         self.board.callers |= dict(enumerate(self.callers))
@@ -235,9 +235,9 @@ def test_only_a_valid_state_names_its_owner() -> None:
 
 
 def test_answers_in_a_call_stay_raw() -> None:
-    assert brought("") == ("", None)
-    assert brought('{"requestState":"s"}') == ("s", None)
-    state, answers = brought('{"inputResponses":{"a":{"n":1.50}}}')
+    assert answers_in("") == ("", None)
+    assert answers_in('{"requestState":"s"}') == ("s", None)
+    state, answers = answers_in('{"inputResponses":{"a":{"n":1.50}}}')
     assert (state, bytes((answers or {})["a"])) == ("", b'{"n":1.50}')
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from toolbus_common.openapi import Operation, Parameter, Scheme, translated
 from toolbus_executor.transport.http1 import Head
-from toolbus_executor.transport.redirects import followed
+from toolbus_executor.transport.redirects import redirect_target
 from toolbus_executor.upstreams.openapi.http import bytes_of
 from toolbus_executor.upstreams.openapi.parameter_encoding import (
     ArgumentError,
@@ -232,4 +232,4 @@ def test_a_redirect_is_followed_on_its_own_origin(
     status: int, method: str, location: str, target: str | None
 ) -> None:
     head = Head(status, {b"location": location.encode()})
-    assert followed(head, method, "https://api.example/a/b") == target
+    assert redirect_target(head, method, "https://api.example/a/b") == target

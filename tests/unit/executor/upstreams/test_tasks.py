@@ -15,8 +15,8 @@ from toolbus_common.contracts import CallAdmitted, CatalogEntry, ProtocolFamily
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.upstreams.call_channel import Caller
-from toolbus_executor.upstreams.mcp_tasks.elicitation import keeper_of
-from toolbus_executor.upstreams.mcp_tasks.service import Tasking
+from toolbus_executor.upstreams.mcp_tasks.elicitation import holder_of
+from toolbus_executor.upstreams.mcp_tasks.service import TaskSupport
 
 TAKES = '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'
 RELATED = "io.modelcontextprotocol/related-task"
@@ -48,7 +48,7 @@ class Server:
         """Return the response to a caller of the other family."""
         family = ProtocolFamily.LEGACY if modern else ProtocolFamily.MODERN
         call = admitted("t", {"taskId": "1"}, family=family, capabilities=TAKES, **more)
-        tasking = Tasking()
+        tasking = TaskSupport()
         execution = {"execution": {"taskSupport": "optional"}}
         tasking.learn([CatalogEntry(name="t", definition=execution)])
         caller = Caller(call, Answers())
@@ -161,8 +161,8 @@ async def test_a_malformed_task_is_an_upstream_error() -> None:
 )
 def test_answers_name_the_process_that_holds_the_requests(answers: Any, holder: str) -> None:
     arguments = {"taskId": "1", "inputResponses": answers}
-    assert keeper_of(admitted("t", arguments, method="tasks/update")) == holder
-    assert keeper_of(admitted("t", arguments, deadline=time())) == ""
+    assert holder_of(admitted("t", arguments, method="tasks/update")) == holder
+    assert holder_of(admitted("t", arguments, deadline=time())) == ""
 
 
 async def test_the_input_requests_of_a_task_created_for_a_caller_reach_it() -> None:

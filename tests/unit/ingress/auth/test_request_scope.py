@@ -4,7 +4,7 @@ import pytest
 
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import Mode
-from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms
+from toolbus_common.mcp.code_mode_options import NO_OPTIONS, CodeModeOptions
 from toolbus_ingress.auth.request_scope import (
     MOST_PATTERNS,
     PROGRAM,
@@ -34,9 +34,9 @@ def test_more_than_any_sense_is_refused(value: bytes) -> None:
 
 def test_a_request_lowers_what_its_programs_may_use() -> None:
     value = code_mode_options_of({PROGRAM: b"usd=0.10, calls=5 ,seconds=2.5"}, Mode.CODE)
-    assert value == Terms(Mode.CODE, usd=0.1, calls=5, seconds=2.5)
-    assert code_mode_options_of({}, Mode.TOOLS) is NO_TERMS
-    assert code_mode_options_of({}, Mode.SEARCH) == Terms(Mode.SEARCH)
+    assert value == CodeModeOptions(Mode.CODE, usd=0.1, calls=5, seconds=2.5)
+    assert code_mode_options_of({}, Mode.TOOLS) is NO_OPTIONS
+    assert code_mode_options_of({}, Mode.SEARCH) == CodeModeOptions(Mode.SEARCH)
 
 
 @pytest.mark.parametrize(

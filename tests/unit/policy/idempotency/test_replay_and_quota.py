@@ -13,7 +13,7 @@ from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
 from toolbus_codemode.sandbox.protocol import IDEMPOTENCY as ARGUMENT
 from toolbus_codemode.sandbox.protocol import Tool
 from toolbus_common.access.principal import Principal, principal_of
-from toolbus_common.calls.idempotency_key import LONGEST, checked_key
+from toolbus_common.calls.idempotency_key import LONGEST, validated_key
 from toolbus_common.calls.outcome_store import LARGEST_STORED, ended
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
@@ -223,9 +223,9 @@ def test_a_task_is_replayed_only_to_its_protocol_family() -> None:
 @pytest.mark.parametrize("result", ["", "x" * (LONGEST + 1), 7, ["k"], {}, True])
 def test_an_invalid_idempotency_key_is_rejected(result: Any) -> None:
     with pytest.raises(InvalidError, match="1 to 255"):
-        checked_key(result)
-    assert checked_key("x" * LONGEST) == "x" * LONGEST
-    assert checked_key(None) == ""
+        validated_key(result)
+    assert validated_key("x" * LONGEST) == "x" * LONGEST
+    assert validated_key(None) == ""
 
 
 def test_a_caller_keeps_so_many_outcomes_and_so_many_bytes() -> None:

@@ -25,7 +25,7 @@ def subject_of(name: str, customer: str) -> str:
     return f"{_PREFIX}{name}.{customer}"
 
 
-def told_by(subject: str) -> tuple[str, str]:
+def parse_subject(subject: str) -> tuple[str, str]:
     """Return the name and the customer of the events on a subject."""
     name, _, customer = subject.removeprefix(_PREFIX).rpartition(".")
     return name, customer

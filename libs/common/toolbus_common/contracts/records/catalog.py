@@ -102,13 +102,13 @@ class Listing(Message):
     hints: dict[str, int] = Field(default_factory=dict)
     depends: bool | None = None
 
-    def left_ms(self, now: float) -> int | None:
+    def remaining_ms(self, now: float) -> int | None:
         """Return how long its lists may still be cached; None if the server gave no lifetime."""
         if self.ttl_ms is None:
             return None
         age = max(0.0, now - self.listed_at) * 1000
         return max(0, int(self.ttl_ms - age))
 
-    def same_but_for_time(self, other: "Listing") -> bool:
+    def equals_ignoring_time(self, other: "Listing") -> bool:
         """Return whether two listings differ at most in the time of listing."""
         return self.model_copy(update={"listed_at": other.listed_at}) == other

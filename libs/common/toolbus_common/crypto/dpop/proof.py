@@ -83,7 +83,7 @@ def proven(text: str, method: str, url: str, now: float, token: str = "") -> Pro
     return Proof(key, claims.jti, claims.nonce)
 
 
-def nonce_told(value: str) -> str:
+def nonce_of(value: str) -> str:
     """Return the nonce in a server's header; empty if it is too long to be used."""
     return value if len(value) <= LONGEST_NONCE else ""
 

@@ -19,7 +19,7 @@ from toolbus_executor.isolation.network.connect_request import (
     NoRequestError,
     parse_request,
 )
-from toolbus_executor.transport.dialer import DialedSocket, Way
+from toolbus_executor.transport.dialer import DialedSocket, Dialer
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ class _RejectedError(Exception):
 
 
 @dataclass(slots=True)
-class Gate:
+class EgressProxy:
     """Egress proxy of one server; `refused` counts requests to hosts that were rejected."""
 
     server: str
     hosts: Allowed
-    way: Way
+    way: Dialer
     refused: dict[str, int] = field(default_factory=dict)
     _connections: set[asyncio.Task[None]] = field(default_factory=set)
     _serving: asyncio.Task[None] | None = None

@@ -8,7 +8,7 @@ import msgspec
 
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import InvalidError, UnknownToolError
-from toolbus_common.mcp.result_uris import Piece, piece_of
+from toolbus_common.mcp.result_uris import ResultPiece, parse_result_uri
 from toolbus_executor.results.large.store import LargeResultStore, Manifest
 from toolbus_executor.results.selection.expressions import parse_expression
 from toolbus_executor.results.selection.worker_client import LARGEST_DOCUMENT
@@ -28,7 +28,7 @@ async def read(store: LargeResultStore, call: CallAdmitted, select: Select | Non
         InvalidError: the offset or the selection is invalid.
 
     """
-    piece = piece_of(call.tool)
+    piece = parse_result_uri(call.tool)
     manifest = await store.manifest(piece.handle, call) if piece is not None else None
     if piece is None or manifest is None:
         raise _unknown(call)
@@ -43,7 +43,11 @@ async def read(store: LargeResultStore, call: CallAdmitted, select: Select | Non
 
 
 async def _selected(
-    store: LargeResultStore, call: CallAdmitted, piece: Piece, manifest: Manifest, select: Select
+    store: LargeResultStore,
+    call: CallAdmitted,
+    piece: ResultPiece,
+    manifest: Manifest,
+    select: Select,
 ) -> bytes:
     expression = parse_expression(piece.select)
     if manifest.size > LARGEST_DOCUMENT:
@@ -60,7 +64,7 @@ async def _selected(
     return msgspec.json.encode({"contents": [content]})
 
 
-def _content(uri: str, piece: Piece, manifest: Manifest, value: bytes) -> dict[str, Any]:
+def _content(uri: str, piece: ResultPiece, manifest: Manifest, value: bytes) -> dict[str, Any]:
     if manifest.is_text:
         value = _whole_characters(value, last=piece.offset + len(value) >= manifest.size)
         body = {"text": value.decode("utf-8", "replace")}

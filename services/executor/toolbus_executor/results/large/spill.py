@@ -66,7 +66,7 @@ class ExtractedValue:
             await store.delete_parts(self.prefix, self.parts)
 
 
-class Spill:
+class SpillBuffer:
     """Spill buffer of one message.
 
     `flow` is called with False when the stream must pause, and True when it may continue. With
@@ -80,7 +80,7 @@ class Spill:
         flow: Callable[[bool], None] | None = None,
         whole: Kind | None = None,
     ) -> None:
-        self.holes: list[ExtractedValue] = []
+        self.extracted: list[ExtractedValue] = []
         self.size = 0
         self.strike: Callable[[bytes], bytes] | None = (
             None  # removes secrets before they are stored
@@ -144,7 +144,7 @@ class Spill:
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
-        for value in self.holes:
+        for value in self.extracted:
             await value.remove(self._store)
 
     def _redacted(self, piece: bytes) -> bytes:
@@ -156,7 +156,7 @@ class Spill:
 
     def _begin(self, kind: Kind) -> ExtractedValue:
         value = ExtractedValue(kind, self._write)
-        self.holes.append(value)
+        self.extracted.append(value)
         return value
 
     def _write(self, value: ExtractedValue, part: bytes) -> None:

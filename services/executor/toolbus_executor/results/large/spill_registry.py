@@ -16,7 +16,7 @@ from toolbus_executor.results.large.preview import (
     with_previews,
 )
 from toolbus_executor.results.large.reader import Select, read
-from toolbus_executor.results.large.spill import PLACEHOLDER, ExtractedValue, Spill
+from toolbus_executor.results.large.spill import PLACEHOLDER, ExtractedValue, SpillBuffer
 from toolbus_executor.results.large.store import LargeResultStore, Manifest
 
 UNSETTLED_SECONDS = 60.0  # then a value that belongs to no call is deleted
@@ -26,7 +26,7 @@ _AS_MESSAGE = b'{"result":'
 _PLACEHOLDER = PLACEHOLDER.encode()
 
 
-class Spills:
+class SpillRegistry:
     """Large results of one server."""
 
     def __init__(self, store: LargeResultStore, settings: Results) -> None:
@@ -36,23 +36,25 @@ class Spills:
         self._unsettled: dict[str, ExtractedValue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, flow: Callable[[bool], None] | None = None, whole: Kind | None = None) -> Spill:
-        """Return a spill buffer for a message that has become too large; see `Spill`."""
-        return Spill(self._store, self._settings.largest, flow, whole)
+    def begin(
+        self, flow: Callable[[bool], None] | None = None, whole: Kind | None = None
+    ) -> SpillBuffer:
+        """Return a spill buffer for a message that has become too large; see `SpillBuffer`."""
+        return SpillBuffer(self._store, self._settings.largest, flow, whole)
 
-    async def ended(self, spill: Spill) -> bytes:
+    async def ended(self, spill: SpillBuffer) -> bytes:
         """Return the rest of a message once its large values are stored. Raises `ToolbusError`."""
         try:
             rest = await spill.ended()
         except BaseException:
             self.abandon(spill)
             raise
-        for value in spill.holes:
+        for value in spill.extracted:
             self._unsettled[value.name] = value
         asyncio.get_running_loop().call_later(UNSETTLED_SECONDS, self._expire, spill)
         return rest
 
-    def abandon(self, spill: Spill) -> None:
+    def abandon(self, spill: SpillBuffer) -> None:
         """Delete what was stored of a message."""
         self._spawn(spill.abandon())
 
@@ -126,7 +128,7 @@ class Spills:
         except BaseException:
             self.abandon(spill)
             raise
-        return spill.holes[0]
+        return spill.extracted[0]
 
     async def _name_values(
         self, values: list[ExtractedValue], call: CallAdmitted
@@ -150,8 +152,8 @@ class Spills:
             value.settled = True
             self._store.quota.assign(value.taken, (call.customer, call.key), preview.expires)
 
-    def _expire(self, spill: Spill) -> None:
-        for value in spill.holes:
+    def _expire(self, spill: SpillBuffer) -> None:
+        for value in spill.extracted:
             self._unsettled.pop(value.name, None)
         self.abandon(spill)
 
@@ -166,27 +168,27 @@ class Spills:
             task.exception()  # what could not be deleted expires
 
 
-class Answering:
+class MessageSpill:
     """What a transport needs for one message that becomes too large."""
 
-    spills: Spills | None = None
+    spills: SpillRegistry | None = None
     flow: Callable[[bool], None] | None = None
     whole: Kind | None = None  # kind of a body that is not JSON-RPC
 
-    def begin(self) -> Spill:
+    def begin(self) -> SpillBuffer:
         """Return a spill buffer for the rest of the message."""
         return self._of_server.begin(self.flow, self.whole)
 
-    async def ended(self, spill: Spill) -> bytes:
+    async def ended(self, spill: SpillBuffer) -> bytes:
         """Return the rest. Raises `ToolbusError`."""
         return await self._of_server.ended(spill)
 
-    def abandon(self, spill: Spill) -> None:
+    def abandon(self, spill: SpillBuffer) -> None:
         """Delete what was stored of a message that will not end."""
         self._of_server.abandon(spill)
 
     @property
-    def _of_server(self) -> Spills:
+    def _of_server(self) -> SpillRegistry:
         assert self.spills is not None  # noqa: S101 - set wherever messages can become too large
         return self.spills
 

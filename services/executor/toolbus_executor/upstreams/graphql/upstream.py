@@ -12,10 +12,10 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.resilience.failure_log import GarbageError
-from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.transport.http1 import DEFAULT_SECONDS, Head
-from toolbus_executor.upstreams.api_upstream import ToolsOnly, no_such_method
-from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.upstreams.api_upstream import ApiUpstream, no_such_method
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.graphql.introspection import INTROSPECTION, SchemaError, types_in
 from toolbus_executor.upstreams.graphql.operations import Operation, operations_in
@@ -34,15 +34,15 @@ _HEADERS = (
 )
 
 
-class GraphQLUpstream(ToolsOnly[Operation]):
+class GraphQLUpstream(ApiUpstream[Operation]):
     """One API; its schema is read again every `refresh` seconds."""
 
     def __init__(
         self,
         declared: Server,
         headers: dict[str, str],
-        news: News,
-        way: Way,
+        news: UpstreamCallbacks,
+        way: Dialer,
         bearer: Bearer | None = None,
     ) -> None:
         super().__init__(news, declared.refresh)

@@ -16,9 +16,9 @@ from toolbus_common.egress import EgressError, as_http
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.mcp_messages.request_builder import trace_headers
-from toolbus_executor.transport.dialer import Way
-from toolbus_executor.upstreams.api_upstream import ToolsOnly, no_such_method
-from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.transport.dialer import Dialer
+from toolbus_executor.upstreams.api_upstream import ApiUpstream, no_such_method
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.grpc.methods import Method, methods_in
 from toolbus_executor.upstreams.grpc.reflection import (
@@ -49,15 +49,15 @@ _UNSUPPORTED = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
 _encode = msgspec.json.Encoder().encode
 
 
-class GrpcUpstream(ToolsOnly[Method]):
+class GrpcUpstream(ApiUpstream[Method]):
     """One server; its descriptors are read again every `refresh` seconds."""
 
     def __init__(
         self,
         declared: Server,
         headers: dict[str, str],
-        news: News,
-        way: Way,
+        news: UpstreamCallbacks,
+        way: Dialer,
         bearer: Bearer | None = None,
     ) -> None:
         super().__init__(news, declared.refresh)

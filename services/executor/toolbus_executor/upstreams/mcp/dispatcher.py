@@ -8,7 +8,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.request_builder import answer_body, refusal
 from toolbus_executor.mcp_messages.result_mapping import in_one_line
-from toolbus_executor.upstreams.base import News
+from toolbus_executor.upstreams.base import UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND, Caller, Question
 from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.attribution import Attribution
@@ -35,7 +35,7 @@ class MessageDispatcher:
     sends the body of a response.
     """
 
-    def __init__(self, news: News, write: Callable[[bytes], None]) -> None:
+    def __init__(self, news: UpstreamCallbacks, write: Callable[[bytes], None]) -> None:
         self.callers: dict[int, Caller] = {}
         self.waiting: dict[int, asyncio.Future[messages.Incoming]] = {}
         self.may_ask = True  # modern servers may not

@@ -12,26 +12,26 @@ from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, declared
-from toolbus_executor.results.large.spill_registry import Spills
-from toolbus_executor.transport.dialer import Way
+from toolbus_executor.results.large.spill_registry import SpillRegistry
+from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.upstreams import gateway_chaining
-from toolbus_executor.upstreams.base import Described, News, NoSuchFamilyError
+from toolbus_executor.upstreams.base import Described, NoSuchFamilyError, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.http_legacy import LegacyHttp
 from toolbus_executor.upstreams.mcp.http_modern import ModernHttp
-from toolbus_executor.upstreams.mcp.http_sse import OldHttp
+from toolbus_executor.upstreams.mcp.http_sse import SseHttp
 from toolbus_executor.upstreams.mcp.http_transport import HttpStatusError, Transport
-from toolbus_executor.upstreams.mcp_tasks.service import Tasking
+from toolbus_executor.upstreams.mcp_tasks.service import TaskSupport
 
 Spoken = Protocol | Literal["sse"]  # the family, or HTTP+SSE of 2024-11-05
 _MAYBE_OLD = (400, 404, 405)  # how an HTTP+SSE server responds to a POST to its stream
 
 
-class Face(Interface):
+class FamilyClient(Interface):
     """The client side of one protocol family."""
 
-    asks: bool
+    sends_requests: bool
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
         """Return one page of a list."""
@@ -69,11 +69,11 @@ class HttpUpstream:
         self,
         url: str,
         headers: dict[str, str],
-        news: News,
-        way: Way,
+        news: UpstreamCallbacks,
+        way: Dialer,
         *,
         protocol: Spoken = "auto",
-        spills: Spills | None = None,
+        spills: SpillRegistry | None = None,
         bearer: Bearer | None = None,
     ) -> None:
         self._same = partial(HttpUpstream, url, headers, way=way, spills=spills, bearer=bearer)
@@ -83,20 +83,20 @@ class HttpUpstream:
         self._transport.bearer, self._transport.spills = bearer, spills
         self._news = news
         self._protocol = protocol
-        self._face: Face = ModernHttp(self._transport, news)
-        self._tasking = Tasking()
+        self._face: FamilyClient = ModernHttp(self._transport, news)
+        self._tasking = TaskSupport()
         self.left_out: dict[str, str] = {}
         self._is_toolbus = False
 
     @property
-    def asks(self) -> bool:
+    def sends_requests(self) -> bool:
         """Whether the server may send requests to the client during a call."""
-        return self._face.asks
+        return self._face.sends_requests
 
     @property
     def is_old(self) -> bool:
         """Whether the server speaks HTTP+SSE of 2024-11-05, where a session is a connection."""
-        return isinstance(self._face, OldHttp)
+        return isinstance(self._face, SseHttp)
 
     @property
     def by_kinds(self) -> bool:
@@ -108,7 +108,7 @@ class HttpUpstream:
         """Whether the server has sessions, and so may keep state in them."""
         return self.is_old or (isinstance(self._face, LegacyHttp) and self._face.keeps_sessions)
 
-    def another(self, news: News, kinds: Kinds) -> "HttpUpstream":
+    def another(self, news: UpstreamCallbacks, kinds: Kinds) -> "HttpUpstream":
         """Return another session at this server, whose callers support these input requests."""
         if self.is_old:
             made = self._same(news=news, protocol="sse")
@@ -121,7 +121,7 @@ class HttpUpstream:
     @property
     def certain(self) -> bool:
         """Whether no abandoned call can still be running in the server."""
-        return not isinstance(self._face, OldHttp) or self._face.certain
+        return not isinstance(self._face, SseHttp) or self._face.certain
 
     def declare(self, kinds: Kinds) -> None:
         """Set the capabilities that a handshake over HTTP+SSE declares."""
@@ -129,7 +129,7 @@ class HttpUpstream:
 
     def notify(self, method: str) -> None:
         """Notify the server of a change at the client that owns the session."""
-        if isinstance(self._face, OldHttp | LegacyHttp):
+        if isinstance(self._face, SseHttp | LegacyHttp):
             self._face.notify(method)
 
     def share(self, transport: Transport, kinds: Kinds) -> None:
@@ -205,7 +205,7 @@ class HttpUpstream:
         """Send a call, through the task bridge where tasks are involved."""
         if self._is_toolbus:
             call = gateway_chaining.onward(call)
-        modern = not self.asks
+        modern = not self.sends_requests
         return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
 
     async def probe(self) -> None:
@@ -234,7 +234,7 @@ class HttpUpstream:
             self._transport.close()
 
     async def _open_old(self, otherwise: Exception | None = None) -> Described:
-        face = OldHttp(self._transport, self._news)
+        face = SseHttp(self._transport, self._news)
         face.declare(self._declared)
         self._face = face
         return await face.open(otherwise)

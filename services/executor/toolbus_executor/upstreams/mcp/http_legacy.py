@@ -12,7 +12,7 @@ import msgspec
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import ToolbusError
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, kinds_of
-from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.http_session import HttpSession
@@ -29,9 +29,11 @@ class LegacyHttp:
     the same capabilities. A server without session ids cannot distinguish sessions and has one.
     """
 
-    asks = True
+    sends_requests = True
 
-    def __init__(self, transport: Transport, news: News, own: Kinds | None = None) -> None:
+    def __init__(
+        self, transport: Transport, news: UpstreamCallbacks, own: Kinds | None = None
+    ) -> None:
         """Create the sessions; with `own`, one session whose callers all support these kinds."""
         self._transport = transport
         self._news = news

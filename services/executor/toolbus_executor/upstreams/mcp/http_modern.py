@@ -22,7 +22,7 @@ from toolbus_executor.mcp_messages.request_builder import (
     with_body,
 )
 from toolbus_executor.transport.http1 import DEFAULT_SECONDS
-from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.dispatcher import MessageDispatcher
@@ -46,9 +46,9 @@ _SUBSCRIBE_SECONDS = 5.0  # until the first message of a stream
 class ModernHttp:
     """One server of 2026-07-28."""
 
-    asks = False
+    sends_requests = False
 
-    def __init__(self, transport: Transport, news: News) -> None:
+    def __init__(self, transport: Transport, news: UpstreamCallbacks) -> None:
         self._transport = transport
         self._news = news
         self._dispatcher = MessageDispatcher(news, lambda _body: None)

@@ -22,7 +22,7 @@ from toolbus_executor.mcp_messages.request_builder import (
 )
 from toolbus_executor.resilience.failure_log import GarbageError
 from toolbus_executor.transport.http1 import DEFAULT_SECONDS, Head
-from toolbus_executor.upstreams.base import Described, News, sent_before
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks, sent_before
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.dispatcher import MessageDispatcher
@@ -46,7 +46,13 @@ class HttpSession:
     """
 
     def __init__(
-        self, transport: Transport, news: News, kinds: Kinds, *, listens: bool, lists: bool
+        self,
+        transport: Transport,
+        news: UpstreamCallbacks,
+        kinds: Kinds,
+        *,
+        listens: bool,
+        lists: bool,
     ) -> None:
         self.id = b""
         self.described = Described("legacy", "")

@@ -14,7 +14,7 @@ from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds
 from toolbus_executor.mcp_messages.request_builder import with_body
 from toolbus_executor.transport.sse_parser import EventReader
-from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.http_transport import Transport
@@ -26,12 +26,12 @@ _POST_SECONDS = 10.0
 _OK, _REDIRECTION = 200, 300
 
 
-class OldHttp:
+class SseHttp:
     """One server; when its stream ends, the session has ended."""
 
-    asks = True
+    sends_requests = True
 
-    def __init__(self, transport: Transport, news: News) -> None:
+    def __init__(self, transport: Transport, news: UpstreamCallbacks) -> None:
         self._transport = transport
         self._endpoint: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._events = EventReader()

@@ -15,11 +15,11 @@ from toolbus_common.errors import (
     UpstreamFaultError,
 )
 from toolbus_executor.credentials.dpop import Prover
-from toolbus_executor.credentials.oauth_token import Bearer, authorized
+from toolbus_executor.credentials.oauth_token import Bearer, with_header
 from toolbus_executor.mcp_messages.request_builder import CLIENT, trace_headers, trace_lines
 from toolbus_executor.resilience.failure_log import GarbageError
-from toolbus_executor.results.large.spill_registry import Answering, Spills
-from toolbus_executor.transport.dialer import Way
+from toolbus_executor.results.large.spill_registry import MessageSpill, SpillRegistry
+from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.transport.http1 import (
     BrokenError,
     Head,
@@ -28,7 +28,12 @@ from toolbus_executor.transport.http1 import (
     Pool,
     TooLargeError,
 )
-from toolbus_executor.transport.redirects import MOST_REDIRECTS, PERMANENT, SAME_METHOD, followed
+from toolbus_executor.transport.redirects import (
+    MOST_REDIRECTS,
+    PERMANENT,
+    SAME_METHOD,
+    redirect_target,
+)
 from toolbus_executor.transport.sse_parser import EventReader
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
@@ -44,7 +49,7 @@ class HttpStatusError(UpstreamFaultError):
         self.status = status
 
 
-class AnswerStream(Answering):
+class AnswerStream(MessageSpill):
     """Collect the response to one request from an event stream.
 
     Any other message on the stream is passed to `on_message`.
@@ -111,14 +116,14 @@ class AnswerStream(Answering):
 class Transport:
     """One server's URL with the headers that every request carries."""
 
-    def __init__(self, url: str, headers: dict[str, str], way: Way) -> None:
+    def __init__(self, url: str, headers: dict[str, str], way: Dialer) -> None:
         target = urlsplit(url)
         self.url = url
         self._origin = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
         self.numbers = itertools.count(1)
         self.failed_since_response = False
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.spills: Spills | None = None
+        self.spills: SpillRegistry | None = None
         self.bearer: Bearer | None = None  # if the server requires OAuth
         self.identity = way.identity.at(url) if way.identity is not None else None
         self._pool = Pool(url, way)
@@ -162,7 +167,7 @@ class Transport:
         request: bytes,
         on_stream: OnStream | None,
         seconds: float | None,
-        large: Answering | None = None,
+        large: MessageSpill | None = None,
         hops: int = 0,
         bearer: Bearer | None = None,
     ) -> tuple[Head, bytes]:
@@ -196,17 +201,17 @@ class Transport:
             response = await self._send(request, on_stream, seconds, large)
         else:
             line = bearer.now() or await bearer.line()
-            shown = authorized(request, line)
+            shown = with_header(request, line)
             response = await self._send(shown, on_stream, seconds, large, bearer.prover)
             challenge = bearer.refusal(response[0])
             if challenge is not None:
-                shown = authorized(request, await bearer.another(line, challenge))
+                shown = with_header(request, await bearer.another(line, challenge))
                 response = await self._send(shown, on_stream, seconds, large, bearer.prover)
         if response[0].status not in SAME_METHOD or hops == MOST_REDIRECTS:
             return response
         start, _, rest = request.partition(b"\r\n")
         verb, path, version = start.split(b" ")
-        target = followed(response[0], verb.decode(), f"{self._origin}{path.decode()}")
+        target = redirect_target(response[0], verb.decode(), f"{self._origin}{path.decode()}")
         if target is None:
             return response
         if response[0].status == PERMANENT and path == self._path:
@@ -220,7 +225,7 @@ class Transport:
         request: bytes,
         on_stream: OnStream | None,
         seconds: float | None,
-        large: Answering | None,
+        large: MessageSpill | None,
         prover: Prover | None = None,
     ) -> tuple[Head, bytes]:
         """Send a request through the pool; one with a bound token carries a DPoP proof.
@@ -231,11 +236,11 @@ class Transport:
             if prover is None:
                 return await self._pool.ask(request, on_stream, seconds, large)
             nonce = prover.nonce
-            shown = authorized(request, prover.line(request, self._origin))
+            shown = with_header(request, prover.line(request, self._origin))
             response = await self._pool.ask(shown, on_stream, seconds, large)
-            if not prover.wants_again(response[0], nonce):
+            if not prover.needs_retry(response[0], nonce):
                 return response
-            shown = authorized(request, prover.line(request, self._origin))
+            shown = with_header(request, prover.line(request, self._origin))
             return await self._pool.ask(shown, on_stream, seconds, large)
         except TooLargeError as error:
             raise UpstreamFaultError(f"The upstream's response is too large: {error}.") from error

@@ -15,7 +15,7 @@ from toolbus_executor.mcp_messages.request_builder import (
     notification_body,
     request_body,
 )
-from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.deadline_extension import Limit
 from toolbus_executor.upstreams.mcp import messages
@@ -28,7 +28,7 @@ Write = Callable[[bytes], None]
 class MultiplexedConnection:
     """The requests of one connection; `write` sends a body, now or shortly after."""
 
-    def __init__(self, news: News, write: Write, numbers: Iterator[int]) -> None:
+    def __init__(self, news: UpstreamCallbacks, write: Write, numbers: Iterator[int]) -> None:
         self.dispatcher = MessageDispatcher(news, write)
         self.modern = False
         self.described = Described("legacy", "")

@@ -22,13 +22,13 @@ from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.isolation.standard_error import StandardError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds, declared
 from toolbus_executor.mcp_messages.request_builder import listen_body
-from toolbus_executor.resilience.health_probe import UnaskedError
-from toolbus_executor.results.large.spill_registry import Spills
-from toolbus_executor.upstreams.base import Described, News, NoSuchFamilyError
+from toolbus_executor.resilience.health_probe import NoProbeError
+from toolbus_executor.results.large.spill_registry import SpillRegistry
+from toolbus_executor.upstreams.base import Described, NoSuchFamilyError, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.multiplexer import MultiplexedConnection
-from toolbus_executor.upstreams.mcp_tasks.service import Tasking
+from toolbus_executor.upstreams.mcp_tasks.service import TaskSupport
 from toolbus_executor.upstreams.subscriptions import (
     listen_params,
     refuse_unless_following,
@@ -51,9 +51,9 @@ class StdioUpstream:
         command: Sequence[str],
         environment: Mapping[str, str],
         cwd: str,
-        news: News,
+        news: UpstreamCallbacks,
         isolation: Isolation | None = None,
-        spills: Spills | None = None,
+        spills: SpillRegistry | None = None,
         errors: Callable[[], StandardError] = StandardError,
     ) -> None:
         self._command = command
@@ -69,7 +69,7 @@ class StdioUpstream:
         self._listening = 0
         self._watched: frozenset[str] = frozenset()
         self._followed: frozenset[str] = frozenset()
-        self._tasking = Tasking()
+        self._tasking = TaskSupport()
         self._missed = 0
         self._answers = False  # whether it ever responded to a probe
         self.left_out: dict[str, str] = {}
@@ -96,7 +96,7 @@ class StdioUpstream:
         return self._child.unseen.files
 
     @property
-    def asks(self) -> bool:
+    def sends_requests(self) -> bool:
         """Whether the server may send requests to the client during a call."""
         return not self._connection.modern
 
@@ -161,7 +161,7 @@ class StdioUpstream:
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         """Send a call, through the task bridge where tasks are involved."""
-        modern = not self.asks
+        modern = not self.sends_requests
         return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
 
     async def watch(self, uris: frozenset[str]) -> None:
@@ -189,7 +189,7 @@ class StdioUpstream:
 
         Raises:
             TimeoutError: it did not respond in time.
-            UnaskedError: it never responded to a probe.
+            NoProbeError: it never responded to a probe.
 
         """
         method = "server/discover" if self._connection.modern else "ping"
@@ -197,7 +197,7 @@ class StdioUpstream:
             await self._connection.request(method, {}, ANSWER_SECONDS)
         except TimeoutError:
             if not self._answers and not self._connection.modern:
-                raise UnaskedError from None
+                raise NoProbeError from None
             self._missed += 1
             if self._missed >= MOST_MISSED:
                 self._child.give_up(f"it did not respond to {MOST_MISSED} probes in a row")
@@ -215,7 +215,7 @@ class StdioUpstream:
     async def _once(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         result = messages.result_of(await self._connection.call(call, seconds, caller))
         if len(result) <= LARGEST_HEEDED and IS_ERROR.search(result):
-            self._child.unseen.heed(result)
+            self._child.unseen.scan(result)
         return result
 
     async def _start(self) -> None:

@@ -20,7 +20,7 @@ from toolbus_executor.mcp_messages.task_formats import (
     Task,
 )
 from toolbus_executor.upstreams.call_channel import Caller
-from toolbus_executor.upstreams.suspended_calls import INVALID_PARAMS, brought
+from toolbus_executor.upstreams.suspended_calls import INVALID_PARAMS, answers_in
 
 POLL_SECONDS = 0.5
 LONGEST_POLL = 5.0
@@ -90,7 +90,7 @@ class OverModern(Bridge):
 
     async def _pass_answers(self) -> frozenset[str]:
         """Forward the caller's answers to the server; return the names of answered requests."""
-        _, answers = brought(self.call.extra)
+        _, answers = answers_in(self.call.extra)
         if not answers:
             return frozenset()
         params = {**_members(self.call.arguments), "inputResponses": answers}

@@ -21,7 +21,7 @@ from toolbus_executor.mcp_messages.task_formats import GET, INPUT_REQUIRED, RESU
 from toolbus_executor.upstreams.base import Upstream
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp_tasks.bridge import about
-from toolbus_executor.upstreams.suspended_calls import INVALID_PARAMS, PARK_SECONDS, answer
+from toolbus_executor.upstreams.suspended_calls import INVALID_PARAMS, SUSPENSION_SECONDS, answer
 
 MOST_WAITING = 1000  # tasks of one server
 REQUEST_SECONDS = 1.0  # time for a server to repeat its requests on a new connection
@@ -61,7 +61,7 @@ class _Waiting:
     caller: Caller
 
 
-class TaskQuestions:
+class TaskInputRequests:
     """The tasks of one server in this process that wait for input."""
 
     def __init__(self, instance: str) -> None:
@@ -113,7 +113,7 @@ class TaskQuestions:
             update={"progress": False, "log_level": ""}
         )
         caller = Caller(quiet, _DiscardedReply())
-        result = asyncio.create_task(upstream.call(quiet, PARK_SECONDS, caller))
+        result = asyncio.create_task(upstream.call(quiet, SUSPENSION_SECONDS, caller))
         key = f"{_PREFIX}.{self._instance}.{secrets.token_urlsafe(12)}"
         waiting = self._waiting[_name(call)] = _Waiting(key, result, caller)
         result.add_done_callback(self._forgetting(_name(call)))
@@ -133,7 +133,7 @@ def concerns(call: CallAdmitted) -> bool:
     return call.family is ProtocolFamily.MODERN and call.method in (GET, UPDATE)
 
 
-def keeper_of(call: CallAdmitted) -> str:
+def holder_of(call: CallAdmitted) -> str:
     """Return the process that holds the requests a call answers; empty if there are none."""
     if call.method != UPDATE:
         return ""
@@ -150,11 +150,11 @@ async def _gather(waiting: _Waiting, seconds: float) -> None:
     if waiting.caller.questions:
         return
     requested: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    waiting.caller.asked = requested
+    waiting.caller.next_request = requested
     await asyncio.wait(
         (waiting.result, requested), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
     )
-    waiting.caller.asked = None
+    waiting.caller.next_request = None
     if requested.done():
         await asyncio.wait((waiting.result,), timeout=GATHER_SECONDS)
 

@@ -27,7 +27,7 @@ from toolbus_executor.upstreams.mcp_tasks.bridge import (
     pause,
     works_on,
 )
-from toolbus_executor.upstreams.suspended_calls import brought
+from toolbus_executor.upstreams.suspended_calls import answers_in
 
 CANCEL_SECONDS = 2.0
 MISSING_CAPABILITY = -32021
@@ -36,7 +36,7 @@ _INPUT_REQUIRED = msgspec.Raw(b'"input_required"')
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class Tasking:
+class TaskSupport:
     """Handle the calls of one server that involve tasks."""
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ def _resumed(extra: str) -> str:
     """Return the task that a turn continues; empty in a call's first turn."""
     if _STATE not in extra:
         return ""
-    state = brought(extra)[0]
+    state = answers_in(extra)[0]
     return state.removeprefix(_STATE) if state.startswith(_STATE) else ""
 
 

@@ -24,7 +24,7 @@ class TakesTokens(Upstream, Protocol):
 class TokenView:
     """An API as called with one user's token; its tools are those of the whole API."""
 
-    asks = False
+    sends_requests = False
 
     def __init__(self, whole: TakesTokens, bearer: Bearer) -> None:
         self._whole = whole

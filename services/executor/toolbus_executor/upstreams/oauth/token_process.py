@@ -10,10 +10,10 @@ from typing import Any
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_executor.credentials.oauth_token import Bearer, UnconsentedError
+from toolbus_executor.credentials.oauth_token import Bearer, ConsentRequiredError
 from toolbus_executor.credentials.token_file import TokenFile
 from toolbus_executor.resilience.failure_log import why
-from toolbus_executor.upstreams.base import Described, leave
+from toolbus_executor.upstreams.base import Described, close_completely
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
@@ -38,7 +38,7 @@ class _Started:
         if self.attending is not None:
             await end(self.attending)
         try:
-            await leave(self.process)
+            await close_completely(self.process)
         finally:
             if self.file is not None:
                 self.file.remove()
@@ -73,9 +73,9 @@ class TokenProcess:
         self.left_out: dict[str, str] = {}
 
     @property
-    def asks(self) -> bool:
+    def sends_requests(self) -> bool:
         """Whether the server may send requests to the client during a call."""
-        return self._now is not None and self._now.process.asks
+        return self._now is not None and self._now.process.sends_requests
 
     @property
     def pid(self) -> int | None:
@@ -98,7 +98,7 @@ class TokenProcess:
         return self._now.process.refused_files if self._now is not None else {}
 
     async def open(self) -> Described:
-        """Start the process with the current token. Raises `UnconsentedError`."""
+        """Start the process with the current token. Raises `ConsentRequiredError`."""
         await self._bearer.needed()
         described = await self._begin()
         self._checking = asyncio.create_task(self._check())
@@ -115,7 +115,7 @@ class TokenProcess:
             self._now.process.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Send a call to the process with the current token. Raises `UnconsentedError`."""
+        """Send a call to the process with the current token. Raises `ConsentRequiredError`."""
         began = monotonic()
         async with asyncio.timeout(seconds):
             started = await self._with_token()
@@ -167,7 +167,7 @@ class TokenProcess:
         if not self._bearer.now():
             try:
                 await self._bearer.needed()
-            except UnconsentedError:
+            except ConsentRequiredError:
                 self._disconnect()
                 raise
         started = self._present

@@ -13,10 +13,17 @@ from toolbus_common.config import MACHINES, Server
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, Handshake
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamRefusedError
 from toolbus_executor.credentials import consent
-from toolbus_executor.credentials.oauth_token import Ask, Bearer, UnconsentedError
+from toolbus_executor.credentials.oauth_token import Bearer, ConsentRequiredError, RequestToken
 from toolbus_executor.mcp_messages.request_builder import MODERN
 from toolbus_executor.upstreams.api_upstream import no_such_method
-from toolbus_executor.upstreams.base import Described, News, Upstream, asks, leave, separates
+from toolbus_executor.upstreams.base import (
+    Described,
+    Upstream,
+    UpstreamCallbacks,
+    close_completely,
+    sends_requests,
+    separates,
+)
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND, Caller
 from toolbus_executor.upstreams.sessions.separate_sessions import Separated
 
@@ -39,7 +46,7 @@ class Connected(Upstream, Protocol):
         ...
 
 
-Make = Callable[[Bearer, News], Connected]  # creates a connection that uses this token
+Make = Callable[[Bearer, UpstreamCallbacks], Connected]  # creates a connection that uses this token
 
 
 @dataclass(slots=True)
@@ -59,7 +66,9 @@ class Authorized:
     everyone. Therefore it lists tools, which are equal for all, and nothing that may be private.
     """
 
-    def __init__(self, name: str, declared: Server, ask: Ask, make: Make, news: News) -> None:
+    def __init__(
+        self, name: str, declared: Server, ask: RequestToken, make: Make, news: UpstreamCallbacks
+    ) -> None:
         self._name = name
         self._own_tokens = declared.oauth is not None and declared.oauth.tokens == "user"
         self._one_lists = declared.oauth is not None and bool(declared.oauth.listing)
@@ -103,13 +112,13 @@ class Authorized:
         return getattr(self._main, "refused_files", {})
 
     @property
-    def asks(self) -> bool:
+    def sends_requests(self) -> bool:
         """Whether the server may send requests to the client during a call."""
-        return self._waiting_for_user is None and self._main.asks
+        return self._waiting_for_user is None and self._main.sends_requests
 
     def sends_requests_in(self, call: CallAdmitted) -> bool:
         """Return whether the server may send requests to the client during this call."""
-        return self._waiting_for_user is None and asks(self._main, call)
+        return self._waiting_for_user is None and sends_requests(self._main, call)
 
     def separates_in(self, call: CallAdmitted) -> bool:
         """Return whether this call belongs to a session of its owner."""
@@ -131,7 +140,7 @@ class Authorized:
         try:
             described = await self._main.open()
             return _without_private(described) if self._own_tokens else described
-        except UnconsentedError as error:
+        except ConsentRequiredError as error:
             if not self._own_tokens:
                 raise UpstreamDeadError(error.reason, sent=False) from error
             self._waiting_for_user = asyncio.create_task(self._wait_for_user())
@@ -155,7 +164,7 @@ class Authorized:
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         """Send a call with its user's token, or return how to connect an account."""
-        answer = consent.answered(call)
+        answer = consent.take_answer(call)
         if answer.action and answer.action != "accept":
             return consent.declined(self._name)
         began = monotonic()
@@ -164,8 +173,8 @@ class Authorized:
                 if upstream is None:
                     return consent.result(await self._welcome())
                 return await upstream.call(answer.call, seconds - (monotonic() - began), caller)
-        except UnconsentedError as error:
-            return consent.told(call, error, self._name)
+        except ConsentRequiredError as error:
+            return consent.consent_required(call, error, self._name)
 
     async def probe(self) -> None:
         """Check that the server responds."""
@@ -201,7 +210,7 @@ class Authorized:
             await end(self._waiting_for_user)
         every = [each.upstream for each in self._users.values() if each.upstream is not None]
         self._users.clear()
-        await asyncio.gather(*(leave(each) for each in (self._main, *every)))
+        await asyncio.gather(*(close_completely(each) for each in (self._main, *every)))
 
     # -- users' connections --------------------------------------------------------------------
 
@@ -212,7 +221,7 @@ class Authorized:
         """Yield the connection for a call; None while only the connect tool is offered.
 
         Raises:
-            UnconsentedError: there is no token.
+            ConsentRequiredError: there is no token.
 
         """
         patience = min(WAIT_SECONDS, seconds / 2) if answer.action else 0.0
@@ -234,7 +243,7 @@ class Authorized:
         """Wait for a token; without one the user's connection is closed."""
         try:
             await own.bearer.needed(patience)
-        except UnconsentedError:
+        except ConsentRequiredError:
             self._forget(own)
             raise
 
@@ -247,7 +256,7 @@ class Authorized:
     def _user(self, call: CallAdmitted) -> str:
         user = call.user
         if not user or user.startswith(f"{MACHINES}/"):
-            raise UnconsentedError(
+            raise ConsentRequiredError(
                 f"{self._name} is called with each user's own token, and this key has no user: "
                 "sign in with the client, or have an operator set the key's user."
             )
@@ -286,7 +295,7 @@ class Authorized:
                 try:
                     await made.open()
                 except BaseException as error:
-                    await leave(made)
+                    await close_completely(made)
                     if isinstance(error, ToolbusError):
                         error.data["sent"] = False  # nothing of the call was sent
                     raise
@@ -334,7 +343,9 @@ def _unfollowed(otherwise: str) -> UpstreamRefusedError:
     )
 
 
-def _only_changes(news: News, changed: Callable[[], None] | None = None) -> News:
+def _only_changes(
+    news: UpstreamCallbacks, changed: Callable[[], None] | None = None
+) -> UpstreamCallbacks:
     """Return the callbacks without those for notifications, which are private to one user."""
     return replace(
         news,

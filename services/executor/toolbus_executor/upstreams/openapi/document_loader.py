@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_common.web.json_view import visible
 from toolbus_executor.credentials.oauth_token import Bearer
-from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.upstreams.mcp.http_transport import Transport
 from toolbus_executor.upstreams.openapi.http import bytes_of
 
@@ -39,7 +39,7 @@ def read_file(path: str) -> bytes:
 
 
 async def fetch(
-    url: str, own_headers: dict[str, str], way: Way, bearer: Bearer | None = None
+    url: str, own_headers: dict[str, str], way: Dialer, bearer: Bearer | None = None
 ) -> bytes:
     """Return the content at a URL; redirects are reported and not followed.
 

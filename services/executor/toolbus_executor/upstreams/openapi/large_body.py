@@ -5,25 +5,25 @@ from collections.abc import Callable
 import msgspec
 
 from toolbus_executor.results.large.json_scanner import Kind
-from toolbus_executor.results.large.spill import Spill
-from toolbus_executor.results.large.spill_registry import Answering, Spills
+from toolbus_executor.results.large.spill import SpillBuffer
+from toolbus_executor.results.large.spill_registry import MessageSpill, SpillRegistry
 from toolbus_executor.transport.http1 import Head
 
 _ERRORS = 400
 _LONGEST_MEDIA = 100
 
 
-class LargeBody(Answering):
+class LargeBody(MessageSpill):
     """The buffered body of one API response."""
 
     whole = Kind.TEXT
 
-    def __init__(self, spills: Spills, strike: Callable[[bytes], bytes]) -> None:
+    def __init__(self, spills: SpillRegistry, strike: Callable[[bytes], bytes]) -> None:
         self.spills = spills
         self._strike = strike
-        self._spill: Spill | None = None
+        self._spill: SpillBuffer | None = None
 
-    def begin(self) -> Spill:
+    def begin(self) -> SpillBuffer:
         """Start buffering."""
         self._spill = super().begin()
         self._spill.strike = self._strike
@@ -33,7 +33,7 @@ class LargeBody(Answering):
         """Return the call's result; None if the response was not too large, or is an error."""
         if self._spill is None or head.status >= _ERRORS:
             return None
-        extracted = self._spill.holes[0]
+        extracted = self._spill.extracted[0]
         media = head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media and media.isascii() and len(media) <= _LONGEST_MEDIA:
             extracted.media = media.decode()

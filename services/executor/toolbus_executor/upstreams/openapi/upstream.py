@@ -14,13 +14,13 @@ from toolbus_common.openapi import Api, DocumentError, Operation, read, translat
 from toolbus_common.openapi.servers import origin
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.mcp_messages.request_builder import trace_headers
-from toolbus_executor.resilience.health_probe import UnaskedError
-from toolbus_executor.results.large.spill_registry import Spills
-from toolbus_executor.transport.dialer import Way
+from toolbus_executor.resilience.health_probe import NoProbeError
+from toolbus_executor.results.large.spill_registry import SpillRegistry
+from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.transport.http1 import DEFAULT_SECONDS, Head
-from toolbus_executor.transport.redirects import followed
-from toolbus_executor.upstreams.api_upstream import ToolsOnly, no_such_method
-from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.transport.redirects import redirect_target
+from toolbus_executor.upstreams.api_upstream import ApiUpstream, no_such_method
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp.http_transport import Transport
 from toolbus_executor.upstreams.openapi.document_loader import fetch, is_remote, read_file
@@ -38,7 +38,7 @@ _SERVER_ERROR = 500
 _DEAD = (502, 503, 504)  # returned by proxies in front of an unavailable API
 
 
-class OpenApiUpstream(ToolsOnly[Operation]):
+class OpenApiUpstream(ApiUpstream[Operation]):
     """One API; its secrets are resolved, and are sent only to its base address."""
 
     def __init__(
@@ -46,9 +46,9 @@ class OpenApiUpstream(ToolsOnly[Operation]):
         declared: Server,
         headers: dict[str, str],
         credentials: dict[str, str],
-        news: News,
-        way: Way,
-        spills: Spills | None = None,
+        news: UpstreamCallbacks,
+        way: Dialer,
+        spills: SpillRegistry | None = None,
         bearer: Bearer | None = None,
     ) -> None:
         super().__init__(news, declared.refresh)
@@ -92,7 +92,7 @@ class OpenApiUpstream(ToolsOnly[Operation]):
     async def probe(self) -> None:
         """Request the configured probe path; any status below 500 counts as healthy."""
         if not self._declared.probe_path:
-            raise UnaskedError
+            raise NoProbeError
         assert self._transport is not None  # noqa: S101 - set by open
         accepts = (("Accept", "*/*"),)
         request = bytes_of("GET", self._declared.probe_path, self._transport.common, accepts)
@@ -174,7 +174,7 @@ class OpenApiUpstream(ToolsOnly[Operation]):
         for _ in range(MOST_REDIRECTIONS):
             made = self._bytes(request, target, call)
             head, body = await transport.ask(made, None, None, large, bearer=bearer)
-            again = followed(head, request.method, _at(address, target))
+            again = redirect_target(head, request.method, _at(address, target))
             if again is None:
                 break
             target = again

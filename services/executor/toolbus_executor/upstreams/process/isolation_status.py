@@ -9,7 +9,7 @@ from toolbus_executor.upstreams.base import Upstream
 log = logging.getLogger(__name__)
 
 
-class Held:
+class IsolationStatus:
     """The latest reported isolation of one server, and files hidden from its processes."""
 
     def __init__(self, server: str) -> None:
@@ -19,7 +19,7 @@ class Held:
         self._unseen: dict[str, str] = {}
         self._logged: frozenset[str] = frozenset()  # the files already logged
 
-    def told(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """Return the isolation settings, rejected hosts and hidden files for `toolbus status`."""
         self._log_files()
         refused = getattr(self._upstream, "refused_hosts", {})

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_executor.resilience.failure_log import Failures, shared_reason, with_pronoun
+from toolbus_executor.resilience.failure_log import FailureLog, shared_reason, with_pronoun
 from toolbus_executor.resilience.health_probe import Health
-from toolbus_executor.upstreams.base import Described, News, Upstream, leave
+from toolbus_executor.upstreams.base import Described, Upstream, UpstreamCallbacks, close_completely
 from toolbus_executor.upstreams.replicas.outlier_ejection import Place, Standing
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ STEADY_SECONDS = 10.0  # a connection that lasted this long resets the pause
 class Whole(Protocol):
     """The server that a replica belongs to."""
 
-    news: News
+    news: UpstreamCallbacks
     watched: frozenset[str]
     followed: frozenset[str]
 
@@ -52,7 +52,12 @@ class Replica:
     """One address of a server; `reach` creates a connection to it."""
 
     def __init__(
-        self, label: str, weight: int, reach: Callable[[News], Upstream], whole: Whole, every: float
+        self,
+        label: str,
+        weight: int,
+        reach: Callable[[UpstreamCallbacks], Upstream],
+        whole: Whole,
+        every: float,
     ) -> None:
         self.label = label
         self.weight = weight
@@ -70,7 +75,7 @@ class Replica:
         self.otherwise: frozenset[tuple[str, str]] = (
             frozenset()
         )  # methods and names it must not serve
-        self._failures = Failures()
+        self._failures = FailureLog()
         self._by_calls = False  # whether calls, not only probes, failed since the last success
         self._reach = reach
         self._whole = whole
@@ -132,7 +137,7 @@ class Replica:
         if not self._useless.done():
             self._useless.set_result(f"It cannot list its tools: {reason}")
 
-    def told(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """Return the replica's state for `toolbus status`."""
         return {
             "replica": self.label,
@@ -206,7 +211,7 @@ class Replica:
         finally:
             self.upstream, self.tools, self.compared = None, None, False
             if upstream is not None:
-                await leave(upstream)
+                await close_completely(upstream)
 
     async def _probe_until_lost(self, upstream: Upstream) -> str:
         """Probe the connection until it is lost or useless; return the reason."""
@@ -227,7 +232,7 @@ class Replica:
             if self._whole.followed:
                 await upstream.follow(self._whole.followed)
 
-    def _callbacks(self) -> News:
+    def _callbacks(self) -> UpstreamCallbacks:
         """Return the server's callbacks; a tool listed again must be the same at this replica."""
 
         async def relist(call: CallAdmitted) -> None:

@@ -32,14 +32,20 @@ from toolbus_common.secrets import Values
 from toolbus_executor.mcp_messages.client_capabilities import takes_tasks
 from toolbus_executor.mcp_messages.task_formats import RESULT
 from toolbus_executor.resilience.failure_log import is_failure, why
-from toolbus_executor.results.large.spill_registry import Spills
+from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.server_events import about_server
-from toolbus_executor.transport.dialer_factory import Ways
-from toolbus_executor.upstreams.base import Described, News, Upstream, asks, separates
+from toolbus_executor.transport.dialer_factory import DialerFactory
+from toolbus_executor.upstreams.base import (
+    Described,
+    Upstream,
+    UpstreamCallbacks,
+    sends_requests,
+    separates,
+)
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.factory import reached
 from toolbus_executor.upstreams.listing import TOOLS
-from toolbus_executor.upstreams.protocol_families import reached_in_families
+from toolbus_executor.upstreams.protocol_families import create_in_families
 from toolbus_executor.upstreams.replicas.listing_comparison import (
     KINDS,
     Found,
@@ -63,18 +69,18 @@ MOST_HOMES = 20_000
 MOST_REMEMBERED = 1024  # calls that failed at a replica and may be retried at another
 
 
-class Replicated:
+class ReplicatedUpstream:
     """One server with several replicas, which differ only in their address."""
 
     def __init__(
         self,
         name: str,
         declared: Server,
-        news: News,
+        news: UpstreamCallbacks,
         events: EventPublisher,
-        ways: Ways,
+        ways: DialerFactory,
         found: Values,
-        spills: Spills | None = None,
+        spills: SpillRegistry | None = None,
     ) -> None:
         self.name = name
         self.news = news
@@ -94,21 +100,25 @@ class Replicated:
         self._replicas: list[Replica] = []
         for label, each in zip(labels(declared), declared.replicas, strict=True):
             alone = declared.model_copy(update={"url": each.url, "replicas": ()})
-            own = ways.to_replicas_of(declared)
+            own = ways.for_replicas_of(declared)
             make = partial(reached, ways=own, found=found, spills=spills)
             reach = partial(self._reached, declared=alone, make=make, place=each.url)
             REPLICA_EJECTED.labels(name, label).set(0)
             self._replicas.append(Replica(label, each.weight, reach, self, declared.probe))
 
     @property
-    def asks(self) -> bool:
+    def sends_requests(self) -> bool:
         """Whether the server may send requests to the client during a call."""
         return self._described is not None and self._described.family != "modern"
 
     def sends_requests_in(self, call: CallAdmitted) -> bool:
         """Return whether any replica may send requests to the client during this call."""
         connected = [each.upstream for each in self._replicas if each.upstream is not None]
-        return any(asks(each, call) for each in connected) if connected else self.asks
+        return (
+            any(sends_requests(each, call) for each in connected)
+            if connected
+            else self.sends_requests
+        )
 
     def separates_in(self, call: CallAdmitted) -> bool:
         """Return whether this call belongs to a session of its owner."""
@@ -234,9 +244,9 @@ class Replicated:
         """Disconnect all replicas."""
         await end(*(each.task for each in self._replicas))
 
-    def told(self) -> list[dict[str, Any]]:
+    def status(self) -> list[dict[str, Any]]:
         """Return a row per replica for `toolbus status`."""
-        return [each.told() for each in self._replicas]
+        return [each.status() for each in self._replicas]
 
     # -- called by the replicas --------------------------------------------------------------
 
@@ -283,12 +293,16 @@ class Replicated:
             self._ended.set_result(reason)
 
     def _reached(
-        self, news: News, declared: Server, make: Callable[[Server, News], Upstream], place: str
+        self,
+        news: UpstreamCallbacks,
+        declared: Server,
+        make: Callable[[Server, UpstreamCallbacks], Upstream],
+        place: str,
     ) -> Upstream:
         """Create the connection to one replica, with a session per owner if it has sessions."""
         if self.authorize is not None:
             return self.authorize(declared, news, make, place)
-        return reached_in_families(declared, news, make, self.separation, place)
+        return create_in_families(declared, news, make, self.separation, place)
 
     # -- choosing a replica --------------------------------------------------------------------
 
@@ -362,9 +376,9 @@ class Replicated:
         return f"The upstream has no replica that can be called ({reasons[:1000]}); retry shortly."
 
 
-def told_of(upstream: Upstream | None) -> dict[str, Any]:
+def replica_status(upstream: Upstream | None) -> dict[str, Any]:
     """Return the replicas of a server for `toolbus status`."""
-    return {"replicas": upstream.told()} if isinstance(upstream, Replicated) else {}
+    return {"replicas": upstream.status()} if isinstance(upstream, ReplicatedUpstream) else {}
 
 
 def labels(declared: Server) -> list[str]:

@@ -13,9 +13,15 @@ from toolbus_common.contracts import FOLLOW, CallAdmitted, TaskCreated
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds, takes_tasks
 from toolbus_executor.mcp_messages.request_builder import name_of
-from toolbus_executor.mcp_messages.result_mapping import ending_of
-from toolbus_executor.resilience.health_probe import UnaskedError
-from toolbus_executor.upstreams.base import Described, News, SameDeathError, Upstream, leave
+from toolbus_executor.mcp_messages.result_mapping import final_reply_of
+from toolbus_executor.resilience.health_probe import NoProbeError
+from toolbus_executor.upstreams.base import (
+    Described,
+    SameDeathError,
+    Upstream,
+    UpstreamCallbacks,
+    close_completely,
+)
 from toolbus_executor.upstreams.call_channel import Question
 from toolbus_executor.upstreams.sessions.client_requests import ClientQuestions
 from toolbus_executor.upstreams.sessions.idle_shutdown import TASK_SECONDS
@@ -28,7 +34,7 @@ log = logging.getLogger(__name__)
 PROBES = 5  # without a response after a call timed out, until a process is ended
 PROBE_PAUSE = 2.0
 
-Make = Callable[[News], Upstream]
+Make = Callable[[UpstreamCallbacks], Upstream]
 
 
 class Connection:
@@ -36,7 +42,7 @@ class Connection:
 
     def __init__(
         self,
-        news: News,
+        news: UpstreamCallbacks,
         make: Make,
         on_lost: "OnLost",
         questions: ClientQuestions,
@@ -66,7 +72,7 @@ class Connection:
         try:
             described = await self.upstream.open()
         except BaseException:
-            await leave(self.upstream)
+            await close_completely(self.upstream)
             raise
         self._spawn(self._watch_loss())
         return described
@@ -118,7 +124,7 @@ class Connection:
         self.watched.close()
         self.followed.close()
         await end(*self._tasks)
-        await leave(self.upstream)
+        await close_completely(self.upstream)
 
     def _on_notification(self, method: str, params: bytes) -> None:
         """Forward a server's notification to the owner of this session only."""
@@ -165,7 +171,7 @@ class Connection:
     async def _probe(self) -> None:
         probe = getattr(self.upstream, "probe", None)
         for _ in range(PROBES):
-            with suppress(TimeoutError, ToolbusError, UnaskedError):
+            with suppress(TimeoutError, ToolbusError, NoProbeError):
                 await probe()  # type: ignore[misc]
                 return
             if self.well:
@@ -180,7 +186,7 @@ class Connection:
 
 
 def _creates_task(raw: bytes, call: CallAdmitted) -> bool:
-    return isinstance(ending_of(raw, call)[0], TaskCreated)
+    return isinstance(final_reply_of(raw, call)[0], TaskCreated)
 
 
 OnLost = Callable[[Connection, str], None]

@@ -11,7 +11,7 @@ MAY_ASK = frozenset({TOOLS_CALL, "prompts/get", "resources/read", "tasks/result"
 MOST_KNOWN = 10_000  # tools
 
 
-class Turns:
+class ExclusiveConnections:
     """Calls that may receive requests, one at a time on each connection of an owner.
 
     A request on a pipe or on an HTTP+SSE stream names no call, so it can be attributed only if a
@@ -21,16 +21,16 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._asks: dict[str, bool] = {}  # called tools, and whether they send requests
+        self._sends_requests: dict[str, bool] = {}  # called tools, and whether they send requests
         self._taken: set[tuple[object, int]] = set()
 
     def needed(self, call: CallAdmitted) -> bool:
         """Return whether the server may send requests during this call."""
-        return self._asks.get(_name_of(call), True) and call.method in MAY_ASK
+        return self._sends_requests.get(_name_of(call), True) and call.method in MAY_ASK
 
-    def asks(self, call: CallAdmitted) -> bool:
+    def sends_requests(self, call: CallAdmitted) -> bool:
         """Return whether the server is known to send requests during such calls."""
-        return self._asks.get(_name_of(call), False)
+        return self._sends_requests.get(_name_of(call), False)
 
     @contextmanager
     def taken(self, owner: object, certain: Callable[[int], bool]) -> Iterator[int]:
@@ -48,13 +48,13 @@ class Turns:
         """Record whether the server sent requests during a call whose caller supports them."""
         name = _name_of(call)
         if caller.suspect:
-            self._note(name, asks=True)
+            self._note(name, sends_requests=True)
         elif completed and kinds_of(call.capabilities):
-            self._note(name, asks=self._asks.get(name, False))
+            self._note(name, sends_requests=self._sends_requests.get(name, False))
 
-    def _note(self, name: str, *, asks: bool) -> None:
-        if name in self._asks or len(self._asks) < MOST_KNOWN:
-            self._asks[name] = asks
+    def _note(self, name: str, *, sends_requests: bool) -> None:
+        if name in self._sends_requests or len(self._sends_requests) < MOST_KNOWN:
+            self._sends_requests[name] = sends_requests
 
 
 def _name_of(call: CallAdmitted) -> str:

@@ -22,7 +22,7 @@ from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.request_builder import name_of
 from toolbus_executor.resilience.bulkhead import Bulkhead
 from toolbus_executor.upstreams.base import Described
-from toolbus_executor.upstreams.suspended_calls import Park
+from toolbus_executor.upstreams.suspended_calls import SuspendedCalls
 
 LISTED_SECONDS = 10.0  # how long a process stays that was only started for listing
 TASK_SECONDS = 3600.0  # how long a task that is not polled keeps the process
@@ -37,11 +37,15 @@ class ReliedOn(Protocol):
         ...
 
 
-class Idling:
+class IdleShutdown:
     """Whether one server sleeps, and what keeps it awake."""
 
     def __init__(
-        self, declared: Server, bulkhead: Bulkhead, suspended: Park, watched: Sequence[ReliedOn]
+        self,
+        declared: Server,
+        bulkhead: Bulkhead,
+        suspended: SuspendedCalls,
+        watched: Sequence[ReliedOn],
     ) -> None:
         self.asleep = False
         self.requested_at = 0.0  # time of the latest call, or 0
@@ -150,7 +154,7 @@ def digest_of(declared: Server) -> str:
     return hashlib.sha256(declared.model_dump_json().encode()).hexdigest()[:16]
 
 
-def noted_of(upstream: object, declared: Server) -> dict[str, Any]:
+def listing_fields(upstream: object, declared: Server) -> dict[str, Any]:
     """Return the listing fields besides lists: the configuration digest and the other family."""
     handshake = getattr(upstream, "handshake", None)
     return {"declared": digest_of(declared), "handshake": handshake}
@@ -163,7 +167,7 @@ def described_in(known: Listing) -> Described:
     )
 
 
-def still_true(known: Listing | None, declared: Server) -> bool:
+def is_current(known: Listing | None, declared: Server) -> bool:
     """Return whether a published listing is complete and of the current configuration."""
     return (
         known is not None

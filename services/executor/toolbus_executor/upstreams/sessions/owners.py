@@ -33,10 +33,10 @@ class Owner:
 
 
 class Ownership:
-    """The ownership rule of one server; `asks` is set once it sends a request to a caller."""
+    """Ownership rule of one server; `sends_requests` is set once it sends one to a caller."""
 
     def __init__(self, mode: Sessions) -> None:
-        self.asks = False
+        self.sends_requests = False
         self._mode = mode
 
     def of(self, call: CallAdmitted) -> Owner:
@@ -49,14 +49,16 @@ class Ownership:
 
     def note_question(self) -> None:
         """Record that the server sends requests to its callers."""
-        self.asks = True
+        self.sends_requests = True
 
     def _per_client(self, call: CallAdmitted) -> bool:
         """Return whether the owner is the client session, as it is if the client supports input."""
         if self._mode == "client":
             return True
         return (
-            self.asks and call.family is ProtocolFamily.LEGACY and bool(kinds_of(call.capabilities))
+            self.sends_requests
+            and call.family is ProtocolFamily.LEGACY
+            and bool(kinds_of(call.capabilities))
         )
 
 

@@ -165,7 +165,7 @@ class Pool(Generic[K]):
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def told(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """Return the pool's state for `toolbus status`, with the most recently used sessions."""
         return {
             "bound": self.bound,

@@ -13,8 +13,8 @@ from toolbus_common.config import Server
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, ClientMessage
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, kinds_of
-from toolbus_executor.resilience.health_probe import AwayError
-from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.resilience.health_probe import NotConnectedError
+from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
@@ -25,7 +25,7 @@ from toolbus_executor.upstreams.sessions.connection import (
     OnLost,
     refused_hosts_of,
 )
-from toolbus_executor.upstreams.sessions.connection_choice import Turns
+from toolbus_executor.upstreams.sessions.connection_choice import ExclusiveConnections
 from toolbus_executor.upstreams.sessions.list_comparison import Comparison
 from toolbus_executor.upstreams.sessions.owners import Owner, Ownership
 from toolbus_executor.upstreams.sessions.pool import BEGIN_SECONDS, Pool, looked_at
@@ -58,7 +58,9 @@ class Separation:
                 if each.owner.session == message.session and each.kept is not None:
                     each.kept.upstream.notify("notifications/roots/list_changed")
 
-    def over(self, news: News, make: Make, place: str = "", family: str = "") -> "Separated":
+    def over(
+        self, news: UpstreamCallbacks, make: Make, place: str = "", family: str = ""
+    ) -> "Separated":
         """Return the server as `make` connects it; `place` is its address, `family` its family."""
         return Separated(self, news, make, place, family)
 
@@ -79,17 +81,19 @@ class Separated:
     that has only listed holds no owner's state, so it is given to the first owner that needs one.
     """
 
-    def __init__(self, how: Separation, news: News, make: Make, place: str, family: str) -> None:
+    def __init__(
+        self, how: Separation, news: UpstreamCallbacks, make: Make, place: str, family: str
+    ) -> None:
         self._how = how
         self._news = news
         self._make = make
         self._place = place
         self._family = family
         self._main: Connection | None = None
-        self._asks = False
+        self._sends_requests = False
         self._by_kinds = False  # a session declares the input its callers support
         self._is_multiplexed = False  # a multiplexed connection: its requests name no call
-        self._turns = Turns()
+        self._turns = ExclusiveConnections()
         self.comparison = Comparison(how.pool.server, news.on_lists_changed)
         self._tools: Collection[CatalogEntry] = ()
         self._listing = 0
@@ -108,9 +112,9 @@ class Separated:
         return isinstance(main, HttpUpstream) and main.keeps_sessions
 
     @property
-    def asks(self) -> bool:
+    def sends_requests(self) -> bool:
         """Whether the server may send requests to the client during a call."""
-        return self._asks
+        return self._sends_requests
 
     @property
     def pid(self) -> int | None:
@@ -149,7 +153,7 @@ class Separated:
     async def listed_as(self, kinds: Kinds) -> AsyncIterator[Page | None]:
         """Yield a list function for clients that declare these kinds; None if unknown."""
         main = (await self._lister()).upstream
-        if not main.asks and isinstance(main, StdioUpstream | HttpUpstream):
+        if not main.sends_requests and isinstance(main, StdioUpstream | HttpUpstream):
             yield partial(main.list_as, kinds)
             return
         if not self.separates:
@@ -195,7 +199,7 @@ class Separated:
     async def probe(self) -> None:
         """Probe the server in the session that has no owner."""
         if self._main is None:
-            raise AwayError
+            raise NotConnectedError
         probe = getattr(self._main.upstream, "probe", None)
         if probe is not None:
             await probe()
@@ -256,7 +260,7 @@ class Separated:
             try:
                 return await self._call(call, seconds, caller, number)
             except OverloadedError:
-                if not number or self._turns.asks(call):
+                if not number or self._turns.sends_requests(call):
                     raise
         return await self._call(
             call, seconds, caller, 0
@@ -298,7 +302,7 @@ class Separated:
         made.upstream.learn(self._tools)
         return made
 
-    def _made(self, kinds: Kinds, news: News, on_lost: OnLost) -> Connection:
+    def _made(self, kinds: Kinds, news: UpstreamCallbacks, on_lost: OnLost) -> Connection:
         """Create a connection that declares these kinds, without opening it."""
         main = self._main.upstream if self._main is not None else None
         make = self._make
@@ -323,10 +327,10 @@ class Separated:
         finally:
             self._note_missed(made)
         made.upstream.learn(self._tools)
-        self._main, self._asks = made, made.upstream.asks
+        self._main, self._sends_requests = made, made.upstream.sends_requests
         self.held = getattr(made.upstream, "held", {})
         self._by_kinds = isinstance(made.upstream, HttpUpstream) and made.upstream.by_kinds
-        self._is_multiplexed = self._asks and not self._by_kinds
+        self._is_multiplexed = self._sends_requests and not self._by_kinds
         return described
 
     def _on_lost(self, connection: Connection, reason: str) -> None:

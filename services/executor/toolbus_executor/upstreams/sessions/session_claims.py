@@ -19,7 +19,7 @@ RENEW_SECONDS = LEASE_SECONDS * 0.3
 MOST_KNOWN = 20_000  # sessions of other executors
 
 
-class Places:
+class SessionClaims:
     """The claims of one executor, and its knowledge of the claims of others.
 
     A claim is an entry written with compare-and-set that names its holder. One lease per executor

@@ -165,7 +165,7 @@ class TaskService:
         result: FinalReply | CallError
         try:
             made = partial(self._pass_on, waiting)
-            result = await self.calls.ask_here(call, made, running.extend)
+            result = await self.calls.request_local(call, made, running.extend)
         except ToolbusError as error:
             if isinstance(error, RETRYABLE) and await self._still_approved(stored, call_id):
                 last = await running.stop()
