@@ -222,7 +222,7 @@ def test_documents_are_told_for_every_endpoint_and_no_other_path() -> None:
     for path in (f"{root}/mcp/mail", f"{root}/mcp/docs/", f"{root}x", f"{root}/other", "/mcp"):
         assert told(path) is None
     assert told(root, "POST") is None
-    assert edge(bearer(), access={})[0].told({"path": root, "method": "GET"}) is None
+    assert edge(bearer(), access={})[0].metadata_response({"path": root, "method": "GET"}) is None
 
 
 def test_a_challenge_names_the_document_of_its_own_endpoint() -> None:

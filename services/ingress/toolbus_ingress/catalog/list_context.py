@@ -94,6 +94,8 @@ class ListSizeCounter:
             mode=mode,
             lists=counter.lists,
             spent_bytes=counter.sent,
-            classic_bytes=counter.lists * self.catalogue.weight(method, grants, server, family),
-            whole_bytes=counter.lists * self.catalogue.weight(method, _EVERYTHING, server, family),
+            classic_bytes=counter.lists
+            * self.catalogue.definitions_size(method, grants, server, family),
+            whole_bytes=counter.lists
+            * self.catalogue.definitions_size(method, _EVERYTHING, server, family),
         )
