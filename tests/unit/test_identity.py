@@ -33,7 +33,7 @@ from toolbus_oauth.keys.signing_keys import SigningKeys
 from toolbus_oauth.web import redirect_uris as redirects
 from toolbus_oauth.web.errors import OAuthError
 from toolbus_oauth.web.rate_limit import Pace
-from toolbus_policy.admin.remote_restrictions import Reach
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 
 BASE = "https://gateway.test"
 SECRET = "tbk_root_a-secret-of-these-tests"
@@ -328,15 +328,15 @@ def test_rules_for_people_nobody_vouches_for_are_faults() -> None:
         "access:\n  a: {issuer: cropp, tools: ['*']}\n  b: {team: none, tools: ['*']}\n"
         "  c: {issuer: corp, tools: ['*']}\n  d: {issuer: machines, tools: ['*']}\n"
     )
-    told = [(fault.place, fault.line) for fault in load(text, {}).faults]
+    told = [(fault.path, fault.line) for fault in load(text, {}).problems]
     assert told == [("access.a.issuer", 3), ("access.b.team", 4)]
 
 
 @pytest.mark.parametrize("name", OWN_ISSUERS)
 def test_nobody_else_vouches_under_the_names_of_our_own_accounts_and_machines(name: str) -> None:
-    (fault,) = load(f"issuers: {{{name}: {{url: 'https://login.test'}}}}\n", {}).faults
-    assert fault.place == f"issuers.{name}"
-    assert "own name" in fault.sentence
+    (fault,) = load(f"issuers: {{{name}: {{url: 'https://login.test'}}}}\n", {}).problems
+    assert fault.path == f"issuers.{name}"
+    assert "reserved for Toolbus" in fault.message
 
 
 def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to() -> None:
@@ -352,7 +352,7 @@ def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to()
 
 def test_over_http_no_issuer_takes_a_secret_or_an_address_that_was_not_allowed() -> None:
     def places(new: Configuration, old: Configuration, *variables: str) -> list[str]:
-        return [fault["place"] for fault in Reach((), variables).faults(old, new)]
+        return [fault["place"] for fault in RemoteRestrictions((), variables).violations(old, new)]
 
     corp = declared(issuers={"corp": CORP})
     assert places(corp, declared()) == ["issuers.corp.secret"]

@@ -52,9 +52,9 @@ def build(exchange: LocalTransport) -> Service:
     sealer = ClaimSealer(load_key(settings.seal_key))
     endpoint = _endpoint(service, settings, sealer)
     rejections = RejectionCounter(service.events.publish, settings.rejection_seconds)
-    service.add_resource(rejections.written)
+    service.add_resource(rejections.publisher.running)
     _report_anonymous_access(service, endpoint.anonymous)
-    service.draining.append(rejections.flush)
+    service.draining.append(rejections.publisher.flush)
     browser_origins = _names(settings.browser_origins)
     app = App(endpoint, Approvals(endpoint, sealer), rejections, browser_origins)
     service.add_resource(lambda: _serve_clients(endpoint, app, settings))
@@ -78,8 +78,8 @@ def _endpoint(service: Service, settings: Settings, sealer: ClaimSealer) -> Endp
     list_sizes = ListSizeCounter(
         service.events.publish, catalogue, directory, settings.context_seconds
     )
-    service.add_resource(list_sizes.written)
-    service.draining.append(list_sizes.flush)
+    service.add_resource(list_sizes.publisher.running)
+    service.draining.append(list_sizes.publisher.flush)
 
     directory.on_key.append(notifications.key_changed)
     directory.bearers.on_gone = notifications.key_changed

@@ -53,7 +53,7 @@ def failure(error: ToolbusError, metadata: bytes = b"") -> Response:
     """Return an error; `metadata` are the challenge's parameters about sign-in."""
     retryable = error.retryable
     fix = _FIXES.get(error.code, _RETRY if retryable else _SEE_REASON)
-    members: dict[str, Any] = {"code": error.code, "reason": error.reason, "mend": fix}
+    members: dict[str, Any] = {"code": error.code, "reason": error.reason, "fix": fix}
     members |= {"retryable": retryable, "faults": error.data.get("faults", [])}
     headers: tuple[tuple[bytes, bytes], ...] = (_NO_STORE,)
     if isinstance(error, UnauthorizedError | InsufficientScopeError):
@@ -85,7 +85,7 @@ def rejection(error: RejectedRequestError) -> Response:
     """Return the guard's rejection in this API's error format."""
     answer = error.response
     reason = msgspec.json.decode(answer.body)["error"]["message"]
-    members = {"code": str(error), "reason": reason, "mend": _SEE_REASON, "retryable": False}
+    members = {"code": str(error), "reason": reason, "fix": _SEE_REASON, "retryable": False}
     body = msgspec.json.encode({"error": {**members, "faults": []}})
     return Response(answer.status, body, (*answer.headers, _NO_STORE), answer.rejected)
 
@@ -96,7 +96,7 @@ def method_not_allowed(methods: tuple[str, ...]) -> Response:
     members = {
         "code": "method",
         "reason": f"Method not allowed. Use {allowed}.",
-        "mend": "Use one of these methods.",
+        "fix": "Use one of these methods.",
     }
     body = msgspec.json.encode({"error": {**members, "retryable": False, "faults": []}})
     return Response(405, body, ((b"allow", allowed.encode()), _NO_STORE))
@@ -107,7 +107,7 @@ def not_found() -> Response:
     members = {
         "code": "unknown_path",
         "reason": "Unknown path.",
-        "mend": "/api/openapi.json lists every path.",
+        "fix": "/api/openapi.json lists every path.",
     }
     body = msgspec.json.encode({"error": {**members, "retryable": False, "faults": []}})
     return Response(404, body, (_NO_STORE,))

@@ -206,7 +206,7 @@ class CallHandler:
             # Without a level, clients with a session receive what the server logs by default.
             default_logs=session is not None and context.accepts_events and not level,
             extra=self._extra(context, request, target),
-            narrower=context.caller.restrictions,
+            restriction=context.caller.restrictions,
             run=trace.run or (session.sid if session is not None else ""),
             idempotency_key=_idempotency_key(request.method, meta, context.caller.key_digest),
             terms=context.caller.code_mode_options.encode() if target.server == BUILT_IN else "",

@@ -150,7 +150,7 @@ def test_a_key_that_is_given_needs_no_place_to_write(tmp_path: Path) -> None:
 def test_a_file_without_a_key_is_rejected_with_the_fix(tmp_path: Path) -> None:
     path = tmp_path / "seal.key"
     path.write_bytes(os.urandom(KEY_BYTES - 1))
-    with pytest.raises(ValueError, match="remove it to have one made"):
+    with pytest.raises(ValueError, match="remove it to create a new key"):
         load_key(path)
 
 
