@@ -116,10 +116,10 @@ async def test_a_page_takes_no_token_that_needs_a_proof() -> None:
     identity = edge()
     assert await identity.form_key_digest(PLAIN) == key_digest_of(PLAIN)
     assert await identity.form_key_digest("tbk_a_key") == key_digest_of("tbk_a_key")
-    with pytest.raises(InvalidProofError, match="page"):
+    with pytest.raises(InvalidProofError, match="form cannot carry"):
         await identity.form_key_digest(TOKEN)
     wanting = edge(dpop=True)
-    with pytest.raises(InvalidProofError, match="page"):
+    with pytest.raises(InvalidProofError, match="form cannot carry"):
         await wanting.form_key_digest(PLAIN)
 
 

@@ -208,7 +208,7 @@ async def test_one_principal_holds_so_many_streams_and_bytes_and_no_more(
 async def test_all_principals_together_hold_so_much_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rules, "MOST_KEPT", 3)
+    monkeypatch.setattr(rules, "MOST_LOGS", 3)
     event_logs = EventLogStore()
     sessions = [started(f"{number:064}") for number in range(5)]
     made = [(session, event_logs.open(session, ANSWER_STREAM, 10)) for session in sessions]
@@ -220,7 +220,7 @@ async def test_all_principals_together_hold_so_much_and_no_more(
 async def test_a_stream_that_is_read_goes_last_and_is_read_to_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rules, "MOST_KEPT_EACH", 2)
+    monkeypatch.setattr(rules, "MOST_LOGS_EACH", 2)
     event_logs, session = EventLogStore(), started()
     first, second = (event_logs.open(session, ANSWER_STREAM, 10) for _ in range(2))
     reader = first.read()
