@@ -18,7 +18,7 @@ from toolbus_common.errors import (
     UpstreamFaultError,
     UpstreamTimeoutError,
 )
-from toolbus_common.observability.trace_context import as_asked, span_id
+from toolbus_common.observability.trace_context import parent_based, span_id
 from toolbus_common.observability.tracing import Span, recording
 from toolbus_executor.resilience.circuit_breaker import Breaker
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
@@ -112,7 +112,7 @@ async def test_nothing_is_tried_again_after_its_deadline(bench: Bench, server: T
 async def test_a_server_that_always_fails_is_asked_a_fifth_more_often_at_most(
     bench: Bench, server: Troubled
 ) -> None:
-    bench.runner.guard.breaker = Breaker(threshold=10_000)  # the budget alone must do
+    bench.runner.breaker.circuit = Breaker(threshold=10_000)  # the budget alone must do
     server.trouble = "failing"
     for _ in range(100):
         assert isinstance((await bench.call("twice")).error, UpstreamDeadError)
@@ -122,14 +122,14 @@ async def test_a_server_that_always_fails_is_asked_a_fifth_more_often_at_most(
 async def test_an_open_breaker_is_asked_nothing_again_and_names_one_reason(
     bench: Bench, server: Troubled
 ) -> None:
-    bench.runner.guard.breaker = Breaker(pause=60.0)  # it stays open meanwhile
+    bench.runner.breaker.circuit = Breaker(pause=60.0)  # it stays open meanwhile
     server.trouble = "failing"
     for _ in range(20):
         failed = (await bench.call("twice")).error
     assert isinstance(failed, BreakerOpenError)
     assert server.asked == 5
     assert failed.reason.count("failed repeatedly") == 1
-    codes = {each["code"] for each in bench.runner.told()["failures"]}
+    codes = {each["code"] for each in bench.runner.status()["failures"]}
     assert codes == {"upstream_dead"}
 
 
@@ -174,7 +174,7 @@ async def test_more_calls_than_there_is_room_for_are_refused_before_any_other_en
         assert isinstance(frame.error, OverloadedError)
         assert frame.error.data["retry_after"] >= 1
     await until(lambda: server.most == 4, "those it has places for")
-    assert bench.runner.told()["waiting"] == 4
+    assert bench.runner.status()["waiting"] == 4
     for each in calls:
         each.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
@@ -190,7 +190,7 @@ async def test_each_attempt_is_a_span_of_its_own_and_the_call_counts_them(
             kept.append(span)
 
     server.trouble, server.only = "reset", 1
-    with recording.to(Sink(), as_asked):
+    with recording.to(Sink(), parent_based):
         assert (await bench.call("twice")).text == "done"
     first, second, whole = kept
     assert [span.name for span in kept] == ["tools/call twice"] * 2 + ["toolbus.execute"]
@@ -210,7 +210,7 @@ async def test_a_call_that_waits_for_its_turn_has_a_span_for_that(
             kept.append(span)
 
     server.trouble = "hung"
-    with recording.to(Sink(), as_asked):
+    with recording.to(Sink(), parent_based):
         calls = [asyncio.create_task(bench.call("plain")) for _ in range(5)]
         await until(lambda: bench.runner.bulkhead.waiting == 1)
         server.trouble = ""

@@ -36,15 +36,15 @@ from toolbus_common.nats.topology import DECLARATION
 from toolbus_ingress import cors
 from toolbus_ingress.admin_api import responses
 from toolbus_ingress.http import jsonrpc
-from toolbus_oauth.accounts.access_rules import entitling
+from toolbus_oauth.accounts.access_rules import entitled_rule
 from toolbus_oauth.server import scopes as scoping
 from toolbus_oauth.storage.records import Client
 from toolbus_oauth.web.errors import OAuthError
-from toolbus_policy.admin.remote_restrictions import Reach
-from toolbus_policy.admin.service import Office
-from toolbus_policy.admission.authorizer import Judge
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
+from toolbus_policy.admin.service import AdminService
+from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.approvals import model
-from toolbus_policy.approvals.approvers import Approver, holder
+from toolbus_policy.approvals.approvers import Approver, approver_for_key
 
 BASE = "https://gateway.test"
 TOKEN = "eyJh.eyJp.c2ln"
@@ -83,9 +83,9 @@ def snapshot(scope: str, actors: tuple[str, ...] = (), **sections: Any) -> Confi
 
 def decided(scope: str, tool: str, **sections: Any) -> str:
     """What becomes of a call: fine, or the code of why not."""
-    judge = Judge(snapshot(scope, **sections), LISTED)
+    authorizer = Authorizer(snapshot(scope, **sections), LISTED)
     try:
-        judge.decide(KEY_DIGEST, "docs", "tools/call", tool, time())
+        authorizer.authorize(KEY_DIGEST, "docs", "tools/call", tool, time())
     except (UnknownToolError, InsufficientScopeError) as error:
         return f"{error.code} {error.data.get('scope', '')}".strip()
     return "fine"
@@ -133,9 +133,9 @@ def test_nobody_decides_in_anothers_name_or_with_a_token_for_less(
     scope: str, actors: tuple[str, ...]
 ) -> None:
     rights: dict[str, Any] = {"access": {"staff": {"tools": ["*"], "rights": ["approve"]}}}
-    assert holder(snapshot("tools", **rights), KEY_DIGEST, time()).name.startswith("key:")
-    with pytest.raises(ForbiddenError, match="another's name"):
-        holder(snapshot(scope, actors=actors, **rights), KEY_DIGEST, time())
+    assert approver_for_key(snapshot("tools", **rights), KEY_DIGEST, time()).name.startswith("key:")
+    with pytest.raises(ForbiddenError, match="delegated token"):
+        approver_for_key(snapshot(scope, actors=actors, **rights), KEY_DIGEST, time())
 
 
 def test_a_principal_within_a_scope_is_kept_while_the_whole_one_is() -> None:
@@ -164,7 +164,7 @@ VOUCHED, STRANGER = Client("v", "v"), Client("s", "s", registered=True)
 
 def given(asked: str, client: Client = VOUCHED, *, administration: bool = False) -> str:
     try:
-        return scoping.given(declared(), client, asked, administration=administration)
+        return scoping.grant_scopes(declared(), client, asked, administration=administration)
     except OAuthError as error:
         return error.code
 
@@ -203,20 +203,20 @@ def test_only_clients_operators_vouch_for_ask_for_the_administration(asked: str,
 
 
 def test_what_was_granted_is_never_more_for_being_asked_again() -> None:
-    assert scoping.narrowed("tools:a tools:b", "") == "tools:a tools:b"
-    assert scoping.narrowed("tools:a tools:b", "tools:b") == "tools:b"
-    assert scoping.narrowed("tools", "tools:a") == "tools:a"
-    assert scoping.narrowed("admin", "admin:read") == "admin:read"
+    assert scoping.narrow("tools:a tools:b", "") == "tools:a tools:b"
+    assert scoping.narrow("tools:a tools:b", "tools:b") == "tools:b"
+    assert scoping.narrow("tools", "tools:a") == "tools:a"
+    assert scoping.narrow("admin", "admin:read") == "admin:read"
     for more in ("tools", "tools:a tools:c", "admin:read", "toolsx"):
         with pytest.raises(OAuthError):
-            scoping.narrowed("tools:a tools:b", more)
+            scoping.narrow("tools:a tools:b", more)
     assert scoping.within("tools:a", "tools tools:a admin") == ["tools:a"]
 
 
 def test_a_rule_without_a_role_entitles_nobody_to_administer() -> None:
     made = declared(access={"first": {"tools": ["*"]}, "second": {"role": "admin"}})
-    assert entitling(made, "local", {}, administers=False) == "first"
-    assert entitling(made, "local", {}, administers=True) is None, "the first rule counts"
+    assert entitled_rule(made, "local", {}, administers=False) == "first"
+    assert entitled_rule(made, "local", {}, administers=True) is None, "the first rule counts"
 
 
 # -- who administers -------------------------------------------------------------------------
@@ -280,7 +280,7 @@ class Deciding:
     async def decide(self, who: Approver, *_: Any, approve: bool) -> ApprovalsReply:
         assert approve
         self.who = who
-        return ApprovalsReply(approvals=(model.told(CALL, 0),))
+        return ApprovalsReply(approvals=(model.state_of(CALL, 0),))
 
 
 CALL = model.Approval(
@@ -298,9 +298,9 @@ async def test_whoever_signs_in_to_administer_is_still_who_made_the_call() -> No
         async def found(_: str, person: Administrator = person) -> Administrator:
             return person
 
-        office = Office(found, nobody, cast("Any", deciding), nobody, Reach())
-        await office.answer(AdminRequest(key_digest="p", operation="approve_call", name=CALL.id))
-        assert deciding.who.asked_it(CALL) is own
+        admin = AdminService(found, nobody, cast("Any", deciding), nobody, RemoteRestrictions())
+        await admin.handle(AdminRequest(key_digest="p", operation="approve_call", name=CALL.id))
+        assert deciding.who.is_caller(CALL) is own
         assert deciding.who.name == f"user:{signed_in}"
 
 
@@ -314,7 +314,7 @@ def test_a_refusal_for_its_scope_is_a_challenge() -> None:
     wanted = 'Bearer realm="toolbus", error="insufficient_scope", scope="tools:a tools:b"'
     assert dict(answer.headers)[b"www-authenticate"].decode() == wanted
     where = b', resource_metadata="x"'
-    told = responses.failed(error, where)
+    told = responses.failure(error, where)
     assert told.status == 403
     assert dict(told.headers)[b"www-authenticate"].endswith(b'scope="tools:a tools:b"' + where)
     assert json.loads(told.body)["error"]["fix"]
@@ -322,7 +322,7 @@ def test_a_refusal_for_its_scope_is_a_challenge() -> None:
 
 def test_the_page_names_each_scope() -> None:
     rule = Access(tools=("*",), role="auditor")
-    told = scoping.sentences(rule, "staff", "admin admin:read tools tools:reading")
+    told = scoping.descriptions(rule, "staff", "admin admin:read tools tools:reading")
     assert [each.split()[0] for each in told] == ["administer", "see", "use", "use"]
     assert "auditor" in told[0]
     assert "reading" in told[3]
@@ -350,12 +350,12 @@ def asked(
 )  # fmt: skip
 def test_scripts_of_listed_origins_may_read_what_clients_need(path: str) -> None:
     listed = frozenset({ORIGIN})
-    assert cors.origin_of(asked(path), listed) == ORIGIN.encode()
+    assert cors.allowed_origin(asked(path), listed) == ORIGIN.encode()
     for origin in ("", "https://app.test.evil", "https://app.test:8443", "http://app.test", "null"):
-        assert cors.origin_of(asked(path, origin), listed) == b""
+        assert cors.allowed_origin(asked(path, origin), listed) == b""
     twice = asked(path)
     twice["headers"] *= 2
-    assert cors.origin_of(twice, listed) == b""
+    assert cors.allowed_origin(twice, listed) == b""
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_scripts_of_listed_origins_may_read_what_clients_need(path: str) -> None
      "/approvals/1", "/oauth/sign-in", "/mcp/a/b", "/metrics"],
 )  # fmt: skip
 def test_pages_and_the_administration_are_no_scripts_business(path: str) -> None:
-    assert cors.origin_of(asked(path), frozenset({ORIGIN})) == b""
+    assert cors.allowed_origin(asked(path), frozenset({ORIGIN})) == b""
 
 
 def test_a_browser_is_reported_only_what_may_be_sent() -> None:
@@ -389,7 +389,7 @@ async def test_what_a_script_may_read_says_so_and_nothing_else_changes() -> None
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    told = cors.readable(send, ORIGIN.encode())
+    told = cors.with_cors_headers(send, ORIGIN.encode())
     await told({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
     await told({"type": "http.response.body", "body": b"x"})
     headers = dict(sent[0]["headers"])

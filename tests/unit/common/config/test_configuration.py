@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from toolbus_common.access.tool_patterns import full_name, split_name
 from toolbus_common.config import Budget, Configuration, Key, Name, Period, Server
-from toolbus_policy.admin.remote_restrictions import Reach
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 
 NAME = TypeAdapter(Name)
 
@@ -174,8 +174,10 @@ def test_what_is_loaded_from_afar_neither_lets_in_anonymous_callers_nor_names_va
     old = Configuration.model_validate({"servers": {"s": {"command": ["allowed"]}}})
     given = {"command": ["allowed"], "oauth": {**OWN, "env": "LD_PRELOAD"}}
     new = Configuration.model_validate({"servers": {"s": given}, "anonymous": {"tools": ["*"]}})
-    found = {fault["place"] for fault in Reach(commands=("allowed",)).faults(old, new)}
+    found = {
+        fault["place"] for fault in RemoteRestrictions(commands=("allowed",)).violations(old, new)
+    }
     assert {"anonymous", "servers.s.oauth.env"} <= found
-    assert not Reach(commands=("allowed",), variables=("LD_*",)).faults(
+    assert not RemoteRestrictions(commands=("allowed",), variables=("LD_*",)).violations(
         old, new.model_copy(update={"anonymous": old.anonymous})
     )

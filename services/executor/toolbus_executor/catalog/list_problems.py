@@ -1,0 +1,37 @@
+"""Problems of a server's lists, logged and published when they change."""
+
+import logging
+
+from toolbus_common.contracts import Listing, ServerFaulted
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_executor.server_events import about_server
+from toolbus_executor.upstreams.listing import repairs_of
+
+log = logging.getLogger(__name__)
+
+
+class ListProblems:
+    """Dropped and repaired entries and failed lists of one server, with reasons."""
+
+    def __init__(self, server: str, events: EventPublisher) -> None:
+        self.dropped: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+        self._repaired: dict[str, str] = {}
+        self._server = server
+        self._events = events
+
+    def note(self, listing: Listing) -> None:
+        """Record a listing; publish its problems if they differ from the last ones."""
+        repaired = repairs_of(listing)
+        now = listing.dropped, listing.failed, repaired
+        if now == (self.dropped, self.failed, self._repaired):
+            return
+        self.dropped, self.failed, self._repaired = now
+        for what, reason in (self.dropped | self.failed).items():
+            fields = {"server": self._server, "what": what, "why": reason}
+            log.warning("listed.dropped", extra=fields)
+        for what, how in repaired.items():
+            log.info("listed.repaired", extra={"server": self._server, "what": what, "how": how})
+        about = about_server(self._server, "faulted")
+        found = {"dropped": self.dropped, "failed": self.failed, "repaired": repaired}
+        self._events.publish(ServerFaulted(**about, **found))

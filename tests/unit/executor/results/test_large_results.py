@@ -1,0 +1,202 @@
+"""Reading a large answer in pieces, beside reading it as a whole; handles and their arithmetic."""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_common.errors import OverloadedError, UpstreamFaultError
+from toolbus_common.mcp.result_uris import MOST_LENGTH, Handle, governing, piece_of
+from toolbus_executor.results.large import json_scanner as scanner
+from toolbus_executor.results.large.decoder import Decoder
+from toolbus_executor.results.large.json_scanner import Kind, Scanner
+from toolbus_executor.results.large.quota import Quota
+from toolbus_executor.results.large.reader import _whole_characters
+
+SMALL = 8  # bytes that count as large here
+
+
+class Aside:
+    """A large value, decoded in memory."""
+
+    def __init__(self, kind: Kind, number: int) -> None:
+        self.placeholder = b'"mark %d"' % number
+        self.kind = kind
+        self.value = b""
+        self.ended = False
+        self._decoding = Decoder(kind)
+
+    def feed(self, raw: bytes) -> None:
+        self.value += self._decoding.feed(raw)
+
+    def end(self) -> None:
+        self.value += self._decoding.end()
+        self.ended = True
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _everything_is_large() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scanner, "MIN_BYTES", SMALL)
+        yield
+
+
+def scanned(text: bytes, sizes: list[int]) -> tuple[Any, list[Aside]]:
+    """What is left of a text told in pieces of these sizes, over and over; and what went aside."""
+    found: list[Aside] = []
+
+    def begin(kind: Kind) -> Aside:
+        found.append(Aside(kind, len(found)))
+        return found[-1]
+
+    reader, at, turn = Scanner(begin), 0, 0
+    while at < len(text):
+        size = sizes[turn % len(sizes)]
+        reader.feed(text[at : at + size])
+        at, turn = at + size, turn + 1
+    assert all(each.ended for each in found)
+    return json.loads(reader.rest), found
+
+
+def put_back(told: Any, found: list[Aside]) -> Any:
+    """The answer with its large values where their marks stand."""
+    marks = {json.loads(each.placeholder): each for each in found}
+    if isinstance(told, list):
+        return [put_back(each, found) for each in told]
+    if isinstance(told, dict):
+        return {name: put_back(each, found) for name, each in told.items()}
+    if isinstance(told, str) and told in marks:
+        aside = marks[told]
+        if aside.kind is Kind.BASE64:
+            return b64encode(aside.value).decode()
+        return json.loads(aside.value) if aside.kind is Kind.JSON else aside.value.decode()
+    return told
+
+
+words = st.text(st.characters(codec="utf-8"), max_size=40)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | words,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4),
+    max_leaves=12,
+)
+blobs = st.binary(max_size=40).map(lambda raw: b64encode(raw).decode())
+blocks = st.one_of(
+    st.fixed_dictionaries({"type": st.just("text"), "text": words}),
+    st.fixed_dictionaries({"type": st.just("image"), "data": blobs, "extra": values}),
+    st.fixed_dictionaries({"resource": st.fixed_dictionaries({"text": words, "more": values})}),
+    st.fixed_dictionaries({"resource": st.fixed_dictionaries({"blob": blobs})}),
+    values.filter(lambda told: not isinstance(told, dict)),
+)
+results = st.fixed_dictionaries(
+    {"content": st.lists(blocks, max_size=5)},
+    optional={
+        "structuredContent": st.dictionaries(words, values, max_size=4),
+        "contents": st.lists(st.fixed_dictionaries({"uri": words, "text": words}), max_size=3),
+        "_meta": values,
+    },
+)
+answers = st.fixed_dictionaries({"id": values, "result": results, "other": values})
+
+
+@given(
+    answers,
+    st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    st.booleans(),
+    st.sampled_from([None, 1]),
+)
+def test_an_answer_read_in_pieces_is_the_answer_read_as_a_whole(
+    answer: Any,
+    sizes: list[int],
+    ascii_only: bool,  # noqa: FBT001
+    indent: int | None,
+) -> None:
+    text = json.dumps(answer, ensure_ascii=ascii_only, indent=indent).encode()
+    told, found = scanned(text, sizes)
+    assert put_back(told, found) == answer
+
+
+@given(answers)
+def test_what_is_large_where_values_go_aside_goes_aside(answer: Any) -> None:
+    told, _ = scanned(json.dumps(answer).encode(), [7])
+    left = [block.get("text", "") for block in told["result"]["content"] if isinstance(block, dict)]
+    assert all(len(json.dumps(text)) - 2 <= SMALL or text.startswith("mark ") for text in left)
+
+
+@given(st.binary(max_size=200), st.integers(1, 20))
+def test_what_is_no_json_ends_in_a_fault_or_in_what_is_no_json_either(
+    garbage: bytes, size: int
+) -> None:
+    text = b'{"result":{"content":[{"text":"' + garbage
+    try:
+        reader = Scanner(lambda kind: Aside(kind, 0))
+        for at in range(0, len(text), size):
+            reader.feed(text[at : at + size])
+    except UpstreamFaultError:
+        return
+    assert len(reader.rest) <= len(text) + 20
+
+
+def test_only_so_many_values_go_aside_and_the_rest_is_bounded() -> None:
+    many = b",".join(b'{"text":"%b"}' % (b"x" * 100_000) for _ in range(200))
+    reader = Scanner(lambda kind: Aside(kind, 0))
+    with pytest.raises(UpstreamFaultError, match="request less"):
+        reader.feed(b'{"result":{"content":[' + many)
+
+
+def test_a_value_not_looked_for_that_never_ends_is_bounded_too() -> None:
+    reader = Scanner(lambda kind: Aside(kind, 0))
+    reader.feed(b'{"other":["' + b"[" * 7_000_000)
+    with pytest.raises(UpstreamFaultError, match="too large"):
+        reader.feed(b"[" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [(Kind.TEXT, b"\xff"), (Kind.TEXT, b"\\x"), (Kind.BASE64, b"a"), (Kind.JSON, b"\xc3")],
+)
+def test_what_cannot_be_decoded_is_the_upstreams_fault(kind: Kind, raw: bytes) -> None:
+    decoding = Decoder(kind)
+    with pytest.raises(UpstreamFaultError):
+        decoding.feed(raw) + decoding.end()
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=2), st.integers(4, 50))
+def test_a_text_read_piece_by_piece_is_the_text(text: str, size: int) -> None:
+    raw, at, told = text.encode(), 0, ""
+    while at < len(raw):
+        piece = _whole_characters(raw[at : at + size], last=at + size >= len(raw))
+        assert piece
+        told, at = told + piece.decode(), at + len(piece)
+    assert told == text
+
+
+@given(st.from_regex(r"[a-z0-9_-]{1,20}", fullmatch=True), words.filter(bool))
+def test_a_handle_is_read_from_its_uri(server: str, tool: str) -> None:
+    handle = Handle(server, tool, "a" * 32)
+    piece = piece_of(handle.uri(7, MOST_LENGTH * 2))
+    if len(handle.uri()) < 3500:
+        assert piece is not None
+        assert (piece.handle, piece.offset, piece.length) == (handle, 7, MOST_LENGTH)
+        assert governing(handle.uri()) == tool
+
+
+@pytest.mark.parametrize("uri", ["", "file:///a", "toolbus-result:", "toolbus-result:s/t/short"])
+def test_what_is_no_handle_governs_itself(uri: str) -> None:
+    assert governing(uri) == uri
+
+
+def test_one_principal_cannot_use_all_the_room_and_gets_it_back_in_time() -> None:
+    quota = Quota(limit=100, limit_per_principal=60)
+    quota.take(60)
+    quota.check(60, ("c", "k"))
+    quota.assign(60, ("c", "k"), 0.0)
+    with pytest.raises(OverloadedError, match="this key has 60 bytes"):
+        quota.check(1, ("c", "k"))
+    quota.check(60, ("c", "other"))
+    quota.take(100)  # what was over made room
+    with pytest.raises(OverloadedError, match="result store is full"):
+        quota.take(1)

@@ -1,0 +1,270 @@
+"""What tools are called with and answer, held against schemas that may be hostile themselves."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.bench import admitted
+from toolbus_common.contracts import CatalogEntry
+from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
+from toolbus_executor.validation import Checks
+from toolbus_executor.validation.messages import MAX_LENGTH
+from toolbus_executor.validation.schema_cost import LARGEST_WEIGHT, UnboundedError, bounds_of
+
+STRING = {"type": "string"}
+SEARCH = {
+    "type": "object",
+    "properties": {
+        "query": STRING,
+        "limit": {"type": "integer", "minimum": 1, "maximum": 100},
+        "order": {"enum": ["newest", "oldest"]},
+        "since": {"anyOf": [STRING, {"type": "null"}]},
+        "tags": {"type": "array", "items": STRING, "maxItems": 3},
+        "filter": {
+            "type": "object",
+            "properties": {"a": STRING, "b": STRING},
+            "additionalProperties": False,
+        },
+        "shape": {
+            "oneOf": [
+                {
+                    "type": "object",
+                    "properties": {"kind": {"const": "circle"}, "r": {"type": "number"}},
+                    "required": ["kind", "r"],
+                },
+                {"type": "string"},
+            ]
+        },
+    },
+    "required": ["query"],
+}
+TREE = {
+    "type": "object",
+    "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "value": {"type": "integer"}},
+}
+
+
+async def checks(schema: Any, results: Any = None, mode: Any = "both") -> Checks:
+    definition = {"name": "t", "inputSchema": schema}
+    if results is not None:
+        definition["outputSchema"] = results
+    misfits = {"both": "strict", "arguments": "strict", "results": "report"}.get(mode, mode)
+    made = Checks("s", misfits, mode in ("both", "results"))
+    tool = CatalogEntry(name="t", definition=definition, digest="d")
+    await made.learn([tool])
+    return made
+
+
+async def refusal(schema: Any, arguments: Any) -> str:
+    """What a call is told; empty if it may go on."""
+    made = await checks(schema)
+    assert made.unchecked == {}
+    return told(made, arguments)
+
+
+def told(made: Checks, arguments: Any) -> str:
+    try:
+        made.check_arguments(admitted("t", arguments))
+    except InvalidArgumentsError as error:
+        return error.reason
+    return ""
+
+
+async def broken(schema: Any, result: Any) -> str:
+    made = await checks({}, schema)
+    try:
+        made.check_result(admitted("t"), json.dumps(result).encode())
+    except UpstreamFaultError as error:
+        return error.reason
+    return ""
+
+
+async def why_unchecked(schema: Any) -> str:
+    made = await checks(schema)
+    made.check_arguments(admitted("t", {"x": 1}))  # it stays callable
+    return made.unchecked.get("t", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ({}, "'query' is missing: give a string"),
+        ({"query": 5}, "'query' must be a string; it is an integer"),
+        ({"query": "q", "limit": "5"}, "'limit' must be an integer; it is a string"),
+        ({"query": "q", "limit": 101}, "'limit' must be at most 100"),
+        ({"query": "q", "limit": True}, "'limit' must be an integer; it is a boolean"),
+        ({"query": "q", "order": "best"}, "'order' must be one of 'newest', 'oldest'"),
+        ({"query": "q", "since": 1.5}, "'since' must be a string or null; it is a number"),
+        ({"query": "q", "tags": ["a", None]}, "'tags[1]' must be a string; it is null"),
+        ({"query": "q", "tags": ["a"] * 4}, "'tags' must have at most 3 items"),
+        ({"query": "q", "filter": {"c": 1}}, "'filter' has no 'c'; there are: 'a', 'b'"),
+        (
+            {"query": "q", "shape": {"kind": "circle"}},
+            "'shape' has none of the 2 forms its schema allows; for the nearest, 'r' is missing",
+        ),
+    ],
+)
+async def test_a_refusal_says_where_what_is_wrong_and_what_would_be_right(
+    arguments: Any, fault: str
+) -> None:
+    reason = await refusal(SEARCH, arguments)
+    assert reason == f"Invalid arguments: {fault}. Nothing was sent; correct them and call again."
+
+
+async def test_arguments_that_fit_are_left_alone() -> None:
+    whole = {"query": "q", "limit": 1, "since": None, "tags": [], "filter": {"a": "b"}}
+    assert await refusal(SEARCH, whole) == ""
+    assert await refusal(SEARCH, {"query": "q", "limit": 5.0, "unknown": 1}) == ""
+
+
+async def test_null_is_as_good_as_nothing_where_nothing_will_do() -> None:
+    made = await checks(SEARCH)
+    assert told(made, {"query": "x", "limit": None, "order": None}) == ""
+    assert "query" in told(made, {"query": None})
+    assert "limit" in told(made, {"query": "x", "limit": 0, "order": None})
+
+
+async def test_three_faults_are_told_at_once_and_that_there_are_more() -> None:
+    wrong = {"query": 1, "limit": 0, "order": 1, "since": 1, "tags": 1}
+    reason = await refusal(SEARCH, wrong)
+    assert reason.count("must") == 3
+    assert "; there is more." in reason
+
+
+async def test_no_value_of_the_caller_is_repeated() -> None:
+    secret = "hunter2-hunter2"
+    for wrong in ({"query": [secret]}, {"query": "q", "order": secret}, {"query": {secret: 1}}):
+        assert secret not in await refusal(SEARCH, wrong)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=25)
+@given(arguments=st.dictionaries(st.sampled_from([*SEARCH["properties"], "other"]), JSON))
+async def test_a_refusal_is_one_short_line_whatever_the_arguments_are(arguments: Any) -> None:
+    reason = await refusal(SEARCH, arguments)
+    assert len(reason) < MAX_LENGTH + 150
+    assert reason.isprintable()
+
+
+@settings(max_examples=25)
+@given(schema=st.dictionaries(st.sampled_from(["type", "$ref", "items", "not", "enum"]), JSON))
+async def test_no_schema_makes_a_check_fail_in_a_way_of_its_own(schema: Any) -> None:
+    made = await checks(schema)
+    reason = told(made, {"x": [1, "2"]})
+    assert reason == "" or reason.startswith("Invalid arguments: ")
+
+
+def expanding(levels: int) -> dict[str, Any]:
+    """Each part refers to the next one twice: small to read, and endless to follow."""
+    parts = {
+        f"a{each}": {"allOf": [{"$ref": f"#/$defs/a{each + 1}"}] * 2} for each in range(levels)
+    }
+    return {"$ref": "#/$defs/a0", "$defs": parts | {f"a{levels}": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"$ref": "http://127.0.0.1:1/schema"}, "refers to what is not in it"),
+        ({"$ref": "file:///etc/passwd"}, "refers to what is not in it"),
+        ({"properties": {"x": {"$ref": "#/$defs/none"}}}, "refers to what it does not hold"),
+        ({"properties": {"x": {"$id": "http://a/b", "$ref": "#"}}}, "has a subschema with an $id"),
+        ({"$dynamicRef": "#x"}, "has dynamic references"),
+        (expanding(20), "too large when its references are followed"),
+        ({"properties": {str(each): {"pattern": "a"} for each in range(65)}}, "64 patterns"),
+        ({"properties": {"x": {"pattern": "(?=a)b"}}}, "cannot be compiled"),
+        ({"properties": {"x": {"pattern": "(((a{100}){100}){100})"}}}, "cannot be compiled"),
+        ({"type": "objet"}, "cannot be compiled"),
+        ({"$schema": "http://example.com/none", "minProperties": 1}, "cannot be compiled"),
+    ],
+)
+async def test_a_schema_that_cannot_be_used_leaves_its_tool_callable_and_is_told(
+    schema: Any, why: str
+) -> None:
+    assert why in await why_unchecked(schema)
+
+
+def test_references_are_weighed_as_often_as_they_lead_somewhere() -> None:
+    assert bounds_of(expanding(8)).weight > 2**8
+    with pytest.raises(UnboundedError):
+        bounds_of(expanding(LARGEST_WEIGHT.bit_length()))
+
+
+def nested(levels: int) -> Any:
+    found: Any = {"value": "wrong"}
+    for _ in range(levels):
+        found = {"left": found, "right": {"value": 1}}
+    return found
+
+
+async def test_a_schema_that_refers_to_itself_is_checked_however_deep_its_value_is() -> None:
+    assert "'left.value' must be an integer" in await refusal(TREE, nested(1))
+    # Deep down the answer is still no, but nobody looks for the words: that would repeat itself.
+    assert "the schema does not allow" in await refusal(TREE, nested(30))
+    assert await refusal(TREE, {"left": {"right": {"value": 1}}}) == ""
+
+
+async def test_what_would_take_too_long_to_check_goes_on_unchecked() -> None:
+    schema = {"properties": {"x": {"items": {"allOf": [STRING] * 1000}}}}
+    assert await refusal(schema, {"x": [1]}) != ""
+    assert await refusal(schema, {"x": [1] * 10_000}) == ""
+
+
+async def test_a_pattern_that_backtracks_elsewhere_is_linear_here() -> None:
+    schema = {"properties": {"x": {"pattern": "^(a+)+$"}}}
+    assert "must match the pattern" in await refusal(schema, {"x": "a" * 50_000 + "b"})
+
+
+async def test_a_definition_is_compiled_once() -> None:
+    made = await checks(SEARCH)
+    (first,) = made._arguments.values()
+    await made.learn([CatalogEntry(name="t", definition={"inputSchema": {}}, digest="d")])
+    assert next(iter(made._arguments.values())) is first
+    await made.learn([])
+    assert made._arguments == {}
+
+
+@pytest.mark.parametrize(("mode", "refused"), [("arguments", True), ("none", False)])
+async def test_only_what_is_asked_for_is_held_against_a_schema(mode: str, *, refused: bool) -> None:
+    made = await checks(SEARCH, {"required": ["x"]}, mode)
+    made.check_result(admitted("t"), b'{"structuredContent":{}}')
+    if refused:
+        with pytest.raises(InvalidArgumentsError):
+            made.check_arguments(admitted("t", {}))
+    else:
+        made.check_arguments(admitted("t", {}))
+
+
+async def test_a_result_that_breaks_its_schema_is_its_servers_fault_and_says_where() -> None:
+    schema = {"type": "object", "properties": {"temp": {"type": "number"}}, "required": ["temp"]}
+    assert await broken(schema, {"structuredContent": {"temp": 3.5}}) == ""
+    reason = await broken(schema, {"structuredContent": {"temp": "warm"}})
+    assert "violates the outputSchema of t: 'temp' must be a number; it is a string" in reason
+    assert "structuredContent is missing" in await broken(schema, {"content": []})
+
+
+async def test_old_and_new_dialects_are_read_each_by_its_own_rules() -> None:
+    pair = [{"type": "integer"}, STRING]
+    old = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "properties": {"x": {"items": pair}},
+    }
+    new = {"properties": {"x": {"prefixItems": pair}}}
+    for schema in (old, new):
+        assert "'x[1]' must be a string" in await refusal(schema, {"x": [1, 2]})
+
+
+async def test_a_long_value_is_not_copied_into_thousands_of_faults() -> None:
+    schema = {"properties": {"x": {"anyOf": [{"type": "integer"}] * 2500}}}
+    assert "must be an integer" in await refusal(schema, {"x": "a"})
+    reason = await refusal(schema, {"x": "a" * 1_000_000})
+    assert "the schema does not allow the arguments" in reason
