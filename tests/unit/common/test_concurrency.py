@@ -46,7 +46,7 @@ async def test_nothing_to_end_is_ended_at_once() -> None:
     await end()
 
 
-async def test_work_that_takes_too_long_and_loses_a_cancellation_is_ended_and_told() -> None:
+async def test_work_that_takes_too_long_and_loses_a_cancellation_is_ended_and_reported() -> None:
     ended = asyncio.Event()
     with pytest.raises(TimeoutError):
         await in_time(losing_a_cancellation(ended), 0.01)

@@ -34,7 +34,7 @@ def test_an_error_survives_the_bus(
     assert frame.error.retryable == cls.retryable
 
 
-def test_a_code_of_a_newer_version_is_still_an_error_with_its_sentence() -> None:
+def test_a_code_of_a_newer_version_is_still_an_error_with_its_message() -> None:
     error = ToolbusError.from_data({"code": "from_the_future", "reason": "Wait."})
     assert type(error) is ToolbusError
     assert error.reason == "Wait."
@@ -50,11 +50,11 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert drawn == {cls.__name__ for cls in CLASSES}
 
 
-def test_a_hidden_and_a_missing_tool_are_told_alike() -> None:
+def test_a_hidden_and_a_missing_tool_are_reported_alike() -> None:
     assert str(UnknownToolError.named("git__push")) == "Unknown tool: git__push"
 
 
 @pytest.mark.parametrize("frame", [b"", b"x{}", b"{}"])
-def test_bytes_that_are_no_frame_are_refused(frame: bytes) -> None:
+def test_bytes_that_are_no_reply_message_are_refused(frame: bytes) -> None:
     with pytest.raises(ValueError, match="unknown reply message"):
         decode_reply(frame)

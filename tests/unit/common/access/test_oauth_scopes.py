@@ -101,7 +101,7 @@ def test_a_token_is_good_for_what_its_scope_and_its_rule_both_cover() -> None:
     assert decided("tools:reading", "list") == "unknown_tool", "the rule does not grant it"
 
 
-def test_who_may_with_another_token_is_told_what_it_needs() -> None:
+def test_who_may_with_another_token_is_reported_what_it_needs() -> None:
     assert decided("tools:reading", "write") == "insufficient_scope tools:reading tools:writing"
     assert decided("tools:reading", "burn") == "insufficient_scope tools"
     assert decided("tools:reading", "nothing") == "unknown_tool"
@@ -151,7 +151,7 @@ def test_only_plain_lists_of_tools_are_scopes() -> None:
             declared(groups={"x": group})
 
 
-def test_clients_are_told_to_begin_with_what_comes_first() -> None:
+def test_clients_are_reported_to_begin_with_what_comes_first() -> None:
     assert scopes.first(declared()) == ["tools:reading"]
     assert scopes.first(declared(groups={})) == ["tools"]
     assert scopes.offered(declared()) == ["tools", "tools:reading", "tools:writing"]
@@ -367,7 +367,7 @@ def test_pages_and_the_administration_are_no_scripts_business(path: str) -> None
     assert cors.allowed_origin(asked(path), frozenset({ORIGIN})) == b""
 
 
-def test_a_browser_is_told_only_what_may_be_sent() -> None:
+def test_a_browser_is_reported_only_what_may_be_sent() -> None:
     told = cors.preflight(
         asked(
             "/mcp",

@@ -135,7 +135,7 @@ OWN = {"tokens": "user", "issuer": "https://login.example"}
         ({"command": ["x"], "oauth": {**OWN, "env": "T", "dpop": True}}, "cannot prove"),
     ],
 )
-def test_a_server_whose_token_cannot_reach_it_is_told_what_to_declare(
+def test_a_server_whose_token_cannot_reach_it_is_reported_what_to_declare(
     server: dict[str, object], why: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:

@@ -19,13 +19,13 @@ def test_nothing_differs_from_itself() -> None:
     assert told(one, one) == []
 
 
-def test_entries_added_and_removed_are_told_by_name() -> None:
+def test_entries_added_and_removed_are_reported_by_name() -> None:
     old = declared(servers={"a": {"url": "http://a/mcp"}})
     new = declared(servers={"b": {"url": "http://b/mcp"}})
     assert told(old, new) == ["- servers.a", "+ servers.b"]
 
 
-def test_a_changed_field_is_told_before_and_after() -> None:
+def test_a_changed_field_is_reported_before_and_after() -> None:
     old = declared(keys={"bot": {"tools": ["a__*"]}}, prices={"*": 1})
     new = declared(keys={"bot": {"tools": ["b__*"]}}, prices={"*": 2})
     assert told(old, new) == ["~ keys.bot: tools ['a__*'] → ['b__*']", "~ prices.*: 1.0 → 2.0"]

@@ -31,7 +31,7 @@ def faults(text: str, **environ: str) -> list[tuple[int, str]]:
     return [(fault.line, str(fault)) for fault in load(text, environ).problems]
 
 
-def only_fault(text: str, **environ: str) -> tuple[int, str]:
+def only_problem(text: str, **environ: str) -> tuple[int, str]:
     (found,) = faults(text, **environ)
     return found
 
@@ -75,7 +75,7 @@ def test_an_empty_file_declares_nothing() -> None:
     assert clean("servers:\nkeys:\n").declaration == Configuration()
 
 
-def test_every_fault_is_told_with_its_line() -> None:
+def test_every_problem_is_told_with_its_line() -> None:
     text = """\
 servers:
   docs: {url: "ftp://docs"}
@@ -89,83 +89,83 @@ teams: {support: {}}
     assert [line for line, _ in faults(text)] == [2, 5, 6, 7]
 
 
-def test_an_unknown_field_is_told_with_the_nearest_name() -> None:
-    assert only_fault('keys:\n  bot: {tols: ["*"]}') == (
+def test_an_unknown_field_is_reported_with_the_nearest_name() -> None:
+    assert only_problem('keys:\n  bot: {tols: ["*"]}') == (
         2,
         "keys.bot.tols: is unknown; did you mean 'tools'?",
     )
 
 
-def test_an_unknown_section_is_told_with_the_nearest_name() -> None:
-    line, said = only_fault("server: {}")
+def test_an_unknown_section_is_reported_with_the_nearest_name() -> None:
+    line, said = only_problem("server: {}")
     assert line == 1
     assert "did you mean 'servers'?" in said
 
 
-def test_a_thing_of_a_later_version_is_told_as_such() -> None:
-    said = only_fault('hooks: {a: {url: "http://a.example"}}')[1]
+def test_a_thing_of_a_later_version_is_reported_as_such() -> None:
+    said = only_problem('hooks: {a: {url: "http://a.example"}}')[1]
     assert "is not supported by this version" in said
 
 
-def test_an_unknown_team_is_told_with_the_nearest_name() -> None:
-    line, said = only_fault("teams: {support: {}}\nkeys:\n  bot: {team: suport}")
+def test_an_unknown_team_is_reported_with_the_nearest_name() -> None:
+    line, said = only_problem("teams: {support: {}}\nkeys:\n  bot: {team: suport}")
     assert line == 3
     assert said == "keys.bot.team: no team 'suport' is configured; did you mean 'support'?"
 
 
-def test_an_unknown_customer_is_told() -> None:
-    line, said = only_fault("teams:\n  support:\n    customer: acme")
+def test_an_unknown_customer_is_reported() -> None:
+    line, said = only_problem("teams:\n  support:\n    customer: acme")
     assert line == 3
     assert "no customer 'acme' is configured" in said
 
 
-def test_a_name_given_twice_is_told_with_both_lines() -> None:
-    line, said = only_fault("keys:\n  bot: {}\n  bot: {}")
+def test_a_name_given_twice_is_reported_with_both_lines() -> None:
+    line, said = only_problem("keys:\n  bot: {}\n  bot: {}")
     assert line == 3
     assert said == "keys.bot: is given twice; the first is on line 2"
 
 
-def test_a_short_secret_is_told_and_not_shown() -> None:
-    line, said = only_fault("keys:\n  bot:\n    secret: hunter2")
+def test_a_short_secret_is_reported_and_not_shown() -> None:
+    line, said = only_problem("keys:\n  bot:\n    secret: hunter2")
     assert line == 3
     assert "shorter than 24 characters" in said
     assert "hunter2" not in said
 
 
-def test_a_missing_variable_is_told_by_its_name() -> None:
-    line, said = only_fault('keys:\n  bot: {secret: "${env:BOT_KEY}"}')
+def test_a_missing_variable_is_reported_by_its_name() -> None:
+    line, said = only_problem('keys:\n  bot: {secret: "${env:BOT_KEY}"}')
     assert line == 2
     assert "the environment has no BOT_KEY; set it" in said
 
 
-def test_a_secret_shared_by_two_keys_is_told_and_not_shown() -> None:
-    line, said = only_fault(f"keys:\n  a: {{secret: {SECRET}}}\n  b: {{secret: {SECRET}}}")
+def test_a_secret_shared_by_two_keys_is_reported_and_not_shown() -> None:
+    line, said = only_problem(f"keys:\n  a: {{secret: {SECRET}}}\n  b: {{secret: {SECRET}}}")
     assert line == 3
     assert "also the secret of the key 'a'" in said
     assert SECRET not in said
 
 
-def test_a_server_of_both_kinds_is_told_on_its_line() -> None:
-    line, said = only_fault('servers:\n\n  a: {url: "http://a.example", command: [b]}')
+def test_a_server_of_both_kinds_is_reported_on_its_line() -> None:
+    line, said = only_problem('servers:\n\n  a: {url: "http://a.example", command: [b]}')
     assert line == 3
     assert "exactly one of url" in said
 
 
 @pytest.mark.parametrize("name", ["a__b", "has space", "x" * 33, "-a"])
-def test_a_name_that_is_none_is_told_with_the_rule(name: str) -> None:
-    line, said = only_fault(f"keys:\n  {name!r}: {{}}".replace("'", '"'))
+def test_a_name_that_is_none_is_reported_with_the_rule(name: str) -> None:
+    line, said = only_problem(f"keys:\n  {name!r}: {{}}".replace("'", '"'))
     assert line == 2
     assert "is not a valid name: use at most 32" in said
 
 
-def test_a_text_that_is_no_yaml_is_told_with_its_line() -> None:
-    line, said = only_fault("keys:\n  bot: {tools: [")
+def test_a_text_that_is_no_yaml_is_reported_with_its_line() -> None:
+    line, said = only_problem("keys:\n  bot: {tools: [")
     assert line >= 2
     assert "this is not YAML" in said
 
 
 @pytest.mark.parametrize("text", ["- " * 50_000 + "x", "keys: " + "[" * 50_000])
-def test_a_text_nested_without_end_is_told(text: str) -> None:
+def test_a_text_nested_without_end_is_reported(text: str) -> None:
     (fault,) = read(text).problems
     assert fault.message == "this is nested too deeply"
 
@@ -183,8 +183,8 @@ def test_both_parsers_read_the_same(text: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "7"])
-def test_a_text_without_sections_is_told(text: str) -> None:
-    assert "must have sections" in only_fault(text)[1]
+def test_a_text_without_sections_is_reported(text: str) -> None:
+    assert "must have sections" in only_problem(text)[1]
 
 
 def test_a_tag_runs_nothing(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_tag_runs_nothing(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def test_an_unknown_tag_is_told() -> None:
+def test_an_unknown_tag_is_reported() -> None:
     assert any("is unknown here" in said for _, said in faults("keys: {a: {team: !x y}}"))
 
 
@@ -204,12 +204,12 @@ def test_a_bomb_of_aliases_is_refused() -> None:
         f"a{n}: &a{n} {{" + ", ".join(f"k{i}: *a{n - 1}" for i in range(9)) + "}"
         for n in range(1, 9)
     ]
-    _, said = only_fault("\n".join(lines))
+    _, said = only_problem("\n".join(lines))
     assert "aliases counted" in said
     assert "'toolbus keys create'" in said
 
 
-def test_a_file_that_is_too_large_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_reported_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "toolbus.yaml"
     path.write_text("#" * (LARGEST_FILE + 1))
     with pytest.raises(CommandError, match="'toolbus keys create'"):
@@ -234,19 +234,19 @@ def test_a_faulty_file_tells_its_path_and_lines_and_gives_nothing(tmp_path: Path
     assert lines[2] == f"{path} has 2 faults; nothing was applied."
 
 
-def test_a_missing_file_is_one_sentence_with_the_mend(tmp_path: Path) -> None:
+def test_a_missing_file_is_one_sentence_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"cannot be read .* name another with -c"):
         load_file(tmp_path / "none.yaml", {})
 
 
-def test_a_file_that_is_not_text_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_one_message(tmp_path: Path) -> None:
     path = tmp_path / "toolbus.yaml"
     path.write_bytes(b"\xff\xfe\x00k")
     with pytest.raises(CommandError, match="not UTF-8"):
         load_file(path, {})
 
 
-def test_two_tools_of_one_alias_are_a_fault_with_its_line() -> None:
+def test_two_tools_of_one_alias_are_a_problem_with_its_line() -> None:
     text = """servers:
   docs:
     url: "http://docs.example/mcp"
@@ -254,22 +254,22 @@ def test_two_tools_of_one_alias_are_a_fault_with_its_line() -> None:
       a: {alias: c}
       b: {alias: c}
 """
-    line, said = only_fault(text)
+    line, said = only_problem(text)
     assert line == 4
     assert "a and b would both be called c; give one another alias" in said
 
 
 def test_a_group_nobody_declared_is_named() -> None:
     text = "groups: {readers: {tools: ['*']}}\nkeys: {a: {groups: [reader]}}"
-    assert "did you mean 'readers'?" in only_fault(text)[1]
+    assert "did you mean 'readers'?" in only_problem(text)[1]
 
 
-def test_a_key_of_two_customers_is_a_fault() -> None:
+def test_a_key_of_two_customers_is_a_problem() -> None:
     text = (
         "customers: {a: {}, b: {}}\nteams: {t: {customer: a}}\nusers: {u: {customer: b}}\n"
         "keys: {k: {team: t, user: u}}"
     )
-    assert "only one customer can pay" in only_fault(text)[1]
+    assert "only one customer can pay" in only_problem(text)[1]
 
 
 RULES = """\
@@ -285,7 +285,7 @@ rules:
 """
 
 
-def test_every_faulty_rule_is_told_with_its_line_and_a_mend() -> None:
+def test_every_faulty_rule_is_told_with_its_line_and_a_fix() -> None:
     found = faults(RULES)
     assert [line for line, _ in found] == [4, 6]
     assert "test it first: context.arguments has path" in found[0][1]
@@ -298,8 +298,10 @@ def test_a_name_in_a_rule_that_leads_nowhere_is_warned_of() -> None:
     assert "did you mean 'support'?" in str(warning)
 
 
-def test_a_server_by_our_own_name_is_a_fault() -> None:
-    assert "reserved for Toolbus" in only_fault('servers: {toolbus: {url: "http://a.example"}}')[1]
+def test_a_server_by_our_own_name_is_a_problem() -> None:
+    assert (
+        "reserved for Toolbus" in only_problem('servers: {toolbus: {url: "http://a.example"}}')[1]
+    )
 
 
 def test_an_api_is_declared_with_references_and_a_file_that_lies_beside(tmp_path: Path) -> None:
@@ -350,9 +352,9 @@ def test_replicas_are_urls_with_weights_or_without(tmp_path: Path) -> None:
         ("{python: 'os.system'}", "write package.module:function"),
     ],
 )
-def test_what_is_wrong_with_an_api_or_a_function_is_told_on_its_line(
+def test_what_is_wrong_with_an_api_or_a_function_is_reported_on_its_line(
     server: str, words: str
 ) -> None:
-    line, said = only_fault(f"keys: {{}}\nservers:\n  a: {server}")
+    line, said = only_problem(f"keys: {{}}\nservers:\n  a: {server}")
     assert line == 3
     assert words in said

@@ -63,7 +63,7 @@ def test_a_valid_file_is_taken_as_it_stands(data: dict[str, object]) -> None:
 
 
 @given(files, files)
-def test_a_difference_is_told_exactly_where_there_is_one(
+def test_a_difference_is_reported_exactly_where_there_is_one(
     one: dict[str, object], other: dict[str, object]
 ) -> None:
     old, new = Configuration.model_validate(one), Configuration.model_validate(other)
@@ -71,7 +71,7 @@ def test_a_difference_is_told_exactly_where_there_is_one(
 
 
 @given(files, names)
-def test_a_planted_fault_is_found_on_its_line(data: dict[str, object], field: str) -> None:
+def test_a_planted_problem_is_found_on_its_line(data: dict[str, object], field: str) -> None:
     text = yaml.safe_dump(data, allow_unicode=True, width=100_000) if data else ""
     planted = f"{text}planted-{field}: 1\n"
     (fault,) = load(planted, {}).problems

@@ -46,7 +46,7 @@ def test_of_rules_that_refuse_the_first_declared_is_named() -> None:
     assert decide(rules, {"path": "/etc/x"}, MIDNIGHT).denied_by == "night"
 
 
-def test_a_refusal_wins_over_the_wish_for_a_person() -> None:
+def test_a_refusal_wins_over_approval() -> None:
     rules = {"ask": rule(OPS, effect="approve"), "etc": rule(ETC)}
     asking, refused = decide(rules), decide(rules, {"path": "/etc/x"})
     assert (asking.denied_by, asking.approve_by) == ("", "ask")
@@ -103,7 +103,7 @@ def test_an_argument_of_another_kind_than_a_rule_compares_is_refused(path: Any) 
     assert "cannot be evaluated" in verdict.reason
 
 
-def test_a_fault_never_quotes_an_argument() -> None:
+def test_a_problem_never_quotes_an_argument() -> None:
     text = (
         "forbid(principal, action, resource) when {"
         " context.arguments has n && context.arguments.n + 1 > 5 };"

@@ -16,7 +16,7 @@ from toolbus_common.rules import Asker, Case, Rulebook, RuleError, Verdict, poli
 from toolbus_common.rules.policy_set import moment
 from toolbus_common.rules.request import entities_of
 from toolbus_common.rules.schema import METHODS
-from toolbus_policy.admission.authorizer import METHODS as JUDGED
+from toolbus_policy.admission.authorizer import METHODS as DECIDED
 
 WORDS = ("a", "b", "ab", "")
 NAMES = ("p", "q")
@@ -137,7 +137,7 @@ def test_a_sliced_decision_is_that_of_all_rules(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.text(max_size=300) | POLICY)
-def test_whatever_a_text_is_its_faults_are_sentences(text: str) -> None:
+def test_whatever_a_text_is_its_problems_are_sentences(text: str) -> None:
     for said in problems(text):
         assert said
         assert not re.search(r"Traceback|panicked", said)
@@ -154,7 +154,7 @@ def test_whatever_a_text_is_its_faults_are_sentences(text: str) -> None:
         '"))))))))" == ' * 3 + "(" * 5000,
     ],
 )
-def test_a_text_nested_too_deeply_is_a_fault_and_not_the_end_of_the_process(body: str) -> None:
+def test_a_text_nested_too_deeply_is_a_problem_and_not_the_end_of_the_process(body: str) -> None:
     (said,) = problems(f"forbid(principal, action, resource) when {{ {body} }};")
     assert "nested too deeply" in said
 
@@ -164,7 +164,7 @@ def test_a_text_nested_too_deeply_is_a_fault_and_not_the_end_of_the_process(body
 @pytest.mark.parametrize(
     ("opening", "closing"), [("1 + (", ")"), ("2 > 1 && (", ")"), ("[", "]"), ("!(1 < ", ")")]
 )
-def test_a_text_without_faults_is_compiled_however_deep(
+def test_a_text_without_problems_is_compiled_however_deep(
     depth: int, clause: str, opening: str, closing: str
 ) -> None:
     nested = f"{opening * depth}1{closing * depth} == 1"
@@ -176,7 +176,7 @@ def test_a_text_without_faults_is_compiled_however_deep(
 
 
 @pytest.mark.parametrize("length", [50, 70, 90])
-def test_a_long_chain_of_conditions_is_no_fault(length: int) -> None:
+def test_a_long_chain_of_conditions_is_no_problem(length: int) -> None:
     asked = "context.arguments has path && " + " && ".join(
         f'context.arguments.path != "/{at}"' for at in range(length)
     )
@@ -187,8 +187,8 @@ def test_a_long_chain_of_conditions_is_no_fault(length: int) -> None:
     assert part.decide(b'{"path": "/7"}', 0).denied_by == ""
 
 
-def test_rules_know_every_method_that_policy_judges() -> None:
-    assert set(METHODS) == JUDGED
+def test_rules_know_every_method_that_policy_decides() -> None:
+    assert set(METHODS) == DECIDED
 
 
 VALUES = [*map("".join, (w for n in range(5) for w in product("ab", repeat=n)))]
