@@ -84,7 +84,9 @@ class Ledger:
         self.newest = 0
         self._books: dict[str, Book] = {}
         self._calendars = Calendars()
-        self._claims: Batcher[Claim, ToolbusError | None] = Batcher(self._reserve_all, concurrency=2)
+        self._claims: Batcher[Claim, ToolbusError | None] = Batcher(
+            self._reserve_all, concurrency=2
+        )
 
     async def close(self) -> None:
         """Leave."""
