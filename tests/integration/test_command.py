@@ -196,7 +196,7 @@ def test_a_key_made_by_command_opens_until_it_is_revoked(demo: Up) -> None:
     assert "already" in demo.refused("keys", "create", "bob")
     demo.json("keys", "revoke", "bob")
     wait_for(
-        lambda: "opens nothing" in demo.toolbus(
+        lambda: "revoked or expired" in demo.toolbus(
             "call", "clock__now", TOOLBUS_KEY=made["secret"]
         ).stderr,
         "the key is refused",

@@ -11,7 +11,7 @@ import pytest
 from harness.events import allowed, completed
 from harness.peopled import Kept, people
 from toolbus_common.config_store.diff import Change as Difference
-from toolbus_common.config_store.diff import told_of
+from toolbus_common.config_store.diff import summary_of
 from toolbus_common.contracts import ApprovalRequested, CallDenied, ConfigChanged, Event, KeyCreated
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.event_publisher import EventPublisher
@@ -121,7 +121,7 @@ async def test_an_entry_of_a_person_is_sealed_as_theirs_in_the_event_that_it_cha
 def test_a_summary_of_applied_changes_counts_persons_and_names_the_rest() -> None:
     names = (("users", "ann"), ("users", "bo"), ("teams", "ops"))
     different = [Difference("+", section, name, {}) for section, name in names]
-    assert told_of(different) == {"users": 2, "teams.ops": "+"}
+    assert summary_of(different) == {"users": 2, "teams.ops": "+"}
 
 
 async def test_without_person_keys_the_event_is_published_without_personal_data(

@@ -44,8 +44,8 @@ def test_foreign_text_is_escaped_and_nothing_of_it_is_invisible(text: str) -> No
 
 def test_a_failed_page_is_html_for_browsers_and_json_for_programs() -> None:
     failed = UnavailableError("Nobody answers <there>.")
-    shown = pages._failed(failed, {b"accept": b"text/html,*/*;q=0.8"})
+    shown = pages._error_response(failed, {b"accept": b"text/html,*/*;q=0.8"})
     assert (shown.status, b"Nobody answers &lt;there&gt;." in shown.body) == (503, True)
     assert (b"content-type", b"text/html; charset=utf-8") in shown.headers
-    page = pages._failed(failed, {b"accept": b"*/*"})
+    page = pages._error_response(failed, {b"accept": b"*/*"})
     assert (page.status, page.body[:1]) == (503, b"{")
