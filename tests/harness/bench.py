@@ -24,7 +24,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_executor.calls.call_handler import Runner
+from toolbus_executor.calls.call_handler import CallHandler
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.transport.dialer import Way
 from toolbus_executor.upstreams.base import News, Upstream
@@ -91,7 +91,7 @@ class Bench:
         self.followed = Watched(lambda: None)
         server = Server(url="http://127.0.0.1", **declared)
         self.declared = server
-        self.runner = Runner("s", server, self.events, self.watched, self.followed)
+        self.runner = CallHandler("s", server, self.events, self.watched, self.followed)
         self.dropped: list[str] = []  # messages that belong to no call, by their kind
         self.news = News(
             self.changed.set, self._hear, lambda _call: self._relist(), self.dropped.append

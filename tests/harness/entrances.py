@@ -255,7 +255,7 @@ class Tried:
     async def _asked_at_gate(self, url: str, asked: str) -> None:
         """Ask a gate that lists every address, and the name that is asked for."""
         gate = Gate("s", Allowed.of(f"0.0.0.0/0 ::/0 {_name_in(url)}"), self.way)
-        with gate.hatch() as hatch:
+        with gate.handover() as hatch:
             place = urlsplit(hand_over(os.dup(hatch)))
         try:
             reader, writer = await asyncio.open_connection(place.hostname, place.port)

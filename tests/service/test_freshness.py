@@ -36,7 +36,7 @@ async def kept(
     """An executor that keeps the server."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    monkeypatch.setattr(renewing, "LEAST_SECONDS", 0.1)
+    monkeypatch.setattr(renewing, "MIN_SECONDS", 0.1)
     declared = Configuration(servers={"quick": Server(url=server.url, probe=0)})
     config = await operator.bucket(CONFIG)
     await config.put("declaration", declared.model_dump_json().encode())
@@ -87,7 +87,7 @@ async def test_a_server_that_cannot_list_now_keeps_its_connection_and_what_it_li
     async with kept(quick, settings, operator, monkeypatch):
         first: Listing = await until_told(lambda: shown(operator), "the first listing")
         quick.kill()
-        await until(lambda: caplog.text.count("server.not_renewed") > 1, "renewals that fail")
+        await until(lambda: caplog.text.count("server.refresh_failed") > 1, "renewals that fail")
         assert "cannot be reached" in (await failed_lists(operator))["tools/list"]
         before = await shown(operator)
         assert before is not None

@@ -255,7 +255,7 @@ async def test_a_server_that_computes_for_too_long_is_ended_and_the_limit_named(
     await child.start([sys.executable, "-c", script], dict(os.environ), None, held)
     try:
         assert await child.ended == (
-            "it went beyond limits.cpu_seconds and was ended; raise that if it needs more"
+            "it exceeded limits.cpu_seconds and was ended; raise the limit if it needs more"
         )
     finally:
         await child.close()
@@ -302,7 +302,7 @@ async def test_what_the_machine_enforces_is_said_when_an_executor_begins(
 ) -> None:
     with caplog.at_level("INFO"):
         await probe(Settings(state_dir=tmp_path / "state"))
-    (told,) = [record for record in caplog.records if record.message == "isolation.told"]
+    (told,) = [record for record in caplog.records if record.message == "isolation.probed"]
     said = told.__dict__
     assert "no new privileges" in said["enforced"]
     assert "memory of all together" in said["lacking"]
@@ -314,7 +314,10 @@ async def test_what_cannot_be_held_to_is_why_it_does_not_start(tmp_path: Path) -
     missing = str(tmp_path / "missing")
     for isolation, reason in (
         (Isolation(files=Files(write=(missing,))), f"files names {missing}, which does not exist"),
-        (Isolation(limits=Limits(cpu=0.5)), "limits.cpu is declared, which needs a control group"),
+        (
+            Isolation(limits=Limits(cpu=0.5)),
+            "limits.cpu is configured, which needs a control group",
+        ),
         (Isolation(network="none", namespaces=False), "no network namespace"),
     ):
         upstream = StdioUpstream(["cat"], {"PATH": os.environ["PATH"]}, "", news, isolation)

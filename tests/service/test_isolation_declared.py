@@ -84,7 +84,7 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
         said.append(event)
         say(event)
 
-    monkeypatch.setattr(service.events, "say", heard)
+    monkeypatch.setattr(service.events, "publish", heard)
 
     def kinds() -> list[type[Event]]:
         return [type(each) for each in said if isinstance(each, ServerConnected | ServerLost)]
@@ -93,7 +93,7 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
         expected = [ServerConnected, ServerLost, ServerConnected]
         await until(lambda: kinds()[:3] == expected, "its loss, and its return")
     (lost, *_) = (each for each in said if isinstance(each, ServerLost))
-    assert "it went beyond limits.cpu_seconds" in lost.reason
+    assert "it exceeded limits.cpu_seconds" in lost.reason
 
 
 @asynccontextmanager

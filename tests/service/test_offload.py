@@ -22,7 +22,7 @@ from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import RESULTS
 from toolbus_common.settings import Settings
 from toolbus_executor.results.large.spill_registry import Spills
-from toolbus_executor.results.large.store import Vault
+from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.results.selection.worker_client import Selector
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.mcp.http_transport import AnswerStream
@@ -34,11 +34,11 @@ VAST = Path(__file__).parent.parent / "harness" / "vast.py"
 
 
 @pytest.fixture
-async def vault(settings: Settings, nats_server: NatsAt) -> AsyncIterator[Vault]:
+async def vault(settings: Settings, nats_server: NatsAt) -> AsyncIterator[LargeResultStore]:
     """The store as executor may use it."""
     bus = Bus("executor", settings.nats_url, nats_server.seed("executor"))
     await bus.open()
-    yield Vault(lambda: Objects.opened(bus, RESULTS))
+    yield LargeResultStore(lambda: Objects.opened(bus, RESULTS))
     await bus.close()
 
 
@@ -51,7 +51,9 @@ async def server() -> AsyncIterator[Vast]:
 
 
 @pytest.fixture(params=["http", "stdio"])
-async def bench(request: pytest.FixtureRequest, server: Vast, vault: Vault) -> AsyncIterator[Bench]:
+async def bench(
+    request: pytest.FixtureRequest, server: Vast, vault: LargeResultStore
+) -> AsyncIterator[Bench]:
     """A runner over a server of long answers, with somewhere to keep them."""
     made = Bench()
     spills = made.runner.spills = Spills(vault, Results(largest=16 << 20))
@@ -158,7 +160,9 @@ async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench)
 
 
 @http_only
-async def test_what_exceeds_a_lower_limit_is_kept_too(bench: Bench, vault: Vault) -> None:
+async def test_what_exceeds_a_lower_limit_is_kept_too(
+    bench: Bench, vault: LargeResultStore
+) -> None:
     bench.runner.spills = Spills(vault, Results(limit=64 << 10))
     told = (await bench.call("text", {"bytes": 100_000})).last
     assert told["content"][1]["type"] == "resource_link"
@@ -172,27 +176,29 @@ async def test_what_exceeds_a_lower_limit_is_kept_too(bench: Bench, vault: Vault
 @http_only
 @pytest.mark.parametrize("tool", ["many", "escape"])
 async def test_what_cannot_be_kept_is_an_error_and_nothing_stays_behind(
-    bench: Bench, vault: Vault, tool: str
+    bench: Bench, vault: LargeResultStore, tool: str
 ) -> None:
     told = await bench.call(tool, {"bytes": SIZE})
     assert isinstance(told.error, UpstreamFaultError)
-    await until(lambda: vault.allowance.used == 0, "room to be given back")
+    await until(lambda: vault.quota.used == 0, "room to be given back")
 
 
-async def test_where_there_is_no_room_only_the_large_call_fails(bench: Bench, vault: Vault) -> None:
+async def test_where_there_is_no_room_only_the_large_call_fails(
+    bench: Bench, vault: LargeResultStore
+) -> None:
     pid = getattr(bench.upstream, "pid", None)
-    vault.allowance.most = 4 << 20
+    vault.quota.limit = 4 << 20
     told = await bench.call("text", {"bytes": SIZE})
-    assert "no room to keep it" in told.error.reason
+    assert "result store is full" in told.error.reason
     assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
     assert getattr(bench.upstream, "pid", None) == pid
-    await until(lambda: vault.allowance.used == 0, "room to be given back")
+    await until(lambda: vault.quota.used == 0, "room to be given back")
 
 
 @http_only
 async def test_what_exceeds_the_largest_is_an_error_that_says_so(bench: Bench) -> None:
     told = await bench.call("text", {"bytes": 17 << 20})
-    assert "ask for less" in told.error.reason
+    assert "request less" in told.error.reason
     assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
 
 
@@ -203,14 +209,14 @@ async def test_a_handle_is_over_with_its_time(bench: Bench) -> None:
     told = (await bench.call("text", {"bytes": SIZE})).last
     uri = told["content"][1]["uri"]
     assert "offset" in (await read(bench, uri))["_meta"]["dev.toolbus/result"]
-    spills._declared = spills._declared.model_copy(update={"ttl": -1.0})
+    spills._settings = spills._settings.model_copy(update={"ttl": -1.0})
     uri = (await bench.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
     gone = await bench.call(uri, {"uri": uri}, method="resources/read")
     assert isinstance(gone.error, UnknownToolError)
 
 
 @pytest.fixture
-async def api(tmp_path: Path, vault: Vault) -> AsyncIterator[Bench]:
+async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[Bench]:
     """A runner over an HTTP API."""
     rest = RestServer(tmp_path)
     try:

@@ -17,7 +17,7 @@ from toolbus_common.contracts.records.pin_names import pin_key
 from toolbus_common.errors import UnknownToolError
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
-from toolbus_executor.catalog.definition_pins import Pinned, refused, weighed
+from toolbus_executor.catalog.definition_pins import PinState, apply_pins, uncallable
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.listing import listed
 from toolbus_ingress.catalog.tool_catalog import Catalogue
@@ -42,7 +42,7 @@ class Chain:
         written = Configuration.model_validate(declared).model_dump_json().encode()
         for change in (Change(DECLARATION, written, 1), None):
             self.directory.hear(change)
-        self.pins: dict[str, Pinned] = {}
+        self.pins: dict[str, PinState] = {}
 
     async def lists(self, definitions: list[Any]) -> Listing:
         """What the executor publishes, and the other two have heard."""
@@ -51,14 +51,14 @@ class Chain:
             return {"tools": json.loads(json.dumps(definitions))}
 
         found = (await listed("s", SERVER, page)).model_copy(update={"known": True})
-        found = weighed(found, "first", self.pins)
-        self.refused = refused(found)
-        self.catalogue.hear(Change("s", found.encode(), 1))
+        found = apply_pins(found, "first", self.pins)
+        self.refused = uncallable(found)
+        self.catalogue.apply(Change("s", found.encode(), 1))
         self.authorizer = Authorizer(self.directory.now, {"s": Listing.decode(found.encode())})
         return found
 
     def listed(self) -> set[str]:
-        raw = self.catalogue.listed("tools/list", EVERYTHING, "s", ProtocolFamily.LEGACY)
+        raw = self.catalogue.list_body("tools/list", EVERYTHING, "s", ProtocolFamily.LEGACY)
         return {tool["name"] for tool in json.loads(raw)["tools"]}
 
     def callable(self, name: str) -> bool:
@@ -76,7 +76,7 @@ async def chain() -> Chain:
     """Everything pinned as it was first."""
     made = Chain()
     first = await made.lists(DEFINITIONS)
-    pins = {pin_key("tools", "s", each.name): Pinned(each.digest) for each in first.quarantined}
+    pins = {pin_key("tools", "s", each.name): PinState(each.digest) for each in first.quarantined}
     made.pins = pins
     assert len((await made.lists(DEFINITIONS)).tools) == len(DEFINITIONS)
     return made

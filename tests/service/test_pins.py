@@ -31,7 +31,7 @@ from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import CATALOGUE, PINS
 from toolbus_common.settings import Settings
 from toolbus_executor.catalog.definition_pins import Pins
-from toolbus_executor.catalog.publisher import Entry
+from toolbus_executor.catalog.publisher import CatalogPublisher
 
 SCHEMA = {"type": "object"}
 
@@ -58,7 +58,7 @@ class Executor:
     """As much of an executor as pins concern: the watched pins, and one server's entry."""
 
     pins: Pins
-    entry: Entry
+    entry: CatalogPublisher
     bucket: Bucket
     events: Notes
 
@@ -80,13 +80,13 @@ async def executor(settings: Settings, mode: str = "first") -> AsyncIterator[Exe
     async with bus_of("executor", settings) as bus:
         events = Notes()
         pins, bucket = Pins(events), await bus.bucket(PINS)
-        entry = Entry("docs", mode, await bus.bucket(CATALOGUE), pins, events)
-        pins.on_change = lambda _server: entry.weigh_anew()
+        entry = CatalogPublisher("docs", mode, await bus.bucket(CATALOGUE), pins, events)
+        pins.on_change = lambda _server: entry.reapply_pins()
         caught_up = asyncio.Event()
 
         async def watch() -> None:
             async for change in bucket.watch():
-                pins.hear(change)
+                pins.apply_change(change)
                 if change is None:
                     caught_up.set()
 
@@ -199,7 +199,7 @@ async def test_of_two_executors_one_saw_the_server_first_and_the_other_compares(
 
         def weighed(each: Executor) -> list[list[str]]:
             known = (found.model_copy(update={"known": True}) for found in lists)
-            return sorted(shown(each.pins.weighed(found, "first")) for found in known)
+            return sorted(shown(each.pins.apply_pins(found, "first")) for found in known)
 
         for each in (one, two):  # the other's pins are heard of later than its listing ends
             await until(lambda each=each: pinned in weighed(each), "what was pinned")  # type: ignore[misc]

@@ -43,7 +43,7 @@ async def probed(
 
 def state(bench: Bench) -> Callable[[State], bool]:
     """Whether the breaker is in a state."""
-    return lambda wanted: bench.runner.guard.breaker.state is wanted
+    return lambda wanted: bench.runner.breaker.circuit.state is wanted
 
 
 @pytest.mark.parametrize(("session", "word"), [("", "server/discover"), ("s1", "ping")])
@@ -52,16 +52,16 @@ async def test_a_server_is_probed_in_the_words_of_its_family(session: str, word:
         before = server.methods[word]
         await until(lambda: server.methods[word] >= before + 3, "three probes")
         assert server.asked == 0
-        assert bench.runner.told()["probe"]["ok"] is True
+        assert bench.runner.status()["probe"]["ok"] is True
 
 
 async def test_a_dead_server_is_known_before_a_call_meets_it_and_so_is_its_return() -> None:
     async with probed() as (bench, server):
-        bench.runner.guard.breaker = Breaker(pause=60.0)
+        bench.runner.breaker.circuit = Breaker(pause=60.0)
         server.trouble, server.wholly = "reset", True
         await until(lambda: state(bench)(State.OPEN), "the breaker to open")
         assert isinstance((await bench.call("plain")).error, BreakerOpenError)
-        row = bench.runner.told()
+        row = bench.runner.status()
         assert row["probe"]["ok"] is False
         assert "broke the connection" in row["failures"][-1]["reason"]
         assert server.asked == 0
@@ -75,7 +75,7 @@ async def test_a_dead_server_is_known_before_a_call_meets_it_and_so_is_its_retur
 
 async def test_a_server_that_answers_probes_and_no_calls_stays_behind_its_breaker() -> None:
     async with probed(seconds=0.2) as (bench, server):
-        bench.runner.guard.breaker = Breaker(pause=60.0)
+        bench.runner.breaker.circuit = Breaker(pause=60.0)
         server.trouble = "hung"
         for _ in range(5):
             assert isinstance((await bench.call("plain")).error, UpstreamTimeoutError)
@@ -95,13 +95,13 @@ async def test_who_asked_for_no_probes_gets_none() -> None:
 @pytest.mark.parametrize("trouble", ["nonsense", "garbage"])
 async def test_a_server_that_answers_nonsense_opens_its_breaker(trouble: str) -> None:
     async with probed(probe=0) as (bench, server):
-        bench.runner.guard.breaker = Breaker(pause=60.0)
+        bench.runner.breaker.circuit = Breaker(pause=60.0)
         server.trouble = trouble
         for _ in range(5):
             assert (await bench.call("plain")).error.code in {"upstream_fault", "upstream_dead"}
         assert isinstance((await bench.call("plain")).error, BreakerOpenError)
         assert server.asked == 5
-        bench.runner.guard.breaker.retry_at = 0.0
+        bench.runner.breaker.circuit.retry_at = 0.0
         server.trouble = ""
         assert (await bench.call("plain")).text == "done"
         assert state(bench)(State.CLOSED)
@@ -109,11 +109,11 @@ async def test_a_server_that_answers_nonsense_opens_its_breaker(trouble: str) ->
 
 async def test_a_probe_call_that_is_answered_with_nonsense_keeps_the_breaker_open() -> None:
     async with probed(probe=0) as (bench, server):
-        bench.runner.guard.breaker = Breaker(pause=60.0)
+        bench.runner.breaker.circuit = Breaker(pause=60.0)
         server.trouble = "nonsense"
         for _ in range(5):
             await bench.call("plain")
-        bench.runner.guard.breaker.retry_at = 0.0
+        bench.runner.breaker.circuit.retry_at = 0.0
         assert isinstance((await bench.call("plain")).error, UpstreamFaultError)
         assert isinstance((await bench.call("plain")).error, BreakerOpenError)
 
@@ -155,4 +155,4 @@ async def test_an_error_told_in_good_order_is_no_failure_of_the_server() -> None
         for _ in range(10):
             assert isinstance((await bench.call("plain")).error, UpstreamRefusedError)
         assert state(bench)(State.CLOSED)
-        assert not bench.runner.guard.breaker.failing
+        assert not bench.runner.breaker.circuit.failing

@@ -66,7 +66,7 @@ class Several(Bench):
 
     def rows(self) -> list[dict[str, Any]]:
         """What is told of each replica."""
-        found: list[dict[str, Any]] = self.runner.told()["replicas"]
+        found: list[dict[str, Any]] = self.runner.status()["replicas"]
         return found
 
     async def calls(self, count: int, tool: str = "plain", **more: Any) -> list[Any]:
@@ -129,7 +129,7 @@ async def test_a_replica_that_fails_is_ejected_and_the_server_goes_on() -> None:
         assert bench.asked()[0] == before[0]
         row = bench.rows()[0]
         assert (row["state"], row["ejections"], len(row["failures"])) == ("ejected", 1, FAILURES)
-        assert bench.runner.told()["breaker"] == "closed"
+        assert bench.runner.status()["breaker"] == "closed"
         (event,) = [each for each in bench.events.said if isinstance(each, BreakerOpened)]
         assert event.replica == row["replica"] == f"127.0.0.1:{bench.servers[0].port}/mcp"
 
@@ -140,7 +140,7 @@ async def test_many_calls_that_fail_at_one_replica_at_once_open_no_breaker_of_th
         told = await asyncio.gather(*(bench.call("plain", call_id=f"c{n}") for n in range(30)))
         codes = [getattr(getattr(each.frames[-1], "error", None), "code", "") for each in told]
         assert codes.count("upstream_timeout") == 10
-        assert bench.runner.told()["breaker"] == "closed"
+        assert bench.runner.status()["breaker"] == "closed"
         assert ends(await bench.calls(10)) == {""}
 
 
@@ -150,7 +150,7 @@ async def test_a_replica_that_hangs_does_not_take_every_place_of_the_server() ->
         hung.trouble = "hung"
         calls = [asyncio.create_task(bench.call("plain", call_id=f"c{n}")) for n in range(90)]
         await until(lambda: sum(each.done() for each in calls) + hung.asked == 90, "the others")
-        assert 0 < hung.asked < bench.runner.bulkhead.places
+        assert 0 < hung.asked < bench.runner.bulkhead.slots
         hung.released.set()
         told = await asyncio.gather(*calls)
         assert ends([each.frames[-1] for each in told]) == {""}
@@ -177,7 +177,7 @@ async def test_when_all_fail_half_of_them_stay_and_the_breaker_of_the_server_ope
             server.trouble = "failing"
         told = await bench.calls(30)
         assert isinstance(told[-1].error, BreakerOpenError)
-        bench.runner.guard.breaker = Breaker(threshold=10_000)
+        bench.runner.breaker.circuit = Breaker(threshold=10_000)
         assert ends(await bench.calls(30)) == {"upstream_dead"}
         states = [each["state"] for each in bench.rows()]
         assert sorted(states) == ["ejected", "ejected", "in place", "in place"]

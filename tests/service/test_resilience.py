@@ -112,7 +112,7 @@ async def test_nothing_is_tried_again_after_its_deadline(bench: Bench, server: T
 async def test_a_server_that_always_fails_is_asked_a_fifth_more_often_at_most(
     bench: Bench, server: Troubled
 ) -> None:
-    bench.runner.guard.breaker = Breaker(threshold=10_000)  # the budget alone must do
+    bench.runner.breaker.circuit = Breaker(threshold=10_000)  # the budget alone must do
     server.trouble = "failing"
     for _ in range(100):
         assert isinstance((await bench.call("twice")).error, UpstreamDeadError)
@@ -122,14 +122,14 @@ async def test_a_server_that_always_fails_is_asked_a_fifth_more_often_at_most(
 async def test_an_open_breaker_is_asked_nothing_again_and_names_one_reason(
     bench: Bench, server: Troubled
 ) -> None:
-    bench.runner.guard.breaker = Breaker(pause=60.0)  # it stays open meanwhile
+    bench.runner.breaker.circuit = Breaker(pause=60.0)  # it stays open meanwhile
     server.trouble = "failing"
     for _ in range(20):
         failed = (await bench.call("twice")).error
     assert isinstance(failed, BreakerOpenError)
     assert server.asked == 5
     assert failed.reason.count("failed repeatedly") == 1
-    codes = {each["code"] for each in bench.runner.told()["failures"]}
+    codes = {each["code"] for each in bench.runner.status()["failures"]}
     assert codes == {"upstream_dead"}
 
 
@@ -174,7 +174,7 @@ async def test_more_calls_than_there_is_room_for_are_refused_before_any_other_en
         assert isinstance(frame.error, OverloadedError)
         assert frame.error.data["retry_after"] >= 1
     await until(lambda: server.most == 4, "those it has places for")
-    assert bench.runner.told()["waiting"] == 4
+    assert bench.runner.status()["waiting"] == 4
     for each in calls:
         each.cancel()
     await asyncio.gather(*calls, return_exceptions=True)

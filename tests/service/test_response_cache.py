@@ -116,9 +116,9 @@ async def test_what_failed_is_asked_anew(bench: Bench, server: Vast) -> None:
 
 async def test_what_is_held_back_or_drained_is_not_told_from_memory(bench: Bench) -> None:
     await bench.call("text", {"bytes": 1})
-    bench.runner.refused = frozenset({("tools/call", "text")})
+    bench.runner.uncallable = frozenset({("tools/call", "text")})
     assert isinstance((await bench.call("text", {"bytes": 1})).error, UnknownToolError)
-    bench.runner.refused, bench.runner.drained = frozenset(), True
+    bench.runner.uncallable, bench.runner.drained = frozenset(), True
     assert isinstance((await bench.call("text", {"bytes": 1})).error, ServerDrainedError)
 
 
@@ -156,7 +156,7 @@ async def test_an_answer_is_over_with_its_time_and_the_servers_word_only_shorten
     def holds(raw: bytes, seconds: float, tool: str = "text") -> bool:
         key = cache.key_of(admitted(tool, {"raw": raw.decode()}))
         assert key is not None
-        cache.keep(key, raw, Ended(CallResult(raw), is_error=False))
+        cache.store(key, raw, Ended(CallResult(raw), is_error=False))
         now[0] += seconds
         return cache.find(key) == raw
 
@@ -181,7 +181,7 @@ async def test_only_whole_answers_are_kept(bench: Bench) -> None:
         Ended(InputRequired(b"{}"), is_error=False),
         Ended(CallResult(b"{}"), is_error=False, kept=1),
     ):
-        cache.keep(key, b"{}", ended)
+        cache.store(key, b"{}", ended)
     assert len(cache) == 0
 
 
@@ -190,7 +190,7 @@ async def test_what_is_kept_is_bounded_and_the_least_used_goes_first(bench: Benc
     keys = [cache.key_of(admitted("text", {"n": number})) for number in range(MOST_ENTRIES + 9)]
     for key in keys:
         assert key is not None
-        cache.keep(key, b"{}", Ended(CallResult(b"{}"), is_error=False))
+        cache.store(key, b"{}", Ended(CallResult(b"{}"), is_error=False))
         assert cache.find(keys[0] or key) is not None  # used all the while
     assert len(cache) == MOST_ENTRIES
     assert keys[1] is not None
@@ -198,6 +198,6 @@ async def test_what_is_kept_is_bounded_and_the_least_used_goes_first(bench: Benc
     large = b'{"a":"%b"}' % (b"x" * 900_000)
     for key in keys[:40]:
         assert key is not None
-        cache.keep(key, large, Ended(CallResult(large), is_error=False))
+        cache.store(key, large, Ended(CallResult(large), is_error=False))
         assert cache.bytes <= MOST_BYTES
     assert 0 < len(cache) < 40

@@ -10,7 +10,7 @@ from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.vast import Vast
 from toolbus_common.errors import InvalidError
 from toolbus_executor.mcp_messages.request_builder import SELECT
-from toolbus_executor.results.selection.expressions import LONGEST
+from toolbus_executor.results.selection.expressions import MAX_LENGTH
 from toolbus_executor.results.selection.worker_client import Selector
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
@@ -53,7 +53,7 @@ async def test_what_is_found_is_told_instead_of_the_result(bench: Bench, server:
 
 @pytest.mark.parametrize(
     "expression",
-    ["", "a.[", 7, "!" * 1000 + "a", "a" * (LONGEST + 1), "nosuch(@"],
+    ["", "a.[", 7, "!" * 1000 + "a", "a" * (MAX_LENGTH + 1), "nosuch(@"],
 )
 async def test_what_is_no_expression_is_refused_before_the_call(
     bench: Bench, server: Vast, expression: Any
@@ -85,5 +85,5 @@ async def test_an_expression_that_fails_or_explodes_leaves_the_result_whole(
 
 async def test_a_result_that_is_no_json_is_told_whole(bench: Bench) -> None:
     told = (await select(bench, "a", "text")).last
-    assert "holds no JSON" in told["content"][0]["text"]
+    assert "has no JSON" in told["content"][0]["text"]
     assert told["content"][-1]["text"] == "the end"

@@ -126,6 +126,6 @@ async def test_what_a_machine_cannot_give_is_told_in_the_words_of_the_supervisor
     held = Isolation(namespaces=False, network="none")
     try:
         await child.start([sys.executable, "-c", ""], dict(os.environ), None, held)
-        assert "leave network out" in await child.ended
+        assert "remove network" in await child.ended
     finally:
         await child.close()

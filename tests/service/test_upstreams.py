@@ -133,7 +133,7 @@ async def test_a_servers_own_error_reaches_the_caller_as_it_is(bench: Bench) -> 
     assert isinstance(error, UpstreamRefusedError)
     assert error.reason == "Out of order"
     assert error.data == {"upstream_code": -32603, "upstream_data": {"reason": "by design"}}
-    assert not bench.runner.guard.breaker.failing
+    assert not bench.runner.breaker.circuit.failing
 
 
 @every_kind
@@ -235,7 +235,7 @@ async def test_a_cancelled_call_ends_and_its_server_is_told(bench: Bench, seen: 
 @every_legacy_kind
 async def test_a_parked_call_given_up_is_cancelled_at_its_server(bench: Bench, seen: Any) -> None:
     await bench.call("test_elicitation", {"message": "m"}, capabilities=FORMS)
-    assert len(bench.runner.rounds.park) == 1
+    assert len(bench.runner.round_trips.suspended_calls) == 1
     bench.runner.close()
     await until(lambda: seen()["cancelled"].get("test_elicitation"), "the cancellation")
 
@@ -325,7 +325,7 @@ async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_serve
             "deadline": time() + 0.2,
         }
         error = (await bench.call("slow_compute", {"taskId": about["taskId"]}, **asked)).error
-        assert "ask for its result again" in error.reason
+        assert "request its result again" in error.reason
     assert (await bench.call("greet", {"name": "x"})).text == "Hello, x!"
 
 

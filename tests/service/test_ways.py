@@ -202,7 +202,7 @@ async def test_a_proxy_is_given_the_whole_address_of_what_is_not_https() -> None
 async def test_a_proxy_that_refuses_is_told_of() -> None:
     async with peer() as proxy:
         by = way(proxy=f"http://127.0.0.1:{proxy.port}")
-        with pytest.raises(UpstreamDeadError, match="refused the tunnel with HTTP 403"):
+        with pytest.raises(UpstreamDeadError, match="rejected the tunnel with HTTP 403"):
             await fetch(f"https://{NAME}/", {}, by)
 
 

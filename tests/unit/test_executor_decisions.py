@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from toolbus_common.contracts import Listing, ServerState
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.resilience.circuit_breaker import Breaker, State
-from toolbus_executor.servers.refresh_schedule import LEAST_SECONDS, pause_of, renewed
+from toolbus_executor.servers.refresh_schedule import (
+    MIN_SECONDS,
+    refresh_pause,
+    refreshed_elsewhere,
+)
 from toolbus_executor.transport.sse_parser import EventReader
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.listing import LONGEST_TTL, MOST_DROPPED, TOOLS, every_page, listed
@@ -229,22 +233,22 @@ def test_lists_are_never_listed_anew_before_they_are_old_nor_all_the_time(
     ttl: int, ago: float
 ) -> None:
     told = Listing(server="s", state=ServerState.READY, ttl_ms=ttl, listed_at=time() - ago)
-    pause = pause_of(told)
+    pause = refresh_pause(told)
     if ttl == 0:
         assert pause is None, "nobody asked to be asked for ever"
     else:
         assert pause is not None
-        assert pause >= LEAST_SECONDS
+        assert pause >= MIN_SECONDS
         assert pause * 1000 >= (told.left_ms(time()) or 0) - 1
 
 
 def test_a_server_that_says_nothing_of_time_is_listed_when_something_happens() -> None:
-    assert pause_of(Listing(server="s", state=ServerState.READY)) is None
+    assert refresh_pause(Listing(server="s", state=ServerState.READY)) is None
 
 
 def test_what_another_replica_listed_is_taken_while_it_is_good() -> None:
     told = Listing(server="s", state=ServerState.READY, ttl_ms=60_000, listed_at=time())
-    assert renewed(told)
-    assert not renewed(told.model_copy(update={"listed_at": time() - 61}))
-    assert not renewed(told.model_copy(update={"state": ServerState.STALE}))
-    assert not renewed(None)
+    assert refreshed_elsewhere(told)
+    assert not refreshed_elsewhere(told.model_copy(update={"listed_at": time() - 61}))
+    assert not refreshed_elsewhere(told.model_copy(update={"state": ServerState.STALE}))
+    assert not refreshed_elsewhere(None)

@@ -3,7 +3,7 @@
 import pytest
 
 from toolbus_common.egress import Allowed, EgressError, target_of
-from toolbus_executor.isolation.network.connect_request import NoRequestError, asked_in
+from toolbus_executor.isolation.network.connect_request import NoRequestError, parse_request
 
 
 def head(*lines: str) -> bytes:
@@ -11,13 +11,13 @@ def head(*lines: str) -> bytes:
 
 
 def test_a_tunnel_is_asked_for_by_host_and_port() -> None:
-    asked = asked_in(head("CONNECT docs.example:8443 HTTP/1.1", "Host: other.example"))
+    asked = parse_request(head("CONNECT docs.example:8443 HTTP/1.1", "Host: other.example"))
     assert asked.is_tunnel
     assert asked.target.authority == "docs.example:8443"
 
 
 def test_a_request_is_sent_on_to_the_host_that_was_judged() -> None:
-    asked = asked_in(
+    asked = parse_request(
         head(
             "POST http://docs.example:81/a?b HTTP/1.1", "Host: other.example", "Content-Length: 2",
             "Proxy-Authorization: Basic x", "Connection: keep-alive", "X-Own: \xe9",
@@ -34,8 +34,8 @@ def test_a_request_is_sent_on_to_the_host_that_was_judged() -> None:
 
 
 def test_without_a_path_the_root_is_meant() -> None:
-    assert asked_in(head("GET http://docs.example HTTP/1.1")).path == "/"
-    assert asked_in(head("GET http://docs.example?a HTTP/1.0")).path == "/?a"
+    assert parse_request(head("GET http://docs.example HTTP/1.1")).path == "/"
+    assert parse_request(head("GET http://docs.example?a HTTP/1.0")).path == "/?a"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_without_a_path_the_root_is_meant() -> None:
 )  # fmt: skip
 def test_anything_else_is_no_request(start: str) -> None:
     with pytest.raises(NoRequestError):
-        asked_in(head(start))
+        parse_request(head(start))
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def test_anything_else_is_no_request(start: str) -> None:
 )
 def test_a_header_that_could_be_read_in_two_ways_is_none(line: str) -> None:
     with pytest.raises(NoRequestError):
-        asked_in(head("GET http://docs.example/ HTTP/1.1", line))
+        parse_request(head("GET http://docs.example/ HTTP/1.1", line))
 
 
 @pytest.mark.parametrize("place", ["0x7f.1:80", "2130706433:80", "docs.example:0", "[::1%25lo]:1"])
 def test_a_host_in_an_odd_spelling_is_refused(place: str) -> None:
     with pytest.raises(EgressError):
-        asked_in(head(f"CONNECT {place} HTTP/1.1"))
+        parse_request(head(f"CONNECT {place} HTTP/1.1"))
 
 
 @pytest.mark.parametrize(

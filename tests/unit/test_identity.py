@@ -27,12 +27,12 @@ from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
 from toolbus_ingress.auth.dpop import DPoPVerifier
 from toolbus_ingress.auth.protected_resource import ProtectedResource
-from toolbus_oauth.accounts.access_rules import called, covering
+from toolbus_oauth.accounts.access_rules import matching_rule, user_name
 from toolbus_oauth.keys import signing_keys as signing
 from toolbus_oauth.keys.signing_keys import SigningKeys
 from toolbus_oauth.web import redirect_uris as redirects
 from toolbus_oauth.web.errors import OAuthError
-from toolbus_oauth.web.rate_limit import Pace
+from toolbus_oauth.web.rate_limit import RateLimit
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 
 BASE = "https://gateway.test"
@@ -61,13 +61,13 @@ def test_the_first_rule_that_covers_somebody_counts() -> None:
     }
     made = declared(access=access)
     told = {"groups": ["staff", "root"], "email": "a@example.org"}
-    assert covering(made, "local", told) == "admins"
-    assert covering(made, "local", {**told, "groups": ["staff"]}) == "verified"
-    assert covering(made, "local", {"groups": "staff", "email": ["b@example.org"]}) == "staff"
-    assert covering(made, "corp", {}) == "corp"
+    assert matching_rule(made, "local", told) == "admins"
+    assert matching_rule(made, "local", {**told, "groups": ["staff"]}) == "verified"
+    assert matching_rule(made, "local", {"groups": "staff", "email": ["b@example.org"]}) == "staff"
+    assert matching_rule(made, "corp", {}) == "corp"
     for nobody in ({}, {"groups": True}, {"groups": None}, {"groups": {"staff": 1}}):
-        assert covering(made, "local", nobody) is None
-    assert covering(made, "machines", told) is None
+        assert matching_rule(made, "local", nobody) is None
+    assert matching_rule(made, "machines", told) is None
 
 
 def test_nobody_is_called_by_a_declared_name_unless_their_issuer_may_say_so() -> None:
@@ -77,13 +77,13 @@ def test_nobody_is_called_by_a_declared_name_unless_their_issuer_may_say_so() ->
         for name, more in {"plain": {}, "corp": naming, "else": naming}.items()
     }
     made = declared(issuers=issuers, users={"ann": {}})
-    assert called(made, "local", {"sub": "ann"}) == "ann"
-    assert called(made, "corp", {"sub": "1", "login": "ann"}) == "ann"
-    assert called(made, "plain", {"sub": "ann", "login": "ann"}) == "plain/ann"
-    odd = called(made, "corp", {"sub": "a|b c", "login": "x:y\n"})
+    assert user_name(made, "local", {"sub": "ann"}) == "ann"
+    assert user_name(made, "corp", {"sub": "1", "login": "ann"}) == "ann"
+    assert user_name(made, "plain", {"sub": "ann", "login": "ann"}) == "plain/ann"
+    odd = user_name(made, "corp", {"sub": "a|b c", "login": "x:y\n"})
     assert odd.startswith("corp/")
     assert odd.removeprefix("corp/").isalnum()
-    both = {called(made, each, {"sub": "1", "login": "bo"}) for each in ("corp", "else")}
+    both = {user_name(made, each, {"sub": "1", "login": "bo"}) for each in ("corp", "else")}
     assert both == {"corp/bo", "else/bo"}, "nobody declared is one person for two issuers"
 
 
@@ -222,7 +222,7 @@ def test_documents_are_told_for_every_endpoint_and_no_other_path() -> None:
     for path in (f"{root}/mcp/mail", f"{root}/mcp/docs/", f"{root}x", f"{root}/other", "/mcp"):
         assert told(path) is None
     assert told(root, "POST") is None
-    assert edge(bearer(), access={})[0].told({"path": root, "method": "GET"}) is None
+    assert edge(bearer(), access={})[0].metadata_response({"path": root, "method": "GET"}) is None
 
 
 def test_a_challenge_names_the_document_of_its_own_endpoint() -> None:
@@ -248,14 +248,14 @@ def test_a_challenge_names_the_document_of_its_own_endpoint() -> None:
     ],
 )  # fmt: skip
 def test_an_address_nobody_may_be_sent_to_is_not_registered(uri: str) -> None:
-    assert redirects.fault(uri)
+    assert redirects.problem(uri)
 
 
 @pytest.mark.parametrize(
     "uri", ["https://client.test/back?x=1", "http://localhost:1/x", "http://[::1]/", "cursor://x/y"]
 )
 def test_other_addresses_are(uri: str) -> None:
-    assert redirects.fault(uri) == ""
+    assert redirects.problem(uri) == ""
     assert redirects.matches(uri, [uri])
 
 
@@ -365,7 +365,7 @@ def test_over_http_no_issuer_takes_a_secret_or_an_address_that_was_not_allowed()
 
 def test_what_anybody_may_ask_for_is_done_so_often_and_no_oftener() -> None:
     now = 0.0
-    pace = Pace(2, 60.0, lambda: now)
+    pace = RateLimit(2, 60.0, lambda: now)
     pace.keep()
     pace.keep()
     with pytest.raises(OAuthError):

@@ -1,1 +1,1 @@
-"""The executor service."""
+"""Executor service: calls upstream servers and publishes their catalogue."""

@@ -1,4 +1,4 @@
-"""What an executor reaches servers with: ways, secrets, settings, and room for large results."""
+"""Dependencies of upstream connections: dialers, secrets, settings and large results."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.secrets import SecretError, Secrets, Values
 from toolbus_executor.credentials.oauth_token import Ask, Bearer
 from toolbus_executor.results.large.spill_registry import Spills
-from toolbus_executor.results.large.store import Vault
+from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.settings import Settings
 from toolbus_executor.transport.dialer_factory import Ways
 from toolbus_executor.upstreams.base import News, Upstream
@@ -25,79 +25,86 @@ from toolbus_executor.upstreams.sessions.separate_sessions import Separation
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """`starts` bounds how many processes begin at once that are not known yet."""
+class Dependencies:
+    """Dependencies of every server; `starts` limits concurrent first starts of processes."""
 
-    ways: Ways
-    vault: Vault
+    dialers: Ways
+    large_results: LargeResultStore
     settings: Settings
     starts: asyncio.Semaphore
     secrets: Secrets
     token: Ask
 
-    async def found(self, declared: Server) -> Values:
-        """What a declaration refers to, where it is kept.
+    async def read_secrets(self, server: Server) -> Values:
+        """Read the secrets a server's configuration refers to.
 
-        Where it is to be told who calls, the key for that is at hand afterwards.
+        If the server is configured with `identity`, the signing key is loaded too.
 
         Raises:
-            UpstreamDeadError: one of them cannot be had; the message names it and no value.
-            UnavailableError: there is no such key.
+            UpstreamDeadError: a secret is unavailable; the message has its name and no value.
+            UnavailableError: the signing key is unavailable.
 
         """
-        if declared.identity is not None:
-            await self.ways.keys.ready()
+        if server.identity is not None:
+            await self.dialers.keys.wait_until_ready()
         try:
-            return await self.secrets.read(texts_of(declared))
+            return await self.secrets.read(texts_of(server))
         except SecretError as error:
             raise UpstreamDeadError(str(error), sent=False) from error
 
-    def reached(
+    def create_upstream(
         self,
         name: str,
-        declared: Server,
-        news: News,
-        found: Values,
+        server: Server,
+        notifications: News,
+        secrets: Values,
         events: EventPublisher,
         spills: Spills,
         separation: Separation | None = None,
     ) -> Upstream:
-        """The way to a declared server, or to all its replicas, not opened yet."""
-        if declared.replicas:
-            made = Replicated(name, declared, news, events, self.ways, found, spills)
-            made.separation = separation
-            if declared.oauth is not None:
-                made.authorize = partial(self._authorized, name, declared, separation)
-            return made
+        """Create the adapter of a configured server or of all its replicas, not opened yet."""
+        if server.replicas:
+            upstream = Replicated(
+                name, server, notifications, events, self.dialers, secrets, spills
+            )
+            upstream.separation = separation
+            if server.oauth is not None:
+                upstream.authorize = partial(self._authorized, name, server, separation)
+            return upstream
         reach = partial(
-            reached, ways=self.ways, found=found, spills=spills, settings=self.settings, name=name
+            reached,
+            ways=self.dialers,
+            found=secrets,
+            spills=spills,
+            settings=self.settings,
+            name=name,
         )
-        if declared.oauth is not None:
-            return self._authorized(name, declared, separation, declared, news, reach)
-        return reached_in_families(declared, news, reach, separation)
+        if server.oauth is not None:
+            return self._authorized(name, server, separation, server, notifications, reach)
+        return reached_in_families(server, notifications, reach, separation)
 
     def _authorized(
         self,
         name: str,
-        declared: Server,
+        server: Server,
         separation: Separation | None,
         at: Server,
-        news: News,
+        notifications: News,
         reach: Callable[..., Upstream],
-        place: str = "",
+        location: str = "",
     ) -> Upstream:
-        """Make the way to a server whose calls carry tokens; `at` has one of its addresses."""
-        described: list[TakesTokens] = []  # an API is described once, whoever calls it
+        """Create the adapter of a server whose calls carry tokens; `at` has one address."""
+        described: list[TakesTokens] = []  # an API is described once for all callers
 
-        def make(bearer: Bearer, heard: News) -> Connected:
+        def make(bearer: Bearer, notifications: News) -> Connected:
             if described:
                 return TokenView(described[0], bearer)
 
-            where = f"{place} {bearer.user}" if place else bearer.user
+            where = f"{location} {bearer.user}" if location else bearer.user
             with_token = partial(reach, bearer=bearer)
-            made = reached_in_families(at, heard, with_token, separation, where)
-            if declared.openapi or declared.graphql or declared.grpc:
-                described.append(cast("TakesTokens", made))
-            return cast("Connected", made)
+            upstream = reached_in_families(at, notifications, with_token, separation, where)
+            if server.openapi or server.graphql or server.grpc:
+                described.append(cast("TakesTokens", upstream))
+            return cast("Connected", upstream)
 
-        return Authorized(name, declared, self.token, make, news)
+        return Authorized(name, server, self.token, make, notifications)

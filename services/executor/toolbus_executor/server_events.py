@@ -1,4 +1,4 @@
-"""What every event about a server begins with."""
+"""Common fields of every event about a server."""
 
 from time import time
 from typing import Any
@@ -7,6 +7,6 @@ SCOPE = "default"  # events about servers concern no customer
 
 
 def about_server(name: str, what: str) -> dict[str, Any]:
-    """The first fields of an event that `what` happened to a server just now."""
+    """Return the first fields of the event that `what` happened to a server now."""
     at = time()
     return {"id": f"{name}.{what}.{at:.6f}", "at": at, "customer": SCOPE, "server": name}

@@ -1,10 +1,10 @@
-"""What executor is told by its environment."""
+"""Settings of the executor service."""
 
 from toolbus_common.settings import Settings as CommonSettings
 
 
 class Settings(CommonSettings):
-    """The shared settings; servers come from the declared configuration.
+    """Shared settings and the executor's; servers come from the configuration.
 
     `cgroup` is a directory of version 2 delegated to the executor: processes are limited there.
     `cosign_key` is what images of servers in containers must be signed with: a file, or a URL of

@@ -1,4 +1,4 @@
-"""The spans of attempts to have a server answer; that of the whole call is `tracing.executing`."""
+"""Trace spans of single attempts; `tracing.executing` makes the span of the whole call."""
 
 from collections.abc import Awaitable
 
@@ -11,14 +11,14 @@ TRACER = Tracer("executor")
 _NAMED = {TOOLS_CALL: "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
 
 
-def attempting(call: CallAdmitted) -> Span | Nothing:
-    """One attempt, by OpenTelemetry's conventions for MCP."""
-    above = current()
-    if not isinstance(above, Span):
+def start_attempt(call: CallAdmitted) -> Span | Nothing:
+    """Start the span of one attempt, by OpenTelemetry's conventions for MCP."""
+    parent = current()
+    if not isinstance(parent, Span):
         return NOTHING
     kind = _NAMED.get(call.method)
-    number = int(above.attributes.get(ATTEMPTS, 0)) + 1
-    above.note(ATTEMPTS, number)
+    number = int(parent.attributes.get(ATTEMPTS, 0)) + 1
+    parent.note(ATTEMPTS, number)
     span = TRACER.below(f"{call.method} {call.tool}" if kind else call.method, CLIENT)
     span.note("mcp.method.name", call.method)
     span.note("toolbus.server", call.server)
@@ -30,14 +30,14 @@ def attempting(call: CallAdmitted) -> Span | Nothing:
     return span
 
 
-def carried(call: CallAdmitted, attempt: Span) -> CallAdmitted:
-    """The call as the server is to see it: below this attempt."""
+def with_attempt(call: CallAdmitted, attempt: Span) -> CallAdmitted:
+    """Return the call with this attempt as its parent span, as the server receives it."""
     return call.model_copy(update={"traceparent": attempt.traceparent})
 
 
-async def answered(attempt: Span, asked: Awaitable[bytes]) -> bytes:
-    """What the server answers, which the attempt notes."""
-    raw = await asked
+async def record_result(attempt: Span, result: Awaitable[bytes]) -> bytes:
+    """Return the server's result; mark the attempt as failed if the result is an error."""
+    raw = await result
     if says_it_failed(raw):
         attempt.fail("tool_error")
     return raw

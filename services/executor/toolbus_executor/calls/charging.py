@@ -1,24 +1,24 @@
-"""What a call costs by how it ended."""
+"""Charge of a call by its outcome."""
 
 from toolbus_common.access.pricing import charged
 from toolbus_common.contracts import CallAdmitted, FinalReply, InputRequired, TaskCreated
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError
 
 
-def charge_of(call: CallAdmitted, ending: FinalReply, kept: int = 0) -> int:
-    """What an answer costs, with the bytes that are kept of it instead of told.
+def charge_of(call: CallAdmitted, reply: FinalReply, stored_bytes: int = 0) -> int:
+    """Return the charge of a result; `stored_bytes` were stored instead of sent.
 
-    A task's result is not there yet, so it costs what was held.
+    A created task costs the reserved amount, because its result does not exist yet.
     """
-    if isinstance(ending, InputRequired):
+    if isinstance(reply, InputRequired):
         return 0
-    if not call.price or isinstance(ending, TaskCreated):
+    if not call.price or isinstance(reply, TaskCreated):
         return call.charge
-    return charged(call.charge, call.price, len(ending.body) + kept)
+    return charged(call.charge, call.price, len(reply.body) + stored_bytes)
 
 
 def charge_of_failure(call: CallAdmitted, error: ToolbusError) -> int:
-    """What is charged without a result: all that was held, unless the server itself said no."""
+    """Return the charge without a result: 0-byte price if the server rejected it."""
     if call.price and isinstance(error, UpstreamRefusedError):
         return charged(call.charge, call.price, 0)
     return call.charge

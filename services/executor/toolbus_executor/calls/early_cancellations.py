@@ -1,4 +1,4 @@
-"""Cancellations that came before their calls: remembered for a moment."""
+"""Cancellations that arrive before their calls, remembered for ten seconds."""
 
 from time import monotonic
 
@@ -9,28 +9,31 @@ MOST = 10_000
 
 
 class EarlyCancellations:
-    """Calls nobody waits for any more. Most never come here; the oldest are forgotten first."""
+    """Cancelled calls not seen here yet. Most never arrive; the oldest go first."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, float] = {}
+        self._cancelled_at: dict[str, float] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._heard)
+        return bool(self._cancelled_at)
 
     def remember(self, call_id: str) -> None:
-        """Note a call that is taken back and is not under way here."""
+        """Store the id of a cancelled call that is not in progress here."""
         now = monotonic()
-        self._heard.pop(call_id, None)
-        self._heard[call_id] = now
-        while len(self._heard) > MOST or now - next(iter(self._heard.values())) > SECONDS:
-            del self._heard[next(iter(self._heard))]
+        self._cancelled_at.pop(call_id, None)
+        self._cancelled_at[call_id] = now
+        while (
+            len(self._cancelled_at) > MOST
+            or now - next(iter(self._cancelled_at.values())) > SECONDS
+        ):
+            del self._cancelled_at[next(iter(self._cancelled_at))]
 
-    def took(self, call_id: str) -> bool:
-        """Whether this call was taken back before it came."""
-        at = self._heard.pop(call_id, None)
+    def take(self, call_id: str) -> bool:
+        """Remove a call's cancellation; return whether there was a recent one."""
+        at = self._cancelled_at.pop(call_id, None)
         return at is not None and monotonic() - at <= SECONDS
 
 
-def taken_back_early() -> CallCancelledError:
-    """What becomes of a call that nobody wanted any longer when it came."""
-    return CallCancelledError("The caller took the call back before it was made.", sent=False)
+def cancelled_early() -> CallCancelledError:
+    """Return the error of a call that was cancelled before it was dispatched."""
+    return CallCancelledError("The caller cancelled the call before it was dispatched.", sent=False)

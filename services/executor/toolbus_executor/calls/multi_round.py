@@ -1,4 +1,4 @@
-"""Asking a server that may ask back: one round ends with its result or with its questions."""
+"""Round trips of one call: each ends with the server's result or with its questions."""
 
 import asyncio
 from collections.abc import Awaitable, Iterable
@@ -28,34 +28,34 @@ from toolbus_executor.upstreams.suspended_calls import (
     error_in,
 )
 
-GATHER_SECONDS = 0.02  # a server may ask several things at once
+GATHER_SECONDS = 0.02  # a server may send several questions at once
 URL_REQUIRED = -32042
 
 
-class Rounds:
-    """The rounds of one server's calls."""
+class RoundTrips:
+    """Round trips of one server's calls."""
 
     def __init__(self, instance: str, extending: Extending) -> None:
-        self.park = Park(instance)
+        self.suspended_calls = Park(instance)
         self._extending = extending
         self._of_tasks = TaskQuestions(instance)
 
     def close(self) -> None:
-        """Give up what waits for its caller."""
-        self.park.close()
+        """Cancel every suspended call."""
+        self.suspended_calls.close()
         self._of_tasks.close()
 
-    def ask(
+    def send(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
     ) -> Awaitable[bytes]:
-        """The raw result of a round. Raises what `Upstream.call` raises, when awaited."""
-        attempt = tracing.attempting(call)
+        """Return the raw result of one round trip, as an awaitable that raises like `call`."""
+        attempt = tracing.start_attempt(call)
         if not isinstance(attempt, Span):
-            return self._asked(upstream, call, seconds, reply)
-        asked = self._asked(upstream, tracing.carried(call, attempt), seconds, reply)
-        return attempt.around(tracing.answered(attempt, asked))
+            return self._send(upstream, call, seconds, reply)
+        question = self._send(upstream, tracing.with_attempt(call, attempt), seconds, reply)
+        return attempt.around(tracing.record_result(attempt, question))
 
-    async def _asked(
+    async def _send(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
     ) -> bytes:
         caller = Caller(call, reply, self._extending)
@@ -63,7 +63,7 @@ class Rounds:
             if not asks(upstream, call) or call.method not in MAY_ASK:
                 caller.likely = False
                 if ERROR in call.extra:
-                    _refuse_errors(call)
+                    _reject_error_answers(call)
                 if concerns(call) and asks(upstream, call):
                     return await self._of_tasks.ask(upstream, call, seconds, caller)
                 return await upstream.call(call, seconds, caller)
@@ -72,7 +72,7 @@ class Rounds:
                 if state:
                     return await self._resume(state, call, seconds, reply)
                 if answers and not _all_accepted(answers.values()):
-                    return _declined()
+                    return _declined_result()
             if not kinds_of(call.capabilities):
                 return await upstream.call(call, seconds, caller)
             task = asyncio.create_task(upstream.call(call, PARK_SECONDS + seconds, caller))
@@ -83,75 +83,75 @@ class Rounds:
     async def _resume(
         self, state: str, call: CallAdmitted, seconds: float, reply: ReplyChannel
     ) -> bytes:
-        parked = self.park.take(state, call)
+        suspended = self.suspended_calls.take(state, call)
         _, answers = brought(call.extra)
-        parked.caller.answer_to(call, reply, self._extending)
-        # A question of another call of the same client may have come with this one.
-        answer(parked.caller, answers or {})
-        if parked.caller.questions and not parked.task.done():
-            parked.caller.suspend()
-            return self.park.put(parked, call.call_id)
+        suspended.caller.answer_to(call, reply, self._extending)
+        # Answers to another call of the same client may arrive with this one.
+        answer(suspended.caller, answers or {})
+        if suspended.caller.questions and not suspended.task.done():
+            suspended.caller.suspend()
+            return self.suspended_calls.put(suspended, call.call_id)
         try:
-            return await self._round(parked, call, seconds)
+            return await self._round(suspended, call, seconds)
         finally:
-            await parked.caller.flushed()
+            await suspended.caller.flushed()
 
-    async def _round(self, parked: Parked, call: CallAdmitted, seconds: float) -> bytes:
-        """Wait for the result, or for questions."""
+    async def _round(self, suspended: Parked, call: CallAdmitted, seconds: float) -> bytes:
+        """Wait for the result or for questions, and suspend the call on questions."""
         loop = asyncio.get_running_loop()
-        asked: asyncio.Future[None] = loop.create_future()
-        parked.caller.asked = asked
-        if parked.caller.questions:
-            asked.set_result(None)
+        question: asyncio.Future[None] = loop.create_future()
+        suspended.caller.asked = question
+        if suspended.caller.questions:
+            question.set_result(None)
         try:
-            await _first(parked, asked, seconds)
-            if not parked.task.done():
-                await asyncio.wait((parked.task,), timeout=GATHER_SECONDS)
+            await _wait_first(suspended, question, seconds)
+            if not suspended.task.done():
+                await asyncio.wait((suspended.task,), timeout=GATHER_SECONDS)
         except (TimeoutError, asyncio.CancelledError):
-            parked.end()
+            suspended.end()
             raise
         finally:
-            parked.caller.asked = None
-        if not parked.task.done():
-            parked.caller.suspend()
-            return self.park.put(parked, call.call_id)
-        parked.settle()
+            suspended.caller.asked = None
+        if not suspended.task.done():
+            suspended.caller.suspend()
+            return self.suspended_calls.put(suspended, call.call_id)
+        suspended.settle()
         try:
-            return parked.task.result()
+            return suspended.task.result()
         except UpstreamRefusedError as error:
-            return _pages(error, call)
+            return _pages_as_questions(error, call)
 
 
-async def _first(parked: Parked, asked: asyncio.Future[None], seconds: float) -> None:
+async def _wait_first(suspended: Parked, question: asyncio.Future[None], seconds: float) -> None:
     """Wait for the result or a question, for as long as progress extends the call."""
     while seconds > 0:
-        both = (parked.task, asked)
+        both = (suspended.task, question)
         done, _ = await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if done:
             return
-        seconds = parked.caller.left()
+        seconds = suspended.caller.left()
     raise TimeoutError
 
 
-def _pages(error: UpstreamRefusedError, call: CallAdmitted) -> bytes:
-    """A refusal that wants pages opened first, as questions; any other is raised again."""
+def _pages_as_questions(error: UpstreamRefusedError, call: CallAdmitted) -> bytes:
+    """Convert an error that requires opening pages to questions; raise any other again."""
     data = error.data.get("upstream_data")
     pages = data.get("elicitations") if isinstance(data, dict) else None
     able = call.family is ProtocolFamily.MODERN and URL in kinds_of(call.capabilities)
     if error.data.get("upstream_code") != URL_REQUIRED or not able or not isinstance(pages, list):
         raise error
-    asked = {
+    question = {
         f"page{number}": {"method": "elicitation/create", "params": _page(page)}
         for number, page in enumerate(pages[:MOST_QUESTIONS], 1)
         if isinstance(page, dict)
     }
-    if not asked:
+    if not question:
         raise error
-    return msgspec.json.encode({"resultType": "input_required", "inputRequests": asked})
+    return msgspec.json.encode({"resultType": "input_required", "inputRequests": question})
 
 
 def _page(page: dict[str, Any]) -> dict[str, Any]:
-    """A page to open as the stateless family asks for it, which gives pages no ids."""
+    """Convert a page to the stateless protocol family, whose pages have no ids."""
     return {name: value for name, value in page.items() if name != "elicitationId"} | {
         "mode": "url"
     }
@@ -160,27 +160,31 @@ def _page(page: dict[str, Any]) -> dict[str, Any]:
 def _all_accepted(answers: Iterable[msgspec.Raw]) -> bool:
     for raw in answers:
         with suppress(msgspec.DecodeError):
-            told = msgspec.json.decode(raw)
-            if isinstance(told, dict) and told.get("action") in ("decline", "cancel"):
+            answer_value = msgspec.json.decode(raw)
+            if isinstance(answer_value, dict) and answer_value.get("action") in (
+                "decline",
+                "cancel",
+            ):
                 return False
     return True
 
 
-def _declined() -> bytes:
-    text = "The page the server wanted opened first was declined, so it was not asked again."
+def _declined_result() -> bytes:
+    text = "The page required by the server was declined, so the call was not sent again."
     return msgspec.json.encode({"content": [{"type": "text", "text": text}], "isError": True})
 
 
-def _refuse_errors(call: CallAdmitted) -> None:
-    """Raise `InvalidError` where a client answered with an error that a stateless server lacks.
+def _reject_error_answers(call: CallAdmitted) -> None:
+    """Reject an error in a client's answers, which stateless servers do not accept.
 
-    That family has no errors among answers; an elicitation's is a cancelled one there.
+    A cancelled elicitation is an `action` there, not an error. Raises `InvalidError`.
     """
     for raw in (brought(call.extra)[1] or {}).values():
         found = error_in(raw)
         if found is not None and "action" not in msgspec.json.decode(raw):
             raise InvalidError(
-                f"The client refused what the server asked of it: {found.get('message', '')} "
-                f"({found.get('code')}). Call again, and answer the request.",
+                "The client answered the server's request with an error: "
+                f"{found.get('message', '')} ({found.get('code')}). "
+                "Call again and answer the request.",
                 sent=False,
             )

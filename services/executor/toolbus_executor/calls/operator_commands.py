@@ -1,4 +1,4 @@
-"""What operators ask of servers beside what they declare: to be drained, or met anew."""
+"""Operator commands for servers: drain, resume and reset."""
 
 import logging
 
@@ -11,47 +11,51 @@ from toolbus_common.nats.kv_bucket import Change
 from toolbus_executor.upstreams.suspended_calls import brought
 
 log = logging.getLogger(__name__)
-_AS_DECLARED = ServerCommand()
+_NO_COMMAND = ServerCommand()
 
 
-class Steering:
-    """The newest word about each server. It outlives executors, and new ones hear it first."""
+class OperatorCommands:
+    """Newest operator command per server. The bucket outlives executor processes."""
 
     def __init__(self) -> None:
-        self._told: dict[str, ServerCommand] = {}
-        self.on_change = _nobody
+        self._commands: dict[str, ServerCommand] = {}
+        self.on_change = _no_listener
 
     def of(self, server: str) -> ServerCommand:
-        """What is asked of a server."""
-        return self._told.get(server, _AS_DECLARED)
+        """Return the newest command for a server."""
+        return self._commands.get(server, _NO_COMMAND)
 
-    def hear(self, change: Change | None) -> None:
-        """Take one change of the configuration's bucket."""
+    def apply_change(self, change: Change | None) -> None:
+        """Apply one change of the configuration bucket."""
         if change is None or not change.key.startswith(SERVER_COMMAND_PREFIX):
             return
         server = change.key.removeprefix(SERVER_COMMAND_PREFIX)
         try:
-            told = ServerCommand.decode(change.value) if change.value else _AS_DECLARED
+            command = ServerCommand.decode(change.value) if change.value else _NO_COMMAND
         except (ValidationError, DecodeError, ValueError):
-            log.error("steering.unreadable", extra={"server": server})  # noqa: TRY400
+            log.error("operator_command.unreadable", extra={"server": server})  # noqa: TRY400
             return
-        self._told[server] = told
+        self._commands[server] = command
         self.on_change()
 
 
-def refuse_new(call: CallAdmitted) -> None:
-    """Refuse a call of a drained server unless it goes on with one begun before.
+def reject_if_drained(call: CallAdmitted) -> None:
+    """Reject a new call of a drained server.
 
-    That is one with answers to questions, or about a task. Raises `ServerDrainedError`.
+    A call that continues an earlier one (input responses, tasks) passes.
+
+    Raises:
+        ServerDrainedError: the server is drained and the call is new.
+
     """
     if call.method.startswith("tasks/") or (call.extra and brought(call.extra)[0]):
         return
     raise ServerDrainedError(
-        f"An operator lets {call.server} have no new calls for now; retry later.",
+        f"The server {call.server!r} is drained by an operator; retry later.",
         sent=False,
         server=call.server,
     )
 
 
-def _nobody() -> None:
-    """Nobody wants to know yet."""
+def _no_listener() -> None:
+    """Ignore a change before a listener is set."""

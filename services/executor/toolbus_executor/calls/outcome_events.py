@@ -1,4 +1,4 @@
-"""The events of how a call ended here."""
+"""Events about the outcome of a call."""
 
 from toolbus_common.calls.event_fields import about, told_of_result
 from toolbus_common.contracts import (
@@ -18,52 +18,54 @@ from toolbus_executor.mcp_messages.result_mapping import Ended
 _completed = trusted(CallCompleted)
 
 
-def completed(call: CallAdmitted, ended: Ended, seconds: float, misfit: str = "") -> CallCompleted:
-    """The server answered."""
-    ending, is_error, kept, cached, left_out = ended
-    sent = len(ending.body)
+def completed(
+    call: CallAdmitted, outcome: Ended, seconds: float, misfit: str = ""
+) -> CallCompleted:
+    """Return the event of a call the server answered."""
+    reply, is_error, stored, cached, left_out = outcome
+    sent = len(reply.body)
     return _completed(
         id=f"{call.call_id}.completed",
         **about(call),
-        ending=_kind(ending),
-        charge=charge_of(call, ending, kept),
+        reply=_kind_of(reply),
+        charge=charge_of(call, reply, stored),
         latency_us=int(seconds * 1e6),
         is_error=is_error,
-        result_bytes=sent + kept,
+        result_bytes=sent + stored,
         sent_bytes=sent,
-        whole_bytes=sent + kept + left_out,
+        whole_bytes=sent + stored + left_out,
         cached=cached,
         misfit=misfit,
-        **told_of_result(call, ending.body),
+        **told_of_result(call, reply.body),
     )
 
 
 def failed(
     call: CallAdmitted, error: ToolbusError, seconds: float, misfit: str = "", *, sent: bool
 ) -> CallFailed:
-    """No answer came of it; what was not sent costs nothing."""
+    """Return the event of a call without a result; a call that was not dispatched costs 0."""
     return CallFailed(
         id=f"{call.call_id}.failed",
         **about(call),
         charge=charge_of_failure(call, error) if sent else 0,
         latency_us=int(seconds * 1e6),
         code=error.code,
-        reason=_recorded(call, error),
+        reason=_recorded_reason(call, error),
         sent=sent,
         misfit=misfit,
     )
 
 
-def _recorded(call: CallAdmitted, error: ToolbusError) -> str:
-    """Why, as an event keeps it: a server's own words are content, as much as a result is."""
+def _recorded_reason(call: CallAdmitted, error: ToolbusError) -> str:
+    """Return the recorded reason; an upstream's error text is content like a result."""
     if not isinstance(error, UpstreamRefusedError):
         return error.reason
-    kept = recorded_words(error.reason, call.result_content)
+    recorded = recorded_words(error.reason, call.result_content)
     number = error.data.get("upstream_code", "none")
-    return kept or f"The server answered with an error of its own, code {number}."
+    return recorded or f"The server returned JSON-RPC error {number}."
 
 
-def _kind(ending: FinalReply) -> str:
-    if isinstance(ending, InputRequired):
+def _kind_of(reply: FinalReply) -> str:
+    if isinstance(reply, InputRequired):
         return "input_required"
-    return "task" if isinstance(ending, TaskCreated) else "complete"
+    return "task" if isinstance(reply, TaskCreated) else "complete"

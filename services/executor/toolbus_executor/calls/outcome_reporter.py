@@ -1,4 +1,4 @@
-"""How one server's calls ended: counted, recorded, kept where they have a key, and answered."""
+"""Report of call outcomes: metrics, events, idempotency store and reply."""
 
 from time import perf_counter
 
@@ -14,12 +14,12 @@ from toolbus_executor.mcp_messages.result_mapping import Ended
 from toolbus_executor.resilience.failure_log import Failures, with_name
 
 
-class Reports:
-    """Tells it to everybody whom it concerns."""
+class OutcomeReporter:
+    """Outcome reports of one server's calls."""
 
     def __init__(self, name: str, events: EventPublisher, failures: Failures) -> None:
         self.outcomes: OutcomeStore | None = None  # of calls with an idempotency key
-        self.misfits: dict[str, str] = {}  # of calls under way whose arguments do not fit
+        self.misfits: dict[str, str] = {}  # validation errors of the arguments of calls in progress
         self._name = name
         self._events = events
         self._failures = failures
@@ -33,37 +33,37 @@ class Reports:
         if call.claim is not None and self.outcomes is not None:
             self.outcomes.extend(call, call.claim, deadline)
 
-    def completed(self, call: CallAdmitted, ended: Ended, took: float) -> None:
-        """Count and record an answer."""
+    def completed(self, call: CallAdmitted, outcome: Ended, took: float) -> None:
+        """Count and record a result."""
         self._seconds.observe(took)
-        (self._tool_error if ended.is_error else self._ok).inc()
-        self._events.publish(completed(call, ended, took, self._misfit(call)))
+        (self._tool_error if outcome.is_error else self._ok).inc()
+        self._events.publish(completed(call, outcome, took, self._take_misfit(call)))
 
     async def failed(
         self, call: CallAdmitted, reply: ReplyChannel, error: ToolbusError, began: float
     ) -> None:
-        """Tell that no answer came of it."""
+        """Record a failure and reply with it."""
         sent = bool(error.data.pop("sent", True))
-        # Below, nobody knows the name an operator gave the server; the caller must be told it.
-        if not isinstance(error, UpstreamRefusedError):  # that one speaks for itself
+        # Adapters do not know the configured name of the server; the caller needs it.
+        if not isinstance(error, UpstreamRefusedError):  # the upstream's text stays unchanged
             reason = with_name(error.reason, self._name)
             error = type(error)(reason, **error.data)
         if not sent and isinstance(error, UpstreamTimeoutError):
-            error.data["retryable"] = True  # unlike one that may have happened
+            error.data["retryable"] = True  # not dispatched, so no side effect
         self._failures.note(error)
         UPSTREAM_CALLS.labels(self._name, error.code).inc()
-        took, misfit = perf_counter() - began, self._misfit(call)
+        took, misfit = perf_counter() - began, self._take_misfit(call)
         self._events.publish(failed(call, error, took, misfit, sent=sent))
         if call.claim is not None:
-            await self.keep(call, call.claim, CallError(error), sent=sent)
+            await self.store(call, call.claim, CallError(error), sent=sent)
         await reply.send(CallError(error))
 
-    def _misfit(self, call: CallAdmitted) -> str:
+    def _take_misfit(self, call: CallAdmitted) -> str:
         return self.misfits.pop(call.call_id, "") if self.misfits else ""
 
-    async def keep(
-        self, call: CallAdmitted, claim: OutcomeClaim, told: ReturnedResult, *, sent: bool = True
+    async def store(
+        self, call: CallAdmitted, claim: OutcomeClaim, reply: ReturnedResult, *, sent: bool = True
     ) -> None:
-        """Keep what its caller is told for whoever repeats it with its key."""
+        """Store the reply for a repetition with the same idempotency key."""
         if self.outcomes is not None:
-            await self.outcomes.end(call, claim, told, sent=sent)
+            await self.outcomes.end(call, claim, reply, sent=sent)

@@ -1,1 +1,1 @@
-"""List, pin and publish the definitions of servers."""
+"""Listing, pinning and publication of server definitions."""

@@ -1,4 +1,4 @@
-"""List what a server offers to each class of clients, where it depends on their capabilities."""
+"""Lists per class of clients, where a server's lists depend on client capabilities."""
 
 import asyncio
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from toolbus_common.config import Server
 from toolbus_common.contracts import CatalogEntry, Listing
 from toolbus_common.contracts.records.pin_names import PINNED
 from toolbus_common.mcp.client_classes import ALL, CLASSES, GROUPS, NONE, capabilities_of
-from toolbus_executor.catalog.publisher import Entry
+from toolbus_executor.catalog.publisher import CatalogPublisher
 from toolbus_executor.mcp_messages.client_capabilities import Kinds, kinds_of
 from toolbus_executor.upstreams.base import Described, Upstream
 from toolbus_executor.upstreams.listing import OTHERS, TOOLS, listed, with_left_out
@@ -20,16 +20,16 @@ from toolbus_executor.upstreams.sessions.separate_sessions import Separated
 _KINDS = (TOOLS.name, *(kind.name for kind in OTHERS))
 
 
-async def listed_for_all(
-    described: Described, upstream: Upstream, entry: Entry, declared: Server
+async def list_for_all_classes(
+    described: Described, upstream: Upstream, entry: CatalogPublisher, declared: Server
 ) -> Listing:
-    """List what a server offers; each entry says to which classes of clients.
+    """List a server's offers; each entry has the classes of clients it is offered to.
 
-    The comparison takes another session, so one that found the same list of the same declaration
-    is not repeated. Until it is made, everything is shown to every client.
+    The comparison needs another session, so a finished one with the same list and configuration is
+    reused. Until it is finished, every entry is shown to all clients.
 
     Raises:
-        UpstreamFaultError: its tools cannot be listed.
+        UpstreamFaultError: the server's tools cannot be listed.
 
     """
     limit = declared.list_limit
@@ -39,18 +39,18 @@ async def listed_for_all(
     lists = upstream.lists if isinstance(upstream, BothFamilies) else upstream
     if not isinstance(lists, Separated):
         return listing
-    own = ALL if lists.asks else NONE
+    own_class = ALL if lists.asks else NONE
     for known in (lists.comparison.result, await entry.now()):
         if known is None or known.declared != listing.declared or known.depends is None:
             continue
-        if _names(listing) == _of_class(known, own):
-            return _marked(listing, known)
-    compared = _compared(described, lists, listing, own, limit)
+        if _digests(listing) == _digests_for(known, own_class):
+            return _with_known_classes(listing, known)
+    compared = _compare(described, lists, listing, own_class, limit)
     return await lists.comparison.wait(compared) or listing
 
 
-async def _compared(
-    described: Described, upstream: Separated, listing: Listing, own: str, limit: int
+async def _compare(
+    described: Described, upstream: Separated, listing: Listing, own_class: str, limit: int
 ) -> Listing:
     async def as_listed(name: str) -> Listing:
         async with upstream.listed_as(kinds_for(name)) as page:
@@ -58,9 +58,11 @@ async def _compared(
                 return listing
             return await listed(listing.server, described, page, limit)
 
-    other = NONE if own == ALL else ALL
-    found = {own: listing, other: await as_listed(other)}
-    if all(_names(found[other])[kind].keys() == _names(listing)[kind].keys() for kind in _KINDS):
+    other = NONE if own_class == ALL else ALL
+    found = {own_class: listing, other: await as_listed(other)}
+    if all(
+        _digests(found[other])[kind].keys() == _digests(listing)[kind].keys() for kind in _KINDS
+    ):
         return listing.model_copy(update={"depends": False})
     lists = await asyncio.gather(*(as_listed(name) for name in GROUPS))
     found |= dict(zip(GROUPS, lists, strict=True))
@@ -74,7 +76,7 @@ def kinds_for(name: str) -> Kinds:
 
 
 def _merged(kind: str, found: dict[str, Listing]) -> tuple[CatalogEntry, ...]:
-    """Everything that any class is offered, each with the classes that are."""
+    """Return the entries offered to any class, each with its classes."""
     entries: dict[str, CatalogEntry] = {}
     seen = {name: {each.name for each in getattr(found[name], kind)} for name in found}
     for listing in found.values():
@@ -82,16 +84,16 @@ def _merged(kind: str, found: dict[str, Listing]) -> tuple[CatalogEntry, ...]:
             entries.setdefault(each.name, each)
     shown = []
     for name, each in entries.items():
-        classes = tuple(one for one in CLASSES if _is_shown(name, one, seen))
+        classes = tuple(each_class for each_class in CLASSES if _is_shown(name, each_class, seen))
         shown.append(each.model_copy(update={"shown_to": classes}) if classes != CLASSES else each)
     return tuple(sorted(shown, key=lambda each: each.name) if kind in PINNED else shown)
 
 
 def _is_shown(name: str, client: str, seen: dict[str, set[str]]) -> bool:
-    """Whether a class is offered something. Two groups together are offered what either is.
+    """Return whether an entry is offered to a class; a combined class gets both groups'.
 
-    What clients are offered that can be asked nothing is for them a way to do without: whoever can
-    be asked something is offered it where all of its groups are.
+    An entry that clients without capabilities get is a fallback: a combined class gets it only if
+    all of its groups do.
     """
     if client in seen:
         return name in seen[client]
@@ -99,34 +101,34 @@ def _is_shown(name: str, client: str, seen: dict[str, set[str]]) -> bool:
     return all(every) if name in seen[NONE] else any(every)
 
 
-def _marked(listing: Listing, known: Listing) -> Listing:
-    """The same list, as an earlier comparison marked it, with what other classes are offered."""
+def _with_known_classes(listing: Listing, known: Listing) -> Listing:
+    """Return the listing with the classes of an earlier comparison."""
     if not known.depends:
         return listing.model_copy(update={"depends": False})
-    found = {kind: tuple(_every(known, kind)) for kind in _KINDS}
+    found = {kind: tuple(_all_entries(known, kind)) for kind in _KINDS}
     return listing.model_copy(update={"depends": True, **found})
 
 
-def _of_class(known: Listing, name: str) -> dict[str, dict[str, str]]:
+def _digests_for(known: Listing, name: str) -> dict[str, dict[str, str]]:
     return {
         kind: {
             each.name: each.digest
-            for each in _every(known, kind)
+            for each in _all_entries(known, kind)
             if each.shown_to is None or name in each.shown_to
         }
         for kind in _KINDS
     }
 
 
-def _every(known: Listing, kind: str) -> Iterable[CatalogEntry]:
-    """What an entry of the catalogue lists, and what it holds back."""
-    held = (
+def _all_entries(known: Listing, kind: str) -> Iterable[CatalogEntry]:
+    """Return the listed and the quarantined entries of one kind."""
+    quarantined = (
         CatalogEntry(**{name: getattr(each, name) for name in CatalogEntry.model_fields})
         for each in known.quarantined
         if each.kind == kind
     )
-    return (*getattr(known, kind), *held)
+    return (*getattr(known, kind), *quarantined)
 
 
-def _names(listing: Listing) -> dict[str, dict[str, str]]:
+def _digests(listing: Listing) -> dict[str, dict[str, str]]:
     return {kind: {each.name: each.digest for each in getattr(listing, kind)} for kind in _KINDS}

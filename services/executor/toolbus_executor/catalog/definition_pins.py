@@ -1,4 +1,4 @@
-"""Which definitions are as approved: the pins as this executor knows them, and what they decide."""
+"""Definition pins: approved definitions, and what they allow."""
 
 import asyncio
 import logging
@@ -40,48 +40,50 @@ WRITTEN_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned:
-    """What a pin says, without the definition."""
+class PinState:
+    """The state of a pin, without the definition."""
 
     digest: str = ""
     rejected: str = ""
 
 
-NO_PIN = Pinned()
+NO_PIN = PinState()
 
 
 @dataclass(slots=True)
 class Pins:
-    """Every pin, watched. `on_change` hears which server a change is about."""
+    """All pins, watched. `on_change` is called with the server of each change."""
 
     events: EventPublisher
     on_change: Callable[[str], None] = lambda _server: None
-    _pins: dict[str, Pinned] = field(default_factory=dict)
+    _pins: dict[str, PinState] = field(default_factory=dict)
     _first: dict[str, FirstListing] = field(default_factory=dict)
 
-    def hear(self, change: Change | None) -> None:
-        """Take one change of the bucket."""
+    def apply_change(self, change: Change | None) -> None:
+        """Apply one change of the bucket."""
         if change is None:
             return
         before = self._known(change.key)
         try:
             self._note(change.key, change.value)
         except ValidationError:
-            # Fail closed: what cannot be read approves nothing.
+            # Fail closed: an unreadable pin approves nothing.
             log.error("pin.unreadable", extra={"entry": change.key})  # noqa: TRY400
             self._note(change.key, None)
-        if self._known(change.key) != before:  # what this executor wrote is known already
+        if self._known(change.key) != before:  # this executor's writes are known already
             self.on_change(server_of(change.key))
 
-    def weighed(self, listing: Listing, mode: str) -> Listing:
-        """The listing with everything on the side where it belongs now."""
-        return weighed(listing, mode, self._pins)
+    def apply_pins(self, listing: Listing, mode: str) -> Listing:
+        """Return the listing with each entry shown or quarantined by the pins."""
+        return apply_pins(listing, mode, self._pins)
 
-    async def begin(self, bucket: Bucket, listing: Listing, mode: str, *, known: bool) -> None:
-        """Meet a server: pin what its first listing holds, where that is trusted.
+    async def pin_first_listing(
+        self, bucket: Bucket, listing: Listing, mode: str, *, known: bool
+    ) -> None:
+        """Pin the first listing of a server, where the mode trusts it.
 
-        `known` says that the catalogue remembers a meeting. If the pins do not, they were lost,
-        and nothing is trusted anew.
+        `known` is set if the catalogue has an earlier listing. If the pins are missing then, they
+        were lost, and the listing is not trusted.
         """
         if mode == TRUST:
             return
@@ -90,15 +92,15 @@ class Pins:
             digests = _digests(listing) if mode == FIRST_ONLY and not known else {}
             if known:
                 log.warning("pins.lost", extra={"server": server})
-            await self._remember(bucket, server, FirstListing(digests=digests, at=time()))
+            await self._store_first(bucket, server, FirstListing(digests=digests, at=time()))
         first = self._first[server].digests
         missing = _missing(listing, first, self._pins)
         for start in range(0, len(missing), WRITTEN_AT_ONCE):
             some = missing[start : start + WRITTEN_AT_ONCE]
             await asyncio.gather(*(self._pin(bucket, server, *each) for each in some))
 
-    async def _remember(self, bucket: Bucket, server: str, first: FirstListing) -> None:
-        """Write the first listing, unless another executor was faster: then that one counts."""
+    async def _store_first(self, bucket: Bucket, server: str, first: FirstListing) -> None:
+        """Store the first listing, unless another executor stored one before."""
         key = first_key(server)
         if await bucket.swap(key, first.encode(), 0) is None:
             entry = await bucket.get(key)
@@ -106,18 +108,18 @@ class Pins:
         self._first[server] = first
 
     async def _pin(self, bucket: Bucket, server: str, kind: str, offered: CatalogEntry) -> None:
-        """Pin one definition, unless somebody decided about it already."""
+        """Pin one definition, unless a decision exists already."""
         key = pin_key(kind, server, offered.name)
         pin = Pin(digest=offered.digest, definition=offered.as_sent, by=BY_FIRST, at=time())
         if await bucket.swap(key, pin.encode(), 0) is None:
             entry = await bucket.get(key)
             self._note(key, entry.value if entry else None)
             return
-        self._pins[key] = Pinned(pin.digest)
-        told = event_about(server, kind, offered, "pinned")
-        self.events.publish(DefinitionPinned(**told, by=BY_FIRST))
+        self._pins[key] = PinState(pin.digest)
+        fields = event_about(server, kind, offered, "pinned")
+        self.events.publish(DefinitionPinned(**fields, by=BY_FIRST))
 
-    def _known(self, key: str) -> Pinned | FirstListing | None:
+    def _known(self, key: str) -> PinState | FirstListing | None:
         if key.startswith(f"{FIRST}."):
             return self._first.get(server_of(key))
         return self._pins.get(key)
@@ -132,33 +134,33 @@ class Pins:
             known[key] = FirstListing.decode(value)
         else:
             pin = Pin.decode(value)
-            known[key] = Pinned(pin.digest, pin.rejected)
+            known[key] = PinState(pin.digest, pin.rejected)
 
 
-def weighed(listing: Listing, mode: str, pins: Mapping[str, Pinned]) -> Listing:
-    """What is shown and what is held back, of everything the server offers. Pure.
+def apply_pins(listing: Listing, mode: str, pins: Mapping[str, PinState]) -> Listing:
+    """Return the listing with each entry shown or quarantined. Pure.
 
-    An entry of before there were pins is left as it is: its server is met when it connects.
+    A listing from before the first connection is returned unchanged.
     """
     if mode != TRUST and not listing.known:
         return listing
-    held: list[Quarantined] = []
+    quarantined: list[Quarantined] = []
     shown: dict[str, tuple[CatalogEntry, ...]] = {}
     for kind in PINNED:
-        kept = []
-        for offered in _whole(listing, kind):
+        allowed = []
+        for offered in _all_entries(listing, kind):
             pin = pins.get(pin_key(kind, listing.server, offered.name), NO_PIN)
-            why = why_held(offered.digest, mode, pin)
-            if why:
-                held.append(_held(kind, offered, pin.digest, why))
+            reason = quarantine_reason(offered.digest, mode, pin)
+            if reason:
+                quarantined.append(_quarantined(kind, offered, pin.digest, reason))
             else:
-                kept.append(offered)
-        shown[kind] = tuple(kept)
-    return listing.model_copy(update={**shown, "quarantined": tuple(held)})
+                allowed.append(offered)
+        shown[kind] = tuple(allowed)
+    return listing.model_copy(update={**shown, "quarantined": tuple(quarantined)})
 
 
-def why_held(digest: str, mode: str, pin: Pinned) -> str:
-    """Why nobody may see or use this definition; empty when everybody may. Pure."""
+def quarantine_reason(digest: str, mode: str, pin: PinState) -> str:
+    """Return why a definition is quarantined; empty if it is shown. Pure."""
     if digest and digest == pin.rejected:
         return "rejected"
     if mode == TRUST:
@@ -170,29 +172,29 @@ def why_held(digest: str, mode: str, pin: Pinned) -> str:
     return "changed since it was approved" if pin.digest else "not approved yet"
 
 
-def newly_held(before: Listing | None, now: Listing) -> list[Quarantined]:
-    """What is held back now and was not, as it is."""
+def newly_quarantined(before: Listing | None, now: Listing) -> list[Quarantined]:
+    """Return the entries that are quarantined now and were not before."""
     known = {(each.kind, each.name, each.digest) for each in (before.quarantined if before else ())}
     return [each for each in now.quarantined if (each.kind, each.name, each.digest) not in known]
 
 
-def refused(listing: Listing) -> frozenset[tuple[str, str]]:
-    """The methods and names no call may use: what is held back, and what could not be listed."""
-    held = {(each.kind, each.name) for each in listing.quarantined}
+def uncallable(listing: Listing) -> frozenset[tuple[str, str]]:
+    """Return the methods and names of quarantined and unlistable entries."""
+    quarantined = {(each.kind, each.name) for each in listing.quarantined}
     for kind in PINNED:
         shown = {each.name for each in getattr(listing, kind)}
-        held |= {(kind, name) for name in listing.dropped if name not in shown}
-    return frozenset((method, name) for kind, name in held for method in METHODS[kind])
+        quarantined |= {(kind, name) for name in listing.dropped if name not in shown}
+    return frozenset((method, name) for kind, name in quarantined for method in METHODS[kind])
 
 
-def changed(server: str, held: Quarantined) -> DefinitionEvent:
-    """The event that something is held back."""
-    told = event_about(server, held.kind, held, "changed")
-    return DefinitionChanged(**told, approved_digest=held.approved, reason=held.why)
+def quarantined_event(server: str, quarantined: Quarantined) -> DefinitionEvent:
+    """Return the event that a definition was quarantined."""
+    fields = event_about(server, quarantined.kind, quarantined, "quarantined_event")
+    return DefinitionChanged(**fields, approved_digest=quarantined.approved, reason=quarantined.why)
 
 
 def event_about(server: str, kind: str, offered: CatalogEntry, what: str) -> dict[str, Any]:
-    """The fields of every event about a definition."""
+    """Return the common fields of events about a definition."""
     at = time()
     return {
         "id": f"{pin_key(kind, server, offered.name)}.{what}.{at:.6f}",
@@ -215,9 +217,9 @@ def _digests(listing: Listing) -> dict[str, str]:
 
 
 def _missing(
-    listing: Listing, first: Mapping[str, str], pins: Mapping[str, Pinned]
+    listing: Listing, first: Mapping[str, str], pins: Mapping[str, PinState]
 ) -> list[tuple[str, CatalogEntry]]:
-    """What has no pin and still is as the first listing held it: all, or what a crash left."""
+    """Return the unpinned entries that are as in the first listing."""
     return [
         (kind, offered)
         for kind in PINNED
@@ -227,13 +229,13 @@ def _missing(
     ]
 
 
-def _whole(listing: Listing, kind: str) -> list[CatalogEntry]:
-    """Shown or held, in the order of names."""
-    held = [each for each in listing.quarantined if each.kind == kind]
-    return sorted((*getattr(listing, kind), *held), key=lambda each: each.name)
+def _all_entries(listing: Listing, kind: str) -> list[CatalogEntry]:
+    """Return the shown and quarantined entries of a kind, sorted by name."""
+    quarantined = [each for each in listing.quarantined if each.kind == kind]
+    return sorted((*getattr(listing, kind), *quarantined), key=lambda each: each.name)
 
 
-def _held(kind: str, offered: CatalogEntry, approved: str, why: str) -> Quarantined:
+def _quarantined(kind: str, offered: CatalogEntry, approved: str, reason: str) -> Quarantined:
     return Quarantined(
         name=offered.name,
         definition=offered.definition,
@@ -242,5 +244,5 @@ def _held(kind: str, offered: CatalogEntry, approved: str, why: str) -> Quaranti
         repaired=offered.repaired,
         kind=kind,
         approved=approved,
-        why=why,
+        why=reason,
     )

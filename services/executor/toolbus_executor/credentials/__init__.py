@@ -1,1 +1,1 @@
-"""Servers that want OAuth: whose token a call carries, and what its caller is told without one."""
+"""Upstream OAuth: access tokens of calls, and the reply to a caller who has not consented yet."""

@@ -1,4 +1,4 @@
-"""What a caller is told whose person must consent first, in a form it understands."""
+"""Replies to a caller whose user must consent first, by the client's capabilities."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ConsentReply(msgspec.Struct):
-    """A call without what it answers of ours, and that answer: empty where it brings none."""
+    """A call without the consent answer, and that answer's action; empty if none."""
 
     call: CallAdmitted
     action: str = ""
 
 
 def answered(call: CallAdmitted) -> ConsentReply:
-    """Take the answer to our question out of a call, as it is none of the server's."""
+    """Remove the answer to Toolbus' consent question from a call."""
     if QUESTION not in call.extra:
         return ConsentReply(call)
     members = _members(call.extra)
@@ -43,36 +43,41 @@ def answered(call: CallAdmitted) -> ConsentReply:
 
 
 def told(call: CallAdmitted, error: UnconsentedError, server: str) -> bytes:
-    """The result of a call without a token. Raises the error where no result can say it."""
+    """Return the result of a call without a token.
+
+    Raises:
+        ConsentRequiredError: no result of this method can carry the link.
+
+    """
     if error.link and URL in kinds_of(call.capabilities):
-        message = f"Connect your account to use {server}. Open the page, then go on."
+        message = f"Connect your account to use {server}. Open the page, then continue."
         params = {"mode": "url", "message": message, "url": error.link}
         question = {"method": "elicitation/create", "params": params}
-        asked = {"resultType": "input_required", "inputRequests": {QUESTION: question}}
-        return msgspec.json.encode(asked)
+        result = {"resultType": "input_required", "inputRequests": {QUESTION: question}}
+        return msgspec.json.encode(result)
     if call.method != TOOLS_CALL:
         raise _with_link(error)
     return failed(_with_link(error).reason)
 
 
 def declined(server: str) -> bytes:
-    """The result of a call whose person said no."""
-    return failed(f"{server} was not called: its person did not want to connect an account.")
+    """Return the result of a call whose user declined to connect an account."""
+    return failed(f"{server} was not called: the user declined to connect an account.")
 
 
-def failed(sentence: str) -> bytes:
-    """A tool's result that says what went wrong."""
-    return result(sentence, is_error=True)
+def failed(text: str) -> bytes:
+    """Return a tool result that reports an error."""
+    return result(text, is_error=True)
 
 
-def result(sentence: str, *, is_error: bool = False) -> bytes:
-    """A tool's result of one sentence."""
-    content: dict[str, Any] = {"content": [{"type": "text", "text": sentence}]}
+def result(text: str, *, is_error: bool = False) -> bytes:
+    """Return a tool result with one text."""
+    content: dict[str, Any] = {"content": [{"type": "text", "text": text}]}
     return msgspec.json.encode({**content, "isError": is_error})
 
 
 def _with_link(error: UnconsentedError) -> UnconsentedError:
     if not error.link:
         return error
-    reason = f"{error.reason} Have the person open {error.link} and sign in, then call again."
+    reason = f"{error.reason} Ask the user to open {error.link} and sign in, then call again."
     return UnconsentedError(reason)

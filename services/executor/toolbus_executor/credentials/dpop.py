@@ -1,4 +1,4 @@
-"""A token that is bound to a key: each request proves anew that the key is ours (RFC 9449)."""
+"""DPoP-bound access tokens: each request carries a proof of the key (RFC 9449)."""
 
 from toolbus_common.crypto.dpop.client import ProofKey, bare
 from toolbus_common.crypto.dpop.proof import NONCE_HEADER, WANTS_NONCE, nonce_told
@@ -9,7 +9,7 @@ _NONCE = NONCE_HEADER.encode()
 
 
 class Prover:
-    """Makes the proofs of one token, with the nonce the server gave last."""
+    """Creates the proofs of one token, with the server's latest nonce."""
 
     def __init__(self, token: str, key: str, nonce: str = "") -> None:
         self.token = token
@@ -18,24 +18,24 @@ class Prover:
         self._key = ProofKey.of(key)
 
     def line(self, request: bytes, origin: str) -> bytes:
-        """The header that proves this request to a server."""
+        """Return the header that proves a request."""
         verb, path = request[: request.index(b" HTTP/1.1\r\n")].decode("latin-1").split(" ", 1)
         url = bare(f"{origin}{path}")
         proof = self._key.proof(verb, url, token=self.token, nonce=self.nonce)
         return b"DPoP: %b\r\n" % proof.encode("ascii")
 
     def wants_again(self, head: Head, used: str) -> bool:
-        """Take note of an answer's nonce; whether `used` instead of it was why it is a refusal."""
+        """Store a response's nonce; return whether it was rejected for the nonce `used`."""
         nonce = nonce_told(head.headers.get(_NONCE, b"").decode("latin-1"))
         if not nonce:
             return False
         self.nonce = nonce
-        told = head.headers.get(b"www-authenticate", b"")
-        return nonce != used and head.status == UNAUTHORIZED and WANTS_NONCE.encode() in told
+        challenge = head.headers.get(b"www-authenticate", b"")
+        return nonce != used and head.status == UNAUTHORIZED and WANTS_NONCE.encode() in challenge
 
 
 def prover_of(before: Prover | None, token: str, key: str) -> Prover | None:
-    """Who proves this token: nobody where it is bound to no key, else the one before if it can."""
+    """Return the prover of a token: None if unbound, the previous one if it is the same."""
     if not key:
         return None
     if before is not None and (before.token, before.key) == (token, key):

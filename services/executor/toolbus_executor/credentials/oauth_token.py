@@ -1,4 +1,4 @@
-"""One token for one server: at hand while it is good, asked for again in time, by one for all."""
+"""Access token of one server and user: cached, renewed ahead of time, in one request."""
 
 import asyncio
 import random
@@ -14,18 +14,18 @@ from toolbus_executor.transport.http1 import Head
 
 Ask = Callable[[UpstreamTokenQuery], Awaitable[UpstreamTokenReply]]
 
-STRUCK = b"(secret)"
-LEAST_SECONDS = 5.0  # what ends sooner is not used
-EARLY_SECONDS = 60.0  # before its end the next one is asked for, while calls go on
-LONGEST_SECONDS = 5.0  # then oauth is asked again, so that what was revoked is felt
-LONGEST_CHALLENGE = 4096
+REDACTED = b"(secret)"
+MIN_SECONDS = 5.0  # a token that expires sooner is not used
+EARLY_SECONDS = 60.0  # the next token is requested this long before the end
+MAX_SECONDS = 5.0  # then oauth is queried again, so that a revocation takes effect
+MAX_CHALLENGE = 4096
 FORBIDDEN = 403
 REFUSED = -32001
 _BEARER, _BOUND, _ENDS = b"Authorization: Bearer ", b"Authorization: DPoP ", b"\r\n"
 
 
 class UnconsentedError(UpstreamRefusedError):
-    """There is no token; `link` leads to the page where one is got, and is empty where none is."""
+    """No token exists; `link` leads to the consent page and may be empty."""
 
     def __init__(self, reason: str, *, link: str = "", **data: Any) -> None:
         super().__init__(reason, **{"upstream_code": REFUSED, "sent": False, **data})
@@ -33,94 +33,104 @@ class UnconsentedError(UpstreamRefusedError):
 
 
 class Bearer:
-    """The token of a user (empty: the shared one) for a server; `listing`: anybody's will do.
+    """Token of a user for a server; an empty user means the shared token.
 
-    `prover` is there while the token at hand is bound to a key.
+    `listing` accepts any user's token. `prover` is set while the token is bound to a key.
     """
 
     def __init__(self, server: str, user: str, ask: Ask, *, listing: bool = False) -> None:
         self._server = server
         self.user = user
-        self._ask = ask
+        self._request = ask
         self._listing = listing
         self.prover: Prover | None = None
         self._line = b""
-        self._again_at = 0.0  # on the monotonic clock
-        self._good_until = 0.0
-        self._turn = asyncio.Lock()
-        self._asking: asyncio.Task[None] | None = None
-        self._told = UpstreamTokenReply()
-        self._shown: tuple[bytes, ...] = ()  # the last tokens, as they are struck from answers
+        self._renew_at = 0.0  # on the monotonic clock
+        self._valid_until = 0.0
+        self._rejection_lock = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
+        self._reply = UpstreamTokenReply()
+        self._recent_tokens: tuple[bytes, ...] = ()  # the last tokens, redacted in replies
 
     @property
     def token(self) -> str:
-        """The token that is at hand; empty where none is."""
-        return _token_in(self._line).decode("ascii") if monotonic() < self._good_until else ""
+        """The cached token; empty if there is none."""
+        return _token_in(self._line).decode("ascii") if monotonic() < self._valid_until else ""
 
     def struck(self, text: bytes) -> bytes:
         """Return a text without the token."""
-        for token in self._shown:
+        for token in self._recent_tokens:
             if token in text:
-                text = text.replace(token, STRUCK)
+                text = text.replace(token, REDACTED)
         return text
 
     def now(self) -> bytes:
-        """The header that is at hand; empty where none is."""
+        """Return the cached header; empty if there is none."""
         at = monotonic()
-        if at < self._again_at:
+        if at < self._renew_at:
             return self._line
-        if at >= self._good_until:
+        if at >= self._valid_until:
             return b""
         self._renew()
         return self._line
 
     async def line(self) -> bytes:
-        """The header, asked for where none is at hand; empty where there is none."""
+        """Return the header, requested if none is cached; empty if there is none."""
         line = self.now()
         if not line:
             await asyncio.shield(self._renew())
-            line = self._line if monotonic() < self._good_until else b""
+            line = self._line if monotonic() < self._valid_until else b""
         return line
 
     async def needed(self, patience: float = 0.0, pause: float = 0.5) -> None:
-        """See that there is a token, waiting so long for a person. Raises `UnconsentedError`."""
+        """Wait up to `patience` seconds for a token.
+
+        Raises:
+            ConsentRequiredError: there is none.
+
+        """
         until = monotonic() + patience
         while not await self.line():
             if monotonic() + pause > until:
-                raise self._unconsented()
+                raise self._consent_required()
             await asyncio.sleep(pause)
 
     def refusal(self, head: Head) -> str | None:
-        """What a refusal says that another token may mend; None for any other answer."""
+        """Return the challenge of a rejection that another token may solve, else None."""
         if head.status not in (UNAUTHORIZED, FORBIDDEN) or head.is_stream:
             return None
-        told = head.headers.get(b"www-authenticate", b"")[:LONGEST_CHALLENGE].decode("latin-1")
-        if head.status == FORBIDDEN and "insufficient_scope" not in told:
+        reply = head.headers.get(b"www-authenticate", b"")[:MAX_CHALLENGE].decode("latin-1")
+        if head.status == FORBIDDEN and "insufficient_scope" not in reply:
             return None
-        return told or "Bearer"
+        return reply or "Bearer"
 
     async def another(self, refused: bytes, challenge: str) -> bytes:
-        """The next header, this one having been refused. Raises `UnconsentedError`."""
-        async with self._turn:
-            if self._line not in (b"", refused) and monotonic() < self._good_until:
-                return self._line  # another call was refused before, and has asked
-            self._again_at = self._good_until = 0.0
-            if self._asking is not None and not self._asking.done():
-                await asyncio.shield(self._asking)
+        """Return the next header after this one was rejected.
+
+        Raises:
+            ConsentRequiredError: there is no other.
+
+        """
+        async with self._rejection_lock:
+            if self._line not in (b"", refused) and monotonic() < self._valid_until:
+                return self._line  # another rejected call has renewed it already
+            self._renew_at = self._valid_until = 0.0
+            if self._renewal is not None and not self._renewal.done():
+                await asyncio.shield(self._renewal)
             await asyncio.shield(self._renew(challenge, _digest(refused)))
-            if monotonic() >= self._good_until or self._line == refused:
-                self._again_at = self._good_until = 0.0
-                raise self._unconsented()
+            if monotonic() >= self._valid_until or self._line == refused:
+                self._renew_at = self._valid_until = 0.0
+                raise self._consent_required()
             return self._line
 
     def _renew(self, challenge: str = "", refused: str = "") -> "asyncio.Task[None]":
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._asked(challenge, refused))
-            self._asking.add_done_callback(_heard)
-        return self._asking
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._fetch(challenge, refused))
+            self._renewal.add_done_callback(_retrieve_error)
+        return self._renewal
 
-    async def _asked(self, challenge: str, refused: str) -> None:
-        question = UpstreamTokenQuery(
+    async def _fetch(self, challenge: str, refused: str) -> None:
+        query = UpstreamTokenQuery(
             server=self._server,
             user=self.user,
             listing=self._listing,
@@ -128,45 +138,45 @@ class Bearer:
             refused=refused,
         )
         try:
-            told = await self._ask(question)
+            reply = await self._request(query)
         except ToolbusError as error:
-            if monotonic() < self._good_until:
-                self._again_at = min(monotonic() + LEAST_SECONDS, self._good_until)
-                return  # what is at hand is good until its end
-            told = UpstreamTokenReply(reason=f"{error.reason} Retry shortly.")
-        self._take(told)
+            if monotonic() < self._valid_until:
+                self._renew_at = min(monotonic() + MIN_SECONDS, self._valid_until)
+                return  # the cached token is valid until its end
+            reply = UpstreamTokenReply(reason=f"{error.reason} Retry shortly.")
+        self._store(reply)
 
-    def _take(self, told: UpstreamTokenReply) -> None:
-        self._told = told
-        lasts = told.ends - time() - LEAST_SECONDS
-        if not told.token or lasts <= 0:
+    def _store(self, reply: UpstreamTokenReply) -> None:
+        self._reply = reply
+        lasts = reply.ends - time() - MIN_SECONDS
+        if not reply.token or lasts <= 0:
             self._line, self.prover = b"", None
-            self._again_at = self._good_until = 0.0
+            self._renew_at = self._valid_until = 0.0
             return
-        scheme = _BOUND if told.key else _BEARER
-        self._line = b"%b%b%b" % (scheme, told.token.encode("ascii"), _ENDS)
-        token = told.token.encode("ascii")
-        if token not in self._shown:
-            self._shown = (token, *self._shown[:1])
-        self.prover = prover_of(self.prover, told.token, told.key)
+        scheme = _BOUND if reply.key else _BEARER
+        self._line = b"%b%b%b" % (scheme, reply.token.encode("ascii"), _ENDS)
+        token = reply.token.encode("ascii")
+        if token not in self._recent_tokens:
+            self._recent_tokens = (token, *self._recent_tokens[:1])
+        self.prover = prover_of(self.prover, reply.token, reply.key)
         early = random.uniform(1.0, 1.5) * min(EARLY_SECONDS, lasts / 4)  # noqa: S311
-        self._good_until = monotonic() + lasts
-        self._again_at = monotonic() + min(lasts - early, LONGEST_SECONDS)
+        self._valid_until = monotonic() + lasts
+        self._renew_at = monotonic() + min(lasts - early, MAX_SECONDS)
 
-    def _unconsented(self) -> UnconsentedError:
-        told = self._told
-        reason = told.reason or f"Nobody has let Toolbus act for them at {self._server} yet."
-        return UnconsentedError(reason, link=told.link)
+    def _consent_required(self) -> UnconsentedError:
+        reply = self._reply
+        reason = reply.reason or f"No account is connected to {self._server!r} yet."
+        return UnconsentedError(reason, link=reply.link)
 
 
 def authorized(request: bytes, line: bytes) -> bytes:
-    """The request with one more header, after its first line."""
+    """Return the request with one more header, after its first line."""
     first, end, rest = request.partition(b"\r\n")
     return b"%b%b%b%b" % (first, end, line, rest)
 
 
 def _digest(line: bytes) -> str:
-    """What stands for the token of a header."""
+    """Return the digest of a header's token."""
     token = _token_in(line)
     return sha256(token).hexdigest() if token else ""
 
@@ -175,7 +185,7 @@ def _token_in(line: bytes) -> bytes:
     return line.removeprefix(_BEARER).removeprefix(_BOUND).removesuffix(_ENDS)
 
 
-def _heard(task: "asyncio.Task[None]") -> None:
-    """An error is whoever's who waited; nobody may have."""
+def _retrieve_error(task: "asyncio.Task[None]") -> None:
+    """Retrieve the task's error, which its awaiting callers handle."""
     if not task.cancelled():
         task.exception()

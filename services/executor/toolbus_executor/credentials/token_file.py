@@ -1,4 +1,4 @@
-"""The file in which a process finds its token: private, in memory, and replaced as a whole."""
+"""Token file of a process: private, in memory, replaced atomically."""
 
 import os
 import shutil
@@ -6,54 +6,56 @@ from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
-_MEMORY = "/dev/shm"  # noqa: S108 - tokens are on no disk where there is memory to keep them in
+_MEMORY = "/dev/shm"  # noqa: S108 - memory keeps tokens off the disk
 
 
 class TokenFile:
-    """One token in a directory of its own, which a process is shown in its private home.
+    """One token in a private directory, shown to a process in its private home.
 
-    `declared` is the path as it is declared, such as `~/.secrets/token`. The directory's name
-    begins with our process, so that what a killed one left is removed by the next.
+    `path` is the configured one, such as `~/.secrets/token`. The directory's name begins with the
+    executor's pid, so that the next executor removes what a killed one left.
     """
 
-    def __init__(self, declared: str, state_dir: Path) -> None:
-        self._name = Path(declared).name
-        self.below_home = str(Path(declared).parent).removeprefix("~/")
-        above = _above(state_dir)
-        _sweep(above)
-        self.directory = above / f"{os.getpid()}-{token_hex(8)}"
+    def __init__(self, path: str, state_dir: Path) -> None:
+        self._name = Path(path).name
+        self.below_home = str(Path(path).parent).removeprefix("~/")
+        parent = _parent_dir(state_dir)
+        _sweep(parent)
+        self.directory = parent / f"{os.getpid()}-{token_hex(8)}"
         self.directory.mkdir(mode=0o700)
 
     def write(self, token: str) -> None:
-        """Put a token there; whoever reads sees the whole one before, or this one."""
-        made = self.directory / f".{self._name}.new"
-        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        """Replace the token; a reader sees the old or the new one, never a part."""
+        new_file = self.directory / f".{self._name}.new"
+        descriptor = os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(token)
-        made.replace(self.directory / self._name)
+        new_file.replace(self.directory / self._name)
 
     def remove(self) -> None:
-        """Leave nothing."""
+        """Remove the directory."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def _above(state_dir: Path) -> Path:
-    """The directory of all of them, which nobody else may have made."""
+def _parent_dir(state_dir: Path) -> Path:
+    """Return the directory of all token files, which must belong to this user alone."""
     shared = Path(_MEMORY)
-    above = state_dir.resolve() / "tokens"
+    parent = state_dir.resolve() / "tokens"
     if shared.is_dir() and os.access(shared, os.W_OK):
-        above = shared / f"toolbus-tokens-{os.geteuid()}"
-    above.mkdir(mode=0o700, exist_ok=True, parents=True)
-    found = above.lstat()
+        parent = shared / f"toolbus-tokens-{os.geteuid()}"
+    parent.mkdir(mode=0o700, exist_ok=True, parents=True)
+    found = parent.lstat()
     if found.st_uid != os.geteuid() or found.st_mode & 0o170077 != 0o040000:  # noqa: PLR2004
-        raise PermissionError(1, f"{above} belongs to somebody else; remove it")
-    return above
+        raise PermissionError(
+            1, f"{parent} belongs to another user or is accessible to others; remove it"
+        )
+    return parent
 
 
-def _sweep(above: Path) -> None:
-    """Remove what belongs to no process any more."""
+def _sweep(parent: Path) -> None:
+    """Remove the directories of dead processes."""
     with suppress(OSError):
-        for each in above.iterdir():
+        for each in parent.iterdir():
             pid = each.name.partition("-")[0]
             if pid.isdigit() and not Path(f"/proc/{pid}").exists():
                 shutil.rmtree(each, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""Tell upstream servers who calls: claims, keys, and the signed header."""
+"""Signed caller identity for upstream servers: claims, keys and header."""

@@ -1,15 +1,15 @@
-"""What a server is told of who calls. Pure."""
+"""Claims about the caller for upstream servers. Pure."""
 
 from typing import Any
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Identified
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 
-SECONDS = 60  # that it is good for
+SECONDS = 60  # lifetime of a token
 
 
-def claims_of(call: CallAdmitted, told: Identified) -> dict[str, Any]:
-    """Of a call: in whose name, with which key, for which customer and team, of which tool."""
+def claims_of(call: CallAdmitted, identified: Identified) -> dict[str, Any]:
+    """Return a call's claims: user, key, customer, team, actors and tool."""
     claims: dict[str, Any] = {
         "sub": call.user or f"key:{call.key}",
         "jti": call.call_id,
@@ -17,23 +17,23 @@ def claims_of(call: CallAdmitted, told: Identified) -> dict[str, Any]:
     }
     if call.customer != DEFAULT_CUSTOMER:
         claims["customer"] = call.customer
-    if told.team:
-        claims["team"] = told.team
-    if told.actors:
-        claims["act"] = acting(told.actors)
+    if identified.team:
+        claims["team"] = identified.team
+    if identified.actors:
+        claims["act"] = actor_chain(identified.actors)
     if call.method == TOOLS_CALL:
         claims["tool"] = call.tool
     return claims
 
 
-def acting(actors: tuple[str, ...]) -> dict[str, Any]:
-    """Who acts in somebody's name, the nearest outermost (RFC 8693 section 4.1)."""
+def actor_chain(actors: tuple[str, ...]) -> dict[str, Any]:
+    """Return the actor chain, the nearest actor outermost (RFC 8693 section 4.1)."""
     chain: dict[str, Any] = {}
     for each in reversed(actors):
         chain = {"sub": each, "act": chain} if chain else {"sub": each}
     return chain
 
 
-def lasting(claims: dict[str, Any], issuer: str, audience: str, now: int) -> dict[str, Any]:
-    """The same for one server, and a moment."""
+def with_lifetime(claims: dict[str, Any], issuer: str, audience: str, now: int) -> dict[str, Any]:
+    """Return the claims for one server and one minute."""
     return {"iss": issuer, "aud": audience, "iat": now, "exp": now + SECONDS, **claims}

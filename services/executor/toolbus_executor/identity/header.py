@@ -1,4 +1,4 @@
-"""One server's header that says who calls."""
+"""Signed identity header of one server."""
 
 from dataclasses import dataclass, field, replace
 from time import time
@@ -7,56 +7,56 @@ from typing import Any
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.crypto.dpop.client import bare
 from toolbus_common.errors import UnavailableError
-from toolbus_executor.identity.claims import claims_of, lasting
+from toolbus_executor.identity.claims import claims_of, with_lifetime
 from toolbus_executor.identity.keys import IdentityKeys
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A header of each request to `audience`: of a call it says who calls, of others that we do."""
+    """Header on each request to `audience`: names the caller, or Toolbus itself without a call."""
 
     name: str
     keys: IdentityKeys = field(repr=False)
     audience: str = ""
 
     def at(self, url: str) -> "Identity":
-        """The same for what lies there, and nothing else; a password in its URL is nobody's."""
+        """Return the same identity for a URL without its user information."""
         scheme, found, rest = bare(url).partition("://")
         authority, slash, path = rest.partition("/")
-        place = f"{scheme}{found}{authority.rpartition('@')[2]}{slash}{path}"
-        return replace(self, audience=place.rstrip("/"))
+        location = f"{scheme}{found}{authority.rpartition('@')[2]}{slash}{path}"
+        return replace(self, audience=location.rstrip("/"))
 
     def header(self, call: CallAdmitted | None = None) -> tuple[str, str]:
-        """Name and value for a call, or for a request of our own.
+        """Return name and value for a call, or for a request of Toolbus itself.
 
         Raises:
-            UnavailableError: there is no key, or policy has not heard yet that there must be one.
+            UnavailableError: there is no key, or policy has not applied `identity` to the call yet.
 
         """
         signer = self.keys.now()
         claims = {"sub": signer.issuer} if call is None else _claims(call)
-        told = lasting(claims, signer.issuer, self.audience, int(time()))
-        return self.name, signer.signed(told)
+        claims_now = with_lifetime(claims, signer.issuer, self.audience, int(time()))
+        return self.name, signer.signed(claims_now)
 
     def line(self, call: CallAdmitted | None = None) -> bytes:
-        """The same as a line of a request's head."""
+        """Return the header as a line of a request's head."""
         return "{}: {}\r\n".format(*self.header(call)).encode("ascii")
 
     def completed(self, request: bytes) -> bytes:
-        """The request, with this header in our own name unless it says who calls."""
+        """Return the request with a header of Toolbus itself unless it has one."""
         first, end, rest = request.partition(b"\r\n")
-        if self._mark in request[: request.index(b"\r\n\r\n")]:
+        if self._line_start in request[: request.index(b"\r\n\r\n")]:
             return request
         return b"%b%b%b%b" % (first, end, self.line(), rest)
 
     @property
-    def _mark(self) -> bytes:
+    def _line_start(self) -> bytes:
         return f"\r\n{self.name}: ".encode("ascii")
 
 
 def _claims(call: CallAdmitted) -> dict[str, Any]:
     if call.identity is None:
         raise UnavailableError(
-            "The server is to be told who calls since a moment ago; retry shortly.", sent=False
+            "The server's `identity` was configured a moment ago; retry shortly.", sent=False
         )
     return claims_of(call, call.identity)

@@ -1,4 +1,4 @@
-"""The key that says who calls: asked of oauth ahead of time, so that no call waits for it."""
+"""Signing key for caller identity, requested from oauth ahead of time, so that no call waits."""
 
 import asyncio
 import logging
@@ -13,12 +13,12 @@ from toolbus_common.errors import ToolbusError, UnavailableError
 
 log = logging.getLogger(__name__)
 
-Ask = Callable[[], Awaitable[IdentityKeyReply]]
+RequestKey = Callable[[], Awaitable[IdentityKeyReply]]
 
 TYPE = "toolbus-identity+jwt"
-FRESH_SECONDS = 300.0  # then oauth is asked again, so that the next key is taken in time
-AGAIN_SECONDS = 5.0  # where it does not answer
-GOOD_SECONDS = 24 * 3600.0  # less than an earlier key is still published
+FRESH_SECONDS = 300.0  # then the key is requested again, to follow a rotation in time
+AGAIN_SECONDS = 5.0  # after a failed request
+GOOD_SECONDS = 24 * 3600.0  # less than a replaced key stays published
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,66 +30,66 @@ class Signer:
     _header: str
 
     def signed(self, claims: dict[str, Any]) -> str:
-        """A token of these claims."""
+        """Return a token with these claims."""
         return self._key.signed(self._header, claims)
 
 
-async def _nobody() -> IdentityKeyReply:
-    raise UnavailableError("No oauth service is asked here.")
+async def _no_oauth() -> IdentityKeyReply:
+    raise UnavailableError("No oauth service is configured here.")
 
 
 class IdentityKeys:
-    """The key at hand, once one was needed. While oauth is away, the last is used for a day."""
+    """The signing key, cached on first use. While oauth is down, it is used for a day."""
 
-    def __init__(self, ask: Ask = _nobody) -> None:
-        self._ask = ask
+    def __init__(self, request: RequestKey = _no_oauth) -> None:
+        self._request = request
         self._signer: Signer | None = None
-        self._good_until = 0.0  # on the monotonic clock
-        self._why = ""  # there is none
-        self._asking: asyncio.Task[None] | None = None
+        self._valid_until = 0.0  # on the monotonic clock
+        self._why = ""  # reason of the last failed request
+        self._renewal: asyncio.Task[None] | None = None
         self._next: asyncio.TimerHandle | None = None
 
-    async def ready(self) -> None:
-        """See that there is one. Raises `UnavailableError`."""
-        if self._signer is None or monotonic() >= self._good_until:
+    async def wait_until_ready(self) -> None:
+        """Load the key if there is none. Raises `UnavailableError`."""
+        if self._signer is None or monotonic() >= self._valid_until:
             await asyncio.shield(self._renew())
         self.now()
 
     def now(self) -> Signer:
-        """Who signs now, waiting for nobody. Raises `UnavailableError`."""
-        if self._signer is None or monotonic() >= self._good_until:
+        """Return the cached signer. Raises `UnavailableError`."""
+        if self._signer is None or monotonic() >= self._valid_until:
             raise UnavailableError(
-                "The server is to be told who calls, and there is no key for that yet; retry "
+                "The key that signs the server's `identity` header is not available yet; retry "
                 f"shortly. {self._why}".strip(),
                 sent=False,
             )
         return self._signer
 
     def _renew(self) -> "asyncio.Task[None]":
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._asked())
-            # An error is whoever's who waited; nobody may have.
-            self._asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return self._asking
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._fetch())
+            # Awaiting callers handle the error; there may be none.
+            self._renewal.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return self._renewal
 
-    async def _asked(self) -> None:
+    async def _fetch(self) -> None:
         pause = AGAIN_SECONDS
         try:
-            self._take(await self._ask())
+            self._store(await self._request())
             pause = FRESH_SECONDS
         except ToolbusError as error:
-            self._why = error.reason  # what is at hand is good until its end
+            self._why = error.reason  # the cached key is valid until its end
         except Exception:
-            log.exception("identity.key_unread")
+            log.exception("identity.key_unreadable")
         finally:
-            self._ask_again_in(pause)
+            self._renew_in(pause)
 
-    def _ask_again_in(self, seconds: float) -> None:
+    def _renew_in(self, seconds: float) -> None:
         if self._next is not None:
             self._next.cancel()
         self._next = asyncio.get_running_loop().call_later(seconds, self._renew)
 
-    def _take(self, told: IdentityKeyReply) -> None:
-        header = header_of(typ=TYPE, kid=told.id)
-        self._signer = Signer(told.issuer, P256Key.of(told.key), header)
-        self._good_until = monotonic() + GOOD_SECONDS
+    def _store(self, reply: IdentityKeyReply) -> None:
+        header = header_of(typ=TYPE, kid=reply.id)
+        self._signer = Signer(reply.issuer, P256Key.of(reply.key), header)
+        self._valid_until = monotonic() + GOOD_SECONDS

@@ -1,1 +1,1 @@
-"""Holds a server's process: what it may see, reach and use up, and that nothing of it is left."""
+"""Isolation of a server's process: visible files, network, limits and complete termination."""

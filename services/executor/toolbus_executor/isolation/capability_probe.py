@@ -1,4 +1,4 @@
-"""What this machine enforces, tried at the executor's start with a program that does nothing."""
+"""Probe of the isolation this machine supports, made at the executor's start."""
 
 import logging
 import os
@@ -12,17 +12,17 @@ log = logging.getLogger(__name__)
 
 
 async def probe(settings: Settings) -> None:
-    """Say what processes of servers are held to here, and what not."""
+    """Log which isolation of server processes is enforced here, and which is missing."""
     child = Child(lambda _line: None)
     held = Isolation(cgroup=settings.cgroup, hidden=(str(settings.state_dir.resolve()),))
     try:
         await child.start(["true"], {"PATH": os.environ.get("PATH", os.defpath)}, None, held)
         await child.ended
     except UpstreamDeadError as error:
-        log.warning("isolation.not_tried", extra={"reason": error.reason})
+        log.warning("isolation.probe_failed", extra={"reason": error.reason})
     finally:
         await child.close()
-    enforced = [what for what, is_so in child.held.items() if is_so]
-    lacking = [what for what, is_so in child.held.items() if not is_so]
+    enforced = [name for name, is_so in child.held.items() if is_so]
+    lacking = [name for name, is_so in child.held.items() if not is_so]
     level = logging.WARNING if lacking else logging.INFO
-    log.log(level, "isolation.told", extra={"enforced": enforced, "lacking": lacking})
+    log.log(level, "isolation.probed", extra={"enforced": enforced, "lacking": lacking})

@@ -1,4 +1,4 @@
-"""A server's process: isolated, its lines read within bounds."""
+"""Process of a server: isolated, with bounded output lines."""
 
 import asyncio
 import logging
@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_executor.isolation.line_reader import Lines, TooLongError
-from toolbus_executor.isolation.missing_files import Unseen, unseen_of
+from toolbus_executor.isolation.line_reader import LineReader, TooLongError
+from toolbus_executor.isolation.missing_files import MissingFiles, missing_files_of
 from toolbus_executor.isolation.network.egress_proxy import Gate
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.isolation.standard_error import StandardError
@@ -17,18 +17,18 @@ from toolbus_executor.results.large.spill_registry import Spills
 
 log = logging.getLogger(__name__)
 
-LEAVE_SECONDS = 2.0  # what a process may take to end once its input has ended
-# What it may take to end once its output has ended, and to end all it started once it is told to.
-# On a busy machine that is long: ended sooner, it would not be told how it ended, nor end its own.
+LEAVE_SECONDS = 2.0  # what a process may take to end after its input ended
+# What a process may take to end after its output ended, and its supervisor to end all descendants.
+# Generous for busy machines: a killed supervisor neither reports the exit nor ends descendants.
 SILENT_SECONDS, DEATH_SECONDS = 5.0, 5.0
 _CHUNK = 64 * 1024
 
 
 class Child:
-    """One process and all it starts; `on_line` gets each line of its output.
+    """One process and its descendants; `on_line` gets each line of its output.
 
-    `ended` says how it ended in words of ours: callers of every customer are told. What it printed
-    goes to `errors` and no further.
+    The result of `ended` is a text of Toolbus, as callers of all customers see it. The process's
+    own output goes to `errors` only.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Child:
     ) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._errors = errors or StandardError()
-        self._lines = Lines(on_line, spills)
+        self._lines = LineReader(on_line, spills)
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._gate: Gate | None = None
-        self.unseen = Unseen()
+        self.unseen = MissingFiles()
 
     async def start(
         self,
@@ -52,22 +52,22 @@ class Child:
         cwd: str | None,
         isolation: Isolation,
     ) -> None:
-        """Start it. Raises `UpstreamDeadError`."""
+        """Start the process. Raises `UpstreamDeadError`."""
         self._gate = isolation.gate
         if isolation.confined:
-            self.unseen = unseen_of(isolation.places, command, environment)
-            self._errors.hear = self.unseen.heed
-            self.unseen.look_at_words(command[1:], cwd or "")
+            self.unseen = missing_files_of(isolation.places, command, environment)
+            self._errors.on_line = self.unseen.heed
+            self.unseen.scan_arguments(command[1:], cwd or "")
         try:
-            with self._gate.hatch() if self._gate else nullcontext(-1) as hatch:
+            with self._gate.handover() if self._gate else nullcontext(-1) as handover:
                 self._process = await asyncio.create_subprocess_exec(
-                    *isolation.around(command, hatch),
+                    *isolation.around(command, handover),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
                     env=dict(environment),
                     cwd=cwd,
-                    pass_fds=() if hatch < 0 else (hatch,),
+                    pass_fds=() if handover < 0 else (handover,),
                 )
         except OSError as error:
             raise UpstreamDeadError(
@@ -77,30 +77,30 @@ class Child:
         assert pipes[0] is not None and pipes[1] is not None  # noqa: PT018, S101 - asked for above
         self._tasks = [
             asyncio.create_task(self._read(self._process, pipes[0])),
-            asyncio.create_task(self._listen(pipes[1])),
-            asyncio.create_task(self._bury(self._process)),
+            asyncio.create_task(self._read_errors(pipes[1])),
+            asyncio.create_task(self._reap(self._process)),
         ]
 
     @property
     def held(self) -> dict[str, bool]:
-        """What it is held to on this machine, as soon as its program begins."""
+        """The isolation in force, known when the program begins."""
         return self._errors.held
 
     @property
     def pid(self) -> int | None:
-        """As the system knows it, while it runs."""
+        """The process id while the process runs."""
         return None if self._process is None or self.ended.done() else self._process.pid
 
     def write(self, line: bytes) -> None:
-        """Put a line to its input. Raises `UpstreamDeadError` when nothing can be written."""
+        """Write a line to the input. Raises `UpstreamDeadError` when the process is gone."""
         process = self._process
         if process is None or process.stdin is None or self.ended.done():
             raise UpstreamDeadError("The upstream's process is not running.", sent=False)
-        # The bus's largest message bounds what may wait here, the bulkhead how many.
+        # The bus's message limit bounds the size of what waits here, the bulkhead the number.
         process.stdin.write(line + b"\n")
 
     async def close(self) -> None:
-        """Close its input, give it a moment, then end it and all it started."""
+        """Close the input, wait a moment, then end the process and its descendants."""
         if self._process is not None:
             await self._finish(self._process)
         if self._gate is not None:
@@ -126,35 +126,35 @@ class Child:
         except TooLongError as error:
             reason = str(error)
         except ToolbusError as error:
-            reason = f"it wrote a line that could not be kept ({error.reason})"
+            reason = f"it wrote a line that could not be stored ({error.reason})"
         except Exception:
-            log.exception("upstream.line_not_taken")
-            reason = "it wrote something that could not be taken"
+            log.exception("upstream.line_failed")
+            reason = "it wrote a line that could not be processed"
         self._lines.give_up()
         with suppress(TimeoutError):
             async with asyncio.timeout(SILENT_SECONDS):
                 await process.wait()
-        self._kill(process)  # without output it is of no more use, and neither is what it started
+        self._kill(process)  # without output it is of no use, and neither are its descendants
         code = await process.wait()
         await asyncio.wait((self._tasks[1],), timeout=SILENT_SECONDS)  # for its supervisor's report
-        self._end(reason or self._epitaph(code))
+        self._end(reason or self._exit_reason(code))
 
-    def _epitaph(self, code: int) -> str:
+    def _exit_reason(self, code: int) -> str:
         if self._errors.ended_by:
             limit = self._errors.ended_by
-            return f"it went beyond limits.{limit} and was ended; raise that if it needs more"
+            return f"it exceeded limits.{limit} and was ended; raise the limit if it needs more"
         if self._errors.refused:
             return self._errors.refused
         printed = "; the log of executor has what it printed" if self._errors.printed else ""
         return f"it exited with {code}{printed}"
 
-    async def _bury(self, process: asyncio.subprocess.Process) -> None:
-        """When the process itself has ended, end what it started, which may hold its pipes."""
+    async def _reap(self, process: asyncio.subprocess.Process) -> None:
+        """When the process has ended, end its descendants, which may hold its pipes."""
         await process.wait()
         self._kill(process)
 
-    async def _listen(self, err: asyncio.StreamReader) -> None:
-        """Take standard error in pieces, so that its pipe never fills."""
+    async def _read_errors(self, err: asyncio.StreamReader) -> None:
+        """Read standard error, so that its pipe never fills."""
         try:
             while piece := await err.read(_CHUNK):
                 self._errors.feed(piece)
@@ -162,7 +162,7 @@ class Child:
             self._errors.end()
 
     def give_up(self, reason: str) -> None:
-        """It is of no more use."""
+        """End the process for a reason."""
         self._end(reason)
         if self._process is not None:
             self._kill(self._process)
@@ -173,7 +173,7 @@ class Child:
 
     @staticmethod
     def _kill(process: asyncio.subprocess.Process, number: signal.Signals = signal.SIGTERM) -> None:
-        """Have its launcher end everything; if that is gone, what is left in its group."""
+        """Make the launcher end everything; if it is gone, kill its process group."""
         with suppress(ProcessLookupError, PermissionError):
             if process.returncode is None and number is signal.SIGTERM:
                 process.send_signal(number)

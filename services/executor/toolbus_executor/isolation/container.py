@@ -1,4 +1,4 @@
-"""Servers in containers: what an engine is asked for, made of a declaration."""
+"""Servers in containers: the container engine's command, from the configuration."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.settings import Settings
 
 ENGINES = ("docker", "podman")
-# What the engine's own command needs of the executor's environment, to find its engine.
+# Variables of the executor's environment that the engine's command needs.
 OF_ENGINES = (
     "DOCKER_HOST",
     "DOCKER_CONFIG",
@@ -20,8 +20,8 @@ OF_ENGINES = (
 )
 Which = Callable[[str], str | None]
 
-# One shell for three steps: whatever an executor that was killed left behind is removed, the
-# image's signature is verified where a key is configured, and the engine takes our place.
+# One shell for three steps: remove the container of a killed executor, verify the image's
+# signature if a key is configured, and replace the shell by the engine.
 _STEPS = """
 "$1" rm --force "$2" >/dev/null 2>&1
 if [ -n "$3" ] && ! cosign verify --key "$3" "$4" >/dev/null; then
@@ -36,23 +36,23 @@ exec "$engine" "$@"
 def contained(
     name: str, declared: Server, settings: Settings, which: Which = shutil.which
 ) -> list[str]:
-    """The command that runs a declared server in a container of its own.
+    """Return the command that runs a configured server in its container.
 
     Raises:
-        UpstreamDeadError: there is no engine, or nothing to verify signatures with.
+        UpstreamDeadError: there is no engine, or no cosign to verify signatures with.
 
     """
     engine = next((found for each in ENGINES if (found := which(each))), None)
     if engine is None:
         raise UpstreamDeadError(
-            "It is declared as a container, and there is neither docker nor podman where the "
-            "executor runs; install one, or declare a command.",
+            "It is configured as a container, and there is neither docker nor podman where the "
+            "executor runs; install one, or configure a command.",
             sent=False,
         )
     if settings.cosign_key and which("cosign") is None:
         raise UpstreamDeadError(
-            "Signatures of images are to be verified (TOOLBUS_COSIGN_KEY), and there is no cosign "
-            "where the executor runs; install it.",
+            "Image signatures must be verified (TOOLBUS_COSIGN_KEY), and there is no cosign where "
+            "the executor runs; install it.",
             sent=False,
         )
     container = _name(name, settings)
@@ -62,8 +62,8 @@ def contained(
 
 
 def _run(container: str, declared: Server) -> list[str]:
-    """What the engine is told: nothing of this machine but what is declared."""
-    assert declared.container is not None  # noqa: S101 - who is contained has declared it
+    """Return the engine's arguments, which share only what is configured with the container."""
+    assert declared.container is not None  # noqa: S101 - callers checked it
     limits = declared.limits
     words = ["run", "--rm", "--interactive", "--init", "--name", container]
     words += ["--cap-drop=ALL", "--security-opt=no-new-privileges", "--read-only", "--tmpfs=/tmp"]
@@ -71,12 +71,12 @@ def _run(container: str, declared: Server) -> list[str]:
     words += [f"--pids-limit={limits.processes}", f"--ulimit=nofile={limits.files}"]
     words += [f"--cpus={limits.cpu:g}"] if limits.cpu is not None else []
     words += [f"--ulimit=cpu={limits.cpu_seconds}"] if limits.cpu_seconds else []
-    # Of its own, it has a loopback in either case.
+    # A private network has a loopback in either case.
     words += [] if declared.network == "any" else ["--network=none"]
     if declared.files is not None:
         words += _mounts(set(declared.files.read) - {"/"}, ":ro")
         words += _mounts(declared.files.write, "")
-    # By name only: what they are is not to be read among the words of a process.
+    # By name only: arguments of a process are visible to other users.
     given = {*declared.env} | ({declared.oauth.env} if declared.oauth is not None else set())
     words += [word for name in sorted(given) for word in ("--env", name)]
     return [*words, declared.container.image, *declared.container.args]
@@ -88,6 +88,6 @@ def _mounts(paths: Collection[str], how: str) -> list[str]:
 
 
 def _name(server: str, settings: Settings) -> str:
-    """The same at every start, and another for each installation of a machine."""
+    """Return the container's name: the same at every start, different per installation."""
     installation = sha256(str(settings.state_dir.resolve()).encode()).hexdigest()[:8]
     return f"toolbus-{installation}-{server}"

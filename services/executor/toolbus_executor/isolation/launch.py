@@ -1,6 +1,7 @@
-"""Starts a server's program: `launch.py COMMON EXECUTOR PLAN COMMAND…`, the first two directories.
+"""Start a server's program: `launch.py COMMON EXECUTOR PLAN COMMAND…`.
 
-It runs without site packages, so that little is imported.
+The first two arguments are package directories. It runs without site packages, so that few modules
+are imported.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Lines of a process's output, read in pieces; one too long to hold goes where large answers do."""
+"""Reader of a process's output lines; a line too large for memory is spilled."""
 
 from collections.abc import Callable
 
@@ -14,21 +14,21 @@ _INTERNAL_ERROR = -32603
 
 
 class TooLongError(Exception):
-    """A line is longer than any may be."""
+    """A line exceeds the limit."""
 
 
-class Lines:
-    """Gives each line to `on_line`; of one that was too long what is left of it."""
+class LineReader:
+    """Passes each line to `on_line`; of a spilled line its rest."""
 
     def __init__(self, on_line: Callable[[bytes], None], spills: Spills | None) -> None:
         self._on_line = on_line
         self._spills = spills
-        self._rest: list[bytes] = []  # pieces of a line whose end has not come
+        self._rest: list[bytes] = []  # pieces of an unfinished line
         self._size = 0
         self._spill: Spill | None = None
 
     async def feed(self, piece: bytes) -> None:
-        """Take a piece. Raises `TooLongError`, and `ToolbusError` of a line there is no end of."""
+        """Take a piece. Raises `TooLongError`, or `ToolbusError` for an endless line."""
         if self._spill is not None and self._spills is not None:
             piece = await self._feed_on(self._spill, self._spills, piece)
         *lines, rest = piece.split(b"\n")
@@ -42,7 +42,7 @@ class Lines:
                 await self._overflow()
 
     def give_up(self) -> None:
-        """The line under way will not end."""
+        """Abandon the unfinished line."""
         if self._spill is not None and self._spills is not None:
             self._spills.abandon(self._spill)
             self._spill = None
@@ -54,13 +54,13 @@ class Lines:
             return
         parts, self._rest, self._size = self._rest, [], 0
         self._spill = self._spills.begin()
-        self._spill.goes_on = True  # to the line's end, which says whose answer it is
+        self._spill.goes_on = True  # to the line's end, which may have the request's id
         for part in parts:
             self._spill.feed(part)
             await self._spill.service()
 
     async def _feed_on(self, spill: Spill, spills: Spills, piece: bytes) -> bytes:
-        """More of a line that is too long; what follows it."""
+        """Spill more of a long line; return what follows the line."""
         line, newline, rest = piece.partition(b"\n")
         spill.feed(line)
         await spill.service()
@@ -68,11 +68,11 @@ class Lines:
             return b""
         self._spill = None
         try:
-            told = await spills.ended(spill)
+            text = await spills.ended(spill)
         except ToolbusError as error:
-            told = _refusal(spill.rest, error)
-        if told:
-            self._on_line(told)
+            text = _error_reply(spill.rest, error)
+        if text:
+            self._on_line(text)
         return rest
 
 
@@ -80,11 +80,11 @@ class _Identified(msgspec.Struct):
     id: int | str
 
 
-def _refusal(rest: bytes, error: ToolbusError) -> bytes:
-    """An error instead of an answer that could not be kept; empty where it answers nothing."""
+def _error_reply(rest: bytes, error: ToolbusError) -> bytes:
+    """Return an error in place of a reply that was not stored; empty if it has no id."""
     try:
         number = msgspec.json.decode(rest, type=_Identified).id
     except msgspec.DecodeError:
         return b""
-    told = {"code": _INTERNAL_ERROR, "message": error.reason}
-    return msgspec.json.encode({"jsonrpc": "2.0", "id": number, "error": told})
+    text = {"code": _INTERNAL_ERROR, "message": error.reason}
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": number, "error": text})

@@ -1,4 +1,4 @@
-"""What a server's process is held to, made of its declaration; and the command that sees to it."""
+"""Isolation plan of a server's process, from its configuration, and the launch command."""
 
 import marshal
 import os
@@ -16,7 +16,12 @@ from toolbus_common.config import Server
 from toolbus_common.config.servers.isolation import Files, Hosts, Limits
 from toolbus_executor.isolation.network.egress_proxy import Gate
 from toolbus_executor.isolation.program_paths import is_below
-from toolbus_executor.isolation.visible_paths import DOORS, Places, home_of, places_of
+from toolbus_executor.isolation.visible_paths import (
+    HOST_SOCKETS,
+    VisiblePaths,
+    home_of,
+    visible_paths_of,
+)
 from toolbus_executor.settings import Settings
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
@@ -27,13 +32,13 @@ _SETTINGS = "TOOLBUS_"
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What one process is held to.
+    """Isolation of one process.
 
-    It sees the system, what its command is made of, `base` and `cwd`, and what `files` names; its
-    home, at the path of `home`, and /tmp are its own. `cache` is a directory that is kept for it,
-    `hidden` what it sees in no case. `gate` judges where its `network` of hosts leads.
-    `token` is a directory with a token, and where below its home the process sees it.
-    `confined` is false for an engine's own command, which starts what somebody else confines.
+    It sees the system, its command's files, `base` and `cwd`, and the paths in `files`; its home,
+    at the path of `home`, and /tmp are private. `cache` is a directory that persists, `hidden` has
+    paths it never sees. `gate` is the egress proxy of a `network` of hosts. `token` is a directory
+    with a token, and its location below the home. `confined` is false for a container engine's
+    command, whose container is isolated by the engine.
     """
 
     name: str = ""
@@ -51,26 +56,26 @@ class Isolation:
     gate: Gate | None = None
     confined: bool = True
 
-    def around(self, command: Sequence[str], hatch: int = -1) -> list[str]:
-        """The command that starts this one, isolated; `hatch` leads to the gate."""
+    def around(self, command: Sequence[str], handover: int = -1) -> list[str]:
+        """Return the command that starts this one isolated; `handover` leads to the proxy."""
         if self.cache:
             Path(self.cache).mkdir(mode=0o700, parents=True, exist_ok=True)
-        told = {
-            **self._told(),
+        plan_fields = {
+            **self._configured(),
             "parent": os.getpid(),
             "uid": os.geteuid(),
             "limits": self.limits.model_dump(),
-            "hatch": hatch,
+            "handover": handover,
         }
-        plan = marshal.dumps(told).hex()
+        plan = marshal.dumps(plan_fields).hex()
         return [sys.executable, "-I", "-S", _LAUNCH, *_PACKAGES, plan, *command]
 
-    def places(self, command: Sequence[str], environment: Mapping[str, str]) -> Places:
-        """What it sees, as its supervisor works it out. Raises `CannotBeHeldError`."""
-        return places_of(SimpleNamespace(**self._told()), command, environment)
+    def places(self, command: Sequence[str], environment: Mapping[str, str]) -> VisiblePaths:
+        """Return the visible paths. Raises `IsolationError`."""
+        return visible_paths_of(SimpleNamespace(**self._configured()), command, environment)
 
-    def _told(self) -> dict[str, Any]:
-        """What its supervisor is told of the declaration."""
+    def _configured(self) -> dict[str, Any]:
+        """Return the part of the plan that comes from the configuration."""
         names = (
             "name", "base", "cwd", "home", "cache", "network", "namespaces", "cgroup", "token",
         )  # fmt: skip
@@ -85,12 +90,16 @@ class Isolation:
 
 
 def isolation_of(declared: Server, settings: Settings, name: str = "") -> Isolation:
-    """What a declared server is held to on this machine; the engine's command to little itself."""
+    """Return the isolation of a configured server on this machine."""
     if declared.container:
         return Isolation(name=name, namespaces=False, confined=False)
     files = declared.files or _FILES
     opened = _expanded((*files.read, *files.write))
-    doors = (door for door in DOORS if not any(is_below(each, door) for each in opened))
+    host_sockets = (
+        each_socket
+        for each_socket in HOST_SOCKETS
+        if not any(is_below(each, each_socket) for each in opened)
+    )
     return Isolation(
         name=name,
         limits=declared.limits,
@@ -100,13 +109,13 @@ def isolation_of(declared: Server, settings: Settings, name: str = "") -> Isolat
         cache=str(settings.state_dir.resolve() / "caches" / name) if name else "",
         network="hosts" if isinstance(declared.network, Hosts) else declared.network,
         namespaces=declared.namespaces,
-        hidden=(*secrets_of(settings), *doors),
+        hidden=(*secrets_of(settings), *host_sockets),
         cgroup=settings.cgroup,
     )
 
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
-    """Where Toolbus keeps its secrets: its state, and whatever file a setting of it names."""
+    """Return the paths of Toolbus' secrets: its state, and files named by its settings."""
     words = (value for name, value in os.environ.items() if name.startswith(_SETTINGS))
     named = [settings.nkey_seed_file, str(settings.people_key_file), *words]
     files = [Path(each).resolve() for each in named if each and _is_file(each)]
@@ -116,7 +125,7 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
 def _is_file(path: str) -> bool:
     try:
         return Path(path).is_file()
-    except (OSError, ValueError):  # a setting that is no path
+    except (OSError, ValueError):  # the setting is not a path
         return False
 
 
@@ -126,6 +135,6 @@ def _expanded(paths: Sequence[str]) -> tuple[str, ...]:
 
 @cache
 def _python_packages() -> tuple[str, ...]:
-    """Where Toolbus' own Python imports packages from; its prefix is found by its program."""
+    """Return the package directories of Toolbus' Python."""
     packages = [each for each in sys.path if each.endswith(("-packages", "-packages/"))]
     return tuple(dict.fromkeys((*packages, *_PACKAGES)))

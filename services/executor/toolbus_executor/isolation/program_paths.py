@@ -1,33 +1,33 @@
-"""Find what a command is made of: its program, the interpreter, the tree it was installed into.
+"""Files of a command: its program, interpreter and installation.
 
-Symbolic links are followed one at a time, since each must be there for the next to be found.
+Symbolic links are resolved one at a time, because each must be visible for the next to resolve.
 """
 
 import os
 import re
 
-# Shown to every server.
+# Visible to every server.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
-# Of an installation below a prefix: no `share`, where programs of a user keep their secrets.
+# Parts of an installation prefix: not `share`, where users' programs store secrets.
 _INSTALLED = ("bin", "sbin", "lib", "lib64", "libexec", "include")
 _INTERPRETER = re.compile(r"(python|pypy|node|deno|bun|ruby|perl|sh|bash|dash|zsh)[0-9.]*")
 _OF_NODE = ("node", "deno", "bun")
-_MOST_HOPS = 40
+_MAX_LINKS = 40
 _FINDER_ENTRY = re.compile(r"'[\w.]+': '(/[^']+)'")
 
 
-def found(program: str, path: str) -> str:
-    """Where a program is, looked for as a shell would; as it was given where it is nowhere."""
+def find_program(program: str, path: str) -> str:
+    """Return a program's path, found like a shell does; unchanged if there is none."""
     for directory in path.split(":") if "/" not in program else ():
-        place = os.path.join(directory, program)
-        if os.path.isfile(place) and os.access(place, os.X_OK):
-            return os.path.abspath(place)
+        location = os.path.join(directory, program)
+        if os.path.isfile(location) and os.access(location, os.X_OK):
+            return os.path.abspath(location)
     return os.path.abspath(program) if "/" in program else program
 
 
-def made_of(command: list[str], home: str, path: str) -> list[str]:
-    """Paths without which the command cannot run, beside the system's own."""
-    program = found(command[0], path)
+def files_of(command: list[str], home: str, path: str) -> list[str]:
+    """Return the paths a command needs besides the system's."""
+    program = find_program(command[0], path)
     paths = _installation(program, home, path, 0)
     script = script_of(command)
     if script:
@@ -38,7 +38,7 @@ def made_of(command: list[str], home: str, path: str) -> list[str]:
 
 
 def script_of(command: list[str]) -> str:
-    """The file that an interpreter is told to run; empty where none is."""
+    """Return the file that an interpreter runs; empty if there is none."""
     if not _INTERPRETER.fullmatch(os.path.basename(command[0])):
         return ""
     for word in command[1:]:
@@ -50,44 +50,44 @@ def script_of(command: list[str]) -> str:
 
 
 def is_below(path: str, *roots: str) -> bool:
-    """Whether a path is one of these, or below it."""
+    """Return whether a path is one of the roots, or below one."""
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
 
 def links_of(path: str) -> list[tuple[str, str]]:
-    """Every symbolic link on the way to a path: where it is, without links, and its text."""
+    """Return the symbolic links on a path: each link's location and text."""
     links: list[tuple[str, str]] = []
     at, left = "/", os.path.abspath(path).split("/")[1:]
-    while left and len(links) < _MOST_HOPS:
+    while left and len(links) < _MAX_LINKS:
         part = left.pop(0)
         if part in ("", "."):
             continue
         if part == "..":
             at = os.path.dirname(at)
             continue
-        place = os.path.join(at, part)
+        location = os.path.join(at, part)
         try:
-            text = os.readlink(place)
+            text = os.readlink(location)
         except OSError:
-            at = place
+            at = location
             continue
-        links.append((place, text))
+        links.append((location, text))
         at, left = "/" if text.startswith("/") else at, text.split("/") + left
     return links
 
 
 def _links(path: str) -> list[str]:
-    """Places of the links on the way to a path."""
-    return [place for place, _text in links_of(path)]
+    """Return the locations of the links on a path."""
+    return [location for location, _text in links_of(path)]
 
 
 def _installation(program: str, home: str, path: str, depth: int) -> list[str]:
-    """What a program's file, each link to it, and its interpreter were installed with."""
-    if depth > 4 or not os.path.exists(program):  # noqa: PLR2004 - shells of shells of shells
+    """Return what a program, its links and its interpreter were installed with."""
+    if depth > 4 or not os.path.exists(program):  # noqa: PLR2004 - interpreters of interpreters
         return []
     paths: list[str] = []
-    for place in (program, *_links(program), os.path.realpath(program)):
-        paths += _prefix(place, home)
+    for location in (program, *_links(program), os.path.realpath(program)):
+        paths += _prefix(location, home)
     for word in _shebang(os.path.realpath(program), path):
         paths += _installation(word, home, path, depth + 1)
     return paths
@@ -97,23 +97,23 @@ def _prefix(program: str, home: str) -> list[str]:
     if is_below(program, *SYSTEM):
         return []
     directory = os.path.dirname(program)
-    above = os.path.dirname(directory)
+    parent = os.path.dirname(directory)
     parts = program.split("/")
     if "node_modules" in parts:
         return [program, "/".join(parts[: parts.index("node_modules") + 1])]
-    if is_below(home, above):  # a user's own ~/bin: what else is there is not installed with it
+    if is_below(home, parent):  # a user's ~/bin holds unrelated files
         return [program]
-    is_environment = os.path.exists(os.path.join(above, "pyvenv.cfg"))
+    is_environment = os.path.exists(os.path.join(parent, "pyvenv.cfg"))
     if is_environment or os.path.basename(directory) == "shims":
-        return [above, *_editable(above, home)]
+        return [parent, *_editable(parent, home)]
     if os.path.basename(directory) in ("bin", "sbin", "libexec"):
-        paths = [os.path.join(above, each) for each in _INSTALLED]
-        return [*filter(os.path.isdir, paths), *_editable(above, home)]
+        paths = [os.path.join(parent, each) for each in _INSTALLED]
+        return [*filter(os.path.isdir, paths), *_editable(parent, home)]
     return [program]
 
 
 def _shebang(program: str, path: str) -> list[str]:
-    """The programs that a script's first line names."""
+    """Return the programs in a script's first line."""
     try:
         with open(program, "rb") as file:
             first = file.read(256).split(b"\n")[0]
@@ -123,11 +123,11 @@ def _shebang(program: str, path: str) -> list[str]:
         return []
     words = first[2:].decode("utf-8", "replace").split()
     named = [word for word in words if not word.startswith("-") and "=" not in word]
-    return [found(word, path) for word in named[:2]]
+    return [find_program(word, path) for word in named[:2]]
 
 
 def _editable(prefix: str, home: str) -> list[str]:
-    """Directories outside of a Python's prefix that it imports from: of editable installs."""
+    """Return the directories outside a Python prefix that editable installs import from."""
     paths: list[str] = []
     library = os.path.join(prefix, "lib")
     for name in os.listdir(library) if os.path.isdir(library) else ():
@@ -142,8 +142,8 @@ def _editable(prefix: str, home: str) -> list[str]:
 
 def _named_in(file: str) -> list[str]:
     try:
-        with open(file, encoding="utf-8", errors="replace") as told:
-            text = told.read(1 << 20)
+        with open(file, encoding="utf-8", errors="replace") as file_object:
+            text = file_object.read(1 << 20)
     except OSError:
         return []
     paths = [*text.splitlines(), *_FINDER_ENTRY.findall(text)]
@@ -151,7 +151,7 @@ def _named_in(file: str) -> list[str]:
 
 
 def _of_package(interpreter: str, script: str, home: str) -> list[str]:
-    """The package a script of Node belongs to, with what it depends on."""
+    """Return the directory of a Node script's package, with its dependencies."""
     if not os.path.basename(interpreter).startswith(_OF_NODE):
         return []
     if "/node_modules/" in script:

@@ -1,8 +1,7 @@
-"""The standard error of a server's process: for the operator's log, and for nobody else.
+"""Standard error of a server's process, for the operator's log only.
 
-A program prints there what it was given: secrets, and arguments of whoever called it. So nothing
-of it is part of a reason, an event or an answer; known secrets and what has the form of personal
-data are struck from it before it is logged.
+Programs print secrets and callers' arguments there. So no part of it reaches a reason, an event or
+a reply, and known secrets and personal data are redacted before it is logged.
 """
 
 import asyncio
@@ -19,11 +18,11 @@ from toolbus_common.web.json_view import visible
 
 log = logging.getLogger(__name__)
 
-LONGEST_LINE = 500  # bytes of a line that are logged
-BURST, PER_SECOND = 50, 5  # lines that are logged at once, and from then on
-LAST_LINES = 20  # that are logged in any case once it has ended
-GATHER_SECONDS = 0.25  # lines of one moment are searched together: a secret may be cut over them
-_OVERLAP = 64  # characters of the lines before that are searched with them
+LONGEST_LINE = 500  # logged bytes of a line
+BURST, PER_SECOND = 50, 5  # logged lines: at once, and then per second
+LAST_LINES = 20  # always logged when the process has ended
+GATHER_SECONDS = 0.25  # lines are redacted together, as a secret may span several
+_OVERLAP = 64  # characters of previous lines that are searched with them
 _OWN = b"isolation: "
 _REFUSED, _FAILED = _OWN + b"refused: ", _OWN + b"cannot start: "
 _UNVERIFIED = _OWN + b"image not verified"
@@ -31,34 +30,36 @@ _ENDED_BY = {_OWN + f"ended by {each}".encode(): each for each in ("cpu_seconds"
 
 
 class StandardError:
-    """Takes what one process writes there: its supervisor's reports, then the program's lines."""
+    """Reader of one process's standard error: supervisor reports, then the program's lines."""
 
     def __init__(self, server: str = "", secrets: KnownSecrets | None = None) -> None:
-        self.held: dict[str, bool] = {}  # what it is held to, as soon as its program begins
-        self.ended_by = ""  # the limit it went beyond
-        self.refused = ""  # why its program was not started, in the supervisor's words
+        self.held: dict[str, bool] = {}  # isolation in force, once the program begins
+        self.ended_by = ""  # the exceeded limit
+        self.refused = ""  # the supervisor's reason for not starting the program
         self.printed = False
-        self.hear: Callable[[bytes], None] = lambda _line: None  # each line of the program's
+        self.on_line: Callable[[bytes], None] = lambda _line: (
+            None
+        )  # called with each line of the program
         self._server = server
         self._secrets = secrets or KnownSecrets()
         self._rest = b""
         self._lines: list[str] = []
         self._before = ""
         self._omitted = 0
-        self._latest: deque[str] = deque(maxlen=LAST_LINES)  # of those omitted
-        self._may, self._at = float(BURST), monotonic()
+        self._latest: deque[str] = deque(maxlen=LAST_LINES)  # the last omitted lines
+        self._allowance, self._at = float(BURST), monotonic()
         self._timer: asyncio.TimerHandle | None = None
 
     def feed(self, piece: bytes) -> None:
-        """Take a piece; what a line has beyond its bound is left out."""
+        """Take a piece; lines are truncated to the limit."""
         *lines, rest = (self._rest + piece).split(b"\n")
         self._rest = rest[:LONGEST_LINE]
         for line in lines:
-            self._take(line)
+            self._take_line(line)
 
     def end(self) -> None:
-        """Log what is left, the last lines in any case: they say why a process ended."""
-        self._take(self._rest)
+        """Log the rest, and always the last lines: they explain why a process ended."""
+        self._take_line(self._rest)
         self._rest = b""
         omitted, self._omitted = self._omitted, 0
         if omitted > len(self._latest):
@@ -68,10 +69,10 @@ class StandardError:
         self._latest.clear()
         self._flush()
 
-    def _take(self, line: bytes) -> None:
+    def _take_line(self, line: bytes) -> None:
         if line.startswith(_OWN) and self._report(line):
             return
-        self.hear(line[:LONGEST_LINE])
+        self.on_line(line[:LONGEST_LINE])
         text = line[:LONGEST_LINE].decode("utf-8", "replace").strip()
         if not text:
             return
@@ -85,13 +86,13 @@ class StandardError:
             self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
 
     def _report(self, line: bytes) -> bool:
-        """Take a report of the supervisor. Once the program runs, only fixed ones are taken."""
+        """Take a report of the supervisor; a running program can only send fixed ones."""
         if not self.held:
             if line.startswith(_REFUSED):
                 self.refused = line.removeprefix(_REFUSED).decode("utf-8", "replace")
             else:
-                told = line.removeprefix(_OWN).decode("utf-8", "replace").split(", ")
-                self.held |= {each[1:]: each[0] == "+" for each in told if each[:1] in ("+", "-")}
+                fields = line.removeprefix(_OWN).decode("utf-8", "replace").split(", ")
+                self.held |= {each[1:]: each[0] == "+" for each in fields if each[:1] in ("+", "-")}
             return True
         if line == _UNVERIFIED:
             self.refused = "the signature of its image could not be verified"
@@ -105,11 +106,11 @@ class StandardError:
 
     def _allows(self) -> bool:
         now = monotonic()
-        self._may = min(BURST, self._may + (now - self._at) * PER_SECOND)
+        self._allowance = min(BURST, self._allowance + (now - self._at) * PER_SECOND)
         self._at = now
-        if self._may < 1:
+        if self._allowance < 1:
             return False
-        self._may -= 1
+        self._allowance -= 1
         return True
 
     def _flush(self) -> None:
@@ -122,5 +123,5 @@ class StandardError:
         shown = self._secrets.struck([self._before, *lines])[1:]
         self._before = "".join(lines)[-_OVERLAP:]
         for line in shown:
-            told = {"server": self._server, "line": visible(struck(line))}
-            log.info("upstream.stderr", extra=told)
+            fields = {"server": self._server, "line": visible(struck(line))}
+            log.info("upstream.stderr", extra=fields)

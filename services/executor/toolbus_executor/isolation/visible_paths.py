@@ -1,17 +1,23 @@
-"""Say which paths a server sees: the system, what its command is made of, and what is declared."""
+"""Paths that a server's process sees: the system, its command's files, configured ones."""
 
 from __future__ import annotations
 
 import os
 
-from toolbus_executor.isolation.program_paths import SYSTEM, found, is_below, links_of, made_of
+from toolbus_executor.isolation.program_paths import (
+    SYSTEM,
+    files_of,
+    find_program,
+    is_below,
+    links_of,
+)
 
 TYPE_CHECKING = False  # `typing` would cost more to import than all the rest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from types import SimpleNamespace
 
-# Of /etc: names, certificates, libraries, time. No passwords, no keys, no registry's credentials.
+# Parts of /etc: names, certificates, libraries, time. No passwords, keys or registry credentials.
 ETC = tuple(
     f"/etc/{name}"
     for name in (
@@ -29,20 +35,20 @@ CERTIFICATES = (
     "CURL_CA_BUNDLE", "PIP_CERT",
 )  # fmt: skip
 _FALLBACK_HOME = "/home/server"
-# Sockets that are files lead out of any network namespace, and to rights that are not a server's:
-# those who look up names for others, or run things for them.
-DOORS = (
+# Unix sockets reach out of any network namespace, to services that resolve names or run commands
+# with rights a server must not have.
+HOST_SOCKETS = (
     "/run/nscd", "/run/systemd/resolve", "/run/dbus", "/run/avahi-daemon", "/run/docker.sock",
     "/run/podman", "/run/containerd", "/run/crio", "/run/user",
 )  # fmt: skip
 
 
-class CannotBeHeldError(Exception):
-    """What was declared cannot be enforced on this machine; the sentence says what."""
+class IsolationError(Exception):
+    """The configured isolation cannot be enforced here; the text has the reason."""
 
 
-class Places:
-    """Paths by what may be done with them; those of the system are apart, for all may read them."""
+class VisiblePaths:
+    """Paths by access; those of the system are separate, as every user may read them."""
 
     def __init__(self, read: Iterable[str], write: Iterable[str], hidden: Iterable[str]) -> None:
         system = (*SYSTEM, *ETC)
@@ -52,7 +58,7 @@ class Places:
         self.hidden = list(hidden)
 
     def shows(self, path: str) -> str:
-        """How a path is shown: not at all (empty), to `read`, or to `write`."""
+        """Return a path's access: empty, `read` or `write`."""
         real = os.path.realpath(path)
         if is_below(real, *map(os.path.realpath, self.hidden)):
             return ""
@@ -62,33 +68,33 @@ class Places:
         return "read" if is_below(real, *map(os.path.realpath, shown)) else ""
 
     def hides(self, path: str) -> bool:
-        """Whether a path is among what no server sees."""
+        """Return whether a path is hidden from every server."""
         hidden = (*map(os.path.realpath, self.hidden), "/proc", "/dev")
         return is_below(os.path.realpath(path), *hidden)
 
     def links(self) -> list[tuple[str, str]]:
-        """The symbolic links on the way to any of them."""
+        """Return the symbolic links on any of the paths."""
         every = (*self.system, *self.read, *self.write)
         return list(dict.fromkeys(link for path in every for link in links_of(path)))
 
 
-def places_of(
+def visible_paths_of(
     plan: SimpleNamespace, command: Sequence[str], environment: Mapping[str, str]
-) -> Places:
-    """What a server sees that is started like this. Raises `CannotBeHeldError`."""
+) -> VisiblePaths:
+    """Return the visible paths of a server's process. Raises `IsolationError`."""
     for path in (*plan.read, *plan.write):
         if not os.path.lexists(path):
-            raise CannotBeHeldError(f"files names {path}, which does not exist; make it first")
+            raise IsolationError(f"files names {path}, which does not exist; create it first")
     path = environment.get("PATH", os.defpath)
     given = [environment[name] for name in CERTIFICATES if environment.get(name)]
-    found_out = made_of(list(command), plan.home, path)
+    of_command = files_of(list(command), plan.home, path)
     cwd = [plan.cwd] if plan.cwd else []
-    listed = [*found_out, *filter(os.path.exists, (*plan.base, *given)), *cwd, *plan.read]
-    return Places(filter(os.path.isabs, listed), plan.write, plan.hidden)
+    listed = [*of_command, *filter(os.path.exists, (*plan.base, *given)), *cwd, *plan.read]
+    return VisiblePaths(filter(os.path.isabs, listed), plan.write, plan.hidden)
 
 
 def home_of(environment: Mapping[str, str]) -> str:
-    """Where a server's private home is: at the path of ours, so that `~/` means the same."""
+    """Return the path of the private home: the executor's, so that `~/` means the same."""
     home = os.path.realpath(environment.get("HOME", ""))
     usable = environment.get("HOME", "").startswith("/") and home != "/"
     return (
@@ -99,10 +105,10 @@ def home_of(environment: Mapping[str, str]) -> str:
 __all__ = [
     "CERTIFICATES",
     "DEVICES",
-    "DOORS",
-    "CannotBeHeldError",
-    "Places",
-    "found",
+    "HOST_SOCKETS",
+    "IsolationError",
+    "VisiblePaths",
+    "find_program",
     "home_of",
-    "places_of",
+    "visible_paths_of",
 ]

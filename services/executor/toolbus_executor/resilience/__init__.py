@@ -1,1 +1,1 @@
-"""Protect each server: concurrency limits, circuit breaker, retries, health probe."""
+"""Protection of each server: concurrency limit, circuit breaker, retries, health probe."""

@@ -1,4 +1,4 @@
-"""Keeps calls from a server that fails: its breaker, what counts for it, and who is told."""
+"""Circuit breaker of one server with its failure log, events and metrics."""
 
 import logging
 from time import monotonic
@@ -14,36 +14,36 @@ from toolbus_executor.server_events import about_server
 log = logging.getLogger(__name__)
 
 
-class Guard:
-    """One server's breaker; events and metrics say when it opens and closes."""
+class BreakerReporter:
+    """One server's breaker; events and metrics report its state."""
 
     def __init__(self, name: str, events: EventPublisher) -> None:
         self.name = name
-        self.breaker = Breaker()
+        self.circuit = Breaker()
         self.failures = Failures()
-        self.asked = 0  # calls that were let pass
+        self.asked = 0  # calls admitted
         self._events = events
-        self._by_calls = False  # whether calls failed since the last success, and not probes alone
+        self._by_calls = False  # whether a call failed since the last success, not only a probe
         self._open = UPSTREAM_OPEN.labels(name)
         self._open.set(0)
 
     @property
     def closed(self) -> bool:
         """Whether calls pass without being probes."""
-        return self.breaker.state is State.CLOSED
+        return self.circuit.state is State.CLOSED
 
     def admit(self) -> None:
-        """Let a call pass.
+        """Admit a call.
 
         Raises:
-            BreakerOpenError: the server failed repeatedly, and it is not its time yet.
+            BreakerOpenError: the server failed repeatedly, and its pause is not over.
 
         """
-        if not self.breaker.admits(monotonic()):
-            wait = max(0.0, self.breaker.retry_at - monotonic())
+        if not self.circuit.admits(monotonic()):
+            wait = max(0.0, self.circuit.retry_at - monotonic())
             raise BreakerOpenError(
                 f"{self.name} failed repeatedly ({self.failures.last}); "
-                f"it is tried again in {wait:.1f} s.",
+                f"calls are rejected for {wait:.1f} s; retry then.",
                 sent=False,
                 server=self.name,
                 retry_after=round(wait, 1),
@@ -51,11 +51,11 @@ class Guard:
         self.asked += 1
 
     def abandoned(self) -> None:
-        """A call says nothing of the server: a probe must not be lost with it."""
-        self.breaker.abandoned(monotonic())
+        """Release a call without a verdict, so that it does not use up the probe."""
+        self.circuit.abandoned(monotonic())
 
     def failed(self, *, spared: bool = False) -> None:
-        """The server did not answer a call; `spared` where others of its replicas are well."""
+        """Count a call without a reply; `spared` where other replicas are healthy."""
         if spared:
             self.abandoned()
             return
@@ -63,24 +63,24 @@ class Guard:
         self._failed()
 
     def unwell(self, error: ToolbusError) -> None:
-        """A health probe failed, which counts as a call that failed."""
+        """Count a failed health probe like a failed call."""
         self.failures.note(error)
         self._failed()
 
     def well(self) -> None:
-        """A health probe was answered: it vouches for no call, so it ends what probes began."""
+        """Count a successful probe: it resets failures of probes, not those of calls."""
         if not self._by_calls:
             self.succeeded()
 
     def _failed(self) -> None:
-        if self.breaker.failed(monotonic()):
+        if self.circuit.failed(monotonic()):
             self._open.set(1)
             log.warning("breaker.opened", extra={"server": self.name})
             about = about_server(self.name, "opened")
             self._events.publish(BreakerOpened(**about, reason=self.failures.last))
 
     def answered(self, error: ToolbusError, *, spared: bool = False) -> None:
-        """Count an error: the server is there, or talks nonsense, or was not even asked."""
+        """Count an error by its kind: reply of a healthy server, garbage, or not sent."""
         if not error.data.get("sent", True):
             self.abandoned()
         elif isinstance(error, GarbageError):
@@ -89,11 +89,11 @@ class Guard:
             self.succeeded()
 
     def succeeded(self) -> None:
-        """The server answered."""
-        if self.closed and not self.breaker.failing:
+        """Count a reply."""
+        if self.closed and not self.circuit.failing:
             return
         self._by_calls = False
-        if self.breaker.succeeded():
+        if self.circuit.succeeded():
             self._open.set(0)
             log.info("breaker.closed", extra={"server": self.name})
             self._events.publish(BreakerClosed(**about_server(self.name, "closed")))

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Closed lets calls through, open refuses them, half-open lets one probe through."""
+    """Closed admits calls, open rejects them, half-open admits one probe."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -29,7 +29,7 @@ class Breaker:
         return self._failures > 0
 
     def admits(self, now: float) -> bool:
-        """Whether a call may go; the first one after the pause is the probe."""
+        """Return whether a call may go; the first one after the pause is the probe."""
         if self.state is State.CLOSED:
             return True
         if self.state is State.OPEN and now >= self.retry_at:
@@ -38,13 +38,13 @@ class Breaker:
         return False
 
     def succeeded(self) -> bool:
-        """Take a success; True when it closed the breaker."""
+        """Count a success; return whether it closed the breaker."""
         closed = self.state is not State.CLOSED
         self.state, self._failures, self._openings = State.CLOSED, 0, 0
         return closed
 
     def failed(self, now: float) -> bool:
-        """Take a failure of the transport; True when it opened the breaker."""
+        """Count a transport failure; return whether it opened the breaker."""
         self._failures += 1
         if self.state is State.CLOSED and self._failures < self._threshold:
             return False
@@ -56,6 +56,6 @@ class Breaker:
         return True
 
     def abandoned(self, now: float) -> None:
-        """Take back an admitted call that never went out, so that a probe is not lost with it."""
+        """Release an admitted call that was not sent, so that a probe is not used up."""
         if self.state is State.HALF_OPEN:
             self.state, self.retry_at = State.OPEN, now

@@ -1,4 +1,4 @@
-"""The latest failures of one server, for whoever asks what is wrong with it."""
+"""Recent failures of one server, and the wording of their reasons."""
 
 import logging
 import re
@@ -20,50 +20,50 @@ from toolbus_common.web.json_view import visible
 
 log = logging.getLogger(__name__)
 
-KEPT = 5
-LONGEST = 500  # characters of a reason
+MAX_ENTRIES = 5
+MAX_REASON = 500  # characters of a reason
 _OF_THE_SERVER = (UpstreamDeadError, UpstreamFaultError, UpstreamTimeoutError)
 
 
 class GarbageError(UpstreamFaultError):
-    """What came is no message, or no answer: the server has lost its senses.
+    """A reply that is no valid protocol message, which counts against the server.
 
-    Other faults may be of one call alone, such as a result that is too large, and say nothing of
-    the server: else whoever calls could open its breaker for everybody.
+    Other faults may concern one call only, such as a result that is too large. They do not count:
+    otherwise one caller could open the breaker for all.
     """
 
 
 class MisfitError(UpstreamFaultError):
-    """A result is not what its server declares. The reason names members of that result."""
+    """A result that violates the tool's schema. The reason names members of the result."""
 
 
 def shared_reason(error: ToolbusError) -> str:
-    """Return why, for others than the caller of that very call: without the server's own words.
+    """Return the reason for readers other than the caller: without the server's text.
 
-    Those may repeat what another caller told it, or what it was given.
+    That text may repeat secrets or the data of another caller.
     """
-    if type(error) is UpstreamRefusedError:  # what is derived from it is in words of ours
+    if type(error) is UpstreamRefusedError:  # subclasses have texts of Toolbus
         return f"The upstream answered with JSON-RPC error {error.data.get('upstream_code')}."
     if isinstance(error, MisfitError):
-        return "A result of the upstream breaks the outputSchema of its tool."
+        return "A result of the upstream violates the outputSchema of its tool."
     return error.reason
 
 
 def why(error: BaseException) -> str:
-    """Return the same of any error; empty where it says nothing."""
+    """Return the shared reason of any error; empty if it has no text."""
     return shared_reason(error) if isinstance(error, ToolbusError) else str(error)
 
 
-def lost_by(server: str, error: ToolbusError, secrets: Callable[[], KnownSecrets]) -> str:
-    """Return why a server cannot be used; its own words are logged for operators, struck."""
+def loss_reason(server: str, error: ToolbusError, secrets: Callable[[], KnownSecrets]) -> str:
+    """Return why a server is unavailable; log its own text with secrets removed."""
     if type(error) is UpstreamRefusedError:
-        (said,) = secrets().struck([error.reason])
-        log.warning("server.refused", extra={"server": server, "said": visible(struck(said))})
+        (text,) = secrets().struck([error.reason])
+        log.warning("server.refused", extra={"server": server, "said": visible(struck(text))})
     return with_pronoun(shared_reason(error))
 
 
 def is_failure(error: ToolbusError) -> bool:
-    """Whether it says that the server is not there, or not itself."""
+    """Return whether an error means that the server is down or broken."""
     return isinstance(error, UpstreamDeadError | UpstreamTimeoutError | GarbageError)
 
 
@@ -81,10 +81,10 @@ def with_pronoun(reason: str) -> str:
 
 
 class Failures:
-    """What the server did wrong last. A call refused on its way there is no failure of its own."""
+    """The latest failures of one server. A call rejected before it was sent is not one."""
 
     def __init__(self) -> None:
-        self._latest: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._latest: deque[dict[str, Any]] = deque(maxlen=MAX_ENTRIES)
 
     @property
     def last(self) -> str:
@@ -92,11 +92,11 @@ class Failures:
         return str(self._latest[-1]["reason"]) if self._latest else ""
 
     def note(self, error: ToolbusError) -> None:
-        """Take note of a failed call."""
+        """Record a failed call, if the server caused it."""
         if isinstance(error, _OF_THE_SERVER):
-            told = {"at": time(), "code": error.code, "reason": shared_reason(error)[:LONGEST]}
+            told = {"at": time(), "code": error.code, "reason": shared_reason(error)[:MAX_REASON]}
             self._latest.append(told)
 
     def told(self) -> list[dict[str, Any]]:
-        """All of them, the oldest first."""
+        """Return the recorded failures, the oldest first."""
         return list(self._latest)

@@ -1,4 +1,4 @@
-"""Asking an idle server whether it is there, so that a dead one is known before a call meets it."""
+"""Health probes of an idle server, so that a dead one is known before a call is sent."""
 
 import asyncio
 import random
@@ -10,58 +10,65 @@ from typing import Any, Protocol, runtime_checkable
 from toolbus_common.errors import ToolbusError, UpstreamTimeoutError
 from toolbus_executor.resilience.failure_log import is_failure
 
-PROBE_SECONDS = 5.0  # what an answer may take
-SOON = 2.0  # seconds until the next probe where one failed
+PROBE_SECONDS = 5.0  # timeout of a probe
+SOON = 2.0  # seconds until the next probe after a failed one
 
 
 class UnaskedError(Exception):
-    """There is no question that this one would answer."""
+    """The server supports no probe."""
 
 
 class AwayError(Exception):
-    """There is nothing to ask at the moment."""
+    """The server is not connected at the moment."""
 
 
 @runtime_checkable
 class Probed(Protocol):
-    """An upstream whose protocol has a question that asks nothing else."""
+    """An upstream whose protocol has a request that does nothing."""
 
     async def probe(self) -> None:
-        """Ask it. Raises `ToolbusError` or `TimeoutError`; `UnaskedError` where that is no use."""
+        """Send a probe.
+
+        Raises:
+            ToolbusError: the server is unavailable or its reply is invalid.
+            TimeoutError: no reply in time.
+            UnaskedError: the server supports no probe.
+
+        """
         ...
 
 
-class Watched(Protocol):
-    """Whoever keeps count of the calls, and hears what probes find."""
+class ProbeTarget(Protocol):
+    """Counter of the server's calls, and consumer of probe results."""
 
     @property
     def asked(self) -> int:
-        """How many calls were made of it so far."""
+        """Number of calls admitted so far."""
         ...
 
     def unwell(self, error: ToolbusError) -> None:
-        """A probe failed."""
+        """Count a failed probe."""
         ...
 
     def well(self) -> None:
-        """A probe was answered."""
+        """Count a successful probe."""
         ...
 
 
 class Health:
-    """The probes of one server or replica; `every` is after how many idle seconds, 0 is never.
+    """Probes of one server or replica, after `every` idle seconds; 0 disables them.
 
-    `idle` says whether nothing is under way: a server may be at work on one thing at a time.
+    `idle` returns whether no call is in progress: a server may serve one at a time.
     """
 
-    def __init__(self, every: float, watched: Watched, idle: Callable[[], bool]) -> None:
+    def __init__(self, every: float, watched: ProbeTarget, idle: Callable[[], bool]) -> None:
         self.latest: dict[str, Any] = {}
         self._every = every
         self._watched = watched
         self._idle = idle
 
     async def watch(self, upstream: object) -> None:
-        """Probe for as long as this runs. Calls tell as much: who has some is not probed."""
+        """Probe until cancelled, while no calls are made."""
         if not self._every or not isinstance(upstream, Probed):
             return
         with suppress(UnaskedError):
@@ -77,23 +84,23 @@ class Health:
             before = asked
 
     async def _probe(self, upstream: Probed) -> bool:
-        """Whether it answered."""
+        """Return whether the server replied to a probe."""
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await upstream.probe()
         except AwayError:
             return True
         except TimeoutError:
-            said = f"The upstream did not answer a probe within {PROBE_SECONDS:g} s."
-            return self._told(UpstreamTimeoutError(said))
+            reason = f"The upstream did not answer a probe within {PROBE_SECONDS:g} s."
+            return self._failed(UpstreamTimeoutError(reason))
         except ToolbusError as error:
             if is_failure(error):
-                return self._told(error)
+                return self._failed(error)
         self.latest = {"at": time(), "ok": True, "reason": ""}
         self._watched.well()
         return True
 
-    def _told(self, error: ToolbusError) -> bool:
+    def _failed(self, error: ToolbusError) -> bool:
         self.latest = {"at": time(), "ok": False, "reason": error.reason}
         self._watched.unwell(error)
         return False

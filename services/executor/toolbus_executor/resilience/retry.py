@@ -1,4 +1,4 @@
-"""Which failed calls are tried again, and how often: a tenth on top of a server's calls at most."""
+"""Retries of failed calls, limited to a tenth of a server's calls."""
 
 import asyncio
 import random
@@ -10,38 +10,38 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.observability.metrics import UPSTREAM_RETRIES
 
-COST = 10  # calls that earn one retry
-FLOOR, MOST = 2, 5  # retries there are at the start, and that can be saved while all is well
-MOST_OF_A_CALL = 2
-FIRST_PAUSE = 0.05  # seconds; doubled each time, and never the same for two calls
+CALLS_PER_RETRY = 10  # calls that earn one retry
+START_RETRIES, MAX_SAVED_RETRIES = 2, 5  # retries available at the start, and at most
+MAX_PER_CALL = 2
+FIRST_PAUSE = 0.05  # seconds; doubled each time, with jitter
 
-# Asks once more with so many seconds left; None where the server may not be asked now.
-OnceMore = Callable[[float], Awaitable[bytes] | None]
+# Send again with so many seconds left; None if the server may not be called now.
+SendAgain = Callable[[float], Awaitable[bytes] | None]
 
 
 class RetryBudget:
-    """Earned by calls and spent by retries, so that a server that fails always is spared."""
+    """Budget earned by calls and spent by retries, which spares a failing server."""
 
     __slots__ = ("_earned",)
 
     def __init__(self) -> None:
-        self._earned = FLOOR * COST
+        self._earned = START_RETRIES * CALLS_PER_RETRY
 
     def earn(self) -> None:
-        """Take note of a call."""
-        if self._earned < MOST * COST:
+        """Count a call."""
+        if self._earned < MAX_SAVED_RETRIES * CALLS_PER_RETRY:
             self._earned += 1
 
     def spend(self) -> bool:
-        """Whether one more retry may be made; then it is paid for."""
-        if self._earned < COST:
+        """Return whether one more retry may be made; if so, charge it."""
+        if self._earned < CALLS_PER_RETRY:
             return False
-        self._earned -= COST
+        self._earned -= CALLS_PER_RETRY
         return True
 
 
 class Retries:
-    """The retries of one server's calls."""
+    """Retries of one server's calls."""
 
     def __init__(self, name: str, declared: Server) -> None:
         self.budget = RetryBudget()
@@ -52,36 +52,35 @@ class Retries:
         self._counter = UPSTREAM_RETRIES.labels(name)
 
     async def after(
-        self, error: UpstreamDeadError, call: CallAdmitted, until: float, once_more: OnceMore
+        self, error: UpstreamDeadError, call: CallAdmitted, until: float, send_again: SendAgain
     ) -> bytes:
-        """What trying again comes to. Raises the last error, as sent if any attempt was."""
+        """Retry where safe and return the result; raise the last error, sent if any was."""
         failed: ToolbusError = error
         sent = was_sent(error)
-        for number in range(MOST_OF_A_CALL):
+        for number in range(MAX_PER_CALL):
             pause = FIRST_PAUSE * 2**number * random.uniform(0.5, 1.5)  # noqa: S311
             in_time = monotonic() + pause < until
-            if not (in_time and self._may(call, sent=sent) and self.budget.spend()):
+            if not (in_time and self._is_safe(call, sent=sent) and self.budget.spend()):
                 break
             await asyncio.sleep(pause)
-            attempt = once_more(until - monotonic())
+            attempt = send_again(until - monotonic())
             if attempt is None:
                 break
             self._count()
             try:
                 return await attempt
-            except ToolbusError as again:
-                failed, sent = again, sent or was_sent(again)
-                if not isinstance(again, UpstreamDeadError):
+            except ToolbusError as next_error:
+                failed, sent = next_error, sent or was_sent(next_error)
+                if not isinstance(next_error, UpstreamDeadError):
                     break
         if sent:
             failed.data.pop("sent", None)
         raise failed
 
-    def _may(self, call: CallAdmitted, *, sent: bool) -> bool:
-        """Only what did not happen, or does no harm by happening twice.
+    def _is_safe(self, call: CallAdmitted, *, sent: bool) -> bool:
+        """Return whether a retry is safe: nothing was sent, or the tool is idempotent.
 
-        What travels beside the arguments (answers, tasks) is taken once; and whoever was told of
-        progress must not hear it begin again.
+        Input responses and tasks are consumed once, and progress must not start again.
         """
         if call.extra:
             return False
@@ -94,5 +93,5 @@ class Retries:
 
 
 def was_sent(error: ToolbusError) -> bool:
-    """Whether anything of the call may have reached the server."""
+    """Return whether any part of the call may have reached the server."""
     return bool(error.data.get("sent", True))

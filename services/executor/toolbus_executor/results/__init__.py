@@ -1,1 +1,1 @@
-"""Cache, store and select results of calls."""
+"""Results of calls: response cache, large-result storage and selection."""

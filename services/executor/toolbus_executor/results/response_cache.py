@@ -1,6 +1,6 @@
-"""Answers of tools their operator says only read, told again to who may be told them.
+"""Response cache for tools configured as read-only.
 
-Each replica has its own: what one has learned the others ask for themselves.
+Each executor replica has its own cache.
 """
 
 from collections import OrderedDict
@@ -15,15 +15,15 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CallResult, Catal
 from toolbus_common.crypto.canonical_json import UncanonicalError, digest_of
 from toolbus_executor.mcp_messages.result_mapping import Ended
 
-LARGEST = 1 << 20  # bytes of one answer
-MOST_BYTES = 16 << 20  # of one server's answers
+LARGEST = 1 << 20  # bytes of one result
+MOST_BYTES = 16 << 20  # of one server's results
 MOST_ENTRIES = 4096
-_OVERHEAD = 512  # bytes an entry takes beside its answer
+_OVERHEAD = 512  # bytes of an entry without its result
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Whose answer to what; `who` is empty for everybody's."""
+    """Cache key; `who` is None for a result shared by all callers."""
 
     tool: str
     definition: str
@@ -33,7 +33,7 @@ class Key:
 
 
 class _Hints(msgspec.Struct):
-    """What a server says of how long and for whom its answer holds."""
+    """Cache lifetime and scope in a server's result."""
 
     ttlMs: msgspec.Raw = msgspec.Raw(b"")  # noqa: N815 - the wire's own name
     cacheScope: msgspec.Raw = msgspec.Raw(b"")  # noqa: N815
@@ -43,33 +43,33 @@ _hints = msgspec.json.Decoder(_Hints).decode
 
 
 class ResponseCache:
-    """Answers of one server's tools."""
+    """Cached results of one server's tools."""
 
     def __init__(
         self, views: Mapping[str, ToolView], clock: Callable[[], float] = monotonic
     ) -> None:
-        self._declared = {name: view.cache for name, view in views.items() if view.cache}
+        self._configured = {name: view.cache for name, view in views.items() if view.cache}
         self._clock = clock
         self._digests: dict[str, str] = {}
-        self._kept: OrderedDict[Key, tuple[float, bytes]] = OrderedDict()
+        self._entries: OrderedDict[Key, tuple[float, bytes]] = OrderedDict()
         self.bytes = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     def learn(self, tools: Iterable[CatalogEntry]) -> None:
-        """Take note of the definitions; what was answered under others is forgotten."""
+        """Apply new definitions; drop results of older ones."""
         self._digests = {each.name: each.digest for each in tools if each.digest}
-        for key in [key for key in self._kept if self._digests.get(key.tool) != key.definition]:
+        for key in [key for key in self._entries if self._digests.get(key.tool) != key.definition]:
             self._drop(key)
 
     def key_of(self, call: CallAdmitted) -> Key | None:
-        """What a call's answer is kept under; None where it is not to be kept.
+        """Return the cache key of a call; None if its result must not be cached.
 
-        A call with an idempotency key is policy's to repeat; one that hears of progress or logs,
-        answers something or wants a task is not done with by an answer.
+        Policy replays calls with an idempotency key itself. A call with progress, logs, input
+        responses or a task has effects beyond its result.
         """
-        cache = self._declared.get(call.tool)
+        cache = self._configured.get(call.tool)
         digest = self._digests.get(call.tool)
         if cache is None or digest is None or not _is_plain(call):
             return None
@@ -81,47 +81,54 @@ class ResponseCache:
         return Key(call.tool, digest, arguments, call.capabilities, who)
 
     def find(self, key: Key) -> bytes | None:
-        """The raw result of an earlier call, while it holds."""
-        found = self._kept.get(key)
+        """Return the raw result of an earlier call, if it has not expired."""
+        found = self._entries.get(key)
         if found is None:
             return None
         if found[0] <= self._clock():
             self._drop(key)
             return None
-        self._kept.move_to_end(key)
+        self._entries.move_to_end(key)
         return found[1]
 
-    def keep(self, key: Key, raw: bytes, ended: Ended) -> None:
-        """Keep an answer, unless it is none that would be given again."""
-        cache = self._declared[key.tool]
+    def store(self, key: Key, raw: bytes, outcome: Ended) -> None:
+        """Store a result if it is complete, successful and small enough."""
+        cache = self._configured[key.tool]
         seconds = _seconds(cache, key, raw)
         fresh = self._digests.get(key.tool) == key.definition
-        whole = isinstance(ended.ending, CallResult) and not (ended.is_error or ended.kept)
+        whole = isinstance(outcome.ending, CallResult) and not (outcome.is_error or outcome.kept)
         if not (whole and fresh and seconds > 0 and len(raw) <= LARGEST):
             return
         self._drop(key)
-        self._kept[key] = (self._clock() + seconds, raw)
+        self._entries[key] = (self._clock() + seconds, raw)
         self.bytes += _size(raw)
-        while self.bytes > MOST_BYTES or len(self._kept) > MOST_ENTRIES:
-            self._drop(next(iter(self._kept)))
+        while self.bytes > MOST_BYTES or len(self._entries) > MOST_ENTRIES:
+            self._drop(next(iter(self._entries)))
 
     def _drop(self, key: Key) -> None:
-        found = self._kept.pop(key, None)
+        found = self._entries.pop(key, None)
         if found is not None:
             self.bytes -= _size(found[1])
 
 
 def cache_of(views: Mapping[str, ToolView]) -> ResponseCache | None:
-    """The cache of a server; None where no tool of it is declared with one."""
+    """Return the cache of a server; None if no tool is configured with one."""
     return ResponseCache(views) if any(view.cache for view in views.values()) else None
 
 
 def _who(call: CallAdmitted) -> tuple[str, ...]:
-    """Whose an answer is: where the server is told who calls, also who acts for them."""
-    told = call.identity
-    if told is None:
+    """Return the identity a private result belongs to, as far as the server receives it."""
+    identified = call.identity
+    if identified is None:
         return call.principal_id, call.customer, call.key
-    return call.principal_id, call.customer, call.key, call.user, told.team, *told.actors
+    return (
+        call.principal_id,
+        call.customer,
+        call.key,
+        call.user,
+        identified.team,
+        *identified.actors,
+    )
 
 
 def _is_plain(call: CallAdmitted) -> bool:
@@ -131,7 +138,7 @@ def _is_plain(call: CallAdmitted) -> bool:
 
 
 def _seconds(cache: ToolCache, key: Key, raw: bytes) -> float:
-    """How long an answer is kept: the server's own word can only shorten what was declared."""
+    """Return how long to cache a result: the server's hints only shorten the lifetime."""
     hints = _hints(raw)
     ttl, scope = bytes(hints.ttlMs), bytes(hints.cacheScope)
     if scope and scope != b'"public"' and key.who is None:

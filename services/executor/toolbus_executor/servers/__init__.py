@@ -1,1 +1,1 @@
-"""Manage the life of a configured server: supervisor, lease, idle shutdown, commands."""
+"""Life of a configured server: supervisor, lease, list refresh and notifications."""

@@ -1,4 +1,4 @@
-"""Tells everybody what a server says that belongs to no call."""
+"""Publication of a server's notifications that belong to no call."""
 
 from collections.abc import Collection
 from contextlib import suppress
@@ -13,10 +13,11 @@ from toolbus_executor.upstreams.subscriptions import Watched
 UPDATED = "notifications/resources/updated"
 
 
-class Announcements:
-    """Of one server. That a list changed is told when it was listed anew, not before.
+class NotificationPublisher:
+    """Notifications of one server.
 
-    `watched` are the resources that the server was asked to watch for everybody.
+    A list change is published after the list was read again, not before. `watched` are the
+    resources subscribed to for all clients.
     """
 
     def __init__(self, server: str, service: Service, watched: Watched) -> None:
@@ -25,11 +26,11 @@ class Announcements:
         self._service = service
         self._changed: dict[tuple[str, str, str], ServerNotification] = {}
 
-    def hear(self, method: str, params: bytes) -> None:
-        """Take what the server said to everybody."""
-        self.tell("", "", method, params, self._watched.names)
+    def publish_to_all(self, method: str, params: bytes) -> None:
+        """Publish a notification for all clients."""
+        self.publish_to("", "", method, params, self._watched.names)
 
-    def tell(
+    def publish_to(
         self,
         principal_id: str,
         session: str,
@@ -38,11 +39,11 @@ class Announcements:
         watched: Collection[str] = (),
         asked: str = "",
     ) -> None:
-        """Take what the server said to, or asked of, a principal or one of its client sessions.
+        """Publish a notification or request for a principal or one client session.
 
-        `watched` are the resources that it was asked to watch there.
+        `watched` are the resources subscribed to there; `request_id` is set for a server's request.
         """
-        said = ServerNotification(
+        notification = ServerNotification(
             server=self._server,
             method=method,
             principal_id=principal_id,
@@ -52,19 +53,19 @@ class Announcements:
             params=params,
         )
         if method.endswith("/list_changed"):
-            self._changed[method, principal_id, session] = said
+            self._changed[method, principal_id, session] = notification
         else:
-            self._service.spawn(self._say(said))
+            self._service.spawn(self._publish(notification))
 
-    async def say_changed(self) -> None:
-        """Tell that a list changed even where it reads as before: its server said so."""
-        said, self._changed = self._changed, {}
-        for each in said.values():
-            await self._say(each)
+    async def publish_list_changes(self) -> None:
+        """Publish pending list changes, also those that left the list unchanged."""
+        notification, self._changed = self._changed, {}
+        for each in notification.values():
+            await self._publish(each)
 
-    async def _say(self, said: ServerNotification) -> None:
-        with suppress(ToolbusError):  # the bus is away, and so is whoever wanted to hear
-            await self._service.bus.publish(said.subject, said.encode())
+    async def _publish(self, notification: ServerNotification) -> None:
+        with suppress(ToolbusError):  # without the bus no subscriber is reachable either
+            await self._service.bus.publish(notification.subject, notification.encode())
 
 
 def _uri_of(params: bytes) -> str:

@@ -1,27 +1,27 @@
-"""When a server's lists are listed anew, where it says how long they may be kept."""
+"""Schedule for listing a server again, where the server limits its lists' lifetime."""
 
 import random
 from time import time
 
 from toolbus_common.contracts import Listing, ServerState
 
-LEAST_SECONDS = 5.0  # however soon a server's lists grow old
+MIN_SECONDS = 5.0  # minimum, however short the server's `ttlMs`
 
 
-def pause_of(listing: Listing) -> float | None:
-    """Seconds to wait; None for lists that are listed anew only when something happens.
+def refresh_pause(listing: Listing) -> float | None:
+    """Return the seconds until the next listing; None for lists without expiry.
 
-    A `ttlMs` of 0 is what servers say that thought of nothing, and no wish to be asked for ever.
-    The pauses differ, so that neither servers nor replicas keep step.
+    A `ttlMs` of 0 counts as absent: servers send it as a default. Random jitter keeps servers and
+    replicas from listing in step.
     """
     if not listing.ttl_ms:
         return None
     left = (listing.left_ms(time()) or 0) / 1000
-    return max(LEAST_SECONDS, left) * random.uniform(1.0, 1.1)  # noqa: S311
+    return max(MIN_SECONDS, left) * random.uniform(1.0, 1.1)  # noqa: S311
 
 
-def renewed(known: Listing | None) -> bool:
-    """Whether another replica has listed anew what is published."""
+def refreshed_elsewhere(known: Listing | None) -> bool:
+    """Return whether another replica has refreshed the published listing."""
     if known is None or known.state is not ServerState.READY:
         return False
     return bool(known.left_ms(time()))

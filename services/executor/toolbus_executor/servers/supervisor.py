@@ -1,9 +1,9 @@
-"""Keeps one server connected, its tools published, and its calls served; and says what it finds."""
+"""Supervision of one server: connection, published catalogue, subscriptions and calls."""
 
 import asyncio
 import logging
 import random
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -21,18 +21,18 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import Values
 from toolbus_common.service.service import Service
-from toolbus_executor.calls.call_handler import Runner
-from toolbus_executor.catalog.client_specific_lists import listed_for_all
+from toolbus_executor.calls.call_handler import CallHandler
+from toolbus_executor.catalog.client_specific_lists import list_for_all_classes
 from toolbus_executor.catalog.definition_pins import Pins
-from toolbus_executor.catalog.list_faults import ListFaults
-from toolbus_executor.catalog.publisher import Entry, Refused
-from toolbus_executor.dependencies import Means
-from toolbus_executor.resilience.failure_log import lost_by, why
+from toolbus_executor.catalog.list_problems import ListProblems
+from toolbus_executor.catalog.publisher import CatalogPublisher
+from toolbus_executor.dependencies import Dependencies
+from toolbus_executor.resilience.failure_log import loss_reason, why
 from toolbus_executor.results.large.spill_registry import Spills
 from toolbus_executor.server_events import about_server
 from toolbus_executor.servers.lease import Lease
-from toolbus_executor.servers.notification_publisher import Announcements
-from toolbus_executor.servers.refresh_schedule import pause_of, renewed
+from toolbus_executor.servers.notification_publisher import NotificationPublisher
+from toolbus_executor.servers.refresh_schedule import refresh_pause, refreshed_elsewhere
 from toolbus_executor.upstreams.base import Described, News, Upstream, leave
 from toolbus_executor.upstreams.factory import kind_of, secrets_of
 from toolbus_executor.upstreams.listing import repairs_of
@@ -45,22 +45,22 @@ from toolbus_executor.upstreams.subscriptions import Watched
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 20.0
-SETTLE_SECONDS = 0.1  # list changes come in bursts
+SETTLE_SECONDS = 0.1  # list changes arrive in bursts
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
-STEADY_SECONDS = 10.0  # a connection that held this long begins its pauses anew
+STEADY_SECONDS = 10.0  # a connection that lasted this long resets the reconnect pause
 
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Where keepers write."""
+    """Buckets the supervisors write."""
 
     catalogue: Bucket
     leases: Bucket
     pins: Bucket
 
 
-class Keeper:
-    """One declared server, from its declaration to its removal."""
+class ServerSupervisor:
+    """Supervisor of one configured server, until its configuration is removed."""
 
     def __init__(
         self,
@@ -69,40 +69,44 @@ class Keeper:
         service: Service,
         buckets: Buckets,
         pins: Pins,
-        means: Means,
+        dependencies: Dependencies,
     ) -> None:
         self.name = name
         self.declared = declared
         self.watched = Watched(self._rewatch)
         self.followed = Watched(self._rewatch)
-        self.separation = own = separation_of(name, declared, means.starts)
-        self.runner = Runner(name, declared, service.events, self.watched, self.followed, own)
-        self._spills = self.runner.spills = Spills(means.vault, declared.results)
+        self.separation = separation = separation_of(name, declared, dependencies.starts)
+        self.handler = CallHandler(
+            name, declared, service.events, self.watched, self.followed, separation
+        )
+        self._spills = self.handler.spills = Spills(dependencies.large_results, declared.results)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
-        self.fresh = False  # to be listed anew, though its declaration is as it was
+        self.fresh = False  # list again after a reset although the configuration is unchanged
         self.held = Held(name)
-        self._faults = ListFaults(name, service.events)
+        self._list_problems = ListProblems(name, service.events)
         self._lost_at = 0.0
-        self._said_lost = ""  # why, as long as it is lost
+        self._published_reason = ""  # the published reason while the connection is lost
         self._service = service
         self._pins = buckets.pins
-        self._means = means
-        alone = declared.is_process and own is None
+        self._dependencies = dependencies
+        alone = declared.is_process and separation is None
         self._lease = Lease(buckets.leases, name, service.events.producer) if alone else None
-        self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, service.events)
-        self.entry.on_refused = self._refuse
+        self.entry = CatalogPublisher(
+            name, declared.definitions, buckets.catalogue, pins, service.events
+        )
+        self.entry.on_uncallable = self.handler.set_uncallable
         self._changed = asyncio.Event()
-        self._hope = asyncio.Event()
-        self._pause: float | None = None  # until its lists are old by its own word
-        self._said = Announcements(name, service, self.watched)
+        self._retry = asyncio.Event()
+        self._pause: float | None = None  # seconds until its lists expire
+        self._notifications = NotificationPublisher(name, service, self.watched)
         self._unattributed = Dropped(name)
-        self._task = asyncio.create_task(self._keep())
+        self._task = asyncio.create_task(self._run())
 
-    async def told(self) -> dict[str, Any]:
-        """The server's row in `toolbus status`."""
+    async def status(self) -> dict[str, Any]:
+        """Return the server's row in `toolbus status`."""
         elsewhere = self._lease is not None and self._lease.elsewhere
-        shown = (await self.entry.now() if elsewhere else None) or self._own()
+        shown = (await self.entry.now() if elsewhere else None) or self._local_listing()
         return {
             "name": self.name,
             "kind": kind_of(self.declared),
@@ -116,31 +120,31 @@ class Keeper:
             "failed_lists": shown.failed,
             "lost_at": shown.lost_at,
             "owner": not elsewhere,
-            **self.runner.told(),
+            **self.handler.status(),
             **self.held.told(),
             "dropped_messages": self._unattributed.counts,
             "sessions": self.separation.pool.told() if self.separation is not None else None,
-            "last_failure": self.runner.guard.failures.last
-            or ("" if elsewhere else self.runner.why_not),
+            "last_failure": self.handler.breaker.failures.last
+            or ("" if elsewhere else self.handler.why_not),
         }
 
-    def try_now(self) -> None:
-        """Why it could not be reached may be over: try at once, not at the end of the pause."""
-        self._hope.set()
+    def retry_now(self) -> None:
+        """Reconnect at once, as the cause of the failure may be gone."""
+        self._retry.set()
 
     async def stop(self, *, removed: bool) -> None:
-        """Leave the server; `removed` also takes it out of the catalogue."""
-        self.runner.close()
+        """Leave the server; `removed` also deletes its catalogue entry."""
+        self.handler.close()
         self.watched.close()
         self.followed.close()
         await end(self._task)
-        if self.runner.placing is not None:
-            await self.runner.placing.close()
+        if self.handler.session_router is not None:
+            await self.handler.session_router.close()
         await self._spills.close()
         await self.entry.close(removed=removed)
 
-    async def _keep(self) -> None:
-        """Serve for as long as the server is declared, whatever happens meanwhile."""
+    async def _run(self) -> None:
+        """Serve until cancelled, also after unexpected errors."""
         while True:
             try:
                 await (self._serve() if self._lease is None else self._serve_alone(self._lease))
@@ -149,7 +153,7 @@ class Keeper:
             await asyncio.sleep(FIRST_PAUSE)
 
     async def _serve_alone(self, lease: Lease) -> None:
-        """Serve while no other executor does."""
+        """Serve while this executor holds the server's lease."""
         await lease.acquire()
         serving = asyncio.create_task(self._serve())
         holding = asyncio.create_task(lease.keep())
@@ -164,119 +168,125 @@ class Keeper:
             await lease.release()
 
     async def _serve(self) -> None:
-        """Connect, attend, and connect again, serving calls all the while."""
-        await self._service.calls.serve(CallAdmitted, self.name, self.runner.run, "executor")
+        """Serve calls, and connect again after each lost connection."""
+        await self._service.calls.serve(CallAdmitted, self.name, self.handler.run, "executor")
         pause = FIRST_PAUSE
         try:
-            await self._sleep_on()
+            await self._sleep_at_start()
             while True:
-                await self.runner.idling.until_wanted()
+                await self.handler.idling.until_wanted()
                 began = asyncio.get_running_loop().time()
-                self._hope.clear()
+                self._retry.clear()
                 reason = await self._connection()
-                if self.runner.idling.asleep and not reason:
+                if self.handler.idling.asleep and not reason:
                     continue
                 steady = asyncio.get_running_loop().time() - began > STEADY_SECONDS
-                if steady or self.runner.idling.answered:
+                if steady or self.handler.idling.answered:
                     pause = FIRST_PAUSE
-                await self._lost(reason)
-                hopeful = await self._rest(pause * random.uniform(0.8, 1.2))  # noqa: S311
-                pause = FIRST_PAUSE if hopeful else min(LONGEST_PAUSE, pause * 2)
+                await self._publish_lost(reason)
+                with suppress(TimeoutError):
+                    jitter = random.uniform(0.8, 1.2)  # noqa: S311
+                    await asyncio.wait_for(self._retry.wait(), pause * jitter)
+                pause = FIRST_PAUSE if self._retry.is_set() else min(LONGEST_PAUSE, pause * 2)
         finally:
-            self.runner.idling.settle()
+            self.handler.idling.settle()
             await self._service.calls.leave(CallAdmitted, self.name)
 
-    async def _rest(self, seconds: float) -> bool:
-        """Wait before the next try; whether something happened that gives it hope."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._hope.wait(), seconds)
-        return self._hope.is_set()
-
-    def _turn(self) -> AbstractAsyncContextManager[None]:
-        """A place among processes that start for the first time; one that died waits for nobody."""
-        new = self.declared.is_process and self.described is None
-        return self._means.starts if new else nullcontext()
-
-    async def _sleep_on(self) -> None:
-        """Sleep at first, if what is published was listed by the very server that is declared."""
-        if self.fresh or not self.runner.idling.scales:
+    async def _sleep_at_start(self) -> None:
+        """Start asleep if the published listing is of this very configuration."""
+        if self.fresh or not self.handler.idling.scales:
             return
         known = await self.entry.now()
         if known is None or not still_true(known, self.declared):
             return
         self.state, self.described = known.state, described_in(known)
-        await self.runner.checks.learn(known.tools)
+        await self.handler.checks.learn(known.tools)
         self.entry.adopt(known)
-        self.entry.weigh_anew()
-        self.runner.idling.fall_asleep()
+        self.entry.reapply_pins()
+        self.handler.idling.fall_asleep()
 
     async def _connection(self) -> str:
-        """One connection from beginning to end; why it ended, or nothing if it sleeps now."""
+        """Run one connection; return why it ended, or "" if the server fell asleep."""
         upstream: Upstream | None = None
         probing: asyncio.Task[None] | None = None
-        found: Values = {}
+        secrets: Values = {}
         try:
-            async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
-                means, own = self._means, (self._service.events, self._spills, self.separation)
-                found = await means.found(self.declared)
-                upstream = means.reached(self.name, self.declared, self._news(), found, *own)
+            first_start = self.declared.is_process and self.described is None
+            async with (
+                self._dependencies.starts if first_start else nullcontext(),
+                asyncio.timeout(CONNECT_SECONDS),
+            ):
+                secrets = await self._dependencies.read_secrets(self.declared)
+                upstream = self._dependencies.create_upstream(
+                    self.name,
+                    self.declared,
+                    self._consumers(),
+                    secrets,
+                    self._service.events,
+                    self._spills,
+                    self.separation,
+                )
                 self.described = await upstream.open()
                 listing = await self._listing(upstream)
                 await self._watch(upstream)
-                # First it can be called, then it is shown.
-                self.runner.upstream, self.runner.why_not = upstream, ""
-                self.runner.idling.settle()
+                # Callable before it is listed.
+                self.handler.upstream, self.handler.why_not = upstream, ""
+                self.handler.idling.settle()
                 await self._publish(listing)
             self._connected()
-            probing = asyncio.create_task(self.runner.health.watch(upstream))
-            return await self._attend(upstream, found)
+            probing = asyncio.create_task(self.handler.health.watch(upstream))
+            return await self._attend(upstream, secrets)
         except ToolbusError as error:
-            return lost_by(self.name, error, lambda: secrets_of(self.declared, found))
+            return loss_reason(self.name, error, lambda: secrets_of(self.declared, secrets))
         except TimeoutError:
             return f"It did not connect and list its tools within {CONNECT_SECONDS:g} s."
         except Exception:
             log.exception("server.failed_inside", extra={"server": self.name})
-            return "It answered in a way that could not be understood."
+            return "Its reply could not be processed; see the executor log."
         finally:
-            self.runner.upstream = None
+            self.handler.upstream = None
             if probing is not None:
                 await end(probing)
             if upstream is not None:
                 await leave(upstream)
                 self.held.ended(upstream)
 
-    def _news(self) -> News:
-        """Who hears what a connection says that belongs to no call."""
-        asked = self.separation.ownership.note_question if self.separation is not None else None
-        said = self._said
+    def _consumers(self) -> News:
+        """Return the consumers of a connection's messages that belong to no call."""
+        separation, publisher = self.separation, self._notifications
         return News(
-            self._changed.set, said.hear, self._relist, self._unattributed, said.tell, asked
+            self._changed.set,
+            publisher.publish_to_all,
+            self._relist,
+            self._unattributed,
+            publisher.publish_to,
+            separation.ownership.note_question if separation is not None else None,
         )
 
     async def _relist(self, call: CallAdmitted) -> None:
-        """List anew at once, for a call whose tool was listed otherwise."""
-        if self.runner.upstream is not None:
-            await self._list(self.runner.upstream)
-            self.runner.refuse_held(call)
+        """List again at once, for a call whose tool definition changed."""
+        if self.handler.upstream is not None:
+            await self._publish(await self._listing(self.handler.upstream))
+            self.handler.reject_quarantined(call)
 
     def _rewatch(self) -> None:
-        """Nobody asked for some of what is watched again."""
-        if self.runner.upstream is not None:
-            self._service.spawn(self._watch(self.runner.upstream))
+        """Renew the subscriptions after a caller left."""
+        if self.handler.upstream is not None:
+            self._service.spawn(self._watch(self.handler.upstream))
 
     async def _watch(self, upstream: Upstream) -> None:
-        """Hear of what somebody still wants to hear of."""
+        """Subscribe to the resources and tasks that callers follow."""
         try:
             await upstream.watch(self.watched.names)
             await upstream.follow(self.followed.names)
         except (ToolbusError, TimeoutError) as error:
             log.info("server.not_watched", extra={"server": self.name, "reason": why(error)})
 
-    async def _attend(self, upstream: Upstream, found: Values) -> str:
-        """Publish every change of its lists, and list anew what grew old, until it is lost."""
-        changed_secret = self._means.secrets.until_changed(found)
+    async def _attend(self, upstream: Upstream, secrets: Values) -> str:
+        """Publish list changes and refresh expired lists until the connection is lost."""
+        changed_secret = self._dependencies.secrets.until_changed(secrets)
         lost = asyncio.ensure_future(first_of(upstream.wait_lost(), changed_secret))
-        idle = asyncio.ensure_future(self.runner.idling.until_due())
+        idle = asyncio.ensure_future(self.handler.idling.until_due())
         try:
             while not lost.done():
                 changed = asyncio.ensure_future(self._changed.wait())
@@ -287,9 +297,9 @@ class Keeper:
                 if lost.done():
                     break
                 if idle.done():
-                    if self.runner.idling.falls_asleep():
+                    if self.handler.idling.falls_asleep():
                         return ""
-                    idle = asyncio.ensure_future(self.runner.idling.until_due())
+                    idle = asyncio.ensure_future(self.handler.idling.until_due())
                     continue
                 await (self._take_change if self._changed.is_set() else self._renew)(upstream)
             return lost.result()
@@ -300,96 +310,90 @@ class Keeper:
     async def _take_change(self, upstream: Upstream) -> None:
         await asyncio.sleep(SETTLE_SECONDS)
         async with asyncio.timeout(CONNECT_SECONDS):
-            await self._list(upstream)
-        await self._said.say_changed()
+            await self._publish(await self._listing(upstream))
+        await self._notifications.publish_list_changes()
 
     async def _renew(self, upstream: Upstream) -> None:
-        """List anew, or take what another replica has listed meanwhile.
+        """Refresh the lists, or adopt those another replica has refreshed.
 
-        Who does not answer now keeps its connection: what it listed is shown as old until it does.
+        A server that does not respond keeps its connection, and its lists are shown as stale.
         """
         try:
             known = await self.entry.now()
-            if known is not None and renewed(known):
+            if known is not None and refreshed_elsewhere(known):
                 held = (each for each in known.quarantined if each.kind == "tools")
-                await self.runner.checks.learn((*known.tools, *held))
-                await self.runner.checks.learn(known.tools)
+                await self.handler.checks.learn((*known.tools, *held))
+                await self.handler.checks.learn(known.tools)
                 self._take_note(upstream, known)
                 self.entry.adopt(known)
                 return
             async with asyncio.timeout(CONNECT_SECONDS):
-                await self._list(upstream)
-            await self._said.say_changed()
+                await self._publish(await self._listing(upstream))
+            await self._notifications.publish_list_changes()
         except (ToolbusError, TimeoutError) as error:
             reason = why(error) or f"it did not list its tools within {CONNECT_SECONDS:g} s"
-            log.warning("server.not_renewed", extra={"server": self.name, "reason": reason})
+            log.warning("server.refresh_failed", extra={"server": self.name, "reason": reason})
             failed = {"tools/list": reason}
-            self._faults.note(self._own().model_copy(update={"failed": failed}))
-
-    async def _list(self, upstream: Upstream) -> None:
-        await self._publish(await self._listing(upstream))
+            self._list_problems.note(self._local_listing().model_copy(update={"failed": failed}))
 
     async def _listing(self, upstream: Upstream) -> Listing:
-        """What the server offers now, taken note of: nothing held back can be called from here."""
+        """List the server and apply the result: quarantined tools are rejected from now on."""
         self._changed.clear()
-        assert self.described is not None  # noqa: S101 - set by whoever connected
-        listing = await listed_for_all(self.described, upstream, self.entry, self.declared)
-        await self.runner.checks.learn(listing.tools)
+        assert self.described is not None  # noqa: S101 - set on connect
+        listing = await list_for_all_classes(self.described, upstream, self.entry, self.declared)
+        await self.handler.checks.learn(listing.tools)
         self._take_note(upstream, listing)
         self.entry.ours = self.described.ours
         return await self.entry.take(listing, self._pins)
 
     def _take_note(self, upstream: Upstream, listing: Listing) -> None:
-        self._faults.note(listing)
+        self._list_problems.note(listing)
         upstream.learn(listing.tools)
-        if self.runner.cache is not None:
-            self.runner.cache.learn(listing.tools)
-        self._pause = pause_of(listing)
+        if self.handler.cache is not None:
+            self.handler.cache.learn(listing.tools)
+        self._pause = refresh_pause(listing)
 
     async def _publish(self, listing: Listing) -> None:
         self.state = listing.state
         await self.entry.publish(listing)
 
-    def _refuse(self, names: Refused) -> None:
-        self.runner.refused = names
-
-    def _own(self) -> Listing:
-        """What this executor knows of the server, in its present state."""
+    def _local_listing(self) -> Listing:
+        """Return this executor's view of the server, in its present state."""
         described = self.described or Described("", "")
-        told = self.entry.listed or Listing(server=self.name, state=self.state)
-        faults = {"dropped": self._faults.dropped, "failed": self._faults.failed}
-        mine = {**faults, "lost_at": self._lost_at}
+        listed = self.entry.listed or Listing(server=self.name, state=self.state)
+        problems = {"dropped": self._list_problems.dropped, "failed": self._list_problems.failed}
         seen = {"state": self.state, "family": described.family, "version": described.version}
-        return told.model_copy(update=mine | seen)
+        return listed.model_copy(update={**problems, **seen, "lost_at": self._lost_at})
 
     def _connected(self) -> None:
         version = self.described.version if self.described else ""
         if self.declared.is_process:
-            self.runner.guard.succeeded()  # what the process before it did says nothing of it
-            self.held.tell(self.runner.upstream)
-        self._lost_at, self._said_lost = 0.0, ""
+            self.handler.breaker.succeeded()  # failures of the previous process do not count
+            self.held.tell(self.handler.upstream)
+        self._lost_at, self._published_reason = 0.0, ""
         tools = len(self.entry.listed.tools) if self.entry.listed else 0
         log.info("server.connected", extra={"server": self.name, "tools": tools})
         self._service.events.publish(
             ServerConnected(**about_server(self.name, "connected"), tools=tools, version=version)
         )
 
-    async def _lost(self, reason: str) -> None:
-        """Say so unless it was said, and keep its last known tools listed as stale."""
-        self.runner.why_not = reason
-        self.runner.idling.settle()
+    async def _publish_lost(self, reason: str) -> None:
+        """Publish a lost connection once, and keep its last listing as stale."""
+        self.handler.why_not = reason
+        self.handler.idling.settle()
         self._lost_at = self._lost_at or time()
-        if reason != self._said_lost:
-            self._said_lost = reason
+        if reason != self._published_reason:
+            self._published_reason = reason
             log.warning("server.lost", extra={"server": self.name, "reason": reason})
-            self._service.events.publish(
-                ServerLost(**about_server(self.name, "lost"), reason=reason)
-            )
-        with suppress(Exception):  # the bus may be away: the next connection publishes
+            event = ServerLost(**about_server(self.name, "lost"), reason=reason)
+            self._service.events.publish(event)
+        with suppress(Exception):  # without the bus, the next connection publishes
             known = await self.entry.now()
             stale = known is not None and (known.tools or known.quarantined)
             state = ServerState.STALE if stale else ServerState.FAILED
             listing = known or Listing(server=self.name, state=state)
-            self._lost_at = listing.lost_at or self._lost_at  # it may be longer than we know
-            told = {"state": state, "reason": reason, "lost_at": self._lost_at}
-            await self._publish(listing.model_copy(update=told))
+            self._lost_at = (
+                listing.lost_at or self._lost_at
+            )  # another replica may have lost it earlier
+            status = {"state": state, "reason": reason, "lost_at": self._lost_at}
+            await self._publish(listing.model_copy(update=status))

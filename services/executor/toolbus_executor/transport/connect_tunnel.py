@@ -1,4 +1,4 @@
-"""A tunnel through an HTTP proxy (CONNECT), up to the first byte that belongs to the server."""
+"""Tunnel through an HTTP proxy (CONNECT), up to the first byte for the server."""
 
 import asyncio
 import re
@@ -11,38 +11,45 @@ LARGEST_HEAD = 16 * 1024
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
-async def tunnelled(opened: socket.socket, target: Target, proxy: Proxy) -> None:
-    """Have the proxy connect to the target. Raises `EgressError` or `OSError`, and closes then."""
+async def open_tunnel(connection: socket.socket, target: Target, proxy: Proxy) -> None:
+    """Make the proxy connect to the target.
+
+    Raises:
+        EgressError: the proxy rejected the tunnel or did not speak HTTP; the socket is closed.
+        OSError: the connection broke; the socket is closed.
+
+    """
     loop = asyncio.get_running_loop()
-    place = target.authority.encode()
+    authority = target.authority.encode()
     try:
         await loop.sock_sendall(
-            opened,
-            b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (place, place, proxy.authorization),
+            connection,
+            b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n"
+            % (authority, authority, proxy.authorization),
         )
-        _check_status(await _head(opened))
+        _check_status(await _head(connection))
     except BaseException:
-        opened.close()
+        connection.close()
         raise
 
 
 def _check_status(head: bytes) -> None:
     status = _STATUS.match(head)
     if status is None:
-        raise EgressError("its proxy answered with no HTTP; mend proxy")
+        raise EgressError("its proxy did not reply with HTTP; correct the server's proxy")
     if status[1] != b"200":
         raise EgressError(
-            f"its proxy refused the tunnel with HTTP {status[1].decode()}; ask who runs it"
+            f"its proxy rejected the tunnel with HTTP {status[1].decode()}; ask its operator"
         )
 
 
-async def _head(opened: socket.socket) -> bytes:
-    """Read to the end of the head and no further: what follows is TLS."""
+async def _head(connection: socket.socket) -> bytes:
+    """Read to the end of the head and no further: TLS follows."""
     loop = asyncio.get_running_loop()
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        piece = await loop.sock_recv(opened, 1)
-        if not piece or len(head) >= LARGEST_HEAD:
-            raise EgressError("its proxy broke off; see whether it is the right one")
-        head += piece
+        byte = await loop.sock_recv(connection, 1)
+        if not byte or len(head) >= LARGEST_HEAD:
+            raise EgressError("its proxy closed the connection; check the server's proxy")
+        head += byte
     return head

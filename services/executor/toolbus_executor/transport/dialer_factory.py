@@ -1,4 +1,4 @@
-"""The ways to all servers of this executor: what its settings say, and what the operator named."""
+"""Dialers of this executor's servers, from its settings and the operator's configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,34 +18,36 @@ from toolbus_executor.transport.dialer import Way
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """`ca` is a file of authorities for every server, `environ` may name proxies."""
+    """Dialer factory; `ca` is a file of authorities for all servers, `environ` may name proxies."""
 
     egress: Egress = STRICT
     named: Named = field(default_factory=Named)
     ca: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
     keys: IdentityKeys = field(default_factory=IdentityKeys)
-    whole: Server | None = None  # whose replicas these ways lead to: the word is on all of it
+    whole: Server | None = None  # the server whose replicas are dialed; operator checks apply to it
 
     def to_replicas_of(self, whole: Server) -> "Ways":
-        """The ways to each of a server's replicas."""
+        """Return the factory for the replicas of a server."""
         return replace(self, whole=whole)
 
     def to(self, declared: Server, proxy: str) -> Way:
-        """The way to a server; `proxy` is its declared one, its references filled in.
+        """Return the dialer of a server; `proxy` is its configured one with secrets filled in.
 
         Raises:
-            UpstreamDeadError: it names files of this machine, and it was not the operator who did.
+            UpstreamDeadError: the server names local files, and the operator did not configure it.
 
         """
         whole = self.whole or declared
         if any(getattr(declared, name) for name in FILES) and not self.named.has(whole):
             raise UpstreamDeadError(
-                "Its ca, certificate and key are files, which only the operator may name; apply "
-                "its declaration with 'toolbus apply'."
+                "Its ca, certificate and key are files, which only the operator may name; "
+                "configure the server with 'toolbus apply'."
             )
         tls = Tls(self.ca, declared.ca, declared.certificate, declared.key)
-        told = declared.identity
-        identity = Identity(told.header, self.keys) if told is not None else None
+        identity_settings = declared.identity
+        identity = (
+            Identity(identity_settings.header, self.keys) if identity_settings is not None else None
+        )
         named = partial(self.named.has, whole)
         return Way(self.egress, named, proxy, tls, self.environ, identity=identity)

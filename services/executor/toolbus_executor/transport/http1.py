@@ -1,4 +1,4 @@
-"""HTTP/1.1 towards one upstream: a keep-alive pool on asyncio and httptools, bounded everywhere."""
+"""HTTP/1.1 client of one upstream: a keep-alive pool on asyncio and httptools, with limits."""
 
 import asyncio
 from collections import deque
@@ -12,34 +12,36 @@ from toolbus_common.egress import EgressError
 from toolbus_common.errors import ToolbusError
 from toolbus_executor.results.large.spill import Spill
 from toolbus_executor.results.large.spill_registry import Answering
-from toolbus_executor.transport.dialer import Connected, Way
+from toolbus_executor.transport.dialer import DialedSocket, Way
 
-IDLE_SECONDS = 4.0  # servers commonly close at 5: ours goes first, so no call meets a closed door
+IDLE_SECONDS = (
+    4.0  # servers commonly close after 5 s; closing first avoids requests on closed connections
+)
 CONNECT_SECONDS = 5.0
 DEFAULT_SECONDS = 20.0
 LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on the bus
-LARGEST_HELD = 6 * 1024 * 1024  # bytes of an answer, until it goes where large ones do
+LARGEST_HELD = 6 * 1024 * 1024  # bytes of a response, until it is spilled
 LARGEST_HEAD = 64 * 1024
 MOST_IDLE = 64
-END_SECONDS = 1.0  # what a stream may take to end after its answer
-FIRST_FINAL_STATUS = 200  # below it come announcements (100, 103), not answers
+END_SECONDS = 1.0  # what a stream may take to end after its reply
+FIRST_FINAL_STATUS = 200  # lower ones are interim responses (100, 103)
 
 
 class NotSentError(Exception):
-    """The upstream could not be reached; nothing was written."""
+    """The upstream could not be reached; no byte was written."""
 
 
 class BrokenError(Exception):
-    """The connection broke, or the answer is no HTTP, after the request was written."""
+    """The connection broke, or the response is not HTTP, after the request was written."""
 
 
 class TooLargeError(Exception):
-    """The answer exceeds what is taken."""
+    """The response exceeds its limit."""
 
 
 @dataclass(slots=True)
 class Head:
-    """Status and headers (lower-case names) of an answer."""
+    """Status and headers (lower-case names) of a response."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -52,13 +54,13 @@ class Head:
 
 _NO_HEAD = Head(0, {})
 
-# Takes a piece of a stream, and an empty one when it begins; True when it has seen enough. It may
-# have a method `left`: the seconds to wait on, asked when the time for the answer is over.
+# Takes a piece of a stream, and an empty one when it begins; returns True when it is done. It may
+# have a method `left`, called on timeout, that returns the seconds to wait on.
 OnStream = Callable[[bytes], bool]
 
 
 class Connection(asyncio.Protocol):
-    """One connection: one request at a time, its answer whole, or chunk by chunk if it streams."""
+    """One connection: one request at a time, its response whole or streamed in pieces."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -74,29 +76,29 @@ class Connection(asyncio.Protocol):
         self._large: Answering | None = None
         self._spill: Spill | None = None
         self._keeps = False
-        self._until_closed = False  # a body without a length ends with its connection
-        self._bodiless = False  # the answer to HEAD: what it says of a body does not follow
+        self._until_closed = False  # a body without a length ends with the connection
+        self._bodiless = False  # the response to HEAD announces a body that does not follow
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
-        self.on_whole: Callable[[], None] | None = None  # told once a stream has ended too
+        self.on_whole: Callable[[], None] | None = None  # called once a stream has ended too
 
     # -- asyncio -----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport."""
         self._transport = transport  # type: ignore[assignment]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the request under way."""
+        """End the request in progress."""
         if exc is None and self._until_closed:
             self._finish()
         self._fail(BrokenError(str(exc) if exc else "the upstream closed the connection"))
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came."""
+        """Parse received bytes."""
         if self._waiting is None and self.on_whole is None:
-            self.close()  # nobody asked: whatever it is, it must not become the next answer
+            self.close()  # unrequested bytes must not become the next response
             return
         try:
             self._parser.feed_data(data)
@@ -109,18 +111,18 @@ class Connection(asyncio.Protocol):
     # -- httptools ---------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """A new answer."""
+        """Start a response."""
         self._headers, self._parts, self._size, self._until_closed = {}, [], 0, False
         if self._waiting is None or self._waiting.done():
-            self.close()  # a second answer to one request
+            self.close()  # a second response to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """Store a header."""
         self._grow(len(name) + len(value), LARGEST_HEAD)
         self._headers[name.lower()] = value.strip()
 
     def on_headers_complete(self) -> None:
-        """The body begins."""
+        """Start the body."""
         self._size = 0
         self._until_closed = not (
             b"content-length" in self._headers or b"transfer-encoding" in self._headers
@@ -130,10 +132,10 @@ class Connection(asyncio.Protocol):
         if self._bodiless and head.status >= FIRST_FINAL_STATUS:
             self._finish()
         elif self._streams and self._on_stream is not None:
-            self._on_stream(b"")  # it has begun, and may be silent for long
+            self._on_stream(b"")  # it has begun, and may send no data for long
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Take a piece of the body."""
         if self._streams and self._on_stream is not None:
             if self._on_stream(body):
                 self._finish()
@@ -146,7 +148,7 @@ class Connection(asyncio.Protocol):
                 self._begin_spill(self._large)
 
     def on_message_complete(self) -> None:
-        """The answer is whole."""
+        """Finish the response."""
         self._until_closed = False
         if self._head.status < FIRST_FINAL_STATUS:
             return
@@ -173,14 +175,14 @@ class Connection(asyncio.Protocol):
         seconds: float | None,
         large: Answering | None = None,
     ) -> tuple[Head, bytes]:
-        """Write a request and wait for its answer; an event stream goes to `on_stream` in pieces.
+        """Write a request and return its response; an event stream goes to `on_stream`.
 
-        Of what is too large, what `large` leaves of it is the answer.
+        If the body is too large, the response has the rest that `large` returns.
 
         Raises:
-            NotSentError: the connection had gone before anything was written.
+            NotSentError: the connection was closed before any byte was written.
             BrokenError, TooLargeError: afterwards.
-            TimeoutError: no whole answer within `seconds`.
+            TimeoutError: no whole response within `seconds`.
 
         """
         if self._transport is None or self._transport.is_closing():
@@ -192,9 +194,9 @@ class Connection(asyncio.Protocol):
         self._bodiless = request.startswith(b"HEAD ")
         self._waiting = self._loop.create_future()
         self._transport.write(request)
-        # A timer of our own: a quarter of what asyncio.timeout costs, and paid by every call.
+        # A plain timer costs a quarter of asyncio.timeout, and every call needs one.
         if seconds is not None:
-            self._timer = self._loop.call_later(seconds, self._too_late)
+            self._timer = self._loop.call_later(seconds, self._time_out)
         try:
             answer = await self._waiting
             if self._spill is None or large is None:
@@ -211,7 +213,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether the last answer left the connection fit for another request."""
+        """Whether the last response left the connection fit for another request."""
         return self._keeps and self.usable
 
     def close(self) -> None:
@@ -222,7 +224,7 @@ class Connection(asyncio.Protocol):
     def _grow(self, size: int, most: int) -> None:
         self._size += size
         if self._size > most:
-            raise TooLargeError(f"the answer exceeds {most} bytes")
+            raise TooLargeError(f"the response exceeds {most} bytes")
 
     def _begin_spill(self, large: Answering) -> None:
         self._spill = large.begin()
@@ -230,16 +232,16 @@ class Connection(asyncio.Protocol):
         for part in parts:
             self._spill.feed(part)
 
-    def _throttle(self, go: bool) -> None:  # noqa: FBT001 - as asyncio's own flow control
-        """Hold up what comes, or let it come again."""
+    def _throttle(self, go: bool) -> None:  # noqa: FBT001 - as in asyncio's flow control
+        """Pause or resume reading."""
         if self._transport is not None and not self._transport.is_closing():
             (self._transport.resume_reading if go else self._transport.pause_reading)()
 
-    def _too_late(self) -> None:
+    def _time_out(self) -> None:
         left: Callable[[], float] | None = getattr(self._on_stream, "left", None)
         seconds = 0.0 if left is None else left()
         if seconds > 0:
-            self._timer = self._loop.call_later(seconds, self._too_late)
+            self._timer = self._loop.call_later(seconds, self._time_out)
         else:
             self._fail(TimeoutError())
 
@@ -248,12 +250,12 @@ class Connection(asyncio.Protocol):
             self._waiting.set_exception(error)
 
 
-class Forwarded(Connection):
-    """A connection to a proxy that passes plain requests on: it wants their whole address."""
+class ForwardingConnection(Connection):
+    """A connection to a proxy that forwards plain requests: it needs absolute URLs."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, way: Connected) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, dialed: DialedSocket) -> None:
         super().__init__(loop)
-        self._way = way
+        self._dialed = dialed
 
     async def ask(
         self,
@@ -262,15 +264,21 @@ class Forwarded(Connection):
         seconds: float | None,
         large: Answering | None = None,
     ) -> tuple[Head, bytes]:
-        """As of any connection."""
+        """Send a request as `Connection.ask` does, with an absolute URL."""
         verb, _, rest = request.partition(b" ")
         line, _, rest = rest.partition(b"\r\n")
-        told = b"%b %b%b\r\n%b%b" % (verb, self._way.before, line, self._way.headers, rest)
-        return await super().ask(told, on_stream, seconds, large)
+        absolute_request = b"%b %b%b\r\n%b%b" % (
+            verb,
+            self._dialed.before,
+            line,
+            self._dialed.headers,
+            rest,
+        )
+        return await super().ask(absolute_request, on_stream, seconds, large)
 
 
 class Pool:
-    """Connections to one host: taken, used, put back; as many as the server's bulkhead lets."""
+    """Connections to one host, reused after use; the server's bulkhead limits their number."""
 
     def __init__(self, url: str, way: Way) -> None:
         self._url = url
@@ -286,7 +294,7 @@ class Pool:
         seconds: float | None = DEFAULT_SECONDS,
         large: Answering | None = None,
     ) -> tuple[Head, bytes]:
-        """One request on a free or new connection; see `Connection.ask`."""
+        """Send one request on a free or new connection; see `Connection.ask`."""
         connection = self._take()
         if connection is None:
             began = monotonic()
@@ -295,7 +303,7 @@ class Pool:
         try:
             answer = await connection.ask(request, on_stream, seconds, large)
         except BaseException:
-            # Also when cancelled: an answer still to come must not meet the next request.
+            # Also when cancelled: a late response must not reach the next request.
             connection.close()
             raise
         if connection.reusable:
@@ -307,7 +315,7 @@ class Pool:
         return answer
 
     def close(self) -> None:
-        """Close what is idle or ending; connections in use close with their request."""
+        """Close idle and ending connections; connections in use close with their request."""
         self._closed = True
         for connection in (*self._idle, *self._ending):
             connection.close()
@@ -322,23 +330,23 @@ class Pool:
         self._idle.append(connection)
 
     def _await_end(self, connection: Connection) -> None:
-        """Keep a connection whose answer is known but whose stream has yet to end, for a moment."""
+        """Hold a connection whose reply is known until its stream ends, for a moment."""
         if self._closed:
             connection.close()
             return
 
-        def late() -> None:
+        def close_late() -> None:
             self._ending.discard(connection)
             connection.close()
 
-        def whole() -> None:
+        def reuse() -> None:
             timer.cancel()
             self._ending.discard(connection)
             self._put_back(connection)
 
-        timer = asyncio.get_running_loop().call_later(END_SECONDS, late)
+        timer = asyncio.get_running_loop().call_later(END_SECONDS, close_late)
         self._ending.add(connection)
-        connection.on_whole = whole
+        connection.on_whole = reuse
 
     def _take(self) -> Connection | None:
         while self._idle:
@@ -349,23 +357,23 @@ class Pool:
         return None
 
     async def _connect(self, seconds: float) -> Connection:
-        patience = min(seconds, CONNECT_SECONDS)
+        timeout = min(seconds, CONNECT_SECONDS)
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 return await self._connection(await self._way.connected(self._url))
         except TimeoutError as error:
-            raise NotSentError(f"no connection within {patience:.3g} s") from error
+            raise NotSentError(f"no connection within {timeout:.3g} s") from error
         except EgressError as error:
             raise NotSentError(str(error)) from error
         except OSError as error:
             raise NotSentError(error.strerror or str(error)) from error
 
-    async def _connection(self, way: Connected) -> Connection:
+    async def _connection(self, dialed: DialedSocket) -> Connection:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: Forwarded(loop, way) if way.before else Connection(loop),
-            sock=way.socket,
-            ssl=way.context,
-            server_hostname=way.name,
+            lambda: ForwardingConnection(loop, dialed) if dialed.before else Connection(loop),
+            sock=dialed.socket,
+            ssl=dialed.context,
+            server_hostname=dialed.name,
         )
         return connection

@@ -1,27 +1,27 @@
-"""Redirects on an upstream's own origin: the only ones that are followed."""
+"""Redirects within an upstream's origin; all others are rejected."""
 
 from urllib.parse import urljoin, urlsplit
 
 from toolbus_executor.transport.http1 import Head
 
-MOST_REDIRECTS = 3  # of one request
+MOST_REDIRECTS = 3  # per request
 PERMANENT = 308
-SAME_METHOD = (307, 308)  # the request is repeated as it was, with its body
+SAME_METHOD = (307, 308)  # the request is repeated with its method and body
 _BY_READING = (301, 302, 303, 307, 308)
 
 
 def followed(head: Head, method: str, address: str) -> str | None:
-    """Return the target on the same origin to ask instead; None if there is none to follow."""
+    """Return the target on the same origin to request instead; None if there is none."""
     reading = method in ("GET", "HEAD")
     if head.status not in (_BY_READING if reading else SAME_METHOD):
         return None
-    told = head.headers.get(b"location", b"").decode("latin-1")
+    location = head.headers.get(b"location", b"").decode("latin-1")
     try:
-        here, there = urlsplit(address), urlsplit(urljoin(address, told))
+        here, there = urlsplit(address), urlsplit(urljoin(address, location))
         same = (there.scheme, there.hostname, there.port) == (here.scheme, here.hostname, here.port)
-    except ValueError:  # no address at all
+    except ValueError:  # not a valid URL
         return None
-    if not told or not same or "@" in there.netloc:
+    if not location or not same or "@" in there.netloc:
         return None
     target = f"{there.path or '/'}?{there.query}" if there.query else there.path or "/"
     return target if target.isascii() and target.isprintable() and " " not in target else None

@@ -1,4 +1,4 @@
-"""Server-sent events, read piece by piece with a bound on what one event may hold."""
+"""Parser of server-sent events, piece by piece, with a limit on the size of one event."""
 
 from collections.abc import Iterator
 
@@ -7,32 +7,32 @@ from toolbus_executor.results.large.spill import Spill
 from toolbus_executor.results.large.spill_registry import Answering
 
 LARGEST_EVENT = 7 * 1024 * 1024
-LARGEST_HELD = 6 * 1024 * 1024  # bytes of an event, until it goes where large answers do
+LARGEST_HELD = 6 * 1024 * 1024  # bytes of an event, until it is spilled
 _FIELD = len(b"data:")
 _LONGEST_ID = 1024
 _LONGEST_RETRY = 60_000  # milliseconds
 
 
 class EventReader:
-    """Turns pieces of a stream into the data of its events.
+    """Converts pieces of a stream to the data of its events.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6.
     """
 
     def __init__(self) -> None:
-        self._rest: list[bytes] = []  # pieces of a line whose end has not come
+        self._rest: list[bytes] = []  # pieces of an unfinished line
         self._data: list[bytes] = []
         self._size = 0
         self._name = ""
         self.large: Answering | None = None
-        self.spilled: Spill | None = None  # a whole event that was too large to give
-        self._spill: Spill | None = None  # one whose line has not ended
-        self.name = ""  # of the event given last
+        self.spilled: Spill | None = None  # a complete event that was too large to return
+        self._spill: Spill | None = None  # an event with an unfinished line
+        self.name = ""  # of the last event
         self.last_id = b""
-        self.retry = 0.0  # seconds to wait before coming back; 0 if the server did not say
+        self.retry = 0.0  # seconds to wait before reconnecting; 0 if the server sent none
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """The data of each event this piece completes. Raises `UpstreamFaultError` if too large."""
+        """Yield the data of each completed event. Raises `UpstreamFaultError`."""
         if self._spill is not None:
             self._feed_on(self._spill, piece)
             return
@@ -52,13 +52,15 @@ class EventReader:
                 data = b"\n".join(self._data)
                 self._data, self._size = [], len(rest)
                 self.name, self._name = self._name, ""
-                if data:  # MCP 2025-11-25 begins a stream with an empty event, for its id alone
+                if (
+                    data
+                ):  # MCP 2025-11-25 begins a stream with an empty event that only carries an id
                     yield data
             else:
                 self._size = len(rest)
 
     def give_up(self) -> Spill | None:
-        """What there is of an event too large to give, which nobody waits for any more."""
+        """Return the spill buffer of an unfinished large event, to be abandoned."""
         spill, self._spill, self.spilled = self.spilled or self._spill, None, None
         return spill
 
@@ -68,30 +70,32 @@ class EventReader:
             raise UpstreamFaultError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
 
     def _hold(self, piece: bytes) -> None:
-        """Keep a piece of a line whose end has not come."""
+        """Buffer a piece of an unfinished line."""
         self._rest.append(piece)
         if self._size > LARGEST_HELD and self.large is not None and not self._data:
             self._begin_spill(self.large)
 
     def _begin_spill(self, large: Answering) -> None:
-        """Let a line of data go where large answers do, from its beginning."""
+        """Spill a data line from its beginning."""
         parts, self._rest = self._rest, []
-        first = b"".join(parts[:_FIELD])  # no part is empty, so the name of the field is in it
+        first = b"".join(parts[:_FIELD])  # no part is empty, so they include the field's name
         if not first.startswith(b"data:"):
-            raise UpstreamFaultError("The upstream's event has too long a line that is no data.")
+            raise UpstreamFaultError(
+                "The upstream's event has a line without data that is too long."
+            )
         self._spill = large.begin()
-        for part in (first[_FIELD:], *parts[_FIELD:]):  # never all at once
+        for part in (first[_FIELD:], *parts[_FIELD:]):  # in pieces, to limit memory
             self._spill.feed(part)
 
     def _feed_on(self, spill: Spill, piece: bytes) -> None:
-        """More of such a line. Where it ends its event ends: messages are told in one line."""
+        """Spill more of a line. The event ends with it: MCP messages have one line."""
         line, newline, _ = piece.partition(b"\n")
         spill.feed(line)
         if newline:
             self._spill, self.spilled = None, spill
 
     def restart(self) -> None:
-        """A new connection: what was left of an event will come whole again."""
+        """Discard a partial event; a new connection sends it again from the start."""
         self._rest, self._data, self._size, self._name = [], [], 0, ""
 
     def _note(self, field: bytes, value: bytes) -> None:

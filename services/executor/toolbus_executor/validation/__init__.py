@@ -1,4 +1,4 @@
-"""Arguments and structured results held against the schemas their server declares."""
+"""Validation of arguments and structured results against the schemas of their server."""
 
 from toolbus_executor.validation.validator import Checks, checks_of
 

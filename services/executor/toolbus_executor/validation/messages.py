@@ -1,4 +1,4 @@
-"""What is wrong with a value and what would be right, for a model to read: bounded, no values."""
+"""Error messages for values that violate a schema, written for a model: short, without values."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -6,8 +6,8 @@ from typing import Any
 
 from jsonschema_rs import ValidationError, ValidationErrorKind
 
-MOST_FAULTS = 3
-LONGEST = 600  # characters of all of it
+MAX_ERRORS = 3
+MAX_LENGTH = 600  # characters of the whole message
 _LONGEST_NAME, _LONGEST_PATTERN, _MOST_NAMES = 64, 120, 12
 _DEEPEST_CHOICE = 3
 
@@ -50,36 +50,36 @@ _FIXED = {
 }
 
 
-def faults_in(errors: Iterable[ValidationError], schema: Any, whole: str) -> str:
-    """The first few faults, each with its place; `whole` names the value itself."""
-    told = [_fault(each, schema, whole) for each in islice(errors, MOST_FAULTS + 1)]
-    more = "; there is more" if len(told) > MOST_FAULTS else ""
-    return _cut("; ".join(dict.fromkeys(told[:MOST_FAULTS])), LONGEST) + more
+def errors_in(errors: Iterable[ValidationError], schema: Any, whole: str) -> str:
+    """Return the first few errors, each with its location; `whole` names the whole value."""
+    messages = [_message(each, schema, whole) for each in islice(errors, MAX_ERRORS + 1)]
+    more = "; there is more" if len(messages) > MAX_ERRORS else ""
+    return _truncated("; ".join(dict.fromkeys(messages[:MAX_ERRORS])), MAX_LENGTH) + more
 
 
-def _fault(error: ValidationError, schema: Any, whole: str) -> str:
+def _message(error: ValidationError, schema: Any, whole: str) -> str:
     path = error.instance_path
-    kind, place = error.kind, _place(path, whole)
+    kind, location = error.kind, _location(path, whole)
     if isinstance(kind, ValidationErrorKind.Required):
-        name = _place([*path, kind.property], whole)
-        return f"{name} is missing{_wanted(_beside(error, schema, kind.property))}"
+        name = _location([*path, kind.property], whole)
+        return f"{name} is missing{_expected(_schema_at(error, schema, kind.property))}"
     if isinstance(kind, ValidationErrorKind.AdditionalProperties):
-        return _unexpected(kind.unexpected, _beside(error, schema), place)
+        return _unexpected(kind.unexpected, _schema_at(error, schema), location)
     if isinstance(kind, ValidationErrorKind.UnevaluatedProperties):
-        return _unexpected(kind.unexpected, None, place)
-    return f"{place} {_wrong(error)}"
+        return _unexpected(kind.unexpected, None, location)
+    return f"{location} {_problem(error)}"
 
 
-def _wrong(error: ValidationError, depth: int = 0) -> str:
-    """What is wrong with a value, to follow its place."""
+def _problem(error: ValidationError, depth: int = 0) -> str:
+    """Return what is wrong with a value, to follow its location."""
     kind = error.kind
     if isinstance(kind, ValidationErrorKind.AnyOf | ValidationErrorKind.OneOfNotValid):
-        return _no_choice(error, kind.context, depth)
+        return _no_alternative(error, kind.context, depth)
     if isinstance(kind, ValidationErrorKind.Type):
-        return f"must be {_types(kind.types)}; it is {_type_of(error.instance)}"
+        return f"must be {_type_names(kind.types)}; it is {_type_of(error.instance)}"
     limit = _LIMITS.get(kind.name)
     if limit is not None:
-        return limit.format(_cut(str(kind.value), _LONGEST_NAME))
+        return limit.format(_truncated(str(kind.value), _LONGEST_NAME))
     return _one_of(kind)
 
 
@@ -90,14 +90,16 @@ def _one_of(kind: ValidationErrorKind) -> str:
         case ValidationErrorKind.Constant():
             return f"must be {_shown(kind.expected_value)}"
         case ValidationErrorKind.Pattern():
-            return f"must match the pattern {_cut(kind.pattern, _LONGEST_PATTERN)!r}"
+            return f"must match the pattern {_truncated(kind.pattern, _LONGEST_PATTERN)!r}"
         case ValidationErrorKind.OneOfMultipleValid():
             return "fits several of the forms its schema has, and must fit exactly one"
-    return _FIXED.get(kind.name, f"does not fit {_cut(kind.name, _LONGEST_NAME)!r} of its schema")
+    return _FIXED.get(
+        kind.name, f"does not fit {_truncated(kind.name, _LONGEST_NAME)!r} of its schema"
+    )
 
 
-def _no_choice(error: ValidationError, forms: list[list[ValidationError]], depth: int) -> str:
-    """A value that has none of several forms: which there are, or what the nearest one wants."""
+def _no_alternative(error: ValidationError, forms: list[list[ValidationError]], depth: int) -> str:
+    """Describe a value that matches no alternative: the types, or the nearest one's error."""
     here = error.instance_path
     types = [
         name
@@ -107,7 +109,7 @@ def _no_choice(error: ValidationError, forms: list[list[ValidationError]], depth
         for name in each.kind.types
     ]
     if len(types) >= len(forms):
-        return f"must be {_types(types)}; it is {_type_of(error.instance)}"
+        return f"must be {_type_names(types)}; it is {_type_of(error.instance)}"
     near = [form for form in forms if form and not _of_another_type(form[0], here)]
     if not near or depth >= _DEEPEST_CHOICE:
         return f"has none of the {len(forms)} forms its schema allows"
@@ -117,7 +119,7 @@ def _no_choice(error: ValidationError, forms: list[list[ValidationError]], depth
     if isinstance(closest.kind, ValidationErrorKind.Required):
         wrong = f"{_quoted(closest.kind.property)} is missing"
     else:
-        wrong = at + _wrong(closest, depth + 1)
+        wrong = at + _problem(closest, depth + 1)
     return f"has none of the {len(forms)} forms its schema allows; for the nearest, {wrong}"
 
 
@@ -125,15 +127,17 @@ def _of_another_type(error: ValidationError, here: list[str | int]) -> bool:
     return isinstance(error.kind, ValidationErrorKind.Type) and error.instance_path == here
 
 
-def _unexpected(names: list[str], schema: Any, place: str) -> str:
+def _unexpected(names: list[str], schema: Any, location: str) -> str:
     known = schema.get("properties") if isinstance(schema, dict) else None
-    there = f"; there are: {_listed(list(known))}" if isinstance(known, dict) and known else ""
-    none = f"{place} has no" if place.startswith("'") else "there is no argument"
-    return f"{none} {_listed(names, ' and ')}{there}"
+    known_names = (
+        f"; there are: {_listed(list(known))}" if isinstance(known, dict) and known else ""
+    )
+    none = f"{location} has no" if location.startswith("'") else "there is no argument"
+    return f"{none} {_listed(names, ' and ')}{known_names}"
 
 
-def _beside(error: ValidationError, schema: Any, name: str = "") -> Any:
-    """The schema that holds the keyword of an error, or what it says of a member."""
+def _schema_at(error: ValidationError, schema: Any, name: str = "") -> Any:
+    """Return the schema that holds an error's keyword, or that schema's property `name`."""
     found = schema
     for step in error.schema_path[:-1]:
         if isinstance(found, dict):
@@ -148,32 +152,32 @@ def _beside(error: ValidationError, schema: Any, name: str = "") -> Any:
     return known.get(name) if isinstance(known, dict) else None
 
 
-def _wanted(schema: Any) -> str:
-    """What a missing value should be."""
+def _expected(schema: Any) -> str:
+    """Return a hint at the value that is missing."""
     if not isinstance(schema, dict):
         return ""
-    options, told = schema.get("enum"), schema.get("type")
+    options, messages = schema.get("enum"), schema.get("type")
     if isinstance(options, list) and options:
         return f": give one of {_listed(options)}"
-    names = [told] if isinstance(told, str) else told
+    names = [messages] if isinstance(messages, str) else messages
     if isinstance(names, list) and names and all(isinstance(each, str) for each in names):
-        return f": give {_types(names)}"
+        return f": give {_type_names(names)}"
     return ""
 
 
-def _place(path: Sequence[str | int], whole: str) -> str:
+def _location(path: Sequence[str | int], whole: str) -> str:
     return _steps(path) if path else whole
 
 
 def _steps(path: Sequence[str | int]) -> str:
-    """A path as a model would write it, in the form `filter.tags[2]`."""
+    """Return a path in the form `filter.tags[2]`."""
     shown = ""
     for step in path[-8:]:
-        shown += f"[{step}]" if isinstance(step, int) else f".{_cut(step, _LONGEST_NAME)}"
+        shown += f"[{step}]" if isinstance(step, int) else f".{_truncated(step, _LONGEST_NAME)}"
     return _quoted(("…" if len(path) > 8 else "") + shown.removeprefix("."))  # noqa: PLR2004
 
 
-def _types(names: Sequence[str]) -> str:
+def _type_names(names: Sequence[str]) -> str:
     return " or ".join(dict.fromkeys(_NAMES.get(each, "of another type") for each in names))
 
 
@@ -191,15 +195,15 @@ def _listed(values: Sequence[Any], between: str = ", ") -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value of the schema, never one of the caller's but for the names of members."""
+    """Return a value of the schema; of the caller's values only member names appear."""
     if isinstance(value, dict | list):
         return _type_of(value)
-    return _quoted(value) if isinstance(value, str) else _cut(str(value), _LONGEST_NAME)
+    return _quoted(value) if isinstance(value, str) else _truncated(str(value), _LONGEST_NAME)
 
 
 def _quoted(text: str) -> str:
-    return repr(_cut(text, 4 * _LONGEST_NAME))
+    return repr(_truncated(text, 4 * _LONGEST_NAME))
 
 
-def _cut(text: str, most: int) -> str:
+def _truncated(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}…"

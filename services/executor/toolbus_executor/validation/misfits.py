@@ -1,4 +1,4 @@
-"""Which arguments do not fit a tool's schema: told to the caller, or named in the call's event."""
+"""Arguments that violate a tool's schema: for the caller's error or the call's event."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ _LONGEST_NAME = 64
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """What does not fit: `text` for the caller, `note` for events, which repeats no value.
+    """A validation failure: `text` for the caller, `note` for events, which has no values.
 
-    `names` are the arguments concerned; None where any may be, for a server could take one that
-    its schema does not know for another.
+    `names` are the arguments concerned; None if any may be, as a server could take an argument that
+    its schema does not define for another one.
     """
 
     text: str
@@ -23,19 +23,19 @@ class Misfit:
     names: frozenset[str] | None = None
 
     def concerns(self, read: Collection[str] | None) -> bool:
-        """Return whether one of these arguments may not fit; None stands for all of them."""
+        """Return whether one of these arguments may be invalid; None stands for all."""
         if read is None:
             return True
         return bool(read) and (self.names is None or not self.names.isdisjoint(read))
 
 
 UNCHECKED = Misfit(
-    "they are too large to be checked against the schema, and a rule or a setting wants that", ""
+    "they are too large to be checked against the schema, as a rule or a setting requires", ""
 )
 
 
 def misfit_of(errors: Sequence[ValidationError], known: Collection[str], text: str) -> Misfit:
-    """Return what these errors say; `known` are the arguments that the schema names."""
+    """Return the failure of these errors; `known` are the arguments the schema names."""
     concerned = [_concerned(each) for each in errors[:MOST_MISFITS]]
     named = frozenset(name for name in concerned if name is not None)
     sure = None not in concerned and len(errors) <= MOST_MISFITS
@@ -43,7 +43,7 @@ def misfit_of(errors: Sequence[ValidationError], known: Collection[str], text: s
 
 
 def _concerned(error: ValidationError) -> str | None:
-    """The argument an error is about; None where it may be about any."""
+    """Return the argument an error is about; None if it may be about any."""
     path = error.instance_path
     if path:
         return str(path[0])
@@ -52,12 +52,12 @@ def _concerned(error: ValidationError) -> str | None:
 
 
 def _noted(errors: Sequence[ValidationError], known: Collection[str]) -> str:
-    """The arguments and the keywords of the schema. Names that are the caller's own stay out."""
-    told = dict.fromkeys(
+    """Return the arguments and keywords of errors; argument names chosen by callers stay out."""
+    notes = dict.fromkeys(
         f"{_shown(_concerned(each), known)} ({each.kind.name})" for each in errors[:MOST_MISFITS]
     )
-    more = ["…"] if len(told) > _MOST_NAMED else []
-    return ", ".join([*list(told)[:_MOST_NAMED], *more])
+    more = ["…"] if len(notes) > _MOST_NAMED else []
+    return ", ".join([*list(notes)[:_MOST_NAMED], *more])
 
 
 def _shown(name: str | None, known: Collection[str]) -> str:

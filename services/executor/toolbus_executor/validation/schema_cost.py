@@ -1,45 +1,45 @@
-"""How much work a schema can make, known before anything is compiled: pure, and never too low."""
+"""Upper bound of a schema's validation cost, computed before it is compiled. Pure."""
 
 import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-LARGEST_WEIGHT = 20_000  # subschemas, each counted as often as references lead to it
+LARGEST_WEIGHT = 20_000  # subschemas, each counted once per reference to it
 MOST_PATTERNS = 64
 DEEPEST = 100
-MOST_VISITS = 500_000  # of one check: about 15 ms
-MOST_DESCRIBED = 20_000  # visits after which nobody looks for what is wrong
-MOST_COPIED = 8 * 1024 * 1024  # bytes: each fault that is found keeps a copy of its value
-BYTES_PER_VISIT = 16  # that a pattern reads
+MOST_VISITS = 500_000  # of one validation: about 15 ms
+MOST_DESCRIBED = 20_000  # visits beyond which errors are not collected
+MOST_COPIED = 8 * 1024 * 1024  # bytes: each error holds a copy of its value
+BYTES_PER_VISIT = 16  # read by a pattern
 _UNEVALUATED = ("unevaluatedProperties", "unevaluatedItems")
 _ALIEN = ("$dynamicRef", "$recursiveRef", "$vocabulary")
 _INDEX = re.compile(r"\d{1,6}")
 
 
 class UnboundedError(Exception):
-    """The schema is not used for checks; its text says why."""
+    """The schema is not used for validation; the text has the reason."""
 
 
 class DanglingError(UnboundedError):
-    """A reference leads to nothing that comes with the schema: nobody can compile it."""
+    """A reference has no target in the schema, so it cannot be compiled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one value of an instance can cost at most, and where that grows with its depth."""
+    """Upper bounds of the cost of one value, and of its growth with depth."""
 
     weight: int
     patterns: int
-    returns: int  # ways back to where the check has been, one level deeper; 0 if none
+    returns: int  # recursive references, one level deeper each; 0 if none
 
     def visits(self, raw: bytes) -> int:
-        """The most a check of this JSON can visit."""
+        """Return the most subschemas a validation of this JSON can visit."""
         nodes = 1 + raw.count(b",") + raw.count(b"{") + raw.count(b"[")
         return self.weight * nodes + self.patterns * len(raw) // BYTES_PER_VISIT
 
     def describable(self, raw: bytes) -> bool:
-        """Whether looking for every fault is cheap: unlike a yes or no, it repeats itself."""
+        """Return whether collecting all errors is cheap: unlike a verdict, it repeats work."""
         most = self.visits(raw)
         if self.returns > 1:
             most *= self.returns ** min(DEEPEST, raw.count(b"{") + raw.count(b"["))
@@ -47,10 +47,10 @@ class Bounds:
 
 
 def bounds_of(schema: dict[str, Any]) -> Bounds:
-    """The bounds of a schema, which is taken for larger than it is rather than for smaller.
+    """Return the cost bounds of a schema; an overestimate rather than an underestimate.
 
     Raises:
-        UnboundedError: it is too large, or refers to what is not in it.
+        UnboundedError: the schema is too large, or refers outside itself.
 
     """
     scale = _Scale(schema)
@@ -63,7 +63,7 @@ def bounds_of(schema: dict[str, Any]) -> Bounds:
 
 
 class _Scale:
-    """Weighs every part of a schema once. What is no subschema is taken for one."""
+    """Weighs every part of a schema once. Other values count as subschemas."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self.patterns = 0
@@ -71,11 +71,11 @@ class _Scale:
         self._known: dict[int, tuple[int, int] | None] = {}  # None while it is being weighed
 
     def weigh(self, part: Any, depth: int = 0) -> tuple[int, int]:
-        """Its weight, and how often it leads back to what it is part of."""
+        """Return a part's weight, and its number of recursive references."""
         if not isinstance(part, dict | list):
             return 1, 0
         if depth > DEEPEST:
-            raise UnboundedError(f"its schema leads deeper than {DEEPEST}")
+            raise UnboundedError(f"its schema is nested deeper than {DEEPEST}")
         if id(part) in self._known:
             return self._known[id(part)] or (1, 1)
         self._known[id(part)] = None
@@ -90,11 +90,11 @@ class _Scale:
         return known
 
     def _special(self, part: dict[str, Any], depth: int) -> list[tuple[int, int]]:
-        """What a reference leads to. Patterns are counted on the way."""
+        """Count patterns, and weigh the target of a reference."""
         if any(isinstance(part.get(name), str) for name in _ALIEN):
-            raise UnboundedError("its schema has references that depend on who follows them")
+            raise UnboundedError("its schema has dynamic references")
         if depth and isinstance(part.get("$id"), str):
-            raise UnboundedError("its schema holds another one with an identity of its own")
+            raise UnboundedError("its schema has a subschema with an $id")
         self.patterns += isinstance(part.get("pattern"), str)
         named = part.get("patternProperties")
         self.patterns += len(named) if isinstance(named, dict) else 0
@@ -115,7 +115,7 @@ class _Scale:
 
 
 def _slowness(part: dict[str, Any]) -> int:
-    """How much longer a part takes than the sum of what it holds."""
+    """Return the cost factor of a part relative to its contents."""
     times = 30 if part.get("uniqueItems") is True else 1
     for name in _UNEVALUATED:
         times *= 1 if part.get(name, True) is True else 3
@@ -123,7 +123,7 @@ def _slowness(part: dict[str, Any]) -> int:
 
 
 def resolved(root: Any, reference: str) -> Any:
-    """What a JSON pointer after `#` leads to; None where that is nothing."""
+    """Return the target of a JSON pointer after `#`; None if there is none."""
     found = root
     for step in reference[1:].split("/")[1:]:
         name = unquote(step).replace("~1", "/").replace("~0", "~")

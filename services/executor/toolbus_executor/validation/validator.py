@@ -1,4 +1,4 @@
-"""One server's schemas, compiled when it is listed and asked about its calls."""
+"""Validation of one server's calls against its schemas, compiled when it is listed."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from toolbus_common.config.servers.tools import Misfits
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError
 from toolbus_executor.resilience.failure_log import MisfitError
-from toolbus_executor.validation.messages import faults_in
+from toolbus_executor.validation.messages import errors_in
 from toolbus_executor.validation.misfits import MOST_MISFITS, UNCHECKED, Misfit, misfit_of
 from toolbus_executor.validation.schema_cost import MOST_VISITS, Bounds, UnboundedError, bounds_of
 
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 STATE = '"requestState"'
 COMPILE_SECONDS = 2.0  # for all new definitions of one listing together
 _LARGEST_PATTERN = 1 << 20  # bytes of one compiled pattern
-# Linear in what they read: a pattern that would have to go back is not taken.
+# Linear-time patterns only: one that needs backtracking is not accepted.
 _PATTERNS = jsonschema_rs.RegexOptions(size_limit=_LARGEST_PATTERN, dfa_size_limit=_LARGEST_PATTERN)
 _decode = msgspec.json.Decoder().decode
 
 
 class _Structured(msgspec.Struct):
-    """The member of a result that its schema is about."""
+    """The member of a result that its schema describes."""
 
     structuredContent: msgspec.Raw = msgspec.Raw(b"")  # noqa: N815 - the wire's own name
 
@@ -40,7 +40,7 @@ _structured = msgspec.json.Decoder(_Structured).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CompiledSchema:
     """One compiled schema."""
 
     schema: dict[str, Any]
@@ -48,9 +48,9 @@ class Checked:
     validator: jsonschema_rs.Validator
 
     def misfit(self, raw: bytes, whole: str, *, nulls: bool = False) -> Misfit | None:
-        """What does not fit in this JSON; None if all does.
+        """Return the validation failure of this JSON; None if it is valid.
 
-        With `nulls`, a member that is null may as well have been left out, as many models write it.
+        With `nulls`, a null member counts as absent, as many models write it.
         """
         if self.bounds.visits(raw) > MOST_VISITS:
             return UNCHECKED
@@ -67,29 +67,29 @@ class Checked:
             errors = list(islice(self.validator.iter_errors(value), MOST_MISFITS + 1))
             known = self.schema.get("properties")
             names = known if isinstance(known, dict) else {}
-            return misfit_of(errors, names, faults_in(errors, self.schema, whole))
+            return misfit_of(errors, names, errors_in(errors, self.schema, whole))
         except BaseException as error:
-            if not _given_up(error):
+            if not _is_library_failure(error):
                 raise
             return UNCHECKED
 
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """What is known of one definition."""
+    """The compiled schemas of one definition."""
 
-    arguments: Checked | None = None
-    results: Checked | None = None
+    arguments: CompiledSchema | None = None
+    results: CompiledSchema | None = None
     why_not: str = ""
-    late: bool = False  # there was no time for it
+    late: bool = False  # the time limit was reached before it
 
 
 @dataclass(slots=True)
 class Checks:
-    """What a server's calls are held against. `unchecked` says of which tools nothing is, and why.
+    """Schemas of a server's tools. `unchecked` has the tools without validation, with reasons.
 
-    A tool whose schema cannot be used stays callable: its server still judges for itself. `misfits`
-    says what follows when arguments do not fit, `tools` the same for some of them.
+    A tool whose schema cannot be used stays callable, as its server validates too. `misfits` is the
+    policy for invalid arguments, `tools` the same for single tools.
     """
 
     server: str
@@ -97,20 +97,20 @@ class Checks:
     results: bool = False
     tools: Mapping[str, Misfits] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
-    _arguments: dict[str, Checked] = field(default_factory=dict)
-    _results: dict[str, Checked] = field(default_factory=dict)
+    _arguments: dict[str, CompiledSchema] = field(default_factory=dict)
+    _results: dict[str, CompiledSchema] = field(default_factory=dict)
     _known: dict[str, _Compiled] = field(default_factory=dict)  # by the definition's digest
     _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Compile what is new, beside the calls, and forget what is gone."""
-        async with self._learning:  # what is listed later is learnt later
+        """Compile new definitions in a thread, and drop removed ones."""
+        async with self._learning:  # listings are applied in order
             if any(each.digest not in self._known for each in tools):
                 self._known = await asyncio.to_thread(self._compiled, tools)
             self._take(tools)
 
     def _take(self, tools: Collection[CatalogEntry]) -> None:
-        """Use what was compiled for these tools, and say of which there is nothing."""
+        """Use the compiled schemas, and log which tools have none."""
         found = {each.name: self._known[each.digest] for each in tools}
         self._arguments = {name: each.arguments for name, each in found.items() if each.arguments}
         self._results = {name: each.results for name, each in found.items() if each.results}
@@ -121,14 +121,17 @@ class Checks:
         self.unchecked = unchecked
 
     def check_arguments(self, call: CallAdmitted) -> str:
-        """Return which arguments do not fit, for the event of a call that goes on all the same.
+        """Return the invalid arguments of a call that proceeds, for its event.
 
         Raises:
-            InvalidArgumentsError: with what to change, where misfits are refused, or where a rule
-                has read an argument that does not fit: it may have misread it.
+            InvalidArgumentsError: invalid arguments are rejected by configuration, or a rule read
+            an
+                invalid one: it may have misread it.
 
         """
-        if call.method != TOOLS_CALL or STATE in call.extra:  # a later round: they were checked
+        if (
+            call.method != TOOLS_CALL or STATE in call.extra
+        ):  # a later round trip: they were checked before
             return ""
         checked = self._arguments.get(call.tool)
         if checked is None:
@@ -140,7 +143,7 @@ class Checks:
         if found is None:
             return ""
         if found is UNCHECKED and call.checked == ():
-            return ""  # its server judges, as nobody else has to
+            return ""  # no rule depends on them, and the server validates too
         if found.concerns(call.checked) or (follows == "strict" and found is not UNCHECKED):
             raise InvalidArgumentsError(
                 f"Invalid arguments: {found.text}. Nothing was sent; correct them and call again.",
@@ -148,32 +151,35 @@ class Checks:
             )
         return found.note if follows == "report" else ""
 
-    def hold_to_word(self, call: CallAdmitted, raw: bytes) -> None:
-        """Hold a result against what its server declares of it.
+    def check_result(self, call: CallAdmitted, raw: bytes) -> None:
+        """Validate a result against the tool's output schema.
 
         Raises:
-            MisfitError: it is not what was declared.
+            MisfitError: the result violates the schema.
 
         """
         checked = self._results.get(call.tool)
         if checked is None or call.method != TOOLS_CALL:
             return
-        told = bytes(_structured(raw).structuredContent)
-        if told:
-            found = checked.misfit(told, "structuredContent")
-            fault = found.text if found is not None and found is not UNCHECKED else ""
+        structured = bytes(_structured(raw).structuredContent)
+        if structured:
+            found = checked.misfit(structured, "structuredContent")
+            problem = found.text if found is not None and found is not UNCHECKED else ""
         else:
-            fault = "structuredContent is missing"
-        if fault:
+            problem = "structuredContent is missing"
+        if problem:
             raise MisfitError(
-                f"The upstream's result breaks the outputSchema of {call.tool}: {fault}. "
-                "That is the server's fault, not one of the arguments; the call has happened."
+                f"The upstream's result violates the outputSchema of {call.tool}: {problem}. "
+                "The server is at fault, not the arguments; the call was executed."
             )
 
     def _compiled(self, tools: Collection[CatalogEntry]) -> dict[str, _Compiled]:
         until = monotonic() + COMPILE_SECONDS
-        kept = {digest: each for digest, each in self._known.items() if not each.late}
-        return {each.digest: kept.get(each.digest) or self._compile(each, until) for each in tools}
+        still_valid = {digest: each for digest, each in self._known.items() if not each.late}
+        return {
+            each.digest: still_valid.get(each.digest) or self._compile(each, until)
+            for each in tools
+        }
 
     def _compile(self, tool: CatalogEntry, until: float) -> _Compiled:
         if not tool.digest:
@@ -190,14 +196,14 @@ class Checks:
 
 
 def checks_of(name: str, declared: Server) -> Checks:
-    """Return the checks of a server as it is declared."""
+    """Return the checks of a configured server."""
     tools = {own: each.validation for own, each in declared.tools.items() if each.validation}
     return Checks(name, declared.misfits, declared.validation in ("results", "both"), tools)
 
 
-def _checked(schema: Any, member: str, why_not: list[str]) -> Checked | None:
-    """A schema compiled, unless it asks for nothing or cannot be used."""
-    if not isinstance(schema, dict) or (member == "inputSchema" and _asks_nothing(schema)):
+def _checked(schema: Any, member: str, why_not: list[str]) -> CompiledSchema | None:
+    """Return a compiled schema; None if it requires nothing or cannot be used."""
+    if not isinstance(schema, dict) or (member == "inputSchema" and _allows_all(schema)):
         return None
     try:
         bounds = bounds_of(schema)
@@ -207,23 +213,25 @@ def _checked(schema: Any, member: str, why_not: list[str]) -> Checked | None:
     except UnboundedError as error:
         why_not.append(f"{member}: {error}")
     except BaseException as error:
-        if not _given_up(error):
+        if not _is_library_failure(error):
             raise
         why_not.append(f"{member}: it cannot be compiled; is it valid, its patterns included?")
     else:
-        return Checked(schema, bounds, validator)
+        return CompiledSchema(schema, bounds, validator)
     return None
 
 
-def _given_up(error: BaseException) -> bool:
-    """Whether the library could not go on, which it may say by a panic of its own."""
+def _is_library_failure(error: BaseException) -> bool:
+    """Return whether an error is a failure of the library, which may be a panic."""
     own = (ValueError, RecursionError, jsonschema_rs.ReferencingError)
     return isinstance(error, own) or type(error).__name__ == "PanicException"
 
 
-def _asks_nothing(schema: dict[str, Any]) -> bool:
-    """Whether every object fits, as ingress lets no other arguments through."""
-    asked = {name: told for name, told in schema.items() if told not in ({}, [])}
-    return asked.keys() <= {"$schema", "title", "description", "type"} and (
-        asked.get("type", "object") == "object"
+def _allows_all(schema: dict[str, Any]) -> bool:
+    """Return whether every object is valid; ingress rejects other arguments."""
+    constraints = {
+        name: structured for name, structured in schema.items() if structured not in ({}, [])
+    }
+    return constraints.keys() <= {"$schema", "title", "description", "type"} and (
+        constraints.get("type", "object") == "object"
     )

@@ -1,7 +1,7 @@
-"""What lists cost each key's context: counted by bytes, written as events once a period.
+"""The context that lists take up for each key: counted in bytes, published once a period.
 
-A list adds to a counter and to nothing else. What it is compared with, the definitions of all that
-the key may use and of all there is, is added up when the period ends, key by key.
+A list only adds to a counter. The sizes it is compared with, all definitions the key may use and
+all there are, are computed when the period ends, key by key.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,22 +17,22 @@ from toolbus_common.messaging.periodic_publisher import PeriodicPublisher
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 
-MOST_APART = 1000  # keys and lists that are told apart in one period
+MOST_COUNTERS = 1000  # different keys and lists counted in one period
 OTHERS = "(others)"
 _EVERYTHING = EffectiveGrants((("*",),))
 
-# Whose list: the key, the method, the server of the endpoint, the mode, the protocol family.
-Kind = tuple[str, str, str, str, ProtocolFamily]
+# The key's name, the method, the server of the endpoint, the mode, the protocol family.
+CounterKey = tuple[str, str, str, str, ProtocolFamily]
 
 
 @dataclass(slots=True)
-class _Counted:
+class _Counter:
     lists: int = 0
     sent: int = 0
 
 
-class ListedContext:
-    """Counts the bytes of lists by key."""
+class ListSizeCounter:
+    """Counts the bytes of lists by key. `seconds` is the length of a period."""
 
     def __init__(
         self,
@@ -43,29 +43,29 @@ class ListedContext:
     ) -> None:
         self._catalogue = catalogue
         self._directory = directory
-        self._counted: dict[Kind, _Counted] = {}
+        self._counters: dict[CounterKey, _Counter] = {}
         self.publisher = PeriodicPublisher(publish, self._take, self._event, seconds)
 
     def note(self, caller: Caller, method: str, family: ProtocolFamily, size: int) -> None:
-        """Count one list that was sent."""
-        kind = (caller.name, method, caller.server, str(caller.mode), family)
-        counted = self._counted.get(kind)
-        if counted is None:
-            if len(self._counted) >= MOST_APART:
-                kind = (OTHERS, method, "", "", family)
-            counted = self._counted.setdefault(kind, _Counted())
-        counted.lists += 1
-        counted.sent += size
+        """Count one list that was sent; `size` is in bytes."""
+        key = (caller.name, method, caller.server, str(caller.mode), family)
+        counter = self._counters.get(key)
+        if counter is None:
+            if len(self._counters) >= MOST_COUNTERS:
+                key = (OTHERS, method, "", "", family)
+            counter = self._counters.setdefault(key, _Counter())
+        counter.lists += 1
+        counter.sent += size
 
-    def _take(self) -> Iterable[tuple[Kind, _Counted]]:
-        counted, self._counted = self._counted, {}
-        return counted.items()
+    def _take(self) -> Iterable[tuple[CounterKey, _Counter]]:
+        counters, self._counters = self._counters, {}
+        return counters.items()
 
-    def _event(self, item: tuple[Kind, _Counted]) -> ContextListed:
-        kind, counted = item
-        key, method, server, mode, family = kind
+    def _event(self, item: tuple[CounterKey, _Counter]) -> ContextListed:
+        counter_key, counter = item
+        key, method, server, mode, family = counter_key
         found = self._directory.now.principal_of(key, time())
-        bounds = found.seen if found is not None else EffectiveGrants(())
+        grants = found.seen if found is not None else EffectiveGrants(())
         return ContextListed(
             id=f"{token_hex(12)}.listed",
             at=time(),
@@ -74,8 +74,10 @@ class ListedContext:
             server=server,
             method=method,
             mode=mode,
-            lists=counted.lists,
-            spent_bytes=counted.sent,
-            classic_bytes=counted.lists * self._catalogue.weight(method, bounds, server, family),
-            whole_bytes=counted.lists * self._catalogue.weight(method, _EVERYTHING, server, family),
+            lists=counter.lists,
+            spent_bytes=counter.sent,
+            classic_bytes=counter.lists
+            * self._catalogue.definitions_size(method, grants, server, family),
+            whole_bytes=counter.lists
+            * self._catalogue.definitions_size(method, _EVERYTHING, server, family),
         )

@@ -36,7 +36,7 @@ from toolbus_common.nats.topology import DECLARATION
 from toolbus_ingress import cors
 from toolbus_ingress.admin_api import responses
 from toolbus_ingress.http import jsonrpc
-from toolbus_oauth.accounts.access_rules import entitling
+from toolbus_oauth.accounts.access_rules import entitled_rule
 from toolbus_oauth.server import scopes as scoping
 from toolbus_oauth.storage.records import Client
 from toolbus_oauth.web.errors import OAuthError
@@ -164,7 +164,7 @@ VOUCHED, STRANGER = Client("v", "v"), Client("s", "s", registered=True)
 
 def given(asked: str, client: Client = VOUCHED, *, administration: bool = False) -> str:
     try:
-        return scoping.given(declared(), client, asked, administration=administration)
+        return scoping.grant_scopes(declared(), client, asked, administration=administration)
     except OAuthError as error:
         return error.code
 
@@ -203,20 +203,20 @@ def test_only_clients_operators_vouch_for_ask_for_the_administration(asked: str,
 
 
 def test_what_was_granted_is_never_more_for_being_asked_again() -> None:
-    assert scoping.narrowed("tools:a tools:b", "") == "tools:a tools:b"
-    assert scoping.narrowed("tools:a tools:b", "tools:b") == "tools:b"
-    assert scoping.narrowed("tools", "tools:a") == "tools:a"
-    assert scoping.narrowed("admin", "admin:read") == "admin:read"
+    assert scoping.narrow("tools:a tools:b", "") == "tools:a tools:b"
+    assert scoping.narrow("tools:a tools:b", "tools:b") == "tools:b"
+    assert scoping.narrow("tools", "tools:a") == "tools:a"
+    assert scoping.narrow("admin", "admin:read") == "admin:read"
     for more in ("tools", "tools:a tools:c", "admin:read", "toolsx"):
         with pytest.raises(OAuthError):
-            scoping.narrowed("tools:a tools:b", more)
+            scoping.narrow("tools:a tools:b", more)
     assert scoping.within("tools:a", "tools tools:a admin") == ["tools:a"]
 
 
 def test_a_rule_without_a_role_entitles_nobody_to_administer() -> None:
     made = declared(access={"first": {"tools": ["*"]}, "second": {"role": "admin"}})
-    assert entitling(made, "local", {}, administers=False) == "first"
-    assert entitling(made, "local", {}, administers=True) is None, "the first rule counts"
+    assert entitled_rule(made, "local", {}, administers=False) == "first"
+    assert entitled_rule(made, "local", {}, administers=True) is None, "the first rule counts"
 
 
 # -- who administers -------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_a_refusal_for_its_scope_is_a_challenge() -> None:
 
 def test_the_page_names_each_scope() -> None:
     rule = Access(tools=("*",), role="auditor")
-    told = scoping.sentences(rule, "staff", "admin admin:read tools tools:reading")
+    told = scoping.descriptions(rule, "staff", "admin admin:read tools tools:reading")
     assert [each.split()[0] for each in told] == ["administer", "see", "use", "use"]
     assert "auditor" in told[0]
     assert "reading" in told[3]

@@ -40,7 +40,7 @@ def test_where_a_digest_is_enough_nothing_is_recorded() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("digest", "The server answered with an error of its own, code -32050."),
+        ("digest", "The server returned JSON-RPC error -32050."),
         ("redacted", f"No card {STRUCK} here"),
         ("full", f"No card {CARD} here"),
     ],

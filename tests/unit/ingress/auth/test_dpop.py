@@ -120,7 +120,7 @@ async def test_a_page_takes_no_token_that_needs_a_proof() -> None:
         await identity.form_key_digest(TOKEN)
     wanting = edge(dpop=True)
     with pytest.raises(InvalidProofError, match="page"):
-        await wanting.typed(PLAIN)
+        await wanting.form_key_digest(PLAIN)
 
 
 def test_a_challenge_names_the_scheme_that_was_used_and_with_sign_in_both() -> None:
@@ -148,7 +148,7 @@ def test_the_metadata_names_the_accepted_proofs_and_whether_they_are_required(
     *, needed: bool
 ) -> None:
     path = "/.well-known/oauth-protected-resource/mcp"
-    answer = edge(dpop=needed).challenge({"path": path, "method": "GET"})
+    answer = edge(dpop=needed).metadata_response({"path": path, "method": "GET"})
     assert answer is not None
     document = json.loads(answer.body)
     assert document["dpop_signing_alg_values_supported"] == ["ES256", "EdDSA", "RS256"]

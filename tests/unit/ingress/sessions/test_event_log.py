@@ -240,7 +240,7 @@ async def test_an_unread_log_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     event_logs, session = EventLogStore(), started()
     event_log = event_logs.open(session, SESSION_STREAM, 10)
     event_log.read().leave()
-    (stored,) = event_logs._kept.values()
+    (stored,) = event_logs._logs.values()
     assert stored.expiry is not None
     reader = event_log.read()
     assert stored.expiry is None, "a reader has it again"

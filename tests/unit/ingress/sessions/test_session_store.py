@@ -23,7 +23,7 @@ class Replicas:
         self.messages: list[SessionMessage] = []
 
     def publish(self, message: SessionMessage) -> None:
-        self.message.append(message)
+        self.messages.append(message)
         for each in self.all:
             each.receive(SessionMessage.decode(message.encode()))
 

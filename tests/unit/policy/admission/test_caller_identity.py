@@ -8,7 +8,7 @@ import pytest
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Bearer, CallRequested, ProtocolFamily
-from toolbus_executor.identity.claims import acting
+from toolbus_executor.identity.claims import actor_chain
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_policy.admission.caller_identity import caller_identity_of
@@ -60,7 +60,7 @@ def test_an_identity_that_cannot_be_sent_is_rejected(more: dict[str, Any], why: 
 
 
 def test_the_current_actor_is_outermost() -> None:
-    assert acting(("now", "before", "first")) == {
+    assert actor_chain(("now", "before", "first")) == {
         "sub": "now", "act": {"sub": "before", "act": {"sub": "first"}},
     }  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""Confine a process with Linux namespaces, control groups, mounts and system-call filters."""
+"""Confinement of a process with namespaces, control groups, mounts and system-call filters."""

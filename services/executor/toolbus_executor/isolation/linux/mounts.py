@@ -1,6 +1,6 @@
-"""Call Linux's mount interface by number: detached trees, their attributes, a new root.
+"""Linux mount system calls by number: detached trees, their attributes, a new root.
 
-Only the standard library is used, and little of it. Every function raises `OSError`.
+Only a few modules of the standard library are imported. Every function raises `OSError`.
 """
 
 import ctypes
@@ -19,56 +19,61 @@ _PRIVATE, _REC, _DETACH = 1 << 18, 0x4000, 2
 
 
 def make_private() -> None:
-    """Stop mounts from propagating to, and from, the namespace we came from."""
-    _checked(libc.mount(b"none", b"/", None, _PRIVATE | _REC, None), "/")
+    """Stop mount propagation to and from the parent namespace."""
+    _check(libc.mount(b"none", b"/", None, _PRIVATE | _REC, None), "/")
 
 
-def mount(kind: str, place: str, flags: int, options: str = "") -> None:
-    """Mount a file system of the kernel's own."""
+def mount(kind: str, path_name: str, flags: int, options: str = "") -> None:
+    """Mount a virtual file system."""
     data = options.encode() or None
-    _checked(libc.mount(kind.encode(), os.fsencode(place), kind.encode(), flags, data), place)
+    _check(libc.mount(kind.encode(), os.fsencode(path_name), kind.encode(), flags, data), path_name)
 
 
-def detach(place: str) -> None:
-    """Unmount whatever is on top there, at once for us."""
-    _checked(libc.umount2(os.fsencode(place), _DETACH), place)
+def detach(path_name: str) -> None:
+    """Unmount the topmost mount of a path lazily."""
+    _check(libc.umount2(os.fsencode(path_name), _DETACH), path_name)
 
 
 def tree(path: str) -> int:
     """Open a detached copy of the mounts at and below a path."""
     flags = _CLONE | _CLOEXEC | _RECURSIVE
-    return _checked(libc.syscall(_OPEN_TREE, _HERE, os.fsencode(path), flags), path)
+    return _check(libc.syscall(_OPEN_TREE, _HERE, os.fsencode(path), flags), path)
 
 
 def restrict(mounted: int | str, attributes: int, users: int = -1, *, all_below: bool) -> None:
-    """Add attributes to a tree; `users` is a user namespace whose mapping its owners go through."""
+    """Add attributes to a tree; `users` is a user namespace whose mapping applies to owners."""
     form = struct.pack("=4Q", attributes | (ID_MAPPED if users >= 0 else 0), 0, 0, max(users, 0))
     at, path = (mounted, b"") if isinstance(mounted, int) else (_HERE, os.fsencode(mounted))
     flags = (_EMPTY_PATH if path == b"" else 0) | (_RECURSIVE if all_below else 0)
-    _checked(libc.syscall(_SET_ATTRIBUTES, at, path, flags, form, len(form)), str(mounted))
+    _check(libc.syscall(_SET_ATTRIBUTES, at, path, flags, form, len(form)), str(mounted))
 
 
-def attach(mounted: int, place: str) -> None:
-    """Put a detached tree at a place, and close it."""
+def attach(mounted: int, path_name: str) -> None:
+    """Attach a detached tree at a path, and close it."""
     try:
         done = libc.syscall(
-            _MOVE_MOUNT, mounted, b"", _HERE, os.fsencode(place), ctypes.c_uint(_FROM_EMPTY_PATH)
+            _MOVE_MOUNT,
+            mounted,
+            b"",
+            _HERE,
+            os.fsencode(path_name),
+            ctypes.c_uint(_FROM_EMPTY_PATH),
         )
-        _checked(done, place)
+        _check(done, path_name)
     finally:
         os.close(mounted)
 
 
-def enter_root(place: str) -> None:
-    """Make a mount the root of all there is, and let the old one go."""
-    os.chdir(place)
+def enter_root(path_name: str) -> None:
+    """Make a mount the root, and detach the old one."""
+    os.chdir(path_name)
     number = _PIVOT_ROOT.get(os.uname().machine, -1)
-    _checked(libc.syscall(number, b".", b"."), place)
+    _check(libc.syscall(number, b".", b"."), path_name)
     detach(".")
     os.chdir("/")
 
 
-def _checked(result: int, path: str) -> int:
+def _check(result: int, path: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)

@@ -1,7 +1,7 @@
-"""Keep what is private to a server in a directory on disk, where no file system can be mounted.
+"""Private directories of a server on disk, where no file system can be mounted.
 
-Each lies below one directory of ours, by the number of its supervisor, which removes it at the
-end; what one left that was killed, the next removes.
+Each is named by its supervisor's pid below one directory, and removed at the end; the next
+supervisor removes those of killed ones.
 """
 
 import os
@@ -11,33 +11,33 @@ _MODE = 0o711
 
 
 def make(user: int) -> str:
-    """Make the directories `home` and `tmp`; they are that user's. Raises `OSError`."""
-    above = _above()
-    _sweep(above)
-    place = f"{above}/{os.getpid()}"
-    for path in (place, f"{place}/home", f"{place}/tmp"):
+    """Create the directories `home` and `tmp`, owned by the user. Raises `OSError`."""
+    parent = _parent_dir()
+    _sweep(parent)
+    path_name = f"{parent}/{os.getpid()}"
+    for path in (path_name, f"{path_name}/home", f"{path_name}/tmp"):
         os.mkdir(path, 0o700)
         if user:
             os.chown(path, user, user)
-    return place
+    return path_name
 
 
-def remove(place: str) -> None:
-    """Remove it all; links are not followed, and who wrote there has ended."""
+def remove(path_name: str) -> None:
+    """Remove the directory without following links; its writers have ended."""
     try:
-        for _at, directories, files, at in os.fwalk(place, topdown=False):
+        for _at, directories, files, at in os.fwalk(path_name, topdown=False):
             for name in files:
                 os.unlink(name, dir_fd=at)
             for name in directories:
                 _remove_directory(name, at)
-        os.rmdir(place)
-    except OSError:  # something may not be removed: the next supervisor tries again
+        os.rmdir(path_name)
+    except OSError:  # a file cannot be removed: the next supervisor tries again
         return
 
 
-def give_home(home: str, cache: str, tmp: str) -> None:
-    """Name them in the environment, in the words programs look for; what is declared stays."""
-    places = {
+def set_home(home: str, cache: str, tmp: str) -> None:
+    """Set the environment variables that locate homes and caches, unless configured."""
+    variables = {
         "HOME": home,
         "XDG_CACHE_HOME": cache,
         "npm_config_cache": f"{cache}/npm",
@@ -49,52 +49,54 @@ def give_home(home: str, cache: str, tmp: str) -> None:
         "BUN_INSTALL_CACHE_DIR": f"{cache}/bun",
     }
     if tmp:
-        places["TMPDIR"] = tmp
-    for name, place in places.items():
-        os.environ.setdefault(name, place)
+        variables["TMPDIR"] = tmp
+    for name, path_name in variables.items():
+        os.environ.setdefault(name, path_name)
 
 
-def link_declared(home: str, theirs: str, paths: list[str]) -> None:
-    """Let paths below our own home be found below the private one."""
+def link_configured(home: str, private_home: str, paths: list[str]) -> None:
+    """Link configured paths below the executor's home into the private home."""
     for path in paths:
         if path.startswith(home.rstrip("/") + "/"):
-            place = theirs + path[len(home.rstrip("/")) :]
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-            os.symlink(path, place)
+            path_name = private_home + path[len(home.rstrip("/")) :]
+            os.makedirs(os.path.dirname(path_name), exist_ok=True)
+            os.symlink(path, path_name)
 
 
-def link_token(theirs: str, token: tuple[str, str]) -> None:
-    """Let a directory with a token be found below the private home."""
+def link_token(private_home: str, token: tuple[str, str]) -> None:
+    """Link the directory of a token into the private home."""
     if token[0]:
-        place = f"{theirs}/{token[1]}"
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        os.symlink(token[0], place)
+        path_name = f"{private_home}/{token[1]}"
+        os.makedirs(os.path.dirname(path_name), exist_ok=True)
+        os.symlink(token[0], path_name)
 
 
-def _above() -> str:
-    """The directory of all of them, which nobody else may have made."""
-    place = f"{_ALL}-{os.geteuid()}"
+def _parent_dir() -> str:
+    """Return the directory of all of them, which must belong to this user alone."""
+    path_name = f"{_ALL}-{os.geteuid()}"
     try:
-        os.mkdir(place, _MODE)
+        os.mkdir(path_name, _MODE)
     except FileExistsError:
-        found = os.lstat(place)
+        found = os.lstat(path_name)
         is_ours = found.st_uid == os.geteuid() and found.st_mode & 0o170022 == 0o040000  # noqa: PLR2004
         if not is_ours:
             raise PermissionError(
-                1, f"{place} belongs to somebody else; remove it", place
+                1,
+                f"{path_name} belongs to another user or is writable for others; remove it",
+                path_name,
             ) from None
-    return place
+    return path_name
 
 
-def _sweep(above: str) -> None:
-    """Remove what belongs to no process any more."""
-    for name in os.listdir(above):
+def _sweep(parent: str) -> None:
+    """Remove the directories of dead processes."""
+    for name in os.listdir(parent):
         if name.isdigit() and (int(name) == os.getpid() or not os.path.exists(f"/proc/{name}")):
-            remove(f"{above}/{name}")
+            remove(f"{parent}/{name}")
 
 
 def _remove_directory(name: str, at: int) -> None:
     try:
         os.rmdir(name, dir_fd=at)
-    except NotADirectoryError:  # a link to one
+    except NotADirectoryError:  # a link to a directory
         os.unlink(name, dir_fd=at)

@@ -1,13 +1,13 @@
-"""Nothing is left behind: of what a server started every process is ended, and every end noted."""
+"""Reaping of processes: every descendant is ended, and every exit is collected."""
 
 import os
 import signal
 
 
-def ends_of(program: int, seconds: int | None = None) -> int:
-    """Note the end of every child until the program has ended; its exit code.
+def wait_for(program: int, seconds: int | None = None) -> int:
+    """Collect exits until the program has ended; return its exit code.
 
-    One that computed for so many seconds and would not end at that was killed for it.
+    A program killed after `seconds` of processor time counts as ended by that limit.
     """
     while True:
         ended, status, used = os.wait3(0)
@@ -15,17 +15,19 @@ def ends_of(program: int, seconds: int | None = None) -> int:
             continue
         spent = used.ru_utime + used.ru_stime
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        return 128 + signal.SIGXCPU if killed and seconds and spent >= seconds else shown(status)
+        return (
+            128 + signal.SIGXCPU if killed and seconds and spent >= seconds else exit_code(status)
+        )
 
 
-def shown(status: int) -> int:
-    """An exit code, in the way of shells: 128 and more is a signal."""
+def exit_code(status: int) -> int:
+    """Return the exit code in shell form: 128 and more is a signal."""
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
 
 
 def end_descendants() -> None:
-    """End every descendant of a process that inherits orphans: they all become its children."""
+    """End all descendants of a subreaper, as orphans become its children."""
     while True:
         for child in children():
             os.kill(child, signal.SIGKILL)
@@ -36,19 +38,19 @@ def end_descendants() -> None:
 
 
 def children() -> list[int]:
-    """Our children, those that have ended unnoted too."""
+    """Return the pids of this process's children, zombies included."""
     path = f"/proc/self/task/{os.getpid()}/children"
     try:
-        with open(path) as told:
-            return [int(each) for each in told.read().split()]
-    except FileNotFoundError:  # a kernel that does not tell: ask every process
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _ours(pid)]
+        with open(path) as file:
+            return [int(each) for each in file.read().split()]
+    except FileNotFoundError:  # a kernel without that file: check every process
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is_child(pid)]
 
 
-def _ours(pid: int) -> bool:
+def _is_child(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as told:
-            return int(told.read().rpartition(")")[2].split()[1]) == os.getpid()
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1]) == os.getpid()
     except OSError:
         return False
 
@@ -61,6 +63,6 @@ def exit_as(code: int) -> None:
             if number != signal.SIGKILL:
                 signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        except (OSError, ValueError):  # a program's own number, and none of a signal
+        except (OSError, ValueError):  # an exit code of the program, not a signal
             pass
     os._exit(code)

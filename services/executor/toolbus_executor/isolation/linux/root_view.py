@@ -1,8 +1,7 @@
-"""Build what a server sees: a root of its own, of copies of the places it is shown.
+"""Root file system of a server, made of copies of its visible paths.
 
-The system and what is declared are mounted read-only (`write` paths are not); home, /tmp and
-/dev/shm are one file system in memory, bounded in size and gone with the process. Nothing else
-is there.
+The system and configured paths are mounted read-only, except `write` paths; home, /tmp and /dev/shm
+share one size-limited file system in memory, which ends with the process. Other paths do not exist.
 """
 
 from __future__ import annotations
@@ -17,24 +16,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
-    from toolbus_executor.isolation.visible_paths import Places
+    from toolbus_executor.isolation.visible_paths import VisiblePaths
 
 _QUIET = mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC
 _SAFE = mounts.NO_SUID | mounts.NO_DEVICES
 _SCRATCH = {"home": 0o700, "tmp": 0o1777, "shm": 0o1777}
 _FILES_OF_MEBIBYTE = 256  # inodes of the scratch space, for each of its MiB
 CACHE = ".cache"  # below the home
-_ACCOUNTS = ("/etc/passwd", "/etc/group")  # of this view alone
+_ACCOUNTS = ("/etc/passwd", "/etc/group")  # generated for this view
 
 
-def build(plan: SimpleNamespace, places: Places, user: int, users: int, *, proc: bool) -> bool:
-    """Make it the root of this mount namespace; whether /proc shows our own processes alone.
+def build(
+    plan: SimpleNamespace, visible_paths: VisiblePaths, user: int, users: int, *, proc: bool
+) -> bool:
+    """Make the view the root of this mount namespace; return whether /proc is private.
 
-    `user` owns what is private. `users` maps owners of files, see `users.mapping`. `proc` permits
-    the machine's /proc where the kernel refuses a new one. Raises `OSError`.
+    `user` owns the private directories. `users` maps owners of files, see `user_ids.mapping`.
+    `proc` permits the machine's /proc where the kernel rejects a new one. Raises `OSError`.
     """
     mounts.make_private()
-    trees = [(path, tree) for path, tree in _trees(plan, places, users)]
+    trees = [(path, tree) for path, tree in _trees(plan, visible_paths, users)]
     fallback = _tree("/proc", mounts.READ_ONLY | _QUIET) if proc else -1
     devices = [(path, _tree(path, mounts.NO_SUID | mounts.NO_EXEC)) for path in _devices()]
     stage = next(filter(os.path.isdir, ("/tmp", "/dev", "/usr")))
@@ -45,28 +46,28 @@ def build(plan: SimpleNamespace, places: Places, user: int, users: int, *, proc:
     else:
         mounts.mount("tmpfs", stage, _SAFE, "size=1m,mode=0755")
     own = {plan.home: scratch["home"], "/tmp": scratch["tmp"], "/var/tmp": scratch["var"]}
-    laid = [*own.items(), *((path, tree) for path, tree in trees if path != "/")]
-    _devise(stage, devices, scratch["shm"])
-    # Without rights root still owns the kernel's settings, which are files below /proc.
+    trees_to_attach = [*own.items(), *((path, tree) for path, tree in trees if path != "/")]
+    _make_devices(stage, devices, scratch["shm"])
+    # Root without capabilities still owns the kernel settings, which are files below /proc.
     is_own = _process_files(stage, fallback, writable=bool(user) or plan.uid != 0)
-    for path, tree in sorted(laid, key=lambda each: each[0].count("/")):
-        _lay(stage, path, tree)
-    _hide(stage, places)
+    for path, tree in sorted(trees_to_attach, key=lambda each: each[0].count("/")):
+        _attach_at(stage, path, tree)
+    _hide(stage, visible_paths)
     if whole < 0:
-        _name_things(stage, places, plan, user)
+        _make_links_and_accounts(stage, visible_paths, plan, user)
         mounts.restrict(stage, mounts.READ_ONLY, all_below=False)
     mounts.enter_root(stage)
     return is_own
 
 
-def _trees(plan: SimpleNamespace, places: Places, users: int) -> list[tuple[str, int]]:
-    """Detached copies of all that is shown, in the state they are shown in."""
+def _trees(plan: SimpleNamespace, visible_paths: VisiblePaths, users: int) -> list[tuple[str, int]]:
+    """Return detached copies of all visible paths, with their mount attributes."""
     taken: dict[str, int] = {}
-    system = list(map(os.path.realpath, places.system))
+    system = list(map(os.path.realpath, visible_paths.system))
     for path in _roots([each for each in system if each not in _ACCOUNTS]):
         taken[path] = _tree(path, mounts.READ_ONLY | _SAFE)
-    write = list(map(os.path.realpath, places.write))
-    read = _roots([os.path.realpath(each) for each in places.read])
+    write = list(map(os.path.realpath, visible_paths.write))
+    read = _roots([os.path.realpath(each) for each in visible_paths.read])
     for path in read:
         if path not in write and not is_below(path, *(each for each in taken if each != "/")):
             devices = 0 if is_below(path, "/dev") else mounts.NO_DEVICES
@@ -80,16 +81,16 @@ def _trees(plan: SimpleNamespace, places: Places, users: int) -> list[tuple[str,
             plan.token[0], attributes, users, must_map=users >= 0
         )
     if plan.cache:
-        kept = f"{plan.home}/{CACHE}"
+        cache_path = f"{plan.home}/{CACHE}"
         try:
-            taken.setdefault(kept, _tree(plan.cache, _SAFE, users, must_map=users >= 0))
-        except OSError:  # its file system cannot map owners: then nothing is kept
+            taken.setdefault(cache_path, _tree(plan.cache, _SAFE, users, must_map=users >= 0))
+        except OSError:  # its file system cannot map owners: no cache then
             plan.cache = ""
     return list(taken.items())
 
 
 def _roots(paths: list[str]) -> list[str]:
-    """Of these paths those that are not below another."""
+    """Return the paths that are not below another."""
     found: list[str] = []
     for path in sorted(set(paths)):
         if not is_below(path, *found) and os.path.exists(path):
@@ -105,24 +106,24 @@ def _tree(path: str, attributes: int, users: int = -1, *, must_map: bool = False
         if users < 0 or must_map:
             os.close(tree)
             raise
-        mounts.restrict(tree, attributes, all_below=True)  # then owners are who they are
+        mounts.restrict(tree, attributes, all_below=True)  # owners stay unmapped then
     return tree
 
 
 def _scratch(stage: str, plan: SimpleNamespace, user: int) -> dict[str, int]:
-    """Copies of the directories of a file system in memory."""
+    """Return copies of the directories of a file system in memory."""
     size = plan.limits["scratch"]
     mounts.mount(
         "tmpfs", stage, _SAFE, f"size={size}m,nr_inodes={size * _FILES_OF_MEBIBYTE},mode=0755"
     )
     opened = {}
     for name, mode in (*_SCRATCH.items(), ("var", 0o1777)):
-        place = f"{stage}/{name}"
-        os.mkdir(place)
-        os.chmod(place, mode)
+        target_path = f"{stage}/{name}"
+        os.mkdir(target_path)
+        os.chmod(target_path, mode)
         if user:
-            os.chown(place, user, user)
-        opened[name] = mounts.tree(place)
+            os.chown(target_path, user, user)
+        opened[name] = mounts.tree(target_path)
     mounts.detach(stage)
     return opened
 
@@ -131,8 +132,8 @@ def _devices() -> list[str]:
     return [path for path in (*DEVICES, "/dev/tty") if os.path.exists(path)]
 
 
-def _devise(stage: str, devices: list[tuple[str, int]], shared: int) -> None:
-    """Fill /dev: what takes and gives bytes, terminals of our own, memory to share."""
+def _make_devices(stage: str, devices: list[tuple[str, int]], shared: int) -> None:
+    """Create /dev: basic devices, private terminals, shared memory."""
     os.makedirs(f"{stage}/dev", exist_ok=True)
     mounts.mount("tmpfs", f"{stage}/dev", mounts.NO_SUID | mounts.NO_EXEC, "size=64k,mode=0755")
     for path, tree in devices:
@@ -155,7 +156,7 @@ def _devise(stage: str, devices: list[tuple[str, int]], shared: int) -> None:
 
 
 def _process_files(stage: str, fallback: int, *, writable: bool) -> bool:
-    """Show our own processes at /proc; where the kernel refuses that, those of the machine."""
+    """Mount a private /proc; where the kernel rejects it, the machine's."""
     os.makedirs(f"{stage}/proc", exist_ok=True)
     try:
         mounts.mount("proc", f"{stage}/proc", _QUIET)
@@ -171,47 +172,49 @@ def _process_files(stage: str, fallback: int, *, writable: bool) -> bool:
     return True
 
 
-def _lay(stage: str, path: str, tree: int) -> None:
-    """Attach a tree where its original is."""
-    place = f"{stage}{path}"
-    if not os.path.lexists(place):
+def _attach_at(stage: str, path: str, tree: int) -> None:
+    """Attach a tree at the path of its original."""
+    target_path = f"{stage}{path}"
+    if not os.path.lexists(target_path):
         is_directory = os.path.isdir(f"/proc/self/fd/{tree}")
-        os.makedirs(place if is_directory else os.path.dirname(place), exist_ok=True)
+        os.makedirs(target_path if is_directory else os.path.dirname(target_path), exist_ok=True)
         if not is_directory:
-            os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    mounts.attach(tree, place)
+            os.close(os.open(target_path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    mounts.attach(tree, target_path)
 
 
-def _hide(stage: str, places: Places) -> None:
-    """Put nothing in the place of secrets that lie below what is shown."""
-    shown = {*map(os.path.realpath, (*places.read, *places.write))}
-    for path in map(os.path.realpath, places.hidden):
-        place = f"{stage}{path}"
-        if not is_below(path, *shown) or not os.path.lexists(place):
+def _hide(stage: str, visible_paths: VisiblePaths) -> None:
+    """Mount empty files and directories over hidden paths."""
+    shown = {*map(os.path.realpath, (*visible_paths.read, *visible_paths.write))}
+    for path in map(os.path.realpath, visible_paths.hidden):
+        target_path = f"{stage}{path}"
+        if not is_below(path, *shown) or not os.path.lexists(target_path):
             continue
-        if os.path.isdir(place):
+        if os.path.isdir(target_path):
             below = [each for each in shown if is_below(each, path) and each != path]
-            kept = [(each, mounts.tree(f"{stage}{each}")) for each in _roots(below)]
-            mounts.mount("tmpfs", place, _QUIET, "size=64k,mode=0755")
-            for each, tree in kept:
-                _lay(stage, each, tree)
-            mounts.restrict(place, mounts.READ_ONLY, all_below=False)
+            cache_path = [(each, mounts.tree(f"{stage}{each}")) for each in _roots(below)]
+            mounts.mount("tmpfs", target_path, _QUIET, "size=64k,mode=0755")
+            for each, tree in cache_path:
+                _attach_at(stage, each, tree)
+            mounts.restrict(target_path, mounts.READ_ONLY, all_below=False)
         else:
             nothing = mounts.tree(f"{stage}/dev/null")
             mounts.restrict(nothing, mounts.READ_ONLY | mounts.NO_DEVICES, all_below=False)
-            mounts.attach(nothing, place)
+            mounts.attach(nothing, target_path)
 
 
-def _name_things(stage: str, places: Places, plan: SimpleNamespace, user: int) -> None:
-    """Make the links by which places are found, and say who there is."""
-    for link, text in places.links():
-        place = f"{stage}{link}"
-        if os.path.lexists(place):
+def _make_links_and_accounts(
+    stage: str, visible_paths: VisiblePaths, plan: SimpleNamespace, user: int
+) -> None:
+    """Create the symbolic links, and the user and group files."""
+    for link, text in visible_paths.links():
+        target_path = f"{stage}{link}"
+        if os.path.lexists(target_path):
             continue
         try:
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-            os.symlink(text, place)
-        except OSError:  # it would be in a place that is shown, where it is not any more
+            os.makedirs(os.path.dirname(target_path), exist_ok=True)
+            os.symlink(text, target_path)
+        except OSError:  # the link is in a visible tree, and is gone there
             continue
     os.makedirs(f"{stage}/etc", exist_ok=True)
     number, group = (user, user) if user else (os.getuid(), os.getgid())

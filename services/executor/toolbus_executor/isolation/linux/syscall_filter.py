@@ -1,7 +1,7 @@
-"""Refuse system calls by which a process reaches others, where it has no namespaces of its own.
+"""System-call filter for processes without namespaces, against reaching other processes.
 
-Landlock governs files, signals and tracing. It does not govern sockets that are files, memory and
-queues shared by name, keys the kernel keeps, or the limits of another process of the same user.
+Landlock governs files, signals and tracing, but not Unix sockets, named memory and queues, kernel
+keys, or the limits of another process of the same user.
 """
 
 import ctypes
@@ -14,11 +14,11 @@ from toolbus_executor.isolation.linux.syscalls import libc
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
-_OTHER_TABLE = 0x40000000  # of x86's 32-bit pointers: the same calls by other numbers
+_OTHER_TABLE = 0x40000000  # the x32 interface: the same calls by other numbers
 _SET_SECCOMP, _FILTER = 22, 2
 _UNIX = 1
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-# Refused altogether: the number on x86_64, on aarch64, and the error.
+# Rejected always: the number on x86_64, on aarch64, and the error.
 _WHOLE = {
     "io_uring_setup": (425, 425, errno.ENOSYS),
     "add_key": (248, 217, errno.ENOSYS),
@@ -30,7 +30,7 @@ _WHOLE = {
     "mq_open": (240, 180, errno.ENOSYS),
     "open_by_handle_at": (304, 265, errno.EPERM),
 }
-# Refused unless the argument at this place is 0, which is the caller itself.
+# Rejected unless the argument at this position is 0, which means the caller itself.
 _OF_OTHERS = {
     "prlimit64": (302, 261, 0),
     "sched_setparam": (142, 118, 0),
@@ -44,27 +44,29 @@ _SOCKET = (41, 198)
 _TRUNCATE = (76, 45)
 
 
-def refuse_what_reaches_others(*, by_path: bool) -> bool:
-    """Load the filter, for good; `by_path` also refuses to truncate a file that was not opened."""
+def load(*, by_path: bool) -> bool:
+    """Load the filter for good; `by_path` also rejects truncation by path."""
     machine = os.uname().machine
     if machine not in _ARCHITECTURES:
         return False
     code = _compiled(machine, by_path=by_path)
-    held = ctypes.create_string_buffer(code, len(code))
-    form = ctypes.create_string_buffer(struct.pack("=H6xQ", len(code) // 8, ctypes.addressof(held)))
+    code_buffer = ctypes.create_string_buffer(code, len(code))
+    form = ctypes.create_string_buffer(
+        struct.pack("=H6xQ", len(code) // 8, ctypes.addressof(code_buffer))
+    )
     return int(libc.prctl(_SET_SECCOMP, _FILTER, form, 0, 0)) == 0
 
 
 def _compiled(machine: str, *, by_path: bool) -> bytes:
     at = 0 if machine == "x86_64" else 1
-    refused = _REFUSE | errno.ENOSYS
+    rejected = _REFUSE | errno.ENOSYS
     lines = [
         _line(_LOAD, _ARCHITECTURE_AT),
         _line(_EQUAL, _ARCHITECTURES[machine], 1, 0),
-        _line(_RETURN, refused),
+        _line(_RETURN, rejected),
         _line(_LOAD, _NUMBER_AT),
         _line(_AT_LEAST, _OTHER_TABLE, 0, 1),
-        _line(_RETURN, refused),
+        _line(_RETURN, rejected),
     ]
     for *numbers, error in _WHOLE.values():
         lines += [_line(_EQUAL, numbers[at], 0, 1), _line(_RETURN, _REFUSE | error)]

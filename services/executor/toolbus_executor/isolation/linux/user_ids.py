@@ -1,18 +1,18 @@
-"""Give a server's process a user of its own: a number no other process of the machine has."""
+"""Separate user ids of server processes, which no other process of the machine has."""
 
 import os
 import signal
 
 from toolbus_executor.isolation.linux import syscalls
 
-# Beyond what distributions, containers and directories of people give away.
+# Beyond the ranges of distributions, containers and directory services.
 _FIRST = 0x70000000
 _MOST_PIDS = 1 << 22
-_SMALL, _SPARED = 65536, 1000  # of a container's own range the last ones are in use
+_SMALL, _SPARED = 65536, 1000  # the last ids of a container's range are in use
 
 
 def own() -> int:
-    """A number for the server that this process supervises; 0 where we may not become another."""
+    """Return the user id for this supervisor's server; 0 if the process cannot change users."""
     if os.geteuid() != 0:
         return 0
     try:
@@ -26,16 +26,16 @@ def own() -> int:
 
 
 def become(user: int) -> None:
-    """Be that user, and of no group but theirs. Raises `OSError`."""
+    """Become the user, with no other groups. Raises `OSError`."""
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
 
 
 def right_for(user: int, read: list[str], write: list[str]) -> int:
-    """Which of root's rights that user needs so as to use these paths; -1 for none.
+    """Return the capability the user needs to use these paths; -1 for none.
 
-    Landlock says which files it then reaches, and without more rights it owns none of them.
+    Landlock restricts which files the process reaches; without a capability it owns none of them.
     """
     groups = os.getgroups()
     os.setgroups([])
@@ -55,9 +55,9 @@ def right_for(user: int, read: list[str], write: list[str]) -> int:
 
 
 def mapping(user: int) -> int:
-    """A user namespace, as a descriptor, in which root's files are that user's; -1 without one.
+    """Return a user namespace's descriptor in which root's files belong to the user, or -1.
 
-    A tree mounted through it is used by the server with our rights on it, and by nobody else.
+    The server uses a tree mounted through it with the executor's rights; no other process does.
     """
     if not user:
         return -1
@@ -69,7 +69,7 @@ def mapping(user: int) -> int:
         return -1
     try:
         for kind in ("uid_map", "gid_map"):
-            syscalls.tell(f"/proc/{child}/{kind}", f"0 {user} 1\n1 1 {user - 1}\n")
+            syscalls.write_kernel_file(f"/proc/{child}/{kind}", f"0 {user} 1\n1 1 {user - 1}\n")
         return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return -1
@@ -79,8 +79,8 @@ def mapping(user: int) -> int:
 
 
 def _row(kind: str) -> tuple[int, int]:
-    """The range of users, or groups, with the highest numbers there are here."""
-    with open(f"/proc/self/{kind}") as told:
-        rows = [line.split() for line in told]
+    """Return the range with the highest ids available here."""
+    with open(f"/proc/self/{kind}") as file:
+        rows = [line.split() for line in file]
     first, _outside, count = max(rows, key=lambda row: int(row[0]))
     return int(first), int(count)

@@ -1,1 +1,1 @@
-"""Filter the network traffic of an isolated process."""
+"""Network filter of an isolated process."""

@@ -1,4 +1,4 @@
-"""What a program asks of a proxy: where it wants to go, and what is sent on. Pure."""
+"""Requests to the egress proxy: target and forwarded head. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from toolbus_common.egress import EgressError, Target, target_of
 _CONNECT = re.compile(r"CONNECT ([^\s/?#@\\]+:[0-9]{1,5}) HTTP/1\.[01]")
 _PLAIN = re.compile(r"((?!CONNECT )[A-Z]{1,32}) (http://[^\s/?#@\\]+)([/?][!-~]*)? HTTP/1\.[01]")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t -~\x80-\xff]*")
-# About this connection only, or said by us.
-_OURS = frozenset({"connection", "keep-alive", "host", "upgrade"})
+# Headers of this connection only, or set by the proxy.
+_HOP_BY_HOP = frozenset({"connection", "keep-alive", "host", "upgrade"})
 
 
 class NoRequestError(Exception):
-    """What came is nothing a proxy is asked."""
+    """The bytes are not a proxy request."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectRequest:
-    """A target, the URL it was named by, and the head sent on; a tunnel has none."""
+    """A target, the URL that named it, and the forwarded head; a tunnel has no head."""
 
     target: Target
     url: str
@@ -28,20 +28,20 @@ class ConnectRequest:
 
     @property
     def is_tunnel(self) -> bool:
-        """Whether bytes pass as they are, both ways."""
+        """Whether bytes pass unchanged in both directions."""
         return not self.method
 
     def onward(self, before: bytes = b"", more: bytes = b"") -> bytes:
-        """The head as it is sent on: to the host that was judged, and for one request only."""
+        """Return the forwarded head: to the checked host, for one request only."""
         host = self.url.removeprefix("http://")
         lines = "".join(f"{each}\r\n" for each in self.headers)
-        about = f"Host: {host}\r\n{lines}Connection: close\r\n".encode("latin-1")
+        own_headers = f"Host: {host}\r\n{lines}Connection: close\r\n".encode("latin-1")
         start = b"%b %b%b HTTP/1.1\r\n" % (self.method.encode(), before, self.path.encode())
-        return start + about + more + b"\r\n"
+        return start + own_headers + more + b"\r\n"
 
 
-def asked_in(head: bytes) -> ConnectRequest:
-    """What a request's head asks for. Raises `NoRequestError` or `EgressError`."""
+def parse_request(head: bytes) -> ConnectRequest:
+    """Parse a request's head. Raises `NoRequestError` or `EgressError`."""
     start, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     if tunnel := _CONNECT.fullmatch(start):
         url = f"https://{tunnel[1]}"
@@ -55,16 +55,16 @@ def asked_in(head: bytes) -> ConnectRequest:
 
 
 def _passed_on(lines: list[str]) -> list[str]:
-    """Of the headers those that are for the server. Raises `NoRequestError`."""
-    kept = []
+    """Return the headers meant for the server. Raises `NoRequestError`."""
+    forwarded = []
     for line in lines:
         header = _HEADER.fullmatch(line)
         if header is None:
             raise NoRequestError
         name = header[1].lower()
-        if name not in _OURS and not name.startswith("proxy-"):
-            kept.append(line)
-    return kept
+        if name not in _HOP_BY_HOP and not name.startswith("proxy-"):
+            forwarded.append(line)
+    return forwarded
 
 
-__all__ = ["ConnectRequest", "EgressError", "NoRequestError", "asked_in"]
+__all__ = ["ConnectRequest", "EgressError", "NoRequestError", "parse_request"]

@@ -1,8 +1,7 @@
-"""The gate of a server's process: the only way out of its network, for the hosts that are listed.
+"""Egress proxy of a server's process: the only exit of its network, to configured hosts.
 
-It is a proxy. The process sees nothing else of any network, so whoever does not ask here reaches
-nobody. A host is held against the list before its name is looked up, then the addresses it stands
-for are checked like those of any server.
+The process has no other network. A host is checked against the list before its name is resolved;
+then its addresses are checked like those of any server.
 """
 
 import asyncio
@@ -18,225 +17,230 @@ from toolbus_common.egress.resolver import Resolve
 from toolbus_executor.isolation.network.connect_request import (
     ConnectRequest,
     NoRequestError,
-    asked_in,
+    parse_request,
 )
-from toolbus_executor.transport.dialer import Connected, Way
+from toolbus_executor.transport.dialer import DialedSocket, Way
 
 log = logging.getLogger(__name__)
 
 MOST_OPEN = 32  # connections of one server
-MOST_BYTES = 32 << 20  # a second, of all of them: the loop is needed by others too
-LEAST_PIECE = 32 << 10  # bytes that the smallest piece counts as, and a connection
-MOST_LOOKED_UP = 2  # names at once: that is done by threads that others need too
+MOST_BYTES = 32 << 20  # per second and server, to leave time of the event loop for others
+LEAST_PIECE = 32 << 10  # bytes that any piece or connection counts as, at least
+MOST_LOOKED_UP = 2  # concurrent name lookups, as they take threads shared with others
 ACCEPT_SECONDS = 1.0
 HEAD_SECONDS, DIAL_SECONDS, IDLE_SECONDS = 15.0, 15.0, 900.0
 LARGEST_HEAD = 32 * 1024
-MOST_REMEMBERED = 100  # hosts that were refused
+MOST_REMEMBERED = 100  # rejected hosts
 _CHUNK = 64 * 1024
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _REASONS = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway", 503: "Service Unavailable"}
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class _RefusedError(Exception):
-    """What a program is told instead."""
+class _RejectedError(Exception):
+    """An HTTP error reply to the program."""
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
         self.status = status
 
 
 @dataclass(slots=True)
 class Gate:
-    """What one server may reach, and how; `refused` are hosts it wanted to, as many times."""
+    """Egress proxy of one server; `refused` counts requests to hosts that were rejected."""
 
     server: str
     hosts: Allowed
     way: Way
     refused: dict[str, int] = field(default_factory=dict)
-    _passing: set[asyncio.Task[None]] = field(default_factory=set)
+    _connections: set[asyncio.Task[None]] = field(default_factory=set)
     _serving: asyncio.Task[None] | None = None
-    _free_at: float = 0.0  # when its share of time is used up till
+    _free_at: float = 0.0  # until when the server's share of bandwidth is used
 
     def __post_init__(self) -> None:
         self.way = replace(self.way, resolve=_few_at_once(self.way.resolve))
 
     @contextmanager
-    def hatch(self) -> Iterator[int]:
-        """What a process is begun with: the socket it hands back through it is answered."""
+    def handover(self) -> Iterator[int]:
+        """Yield a descriptor for the process, which hands a listening socket back through it."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._serving = asyncio.create_task(self._serve(ours))
             yield theirs.fileno()
 
     async def close(self) -> None:
-        """Let nothing through any more."""
+        """Close all connections."""
         if self._serving is not None:
             await end(self._serving)
 
     async def _serve(self, ours: socket.socket) -> None:
         with ours:
-            listening = await _handed(ours)
-        if listening is None:  # it never began
+            listening = await _receive_socket(ours)
+        if listening is None:  # the process never started
             return
         listening.settimeout(0)
         try:
             with listening:
                 while True:
-                    await self._in_turn(0)
-                    await self._let_in(listening)
+                    await self._throttle(0)
+                    await self._accept(listening)
         finally:
-            await end(*self._passing)
+            await end(*self._connections)
 
-    async def _let_in(self, listening: socket.socket) -> None:
-        """Take one connection; where there is no descriptor left for it, a little later."""
+    async def _accept(self, listening: socket.socket) -> None:
+        """Accept one connection; wait when no descriptor is left for it."""
         loop = asyncio.get_running_loop()
         try:
             opened, _ = await loop.sock_accept(listening)
         except OSError:
             await asyncio.sleep(ACCEPT_SECONDS)
             return
-        # Counted as they come: who is in already is not turned away for who comes after.
-        full = len(self._passing) >= MOST_OPEN
-        task = loop.create_task(self._met(opened, full=full))
-        self._passing.add(task)
-        task.add_done_callback(self._passing.discard)
+        # Decided on arrival: open connections are not closed for new ones.
+        full = len(self._connections) >= MOST_OPEN
+        task = loop.create_task(self._serve_connection(opened, full=full))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
-    async def _in_turn(self, size: int) -> None:
-        """Wait for what was done for this server already."""
+    async def _throttle(self, size: int) -> None:
+        """Wait until the server's bandwidth permits `size` more bytes."""
         now = asyncio.get_running_loop().time()
         wait = self._free_at - now
         self._free_at = max(now, self._free_at) + max(size, LEAST_PIECE) / MOST_BYTES
         if wait > 0:
             await asyncio.sleep(wait)
 
-    async def _met(self, opened: socket.socket, *, full: bool) -> None:
-        """One connection of the program's, to its end."""
+    async def _serve_connection(self, opened: socket.socket, *, full: bool) -> None:
+        """Serve one connection of the program, to its end."""
         try:
             reader, writer = await asyncio.open_connection(sock=opened, limit=LARGEST_HEAD)
         except BaseException:
             opened.close()
             raise
         try:
-            await self._pass(reader, writer, full=full)
-        except _RefusedError as error:
-            writer.write(_answer(error))
+            await self._handle(reader, writer, full=full)
+        except _RejectedError as error:
+            writer.write(_reply(error))
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             writer.transport.abort()
         except asyncio.CancelledError:
             writer.transport.abort()
             raise
         finally:
-            await _closed(writer)
+            await _close(writer)
 
-    async def _pass(
+    async def _handle(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, full: bool
     ) -> None:
-        """Judge what is asked for, connect, and let bytes through."""
+        """Check the request, connect, and forward bytes."""
         if full:
-            raise _RefusedError(503, f"More than {MOST_OPEN} connections are open; close some.")
+            raise _RejectedError(503, f"More than {MOST_OPEN} connections are open; close some.")
         async with asyncio.timeout(HEAD_SECONDS):
             head = await reader.readuntil(b"\r\n\r\n")
-        asked = self._judged(head)
-        connected = await self._dialled(asked)
-        there = await asyncio.open_connection(sock=connected.socket)
+        request = self._check(head)
+        connected = await self._dial(request)
+        upstream = await asyncio.open_connection(sock=connected.socket)
         try:
-            if asked.is_tunnel:
+            if request.is_tunnel:
                 writer.write(_ESTABLISHED)
             else:
-                there[1].write(asked.onward(connected.before, connected.headers))
-            await self._spliced((reader, writer), there)
+                upstream[1].write(request.onward(connected.before, connected.headers))
+            await self._splice((reader, writer), upstream)
         finally:
-            there[1].transport.abort()
+            upstream[1].transport.abort()
 
-    def _judged(self, head: bytes) -> ConnectRequest:
-        """What is asked for, if it is listed. Raises `_RefusedError`."""
+    def _check(self, head: bytes) -> ConnectRequest:
+        """Return the request if its target is listed. Raises `_RejectedError`."""
         try:
-            asked = asked_in(head)
+            request = parse_request(head)
         except NoRequestError:
-            said = "This is a proxy: CONNECT host:port, or a method with a whole http:// URL."
-            raise _RefusedError(400, said) from None
-        except EgressError as error:
-            raise _RefusedError(400, f"This cannot be reached: {error}.") from None
-        if not self.hosts.names(asked.target):
-            self._note(asked.target)
-            raise _RefusedError(
-                403,
-                f"{self.server} may not reach {asked.target.authority}; its operator lists hosts "
-                "under network in its declaration.",
+            text = (
+                "This is a proxy: use CONNECT host:port, or a method with an absolute http:// URL."
             )
-        return asked
+            raise _RejectedError(400, text) from None
+        except EgressError as error:
+            raise _RejectedError(400, f"This cannot be reached: {error}.") from None
+        if not self.hosts.names(request.target):
+            self._note(request.target)
+            raise _RejectedError(
+                403,
+                f"{self.server} may not reach {request.target.authority}; the operator can list "
+                "hosts under network in the server's configuration.",
+            )
+        return request
 
-    async def _dialled(self, asked: ConnectRequest) -> Connected:
-        """A connection to what is listed. Raises `_RefusedError`."""
+    async def _dial(self, request: ConnectRequest) -> DialedSocket:
+        """Connect to a listed target. Raises `_RejectedError`."""
         try:
             async with asyncio.timeout(DIAL_SECONDS):
-                return await self.way.connected(asked.url)
+                return await self.way.connected(request.url)
         except EgressError as error:
-            self._note(asked.target)
-            said = f"{asked.target.authority} may not be called: {error}."
-            raise _RefusedError(403, said) from None
+            self._note(request.target)
+            text = f"{request.target.authority} may not be called: {error}."
+            raise _RejectedError(403, text) from None
         except (OSError, TimeoutError):
-            said = f"{asked.target.authority} cannot be reached now; retry later."
-            raise _RefusedError(502, said) from None
+            text = f"{request.target.authority} cannot be reached now; retry later."
+            raise _RejectedError(502, text) from None
 
-    async def _spliced(self, one: Pair, other: Pair) -> None:
-        """Let bytes through both ways until the far end is done, or nothing moves for long."""
+    async def _splice(self, one: Pair, other: Pair) -> None:
+        """Forward bytes in both directions until the target closes or the timeout."""
         try:
-            async with asyncio.timeout(IDLE_SECONDS) as patience, asyncio.TaskGroup() as group:
-                outward = group.create_task(self._pumped(one[0], other[1], patience))
-                await self._pumped(other[0], one[1], patience)
+            async with asyncio.timeout(IDLE_SECONDS) as idle_timeout, asyncio.TaskGroup() as group:
+                outward = group.create_task(self._pump(one[0], other[1], idle_timeout))
+                await self._pump(other[0], one[1], idle_timeout)
                 outward.cancel()
         except* (OSError, TimeoutError):
             one[1].transport.abort()
 
-    async def _pumped(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: asyncio.Timeout
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        idle_timeout: asyncio.Timeout,
     ) -> None:
         loop = asyncio.get_running_loop()
         while piece := await reader.read(_CHUNK):
-            await self._in_turn(len(piece))
-            patience.reschedule(loop.time() + IDLE_SECONDS)
+            await self._throttle(len(piece))
+            idle_timeout.reschedule(loop.time() + IDLE_SECONDS)
             writer.write(piece)
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
 
     def _note(self, target: Target) -> None:
-        """Say so once of each host, and of so many hosts only."""
+        """Log a rejected host once, up to a number of hosts, and count the requests."""
         host = target.authority
         if host not in self.refused and len(self.refused) < MOST_REMEMBERED:
-            log.warning("network.refused", extra={"server": self.server, "host": host})
+            log.warning("network.rejected", extra={"server": self.server, "host": host})
             self.refused[host] = 0
         if host in self.refused:
             self.refused[host] += 1
 
 
 def _few_at_once(resolve: Resolve) -> Resolve:
-    places = asyncio.Semaphore(MOST_LOOKED_UP)
+    slots = asyncio.Semaphore(MOST_LOOKED_UP)
 
-    async def looked_up(target: Target) -> list[str]:
-        async with places:
+    async def limited(target: Target) -> list[str]:
+        async with slots:
             return await resolve(target)
 
-    return looked_up
+    return limited
 
 
-async def _handed(hatch: socket.socket) -> socket.socket | None:
-    """The socket that is handed over; None where the other end is closed without."""
+async def _receive_socket(handover: socket.socket) -> socket.socket | None:
+    """Return the handed-over socket; None if the process closed its end."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
-    hatch.settimeout(0)
-    loop.add_reader(hatch, readable.set)
+    handover.settimeout(0)
+    loop.add_reader(handover, readable.set)
     try:
         await readable.wait()
     finally:
-        loop.remove_reader(hatch)
-    _, descriptors, _, _ = socket.recv_fds(hatch, 1, 1)
+        loop.remove_reader(handover)
+    _, descriptors, _, _ = socket.recv_fds(handover, 1, 1)
     return socket.socket(fileno=descriptors[0]) if descriptors else None
 
 
-def _answer(error: _RefusedError) -> bytes:
+def _reply(error: _RejectedError) -> bytes:
     body = f"{error}\n".encode()
     return (
         f"HTTP/1.1 {error.status} {_REASONS[error.status]}\r\nContent-Type: text/plain\r\n"
@@ -244,7 +248,7 @@ def _answer(error: _RefusedError) -> bytes:
     ).encode() + body
 
 
-async def _closed(writer: asyncio.StreamWriter) -> None:
+async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(HEAD_SECONDS):

@@ -1,1 +1,1 @@
-"""Results too large to tell: kept while they stream in, previewed, and read in pieces."""
+"""Large results: stored while they stream in, returned as a preview, read in parts."""

@@ -1,7 +1,7 @@
-"""An answer of any length read in pieces: what is large in a result goes aside, the rest is kept.
+"""Incremental JSON scanner: extracts large values of a result, and keeps the rest.
 
-What is left is the same JSON with a mark where something large stood. Nothing is checked that
-whoever decodes what is left checks anyway; members this does not recognize count as the rest.
+The rest is the same JSON with a placeholder for each large value. The scanner does not validate
+what the later decoder validates; unknown members stay in the rest.
 """
 
 import re
@@ -11,13 +11,13 @@ from typing import Protocol
 
 from toolbus_common.errors import UpstreamFaultError
 
-LEAST = 64 << 10  # bytes of a value that goes aside
+MIN_BYTES = 64 << 10  # bytes of a value that is extracted
 LARGEST_REST = 7 << 20
-MOST_ASIDE = 32  # values of one answer
+MAX_EXTRACTED = 32  # values of one message
 
 
 class Kind(Enum):
-    """What a value that goes aside is."""
+    """Encoding of an extracted value."""
 
     TEXT = "text"
     BASE64 = "base64"
@@ -25,7 +25,7 @@ class Kind(Enum):
 
 
 Path = tuple[str | None, ...]
-_ASIDE: dict[Path, Kind] = {
+_EXTRACTED: dict[Path, Kind] = {
     ("result", "structuredContent"): Kind.JSON,
     ("result", "content", None, "text"): Kind.TEXT,
     ("result", "content", None, "data"): Kind.BASE64,
@@ -34,11 +34,11 @@ _ASIDE: dict[Path, Kind] = {
     ("result", "contents", None, "text"): Kind.TEXT,
     ("result", "contents", None, "blob"): Kind.BASE64,
 }
-_LEADS = {path[:length] for path in _ASIDE for length in range(len(path))}
+_LEADS = {path[:length] for path in _EXTRACTED for length in range(len(path))}
 
 _PLAIN = re.compile(rb'[^"{}\[\],]*+')
 _WHOLE = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
-# Of a string, all that is whole: an escape is not cut, nor a pair of surrogates.
+# The complete part of a string: no escape and no pair of surrogates is cut.
 _INSIDE = re.compile(
     rb'(?:[^"\\]++|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
     rb"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*+",
@@ -54,107 +54,107 @@ _QUOTE, _COMMA = b'",'
 _OPEN, _OBJECT = b"{[", b"{"[0]
 
 
-class Aside(Protocol):
-    """Where one large value goes."""
+class ValueReceiver(Protocol):
+    """Receiver of one large value."""
 
-    mark: bytes  # raw JSON to stand in its place
+    placeholder: bytes  # raw JSON that replaces the value
 
-    def take(self, raw: bytes) -> None:
-        """A piece, as it stands in the JSON; of a string its inside, and no part of an escape."""
+    def feed(self, raw: bytes) -> None:
+        """Take a piece of raw JSON; of a string its inside, with whole escapes only."""
         ...
 
     def end(self) -> None:
-        """The value is whole."""
+        """Finish the value."""
         ...
 
 
 class _Value:
-    """A value that may turn out large: held until it is."""
+    """A value that is buffered until it is known to be large."""
 
-    def __init__(self, kind: Kind, begin: Callable[[Kind], Aside | None]) -> None:
+    def __init__(self, kind: Kind, begin: Callable[[Kind], ValueReceiver | None]) -> None:
         self._kind = kind
         self._begin = begin
-        self._held = bytearray()
-        self._aside: Aside | None = None
+        self._buffer = bytearray()
+        self._open_receiver: ValueReceiver | None = None
 
-    def take(self, raw: bytes) -> None:
-        if self._aside is None:
-            self._held += raw
-            if len(self._held) <= LEAST:
+    def feed(self, raw: bytes) -> None:
+        if self._open_receiver is None:
+            self._buffer += raw
+            if len(self._buffer) <= MIN_BYTES:
                 return
-            self._aside = self._begin(self._kind)
-            raw = bytes(self._held) if self._aside is not None else b""
-        if self._aside is not None:
-            self._held.clear()
-            self._aside.take(raw)
+            self._open_receiver = self._begin(self._kind)
+            raw = bytes(self._buffer) if self._open_receiver is not None else b""
+        if self._open_receiver is not None:
+            self._buffer.clear()
+            self._open_receiver.feed(raw)
 
     def end(self) -> bytes:
-        """What stands in the rest for it."""
-        if self._aside is not None:
-            self._aside.end()
-            return self._aside.mark
-        return bytes(self._held) if self._kind is Kind.JSON else b'"%b"' % bytes(self._held)
+        """Return the JSON of the value, or of its placeholder."""
+        if self._open_receiver is not None:
+            self._open_receiver.end()
+            return self._open_receiver.placeholder
+        return bytes(self._buffer) if self._kind is Kind.JSON else b'"%b"' % bytes(self._buffer)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._buffer)
 
 
 class Scanner:
-    """Reads one answer; `begin` opens the place of a large value."""
+    """Scanner of one message; `begin` opens a receiver for a large value."""
 
-    def __init__(self, begin: Callable[[Kind], Aside]) -> None:
+    def __init__(self, begin: Callable[[Kind], ValueReceiver]) -> None:
         self.rest = bytearray()
         self._begin = begin
         self._count = 0
-        self._uncut = b""
-        self._path: list[str | None] = []  # the keys of what is open; None in a list
+        self._pending = b""
+        self._path: list[str | None] = []  # the keys of open objects; None for a list
         self._key = bytearray()
         self._wants_key = False
-        self._step: Callable[[bytes, int], int] = self._between
+        self._step: Callable[[bytes, int], int] = self._scan_structure
         self._value: _Value | None = None
-        self._depth = 0  # within a value that is not looked into
+        self._depth = 0  # within a value that is skipped
         self._in_string = False
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece. Raises `UpstreamFaultError`."""
-        told, at = self._uncut + piece, 0
-        while at < len(told):
-            after = self._step(told, at)
+        """Scan the next piece. Raises `UpstreamFaultError`."""
+        data, at = self._pending + piece, 0
+        while at < len(data):
+            after = self._step(data, at)
             if after < 0:
                 break
             at = after
-        self._uncut = told[at:]
-        if len(self._uncut) > _LONGEST_ESCAPE:
-            raise UpstreamFaultError("The upstream's answer holds an escape that is none.")
+        self._pending = data[at:]
+        if len(self._pending) > _LONGEST_ESCAPE:
+            raise UpstreamFaultError("The upstream's reply has an invalid escape sequence.")
         if len(self.rest) + len(self._value or ()) > LARGEST_REST:
             raise UpstreamFaultError(
-                f"The upstream's answer is too large: more than {LARGEST_REST} bytes beside its "
-                f"{MOST_ASIDE} longest texts; ask it for less."
+                f"The upstream's reply is too large: more than {LARGEST_REST} bytes without its "
+                f"{MAX_EXTRACTED} largest values; request less."
             )
 
-    def _between(self, told: bytes, at: int) -> int:
-        """What stands between strings: brackets, commas, numbers."""
-        found = _PLAIN.match(told, at)
+    def _scan_structure(self, data: bytes, at: int) -> int:
+        """Scan what stands between strings: brackets, commas, numbers."""
+        found = _PLAIN.match(data, at)
         end = found.end() if found is not None else at
-        self.rest += told[at:end]
-        if end == len(told):
+        self.rest += data[at:end]
+        if end == len(data):
             return end
-        if told[end] == _QUOTE:
-            return self._short(told, end) or self._begin_string(end)
-        if told[end] in _OPEN:
-            return self._open(told, end)
-        self.rest.append(told[end])
-        if told[end] == _COMMA:
+        if data[end] == _QUOTE:
+            return self._take_short(data, end) or self._begin_string(end)
+        if data[end] in _OPEN:
+            return self._open(data, end)
+        self.rest.append(data[end])
+        if data[end] == _COMMA:
             self._wants_key = bool(self._path) and self._path[-1] is not None
         elif self._path:
             self._path.pop()
             self._wants_key = False
         return end + 1
 
-    def _short(self, told: bytes, at: int) -> int:
-        """Take a string that is there as a whole and not large; 0 for any other."""
-        found = _WHOLE.match(told, at)
-        if found is None or found.end() - at > LEAST:
+    def _take_short(self, data: bytes, at: int) -> int:
+        """Take a complete string that is not large; return 0 for any other."""
+        found = _WHOLE.match(data, at)
+        if found is None or found.end() - at > MIN_BYTES:
             return 0
         self.rest += found[0]
         if self._wants_key:
@@ -162,119 +162,119 @@ class Scanner:
             self._wants_key = False
         return found.end()
 
-    def _open(self, told: bytes, at: int) -> int:
+    def _open(self, data: bytes, at: int) -> int:
         path = tuple(self._path)
         if path in _LEADS:
-            is_object = told[at] == _OBJECT
+            is_object = data[at] == _OBJECT
             self._path.append("" if is_object else None)
             self._wants_key = is_object
-            self.rest.append(told[at])
+            self.rest.append(data[at])
             return at + 1
-        kind = _ASIDE.get(path)
-        self._value = _Value(kind, self._aside) if kind is Kind.JSON else None
-        self._step = self._within
+        kind = _EXTRACTED.get(path)
+        self._value = _Value(kind, self._open_receiver) if kind is Kind.JSON else None
+        self._step = self._skip_value
         return at
 
     def _begin_string(self, at: int) -> int:
         if self._wants_key:
             self.rest += b'"'
             self._key.clear()
-            self._step = self._in_key
+            self._step = self._scan_key
             return at + 1
-        kind = _ASIDE.get(tuple(self._path))
+        kind = _EXTRACTED.get(tuple(self._path))
         if kind in (Kind.TEXT, Kind.BASE64):
-            self._value = _Value(kind, self._aside)
+            self._value = _Value(kind, self._open_receiver)
         else:
             self.rest += b'"'
-        self._step = self._inside
+        self._step = self._scan_string
         return at + 1
 
-    def _inside(self, told: bytes, at: int) -> int:
-        """A string that is a value."""
-        found = _INSIDE.match(told, at)
+    def _scan_string(self, data: bytes, at: int) -> int:
+        """Scan a string value."""
+        found = _INSIDE.match(data, at)
         end = found.end() if found is not None else at
-        self._put(told[at:end])
-        if told[end : end + 1] != b'"':
+        self._put(data[at:end])
+        if data[end : end + 1] != b'"':
             return end if end > at else -1
         if self._value is None:
             self.rest += b'"'
         self._end_value()
         return end + 1
 
-    def _in_key(self, told: bytes, at: int) -> int:
-        found = _CHARACTERS.match(told, at)
+    def _scan_key(self, data: bytes, at: int) -> int:
+        found = _CHARACTERS.match(data, at)
         end = found.end() if found is not None else at
-        self.rest += told[at:end]
-        self._key += told[at:end]
-        if told[end : end + 1] != b'"':
+        self.rest += data[at:end]
+        self._key += data[at:end]
+        if data[end : end + 1] != b'"':
             return end if end > at else -1
         self.rest += b'"'
         self._path[-1] = self._key.decode("utf-8", "replace")
         self._wants_key = False
-        self._step = self._between
+        self._step = self._scan_structure
         return end + 1
 
-    def _within(self, told: bytes, at: int) -> int:
-        """An object or a list that is not looked into: up to the bracket that ends it."""
-        piece = told[at:] if at else told
-        closed, opened, in_string = _crossed(piece, in_string=self._in_string)
+    def _skip_value(self, data: bytes, at: int) -> int:
+        """Scan a skipped object or list up to its closing bracket."""
+        piece = data[at:] if at else data
+        closed, opened, in_string = _brackets(piece, in_string=self._in_string)
         if closed < self._depth and not piece.endswith(b"\\"):
             self._depth += opened - closed
             self._in_string = in_string
             self._put(piece)
-            return len(told)
-        return self._within_exactly(told, at)
+            return len(data)
+        return self._skip_exactly(data, at)
 
-    def _within_exactly(self, told: bytes, at: int) -> int:
-        """The same bracket by bracket."""
+    def _skip_exactly(self, data: bytes, at: int) -> int:
+        """Scan a skipped value bracket by bracket."""
         if self._in_string:
-            found = _CHARACTERS.match(told, at)
+            found = _CHARACTERS.match(data, at)
             end = found.end() if found is not None else at
-            if told[end : end + 1] == b'"':
+            if data[end : end + 1] == b'"':
                 end, self._in_string = end + 1, False
-            self._put(told[at:end])
+            self._put(data[at:end])
             return end if end > at else -1
         end = at
         while True:
-            found = _FLAT.match(told, end)
+            found = _FLAT.match(data, end)
             end = found.end() if found is not None else end
-            if end == len(told):
+            if end == len(data):
                 break
             end += 1
-            if told[end - 1] == _QUOTE:  # a string whose end has not come
+            if data[end - 1] == _QUOTE:  # a string that continues in the next piece
                 self._in_string = True
                 break
-            self._depth += 1 if told[end - 1] in _OPEN else -1
+            self._depth += 1 if data[end - 1] in _OPEN else -1
             if self._depth == 0:
-                self._put(told[at:end])
+                self._put(data[at:end])
                 self._end_value()
                 return end
-        self._put(told[at:end])
+        self._put(data[at:end])
         return end
 
     def _put(self, raw: bytes) -> None:
         if self._value is None:
             self.rest += raw
         else:
-            self._value.take(raw)
+            self._value.feed(raw)
 
     def _end_value(self) -> None:
         if self._value is not None:
             self.rest += self._value.end()
             self._value = None
-        self._step = self._between
+        self._step = self._scan_structure
 
-    def _aside(self, kind: Kind) -> Aside | None:
-        if self._count == MOST_ASIDE:
+    def _open_receiver(self, kind: Kind) -> ValueReceiver | None:
+        if self._count == MAX_EXTRACTED:
             return None
         self._count += 1
         return self._begin(kind)
 
 
-def _crossed(piece: bytes, *, in_string: bool) -> tuple[int, int, bool]:
-    """How many brackets a piece closes at most and opens at least, and whether it ends in a string.
+def _brackets(piece: bytes, *, in_string: bool) -> tuple[int, int, bool]:
+    """Return a piece's closing brackets at most, opening ones at least, and its string state.
 
-    Much faster than to look at each bracket: pairs are folded away.
+    Folding pairs away is much faster than a look at each bracket.
     """
     if b"\\" in piece:
         piece = _ESCAPE.sub(b"", piece)

@@ -1,4 +1,4 @@
-"""What a caller is told instead of a large value: how it begins, what it is, how to read on."""
+"""Preview of a large value for the caller: beginning, type, size and result URI."""
 
 import re
 from dataclasses import dataclass
@@ -8,38 +8,38 @@ from typing import Any
 import msgspec
 
 from toolbus_common.mcp.result_uris import USUAL_LENGTH, Handle
-from toolbus_executor.results.large.spill import MARK
+from toolbus_executor.results.large.spill import PLACEHOLDER
 
-_MARKS = re.compile(MARK.encode() + rb"[0-9a-f]{32}")
+_PLACEHOLDERS = re.compile(PLACEHOLDER.encode() + rb"[0-9a-f]{32}")
 _STRING_MEMBERS = ("text", "data", "blob")
 _LONGEST_MEDIA = 100
 _NO_TEXT = "(no text)"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One kept value, by the mark that stands for it."""
+class StoredValue:
+    """A stored value, by the name in its placeholder."""
 
     name: str
     handle: Handle
     size: int
     media: str
     beginning: bytes
-    ends: float
+    expires: float
 
-    def words(self) -> str:
-        """What a model has to know of it."""
-        text = self.media.startswith("text/") or self.media.endswith(("json", "xml"))
-        begins = self.beginning.decode("utf-8", "ignore") if text else _NO_TEXT
-        until = datetime.fromtimestamp(self.ends, UTC).strftime("%H:%M UTC")
+    def text(self) -> str:
+        """Return the preview text for a model."""
+        is_text = self.media.startswith("text/") or self.media.endswith(("json", "xml"))
+        begins = self.beginning.decode("utf-8", "ignore") if is_text else _NO_TEXT
+        until = datetime.fromtimestamp(self.expires, UTC).strftime("%H:%M UTC")
         return (
-            f"[{self.size} bytes of {self.media}, too large to tell at once. "
-            f"Read on with resources/read of {self.handle.uri()}?offset=0&length={USUAL_LENGTH}, "
-            f"a piece at a time; kept until {until} for this key alone. It begins:]\n{begins}"
+            f"[{self.size} bytes of {self.media}, too large to return at once. "
+            f"Read it with resources/read of {self.handle.uri()}?offset=0&length={USUAL_LENGTH}, "
+            f"one part at a time; stored until {until} for this key only. It begins:]\n{begins}"
         )
 
     def link(self) -> dict[str, Any]:
-        """The content block that leads to it."""
+        """Return the content block that links to the value."""
         return {
             "type": "resource_link",
             "uri": self.handle.uri(),
@@ -49,13 +49,13 @@ class Kept:
         }
 
 
-def marks_in(raw: bytes) -> list[str]:
-    """The marks a result holds, each once."""
-    return [each.decode() for each in dict.fromkeys(_MARKS.findall(raw))]
+def placeholders_in(raw: bytes) -> list[str]:
+    """Return the names of the placeholders in a result, each once."""
+    return [each.decode() for each in dict.fromkeys(_PLACEHOLDERS.findall(raw))]
 
 
-def said_media(raw: bytes) -> dict[str, str]:
-    """What the server says its values are, by the marks that stand for them."""
+def declared_media(raw: bytes) -> dict[str, str]:
+    """Return the media types the server gives its values, by placeholder name."""
     result: dict[str, Any] = msgspec.json.decode(raw)
     found: dict[str, str] = {}
     for holder in _holders(result.get("content")) + _holders(result.get("contents")):
@@ -66,57 +66,58 @@ def said_media(raw: bytes) -> dict[str, str]:
 
 
 def _holders(blocks: Any) -> list[dict[str, Any]]:
-    """Blocks, and the resources in them."""
-    told = blocks if isinstance(blocks, list) else []
-    both = [each for block in told for each in (block, _member(block, "resource"))]
+    """Return the blocks and the resources in them."""
+    each_part = blocks if isinstance(blocks, list) else []
+    both = [each for block in each_part for each in (block, _member(block, "resource"))]
     return [each for each in both if isinstance(each, dict)]
 
 
-def retold(raw: bytes, kept: dict[str, Kept]) -> bytes:
-    """The result with words and links where marks stood."""
-    if not kept:
+def with_previews(raw: bytes, stored: dict[str, StoredValue]) -> bytes:
+    """Return the result with previews and links in place of placeholders."""
+    if not stored:
         return raw
     result: dict[str, Any] = msgspec.json.decode(raw)
     content, contents = result.get("content"), result.get("contents")
     if isinstance(content, list):
-        result["content"] = [told for each in content for told in _block(each, kept)]
+        result["content"] = [each_part for each in content for each_part in _block(each, stored)]
     if isinstance(contents, list):
-        result["contents"] = [_content(each, kept) for each in contents]
-    whole = kept.get(_name(result.get("structuredContent")))
+        result["contents"] = [_content(each, stored) for each in contents]
+    whole = stored.get(_name(result.get("structuredContent")))
     if whole is not None:
-        # Clients refuse a success without the structure a schema promises, and read an error.
+        # Clients reject a success without structured content that matches its schema, but accept an
+        # error.
         del result["structuredContent"]
         result["isError"] = True
-        result.setdefault("content", []).extend(_told(whole))
+        result.setdefault("content", []).extend(_preview_blocks(whole))
     return msgspec.json.encode(result)
 
 
-def _told(kept: Kept) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": kept.words()}, kept.link()]
+def _preview_blocks(stored: StoredValue) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": stored.text()}, stored.link()]
 
 
-def _block(block: Any, kept: dict[str, Kept]) -> list[Any]:
-    found = _found(block, kept) or _found(_member(block, "resource"), kept)
-    return _told(found) if found is not None else [block]
+def _block(block: Any, stored: dict[str, StoredValue]) -> list[Any]:
+    found = _stored_in(block, stored) or _stored_in(_member(block, "resource"), stored)
+    return _preview_blocks(found) if found is not None else [block]
 
 
-def _content(content: Any, kept: dict[str, Kept]) -> Any:
-    """One of a read resource: words instead of what it holds, under its own URI."""
-    found = _found(content, kept)
+def _content(content: Any, stored: dict[str, StoredValue]) -> Any:
+    """Return a content of a read resource with a preview as its text, under its own URI."""
+    found = _stored_in(content, stored)
     if found is None:
         return content
-    bare = {name: told for name, told in content.items() if name not in _STRING_MEMBERS}
-    return {**bare, "mimeType": "text/plain", "text": found.words()}
+    bare = {name: each_part for name, each_part in content.items() if name not in _STRING_MEMBERS}
+    return {**bare, "mimeType": "text/plain", "text": found.text()}
 
 
-def _found(holder: Any, kept: dict[str, Kept]) -> Kept | None:
+def _stored_in(holder: Any, stored: dict[str, StoredValue]) -> StoredValue | None:
     names = (_name(_member(holder, member)) for member in _STRING_MEMBERS)
-    return next((kept[name] for name in names if name in kept), None)
+    return next((stored[name] for name in names if name in stored), None)
 
 
 def _member(holder: Any, name: str) -> Any:
     return holder.get(name) if isinstance(holder, dict) else None
 
 
-def _name(told: Any) -> str:
-    return told if isinstance(told, str) else ""
+def _name(each_part: Any) -> str:
+    return each_part if isinstance(each_part, str) else ""

@@ -1,4 +1,4 @@
-"""What one server says that is too large to tell: begun while it streams in, settled for a call."""
+"""Large results of one server: spilled while they stream in, then settled for a call."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -9,86 +9,93 @@ from toolbus_common.config import Results
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.mcp.result_uris import SCHEME
 from toolbus_executor.results.large.json_scanner import Kind
-from toolbus_executor.results.large.preview import Kept, marks_in, retold, said_media
+from toolbus_executor.results.large.preview import (
+    StoredValue,
+    declared_media,
+    placeholders_in,
+    with_previews,
+)
 from toolbus_executor.results.large.reader import Select, read
-from toolbus_executor.results.large.spill import MARK, Hole, Spill
-from toolbus_executor.results.large.store import Manifest, Vault
+from toolbus_executor.results.large.spill import PLACEHOLDER, ExtractedValue, Spill
+from toolbus_executor.results.large.store import LargeResultStore, Manifest
 
-UNSETTLED_SECONDS = 60.0  # what belongs to no call is forgotten then
+UNSETTLED_SECONDS = 60.0  # then a value that belongs to no call is deleted
 CLOSE_SECONDS = 2.0
 _SLICE = 256 << 10
 _AS_MESSAGE = b'{"result":'
-_MARK = MARK.encode()
+_PLACEHOLDER = PLACEHOLDER.encode()
 
 
 class Spills:
-    """The large results of one server."""
+    """Large results of one server."""
 
-    def __init__(self, vault: Vault, declared: Results) -> None:
-        self.limit = declared.limit
-        self._vault = vault
-        self._declared = declared
-        self._unsettled: dict[str, Hole] = {}
+    def __init__(self, store: LargeResultStore, settings: Results) -> None:
+        self.limit = settings.limit
+        self._store = store
+        self._settings = settings
+        self._unsettled: dict[str, ExtractedValue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, flow: Callable[[bool], None] | None = None, whole: Kind | None = None) -> Spill:
-        """A place for an answer that has become too large; see `Spill`."""
-        return Spill(self._vault, self._declared.largest, flow, whole)
+        """Return a spill buffer for a message that has become too large; see `Spill`."""
+        return Spill(self._store, self._settings.largest, flow, whole)
 
     async def ended(self, spill: Spill) -> bytes:
-        """What is left of an answer once the large is kept. Raises `ToolbusError`."""
+        """Return the rest of a message once its large values are stored. Raises `ToolbusError`."""
         try:
             rest = await spill.ended()
         except BaseException:
             self.abandon(spill)
             raise
-        for hole in spill.holes:
-            self._unsettled[hole.name] = hole
-        asyncio.get_running_loop().call_later(UNSETTLED_SECONDS, self._forget, spill)
+        for value in spill.holes:
+            self._unsettled[value.name] = value
+        asyncio.get_running_loop().call_later(UNSETTLED_SECONDS, self._expire, spill)
         return rest
 
     def abandon(self, spill: Spill) -> None:
-        """Nobody will read what was kept of this."""
+        """Delete what was stored of a message."""
         self._spawn(spill.abandon())
 
-    def concern(self, raw: bytes, call: CallAdmitted) -> bool:
-        """Whether a result is too large, or is what is left of one that was."""
-        if len(raw) <= self.limit and not (self._unsettled and _MARK in raw):
+    def applies(self, raw: bytes, call: CallAdmitted) -> bool:
+        """Return whether a result is too large, or is the rest of one that was."""
+        if len(raw) <= self.limit and not (self._unsettled and _PLACEHOLDER in raw):
             return False
-        return not call.tool.startswith(SCHEME)  # a piece is as large as was asked for
+        return not call.tool.startswith(SCHEME)  # a part has the requested size
 
     async def settle(self, raw: bytes, call: CallAdmitted) -> tuple[bytes, int]:
-        """A result as its caller is told it, and how many bytes of it are kept.
+        """Return the result with previews, and how many bytes of it are stored.
 
         Raises `ToolbusError`.
         """
         if len(raw) > self.limit:
-            raw = await self._spilled(raw)
-        found = [self._unsettled.pop(name) for name in marks_in(raw) if name in self._unsettled]
+            raw = await self._spill(raw)
+        found = [
+            self._unsettled.pop(name) for name in placeholders_in(raw) if name in self._unsettled
+        ]
         try:
             if found:
-                media = said_media(raw)
-                for hole in found:
-                    hole.media = media.get(hole.name, hole.media)
-            kept = await self._kept(found, call)
-            told = retold(raw, {each.name: each for each in kept})
-            if len(told) > self.limit:  # many small things: what is left as a whole
-                found.append(await self._whole(told))
-                kept += await self._kept(found[-1:], call)
-                told = retold(_only(found[-1]), {found[-1].name: kept[-1]})
+                media = declared_media(raw)
+                for value in found:
+                    value.media = media.get(value.name, value.media)
+            stored = await self._name_values(found, call)
+            preview = with_previews(raw, {each.name: each for each in stored})
+            if len(preview) > self.limit:  # many small values: store the rest as a whole
+                found.append(await self._store_whole(preview))
+                stored += await self._name_values(found[-1:], call)
+                preview = with_previews(_only(found[-1]), {found[-1].name: stored[-1]})
         except BaseException:
-            for hole in found:
-                self._spawn(hole.removed(self._vault))
+            for value in found:
+                self._spawn(value.remove(self._store))
             raise
-        self._settled(found, kept, call)
-        return told, sum(each.size for each in kept)
+        self._assign_quota(found, stored, call)
+        return preview, sum(each.size for each in stored)
 
     async def read(self, call: CallAdmitted, select: Select | None) -> bytes:
-        """The part of a kept result a `resources/read` asks for. Raises `ToolbusError`."""
-        return await read(self._vault, call, select)
+        """Return the requested part of a stored result. Raises `ToolbusError`."""
+        return await read(self._store, call, select)
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Let what is being removed go, for a while; the rest goes by itself."""
+        """Wait for pending deletions at most `seconds`; the store expires the rest."""
         tasks = set(self._tasks)
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=seconds)
@@ -96,8 +103,8 @@ class Spills:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    async def _spilled(self, raw: bytes) -> bytes:
-        """What is left of a result that came whole."""
+    async def _spill(self, raw: bytes) -> bytes:
+        """Return the rest of a result that was received whole."""
         spill = self.begin()
         try:
             spill.feed(_AS_MESSAGE)
@@ -109,7 +116,7 @@ class Spills:
             raise
         return (await self.ended(spill))[len(_AS_MESSAGE) :]
 
-    async def _whole(self, raw: bytes) -> Hole:
+    async def _store_whole(self, raw: bytes) -> ExtractedValue:
         spill = self.begin(whole=Kind.JSON)
         try:
             for at in range(0, len(raw), _SLICE):
@@ -121,25 +128,31 @@ class Spills:
             raise
         return spill.holes[0]
 
-    async def _kept(self, holes: list[Hole], call: CallAdmitted) -> list[Kept]:
-        """Each with a handle of the call's principal."""
-        self._vault.allowance.check(sum(hole.size for hole in holes), (call.customer, call.key))
-        ends = time() + self._declared.ttl
-        kept = []
-        for hole in holes:
-            manifest = Manifest(hole.prefix, hole.key, hole.size, hole.media, ends)
-            handle = await self._vault.name(manifest, call)
-            kept.append(Kept(hole.name, handle, hole.size, hole.media, hole.beginning, ends))
-        return kept
+    async def _name_values(
+        self, values: list[ExtractedValue], call: CallAdmitted
+    ) -> list[StoredValue]:
+        """Return the stored values, each with a result URI for the call's principal."""
+        self._store.quota.check(sum(value.size for value in values), (call.customer, call.key))
+        expires = time() + self._settings.ttl
+        stored = []
+        for value in values:
+            manifest = Manifest(value.prefix, value.key, value.size, value.media, expires)
+            handle = await self._store.create_handle(manifest, call)
+            stored.append(
+                StoredValue(value.name, handle, value.size, value.media, value.beginning, expires)
+            )
+        return stored
 
-    def _settled(self, holes: list[Hole], kept: list[Kept], call: CallAdmitted) -> None:
-        for hole, told in zip(holes, kept, strict=True):
-            hole.settled = True
-            self._vault.allowance.belongs(hole.taken, (call.customer, call.key), told.ends)
+    def _assign_quota(
+        self, values: list[ExtractedValue], stored: list[StoredValue], call: CallAdmitted
+    ) -> None:
+        for value, preview in zip(values, stored, strict=True):
+            value.settled = True
+            self._store.quota.assign(value.taken, (call.customer, call.key), preview.expires)
 
-    def _forget(self, spill: Spill) -> None:
-        for hole in spill.holes:
-            self._unsettled.pop(hole.name, None)
+    def _expire(self, spill: Spill) -> None:
+        for value in spill.holes:
+            self._unsettled.pop(value.name, None)
         self.abandon(spill)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -150,33 +163,33 @@ class Spills:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # what could not be removed goes by itself
+            task.exception()  # what could not be deleted expires
 
 
 class Answering:
-    """What a transport does with one answer that becomes too large."""
+    """What a transport needs for one message that becomes too large."""
 
     spills: Spills | None = None
     flow: Callable[[bool], None] | None = None
-    whole: Kind | None = None  # what it is where it is no JSON-RPC
+    whole: Kind | None = None  # kind of a body that is not JSON-RPC
 
     def begin(self) -> Spill:
-        """Take it from here on."""
+        """Return a spill buffer for the rest of the message."""
         return self._of_server.begin(self.flow, self.whole)
 
     async def ended(self, spill: Spill) -> bytes:
-        """What is left of it. Raises `ToolbusError`."""
+        """Return the rest. Raises `ToolbusError`."""
         return await self._of_server.ended(spill)
 
     def abandon(self, spill: Spill) -> None:
-        """It will not end."""
+        """Delete what was stored of a message that will not end."""
         self._of_server.abandon(spill)
 
     @property
     def _of_server(self) -> Spills:
-        assert self.spills is not None  # noqa: S101 - without, nothing becomes too large
+        assert self.spills is not None  # noqa: S101 - set wherever messages can become too large
         return self.spills
 
 
-def _only(hole: Hole) -> bytes:
-    return b'{"content":[{"type":"text","text":%b}]}' % hole.mark
+def _only(value: ExtractedValue) -> bytes:
+    return b'{"content":[{"type":"text","text":%b}]}' % value.placeholder

@@ -1,7 +1,8 @@
-"""Where large results are kept: in parts, sealed for who made them, for a while.
+"""Store of large results: in encrypted parts, with a limited lifetime.
 
-A part is sealed under a key of its result; the manifest, which holds that key, under one made of
-the handle and its principal. So the handle alone opens nothing, nor does the store.
+Each part is encrypted with the result's key. The manifest, which holds that key, is encrypted with
+a key derived from the result URI and its principal. So neither the URI nor the store alone opens a
+result.
 
 Source: HKDF is RFC 5869, AES-256-GCM is NIST SP 800-38D.
 """
@@ -22,30 +23,30 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from toolbus_common.access.anonymous import ANONYMOUS
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.mcp.result_uris import Handle
-from toolbus_executor.results.large.quota import Allowance
+from toolbus_executor.results.large.quota import Quota
 
 PART = 1 << 20  # bytes
 _NONCE = 12
 
 
-class Store(Protocol):
-    """Objects by name; old ones go by themselves. Each raises `ToolbusError`."""
+class ObjectStore(Protocol):
+    """Objects by name, with expiry. Each method raises `ToolbusError`."""
 
     async def put(self, name: str, value: bytes) -> None:
-        """Write, whatever is there."""
+        """Write an object, replacing any other."""
         ...
 
     async def get(self, name: str) -> bytes | None:
-        """What is there."""
+        """Return an object; None if there is none."""
         ...
 
     async def delete(self, name: str) -> None:
-        """Remove it, if it is there."""
+        """Delete an object, if there is one."""
         ...
 
 
 class Manifest(msgspec.Struct):
-    """What is known of a kept result; `ends` is seconds since the epoch."""
+    """Description of a stored result; `ends` is in seconds since the epoch."""
 
     prefix: str
     key: bytes
@@ -56,34 +57,34 @@ class Manifest(msgspec.Struct):
 
     @property
     def is_text(self) -> bool:
-        """Whether it is told as text, and not as base64."""
+        """Whether the value is returned as text, and not as base64."""
         return self.media.startswith("text/") or self.media.endswith(("json", "xml"))
 
 
 @dataclass(slots=True)
-class Vault:
-    """The kept results of this executor's servers. `open_store` is asked when first needed."""
+class LargeResultStore:
+    """Stored results of this executor's servers. `open_store` is called on first use."""
 
-    open_store: Callable[[], Awaitable[Store]]
-    allowance: Allowance = field(default_factory=Allowance)
-    _store: Store | None = None
+    open_store: Callable[[], Awaitable[ObjectStore]]
+    quota: Quota = field(default_factory=Quota)
+    _store: ObjectStore | None = None
 
     async def put(self, prefix: str, number: int, key: bytes, value: bytes) -> None:
-        """Keep one part. Raises `ToolbusError`."""
+        """Store one part. Raises `ToolbusError`."""
         name = _part(prefix, number)
         sealed = AESGCM(key).encrypt(_nonce(number), value, name.encode())
-        await (await self._opened()).put(name, sealed)
+        await (await self._objects()).put(name, sealed)
 
-    async def name(self, manifest: Manifest, call: CallAdmitted) -> Handle:
-        """The handle of what was kept, for the principal of a call. Raises `ToolbusError`."""
+    async def create_handle(self, manifest: Manifest, call: CallAdmitted) -> Handle:
+        """Store the manifest of a result and return its handle. Raises `ToolbusError`."""
         handle = Handle(call.server, call.tool, secrets.token_hex(16))
         body = _cipher(handle, call).encrypt(bytes(_NONCE), msgspec.json.encode(manifest), None)
-        await (await self._opened()).put(_place(handle), body)
+        await (await self._objects()).put(_object_name(handle), body)
         return handle
 
     async def manifest(self, handle: Handle, call: CallAdmitted) -> Manifest | None:
-        """What a handle stands for; None where it is none of this principal's, or is over."""
-        sealed = await (await self._opened()).get(_place(handle))
+        """Return the manifest of a handle; None if it expired or is another principal's."""
+        sealed = await (await self._objects()).get(_object_name(handle))
         try:
             body = _cipher(handle, call).decrypt(bytes(_NONCE), sealed, None) if sealed else b""
         except InvalidTag:
@@ -92,26 +93,26 @@ class Vault:
         return manifest if manifest is not None and manifest.ends > time() else None
 
     async def read(self, manifest: Manifest, offset: int, length: int) -> bytes | None:
-        """So many bytes from an offset; None where a part is gone. Raises `ToolbusError`."""
+        """Return bytes from an offset; None if a part is missing. Raises `ToolbusError`."""
         end = min(offset + length, manifest.size)
         found = bytearray()
         first = offset // manifest.part
         for number in range(first, (end - 1) // manifest.part + 1 if end > offset else first):
             name = _part(manifest.prefix, number)
-            sealed = await (await self._opened()).get(name)
+            sealed = await (await self._objects()).get(name)
             if sealed is None:
                 return None
             found += AESGCM(manifest.key).decrypt(_nonce(number), sealed, name.encode())
         start = offset - first * manifest.part
         return bytes(found[start : start + end - offset])
 
-    async def forget(self, prefix: str, parts: int) -> None:
-        """Remove the parts of what nobody will read. Raises `ToolbusError`."""
-        store = await self._opened()
+    async def delete_parts(self, prefix: str, parts: int) -> None:
+        """Delete the parts of a result. Raises `ToolbusError`."""
+        store = await self._objects()
         for number in range(parts):
             await store.delete(_part(prefix, number))
 
-    async def _opened(self) -> Store:
+    async def _objects(self) -> ObjectStore:
         if self._store is None:
             self._store = await self.open_store()
         return self._store
@@ -122,17 +123,17 @@ def _part(prefix: str, number: int) -> str:
 
 
 def _nonce(number: int) -> bytes:
-    """Each part has a nonce of its own, and each result a key of its own."""
+    """Return the nonce of a part; each result has its own key."""
     return number.to_bytes(_NONCE, "big")
 
 
-def _place(handle: Handle) -> str:
-    """Where a manifest is. It tells nobody the handle."""
+def _object_name(handle: Handle) -> str:
+    """Return the object name of a manifest, which does not reveal the handle."""
     return sha256(f"place of {handle.secret}".encode()).hexdigest()[:32]
 
 
 def _cipher(handle: Handle, call: CallAdmitted) -> AESGCM:
-    """The cipher of one handle for one principal; nothing else is ever sealed under its key."""
+    """Return the cipher of one handle for one principal; its key encrypts nothing else."""
     holder = call.principal_id if call.key == ANONYMOUS else call.key
-    told = msgspec.json.encode(("toolbus kept", call.customer, holder, handle.server, handle.tool))
-    return AESGCM(HKDF(SHA256(), 32, salt=None, info=told).derive(handle.secret.encode()))
+    info = msgspec.json.encode(("toolbus kept", call.customer, holder, handle.server, handle.tool))
+    return AESGCM(HKDF(SHA256(), 32, salt=None, info=info).derive(handle.secret.encode()))

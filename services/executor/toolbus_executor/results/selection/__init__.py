@@ -1,1 +1,1 @@
-"""Parts of results by JMESPath: what a caller asks for is found in a process of its own."""
+"""Result selection with JMESPath, evaluated in a separate process."""

@@ -1,4 +1,4 @@
-"""A result with what an expression finds in it instead of all it holds."""
+"""Application of a selection to a result."""
 
 from typing import Any
 
@@ -20,44 +20,45 @@ class _Result(msgspec.Struct):
     content: list[Any] | None = None
 
 
-async def selected(selector: Selector, expression: str, raw: bytes) -> bytes:
-    """The result with what was found; where that cannot be told the result says so, and is whole.
+async def apply_selection(selector: Selector, expression: str, raw: bytes) -> bytes:
+    """Return the result with the selected part in place of its content.
 
-    The call was made whatever becomes of the expression, so its result is never lost.
+    If the selection fails, the whole result is returned with a note: the call was made, so its
+    result must not be lost.
     """
     try:
         result = msgspec.json.decode(raw, type=_Result)
     except msgspec.DecodeError:
-        return raw  # whoever reads it next says what is wrong with it
+        return raw  # the later decoding reports the error
     if result.isError or result.resultType not in _WHOLE:
         return raw
     document = bytes(result.structuredContent) or _document_in(result.content)
     if not document:
-        return _with_note(raw, "the result holds no JSON")
+        return _with_note(raw, "the result has no JSON")
     try:
         found = await selector.select(expression, document)
     except ToolbusError as error:
         return _with_note(raw, error.reason)
-    told: dict[str, Any] = msgspec.json.decode(raw)
-    told["content"] = [{"type": "text", "text": found.decode()}]
-    told.pop("structuredContent", None)
+    new_result: dict[str, Any] = msgspec.json.decode(raw)
+    new_result["content"] = [{"type": "text", "text": found.decode()}]
+    new_result.pop("structuredContent", None)
     if found.startswith(b"{"):
-        told["structuredContent"] = msgspec.Raw(found)
-    return msgspec.json.encode(told)
+        new_result["structuredContent"] = msgspec.Raw(found)
+    return msgspec.json.encode(new_result)
 
 
 def _document_in(content: list[Any] | None) -> bytes:
-    """What may be JSON: a lone text; empty where there is none."""
+    """Return the single text block, which may be JSON; empty if there is none."""
     texts = [block.get("text") for block in content or () if isinstance(block, dict)]
     return texts[0].encode() if len(texts) == 1 and isinstance(texts[0], str) else b""
 
 
 def _with_note(raw: bytes, why: str) -> bytes:
-    told: dict[str, Any] = msgspec.json.decode(raw)
-    note = f"[{SELECT} was not applied: {why}. The call was made, and this is its whole result.]"
-    content = told.get("content")
-    told["content"] = [
+    new_result: dict[str, Any] = msgspec.json.decode(raw)
+    note = f"[{SELECT} was not applied: {why}. The call was made; this is its whole result.]"
+    content = new_result.get("content")
+    new_result["content"] = [
         {"type": "text", "text": note},
         *(content if isinstance(content, list) else []),
     ]
-    return msgspec.json.encode(told)
+    return msgspec.json.encode(new_result)

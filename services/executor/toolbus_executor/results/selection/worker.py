@@ -1,6 +1,7 @@
-"""The process that evaluates expressions: a line with one and its document, a line with what it is.
+"""Worker process that evaluates JMESPath expressions, one request line to one reply line.
 
-It may be given anything: it is bounded in memory and time by the system, and killed if it stalls.
+Expressions and documents are untrusted: the system limits memory and time, and the client kills a
+worker that stalls.
 """
 
 import signal
@@ -11,52 +12,52 @@ import jmespath
 import msgspec
 from jmespath.exceptions import JMESPathError
 
-LARGEST_FOUND = 1 << 20  # bytes of what an expression finds
+LARGEST_SELECTION = 1 << 20  # bytes of a selection's result
 LARGEST_LINE = 40 << 20
-CPU_SECONDS = 2.0  # of one answer; on a busy machine it may take longer to come
+CPU_SECONDS = 2.0  # processor time of one evaluation; real time may be longer
 
 
 class SelectionRequest(msgspec.Struct):
-    """An expression, and what it is asked of."""
+    """An expression and the document to evaluate it on."""
 
     select: str
     document: Any
 
 
 class SelectionReply(msgspec.Struct, omit_defaults=True):
-    """What was found, or why nothing was."""
+    """The selected value, or the reason of the failure."""
 
     found: Any = None
     why: str = ""
 
 
 def answer(line: bytes) -> bytes:
-    """The line that answers another."""
+    """Return the reply line to a request line."""
     try:
-        asked = msgspec.json.decode(line, type=SelectionRequest)
-        told = SelectionReply(found=jmespath.search(asked.select, asked.document))
-        answered = msgspec.json.encode(told)
+        request = msgspec.json.decode(line, type=SelectionRequest)
+        reply = SelectionReply(found=jmespath.search(request.select, request.document))
+        encoded = msgspec.json.encode(reply)
     except JMESPathError as error:
-        return _refused(str(error).partition("\n")[0][:200])
+        return _failed(str(error).partition("\n")[0][:200])
     except (MemoryError, RecursionError):
-        return _refused("what it finds is too large or too deep")
+        return _failed("its result is too large or too deeply nested")
     except msgspec.DecodeError:
-        return _refused("the result is no JSON")
+        return _failed("the result is not valid JSON")
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        return _refused(f"it does not fit the result ({type(error).__name__})")
-    if len(answered) > LARGEST_FOUND:
-        return _refused(f"what it finds has more than {LARGEST_FOUND} bytes; select less")
-    return answered
+        return _failed(f"it does not match the result's structure ({type(error).__name__})")
+    if len(encoded) > LARGEST_SELECTION:
+        return _failed(f"its result exceeds {LARGEST_SELECTION} bytes; select less")
+    return encoded
 
 
-def _refused(why: str) -> bytes:
+def _failed(why: str) -> bytes:
     return msgspec.json.encode(SelectionReply(why=why))
 
 
 def main() -> None:
-    """Answer lines until there are none."""
+    """Serve requests until standard input ends."""
     while line := sys.stdin.buffer.readline(LARGEST_LINE):
-        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)  # the system ends us then
+        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)  # then the system kills this process
         sys.stdout.buffer.write(answer(line) + b"\n")
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         sys.stdout.buffer.flush()

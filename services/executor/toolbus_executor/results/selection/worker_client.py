@@ -1,4 +1,4 @@
-"""Evaluates expressions in a process that is killed when it takes too long, and begun again."""
+"""Client of the selection worker, which is killed when it takes too long, and restarted."""
 
 import asyncio
 import os
@@ -11,22 +11,22 @@ import msgspec
 from toolbus_common.errors import InvalidError, OverloadedError
 from toolbus_common.process.tethered import tethered
 from toolbus_executor.results.selection.worker import (
-    LARGEST_FOUND,
+    LARGEST_SELECTION,
     SelectionReply,
     SelectionRequest,
 )
 
-SECONDS = 20.0  # of one evaluation, whose processor time is bounded more tightly
-WAIT_SECONDS = 10.0  # for those before it
+SECONDS = 20.0  # of one evaluation; its processor time has a tighter limit
+WAIT_SECONDS = 10.0  # in the queue
 MOST_WAITING = 32
 LARGEST_DOCUMENT = 16 << 20  # bytes
-_BEGIN_SECONDS = 30.0  # what a busy machine may take to start a process
+_BEGIN_SECONDS = 30.0  # process start on a busy machine
 _LIMITS = {"AS": 1 << 30, "CORE": 0, "NOFILE": 64}
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL")
 
 
 class Selector:
-    """One process for all servers of an executor, started when first needed."""
+    """One worker process for all servers of an executor, started on first use."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
@@ -34,17 +34,17 @@ class Selector:
         self._process: asyncio.subprocess.Process | None = None
 
     async def select(self, expression: str, document: bytes) -> bytes:
-        """What an expression finds in a JSON document, as JSON.
+        """Return what an expression selects from a JSON document, as JSON.
 
         Raises:
-            InvalidError: it finds nothing that can be told; the sentence says why.
-            OverloadedError: too many others wait.
+            InvalidError: the selection failed; the reason is a clause for the note in the result.
+            OverloadedError: too many selections wait.
 
         """
         if len(document) > LARGEST_DOCUMENT:
             raise InvalidError(f"only results up to {LARGEST_DOCUMENT} bytes can be selected from")
         if self._waiting >= MOST_WAITING:
-            raise OverloadedError("Too many selections are under way; retry shortly.")
+            raise OverloadedError("Too many selections are in progress; retry shortly.")
         line = msgspec.json.encode(SelectionRequest(expression, msgspec.Raw(document)))
         self._waiting += 1
         try:
@@ -55,15 +55,15 @@ class Selector:
         finally:
             self._waiting -= 1
         try:
-            told = await self._asked(line.replace(b"\n", b" "))
+            reply = await self._evaluate(line.replace(b"\n", b" "))
         finally:
             self._turn.release()
-        if told.why:
-            raise InvalidError(told.why)
-        return msgspec.json.encode(told.found)
+        if reply.why:
+            raise InvalidError(reply.why)
+        return msgspec.json.encode(reply.found)
 
     async def close(self) -> None:
-        """End the process."""
+        """Kill the process."""
         process, self._process = self._process, None
         if process is not None:
             with suppress(ProcessLookupError, PermissionError):
@@ -74,21 +74,21 @@ class Selector:
                 with suppress(ConnectionError):
                     await process.stdin.wait_closed()
 
-    async def _asked(self, line: bytes) -> SelectionReply:
+    async def _evaluate(self, line: bytes) -> SelectionReply:
         try:
-            process = await self._started()
+            process = await self._start()
             async with asyncio.timeout(SECONDS):
-                return await _exchanged(process, line)
+                return await _exchange_line(process, line)
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             await self.close()
             raise InvalidError(
                 "it takes too much time or memory; select something simpler"
             ) from error
-        except BaseException:  # an answer still to come must not be the next one's
+        except BaseException:  # a late reply must not reach the next request
             await self.close()
             raise
 
-    async def _started(self) -> asyncio.subprocess.Process:
+    async def _start(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             command = [sys.executable, "-m", "toolbus_executor.results.selection.worker"]
             self._process = await asyncio.create_subprocess_exec(
@@ -97,14 +97,16 @@ class Selector:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                limit=2 * LARGEST_FOUND,
+                limit=2 * LARGEST_SELECTION,
             )
             async with asyncio.timeout(_BEGIN_SECONDS):
-                await _exchanged(self._process, msgspec.json.encode(SelectionRequest("@", None)))
+                await _exchange_line(
+                    self._process, msgspec.json.encode(SelectionRequest("@", None))
+                )
         return self._process
 
 
-async def _exchanged(process: asyncio.subprocess.Process, line: bytes) -> SelectionReply:
+async def _exchange_line(process: asyncio.subprocess.Process, line: bytes) -> SelectionReply:
     assert process.stdin is not None  # noqa: S101 - asked for when it was started
     assert process.stdout is not None  # noqa: S101
     process.stdin.write(line + b"\n")

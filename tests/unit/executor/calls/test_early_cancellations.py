@@ -1,4 +1,4 @@
-"""A cancellation that comes before its call: remembered for a moment, and for so many calls."""
+"""Cancellations that arrive before their calls: bounded in time and number."""
 
 import pytest
 
@@ -9,12 +9,12 @@ from toolbus_executor.calls import early_cancellations as early
 from toolbus_executor.calls.early_cancellations import EarlyCancellations
 
 
-def test_a_call_taken_back_before_it_came_is_known_once() -> None:
+def test_a_cancellation_before_its_call_is_returned_once() -> None:
     found = EarlyCancellations()
     assert not found
     found.remember("a")
     assert found
-    assert [found.took("a"), found.took("a"), found.took("b")] == [True, False, False]
+    assert [found.take("a"), found.take("a"), found.take("b")] == [True, False, False]
 
 
 def test_the_oldest_are_forgotten_first_and_all_of_them_in_time(
@@ -25,19 +25,19 @@ def test_the_oldest_are_forgotten_first_and_all_of_them_in_time(
     monkeypatch.setattr(early, "monotonic", lambda: now)
     for call_id in "abcd":
         found.remember(call_id)
-    assert [found.took(call_id) for call_id in "abcd"] == [False, True, True, True]
+    assert [found.take(call_id) for call_id in "abcd"] == [False, True, True, True]
     found.remember("a")
     now = early.SECONDS + 1
-    assert not found.took("a")
+    assert not found.take("a")
     found.remember("b")
     now += early.SECONDS + 1
     found.remember("c")
-    assert [found.took(call_id) for call_id in "bc"] == [False, True]
+    assert [found.take(call_id) for call_id in "bc"] == [False, True]
 
 
 async def test_a_call_taken_back_before_it_came_is_not_made() -> None:
     bench = Bench()  # whose server cannot be called: asking it would be another failure
-    bench.runner.early.remember("taken-back")
+    bench.runner.early_cancellations.remember("taken-back")
     answers = Answers()
     call = admitted("test_echo", {"text": "x"}).model_copy(update={"call_id": "taken-back"})
     await bench.runner.run(call, answers)

@@ -13,7 +13,7 @@ from toolbus_common.config import Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_executor.isolation.linux import cgroup
 from toolbus_executor.isolation.plan import Isolation, isolation_of
-from toolbus_executor.isolation.visible_paths import Places
+from toolbus_executor.isolation.visible_paths import VisiblePaths
 from toolbus_executor.settings import Settings
 
 COMMAND = {"command": ["cat"]}
@@ -38,7 +38,7 @@ def test_only_an_engines_own_command_is_not_confined() -> None:
     assert held(command=[], python=["shop:quote"]).confined
 
 
-def seen(isolation: Isolation, *command: str) -> Places:
+def seen(isolation: Isolation, *command: str) -> VisiblePaths:
     return isolation.places(command, {"PATH": "/usr/bin:/bin"})
 
 
@@ -131,7 +131,7 @@ def test_where_hosts_are_listed_the_network_is_its_own() -> None:
 
 
 def test_memory_that_ran_out_is_read_of_the_group(tmp_path: Path) -> None:
-    group = Path(cgroup.place(str(tmp_path)))
+    group = Path(cgroup.group_path(str(tmp_path)))
     assert not cgroup.ran_out(str(tmp_path))
     group.mkdir()
     events = group / "memory.events"

@@ -1,4 +1,4 @@
-"""When a process may sleep: what keeps it awake, and what is still true of one that sleeps."""
+"""When an idle process is ended, what keeps it running, and which listing stays valid."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ PROCESS = Server(command=("cat",), idle=60)
 
 
 class Clock:
-    """A time that passes when told."""
+    """A clock set by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Kept:
-    """A server with what may keep it awake."""
+    """A server with everything that may keep it running."""
 
     def __init__(self, declared: Server = PROCESS) -> None:
         self.bulkhead = Bulkhead("s", 4)
@@ -41,7 +41,7 @@ class Kept:
         self.idling.settle()
 
 
-async def test_one_that_was_never_called_sleeps_soon_and_another_after_its_time(
+async def test_an_uncalled_server_sleeps_soon_and_a_called_one_after_its_idle_time(
     clock: Clock,
 ) -> None:
     kept = Kept()
@@ -55,7 +55,7 @@ async def test_one_that_was_never_called_sleeps_soon_and_another_after_its_time(
     assert kept.idling.asleep
 
 
-async def test_what_is_no_process_or_was_told_to_stay_never_sleeps(clock: Clock) -> None:
+async def test_other_kinds_and_processes_without_idle_time_never_sleep(clock: Clock) -> None:
     for declared in (Server(url="https://a.example"), Server(command=("cat",), idle=0)):
         kept = Kept(declared)
         clock.now += 1e6
@@ -79,7 +79,7 @@ async def test_calls_and_subscriptions_keep_a_server_awake(clock: Clock) -> None
 
 
 @pytest.mark.parametrize(
-    ("begun", "method", "told"),
+    ("created", "method", "reply"),
     [
         (b'{"resultType":"task","taskId":"t1"}', "tasks/get", b'{"status":"completed"}'),
         (b'{"task":{"taskId":"t1"}}', "tasks/result", b'{"content":[]}'),
@@ -87,25 +87,25 @@ async def test_calls_and_subscriptions_keep_a_server_awake(clock: Clock) -> None
     ],
 )
 async def test_a_task_keeps_its_server_awake_until_it_has_ended(
-    begun: bytes, method: str, told: bytes
+    created: bytes, method: str, reply: bytes
 ) -> None:
     kept = Kept()
-    kept.idling.note(admitted("begin"), TaskCreated(begun))
+    kept.idling.note(admitted("begin"), TaskCreated(created))
     call = admitted("", {"taskId": "t1"}, method=method)
     kept.idling.note(admitted("", {"taskId": "t1"}, method="tasks/get"), _answer("working"))
     assert kept.idling.busy
-    kept.idling.note(call, CallResult(told))
+    kept.idling.note(call, CallResult(reply))
     assert not kept.idling.busy
 
 
-async def test_a_task_nobody_asks_after_does_not_keep_it_for_ever(clock: Clock) -> None:
+async def test_a_task_that_is_not_polled_expires(clock: Clock) -> None:
     kept = Kept()
     kept.idling.note(admitted("begin"), TaskCreated(b'{"task":{"taskId":"t1"}}'))
     clock.now += idling.TASK_SECONDS + 1
     assert not kept.idling.busy
 
 
-async def test_who_wakes_a_server_waits_until_it_is_there_or_cannot_be() -> None:
+async def test_a_waking_call_waits_until_the_server_runs_or_fails() -> None:
     kept = Kept()
     kept.idling.fall_asleep()
     with pytest.raises(TimeoutError):
@@ -119,10 +119,10 @@ async def test_who_wakes_a_server_waits_until_it_is_there_or_cannot_be() -> None
     await kept.idling.until_wanted()
 
 
-def test_only_what_the_same_declaration_listed_well_is_still_true() -> None:
+def test_only_a_complete_listing_of_the_same_configuration_is_valid() -> None:
     def listing(**more: Any) -> Listing:
-        told = {"server": "s", "state": "ready", "declared": digest_of(PROCESS)}
-        return Listing(**{**told, **more})
+        reply = {"server": "s", "state": "ready", "declared": digest_of(PROCESS)}
+        return Listing(**{**reply, **more})
 
     assert still_true(listing(), PROCESS)
     assert not still_true(None, PROCESS)

@@ -1,4 +1,4 @@
-"""Definitions repaired for strict clients: repaired once and for all, and judged as they came."""
+"""Definitions repaired for strict clients: repairing is idempotent, digests are of the original."""
 
 from typing import Any
 
@@ -61,7 +61,9 @@ def test_a_definition_is_repaired_and_repairing_it_again_changes_nothing(
 
 
 @given(st.sampled_from(sorted(SHOWN)), st.dictionaries(st.sampled_from(MEMBERS), VALUES))
-def test_whatever_is_repaired_stays_as_it_was_repaired(kind: str, members: dict[str, Any]) -> None:
+def test_repairing_a_repaired_definition_changes_nothing(
+    kind: str, members: dict[str, Any]
+) -> None:
     known = {SHOWN[kind][0]: "odd://a", "inputSchema": OBJECT}
     try:
         once = read_definition(kind, known | members)
@@ -72,16 +74,16 @@ def test_whatever_is_repaired_stays_as_it_was_repaired(kind: str, members: dict[
 
 
 async def listing(tools: list[Any], prompts: list[Any]) -> Listing:
-    """What a server's lists become."""
-    told = {"tools/list": {"tools": tools}, "prompts/list": {"prompts": prompts}}
+    """Return the listing of a server with these lists."""
+    pages = {"tools/list": {"tools": tools}, "prompts/list": {"prompts": prompts}}
 
     async def page(method: str, _cursor: str | None) -> dict[str, Any]:
-        return told.get(method, {"resources": [], "resourceTemplates": []})
+        return pages.get(method, {"resources": [], "resourceTemplates": []})
 
     return await listed("s", SERVER, page)
 
 
-async def test_the_digest_of_a_repaired_definition_is_that_of_what_was_sent() -> None:
+async def test_the_digest_of_a_repaired_definition_is_of_the_original() -> None:
     tools, prompts = named("name", TOOLS_SHOWN), named("name", PROMPTS_SHOWN)
     found = await listing(tools, prompts)
     for sent, offered in ((tools, found.tools), (prompts, found.prompts)):
@@ -95,7 +97,7 @@ async def test_the_digest_of_a_repaired_definition_is_that_of_what_was_sent() ->
             assert each.digest == digest_of(definition) != digest_of(each.definition)
 
 
-async def test_two_definitions_that_are_repaired_alike_have_digests_of_their_own() -> None:
+async def test_definitions_with_equal_repairs_have_different_digests() -> None:
     null = {"name": GOOD[0], "inputSchema": OBJECT, "description": None}
     plain = {"name": GOOD[0], "inputSchema": OBJECT}
     (one,), (other,) = (await listing([null], [])).tools, (await listing([plain], [])).tools

@@ -11,7 +11,7 @@ from harness.bench import admitted
 from toolbus_common.contracts import CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
 from toolbus_executor.validation import Checks
-from toolbus_executor.validation.messages import LONGEST
+from toolbus_executor.validation.messages import MAX_LENGTH
 from toolbus_executor.validation.schema_cost import LARGEST_WEIGHT, UnboundedError, bounds_of
 
 STRING = {"type": "string"}
@@ -76,7 +76,7 @@ def told(made: Checks, arguments: Any) -> str:
 async def broken(schema: Any, result: Any) -> str:
     made = await checks({}, schema)
     try:
-        made.hold_to_word(admitted("t"), json.dumps(result).encode())
+        made.check_result(admitted("t"), json.dumps(result).encode())
     except UpstreamFaultError as error:
         return error.reason
     return ""
@@ -151,7 +151,7 @@ JSON = st.recursive(
 @given(arguments=st.dictionaries(st.sampled_from([*SEARCH["properties"], "other"]), JSON))
 async def test_a_refusal_is_one_short_line_whatever_the_arguments_are(arguments: Any) -> None:
     reason = await refusal(SEARCH, arguments)
-    assert len(reason) < LONGEST + 150
+    assert len(reason) < MAX_LENGTH + 150
     assert reason.isprintable()
 
 
@@ -177,8 +177,8 @@ def expanding(levels: int) -> dict[str, Any]:
         ({"$ref": "http://127.0.0.1:1/schema"}, "refers to what is not in it"),
         ({"$ref": "file:///etc/passwd"}, "refers to what is not in it"),
         ({"properties": {"x": {"$ref": "#/$defs/none"}}}, "refers to what it does not hold"),
-        ({"properties": {"x": {"$id": "http://a/b", "$ref": "#"}}}, "identity of its own"),
-        ({"$dynamicRef": "#x"}, "depend on who follows them"),
+        ({"properties": {"x": {"$id": "http://a/b", "$ref": "#"}}}, "has a subschema with an $id"),
+        ({"$dynamicRef": "#x"}, "has dynamic references"),
         (expanding(20), "too large when its references are followed"),
         ({"properties": {str(each): {"pattern": "a"} for each in range(65)}}, "64 patterns"),
         ({"properties": {"x": {"pattern": "(?=a)b"}}}, "cannot be compiled"),
@@ -236,7 +236,7 @@ async def test_a_definition_is_compiled_once() -> None:
 @pytest.mark.parametrize(("mode", "refused"), [("arguments", True), ("none", False)])
 async def test_only_what_is_asked_for_is_held_against_a_schema(mode: str, *, refused: bool) -> None:
     made = await checks(SEARCH, {"required": ["x"]}, mode)
-    made.hold_to_word(admitted("t"), b'{"structuredContent":{}}')
+    made.check_result(admitted("t"), b'{"structuredContent":{}}')
     if refused:
         with pytest.raises(InvalidArgumentsError):
             made.check_arguments(admitted("t", {}))
@@ -248,7 +248,7 @@ async def test_a_result_that_breaks_its_schema_is_its_servers_fault_and_says_whe
     schema = {"type": "object", "properties": {"temp": {"type": "number"}}, "required": ["temp"]}
     assert await broken(schema, {"structuredContent": {"temp": 3.5}}) == ""
     reason = await broken(schema, {"structuredContent": {"temp": "warm"}})
-    assert "breaks the outputSchema of t: 'temp' must be a number; it is a string" in reason
+    assert "violates the outputSchema of t: 'temp' must be a number; it is a string" in reason
     assert "structuredContent is missing" in await broken(schema, {"content": []})
 
 

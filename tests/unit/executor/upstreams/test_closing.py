@@ -1,4 +1,4 @@
-"""An upstream is left to the end, whatever becomes of whoever leaves it."""
+"""An upstream is closed completely, even if the closing task is cancelled."""
 
 import asyncio
 from typing import cast
@@ -9,34 +9,34 @@ from toolbus_executor.upstreams.base import Upstream, leave
 
 
 class Slow:
-    """Closes when it is let."""
+    """An upstream that closes when released."""
 
     def __init__(self) -> None:
-        self.begun, self.let = asyncio.Event(), asyncio.Event()
+        self.started, self.released = asyncio.Event(), asyncio.Event()
         self.closed = False
 
     async def close(self) -> None:
-        self.begun.set()
-        await self.let.wait()
+        self.started.set()
+        await self.released.wait()
         self.closed = True
 
 
-async def test_who_is_cancelled_again_and_again_closes_all_the_same() -> None:
+async def test_repeated_cancellation_does_not_interrupt_closing() -> None:
     slow = Slow()
     leaving = asyncio.create_task(leave(cast("Upstream", slow)))
-    await slow.begun.wait()
+    await slow.started.wait()
     for _ in range(3):
         leaving.cancel()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert not leaving.done()
-    slow.let.set()
+    slow.released.set()
     with pytest.raises(asyncio.CancelledError):
         await leaving
     assert slow.closed
 
 
-async def test_what_goes_wrong_in_leaving_is_told() -> None:
+async def test_an_error_in_closing_is_raised() -> None:
     class Broken(Slow):
         async def close(self) -> None:
             raise OSError

@@ -1,4 +1,4 @@
-"""How far a call and a name may come from gateway to gateway."""
+"""Limits on how many gateways a call and a name may pass."""
 
 import json
 from typing import Any
@@ -16,14 +16,14 @@ def hops(extra: str) -> Any:
     return json.loads(extra)["_meta"][HOPS]
 
 
-def test_each_gateway_adds_a_step_and_keeps_what_came_along() -> None:
+def test_each_gateway_adds_a_hop_and_keeps_other_members() -> None:
     call = onward(admitted("t", extra='{"task":{"ttl":5},"_meta":{"x/y":1}}'))
     assert json.loads(call.extra) == {"task": {"ttl": 5}, "_meta": {"x/y": 1, HOPS: 1}}
     assert hops(onward(call).extra) == 2
     assert hops(onward(admitted("t")).extra) == 1
 
 
-def test_a_call_that_went_far_enough_goes_no_further_and_was_not_sent() -> None:
+def test_a_call_at_the_hop_limit_is_rejected_and_not_sent() -> None:
     call = admitted("t")
     for _ in range(MOST_HOPS):
         call = onward(call)
@@ -33,14 +33,14 @@ def test_a_call_that_went_far_enough_goes_no_further_and_was_not_sent() -> None:
 
 
 @given(
-    told=st.none()
+    claimed=st.none()
     | st.booleans()
     | st.floats(allow_nan=False)
     | st.text()
     | st.integers(max_value=0)
 )
-def test_nobody_gains_steps_by_what_it_says(told: Any) -> None:
-    extra = json.dumps({"_meta": {HOPS: told}})
+def test_an_invalid_hop_count_does_not_extend_the_limit(claimed: Any) -> None:
+    extra = json.dumps({"_meta": {HOPS: claimed}})
     assert hops(onward(admitted("t", extra=extra)).extra) in (1, 2)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a server's lists: logged and published as an event when it changes."""
+"""Problems of a server's lists, logged and published when they change."""
 
 import logging
 
@@ -10,8 +10,8 @@ from toolbus_executor.upstreams.listing import repairs_of
 log = logging.getLogger(__name__)
 
 
-class ListFaults:
-    """The entries of one server left out or repaired, and its failed lists, with the reasons."""
+class ListProblems:
+    """Dropped and repaired entries and failed lists of one server, with reasons."""
 
     def __init__(self, server: str, events: EventPublisher) -> None:
         self.dropped: dict[str, str] = {}
@@ -21,15 +21,15 @@ class ListFaults:
         self._events = events
 
     def note(self, listing: Listing) -> None:
-        """Take a new listing; publish what is wrong with it unless that was published before."""
+        """Record a listing; publish its problems if they differ from the last ones."""
         repaired = repairs_of(listing)
         now = listing.dropped, listing.failed, repaired
         if now == (self.dropped, self.failed, self._repaired):
             return
         self.dropped, self.failed, self._repaired = now
         for what, reason in (self.dropped | self.failed).items():
-            told = {"server": self._server, "what": what, "why": reason}
-            log.warning("listed.dropped", extra=told)
+            fields = {"server": self._server, "what": what, "why": reason}
+            log.warning("listed.dropped", extra=fields)
         for what, how in repaired.items():
             log.info("listed.repaired", extra={"server": self._server, "what": what, "how": how})
         about = about_server(self._server, "faulted")

@@ -1,4 +1,4 @@
-"""Which replica takes a call, who is ejected, and whose listing counts."""
+"""Load balancing, outlier ejection and listing comparison of replicas."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class One:
     label: str
     weight: int
     credit: int = 0
-    under_way: int = 0
+    in_progress: int = 0
 
 
 weights = st.lists(st.integers(1, 20), min_size=1, max_size=6)
@@ -34,29 +34,33 @@ def several(weights: list[int]) -> list[One]:
 
 
 @given(weights, st.integers(1, 3))
-def test_in_every_round_each_gets_as_many_turns_as_it_weighs(told: list[int], rounds: int) -> None:
-    replicas = several(told)
-    turns = Counter(next_in_turn(replicas).label for _ in range(rounds * sum(told)))
+def test_in_every_round_each_gets_as_many_turns_as_it_weighs(
+    weights: list[int], rounds: int
+) -> None:
+    replicas = several(weights)
+    turns = Counter(next_in_turn(replicas).label for _ in range(rounds * sum(weights)))
     assert turns == {each.label: each.weight * rounds for each in replicas}
 
 
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=6), st.data())
-def test_turns_follow_the_weights_of_whoever_is_left(told: list[int], data: st.DataObject) -> None:
-    replicas = several(told)
+def test_turns_follow_the_weights_of_the_remaining_replicas(
+    weights: list[int], data: st.DataObject
+) -> None:
+    replicas = several(weights)
     for _ in range(data.draw(st.integers(0, 30))):
         next_in_turn(replicas)
     left = replicas[1:]
     total = sum(each.weight for each in left)
     turns = Counter(next_in_turn(left).label for _ in range(40 * total))
     for each in left:
-        assert abs(turns[each.label] - 40 * each.weight) <= sum(told)
+        assert abs(turns[each.label] - 40 * each.weight) <= sum(weights)
 
 
 @given(weights, st.text(max_size=20), st.data())
 def test_a_caller_stays_unless_its_own_replica_goes(
-    told: list[int], caller: str, data: st.DataObject
+    weights: list[int], caller: str, data: st.DataObject
 ) -> None:
-    replicas = several(told)
+    replicas = several(weights)
     home = home_of(caller, replicas)
     assert home_of(caller, replicas[::-1]) is home
     gone = data.draw(st.sampled_from(replicas))
@@ -72,23 +76,25 @@ def test_callers_are_spread_by_weight() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 500)), min_size=1, max_size=6))
-def test_somebody_always_keeps_pace(told: list[tuple[int, int]]) -> None:
-    replicas = [One(f"r{n}", weight, under_way=calls) for n, (weight, calls) in enumerate(told)]
-    assert min(replicas, key=lambda each: each.under_way / each.weight) in uncrowded(replicas)
+def test_at_least_one_replica_is_always_uncrowded(weights: list[tuple[int, int]]) -> None:
+    replicas = [
+        One(f"r{n}", weight, in_progress=calls) for n, (weight, calls) in enumerate(weights)
+    ]
+    assert min(replicas, key=lambda each: each.in_progress / each.weight) in uncrowded(replicas)
 
 
 @given(st.integers(1, 100))
-def test_one_that_hangs_beside_others_that_answer_gets_a_few_calls(calls: int) -> None:
+def test_a_hanging_replica_gets_only_a_few_calls(calls: int) -> None:
     hung, *others = replicas = several([1, 1, 1])
     for _ in range(calls):
         chosen = next_in_turn(uncrowded(replicas))
-        hung.under_way += chosen is hung
-    assert hung.under_way <= FEW + 1
-    assert all(each.under_way == 0 for each in others)
+        hung.in_progress += chosen is hung
+    assert hung.in_progress <= FEW + 1
+    assert all(each.in_progress == 0 for each in others)
 
 
 def test_as_many_calls_for_their_weight_are_no_crowd() -> None:
-    replicas = [One("r0", 1, under_way=10), One("r1", 3, under_way=40)]
+    replicas = [One("r0", 1, in_progress=10), One("r1", 3, in_progress=40)]
     assert uncrowded(replicas) == replicas
 
 
@@ -106,7 +112,7 @@ def test_a_replica_is_ejected_after_failures_in_a_row_and_a_success_forgets_them
     assert (standing.place, standing.until) == (Place.EJECTED, BASE)
 
 
-def test_who_may_not_go_stays_in_place_however_often_it_fails() -> None:
+def test_a_replica_that_may_not_be_ejected_stays_in_place() -> None:
     standing = Standing()
     assert not any(standing.failed(0.0, may_go=False) for _ in range(100))
     assert standing.place is Place.IN
@@ -125,7 +131,7 @@ def test_a_trial_begins_after_its_time_and_one_call_ends_it() -> None:
     assert standing.place is Place.IN
 
 
-def test_ejections_are_forgiven_as_time_in_place_passes() -> None:
+def test_ejections_count_less_as_time_in_place_passes() -> None:
     standing = Standing()
     ejected(standing, 0.0)
     standing.tried_again(BASE)
@@ -139,7 +145,7 @@ def test_ejections_are_forgiven_as_time_in_place_passes() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ok", "fail", "try"]), st.floats(0, 50)), max_size=80))
-def test_nobody_is_out_of_place_for_ever(steps: list[tuple[str, float]]) -> None:
+def test_no_replica_stays_ejected_for_ever(steps: list[tuple[str, float]]) -> None:
     standing, now = Standing(), 0.0
     for what, later in steps:
         now += later
@@ -174,7 +180,7 @@ def test_the_listing_with_the_most_weight_behind_it_counts_and_of_equals_the_fir
     assert most([(one, found(old)), (one, found(new))]).digests == old
 
 
-def test_who_lists_a_tool_otherwise_or_not_at_all_differs_in_it() -> None:
+def test_a_replica_that_lists_a_tool_differently_or_not_at_all_differs() -> None:
     assert differing({"a": "1", "b": "2", "more": "3"}, {"a": "1", "b": "x", "c": "4"}) == {
         "b",
         "c",

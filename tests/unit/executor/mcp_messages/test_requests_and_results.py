@@ -1,4 +1,4 @@
-"""What the executor says to upstreams and makes of their results, without I/O."""
+"""Requests to upstream servers, and the mapping of their results, without I/O."""
 
 import json
 from typing import Any
@@ -21,8 +21,8 @@ from toolbus_executor.mcp_messages import request_builder
 from toolbus_executor.mcp_messages.client_capabilities import (
     EVERYTHING,
     declared,
-    kind_asked,
     kinds_of,
+    request_kind,
     routed,
 )
 from toolbus_executor.mcp_messages.result_mapping import ending_of
@@ -47,25 +47,27 @@ def call(**more: Any) -> CallAdmitted:
     return CallAdmitted(**given | more)
 
 
-def params(asked: CallAdmitted, *, modern: bool) -> dict[str, Any]:
-    told = json.loads(request_builder.call_body(asked, 7, modern=modern))
-    assert told["method"] == asked.method
-    found: dict[str, Any] = told["params"]
+def params(changes: CallAdmitted, *, modern: bool) -> dict[str, Any]:
+    members = json.loads(request_builder.call_body(changes, 7, modern=modern))
+    assert members["method"] == changes.method
+    found: dict[str, Any] = members["params"]
     return found
 
 
-def told(raw: bytes, **more: Any) -> Any:
+def members_of(raw: bytes, **more: Any) -> Any:
     return json.loads(ending_of(raw, call(**more))[0].body)
 
 
-def ending(raw: bytes, **more: Any) -> FinalReply:
+def reply_of(raw: bytes, **more: Any) -> FinalReply:
     return ending_of(raw, call(**more))[0]
 
 
 def test_arguments_reach_the_upstream_as_they_are() -> None:
-    asked = call(tool='odd"name', progress=True, arguments=b'{"n":123456789012345678901234567890}')
-    assert asked.arguments in request_builder.call_body(asked, 7, modern=True)
-    found = params(asked, modern=True)
+    changes = call(
+        tool='odd"name', progress=True, arguments=b'{"n":123456789012345678901234567890}'
+    )
+    assert changes.arguments in request_builder.call_body(changes, 7, modern=True)
+    found = params(changes, modern=True)
     assert found["name"] == 'odd"name'
     assert found["_meta"]["progressToken"] == 7
     assert found["_meta"]["traceparent"][3:35] == "a" * 32
@@ -73,13 +75,13 @@ def test_arguments_reach_the_upstream_as_they_are() -> None:
 
 @pytest.mark.parametrize("modern", [True, False])
 def test_other_methods_send_their_params_as_they_are(modern: bool) -> None:  # noqa: FBT001
-    asked = call(method="resources/read", tool="a://b", arguments=b'{"uri": "a://b", "x": 1}')
-    found = params(asked, modern=modern)
+    changes = call(method="resources/read", tool="a://b", arguments=b'{"uri": "a://b", "x": 1}')
+    found = params(changes, modern=modern)
     assert {k: v for k, v in found.items() if k != "_meta"} == {"uri": "a://b", "x": 1}
     assert (f"{META}protocolVersion" in found["_meta"]) == modern
 
 
-def test_a_modern_server_is_told_only_what_can_be_routed() -> None:
+def test_a_modern_server_receives_only_capabilities_that_can_be_routed() -> None:
     raw = json.dumps(
         {
             "elicitation": {"form": {}},
@@ -108,7 +110,7 @@ def test_answers_and_state_go_to_modern_servers_and_tasks_to_legacy_ones() -> No
     assert modern["requestState"] == "s"
     assert "task" not in modern
     assert modern["_meta"]["example.org/x"] == 1
-    assert modern["_meta"]["progressToken"] == 7, "our own, that extends the call"
+    assert modern["_meta"]["progressToken"] == 7, "the token by which progress extends the call"
     assert f"{META}logLevel" not in modern["_meta"]
     assert legacy["task"] == {"ttl": 5}
     assert "requestState" not in legacy
@@ -124,7 +126,7 @@ def test_answers_and_state_go_to_modern_servers_and_tasks_to_legacy_ones() -> No
         ("completion/complete", ""),
     ],
 )
-def test_a_header_names_what_a_call_is_about(method: str, name: str) -> None:
+def test_a_header_names_the_target_of_a_call(method: str, name: str) -> None:
     assert request_builder.name_of(call(method=method, arguments=b'{"taskId":"task-1"}')) == name
 
 
@@ -135,11 +137,11 @@ def test_a_name_survives_its_header(name: str) -> None:
 
 def test_a_modern_caller_gets_a_result_type_from_a_legacy_answer() -> None:
     for raw in (b'{"content":[]}', b"{}", b'{ "content" : [] }'):
-        assert told(raw) == {"resultType": "complete", "content": []}
+        assert members_of(raw) == {"resultType": "complete", "content": []}
 
 
 def test_a_read_resource_is_given_the_hints_its_server_left_out() -> None:
-    found = told(b'{"contents":[],"ttlMs":5}', method="resources/read")
+    found = members_of(b'{"contents":[],"ttlMs":5}', method="resources/read")
     assert found == {
         "resultType": "complete",
         "cacheScope": "private",
@@ -152,7 +154,7 @@ def test_a_read_resource_is_given_the_hints_its_server_left_out() -> None:
 def test_a_read_resources_own_hints_pass_byte_for_byte(scope: str) -> None:
     raw = b'{"resultType":"complete", "ttlMs":7000,"cacheScope":"%b","contents":[]}'
     raw %= scope.encode()
-    assert ending(raw, method="resources/read").body == raw
+    assert reply_of(raw, method="resources/read").body == raw
 
 
 @pytest.mark.parametrize(
@@ -164,10 +166,8 @@ def test_a_read_resources_own_hints_pass_byte_for_byte(scope: str) -> None:
         ('"ttlMs":7,"cacheScope":null', (7, "private")),
     ],
 )
-def test_a_hint_that_is_none_is_never_read_as_leave_to_keep(
-    hint: str, kept: tuple[int, str]
-) -> None:
-    found = told(
+def test_an_invalid_caching_hint_never_allows_caching(hint: str, kept: tuple[int, str]) -> None:
+    found = members_of(
         b'{"resultType":"complete","contents":[],%b}' % hint.encode(), method="resources/read"
     )
     assert (found["ttlMs"], found["cacheScope"]) == kept
@@ -177,55 +177,55 @@ def test_a_hint_that_is_none_is_never_read_as_leave_to_keep(
 def test_a_legacy_caller_gets_no_modern_member_and_every_other_byte() -> None:
     part = b'{"type":"text","text":"a","x":1.50,"n":12345678901234567890123}'
     raw = b'{"resultType":"complete","ttlMs":5,"content":[%b]}' % part
-    body = ending(raw, family=ProtocolFamily.LEGACY).body
+    body = reply_of(raw, family=ProtocolFamily.LEGACY).body
     assert body == b'{"content":[%b]}' % part
 
 
-def test_structured_content_that_is_no_object_is_not_for_legacy_callers() -> None:
+def test_structured_content_other_than_objects_is_removed_for_legacy_callers() -> None:
     raw = b'{"content":[],"structuredContent":[1]}'
-    assert told(raw, family=ProtocolFamily.LEGACY) == {"content": []}
-    assert told(raw)["structuredContent"] == [1]
+    assert members_of(raw, family=ProtocolFamily.LEGACY) == {"content": []}
+    assert members_of(raw)["structuredContent"] == [1]
 
 
-def test_a_result_nobody_needs_to_change_passes_byte_by_byte() -> None:
+def test_a_result_without_changes_passes_byte_for_byte() -> None:
     raw = b'{ "resultType":"complete", "content":[] , "x-unknown": 1e5 }'
-    assert ending(raw) == CallResult(raw)
+    assert reply_of(raw) == CallResult(raw)
 
 
 @pytest.mark.parametrize("family", [*ProtocolFamily])
-def test_a_question_is_told_alike_to_both_families(family: ProtocolFamily) -> None:
+def test_an_input_request_is_equal_in_both_families(family: ProtocolFamily) -> None:
     raw = b'{"resultType":"input_required","inputRequests":{}}'
-    assert ending(raw, family=family) == InputRequired(raw)
+    assert reply_of(raw, family=family) == InputRequired(raw)
 
 
-def test_a_task_begins_in_the_form_of_the_callers_family() -> None:
+def test_a_created_task_has_the_form_of_the_callers_family() -> None:
     raw = b'{"resultType":"task","taskId":"1","status":"working","ttlMs":5}'
-    assert ending(raw) == TaskCreated(raw)
-    assert told(raw, family=ProtocolFamily.LEGACY) == {
+    assert reply_of(raw) == TaskCreated(raw)
+    assert members_of(raw, family=ProtocolFamily.LEGACY) == {
         "task": {"taskId": "1", "status": "working", "ttl": 5}
     }
-    assert isinstance(ending(b'{"task":{"taskId":"1"}}'), TaskCreated)
+    assert isinstance(reply_of(b'{"task":{"taskId":"1"}}'), TaskCreated)
 
 
-def test_a_task_that_cannot_be_read_is_a_named_fault() -> None:
+def test_a_malformed_task_is_an_upstream_error() -> None:
     with pytest.raises(UpstreamFaultError, match="malformed"):
-        ending(b'{"resultType":"task","taskId":7}', family=ProtocolFamily.LEGACY)
+        reply_of(b'{"resultType":"task","taskId":7}', family=ProtocolFamily.LEGACY)
 
 
-def test_a_result_of_a_kind_nobody_knows_is_a_named_fault() -> None:
-    with pytest.raises(UpstreamFaultError, match="resultType that Toolbus cannot"):
-        ending(b'{"resultType":"strange"}')
+def test_an_unknown_result_type_is_an_upstream_error() -> None:
+    with pytest.raises(UpstreamFaultError, match="resultType that Toolbus does not support"):
+        reply_of(b'{"resultType":"strange"}')
 
 
 @given(st.binary(max_size=80))
-def test_no_bytes_from_an_upstream_do_anything_but_answer_or_fault(text: bytes) -> None:
+def test_any_bytes_from_an_upstream_are_a_result_or_an_upstream_error(text: bytes) -> None:
     try:
-        ending(messages.result_of(messages.read(text)))
+        reply_of(messages.result_of(messages.read(text)))
     except (UpstreamFaultError, UpstreamRefusedError):
         return
 
 
-def test_the_kinds_of_questions_follow_from_what_was_declared() -> None:
+def test_the_supported_requests_follow_from_declared_capabilities() -> None:
     assert kinds_of('{"elicitation":{}}') == {"form"}
     assert kinds_of('{"elicitation":{"form":{},"url":{}},"roots":{}}') == {"form", "url", "roots"}
     assert kinds_of("{}") == kinds_of("nonsense") == frozenset()
@@ -233,10 +233,10 @@ def test_the_kinds_of_questions_follow_from_what_was_declared() -> None:
     assert json.loads(routed("[]")) == {}
 
 
-def test_a_question_of_an_unknown_kind_can_be_brought_to_nobody() -> None:
-    assert kind_asked("elicitation/create", b'{"mode":"url"}') == "url"
-    assert kind_asked("elicitation/create", b'{"mode":"strange"}') is None
-    assert kind_asked("tools/call", b"{}") is None
+def test_a_request_of_an_unknown_kind_has_no_client_capability() -> None:
+    assert request_kind("elicitation/create", b'{"mode":"url"}') == "url"
+    assert request_kind("elicitation/create", b'{"mode":"strange"}') is None
+    assert request_kind("tools/call", b"{}") is None
 
 
 def annotated(**properties: Any) -> dict[str, Any]:
@@ -276,10 +276,10 @@ def test_arguments_are_repeated_as_the_schema_wants() -> None:
         {**annotated(), "x-mcp-header": "A", "type": "string"},
     ],
 )
-def test_an_annotation_that_breaks_the_rules_is_refused(schema: dict[str, Any]) -> None:
+def test_an_invalid_header_annotation_is_rejected(schema: dict[str, Any]) -> None:
     with pytest.raises(AnnotationError):
         params_of(schema)
 
 
-def test_a_property_may_be_called_as_the_annotation_is() -> None:
+def test_a_property_may_have_the_name_of_the_annotation() -> None:
     assert params_of({"type": "object", "properties": {"x-mcp-header": {"type": "string"}}}) == ()

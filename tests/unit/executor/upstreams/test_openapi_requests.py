@@ -1,4 +1,4 @@
-"""Arguments become requests: as OpenAPI's styles have them, and never out of their place."""
+"""Arguments become requests in OpenAPI's styles, and never change another part of the request."""
 
 import re
 from typing import Any
@@ -69,8 +69,10 @@ def test_a_query_is_written_in_each_style(
     style: str, explode: Any, several: str, members: str
 ) -> None:
     written = parameter("query", style, explode=explode)
-    told = ["&".join("=".join(pair) for pair in in_query(written, each)) for each in (LIST, OBJECT)]
-    assert told == [several, members]
+    encoded = [
+        "&".join("=".join(pair) for pair in in_query(written, each)) for each in (LIST, OBJECT)
+    ]
+    assert encoded == [several, members]
 
 
 def test_what_may_hold_reserved_characters_still_ends_where_it_ends() -> None:
@@ -122,9 +124,9 @@ ITEM = translated(
 
 
 @given(values | hostile, values | hostile)
-def test_no_argument_leaves_its_step_of_the_path(thing: Any, kind: Any) -> None:
+def test_no_argument_leaves_its_path_segment(value: Any, kind: Any) -> None:
     try:
-        target = request_of(ITEM, {"id": thing, "kind": kind}, NONE).target
+        target = request_of(ITEM, {"id": value, "kind": kind}, NONE).target
     except ArgumentError:
         return
     assert re.fullmatch(r"/things/[A-Za-z0-9._~%=,-]+/of\.[A-Za-z0-9._~%=,-]+", target), target
@@ -135,17 +137,17 @@ def test_no_argument_leaves_its_step_of_the_path(thing: Any, kind: Any) -> None:
 
 
 @given(path_styles, st.booleans(), st.text(min_size=1, max_size=40))
-def test_what_a_path_carries_is_what_was_said(style: str, explode: Any, text: str) -> None:
+def test_a_path_decodes_to_its_argument(style: str, explode: Any, text: str) -> None:
     written = parameter("path", style, explode=explode)
     try:
-        told = in_path(written, text)
+        encoded = in_path(written, text)
     except ArgumentError:
         reject()
-    assert unquote(told).removeprefix({"label": ".", "matrix": ";color="}.get(style, "")) == text
+    assert unquote(encoded).removeprefix({"label": ".", "matrix": ";color="}.get(style, "")) == text
 
 
 @given(query_styles, st.booleans(), values)
-def test_a_query_says_only_what_its_arguments_say(style: str, explode: Any, value: Any) -> None:
+def test_a_query_contains_only_its_arguments(style: str, explode: Any, value: Any) -> None:
     pairs = in_query(parameter("query", style, explode=explode), value)
     text = "&".join(f"{name}={each}" for name, each in pairs)
     assert re.fullmatch(r"[A-Za-z0-9._~%=,&-]*", text), text
@@ -157,10 +159,10 @@ def test_a_query_says_only_what_its_arguments_say(style: str, explode: Any, valu
 @given(values)
 def test_a_header_stays_on_its_line(value: Any) -> None:
     try:
-        told = in_header(parameter("header", "simple", explode=True), value)
+        encoded = in_header(parameter("header", "simple", explode=True), value)
     except ArgumentError:
         return
-    request = bytes_of("GET", "/", b"Host: a\r\n", [("X", told)])
+    request = bytes_of("GET", "/", b"Host: a\r\n", [("X", encoded)])
     assert request.count(b"\r\n") == 4
     assert not re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]", request)
 
@@ -190,24 +192,24 @@ def secured(kind: str) -> Operation:
 
 
 @pytest.mark.parametrize("kind", ["query", "cookie"])
-def test_an_object_that_spreads_over_a_query_cannot_say_a_credential(kind: str) -> None:
-    credentials = Credentials({"key": "our own"}, {"key": Scheme(kind, "api key")}, {})  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="not the caller's to set"):
+def test_an_exploded_object_cannot_set_a_credential(kind: str) -> None:
+    credentials = Credentials({"key": "a secret"}, {"key": Scheme(kind, "api key")}, {})  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="set by Toolbus"):
         request_of(secured(kind), {"all": {"api key": "mine"}}, credentials)
     request = request_of(secured(kind), {"all": {"a": 1}}, credentials)
     pairs = request.query if kind == "query" else request.cookies
-    assert pairs == [("a", "1"), ("api%20key", "our%20own")]
+    assert pairs == [("a", "1"), ("api%20key", "a%20secret")]
 
 
-def test_secrets_are_struck_out_in_every_form_they_were_sent_in() -> None:
-    told = Credentials(
+def test_secrets_are_removed_in_every_form_they_were_sent_in() -> None:
+    encoded = Credentials(
         {"basic": "user:password"}, {"basic": Scheme("basic")}, {"X-Key": "Token abcdef-123"}
     )
     request = Request("GET", "/")
-    told.add([("basic",)], request)
+    encoded.add([("basic",)], request)
     assert request.headers == [("Authorization", "Basic dXNlcjpwYXNzd29yZA==")]
     text = b"user:password dXNlcjpwYXNzd29yZA== abcdef-123 fine"
-    assert told.struck(text) == b"(secret) (secret) (secret) fine"
+    assert encoded.struck(text) == b"(secret) (secret) (secret) fine"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_secrets_are_struck_out_in_every_form_they_were_sent_in() -> None:
         (302, "GET", "/b\r\nX-Evil: 1", None),
     ],
 )
-def test_a_redirection_is_followed_on_its_own_origin(
+def test_a_redirect_is_followed_on_its_own_origin(
     status: int, method: str, location: str, target: str | None
 ) -> None:
     head = Head(status, {b"location": location.encode()})

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from toolbus_common.errors import OverloadedError, UpstreamFaultError
 from toolbus_common.mcp.result_uris import MOST_LENGTH, Handle, governing, piece_of
 from toolbus_executor.results.large import json_scanner as scanner
-from toolbus_executor.results.large.decoder import Decoding
+from toolbus_executor.results.large.decoder import Decoder
 from toolbus_executor.results.large.json_scanner import Kind, Scanner
-from toolbus_executor.results.large.quota import Allowance
+from toolbus_executor.results.large.quota import Quota
 from toolbus_executor.results.large.reader import _whole_characters
 
 SMALL = 8  # bytes that count as large here
@@ -24,13 +24,13 @@ class Aside:
     """A large value, decoded in memory."""
 
     def __init__(self, kind: Kind, number: int) -> None:
-        self.mark = b'"mark %d"' % number
+        self.placeholder = b'"mark %d"' % number
         self.kind = kind
         self.value = b""
         self.ended = False
-        self._decoding = Decoding(kind)
+        self._decoding = Decoder(kind)
 
-    def take(self, raw: bytes) -> None:
+    def feed(self, raw: bytes) -> None:
         self.value += self._decoding.feed(raw)
 
     def end(self) -> None:
@@ -41,7 +41,7 @@ class Aside:
 @pytest.fixture(autouse=True, scope="module")
 def _everything_is_large() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanner, "LEAST", SMALL)
+        patch.setattr(scanner, "MIN_BYTES", SMALL)
         yield
 
 
@@ -64,7 +64,7 @@ def scanned(text: bytes, sizes: list[int]) -> tuple[Any, list[Aside]]:
 
 def put_back(told: Any, found: list[Aside]) -> Any:
     """The answer with its large values where their marks stand."""
-    marks = {json.loads(each.mark): each for each in found}
+    marks = {json.loads(each.placeholder): each for each in found}
     if isinstance(told, list):
         return [put_back(each, found) for each in told]
     if isinstance(told, dict):
@@ -143,7 +143,7 @@ def test_what_is_no_json_ends_in_a_fault_or_in_what_is_no_json_either(
 def test_only_so_many_values_go_aside_and_the_rest_is_bounded() -> None:
     many = b",".join(b'{"text":"%b"}' % (b"x" * 100_000) for _ in range(200))
     reader = Scanner(lambda kind: Aside(kind, 0))
-    with pytest.raises(UpstreamFaultError, match="ask it for less"):
+    with pytest.raises(UpstreamFaultError, match="request less"):
         reader.feed(b'{"result":{"content":[' + many)
 
 
@@ -159,7 +159,7 @@ def test_a_value_not_looked_for_that_never_ends_is_bounded_too() -> None:
     [(Kind.TEXT, b"\xff"), (Kind.TEXT, b"\\x"), (Kind.BASE64, b"a"), (Kind.JSON, b"\xc3")],
 )
 def test_what_cannot_be_decoded_is_the_upstreams_fault(kind: Kind, raw: bytes) -> None:
-    decoding = Decoding(kind)
+    decoding = Decoder(kind)
     with pytest.raises(UpstreamFaultError):
         decoding.feed(raw) + decoding.end()
 
@@ -190,13 +190,13 @@ def test_what_is_no_handle_governs_itself(uri: str) -> None:
 
 
 def test_one_principal_cannot_use_all_the_room_and_gets_it_back_in_time() -> None:
-    allowance = Allowance(most=100, most_of_one=60)
-    allowance.take(60)
-    allowance.check(60, ("c", "k"))
-    allowance.belongs(60, ("c", "k"), 0.0)
-    with pytest.raises(OverloadedError, match="this key keeps 60 bytes"):
-        allowance.check(1, ("c", "k"))
-    allowance.check(60, ("c", "other"))
-    allowance.take(100)  # what was over made room
-    with pytest.raises(OverloadedError, match="no room"):
-        allowance.take(1)
+    quota = Quota(limit=100, limit_per_principal=60)
+    quota.take(60)
+    quota.check(60, ("c", "k"))
+    quota.assign(60, ("c", "k"), 0.0)
+    with pytest.raises(OverloadedError, match="this key has 60 bytes"):
+        quota.check(1, ("c", "k"))
+    quota.check(60, ("c", "other"))
+    quota.take(100)  # what was over made room
+    with pytest.raises(OverloadedError, match="result store is full"):
+        quota.take(1)
