@@ -145,7 +145,7 @@ def api() -> Iterator[Api]:
 async def opened(issuing: Issuing, **declared: Any) -> AsyncIterator[Bench]:
     """A runner over a server that is told who calls, reached as a keeper reaches it."""
     bench, server = Bench(), Server(**{"identity": {}, **declared})
-    await issuing.keys.ready()
+    await issuing.keys.wait_until_ready()
     found = await Secrets({}).read([])
     await bench.open(reached(server, bench.news, issuing.ways, found))
     try:
@@ -187,7 +187,7 @@ async def test_each_replica_is_told_who_calls_for_itself(mcp: dict[str, FixtureS
     issuing, bench, url = Issuing(), Bench(), mcp["modern"].url
     mcp["modern"].forget()
     server = Server(replicas=({"url": url},), identity={})
-    await issuing.keys.ready()
+    await issuing.keys.wait_until_ready()
     await bench.open(Replicated("s", server, bench.news, bench.events, issuing.ways, {}))
     try:
         await bench.call("test_echo", {"text": "x"}, **OF_ANN)
@@ -317,7 +317,7 @@ async def test_without_a_key_nothing_is_sent_and_a_call_is_told_what_to_do(api: 
     issuing = Issuing()
     issuing.away = True
     with pytest.raises(UnavailableError, match=r"not available yet.* No oauth service is running"):
-        await issuing.keys.ready()
+        await issuing.keys.wait_until_ready()
     server = Server(graphql=f"{api.origin}/graphql", identity={})
     bench = Bench()
     upstream = reached(server, bench.news, issuing.ways, {})
@@ -347,7 +347,7 @@ async def test_while_oauth_is_away_the_key_at_hand_is_used_for_a_day_and_then_no
     monkeypatch.setattr(keeping, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(keeping, "AGAIN_SECONDS", 0.0)
     issuing = Issuing()
-    await issuing.keys.ready()
+    await issuing.keys.wait_until_ready()
     issuing.away = True
     before = issuing.asked
     await until(lambda: issuing.asked > before + 1, "that oauth was asked in vain")
@@ -366,7 +366,7 @@ async def test_the_next_key_is_asked_for_where_nobody_calls(
 ) -> None:
     monkeypatch.setattr(keeping, "FRESH_SECONDS", 0.0)
     issuing = Issuing()
-    await issuing.keys.ready()
+    await issuing.keys.wait_until_ready()
     await until(lambda: issuing.asked > 1, "that oauth was asked again")
 
 
@@ -377,7 +377,7 @@ async def test_an_answer_that_cannot_be_understood_does_not_end_the_asking(
     issuing = Issuing()
     monkeypatch.setattr(P256Key, "of", _unreadable)
     with pytest.raises(UnavailableError):
-        await issuing.keys.ready()
+        await issuing.keys.wait_until_ready()
     before = issuing.asked
     await until(lambda: issuing.asked > before, "that oauth was asked again")
 
@@ -388,7 +388,7 @@ def _unreadable(_kept: str) -> P256Key:
 
 async def test_nothing_of_the_key_is_shown_with_what_holds_it() -> None:
     issuing = Issuing()
-    await issuing.keys.ready()
+    await issuing.keys.wait_until_ready()
     way = issuing.ways.to(Server(graphql="https://docs.test", identity={}), "")
     shown = repr((issuing.ways, way, issuing.keys.now(), await issuing.told()))
     assert ISSUER in shown

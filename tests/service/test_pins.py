@@ -86,7 +86,7 @@ async def executor(settings: Settings, mode: str = "first") -> AsyncIterator[Exe
 
         async def watch() -> None:
             async for change in bucket.watch():
-                pins.hear(change)
+                pins.apply_change(change)
                 if change is None:
                     caught_up.set()
 

@@ -178,7 +178,7 @@ class ServerRegistry:
                     supervisor.handler.forward = self._suspended_calls.forward
                     supervisor.handler.early_cancellations = self._early_cancellations
                     supervisor.handler.selector = self._selector
-                    supervisor.handler.outcomes.store = self._outcomes
+                    supervisor.handler.outcomes.idempotency_store = self._outcomes
                     self._supervisors[name] = supervisor
                     self._resets[name] = self._commands.of(name).resets
                 self._supervisors[name].handler.drained = self._commands.of(name).drained
