@@ -21,7 +21,7 @@ def test_a_person_connects_their_account_and_another_may_not(
     other.opens(link)
     other.presses("Sign in with corp")
     other.page.get_by_role("link", name="I am ann").click()
-    other.sees("Not your link")
+    other.sees("This link is for another person")
     other.keeps("connect-not-yours")
 
     bob = someone()
@@ -35,7 +35,7 @@ def test_a_person_connects_their_account_and_another_may_not(
 
     bob.opens(link)
     bob.sees("Connect Toolbus?")
-    bob.presses("Go on")
+    bob.presses("Continue")
     bob.sees("Connected")
     bob.keeps("connected")
     agent = gateway.launched.client(BOB)

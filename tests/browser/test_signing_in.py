@@ -58,7 +58,7 @@ def test_a_person_who_says_no_is_not_asked_who_they_are_the_next_time(
     assert program.answer()["error"] == "access_denied"
     bob.opens(program.address())
     bob.sees(CONSENT)
-    bob.presses("I am somebody else")
+    bob.presses("Sign in as someone else")
     bob.sees("Sign in")
 
 
@@ -85,11 +85,11 @@ def test_a_person_brings_the_code_a_device_shows(
     bob.sees("Connect a device")
     bob.keeps("device")
     bob.fills(Code="BCDF-GHJK")
-    bob.presses("Go on")
+    bob.presses("Continue")
     bob.page.get_by_role("alert").wait_for()
     bob.keeps("device-unknown")
     bob.fills(Code=waiting["user_code"].lower())
-    bob.presses("Go on")
+    bob.presses("Continue")
     signs_in(bob)
     assert waiting["user_code"] in bob.sees(CONSENT).inner_text()
     bob.keeps("device-consent")
@@ -148,10 +148,20 @@ def test_the_pages_are_dark_for_who_likes_it_so(program: Program, someone: Someo
 @pytest.mark.parametrize(
     ("name", "path", "heading", "said"),
     [
-        ("a-client-nobody-knows", "authorize?client_id=x", "This cannot go on", "client"),
-        ("a-link-nobody-knows", "connect/x", "This cannot go on", "Call the tool again"),
-        ("a-way-back-nobody-knows", "callback/corp?state=x", "This cannot go on", "Begin anew"),
-        ("a-page-reloaded", "sign-in", "Nothing to see here", "Begin anew"),
+        (
+            "a-client-nobody-knows",
+            "authorize?client_id=x",
+            "This request cannot continue",
+            "client",
+        ),
+        ("a-link-nobody-knows", "connect/x", "This request cannot continue", "Call the tool again"),
+        (
+            "a-way-back-nobody-knows",
+            "callback/corp?state=x",
+            "This request cannot continue",
+            "Restart the sign-in",
+        ),
+        ("a-page-reloaded", "sign-in", "Page not found", "Restart the sign-in"),
     ],
 )
 def test_a_dead_end_is_a_page_that_says_what_to_do(
@@ -168,5 +178,5 @@ def test_an_address_the_program_never_named_is_not_gone_to(
 ) -> None:
     bob = someone()
     bob.opens(program.address(redirect_uri="https://evil.example/"))
-    assert "Do not go on" in bob.sees("This cannot go on").inner_text()
+    assert "Do not continue" in bob.sees("This request cannot continue").inner_text()
     bob.keeps("an-address-never-named")

@@ -31,13 +31,13 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.settings import Settings
-from toolbus_oauth.keys.unverified_jwt import peeked
-from toolbus_oauth.upstreams.connections.records import Vouched
+from toolbus_oauth.keys.unverified_jwt import parse_unverified
+from toolbus_oauth.upstreams.connections.records import ProviderTokens
 
 MOST_CONSENTS = 4
 LISTED_SECONDS = 20.0
 _ASKS = "connections connect"
-_NEVER = ("cannot be authorized at", "asked for before")
+_NEVER = ("is impossible", "already requested")
 _LONGEST_NAME = 24
 PERSON, PROVIDER = "demo", "corp"
 
@@ -114,7 +114,7 @@ class Play:
 
     def _apply(self, document: dict[str, Any]) -> None:
         loaded = load(yaml.safe_dump(document), os.environ)
-        assert not loaded.faults, loaded.faults
+        assert not loaded.problems, loaded.problems
         self.launched.declare(loaded.declaration)
 
     def _tools(self) -> list[str]:
@@ -163,8 +163,8 @@ class Play:
     async def _vouch(self) -> None:
         """Keep the ID token that the scenario gives, as if its person had signed in with it."""
         context, launched = self.errand["context"], self.launched
-        claims = peeked(context["idp_id_token"])[1]
-        kept = Vouched(
+        claims = parse_unverified(context["idp_id_token"])[1]
+        kept = ProviderTokens(
             PROVIDER, context["idp_issuer"], context["idp_client_id"], PERSON, claims["sub"],
             context["idp_id_token"], float(claims["exp"]), "",
         )  # fmt: skip

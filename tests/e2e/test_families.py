@@ -204,7 +204,7 @@ def test_a_declared_family_that_a_server_does_not_offer_is_named_with_what_to_de
     families: Families,
 ) -> None:
     def told() -> bool:
-        return "declare protocol: modern" in families.reason("wrong")
+        return "set 'protocol: modern'" in families.reason("wrong")
 
     until_now(told, "the reason in the status")
 

@@ -172,4 +172,4 @@ def test_the_typescript_sdk_reads_every_result_or_is_told_whose_fault_it_is(
     assert good[-2]["result"]["contents"] == [{"text": "read", "uri": "odd://size"}]
     assert len(bad) == len(RESULTS_FAULTY) + 3
     for each in bad:
-        assert "result cannot be read by clients" in each.get("error", str(each))
+        assert "result cannot be parsed by clients" in each.get("error", str(each))

@@ -160,7 +160,7 @@ def test_a_client_that_opens_pages_is_asked_to_and_a_link_is_for_its_own_person(
     browser = Browser(launched.ready["endpoint"].removesuffix("/mcp"))
     other = browser.sign_in(browser.get(params["url"]), "bob", PASSWORD)
     assert other.status == 403
-    assert "Go on" not in other.text
+    assert "Continue" not in other.text
     forced = browser.post("/oauth/connect", ticket=other.ticket, answer="allow")
     assert forced.status == 403
     connected(launched, params["url"])
@@ -260,7 +260,7 @@ def test_where_another_certificate_is_registered_a_caller_is_told_what_to_see_to
     try:
         showing.expire()
         answer = root.call("bank__whoami", {}).json
-        assert "see that the certificate declared for our client there" in json.dumps(answer)
+        assert "check that the client certificate under oauth.clients" in json.dumps(answer)
     finally:
         showing.say(certificate=kept_thumbprint(showing.certificates.client[0]))
 

@@ -184,7 +184,7 @@ async def test_a_person_is_asked_every_time_by_name_and_by_address(server: Serve
         page = await walker.consenting(told["client_id"], redirect_uri="http://127.0.0.1:99/back")
         assert "&lt;b&gt;Bank" in page.text
         assert "127.0.0.1:99" in page.text
-        assert "program on the machine" in page.text
+        assert "program on this computer" in page.text
         headers = dict(page.headers)
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
         assert (await walker.answered(page)).told["code"]
@@ -202,7 +202,7 @@ async def test_a_name_tried_too_often_must_wait_and_unknown_names_look_like_wron
     for name in ["ann"] * 9 + ["nobody"]:
         told = {"name": name, "password": "wrong", "code": ""}
         page = await walker.post("/oauth/sign-in", FORM, ticket=page.ticket, **told)
-        said.append((page.status, "too often" in page.text))
+        said.append((page.status, "Too many sign-in attempts" in page.text))
     assert said == [(403, False)] * 8 + [(403, True), (403, False)]
 
 
@@ -235,7 +235,7 @@ async def test_an_account_that_changes_ends_what_it_allowed(server: Server) -> N
     assert 'name="password"' in page.text
     refused = await walker.signed_in(page)
     assert refused.status == 403
-    assert "no rule" in refused.text
+    assert "no access rule" in refused.text
 
 
 async def test_what_is_kept_tells_nothing_to_who_reads_the_bucket(
@@ -292,7 +292,7 @@ async def test_nothing_of_an_account_fits_another_one_that_is_given_its_name(
 async def test_refusals_without_end_are_not_recorded_without_end_and_make_no_people(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(browsing, "MOST_REFUSALS", 3)  # a minute: each takes a tenth of a second
+    monkeypatch.setattr(browsing, "MOST_DENIALS", 3)  # a minute: each takes a tenth of a second
     async with serving(settings, operator, monkeypatch) as server:
         await server.declare(**STAFF)
         client = (await server.register())["client_id"]

@@ -11,7 +11,7 @@ from harness.protected import OAuthServer, Resource
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONNECTIONS
-from toolbus_oauth.upstreams.client_identity import Clienthood, Identity
+from toolbus_oauth.upstreams.client_identity import ClientIdentities, ClientIdentity
 from toolbus_oauth.upstreams.discovery import DiscoveryError
 
 OFFERS = {"dpop_signing_alg_values_supported": ["RS256", "ES256"]}
@@ -77,11 +77,11 @@ async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
     first = await asking.ask()
     refused = sha256(first.token.encode()).hexdigest()
 
-    async def away(*_: object) -> Identity:
+    async def away(*_: object) -> ClientIdentity:
         raise DiscoveryError("its client's secret: the store is away")
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(Clienthood, "again", away)
+        meanwhile.setattr(ClientIdentities, "again", away)
         told = await asking.ask(refused=refused)
         assert (told.token, "store is away" in told.reason) == ("", True)
     again = await asking.ask(refused=refused)
@@ -102,4 +102,4 @@ async def test_a_server_that_passes_the_proof_over_gives_a_token_unless_a_bound_
     await asking.declare(docs.url, dpop=True, **known)
     told = await asking.ask("")
     assert told.token == ""
-    assert "binds its tokens to no key" in told.reason
+    assert "not bound to a key" in told.reason

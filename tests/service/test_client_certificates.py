@@ -118,7 +118,7 @@ async def test_another_certificate_gets_no_token_and_the_reason_says_what_to_do(
 ) -> None:
     found = await told(asking, far, docs, **shown(far.certificates.second))
     assert found.token == ""
-    assert "see that the certificate declared for our client there is the registered" in (
+    assert "check that the client certificate under oauth.clients is the registered" in (
         found.reason
     )
 
@@ -129,7 +129,7 @@ async def test_a_certificate_of_an_authority_it_does_not_trust_ends_the_exchange
     before = len(far.seen("client_credentials"))
     found = await told(asking, far, docs, **shown(far.certificates.strange))
     assert found.token == ""
-    assert "of an authority it trusts" in found.reason
+    assert "of an authority that the server trusts" in found.reason
     assert len(far.seen("client_credentials")) == before
 
 
@@ -140,14 +140,14 @@ async def test_a_server_that_wants_a_certificate_is_not_reached_without_one(
     far.say(document={"token_endpoint": f"{far.alias}/token"})
     found = await told(asking, far, docs, secret="${env:FAR_SECRET}")
     assert found.token == ""
-    assert "declare one under oauth.clients" in found.reason
+    assert "configure one under oauth.clients" in found.reason
 
 
 @pytest.mark.parametrize(
     ("alias", "why"),
     [
         ("https://169.254.169.254/token", "TOOLBUS_EGRESS_ALLOW"),
-        ("http://127.0.0.1:9/token", "over https only"),
+        ("http://127.0.0.1:9/token", "needs an https URL"),
         ("file:///etc/passwd", "neither http nor https"),
         (7, ""),
     ],

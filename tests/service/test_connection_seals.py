@@ -22,7 +22,7 @@ from toolbus_common.secrets.stores.vault import HashiCorpKeys
 from toolbus_common.settings import Settings
 from toolbus_oauth.settings import Settings as OAuthSettings
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, seal_anew
+from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, reencrypt
 from toolbus_oauth.upstreams.connections.records import Connection
 
 WRAPPED = "vault-transit:transit/toolbus"
@@ -55,8 +55,8 @@ async def test_another_master_key_seals_all_records_anew_and_the_old_one_opens_n
         bucket = await bus.bucket(CONNECTIONS)
         await Store(bucket, Envelope(old)).put("docs ann", RECORD)
         assert await Store(bucket, Envelope(new)).get(Connection, "docs ann") is None
-        assert await seal_anew(bucket, Envelope(new, [old])) == 1
-        assert await seal_anew(bucket, Envelope(new, [old])) == 0
+        assert await reencrypt(bucket, Envelope(new, [old])) == 1
+        assert await reencrypt(bucket, Envelope(new, [old])) == 0
         assert await Store(bucket, Envelope(new)).get(Connection, "docs ann") == RECORD
         assert await Store(bucket, Envelope(old)).get(Connection, "docs ann") is None
 
@@ -114,7 +114,7 @@ async def test_a_master_key_that_was_never_wrapped_or_is_none_is_told_with_what_
                 await masters.earlier(place)
         with pytest.raises(SecretError, match="names no store"):
             await masters.newest("aws-kmss:alias/toolbus")
-        with pytest.raises(ValueError, match="There is no key"):
+        with pytest.raises(ValueError, match="There is no key file"):
             await masters.earlier(str(tmp_path / "none"))
 
 
@@ -153,5 +153,5 @@ async def test_a_service_whose_master_key_moves_to_a_key_service_keeps_its_conne
         assert [row["user"] for row in await server.wish("connections")] == ["ann"]
     assert not old.exists()
     monkeypatch.setenv("TOOLBUS_OAUTH_VAULT_FILE", str(old))
-    with pytest.raises(ValueError, match="two master keys"):
+    with pytest.raises(ValueError, match="both set the master key"):
         OAuthSettings()

@@ -118,7 +118,7 @@ async def test_an_answer_of_one_provider_is_not_taken_to_another_where_neither_n
     assert back.startswith("/oauth/callback/corp?code=")
     page = await walker.get(back)
     assert page.status == 502
-    assert "from somebody else" in page.text
+    assert "from another issuer" in page.text
     assert "/token" not in other.seen()
     assert (await walker.get(provider.arrive(await _sent(walker, "corp")))).status == 200
 
@@ -137,7 +137,7 @@ async def test_one_whom_no_rule_covers_is_told_so(server: Server, provider: Prov
     walker = Walker(server)
     page = await walker.get(await _away(walker, provider))
     assert page.status == 403
-    assert "no rule" in page.text
+    assert "no access rule" in page.text
 
 
 async def test_tokens_of_a_declared_issuer_are_taken_when_they_were_made_for_here(
@@ -160,7 +160,7 @@ async def test_tokens_of_a_declared_issuer_are_taken_when_they_were_made_for_her
         "bound to a certificate": provider.minted(cnf={"x5t#S256": "c"}),
         "bound oddly": provider.minted(cnf={"jkt": ""}),
         "bound more oddly": provider.minted(cnf="k"),
-        "no rule": provider.minted(groups=["guests"]),
+        "no access rule": provider.minted(groups=["guests"]),
     }
     assert [why for why, token in refused.items() if await _is_taken(server, token)] == []
 
@@ -179,14 +179,14 @@ async def test_a_way_of_signing_that_is_not_declared_is_not_taken(
     token = provider.minted()
     await server.show(token)
     await server.declare(issuers={"corp": issuer(provider, algorithms=["RS256"])}, access=RULES)
-    with pytest.raises(UnauthorizedError, match="signed in a way"):
+    with pytest.raises(UnauthorizedError, match="signature algorithm"):
         await server.show(provider.minted())
 
 
 async def test_a_key_that_is_new_is_looked_for_and_one_that_is_gone_no_longer_counts(
     server: Server, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolbus_oauth.accounts.oidc_providers.ANEW_SECONDS", 0.0)
+    monkeypatch.setattr("toolbus_oauth.accounts.oidc_providers.REFETCH_SECONDS", 0.0)
     before = provider.minted()
     await server.show(before)
     provider.say("/rotate")

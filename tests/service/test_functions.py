@@ -131,7 +131,7 @@ def test_a_function_without_names_or_schemas_is_no_tool() -> None:
     def odd(text: "Missing") -> None:  # type: ignore[name-defined]  # noqa: F821
         del text
 
-    for each, words in ((spread, "has no name"), (odd, "make no schema")):
+    for each, words in ((spread, "has no name"), (odd, "without a JSON Schema")):
         with pytest.raises(FunctionError, match=words):
             function_of(each.__name__, each)
 

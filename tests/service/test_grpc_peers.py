@@ -70,7 +70,7 @@ async def test_a_server_that_says_it_is_unwell_is_believed(upstream: Bench) -> N
     assert await probed(upstream) == ""
     try:
         await upstream.call("Shop_Echo", {"title": "unwell"})
-        assert "does not serve now" in await probed(upstream)
+        assert "reports NOT_SERVING" in await probed(upstream)
     finally:
         await upstream.call("Shop_Echo", {"title": "well"})
     assert await probed(upstream) == ""

@@ -18,9 +18,9 @@ from toolbus_oauth.accounts.local_accounts import (
     FAILURE_SECONDS,
     MOST_FAILURES,
     Accounts,
-    NotSignedInError,
+    SignInError,
 )
-from toolbus_oauth.storage.records import Account, Guesses
+from toolbus_oauth.storage.records import Account, SignInAttempts
 from toolbus_oauth.storage.store import Store
 
 Replica = Callable[[], AbstractAsyncContextManager[Accounts]]
@@ -50,13 +50,13 @@ async def test_of_guesses_that_come_together_at_two_replicas_only_a_few_are_judg
         judged.append(password)
         return False
 
-    monkeypatch.setattr(accounts, "is_right", is_right)
+    monkeypatch.setattr(accounts, "is_password", is_right)
     async with replica() as one, replica() as other:
         guesses = (each.signed_in("ann", str(n), "") for n in range(20) for each in (one, other))
         told = await asyncio.gather(*guesses, return_exceptions=True)
-        assert all(isinstance(each, NotSignedInError) for each in told)
+        assert all(isinstance(each, SignInError) for each in told)
         assert len(judged) == MOST_FAILURES
-        with pytest.raises(NotSignedInError, match="too often"):
+        with pytest.raises(SignInError, match="Too many sign-in attempts"):
             await other.signed_in("ann", "once more", "")
 
 
@@ -65,7 +65,7 @@ async def test_who_signs_in_at_one_replica_is_counted_anew_at_the_other(replica:
         await one.store.put("ann", Account("ann", hashed(PASSWORD)))
         for _ in range(2):
             for _ in range(MOST_FAILURES - 1):
-                with pytest.raises(NotSignedInError, match="not right"):
+                with pytest.raises(SignInError, match="is wrong"):
                     await one.signed_in("ann", "wrong", "")
             assert (await other.signed_in("ann", PASSWORD, "")).user == "ann"
 
@@ -73,8 +73,8 @@ async def test_who_signs_in_at_one_replica_is_counted_anew_at_the_other(replica:
 async def test_old_guesses_are_forgotten(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     async with replica() as one:
         await one.store.put("ann", Account("ann", hashed(PASSWORD)))
-        await one.brief.put("ann", Guesses((time(),) * MOST_FAILURES))
-        with pytest.raises(NotSignedInError, match="too often"):
+        await one.brief.put("ann", SignInAttempts((time(),) * MOST_FAILURES))
+        with pytest.raises(SignInError, match="Too many sign-in attempts"):
             await one.signed_in("ann", PASSWORD, "")
         later = time() + FAILURE_SECONDS
         monkeypatch.setattr(accounts, "time", lambda: later)

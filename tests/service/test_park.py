@@ -167,7 +167,7 @@ async def _looked_at(agent: Agent, task: str, member: str) -> Any:
 
 async def test_a_state_whose_owner_is_gone_is_refused_at_once(agent: Agent) -> None:
     told: dict[str, Any] = json.loads(answered(await agent.ask(TOOL)))
-    told["requestState"] = "park.0123456789abcdef." + told["requestState"].split(".")[2]
+    told["requestState"] = "suspended.0123456789abcdef." + told["requestState"].split(".")[2]
     with pytest.raises(UpstreamRefusedError) as caught:
         await agent.ask(TOOL, json.dumps(told))
     assert caught.value.data["upstream_code"] == -32602

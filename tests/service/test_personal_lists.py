@@ -1,4 +1,4 @@
-"""Servers each person has a connection of their own to: what one sees there no other is shown."""
+"""Servers each person has a separate connection to: what one sees there no other is shown."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -104,7 +104,7 @@ async def test_nobody_watches_over_the_connection_of_another(own: Own) -> None:
         PRIVATE, {"uri": PRIVATE}, method="resources/subscribe", user="bob"
     )
     assert isinstance(refused.error, UpstreamRefusedError)
-    assert "read it again instead" in refused.error.reason
+    assert "read the resource again instead" in refused.error.reason
     assert own.bench.watched.names == frozenset()
     assert "resources/subscribe" not in own.asked()
 
@@ -113,15 +113,15 @@ async def test_nobody_watches_over_the_connection_of_another(own: Own) -> None:
 async def test_news_of_nothing_are_asked_for_without_a_refusal(own: Own, what: str) -> None:
     hear: Callable[[frozenset[str]], Any] = getattr(own.bench.upstream, what)
     await hear(frozenset())
-    with pytest.raises(UpstreamRefusedError, match="connection of their own"):
+    with pytest.raises(UpstreamRefusedError, match="separate connection"):
         await hear(frozenset({PRIVATE}))
 
 
 async def test_what_a_server_says_in_one_persons_connection_nobody_hears(own: Own) -> None:
     (listing,) = own.news
-    listing.said("notifications/message", b'{"data":"for ann"}')
+    listing.on_notification("notifications/message", b'{"data":"for ann"}')
     assert own.bench.heard == []
-    listing.changed()
+    listing.on_lists_changed()
     assert own.bench.changed.is_set()
 
 
@@ -133,7 +133,7 @@ async def test_who_connects_before_the_one_who_lists_is_told_what_is_missing(
         await own.open(listing="robot")
         assert [each.name for each in own.bench.listing.tools] == [CONNECT]
         told = await own.bench.call(CONNECT, user="bob")
-        assert "an operator named" in told.text
+        assert "an operator configured" in told.text
         own.people.add("robot")
         told = await own.bench.call(CONNECT, user="bob")
         assert told.text == "You are connected. List the tools again."

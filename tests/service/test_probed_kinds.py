@@ -66,7 +66,7 @@ async def test_a_process_that_stops_answering_is_ended(
             with pytest.raises(TimeoutError):
                 await upstream.probe()
         assert await upstream.wait_lost() == (
-            f"Its process ended: it did not answer {MOST_MISSED} probes in a row."
+            f"Its process ended: it did not respond to {MOST_MISSED} probes in a row."
         )
 
 
@@ -148,7 +148,7 @@ async def test_a_graphql_api_is_asked_for_its_type(api: Api) -> None:
         api.answer = 500, b"{}"
         assert "HTTP 500" in await wrong(upstream)
         api.answer = 200, b"<html>"
-        assert "no GraphQL" in await wrong(upstream)
+        assert "is not GraphQL" in await wrong(upstream)
     finally:
         await upstream.close()
 
@@ -166,7 +166,7 @@ async def test_an_http_api_is_asked_where_it_was_declared_to_be(api: Api, tmp_pa
         assert api.heads[-1].startswith("GET /healthz?deep=1 HTTP/1.1\r\n")
         assert "Authorization: Bearer x\r\n" in api.heads[-1]
         api.answer = 503, b""
-        assert "answered a probe with HTTP 503" in await wrong(upstream)
+        assert "responded to a probe with HTTP 503" in await wrong(upstream)
     finally:
         await upstream.close()
 

@@ -103,6 +103,6 @@ async def test_a_permanent_redirect_is_asked_for_once(server: Redirecting) -> No
 async def test_a_redirect_to_anywhere_else_is_refused_and_says_what_to_do(
     server: Redirecting, path: str
 ) -> None:
-    with pytest.raises(UpstreamFaultError, match=r"HTTP 30[78]: it redirects.* Declare"):
+    with pytest.raises(UpstreamFaultError, match=r"HTTP 30[78]: it redirects.* Configure"):
         await opened(server, path)
     assert "/mcp" not in server.asked

@@ -13,7 +13,7 @@ from harness.connecting import Asking, came_back, kept_connections
 from harness.protected import OAuthServer, Resource
 from toolbus_common.settings import Settings
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.upstreams.connections.records import Enrolled
+from toolbus_oauth.upstreams.connections.records import Registration
 
 
 @dataclass
@@ -23,8 +23,8 @@ class Registered:
     store: Store
     issuer: str
 
-    async def seen(self) -> Enrolled:
-        found = await self.store.get(Enrolled, self.issuer)
+    async def seen(self) -> Registration:
+        found = await self.store.get(Registration, self.issuer)
         assert found is not None
         return found
 
@@ -100,7 +100,7 @@ async def test_somebody_who_comes_back_to_a_forgotten_client_can_try_once_more(
     far.forget()
     page = await asking.walker.get(back)
     assert page.status == 502
-    assert "registered Toolbus" in page.text
+    assert "registered for Toolbus" in page.text
     assert "Connected" in (await asking.connected()).text
 
 

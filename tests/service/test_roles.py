@@ -158,7 +158,7 @@ async def account_of(server: Server, name: str = "ann") -> tuple[Walker, str]:
     """Somebody's browser, and what it shows of theirs."""
     walker = Walker(server)
     page = await walker.get("/oauth/account")
-    assert "what you allowed" in page.text
+    assert "the access you allowed" in page.text
     return walker, (await walker.signed_in(page, name)).text
 
 

@@ -164,7 +164,7 @@ async def test_a_busy_session_makes_no_service_and_the_error_names_the_line(begi
                 each.cancel()
         assert refused.value.code == "overloaded"
         assert "servers.s.most_sessions (now 2)" in refused.value.reason
-        assert "sessions: shared" in refused.value.reason
+        assert "servers.s.sessions to shared" in refused.value.reason
 
 
 async def test_one_principal_cannot_take_all_places(begin: Any) -> None:

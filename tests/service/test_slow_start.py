@@ -30,13 +30,13 @@ async def test_a_server_that_starts_slowly_is_found_in_its_family(
     held = Isolation(files=Files(read=(str(TESTS),)))
     upstream = StdioUpstream(command, {"PYTHONPATH": str(TESTS)}, "", bench.news, held)
     monkeypatch.setattr(stdio_upstream, "PROBE_SECONDS", 0.2)
-    shake_hands = upstream._line.initialize
+    shake_hands = upstream._connection.initialize
 
     async def then_patiently() -> Described:
         monkeypatch.setattr(stdio_upstream, "PROBE_SECONDS", 60.0)
         return await shake_hands()
 
-    monkeypatch.setattr(upstream._line, "initialize", then_patiently)
+    monkeypatch.setattr(upstream._connection, "initialize", then_patiently)
     try:
         assert (await upstream.open()).family == family
     finally:

@@ -14,7 +14,7 @@ from harness.signing_in import BASE, RESOURCE, STAFF, Server, Walker
 from toolbus_common.errors import ConflictError, UnauthorizedError
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.settings import Settings
-from toolbus_oauth.keys.unverified_jwt import peeked
+from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.main import build
 
 
@@ -126,7 +126,7 @@ async def test_no_token_is_taken_that_was_not_signed_here_for_here(
     claims = {
         "iss": BASE, "sub": "ann", "aud": RESOURCE, "exp": now + 600, "iat": now,
         "grant": bearer.grant, "client_id": bearer.client, "scope": "tools",
-        "born": peeked(token)[1]["born"],
+        "born": parse_unverified(token)[1]["born"],
     }  # fmt: skip
     keys = json.loads((settings.state_dir / "oauth-signing.json").read_text())["keys"]
     own = ECKey.import_key(keys[-1])

@@ -225,7 +225,7 @@ async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
     refused = sha256((await asking.ask()).token.encode()).hexdigest()
     again = await asking.ask(challenge=challenge, refused=refused)
     assert (again.link, again.token) == ("", "")
-    assert "asked for before" in again.reason
+    assert "already requested" in again.reason
 
 
 async def test_toolbus_calls_in_its_own_name_with_credentials_it_was_given(
@@ -313,7 +313,7 @@ async def test_only_the_account_that_is_named_lists_if_one_is(
         await asking.declare(docs.url, tokens="user")
         assert (await asking.ask("", listing=True)).token == "anns"
         await asking.declare(docs.url, tokens="user", listing="robot")
-        assert "account that lists it" in (await asking.ask("", listing=True)).reason
+        assert "The listing account" in (await asking.ask("", listing=True)).reason
         await connects("robot", "robots", 3600)
         assert (await asking.ask("", listing=True)).token == "robots"
         assert (await asking.ask("ann")).token == "anns"
@@ -321,5 +321,5 @@ async def test_only_the_account_that_is_named_lists_if_one_is(
 
 async def test_what_wants_no_oauth_has_no_token(asking: Asking) -> None:
     await asking.server.declare(servers={"docs": {"url": "http://127.0.0.1:9/mcp"}})
-    with pytest.raises(InvalidError, match="declared with oauth"):
+    with pytest.raises(InvalidError, match="configured with 'oauth'"):
         await asking.ask()

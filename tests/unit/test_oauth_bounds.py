@@ -7,7 +7,7 @@ import pytest
 from toolbus_common.access.token_cache import Bearers
 from toolbus_common.contracts import Bearer
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_oauth.clients.registry import described
+from toolbus_oauth.clients.registry import parse_metadata
 from toolbus_oauth.web.errors import OAuthError
 
 
@@ -15,7 +15,7 @@ def test_a_client_that_brings_much_is_not_kept() -> None:
     key = {"kty": "EC", "crv": "P-256", "x": "a" * 43, "y": "b" * 43, "note": "z" * 60_000}
     told: dict[str, Any] = {"redirect_uris": ["https://a.test/back"], "jwks": {"keys": [key]}}
     with pytest.raises(OAuthError, match="bytes"):
-        described(told, "id")
+        parse_metadata(told, "id")
 
 
 def test_who_holds_no_token_any_more_is_known_by_no_name() -> None:

@@ -22,10 +22,19 @@ from toolbus_common.errors import UnavailableError
 from toolbus_executor.credentials import consent
 from toolbus_executor.credentials.oauth_token import Bearer, UnconsentedError, authorized
 from toolbus_executor.transport.http1 import Head
-from toolbus_oauth.upstreams.client_identity import Identity
+from toolbus_oauth.upstreams.client_identity import ClientIdentity
 from toolbus_oauth.upstreams.connection_repository import link_for
-from toolbus_oauth.upstreams.discovery import Found, challenge_of, covers, scopes_in
-from toolbus_oauth.upstreams.token_client import LONGEST_TOKEN, RefusedError, given
+from toolbus_oauth.upstreams.discovery import (
+    AuthorizationServer,
+    challenge_of,
+    is_resource_of,
+    scopes_in,
+)
+from toolbus_oauth.upstreams.token_client import (
+    LONGEST_TOKEN,
+    TokenRequestError,
+    parse_token_response,
+)
 
 ID, REF = {"id": "x"}, "${env:SECRET}"
 LINK = "https://gateway.test/oauth/connect/abc"
@@ -54,12 +63,15 @@ def test_who_shows_a_certificate_asks_at_the_aliases_there_are_from_then_on() ->
         "revocation_endpoint": "https://far.test/revoke",
         "mtls_endpoint_aliases": {"token_endpoint": "https://mtls.far.test/token"},
     }
-    found, server = Found("https://far.test", "", (), document), Server(url="https://docs.test")
-    shows = Identity("x", "tls_client_auth", shown="a certificate")
+    found, server = (
+        AuthorizationServer("https://far.test", "", (), document),
+        Server(url="https://docs.test"),
+    )
+    shows = ClientIdentity("x", "tls_client_auth", shown="a certificate")
     link = link_for("docs", server, "", found, shows, ())
     assert link.endpoint == "https://mtls.far.test/token"
     assert link.revocation == "https://far.test/revoke"
-    link = link_for("docs", server, "", found, Identity("x", "none"), ())
+    link = link_for("docs", server, "", found, ClientIdentity("x", "none"), ())
     assert link.endpoint == "https://far.test/token"
     assert "a certificate" not in repr(shows)
 
@@ -80,7 +92,7 @@ def test_who_shows_a_certificate_asks_at_the_aliases_there_are_from_then_on() ->
     ],
 )
 def test_metadata_are_of_the_server_or_of_what_it_lies_below(resource: str, *, fits: bool) -> None:
-    assert covers(resource, "https://docs.test/mcp") is fits
+    assert is_resource_of(resource, "https://docs.test/mcp") is fits
 
 
 def test_only_scopes_that_can_be_sent_are_asked_for() -> None:
@@ -99,8 +111,8 @@ def test_only_scopes_that_can_be_sent_are_asked_for() -> None:
     ],
 )
 def test_a_token_that_fits_no_header_is_none(told: dict[str, Any]) -> None:
-    with pytest.raises(RefusedError):
-        given(told, 0.0)
+    with pytest.raises(TokenRequestError):
+        parse_token_response(told, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +120,7 @@ def test_a_token_that_fits_no_header_is_none(told: dict[str, Any]) -> None:
 )
 def test_a_token_lasts_as_long_as_is_said_if_that_can_be_read(seconds: Any, ends: float) -> None:
     told = {"access_token": "a", "token_type": "bearer", "expires_in": seconds}
-    assert given(told, 0.0).ends == ends
+    assert parse_token_response(told, 0.0).ends == ends
 
 
 @pytest.mark.parametrize(
@@ -256,7 +268,7 @@ def test_who_is_to_vouch_for_people_must_be_declared() -> None:
     clients = {"https://far.test": ID}
     oauth = {"grant": "enterprise", "tokens": "user", "provider": "corp", "clients": clients}
     servers = {"docs": {"url": "https://docs.test/mcp", "oauth": oauth}}
-    (fault,) = load(json.dumps({"servers": servers}), {}).faults
-    assert "no issuer 'corp' is declared" in fault.sentence
+    (fault,) = load(json.dumps({"servers": servers}), {}).problems
+    assert "no issuer 'corp' is configured" in fault.message
     issuers = {"corp": {"url": "https://corp.test", "client_id": "c"}}
-    assert load(json.dumps({"servers": servers, "issuers": issuers}), {}).faults == ()
+    assert load(json.dumps({"servers": servers, "issuers": issuers}), {}).problems == ()

@@ -1,4 +1,4 @@
-"""What operators wish: accounts, clients, grants. Secrets are told once, when they are made."""
+"""Administration of accounts, clients and grants; secrets are returned once, on creation."""
 
 import secrets
 from base64 import b32encode
@@ -19,13 +19,13 @@ from toolbus_oauth.clients.registry import (
     EXCHANGE,
     JWT_BEARER,
     REFRESH,
-    described,
+    parse_metadata,
     with_secret,
 )
 from toolbus_oauth.server.grants import Grants
 from toolbus_oauth.storage.records import Account, Client, Grant
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.upstreams.admin import Counter
+from toolbus_oauth.upstreams.admin import ConnectionsAdmin
 from toolbus_oauth.web.errors import OAuthError
 
 TOTP_BYTES = 20
@@ -33,17 +33,17 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Office:
-    """Does what they wish."""
+class IdentityAdmin:
+    """Handle administration requests from operators."""
 
     store: Store
     registered: Store
     grants: Grants
-    connections: Counter
+    connections: ConnectionsAdmin
 
-    async def answer(self, asked: IdentityRequest) -> IdentityReply:
-        """One wish. Raises `InvalidError`, `ConflictError` or `UnknownEntryError`."""
-        wishes: dict[str, Callable[[IdentityRequest, Row], Awaitable[list[Row]]]] = {
+    async def answer(self, request: IdentityRequest) -> IdentityReply:
+        """Handle one request. Raises `InvalidError`, `ConflictError` or `UnknownEntryError`."""
+        handlers: dict[str, Callable[[IdentityRequest, Row], Awaitable[list[Row]]]] = {
             "accounts": self._accounts,
             "add_account": self._add_account,
             "change_account": self._change_account,
@@ -57,119 +57,131 @@ class Office:
             "connect": self.connections.begin,
             "end_connection": self.connections.end,
         }
-        if asked.wish not in wishes:
-            raise InvalidError("This oauth service does not know that wish; is it an older one?")
-        about = msgspec.json.decode(asked.about, type=dict[str, Any])
-        return IdentityReply(rows=tuple(await wishes[asked.wish](asked, about)))
+        if request.wish not in handlers:
+            raise InvalidError(
+                f"This oauth service does not support '{request.wish}'; it may be an older version."
+            )
+        about = msgspec.json.decode(request.about, type=dict[str, Any])
+        return IdentityReply(rows=tuple(await handlers[request.wish](request, about)))
 
-    async def _accounts(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
+    async def _accounts(self, request: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         found = await self.store.every(Account)
         return [_account_row(each) for each in sorted(found, key=lambda each: each.name)]
 
-    async def _add_account(self, asked: IdentityRequest, about: Row) -> list[Row]:
+    async def _add_account(self, request: IdentityRequest, about: Row) -> list[Row]:
         secret = secrets.token_bytes(TOTP_BYTES) if about.get("totp") else b""
         claims = {"groups": list(about.get("groups", ())), "email": str(about.get("email", ""))}
-        # Nothing of an earlier account of that name fits this one.
+        # A new epoch invalidates sessions and grants of an earlier account with this name.
         epoch = int(time() * 1000)
         account = Account(
-            asked.name, str(about["password"]), secret, claims, epoch=epoch, made=time()
+            request.name, str(about["password"]), secret, claims, epoch=epoch, made=time()
         )
-        if not await self.store.swap(asked.name, account, 0):
-            raise ConflictError(f"There is an account '{asked.name}' already.")
+        if not await self.store.swap(request.name, account, 0):
+            raise ConflictError(f"An account '{request.name}' already exists.")
         return [{**_account_row(account), **_totp(secret)}]
 
-    async def _change_account(self, asked: IdentityRequest, about: Row) -> list[Row]:
-        """Another password, other groups, or nobody any more: whatever was granted ends."""
-        old, revision = await self.store.seen(Account, asked.name)
+    async def _change_account(self, request: IdentityRequest, about: Row) -> list[Row]:
+        """Change password, groups or state of an account, and end all its grants."""
+        old, revision = await self.store.get_with_revision(Account, request.name)
         if old is None:
-            raise UnknownEntryError(f"There is no account '{asked.name}'.")
+            raise UnknownEntryError(
+                f"There is no account '{request.name}'; 'toolbus accounts list' shows all."
+            )
         changes: Row = {"epoch": old.epoch + 1}
         changes |= {name: about[name] for name in ("password", "disabled") if name in about}
         if "groups" in about:
             changes["claims"] = {**old.claims, "groups": list(about["groups"])}
         changed = replace(old, **changes)
-        if not await self.store.swap(asked.name, changed, revision):
-            raise ConflictError(f"The account '{asked.name}' was changed meanwhile; try again.")
+        if not await self.store.swap(request.name, changed, revision):
+            raise ConflictError(f"The account '{request.name}' was changed concurrently; retry.")
         await self._end_all(
-            lambda grant: _is_of(grant, asked.name), "the account changed", asked.by
+            lambda grant: _is_of(grant, request.name), "the account was changed", request.by
         )
         return [_account_row(changed)]
 
-    async def _remove_account(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
-        if await self.store.get(Account, asked.name) is None:
-            raise UnknownEntryError(f"There is no account '{asked.name}'.")
-        await self.store.drop(Account, asked.name)
-        await self._end_all(lambda grant: _is_of(grant, asked.name), "the account ended", asked.by)
-        await self.connections.end_of(asked.name, asked.by)
+    async def _remove_account(self, request: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
+        if await self.store.get(Account, request.name) is None:
+            raise UnknownEntryError(
+                f"There is no account '{request.name}'; 'toolbus accounts list' shows all."
+            )
+        await self.store.drop(Account, request.name)
+        await self._end_all(
+            lambda grant: _is_of(grant, request.name), "the account was removed", request.by
+        )
+        await self.connections.end_of(request.name, request.by)
         return []
 
-    async def _clients(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
+    async def _clients(self, request: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         found = [*await self.store.every(Client), *await self.registered.every(Client)]
         return [_client_row(each) for each in sorted(found, key=lambda each: each.made)]
 
-    async def _add_client(self, asked: IdentityRequest, about: Row) -> list[Row]:
-        """A client an operator vouches for: with redirects or codes for people, or for itself."""
-        kind, grants = _ways(about)
-        told = {**about, "client_name": asked.name, "grant_types": [kind]}
+    async def _add_client(self, request: IdentityRequest, about: Row) -> list[Row]:
+        """Add a client with redirect URIs, a device client, or a machine that acts for itself."""
+        grant_type, grants = _grant_types(about)
+        metadata = {**about, "client_name": request.name, "grant_types": [grant_type]}
         exchange = tuple(about.get("exchange", ()))
         try:
-            client = described(told, about.get("client_id") or secrets.token_hex(16))
+            client = parse_metadata(metadata, about.get("client_id") or secrets.token_hex(16))
         except OAuthError as error:
-            raise InvalidError(error.sentence) from error
+            raise InvalidError(error.message) from error
         secret = secrets.token_urlsafe(32) if client.method.startswith("client_secret") else ""
-        if exchange and (kind != CREDENTIALS or client.method == "none"):
-            raise InvalidError("Only a machine that can prove who it is may exchange tokens.")
+        if exchange and (grant_type != CREDENTIALS or client.method == "none"):
+            raise InvalidError("Only a machine client with a secret or key may exchange tokens.")
         grants += (EXCHANGE,) if exchange else ()
         made = replace(client, registered=False, grants=grants, exchange=exchange)
         made = with_secret(made, secret)
-        await self._keep(made)
+        await self._store_client(made)
         return [{**_client_row(made), **({"secret": secret} if secret else {})}]
 
-    async def _keep(self, made: Client) -> None:
-        await self._refuse_namesake(made)
+    async def _store_client(self, made: Client) -> None:
+        await self._reject_namesake(made)
         if not await self.store.swap(made.id, made, 0):
-            raise ConflictError("There is a client with this id already.")
+            raise ConflictError(f"A client with the id '{made.id}' already exists.")
         try:
-            await self._refuse_namesake(made)  # whom somebody else made in the same instant
+            await self._reject_namesake(made)  # created concurrently
         except ConflictError:
             await self.store.drop(Client, made.id)
             raise
 
-    async def _refuse_namesake(self, made: Client) -> None:
-        """A machine is known by its name: two of one name would be one, to rules and in events."""
+    async def _reject_namesake(self, made: Client) -> None:
+        """Reject a second machine client of the same name: rules and events use the name."""
         if CREDENTIALS not in made.grants:
             return
         for each in await self.store.every(Client):
             if each.name == made.name and each.id != made.id and CREDENTIALS in each.grants:
                 raise ConflictError(
-                    f"There is a machine called '{made.name}' already ({each.id}); give this one "
-                    "another name, or remove that one first."
+                    f"A machine client '{made.name}' already exists ({each.id}); choose another "
+                    "name, or remove that client first."
                 )
 
-    async def _remove_client(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
+    async def _remove_client(self, request: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         for store in (self.store, self.registered):
-            if await store.get(Client, asked.name) is not None:
-                await store.drop(Client, asked.name)
+            if await store.get(Client, request.name) is not None:
+                await store.drop(Client, request.name)
                 break
         else:
-            raise UnknownEntryError(f"There is no client '{asked.name}'.")
+            raise UnknownEntryError(
+                f"There is no client '{request.name}'; 'toolbus clients list' shows all."
+            )
         await self._end_all(
-            lambda grant: grant.client_id == asked.name, "the client ended", asked.by
+            lambda grant: grant.client_id == request.name, "the client was removed", request.by
         )
         return []
 
-    async def _grants(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
+    async def _grants(self, request: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         found = [
             each
             for each in await self.store.every(Grant)
             if each.ends > time()
-            and (not each.above or await self.grants.standing(each.id) is not None)
+            and (not each.above or await self.grants.active(each.id) is not None)
         ]
         return [_grant_row(each) for each in sorted(found, key=lambda each: each.made)]
 
-    async def _end_grant(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
-        if await self.grants.end(asked.name, "an operator ended it", asked.by) is None:
-            raise UnknownEntryError(f"There is no grant '{asked.name}'.")
+    async def _end_grant(self, request: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
+        if await self.grants.end(request.name, "an operator ended it", request.by) is None:
+            raise UnknownEntryError(
+                f"There is no grant '{request.name}'; 'toolbus grants list' shows all."
+            )
         return []
 
     async def _end_all(self, concerned: Callable[[Grant], bool], reason: str, by: str) -> None:
@@ -178,11 +190,11 @@ class Office:
                 await self.grants.end(grant.id, reason, by)
 
 
-def _ways(about: Row) -> tuple[str, tuple[str, ...]]:
-    """What a client is told to be for, and all it may ask by."""
+def _grant_types(about: Row) -> tuple[str, tuple[str, ...]]:
+    """Return the main grant type of a new client, and all its grant types."""
     if about.get("redirect_uris"):
         return AUTHORIZATION_CODE, (AUTHORIZATION_CODE, REFRESH)
-    if about.get("token_endpoint_auth_method") == "none":  # it shows people a code
+    if about.get("token_endpoint_auth_method") == "none":  # a device, which shows a user code
         return DEVICE, (DEVICE, REFRESH)
     return CREDENTIALS, (CREDENTIALS, JWT_BEARER)
 

@@ -1,11 +1,11 @@
-"""The oauth service: who somebody is, which client may act for them, and tokens that say so.
+"""The oauth service: sign people in, issue access tokens, obtain tokens for upstream servers.
 
-hears   the buckets tb_config, tb_tokens and tb_person_keys
-says    the events GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded
-answers PageRequest and TokenQuery, of ingress; UpstreamTokenQuery and IdentityKeyQuery, of
-        executor; IdentityRequest
-owns    the buckets tb_oauth, tb_oauth_clients, tb_oauth_brief, tb_tokens and tb_connections; the
-        key they are sealed with, those that tokens are signed with, and those Toolbus shows
+subscribes  the buckets tb_config, tb_tokens and tb_person_keys
+publishes   the events GrantCreated, GrantEnded, SignInDenied, ConnectionCreated, ConnectionEnded
+answers     PageRequest and TokenQuery (ingress), UpstreamTokenQuery and IdentityKeyQuery
+            (executor), IdentityRequest (operators)
+owns        the buckets tb_oauth, tb_oauth_clients, tb_oauth_brief, tb_tokens and tb_connections,
+            the keys that encrypt them, and the keys that sign tokens and identity headers
 """
 
 import logging
@@ -45,31 +45,31 @@ from toolbus_common.secrets import Secrets, key_services_of, stores_of
 from toolbus_common.secrets.master_keys import Masters
 from toolbus_common.service.privacy import know_people
 from toolbus_common.service.service import Service
-from toolbus_oauth.account_page.overview import Holdings
+from toolbus_oauth.account_page.overview import AccessOverview
 from toolbus_oauth.accounts.local_accounts import Accounts
 from toolbus_oauth.accounts.oidc_providers import Providers
-from toolbus_oauth.admin import Office
-from toolbus_oauth.clients.metadata_documents import Documents
-from toolbus_oauth.clients.registry import Clients
-from toolbus_oauth.keys.identity_keys import Identifying
+from toolbus_oauth.admin import IdentityAdmin
+from toolbus_oauth.clients.metadata_documents import ClientDocuments
+from toolbus_oauth.clients.registry import ClientRegistry
+from toolbus_oauth.keys.identity_keys import IdentityKeys
 from toolbus_oauth.keys.signing_keys import SigningKeys
-from toolbus_oauth.router import Routes
+from toolbus_oauth.router import Router
 from toolbus_oauth.server import metadata
-from toolbus_oauth.server.authorize_flow import Browsing
-from toolbus_oauth.server.authorize_request import Asking
-from toolbus_oauth.server.device_flow import Devices
-from toolbus_oauth.server.dpop_binding import Proving
+from toolbus_oauth.server.authorize_flow import AuthorizeFlow
+from toolbus_oauth.server.authorize_request import AuthorizationRequestParser
+from toolbus_oauth.server.device_flow import DeviceFlow
+from toolbus_oauth.server.dpop_binding import DpopBinding
 from toolbus_oauth.server.grants import Grants, Lifetimes
-from toolbus_oauth.server.introspection import Showing
-from toolbus_oauth.server.jwt_bearer import Assertions
+from toolbus_oauth.server.introspection import TokenValidator
+from toolbus_oauth.server.jwt_bearer import AssertionVerifier
 from toolbus_oauth.server.resources import Resources
-from toolbus_oauth.server.token_endpoint import Redeeming
-from toolbus_oauth.server.token_exchange import Exchanging
+from toolbus_oauth.server.token_endpoint import TokenEndpoint
+from toolbus_oauth.server.token_exchange import TokenExchange
 from toolbus_oauth.settings import Settings
-from toolbus_oauth.storage.http_client import Fetcher
+from toolbus_oauth.storage.http_client import HttpClient
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, seal_anew
-from toolbus_oauth.upstreams.factory import Upstreams, upstreams
+from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, reencrypt
+from toolbus_oauth.upstreams.factory import UpstreamOAuth, build_upstream_oauth
 
 log = logging.getLogger(__name__)
 
@@ -77,33 +77,33 @@ DAY = 86_400.0
 
 
 @dataclass(slots=True)
-class Known:
-    """What the service hears."""
+class WatchedState:
+    """State that the service watches."""
 
     directory: ConfigProjection
     named: Named = field(default_factory=Named)
     bearers: Bearers = field(default_factory=Bearers)
 
     def hear(self, change: Change | None) -> None:
-        """Take one change of what is declared: a service that has heard it knows all of it."""
+        """Apply a configuration change."""
         self.named.hear(change)
         self.directory.hear(change)
 
-    def declared(self) -> Configuration:
-        """What is declared now."""
+    def config(self) -> Configuration:
+        """Return the current configuration."""
         return self.directory.now.declaration
 
 
-class Fetchers(NamedTuple):
-    """Apart, so that slow documents of clients, and slow servers, keep nobody from signing in."""
+class HttpClients(NamedTuple):
+    """HTTP clients, one per purpose: slow client documents or servers must not delay sign-ins."""
 
-    providers: Fetcher
-    clients: Fetcher
-    servers: Fetcher
+    providers: HttpClient
+    clients: HttpClient
+    servers: HttpClient
 
 
-class Kept(NamedTuple):
-    """What the service keeps: sealed, but for who holds which token."""
+class Stores(NamedTuple):
+    """Stores of the service; all are encrypted except `tokens`."""
 
     seal: TokenSealer
     store: Store
@@ -114,52 +114,58 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Makes what the service consists of."""
+class Components:
+    """Factory of the service's components."""
 
     service: Service
     settings: Settings
-    known: Known
-    fetchers: Fetchers
+    state: WatchedState
+    fetchers: HttpClients
     secrets: Secrets
-    kept: Kept
+    stores: Stores
 
     def grants(self) -> Grants:
-        """What people let clients do."""
-        settings, kept = self.settings, self.kept
+        """Create the repository of grants."""
+        settings, stores = self.settings, self.stores
         lifetimes = Lifetimes(settings.access_seconds, settings.grant_days * DAY)
         return Grants(
-            settings.issuer, kept.store, kept.tokens, self.known.bearers, kept.seal,
-            SigningKeys(settings.oauth_signing), lifetimes, Accounts(kept.store, kept.brief),
-            self.known.declared, self.service.events.publish,
+            settings.issuer, stores.store, stores.tokens, self.state.bearers, stores.seal,
+            SigningKeys(settings.oauth_signing), lifetimes, Accounts(stores.store, stores.brief),
+            self.state.config, self.service.events.publish,
         )  # fmt: skip
 
     def providers(self) -> Providers:
-        """Who else vouches for people."""
-        known, place = self.known, (self.settings.issuer, self.kept.brief, self.fetchers.providers)
-        return Providers(*place, known.declared, known.named.has, self.secrets)
+        """Create the OpenID providers."""
+        state, common = (
+            self.state,
+            (self.settings.issuer, self.stores.brief, self.fetchers.providers),
+        )
+        return Providers(*common, state.config, state.named.has, self.secrets)
 
-    def upstreams(self, providers: Providers) -> Upstreams:
-        """Toolbus as a client of others."""
-        settings, kept, known = self.settings, self.kept, self.known
-        return upstreams(
-            settings.issuer, settings.client_document, kept.connections, kept.brief,
+    def upstream_oauth(self, providers: Providers) -> UpstreamOAuth:
+        """Create the part that obtains tokens for upstream servers."""
+        settings, stores, state = self.settings, self.stores, self.state
+        return build_upstream_oauth(
+            settings.issuer, settings.client_document, stores.connections, stores.brief,
             self.fetchers.servers, SigningKeys(settings.client_keys), self.secrets, providers,
-            known.declared, known.named.has, self.service.events.publish,
+            state.config, state.named.has, self.service.events.publish,
         )  # fmt: skip
 
-    def routes(self, providers: Providers, resources: Resources, holdings: Holdings) -> Routes:
-        """The authorization server."""
-        settings, grants, clients = self.settings, holdings.grants, self._clients()
-        devices = Devices(settings.issuer, self.kept.brief)
-        browsing = Browsing(
-            settings.issuer, self.kept.seal, self.kept.brief, Asking(clients, resources),
-            grants.accounts, devices, providers, self.known.declared, self.service.events.publish,
-            settings.session_seconds, holdings,
+    def routes(
+        self, providers: Providers, resources: Resources, access_overview: AccessOverview
+    ) -> Router:
+        """Create the routes of the authorization server."""
+        settings, grants, clients = self.settings, access_overview.grants, self._clients()
+        devices = DeviceFlow(settings.issuer, self.stores.brief)
+        authorize_flow = AuthorizeFlow(
+            settings.issuer, self.stores.seal, self.stores.brief,
+            AuthorizationRequestParser(clients, resources), grants.accounts, devices,
+            providers, self.state.config, self.service.events.publish,
+            settings.session_seconds, access_overview,
         )  # fmt: skip
-        redeeming = Redeeming(
+        token_endpoint = TokenEndpoint(
             clients, grants, devices, self._assertions(providers, resources),
-            Exchanging(grants, resources.meant), self.kept.brief, self._proving(), resources,
+            TokenExchange(grants, resources.resolve), self.stores.brief, self._proving(), resources,
         )  # fmt: skip
         registration = settings.oauth_registration
 
@@ -167,41 +173,45 @@ class Parts:
             scopes = resources.scopes()
             return metadata.document(settings.issuer, scopes, registration=registration)
 
-        return Routes(browsing, redeeming, clients, grants.keys, described, registration)
+        return Router(authorize_flow, token_endpoint, clients, grants.keys, described, registration)
 
-    def _clients(self) -> Clients:
-        settings, kept = self.settings, self.kept
-        documents = Documents(self.fetchers.clients, tuple(settings.oauth_clients.lower().split()))
+    def _clients(self) -> ClientRegistry:
+        settings, stores = self.settings, self.stores
+        documents = ClientDocuments(
+            self.fetchers.clients, tuple(settings.oauth_clients.lower().split())
+        )
         audiences = (settings.issuer, settings.token_endpoint)
-        return Clients(kept.store, kept.registered, kept.brief, documents.client, audiences)
+        return ClientRegistry(
+            stores.store, stores.registered, stores.brief, documents.client, audiences
+        )
 
-    def _assertions(self, providers: Providers, resources: Resources) -> Assertions:
-        place = (self.settings.issuer, providers, self.kept.brief)
-        return Assertions(*place, self.known.declared, resources)
+    def _assertions(self, providers: Providers, resources: Resources) -> AssertionVerifier:
+        common = (self.settings.issuer, providers, self.stores.brief)
+        return AssertionVerifier(*common, self.state.config, resources)
 
-    def _proving(self) -> Proving:
-        nonces = Nonces(self.kept.seal) if self.settings.dpop_nonce else None
-        return Proving(self.settings.token_endpoint, ProofChecker(nonces))
+    def _proving(self) -> DpopBinding:
+        nonces = Nonces(self.stores.seal) if self.settings.dpop_nonce else None
+        return DpopBinding(self.settings.token_endpoint, ProofChecker(nonces))
 
 
 def build(exchange: LocalTransport) -> Service:
-    """Wire the service. Nothing connects until it runs."""
+    """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("oauth", settings, exchange)
-    known = Known(ConfigProjection(Reader.at("oauth", settings.sealing).opened))
+    state = WatchedState(ConfigProjection(Reader.at("oauth", settings.sealing).opened))
     know_people(service)
-    service.watch_bucket(CONFIG)(known.hear)
-    service.watch_bucket(TOKENS)(known.bearers.hear)
+    service.watch_bucket(CONFIG)(state.hear)
+    service.watch_bucket(TOKENS)(state.bearers.hear)
     service.details = lambda: {
         "issuer": settings.issuer,
-        "gives_tokens": bool(known.declared().access),
+        "gives_tokens": bool(state.config().access),
     }
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        fetchers = _fetchers(settings)
+        fetchers = _http_clients(settings)
         try:
-            await _serve(service, settings, known, fetchers)
+            await _serve(service, settings, state, fetchers)
             yield
         finally:
             for fetcher in fetchers:
@@ -211,46 +221,50 @@ def build(exchange: LocalTransport) -> Service:
     return service
 
 
-async def _serve(service: Service, settings: Settings, known: Known, fetchers: Fetchers) -> None:
+async def _serve(
+    service: Service, settings: Settings, state: WatchedState, fetchers: HttpClients
+) -> None:
     secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
-    kept = await _kept(service, settings, secrets)
-    parts = Parts(service, settings, known, fetchers, secrets, kept)
+    stores = await _stores(service, settings, secrets)
+    parts = Components(service, settings, state, fetchers, secrets, stores)
     grants, providers = parts.grants(), parts.providers()
-    resources = Resources(settings.issuer, known.directory)
-    others = parts.upstreams(providers)
-    holdings = Holdings(grants, others.connections, known.declared)
-    routes = parts.routes(providers, resources, holdings)
-    identifying = Identifying(settings.issuer, SigningKeys(settings.identity_keys))
-    routes.more = {**others.paths(routes.browsing), **identifying.paths}
-    showing = Showing(grants, providers, kept.tokens, known.declared, resources)
-    office = Office(kept.store, kept.registered, grants, others.counter)
-    service.answer_query(UpstreamTokenQuery)(others.telling.answer)
-    service.answer_query(IdentityKeyQuery)(identifying.tell)
+    resources = Resources(settings.issuer, state.directory)
+    upstream_oauth = parts.upstream_oauth(providers)
+    access_overview = AccessOverview(grants, upstream_oauth.connections, state.config)
+    routes = parts.routes(providers, resources, access_overview)
+    identity_keys = IdentityKeys(settings.issuer, SigningKeys(settings.identity_keys))
+    routes.more = {**upstream_oauth.paths(routes.authorize_flow), **identity_keys.paths}
+    introspection = TokenValidator(grants, providers, stores.tokens, state.config, resources)
+    admin = IdentityAdmin(stores.store, stores.registered, grants, upstream_oauth.counter)
+    service.answer_query(UpstreamTokenQuery)(upstream_oauth.token_provider.answer)
+    service.answer_query(IdentityKeyQuery)(identity_keys.answer)
     service.answer_query(PageRequest)(routes.answer)
-    service.answer_query(TokenQuery)(showing.show)
-    service.answer_query(IdentityRequest)(office.answer)
+    service.answer_query(TokenQuery)(introspection.show)
+    service.answer_query(IdentityRequest)(admin.answer)
 
 
-def _fetchers(settings: Settings) -> Fetchers:
+def _http_clients(settings: Settings) -> HttpClients:
     egress, tls = settings.egress, Tls(settings.egress_ca)
     at_once = UpstreamTokenQuery.AT_ONCE
-    return Fetchers(Fetcher(egress, tls), Fetcher(egress, tls), Fetcher(egress, tls, at_once))
+    return HttpClients(
+        HttpClient(egress, tls), HttpClient(egress, tls), HttpClient(egress, tls, at_once)
+    )
 
 
-async def _kept(service: Service, settings: Settings, secrets: Secrets) -> Kept:
-    seal = TokenSealer(load_key(settings.oauth_key))
-    return Kept(
-        seal,
-        store=Store(await service.bucket(OAUTH), seal),
-        registered=Store(await service.bucket(OAUTH_CLIENTS), seal),
-        brief=Store(await service.bucket(OAUTH_BRIEF), seal),
+async def _stores(service: Service, settings: Settings, secrets: Secrets) -> Stores:
+    sealer = TokenSealer(load_key(settings.oauth_key))
+    return Stores(
+        sealer,
+        store=Store(await service.bucket(OAUTH), sealer),
+        registered=Store(await service.bucket(OAUTH_CLIENTS), sealer),
+        brief=Store(await service.bucket(OAUTH_BRIEF), sealer),
         connections=await _connections(service, settings, secrets),
         tokens=await service.bucket(TOKENS),
     )
 
 
 async def _connections(service: Service, settings: Settings, secrets: Secrets) -> Store:
-    """Tokens for servers; what an earlier master key sealed is sealed anew."""
+    """Return the store of upstream tokens; records of earlier master keys are re-encrypted."""
     bucket = await service.bucket(CONNECTIONS)
     masters = Masters(secrets, key_services_of(os.environ), bucket)
     if settings.oauth_vault_key:
@@ -260,5 +274,5 @@ async def _connections(service: Service, settings: Settings, secrets: Secrets) -
     earlier = [await masters.earlier(each) for each in settings.earlier_vaults]
     envelope = Envelope(newest, earlier)
     if earlier:
-        log.info("vault.sealed_anew", extra={"records": await seal_anew(bucket, envelope)})
+        log.info("vault.reencrypted", extra={"records": await reencrypt(bucket, envelope)})
     return Store(bucket, envelope)

@@ -1,4 +1,4 @@
-"""Paths to what answers them; a refusal in the form its reader understands."""
+"""Route HTTP requests to handlers, and render errors as JSON or as a page."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,35 +7,43 @@ from typing import Any
 from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_oauth.account_page import page as accountpage
 from toolbus_oauth.accounts.oidc_providers import CALLBACK
-from toolbus_oauth.clients.registry import Clients
+from toolbus_oauth.clients.registry import ClientRegistry
 from toolbus_oauth.keys.signing_keys import SigningKeys
-from toolbus_oauth.server.authorize_flow import Browsing
-from toolbus_oauth.server.token_endpoint import Redeeming
+from toolbus_oauth.server.authorize_flow import AuthorizeFlow
+from toolbus_oauth.server.token_endpoint import TokenEndpoint
 from toolbus_oauth.storage.records import Client
 from toolbus_oauth.web import pages as html
 from toolbus_oauth.web.errors import OAuthError, PageError
-from toolbus_oauth.web.request import Handler, Request, kept, told_error, told_json
+from toolbus_oauth.web.request import (
+    Handler,
+    Request,
+    cacheable_response,
+    error_response,
+    json_response,
+)
 
 
 @dataclass(slots=True)
-class Routes:
-    """The whole authorization server."""
+class Router:
+    """Routes of the authorization server."""
 
-    browsing: Browsing
-    redeeming: Redeeming
-    clients: Clients
+    authorize_flow: AuthorizeFlow
+    token_endpoint: TokenEndpoint
+    clients: ClientRegistry
     keys: SigningKeys
     metadata: Callable[[], dict[str, Any]]
     registration: bool
-    more: Mapping[tuple[str, str], Handler] = field(default_factory=dict)  # ending in /: all below
-    _table: dict[tuple[str, str], Handler] = field(init=False)  # likewise
+    more: Mapping[tuple[str, str], Handler] = field(
+        default_factory=dict
+    )  # a path ending in / matches all paths below it
+    _routes: dict[tuple[str, str], Handler] = field(init=False)  # same form
 
     def __post_init__(self) -> None:
-        """Put every path to what answers it."""
-        pages, tokens = self.browsing, self.redeeming
-        self._table = {
-            ("GET", "/.well-known/oauth-authorization-server"): self._described,
-            ("GET", "/.well-known/openid-configuration"): self._described,
+        """Build the routing table."""
+        pages, tokens = self.authorize_flow, self.token_endpoint
+        self._routes = {
+            ("GET", "/.well-known/oauth-authorization-server"): self._metadata,
+            ("GET", "/.well-known/openid-configuration"): self._metadata,
             ("GET", "/oauth/jwks"): self._keys,
             ("GET", "/oauth/authorize"): pages.authorize,
             ("GET", "/oauth/device"): pages.device,
@@ -50,57 +58,57 @@ class Routes:
             ("POST", "/oauth/introspect"): tokens.introspect,
         }
         if self.registration:
-            self._table["POST", "/oauth/register"] = self._registered
+            self._routes["POST", "/oauth/register"] = self._registered
 
-    async def answer(self, asked: PageRequest) -> PageReply:
-        """The answer to one request."""
-        above = f"{asked.path.rpartition('/')[0]}/"
-        known = self._table.get((asked.method, asked.path))
-        handler = known or self.more.get((asked.method, asked.path))
-        handler = handler or self._table.get((asked.method, above))
-        handler = handler or self.more.get((asked.method, above))
+    async def answer(self, request: PageRequest) -> PageReply:
+        """Return the response to one request."""
+        above = f"{request.path.rpartition('/')[0]}/"
+        handler = self._routes.get((request.method, request.path))
+        handler = handler or self.more.get((request.method, request.path))
+        handler = handler or self._routes.get((request.method, above))
+        handler = handler or self.more.get((request.method, above))
         if handler is None:
-            return self._nothing(asked, above)
+            return self._not_found(request, above)
         try:
-            return await handler(Request(asked))
+            return await handler(Request(request))
         except OAuthError as error:
-            return told_error(error)
+            return error_response(error)
         except PageError as error:
-            page = html.ended("This cannot go on", error.sentence, error.status)
-            return page.model_copy(update={"rejected": _why(error, asked.path)})
+            page = html.message_page("This request cannot continue", error.message, error.status)
+            return page.model_copy(update={"rejected": _rejection_reason(error, request.path)})
 
-    def _nothing(self, asked: PageRequest, above: str) -> PageReply:
-        """Nothing answers this; who looks at it in a browser is told so."""
-        at = (asked.path, above)
-        others = sorted(method for method, path in self._table if path in at)
-        status, allow = (405, (("allow", ", ".join(others)),)) if others else (404, ())
-        if "text/html" not in asked.headers.get("accept", ""):
+    def _not_found(self, request: PageRequest, above: str) -> PageReply:
+        """Return 404 or 405; as a page, if the client is a browser."""
+        paths = (request.path, above)
+        methods = sorted(method for method, path in self._routes if path in paths)
+        status, allow = (405, (("allow", ", ".join(methods)),)) if methods else (404, ())
+        if "text/html" not in request.headers.get("accept", ""):
             return PageReply(status=status, headers=allow)
-        sentence = "This page cannot be opened by itself. Begin anew in the program."
-        told = html.ended("Nothing to see here", sentence, status)
-        return told.model_copy(update={"headers": (*told.headers, *allow)})
+        message = "This page cannot be opened directly. Restart the sign-in from your application."
+        page = html.message_page("Page not found", message, status)
+        return page.model_copy(update={"headers": (*page.headers, *allow)})
 
-    async def _described(self, request: Request) -> PageReply:  # noqa: ARG002
-        return kept(self.metadata())
+    async def _metadata(self, request: Request) -> PageReply:  # noqa: ARG002
+        return cacheable_response(self.metadata())
 
     async def _keys(self, request: Request) -> PageReply:  # noqa: ARG002
-        return kept(self.keys.public())
+        return cacheable_response(self.keys.public())
 
     async def _registered(self, request: Request) -> PageReply:
         client, secret = await self.clients.register(request.json)
-        return told_json(201, registered(client, secret))
+        return json_response(201, registration_response(client, secret))
 
 
-def _why(error: PageError, path: str) -> str:
-    """Return why somebody could not sign in or go on, as ingress counts it; empty: for no fault."""
+def _rejection_reason(error: PageError, path: str) -> str:
+    """Return the reason code that ingress counts for a failed sign-in; empty if none counts."""
     if path.startswith(CALLBACK):
         return "provider"
     return "forbidden" if error.status == 403 else ""  # noqa: PLR2004
 
 
-def registered(client: Client, secret: str) -> dict[str, Any]:
-    """What a client that registered is told; its secret once."""
-    told: dict[str, Any] = {
+def registration_response(client: Client, secret: str) -> dict[str, Any]:
+    """Return the registration response (RFC 7591 section 3.2.1), with the secret if any."""
+    response: dict[str, Any] = {
         "client_id": client.id,
         "client_id_issued_at": int(client.made),
         "client_name": client.name,
@@ -110,7 +118,7 @@ def registered(client: Client, secret: str) -> dict[str, Any]:
         "token_endpoint_auth_method": client.method,
     }
     if client.bound:
-        told["dpop_bound_access_tokens"] = True
+        response["dpop_bound_access_tokens"] = True
     if secret:
-        told |= {"client_secret": secret, "client_secret_expires_at": 0}
-    return told | ({"jwks": client.keys} if client.keys else {})
+        response |= {"client_secret": secret, "client_secret_expires_at": 0}
+    return response | ({"jwks": client.keys} if client.keys else {})

@@ -1,4 +1,4 @@
-"""What oauth is told by its environment."""
+"""Settings of the oauth service."""
 
 from pathlib import Path
 from typing import Self
@@ -9,22 +9,25 @@ from toolbus_common.settings import Settings as CommonSettings
 
 
 class Settings(CommonSettings):
-    """The shared settings, and oauth's own.
+    """Settings of oauth, in addition to those of every service.
 
-    `public_url` is how browsers and agents reach the gateway; it is the issuer of every token.
-    `oauth_key_file` holds the 32 bytes that seal what is kept and carried, `oauth_signing_file`
-    the keys tokens are signed with; empty: `oauth.key` and `oauth-signing.json` in `state_dir`.
-    Replicas on several machines need the same files. With `oauth_registration` any program may
-    register itself as a client. `oauth_clients` are the hosts, with `*`, whose client documents
-    are taken; empty: any. Access tokens last `access_seconds`, what a person allowed a client
-    `grant_days`, a browser's sign-in `session_seconds`.
-    `oauth_client_file` holds the keys Toolbus shows itself with to other authorization servers,
-    `oauth_client_document` is where they find what it is; empty: `/oauth/client.json` here, if
-    `public_url` is https. `oauth_identity_file` holds the keys servers are told with who calls;
-    empty: `oauth-identity.json` in `state_dir`. The master key of tokens for servers is a
-    reference, `oauth_vault_key`, or in the file `oauth_vault_file` (empty: `oauth-vault.key` in
-    `state_dir`); `oauth_earlier_vaults` names files and references of those used before, by spaces.
-    With `dpop_nonce` proofs of keys must be made with a nonce that was asked for before.
+    `public_url` is the URL at which browsers and agents reach the gateway; it is the issuer of
+    every token. `oauth_key_file` holds the 32-byte key that encrypts stored records, cookies and
+    refresh tokens, `oauth_signing_file` the keys that sign tokens; empty: `oauth.key` and
+    `oauth-signing.json` in `state_dir`. Replicas on several machines need the same files. With
+    `oauth_registration` any program may register itself as a client. `oauth_clients` lists the
+    hosts, with `*`, whose client documents are accepted; empty: any. Access tokens last
+    `access_seconds`, grants `grant_days`, and browser sessions `session_seconds`.
+
+    `oauth_client_file` holds the keys with which Toolbus authenticates to other authorization
+    servers. `oauth_client_document` is the URL of its client metadata document; empty:
+    `/oauth/client.json` of this gateway, if `public_url` is https. `oauth_identity_file` holds the
+    keys that sign caller identity headers; empty: `oauth-identity.json` in `state_dir`.
+
+    The master key of upstream tokens is a secret reference, `oauth_vault_key`, or in the file
+    `oauth_vault_file` (empty: `oauth-vault.key` in `state_dir`). `oauth_earlier_vaults` lists files
+    and references of earlier master keys, separated by spaces. With `dpop_nonce`, DPoP proofs must
+    contain a nonce issued by this server.
     """
 
     public_url: str = ""
@@ -45,55 +48,55 @@ class Settings(CommonSettings):
 
     @property
     def issuer(self) -> str:
-        """Who issues tokens."""
+        """The issuer of tokens: `public_url` without a trailing slash."""
         return self.public_url.rstrip("/")
 
     @property
     def token_endpoint(self) -> str:
-        """Where clients get tokens."""
+        """The URL of the token endpoint."""
         return f"{self.issuer}/oauth/token"
 
     @property
     def oauth_key(self) -> Path:
-        """Where the sealing key is."""
+        """The file of the encryption key."""
         return Path(self.oauth_key_file or self.state_dir / "oauth.key")
 
     @property
     def oauth_signing(self) -> Path:
-        """Where the signing keys are."""
+        """The file of the token signing keys."""
         return Path(self.oauth_signing_file or self.state_dir / "oauth-signing.json")
 
     @property
     def client_keys(self) -> Path:
-        """Where the keys are that Toolbus shows itself with."""
+        """The file of the keys with which Toolbus authenticates as a client."""
         return Path(self.oauth_client_file or self.state_dir / "oauth-client.json")
 
     @property
     def identity_keys(self) -> Path:
-        """Where the keys are that servers are told with who calls."""
+        """The file of the keys that sign caller identity headers."""
         return Path(self.oauth_identity_file or self.state_dir / "oauth-identity.json")
 
     @property
     def client_document(self) -> str:
-        """Where others find what Toolbus is as a client; empty where they cannot."""
+        """The URL of the client metadata document; empty if others cannot reach it."""
         ours = f"{self.issuer}/oauth/client.json" if self.issuer.startswith("https://") else ""
         return self.oauth_client_document or ours
 
     @property
     def vault_file(self) -> Path:
-        """Where the master key is of tokens for servers, unless it is a reference."""
+        """The file of the master key of upstream tokens, unless that key is a reference."""
         return Path(self.oauth_vault_file or self.state_dir / "oauth-vault.key")
 
     @property
     def earlier_vaults(self) -> list[str]:
-        """Where those are that were used before."""
+        """Files and references of earlier master keys."""
         return self.oauth_earlier_vaults.split()
 
     @model_validator(mode="after")
     def _has_one_vault(self) -> Self:
         if self.oauth_vault_key and self.oauth_vault_file:
             raise ValueError(
-                "TOOLBUS_OAUTH_VAULT_KEY and TOOLBUS_OAUTH_VAULT_FILE name two master keys; keep "
-                "one, and name the other in TOOLBUS_OAUTH_EARLIER_VAULTS if it was used before"
+                "TOOLBUS_OAUTH_VAULT_KEY and TOOLBUS_OAUTH_VAULT_FILE both set the master key; "
+                "keep one, and add the other to TOOLBUS_OAUTH_EARLIER_VAULTS if it was used before"
             )
         return self

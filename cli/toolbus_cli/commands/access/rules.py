@@ -112,7 +112,7 @@ def _proposed(file: Path) -> Configuration:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{file} cannot be read; give a text file.") from error
-    found = cedar.faults(text)
+    found = cedar.problems(text)
     if found:
         raise CommandError("\n".join(f"{file}: {said}" for said in found))
     return Configuration(rules={file.stem: Rule(cedar=text)})

@@ -158,8 +158,8 @@ def take_over(
     taken = client_servers.read(file)
     text = client_servers.as_yaml(taken)
     loaded = load(text, os.environ)
-    if loaded.faults:
-        raise ConfigurationError(file, loaded.faults)
+    if loaded.problems:
+        raise ConfigurationError(file, loaded.problems)
     for sentence in taken.notes:
         typer.echo(sentence, err=True)
     if output is not None:

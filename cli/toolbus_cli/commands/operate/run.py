@@ -14,7 +14,7 @@ from toolbus_cli.installation import find, joined
 from toolbus_common import listen_address
 from toolbus_common.config_store.literal_secrets import create_sealing_keys
 from toolbus_common.crypto.key_file import load_key
-from toolbus_common.errors import BusDownError
+from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import create_seeds, server_configuration
 from toolbus_common.nats.topology import BUCKETS, EVENTS
@@ -134,7 +134,7 @@ async def laid_down(bus: Bus, replicas: int, events_gib: int) -> None:
     """Provision NATS. Raises `CommandError` with a fix if the server rejects it."""
     try:
         await lay_down(bus, replicas=replicas, events_bytes=events_gib << 30)
-    except BusDownError:
+    except ToolbusError:
         raise
     except Exception as error:
         raise CommandError(

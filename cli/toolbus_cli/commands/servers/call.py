@@ -127,7 +127,7 @@ def _held_back(listings: list[Listing], kinds: tuple[str, ...] = PINNED) -> list
         found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
         found |= {
             full_name(listing.server, each.name): f"held back: {each.why}"
-            for each in listing.held
+            for each in listing.quarantined
             if each.kind in kinds
         }
     return [{"name": name, "notShown": found[name]} for name in sorted(found)]

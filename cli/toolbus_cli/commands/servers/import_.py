@@ -67,7 +67,7 @@ def openapi(
             include=tuple(include or ("*",)), exclude=tuple(exclude or ()),
         )  # fmt: skip
     except DocumentError as error:
-        said = str(error).replace("set base_url", "name it with --base-url")
+        said = str(error).replace("set base_url", "pass --base-url")
         raise CommandError(f"{source} cannot be imported. {said}") from error
     called = name or _named(_title(root))
     server["base_url"] = base

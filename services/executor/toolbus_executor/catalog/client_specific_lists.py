@@ -124,7 +124,7 @@ def _all_entries(known: Listing, kind: str) -> Iterable[CatalogEntry]:
     """Return the listed and the quarantined entries of one kind."""
     quarantined = (
         CatalogEntry(**{name: getattr(each, name) for name in CatalogEntry.model_fields})
-        for each in known.held
+        for each in known.quarantined
         if each.kind == kind
     )
     return (*getattr(known, kind), *quarantined)

@@ -156,7 +156,7 @@ def apply_pins(listing: Listing, mode: str, pins: Mapping[str, PinState]) -> Lis
             else:
                 allowed.append(offered)
         shown[kind] = tuple(allowed)
-    return listing.model_copy(update={**shown, "held": tuple(quarantined)})
+    return listing.model_copy(update={**shown, "quarantined": tuple(quarantined)})
 
 
 def quarantine_reason(digest: str, mode: str, pin: PinState) -> str:
@@ -174,13 +174,13 @@ def quarantine_reason(digest: str, mode: str, pin: PinState) -> str:
 
 def newly_quarantined(before: Listing | None, now: Listing) -> list[Quarantined]:
     """Return the entries that are quarantined now and were not before."""
-    known = {(each.kind, each.name, each.digest) for each in (before.held if before else ())}
-    return [each for each in now.held if (each.kind, each.name, each.digest) not in known]
+    known = {(each.kind, each.name, each.digest) for each in (before.quarantined if before else ())}
+    return [each for each in now.quarantined if (each.kind, each.name, each.digest) not in known]
 
 
 def uncallable(listing: Listing) -> frozenset[tuple[str, str]]:
     """Return the methods and names of quarantined and unlistable entries."""
-    quarantined = {(each.kind, each.name) for each in listing.held}
+    quarantined = {(each.kind, each.name) for each in listing.quarantined}
     for kind in PINNED:
         shown = {each.name for each in getattr(listing, kind)}
         quarantined |= {(kind, name) for name in listing.dropped if name not in shown}
@@ -231,7 +231,7 @@ def _missing(
 
 def _all_entries(listing: Listing, kind: str) -> list[CatalogEntry]:
     """Return the shown and quarantined entries of a kind, sorted by name."""
-    quarantined = [each for each in listing.held if each.kind == kind]
+    quarantined = [each for each in listing.quarantined if each.kind == kind]
     return sorted((*getattr(listing, kind), *quarantined), key=lambda each: each.name)
 
 

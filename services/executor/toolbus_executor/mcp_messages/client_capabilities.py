@@ -1,4 +1,4 @@
-"""What an agent declared it can do, in the three forms the executor needs it in."""
+"""Convert client capabilities into the three forms the executor needs."""
 
 from functools import lru_cache
 from typing import Any
@@ -13,34 +13,36 @@ Kinds = frozenset[str]
 EVERYTHING: Kinds = frozenset({FORM, URL, SAMPLING, SAMPLING_TOOLS, ROOTS})
 TASKS = "io.modelcontextprotocol/tasks"
 _CORE = ("elicitation", "sampling", "roots")
-_MOST_FORMS = 512  # clients differ in little: a few forms are declared over and over
+_MOST_FORMS = 512  # clients share a few distinct sets of capabilities
 
 
 @lru_cache(_MOST_FORMS)
 def routed(raw: str) -> bytes:
-    """The capabilities told to a modern server: those whose messages can be brought back."""
-    told = _decoded(raw)
-    kept = {name: told[name] for name in _CORE if isinstance(told.get(name), dict)}
-    extensions = told.get("extensions")
+    """Return the capabilities sent to a modern server: those whose requests can be routed back."""
+    capabilities = _decoded(raw)
+    routable = {
+        name: capabilities[name] for name in _CORE if isinstance(capabilities.get(name), dict)
+    }
+    extensions = capabilities.get("extensions")
     if isinstance(extensions, dict):
         known = {name: extensions[name] for name in ROUTED_EXTENSIONS if name in extensions}
         if known:
-            kept["extensions"] = known
-    return msgspec.json.encode(kept)
+            routable["extensions"] = known
+    return msgspec.json.encode(routable)
 
 
 @lru_cache(_MOST_FORMS)
 def kinds_of(raw: str) -> Kinds:
-    """The kinds of questions a client can be asked."""
-    told = _decoded(raw)
+    """Return the kinds of input requests a client supports."""
+    capabilities = _decoded(raw)
     found = set()
-    elicitation = told.get("elicitation")
+    elicitation = capabilities.get("elicitation")
     if isinstance(elicitation, dict):
         found |= {FORM} if not elicitation else {FORM, URL} & elicitation.keys()
-    sampling = told.get("sampling")
+    sampling = capabilities.get("sampling")
     if isinstance(sampling, dict):
         found |= {SAMPLING, SAMPLING_TOOLS} if "tools" in sampling else {SAMPLING}
-    roots = told.get("roots")
+    roots = capabilities.get("roots")
     if isinstance(roots, dict):
         found |= {ROOTS, ROOTS_CHANGE} if roots.get("listChanged") is True else {ROOTS}
     return frozenset(found)
@@ -48,53 +50,53 @@ def kinds_of(raw: str) -> Kinds:
 
 @lru_cache(_MOST_FORMS)
 def takes_tasks(raw: str) -> bool:
-    """Whether a client declared that calls of its may become tasks."""
+    """Return whether a client declared support for tasks as call results."""
     extensions = _decoded(raw).get("extensions")
     return isinstance(extensions, dict) and TASKS in extensions
 
 
 @lru_cache(_MOST_FORMS)
 def with_tasks(raw: str) -> str:
-    """The same capabilities and tasks, which the executor then drives itself."""
-    told = _decoded(raw)
-    extensions = told.get("extensions")
-    told["extensions"] = {**(extensions if isinstance(extensions, dict) else {}), TASKS: {}}
-    return msgspec.json.encode(told).decode()
+    """Return the capabilities plus tasks, which the executor then drives itself."""
+    capabilities = _decoded(raw)
+    extensions = capabilities.get("extensions")
+    capabilities["extensions"] = {**(extensions if isinstance(extensions, dict) else {}), TASKS: {}}
+    return msgspec.json.encode(capabilities).decode()
 
 
 def declared(kinds: Kinds) -> dict[str, Any]:
-    """The capabilities of a handshake for these kinds."""
-    told: dict[str, Any] = {}
+    """Return the `initialize` capabilities for these kinds."""
+    capabilities: dict[str, Any] = {}
     if kinds & {FORM, URL}:
-        told["elicitation"] = {kind: {} for kind in (FORM, URL) if kind in kinds}
+        capabilities["elicitation"] = {kind: {} for kind in (FORM, URL) if kind in kinds}
     if SAMPLING in kinds:
-        told["sampling"] = {"tools": {}} if SAMPLING_TOOLS in kinds else {}
+        capabilities["sampling"] = {"tools": {}} if SAMPLING_TOOLS in kinds else {}
     if ROOTS in kinds:
-        told["roots"] = {"listChanged": True} if ROOTS_CHANGE in kinds else {}
-    return told
+        capabilities["roots"] = {"listChanged": True} if ROOTS_CHANGE in kinds else {}
+    return capabilities
 
 
-def kind_asked(method: str, params: bytes) -> str | None:
-    """The kind of a server's question; None for one nobody here can bring to an agent."""
+def request_kind(method: str, params: bytes) -> str | None:
+    """Return the kind of a server's request; None if it cannot be routed to a client."""
     if method == "roots/list":
         return ROOTS
     if method not in ("elicitation/create", "sampling/createMessage"):
         return None
     try:
-        told = msgspec.json.decode(params)
+        decoded = msgspec.json.decode(params)
     except msgspec.DecodeError:
         return None
-    if not isinstance(told, dict):
+    if not isinstance(decoded, dict):
         return None
     if method == "sampling/createMessage":
-        return SAMPLING_TOOLS if told.get("tools") else SAMPLING
-    mode = told.get("mode", FORM)
+        return SAMPLING_TOOLS if decoded.get("tools") else SAMPLING
+    mode = decoded.get("mode", FORM)
     return mode if mode in (FORM, URL) else None
 
 
 def _decoded(raw: str) -> dict[str, Any]:
     try:
-        told = msgspec.json.decode(raw)
+        decoded = msgspec.json.decode(raw)
     except msgspec.DecodeError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return decoded if isinstance(decoded, dict) else {}

@@ -1,10 +1,10 @@
-"""The levels of logging, least grave first."""
+"""Log levels of MCP, from least to most severe."""
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-DEFAULT = LEVELS.index("info")  # what most servers send that nobody told a level
-NO_LEVEL = len(LEVELS)  # graver than any: nothing is told
+DEFAULT = LEVELS.index("info")  # what most servers send by default
+NO_LEVEL = len(LEVELS)  # above every level: nothing is logged
 
 
 def rank_of(level: str) -> int:
-    """How grave a level is; `NO_LEVEL` for one nobody knows."""
+    """Return the severity of a log level; `NO_LEVEL` for an unknown one."""
     return LEVELS.index(level) if level in LEVELS else NO_LEVEL

@@ -1,4 +1,4 @@
-"""Requests to upstreams, built from raw parts: params of every method, and their headers."""
+"""Build requests to upstream servers from raw JSON: params of every method, and headers."""
 
 from functools import lru_cache
 from typing import Any
@@ -10,7 +10,7 @@ from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted
 from toolbus_common.mcp.param_headers import encoded
 from toolbus_executor.mcp_messages.client_capabilities import routed, with_tasks
 
-SELECT = "dev.toolbus/select"  # of a call's `_meta`
+SELECT = "dev.toolbus/select"  # in a call's `_meta`
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
@@ -18,9 +18,9 @@ META = "io.modelcontextprotocol/"
 CLIENT = {"name": "toolbus", "version": RELEASE}
 
 _WITH_ARGUMENTS = frozenset({"tools/call", "prompts/get"})
-_LONG = frozenset({"tools/call", "prompts/get", "resources/read"})  # progress extends their calls
+_LONG = frozenset({"tools/call", "prompts/get", "resources/read"})  # progress extends these calls
 _NAMED_BY_TOOL = frozenset({"tools/call", "prompts/get", "resources/read"})
-_OF_ERA = {True: ("inputResponses", "requestState"), False: ("task",)}
+_FAMILY_MEMBERS = {True: ("inputResponses", "requestState"), False: ("task",)}
 _OWNED_META = frozenset(
     {"traceparent", "tracestate", "baggage", "progressToken", SELECT}
     | {f"{META}{name}" for name in ("protocolVersion", "clientInfo", "clientCapabilities")}
@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 class _Named(msgspec.Struct):
     """The member that names a task."""
 
-    taskId: str = ""  # noqa: N815 - the wire's own name
+    taskId: str = ""  # noqa: N815 - MCP's member name
 
 
 _named = msgspec.json.Decoder(_Named).decode
@@ -41,7 +41,7 @@ _named = msgspec.json.Decoder(_Named).decode
 
 @lru_cache(512)
 def _modern_meta(capabilities: str) -> bytes:
-    """The end of every modern `_meta`, for one form of capabilities."""
+    """Return the end of every modern `_meta`, for one set of capabilities."""
     return b'"%bprotocolVersion":"%b","%bclientInfo":%b,"%bclientCapabilities":%b}' % (
         META.encode(), MODERN.encode(), META.encode(), _encode(CLIENT), META.encode(),
         routed(capabilities),
@@ -49,11 +49,11 @@ def _modern_meta(capabilities: str) -> bytes:
 
 
 _PLAIN_META = _modern_meta(NOTHING)
-_MODERN_META = b"{" + _PLAIN_META
+_WHOLE_MODERN_META = b"{" + _PLAIN_META
 
 
 def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
-    """The body of a call. What is raw in it is strict JSON already and goes on as it is."""
+    """Return the body of a call; raw members are already strict JSON and are copied unchanged."""
     meta = b'{"traceparent":"%b"' % call.traceparent.encode()
     if call.tracestate:
         meta += b',"tracestate":%b' % _encode(call.tracestate)
@@ -75,7 +75,7 @@ def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
 
 
 def _any_body(call: CallAdmitted, number: int, meta: bytes, *, modern: bool) -> bytes:
-    """The body of a call of any method, with all that may come along."""
+    """Return the body of a call of any method, with all optional members."""
     extra = b""
     if call.extra:
         extra, foreign = _extra(call.extra, modern=modern)
@@ -96,7 +96,7 @@ def _any_body(call: CallAdmitted, number: int, meta: bytes, *, modern: bool) -> 
 
 
 def name_of(call: CallAdmitted) -> str:
-    """What the header Mcp-Name says of a call; empty when its method has none."""
+    """Return the value of the `Mcp-Name` header; empty if the method has none."""
     if call.method in _NAMED_BY_TOOL:
         return call.tool
     if call.method.startswith("tasks/"):
@@ -105,46 +105,49 @@ def name_of(call: CallAdmitted) -> str:
 
 
 def listen_body(number: int, params: dict[str, Any]) -> bytes:
-    """The body of a subscription, by which a server may tell of tasks."""
+    """Return the body of a subscription, which may also report on tasks."""
     meta = msgspec.Raw(b"{" + _modern_meta(with_tasks(NOTHING)))
-    told = {"jsonrpc": "2.0", "id": number, "method": "subscriptions/listen"}
-    return _encode({**told, "params": {**params, "_meta": meta}})
+    request = {"jsonrpc": "2.0", "id": number, "method": "subscriptions/listen"}
+    return _encode({**request, "params": {**params, "_meta": meta}})
 
 
 def request_body(
     number: int, method: str, params: dict[str, Any], *, modern: bool, capabilities: str = NOTHING
 ) -> bytes:
-    """The body of a request of our own."""
+    """Return the body of a request that Toolbus itself makes."""
     if modern:
         params = params | {"_meta": msgspec.Raw(b"{" + _modern_meta(capabilities))}
     return _encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
 
 
 def notification_body(method: str, params: dict[str, Any] | None = None) -> bytes:
-    """The body of a notification."""
+    """Return the body of a notification."""
     return _encode({"jsonrpc": "2.0", "method": method, "params": params or {}})
 
 
 def initialize_body(number: int, capabilities: dict[str, Any]) -> bytes:
-    """The handshake's first request."""
+    """Return the first request of the handshake."""
     params = {"protocolVersion": LEGACY, "capabilities": capabilities, "clientInfo": CLIENT}
     return request_body(number, "initialize", params, modern=False)
 
 
 def answer_body(request_id: Any, member: bytes) -> bytes:
-    """The answer to a server's question; `member` is its raw `"result":…` or `"error":…`."""
+    """Return the response to a server's request.
+
+    `member` is its raw `"result":…` or `"error":…`.
+    """
     return b'{"jsonrpc":"2.0","id":%b,%b}' % (_encode(request_id), member)
 
 
-def refusal(code: int, sentence: str) -> bytes:
-    """The member of an answer that refuses."""
-    return b'"error":' + _encode({"code": code, "message": sentence})
+def refusal(code: int, message: str) -> bytes:
+    """Return the `"error"` member of a response."""
+    return b'"error":' + _encode({"code": code, "message": message})
 
 
 def head_of(
     prefix: bytes, method: str, name: str, *, modern: bool, version: str, session: bytes
 ) -> bytes:
-    """The header block of a POST, up to its length; `prefix` is what no request changes."""
+    """Return the headers of a POST up to its length; `prefix` is constant per server."""
     head = prefix
     if modern:
         head += b"Mcp-Method: %b\r\n" % method.encode()
@@ -158,43 +161,45 @@ def head_of(
 
 
 def trace_headers(call: CallAdmitted) -> list[tuple[str, str]]:
-    """The trace of a call as headers; all of it is visible ASCII since it came in."""
-    told = [("traceparent", call.traceparent)]
+    """Return the trace context of a call as headers; the ingress checked that it is ASCII."""
+    headers = [("traceparent", call.traceparent)]
     if call.tracestate:
-        told.append(("tracestate", call.tracestate))
+        headers.append(("tracestate", call.tracestate))
     if call.baggage:
-        told.append(("baggage", call.baggage))
-    return told
+        headers.append(("baggage", call.baggage))
+    return headers
 
 
 def trace_lines(call: CallAdmitted) -> bytes:
-    """The same as lines of a request's head."""
+    """Return the trace context of a call as header lines."""
     if not (call.tracestate or call.baggage):
         return b"traceparent: %b\r\n" % call.traceparent.encode()
     return "".join(f"{name}: {value}\r\n" for name, value in trace_headers(call)).encode()
 
 
 def with_body(head: bytes, body: bytes) -> bytes:
-    """A whole request."""
+    """Return a complete request."""
     return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
 def _inside(params: bytes) -> bytes:
-    """The members of a raw object, followed by a comma if there are any."""
+    """Return the members of a raw object, followed by a comma if there are any."""
     inner = params.strip()[1:-1].strip()
     return inner + b"," if inner else b""
 
 
 def _extra(extra: str, *, modern: bool) -> tuple[bytes, bytes]:
-    """Return the members besides arguments that the server's family has, and foreign _meta ones."""
-    told = _members(extra)
-    beside = b"".join(
-        b'"%b":%b,' % (name.encode(), bytes(told[name])) for name in _OF_ERA[modern] if name in told
+    """Return extra members known to the server's family, and `_meta` members of other parties."""
+    members = _members(extra)
+    supported = b"".join(
+        b'"%b":%b,' % (name.encode(), bytes(members[name]))
+        for name in _FAMILY_MEMBERS[modern]
+        if name in members
     )
-    meta = _members(told["_meta"]) if "_meta" in told else {}
+    meta = _members(members["_meta"]) if "_meta" in members else {}
     foreign = b"".join(
         b",%b:%b" % (_encode(name), bytes(value))
         for name, value in meta.items()
         if name not in _OWNED_META
     )
-    return beside, foreign
+    return supported, foreign

@@ -1,7 +1,7 @@
 """Map an upstream's raw result to the final reply, in the form of the caller's family.
 
-Bytes nobody needs to change stay the upstream's; a result never has line breaks, since callers may
-be told in lines.
+Bytes that need no change are passed through. A result never contains line breaks, because clients
+may receive messages as lines.
 """
 
 from typing import NamedTuple
@@ -28,10 +28,10 @@ _SCOPES = (b'"public"', b'"private"')
 
 
 class Ended(NamedTuple):
-    """How a call ended: what its caller is told, and what is worth knowing of it.
+    """The outcome of a call: the final reply and facts for logs and metrics.
 
-    `kept` is how many bytes are kept instead of told, `cached` that its server was not asked,
-    `left_out` how many bytes a selection left out.
+    `kept` is the number of bytes stored instead of returned, `cached` is true if the reply came
+    from the cache, `left_out` is the number of bytes removed by a selection.
     """
 
     ending: FinalReply
@@ -46,7 +46,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def ending_of(raw: bytes, call: CallAdmitted) -> tuple[FinalReply, bool]:
-    """How a call ends, and whether its tool reports an error. Raises `UpstreamFaultError`."""
+    """Return the final reply of a call, and whether its tool reports an error.
+
+    Raises:
+        UpstreamFaultError: the result cannot be passed on.
+
+    """
     raw, owned = read_result(raw, call)
     if owned.resultType == "input_required":
         return InputRequired(in_one_line(raw)), False
@@ -54,21 +59,21 @@ def ending_of(raw: bytes, call: CallAdmitted) -> tuple[FinalReply, bool]:
         return TaskCreated(in_one_line(_task(raw, call))), False
     if owned.resultType not in ("", "complete", "task"):
         raise UpstreamFaultError(
-            "The upstream answered with a resultType that Toolbus cannot pass on."
+            "The upstream returned a resultType that Toolbus does not support."
         )
     if not owned.resultType and owned.task and not owned.content and call.method == TOOLS_CALL:
         return TaskCreated(in_one_line(raw)), False
     if call.family is ProtocolFamily.MODERN:
-        told = _for_modern(raw, owned, call.method)
+        result = _for_modern(raw, owned, call.method)
     else:
-        told = _for_legacy(raw, owned)
+        result = _for_legacy(raw, owned)
     if call.method == TOOLS_CALL and owned.content is msgspec.UNSET:
-        told = _with(b'"content":[],', told)  # clients need it, if only for its emptiness
-    return CallResult(in_one_line(told)), owned.isError
+        result = _with(b'"content":[],', result)  # clients require the member even if it is empty
+    return CallResult(in_one_line(result)), owned.isError
 
 
 def in_one_line(raw: bytes) -> bytes:
-    """The same JSON without line breaks."""
+    """Return the same JSON without line breaks."""
     return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw
 
 
@@ -79,20 +84,20 @@ def _for_modern(raw: bytes, owned: Owned, method: str) -> bytes:
     if method == _CACHED:
         bad = _bad_hints(owned)
         if bad:
-            raw = _encode({name: told for name, told in _members(raw).items() if name not in bad})
+            raw = _encode({name: value for name, value in _members(raw).items() if name not in bad})
         missing += b"" if owned.ttlMs and "ttlMs" not in bad else b'"ttlMs":0,'
         missing += b"" if owned.cacheScope and "cacheScope" not in bad else _PRIVATE
     return _with(missing, raw) if missing else raw
 
 
 def _with(missing: bytes, raw: bytes) -> bytes:
-    """An object with these members in front, each of which a comma ends."""
+    """Return an object with these members in front, each of which ends with a comma."""
     body = raw[1:].lstrip()
     return b"{" + (missing[:-1] if body[:1] == b"}" else missing) + body
 
 
 def _bad_hints(owned: Owned) -> set[str]:
-    """The hints that say nothing a cache may go by: it must not take them for a yes."""
+    """Return the names of invalid caching hints, which a cache must not interpret."""
     ttl, scope = bytes(owned.ttlMs), bytes(owned.cacheScope)
     bad = {"ttlMs"} if ttl and not ttl.isdigit() else set()
     return bad | ({"cacheScope"} if scope and scope not in _SCOPES else set())

@@ -1,4 +1,4 @@
-"""The two forms of a task: as in 2025-11-25, and with its outcome in it as in 2026-07-28."""
+"""Convert tasks between the form of 2025-11-25 and that of 2026-07-28, which has the outcome."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -8,7 +8,7 @@ import msgspec
 
 GET, UPDATE, RESULT, CANCEL = "tasks/get", "tasks/update", "tasks/result", "tasks/cancel"
 ENDED = frozenset({"completed", "failed", "cancelled"})
-ASKS = "input_required"
+INPUT_REQUIRED = "input_required"
 RELATED = "io.modelcontextprotocol/related-task"
 _RELATED = RELATED.encode()
 _OLD_NAMES = {"ttlMs": "ttl", "pollIntervalMs": "pollInterval"}
@@ -24,9 +24,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Task(msgspec.Struct):
-    """What the gateway reads of a task, in either form."""
+    """The members of a task that the gateway reads, in either form."""
 
-    taskId: str = ""  # noqa: N815 - the wire's own name
+    taskId: str = ""  # noqa: N815 - MCP's member name
     status: str = "working"
     pollInterval: int | float | None = None  # noqa: N815
     pollIntervalMs: int | float | None = None  # noqa: N815
@@ -36,26 +36,26 @@ class Task(msgspec.Struct):
 
     @property
     def poll_ms(self) -> float | None:
-        """How long to wait before asking again, if the server says."""
+        """The pause before the next poll in milliseconds, if the server names one."""
         return self.pollInterval if self.pollIntervalMs is None else self.pollIntervalMs
 
 
 class _Nested(msgspec.Struct):
-    """A result that says its call became a task (2025-11-25)."""
+    """A result of 2025-11-25 whose call became a task."""
 
     task: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _Told(msgspec.Struct):
-    """Whether a tool reports an error."""
+class _ToolError(msgspec.Struct):
+    """The member by which a tool reports an error."""
 
-    isError: bool | None = None  # noqa: N815 - the wire's own name
+    isError: bool | None = None  # noqa: N815 - MCP's member name
 
 
 class _Name(msgspec.Struct):
-    """What names a task."""
+    """The member that names a task."""
 
-    taskId: str = ""  # noqa: N815 - the wire's own name
+    taskId: str = ""  # noqa: N815 - MCP's member name
 
 
 class _Meta(msgspec.Struct):
@@ -64,67 +64,67 @@ class _Meta(msgspec.Struct):
     task: _Name = msgspec.field(default_factory=_Name, name=RELATED)
 
 
-class _Question(msgspec.Struct):
-    """The params of anything that may be tied to a task."""
+class _RelatedParams(msgspec.Struct):
+    """The params of any message that may belong to a task."""
 
     meta: _Meta = msgspec.field(default_factory=_Meta, name="_meta")
 
 
-_question = msgspec.json.Decoder(_Question).decode
+_related_params = msgspec.json.Decoder(_RelatedParams).decode
 read = msgspec.json.Decoder(Task).decode
 _nested = msgspec.json.Decoder(_Nested).decode
-_told = msgspec.json.Decoder(_Told).decode
+_tool_error = msgspec.json.Decoder(_ToolError).decode
 
 
 def nested(raw: bytes) -> bytes | None:
-    """The raw task a result of 2025-11-25 holds; None where it is another result."""
+    """Return the raw task in a result of 2025-11-25; None for any other result."""
     return bytes(_nested(raw).task) or None
 
 
 def old(raw: bytes) -> bytes:
-    """A task of 2026-07-28 as 2025-11-25 writes it, without its outcome.
+    """Return a task of 2026-07-28 in the form of 2025-11-25, without its outcome.
 
-    There a tool that reports an error leaves a task that failed; here one that is completed.
+    In 2025-11-25 a tool that reports an error leaves a failed task; in 2026-07-28 a completed one.
     """
-    told = {
+    members = {
         _OLD_NAMES.get(name, name): value
         for name, value in _members(raw).items()
         if name not in _ONLY_NEW
     }
     task = read(raw)
-    if task.status == "completed" and task.result and _told(task.result).isError:
-        told["status"] = msgspec.Raw(b'"failed"')
-    return _encode({**told, "ttl": told.get("ttl", _NULL)})
+    if task.status == "completed" and task.result and _tool_error(task.result).isError:
+        members["status"] = msgspec.Raw(b'"failed"')
+    return _encode({**members, "ttl": members.get("ttl", _NULL)})
 
 
 def new(raw: bytes, kind: str = "complete", **more: Any) -> bytes:
-    """A task of 2025-11-25 as 2026-07-28 writes it; `more` is what that revision adds."""
-    told: dict[str, Any] = {
+    """Return a task of 2025-11-25 in the form of 2026-07-28; `more` is added to it."""
+    members: dict[str, Any] = {
         _NEW_NAMES.get(name, name): value for name, value in _members(raw).items()
     }
-    return _encode({**told, "ttlMs": told.get("ttlMs", _NULL), **more, "resultType": kind})
+    return _encode({**members, "ttlMs": members.get("ttlMs", _NULL), **more, "resultType": kind})
 
 
 def whole(result: bytes) -> msgspec.Raw:
-    """The result of a task of 2025-11-25 as 2026-07-28 has it inside of the task."""
+    """Return the result of a task of 2025-11-25 as it is embedded in a task of 2026-07-28."""
     return msgspec.Raw(_encode({"resultType": _COMPLETE, **_members(unrelated(result))}))
 
 
 def related(params: bytes) -> str:
-    """The task a server's question names as its own; empty if it names none."""
+    """Return the task that a server's request belongs to; empty if it names none."""
     if _RELATED not in params:
         return ""
     with suppress(msgspec.DecodeError):
-        return _question(params).meta.task.taskId
+        return _related_params(params).meta.task.taskId
     return ""
 
 
 def unrelated(params: bytes) -> bytes:
-    """The same without the server's own name for the task it belongs to."""
+    """Return the params without the member that names a related task."""
     if _RELATED not in params:
         return params
-    told = _members(params)
-    meta = _members(told["_meta"]) if "_meta" in told else {}
+    members = _members(params)
+    meta = _members(members["_meta"]) if "_meta" in members else {}
     if meta.pop(RELATED, None) is None:
         return params
-    return _encode({**told, "_meta": meta})
+    return _encode({**members, "_meta": meta})

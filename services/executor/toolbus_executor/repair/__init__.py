@@ -1,4 +1,4 @@
-"""What strict clients can read: definitions and results, checked and repaired."""
+"""Check and repair tool definitions and results so that strict clients can parse them."""
 
 from toolbus_executor.repair.definitions import Read, read_definition
 from toolbus_executor.repair.json_readers import UnreadableError

@@ -1,8 +1,8 @@
-"""What servers list, as strict clients can read it.
+"""Repair the definitions that servers list so that strict clients can parse them.
 
-The readers take what all of these take: the schema of MCP's newest revisions, the zod schemas of
-the TypeScript SDK (1.x and 2.x) and the pydantic models of the Python SDK (1.x and 2.x). A client
-that cannot read one definition rejects the whole list. To read a definition twice changes nothing.
+The readers accept the intersection of what these accept: the schema of MCP's newest revisions, the
+zod schemas of the TypeScript SDK (1.x and 2.x) and the pydantic models of the Python SDK (1.x and
+2.x). A client that cannot parse one definition rejects the whole list. Reading is idempotent.
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ _URL: TypeAdapter[AnyUrl] = TypeAdapter(AnyUrl)
 
 
 class Read(NamedTuple):
-    """A definition as clients can read it; `repaired` says what was changed, or is empty."""
+    """A definition that clients can parse; `repaired` lists the repairs, or is empty."""
 
     definition: dict[str, Any]
     repaired: str = ""
@@ -38,12 +38,12 @@ class Read(NamedTuple):
 
 def uri(value: Any, path: str, notes: Notes) -> str:
     """Read a URI, which some clients parse."""
-    told = text(value, path, notes)
+    value_text = text(value, path, notes)
     try:
-        _URL.validate_python(told)
+        _URL.validate_python(value_text)
     except ValidationError as error:
         raise UnreadableError(f"its {path} is no URI: it needs a scheme, such as file:") from error
-    return told
+    return value_text
 
 
 _TEXT, _SPARE_TEXT, _NEEDED = Member(text), Member(text, spare=True), Member(text, needed=True)
@@ -101,7 +101,7 @@ _ARGUMENT = object_of(
     }
 )
 _PROMPT = object_of({"name": _NEEDED, **_SHARED, "arguments": Member(list_of(_ARGUMENT))})
-_OF_RESOURCES = {
+_RESOURCE_SHARED = {
     **_SHARED,
     "mimeType": _SPARE_TEXT,
     "annotations": Member(ANNOTATIONS, spare=True),
@@ -109,23 +109,23 @@ _OF_RESOURCES = {
 _RESOURCE_MEMBERS = {
     "uri": Member(uri, needed=True),
     "name": _NEEDED,
-    **_OF_RESOURCES,
+    **_RESOURCE_SHARED,
     "size": Member(whole, spare=True),
 }
 _RESOURCE = object_of(_RESOURCE_MEMBERS)
-_TEMPLATE = object_of({"uriTemplate": _NEEDED, "name": _NEEDED, **_OF_RESOURCES})
+_TEMPLATE = object_of({"uriTemplate": _NEEDED, "name": _NEEDED, **_RESOURCE_SHARED})
 
 
 def _named_by(key: str, reader: Reader) -> Reader:
-    """Return a reader of things that are known by `key`, which is their name if they have none."""
+    """Return a reader of entries identified by `key`, which replaces a missing name."""
 
     def read(value: Any, path: str, notes: Notes) -> dict[str, Any]:
         found = open_object(value, path, notes)
         if found.get("name") is None and isinstance(found.get(key), str):
             notes.add("name", f"was missing and is the {key}")
             found = {**found, "name": found[key]}
-        whole_thing: dict[str, Any] = reader(found, path, notes)
-        return whole_thing
+        entry: dict[str, Any] = reader(found, path, notes)
+        return entry
 
     return read
 
@@ -140,7 +140,12 @@ _READERS: dict[str, Reader] = {
 
 
 def read_definition(kind: str, definition: dict[str, Any]) -> Read:
-    """Return a definition as clients can read it. Raises `UnreadableError`, which says why not."""
+    """Return a definition that clients can parse.
+
+    Raises:
+        UnreadableError: no client could parse it; the message gives the reason.
+
+    """
     notes = Notes()
     found = _READERS[kind](definition, "", notes)
     repaired = notes.text

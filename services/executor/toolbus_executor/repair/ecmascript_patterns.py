@@ -1,4 +1,4 @@
-"""Regular expressions that ECMAScript compiles with the `u` flag, as JSON Schema clients do."""
+"""Recognize regular expressions that ECMAScript compiles with the `u` flag."""
 
 import re
 
@@ -14,9 +14,10 @@ _TOKEN = re.compile(rf"(?P<open>{_OPENING})|(?P<many>{_QUANTIFIER})|(?P<bar>\|)|
 
 
 def is_portable(pattern: str) -> bool:
-    """Return whether every regular expression engine of a client takes the pattern.
+    """Return whether the regular expression engine of every client accepts the pattern.
 
-    It says no to some that are valid, and yes to none with a construct that ECMAScript lacks.
+    Conservative: some valid patterns are rejected, but none is accepted that uses a construct
+    ECMAScript lacks.
     """
     at, depth, repeatable = 0, 0, False
     while at < len(pattern):

@@ -1,8 +1,8 @@
-"""Readers of JSON values: each returns the value as clients can read it, or rejects it. Pure.
+"""Readers of JSON values: each returns a value that clients can parse, or rejects it. Pure.
 
-A repair is made where a value has one meaning: `null` stands for an absent member, and `[]` for an
-empty object or `{}` for an empty list, as languages with one kind of table write them. A member
-that only decorates (`spare`) is left out where it cannot be read. Every repair is noted.
+A value is repaired only if it has one meaning: `null` stands for an absent member, and `[]` for an
+empty object or `{}` for an empty list, as languages with a single table type serialize them. An
+optional, decorative member (`spare`) that cannot be read is left out. Every repair is noted.
 """
 
 import math
@@ -21,12 +21,12 @@ _MOMENT = re.compile(
 
 
 class UnreadableError(ValueError):
-    """A value that no strict client can read, and that has no single meaning; says why."""
+    """A value that no strict client can parse and that has no single meaning."""
 
 
 @dataclass(slots=True)
 class Notes:
-    """What was repaired, as sentences."""
+    """The repairs made to one value, as text."""
 
     made: list[str] = field(default_factory=list)
 
@@ -36,7 +36,7 @@ class Notes:
 
     @property
     def text(self) -> str:
-        """All of them within bounds; empty when nothing was repaired."""
+        """All notes, truncated to `LONGEST_NOTES`; empty if nothing was repaired."""
         text = "; ".join(self.made)
         return text if len(text) <= LONGEST_NOTES else text[: LONGEST_NOTES - 1] + "…"
 
@@ -46,7 +46,7 @@ Reader = Callable[[Any, str, Notes], Any]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of an object: how it is read, and what follows when it is missing or unreadable."""
+    """A member of an object: its reader, and the consequence if it is missing or unreadable."""
 
     reader: Reader
     needed: bool = False
@@ -96,7 +96,7 @@ def one_of(*words: str) -> Reader:
 
 
 def list_of(reader: Reader, *, spare: bool = False, most: int | None = None) -> Reader:
-    """Return a reader of a list; `spare` items that cannot be read are left out."""
+    """Return a reader of a list; unreadable items are left out if `spare`, else an error."""
 
     def read(value: Any, path: str, notes: Notes) -> list[Any]:
         if value == {} and isinstance(value, dict):
@@ -106,16 +106,16 @@ def list_of(reader: Reader, *, spare: bool = False, most: int | None = None) -> 
             _reject(path, "must be a list", value)
         if most is not None and len(value) > most:
             raise UnreadableError(f"{path} has more than {most} items")
-        kept = []
+        readable = []
         for number, each in enumerate(value):
             at = f"{path}[{number}]"
             try:
-                kept.append(reader(each, at, notes))
+                readable.append(reader(each, at, notes))
             except UnreadableError:
                 if not spare:
                     raise
                 notes.add(at, "cannot be read and was left out")
-        return kept
+        return readable
 
     return read
 

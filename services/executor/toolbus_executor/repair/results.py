@@ -1,7 +1,7 @@
-"""Results as strict clients can read them: a plain one is known by decoding it once.
+"""Check results for strict clients: a plain result is recognized by decoding it once.
 
-A result that decodes as one of these forms is passed on as the bytes that came. Any other is
-decoded whole and repaired where it has one meaning, or it is the fault of its server.
+A result that decodes as one of these forms is passed on byte for byte. Any other result is decoded
+completely and repaired where it has a single meaning; otherwise it is the server's error.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ _Optional = str | UnsetType
 class _Hints(Struct):
     audience: list[_Role] | UnsetType = UNSET
     priority: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
-    lastModified: _Optional = UNSET  # noqa: N815 - the wire's own names, here and below
+    lastModified: _Optional = UNSET  # noqa: N815 - MCP's member names, here and below
 
 
 class _Part(Struct, tag_field="type"):
@@ -79,7 +79,7 @@ class _Link(_Part, tag="resource_link", kw_only=True):
     description: _Optional = UNSET
     mimeType: _Optional = UNSET  # noqa: N815
     size: int | UnsetType = UNSET
-    icons: UnsetType = UNSET  # with icons it is read the long way
+    icons: UnsetType = UNSET  # a link with icons takes the slow path
 
 
 _AnyPart = _Text | _Image | _Audio | _Embedded | _Link
@@ -140,7 +140,12 @@ _other = msgspec.json.Decoder(Owned).decode
 
 
 def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
-    """Return a result as clients can read it. Raises `UpstreamFaultError` where none can."""
+    """Return a result that clients can parse, and the members the gateway reads.
+
+    Raises:
+        UpstreamFaultError: the result is malformed or cannot be repaired.
+
+    """
     decode = _DECODERS.get(call.method, _other)
     try:
         owned = decode(raw)
@@ -155,11 +160,11 @@ def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
     try:
         return raw, decode(raw)
     except msgspec.ValidationError:
-        return raw, _other(raw)  # repaired by readers that know more than the forms
+        return raw, _other(raw)  # repaired by readers that accept more than the forms
 
 
 def _is_plain(owned: Owned) -> bool:
-    """Whether what the forms cannot say holds too: base64, and contents that are there."""
+    """Return whether checks beyond the forms pass: base64 is valid and contents are present."""
     if isinstance(owned, _OfTool):
         return not owned.content or all(map(_is_plain_part, owned.content))
     if owned.resultType not in ("", "complete"):
@@ -174,7 +179,7 @@ def _is_plain(owned: Owned) -> bool:
 
 def _is_plain_part(part: _AnyPart) -> bool:
     if part.annotations and part.annotations.lastModified:
-        return False  # a time is read the long way
+        return False  # a timestamp takes the slow path
     if type(part) is _Text:
         return True
     if isinstance(part, _Image | _Audio):
@@ -188,9 +193,9 @@ def _are_plain(contents: _Contents) -> bool:
     return contents.blob is not UNSET and is_base64(contents.blob)
 
 
-def is_base64(told: str) -> bool:
-    """Return whether a client can decode it."""
-    return not told.encode().translate(None, _BASE64) and len(told.rstrip("=")) % 4 != 1
+def is_base64(encoded: str) -> bool:
+    """Return whether a client can decode the text as base64."""
+    return not encoded.encode().translate(None, _BASE64) and len(encoded.rstrip("=")) % 4 != 1
 
 
 def _repaired(raw: bytes, call: CallAdmitted) -> bytes:
@@ -199,8 +204,8 @@ def _repaired(raw: bytes, call: CallAdmitted) -> bytes:
         found = _READERS.get(call.method, _OWNED)(whole_result, "", Notes())
     except UnreadableError as error:
         raise UpstreamFaultError(
-            f"The upstream's result cannot be read by clients: {error}. That is the server's "
-            "fault, not one of the arguments; the call has happened."
+            f"The upstream's result cannot be parsed by clients: {error}. This is an error of the "
+            "server, not of the arguments; the call was executed."
         ) from error
     contents = found.get("contents")
     if call.method == "resources/read" and isinstance(contents, list):
@@ -210,8 +215,8 @@ def _repaired(raw: bytes, call: CallAdmitted) -> bytes:
 
 
 def _base64(value: Any, path: str, notes: Notes) -> str:
-    told = text(value, path, notes)
-    plain = "".join(told.split()).replace("-", "+").replace("_", "/")
+    encoded = text(value, path, notes)
+    plain = "".join(encoded.split()).replace("-", "+").replace("_", "/")
     if not is_base64(plain):
         raise UnreadableError(f"{path} is no base64")
     return plain
@@ -267,7 +272,7 @@ _OF_TOOL = object_of({**_MEMBERS, "content": Member(list_of(_one_of_parts))})
 
 
 def _complete(needed: str, reader: Reader, **more: Member) -> Reader:
-    """Return a reader of results that have a member, unless they ask for something first."""
+    """Return a reader of results that need a member, unless the result requests input."""
     ended = object_of({**_MEMBERS, needed: Member(reader, needed=True), **more})
 
     def read(value: Any, path: str, notes: Notes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The schemas of a tool as clients read them: checked when they list, some compiled at once."""
+"""Repair tool schemas; some clients compile a schema as soon as they list the tool."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ _texts = list_of(text)
 
 
 def input_schema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
-    """Read a schema of arguments: always an object, whose properties are schemas."""
+    """Read an argument schema: always an object, whose properties are schemas."""
     if value is True:
         notes.add(path, "was true and is {}")
         value = {}
@@ -32,7 +32,7 @@ def input_schema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
 
 
 def output_schema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
-    """Read a schema of results, which clients compile as soon as they list the tool."""
+    """Read a result schema, which clients compile as soon as they list the tool."""
     if value is True:
         notes.add(path, "was true and is {}")
         value = {}
@@ -47,20 +47,22 @@ def output_schema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
 
 
 def _drop_nulls(schema: dict[str, Any], path: str, notes: Notes) -> None:
-    """Leave out keywords that are null, but for those whose value may be null."""
-    for name in [name for name, told in schema.items() if told is None]:
+    """Remove keywords that are null, except those whose value may be null."""
+    for name in [name for name, value in schema.items() if value is None]:
         if name not in ("default", "const", "example"):
             del schema[name]
             notes.add(f"{path}.{name}", "was null and was left out")
 
 
 def _be_object(schema: dict[str, Any], path: str, notes: Notes) -> None:
-    told = schema.get("type")
-    if told == _OBJECT:
+    declared_type = schema.get("type")
+    if declared_type == _OBJECT:
         return
-    if told is not None and not (isinstance(told, list) and _OBJECT in told):
+    if declared_type is not None and not (
+        isinstance(declared_type, list) and _OBJECT in declared_type
+    ):
         raise UnreadableError(f"{path}.type must be object")
-    # In front, where clients look for it; arguments are an object whatever else it allows.
+    # Clients expect `type` first, and arguments are always an object.
     notes.add(f"{path}.type", "is object")
     schema.pop("type", None)
     rest = dict(schema)
@@ -70,10 +72,10 @@ def _be_object(schema: dict[str, Any], path: str, notes: Notes) -> None:
 
 def _read_members(schema: dict[str, Any], path: str, notes: Notes) -> None:
     if "properties" in schema:
-        told = open_object(schema["properties"], f"{path}.properties", notes)
+        properties = open_object(schema["properties"], f"{path}.properties", notes)
         schema["properties"] = {
             name: _subschema(each, f"{path}.properties.{name}", notes)
-            for name, each in told.items()
+            for name, each in properties.items()
         }
     if "required" in schema:
         schema["required"] = _texts(schema["required"], f"{path}.required", notes)
@@ -82,7 +84,7 @@ def _read_members(schema: dict[str, Any], path: str, notes: Notes) -> None:
 
 
 def _subschema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
-    """Read the schema of a property. Not every client takes a boolean for one."""
+    """Read the schema of a property; booleans become objects because some clients reject them."""
     if value is True or value is None:
         notes.add(path, f"was {'true' if value else 'null'} and is {{}}")
         return {}
@@ -93,27 +95,30 @@ def _subschema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
 
 
 def _check_compiles(schema: dict[str, Any], path: str) -> None:
-    """Reject what a client cannot compile: its whole list would fail."""
+    """Raise `UnreadableError` for a schema that clients cannot compile.
+
+    A client that cannot compile one schema loses the whole list.
+    """
     odd = next((each for each in _patterns(schema) if not is_portable(each)), None)
     if odd is not None:
-        raise UnreadableError(f"{path} has a pattern that is not of ECMAScript: {odd[:60]!r}")
+        raise UnreadableError(f"{path} has a pattern that is not valid ECMAScript: {odd[:60]!r}")
     try:
         bounds_of(schema)
     except DanglingError as error:
         raise UnreadableError(f"{path} cannot be compiled: {error}") from error
     except UnboundedError:
-        return  # too large to be compiled here: a client decides for itself
+        return  # too large to compile here: each client decides for itself
     try:
         jsonschema_rs.validator_for(schema, validate_formats=False, offline=True)
     except BaseException as error:
         own = (ValueError, RecursionError, jsonschema_rs.ReferencingError)
         if not isinstance(error, own) and type(error).__name__ != "PanicException":
             raise
-        raise UnreadableError(f"{path} is no valid JSON Schema") from error
+        raise UnreadableError(f"{path} is not a valid JSON Schema") from error
 
 
 def _patterns(schema: Any) -> Iterator[str]:
-    """Every pattern in a schema, names of `patternProperties` too."""
+    """Yield every pattern in a schema, including names of `patternProperties`."""
     if isinstance(schema, list):
         for each in schema:
             yield from _patterns(each)

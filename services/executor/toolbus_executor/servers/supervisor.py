@@ -114,7 +114,7 @@ class ServerSupervisor:
             "family": shown.family,
             "version": shown.version,
             "tools": len(shown.tools),
-            "held": len(shown.held),
+            "quarantined": len(shown.quarantined),
             "dropped": shown.dropped,
             "repaired": repairs_of(shown),
             "failed_lists": shown.failed,
@@ -321,7 +321,7 @@ class ServerSupervisor:
         try:
             known = await self.entry.now()
             if known is not None and refreshed_elsewhere(known):
-                held = (each for each in known.held if each.kind == "tools")
+                held = (each for each in known.quarantined if each.kind == "tools")
                 await self.handler.checks.learn((*known.tools, *held))
                 await self.handler.checks.learn(known.tools)
                 self._take_note(upstream, known)
@@ -389,7 +389,7 @@ class ServerSupervisor:
             self._service.events.publish(event)
         with suppress(Exception):  # without the bus, the next connection publishes
             known = await self.entry.now()
-            stale = known is not None and (known.tools or known.held)
+            stale = known is not None and (known.tools or known.quarantined)
             state = ServerState.STALE if stale else ServerState.FAILED
             listing = known or Listing(server=self.name, state=state)
             self._lost_at = (

@@ -1,4 +1,4 @@
-"""What all upstreams share whose tools are made of a description: no questions, no news, no end."""
+"""Base of upstreams whose tools come from an API description: no requests, no notifications."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -17,45 +17,45 @@ from toolbus_executor.upstreams.subscriptions import (
 
 
 class Operation(Protocol):
-    """What a tool stands for: `binding` is a digest of that, and part of its definition."""
+    """The operation behind a tool; `binding` is its digest, and part of the tool's definition."""
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The tool, as it is listed."""
+        """The tool definition, as listed."""
 
     @property
     def binding(self) -> str:
-        """What the tool stands for, in short."""
+        """A digest of the operation."""
 
 
 T = TypeVar("T", bound=Operation)
 
 
 class ToolsOnly(ABC, Generic[T]):
-    """The part of an `Upstream` that is the same for all of them; `refresh` is in seconds.
+    """The common part of these upstreams; `refresh` is in seconds.
 
-    A call is of the operation that was listed under its name, here or by another replica: what
-    was described anew since, and stands for something else, is listed before it is called.
+    A call runs the operation that was listed under its name, here or by another replica. If the
+    description has changed the operation since, the tools are listed again before the call.
     """
 
-    asks = False  # in the middle of a call nobody asks back
+    asks = False  # APIs send no requests during a call
 
     def __init__(self, news: News, refresh: float) -> None:
         self.left_out: dict[str, str] = {}
         self._news = news
         self._refresh = refresh
-        self._operations: Mapping[str, T] = {}  # as described last
-        self._fresh = False  # described, and not listed yet
-        self._listed: dict[str, str] = {}  # the binding of each tool as it was listed
+        self._operations: Mapping[str, T] = {}  # from the latest description
+        self._fresh = False  # read, but not listed yet
+        self._listed: dict[str, str] = {}  # tool -> binding, as listed
         self._relisting = asyncio.Lock()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @abstractmethod
     async def _read(self) -> None:
-        """Read the description, and take it over as a whole or keep what was before."""
+        """Read the description; replace all operations, or keep the old ones on an error."""
 
     async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
-        """Every tool, as it is described now."""
+        """Return every tool of the current description."""
         if method != "tools/list":
             raise no_such_method()
         if not self._fresh:
@@ -65,14 +65,14 @@ class ToolsOnly(ABC, Generic[T]):
         return {"tools": tools, "ttlMs": int(self._refresh * 1000)}
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Take note of what the tools stood for when they were listed, here or elsewhere."""
+        """Store the bindings of the tools as listed, here or elsewhere."""
         self._listed = {each.name: _binding(each.definition) for each in tools}
 
     async def _operation(self, call: CallAdmitted) -> T:
-        """What a tool stands for; described anew where that is not what was listed.
+        """Return the operation of a tool; list again if it differs from the listed one.
 
         Raises:
-            UpstreamRefusedError: it stands for nothing any more.
+            UpstreamRefusedError: the tool no longer has an operation.
 
         """
         operation = self._as_listed(call.tool)
@@ -92,21 +92,21 @@ class ToolsOnly(ABC, Generic[T]):
         return found
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """There are no resources."""
+        """Raise an error: there are no resources."""
         if uris:
             refuse_unless_subscribable(Described("", ""))
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """There are no tasks."""
+        """Raise an error: there are no tasks."""
         if tasks:
             refuse_unless_following(Described("", ""))
 
     async def wait_lost(self) -> str:
-        """Wait for the end."""
+        """Wait until the connection is unusable; return the reason."""
         return await asyncio.shield(self._lost)
 
     def lose(self, why: str) -> None:
-        """The connection is of no more use."""
+        """Mark the connection as unusable."""
         if not self._lost.done():
             self._lost.set_result(why)
 
@@ -117,14 +117,14 @@ def _binding(definition: dict[str, Any]) -> str:
 
 
 def no_such_method() -> UpstreamRefusedError:
-    """What anybody is told who asks for something else."""
+    """Return the error for methods other than those of tools."""
     return UpstreamRefusedError(
         "The server offers tools and nothing else.", upstream_code=METHOD_NOT_FOUND, sent=False
     )
 
 
 def changed_since() -> UpstreamRefusedError:
-    """What a call of a tool is told that does not stand any more for what was listed."""
+    """Return the error for a tool whose operation differs from the listed one."""
     return UpstreamRefusedError(
         "The tool has changed; list the tools again.", upstream_code=-32602, sent=False
     )

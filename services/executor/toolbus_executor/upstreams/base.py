@@ -1,4 +1,4 @@
-"""What the executor needs of an upstream, whatever its transport and family."""
+"""What the executor needs of an upstream server, independent of its transport and family."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator
@@ -15,9 +15,10 @@ LISTS = ("tools", "prompts", "resources")
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What an upstream says of itself; `ours` where Toolbus speaks for one it cannot meet yet.
+    """How an upstream describes itself.
 
-    `info` is its name, version and title; `is_toolbus` says that it leads on through a gateway.
+    `info` holds its name, version and title; `is_toolbus` is set for another Toolbus gateway;
+    `ours` is set if Toolbus made the description because it cannot connect to the server yet.
     """
 
     family: str
@@ -26,16 +27,16 @@ class Described:
     capabilities: dict[str, Any] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     is_toolbus: bool = False
-    ttl_ms: int | None = None  # how long all this may be kept, by its own word
+    ttl_ms: int | None = None  # how long the server allows this to be cached
     ours: bool = False
 
     def has(self, capability: str) -> bool:
-        """Whether it declares a capability."""
+        """Return whether the server declares a capability."""
         return isinstance(self.capabilities.get(capability), dict)
 
     @property
     def changing(self) -> tuple[str, ...]:
-        """The lists it says it tells changes of."""
+        """The lists whose changes the server announces."""
         return tuple(
             name
             for name in LISTS
@@ -44,109 +45,118 @@ class Described:
 
     @property
     def subscribable(self) -> bool:
-        """Whether its resources can be watched."""
+        """Whether the server offers resource subscriptions."""
         return self.has("resources") and self.capabilities["resources"].get("subscribe") is True
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Whom an upstream tells what belongs to no call.
+    """Callbacks for whatever an upstream sends outside of calls.
 
-    `changed` hears that a list may have changed, `said` a notification's method and raw params;
-    `relist` lists anew at once, and raises when the call's tool is held back as it is now. `told`
-    hears what is for one principal, and of its client sessions for one where that is named, with
-    the resources that are watched there; its
-    last argument is the id of a request that the client is to answer, else empty;
-    `asked` that the server asks its callers something, `dropped` of messages that can be
-    attributed to no call, by their kind. `one_client` says whether the connection belongs to one
-    client session; `ask` puts a question of no call to that client.
+    Attributes:
+        on_lists_changed: a list may have changed.
+        on_notification: a notification for everyone arrived: its method and raw params.
+        relist: list again at once; raises if the call's tool is quarantined in the new list.
+        on_dropped: a message of this kind could not be attributed to a call.
+        on_owner_message: a message for one principal arrived: principal id, client session or
+            empty, method, raw params, the resources watched there, and the id of a request that the
+            client is to answer, or empty.
+        on_request: the server sent a request to its callers.
+        is_one_client: returns whether the connection belongs to one client session.
+        forward_request: forward a request outside of calls to that client.
+
     """
 
-    changed: Callable[[], None]
-    said: Callable[[str, bytes], None]
+    on_lists_changed: Callable[[], None]
+    on_notification: Callable[[str, bytes], None]
     relist: Callable[[CallAdmitted], Awaitable[None]]
-    dropped: Callable[[str], None] = lambda _kind: None
-    told: Callable[[str, str, str, bytes, Collection[str], str], None] | None = None
-    asked: Callable[[], None] | None = None
-    one_client: Callable[[], bool] = lambda: False
-    ask: Callable[[Question], None] | None = None
+    on_dropped: Callable[[str], None] = lambda _kind: None
+    on_owner_message: Callable[[str, str, str, bytes, Collection[str], str], None] | None = None
+    on_request: Callable[[], None] | None = None
+    is_one_client: Callable[[], bool] = lambda: False
+    forward_request: Callable[[Question], None] | None = None
 
 
 class NoSuchFamilyError(UpstreamFaultError):
-    """The server does not speak the family of protocol revisions it was to be spoken to in."""
+    """The server does not speak the configured protocol family."""
 
     @classmethod
     def legacy(cls) -> "NoSuchFamilyError":
-        """It refuses the handshake."""
+        """Return the error for a server that rejects the handshake."""
         return cls(
-            "The upstream refuses the handshake (initialize), so it offers no legacy revision; "
-            "declare protocol: modern, or leave protocol out.",
+            "The upstream rejects the handshake (initialize), so it offers no legacy revision; "
+            "set 'protocol: modern', or remove 'protocol'.",
             sent=False,
         )
 
     @classmethod
     def modern(cls) -> "NoSuchFamilyError":
-        """It names no stateless revision."""
+        """Return the error for a server without a stateless revision."""
         return cls(
-            "The upstream names no stateless revision (2026-07-28) when asked server/discover; "
-            "declare protocol: legacy, or leave protocol out.",
+            "The upstream names no stateless revision (2026-07-28) in server/discover; "
+            "set 'protocol: legacy', or remove 'protocol'.",
             sent=False,
         )
 
 
 class SameDeathError(UpstreamDeadError):
-    """A call was lost with a process whose end was counted as a failure already."""
+    """A call was lost with a process whose end was already counted as a failure."""
 
 
 class Upstream(Protocol):
     """A connection to one server.
 
-    `call` raises the errors of `toolbus_common.errors`; each has the attribute `sent` in its data
-    set to False when provably nothing was written.
+    `call` raises the errors of `toolbus_common.errors`; the data of an error has `sent` set to
+    False if provably nothing was written.
     """
 
-    left_out: dict[str, str]  # of its latest lists, and why
+    left_out: dict[str, str]  # entries left out of the latest lists, with reasons
 
     @property
     def asks(self) -> bool:
-        """Whether the server may ask back in the middle of a call."""
+        """Whether the server may send requests to the client during a call."""
         ...
 
     async def open(self) -> Described:
-        """Probe the family, shake hands, and learn what the server is."""
+        """Detect the protocol family, perform the handshake, and return the description."""
         ...
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list."""
+        """Return one page of a list."""
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Take note of the tools as listed: some are called in a way of their own."""
+        """Store the tools as listed: some need special treatment in calls."""
         ...
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """The raw JSON result of a request. Raises `TimeoutError` after so many seconds."""
+        """Return the raw JSON result of a request.
+
+        Raises:
+            TimeoutError: there was no response within `seconds`.
+
+        """
         ...
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Hear of changes of these resources and no others."""
+        """Subscribe to changes of these resources and no others."""
         ...
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Hear how these tasks go on, and no others."""
+        """Subscribe to status changes of these tasks and no others."""
         ...
 
     async def wait_lost(self) -> str:
-        """Wait until the connection is of no more use; a sentence why."""
+        """Wait until the connection is unusable; return the reason."""
         ...
 
     async def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         ...
 
 
 async def leave(upstream: Upstream) -> None:
-    """Close it, to the end however often this is cancelled: no process outlives its place."""
+    """Close an upstream completely, even if this task is cancelled: no process may outlive it."""
     closing = asyncio.ensure_future(upstream.close())
     cancelled: asyncio.CancelledError | None = None
     while not closing.done():
@@ -160,26 +170,26 @@ async def leave(upstream: Upstream) -> None:
 
 
 def asks(upstream: Upstream, call: CallAdmitted) -> bool:
-    """Whether the server may ask back in the middle of this call."""
-    of_call = getattr(upstream, "asks_in", None)
+    """Return whether the server may send requests to the client during this call."""
+    of_call = getattr(upstream, "sends_requests_in", None)
     return upstream.asks if of_call is None else bool(of_call(call))
 
 
 def separates(upstream: object, call: CallAdmitted) -> bool:
-    """Whether this call belongs to a session of its owner's."""
+    """Return whether this call belongs to a session of its owner."""
     of_call = getattr(upstream, "separates_in", None)
     return bool(getattr(upstream, "separates", False) if of_call is None else of_call(call))
 
 
 def spares(upstream: object, call: CallAdmitted) -> bool:
-    """Whether a failed call says nothing of the whole server: others of it are well."""
+    """Return whether a failed call says nothing about the server as a whole."""
     of_call = getattr(upstream, "spared", None)
     return of_call is not None and bool(of_call(call))
 
 
 @contextmanager
 def sent_before() -> Iterator[None]:
-    """What fails here follows a request that was sent, so the call may have happened."""
+    """Mark errors as following a request that was sent: the call may have been executed."""
     try:
         yield
     except ToolbusError as error:

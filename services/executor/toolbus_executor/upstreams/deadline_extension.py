@@ -1,7 +1,7 @@
 """Extend the deadlines of calls whose server reports progress, up to a maximum.
 
-Progress costs a clock reading and a comparison. Other services are told only when the deadline
-they know would come too early: at most once in half the idle timeout, and once a second.
+Progress costs a clock reading and a comparison. Other services are notified only when the deadline
+they know would be too early: at most once per half idle timeout, and once a second.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 SHORTEST_STEP = 1.0  # seconds between two announcements of one call, at least
 SLACK_SECONDS = 0.05  # a timer may be late
 
-# Publish a call's new deadline, in seconds since the epoch: to the services, to who waits for it.
+# Publish a call's new deadline, in seconds since the epoch.
 Announce = Callable[[CallAdmitted, float], None]
 Extend = Callable[[float], None]
 
@@ -26,7 +26,7 @@ class Extending:
 
     def __init__(self, declared: Server, announce: Announce) -> None:
         self.usual = timeouts_of(declared)
-        self._of_tools = {
+        self._by_tool = {
             tool: timeouts_of(declared, tool)
             for tool, view in declared.tools.items()
             if view.timeout or view.max_total_timeout
@@ -35,8 +35,8 @@ class Extending:
 
     def timeouts(self, call: CallAdmitted) -> Timeouts:
         """Return how long a call may take."""
-        if self._of_tools and call.method == TOOLS_CALL:
-            return self._of_tools.get(call.tool, self.usual)
+        if self._by_tool and call.method == TOOLS_CALL:
+            return self._by_tool.get(call.tool, self.usual)
         return self.usual
 
 
@@ -100,14 +100,22 @@ class Limit:
 
 
 def too_late(name: str, seconds: float, took: float, times: Timeouts) -> str:
-    """Return why a call was given up: `seconds` it had at first, after `took` it ended."""
+    """Return why a call timed out.
+
+    Args:
+        name: the server.
+        seconds: the initial time limit.
+        took: the seconds until the call ended.
+        times: the configured timeouts.
+
+    """
     if took >= times.total:
         why = (
-            f"{name} reported progress but did not answer within {times.total:.3g} s in total "
+            f"{name} reported progress but did not respond within {times.total:.3g} s in total "
             "(max_total_timeout)"
         )
     elif took > seconds + SLACK_SECONDS:
         why = f"{name} reported no more progress for {times.idle:.3g} s (timeout)"
     else:
-        why = f"{name} did not answer within {seconds:.3g} s"
-    return f"{why}; the call may have happened."
+        why = f"{name} did not respond within {seconds:.3g} s"
+    return f"{why}; the call may have been executed."

@@ -1,4 +1,4 @@
-"""The kinds of upstream a declaration can ask for, and how each is made."""
+"""Create the upstream for a configured server of any kind."""
 
 import os
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", *CERTIFICATES)
 
 
 def kind_of(declared: Server) -> str:
-    """Its kind, as `toolbus status` shows it."""
+    """Return the server's kind, as `toolbus status` shows it."""
     for kind in ("openapi", "graphql", "grpc", "python", "container"):
         if getattr(declared, kind):
             return kind
@@ -45,7 +45,7 @@ def kind_of(declared: Server) -> str:
     return "sse" if declared.sse else "http"
 
 
-def reached(  # noqa: PLR0913 - one place knows every kind
+def reached(  # noqa: PLR0913 - only this function knows every kind
     declared: Server,
     news: News,
     ways: Ways,
@@ -56,22 +56,32 @@ def reached(  # noqa: PLR0913 - one place knows every kind
     name: str = "",
     bearer: Bearer | None = None,
 ) -> Upstream:
-    """The way to a declared server, not opened yet.
+    """Create the upstream for a configured server, without connecting.
 
-    `found` is what its references stand for; `spills` takes what is too large to tell;
-    `settings` and its `name` are for processes; `bearer` has its token, where it wants OAuth.
+    Args:
+        declared: the server's configuration.
+        news: the callbacks for messages outside of calls.
+        ways: creates the dialer.
+        found: the values of secret references.
+        spills: stores results that are too large to return.
+        settings: for processes.
+        name: the server's name.
+        bearer: holds the server's token, if it requires OAuth.
 
     Raises:
-        UpstreamDeadError: it names files of this machine that are not its to name.
+        UpstreamDeadError: the configuration names local files that the server may not use.
 
     """
     if declared.is_process:
         own = settings or Settings()
         program = _Program(name, declared, news, ways, found, spills, own)
         return program.started() if bearer is None else program.with_token(bearer)
-    headers, way = _all(declared.headers, found), ways.to(declared, filled(declared.proxy, found))
+    headers, way = (
+        _resolved(declared.headers, found),
+        ways.to(declared, filled(declared.proxy, found)),
+    )
     if declared.openapi:
-        credentials = _all(declared.credentials, found)
+        credentials = _resolved(declared.credentials, found)
         return OpenApiUpstream(declared, headers, credentials, news, way, spills, bearer)
     if declared.graphql:
         return GraphQLUpstream(declared, headers, news, way, bearer)
@@ -84,7 +94,7 @@ def reached(  # noqa: PLR0913 - one place knows every kind
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """A server that is a process, and what it is started with."""
+    """A server that is a process, with everything needed to start it."""
 
     name: str
     declared: Server
@@ -95,22 +105,22 @@ class _Program:
     settings: Settings
 
     def with_token(self, bearer: Bearer) -> TokenProcess:
-        """The process as it is given a token, by its environment or a file in its home."""
-        told = self.declared.oauth
-        assert told is not None  # noqa: S101 - who has a bearer has declared it
+        """Return the process that receives a token in its environment or in a file."""
+        oauth = self.declared.oauth
+        assert oauth is not None  # noqa: S101 - a bearer implies the configuration
 
         def start(token: str) -> tuple[StdioUpstream, TokenFile | None]:
-            if not told.file:
+            if not oauth.file:
                 return self.started(token), None
-            file = TokenFile(told.file, self.settings.state_dir)
+            file = TokenFile(oauth.file, self.settings.state_dir)
             file.write(token)
             return self.started(token, (str(file.directory), file.below_home)), file
 
-        one_account = told.tokens == "shared" or bool(bearer.user)
+        one_account = oauth.tokens == "shared" or bool(bearer.user)
         return TokenProcess(bearer, start, one_account=one_account)
 
     def started(self, token: str = "", place: tuple[str, str] = ("", "")) -> StdioUpstream:
-        """The process, not started yet; `place` is where it finds its token."""
+        """Return the process, not started yet; `place` is the directory and path of its token."""
         passed: tuple[str, ...] = _PASSED_ON
         declared = self.declared
         command: Sequence[str] = declared.command
@@ -120,19 +130,19 @@ class _Program:
         elif declared.python:
             command = serving(declared.python)
         environment = {each: os.environ[each] for each in passed if each in os.environ}
-        environment |= _all(declared.env, self.found)
+        environment |= _resolved(declared.env, self.found)
         if token and declared.oauth is not None and declared.oauth.env:
             environment[declared.oauth.env] = token
         errors = partial(StandardError, self.name, secrets_of(declared, self.found, token))
-        held = replace(self._held(), token=place)
+        held = replace(self._isolation(), token=place)
         made = StdioUpstream(
             command, environment, declared.cwd, self.news, held, self.spills, errors
         )
         made.protocol = declared.protocol
         return made
 
-    def _held(self) -> Isolation:
-        """What it is held to; where hosts are listed, with the gate that leads to them."""
+    def _isolation(self) -> Isolation:
+        """Return the isolation settings; if hosts are listed, with the proxy that leads to them."""
         held = isolation_of(self.declared, self.settings, self.name)
         if not isinstance(self.declared.network, Hosts):
             return held
@@ -143,31 +153,31 @@ class _Program:
 def _grpc(
     declared: Server, headers: dict[str, str], news: News, way: Way, bearer: Bearer | None
 ) -> Upstream:
-    """The libraries are an extra: only who declares such a server needs them."""
-    # Processes are begun without a fork of this one's threads: nothing to say about each.
+    """Create a gRPC upstream; its libraries are an optional extra."""
+    # Child processes are not forked from threads, so gRPC's warnings are noise.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         from toolbus_executor.upstreams.grpc.upstream import GrpcUpstream  # noqa: PLC0415
     except ImportError as error:
         raise UpstreamDeadError(
-            f"{declared.grpc} needs what is not installed ({error.name}); where the executor runs: "
-            "pip install 'toolbus[grpc]'.",
+            f"{declared.grpc} needs a missing package ({error.name}); install it on the executor's "
+            "host: pip install 'toolbus[grpc]'.",
             sent=False,
         ) from error
     return GrpcUpstream(declared, headers, news, way, bearer)
 
 
 def secrets_of(declared: Server, found: Values, token: str = "") -> KnownSecrets:
-    """Everything that the server is given and might repeat: what `found` holds, and literals."""
+    """Return all secrets that the server is given and might repeat: references and literals."""
     given = (filled(text, found) for text in texts_of(declared))
     return KnownSecrets((*found.values(), token, *(each for each in given if len(each) >= PIECE)))
 
 
 def texts_of(declared: Server) -> list[str]:
-    """The texts of a declaration that may hold references to secrets."""
+    """Return the configuration values that may contain secret references."""
     values = (getattr(declared, each).values() for each in CREDENTIALS)
     return [declared.proxy, *chain.from_iterable(values)]
 
 
-def _all(values: dict[str, str], found: Values) -> dict[str, str]:
+def _resolved(values: dict[str, str], found: Values) -> dict[str, str]:
     return {name: filled(value, found) for name, value in values.items()}

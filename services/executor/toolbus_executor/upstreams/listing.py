@@ -1,4 +1,4 @@
-"""From what a server lists to what is published: bounded, and one bad entry drops only itself."""
+"""Turn a server's lists into a published listing: bounded, and without unusable entries."""
 
 import asyncio
 import re
@@ -23,24 +23,24 @@ from toolbus_executor.upstreams.mcp.param_headers import AnnotationError, params
 
 MOST_PAGES = 100
 MOST_ENTRIES = 5_000
-MOST_DROPPED = 200  # that are told by name
+MOST_DROPPED = 200  # reported by name
 DEEPEST_DEFINITION = 40
 DISCOVER = "server/discover"
 LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
 
 _LONGEST_URI = 2048
 _URI = re.compile(rf"[^\x00-\x20\x7f]{{1,{_LONGEST_URI}}}")
-_AT_ONCE = 16  # definitions that are read before others get a turn
-_LARGE = 64 * 1024  # bytes of a definition whose digest is computed beside the calls
+_AT_ONCE = 16  # definitions read before other tasks run
+_LARGE = 64 * 1024  # bytes of a definition whose digest is computed in a thread
 _LONGEST_REASON = 300
-_LONGEST_REASONED = 96  # characters of a name in the list of dropped ones
+_LONGEST_REASONED = 96  # characters of a dropped entry's name
 
 Page = Callable[[str, str | None], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of thing a server lists: how it is asked for, and what names an entry."""
+    """One kind of list: its request, and the member that identifies an entry."""
 
     name: str
     method: str
@@ -58,46 +58,46 @@ OTHERS = (
 
 
 @dataclass(slots=True)
-class _Sieve:
-    """Keeps good entries; counts what all kinds together may hold: `limit` bytes."""
+class _Filter:
+    """Collect usable entries; all kinds together may have `limit` bytes."""
 
     server: str = ""
     limit: int = LARGEST_LIST
     dropped: dict[str, str] = field(default_factory=dict)
-    more: int = 0  # dropped beside those told by name
+    more: int = 0  # dropped besides those reported by name
     size: int = 0
 
     @property
-    def told(self) -> dict[str, str]:
-        """What was dropped, and why; beyond a bound only how many more."""
+    def reported(self) -> dict[str, str]:
+        """The dropped entries with reasons; beyond a bound only their number."""
         return self.dropped | ({"…": f"and {self.more} more"} if self.more else {})
 
     async def sift(self, kind: Kind, entries: list[Any]) -> tuple[CatalogEntry, ...]:
-        """The good ones: by name, but resources in their server's order, which may have a sense."""
-        kept: dict[str, CatalogEntry] = {}
+        """Return the usable entries: sorted by name, but resources in their server's order."""
+        usable: dict[str, CatalogEntry] = {}
         for number, definition in enumerate(entries):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
             name = definition.get(kind.key) if isinstance(definition, dict) else None
             try:
-                offered = self._offered(kind, definition, name, kept)
+                offered = self._entry(kind, definition, name, usable)
             except UnreadableError as error:
                 self.drop(str(name)[:_LONGEST_REASONED] if name else f"#{number}", str(error))
             else:
-                kept[offered.name] = offered
-        return tuple(kept[name] for name in (sorted(kept) if kind.key == "name" else kept))
+                usable[offered.name] = offered
+        return tuple(usable[name] for name in (sorted(usable) if kind.key == "name" else usable))
 
-    def drop(self, shown: str, fault: str) -> None:
-        """Note what is left out, and why."""
+    def drop(self, shown: str, reason: str) -> None:
+        """Record what is left out, and why."""
         if len(self.dropped) < MOST_DROPPED or shown in self.dropped:
-            self.dropped[shown] = fault
+            self.dropped[shown] = reason
         else:
             self.more += 1
 
-    def _offered(
-        self, kind: Kind, definition: Any, name: Any, kept: dict[str, CatalogEntry]
+    def _entry(
+        self, kind: Kind, definition: Any, name: Any, usable: dict[str, CatalogEntry]
     ) -> CatalogEntry:
-        """A definition that clients can read and call. Raises `UnreadableError`."""
+        """Return the definition if clients can read and call it. Raises `UnreadableError`."""
         if not isinstance(definition, dict) or not isinstance(name, str):
             raise UnreadableError(f"it has no {kind.key}")
         fits, longest = (
@@ -107,17 +107,17 @@ class _Sieve:
         )
         if not fits:
             raise UnreadableError(
-                f"its {kind.key} is empty, has more than {longest} characters, or has characters "
-                "that nobody sees"
+                f"its {kind.key} is empty, has more than {longest} characters, or contains "
+                "invisible characters"
             )
-        if name in kept:
+        if name in usable:
             raise UnreadableError(f"its {kind.key} is listed twice")
         if _deeper_than(definition, DEEPEST_DEFINITION):
             raise UnreadableError(f"its definition is nested deeper than {DEEPEST_DEFINITION}")
         read = read_definition(kind.name, definition)
         if kind is TOOLS:
             _check_annotations(read.definition["inputSchema"])
-        self._weigh(definition, read)
+        self._add_size(definition, read)
         return CatalogEntry(
             name=name,
             definition=read.definition,
@@ -125,20 +125,20 @@ class _Sieve:
             repaired=read.repaired,
         )
 
-    def _weigh(self, definition: dict[str, Any], read: Read) -> None:
-        """Count what an entry takes. Raises `UnreadableError` where there is no room for it."""
+    def _add_size(self, definition: dict[str, Any], read: Read) -> None:
+        """Count the size of an entry. Raises `UnreadableError` if the list becomes too large."""
         own = len(msgspec.json.encode(definition))
         both = own + (len(msgspec.json.encode(read.definition)) if read.repaired else 0)
         if self.size + both > self.limit:
             raise UnreadableError(
                 f"its definition of {own} bytes makes the list larger than {self.limit} bytes, "
-                f"which is the limit: see servers.{self.server}.list_limit"
+                f"the limit; see servers.{self.server}.list_limit"
             )
         self.size += both
 
 
 class _Hints:
-    """The least of the times a server's pages may be kept; the handshake families know of none."""
+    """The shortest cache lifetime of a server's pages; session-based servers name none."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -146,26 +146,26 @@ class _Hints:
         self.each: dict[str, int] = {}  # by method
 
     async def page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page, its hint taken note of."""
-        told = await self._page(method, cursor)
-        ttl = told.get("ttlMs")
+        """Return one page, and record its cache lifetime."""
+        result = await self._page(method, cursor)
+        ttl = result.get("ttlMs")
         if isinstance(ttl, int) and not isinstance(ttl, bool):
             own = max(0, min(ttl, self.each.get(method, LONGEST_TTL)))
             self.each[method] = own
             self.least = own if self.least is None else min(self.least, own)
-        return told
+        return result
 
 
 async def listed(
     server: str, described: Described, page: Page, limit: int = LARGEST_LIST
 ) -> Listing:
-    """Everything a server offers, ready to publish, within `limit` bytes.
+    """List everything a server offers, ready to publish, within `limit` bytes.
 
     Raises:
         UpstreamFaultError: its tools cannot be listed; other lists are left out with the reason.
 
     """
-    sieve, hints, began = _Sieve(server, limit), _Hints(page), time()
+    sieve, hints, began = _Filter(server, limit), _Hints(page), time()
     page, failed = hints.page, dict[str, str]()
     tools = await _tools(described, page)
     found: dict[str, tuple[CatalogEntry, ...]] = {"tools": await sieve.sift(TOOLS, tools)}
@@ -181,7 +181,7 @@ async def listed(
         version=described.version,
         instructions=described.instructions,
         capabilities=described.capabilities,
-        dropped=sieve.told,
+        dropped=sieve.reported,
         failed=failed,
         server_info=described.info,
         hints=hints.each | ({} if described.ttl_ms is None else {DISCOVER: described.ttl_ms}),
@@ -192,24 +192,24 @@ async def listed(
 
 
 def repairs_of(listing: Listing) -> dict[str, str]:
-    """What of each definition was repaired, by its name, of so many of them."""
+    """Return the repairs of definitions by name, up to `MOST_DROPPED` of them."""
     every = (*listing.tools, *listing.prompts, *listing.resources, *listing.templates)
-    repaired = [each for each in (*every, *listing.held) if each.repaired]
+    repaired = [each for each in (*every, *listing.quarantined) if each.repaired]
     return {each.name[:_LONGEST_REASONED]: each.repaired for each in repaired[:MOST_DROPPED]}
 
 
 def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
-    """The listing, telling also what its server left out itself."""
+    """Return the listing including the entries that the upstream itself left out."""
     if not left_out:
         return listing
-    sieve = _Sieve(dropped=dict(listing.dropped))
+    sieve = _Filter(dropped=dict(listing.dropped))
     for shown, reason in left_out.items():
         sieve.drop(shown[:_LONGEST_REASONED], reason[:_LONGEST_REASON])
-    return listing.model_copy(update={"dropped": sieve.told})
+    return listing.model_copy(update={"dropped": sieve.reported})
 
 
 async def _with_digests(entries: tuple[CatalogEntry, ...]) -> tuple[CatalogEntry, ...]:
-    """Each with the digest of its definition; others are let in between."""
+    """Return the entries with digests; yields to other tasks in between."""
     found = []
     for number, each in enumerate(entries):
         if number % _AT_ONCE == 0:
@@ -223,24 +223,29 @@ async def _with_digests(entries: tuple[CatalogEntry, ...]) -> tuple[CatalogEntry
 
 
 async def digests_of(kind: Kind, entries: list[Any]) -> dict[str, str]:
-    """The digest of each entry that can be published, by its name."""
-    kept = await _with_digests(await _Sieve().sift(kind, entries))
-    return {each.name: each.digest for each in kept}
+    """Return the digest of each publishable entry by its name."""
+    usable = await _with_digests(await _Filter().sift(kind, entries))
+    return {each.name: each.digest for each in usable}
 
 
 async def every_page(kind: Kind, page: Page) -> list[Any]:
-    """Every page of a list. Raises `UpstreamFaultError` for one without end or shape."""
+    """Return the entries of all pages of a list.
+
+    Raises:
+        UpstreamFaultError: the list is endless, too long or malformed.
+
+    """
     entries: list[Any] = []
     cursor: str | None = None
     for _ in range(MOST_PAGES):
-        told = await page(kind.method, cursor)
-        found = told.get(kind.member)
+        result = await page(kind.method, cursor)
+        found = result.get(kind.member)
         if not isinstance(found, list):
-            raise UpstreamFaultError(f"Its {kind.method} holds no list of {kind.name}.")
+            raise UpstreamFaultError(f"Its {kind.method} result has no list of {kind.name}.")
         entries += found
         if len(entries) > MOST_ENTRIES:
             raise UpstreamFaultError(f"It lists more than {MOST_ENTRIES} {kind.name}.")
-        cursor = told.get("nextCursor")
+        cursor = result.get("nextCursor")
         if not isinstance(cursor, str):
             return entries
     raise UpstreamFaultError(f"Its {kind.method} has more than {MOST_PAGES} pages.")
@@ -251,14 +256,14 @@ async def _tools(described: Described, page: Page) -> list[Any]:
 
 
 async def _others(kind: Kind, page: Page, failed: dict[str, str]) -> list[Any]:
-    """A list beside the tools: its failure loses that list alone."""
+    """Return a list other than the tools; a failure affects only that list."""
     try:
         return await every_page(kind, page)
     except UpstreamRefusedError as error:
         if error.data.get("upstream_code") != METHOD_NOT_FOUND:
             failed[kind.method] = shared_reason(error)
     except (UpstreamError, TimeoutError) as error:
-        failed[kind.method] = str(error) or "it did not answer in time"
+        failed[kind.method] = str(error) or "it did not respond in time"
     return []
 
 

@@ -1,4 +1,4 @@
-"""How often one call's progress is told: a bound for any second, however often it is made."""
+"""Limit the rate of progress notifications of one call."""
 
 from collections import deque
 
@@ -7,17 +7,17 @@ SECOND = 1.0
 
 
 class Pace:
-    """The moments of what was told last."""
+    """The times of the latest notifications."""
 
     def __init__(self) -> None:
-        self._told: deque[float] = deque(maxlen=MOST)
+        self._sent: deque[float] = deque(maxlen=MOST)
 
     def wait(self, now: float) -> float:
-        """Seconds until more may be told; 0 if it may be at once."""
-        if len(self._told) < MOST:
+        """Return the seconds until the next notification is allowed; 0 if it is now."""
+        if len(self._sent) < MOST:
             return 0.0
-        return max(0.0, self._told[0] + SECOND - now)
+        return max(0.0, self._sent[0] + SECOND - now)
 
     def tell(self, now: float) -> None:
-        """Something is told."""
-        self._told.append(now)
+        """Record a notification."""
+        self._sent.append(now)

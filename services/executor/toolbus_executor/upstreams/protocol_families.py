@@ -1,8 +1,9 @@
-"""A server that speaks both protocol families: each call is made in the family of its caller.
+"""A server that speaks both protocol families: each call uses the family of its caller.
 
-The newest family is met first, and lists. The other one is met when a caller first needs it: what a
-server says of the newest does not tell whether there is another, and one that has none should
-hear no handshake. A process may speak only the family it first heard, so another is started.
+The newest family is connected first, and lists. The other family is connected when a caller first
+needs it: the newest family does not reveal whether there is another, and a server without one
+should receive no handshake. A process may lock onto the family of the first message, so another
+process is started.
 """
 
 import asyncio
@@ -35,8 +36,8 @@ from toolbus_executor.upstreams.sessions.separate_sessions import Separated, Sep
 
 log = logging.getLogger(__name__)
 
-MEET_SECONDS = {False: 5.0, True: 20.0}  # over HTTP, and of a process, which has to start
-AGAIN_SECONDS = 30.0  # until the other family is tried again, where it may be offered after all
+CONNECT_SECONDS = {False: 5.0, True: 20.0}  # over HTTP; for a process, which must start
+RETRY_SECONDS = 30.0  # until the other family is tried again after a temporary failure
 MOST_TASKS = 5_000
 
 Make = Callable[[Server, News], Upstream]
@@ -49,12 +50,12 @@ def reached_in_families(
     separation: Separation | None = None,
     place: str = "",
 ) -> Upstream:
-    """A server by `make`, in the family its declaration names, or in both where it has both."""
+    """Create a server's upstream for the configured family, or for both."""
 
     def over(declared: Server) -> Upstream:
         if separation is None:
             return make(declared, news)
-        return separation.over(news, lambda heard: make(declared, heard), place, declared.protocol)
+        return separation.over(news, lambda own: make(declared, own), place, declared.protocol)
 
     if declared.protocol != "auto" or declared.sse or not declared.has_sessions:
         return over(declared)
@@ -64,7 +65,7 @@ def reached_in_families(
 
 @dataclass(slots=True)
 class _Other:
-    """The server as it was met with a handshake."""
+    """The server as connected with a handshake."""
 
     upstream: Upstream
     described: Described
@@ -72,7 +73,7 @@ class _Other:
 
 
 class BothFamilies:
-    """An upstream like any other; `other` makes the way in the family with a handshake."""
+    """An upstream that speaks both families; `other` creates the one with a handshake."""
 
     def __init__(
         self, first: Upstream, other: Callable[[], Upstream], news: News, *, is_process: bool
@@ -82,24 +83,24 @@ class BothFamilies:
         self._make_other = other
         self._is_process = is_process
         self._other: _Other | None = None
-        self._modern = False  # so that there may be another family
-        self._again_at = 0.0
-        self._turn = asyncio.Lock()
-        self._attending: asyncio.Task[None] | None = None
+        self._modern = False  # only then there may be another family
+        self._retry_at = 0.0
+        self._connecting = asyncio.Lock()
+        self._watching_other: asyncio.Task[None] | None = None
         self._tools: Collection[CatalogEntry] = ()
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Of its latest lists, and why."""
+        """Entries left out of the latest lists, with reasons."""
         return self._first.left_out
 
     @left_out.setter
-    def left_out(self, told: dict[str, str]) -> None:
-        self._first.left_out = told
+    def left_out(self, reasons: dict[str, str]) -> None:
+        self._first.left_out = reasons
 
     @property
     def asks(self) -> bool:
-        """Whether the server may ask back in the middle of a call, in the family that lists."""
+        """Whether the server may send requests to the client during a call."""
         return self._first.asks
 
     @property
@@ -110,119 +111,119 @@ class BothFamilies:
 
     @property
     def lists(self) -> Upstream:
-        """The family that lists and is probed."""
+        """The upstream of the family that lists and is probed."""
         return self._first
 
     @property
     def handshake(self) -> Handshake | None:
-        """What it says of itself in the other family, as far as it was met there."""
+        """The server's description in the other family, once it is connected."""
         if self._other is None:
             return None
-        told = self._other.described
+        described = self._other.described
         return Handshake(
-            version=told.version,
-            instructions=told.instructions,
-            capabilities=told.capabilities,
-            server_info=told.info,
+            version=described.version,
+            instructions=described.instructions,
+            capabilities=described.capabilities,
+            server_info=described.info,
             tasks=self._other.tasks,
         )
 
     @property
     def pid(self) -> int | None:
-        """The process that lists, while there is one."""
+        """The id of the process that lists, while there is one."""
         return getattr(self._first, "pid", None)
 
     @property
     def held(self) -> dict[str, bool]:
-        """What its process is held to on this machine."""
+        """Which isolation settings are enforced on this machine."""
         return getattr(self._first, "held", {})
 
     @property
     def refused_hosts(self) -> dict[str, int]:
-        """Hosts its processes wanted to reach and may not."""
+        """Hosts that the processes tried to reach and may not."""
         return self._of_both("refused_hosts")
 
     @property
     def refused_files(self) -> dict[str, str]:
-        """Files its processes missed."""
+        """Hidden files that the processes tried to open."""
         return self._of_both("refused_files")
 
-    def asks_in(self, call: CallAdmitted) -> bool:
-        """Whether the server may ask back in the middle of this call."""
-        if not self._may_meet(call):
+    def sends_requests_in(self, call: CallAdmitted) -> bool:
+        """Return whether the server may send requests to the client during this call."""
+        if not self._wants_other(call):
             return asks(self._first, call)
         return True if self._other is None else asks(self._other.upstream, call)
 
     def separates_in(self, call: CallAdmitted) -> bool:
-        """Whether this call belongs to a session of its owner's."""
-        if not self._may_meet(call) or self._other is None:
+        """Return whether this call belongs to a session of its owner."""
+        if not self._wants_other(call) or self._other is None:
             return separates(self._first, call)
         return separates(self._other.upstream, call)
 
     def spared(self, call: CallAdmitted) -> bool:
-        """Whether a failed call says nothing of others."""
-        wanted = self._other.upstream if self._other and self._may_meet(call) else self._first
+        """Return whether a failed call says nothing about other calls."""
+        wanted = self._other.upstream if self._other and self._wants_other(call) else self._first
         return isinstance(wanted, Separated) and wanted.spared(call)
 
     async def open(self) -> Described:
-        """Meet the server in its newest family."""
+        """Connect the newest family."""
         described = await self._first.open()
         self._modern = described.family == "modern" and not described.ours
         return described
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list; with the tools, over HTTP, the other family is looked at again."""
+        """Return one page of a list; listing tools over HTTP also checks the other family."""
         page = await self._first.list_page(method, cursor)
-        again = self._other is not None and not self._is_process
-        if again and method == TOOLS.method and cursor is None:
-            await self._look_again()
+        other, first_tools = self._other, method == TOOLS.method and cursor is None
+        if other is not None and not self._is_process and first_tools:
+            await self._refresh_other(other)
         return page
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Take note of the tools as listed."""
+        """Store the tools as listed."""
         self._tools = tools
         self._first.learn(tools)
-        self._teach()
+        self._pass_tools()
 
     def call(
         self, call: CallAdmitted, seconds: float, caller: Caller
     ) -> Coroutine[Any, Any, bytes]:
-        """Ask in the family of the caller."""
-        if not self._may_meet(call):
+        """Send a call in the family of its caller."""
+        if not self._wants_other(call):
             return self._first.call(call, seconds, caller)
         if self._other is not None:
             return self._other.upstream.call(call, seconds, caller)
-        return self._met_and_called(call, seconds, caller)
+        return self._connect_and_call(call, seconds, caller)
 
     async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
-        """Have the server tell the call's owner of a resource or a task."""
-        use = self._other.upstream if self._other and self._may_meet(call) else self._first
+        """Subscribe the call's owner to a resource or a task."""
+        use = self._other.upstream if self._other and self._wants_other(call) else self._first
         return await cast("Separated", use).hear(call, seconds)
 
     async def probe(self) -> None:
-        """Ask whether the server is there."""
+        """Check that the server responds."""
         probe = getattr(self._first, "probe", None)
         if probe is None:
             raise AwayError
         await probe()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Hear of changes of these resources, in whichever family tells."""
+        """Subscribe to changes of these resources, in each family that offers it."""
         await self._all(lambda upstream: upstream.watch(uris))
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Hear of these tasks, in whichever family tells."""
+        """Subscribe to status changes of these tasks, in each family that offers it."""
         await self._all(lambda upstream: upstream.follow(tasks))
 
     async def wait_lost(self) -> str:
-        """Wait until the server is of no more use as it was met."""
+        """Wait until the server must be reconnected; return the reason."""
         return await self._first.wait_lost()
 
     async def close(self) -> None:
-        """Leave, in both families."""
-        self._again_at = inf
-        if self._attending is not None:
-            await end(self._attending)
+        """Disconnect, in both families."""
+        self._retry_at = inf
+        if self._watching_other is not None:
+            await end(self._watching_other)
         other, self._other = self._other, None
         await asyncio.gather(
             leave(self._first), *((leave(other.upstream),) if other is not None else ())
@@ -230,84 +231,81 @@ class BothFamilies:
 
     # -- the other family ----------------------------------------------------------------------
 
-    def _may_meet(self, call: CallAdmitted) -> bool:
-        """Whether a call is to be made in the other family, if the server offers that."""
+    def _wants_other(self, call: CallAdmitted) -> bool:
+        """Return whether a call should use the other family, if the server offers it."""
         if not self._modern or not call.shakes_hands:
             return False
-        return self._other is not None or monotonic() >= self._again_at
+        return self._other is not None or monotonic() >= self._retry_at
 
-    async def _met_and_called(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """The first call that wants the other family; without it, the call is made in this one."""
+    async def _connect_and_call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
+        """Connect the other family and send the call there; without it, use the first family."""
         began = monotonic()
         async with asyncio.timeout(seconds):
-            other = await self._meet()
+            other = await self._connect()
         if other is not None:
-            self._news.changed()  # what it says of itself there is published, too
+            self._news.on_lists_changed()  # its description there is published, too
         use = self._first if other is None else other.upstream
         return await use.call(call, seconds - (monotonic() - began), caller)
 
-    async def _meet(self) -> _Other | None:
-        """The server in the other family; None where it does not offer that, or not now."""
-        async with self._turn:
-            if self._other is not None or monotonic() < self._again_at:
+    async def _connect(self) -> _Other | None:
+        """Connect the other family; return None if the server does not offer it, at least now."""
+        async with self._connecting:
+            if self._other is not None or monotonic() < self._retry_at:
                 return self._other
             made = self._make_other()
             try:
-                async with asyncio.timeout(MEET_SECONDS[self._is_process]):
-                    met = _Other(made, await made.open())
-                    met.tasks = await _tasks(met)
+                async with asyncio.timeout(CONNECT_SECONDS[self._is_process]):
+                    connected = _Other(made, await made.open())
+                    connected.tasks = await _tasks(connected)
             except BaseException as error:
                 await leave(made)
                 if not isinstance(error, ToolbusError | TimeoutError):
                     raise
                 refused = isinstance(error, NoSuchFamilyError)
-                self._again_at = inf if refused else monotonic() + AGAIN_SECONDS
+                self._retry_at = inf if refused else monotonic() + RETRY_SECONDS
                 log.info("server.one_family", extra={"final": refused, "reason": why(error)})
                 return None
-            self._other = met
-            self._teach()
-            self._attending = asyncio.create_task(self._attend(met))
-        return met
+            self._other = connected
+            self._pass_tools()
+            self._watching_other = asyncio.create_task(self._watch_other(connected))
+        return connected
 
-    async def _attend(self, met: _Other) -> None:
-        """Leave the other family when it is lost: the next call that wants it meets it anew."""
-        await met.upstream.wait_lost()
-        await self._drop(met)
+    async def _watch_other(self, connected: _Other) -> None:
+        """Close the other family when it is lost: the next call that needs it reconnects it."""
+        await connected.upstream.wait_lost()
+        await self._drop(connected)
 
-    async def _drop(self, met: _Other) -> None:
-        if self._other is met:
+    async def _drop(self, connected: _Other) -> None:
+        if self._other is connected:
             self._other = None
-            await leave(met.upstream)
+            await leave(connected.upstream)
 
-    async def _look_again(self) -> None:
-        """See whether the other family is as it was, now that the server is listed anew."""
-        met = self._other
-        if met is None:
-            return
+    async def _refresh_other(self, connected: _Other) -> None:
+        """Refresh the task support of the other family; reconnect it if that fails."""
         try:
-            async with asyncio.timeout(MEET_SECONDS[False]):
-                met.tasks = await _tasks(met)
+            async with asyncio.timeout(CONNECT_SECONDS[False]):
+                connected.tasks = await _tasks(connected)
         except (ToolbusError, TimeoutError):
-            await self._drop(met)
-            await self._meet()
+            await self._drop(connected)
+            await self._connect()
 
-    def _teach(self) -> None:
-        """Tell the other family of the tools, with what it says itself of running them as tasks."""
+    def _pass_tools(self) -> None:
+        """Pass the tools to the other family, with the task support it declares itself."""
         if self._other is None:
             return
         tasks = self._other.tasks
         self._other.upstream.learn([_with_task(each, tasks.get(each.name)) for each in self._tools])
 
     async def _all(self, ask: Callable[[Upstream], Awaitable[None]]) -> None:
-        """Ask both families. Raises the first error if neither does it."""
+        """Run `ask` in both families. Raises the first error if both fail."""
         if self._other is None:
             await ask(self._first)
             return
-        told = await asyncio.gather(
+        results = await asyncio.gather(
             ask(self._first), ask(self._other.upstream), return_exceptions=True
         )
-        errors = [each for each in told if isinstance(each, BaseException)]
-        if len(errors) == len(told):
+        errors = [each for each in results if isinstance(each, BaseException)]
+        if len(errors) == len(results):
             raise errors[0]
 
     def _of_both(self, name: str) -> dict[str, Any]:
@@ -317,12 +315,12 @@ class BothFamilies:
         return found
 
 
-async def _tasks(met: _Other) -> dict[str, str]:
-    """The tools that may run as tasks in the handshake family, by what each says of it."""
-    if not met.described.has(TOOLS.capability):
+async def _tasks(connected: _Other) -> dict[str, str]:
+    """Return the tools that may run as tasks in the session-based family, with their support."""
+    if not connected.described.has(TOOLS.capability):
         return {}
     found: dict[str, str] = {}
-    for entry in (await every_page(TOOLS, met.upstream.list_page))[:MOST_TASKS]:
+    for entry in (await every_page(TOOLS, connected.upstream.list_page))[:MOST_TASKS]:
         with suppress(AttributeError, KeyError, TypeError):
             support, name = entry["execution"]["taskSupport"], entry["name"]
             if support in ("optional", "required") and isinstance(name, str):

@@ -1,4 +1,4 @@
-"""Which resources and tasks are watched, and how long: asked for again and again, or forgotten."""
+"""Watched resources and tasks: a subscription expires unless it is renewed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ MOST_WATCHED = 1000
 
 Hear = Callable[[frozenset[str]], Awaitable[None]]
 
-_ASKED = {
+_CHANGE_FLAGS = {
     "tools": "toolsListChanged",
     "prompts": "promptsListChanged",
     "resources": "resourcesListChanged",
@@ -25,8 +25,8 @@ _ASKED = {
 def listen_params(
     described: Described, watched: frozenset[str], followed: frozenset[str] = frozenset()
 ) -> dict[str, Any] | None:
-    """What to ask of subscriptions/listen; None when there is nothing to hear."""
-    wanted: dict[str, Any] = {_ASKED[name]: True for name in described.changing}
+    """Return the params of subscriptions/listen; None if there is nothing to subscribe to."""
+    wanted: dict[str, Any] = {_CHANGE_FLAGS[name]: True for name in described.changing}
     if watched:
         wanted["resourceSubscriptions"] = sorted(watched)
     if followed:
@@ -35,7 +35,7 @@ def listen_params(
 
 
 def refuse_unless_subscribable(described: Described) -> None:
-    """Say so, where a server would only keep silent. Raises `UpstreamRefusedError`."""
+    """Raise `UpstreamRefusedError` if the server has no resource subscriptions."""
     if not described.subscribable:
         raise UpstreamRefusedError(
             "The server does not offer subscriptions.", upstream_code=METHOD_NOT_FOUND, sent=False
@@ -43,37 +43,39 @@ def refuse_unless_subscribable(described: Described) -> None:
 
 
 def refuse_unless_following(described: Described) -> None:
-    """Say so, where a server has no such news. Raises `UpstreamRefusedError`."""
+    """Raise `UpstreamRefusedError` if the server has no task notifications."""
     extensions = described.capabilities.get("extensions")
     if described.family != "modern" or not isinstance(extensions, dict) or TASKS not in extensions:
         raise UpstreamRefusedError(
-            "The server does not tell of tasks.", upstream_code=METHOD_NOT_FOUND, sent=False
+            "The server does not offer task notifications.",
+            upstream_code=METHOD_NOT_FOUND,
+            sent=False,
         )
 
 
 class Watched:
-    """What somebody wants to hear of at one server, by name; `on_expired` hears of forgetting."""
+    """The resources or tasks watched at one server; `on_expired` is called on expiry."""
 
     def __init__(self, on_expired: Callable[[], None]) -> None:
         self._until: dict[str, float] = {}
         self._on_expired = on_expired
         self._timer: asyncio.TimerHandle | None = None
 
-    async def hear(self, name: str, hear: Hear, seconds: float) -> bytes:
-        """Have the server tell of something for a while; who still wants it asks again.
+    async def hear(self, name: str, subscribe: Hear, seconds: float) -> bytes:
+        """Subscribe for `LEASE_SECONDS`; the subscriber renews it in time.
 
         Raises:
-            OverloadedError: too much is watched there already.
-            TimeoutError: the server did not answer within `seconds`.
+            OverloadedError: the server has too many subscriptions.
+            TimeoutError: the server did not respond within `seconds`.
 
         """
         known = name in self.names
         if self.full and not known:
-            raise OverloadedError("The upstream has no room for more subscriptions; retry later.")
+            raise OverloadedError("The upstream has too many subscriptions; retry later.")
         self.add(name)
         try:
             async with asyncio.timeout(seconds):
-                await hear(self.names)
+                await subscribe(self.names)
         except BaseException:
             if not known:
                 self.drop(name)
@@ -82,7 +84,7 @@ class Watched:
 
     @property
     def names(self) -> frozenset[str]:
-        """Those watched now."""
+        """The names watched now."""
         return frozenset(self._until)
 
     @property
@@ -91,16 +93,16 @@ class Watched:
         return len(self._until) >= MOST_WATCHED
 
     def add(self, name: str) -> None:
-        """Watch it from now on, for a while."""
+        """Watch a name for `LEASE_SECONDS` from now on."""
         self._until[name] = monotonic() + LEASE_SECONDS
         self._wait()
 
     def drop(self, name: str) -> None:
-        """Watch it no more."""
+        """Stop watching a name."""
         self._until.pop(name, None)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Stop watching everything."""
         self._until.clear()
         if self._timer is not None:
             self._timer.cancel()

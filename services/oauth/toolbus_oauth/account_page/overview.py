@@ -1,4 +1,4 @@
-"""What somebody allowed: programs that act for them, servers that are called with their token."""
+"""Overview of a person's grants and connections, and their revocation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,44 +9,48 @@ from toolbus_common.contracts import PageReply
 from toolbus_oauth.account_page import page as accountpage
 from toolbus_oauth.server.grants import Grants
 from toolbus_oauth.storage.records import Grant, Person
-from toolbus_oauth.upstreams.connection_repository import Connections
+from toolbus_oauth.upstreams.connection_repository import ConnectionRepository
 from toolbus_oauth.upstreams.connections.records import Connection
 from toolbus_oauth.web.errors import PageError
 
-ENDED = "whom it was for ended it"
+ENDED = "the user revoked it"
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
-    """Everybody's; each sees and ends their own alone."""
+class AccessOverview:
+    """Grants and connections of all people; each person sees and ends only their own."""
 
     grants: Grants
-    connections: Connections
-    declared: Callable[[], Configuration]
+    connections: ConnectionRepository
+    config: Callable[[], Configuration]
 
     async def page(self, person: Person, sealed: str) -> PageReply:
-        """All of somebody's, each with a button that ends it."""
+        """Render a person's grants and connections, each with a button that ends it."""
         grants = sorted(await self._grants(person), key=lambda each: each.made, reverse=True)
         connections = await self._connections(person)
-        return accountpage.shown(person.user, sealed, grants, connections)
+        return accountpage.access_page(person.user, sealed, grants, connections)
 
     async def end_grant(self, person: Person, grant_id: str) -> None:
-        """Let a program do nothing more for somebody. Raises `PageError`: it is not theirs."""
+        """End a person's grant. Raises `PageError` (404) if it is not theirs."""
         if not any(each.id == grant_id for each in await self._grants(person)):
-            raise PageError("There is no such program among those you allowed.", 404)
+            raise PageError(
+                "You have not allowed this program, or its access has already ended.", 404
+            )
         await self.grants.end(grant_id, ENDED)
 
     async def end_connection(self, person: Person, server: str) -> None:
-        """Have a server called no longer with somebody's token. Raises `PageError` likewise."""
+        """End a person's connection to a server. Raises `PageError` (404) if it is not theirs."""
         for each in await self._connections(person):
             if each.server == server:
-                declared = self.declared().servers.get(server)
-                await self.connections.take_back(declared, each, ENDED)
+                configured = self.config().servers.get(server)
+                await self.connections.disconnect(configured, each, ENDED)
                 return
-        raise PageError("There is no such service among those you connected.", 404)
+        raise PageError(
+            "You have not connected this service, or the connection has already ended.", 404
+        )
 
     async def _grants(self, person: Person) -> list[Grant]:
-        """Two issuers' people of one name are two."""
+        """Return a person's grants; equal names of two issuers are two people."""
         whose = (person.issuer, person.user)
         now, every = time(), await self.grants.store.every(Grant)
         return [g for g in every if (g.person.issuer, g.person.user) == whose and g.ends > now]

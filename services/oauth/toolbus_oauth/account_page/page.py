@@ -1,4 +1,4 @@
-"""The page on which people see what they allowed, and end it: HTML without a script. Pure."""
+"""Render the page on which people review and revoke access: HTML without scripts. Pure."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -15,44 +15,45 @@ PATH = "/oauth/account"
 MOST_SHOWN = 100
 
 
-def shown(
+def access_page(
     user: str, sealed: str, grants: Sequence[Grant], connections: Sequence[Connection]
 ) -> PageReply:
-    """What somebody allowed."""
-    programs = _list(map(_grant, grants[:MOST_SHOWN]), "No program acts for you.")
+    """Render a person's grants and connections."""
+    programs = _list(map(_grant, grants[:MOST_SHOWN]), "No program can act for you.")
     services = _list(map(_connection, connections[:MOST_SHOWN]), "No service is connected.")
     more = "" if len(grants) <= MOST_SHOWN else f"<p>The newest {MOST_SHOWN} are shown.</p>"
     body = (
-        f"<p>You are <strong>{_text(user)}</strong>. What you end here ends in seconds; a program "
-        f'that wants it again has to ask you.</p><form method="post" action="{PATH}">'
-        f"{webpage.ticket(sealed)}<h2>Programs that may act for you</h2>{programs}{more}"
-        f"<h2>Services that Toolbus uses in your name</h2>{services}"
-        '<div class="choices"><button name="answer" value="switch">I am somebody else</button>'
+        f"<p>You are signed in as <strong>{_text(user)}</strong>. Access that you end here stops "
+        "within seconds. A program must ask you again to get it back.</p>"
+        f'<form method="post" action="{PATH}">{webpage.ticket(sealed)}'
+        f"<h2>Programs that may act for you</h2>{programs}{more}"
+        f"<h2>Services that Toolbus uses on your behalf</h2>{services}"
+        '<div class="choices"><button name="answer" value="switch">Sign in as someone else</button>'
         "</div></form>"
     )
-    return html.page("What you allowed", body, 200)
+    return html.page("Access you allowed", body, 200)
 
 
 def _grant(grant: Grant) -> str:
     name = _text(grant.client or grant.client_id)
-    told = f"{grant.scope} at {grant.resource}, {_day(grant.made)} to {_day(grant.ends)}"
-    return _item(name, told, "grant", grant.id)
+    details = f"{grant.scope} at {grant.resource}, {_day(grant.made)} to {_day(grant.ends)}"
+    return _item(name, details, "grant", grant.id)
 
 
 def _connection(connection: Connection) -> str:
-    asked = " ".join(connection.scopes) or "no scope named"
-    told = f"{asked}, since {_day(connection.made)}"
-    return _item(_text(connection.server), told, "server", connection.server)
+    scopes = " ".join(connection.scopes) or "default scopes"
+    details = f"{scopes}, since {_day(connection.made)}"
+    return _item(_text(connection.server), details, "server", connection.server)
 
 
-def _item(name: str, told: str, kind: str, value: str) -> str:
+def _item(name: str, details: str, kind: str, value: str) -> str:
     button = f'<button name="{kind}" value="{escape(value)}" aria-label="End {name}">End</button>'
-    return f"<dt>{name}</dt><dd>{_text(told)}<br>{button}</dd>"
+    return f"<dt>{name}</dt><dd>{_text(details)}<br>{button}</dd>"
 
 
 def _list(items: Iterable[str], none: str) -> str:
-    told = "".join(items)
-    return f"<dl>{told}</dl>" if told else f"<p>{none}</p>"
+    rows = "".join(items)
+    return f"<dl>{rows}</dl>" if rows else f"<p>{none}</p>"
 
 
 def _text(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Which rule covers somebody, and what they are called here. Pure."""
+"""Match people to access rules, and name them. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -10,57 +10,58 @@ from toolbus_common.config import LOCAL, MACHINES, Access, Configuration
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 
-def covering(declared: Configuration, issuer: str, claims: Mapping[str, Any]) -> str | None:
-    """The first rule that covers whom this issuer vouches for with these claims."""
-    for name, access in declared.access.items():
-        if access.issuer == issuer and _all_met(access, claims):
+def matching_rule(config: Configuration, issuer: str, claims: Mapping[str, Any]) -> str | None:
+    """Return the first access rule that matches an issuer's claims."""
+    for name, access in config.access.items():
+        if access.issuer == issuer and _claims_match(access, claims):
             return name
     return None
 
 
-def entitling(
-    declared: Configuration, issuer: str, claims: Mapping[str, Any], *, administers: bool
+def entitled_rule(
+    config: Configuration, issuer: str, claims: Mapping[str, Any], *, administers: bool
 ) -> str | None:
-    """The same; for the administration it must give a role."""
-    access = covering(declared, issuer, claims)
-    if access is None or (administers and declared.access[access].role is None):
+    """Return the first matching access rule; with `administers`, only if it has a role."""
+    access = matching_rule(config, issuer, claims)
+    if access is None or (administers and config.access[access].role is None):
         return None
     return access
 
 
-def _all_met(access: Access, claims: Mapping[str, Any]) -> bool:
-    return all(_met(claims.get(name), wanted) for name, wanted in access.claims.items())
+def _claims_match(access: Access, claims: Mapping[str, Any]) -> bool:
+    return all(_claim_matches(claims.get(name), wanted) for name, wanted in access.claims.items())
 
 
-def _met(told: Any, wanted: str | tuple[str, ...]) -> bool:
-    """Whether a claim is, or holds, one of the wanted values."""
-    values = told if isinstance(told, list | tuple) else [told]
+def _claim_matches(claim: Any, wanted: str | tuple[str, ...]) -> bool:
+    """Return whether a claim is, or contains, one of the wanted values."""
+    values = claim if isinstance(claim, list | tuple) else [claim]
     accepted = (wanted,) if isinstance(wanted, str) else wanted
     return any(isinstance(value, str) and value in accepted for value in values)
 
 
-def called(declared: Configuration, issuer: str, claims: Mapping[str, Any]) -> str:
-    """What somebody is called here: an account's own name, or a declared user whom `user` names.
+def user_name(config: Configuration, issuer: str, claims: Mapping[str, Any]) -> str:
+    """Return a person's user name: a local account's name, or a configured user named by `user`.
 
-    All others of a foreign issuer are called after it, so that two of one name are two people.
+    Other people of an external issuer get the issuer's name as a prefix, so that equal names of two
+    issuers stay distinct.
     """
     subject = str(claims.get("sub", ""))
     if issuer == LOCAL:
         return subject
-    by = declared.issuers.get(issuer)
-    named = claims.get(by.user) if by is not None and by.user else None
+    provider = config.issuers.get(issuer)
+    named = claims.get(provider.user) if provider is not None and provider.user else None
     if isinstance(named, str) and _NAME.fullmatch(named):
-        return named if named in declared.users else f"{issuer}/{named}"
+        return named if named in config.users else f"{issuer}/{named}"
     return f"{issuer}/{_plain(subject)}"
 
 
-def called_itself(client: str) -> str:
-    """What a client of this name is called where it acts in its own."""
+def machine_name(client: str) -> str:
+    """Return the user name of a client that acts for itself."""
     return f"{MACHINES}/{_plain(client)}"
 
 
 def _plain(subject: str) -> str:
-    """A name without anything that means something elsewhere."""
+    """Return the subject if it is a safe name, else its digest."""
     if _NAME.fullmatch(subject):
         return subject
     return sha256(subject.encode()).hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""OpenID providers: their documents and keys, kept and renewed; and how people sign in there."""
+"""OpenID providers: cached metadata and keys, token verification, and sign-in."""
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
@@ -19,34 +19,34 @@ from toolbus_common.base64url import encoded
 from toolbus_common.config import Configuration, Issuer
 from toolbus_common.egress import EgressError, target_of
 from toolbus_common.secrets import SecretError, Secrets, filled
-from toolbus_oauth.accounts.access_rules import called
-from toolbus_oauth.keys.unverified_jwt import peeked
-from toolbus_oauth.storage.http_client import Fetched, Fetcher, FetchError
-from toolbus_oauth.storage.records import Departure, Person, Ticket, Used
+from toolbus_oauth.accounts.access_rules import user_name
+from toolbus_oauth.keys.unverified_jwt import parse_unverified
+from toolbus_oauth.storage.http_client import FetchError, HttpClient, HttpResponse
+from toolbus_oauth.storage.records import PendingSignIn, Person, Ticket, Used
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.web import redirect_uris
 from toolbus_oauth.web.errors import PageError
-from toolbus_oauth.web.rate_limit import Pace
+from toolbus_oauth.web.rate_limit import RateLimit
 from toolbus_oauth.web.request import Fields
 
 CALLBACK = "/oauth/callback/"
-KEPT_SECONDS = 3600.0
-ANEW_SECONDS = 30.0  # between looks for a key that is not there
-AWAY_SECONDS = 600.0
+CACHE_SECONDS = 3600.0
+REFETCH_SECONDS = 30.0  # minimum age before keys are fetched again for an unknown key id
+SIGN_IN_SECONDS = 600.0
 MOST_A_MINUTE = 1200
 LEEWAY = 30.0
-MOST_CLAIMS = 4096  # bytes of those that are carried
+MOST_CLAIMS = 4096  # bytes of claims that a session carries
 _OK = 200
-Arrived = Callable[[str, Issuer, dict[str, Any], dict[str, Any]], Awaitable[None]]
-_OF_ANOTHER = "its answer is from somebody else"
+OnSignIn = Callable[[str, Issuer, dict[str, Any], dict[str, Any]], Awaitable[None]]
+_OF_ANOTHER = "its response came from another issuer"
 
 
 class ProviderError(Exception):
-    """A provider that cannot be used now, or what it said; the sentence says why."""
+    """A provider or its token cannot be used; the message is a clause that says why."""
 
 
 @dataclass(slots=True)
-class _Known:
+class _Metadata:
     document: dict[str, Any]
     keys: KeySet
     fetched: float
@@ -54,35 +54,35 @@ class _Known:
 
 @dataclass(slots=True)
 class Providers:
-    """Those that are declared."""
+    """OpenID providers of the configuration."""
 
     issuer: str
     brief: Store
-    fetcher: Fetcher
-    declared: Callable[[], Configuration]
+    fetcher: HttpClient
+    config: Callable[[], Configuration]
     named: Callable[[Issuer], bool]
     secrets: Secrets
-    on_arrived: Arrived | None = None  # with what came when somebody signed in
-    pace: Pace = field(default_factory=lambda: Pace(MOST_A_MINUTE))
-    _known: dict[str, _Known] = field(default_factory=dict)
+    on_sign_in: OnSignIn | None = None  # called with the token response of each sign-in
+    rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MOST_A_MINUTE))
+    _cached: dict[str, _Metadata] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """Those through which people sign in."""
-        return [name for name, each in self.declared().issuers.items() if each.client_id]
+        """Return the providers through which people sign in."""
+        return [name for name, each in self.config().issuers.items() if each.client_id]
 
-    async def departure(self, name: str, ticket: Ticket) -> str:
-        """Where to send a browser so that its person signs in. Raises `PageError`."""
+    async def start_sign_in(self, name: str, ticket: Ticket) -> str:
+        """Return the provider's URL at which a person signs in. Raises `PageError`."""
         issuer = self._issuer(name)
-        self.pace.keep()
+        self.rate_limit.keep()
         verifier, nonce, state = (token_urlsafe(32) for _ in range(3))
         try:
             document = (await self._provider(name, issuer)).document
         except ProviderError as error:
-            raise PageError(f"{name} cannot be used now: {error}.", 502) from error
-        away = Departure(ticket, name, verifier, nonce, time() + AWAY_SECONDS)
-        await self.brief.put(state, away)
+            raise PageError(f"The provider '{name}' cannot be used now: {error}.", 502) from error
+        pending = PendingSignIn(ticket, name, verifier, nonce, time() + SIGN_IN_SECONDS)
+        await self.brief.put(state, pending)
         challenge = encoded(sha256(verifier.encode()).digest())
-        return redirect_uris.extended(
+        return redirect_uris.with_params(
             str(document.get("authorization_endpoint")),
             response_type="code",
             client_id=issuer.client_id,
@@ -94,64 +94,76 @@ class Providers:
             code_challenge_method="S256",
         )
 
-    async def departed(self, state: str) -> Departure:
-        """Where a browser came from that comes back: told once. Raises `PageError`."""
-        away = await self.brief.get(Departure, state) if state else None
-        if away is None or away.expires < time():
-            raise PageError("This way back is unknown or too old. Begin anew in the program.")
+    async def take_pending(self, state: str) -> PendingSignIn:
+        """Return the pending sign-in of a state value, once. Raises `PageError`."""
+        pending = await self.brief.get(PendingSignIn, state) if state else None
+        if pending is None or pending.expires < time():
+            raise PageError(
+                "This sign-in is unknown or has expired. Restart the sign-in from your application."
+            )
         if not await self.brief.swap(f"state {state}", Used(), 0):
-            raise PageError("This way back was taken before. Begin anew in the program.")
-        return away
+            raise PageError(
+                "This sign-in was already completed. Restart the sign-in from your application."
+            )
+        return pending
 
-    async def arrived(self, away: Departure, path: str, query: Fields) -> Person:
-        """Who signed in there, when it is there that the browser comes from. Raises `PageError`."""
-        issuer = self._issuer(away.issuer)
+    async def finish_sign_in(self, pending: PendingSignIn, path: str, query: Fields) -> Person:
+        """Return the person who signed in at the provider. Raises `PageError`.
+
+        `path` is the redirect URI's path; it must be the provider's own.
+        """
+        issuer = self._issuer(pending.issuer)
         try:
-            known = await self._provider(away.issuer, issuer)
-            _check_sender(known.document, query, own=path == f"{CALLBACK}{away.issuer}")
-            claims = await self._signed_in(away, issuer, query.get("code", ""))
+            cached = await self._provider(pending.issuer, issuer)
+            _check_sender(cached.document, query, own=path == f"{CALLBACK}{pending.issuer}")
+            claims = await self._signed_in(pending, issuer, query.get("code", ""))
         except (ProviderError, FetchError, SecretError) as error:
-            raise PageError(f"{away.issuer} cannot be used now: {error}.", 502) from error
-        user = called(self.declared(), away.issuer, claims)
-        return Person(away.issuer, user, carried(claims))
+            raise PageError(
+                f"The provider '{pending.issuer}' cannot be used now: {error}.", 502
+            ) from error
+        user = user_name(self.config(), pending.issuer, claims)
+        return Person(pending.issuer, user, rule_claims(claims))
 
     async def verified(self, name: str, issuer: Issuer, token: str) -> dict[str, Any]:
-        """The claims of a token an issuer signed. Raises `ProviderError`."""
-        header, _ = peeked(token)
+        """Verify a token's signature and times, and return its claims. Raises `ProviderError`."""
+        header, _ = parse_unverified(token)
         if header.get("alg") not in issuer.algorithms:
-            raise ProviderError("it is signed in a way that is not declared for its issuer")
-        known = await self._provider(name, issuer)
-        if not _has(known.keys, header.get("kid")) and monotonic() - known.fetched > ANEW_SECONDS:
-            known = await self._provider(name, issuer, anew=True)
+            raise ProviderError("its signature algorithm is not configured for its issuer")
+        cached = await self._provider(name, issuer)
+        if (
+            not _has(cached.keys, header.get("kid"))
+            and monotonic() - cached.fetched > REFETCH_SECONDS
+        ):
+            cached = await self._provider(name, issuer, refetch=True)
         try:
-            claims = dict(jwt.decode(token, known.keys, algorithms=list(issuer.algorithms)).claims)
+            claims = dict(jwt.decode(token, cached.keys, algorithms=list(issuer.algorithms)).claims)
         except (JoseError, ValueError, TypeError) as error:
-            raise ProviderError("its signature is not one of its issuer's") from error
+            raise ProviderError("its signature does not match a key of its issuer") from error
         _check_times(claims)
-        if claims.get("iss") != known.document["issuer"]:
-            raise ProviderError("it names another issuer")
+        if claims.get("iss") != cached.document["issuer"]:
+            raise ProviderError("its iss differs from its issuer")
         return claims
 
     async def token_endpoint(self, issuer: Issuer) -> tuple[str, bool]:
-        """Where its tokens are asked for, and whether the operator named that place.
+        """Return a provider's token endpoint, and whether an operator configured its host.
 
         Raises `ProviderError` or `FetchError`.
         """
-        known = next((each for each in self._known.values() if _is_of(each, issuer)), None)
-        document = known.document if known is not None else await self._described(issuer)
+        cached = next((each for each in self._cached.values() if _is_of(each, issuer)), None)
+        document = cached.document if cached is not None else await self._described(issuer)
         url = str(document.get("token_endpoint"))
         return url, self._is_named(url, issuer)
 
-    async def _signed_in(self, away: Departure, issuer: Issuer, code: str) -> dict[str, Any]:
-        """The claims of the ID token a code is exchanged for."""
+    async def _signed_in(self, pending: PendingSignIn, issuer: Issuer, code: str) -> dict[str, Any]:
+        """Exchange a code for an ID token and return its claims."""
         if not code:
-            raise ProviderError("it did not sign you in")
-        known = await self._provider(away.issuer, issuer)
+            raise ProviderError("it returned no authorization code")
+        cached = await self._provider(pending.issuer, issuer)
         form = {
             "grant_type": "authorization_code",
             "code": code,
-            "redirect_uri": self._redirect(away.issuer),
-            "code_verifier": away.verifier,
+            "redirect_uri": self._redirect(pending.issuer),
+            "code_verifier": pending.verifier,
         }
         headers = {"content-type": "application/x-www-form-urlencoded"}
         secret = filled(issuer.secret, await self.secrets.read([issuer.secret]))
@@ -160,112 +172,114 @@ class Providers:
             headers["authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
         else:
             form["client_id"] = issuer.client_id
-        url = str(known.document.get("token_endpoint"))
+        url = str(cached.document.get("token_endpoint"))
         body = urlencode(form).encode()
         named = self._is_named(url, issuer)
-        told = _object(await self.fetcher.post(url, body, headers, named=named))
-        claims = await self.verified(away.issuer, issuer, str(told.get("id_token", "")))
-        meant = claims.get("aud")
-        audience = meant if isinstance(meant, list) else [meant]
-        if audience != [issuer.client_id] or claims.get("nonce") != away.nonce:
-            raise ProviderError("its ID token was not made for this sign-in")
+        response = _object(await self.fetcher.post(url, body, headers, named=named))
+        claims = await self.verified(pending.issuer, issuer, str(response.get("id_token", "")))
+        aud = claims.get("aud")
+        audience = aud if isinstance(aud, list) else [aud]
+        if audience != [issuer.client_id] or claims.get("nonce") != pending.nonce:
+            raise ProviderError("its ID token was not issued for this sign-in")
         if not isinstance(claims.get("sub"), str):
-            raise ProviderError("its ID token names nobody")
-        if self.on_arrived is not None:
-            await self.on_arrived(away.issuer, issuer, claims, told)
+            raise ProviderError("its ID token has no sub")
+        if self.on_sign_in is not None:
+            await self.on_sign_in(pending.issuer, issuer, claims, response)
         return claims
 
-    async def _provider(self, name: str, issuer: Issuer, *, anew: bool = False) -> _Known:
-        known = self._known.get(f"{name} {issuer.url}")
-        if known is not None and not anew and monotonic() - known.fetched < KEPT_SECONDS:
-            return known
+    async def _provider(self, name: str, issuer: Issuer, *, refetch: bool = False) -> _Metadata:
+        cached = self._cached.get(f"{name} {issuer.url}")
+        if cached is not None and not refetch and monotonic() - cached.fetched < CACHE_SECONDS:
+            return cached
         try:
             found = await self._fetched(issuer)
         except (FetchError, ProviderError) as error:
-            if known is None:
+            if cached is None:
                 raise ProviderError(str(error)) from error
-            known.fetched = monotonic() - KEPT_SECONDS + ANEW_SECONDS  # what was known holds
-            return known
-        self._known[f"{name} {issuer.url}"] = found
+            cached.fetched = (
+                monotonic() - CACHE_SECONDS + REFETCH_SECONDS
+            )  # the cached metadata stays in use
+            return cached
+        self._cached[f"{name} {issuer.url}"] = found
         return found
 
     async def _described(self, issuer: Issuer) -> dict[str, Any]:
         where = f"{issuer.url.rstrip('/')}/.well-known/openid-configuration"
         document = _object(await self.fetcher.get(where, named=self.named(issuer)))
         if document.get("issuer") != issuer.url:
-            raise ProviderError("its document names another issuer")
+            raise ProviderError("its metadata has another issuer")
         return document
 
-    async def _fetched(self, issuer: Issuer) -> _Known:
+    async def _fetched(self, issuer: Issuer) -> _Metadata:
         document = await self._described(issuer)
         keys_at = str(document.get("jwks_uri"))
-        told = await self.fetcher.get(keys_at, named=self._is_named(keys_at, issuer))
-        return _Known(document, _keys(_object(told)), monotonic())
+        response = await self.fetcher.get(keys_at, named=self._is_named(keys_at, issuer))
+        return _Metadata(document, _keys(_object(response)), monotonic())
 
     def _redirect(self, name: str) -> str:
-        """Of its own for each: what answers there was asked in its name, `iss` or not."""
+        """Return the redirect URI of one provider; separate URIs prevent mix-up without `iss`."""
         return f"{self.issuer}{CALLBACK}{name}"
 
     def _is_named(self, url: str, issuer: Issuer) -> bool:
-        """What a provider names beside itself is not what the operator named."""
+        """Return whether a URL is on the host that an operator configured for the provider."""
         try:
             return target_of(url) == target_of(issuer.url) and self.named(issuer)
         except EgressError:
             return False
 
     def _issuer(self, name: str) -> Issuer:
-        issuer = self.declared().issuers.get(name)
+        issuer = self.config().issuers.get(name)
         if issuer is None or not issuer.client_id:
-            raise PageError("Nobody signs in there.")
+            raise PageError("This provider is not configured for sign-in.")
         return issuer
 
 
-def carried(claims: dict[str, Any]) -> dict[str, Any]:
-    """The claims that rules may ask for: plain values and lists of text, within bounds."""
+def rule_claims(claims: dict[str, Any]) -> dict[str, Any]:
+    """Return the claims that access rules can match: scalars and lists of strings, bounded."""
     plain = {
         name: value
         for name, value in claims.items()
         if isinstance(value, str | bool | int)
         or (isinstance(value, list) and all(isinstance(each, str) for each in value))
     }
-    kept: dict[str, Any] = {}
+    selected: dict[str, Any] = {}
     for name in sorted(plain, key=lambda each: (each != "sub", each)):
-        if len(msgspec.json.encode({**kept, name: plain[name]})) <= MOST_CLAIMS:
-            kept[name] = plain[name]
-    return kept
+        if len(msgspec.json.encode({**selected, name: plain[name]})) <= MOST_CLAIMS:
+            selected[name] = plain[name]
+    return selected
 
 
 def _check_sender(document: dict[str, Any], query: Fields, *, own: bool) -> None:
-    """See that the provider that was asked answers (RFC 9207), at its `own` redirect URI."""
-    told = query.get("iss")
-    if told is None and document.get("authorization_response_iss_parameter_supported") is True:
-        raise ProviderError("its answer does not say who it is from")
-    if not own or (told is not None and told != document["issuer"]):
+    """Check that the response came from the requested provider (RFC 9207) at its redirect URI."""
+    iss = query.get("iss")
+    if iss is None and document.get("authorization_response_iss_parameter_supported") is True:
+        raise ProviderError("its response has no iss")
+    if not own or (iss is not None and iss != document["issuer"]):
         raise ProviderError(_OF_ANOTHER)
 
 
 def _check_times(claims: dict[str, Any]) -> None:
     now, ends, begins = time(), claims.get("exp"), claims.get("nbf", 0)
     if not isinstance(ends, int | float) or not isinstance(begins, int | float):
-        raise ProviderError("it does not say until when it is good")
+        raise ProviderError("it has no valid exp or nbf")
     if ends + LEEWAY < now:
         raise ProviderError("it has expired")
     if begins - LEEWAY > now:
-        raise ProviderError("it is not good yet")
+        raise ProviderError("it is not valid yet")
 
 
-def _object(found: Fetched) -> dict[str, Any]:
+def _object(found: HttpResponse) -> dict[str, Any]:
     if found.status != _OK:
-        raise ProviderError(f"it answers {found.status}")
+        raise ProviderError(f"it responds with HTTP {found.status}")
     try:
         return strict_json.members(found.body)
     except strict_json.StrictJSONError as error:
-        raise ProviderError("it answers with no JSON object") from error
+        raise ProviderError("its response is not a JSON object") from error
 
 
-def _keys(told: dict[str, Any]) -> KeySet:
-    """The public signing keys of a set; others in it are passed over."""
-    listed = told.get("keys")
+def _keys(document: dict[str, Any]) -> KeySet:
+    """Return the public signing keys of a JWK set; other keys are ignored."""
+    listed = document.get("keys")
     usable = [
         each
         for each in (listed if isinstance(listed, list) else [])[:64]
@@ -276,12 +290,12 @@ def _keys(told: dict[str, Any]) -> KeySet:
     try:
         return KeySet.import_key_set({"keys": usable})
     except (JoseError, ValueError, TypeError, KeyError) as error:
-        raise ProviderError("its keys cannot be read") from error
+        raise ProviderError("its keys are invalid") from error
 
 
-def _is_of(known: _Known, issuer: Issuer) -> bool:
-    """Whether this is what the issuer said of itself lately."""
-    return known.document["issuer"] == issuer.url and monotonic() - known.fetched < KEPT_SECONDS
+def _is_of(cached: _Metadata, issuer: Issuer) -> bool:
+    """Return whether this is the issuer's metadata and still fresh."""
+    return cached.document["issuer"] == issuer.url and monotonic() - cached.fetched < CACHE_SECONDS
 
 
 def _has(keys: KeySet, kid: Any) -> bool:

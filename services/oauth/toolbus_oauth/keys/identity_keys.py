@@ -1,4 +1,4 @@
-"""The keys that say who calls a server: the private one for executor, the public ones for all."""
+"""Keys that sign caller identity headers: private for executor, public for upstream servers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,29 +6,34 @@ from dataclasses import dataclass
 from toolbus_common.contracts import IdentityKeyQuery, IdentityKeyReply, PageReply
 from toolbus_common.errors import InvalidError
 from toolbus_oauth.keys.signing_keys import SigningKeys
-from toolbus_oauth.web.request import Handler, Request, kept
+from toolbus_oauth.web.request import Handler, Request, cacheable_response
 
 PATH = "/oauth/identity-keys"
 
 
 @dataclass(frozen=True, slots=True)
-class Identifying:
-    """Apart from the keys of access tokens: with these nobody can make one of those."""
+class IdentityKeys:
+    """Serve the identity keys.
+
+    They are separate from the access-token keys, so that executor cannot sign access tokens.
+    """
 
     issuer: str
     keys: SigningKeys
 
-    async def tell(self, _asked: IdentityKeyQuery) -> IdentityKeyReply:
-        """The key of now. Raises `InvalidError` where nobody could look for the public one."""
+    async def answer(self, _query: IdentityKeyQuery) -> IdentityKeyReply:
+        """Return the current private key. Raises `InvalidError` if there is no public URL."""
         if not self.issuer:
-            raise InvalidError("Servers cannot be told who calls: set TOOLBUS_PUBLIC_URL of oauth.")
+            raise InvalidError(
+                "Identity headers need a public URL for their keys: set TOOLBUS_PUBLIC_URL."
+            )
         name, key = self.keys.newest
         return IdentityKeyReply(issuer=self.issuer, id=name, key=key)
 
     @property
     def paths(self) -> Mapping[tuple[str, str], Handler]:
-        """What is answered over HTTP."""
+        """The HTTP routes."""
         return {("GET", PATH): self._public}
 
     async def _public(self, request: Request) -> PageReply:  # noqa: ARG002
-        return kept(self.keys.public())
+        return cacheable_response(self.keys.public())

@@ -1,17 +1,17 @@
-"""What a token says of itself, before anything of it is believed. Pure."""
+"""Parse tokens that are not verified yet. Pure."""
 
 from base64 import urlsafe_b64decode
 from typing import Any
 
 from toolbus_common import strict_json
 
-TYPE = "oauth-id-jag+jwt"
+ID_JAG_TYPE = "oauth-id-jag+jwt"
 
 PARTS = 3
 
 
-def peeked(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims of a signed token; empty where it is none."""
+def parse_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return header and claims of a JWT without verifying it; empty if it is malformed."""
     parts = token.split(".")
     if len(parts) != PARTS:
         return {}, {}

@@ -1,4 +1,4 @@
-"""What happens in a person's browser: sign in, agree or not, and be sent back."""
+"""Browser flow of the authorization endpoint: sign-in, consent, and the redirect back."""
 
 import secrets
 from collections.abc import Callable
@@ -10,246 +10,286 @@ from toolbus_common.config import Configuration
 from toolbus_common.contracts import Event, PageReply, SignInDenied
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.crypto.sealed_tokens import TokenSealer
-from toolbus_oauth.accounts.access_rules import entitling
-from toolbus_oauth.accounts.local_accounts import Accounts, NotSignedInError
+from toolbus_oauth.accounts.access_rules import entitled_rule
+from toolbus_oauth.accounts.local_accounts import Accounts, SignInError
 from toolbus_oauth.accounts.oidc_providers import Providers
 from toolbus_oauth.server import scopes
-from toolbus_oauth.server.authorize_request import Asking, SentBackError
-from toolbus_oauth.server.device_flow import Devices
-from toolbus_oauth.storage.records import Code, Departure, Person, Session, Ticket, Used, Wish
+from toolbus_oauth.server.authorize_request import AuthorizationRequestParser, RedirectedError
+from toolbus_oauth.server.device_flow import DeviceFlow
+from toolbus_oauth.storage.records import (
+    AuthorizationRequest,
+    Code,
+    PendingSignIn,
+    Person,
+    Session,
+    Ticket,
+    Used,
+)
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.web import connect_page as pages
 from toolbus_oauth.web import pages as html
 from toolbus_oauth.web import redirect_uris
 from toolbus_oauth.web.errors import OAuthError, PageError
-from toolbus_oauth.web.rate_limit import Pace
-from toolbus_oauth.web.request import Request, redirected
+from toolbus_oauth.web.rate_limit import RateLimit
+from toolbus_oauth.web.request import Request, redirect_response
 
 BROWSER, SESSION = "__Host-toolbus-browser", "__Host-toolbus-session"
 _FLAGS = "Path=/; Secure; HttpOnly; SameSite=Lax"
 TICKET_SECONDS = 600.0
 CODE_SECONDS = 60.0
 LONGEST_COOKIE = 4096
-MOST_REFUSALS = 60  # that are recorded in a minute
-ACCOUNT = Wish("", "Toolbus", "", "", "", "", "", registered=False, account=True)
-_NOT_YOURS = "This page belongs to another browser, or is too old. Begin anew in the program."
+MOST_DENIALS = 60  # events published in a minute
+ACCOUNT = AuthorizationRequest("", "Toolbus", "", "", "", "", "", registered=False, account=True)
+_OTHER_BROWSER = (
+    "This page belongs to another browser, or it has expired. "
+    "Restart the sign-in from your application."
+)
 
 
 class AccountPage(Protocol):
-    """The page on which people see, and end, what they allowed."""
+    """Page on which people review and end the access they allowed."""
 
     async def page(self, person: Person, sealed: str) -> PageReply:
-        """Show what a person allowed; `sealed` is the ticket that its form sends back."""
+        """Render what a person allowed; `sealed` is the ticket that its form sends back."""
         ...
 
     async def end_grant(self, person: Person, grant_id: str) -> None:
-        """Revoke what a program may do for a person. Raises `PageError`: it is not theirs."""
+        """End a person's grant. Raises `PageError` if it is not theirs."""
         ...
 
     async def end_connection(self, person: Person, server: str) -> None:
-        """Stop calling a server with a person's token. Raises `PageError` likewise."""
+        """End a person's connection to a server. Raises `PageError` if it is not theirs."""
         ...
 
 
 @dataclass(slots=True)
-class Browsing:
-    """The pages, and what their forms do."""
+class AuthorizeFlow:
+    """Pages of the browser flow and the handlers of their forms."""
 
     issuer: str
     seal: TokenSealer
     brief: Store
-    asking: Asking
+    parser: AuthorizationRequestParser
     accounts: Accounts
-    devices: Devices
+    devices: DeviceFlow
     providers: Providers
-    declared: Callable[[], Configuration]
-    say: Callable[[Event], None]
+    config: Callable[[], Configuration]
+    publish: Callable[[Event], None]
     session_seconds: float
-    holdings: AccountPage
-    refusals: Pace = field(default_factory=lambda: Pace(MOST_REFUSALS))
+    access_overview: AccountPage
+    denial_limit: RateLimit = field(default_factory=lambda: RateLimit(MOST_DENIALS))
 
     async def authorize(self, request: Request) -> PageReply:
-        """A client sends a browser here."""
+        """Handle an authorization request (RFC 6749 section 4.1.1)."""
         try:
-            wish = await self.asking.wish(request.query)
-        except SentBackError as refusal:
-            told = {"error": refusal.error.code, "error_description": refusal.error.sentence}
-            return self._back(refusal.redirect, refusal.state, **told)
+            auth_request = await self.parser.auth_request(request.query)
+        except RedirectedError as redirection:
+            response = {
+                "error": redirection.error.code,
+                "error_description": redirection.error.message,
+            }
+            return self._redirect_to_client(redirection.redirect, redirection.state, **response)
         except OAuthError as error:
-            raise PageError(error.sentence) from error
-        return await self.begin(request, wish)
+            raise PageError(error.message) from error
+        return await self.begin(request, auth_request)
 
     async def device(self, request: Request) -> PageReply:
-        """A person brings the code a device shows."""
+        """Show the device page, or continue with the query's user code (RFC 8628 section 3.3)."""
         code = request.query.get("user_code", "")
         if not code:
             return html.device()
-        wish = await self.devices.wish(code)
-        if wish is None:
-            page = html.device("No device waits with this code.", 400)
+        auth_request = await self.devices.auth_request(code)
+        if auth_request is None:
+            page = html.device(
+                "No device is waiting with this code. Check the code shown on your device.", 400
+            )
             return page.model_copy(update={"rejected": "device_code"})
-        return await self.begin(request, wish)
+        return await self.begin(request, auth_request)
 
     async def sign_in(self, request: Request) -> PageReply:
-        """The form with name and password, or with another issuer's name."""
+        """Handle the sign-in form: name and password, or the choice of an OpenID provider."""
         ticket = self.ticket_of(request)
         name = request.form.get("name", "")[:256]
         if issuer := request.form.get("issuer"):
-            return html.leaving(issuer, await self.providers.departure(issuer, ticket))
+            return html.provider_link(issuer, await self.providers.start_sign_in(issuer, ticket))
         try:
-            told = (request.form.get("password", ""), request.form.get("code", ""))
-            person = await self.accounts.signed_in(name, *told)
-        except NotSignedInError as error:
-            self._say_refused(name if error.known else "", str(error))
-            page = self._sign_in_page(ticket.wish, ticket.browser, str(error), 403)
+            credentials = (request.form.get("password", ""), request.form.get("code", ""))
+            person = await self.accounts.signed_in(name, *credentials)
+        except SignInError as error:
+            self._publish_denied(name if error.known else "", str(error))
+            page = self._sign_in_page(ticket.auth_request, ticket.browser, str(error), 403)
             return page.model_copy(update={"rejected": "password"})
-        return await self._signed_in(ticket.wish, ticket.browser, person)
+        return await self._start_session(ticket.auth_request, ticket.browser, person)
 
     async def returned(self, request: Request) -> PageReply:
-        """An OpenID provider sends a browser back."""
-        departure: Departure = await self.providers.departed(request.query.get("state", ""))
+        """Handle the redirect back from an OpenID provider."""
+        departure: PendingSignIn = await self.providers.take_pending(request.query.get("state", ""))
         ticket = departure.ticket
         if request.cookies.get(BROWSER) != ticket.browser:
-            raise PageError(_NOT_YOURS, 403)
-        person = await self.providers.arrived(departure, request.asked.path, request.query)
-        return await self._signed_in(ticket.wish, ticket.browser, person)
+            raise PageError(_OTHER_BROWSER, 403)
+        person = await self.providers.finish_sign_in(departure, request.page.path, request.query)
+        return await self._start_session(ticket.auth_request, ticket.browser, person)
 
     async def consent(self, request: Request) -> PageReply:
-        """The form with yes and no."""
+        """Handle the consent form; each ticket is answered once."""
         ticket = self.ticket_of(request)
-        person, wish, answer = ticket.person, ticket.wish, request.form.get("answer")
+        person, auth_request, answer = (
+            ticket.person,
+            ticket.auth_request,
+            request.form.get("answer"),
+        )
         if (
             person is None
-            or wish.connect
-            or wish.account
+            or auth_request.connect
+            or auth_request.account
             or answer not in ("allow", "deny", "switch")
         ):
-            raise PageError(_NOT_YOURS, 403)
+            raise PageError(_OTHER_BROWSER, 403)
         if not await self.brief.swap(f"ticket {ticket.id}", Used(), 0):
-            raise PageError("This was answered already. Begin anew in the program.")
+            raise PageError(
+                "This request was already answered. Restart the sign-in from your application."
+            )
         if answer == "switch":
-            return self._sign_in_page(wish, ticket.browser)
-        if wish.device:
-            return await self._tell_device(wish, person, allowed=answer == "allow")
+            return self._sign_in_page(auth_request, ticket.browser)
+        if auth_request.device:
+            return await self._answer_device(auth_request, person, allowed=answer == "allow")
         if answer == "deny":
-            return self._back(wish.redirect, wish.state, error="access_denied")
-        if not await self.accounts.stands(person):
-            raise PageError(_NOT_YOURS, 403)
+            return self._redirect_to_client(
+                auth_request.redirect, auth_request.state, error="access_denied"
+            )
+        if not await self.accounts.is_current(person):
+            raise PageError(_OTHER_BROWSER, 403)
         code = secrets.token_urlsafe(32)
-        kept = Code(secrets.token_hex(12), wish, person, time() + CODE_SECONDS)
-        await self.brief.put(code, kept)
-        return self._back(wish.redirect, wish.state, code=code)
+        issued = Code(secrets.token_hex(12), auth_request, person, time() + CODE_SECONDS)
+        await self.brief.put(code, issued)
+        return self._redirect_to_client(auth_request.redirect, auth_request.state, code=code)
 
     async def account(self, request: Request) -> PageReply:
-        """Somebody wants to see what they allowed."""
+        """Show the account page."""
         return await self.begin(request, ACCOUNT)
 
     async def account_changed(self, request: Request) -> PageReply:
-        """The form with a button for each."""
+        """Handle the account form: end a grant or connection, or switch the account."""
         ticket, form = self.ticket_of(request), request.form
         person = ticket.person
-        if person is None or not ticket.wish.account or not await self.accounts.stands(person):
-            raise PageError(_NOT_YOURS, 403)
+        if (
+            person is None
+            or not ticket.auth_request.account
+            or not await self.accounts.is_current(person)
+        ):
+            raise PageError(_OTHER_BROWSER, 403)
         if form.get("answer") == "switch":
             return self.sign_in_again(ticket)
         if "grant" in form:
-            await self.holdings.end_grant(person, form["grant"])
+            await self.access_overview.end_grant(person, form["grant"])
         elif "server" in form:
-            await self.holdings.end_connection(person, form["server"])
-        return await self._shown(ACCOUNT, ticket.browser, person, "")
+            await self.access_overview.end_connection(person, form["server"])
+        return await self._signed_in_page(ACCOUNT, ticket.browser, person, "")
 
     def sign_in_again(self, ticket: Ticket) -> PageReply:
-        """For somebody who is not who the browser says."""
-        return self._sign_in_page(ticket.wish, ticket.browser)
+        """Render the sign-in form for another account."""
+        return self._sign_in_page(ticket.auth_request, ticket.browser)
 
     # -- steps -------------------------------------------------------------------------------
 
-    async def begin(self, request: Request, wish: Wish) -> PageReply:
-        """Find out who is there, then ask them."""
+    async def begin(self, request: Request, auth_request: AuthorizationRequest) -> PageReply:
+        """Continue with the browser's session if it is valid, else render the sign-in form."""
         browser = request.cookies.get(BROWSER, "")
         session = self.seal.open(request.cookies.get(SESSION), Session)
         if session is not None and session.browser == browser and session.expires > time():
             person = session.person
-            access = self._entitling(wish, person)
-            if access is not None and await self.accounts.stands(person):
-                return await self._shown(wish, browser, person, access)
-        if len(browser) != 32 or not browser.isalnum():  # noqa: PLR2004 - what we give
+            access = self._access_rule(auth_request, person)
+            if access is not None and await self.accounts.is_current(person):
+                return await self._signed_in_page(auth_request, browser, person, access)
+        if len(browser) != 32 or not browser.isalnum():  # noqa: PLR2004 - the length of token_hex(16)
             browser = secrets.token_hex(16)
-        return self._sign_in_page(wish, browser)
+        return self._sign_in_page(auth_request, browser)
 
-    async def _signed_in(self, wish: Wish, browser: str, person: Person) -> PageReply:
-        access = self._entitling(wish, person)
+    async def _start_session(
+        self, auth_request: AuthorizationRequest, browser: str, person: Person
+    ) -> PageReply:
+        access = self._access_rule(auth_request, person)
         if access is None:
-            sentence = "You are who you say, but no rule grants you anything here."
-            self._say_refused(person.user, sentence)
-            page = self._sign_in_page(wish, browser, sentence, 403)
+            message = "You are signed in, but no access rule grants you anything here."
+            self._publish_denied(person.user, message)
+            page = self._sign_in_page(auth_request, browser, message, 403)
             return page.model_copy(update={"rejected": "no_access"})
-        shown = await self._shown(wish, browser, person, access)
+        shown = await self._signed_in_page(auth_request, browser, person, access)
         session = self.seal.close(Session(person, browser, time() + self.session_seconds))
         if len(session) > LONGEST_COOKIE - 128:
-            return shown  # too many claims to carry: this person signs in every time
+            return shown  # too large for a cookie: this person signs in every time
         return with_cookie(shown, f"{SESSION}={session}; {_FLAGS}")
 
     def _sign_in_page(
-        self, wish: Wish, browser: str, sentence: str = "", status: int = 200
+        self, auth_request: AuthorizationRequest, browser: str, message: str = "", status: int = 200
     ) -> PageReply:
-        ticket = self._made(wish, browser, None)
+        ticket = self._new_ticket(auth_request, browser, None)
         issuers = self.providers.names()
-        shown = html.sign_in(ticket, self.seal.close(ticket), issuers, sentence, status)
+        shown = html.sign_in(ticket, self.seal.close(ticket), issuers, message, status)
         return with_cookie(shown, f"{BROWSER}={browser}; {_FLAGS}")
 
-    async def _shown(self, wish: Wish, browser: str, person: Person, access: str) -> PageReply:
-        """What somebody who signed in came for."""
-        ticket = self._made(wish, browser, person)
+    async def _signed_in_page(
+        self, auth_request: AuthorizationRequest, browser: str, person: Person, access: str
+    ) -> PageReply:
+        """Render the page that a signed-in person requested."""
+        ticket = self._new_ticket(auth_request, browser, person)
         sealed = self.seal.close(ticket)
-        if wish.account:
-            return await self.holdings.page(person, sealed)
-        if wish.connect:
-            return pages.asked(ticket, sealed)
-        told = scopes.sentences(self.declared().access[access], access, wish.scope)
-        return html.consent(ticket, sealed, told)
+        if auth_request.account:
+            return await self.access_overview.page(person, sealed)
+        if auth_request.connect:
+            return pages.confirmation(ticket, sealed)
+        permissions = scopes.descriptions(self.config().access[access], access, auth_request.scope)
+        return html.consent(ticket, sealed, permissions)
 
-    def _entitling(self, wish: Wish, person: Person) -> str | None:
-        about = (self.declared(), person.issuer, person.claims)
-        return entitling(*about, administers=wish.administers)
+    def _access_rule(self, auth_request: AuthorizationRequest, person: Person) -> str | None:
+        subject = (self.config(), person.issuer, person.claims)
+        return entitled_rule(*subject, administers=auth_request.administers)
 
-    def _made(self, wish: Wish, browser: str, person: Person | None) -> Ticket:
-        return Ticket(wish, browser, time() + TICKET_SECONDS, secrets.token_hex(12), person)
+    def _new_ticket(
+        self, auth_request: AuthorizationRequest, browser: str, person: Person | None
+    ) -> Ticket:
+        return Ticket(auth_request, browser, time() + TICKET_SECONDS, secrets.token_hex(12), person)
 
     def ticket_of(self, request: Request) -> Ticket:
-        """The ticket of a form, sent by the browser that was shown it. Raises `PageError`."""
-        if request.asked.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-            raise PageError(_NOT_YOURS, 403)
+        """Return a form's ticket, bound to this browser. Raises `PageError`."""
+        if request.page.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+            raise PageError(_OTHER_BROWSER, 403)
         ticket = self.seal.open(request.form.get("ticket"), Ticket)
         browser = request.cookies.get(BROWSER)
         if ticket is None or ticket.expires < time() or ticket.browser != browser:
-            raise PageError(_NOT_YOURS, 403)
+            raise PageError(_OTHER_BROWSER, 403)
         return ticket
 
-    async def _tell_device(self, wish: Wish, person: Person, *, allowed: bool) -> PageReply:
-        if not await self.devices.decide(wish.device, person, allowed=allowed):
-            raise PageError("No device waits with this code any longer.")
-        said = "may act for you now" if allowed else "was told no"
-        return html.ended("Done", f"The device {said}. You can close this page.")
+    async def _answer_device(
+        self, auth_request: AuthorizationRequest, person: Person, *, allowed: bool
+    ) -> PageReply:
+        if not await self.devices.decide(auth_request.device, person, allowed=allowed):
+            raise PageError(
+                "No device is waiting with this code any more. Start again on the device."
+            )
+        result = "may now act for you" if allowed else "was denied access"
+        return html.message_page("Done", f"The device {result}. You can close this page.")
 
-    def _back(self, redirect: str, state: str, **told: str) -> PageReply:
-        """Send the browser to the client, with who says so (RFC 9207)."""
-        return redirected(redirect_uris.extended(redirect, **told, state=state, iss=self.issuer))
+    def _redirect_to_client(self, redirect: str, state: str, **params: str) -> PageReply:
+        """Redirect the browser to the client, with the issuer (RFC 9207)."""
+        return redirect_response(
+            redirect_uris.with_params(redirect, **params, state=state, iss=self.issuer)
+        )
 
-    def _say_refused(self, user: str, reason: str) -> None:
-        """Anybody may be refused as often as they like: what is recorded of it is bounded."""
+    def _publish_denied(self, user: str, reason: str) -> None:
+        """Publish a denied sign-in, at a limited rate because anyone can cause one."""
         try:
-            self.refusals.keep()
+            self.denial_limit.keep()
         except OAuthError:
             return
         event_id = f"{secrets.token_hex(12)}.refused"
-        self.say(
+        self.publish(
             SignInDenied(
                 id=event_id, at=time(), customer=DEFAULT_CUSTOMER, user=user, reason=reason
             )
         )
 
 
-def with_cookie(told: PageReply, cookie: str) -> PageReply:
-    """The same page, and something for the browser to keep."""
-    return told.model_copy(update={"headers": (*told.headers, ("set-cookie", cookie))})
+def with_cookie(page: PageReply, cookie: str) -> PageReply:
+    """Return the page with a cookie added."""
+    return page.model_copy(update={"headers": (*page.headers, ("set-cookie", cookie))})

@@ -1,4 +1,4 @@
-"""Devices without a browser (RFC 8628): a code that is shown, and a person who brings it."""
+"""Device authorization grant (RFC 8628): a user code that a person enters in a browser."""
 
 import hmac
 import secrets
@@ -9,10 +9,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from toolbus_oauth.clients.registry import hash_of
-from toolbus_oauth.storage.records import Device, Person, Wish
+from toolbus_oauth.storage.records import AuthorizationRequest, Device, Person
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.web.errors import OAuthError, invalid_grant
-from toolbus_oauth.web.rate_limit import Pace
+from toolbus_oauth.web.rate_limit import RateLimit
 
 SECONDS = 600.0
 INTERVAL = 5
@@ -22,20 +22,20 @@ _LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Devices:
-    """Those that wait."""
+class DeviceFlow:
+    """Pending device authorizations."""
 
     issuer: str
     brief: Store
-    pace: Pace = field(default_factory=lambda: Pace(MOST_A_MINUTE))
+    rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MOST_A_MINUTE))
 
-    async def begin(self, wish: Wish) -> dict[str, Any]:
-        """A device begins to wait. Raises `OAuthError` when too many do."""
-        self.pace.keep()
+    async def begin(self, auth_request: AuthorizationRequest) -> dict[str, Any]:
+        """Start a device authorization. Raises `OAuthError` when the rate limit is exceeded."""
+        self.rate_limit.keep()
         user_code = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
         shown = f"{user_code[:4]}-{user_code[4:]}"
         secret = secrets.token_urlsafe(24)
-        waiting = replace(wish, device=shown)
+        waiting = replace(auth_request, device=shown)
         device = Device(user_code, hash_of(secret), waiting, time() + SECONDS)
         await self.brief.put(user_code, device)
         page = f"{self.issuer}/oauth/device"
@@ -48,51 +48,53 @@ class Devices:
             "interval": INTERVAL,
         }
 
-    async def wish(self, told: str) -> Wish | None:
-        """What the device with this code wishes, while it waits."""
-        device = await self.brief.get(Device, _plain(told))
+    async def auth_request(self, user_code: str) -> AuthorizationRequest | None:
+        """Return the pending request with this user code, or None."""
+        device = await self.brief.get(Device, _normalized(user_code))
         if device is None or device.state != "pending" or device.expires < time():
             return None
-        return device.wish
+        return device.auth_request
 
-    async def decide(self, told: str, person: Person, *, allowed: bool) -> bool:
-        """Answer the device; False when it no longer waits."""
-        device, revision = await self.brief.seen(Device, _plain(told))
+    async def decide(self, user_code: str, person: Person, *, allowed: bool) -> bool:
+        """Record a person's decision; return False if the device no longer waits."""
+        device, revision = await self.brief.get_with_revision(Device, _normalized(user_code))
         if device is None or device.state != "pending" or device.expires < time():
             return False
         state = "allowed" if allowed else "denied"
         decided = replace(device, state=state, person=person)
         return await self.brief.swap(device.user_code, decided, revision)
 
-    async def redeem(self, code: str, client_id: str) -> tuple[Wish, Person]:
-        """What was allowed, once. Raises `OAuthError`, also while nobody has decided."""
+    async def redeem(self, code: str, client_id: str) -> tuple[AuthorizationRequest, Person]:
+        """Return an allowed request, once. Raises `OAuthError`, also while it is undecided."""
         user_code, _, secret = code.partition(".")
-        device, revision = await self.brief.seen(Device, user_code)
+        device, revision = await self.brief.get_with_revision(Device, user_code)
         if (
             device is None
-            or device.wish.client_id != client_id
+            or device.auth_request.client_id != client_id
             or not hmac.compare_digest(hash_of(secret), device.secret_hash)
             or device.state == "used"
         ):
-            raise invalid_grant("This device code is none of ours, or was used.")
+            raise invalid_grant("This device code is unknown or was already used.")
         if device.expires < time():
-            raise OAuthError("expired_token", "Nobody decided in time; begin anew.")
+            raise OAuthError(
+                "expired_token", "The device code has expired; start a new device authorization."
+            )
         if device.state == "denied":
-            raise OAuthError("access_denied", "The person said no.")
+            raise OAuthError("access_denied", "The person denied the request.")
         if device.person is None:
-            await self._wait(device, revision)
+            await self._reject_pending(device, revision)
         if not await self.brief.swap(user_code, replace(device, state="used"), revision):
-            raise invalid_grant("This device code was used.")
-        assert device.person is not None  # noqa: S101 - _wait raises
-        return device.wish, device.person
+            raise invalid_grant("This device code was already used.")
+        assert device.person is not None  # noqa: S101 - _reject_pending raises
+        return device.auth_request, device.person
 
-    async def _wait(self, device: Device, revision: int) -> None:
+    async def _reject_pending(self, device: Device, revision: int) -> None:
         now = time()
-        if now - device.asked < INTERVAL:
-            raise OAuthError("slow_down", f"Ask every {INTERVAL} s at most.")
-        await self.brief.swap(device.user_code, replace(device, asked=now), revision)
-        raise OAuthError("authorization_pending", "Nobody has decided yet.")
+        if now - device.polled_at < INTERVAL:
+            raise OAuthError("slow_down", f"Poll at most every {INTERVAL} s.")
+        await self.brief.swap(device.user_code, replace(device, polled_at=now), revision)
+        raise OAuthError("authorization_pending", "The person has not decided yet.")
 
 
-def _plain(told: str) -> str:
-    return "".join(each for each in told.upper() if each in _LETTERS)
+def _normalized(user_code: str) -> str:
+    return "".join(each for each in user_code.upper() if each in _LETTERS)

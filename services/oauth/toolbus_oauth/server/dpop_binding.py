@@ -1,4 +1,4 @@
-"""The key a token is to be bound to, proved at the token endpoint (DPoP, RFC 9449 section 5)."""
+"""DPoP key binding at the token endpoint (RFC 9449 section 5)."""
 
 from dataclasses import dataclass
 
@@ -11,24 +11,24 @@ from toolbus_oauth.web.request import Request
 
 
 @dataclass(frozen=True, slots=True)
-class Proving:
-    """Judges the proofs of clients; `url` is the token endpoint's."""
+class DpopBinding:
+    """Verify the DPoP proofs of clients; `url` is the token endpoint."""
 
     url: str
-    judge: ProofChecker
+    checker: ProofChecker
 
     def key_of(self, request: Request, client: Client) -> str:
-        """The thumbprint of the key this client holds; empty where it shows none.
+        """Return the thumbprint of the client's proved key; empty without a proof.
 
-        Raises `OAuthError` for a proof that is not good, or missing where the client must bring it.
+        Raises `OAuthError` for an invalid proof, or a missing one where the client requires it.
         """
-        text = request.asked.headers.get(HEADER)
+        text = request.page.headers.get(HEADER)
         if text is None:
             if client.bound:
-                raise unbound("This client takes bound tokens only")
+                raise proof_required("This client requires DPoP-bound tokens")
             return ""
         try:
-            return self.judge.judge(text, "POST", self.url).key
+            return self.checker.judge(text, "POST", self.url).key
         except ProofError as error:
             nonce = ((NONCE_HEADER, error.nonce),) if error.nonce else ()
             raise OAuthError(error.code, error.sentence, 400, *nonce) from error
@@ -36,6 +36,6 @@ class Proving:
             raise OAuthError("temporarily_unavailable", error.reason, 503) from error
 
 
-def unbound(why: str) -> OAuthError:
-    """A request without a proof, where one is needed."""
-    return OAuthError(INVALID, f"{why}: send a proof of its key as DPoP header (RFC 9449).")
+def proof_required(why: str) -> OAuthError:
+    """Return the error for a missing DPoP proof."""
+    return OAuthError(INVALID, f"{why}: send a proof in the DPoP header (RFC 9449).")

@@ -1,4 +1,4 @@
-"""A token that is shown: whose it is, which rule covers them, and where it is good."""
+"""Validate access tokens for ingress: the holder, the access rule and the resource."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,45 +11,45 @@ from toolbus_common.config import Configuration
 from toolbus_common.contracts import Bearer, TokenQuery
 from toolbus_common.errors import UnauthorizedError, UnavailableError
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_oauth.accounts.access_rules import called, entitling
+from toolbus_oauth.accounts.access_rules import entitled_rule, user_name
 from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers
-from toolbus_oauth.keys.unverified_jwt import peeked
+from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.server.grants import Grants, TokenError
 from toolbus_oauth.server.resources import Resources
-from toolbus_oauth.server.scopes import is_ours
+from toolbus_oauth.server.scopes import is_toolbus_scope
 from toolbus_oauth.storage.http_client import FetchError
 
 DAY = 86_400.0
-_FOREIGN_TYPES = ("at+jwt", "application/at+jwt", "jwt", "")
+_EXTERNAL_TYPES = ("at+jwt", "application/at+jwt", "jwt", "")
 
 
 @dataclass(frozen=True, slots=True)
-class Showing:
-    """Judges tokens, and writes down who holds the good ones."""
+class TokenValidator:
+    """Validate tokens and record the holders of valid ones in `tb_tokens`."""
 
     grants: Grants
     providers: Providers
     tokens: Bucket
-    declared: Callable[[], Configuration]
+    config: Callable[[], Configuration]
     resources: Resources
 
-    async def show(self, asked: TokenQuery) -> Bearer:
-        """Who holds this token. Raises `UnauthorizedError`."""
-        _, claims = peeked(asked.token)
+    async def show(self, query: TokenQuery) -> Bearer:
+        """Return a token's holder and store it. Raises `UnauthorizedError`."""
+        _, claims = parse_unverified(query.token)
         if claims.get("iss") == self.grants.issuer:
-            bearer = await self._own(asked.token)
+            bearer = await self._from_own_token(query.token)
         else:
-            bearer = await self._foreign(asked.token, claims)
-        token_hash = hash_of(key_digest_of(asked.token))
+            bearer = await self._from_external_token(query.token, claims)
+        token_hash = hash_of(key_digest_of(query.token))
         await self.tokens.put(token_hash, bearer.encode())
-        if bearer.grant and await self.grants.standing(bearer.grant) is None:
-            await self.tokens.delete(token_hash)  # it was ended while we looked
-            raise UnauthorizedError("What this token stood for has ended; sign in again.")
+        if bearer.grant and await self.grants.active(bearer.grant) is None:
+            await self.tokens.delete(token_hash)  # the grant ended during validation
+            raise UnauthorizedError("The grant of this token has ended; sign in again.")
         return bearer
 
-    async def _own(self, token: str) -> Bearer:
+    async def _from_own_token(self, token: str) -> Bearer:
         try:
-            claims, grant = await self.grants.of_token(token)
+            claims, grant = await self.grants.verify_token(token)
         except TokenError as error:
             raise UnauthorizedError(str(error)) from error
         scope = self._scope(grant.resource, grant.scope)
@@ -66,26 +66,29 @@ class Showing:
             jkt=_bound_to(claims),
         )
 
-    async def _foreign(self, token: str, told: dict[str, Any]) -> Bearer:
-        issuers = self.declared().issuers
+    async def _from_external_token(self, token: str, unverified: dict[str, Any]) -> Bearer:
+        issuers = self.config().issuers
         found = next(
-            ((name, each) for name, each in issuers.items() if each.url == told.get("iss")), None
+            ((name, each) for name, each in issuers.items() if each.url == unverified.get("iss")),
+            None,
         )
         if found is None:
-            raise UnauthorizedError("This token is of an issuer that is not declared here.")
+            raise UnauthorizedError(
+                "The token's issuer is not configured; an operator can add it under 'issuers'."
+            )
         name, issuer = found
         try:
             claims = await self.providers.verified(name, issuer, token)
         except ProviderError as error:
-            raise UnauthorizedError(f"This token is not taken: {error}.") from error
+            raise UnauthorizedError(f"The token is invalid: {error}.") from error
         except FetchError as error:
-            raise UnavailableError(f"The token's issuer cannot be asked: {error}.") from error
-        kind = str(peeked(token)[0].get("typ", "")).lower()
-        if kind not in _FOREIGN_TYPES or (kind == "jwt" and {"nonce", "at_hash"} & set(claims)):
-            raise UnauthorizedError("This is no access token.")
-        user = called(self.declared(), name, claims)
-        resource = self._meant(claims.get("aud"), issuer.audience)
-        scope = self._foreign_scope(resource, claims)
+            raise UnavailableError(f"The token's issuer is unavailable: {error}.") from error
+        kind = str(parse_unverified(token)[0].get("typ", "")).lower()
+        if kind not in _EXTERNAL_TYPES or (kind == "jwt" and {"nonce", "at_hash"} & set(claims)):
+            raise UnauthorizedError("This is not an access token.")
+        user = user_name(self.config(), name, claims)
+        resource = self._resource(claims.get("aud"), issuer.audience)
+        scope = self._external_scope(resource, claims)
         return Bearer(
             access=self._access(name, claims, scope),
             user=user,
@@ -98,50 +101,54 @@ class Showing:
         )
 
     def _handle(self, issuer: str, user: str) -> str:
-        """The same for somebody each time, and no name to who has not our key."""
+        """Return a keyed digest that stands for a person in audit records."""
         return self.grants.seal.digest(f"{issuer} {user}")
 
-    def _meant(self, audience: Any, declared: str) -> str:
-        """The resource of ours that a token is for. Raises `UnauthorizedError`."""
-        listed = audience if isinstance(audience, list) else [audience]
-        for each in listed:
-            if isinstance(each, str) and self.resources.known(each):
+    def _resource(self, audience: Any, config: str) -> str:
+        """Return the resource that a token's audience names. Raises `UnauthorizedError`."""
+        audiences = audience if isinstance(audience, list) else [audience]
+        for each in audiences:
+            if isinstance(each, str) and self.resources.exists(each):
                 return each
-        if declared and declared in listed:
+        if config and config in audiences:
             return f"{self.grants.issuer}/mcp"
-        raise UnauthorizedError("This token was made for somebody else: its aud is not ours.")
+        raise UnauthorizedError(
+            "The token was issued for another service: its aud is not a resource of this one."
+        )
 
-    def _scope(self, resource: str, told: str) -> str:
-        scope = self.resources.kept(resource, told)
-        if not scope:
-            raise UnauthorizedError("Nothing is left of what this token is for; sign in anew.")
-        return scope
+    def _scope(self, resource: str, scope: str) -> str:
+        valid = self.resources.kept(resource, scope)
+        if not valid:
+            raise UnauthorizedError("No scope of this token exists any more; sign in again.")
+        return valid
 
-    def _foreign_scope(self, resource: str, claims: dict[str, Any]) -> str:
-        """Of what another issuer names, scopes of ours count; where it names none, all."""
+    def _external_scope(self, resource: str, claims: dict[str, Any]) -> str:
+        """Return the Toolbus scopes of an external token; all scopes if it names none."""
         named = claims.get("scope", claims.get("scp", ""))
-        told = " ".join(map(str, named)) if isinstance(named, list) else str(named)
-        if any(is_ours(each) for each in told.split()):
-            return self._scope(resource, told)
+        scope = " ".join(map(str, named)) if isinstance(named, list) else str(named)
+        if any(is_toolbus_scope(each) for each in scope.split()):
+            return self._scope(resource, scope)
         return ADMINISTER if self.resources.administers(resource) else TOOLS
 
     def _access(self, issuer: str, claims: dict[str, Any], scope: str) -> str:
-        about = (self.declared(), issuer, claims)
-        access = entitling(*about, administers=administers(scope))
+        subject = (self.config(), issuer, claims)
+        access = entitled_rule(*subject, administers=administers(scope))
         if access is None:
-            raise UnauthorizedError("You are who you say, but no rule grants you anything here.")
+            raise UnauthorizedError(
+                "You are signed in, but no access rule grants you anything here."
+            )
         return access
 
 
 def _bound_to(claims: dict[str, Any]) -> str:
-    """The thumbprint of the key a token is bound to (RFC 9449 section 6); empty: to none.
+    """Return the thumbprint of the key a token is bound to (RFC 9449 section 6); empty: unbound.
 
-    Raises `UnauthorizedError` where it is bound to something else, which nobody here would check.
+    Raises `UnauthorizedError` for another kind of binding, because it cannot be verified here.
     """
     if "cnf" not in claims:
         return ""
     bound = claims["cnf"]
     jkt = bound.get("jkt") if isinstance(bound, dict) else None
     if not isinstance(jkt, str) or not jkt:
-        raise UnauthorizedError("This token is bound to what cannot be checked here: use DPoP.")
+        raise UnauthorizedError("This token's binding cannot be verified; use DPoP (RFC 9449).")
     return jkt

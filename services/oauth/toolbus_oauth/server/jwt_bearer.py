@@ -1,17 +1,17 @@
-"""A company's word that a program may act for somebody (ID-JAG), exchanged for a token of ours."""
+"""JWT bearer grant with identity assertions (ID-JAG, RFC 7523)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from toolbus_common.config import Configuration, Issuer
-from toolbus_oauth.accounts.access_rules import called
-from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers, carried
-from toolbus_oauth.clients.registry import check_proves
-from toolbus_oauth.keys.unverified_jwt import TYPE, peeked
+from toolbus_oauth.accounts.access_rules import user_name
+from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers, rule_claims
+from toolbus_oauth.clients.registry import check_confidential
+from toolbus_oauth.keys.unverified_jwt import ID_JAG_TYPE, parse_unverified
 from toolbus_oauth.server.resources import Resources
 from toolbus_oauth.storage.http_client import FetchError
-from toolbus_oauth.storage.records import Client, Person, Used, Wish
+from toolbus_oauth.storage.records import AuthorizationRequest, Client, Person, Used
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.web.errors import invalid_grant
 
@@ -19,46 +19,58 @@ LONGEST_ID = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Assertions:
-    """Judges them."""
+class AssertionVerifier:
+    """Verify identity assertions; each is accepted once."""
 
     issuer: str
     providers: Providers
     brief: Store
-    declared: Callable[[], Configuration]
+    config: Callable[[], Configuration]
     resources: Resources
 
-    async def redeem(self, assertion: str, client: Client) -> tuple[Wish, Person]:
-        """For whom this client may act, and where. Raises `OAuthError`."""
-        check_proves(client)
-        header, told = peeked(assertion)
-        if str(header.get("typ", "")).lower() != TYPE:
-            raise invalid_grant(f"The assertion's type must be {TYPE}.")
-        name, issuer = self._issuer(told)
+    async def redeem(self, assertion: str, client: Client) -> tuple[AuthorizationRequest, Person]:
+        """Return the request and person of an assertion. Raises `OAuthError`."""
+        check_confidential(client)
+        header, unverified = parse_unverified(assertion)
+        if str(header.get("typ", "")).lower() != ID_JAG_TYPE:
+            raise invalid_grant(f"The assertion's type must be {ID_JAG_TYPE}.")
+        name, issuer = self._issuer(unverified)
         try:
             claims = await self.providers.verified(name, issuer, assertion)
         except (ProviderError, FetchError) as error:
-            raise invalid_grant(f"The assertion is not taken: {error}.") from error
+            raise invalid_grant(f"The assertion is invalid: {error}.") from error
         await self._check(claims, client)
-        told, asked = claims.get("resource", ""), claims.get("scope", "")
-        resource = self.resources.meant(told if isinstance(told, str) else "?")
-        scope = self.resources.given(client, resource, asked if isinstance(asked, str) else "?")
-        wish = Wish(client.id, client.name, "", "", "", scope, resource, client.registered)
-        return wish, Person(name, called(self.declared(), name, claims), carried(claims))
+        named, scopes = claims.get("resource", ""), claims.get("scope", "")
+        resource = self.resources.resolve(named if isinstance(named, str) else "?")
+        scope = self.resources.grant_scopes(
+            client, resource, scopes if isinstance(scopes, str) else "?"
+        )
+        auth_request = AuthorizationRequest(
+            client.id, client.name, "", "", "", scope, resource, client.registered
+        )
+        return auth_request, Person(
+            name, user_name(self.config(), name, claims), rule_claims(claims)
+        )
 
     async def _check(self, claims: dict[str, Any], client: Client) -> None:
         audience, jti = claims.get("aud"), claims.get("jti")
         if audience not in (self.issuer, [self.issuer]):
-            raise invalid_grant("The assertion was made for another server: its aud is not ours.")
+            raise invalid_grant(
+                "The assertion was issued for another server: its aud must be this issuer."
+            )
         if claims.get("client_id") != client.id or not isinstance(claims.get("sub"), str):
-            raise invalid_grant("The assertion was made for another client, or names nobody.")
+            raise invalid_grant("The assertion was issued for another client, or it has no sub.")
         if not isinstance(jti, str) or not 0 < len(jti) <= LONGEST_ID:
-            raise invalid_grant("The assertion needs a jti.")
+            raise invalid_grant(
+                f"The assertion must have a jti of at most {LONGEST_ID} characters."
+            )
         if not await self.brief.swap(f"jag {claims['iss']} {jti}", Used(), 0):
             raise invalid_grant("This assertion was used before.")
 
-    def _issuer(self, told: dict[str, Any]) -> tuple[str, Issuer]:
-        for name, issuer in self.declared().issuers.items():
-            if issuer.url == told.get("iss"):
+    def _issuer(self, claims: dict[str, Any]) -> tuple[str, Issuer]:
+        for name, issuer in self.config().issuers.items():
+            if issuer.url == claims.get("iss"):
                 return name, issuer
-        raise invalid_grant("The assertion is of an issuer that is not declared here.")
+        raise invalid_grant(
+            "The assertion's issuer is not configured; an operator can add it under 'issuers'."
+        )

@@ -1,4 +1,4 @@
-"""What the server says of itself (RFC 8414), under both of the names clients look for. Pure."""
+"""Authorization server metadata (RFC 8414), also served as OpenID configuration. Pure."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ ID_JAG = "urn:ietf:params:oauth:grant-profile:id-jag"
 
 
 def document(issuer: str, scopes: list[str], *, registration: bool) -> dict[str, Any]:
-    """The metadata."""
-    proving = [each for each in METHODS if each != "none"]
-    told: dict[str, Any] = {
+    """Return the metadata document."""
+    authenticating = [each for each in METHODS if each != "none"]
+    metadata: dict[str, Any] = {
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}/oauth/authorize",
         "token_endpoint": f"{issuer}/oauth/token",
@@ -44,7 +44,7 @@ def document(issuer: str, scopes: list[str], *, registration: bool) -> dict[str,
         "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
         "revocation_endpoint_auth_methods_supported": list(METHODS),
         "revocation_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
-        "introspection_endpoint_auth_methods_supported": proving,
+        "introspection_endpoint_auth_methods_supported": authenticating,
         "introspection_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
         "authorization_response_iss_parameter_supported": True,
         "client_id_metadata_document_supported": True,
@@ -52,5 +52,5 @@ def document(issuer: str, scopes: list[str], *, registration: bool) -> dict[str,
         "dpop_signing_alg_values_supported": list(ALGORITHMS),
     }
     if registration:
-        told["registration_endpoint"] = f"{issuer}/oauth/register"
-    return told
+        metadata["registration_endpoint"] = f"{issuer}/oauth/register"
+    return metadata

@@ -1,4 +1,4 @@
-"""What tokens can be made for: the endpoint of all servers, that of each, the administration."""
+"""Resources for which tokens are issued (RFC 8707): all servers, one server, administration."""
 
 from dataclasses import dataclass
 
@@ -11,43 +11,45 @@ from toolbus_oauth.web.errors import OAuthError
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The endpoints as RFC 8707 names them."""
+    """Protected resources of this gateway."""
 
     issuer: str
     directory: ConfigProjection
 
     def administers(self, uri: str) -> bool:
-        """Whether this is the administration."""
+        """Return whether a URI is the administration API."""
         return uri == f"{self.issuer}/api"
 
-    def given(self, client: Client, resource: str, asked: str) -> str:
-        """The scopes a client is given there. Raises `OAuthError`."""
-        declared = self.directory.now.declaration
-        return scoping.given(declared, client, asked, administration=self.administers(resource))
+    def grant_scopes(self, client: Client, resource: str, requested: str) -> str:
+        """Return the scopes a client gets at a resource. Raises `OAuthError`."""
+        config = self.directory.now.declaration
+        return scoping.grant_scopes(
+            config, client, requested, administration=self.administers(resource)
+        )
 
-    def kept(self, resource: str, told: str) -> str:
-        """What of a token's scope counts there; empty for none."""
-        declared = self.directory.now.declaration
-        return scoping.kept(declared, told, administration=self.administers(resource))
+    def kept(self, resource: str, scope: str) -> str:
+        """Return the scopes of a token that still exist at a resource; empty for none."""
+        config = self.directory.now.declaration
+        return scoping.existing_scopes(config, scope, administration=self.administers(resource))
 
     def scopes(self) -> list[str]:
-        """All there are."""
-        declared = self.directory.now.declaration
-        administration = ADMINISTRATION if appoints(declared) else ()
-        return [*offered(declared), *administration]
+        """Return all scopes."""
+        config = self.directory.now.declaration
+        administration = ADMINISTRATION if appoints(config) else ()
+        return [*offered(config), *administration]
 
-    def known(self, uri: str) -> bool:
-        """Whether this is an endpoint of ours, byte for byte."""
+    def exists(self, uri: str) -> bool:
+        """Return whether a URI is a resource of this gateway, byte for byte."""
         if self.administers(uri):
             return appoints(self.directory.now.declaration)
         whole = f"{self.issuer}/mcp"
         server = uri.removeprefix(f"{whole}/")
         return uri == whole or (server != uri and self.directory.now.serves(server))
 
-    def meant(self, uri: str) -> str:
-        """The endpoint a client means; without a word, that of all. Raises `OAuthError`."""
+    def resolve(self, uri: str) -> str:
+        """Return the requested resource; all servers if none is named. Raises `OAuthError`."""
         if not uri:
             return f"{self.issuer}/mcp"
-        if not self.known(uri):
-            raise OAuthError("invalid_target", "There is no such resource here.")
+        if not self.exists(uri):
+            raise OAuthError("invalid_target", "The requested resource does not exist.")
         return uri

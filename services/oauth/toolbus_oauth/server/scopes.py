@@ -1,4 +1,4 @@
-"""Which scopes a client is given at a resource, of those it asks for. Pure."""
+"""Validate requested scopes against a resource and a grant. Pure."""
 
 from collections.abc import Iterable
 
@@ -16,76 +16,83 @@ from toolbus_oauth.storage.records import Client
 from toolbus_oauth.web.errors import OAuthError
 
 LONGEST = 2048
-_OURS = (f"{TOOLS}:", f"{ADMINISTER}:")
-_VOUCHED = (
-    "Only a client that an operator made ('toolbus clients add') can ask for the administration."
+_TOOLBUS_PREFIXES = (f"{TOOLS}:", f"{ADMINISTER}:")
+_OPERATOR_CLIENT = (
+    "Only a client that an operator added ('toolbus clients add') can request administration."
 )
 
 
-def given(declared: Configuration, client: Client, asked: str, *, administration: bool) -> str:
-    """What a client is given of what it asks for; of what is not ours nothing is said.
+def grant_scopes(
+    config: Configuration, client: Client, requested: str, *, administration: bool
+) -> str:
+    """Return the requested scopes that exist, or the default ones; other services' are ignored.
 
-    Raises `OAuthError`: it asks for what there is not here, or may not administer.
+    Raises `OAuthError` for an unknown Toolbus scope, or administration by a self-registered client.
     """
     if administration and client.registered:
-        raise OAuthError("unauthorized_client", _VOUCHED)
-    there = there_are(declared, administration=administration)
-    wished = dict.fromkeys(asked[:LONGEST].split())
-    if len(asked) > LONGEST or any(is_ours(each) and each not in there for each in wished):
-        raise OAuthError("invalid_scope", f"There are these scopes here: {' '.join(there)}.")
-    usual = [LOOK] if administration else first(declared)
-    return _plain([each for each in wished if each in there] or usual)
+        raise OAuthError("unauthorized_client", _OPERATOR_CLIENT)
+    available = available_scopes(config, administration=administration)
+    names = dict.fromkeys(requested[:LONGEST].split())
+    if len(requested) > LONGEST or any(
+        is_toolbus_scope(each) and each not in available for each in names
+    ):
+        raise OAuthError("invalid_scope", f"The valid scopes are: {' '.join(available)}.")
+    default = [LOOK] if administration else first(config)
+    return _plain([each for each in names if each in available] or default)
 
 
-def there_are(declared: Configuration, *, administration: bool) -> list[str]:
-    """The scopes of a resource."""
-    return list(ADMINISTRATION) if administration else offered(declared)
+def available_scopes(config: Configuration, *, administration: bool) -> list[str]:
+    """Return the scopes of a resource."""
+    return list(ADMINISTRATION) if administration else offered(config)
 
 
-def kept(declared: Configuration, told: str, *, administration: bool) -> str:
-    """What of a scope counts at a resource; empty for none."""
-    there = there_are(declared, administration=administration)
-    return _plain(each for each in told.split() if each in there)
+def existing_scopes(config: Configuration, scope: str, *, administration: bool) -> str:
+    """Return the parts of a scope that exist at a resource; empty for none."""
+    available = available_scopes(config, administration=administration)
+    return _plain(each for each in scope.split() if each in available)
 
 
-def narrowed(granted: str, asked: str) -> str:
-    """What a client asks for of what it was granted. Raises `OAuthError` for more."""
-    if set(within(granted, asked)) != set(asked.split()):
-        raise OAuthError("invalid_scope", "More was not granted.")
-    return _plain(asked.split()) or granted
+def narrow(granted: str, requested: str) -> str:
+    """Return the requested part of a granted scope. Raises `OAuthError` if it exceeds the grant."""
+    if set(within(granted, requested)) != set(requested.split()):
+        raise OAuthError("invalid_scope", "The requested scope exceeds the grant.")
+    return _plain(requested.split()) or granted
 
 
-def within(granted: str, asked: str) -> list[str]:
-    """What is asked for and was granted."""
-    held = granted.split()
-    return [each for each in asked.split() if each in held or _covers(held, each)]
+def within(granted: str, requested: str) -> list[str]:
+    """Return the requested scopes that the grant includes."""
+    granted_list = granted.split()
+    return [
+        each for each in requested.split() if each in granted_list or _covers(granted_list, each)
+    ]
 
 
-def sentences(access: Access, rule: str, scope: str) -> list[str]:
-    """What a client may do with a scope, as the person is told."""
-    return [_sentence(each, access, rule) for each in scope.split()]
+def descriptions(access: Access, rule: str, scope: str) -> list[str]:
+    """Return what a client may do with a scope, as shown to the person."""
+    return [_description(each, access, rule) for each in scope.split()]
 
 
-def _sentence(scope: str, access: Access, rule: str) -> str:
+def _description(scope: str, access: Access, rule: str) -> str:
+    """Return one scope's description."""
     if scope == ADMINISTER:
         return f"administer Toolbus as {access.role}"
     if scope == LOOK:
-        return "see what is declared and spent here, and change nothing"
+        return "view configuration and spending, without changing anything"
     if scope == TOOLS:
         return f"use all tools that the rule {rule} grants"
     return f"use the tools of {scope.removeprefix(OF_GROUP)} that the rule {rule} grants"
 
 
-def _covers(held: Iterable[str], scope: str) -> bool:
-    return any(scope.startswith(f"{whole}:") for whole in (TOOLS, ADMINISTER) if whole in held)
+def _covers(scopes: Iterable[str], scope: str) -> bool:
+    return any(scope.startswith(f"{whole}:") for whole in (TOOLS, ADMINISTER) if whole in scopes)
 
 
-def is_ours(scope: str) -> bool:
-    """Whether a scope has a name of ours, also one there is not."""
-    return scope in (TOOLS, ADMINISTER) or scope.startswith(_OURS)
+def is_toolbus_scope(scope: str) -> bool:
+    """Return whether a scope has a Toolbus name, even one that does not exist."""
+    return scope in (TOOLS, ADMINISTER) or scope.startswith(_TOOLBUS_PREFIXES)
 
 
 def _plain(scopes: Iterable[str]) -> str:
-    """Scopes without those that another of them holds."""
-    told = dict.fromkeys(scopes)
-    return " ".join(each for each in told if not _covers(told, each))
+    """Return scopes without those that another one includes."""
+    distinct = dict.fromkeys(scopes)
+    return " ".join(each for each in distinct if not _covers(distinct, each))

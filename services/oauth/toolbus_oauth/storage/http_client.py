@@ -1,4 +1,4 @@
-"""One HTTP exchange with somebody else's server: checked where it leads, bounded, no redirect."""
+"""HTTP client for documents and token endpoints: egress-checked, bounded, without redirects."""
 
 import asyncio
 import http.client
@@ -20,13 +20,16 @@ from toolbus_common.egress.url_target import Target
 SECONDS = 10.0
 LARGEST = 256 * 1024
 _PIECE = 16 * 1024
-MOST_SHOWN = 64  # certificates of ours that are at hand
+MOST_SHOWN = 64  # client certificates whose TLS context is cached
 MOST_AT_ONCE, MOST_OF_A_HOST = 16, 4
-MOST_UNDER_WAY = 16  # with those that wait, where anybody can have something fetched
+MOST_IN_PROGRESS = 16  # queued ones included, because unauthenticated requests can cause fetches
 
 
 class FetchError(Exception):
-    """Nothing usable came back; the clause says why. `ended`: the other side hung up."""
+    """No usable response; the message is a clause that says why.
+
+    `ended`: the peer closed the connection.
+    """
 
     def __init__(self, clause: str, *, ended: bool = False) -> None:
         super().__init__(clause)
@@ -34,8 +37,8 @@ class FetchError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """An answer, whole."""
+class HttpResponse:
+    """Complete HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -43,27 +46,28 @@ class Fetched:
 
 
 @dataclass(slots=True)
-class Fetcher:
-    """Speaks to addresses that `egress` allows; the client looks nothing up any more.
+class HttpClient:
+    """HTTP client for addresses that `egress` allows; it resolves names before it connects.
 
-    It refuses what would be more than `most` exchanges under way, those that wait included.
+    At most `most` exchanges are in progress, queued ones included; more are rejected.
     """
 
     egress: Egress
     tls: Tls = SYSTEMS
-    most: int = MOST_UNDER_WAY
+    most: int = MOST_IN_PROGRESS
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(MOST_AT_ONCE, "fetch")
     )
-    _under_way: int = 0
+    _in_progress: int = 0
     _shown: dict[str, Tls] = field(default_factory=dict, repr=False)
-    _places: WeakValueDictionary[str, asyncio.Semaphore] = field(
-        default_factory=WeakValueDictionary
-    )
+    _slots: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
 
-    async def get(self, url: str, *, named: bool = False, largest: int = LARGEST) -> Fetched:
-        """What is there. Raises `FetchError`."""
-        return await self._done("GET", url, None, {}, named, largest, "")
+    async def get(self, url: str, *, named: bool = False, largest: int = LARGEST) -> HttpResponse:
+        """GET a URL. Raises `FetchError`.
+
+        `named` says that an operator configured this destination; `largest` is in bytes.
+        """
+        return await self._run_in_thread("GET", url, None, {}, named, largest, "")
 
     async def post(
         self,
@@ -73,26 +77,26 @@ class Fetcher:
         *,
         named: bool = False,
         shown: str = "",
-    ) -> Fetched:
-        """What is answered to who shows this certificate, if any. Raises `FetchError`."""
-        return await self._done("POST", url, body, headers, named, LARGEST, shown)
+    ) -> HttpResponse:
+        """POST to a URL, with this client certificate (PEM) if any. Raises `FetchError`."""
+        return await self._run_in_thread("POST", url, body, headers, named, LARGEST, shown)
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Stop the thread pool; queued exchanges are cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _done(self, *told: Any) -> Fetched:
-        if self._under_way >= self.most:
-            raise FetchError("too much is being fetched at once; try again")
-        host = urlsplit(told[1]).netloc
-        places = self._places.setdefault(host, asyncio.Semaphore(MOST_OF_A_HOST))
-        self._under_way += 1
+    async def _run_in_thread(self, *arguments: Any) -> HttpResponse:
+        if self._in_progress >= self.most:
+            raise FetchError("too many fetches are in progress; retry")
+        host = urlsplit(arguments[1]).netloc
+        slots = self._slots.setdefault(host, asyncio.Semaphore(MOST_OF_A_HOST))
+        self._in_progress += 1
         try:
-            async with places:  # who is slow keeps threads from nobody else
+            async with slots:  # a slow host must not use up all threads
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, self._exchange, *told)
+                return await loop.run_in_executor(self._threads, self._exchange, *arguments)
         finally:
-            self._under_way -= 1
+            self._in_progress -= 1
 
     def _exchange(
         self,
@@ -103,28 +107,28 @@ class Fetcher:
         named: bool,  # noqa: FBT001
         largest: int,
         shown: str,
-    ) -> Fetched:
+    ) -> HttpResponse:
         ends = time.monotonic() + SECONDS
         try:
             target = target_of(url)
             self.egress.check_written(target, named=named)
             addresses = self.egress.judged(target, resolved_here(target), named=named)
-            tls = self._showing(shown, target) if shown else self.tls
+            tls = self._tls_with_certificate(shown, target) if shown else self.tls
             with exchange(target, addresses, tls, SECONDS) as connection:
                 sent = {"accept": "application/json", "connection": "close", **headers}
                 connection.request(method, path_of(url), body, sent)
-                answer = connection.getresponse()
-                told = {name.lower(): value for name, value in answer.getheaders()}
-                return Fetched(answer.status, told, _read(answer, largest, ends))
+                response = connection.getresponse()
+                received = {name.lower(): value for name, value in response.getheaders()}
+                return HttpResponse(response.status, received, _read(response, largest, ends))
         except EgressError as error:
             raise FetchError(str(error)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _failed(error) from error
 
-    def _showing(self, shown: str, target: Target) -> Tls:
-        """TLS that shows this certificate; made once for each, as that takes a while."""
+    def _tls_with_certificate(self, shown: str, target: Target) -> Tls:
+        """Return the TLS context with this client certificate, cached because it is costly."""
         if target.scheme != "https":
-            raise EgressError("a certificate is shown over https only; see that it has such a URL")
+            raise EgressError("a client certificate needs an https URL; configure one")
         found = self._shown.get(shown)
         if found is None:
             if len(self._shown) >= MOST_SHOWN:
@@ -136,21 +140,21 @@ class Fetcher:
 def _failed(error: Exception) -> FetchError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return FetchError(
-            "its certificate is not trusted here; name who vouches for it in TOOLBUS_EGRESS_CA"
+            "its certificate is not trusted; add its certificate authority to TOOLBUS_EGRESS_CA"
         )
     ended = isinstance(error, ssl.SSLError | ConnectionError)
     refused = isinstance(error, ConnectionRefusedError)
-    said = f"it cannot be reached ({type(error).__name__})"
-    return FetchError(said, ended=ended and not refused)
+    reason = f"it is unreachable ({type(error).__name__})"
+    return FetchError(reason, ended=ended and not refused)
 
 
-def _read(answer: http.client.HTTPResponse, largest: int, ends: float) -> bytes:
+def _read(response: http.client.HTTPResponse, largest: int, ends: float) -> bytes:
     parts, size = [], 0
-    while piece := answer.read1(_PIECE):
+    while piece := response.read1(_PIECE):
         parts.append(piece)
         size += len(piece)
         if size > largest:
-            raise FetchError(f"it answers with more than {largest} bytes")
-    if time.monotonic() > ends:  # it was cut, and may not be whole
-        raise FetchError("it takes too long")
+            raise FetchError(f"its response is larger than {largest} bytes")
+    if time.monotonic() > ends:  # the body may be truncated
+        raise FetchError(f"it did not respond within {SECONDS:.0f} s")
     return b"".join(parts)

@@ -1,4 +1,8 @@
-"""What the service keeps and what browsers carry for it; each kind is sealed under its own name."""
+"""Records that the service stores or that browsers carry, each encrypted under its class name.
+
+The class name is part of the encryption and of the storage key: renaming a class makes its stored
+records unreadable.
+"""
 
 from typing import Any
 
@@ -7,10 +11,10 @@ from toolbus_common.crypto.sealed_tokens import Claims
 
 
 class Account(Claims, frozen=True):
-    """Somebody who signs in here. `password` is an Argon2id string, `totp` a secret or empty.
+    """Local account. `password` is an Argon2id PHC string, `totp` a secret or empty.
 
-    `claims` are what rules of `access` can ask for, such as groups. A session or grant of another
-    `epoch` is over: a new password is a new epoch.
+    `claims`, such as groups, are matched by the rules under `access`. A new password is a new
+    `epoch`: sessions and grants of an earlier epoch are invalid.
     """
 
     name: str
@@ -23,11 +27,11 @@ class Account(Claims, frozen=True):
 
 
 class Client(Claims, frozen=True):
-    """A program that asks for tokens. `method` is how it proves itself at the token endpoint.
+    """OAuth client. `method` is how it authenticates at the token endpoint.
 
-    `registered` says that nobody but itself vouches for what it is called. `exchange` are the
-    resources at which it may act on for whose token it was shown. `bound` says that it takes only
-    tokens that are bound to a key of its own (RFC 9449).
+    `registered`: the client registered itself, so its name is unconfirmed. `exchange` lists the
+    resources for which it may exchange another user's token. `bound`: its tokens must be bound to a
+    key (RFC 9449).
     """
 
     id: str
@@ -44,7 +48,7 @@ class Client(Claims, frozen=True):
 
 
 class Person(Claims, frozen=True):
-    """Somebody as an issuer vouched for them; `epoch` is their account's, where there is one."""
+    """Person as authenticated by an issuer; `epoch` is that of their local account, if any."""
 
     issuer: str
     user: str
@@ -53,11 +57,12 @@ class Person(Claims, frozen=True):
 
 
 class Grant(Claims, frozen=True):
-    """What somebody let a client do. Of its refresh tokens only the newest `generation` is good.
+    """Access that a person gave a client; only the newest refresh-token `generation` is valid.
 
-    One that was exchanged for the token of another names that one, `above` it, and ends with it;
-    `actors` are who act then, the nearest first. `jkt` is the thumbprint of the key that its tokens
-    are bound to; empty: to none. `born` tells it from one of the same id that was ended before.
+    A grant from a token exchange has the original grant's id in `above` and ends with it; `actors`
+    then lists the acting clients, the nearest first. `jkt` is the thumbprint of the key that the
+    tokens are bound to, or empty. `born` distinguishes a grant from an earlier, ended grant with
+    the same id.
     """
 
     id: str
@@ -75,12 +80,12 @@ class Grant(Claims, frozen=True):
     born: str = ""
 
 
-class Wish(Claims, frozen=True):
-    """What a client asks a person for, before anybody has agreed. `device` is a device's code.
+class AuthorizationRequest(Claims, frozen=True):
+    """Authorization request before the person has decided. `device` is a device's user code.
 
-    With `connect` it is Toolbus that asks, for what lies behind that link of `upstreams`. With
-    `account` nobody asks: people want to see what they allowed. With `jkt` only who holds the key
-    of this thumbprint gets anything for the code.
+    With `connect`, Toolbus asks for access behind that link of `upstreams`. With `account`, the
+    person asked for their account page. With `jkt`, the code is redeemed only by the holder of the
+    key with this thumbprint.
     """
 
     client_id: str
@@ -98,14 +103,14 @@ class Wish(Claims, frozen=True):
 
     @property
     def administers(self) -> bool:
-        """Whether it is about the administration."""
+        """Whether the request includes administration scopes."""
         return not self.connect and administers(self.scope)
 
 
 class Ticket(Claims, frozen=True):
-    """A wish shown to one browser; with a person, one who may agree to it there, once."""
+    """Authorization request shown to one browser; with a `person`, they may answer it once."""
 
-    wish: Wish
+    auth_request: AuthorizationRequest
     browser: str
     expires: float
     id: str
@@ -113,7 +118,7 @@ class Ticket(Claims, frozen=True):
 
 
 class Session(Claims, frozen=True):
-    """Somebody signed in with one browser."""
+    """Sign-in of a person in one browser."""
 
     person: Person
     browser: str
@@ -121,24 +126,24 @@ class Session(Claims, frozen=True):
 
 
 class Code(Claims, frozen=True):
-    """What an authorization code stands for: good once."""
+    """Content of an authorization code; a code is redeemed once."""
 
     id: str
-    wish: Wish
+    auth_request: AuthorizationRequest
     person: Person
     expires: float
 
 
 class Refresh(Claims, frozen=True):
-    """A refresh token. `jkt` is the key it was bound to when it was given; empty: to none."""
+    """Refresh token. `jkt` is the thumbprint of the key it was bound to when issued, or empty."""
 
     grant: str
     generation: int
     jkt: str = ""
 
 
-class Departure(Claims, frozen=True):
-    """Where a browser was when it was sent to an OpenID provider. `state` is good once."""
+class PendingSignIn(Claims, frozen=True):
+    """Sign-in in progress at an OpenID provider. Its `state` is valid once."""
 
     ticket: Ticket
     issuer: str
@@ -148,24 +153,24 @@ class Departure(Claims, frozen=True):
 
 
 class Device(Claims, frozen=True):
-    """A device that waits for its person. `state` is pending, allowed, denied or used."""
+    """Device that waits for a decision. `state` is pending, allowed, denied or used."""
 
     user_code: str
     secret_hash: str
-    wish: Wish
+    auth_request: AuthorizationRequest
     expires: float
     state: str = "pending"
     person: Person | None = None
-    asked: float = 0.0
+    polled_at: float = 0.0
 
 
 class Used(Claims, frozen=True):
-    """What was used once; `about` is what came of it."""
+    """Marker of a value that may be used once; `about` is what resulted from it."""
 
     about: str = ""
 
 
-class Guesses(Claims, frozen=True):
-    """When a name was tried in vain, or is being tried."""
+class SignInAttempts(Claims, frozen=True):
+    """Times (seconds since the epoch) of failed and pending sign-in attempts for one name."""
 
     at: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""The service's buckets: each record sealed, written with compare-and-set."""
+"""Store encrypted records in NATS key-value buckets."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,43 +12,43 @@ C = TypeVar("C", bound=Claims)
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Records by kind and name in one bucket."""
+    """Repository of records by kind and name in one bucket; writes use compare-and-set."""
 
     bucket: Bucket
     seal: TokenSealer
 
     async def get(self, kind: type[C], name: str) -> C | None:
-        """The record, or None."""
-        return (await self.seen(kind, name))[0]
+        """Return the record, or None."""
+        return (await self.get_with_revision(kind, name))[0]
 
-    async def seen(self, kind: type[C], name: str) -> tuple[C | None, int]:
-        """The record and its revision."""
-        entry = await self.bucket.get(_place(kind, name))
+    async def get_with_revision(self, kind: type[C], name: str) -> tuple[C | None, int]:
+        """Return the record and its revision; (None, 0) if it does not exist."""
+        entry = await self.bucket.get(_storage_key(kind, name))
         if entry is None or entry.value is None:
             return None, 0
         return self.seal.open(entry.value.decode("ascii", "replace"), kind), entry.revision
 
     async def put(self, name: str, record: Claims) -> None:
-        """Write it, whatever is there."""
-        await self.bucket.put(_place(type(record), name), self.seal.close(record).encode())
+        """Write the record unconditionally."""
+        await self.bucket.put(_storage_key(type(record), name), self.seal.close(record).encode())
 
     async def swap(self, name: str, record: Claims, last: int) -> bool:
-        """Write it over revision `last` (0: nothing) or not at all."""
+        """Write the record if revision `last` is current (0: it does not exist); return success."""
         sealed = self.seal.close(record).encode()
-        return await self.bucket.swap(_place(type(record), name), sealed, last) is not None
+        return await self.bucket.swap(_storage_key(type(record), name), sealed, last) is not None
 
     async def drop(self, kind: type[Claims], name: str) -> None:
-        """Forget it."""
-        await self.bucket.delete(_place(kind, name))
+        """Delete the record."""
+        await self.bucket.delete(_storage_key(kind, name))
 
     async def every(self, kind: type[C]) -> list[C]:
-        """All records of a kind."""
+        """Return all records of a kind."""
         there = await self.bucket.present(f"{kind.__name__.lower()}.*")
-        told = (each.value.decode("ascii", "replace") for each in there if each.value)
-        opened = (self.seal.open(each, kind) for each in told)
+        sealed = (each.value.decode("ascii", "replace") for each in there if each.value)
+        opened = (self.seal.open(each, kind) for each in sealed)
         return [each for each in opened if each is not None]
 
 
-def _place(kind: type[Claims], name: str) -> str:
-    """Names are anybody's: what the bus sees of one is a digest."""
+def _storage_key(kind: type[Claims], name: str) -> str:
+    """Return the storage key; it holds a digest because names may be personal."""
     return f"{kind.__name__.lower()}.{sha256(name.encode()).hexdigest()[:40]}"

@@ -1,4 +1,4 @@
-"""What operators wish of connections: see them, begin one for everybody, end one."""
+"""Administration of connections: list them, start a shared one, end one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,48 +7,50 @@ from typing import Any
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import IdentityRequest
 from toolbus_common.errors import UnknownEntryError
-from toolbus_oauth.upstreams.connection_repository import Connections
+from toolbus_oauth.upstreams.connection_repository import ConnectionRepository
 from toolbus_oauth.upstreams.connections.records import Connection
-from toolbus_oauth.upstreams.token_provider import Telling
+from toolbus_oauth.upstreams.token_provider import TokenProvider
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
-    """Does what they wish."""
+class ConnectionsAdmin:
+    """Handle operators' requests about connections."""
 
-    connections: Connections
-    telling: Telling
-    declared: Callable[[], Configuration]
+    connections: ConnectionRepository
+    token_provider: TokenProvider
+    config: Callable[[], Configuration]
 
-    async def rows(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
-        """Every connection, without its tokens."""
+    async def rows(self, request: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
+        """Return every connection, without its tokens."""
         return [_row(each) for each in await self.connections.every()]
 
-    async def begin(self, asked: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
-        """A link at which an operator consents for everybody."""
-        return [{"link": await self.telling.link(asked.name)}]
+    async def begin(self, request: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
+        """Return a link at which an operator consents for all users."""
+        return [{"link": await self.token_provider.link(request.name)}]
 
-    async def end(self, asked: IdentityRequest, about: Row) -> list[Row]:
+    async def end(self, request: IdentityRequest, about: Row) -> list[Row]:
         """End the connection to a server of one user, or (empty) the shared one."""
         user = str(about.get("user", ""))
         every = await self.connections.every()
-        found = [each for each in every if (each.server, each.user) == (asked.name, user)]
+        found = [each for each in every if (each.server, each.user) == (request.name, user)]
         if not found:
-            whose = f"of '{user}'" if user else "for everybody"
-            raise UnknownEntryError(f"There is no connection to '{asked.name}' {whose}.")
-        server = self.declared().servers.get(asked.name)
-        await self.connections.take_back(server, found[0], "an operator ended it", asked.by)
+            whose = f"of '{user}'" if user else "for all users"
+            raise UnknownEntryError(f"There is no connection to '{request.name}' {whose}.")
+        server = self.config().servers.get(request.name)
+        await self.connections.disconnect(server, found[0], "an operator ended it", request.by)
         return []
 
     async def end_of(self, user: str, by: str) -> None:
-        """End all connections of somebody who is no more: the next of that name gets none."""
-        await self.connections.vouching.forget(user)  # or a call meanwhile began one anew
+        """End all connections of a removed user, so that a new user of that name gets none."""
+        await self.connections.assertions.forget(
+            user
+        )  # first, or a concurrent call creates a connection again
         for each in await self.connections.every():
             if each.user == user:
-                server = self.declared().servers.get(each.server)
-                await self.connections.end(server, each, "the account ended", by)
+                server = self.config().servers.get(each.server)
+                await self.connections.end(server, each, "the account was removed", by)
 
 
 def _row(connection: Connection) -> Row:

@@ -1,4 +1,4 @@
-"""Who Toolbus is to an authorization server: declared, by its own document, or registered there."""
+"""Identity of Toolbus as a client: configured, by its own document, or registered."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,20 +16,28 @@ from toolbus_common.config.servers.oauth import (
     OAuthClient,
 )
 from toolbus_common.secrets import SecretError, Secrets, filled
-from toolbus_oauth.keys.unverified_jwt import peeked
+from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.upstreams.connections.records import Link
-from toolbus_oauth.upstreams.discovery import AnotherClientError, DiscoveryError, Found
-from toolbus_oauth.upstreams.dynamic_registration import Enrolling, liked, terms_at
+from toolbus_oauth.upstreams.discovery import (
+    AuthorizationServer,
+    ClientReplacedError,
+    DiscoveryError,
+)
+from toolbus_oauth.upstreams.dynamic_registration import (
+    DynamicRegistration,
+    client_metadata,
+    preferred_method,
+)
 
-RETURN = "/oauth/connected"
+CALLBACK = "/oauth/connected"
 ALGORITHM = "ES256"
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """An id, and what proves it: a secret, a private key, what others signed; or nothing.
+class ClientIdentity:
+    """Client id and its credential: a secret, a private key, an external assertion, or none.
 
-    `shown` is a certificate with its key, as one text in PEM form, which TLS shows beside that.
+    `shown` is a client certificate with its key, as one PEM text, for mutual TLS.
     """
 
     id: str
@@ -41,36 +49,39 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Clienthood:
-    """Finds who we are. `issuer` is this gateway's URL, `document` where our document lies."""
+class ClientIdentities:
+    """Resolve the client identity at an issuer.
+
+    `issuer` is this gateway's URL, `document` the URL of its client metadata document.
+    """
 
     issuer: str
     document: str
-    enrolling: Enrolling
+    registrations: DynamicRegistration
     secrets: Secrets
     is_named: Callable[[str, Server], bool]
 
     def redirect(self, link: Link) -> str:
-        """Where browsers come back to: a place of the issuer's own, or that of our document.
+        """Return the redirect URI: one per issuer, or the one in the client metadata document.
 
-        What answers at its own was asked in its name. At the document's anybody who was sent our
-        document may answer, so only those come back there who must say who they are.
+        A response at an issuer's own URI belongs to a request to that issuer. The document's URI is
+        shared by all issuers, so it is used only with issuers that send `iss` (RFC 9207).
         """
         shared = link.says_issuer and link.client_id == self.document
-        return f"{self.issuer}{RETURN}" if shared else self.redirect_at(link.issuer)
+        return f"{self.issuer}{CALLBACK}" if shared else self.redirect_at(link.issuer)
 
     def redirect_at(self, issuer: str) -> str:
-        """The place of an issuer's own."""
-        return f"{self.issuer}{RETURN}/{sha256(issuer.encode()).hexdigest()[:32]}"
+        """Return the redirect URI of one issuer."""
+        return f"{self.issuer}{CALLBACK}/{sha256(issuer.encode()).hexdigest()[:32]}"
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Our client document; an issuer's own place in it would be open to every issuer."""
+        """The client metadata document; it lists only the shared redirect URI."""
         return {
             "client_id": self.document,
             "client_name": "Toolbus",
             "client_uri": self.issuer,
-            "redirect_uris": [f"{self.issuer}{RETURN}"],
+            "redirect_uris": [f"{self.issuer}{CALLBACK}"],
             "grant_types": ["authorization_code", "refresh_token", CLIENT_CREDENTIALS],
             "response_types": ["code"],
             "application_type": "web",
@@ -79,95 +90,106 @@ class Clienthood:
             "jwks_uri": f"{self.issuer}/oauth/client-keys",
         }
 
-    async def at(self, server: Server, found: Found) -> Identity:
-        """Who we are at this very issuer, and no other. Raises `DiscoveryError`."""
-        declared = await self._declared(server, found)
-        if declared is not None:
-            return declared
+    async def at(self, server: Server, found: AuthorizationServer) -> ClientIdentity:
+        """Return the identity at this issuer. Raises `DiscoveryError`."""
+        configured = await self._configured(server, found)
+        if configured is not None:
+            return configured
         if self.document and found.takes_documents and (found.says_issuer or is_machine(server)):
-            return Identity(self.document, _of_document(found))
-        terms = terms_at(found, self.metadata, self.redirect_at(found.issuer))
-        enrolled = await self.enrolling.at(server, found, terms)
-        return Identity(enrolled.id, enrolled.method, enrolled.secret)
+            return ClientIdentity(self.document, _document_method(found))
+        terms = client_metadata(found, self.metadata, self.redirect_at(found.issuer))
+        enrolled = await self.registrations.at(server, found, terms)
+        return ClientIdentity(enrolled.id, enrolled.method, enrolled.secret)
 
-    async def again(self, server: Server, issuer: str, client_id: str, method: str) -> Identity:
-        """The one that got a token, with its secret as it is now. Raises `DiscoveryError`."""
-        declared = server.oauth.clients.get(issuer) if server.oauth is not None else None
-        if declared is not None and declared.id == client_id:
-            return await self._as_declared(server, declared, method)
+    async def again(
+        self, server: Server, issuer: str, client_id: str, method: str
+    ) -> ClientIdentity:
+        """Return the identity that obtained a token, with its current secret.
+
+        Raises `DiscoveryError`.
+        """
+        configured = server.oauth.clients.get(issuer) if server.oauth is not None else None
+        if configured is not None and configured.id == client_id:
+            return await self._from_config(server, configured, method)
         if client_id == self.document:
-            return Identity(client_id, method)
-        enrolled = await self.enrolling.known(issuer, client_id)
+            return ClientIdentity(client_id, method)
+        enrolled = await self.registrations.known(issuer, client_id)
         if enrolled is None:
-            raise AnotherClientError(
-                "Toolbus is another client there than the one that got the token"
+            raise ClientReplacedError(
+                "Toolbus has another client id there than the one that obtained the token"
             )
-        return Identity(client_id, method, enrolled.secret)
+        return ClientIdentity(client_id, method, enrolled.secret)
 
-    async def _declared(self, server: Server, found: Found) -> Identity | None:
-        told = server.oauth.clients.get(found.issuer) if server.oauth is not None else None
-        if told is None:
+    async def _configured(
+        self, server: Server, found: AuthorizationServer
+    ) -> ClientIdentity | None:
+        client = server.oauth.clients.get(found.issuer) if server.oauth is not None else None
+        if client is None:
             return None
-        return await self._as_declared(server, told, told.method or _own(server, told, found))
+        return await self._from_config(
+            server, client, client.method or _default_method(server, client, found)
+        )
 
-    async def _as_declared(self, server: Server, told: OAuthClient, method: str) -> Identity:
-        secret, key = await self._secret(told.secret), await self._secret(told.key)
-        shown = await self._secret(told.certificate)
-        # What a workload is granted by does not prove the client as well.
-        own = told.assertion if method == BY_KEY and not is_workload(server) else ""
-        assertion = await self._assertion(own)
+    async def _from_config(
+        self, server: Server, client: OAuthClient, method: str
+    ) -> ClientIdentity:
+        secret, key = await self._secret(client.secret), await self._secret(client.key)
+        shown = await self._secret(client.certificate)
+        # A workload's assertion is its grant, so it does not authenticate the client as well.
+        reference = client.assertion if method == BY_KEY and not is_workload(server) else ""
+        assertion = await self._assertion(reference)
         if shown:
-            return Identity(told.id, method, secret, "", assertion, f"{shown}\n{key}\n")
-        return Identity(told.id, method, secret, key, assertion)
+            return ClientIdentity(client.id, method, secret, "", assertion, f"{shown}\n{key}\n")
+        return ClientIdentity(client.id, method, secret, key, assertion)
 
     async def workload(self, server: Server, issuer: str) -> str:
-        """What vouches for the workload at this very issuer. Raises `DiscoveryError`."""
-        told = server.oauth.clients.get(issuer) if server.oauth is not None else None
-        if told is None or not told.assertion:
-            raise DiscoveryError(f"no client with an assertion is declared for {issuer}")
-        return await self._assertion(told.assertion)
+        """Return the workload's assertion for this issuer. Raises `DiscoveryError`."""
+        client = server.oauth.clients.get(issuer) if server.oauth is not None else None
+        if client is None or not client.assertion:
+            raise DiscoveryError(f"no client with an assertion is configured for {issuer}")
+        return await self._assertion(client.assertion)
 
     async def _assertion(self, reference: str) -> str:
-        """What others signed for us, while it is good: one that has ended is shown to nobody."""
+        """Return the external assertion. Raises `DiscoveryError` if it has expired."""
         text = (await self._secret(reference)).strip() if reference else ""
-        ends = peeked(text)[1].get("exp")
+        ends = parse_unverified(text)[1].get("exp")
         if isinstance(ends, int | float) and ends <= time():
-            raise DiscoveryError("its client's assertion has expired; see that it is renewed")
+            raise DiscoveryError("the assertion of its client has expired; renew it at its source")
         return text
 
     async def _secret(self, reference: str) -> str:
         try:
             return filled(reference, await self.secrets.read([reference]))
         except SecretError as error:
-            raise DiscoveryError(f"its client's secret: {error}") from error
+            raise DiscoveryError(f"the secret of its client: {error}") from error
 
 
 def is_machine(server: Server) -> bool:
-    """Whether Toolbus goes there in its own name, and no browser is sent anywhere."""
+    """Return whether Toolbus authenticates for itself, without a browser."""
     return server.oauth is not None and server.oauth.grant in (CLIENT_CREDENTIALS, WORKLOAD)
 
 
 def is_workload(server: Server) -> bool:
-    """Whether what Toolbus runs on vouches for it there."""
+    """Return whether the platform's workload identity is the grant."""
     return server.oauth is not None and server.oauth.grant == WORKLOAD
 
 
-def asks_nobody(server: Server) -> bool:
-    """Whether no person is sent to its authorization server, whoever the token is for."""
+def needs_no_consent(server: Server) -> bool:
+    """Return whether no person consents at the server's authorization server."""
     return server.oauth is not None and server.oauth.grant != "consent"
 
 
-def _own(server: Server, told: OAuthClient, found: Found) -> str:
-    """How a declared client proves itself that does not say: with what it has."""
+def _default_method(server: Server, client: OAuthClient, found: AuthorizationServer) -> str:
+    """Return the authentication method of a configured client that names none."""
     listed = "token_endpoint_auth_methods_supported"
-    signed = bool(told.assertion) and not is_workload(server)
-    if told.certificate and not (told.secret or signed):
+    signed = bool(client.assertion) and not is_workload(server)
+    if client.certificate and not (client.secret or signed):
         return next((each for each in BY_CERTIFICATE if found.has(listed, each)), BY_AUTHORITY)
-    if signed or (told.key and not told.certificate):
+    if signed or (client.key and not client.certificate):
         return BY_KEY
-    return liked(found, secret=bool(told.secret))
+    return preferred_method(found, secret=bool(client.secret))
 
 
-def _of_document(found: Found) -> str:
-    """With a document of our own: by signature where that is taken, else as a public client."""
+def _document_method(found: AuthorizationServer) -> str:
+    """Return the method with the client metadata document: signed if supported, else public."""
     return BY_KEY if found.has("token_endpoint_auth_methods_supported", BY_KEY) else "none"

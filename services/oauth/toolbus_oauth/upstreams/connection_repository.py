@@ -1,4 +1,4 @@
-"""Connections: tokens for servers, each renewed in time by one replica for all."""
+"""Repository of connections: tokens for upstream servers, each renewed by one replica."""
 
 import secrets
 from collections.abc import Awaitable, Callable
@@ -17,54 +17,61 @@ from toolbus_common.crypto.p256 import ALGORITHM
 from toolbus_oauth.clients.registry import JWT_BEARER
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.client_identity import (
-    Clienthood,
-    Identity,
-    asks_nobody,
+    ClientIdentities,
+    ClientIdentity,
     is_machine,
     is_workload,
+    needs_no_consent,
 )
 from toolbus_oauth.upstreams.connections.records import Connection, Link
-from toolbus_oauth.upstreams.connections.renewal_lock import Turns
-from toolbus_oauth.upstreams.discovery import AnotherClientError, DiscoveryError, Found
-from toolbus_oauth.upstreams.id_jag import Vouching
+from toolbus_oauth.upstreams.connections.renewal_lock import RenewalLock
+from toolbus_oauth.upstreams.discovery import (
+    AuthorizationServer,
+    ClientReplacedError,
+    DiscoveryError,
+)
+from toolbus_oauth.upstreams.id_jag import IdentityAssertions
 from toolbus_oauth.upstreams.token_client import (
     INVALID_CLIENT,
-    Given,
-    RefusedError,
-    TokenEndpoint,
-    Tokens,
+    IssuedToken,
+    RemoteEndpoint,
+    TokenClient,
+    TokenRequestError,
 )
 
-SOON_SECONDS = 120.0  # before its end a token is renewed
-LEAST_SECONDS = 5.0  # a token that ends sooner is of no use to a call
-OTHER_CLIENT = "unauthorized_client"  # what a token cannot be renewed as any more
+SOON_SECONDS = 120.0  # a token is renewed this long before it expires
+LEAST_SECONDS = 5.0  # a token with less time left is not used for a call
+OTHER_CLIENT = "unauthorized_client"  # the client that obtained the token no longer exists
 _NO_TOKEN = {"grant_type": "refresh_token", "refresh_token": "none"}
-_FORGOTTEN = "it knows no longer what it registered Toolbus as; that is done anew for the next link"
+_UNREGISTERED = (
+    "it no longer knows the client that it registered for Toolbus; "
+    "the next link registers Toolbus again"
+)
 
 Renew = Callable[[Connection | None], Awaitable[Connection | None]]
 
 
 @dataclass(slots=True)
-class Connections:
-    """What is kept of them, and how they are renewed.
+class ConnectionRepository:
+    """Store, renew and end connections.
 
-    Of several who find the same token about to end one asks for the rest.
+    Concurrent renewals of one token cause one request.
     """
 
     store: Store
-    clients: Clienthood
-    tokens: Tokens
-    turns: Turns
-    vouching: Vouching
-    say: Callable[[Event], None]
+    clients: ClientIdentities
+    tokens: TokenClient
+    renewal_lock: RenewalLock
+    assertions: IdentityAssertions
+    publish: Callable[[Event], None]
 
     async def get(self, name: str, server: Server, user: str) -> Connection | None:
-        """The connection, if it is of use as the server is declared now."""
+        """Return the connection if it fits the server's current configuration."""
         found = await self.store.get(Connection, _key(name, user))
         return found if found is not None and _is_of_use(found, server) else None
 
-    async def lister(self, name: str, server: Server) -> Connection | None:
-        """That of who was named to see which tools there are, else whichever lasts longest."""
+    async def for_listing(self, name: str, server: Server) -> Connection | None:
+        """Return the connection that lists tools: by configured account, else the longest-lived."""
         if server.oauth is not None and server.oauth.listing:
             return await self.get(name, server, server.oauth.listing)
         every = await self.store.every(Connection)
@@ -72,23 +79,23 @@ class Connections:
         return max(fits, key=lambda each: (bool(each.refresh), each.ends), default=None)
 
     async def every(self) -> list[Connection]:
-        """All of them."""
+        """Return all connections."""
         return sorted(await self.store.every(Connection), key=lambda each: (each.server, each.user))
 
-    async def renewed(
-        self, name: str, server: Server, seen: Connection, *, refused: bool
+    async def renew(
+        self, name: str, server: Server, current: Connection, *, refused: bool
     ) -> Connection | None:
-        """The connection with its next token; None where its person must consent anew.
+        """Return the connection with a new token; None if its person must consent again.
 
-        While its authorization server is away, the token it has is good for as long as it lasts.
+        While the authorization server is unavailable, the current token is used until it expires.
         """
 
         async def renew(now: Connection | None) -> Connection | None:
-            if now is None or now.token != seen.token:
-                return now  # somebody else has been faster
+            if now is None or now.token != current.token:
+                return now  # already renewed by another task or replica
             try:
                 return await self._refreshed(server, now)
-            except RefusedError as error:
+            except TokenRequestError as error:
                 if error.for_good:
                     await self._drop(now, f"its authorization server ended it ({error.code})")
                     return None
@@ -96,161 +103,172 @@ class Connections:
                     raise
                 return now
 
-        if not seen.refresh:
-            if refused or seen.ends < time() + LEAST_SECONDS:
-                await self._drop(seen, "its token is good no longer")
+        if not current.refresh:
+            if refused or current.ends < time() + LEAST_SECONDS:
+                await self._drop(current, "its token is no longer valid")
                 return None
-            return seen
-        return await self._alone(name, server, seen.user, renew)
+            return current
+        return await self._renew_locked(name, server, current.user, renew)
 
-    async def direct(
+    async def obtain(
         self,
         name: str,
         server: Server,
         user: str,
-        found: Found,
+        found: AuthorizationServer,
         scopes: tuple[str, ...],
         refused: str,
     ) -> Connection | None:
-        """A token that no person agrees to there: Toolbus' own, or by a provider's word.
+        """Return a connection that needs no person's consent.
 
-        Raises `UnvouchedError` where that is not to be had of a person.
+        Raises `UnvouchedError` if the person must first sign in at their provider.
         """
 
         async def fetch(now: Connection | None) -> Connection | None:
-            fits = now is not None and set(scopes) <= set(now.asked) and now.issuer == found.issuer
+            fits = (
+                now is not None and set(scopes) <= set(now.requested) and now.issuer == found.issuer
+            )
             if now is not None and fits and now.token != refused and not about_to_end(now):
                 return now
             client = await self.clients.at(server, found)
             form = await self._form(server, user, found, scopes)
             link = link_for(name, server, user, found, client, scopes)
-            place = self._place(server, link.endpoint, found.issuer)
-            given = await self._given(place, client, form, _fresh(link))
-            # The next one is asked for in the same way: who vouches may have changed their mind.
-            once = Given(given.token, given.ends, "", given.scopes, given.key)
-            return await self._keep(server, link, once, now)
+            endpoint = self._endpoint(server, link.endpoint, found.issuer)
+            response = await self._request_token(endpoint, client, form, _new_key(link))
+            # No refresh token is stored: the next token needs a new assertion, which may be denied.
+            once = IssuedToken(response.token, response.ends, "", response.scopes, response.key)
+            return await self._store(server, link, once, now)
 
-        return await self._alone(name, server, user, fetch)
+        return await self._renew_locked(name, server, user, fetch)
 
     async def _form(
-        self, server: Server, user: str, found: Found, scopes: tuple[str, ...]
+        self, server: Server, user: str, found: AuthorizationServer, scopes: tuple[str, ...]
     ) -> dict[str, str]:
-        """What such a token is asked with (RFC 6749 section 4.4, RFC 7523 section 2.1)."""
-        meant = _meant(found.resource, scopes)
+        """Return the token request's parameters (RFC 6749 section 4.4, RFC 7523 section 2.1)."""
+        meant = _target_params(found.resource, scopes)
         if is_workload(server):
-            word = await self.clients.workload(server, found.issuer)
+            assertion = await self.clients.workload(server, found.issuer)
         elif is_machine(server):
             return {"grant_type": CLIENT_CREDENTIALS, **meant}
         else:
-            word = await self.vouching.word(server, user, found, scopes)
-        return {"grant_type": JWT_BEARER, "assertion": word, **meant}
+            assertion = await self.assertions.assertion_for(server, user, found, scopes)
+        return {"grant_type": JWT_BEARER, "assertion": assertion, **meant}
 
-    async def made(self, server: Server, link: Link, code: str, verifier: str) -> Connection:
-        """The connection a person consented to. Raises `DiscoveryError` or `RefusedError`."""
+    async def complete(self, server: Server, link: Link, code: str, verifier: str) -> Connection:
+        """Create the connection a person consented to.
+
+        Raises `DiscoveryError` or `TokenRequestError`.
+        """
         client = await self.clients.again(server, link.issuer, link.client_id, link.method)
         form = {
             "grant_type": "authorization_code",
             "code": code,
             "redirect_uri": self.clients.redirect(link),
             "code_verifier": verifier,
-            **_meant(link.resource, ()),
+            **_target_params(link.resource, ()),
         }
-        place = self._place(server, link.endpoint, link.issuer)
-        given = await self._given(place, client, form, _fresh(link))
-        return await self._keep(server, link, given, None)
+        endpoint = self._endpoint(server, link.endpoint, link.issuer)
+        response = await self._request_token(endpoint, client, form, _new_key(link))
+        return await self._store(server, link, response, None)
 
-    async def tried(self, server: Server, found: Found, client: Identity) -> Identity:
-        """Who a person is sent there as: this client, if it is known. Raises `DiscoveryError`.
+    async def verified_client(
+        self, server: Server, found: AuthorizationServer, client: ClientIdentity
+    ) -> ClientIdentity:
+        """Return this client if the issuer still knows it, else a new one. Raises `DiscoveryError`.
 
-        Whom its authorization server has forgotten it sends nobody back to, so that this is never
-        told: a registration that no connection speaks for is tried first.
+        An authorization server that forgot a client does not redirect the browser back, so the
+        failure would go unnoticed. A registration that no connection uses is therefore tested
+        first.
         """
-        if not await self.clients.enrolling.is_old(found.issuer, client.id):
+        if not await self.clients.registrations.is_old(found.issuer, client.id):
             return client
         ours = (found.issuer, client.id)
         if any((each.issuer, each.client_id) == ours for each in await self.every()):
             return client
-        place = self._place(server, found.url("token_endpoint"), found.issuer)
-        with suppress(RefusedError):  # a client it knows is refused as well: for that token
-            await self._given(place, client, _NO_TOKEN, "")
+        endpoint = self._endpoint(server, found.url("token_endpoint"), found.issuer)
+        with suppress(TokenRequestError):  # a known client is rejected too, but for its token
+            await self._request_token(endpoint, client, _NO_TOKEN, "")
         return await self.clients.at(server, found)
 
     async def end(self, server: Server | None, found: Connection, reason: str, by: str) -> None:
-        """Forget it, and give its tokens back where its server takes them."""
+        """Delete the connection, and revoke its tokens where its server supports that."""
         await self._drop(found, reason, by)
         if not found.revocation or server is None:
             return
         try:
             own = await self.clients.again(server, found.issuer, found.client_id, found.method)
-            place = self._place(server, found.revocation, found.issuer)
+            endpoint = self._endpoint(server, found.revocation, found.issuer)
             for token, kind in ((found.refresh, "refresh_token"), (found.token, "access_token")):
                 if token:
-                    await self.tokens.revoke(place, own, token, kind)
-        except (DiscoveryError, RefusedError):
-            return  # it is forgotten here; what it still opens there ends in time
+                    await self.tokens.revoke(endpoint, own, token, kind)
+        except (DiscoveryError, TokenRequestError):
+            return  # deleted here; the tokens expire there
 
-    async def take_back(
+    async def disconnect(
         self, server: Server | None, found: Connection, reason: str, by: str = ""
     ) -> None:
-        """End it as somebody wishes: what would begin it anew with the next call goes first."""
-        if server is not None and asks_nobody(server):
-            await self.vouching.forget(found.user)
+        """End a connection on request, and delete the assertion that would recreate it."""
+        if server is not None and needs_no_consent(server):
+            await self.assertions.forget(found.user)
         await self.end(server, found, reason, by)
 
     # -- how -----------------------------------------------------------------------------------
 
-    async def _given(
-        self, place: TokenEndpoint, client: Identity, form: dict[str, str], key: str
-    ) -> Given:
-        """A token; where it forgot that it registered us, so do we. Raises `RefusedError`."""
+    async def _request_token(
+        self, endpoint: RemoteEndpoint, client: ClientIdentity, form: dict[str, str], key: str
+    ) -> IssuedToken:
+        """Return a token; forget the registration if the issuer did. Raises `TokenRequestError`."""
         try:
-            return await self.tokens.ask(place, client, form, key)
-        except RefusedError as error:
+            return await self.tokens.request_token(endpoint, client, form, key)
+        except TokenRequestError as error:
             forgotten = error.code == INVALID_CLIENT
-            if forgotten and await self.clients.enrolling.forget(place.issuer, client.id):
-                raise RefusedError(OTHER_CLIENT, _FORGOTTEN) from error
+            if forgotten and await self.clients.registrations.forget(endpoint.issuer, client.id):
+                raise TokenRequestError(OTHER_CLIENT, _UNREGISTERED) from error
             raise
 
     async def _refreshed(self, server: Server, now: Connection) -> Connection:
         try:
             client = await self.clients.again(server, now.issuer, now.client_id, now.method)
-        except AnotherClientError as error:
-            raise RefusedError(OTHER_CLIENT, str(error)) from error
-        except DiscoveryError as error:  # what proves us cannot be read now: it may be later
-            raise RefusedError("", str(error)) from error
+        except ClientReplacedError as error:
+            raise TokenRequestError(OTHER_CLIENT, str(error)) from error
+        except (
+            DiscoveryError
+        ) as error:  # the credential is unreadable now, but may be readable later
+            raise TokenRequestError("", str(error)) from error
         form = {
             "grant_type": "refresh_token",
             "refresh_token": now.refresh,
-            **_meant(now.resource, ()),
+            **_target_params(now.resource, ()),
         }
-        place = self._place(server, now.endpoint, now.issuer)
-        given = await self._given(place, client, form, now.key)
-        _check_bound(server, given)
+        endpoint = self._endpoint(server, now.endpoint, now.issuer)
+        response = await self._request_token(endpoint, client, form, now.key)
+        _check_bound(server, response)
         renewed = replace(
             now,
-            token=given.token,
-            ends=given.ends,
-            refresh=given.refresh or now.refresh,
-            scopes=now.scopes if given.scopes is None else given.scopes,
-            key=given.key,
+            token=response.token,
+            ends=response.ends,
+            refresh=response.refresh or now.refresh,
+            scopes=now.scopes if response.scopes is None else response.scopes,
+            key=response.key,
         )
         await self.store.put(_key(now.server, now.user), renewed)
         return renewed
 
-    async def _keep(
-        self, server: Server, link: Link, given: Given, before: Connection | None
+    async def _store(
+        self, server: Server, link: Link, response: IssuedToken, before: Connection | None
     ) -> Connection:
-        _check_bound(server, given)
-        asked = link.scopes
+        _check_bound(server, response)
+        requested = link.scopes
         made = Connection(
             link.server, link.user, link.url, link.issuer, link.resource, link.endpoint,
-            link.revocation, link.client_id, link.method, given.token, given.ends, given.refresh,
-            asked, asked if given.scopes is None else given.scopes, time(), given.key,
+            link.revocation, link.client_id, link.method, response.token, response.ends,
+            response.refresh, requested, requested if response.scopes is None else response.scopes,
+            time(), response.key,
         )  # fmt: skip
         await self.store.put(_key(link.server, link.user), made)
         if before is None:
             about = {"server": link.server, "user": link.user, "issuer": link.issuer}
-            self.say(
+            self.publish(
                 ConnectionCreated(id=_id("made"), at=time(), customer=DEFAULT_CUSTOMER, **about)
             )
         return made
@@ -258,25 +276,32 @@ class Connections:
     async def _drop(self, found: Connection, reason: str, by: str = "") -> None:
         await self.store.drop(Connection, _key(found.server, found.user))
         about = {"server": found.server, "user": found.user, "issuer": found.issuer}
-        self.say(
+        self.publish(
             ConnectionEnded(
                 id=_id("ended"), at=time(), customer=DEFAULT_CUSTOMER, reason=reason, by=by, **about
             )
         )
 
-    async def _alone(self, name: str, server: Server, user: str, renew: Renew) -> Connection | None:
-        """Renew it while nobody else does, here or elsewhere, seeing it as it is by then."""
-        async with self.turns.alone(_key(name, user)):
+    async def _renew_locked(
+        self, name: str, server: Server, user: str, renew: Renew
+    ) -> Connection | None:
+        """Renew a connection under its lock, with its state at that time."""
+        async with self.renewal_lock.hold(_key(name, user)):
             return await renew(await self.get(name, server, user))
 
-    def _place(self, server: Server, url: str, issuer: str) -> TokenEndpoint:
-        return TokenEndpoint(url, issuer, self.clients.is_named(url, server))
+    def _endpoint(self, server: Server, url: str, issuer: str) -> RemoteEndpoint:
+        return RemoteEndpoint(url, issuer, self.clients.is_named(url, server))
 
 
 def link_for(
-    name: str, server: Server, user: str, found: Found, client: Identity, scopes: tuple[str, ...]
+    name: str,
+    server: Server,
+    user: str,
+    found: AuthorizationServer,
+    client: ClientIdentity,
+    scopes: tuple[str, ...],
 ) -> Link:
-    """What is asked for, where, and in whose name. Pure but for its id."""
+    """Create the link for an authorization request. Pure except for its id."""
     shows = bool(client.shown)
     return Link(
         secrets.token_urlsafe(24), name, user, server.oauth_place, found.issuer,
@@ -287,40 +312,40 @@ def link_for(
     )  # fmt: skip
 
 
-def wants_bound(server: Server, found: Found) -> bool:
-    """Whether tokens are to be bound to a key: as declared, else where that is offered. Pure."""
+def wants_bound(server: Server, found: AuthorizationServer) -> bool:
+    """Return whether to request bound tokens: as configured, else where supported. Pure."""
     if server.oauth is not None and server.oauth.dpop is not None:
         return server.oauth.dpop
-    if server.is_process or server.grpc:  # who would prove it
+    if server.is_process or server.grpc:  # these transports cannot send proofs
         return False
     return found.has("dpop_signing_alg_values_supported", ALGORITHM)
 
 
 def about_to_end(connection: Connection) -> bool:
-    """Whether it is time for the next token: early, but not for one that lasts a minute."""
+    """Return whether to renew a token now: early, but later for a short-lived one."""
     lasts = max(connection.ends - connection.made, 0.0)
     return connection.ends - time() < min(SOON_SECONDS, max(LEAST_SECONDS, lasts / 4))
 
 
 def _is_of_use(connection: Connection, server: Server) -> bool:
-    """Whether it is for the address that is declared now, and bound to a key if it must be."""
+    """Return whether a connection fits the configured URL and key binding."""
     must = server.oauth is not None and server.oauth.dpop
     return connection.url == server.oauth_place and bool(connection.key or not must)
 
 
-def _fresh(link: Link) -> str:
-    """A key of the connection's own, where its token is to be bound to one."""
+def _new_key(link: Link) -> str:
+    """Return a new private key if the link's token is to be bound, else an empty string."""
     return ProofKey.new().kept if link.bound else ""
 
 
-def _check_bound(server: Server, given: Given) -> None:
-    if server.oauth is not None and server.oauth.dpop and not given.key:
-        raise RefusedError("", "it binds its tokens to no key, which oauth.dpop wants")
+def _check_bound(server: Server, response: IssuedToken) -> None:
+    if server.oauth is not None and server.oauth.dpop and not response.key:
+        raise TokenRequestError("", "its token is not bound to a key, but oauth.dpop requires one")
 
 
-def _meant(resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
-    told = {"resource": resource} if resource else {}
-    return told | ({"scope": " ".join(scopes)} if scopes else {})
+def _target_params(resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
+    params = {"resource": resource} if resource else {}
+    return params | ({"scope": " ".join(scopes)} if scopes else {})
 
 
 def _key(name: str, user: str) -> str:

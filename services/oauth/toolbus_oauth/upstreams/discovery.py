@@ -1,4 +1,4 @@
-"""From a server's refusal to the authorization server that counts (RFC 9728, RFC 8414, OIDC)."""
+"""Discover the authorization server of an upstream server (RFC 9728, RFC 8414, OIDC)."""
 
 import re
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from toolbus_common import strict_json
 from toolbus_common.config import Server
 from toolbus_common.egress import EgressError, target_of
-from toolbus_oauth.storage.http_client import Fetched, Fetcher, FetchError
+from toolbus_oauth.storage.http_client import FetchError, HttpClient, HttpResponse
 
-KEPT_SECONDS, AGAIN_SECONDS = 300.0, 1.0
+CACHE_SECONDS, RECHECK_SECONDS = 300.0, 1.0
 MOST_KNOWN = 4096
 MOST_SCOPES, LONGEST_SCOPE = 64, 200
 LONGEST_URL = 2048
@@ -24,16 +24,16 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
 class DiscoveryError(Exception):
-    """A server that cannot be authorized at; the clause says why and what to do."""
+    """Authorization at a server is impossible; the message is a clause with cause and fix."""
 
 
-class AnotherClientError(DiscoveryError):
-    """Who got a token there is no client of ours any more: it cannot be renewed."""
+class ClientReplacedError(DiscoveryError):
+    """Client that obtained a token no longer exists, so the token cannot be renewed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What a server says of how it wants to be called."""
+    """Content of a server's WWW-Authenticate header."""
 
     metadata: str = ""
     scopes: tuple[str, ...] = ()
@@ -41,8 +41,8 @@ class Challenge:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The authorization server of a resource, and what it says of itself."""
+class AuthorizationServer:
+    """Authorization server of a resource, with its metadata."""
 
     issuer: str
     resource: str
@@ -50,186 +50,192 @@ class Found:
     document: dict[str, Any]
 
     def url(self, name: str) -> str:
-        """One of its endpoints; empty where it has none."""
+        """Return one of its endpoints; empty if it has none."""
         return _url(self.document, name)
 
     def place(self, name: str, *, shows: bool) -> str:
-        """The same for who shows a certificate there: its alias, if it has one (RFC 8705)."""
+        """Return an endpoint; with a client certificate its mutual-TLS alias, if any (RFC 8705)."""
         aliases = self.document.get(ALIASES) if shows else None
         alias = _url(aliases, name) if isinstance(aliases, dict) else ""
         return alias or self.url(name)
 
     @property
     def says_issuer(self) -> bool:
-        """Whether each of its answers names it (RFC 9207)."""
+        """Whether its authorization responses contain `iss` (RFC 9207)."""
         return self.document.get("authorization_response_iss_parameter_supported") is True
 
     @property
     def takes_documents(self) -> bool:
-        """Whether clients may be described by a document of their own."""
+        """Whether it supports client metadata documents."""
         return self.document.get("client_id_metadata_document_supported") is True
 
     def has(self, name: str, value: str) -> bool:
-        """Whether a list of its holds this."""
-        told = self.document.get(name)
-        return isinstance(told, list) and value in told
+        """Return whether a list in the metadata contains a value."""
+        listed = self.document.get(name)
+        return isinstance(listed, list) and value in listed
 
 
 @dataclass(slots=True)
 class Discovery:
-    """Looks where servers lead, and believes it for a while; `named` are the operator's servers."""
+    """Discover and cache authorization servers.
 
-    fetcher: Fetcher
+    `named` checks that an operator configured a server.
+    """
+
+    fetcher: HttpClient
     named: Callable[[Server], bool]
-    _known: dict[str, tuple[float, Found]] = field(default_factory=dict)
+    _cache: dict[str, tuple[float, AuthorizationServer]] = field(default_factory=dict)
 
-    async def found(self, server: Server, challenge: Challenge) -> Found:
-        """The authorization server that counts. Raises `DiscoveryError`."""
-        place = f"{server.oauth_place} {server.oauth.issuer if server.oauth else ''}"
-        age = AGAIN_SECONDS if challenge.metadata or challenge.error else KEPT_SECONDS
-        known = self._known.get(place)
-        if known is not None and monotonic() - known[0] < age:
-            return known[1]
+    async def found(self, server: Server, challenge: Challenge) -> AuthorizationServer:
+        """Return the authorization server of an upstream server. Raises `DiscoveryError`."""
+        key = f"{server.oauth_place} {server.oauth.issuer if server.oauth else ''}"
+        age = RECHECK_SECONDS if challenge.metadata or challenge.error else CACHE_SECONDS
+        cached = self._cache.get(key)
+        if cached is not None and monotonic() - cached[0] < age:
+            return cached[1]
         try:
-            found = await self._look(server, challenge)
+            found = await self._fetch(server, challenge)
         except FetchError as error:
             raise DiscoveryError(f"its authorization server: {error}") from error
-        if len(self._known) >= MOST_KNOWN:
-            self._known.clear()
-        self._known[place] = monotonic(), found
+        if len(self._cache) >= MOST_KNOWN:
+            self._cache.clear()
+        self._cache[key] = monotonic(), found
         return found
 
     def is_named(self, url: str, server: Server) -> bool:
-        """Whether the operator named where this leads: the server itself, or a declared issuer."""
+        """Return whether an operator configured a URL's host, for the server or an issuer."""
         try:
             target = target_of(url)
-            meant = {target_of(server.oauth_url)}
+            named = {target_of(server.oauth_url)}
             if server.oauth is not None:
-                told = (server.oauth.issuer, *server.oauth.clients)
-                meant |= {target_of(each) for each in told if each}
+                issuers = (server.oauth.issuer, *server.oauth.clients)
+                named |= {target_of(each) for each in issuers if each}
         except EgressError:
             return False
-        return target in meant and self.named(server)
+        return target in named and self.named(server)
 
-    async def _look(self, server: Server, challenge: Challenge) -> Found:
+    async def _fetch(self, server: Server, challenge: Challenge) -> AuthorizationServer:
         url = server.oauth_url
         wanted = server.oauth.issuer if server.oauth is not None else ""
-        declared = server.oauth.resource if server.oauth is not None else ""
+        resource_name = server.oauth.resource if server.oauth is not None else ""
         scopes: tuple[str, ...] = ()
-        told = None
-        if declared or not (server.is_process or server.grpc):  # else nothing there speaks HTTP
-            told = await self._resource(server, url, challenge.metadata)
-        if told is None:  # of before RFC 9728: the server answers for itself (MCP 2025-03-26)
-            issuer, resource = wanted or _origin(url), declared
+        metadata = None
+        if resource_name or not (
+            server.is_process or server.grpc
+        ):  # other transports have no HTTP metadata
+            metadata = await self._resource(server, url, challenge.metadata)
+        if metadata is None:  # before RFC 9728 (MCP 2025-03-26) the server is its own issuer
+            issuer, resource = wanted or _origin(url), resource_name
         else:
-            resource = str(told.get("resource", ""))
-            if not covers(resource, url):
+            resource = str(metadata.get("resource", ""))
+            if not is_resource_of(resource, url):
                 raise DiscoveryError(
-                    "its metadata is of another resource; its operator must mend 'resource'"
+                    "its metadata describes another resource; its operator must fix 'resource'"
                 )
-            issuer, scopes = _chosen(told, wanted), scopes_in(told.get("scopes_supported"))
+            issuer, scopes = _chosen(metadata, wanted), scopes_in(metadata.get("scopes_supported"))
         document = await self._document(server, issuer)
-        return Found(issuer, resource, scopes, document)
+        return AuthorizationServer(issuer, resource, scopes, document)
 
-    async def _resource(self, server: Server, url: str, told: str) -> dict[str, Any] | None:
+    async def _resource(self, server: Server, url: str, metadata_url: str) -> dict[str, Any] | None:
         parts = urlsplit(url)
         root = f"{_origin(url)}/.well-known/oauth-protected-resource"
         path = parts.path.rstrip("/")
-        for place in [told] if told else [*([f"{root}{path}"] if path else []), root]:
-            found = await self._get(server, place)
+        defaults = [*([f"{root}{path}"] if path else []), root]
+        for candidate in [metadata_url] if metadata_url else defaults:
+            found = await self._get(server, candidate)
             if found.status == _OK:
                 return _object(found)
-        if told:
-            raise DiscoveryError("the metadata that it names is not there")
+        if metadata_url:
+            raise DiscoveryError("the metadata URL in its challenge does not exist")
         return None
 
     async def _document(self, server: Server, issuer: str) -> dict[str, Any]:
         parts = urlsplit(issuer)
         origin, path = _origin(issuer), parts.path.rstrip("/")
-        places = [
+        urls = [
             f"{origin}/.well-known/oauth-authorization-server{path}",
             f"{origin}/.well-known/openid-configuration{path}",
             *([f"{origin}{path}/.well-known/openid-configuration"] if path else []),
         ]
-        for place in places:
-            found = await self._get(server, place)
+        for url in urls:
+            found = await self._get(server, url)
             if found.status != _OK:
                 continue
             document = _object(found)
             if document.get("issuer") != issuer:
                 raise DiscoveryError("its authorization server's metadata names another issuer")
             return document
-        raise DiscoveryError("its authorization server tells nothing of itself")
+        raise DiscoveryError("its authorization server publishes no metadata")
 
-    async def _get(self, server: Server, url: str) -> Fetched:
+    async def _get(self, server: Server, url: str) -> HttpResponse:
         return await self.fetcher.get(url, named=self.is_named(url, server))
 
 
 def challenge_of(header: str) -> Challenge:
-    """What a header WWW-Authenticate says of tokens, bound to a key or not. Pure."""
-    told: dict[str, str] = {}
-    found = _SCHEME.search(header)
-    while found is not None:
-        place = _read(header, found.end(), told)
-        found = _SCHEME.search(header, place)
-    metadata = told.get("resource_metadata", "")
-    scopes = scopes_in(told.get("scope", "").split())
-    return Challenge(metadata[:LONGEST_URL], scopes, told.get("error", ""))
+    """Parse a WWW-Authenticate header's bearer and DPoP challenges. Pure."""
+    params: dict[str, str] = {}
+    match = _SCHEME.search(header)
+    while match is not None:
+        position = _read_params(header, match.end(), params)
+        match = _SCHEME.search(header, position)
+    metadata = params.get("resource_metadata", "")
+    scopes = scopes_in(params.get("scope", "").split())
+    return Challenge(metadata[:LONGEST_URL], scopes, params.get("error", ""))
 
 
-def _read(header: str, place: int, told: dict[str, str]) -> int:
-    """Read one challenge's parameters; the first of a name counts. Where they end."""
-    while (each := _PARAMETER.match(header, place)) is not None:
+def _read_params(header: str, position: int, params: dict[str, str]) -> int:
+    """Parse one challenge's parameters; the first of a name counts. Return the end position."""
+    while (each := _PARAMETER.match(header, position)) is not None:
         quoted = each[2]
         value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else each[3]
-        told.setdefault(each[1].lower(), value)
-        place = each.end()
-    return place
+        params.setdefault(each[1].lower(), value)
+        position = each.end()
+    return position
 
 
-def scopes_in(told: Any) -> tuple[str, ...]:
-    """Scopes that can be asked for, of what somebody listed. Pure."""
-    listed = told if isinstance(told, list) else []
-    fine = (
+def scopes_in(value: Any) -> tuple[str, ...]:
+    """Return the valid scopes of a list. Pure."""
+    listed = value if isinstance(value, list) else []
+    valid = (
         each
         for each in listed
         if isinstance(each, str) and len(each) <= LONGEST_SCOPE and _SCOPE.fullmatch(each)
     )
-    return tuple(dict.fromkeys(fine))[:MOST_SCOPES]
+    return tuple(dict.fromkeys(valid))[:MOST_SCOPES]
 
 
-def covers(resource: str, url: str) -> bool:
-    """Whether metadata of this resource are of what lies at a URL: it, or what it lies below."""
+def is_resource_of(resource: str, url: str) -> bool:
+    """Return whether a resource identifier equals a URL or is a prefix of its path."""
     try:
         if target_of(resource) != target_of(url):
             return False
     except EgressError:
         return False
-    told, own = urlsplit(resource), urlsplit(url)
-    if told.fragment or told.query not in ("", own.query):
+    named, actual = urlsplit(resource), urlsplit(url)
+    if named.fragment or named.query not in ("", actual.query):
         return False
-    above, path = told.path.rstrip("/"), own.path.rstrip("/")
-    return path == above or path.startswith(f"{above}/")
+    prefix, path = named.path.rstrip("/"), actual.path.rstrip("/")
+    return path == prefix or path.startswith(f"{prefix}/")
 
 
-def _chosen(told: dict[str, Any], wanted: str) -> str:
-    listed = told.get("authorization_servers")
+def _chosen(metadata: dict[str, Any], wanted: str) -> str:
+    listed = metadata.get("authorization_servers")
     issuers = [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
     if not issuers:
-        raise DiscoveryError("it names no authorization server")
+        raise DiscoveryError("its metadata lists no authorization server")
     if wanted and wanted not in issuers:
         raise DiscoveryError(
-            "it no longer names the issuer that is declared for it; see where it moved, and "
-            "declare that as oauth.issuer"
+            "its metadata does not list the configured issuer; find its new issuer, and set "
+            "oauth.issuer to that"
         )
     issuer = wanted or issuers[0]
     if len(issuer) > LONGEST_URL:
-        raise DiscoveryError("the name of its authorization server is too long")
+        raise DiscoveryError("the URL of its authorization server is too long")
     return issuer
 
 
-def _url(told: dict[str, Any], name: str) -> str:
-    found = told.get(name)
+def _url(metadata: dict[str, Any], name: str) -> str:
+    found = metadata.get(name)
     return found if isinstance(found, str) and len(found) <= LONGEST_URL else ""
 
 
@@ -238,8 +244,8 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _object(found: Fetched) -> dict[str, Any]:
+def _object(found: HttpResponse) -> dict[str, Any]:
     try:
         return strict_json.members(found.body)
     except strict_json.StrictJSONError as error:
-        raise DiscoveryError("its metadata is no JSON object") from error
+        raise DiscoveryError("its metadata is not a JSON object") from error

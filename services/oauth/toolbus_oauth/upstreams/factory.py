@@ -1,4 +1,4 @@
-"""The parts of this package, put together."""
+"""Compose the OAuth client part of the service."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,75 +8,77 @@ from toolbus_common.contracts import Event, PageReply
 from toolbus_common.secrets import Secrets
 from toolbus_oauth.accounts.oidc_providers import Providers
 from toolbus_oauth.keys.signing_keys import SigningKeys
-from toolbus_oauth.server.authorize_flow import Browsing
-from toolbus_oauth.storage.http_client import Fetcher
+from toolbus_oauth.server.authorize_flow import AuthorizeFlow
+from toolbus_oauth.storage.http_client import HttpClient
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.upstreams.admin import Counter
-from toolbus_oauth.upstreams.client_identity import RETURN, Clienthood
-from toolbus_oauth.upstreams.connection_repository import Connections
-from toolbus_oauth.upstreams.connections.renewal_lock import Turns
+from toolbus_oauth.upstreams.admin import ConnectionsAdmin
+from toolbus_oauth.upstreams.client_identity import CALLBACK, ClientIdentities
+from toolbus_oauth.upstreams.connection_repository import ConnectionRepository
+from toolbus_oauth.upstreams.connections.renewal_lock import RenewalLock
 from toolbus_oauth.upstreams.discovery import Discovery
-from toolbus_oauth.upstreams.dynamic_registration import Enrolling
-from toolbus_oauth.upstreams.id_jag import Vouching
-from toolbus_oauth.upstreams.token_client import Tokens
-from toolbus_oauth.upstreams.token_provider import Telling
-from toolbus_oauth.upstreams.web.connect_flow import PREFIX, Connecting
-from toolbus_oauth.web.request import Handler, Request, kept
+from toolbus_oauth.upstreams.dynamic_registration import DynamicRegistration
+from toolbus_oauth.upstreams.id_jag import IdentityAssertions
+from toolbus_oauth.upstreams.token_client import TokenClient
+from toolbus_oauth.upstreams.token_provider import TokenProvider
+from toolbus_oauth.upstreams.web.connect_flow import PREFIX, ConnectFlow
+from toolbus_oauth.web.request import Handler, Request, cacheable_response
 
 
 @dataclass(frozen=True, slots=True)
-class Upstreams:
-    """What the service answers with: `telling` to executor, `counter` to operators."""
+class UpstreamOAuth:
+    """Components that the service exposes: `telling` to executor, `counter` to operators."""
 
-    telling: Telling
-    counter: Counter
-    clients: Clienthood
-    connections: Connections
+    token_provider: TokenProvider
+    counter: ConnectionsAdmin
+    clients: ClientIdentities
+    connections: ConnectionRepository
     keys: SigningKeys
-    declared: Callable[[], Configuration]
+    config: Callable[[], Configuration]
 
-    def paths(self, browsing: Browsing) -> Mapping[tuple[str, str], Handler]:
-        """What is answered over HTTP."""
-        parts = (self.connections, self.telling, self.clients, self.declared)
-        pages = Connecting(browsing, self.telling.brief, *parts)
+    def paths(self, authorize_flow: AuthorizeFlow) -> Mapping[tuple[str, str], Handler]:
+        """Return the HTTP routes."""
+        parts = (self.connections, self.token_provider, self.clients, self.config)
+        pages = ConnectFlow(authorize_flow, self.token_provider.brief, *parts)
 
         async def document(request: Request) -> PageReply:  # noqa: ARG001
-            return kept(self.clients.metadata)
+            return cacheable_response(self.clients.metadata)
 
         async def keys(request: Request) -> PageReply:  # noqa: ARG001
-            return kept(self.keys.public())
+            return cacheable_response(self.keys.public())
 
         return {
             ("GET", "/oauth/client.json"): document,
             ("GET", "/oauth/client-keys"): keys,
             ("GET", PREFIX): pages.begin,
             ("POST", "/oauth/connect"): pages.answered,
-            ("GET", RETURN): pages.returned,
-            ("GET", f"{RETURN}/"): pages.returned,
+            ("GET", CALLBACK): pages.returned,
+            ("GET", f"{CALLBACK}/"): pages.returned,
         }
 
 
-def upstreams(  # noqa: PLR0913, PLR0917 - every part meets here
+def build_upstream_oauth(  # noqa: PLR0913, PLR0917 - composes every part
     issuer: str,
     document: str,
     connections: Store,
     brief: Store,
-    fetcher: Fetcher,
+    fetcher: HttpClient,
     keys: SigningKeys,
     secrets: Secrets,
     providers: Providers,
-    declared: Callable[[], Configuration],
+    config: Callable[[], Configuration],
     named: Callable[[Server], bool],
-    say: Callable[[Event], None],
-) -> Upstreams:
-    """All of it."""
+    publish: Callable[[Event], None],
+) -> UpstreamOAuth:
+    """Create all components."""
     discovery = Discovery(fetcher, named)
-    enrolling = Enrolling(connections, fetcher, discovery.is_named)
-    clients = Clienthood(issuer, document, enrolling, secrets, discovery.is_named)
-    tokens, turns = Tokens(fetcher, keys), Turns(brief)
-    vouching = Vouching(connections, providers, tokens, turns, secrets, declared)
-    providers.on_arrived = vouching.keep
-    kept_ones = Connections(connections, clients, tokens, turns, vouching, say)
-    telling = Telling(issuer, kept_ones, discovery, clients, brief, declared)
-    counter = Counter(kept_ones, telling, declared)
-    return Upstreams(telling, counter, clients, kept_ones, keys, declared)
+    registrations = DynamicRegistration(connections, fetcher, discovery.is_named)
+    clients = ClientIdentities(issuer, document, registrations, secrets, discovery.is_named)
+    tokens, renewal_lock = TokenClient(fetcher, keys), RenewalLock(brief)
+    assertions = IdentityAssertions(connections, providers, tokens, renewal_lock, secrets, config)
+    providers.on_sign_in = assertions.keep
+    repository = ConnectionRepository(
+        connections, clients, tokens, renewal_lock, assertions, publish
+    )
+    token_provider = TokenProvider(issuer, repository, discovery, clients, brief, config)
+    counter = ConnectionsAdmin(repository, token_provider, config)
+    return UpstreamOAuth(token_provider, counter, clients, repository, keys, config)

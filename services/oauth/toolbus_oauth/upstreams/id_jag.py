@@ -1,4 +1,4 @@
-"""People whom their provider vouches for elsewhere (ID-JAG): its word is asked for each server."""
+"""Identity assertions (ID-JAG) from a person's OpenID provider for upstream servers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,162 +10,184 @@ from msgspec.structs import replace
 from toolbus_common.config import Configuration, Issuer, Server
 from toolbus_common.config.servers.oauth import ENTERPRISE
 from toolbus_common.secrets import SecretError, Secrets, filled
-from toolbus_oauth.accounts.access_rules import called, covering
+from toolbus_oauth.accounts.access_rules import matching_rule, user_name
 from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers
 from toolbus_oauth.clients.registry import EXCHANGE
-from toolbus_oauth.keys.unverified_jwt import TYPE, peeked
+from toolbus_oauth.keys.unverified_jwt import ID_JAG_TYPE, parse_unverified
 from toolbus_oauth.storage.http_client import FetchError
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.upstreams.client_identity import Identity
-from toolbus_oauth.upstreams.connections.records import Vouched
-from toolbus_oauth.upstreams.connections.renewal_lock import Turns
-from toolbus_oauth.upstreams.discovery import DiscoveryError, Found
-from toolbus_oauth.upstreams.token_client import RefusedError, TokenEndpoint, Tokens, fits
+from toolbus_oauth.upstreams.client_identity import ClientIdentity
+from toolbus_oauth.upstreams.connections.records import ProviderTokens
+from toolbus_oauth.upstreams.connections.renewal_lock import RenewalLock
+from toolbus_oauth.upstreams.discovery import AuthorizationServer, DiscoveryError
+from toolbus_oauth.upstreams.token_client import (
+    RemoteEndpoint,
+    TokenClient,
+    TokenRequestError,
+    is_valid_token,
+)
 
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - the type of one
 ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
 LEAST_SECONDS = 30.0  # an ID token that ends sooner is renewed, if it can be
 
 
-class UnvouchedError(Exception):
-    """Nobody vouches for this person now: let them sign in at their provider."""
+class SignInRequiredError(Exception):
+    """The provider asserts no identity for this person now; they must sign in there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Vouching:
-    """Keeps what providers gave of those who signed in, and has them vouch for them.
+class IdentityAssertions:
+    """Store ID tokens from sign-ins and exchange them for identity assertions.
 
-    Only for people whom a rule covers, and only of a provider that some server names.
+    Only for people whom an access rule matches, and providers that some server names.
     """
 
     store: Store
     providers: Providers
-    tokens: Tokens
-    turns: Turns
+    tokens: TokenClient
+    renewal_lock: RenewalLock
     secrets: Secrets
-    declared: Callable[[], Configuration]
+    config: Callable[[], Configuration]
 
-    async def keep(self, name: str, issuer: Issuer, claims: Mapping[str, Any], told: Any) -> None:
-        """Keep what came when somebody signed in."""
-        declared = self.declared()
-        if not _is_named(name, declared) or covering(declared, name, claims) is None:
+    async def keep(
+        self, name: str, issuer: Issuer, claims: Mapping[str, Any], response: Any
+    ) -> None:
+        """Store the token response of a sign-in."""
+        config = self.config()
+        if not _is_named(name, config) or matching_rule(config, name, claims) is None:
             return
-        refresh = told.get("refresh_token")
-        kept = Vouched(
-            name, issuer.url, issuer.client_id, called(declared, name, claims), str(claims["sub"]),
-            str(told["id_token"]), float(claims["exp"]), str(refresh) if fits(refresh) else "",
+        refresh = response.get("refresh_token")
+        record = ProviderTokens(
+            name, issuer.url, issuer.client_id, user_name(config, name, claims), str(claims["sub"]),
+            str(response["id_token"]), float(claims["exp"]),
+            str(refresh) if is_valid_token(refresh) else "",
         )  # fmt: skip
-        await self.store.put(_key(name, kept.user), kept)
+        await self.store.put(_key(name, record.user), record)
 
-    async def word(self, server: Server, user: str, found: Found, scopes: tuple[str, ...]) -> str:
-        """The provider's word that we may act for them there.
+    async def assertion_for(
+        self, server: Server, user: str, found: AuthorizationServer, scopes: tuple[str, ...]
+    ) -> str:
+        """Return an ID-JAG for a person at an upstream's authorization server.
 
         Raises:
-            UnvouchedError: they must sign in there first.
-            DiscoveryError: this server's authorization server is none that was declared.
-            RefusedError: the provider does not vouch for them there.
+            SignInRequiredError: they must first sign in at the provider.
+            DiscoveryError: no client is configured for the authorization server.
+            TokenRequestError: the provider denies the assertion.
 
         """
-        name, declared = server.oauth.provider if server.oauth else "", self.declared()
-        issuer = declared.issuers.get(name)
+        name, config = server.oauth.provider if server.oauth else "", self.config()
+        issuer = config.issuers.get(name)
         client = server.oauth.clients.get(found.issuer) if server.oauth else None
         if issuer is None or client is None:
             raise DiscoveryError(
-                f"no client is declared for {found.issuer}, where {name} is to vouch for people"
+                f"no client is configured for {found.issuer}, to use assertions of '{name}'"
             )
-        kept = await self._kept(name, issuer, user)
+        stored = await self._valid_token(name, issuer, user)
         form = {
             "grant_type": EXCHANGE,
             "requested_token_type": ID_JAG,
-            "subject_token": kept.token,
+            "subject_token": stored.token,
             "subject_token_type": ID_TOKEN,
             "audience": found.issuer,
             "resource": found.resource or server.oauth_url,
             **({"scope": " ".join(scopes)} if scopes else {}),
         }
         try:
-            told = await self.tokens.told(*await self._at(name, issuer), form)
-        except RefusedError as error:
+            response = await self.tokens.send(*await self._endpoint(name, issuer), form)
+        except TokenRequestError as error:
             if error.code == "invalid_grant":
-                await self.store.drop(Vouched, _key(name, user))
-                raise UnvouchedError from error
-            raise RefusedError(error.code, f"{name} does not vouch for them: {error}") from error
-        return _word(told, name, found.issuer, client.id)
+                await self.store.drop(ProviderTokens, _key(name, user))
+                raise SignInRequiredError from error
+            raise TokenRequestError(
+                error.code, f"'{name}' denies the identity assertion: {error}"
+            ) from error
+        return _checked_assertion(response, name, found.issuer, client.id)
 
     async def forget(self, user: str) -> None:
-        """Keep nothing of somebody any more."""
-        for each in await self.store.every(Vouched):
+        """Delete a person's stored ID tokens."""
+        for each in await self.store.every(ProviderTokens):
             if each.user == user:
-                await self.store.drop(Vouched, _key(each.provider, user))
+                await self.store.drop(ProviderTokens, _key(each.provider, user))
 
-    async def _kept(self, name: str, issuer: Issuer, user: str) -> Vouched:
-        """What is kept of them, renewed if it must be."""
-        kept = await self.store.get(Vouched, _key(name, user))
-        fitting = (issuer.url, issuer.client_id)
-        if kept is None or (kept.url, kept.client_id) != fitting:
-            raise UnvouchedError
-        if kept.ends > time() + LEAST_SECONDS:
-            return kept
-        async with self.turns.alone(f"vouched {_key(name, user)}"):
-            kept = await self.store.get(Vouched, _key(name, user))
-            if kept is not None and kept.ends > time() + LEAST_SECONDS:
-                return kept  # somebody else has been faster
-            if kept is None or not kept.refresh:
-                await self.store.drop(Vouched, _key(name, user))
-                raise UnvouchedError
-            return await self._renewed(name, issuer, kept)
+    async def _valid_token(self, name: str, issuer: Issuer, user: str) -> ProviderTokens:
+        """Return a person's stored ID token, renewed if needed."""
+        stored = await self.store.get(ProviderTokens, _key(name, user))
+        expected = (issuer.url, issuer.client_id)
+        if stored is None or (stored.url, stored.client_id) != expected:
+            raise SignInRequiredError
+        if stored.ends > time() + LEAST_SECONDS:
+            return stored
+        async with self.renewal_lock.hold(f"id token {_key(name, user)}"):
+            stored = await self.store.get(ProviderTokens, _key(name, user))
+            if stored is not None and stored.ends > time() + LEAST_SECONDS:
+                return stored  # already renewed by another task or replica
+            if stored is None or not stored.refresh:
+                await self.store.drop(ProviderTokens, _key(name, user))
+                raise SignInRequiredError
+            return await self._renewed(name, issuer, stored)
 
-    async def _renewed(self, name: str, issuer: Issuer, kept: Vouched) -> Vouched:
-        form = {"grant_type": "refresh_token", "refresh_token": kept.refresh}
+    async def _renewed(self, name: str, issuer: Issuer, stored: ProviderTokens) -> ProviderTokens:
+        form = {"grant_type": "refresh_token", "refresh_token": stored.refresh}
         try:
-            told = await self.tokens.told(*await self._at(name, issuer), form)
-            token = str(told.get("id_token", ""))
+            response = await self.tokens.send(*await self._endpoint(name, issuer), form)
+            token = str(response.get("id_token", ""))
             claims = await self.providers.verified(name, issuer, token)
-        except RefusedError as error:
+        except TokenRequestError as error:
             if error.for_good:
-                await self.store.drop(Vouched, _key(name, kept.user))
-                raise UnvouchedError from error
+                await self.store.drop(ProviderTokens, _key(name, stored.user))
+                raise SignInRequiredError from error
             raise
         except (ProviderError, FetchError) as error:
-            raise RefusedError("", f"{name} cannot be asked: {error}") from error
-        if claims.get("sub") != kept.subject or claims.get("aud") != kept.client_id:
-            raise RefusedError("", f"{name} answers with an ID token of somebody else")
-        refresh = told.get("refresh_token")
+            raise TokenRequestError("", f"'{name}' is unavailable: {error}") from error
+        if claims.get("sub") != stored.subject or claims.get("aud") != stored.client_id:
+            raise TokenRequestError(
+                "", f"'{name}' returned an ID token of another person or client"
+            )
+        refresh = response.get("refresh_token")
         renewed = replace(
-            kept,
+            stored,
             token=token,
             ends=float(claims["exp"]),
-            refresh=str(refresh) if fits(refresh) else kept.refresh,
+            refresh=str(refresh) if is_valid_token(refresh) else stored.refresh,
         )
-        await self.store.put(_key(name, kept.user), renewed)
+        await self.store.put(_key(name, stored.user), renewed)
         return renewed
 
-    async def _at(self, name: str, issuer: Issuer) -> tuple[TokenEndpoint, Identity]:
-        """The provider's token endpoint, and who we are there."""
+    async def _endpoint(self, name: str, issuer: Issuer) -> tuple[RemoteEndpoint, ClientIdentity]:
+        """Return the provider's token endpoint and the client identity there."""
         try:
             url, named = await self.providers.token_endpoint(issuer)
             secret = filled(issuer.secret, await self.secrets.read([issuer.secret]))
         except (ProviderError, FetchError, SecretError) as error:
-            raise RefusedError("", f"{name} cannot be asked: {error}") from error
+            raise TokenRequestError("", f"'{name}' is unavailable: {error}") from error
         method = "client_secret_basic" if secret else "none"
-        return TokenEndpoint(url, issuer.url, named), Identity(issuer.client_id, method, secret)
+        return RemoteEndpoint(url, issuer.url, named), ClientIdentity(
+            issuer.client_id, method, secret
+        )
 
 
-def _is_named(name: str, declared: Configuration) -> bool:
-    """Whether some server has its people vouched for by this provider. Pure."""
-    ways = (each.oauth for each in declared.servers.values() if each.oauth is not None)
-    return any(each.grant == ENTERPRISE and each.provider == name for each in ways)
+def _is_named(name: str, config: Configuration) -> bool:
+    """Return whether some server uses this provider's assertions. Pure."""
+    configured = (each.oauth for each in config.servers.values() if each.oauth is not None)
+    return any(each.grant == ENTERPRISE and each.provider == name for each in configured)
 
 
-def _word(told: Mapping[str, Any], name: str, audience: str, client_id: str) -> str:
-    """An ID-JAG for this authorization server and us alone: nothing else is sent there. Pure."""
-    token = told.get("access_token")
-    if told.get("issued_token_type") != ID_JAG or not isinstance(token, str) or not fits(token):
-        raise RefusedError("", f"{name} answers with no ID-JAG")
-    header, claims = peeked(token)
-    fit = claims.get("aud") in (audience, [audience]) and claims.get("client_id") == client_id
-    if str(header.get("typ", "")).lower() != TYPE or not fit:
-        raise RefusedError("", f"{name} answers with an ID-JAG for somebody else")
+def _checked_assertion(
+    response: Mapping[str, Any], name: str, audience: str, client_id: str
+) -> str:
+    """Return the ID-JAG after checking its audience and client. Pure."""
+    token = response.get("access_token")
+    if (
+        response.get("issued_token_type") != ID_JAG
+        or not isinstance(token, str)
+        or not is_valid_token(token)
+    ):
+        raise TokenRequestError("", f"'{name}' returned no ID-JAG")
+    header, claims = parse_unverified(token)
+    matches = claims.get("aud") in (audience, [audience]) and claims.get("client_id") == client_id
+    if str(header.get("typ", "")).lower() != ID_JAG_TYPE or not matches:
+        raise TokenRequestError("", f"'{name}' returned an ID-JAG for another audience or client")
     return token
 
 

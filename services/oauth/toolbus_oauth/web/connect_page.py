@@ -1,4 +1,4 @@
-"""The page at which somebody lets Toolbus act for them at another service. Pure."""
+"""Render the page on which a person connects an upstream server's account. Pure."""
 
 from toolbus_common.contracts import PageReply
 from toolbus_common.web import html as webpage
@@ -6,34 +6,36 @@ from toolbus_oauth.storage.records import Ticket
 from toolbus_oauth.web import pages, redirect_uris
 
 
-def asked(ticket: Ticket, sealed: str) -> PageReply:
-    """Who is asked, for what, and where the person is sent."""
-    wish, person = ticket.wish, ticket.person
-    if person is not None and person.user != wish.client_id:
+def confirmation(ticket: Ticket, sealed: str) -> PageReply:
+    """Render who signed in, the requested scopes and the address that the person is sent to."""
+    auth_request, person = ticket.auth_request, ticket.person
+    if person is not None and person.user != auth_request.client_id:
         body = (
-            "<p>This link is for somebody else than you: Toolbus gave it to another person's "
-            f"program.</p>{_form(sealed, switch=True, allow=False)}"
+            "<p>This link was made for another person. Sign in as that person, or call the tool "
+            f"again for a link of your own.</p>{_form(sealed, switch=True, allow=False)}"
         )
-        return pages.page("Not your link", body, 403)
+        return pages.page("This link is for another person", body, 403)
     rows = {
-        "You are": person.user if person is not None else "an operator, for everybody",
-        "Toolbus will use": wish.resource,
-        "It asks for": wish.scope or "what the server gives by itself",
-        "You agree at": redirect_uris.shown_host(wish.redirect),
+        "Signed in as": person.user if person is not None else "an operator, for all users",
+        "Server": auth_request.resource,
+        "Requested scopes": auth_request.scope or "the server's default scopes",
+        "You approve at": redirect_uris.display_host(auth_request.redirect),
     }
     body = (
-        "<p>Toolbus asks to act for you at another service. Go on only if you have just used a "
-        f"tool that needs it.</p>{webpage.described(rows)}"
+        "<p>Toolbus asks for access to your account at another service. Continue only if you have "
+        f"just used a tool that needs it.</p>{webpage.described(rows)}"
         f"{_form(sealed, switch=person is not None)}"
     )
     return pages.page("Connect Toolbus?", body, 200, leads_on=True)
 
 
 def _form(sealed: str, *, switch: bool, allow: bool = True) -> str:
-    go_on = '<button class="deed" name="answer" value="allow">Go on</button>'
-    buttons = f'{go_on}<button name="answer" value="deny">Do not connect</button>' if allow else ""
+    proceed = '<button class="deed" name="answer" value="allow">Continue</button>'
+    buttons = (
+        f'{proceed}<button name="answer" value="deny">Do not connect</button>' if allow else ""
+    )
     if switch:
-        buttons += '<button name="answer" value="switch">I am somebody else</button>'
+        buttons += '<button name="answer" value="switch">Sign in as someone else</button>'
     return (
         f'<form method="post" action="/oauth/connect">{webpage.ticket(sealed)}'
         f'<div class="choices">{buttons}</div></form>'

@@ -1,38 +1,38 @@
-"""Why an endpoint says no, in OAuth's own words (RFC 6749 section 5.2 and its later kin)."""
+"""Errors of the OAuth endpoints and pages (RFC 6749 section 5.2 and its extensions)."""
 
 
 class OAuthError(Exception):
-    """A refusal: `code` for programs, a sentence for people, an HTTP status, and headers."""
+    """OAuth error response: a code for programs, a message for people, HTTP status and headers."""
 
     def __init__(
-        self, code: str, sentence: str, status: int = 400, *headers: tuple[str, str]
+        self, code: str, message: str, status: int = 400, *headers: tuple[str, str]
     ) -> None:
-        super().__init__(sentence)
+        super().__init__(message)
         self.code = code
-        self.sentence = sentence
+        self.message = message
         self.status = status
         self.headers = headers
 
 
 class PageError(Exception):
-    """A refusal that is shown to a person, since there is nowhere safe to send them."""
+    """Error that is shown as a page, because it is not safe to redirect the browser."""
 
-    def __init__(self, sentence: str, status: int = 400) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.message = message
         self.status = status
 
 
-def invalid(sentence: str) -> OAuthError:
-    """A request that is not well formed."""
-    return OAuthError("invalid_request", sentence)
+def invalid(message: str) -> OAuthError:
+    """Return the error for a malformed request."""
+    return OAuthError("invalid_request", message)
 
 
-def invalid_grant(sentence: str) -> OAuthError:
-    """A code or token that is not good, or not good here."""
-    return OAuthError("invalid_grant", sentence)
+def invalid_grant(message: str) -> OAuthError:
+    """Return the error for a code or token that is invalid, or not valid at this resource."""
+    return OAuthError("invalid_grant", message)
 
 
-def invalid_client(sentence: str) -> OAuthError:
-    """A client that is unknown, or does not prove who it is."""
-    return OAuthError("invalid_client", sentence, 401)
+def invalid_client(message: str) -> OAuthError:
+    """Return the error for a client that is unknown or not authenticated."""
+    return OAuthError("invalid_client", message, 401)

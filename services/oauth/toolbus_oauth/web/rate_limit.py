@@ -1,4 +1,4 @@
-"""How often what anybody may ask for is done: so many times a while, for all together."""
+"""Rate limit for operations that unauthenticated requests can trigger."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,8 +11,11 @@ TOO_MANY = 429
 
 
 @dataclass(slots=True)
-class Pace:
-    """What is kept of each costs service, so that nobody can fill it at will."""
+class RateLimit:
+    """Sliding-window limit over all callers: at most `most` operations in `seconds`.
+
+    It bounds what unauthenticated requests can make the service store or fetch.
+    """
 
     most: int
     seconds: float = 60.0
@@ -20,10 +23,12 @@ class Pace:
     _done: deque[float] = field(default_factory=deque)
 
     def keep(self) -> None:
-        """Count one more. Raises `OAuthError` when it is one too many."""
+        """Count one operation. Raises `OAuthError` (HTTP 429) when the limit is exceeded."""
         now = self.clock()
         while self._done and self._done[0] <= now - self.seconds:
             self._done.popleft()
         if len(self._done) >= self.most:
-            raise OAuthError("temporarily_unavailable", "Too many at once; try again.", TOO_MANY)
+            raise OAuthError(
+                "temporarily_unavailable", "Too many requests; retry in a minute.", TOO_MANY
+            )
         self._done.append(now)

@@ -1,4 +1,4 @@
-"""Where a browser may be sent: the addresses a client may name, and which of them it did. Pure."""
+"""Redirect URIs: which a client may register, and which of them a request names. Pure."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 
 LONGEST = 2048
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# What a browser would run, open as a file, or speak by itself.
+# Schemes that a browser executes, opens as a file or handles itself.
 _NEVER = frozenset(
     {"javascript", "data", "vbscript", "file", "blob", "about", "filesystem", "ftp", "ws", "wss",
      "view-source", "mailto", "tel", "intent"}
@@ -16,37 +16,37 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]
 _WRITTEN = re.compile(r"[!-~]+")  # visible ASCII
 
 
-def fault(uri: str) -> str:
-    """Why a client may not name this address; empty when it may."""
+def problem(uri: str) -> str:
+    """Return why a client may not register this URI; empty if it may."""
     if len(uri) > LONGEST or not _WRITTEN.fullmatch(uri) or "#" in uri or "\\" in uri:
         return "must be a URL of visible ASCII without a fragment"
     try:
         parts = urlsplit(uri)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return "cannot be read"
-    if parts.scheme not in ("http", "https"):  # a program's own, on the person's machine
-        fine = parts.scheme not in _NEVER and _SCHEME.fullmatch(parts.scheme)
-        return "" if fine else "has a scheme nobody may be sent to"
-    if not host or not _HOST.fullmatch(parts.netloc):  # people judge it by how it looks
-        return "must name a host, and no user"
+        return "is not a valid URL"
+    if parts.scheme not in ("http", "https"):  # a private-use scheme of a native program (RFC 8252)
+        allowed = parts.scheme not in _NEVER and _SCHEME.fullmatch(parts.scheme)
+        return "" if allowed else "has a scheme that is not allowed"
+    if not host or not _HOST.fullmatch(parts.netloc):  # people decide by how the host looks
+        return "must contain a host and no user name"
     if parts.scheme == "http" and host not in LOOPBACK:
-        return "must be https, or http on the person's own machine"
+        return "must use https, or http with a loopback host"
     return ""
 
 
 def matches(uri: str, registered: Iterable[str]) -> bool:
-    """Whether this is one of the registered addresses, byte for byte.
+    """Return whether a URI equals one of the registered URIs, byte for byte.
 
-    Only the port of a loopback address may differ, which a program on the person's machine is
-    given by its system (RFC 8252 section 7.3).
+    Only the port of a loopback URI may differ: the operating system assigns it to a native program
+    (RFC 8252 section 7.3).
     """
     return any(uri == each or _same_but_for_port(uri, each) for each in registered)
 
 
 def _same_but_for_port(uri: str, registered: str) -> bool:
-    bare, own = _without_port(uri), _without_port(registered)
-    return bare is not None and bare == own
+    bare, expected = _without_port(uri), _without_port(registered)
+    return bare is not None and bare == expected
 
 
 def _without_port(uri: str) -> str | None:
@@ -57,18 +57,18 @@ def _without_port(uri: str) -> str | None:
 
 
 def is_local(uri: str) -> bool:
-    """Whether it leads to a program on the person's own machine."""
+    """Return whether a URI leads to a program on the person's own computer."""
     parts = urlsplit(uri)
     return parts.scheme not in ("http", "https") or (parts.hostname or "") in LOOPBACK
 
 
-def shown_host(uri: str) -> str:
-    """Where it leads, as a person is told."""
+def display_host(uri: str) -> str:
+    """Return the host, or the private-use scheme, to show to a person."""
     parts = urlsplit(uri)
     return parts.netloc if parts.scheme in ("http", "https") else f"{parts.scheme}:"
 
 
-def extended(uri: str, **told: str) -> str:
-    """The address with more parameters."""
-    more = "&".join(f"{name}={quote(value, safe='')}" for name, value in told.items() if value)
+def with_params(uri: str, **params: str) -> str:
+    """Return the URI with more query parameters; empty values are omitted."""
+    more = "&".join(f"{name}={quote(value, safe='')}" for name, value in params.items() if value)
     return f"{uri}{'&' if '?' in uri else '?'}{more}"

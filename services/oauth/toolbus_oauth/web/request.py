@@ -1,4 +1,4 @@
-"""One request as it came over the bus, read strictly; and answers to it. Pure."""
+"""Parse one HTTP request from the bus, strictly, and build responses. Pure."""
 
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
@@ -17,9 +17,9 @@ from toolbus_oauth.web.errors import OAuthError, invalid
 MOST_FIELDS = 40
 FORM = "application/x-www-form-urlencoded"
 NO_STORE = (("cache-control", "no-store"), ("pragma", "no-cache"))
-MAY_KEEP = ("cache-control", "public, max-age=60")
+CACHEABLE = ("cache-control", "public, max-age=60")
 Fields = dict[str, str]
-# Refusals of credentials, which ingress counts by the client's address.
+# Error codes for rejected credentials; ingress counts them by the client's address.
 REJECTING = (
     "invalid_client", "invalid_grant", "invalid_dpop_proof", "invalid_token", "unauthorized_client",
     "access_denied",
@@ -28,52 +28,54 @@ REJECTING = (
 
 @dataclass(frozen=True)
 class Request:
-    """A request; each parameter was given once."""
+    """HTTP request in which each parameter occurs at most once."""
 
-    asked: PageRequest
+    page: PageRequest
 
     @cached_property
     def query(self) -> Fields:
         """The parameters of the query. Raises `OAuthError`."""
-        return fields_of(self.asked.query)
+        return fields_of(self.page.query)
 
     @cached_property
     def form(self) -> Fields:
         """The parameters of the body. Raises `OAuthError`."""
-        told = self.asked.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if told != FORM:
-            raise invalid(f"Send the parameters as {FORM}.")
-        return fields_of(_text(self.asked.body))
+        content_type = self.page.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != FORM:
+            raise invalid(f"The content type must be {FORM}.")
+        return fields_of(_text(self.page.body))
 
     @cached_property
     def json(self) -> dict[str, Any]:
-        """The body's object. Raises `OAuthError`."""
+        """The JSON object in the body. Raises `OAuthError`."""
         try:
-            return strict_json.members(self.asked.body)
+            return strict_json.members(self.page.body)
         except strict_json.StrictJSONError as error:
             raise invalid(f"The body must be a JSON object; it is {error}.") from error
 
     @cached_property
     def cookies(self) -> Fields:
-        """What the browser sends back."""
+        """The cookies of the request; empty if the header is malformed."""
         try:
-            found = SimpleCookie(self.asked.headers.get("cookie", ""))
+            found = SimpleCookie(self.page.headers.get("cookie", ""))
         except CookieError:
             return {}
         return {name: morsel.value for name, morsel in found.items()}
 
     @property
     def basic(self) -> tuple[str, str] | None:
-        """A client's name and secret in the header. Raises `OAuthError` when it cannot be read."""
-        scheme, _, told = self.asked.headers.get("authorization", "").partition(" ")
+        """The client id and secret of the Basic header. Raises `OAuthError` if it is malformed."""
+        scheme, _, credentials = self.page.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return None
         try:
-            name, colon, secret = b64decode(told.strip(), validate=True).decode().partition(":")
+            name, colon, secret = (
+                b64decode(credentials.strip(), validate=True).decode().partition(":")
+            )
         except ValueError:
             colon = ""
         if not colon:
-            raise OAuthError("invalid_client", "The Authorization header cannot be read.", 401)
+            raise OAuthError("invalid_client", "The Authorization header is malformed.", 401)
         return unquote_plus(name), unquote_plus(secret)
 
 
@@ -81,39 +83,43 @@ Handler = Callable[[Request], Awaitable[PageReply]]
 
 
 def fields_of(text: str) -> Fields:
-    """Parameters by name. Raises `OAuthError` when one is there twice."""
+    """Parse parameters by name. Raises `OAuthError` if one occurs twice or there are too many."""
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
     except ValueError as error:
-        raise invalid("The parameters cannot be read, or there are too many.") from error
+        raise invalid("The parameters are malformed, or there are too many.") from error
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise invalid("A parameter is there twice; give each once.")
+        raise invalid("A parameter occurs twice; send each once.")
     return found
 
 
-def told_json(status: int, data: Any, *headers: tuple[str, str]) -> PageReply:
-    """An answer for programs, which nobody may keep."""
+def json_response(status: int, data: Any, *headers: tuple[str, str]) -> PageReply:
+    """Return a JSON response that must not be cached."""
     shown = (("content-type", "application/json"), *NO_STORE, *headers)
     return PageReply(status=status, headers=shown, body=msgspec.json.encode(data))
 
 
-def told_error(error: OAuthError) -> PageReply:
-    """A refusal for programs."""
+def error_response(error: OAuthError) -> PageReply:
+    """Return the error response for a program (RFC 6749 section 5.2)."""
     challenge = (("www-authenticate", 'Basic realm="toolbus"'),) if error.status == 401 else ()  # noqa: PLR2004
-    told = {"error": error.code, "error_description": error.sentence}
-    answer = told_json(error.status, told, *challenge, *error.headers)
-    return answer.model_copy(update={"rejected": error.code}) if error.code in REJECTING else answer
+    body = {"error": error.code, "error_description": error.message}
+    response = json_response(error.status, body, *challenge, *error.headers)
+    return (
+        response.model_copy(update={"rejected": error.code})
+        if error.code in REJECTING
+        else response
+    )
 
 
-def kept(document: dict[str, Any]) -> PageReply:
-    """A document that is the same for everybody, and for a while."""
-    headers = (("content-type", "application/json"), MAY_KEEP)
+def cacheable_response(document: dict[str, Any]) -> PageReply:
+    """Return a public JSON document that may be cached for a minute."""
+    headers = (("content-type", "application/json"), CACHEABLE)
     return PageReply(status=200, headers=headers, body=msgspec.json.encode(document))
 
 
-def redirected(url: str, *cookies: str) -> PageReply:
-    """Send a browser on, with GET."""
+def redirect_response(url: str, *cookies: str) -> PageReply:
+    """Return a redirect (303) that the browser follows with GET."""
     set_cookies = tuple(("set-cookie", cookie) for cookie in cookies)
     headers = (("location", url), ("referrer-policy", "no-referrer"), *NO_STORE, *set_cookies)
     return PageReply(status=303, headers=headers)
@@ -123,4 +129,4 @@ def _text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise invalid("The body is not UTF-8.") from error
+        raise invalid("The body is not valid UTF-8.") from error

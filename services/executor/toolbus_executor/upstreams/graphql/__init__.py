@@ -1,4 +1,4 @@
-"""A GraphQL API as an upstream: its schema is its list of tools, each call one operation."""
+"""GraphQL APIs as upstreams: the schema is the list of tools, each call is one operation."""
 
 from toolbus_executor.upstreams.graphql.upstream import GraphQLUpstream
 

@@ -1,4 +1,4 @@
-"""GraphQL's input types as JSON Schema: pure. Input objects refer to each other by name."""
+"""Convert GraphQL input types to JSON Schema; input objects refer to each other by name. Pure."""
 
 from typing import Any
 
@@ -23,17 +23,17 @@ _SCALARS: dict[str, dict[str, Any]] = {
 
 
 class Inputs:
-    """Collects the input objects that the arguments of one tool lead to."""
+    """Collect the input objects that the arguments of one tool refer to."""
 
     def __init__(self, types: Types) -> None:
         self._types = types
         self.definitions: dict[str, Any] = {}
 
     def given(self, each: Given) -> dict[str, Any]:
-        """The schema of an argument. Raises `SchemaError`."""
+        """Return the schema of an argument. Raises `SchemaError`."""
         schema = self._of(each.type, 0)
-        told = (each.description or "").strip()[:LONGEST_DESCRIPTION]
-        return schema | ({"description": told} if told else {})
+        description = (each.description or "").strip()[:LONGEST_DESCRIPTION]
+        return schema | ({"description": description} if description else {})
 
     def _of(self, ref: Ref, depth: int) -> dict[str, Any]:
         if depth > DEEPEST_TYPE:
@@ -50,10 +50,12 @@ class Inputs:
             return {"enum": [each.name for each in named.enum_values or []]}
         if named.kind == "INPUT_OBJECT":
             return self._object(named)
-        return dict(_SCALARS.get(named.name, {"description": f"A {named.name}, as the API has it"}))
+        return dict(
+            _SCALARS.get(named.name, {"description": f"A {named.name}, as defined by the API"})
+        )
 
     def _object(self, named: Type) -> dict[str, Any]:
-        """A reference to an input object, which is described once."""
+        """Return a reference to an input object, which is defined once."""
         if named.name not in self.definitions:
             if len(self.definitions) >= MOST_INPUTS:
                 raise SchemaError(f"its arguments lead to more than {MOST_INPUTS} input objects")
@@ -63,7 +65,7 @@ class Inputs:
 
 
 def object_of(fields: list[Given], inputs: Inputs) -> dict[str, Any]:
-    """The schema of an object with these members and no others."""
+    """Return the schema of an object with these members and no others."""
     required = [each.name for each in fields if each.required]
     schema: dict[str, Any] = {
         "type": "object",
@@ -77,6 +79,8 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     if "enum" in schema:
         return schema | {"enum": [*schema["enum"], None]}
     if "type" in schema:
-        told = schema["type"]
-        return schema | {"type": [*(told if isinstance(told, list) else [told]), "null"]}
+        declared = schema["type"]
+        return schema | {
+            "type": [*(declared if isinstance(declared, list) else [declared]), "null"]
+        }
     return {"anyOf": [schema, {"type": "null"}]} if "$ref" in schema else schema

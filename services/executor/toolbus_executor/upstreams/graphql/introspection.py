@@ -1,12 +1,12 @@
-"""A GraphQL schema as its server tells of it: read from an introspection, bounded, and pure."""
+"""Parse a GraphQL schema from an introspection result, within limits. Pure."""
 
 from dataclasses import dataclass, field
 
 import msgspec
 
 MOST_TYPES = 5_000
-DEEPEST_TYPE = 8  # lists and "never null" around one name
-# Three levels of wrapping more than anybody writes; older servers refuse deeper questions.
+DEEPEST_TYPE = 8  # nesting of list and non-null types
+# Deeper than schemas in practice; older servers reject deeper queries.
 _REF = "kind name ofType{" * 7 + "kind name" + "}" * 7
 INTROSPECTION = (
     "query IntrospectionQuery{__schema{queryType{name}mutationType{name}subscriptionType{name}"
@@ -19,11 +19,11 @@ INTROSPECTION = (
 
 
 class SchemaError(Exception):
-    """What a server says of its schema cannot be used; the text says why."""
+    """A server's schema cannot be used; the message gives the reason."""
 
 
 class Ref(msgspec.Struct, rename="camel"):
-    """A type where it is used: a name, or a list or "never null" around another."""
+    """A reference to a type: a name, or a list or non-null type around another reference."""
 
     kind: str
     name: str | None = None
@@ -31,24 +31,24 @@ class Ref(msgspec.Struct, rename="camel"):
 
     @property
     def required(self) -> bool:
-        """Whether null is no value of it."""
+        """Whether null is not a valid value."""
         return self.kind == "NON_NULL"
 
     @property
     def bare(self) -> "Ref":
-        """The same without "never null" around it."""
+        """The type without the outer non-null."""
         return self.of_type if self.kind == "NON_NULL" and self.of_type is not None else self
 
     @property
     def base(self) -> str:
-        """The name within all lists."""
+        """The name of the innermost type."""
         found: Ref | None = self
         while found is not None and found.of_type is not None:
             found = found.of_type
         return (found.name if found is not None else None) or ""
 
     def written(self) -> str:
-        """The type as a document has it."""
+        """Return the type in GraphQL syntax."""
         if self.kind == "NON_NULL" and self.of_type is not None:
             return f"{self.of_type.written()}!"
         if self.kind == "LIST" and self.of_type is not None:
@@ -66,7 +66,7 @@ class Given(msgspec.Struct, rename="camel"):
 
     @property
     def required(self) -> bool:
-        """Whether it has to be given."""
+        """Whether a value must be given."""
         return self.type.required and self.default_value is None
 
 
@@ -80,7 +80,7 @@ class Field(msgspec.Struct, rename="camel"):
 
     @property
     def selectable(self) -> bool:
-        """Whether it can be asked for without arguments."""
+        """Whether the field can be selected without arguments."""
         return not any(each.required for each in self.args)
 
 
@@ -101,7 +101,7 @@ class Type(msgspec.Struct, rename="camel"):
 
     @property
     def is_leaf(self) -> bool:
-        """Whether its values hold no fields."""
+        """Whether the type's values have no fields."""
         return self.kind in ("SCALAR", "ENUM")
 
 
@@ -122,24 +122,24 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Types:
-    """A whole schema, by the names of its types."""
+    """A whole schema, indexed by type name."""
 
     named: dict[str, Type]
     roots: dict[str, str] = field(default_factory=dict)  # operation -> its type
 
     def of(self, ref: Ref) -> Type:
-        """The named type within a reference. Raises `SchemaError`."""
+        """Return the innermost named type of a reference. Raises `SchemaError`."""
         return self.called(ref.base)
 
     def called(self, name: str) -> Type:
-        """The type of a name. Raises `SchemaError`."""
+        """Return the type with this name. Raises `SchemaError`."""
         found = self.named.get(name)
         if found is None:
-            raise SchemaError(f"the schema does not say what {name[:64] or 'a type'} is")
+            raise SchemaError(f"the schema does not define {name[:64] or 'a type'}")
         return found
 
     def fields(self, operation: str) -> list[Field]:
-        """The fields of a root; none where there is no such root."""
+        """Return the fields of a root type; none if there is no such root."""
         root = self.roots.get(operation)
         return self.called(root).fields or [] if root else []
 
@@ -148,14 +148,14 @@ _answer = msgspec.json.Decoder(_Answer).decode
 
 
 def types_in(body: bytes) -> Types:
-    """The schema in the answer to an introspection. Raises `SchemaError`."""
+    """Return the schema in the response to an introspection. Raises `SchemaError`."""
     try:
-        told = _answer(body)
+        response = _answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SchemaError("the answer to the introspection has not the form it must") from error
-    if told.data is None:
-        raise SchemaError("the server does not answer introspection; have it switched on")
-    schema = told.data.schema
+        raise SchemaError("the response to the introspection is malformed") from error
+    if response.data is None:
+        raise SchemaError("the server does not support introspection; enable it there")
+    schema = response.data.schema
     if len(schema.types) > MOST_TYPES:
         raise SchemaError(f"the schema has more than {MOST_TYPES} types")
     roots = {

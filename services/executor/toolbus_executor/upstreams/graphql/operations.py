@@ -1,4 +1,4 @@
-"""The tools a GraphQL schema makes, and the operation that each call is. Pure."""
+"""Derive tools from a GraphQL schema, and the operation of each call. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from toolbus_executor.upstreams.graphql.introspection import Field, SchemaError,
 
 LONGEST_DESCRIPTION = 2_000
 _KINDS = ("query", "mutation")
-_ASIDE = "subscription"
+_SUBSCRIPTION = "subscription"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,35 +24,36 @@ class Operation:
     kind: str
     field: Field
     types: Types
-    select: str  # the argument that says what is asked back; empty where nothing is
+    select: str  # the argument that selects fields of the result; empty for a leaf type
     definition: dict[str, Any]
 
     @property
     def binding(self) -> str:
-        """What its definition stands for."""
+        """A digest of the operation."""
         return str(self.definition["_meta"][BINDING])
 
     def request(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The body of the request for these arguments. Raises `SelectionError`."""
-        told = {name: each for name, each in arguments.items() if name != self.select}
+        """Return the request body for these arguments. Raises `SelectionError`."""
+        values = {name: each for name, each in arguments.items() if name != self.select}
         paths = arguments.get(self.select) if self.select else None
         tree = (
             selection.chosen(self.types, self.field, _paths(paths))
             if paths
             else selection.usual(self.types, self.field)
         )
-        given = [each for each in self.field.args if each.name in told]
+        given = [each for each in self.field.args if each.name in values]
         variables = ",".join(f"${each.name}:{each.type.written()}" for each in given)
         passed = ",".join(f"{each.name}:${each.name}" for each in given)
-        asked = selection.written(tree, self.types, self.types.of(self.field.type))
-        text = f"{self.kind}{_within(variables)}{{{self.field.name}{_within(passed)}{asked}}}"
-        return {"query": text, "variables": told}
+        selected = selection.written(tree, self.types, self.types.of(self.field.type))
+        field = f"{self.field.name}{_in_parentheses(passed)}{selected}"
+        text = f"{self.kind}{_in_parentheses(variables)}{{{field}}}"
+        return {"query": text, "variables": values}
 
 
 def operations_in(
     types: Types, wanted: Operations, address: str
 ) -> tuple[dict[str, Operation], dict[str, str]]:
-    """The tools by their names, and what is left out and why."""
+    """Return the tools by name, and what is left out and why."""
     found: dict[str, Operation] = {}
     left_out: dict[str, str] = {}
     for kind, field in _fields(types):
@@ -64,8 +65,10 @@ def operations_in(
             found[name] = _operation(types, kind, field, name, address)
         except SchemaError as error:
             left_out[f"{kind}:{field.name}"] = str(error)
-    if types.fields(_ASIDE):
-        left_out[_ASIDE] = f"{len(types.fields(_ASIDE))} fields: no call has an answer that goes on"
+    if types.fields(_SUBSCRIPTION):
+        left_out[_SUBSCRIPTION] = (
+            f"{len(types.fields(_SUBSCRIPTION))} fields: a call cannot return a stream"
+        )
     return found, left_out
 
 
@@ -86,14 +89,14 @@ def _is_wanted(kind: str, name: str, wanted: Operations) -> bool:
 def _operation(types: Types, kind: str, field: Field, name: str, address: str) -> Operation:
     inputs = Inputs(types)
     schema = object_of(field.args, inputs)
-    select = "" if types.of(field.type).is_leaf else _free(field)
+    select = "" if types.of(field.type).is_leaf else _free_name(field)
     if select:
         schema["properties"][select] = _select(types, field)
     if inputs.definitions:
         schema["$defs"] = inputs.definitions
     definition = {
         "name": name,
-        "description": _described(kind, field),
+        "description": _description(kind, field),
         "inputSchema": schema,
         "annotations": {"readOnlyHint": kind == "query"},
         "_meta": {BINDING: _binding(address, kind, field)},
@@ -107,40 +110,43 @@ def _select(types: Types, field: Field) -> dict[str, Any]:
         "items": {"type": "string", "maxLength": 1_000},
         "maxItems": selection.MOST_PATHS,
         "description": (
-            "What to ask back, as dotted paths of fields (owner.name; through a type where there "
+            "The fields to return, as dotted paths (owner.name; through a type where there "
             f"are several). {field.type.base} by itself: "
             + ", ".join(list(selection.usual(types, field))[:30])
         ),
     }
 
 
-def _described(kind: str, field: Field) -> str:
-    told = (field.description or "").strip()
-    return (told or f"The {kind} {field.name}.")[:LONGEST_DESCRIPTION]
+def _description(kind: str, field: Field) -> str:
+    text = (field.description or "").strip()
+    return (text or f"The {kind} {field.name}.")[:LONGEST_DESCRIPTION]
 
 
 def _binding(address: str, kind: str, field: Field) -> str:
-    """What a pin holds beside the definition: where the call goes, and the types on its way."""
+    """Return the digest of what an approval covers besides the definition.
+
+    These are the address, the field and its types.
+    """
     given = ",".join(f"{each.name}:{each.type.written()}" for each in field.args)
-    told = f"{address} {kind} {field.name}({given}):{field.type.written()}"
-    return sha256(told.encode()).hexdigest()[:32]
+    text = f"{address} {kind} {field.name}({given}):{field.type.written()}"
+    return sha256(text.encode()).hexdigest()[:32]
 
 
-def _free(field: Field) -> str:
-    """A name for what is selected that is no argument's."""
+def _free_name(field: Field) -> str:
+    """Return a name for the selection argument that no other argument has."""
     taken, name = {each.name for each in field.args}, "select"
     while name in taken:
         name += "_"
     return name
 
 
-def _paths(told: Any) -> list[str]:
-    if not isinstance(told, list) or not all(isinstance(each, str) for each in told):
+def _paths(paths: Any) -> list[str]:
+    if not isinstance(paths, list) or not all(isinstance(each, str) for each in paths):
         raise selection.SelectionError("'select' must be an array of strings")
-    if len(told) > selection.MOST_PATHS:
+    if len(paths) > selection.MOST_PATHS:
         raise selection.SelectionError(f"'select' has more than {selection.MOST_PATHS} paths")
-    return told
+    return paths
 
 
-def _within(text: str) -> str:
+def _in_parentheses(text: str) -> str:
     return f"({text})" if text else ""

@@ -1,4 +1,4 @@
-"""What a GraphQL API answered, as a tool's result: bounded. Pure."""
+"""Convert a GraphQL response into a tool result, within limits. Pure."""
 
 from http import HTTPStatus
 from typing import Any
@@ -11,69 +11,69 @@ _ERRORS = 400
 _encode = msgspec.json.Encoder().encode
 
 
-class _Told(msgspec.Struct):
-    """An answer; what is not of this form is none."""
+class _Response(msgspec.Struct):
+    """A GraphQL response; anything of another form is none."""
 
     data: dict[str, msgspec.Raw] | None = None
     errors: list[dict[str, Any]] | None = None
 
 
-_told = msgspec.json.Decoder(_Told).decode
+_response = msgspec.json.Decoder(_Response).decode
 
 
 def result_of(status: int, body: bytes, field: str) -> bytes:
-    """The raw result of a call of this field. Errors are the tool's, with what data there is."""
+    """Return the raw result of a call of this field; errors come with the partial data."""
     try:
-        told = _told(body)
+        response = _response(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return refused(_http(status, body))
-    if told.errors:
-        return _limited(refused(_errors(told.errors), *_data(told, field)))
-    if told.data is None or status >= _ERRORS:
+    if response.errors:
+        return _limited(refused(_errors(response.errors), *_data(response, field)))
+    if response.data is None or status >= _ERRORS:
         return refused(_http(status, body))
-    raw = told.data.get(field, msgspec.Raw(b"null"))
+    raw = response.data.get(field, msgspec.Raw(b"null"))
     made: dict[str, Any] = {"content": [_text(bytes(raw).decode("utf-8", "replace"))]}
     if bytes(raw)[:1] == b"{":
         made["structuredContent"] = raw
     return _limited(_encode(made))
 
 
-def refused(*sentences: str) -> bytes:
-    """A result that says what is wrong."""
-    return _encode({"content": [_text(each) for each in sentences], "isError": True})
+def refused(*messages: str) -> bytes:
+    """Return an error result with these messages."""
+    return _encode({"content": [_text(each) for each in messages], "isError": True})
 
 
-def _data(told: _Told, field: str) -> list[str]:
-    raw = bytes((told.data or {}).get(field, msgspec.Raw(b"null")))
+def _data(response: _Response, field: str) -> list[str]:
+    raw = bytes((response.data or {}).get(field, msgspec.Raw(b"null")))
     return [] if raw == b"null" else [f"In part: {raw.decode('utf-8', 'replace')}"]
 
 
 def _errors(errors: list[dict[str, Any]]) -> str:
-    told = [_error(each) for each in errors[:MOST_ERRORS]]
+    shown = [_error(each) for each in errors[:MOST_ERRORS]]
     more = len(errors) - MOST_ERRORS
-    return "\n".join([*told, *([f"and {more} more errors"] if more > 0 else [])])
+    return "\n".join([*shown, *([f"and {more} more errors"] if more > 0 else [])])
 
 
 def _error(each: dict[str, Any]) -> str:
     path, extensions = each.get("path"), each.get("extensions")
     where = f" (at {'.'.join(map(str, path[:16]))})" if isinstance(path, list) and path else ""
     code = extensions.get("code") if isinstance(extensions, dict) else None
-    told = f"{code}: " if isinstance(code, str) else ""
-    return (told + str(each.get("message", "an error without a message")))[:LONGEST_ERROR] + where
+    prefix = f"{code}: " if isinstance(code, str) else ""
+    return (prefix + str(each.get("message", "an error without a message")))[:LONGEST_ERROR] + where
 
 
 def _http(status: int, body: bytes) -> str:
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-    told = body[:LONGEST_BODY].decode("utf-8", "replace").strip()
-    return f"HTTP {status} {phrase}: {told or 'no GraphQL in the answer'}"
+    text = body[:LONGEST_BODY].decode("utf-8", "replace").strip()
+    return f"HTTP {status} {phrase}: {text or 'no GraphQL in the response'}"
 
 
 def _limited(raw: bytes) -> bytes:
     if len(raw) <= LARGEST_RESULT:
         return raw
     return refused(
-        f"The answer is too large ({len(raw)} bytes of at most {LARGEST_RESULT}); ask for less "
-        "with select or the arguments."
+        f"The response is too large ({len(raw)} bytes of at most {LARGEST_RESULT}); request less "
+        "with 'select' or the arguments."
     )
 
 

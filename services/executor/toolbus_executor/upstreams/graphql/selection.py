@@ -1,36 +1,36 @@
-"""What an operation asks back: the plain fields by themselves, or those a caller names. Pure."""
+"""Select the fields of a result: plain fields by default, or those a caller names. Pure."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from toolbus_executor.upstreams.graphql.introspection import Field, SchemaError, Type, Types
 
-MOST_FIELDS = 60  # that are asked for unasked
+MOST_FIELDS = 60  # selected by default
 MOST_PATHS, DEEPEST_PATH = 100, 8
-NEAR = 1  # objects within the result whose plain fields come with it
+NEAR = 1  # levels of nested objects whose plain fields are included
 _TYPENAME = "__typename"
-_MOST_TOLD = 30
-_MOST_LOOKED_AT = 500  # fields of one type, of which the plain ones are taken
+_MOST_NAMED = 30
+_MOST_CONSIDERED = 500  # fields of one type
 _MOST_OF_UNION = 50
 
 Tree = dict[str, Any]  # name -> what is selected within; empty for a leaf
 
 
 class SelectionError(Exception):
-    """What a caller asked for is not there; the text says what is."""
+    """A caller's selection is invalid; the message lists what is available."""
 
 
 def usual(types: Types, field: Field) -> Tree:
-    """The plain fields of what a field gives, and of the objects right within."""
+    """Return the plain fields of a field's type, and of the objects directly within."""
     left = [MOST_FIELDS]
     return _plain(types, types.of(field.type), NEAR, left)
 
 
 def chosen(types: Types, field: Field, paths: Iterable[str]) -> Tree:
-    """What a caller's dotted paths select; where one ends at an object, its plain fields.
+    """Return the selection of a caller's dotted paths; an object at the end is expanded.
 
     Raises:
-        SelectionError: a path leads nowhere.
+        SelectionError: a path does not exist.
 
     """
     tree: Tree = {}
@@ -44,7 +44,7 @@ def chosen(types: Types, field: Field, paths: Iterable[str]) -> Tree:
 
 
 def written(tree: Tree, types: Types, named: Type) -> str:
-    """A selection as a document has it; a leaf has none."""
+    """Return a selection in GraphQL syntax; a leaf has none."""
     if named.is_leaf:
         return ""
     parts = []
@@ -60,11 +60,11 @@ def written(tree: Tree, types: Types, named: Type) -> str:
 
 
 def _follow(types: Types, named: Type, steps: list[str], tree: Tree) -> None:
-    """Add one path to what is selected."""
+    """Add one path to the selection."""
     for position, name in enumerate(steps):
         step = _step(types, named, name)
         if step is None and name != _TYPENAME:
-            raise SelectionError(_nowhere(named, ".".join(steps[: position + 1])))
+            raise SelectionError(_no_such_path(named, ".".join(steps[: position + 1])))
         if isinstance(step, Field) and not step.selectable:
             raise SelectionError(f"{name!r} in select needs arguments, which cannot be given here")
         tree = tree.setdefault(name, {})
@@ -76,7 +76,7 @@ def _follow(types: Types, named: Type, steps: list[str], tree: Tree) -> None:
 
 
 def _step(types: Types, named: Type, name: str) -> Field | Type | None:
-    """A field of a type, or one of the types it may be."""
+    """Return a field of a type, or one of its possible types."""
     for each in named.fields or []:
         if each.name == name:
             return each
@@ -85,19 +85,19 @@ def _step(types: Types, named: Type, name: str) -> Field | Type | None:
     return None
 
 
-def _nowhere(named: Type, path: str) -> str:
+def _no_such_path(named: Type, path: str) -> str:
     there = [each.name for each in named.fields or [] if each.selectable]
     there += [each.name for each in named.possible_types or []]
-    told = ", ".join(sorted(there)[:_MOST_TOLD]) or "nothing"
-    return f"{path[:120]!r} in select leads nowhere; {named.name} has: {told}"
+    available = ", ".join(sorted(there)[:_MOST_NAMED]) or "nothing"
+    return f"{path[:120]!r} in select does not exist; {named.name} has: {available}"
 
 
 def _plain(types: Types, named: Type, near: int, left: list[int]) -> Tree:
-    """The fields without fields of their own, and so much of the objects within; bounded."""
+    """Return the leaf fields of a type, and those of objects `near` levels within; bounded."""
     if named.is_leaf:
         return {}
     tree: Tree = {_TYPENAME: {}} if named.kind in ("UNION", "INTERFACE") else {}
-    for field in (named.fields or [])[:_MOST_LOOKED_AT]:
+    for field in (named.fields or [])[:_MOST_CONSIDERED]:
         if left[0] <= 0 or not field.selectable:
             continue
         inner = types.of(field.type)
@@ -110,7 +110,7 @@ def _plain(types: Types, named: Type, near: int, left: list[int]) -> Tree:
 
 
 def _of_each(types: Types, named: Type, left: list[int]) -> Tree:
-    """The plain fields of every type a union may be."""
+    """Return the plain fields of every possible type of a union."""
     may_be = named.possible_types or [] if named.kind == "UNION" else []
     found = {
         each.name: _plain(types, types.called(each.name), 0, left)
@@ -120,6 +120,6 @@ def _of_each(types: Types, named: Type, left: list[int]) -> Tree:
 
 
 def check(types: Types, field: Field) -> None:
-    """Raises `SchemaError` where not everything is said that a selection could need."""
+    """Raise `SchemaError` if nothing of a field's type can be selected."""
     if not types.of(field.type).is_leaf and not usual(types, field):
-        raise SchemaError("it gives nothing that could be asked for without arguments")
+        raise SchemaError("it returns no field that can be selected without arguments")

@@ -1,4 +1,4 @@
-"""A GraphQL API as an upstream: read by introspection, called with POST on one address."""
+"""A GraphQL API as an upstream: read by introspection, called with POST at one URL."""
 
 import asyncio
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ from toolbus_executor.upstreams.openapi.http import bytes_of
 from toolbus_executor.upstreams.openapi.security import Credentials
 
 _DEAD = (502, 503, 504)
-_OK, _SERVER_FAULT = 200, 500
+_OK, _SERVER_ERROR = 200, 500
 _REDIRECTIONS = range(300, 400)
 _HEADERS = (
     ("Content-Type", "application/json"),
@@ -35,7 +35,7 @@ _HEADERS = (
 
 
 class GraphQLUpstream(ToolsOnly[Operation]):
-    """One API. Its schema is read anew every `refresh` seconds."""
+    """One API; its schema is read again every `refresh` seconds."""
 
     def __init__(
         self,
@@ -60,47 +60,47 @@ class GraphQLUpstream(ToolsOnly[Operation]):
         return Described("graphql", "", "", {"tools": {}})
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
-        """Make the request of an operation; its answer as a tool's result."""
+        """Run an operation; return its response as a tool result."""
         return await self.call_as(self._transport.bearer, call, seconds)
 
     async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
-        """Do so with somebody's token, where the API wants one."""
+        """Run an operation with this token, if the API requires one."""
         if call.method != TOOLS_CALL:
             raise no_such_method()
         async with asyncio.timeout(seconds):
             operation = await self._operation(call)
             try:
-                body = operation.request(msgspec.json.decode(call.arguments, type=dict))
+                query = operation.request(msgspec.json.decode(call.arguments, type=dict))
             except SelectionError as error:
                 raise InvalidArgumentsError(f"Invalid arguments: {error}.", sent=False) from error
-            head, told = await self._ask(body, None, self._transport.headers_of(call), bearer)
+            head, body = await self._ask(query, None, self._transport.headers_of(call), bearer)
         if head.status in _REDIRECTIONS:
-            return refused(f"The API answered HTTP {head.status}, which leads elsewhere.")
-        told = self._credentials.struck(told)
-        told = bearer.struck(told) if bearer is not None else told
-        return result_of(head.status, told, operation.field.name)
+            return refused(f"The API returned HTTP {head.status}, a redirect; it was not followed.")
+        body = self._credentials.struck(body)
+        body = bearer.struck(body) if bearer is not None else body
+        return result_of(head.status, body, operation.field.name)
 
     async def probe(self) -> None:
-        """Ask for what every schema has, and costs nothing."""
+        """Send a query that every schema supports and that costs nothing."""
         head, body = await self._ask({"query": "{__typename}"}, DEFAULT_SECONDS)
-        if head.status >= _SERVER_FAULT:
-            raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
+        if head.status >= _SERVER_ERROR:
+            raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
         if head.status == _OK and not body.lstrip().startswith(b"{"):
-            raise GarbageError("The upstream answered a probe with what is no GraphQL.")
+            raise GarbageError("The upstream's response to a probe is not GraphQL.")
 
     async def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         self.lose("closed")
         self._transport.close()
 
     async def _read(self) -> None:
-        """Introspect, and take the schema over as a whole, or keep what was before."""
+        """Introspect; replace the schema completely, or keep the previous one on an error."""
         head, body = await self._ask({"query": INTROSPECTION}, DEFAULT_SECONDS)
         if head.status in _REDIRECTIONS:
-            raise UpstreamFaultError("The upstream has moved; name its new address with graphql.")
+            raise UpstreamFaultError("The upstream has moved; set its new address with 'graphql'.")
         declared = self._declared
         try:
-            # Large schemas take seconds: other servers' calls go on meanwhile.
+            # Large schemas take seconds, so parse them off the event loop.
             types = await asyncio.to_thread(types_in, body)
             found = await asyncio.to_thread(
                 operations_in, types, declared.operations, declared.graphql
@@ -122,7 +122,7 @@ class GraphQLUpstream(ToolsOnly[Operation]):
         request = bytes_of(
             "POST", self._path, self._transport.common, headers, msgspec.json.encode(body)
         )
-        head, told = await self._transport.ask(request, None, seconds, bearer=bearer)
+        head, response = await self._transport.ask(request, None, seconds, bearer=bearer)
         if head.status in _DEAD:
-            raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
-        return head, told
+            raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
+        return head, response

@@ -1,1 +1,1 @@
-"""A gRPC server as an upstream: what it reflects is its list of tools; needs the extra `grpc`."""
+"""Serve gRPC servers as upstreams: reflection gives the tools; needs the extra `grpc`."""

@@ -1,4 +1,4 @@
-"""The tools that reflected services make, and the messages of their calls. Pure."""
+"""Derive tools from reflected services, and the messages of their calls. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -26,18 +26,18 @@ class Method:
     """One method of a service as a tool."""
 
     path: str
-    streams: bool  # its answer
+    streams: bool  # whether it returns a stream
     definition: dict[str, Any]
     descriptor: MethodDescriptor
     pool: Any
 
     @property
     def binding(self) -> str:
-        """What its definition stands for."""
+        """A digest of the operation."""
         return str(self.definition["_meta"][BINDING])
 
     def request(self, arguments: Any) -> bytes:
-        """The request for these arguments. Raises `InvalidArgumentsError`, without their values."""
+        """Return the request message. Raises `InvalidArgumentsError`, without their values."""
         made: Message = message_factory.GetMessageClass(self.descriptor.input_type)()
         try:
             json_format.ParseDict(
@@ -48,29 +48,31 @@ class Method:
             found = _FIELD.search(str(error))
             where = f"{found[1]!r} does not fit" if found else "they do not fit"
             raise InvalidArgumentsError(
-                f"Invalid arguments: {where} {self.descriptor.input_type.full_name} as the tool's "
-                "schema has it. Nothing was sent.",
+                f"Invalid arguments: {where} {self.descriptor.input_type.full_name} as defined in "
+                "the tool's schema. Nothing was sent.",
                 sent=False,
             ) from error
         except Exception as error:  # protobuf's own, when a required field is missing
             raise InvalidArgumentsError(
-                "Invalid arguments: they are not whole. Nothing was sent.", sent=False
+                "Invalid arguments: they are incomplete. Nothing was sent.", sent=False
             ) from error
 
-    def told(self, raw: bytes) -> dict[str, Any]:
-        """An answer as JSON has it. Raises `UpstreamFaultError`."""
+    def as_json(self, raw: bytes) -> dict[str, Any]:
+        """Return a response as JSON. Raises `UpstreamFaultError`."""
         try:
             made = message_factory.GetMessageClass(self.descriptor.output_type).FromString(raw)
             found = json_format.MessageToDict(made, descriptor_pool=self.pool)
         except (DecodeError, json_format.Error, ValueError, TypeError, RecursionError) as error:
-            raise UpstreamFaultError("The upstream's answer is not the message it told.") from error
+            raise UpstreamFaultError(
+                "The upstream's response does not match its reflected message type."
+            ) from error
         return found if isinstance(found, dict) else {"value": found}
 
 
 def methods_in(
     reflected: Reflected, wanted: Operations, address: str
 ) -> tuple[dict[str, Method], dict[str, str]]:
-    """The tools by their names, and what is left out and why."""
+    """Return the tools by name, and what is left out and why."""
     found: dict[str, Method] = {}
     left_out = dict(reflected.left_out)
     for service in reflected.services:
@@ -94,12 +96,12 @@ def methods_in(
 def _method(
     reflected: Reflected, each: MethodDescriptor, path: str, name: str, address: str
 ) -> Method:
-    ending = ", a stream of which the first messages are told" if each.server_streaming else ""
-    told = f"{address} {path} {each.input_type.full_name} {each.output_type.full_name}"
+    suffix = ", a stream of which the first messages are returned" if each.server_streaming else ""
+    identity = f"{address} {path} {each.input_type.full_name} {each.output_type.full_name}"
     definition = {
         "name": name,
-        "description": f"gRPC {path}: gives {each.output_type.full_name}{ending}.",
+        "description": f"gRPC {path}: returns {each.output_type.full_name}{suffix}.",
         "inputSchema": schema_of(each.input_type),
-        "_meta": {BINDING: sha256(told.encode()).hexdigest()[:32]},
+        "_meta": {BINDING: sha256(identity.encode()).hexdigest()[:32]},
     }
     return Method(f"/{path}", each.server_streaming, definition, each, reflected.pool)

@@ -1,6 +1,6 @@
-"""What a server reflects, as descriptors: fetched file by file, and bounded.
+"""Read a server's descriptors by reflection, file by file and within limits.
 
-The messages of reflection are the same in v1 and v1alpha. They are few, so they are written here.
+The messages of reflection are equal in v1 and v1alpha. They are few, so they are defined here.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,11 +17,11 @@ _OWN = "grpc.reflection."
 _STRING, _BYTES, _MESSAGE, _INT32 = 9, 12, 11, 5
 _ONE, _MANY = 1, 3
 
-Ask = Callable[[Any], Awaitable[Any]]  # one request of reflection and its answer
+Ask = Callable[[Any], Awaitable[Any]]  # one reflection request and its response
 
 
 class ReflectionError(Exception):
-    """What a server reflects cannot be used; the text says why."""
+    """A server's reflection cannot be used; the message gives the reason."""
 
 
 def _message(name: str, *fields: tuple[str, int, int, int, str]) -> Any:
@@ -53,10 +53,10 @@ def _described() -> descriptor_pb2.FileDescriptorProto:
             ),
         ]
     )
-    # Of a oneof's members the chosen one is written even when it is empty, as `list_services` is.
-    asked = made.message_type[0]
-    asked.oneof_decl.add(name="asked")
-    for field in asked.field:
+    # The chosen member of a oneof is serialized even if empty, as `list_services` is.
+    request = made.message_type[0]
+    request.oneof_decl.add(name="request")
+    for field in request.field:
         field.oneof_index = 0
     return made
 
@@ -68,7 +68,7 @@ Response: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName("r.R
 
 
 class Reflected:
-    """The services of one server, with everything they are made of in a pool of their own."""
+    """The services of one server, with their descriptors in a pool of their own."""
 
     def __init__(self, ask: Ask) -> None:
         self.pool = descriptor_pool.DescriptorPool()
@@ -80,25 +80,25 @@ class Reflected:
         self._size = 0
 
     async def read(self) -> None:
-        """Ask for all of it. Raises `ReflectionError`."""
-        told = await self._asked(Request(list_services=""))
-        names = [each.name for each in told.services.service if not each.name.startswith(_OWN)]
+        """Read all services. Raises `ReflectionError`."""
+        response = await self._request(Request(list_services=""))
+        names = [each.name for each in response.services.service if not each.name.startswith(_OWN)]
         for name in names[MOST_SERVICES:]:
             self.left_out[name] = f"there are more than {MOST_SERVICES} services"
         for name in sorted(names[:MOST_SERVICES]):
             try:
-                await self._take(await self._asked(Request(file_containing_symbol=name)))
+                await self._take(await self._request(Request(file_containing_symbol=name)))
                 self.services.append(self.pool.FindServiceByName(name))
             except (ReflectionError, KeyError, TypeError, DecodeError, UnicodeError) as error:
-                told_why = str(error) if isinstance(error, ReflectionError) else "it is malformed"
-                self.left_out[name] = f"what it is cannot be learnt: {told_why}"
+                reason = str(error) if isinstance(error, ReflectionError) else "it is malformed"
+                self.left_out[name] = f"its descriptor cannot be read: {reason}"
 
-    async def _take(self, told: Any) -> None:
-        names = [self._keep(raw) for raw in told.files.file_descriptor_proto]
+    async def _take(self, response: Any) -> None:
+        names = [self._store(raw) for raw in response.files.file_descriptor_proto]
         for name in names:
             await self._add(name, 0)
 
-    def _keep(self, raw: bytes) -> str:
+    def _store(self, raw: bytes) -> str:
         self._size += len(raw)
         file = descriptor_pb2.FileDescriptorProto.FromString(raw)
         if file.name not in self._files:
@@ -108,25 +108,26 @@ class Reflected:
         return str(file.name)
 
     async def _add(self, name: str, depth: int) -> None:
-        """Put a file into the pool, behind all that it imports."""
+        """Add a file to the pool, after all files that it imports."""
         if name in self._added:
             return
         if depth > DEEPEST_IMPORT:
             raise ReflectionError("its files import each other too deeply")
         if name not in self._files:
-            told = await self._asked(Request(file_by_filename=name))
-            for raw in told.files.file_descriptor_proto:
-                self._keep(raw)
+            response = await self._request(Request(file_by_filename=name))
+            for raw in response.files.file_descriptor_proto:
+                self._store(raw)
         if name not in self._files:
-            raise ReflectionError("a file it imports is not told")
+            raise ReflectionError("the server does not provide an imported file")
         for needed in self._files[name].dependency:
             await self._add(needed, depth + 1)
         if name not in self._added:
             self.pool.Add(self._files[name])
             self._added.add(name)
 
-    async def _asked(self, request: Any) -> Any:
-        told = await self._ask(request)
-        if told.HasField("failure"):
-            raise ReflectionError(f"the server refused with code {told.failure.error_code}")
-        return told
+    async def _request(self, request: Any) -> Any:
+        response = await self._ask(request)
+        if response.HasField("failure"):
+            code = response.failure.error_code
+            raise ReflectionError(f"the server returned error code {code}")
+        return response

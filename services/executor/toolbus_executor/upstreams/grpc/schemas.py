@@ -1,10 +1,10 @@
-"""Protobuf's messages as JSON Schema, in the form that protobuf's own JSON has. Pure."""
+"""Convert Protobuf messages to JSON Schema, following Protobuf's JSON mapping. Pure."""
 
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-MOST_MESSAGES = 200  # of one tool
+MOST_MESSAGES = 200  # in one tool
 _ANY: dict[str, Any] = {}
 _LONG = {"type": ["string", "integer"]}  # 64 bits do not fit every JSON number
 _KINDS: dict[int, dict[str, Any]] = {
@@ -21,7 +21,7 @@ _BASE64 = {"type": "string", "contentEncoding": "base64"}
 _KNOWN: dict[str, dict[str, Any]] = {
     "Timestamp": {"type": "string", "format": "date-time"},
     "Duration": {"type": "string", "description": "Seconds, as 1.5s"},
-    "FieldMask": {"type": "string", "description": "Paths of fields, comma between"},
+    "FieldMask": {"type": "string", "description": "Field paths, separated by commas"},
     "Struct": {"type": "object"},
     "ListValue": {"type": "array"},
     "Value": _ANY,
@@ -41,16 +41,21 @@ _PACKAGE = "google.protobuf."
 
 
 class TooManyError(Exception):
-    """A message leads to too many others."""
+    """A message refers to too many others."""
 
 
 def schema_of(message: Descriptor) -> dict[str, Any]:
-    """The schema of a request; messages refer to each other by name. Raises `TooManyError`."""
+    """Return the schema of a request; messages refer to each other by name.
+
+    Raises:
+        TooManyError: the request is not an object, or refers to too many messages.
+
+    """
     definitions: dict[str, Any] = {}
     known = _known(message)
     root = known if known is not None else _object(message, definitions)
     if root.get("type") != "object":
-        raise TooManyError("its request is no message with fields")
+        raise TooManyError("its request is not a message with fields")
     return root | ({"$defs": definitions} if definitions else {})
 
 

@@ -1,4 +1,4 @@
-"""TLS towards a gRPC server: the same authorities and certificates as towards any other."""
+"""TLS to a gRPC server: the same authorities and certificates as for any other upstream."""
 
 import pkgutil
 from pathlib import Path
@@ -8,11 +8,11 @@ import grpc
 
 from toolbus_common.egress.tls import Tls
 
-_OWN = "_cython/_credentials/roots.pem"  # what the library trusts where it is told nothing
+_OWN = "_cython/_credentials/roots.pem"  # the library's default authorities
 
 
 def credentials(tls: Tls) -> Any:
-    """Whom to trust, and who we are. Raises `EgressError`."""
+    """Return the trusted authorities and the client certificate. Raises `EgressError`."""
     tls.check()
     certificate = _read(tls.certificate)
     return grpc.ssl_channel_credentials(_roots(tls), _read(tls.key) or certificate, certificate)

@@ -1,4 +1,4 @@
-"""A gRPC server as an upstream: read by reflection, called with messages made of JSON."""
+"""A gRPC server as an upstream: read by reflection, called with messages made from JSON."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,8 +35,8 @@ T = TypeVar("T")
 Metadata = tuple[tuple[str, str], ...]
 ASK_SECONDS, PROBE_SECONDS = 10.0, 4.0
 _HEALTH = "/grpc.health.v1.Health/Check"
-_NOT_SERVING = b"\x08\x02"  # its answer, whole
-MOST_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # of a stream that are told
+_NOT_SERVING = b"\x08\x02"  # the whole response
+MOST_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # returned of a stream
 LARGEST_RESULT = 6 * 1024 * 1024
 LONGEST_ERROR = 1_000
 _OPTIONS = (
@@ -44,13 +44,13 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
-# A server that refused before the question was written leaves the library without its word.
-_NOT_SPOKEN = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
+# The library reports INTERNAL if the server rejects a stream before the request is written.
+_UNSUPPORTED = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
 _encode = msgspec.json.Encoder().encode
 
 
 class GrpcUpstream(ToolsOnly[Method]):
-    """One server; it is asked anew what it is every `refresh` seconds."""
+    """One server; its descriptors are read again every `refresh` seconds."""
 
     def __init__(
         self,
@@ -70,18 +70,18 @@ class GrpcUpstream(ToolsOnly[Method]):
         self._channel: grpc.aio.Channel | None = None
 
     async def open(self) -> Described:
-        """Learn what the server is, at addresses it may be called at, and no others later."""
+        """Connect and read the services; only the addresses allowed now are called later."""
         self._channel = await self._connected()
         await self._read()
         self._fresh = True
         return Described("grpc", "", "", {"tools": {}})
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
-        """Make the request of a method; its answer as a tool's result."""
+        """Call a method; return its response as a tool result."""
         return await self.call_as(self._bearer, call, seconds)
 
     async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
-        """Do so with somebody's token, where the server wants one."""
+        """Call a method with this token, if the server requires one."""
         if call.method != TOOLS_CALL:
             raise no_such_method()
         async with asyncio.timeout(seconds):
@@ -90,39 +90,39 @@ class GrpcUpstream(ToolsOnly[Method]):
             metadata = (*self._own(call), *trace_headers(call))
 
             async def ask(shown: Metadata) -> dict[str, Any]:
-                told = (*metadata, *shown)
+                headers = (*metadata, *shown)
                 if method.streams:
-                    return await self._collected(method, request, told, seconds)
-                return method.told(await self._unary(method.path, request, told, seconds))
+                    return await self._collected(method, request, headers, seconds)
+                return method.as_json(await self._unary(method.path, request, headers, seconds))
 
             try:
-                made = await _shown(bearer, ask)
+                made = await _with_token(bearer, ask)
             except grpc.aio.AioRpcError as error:
                 return self._failed(error, bearer)
         raw = _encode({"content": [_text(_encode(made).decode())], "structuredContent": made})
-        return raw if len(raw) <= LARGEST_RESULT else _refused("The answer is too large.")
+        return raw if len(raw) <= LARGEST_RESULT else _refused("The response is too large.")
 
     async def probe(self) -> None:
-        """Ask its health service; without one, any answer is as good."""
+        """Query the health service; without one, any response counts as healthy."""
         try:
-            told = await _shown(
+            response = await _with_token(
                 self._bearer,
                 lambda shown: self._unary(_HEALTH, b"", (*self._own(), *shown), PROBE_SECONDS),
             )
         except grpc.aio.AioRpcError as error:
             self._failed(error)
             return
-        if told == _NOT_SERVING:
-            raise UpstreamDeadError("The upstream says that it does not serve now.")
+        if response == _NOT_SERVING:
+            raise UpstreamDeadError("The upstream reports NOT_SERVING.")
 
     async def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         self.lose("closed")
         if self._channel is not None:
             await self._channel.close()
 
     def _own(self, call: CallAdmitted | None = None) -> tuple[tuple[str, str], ...]:
-        """The metadata of a request that are not its trace: who calls is said in small letters."""
+        """Return the metadata of a request without its trace; metadata names are lowercase."""
         if self._identity is None:
             return self._metadata
         name, value = self._identity.header(call)
@@ -136,13 +136,13 @@ class GrpcUpstream(ToolsOnly[Method]):
         except (EgressError, OSError) as error:
             reason = f"The upstream cannot be reached: {error}."
             raise UpstreamDeadError(reason, sent=False) from error
-        place = _place(found, target.port)
-        # TLS is verified for the name all the same.
+        address = _target(found, target.port)
+        # TLS is still verified for the host name.
         named: tuple[tuple[str, Any], ...] = (("grpc.default_authority", target.netloc),)
         if target.scheme == "grpc":
-            return grpc.aio.insecure_channel(place, (*_OPTIONS, *named))
+            return grpc.aio.insecure_channel(address, (*_OPTIONS, *named))
         named += (("grpc.ssl_target_name_override", target.hostname),)
-        return grpc.aio.secure_channel(place, self._trusting(), (*_OPTIONS, *named))
+        return grpc.aio.secure_channel(address, self._trusting(), (*_OPTIONS, *named))
 
     def _trusting(self) -> grpc.ChannelCredentials:
         try:
@@ -166,7 +166,7 @@ class GrpcUpstream(ToolsOnly[Method]):
     async def _collected(
         self, method: Method, request: bytes, metadata: Any, seconds: float
     ) -> dict[str, Any]:
-        """The first messages of a stream, and whether there was more."""
+        """Return the first messages of a stream, and whether there were more."""
         stream = self._open.unary_stream(method.path)(request, timeout=seconds, metadata=metadata)
         found: list[dict[str, Any]] = []
         size, more = 0, False
@@ -176,25 +176,25 @@ class GrpcUpstream(ToolsOnly[Method]):
                 more = len(found) >= MOST_MESSAGES or size > LARGEST_STREAM
                 if more:
                     break
-                found.append(method.told(raw))
+                found.append(method.as_json(raw))
         finally:
             stream.cancel()
         return {"messages": found, "more": more}
 
     def _failed(self, error: grpc.aio.AioRpcError, bearer: Bearer | None = None) -> bytes:
-        """The result for an error of the method's own. Raises what is no word of the method."""
+        """Return the result for an error of the method. Raises for any other error."""
         code = error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise TimeoutError from error
         if code is grpc.StatusCode.UNAVAILABLE:
             raise UpstreamDeadError("The upstream cannot be reached (gRPC UNAVAILABLE).") from error
-        told = (error.details() or "no details")[:LONGEST_ERROR].encode("utf-8", "replace")
-        told = bearer.struck(told) if bearer is not None else told
-        words = self._credentials.struck(told).decode("utf-8", "replace")
-        return _refused(f"{code.name}: {words}")
+        details = (error.details() or "no details")[:LONGEST_ERROR].encode("utf-8", "replace")
+        details = bearer.struck(details) if bearer is not None else details
+        text = self._credentials.struck(details).decode("utf-8", "replace")
+        return _refused(f"{code.name}: {text}")
 
     async def _read(self) -> None:
-        """Ask the server what it is, and take that over as a whole, or keep what was before."""
+        """Read the services; replace all methods, or keep the previous ones on an error."""
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 reflected = await self._reflected()
@@ -207,7 +207,7 @@ class GrpcUpstream(ToolsOnly[Method]):
             ) from error
         except (ReflectionError, RecursionError) as error:
             raise UpstreamFaultError(
-                f"What the upstream reflects is of no use: {error}."
+                f"The upstream's reflection cannot be used: {error}."
             ) from error
         self._operations, self.left_out = found
 
@@ -218,28 +218,28 @@ class GrpcUpstream(ToolsOnly[Method]):
             return reflected
 
     async def _reflected(self) -> Reflected:
-        """By the newest revision of reflection the server has."""
+        """Reflect with the newest revision that the server supports."""
         failure: grpc.aio.AioRpcError | None = None
         for service in SERVICES:
             try:
-                return await _shown(self._bearer, partial(self._reflected_by, service))
+                return await _with_token(self._bearer, partial(self._reflected_by, service))
             except grpc.aio.AioRpcError as error:
-                if error.code() not in _NOT_SPOKEN:
+                if error.code() not in _UNSUPPORTED:
                     self._failed(error)
                     raise _unanswered(error) from error
                 failure = error
         if failure is not None and failure.code() is grpc.StatusCode.INTERNAL:
             raise _unanswered(failure) from failure
         raise UpstreamFaultError(
-            "The upstream does not reflect what it is; switch server reflection on there."
+            "The upstream does not support server reflection; enable it there."
         )
 
 
-async def _shown(bearer: Bearer | None, ask: Callable[[Metadata], Awaitable[T]]) -> T:
-    """Ask with a token; once more with another, where the server did nothing for want of one.
+async def _with_token(bearer: Bearer | None, ask: Callable[[Metadata], Awaitable[T]]) -> T:
+    """Make a request with a token, and once more with another if the server rejects it.
 
     Raises:
-        UnconsentedError: there is no other.
+        UnconsentedError: there is no other token.
 
     """
     if bearer is None:
@@ -259,15 +259,15 @@ def _metadata_of(bearer: Bearer) -> Metadata:
     return (("authorization", f"Bearer {token}"),) if token else ()
 
 
-def _place(addresses: list[str], port: int | None) -> str:
-    """The addresses of the first one's family, as the library wants them."""
+def _target(addresses: list[str], port: int | None) -> str:
+    """Return the addresses of the first one's family in the library's syntax."""
     if ":" in addresses[0]:
         return "ipv6:" + ",".join(f"[{each}]:{port}" for each in addresses if ":" in each)
     return "ipv4:" + ",".join(f"{each}:{port}" for each in addresses if ":" not in each)
 
 
 class _Conversation:
-    """One stream of questions to a server's reflection."""
+    """One stream of reflection requests."""
 
     def __init__(self, channel: Any, service: str, metadata: Any) -> None:
         self._open = channel.stream_stream(
@@ -287,20 +287,20 @@ class _Conversation:
             self._stream.cancel()
 
     async def ask(self, request: Any) -> Any:
-        """One question and its answer."""
+        """Send one request and return its response."""
         await self._stream.write(request)
-        told = await self._stream.read()
-        if told is grpc.aio.EOF:
-            raise ReflectionError("the server ended the conversation")
-        return told
+        response = await self._stream.read()
+        if response is grpc.aio.EOF:
+            raise ReflectionError("the server closed the stream")
+        return response
 
 
 def _unanswered(error: grpc.aio.AioRpcError) -> ToolbusError:
-    return UpstreamFaultError(f"The upstream's reflection answered {error.code().name}.")
+    return UpstreamFaultError(f"The upstream's reflection returned {error.code().name}.")
 
 
-def _refused(sentence: str) -> bytes:
-    return _encode({"content": [_text(sentence)], "isError": True})
+def _refused(message: str) -> bytes:
+    return _encode({"content": [_text(message)], "isError": True})
 
 
 def _text(text: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Which call a message belongs to that names neither its call nor a task.
+"""Attribute server messages that name neither a call nor a task.
 
-The handshake revisions give log messages and requests of a server no call's name: on a pipe, or on
-the stream beside the answers, they can only be attributed by what else is known of the connection.
+In the session-based revisions, log messages and requests of a server name no call. On a pipe, or on
+the stream for messages outside of responses, only the history of the connection can attribute them.
 """
 
 import logging
@@ -13,39 +13,39 @@ from toolbus_executor.upstreams.call_channel import Caller, Owner
 
 log = logging.getLogger(__name__)
 
-QUIET_SECONDS = 30.0  # how long a connection is watched after its server spoke out of turn
-LOG_SECONDS = 10.0  # between two lines of the log about one server
+QUIET_SECONDS = 30.0  # after a message outside of any call
+LOG_SECONDS = 10.0  # between two log lines about one server
 _MOST_UNANSWERED = 1000
 
 
 class Attribution:
     """The history of one connection.
 
-    A message belongs to the only call under way, if it can be nobody else's: no other principal
-    ever called on this connection, so nothing that goes on in the server is on another's behalf;
-    every call before ended with its answer; and the server was not heard lately while no call was
-    under way. Otherwise it may be a late word of a call that is gone.
+    A message is attributed to the only call in progress if three conditions hold. No other
+    principal ever called on this connection, so nothing in the server runs on another's behalf.
+    Every earlier call ended with its response. The server sent no message lately while no call was
+    in progress. Otherwise the message may be a late one of an abandoned call.
     """
 
     def __init__(self) -> None:
         self._owners: set[Owner] = set()
-        self._ended = False  # whether any call has
+        self._ended = False  # whether any call has ended
         self._restless_until = 0.0
-        self._unanswered: dict[int, float] = {}  # calls given up, until when they count
+        self._unanswered: dict[int, float] = {}  # abandoned calls, and until when they count
 
     def begin(self, caller: Caller) -> None:
-        """Take note of a call; of the principals two tell as much as all."""
+        """Record a call; two principals suffice to rule out attribution."""
         if len(self._owners) < 2:  # noqa: PLR2004
             self._owners.add(caller.owner)
 
     def end(self, number: int, *, answered: bool) -> None:
-        """Take note of the end of a call; one that was given up may go on in the server."""
+        """Record the end of a call; an abandoned one may still be running in the server."""
         self._ended = True
         if not answered and len(self._unanswered) < _MOST_UNANSWERED:
             self._unanswered[number] = monotonic() + QUIET_SECONDS
 
     def answered(self, number: object) -> None:
-        """Take note of an answer nobody waits for: that call is over in the server, too."""
+        """Record a response without a pending request: that call has ended in the server too."""
         if type(number) is int:
             self._unanswered.pop(number, None)
 
@@ -58,11 +58,12 @@ class Attribution:
         (caller,) = callers.values()
         return caller if self._owners <= {caller.owner} and not self._lingers() else None
 
-    def asker(self, callers: Mapping[int, Caller], *, one_client: bool) -> Caller | None:
-        """Return the call that a request without a name is for.
+    def requesting_call(self, callers: Mapping[int, Caller], *, one_client: bool) -> Caller | None:
+        """Return the call that a request without a name belongs to.
 
-        All calls on a connection of one client session are that client's, so any of them can take
-        the question to it. Elsewhere it is the only call whose tool may ask.
+        All calls on a connection of one client session belong to that client, so any of them can
+        forward the request. Elsewhere it is the only call during which the server may send
+        requests.
         """
         likely = [each for each in callers.values() if each.likely]
         if one_client:
@@ -79,7 +80,7 @@ class Attribution:
 
     @property
     def certain(self) -> bool:
-        """Whether no call that is gone may still be at work in the server."""
+        """Whether no abandoned call can still be running in the server."""
         return not self._lingers()
 
     def _lingers(self) -> bool:
@@ -90,7 +91,7 @@ class Attribution:
 
 
 class Dropped:
-    """Counts a server's messages that were dropped, and logs that there were some, not what."""
+    """Count the dropped messages of a server, and log the counts without the contents."""
 
     def __init__(self, server: str) -> None:
         self.counts: dict[str, int] = {}
@@ -98,11 +99,11 @@ class Dropped:
         self._log_at = 0.0
 
     def __call__(self, kind: str) -> None:
-        """Take note of one more message of this kind."""
+        """Count one more message of this kind."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         UPSTREAM_DROPPED.labels(self._server, kind).inc()
         now = monotonic()
         if now >= self._log_at:
             self._log_at = now + LOG_SECONDS
-            told = {"server": self._server, "kind": kind, "dropped": dict(self.counts)}
-            log.warning("upstream.message_dropped", extra=told)
+            about = {"server": self._server, "kind": kind, "dropped": dict(self.counts)}
+            log.warning("upstream.message_dropped", extra=about)

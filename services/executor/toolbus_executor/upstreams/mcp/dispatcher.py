@@ -1,4 +1,4 @@
-"""Dispatches what a server says: to its call, to the request it answers, or to everyone."""
+"""Dispatch a server's messages to their call, to the request they answer, or to everyone."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -17,35 +17,36 @@ from toolbus_executor.upstreams.suspended_calls import unanswered
 _OF_LISTS = frozenset(f"notifications/{name}/list_changed" for name in ("tools", "prompts"))
 _CHANGES = _OF_LISTS | {"notifications/resources/list_changed"}
 _OF_TASKS = frozenset({"notifications/tasks", "notifications/tasks/status"})
-_SAID = _OF_TASKS | {"notifications/resources/updated", "notifications/elicitation/complete"}
+_PASSED_ON = _OF_TASKS | {"notifications/resources/updated", "notifications/elicitation/complete"}
 
 
 _UNATTRIBUTED = (
-    "The request cannot be attributed to a call: its call has ended, or another could be meant. "
-    "Ask within the call, or name a related task."
+    "The request cannot be attributed to a call: its call has ended, or several calls are "
+    "possible. Send the request within the call, or name a related task."
 )
 
 
-class Switchboard:
-    """One session of a server, or one connection that carries everything.
+class MessageDispatcher:
+    """Dispatch the messages of one session, or of one multiplexed connection.
 
-    A message on the stream of a call is that call's, a question that names a task is for the call
-    that waits for its result. What names nothing is attributed (`Attribution`) or dropped: its
-    call may be gone, and no other caller may get it. `write` takes the body of an answer.
+    A message on the stream of a call belongs to that call; a request that names a task belongs to
+    the call that waits for the task's result. A message that names neither is attributed
+    (`Attribution`) or dropped: its call may have ended, and no other caller may receive it. `write`
+    sends the body of a response.
     """
 
     def __init__(self, news: News, write: Callable[[bytes], None]) -> None:
         self.callers: dict[int, Caller] = {}
         self.waiting: dict[int, asyncio.Future[messages.Incoming]] = {}
-        self.may_ask = True  # no modern server may
-        self.raised = False  # the server logs as much as one of its callers asked for
+        self.may_ask = True  # modern servers may not
+        self.raised = False  # a caller raised the server's log level
         self._history = Attribution()
         self._news = news
         self._write = write
 
     @contextmanager
     def call(self, number: int, caller: Caller) -> Iterator[None]:
-        """Attribute to a call what concerns it, for as long as it is under way."""
+        """Attribute messages to a call while it is in progress."""
         self.callers[number] = caller
         self._history.begin(caller)
         answered = False
@@ -56,33 +57,36 @@ class Switchboard:
             del self.callers[number]
             self._history.end(number, answered=answered)
             for question in caller.unshown():
-                if self._news.one_client():  # it may be that of another call of the same client
-                    self._put(question, self._asker())
+                if self._news.is_one_client():  # it may belong to another call of the same client
+                    self._put(question, self._requesting_call())
                 else:
                     question.answer(unanswered(question.method))
 
     @property
     def certain(self) -> bool:
-        """Whether no call that is gone may still be at work in the server."""
+        """Whether no abandoned call can still be running in the server."""
         return self._history.certain
 
     def take(self, message: messages.Incoming, caller: Caller | None = None) -> None:
-        """Take a message; `caller` is whose stream it came on."""
+        """Dispatch a message; `caller` is the caller whose stream carried it."""
         if not message.method:
             self._answer(message)
         elif message.id is None:
-            self._hear(message, caller)
+            self._notification(message, caller)
         elif self.may_ask:
-            self._ask(message, caller or self._meant(message))
+            self._request(message, caller or self._call_of(message))
         else:
-            self._news.dropped("request")
+            self._news.on_dropped("request")
 
     def take_apart(self, message: messages.Incoming) -> None:
-        """Take a message on a stream that carries none of a call: that of a request of our own."""
+        """Dispatch a message from the stream of a request that Toolbus itself made.
+
+        Such a stream carries no message of a call.
+        """
         if message.method == "notifications/message":
-            self._news.dropped("log")
+            self._news.on_dropped("log")
         elif message.method and message.id is not None:
-            self._ask(message, self._of_task(message))
+            self._request(message, self._of_task(message))
         else:
             self.take(message)
 
@@ -93,79 +97,79 @@ class Switchboard:
         else:
             self._history.answered(message.id)
 
-    def _hear(self, message: messages.Incoming, caller: Caller | None) -> None:
+    def _notification(self, message: messages.Incoming, caller: Caller | None) -> None:
         if message.method == "notifications/progress":
             self._progress(message)
         elif message.method == "notifications/message":
             self._log(message, caller or self._history.owner(self.callers))
         elif message.method in _CHANGES:
-            self._news.said(message.method, b"{}")
-            self._news.changed()
-        elif message.method in _SAID:
-            self._news.said(message.method, in_one_line(bytes(message.params)))
+            self._news.on_notification(message.method, b"{}")
+            self._news.on_lists_changed()
+        elif message.method in _PASSED_ON:
+            self._news.on_notification(message.method, in_one_line(bytes(message.params)))
 
     def fail(self, error: Callable[[], ToolbusError]) -> None:
-        """Nobody will answer any more."""
+        """Fail all pending requests: no response will arrive."""
         for future in self.waiting.values():
             if not future.done():
                 future.set_exception(error())
 
-    def _meant(self, message: messages.Incoming) -> Caller | None:
-        """The call a question is for: the one that waits for its task's result, or its own."""
+    def _call_of(self, message: messages.Incoming) -> Caller | None:
+        """Return the call that a request belongs to: by its related task, or by attribution."""
         if task_formats.related(bytes(message.params)):
             return self._of_task(message)
         if message.method == "ping":
             return None
         if message.method == "roots/list" and not self.callers:
-            return None  # servers ask for them at any time: it says nothing of calls
-        return self._asker()
+            return None  # servers request roots at any time, so it implies no call
+        return self._requesting_call()
 
-    def _asker(self) -> Caller | None:
-        return self._history.asker(self.callers, one_client=self._news.one_client())
+    def _requesting_call(self) -> Caller | None:
+        return self._history.requesting_call(self.callers, one_client=self._news.is_one_client())
 
     def _of_task(self, message: messages.Incoming) -> Caller | None:
         task = task_formats.related(bytes(message.params))
         return next((each for each in self.callers.values() if task and each.task == task), None)
 
     def _progress(self, message: messages.Incoming) -> None:
-        told = messages.progress_of(message)
-        if told is None:
+        progress = messages.progress_of(message)
+        if progress is None:
             return
-        caller = self.callers.get(told[0]) if type(told[0]) is int else None
+        caller = self.callers.get(progress[0]) if type(progress[0]) is int else None
         if caller is None:
-            self._news.dropped("progress")
+            self._news.on_dropped("progress")
         else:
-            caller.progressed(told[1])
+            caller.progressed(progress[1])
 
     def _log(self, message: messages.Incoming, caller: Caller | None) -> None:
-        told = messages.log_of(message)
-        if told is None:
+        entry = messages.log_of(message)
+        if entry is None:
             return
         if caller is None:
-            self._news.dropped("log")
+            self._news.on_dropped("log")
         else:
-            caller.logged(*told, raised=self.raised)
+            caller.logged(*entry, raised=self.raised)
 
-    def _ask(self, message: messages.Incoming, caller: Caller | None) -> None:
+    def _request(self, message: messages.Incoming, caller: Caller | None) -> None:
         def answer(member: bytes) -> None:
-            with suppress(ToolbusError):  # who asked may be gone by now
+            with suppress(ToolbusError):  # the server may be disconnected
                 self._write(answer_body(message.id, member))
 
-        if message.method != "ping" and self._news.asked is not None:
-            self._news.asked()
+        if message.method != "ping" and self._news.on_request is not None:
+            self._news.on_request()
         params = task_formats.unrelated(in_one_line(bytes(message.params)))
         self._put(Question(message.method, params, answer), caller)
 
     def _put(self, question: Question, caller: Caller | None) -> None:
-        """Put a question to a call's client, or to the client that the connection belongs to."""
+        """Forward a request to a call's client, or to the client that owns the connection."""
         if caller is not None:
             caller.ask(question)
         elif question.method == "ping":
             question.answer(b'"result":{}')
-        elif self._news.one_client() and self._news.ask is not None:
-            self._news.ask(question)
+        elif self._news.is_one_client() and self._news.forward_request is not None:
+            self._news.forward_request(question)
         elif question.method == "roots/list":
             question.answer(b'"result":{"roots":[]}')
         else:
-            self._news.dropped("request")
+            self._news.on_dropped("request")
             question.answer(refusal(METHOD_NOT_FOUND, _UNATTRIBUTED))

@@ -1,4 +1,4 @@
-"""An upstream over HTTP, of whatever family and transport it turns out to be."""
+"""An upstream over HTTP, with the protocol family and transport detected on connecting."""
 
 from collections.abc import Collection
 from functools import partial
@@ -25,45 +25,45 @@ from toolbus_executor.upstreams.mcp.http_transport import HttpStatusError, Trans
 from toolbus_executor.upstreams.mcp_tasks.service import Tasking
 
 Spoken = Protocol | Literal["sse"]  # the family, or HTTP+SSE of 2024-11-05
-_MAYBE_OLD = (400, 404, 405)  # how a server of HTTP+SSE answers a POST to its stream
+_MAYBE_OLD = (400, 404, 405)  # how an HTTP+SSE server responds to a POST to its stream
 
 
 class Face(Interface):
-    """One family's way of speaking to the server."""
+    """The client side of one protocol family."""
 
     asks: bool
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list."""
+        """Return one page of a list."""
         ...
 
     async def probe(self) -> None:
-        """Ask whether the server is there, in the words of its family."""
+        """Check that the server responds, with the request its family has for that."""
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Take note of the tools as listed."""
+        """Store the tools as listed."""
         ...
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Ask, and wait for the answer."""
+        """Send a call and wait for the response."""
         ...
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Hear of changes of these resources."""
+        """Subscribe to changes of these resources."""
         ...
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Hear of these tasks."""
+        """Subscribe to status changes of these tasks."""
         ...
 
     async def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         ...
 
 
 class HttpUpstream:
-    """One server at a URL. With `protocol` it is met in that way and no other."""
+    """One server at a URL; `protocol` fixes the family instead of detecting it."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class HttpUpstream:
     ) -> None:
         self._same = partial(HttpUpstream, url, headers, way=way, spills=spills, bearer=bearer)
         self._declared: Kinds = EVERYTHING
-        self._own: Kinds | None = None  # what can be asked in it, where it is one owner's
+        self._own: Kinds | None = None  # supported input requests, if the session has one owner
         self._transport = Transport(url, headers, way)
         self._transport.bearer, self._transport.spills = bearer, spills
         self._news = news
@@ -90,26 +90,26 @@ class HttpUpstream:
 
     @property
     def asks(self) -> bool:
-        """Whether the server may ask back in the middle of a call."""
+        """Whether the server may send requests to the client during a call."""
         return self._face.asks
 
     @property
     def is_old(self) -> bool:
-        """Whether it speaks HTTP+SSE of 2024-11-05, where a session is a connection."""
+        """Whether the server speaks HTTP+SSE of 2024-11-05, where a session is a connection."""
         return isinstance(self._face, OldHttp)
 
     @property
     def by_kinds(self) -> bool:
-        """Whether a session says once what its callers can be asked."""
+        """Whether a session declares once which input requests its callers support."""
         return isinstance(self._face, LegacyHttp)
 
     @property
     def keeps_sessions(self) -> bool:
-        """Whether the server keeps a session, and so may keep state in it."""
+        """Whether the server has sessions, and so may keep state in them."""
         return self.is_old or (isinstance(self._face, LegacyHttp) and self._face.keeps_sessions)
 
     def another(self, news: News, kinds: Kinds) -> "HttpUpstream":
-        """Another session at this server, whose callers can all be asked these kinds."""
+        """Return another session at this server, whose callers support these input requests."""
         if self.is_old:
             made = self._same(news=news, protocol="sse")
             made.declare(kinds)
@@ -120,24 +120,24 @@ class HttpUpstream:
 
     @property
     def certain(self) -> bool:
-        """Whether no call that is gone may still be at work in the server."""
+        """Whether no abandoned call can still be running in the server."""
         return not isinstance(self._face, OldHttp) or self._face.certain
 
     def declare(self, kinds: Kinds) -> None:
-        """Have a handshake over HTTP+SSE declare only what its one client can be asked."""
+        """Set the capabilities that a handshake over HTTP+SSE declares."""
         self._declared = kinds
 
     def notify(self, method: str) -> None:
-        """Tell the server something of the client that the session belongs to."""
+        """Notify the server of a change at the client that owns the session."""
         if isinstance(self._face, OldHttp | LegacyHttp):
             self._face.notify(method)
 
     def share(self, transport: Transport, kinds: Kinds) -> None:
-        """Be one session more over a transport, for callers that can be asked these kinds."""
+        """Use the transport of another session, for callers that support these input requests."""
         self._transport, self._own = transport, kinds
 
     async def open(self) -> Described:
-        """Probe with server/discover, else shake hands, else look for an old stream."""
+        """Detect the family: server/discover, then the handshake, then an HTTP+SSE stream."""
         described = await self._open()
         self._is_toolbus = described.is_toolbus
         return described
@@ -160,7 +160,7 @@ class HttpUpstream:
         try:
             return await self._shake_hands()
         except (UpstreamRefusedError, UpstreamFaultError) as error:
-            if self._protocol == "legacy" and _refuses(error):
+            if self._protocol == "legacy" and _is_handshake_rejection(error):
                 raise NoSuchFamilyError.legacy() from error
             raise
 
@@ -176,16 +176,20 @@ class HttpUpstream:
         return described
 
     async def list_as(self, kinds: Kinds, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page as a stateless server lists it to clients that declare these kinds."""
-        assert isinstance(self._face, ModernHttp)  # noqa: S101 - others have sessions for that
+        """Return one page as a stateless server lists it to clients that declare these kinds."""
+        assert isinstance(self._face, ModernHttp)  # noqa: S101 - other families use a session for this
         able = msgspec.json.encode(declared(kinds)).decode()
-        return self._near(method, cursor, await self._face.list_page(method, cursor, able))
+        return self._without_far_names(
+            method, cursor, await self._face.list_page(method, cursor, able)
+        )
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list."""
-        return self._near(method, cursor, await self._face.list_page(method, cursor))
+        """Return one page of a list."""
+        return self._without_far_names(method, cursor, await self._face.list_page(method, cursor))
 
-    def _near(self, method: str, cursor: str | None, page: dict[str, Any]) -> dict[str, Any]:
+    def _without_far_names(
+        self, method: str, cursor: str | None, page: dict[str, Any]
+    ) -> dict[str, Any]:
         if not self._is_toolbus:
             return page
         page, far = gateway_chaining.near(method, page)
@@ -193,38 +197,38 @@ class HttpUpstream:
         return page
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Take note of the tools as listed."""
+        """Store the tools as listed."""
         self._tasking.learn(tools)
         self._face.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Ask the server; what concerns tasks has ways of its own."""
+        """Send a call, through the task bridge where tasks are involved."""
         if self._is_toolbus:
             call = gateway_chaining.onward(call)
         modern = not self.asks
         return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
 
     async def probe(self) -> None:
-        """Ask whether the server is there; one that came back may offer other tools."""
+        """Check that the server responds; after an outage its tools may have changed."""
         await self._face.probe()
-        if self._transport.shaken:
-            self._transport.shaken = False
-            self._news.changed()
+        if self._transport.failed_since_response:
+            self._transport.failed_since_response = False
+            self._news.on_lists_changed()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Hear of changes of these resources."""
+        """Subscribe to changes of these resources."""
         await self._face.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Hear of these tasks."""
+        """Subscribe to status changes of these tasks."""
         await self._face.follow(tasks)
 
     async def wait_lost(self) -> str:
-        """Wait for the end; plain HTTP has none, but a server may come back as another one."""
+        """Wait until the server must be reconnected, because it responds differently."""
         return await self._transport.wait_lost()
 
     async def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         await self._face.close()
         if self._own is None:
             self._transport.close()
@@ -237,24 +241,24 @@ class HttpUpstream:
 
     async def _once(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         message = await self._face.call(call, seconds, caller)
-        if self._transport.shaken or message.error is not None:
+        if self._transport.failed_since_response or message.error is not None:
             self._reconsider(message)
         return messages.result_of(message)
 
     def _reconsider(self, message: messages.Incoming) -> None:
-        """After a failure of the transport another server may answer, or one with other tools."""
+        """Check after a transport failure whether the server or its tools have changed."""
         transport = self._transport
-        if message.error_code in messages.OTHERWISE or (
-            transport.shaken and message.error is not None
+        if message.error_code in messages.REVISION_CHANGED or (
+            transport.failed_since_response and message.error is not None
         ):
-            transport.lose("It answers otherwise than before, so it is asked anew what it is.")
-        elif transport.shaken:
-            self._news.changed()
-        transport.shaken = False
+            transport.lose("It responds differently than before, so it is reconnected.")
+        elif transport.failed_since_response:
+            self._news.on_lists_changed()
+        transport.failed_since_response = False
 
 
-def _refuses(error: ToolbusError) -> bool:
-    """Whether an answer to initialize says that there is no handshake, and nothing else."""
+def _is_handshake_rejection(error: ToolbusError) -> bool:
+    """Return whether an initialize error means that there is no handshake."""
     if isinstance(error, HttpStatusError):
         return error.status in _MAYBE_OLD
     return isinstance(error, UpstreamRefusedError)

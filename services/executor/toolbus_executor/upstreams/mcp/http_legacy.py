@@ -1,4 +1,4 @@
-"""A handshake-family server over HTTP: one session for each class of caller capabilities."""
+"""A session-based server over HTTP: one session for each class of caller capabilities."""
 
 import asyncio
 from collections import OrderedDict
@@ -23,19 +23,19 @@ MOST_SESSIONS = 8
 
 
 class LegacyHttp:
-    """The main session lists and listens; a caller's session declares what that caller can do.
+    """The main session lists and listens; each other session serves one set of capabilities.
 
-    A server decides by the handshake what it may ask, so a session serves only callers that
-    declared the same. A server without session ids cannot tell them apart: it has one.
+    The handshake determines which requests a server may send, so a session serves only callers with
+    the same capabilities. A server without session ids cannot distinguish sessions and has one.
     """
 
     asks = True
 
     def __init__(self, transport: Transport, news: News, own: Kinds | None = None) -> None:
-        """`own` makes it the session of one owner, whose callers can all be asked these kinds."""
+        """Create the sessions; with `own`, one session whose callers all support these kinds."""
         self._transport = transport
         self._news = news
-        self._quiet = replace(news, changed=_nothing)
+        self._without_changes = replace(news, on_lists_changed=_ignore)
         self._kinds = EVERYTHING if own is None else own
         listens = own is None or bool(own)
         lists = own is None
@@ -45,38 +45,38 @@ class LegacyHttp:
 
     @property
     def keeps_sessions(self) -> bool:
-        """Whether the server issues session ids; without, it cannot tell two callers apart."""
+        """Whether the server issues session ids; without them it cannot distinguish callers."""
         return bool(self._main.id)
 
     async def open(self) -> Described:
-        """Begin the main session."""
+        """Open the main session."""
         return await self._main.open()
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list."""
+        """Return one page of a list."""
         message = await self._main.request(method, {} if cursor is None else {"cursor": cursor})
         result: dict[str, Any] = msgspec.json.decode(messages.result_of(message))
         return result
 
     async def probe(self) -> None:
-        """Ask what asks for nothing; a session that was forgotten is begun anew by it."""
+        """Send a request without effects; it also renews a session that the server dropped."""
         await self._main.request("ping", {})
 
     def notify(self, method: str) -> None:
-        """Tell the server something of the client that the main session belongs to."""
+        """Notify the server of a change at the client that owns the main session."""
         self._main.notify(method)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Nothing here depends on the tool."""
+        """Do nothing: no request here depends on the tool."""
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Ask in the session of the caller's class."""
+        """Send a call in the session for the caller's capabilities."""
         kinds = kinds_of(call.capabilities)
         session = self._sessions.get(kinds)
         if session is None:
             began = monotonic()
             async with asyncio.timeout(seconds):
-                session = await self._begun(kinds)
+                session = await self._session_for(kinds)
             seconds -= monotonic() - began
         return await session.call(call, seconds, caller)
 
@@ -85,39 +85,36 @@ class LegacyHttp:
         await self._main.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Refuse: these servers tell of their tasks unasked, and without how they ended."""
+        """Raise an error: these servers report on tasks unrequested, and without the outcome."""
         if tasks:
             refuse_unless_following(self._main.described)
 
     async def close(self) -> None:
-        """End every session."""
+        """Close every session."""
         sessions = [self._main, *self._sessions.values()]
         await asyncio.gather(*(session.close() for session in sessions))
 
-    async def _begun(self, kinds: Kinds) -> HttpSession:
+    async def _session_for(self, kinds: Kinds) -> HttpSession:
         if kinds == self._kinds or not self._main.id:
             return self._main
         async with self._opening:
             if kinds in self._sessions:
                 return self._sessions[kinds]
-            # Its own stream is for questions asked beside an answer; the main one has the rest.
+            # Its stream carries requests outside of responses; all else is on the main stream.
             session = HttpSession(
-                self._transport, self._quiet, kinds, listens=bool(kinds), lists=False
+                self._transport, self._without_changes, kinds, listens=bool(kinds), lists=False
             )
             try:
                 await session.open()
             except ToolbusError as error:
-                error.data["sent"] = False  # nothing of the call itself
+                error.data["sent"] = False  # nothing of the call was sent
                 raise
-            await self._make_room()
+            idle = [each for each, other in self._sessions.items() if not other.busy]
+            if len(self._sessions) >= MOST_SESSIONS and idle:
+                await self._sessions.pop(idle[0]).close()
             self._sessions[kinds] = session
             return session
 
-    async def _make_room(self) -> None:
-        idle = [kinds for kinds, session in self._sessions.items() if not session.busy]
-        if len(self._sessions) >= MOST_SESSIONS and idle:
-            await self._sessions.pop(idle[0]).close()
 
-
-def _nothing() -> None:
-    """Only the main session tells of changed lists."""
+def _ignore() -> None:
+    """Ignore changed lists: the main session reports them."""

@@ -1,4 +1,4 @@
-"""A stateless server over HTTP: every request whole in itself, and one stream of news."""
+"""A stateless server over HTTP: self-contained requests, and one stream of notifications."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ from toolbus_executor.transport.http1 import DEFAULT_SECONDS
 from toolbus_executor.upstreams.base import Described, News
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
-from toolbus_executor.upstreams.mcp.dispatcher import Switchboard
+from toolbus_executor.upstreams.mcp.dispatcher import MessageDispatcher
 from toolbus_executor.upstreams.mcp.http_transport import AnswerStream, Transport, message_in
 from toolbus_executor.upstreams.mcp.param_headers import Param, header_lines, params_of
 from toolbus_executor.upstreams.subscriptions import (
@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 HEADER_MISMATCH, OTHER_REVISION = -32020, -32022
 _PROBE_SECONDS = 5.0
 _LISTEN_PAUSE = 3.0  # seconds between two streams
-_LISTEN_SECONDS = 300.0  # a stream that died without a word is noticed by beginning a new one
-_HEARD_SECONDS = 5.0  # what a server may take to begin a stream
+_LISTEN_SECONDS = 300.0  # then the stream is reopened, because it may have died silently
+_SUBSCRIBE_SECONDS = 5.0  # until the first message of a stream
 
 
 class ModernHttp:
@@ -51,8 +51,8 @@ class ModernHttp:
     def __init__(self, transport: Transport, news: News) -> None:
         self._transport = transport
         self._news = news
-        self._board = Switchboard(news, lambda _body: None)
-        self._board.may_ask = False
+        self._dispatcher = MessageDispatcher(news, lambda _body: None)
+        self._dispatcher.may_ask = False
         self._heads: dict[str, bytes] = {}
         self._params: dict[str, tuple[Param, ...]] = {}
         self._described = Described("modern", MODERN)
@@ -61,10 +61,10 @@ class ModernHttp:
         self._listening: asyncio.Task[None] | None = None
 
     async def discover(self) -> Described | None:
-        """What the server says of itself; None if it speaks no modern revision."""
+        """Return the server's description; None if it speaks no modern revision."""
         try:
             message = await self._request("server/discover", {}, _PROBE_SECONDS)
-            if _names_ours(message):
+            if _contradicts_itself(message):
                 message = await self._request("server/discover", {}, _PROBE_SECONDS)
             found = messages.discovered(message)
         except (UpstreamFaultError, TimeoutError):
@@ -72,63 +72,64 @@ class ModernHttp:
         except UpstreamDeadError as error:
             if not error.data.get("sent", True):
                 raise
-            return None  # it broke off at a request it did not know
+            return None  # it closed the connection at an unknown request
         if found is not None:
             self._described = found
-            await self._listen_anew()
+            await self._resubscribe()
         return found
 
     async def list_page(
         self, method: str, cursor: str | None, capabilities: str = NOTHING
     ) -> dict[str, Any]:
-        """One page of a list, as it is for clients with these capabilities."""
+        """Return one page of a list, for clients with these capabilities."""
         params = {} if cursor is None else {"cursor": cursor}
         message = await self._request(method, params, capabilities=capabilities)
         result: dict[str, Any] = msgspec.json.decode(messages.result_of(message))
         return result
 
     async def probe(self) -> None:
-        """Ask what asks for nothing; an error it answers with is an answer."""
+        """Send a request without effects; a JSON-RPC error is a response too."""
         await self._request("server/discover", {})
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Remember which arguments are repeated as headers."""
+        """Store which arguments are repeated as headers."""
         found = {tool.name: params_of(tool.definition.get("inputSchema")) for tool in tools}
         self._params = {name: params for name, params in found.items() if params}
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Ask, and once more after listing anew if the headers did not fit."""
+        """Send a call, and once more after refreshing the list if the headers did not match."""
         began = monotonic()
         message = await self._call(call, seconds, caller)
         if message.error is not None and message.error_code == HEADER_MISMATCH:
-            # The server ran nothing: its schema is another one than was listed.
+            # The server ran nothing: its schema differs from the listed one.
             await self._news.relist(call)
             message = await self._call(call, seconds - (monotonic() - began), caller)
         if message.error is not None and message.error_code == OTHER_REVISION:
-            self._transport.lose("It speaks another revision now, so it is asked anew.")
+            self._transport.lose("It speaks another revision now, so it is reconnected.")
             raise UpstreamDeadError(
-                "The upstream speaks another revision than before; retry shortly.", sent=False
+                "The upstream speaks another protocol revision than before; retry shortly.",
+                sent=False,
             )
         return message
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Hear of changes of these resources."""
+        """Subscribe to changes of these resources."""
         if uris - self._watched:
             refuse_unless_subscribable(self._described)
         if uris != self._watched:
             self._watched = uris
-            await self._listen_anew()
+            await self._resubscribe()
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Hear of these tasks."""
+        """Subscribe to status changes of these tasks."""
         if tasks:
             refuse_unless_following(self._described)
         if tasks != self._followed:
             self._followed = tasks
-            await self._listen_anew()
+            await self._resubscribe()
 
     async def close(self) -> None:
-        """End the stream."""
+        """Close the stream."""
         if self._listening is not None:
             self._listening.cancel()
 
@@ -144,10 +145,10 @@ class ModernHttp:
             head += header_lines(params, call.arguments)
         head += self._transport.lines_of(call)
         body = call_body(call, number, modern=True)
-        answer = AnswerStream(number, partial(self._board.take, caller=caller), caller)
-        with self._board.call(number, caller):
-            told, text = await self._transport.exchange(with_body(head, body), answer, seconds)
-        return answer.message or message_in(told, text, number)
+        answer = AnswerStream(number, partial(self._dispatcher.take, caller=caller), caller)
+        with self._dispatcher.call(number, caller):
+            response, text = await self._transport.exchange(with_body(head, body), answer, seconds)
+        return answer.message or message_in(response, text, number)
 
     async def _request(
         self,
@@ -160,61 +161,63 @@ class ModernHttp:
         body = request_body(number, method, params, modern=True, capabilities=capabilities)
         answer = AnswerStream(number)
         request = with_body(self._head(method), body)
-        told, text = await self._transport.exchange(request, answer, seconds)
-        return answer.message or message_in(told, text, number)
+        response, text = await self._transport.exchange(request, answer, seconds)
+        return answer.message or message_in(response, text, number)
 
     def _head(self, method: str, name: str = "") -> bytes:
         return head_of(
             self._transport.prefix, method, name, modern=True, version=MODERN, session=b""
         )
 
-    # -- news --------------------------------------------------------------------------------
+    # -- notifications ------------------------------------------------------------------------
 
-    async def _listen_anew(self) -> None:
-        """Begin the stream that is wanted now, and only then leave the one before."""
+    async def _resubscribe(self) -> None:
+        """Open the stream that is wanted now, and only then close the previous one."""
         before, self._listening = self._listening, None
         params = listen_params(self._described, self._watched, self._followed)
         if params is not None:
-            heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._listening = asyncio.create_task(self._listen(params, heard))
+            subscribed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._listening = asyncio.create_task(self._listen(params, subscribed))
             if before is not None or self._watched or self._followed:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_HEARD_SECONDS):
-                        await heard
+                    async with asyncio.timeout(_SUBSCRIBE_SECONDS):
+                        await subscribed
         if before is not None:
             before.cancel()
 
-    async def _listen(self, params: dict[str, Any], heard: "asyncio.Future[None]") -> None:
+    async def _listen(self, params: dict[str, Any], subscribed: "asyncio.Future[None]") -> None:
         while True:
             try:
-                if not await self._listen_once(params, heard):
+                if not await self._listen_once(params, subscribed):
                     return
             except (ToolbusError, TimeoutError) as error:
                 log.debug("upstream.stream_ended", extra={"reason": str(error)})
             await asyncio.sleep(_LISTEN_PAUSE)
-            # Something may have changed while nobody listened.
-            self._news.changed()
+            # A change may have been missed without a stream.
+            self._news.on_lists_changed()
 
-    async def _listen_once(self, params: dict[str, Any], heard: "asyncio.Future[None]") -> bool:
-        def hear(message: messages.Incoming) -> None:
-            if not heard.done():
-                heard.set_result(None)
-            self._board.take_apart(message)
+    async def _listen_once(
+        self, params: dict[str, Any], subscribed: "asyncio.Future[None]"
+    ) -> bool:
+        def receive(message: messages.Incoming) -> None:
+            if not subscribed.done():
+                subscribed.set_result(None)
+            self._dispatcher.take_apart(message)
 
         number = next(self._transport.numbers)
         body = listen_body(number, params)
         request = with_body(self._head("subscriptions/listen"), body)
         try:
-            answer = AnswerStream(number, hear)
+            answer = AnswerStream(number, receive)
             head, _ = await self._transport.exchange(request, answer, _LISTEN_SECONDS)
         finally:
-            if not heard.done():
-                heard.set_result(None)  # it will not be heard; nobody need wait
+            if not subscribed.done():
+                subscribed.set_result(None)  # also if the stream cannot be opened
         return head.is_stream
 
 
-def _names_ours(message: messages.Incoming) -> bool:
-    """Whether a server refused a revision and then names the very one that was asked."""
+def _contradicts_itself(message: messages.Incoming) -> bool:
+    """Return whether a server rejected a revision and yet lists it as supported."""
     data = message.error.get("data") if isinstance(message.error, dict) else None
     supported = data.get("supported") if isinstance(data, dict) else None
     other = message.error_code == OTHER_REVISION

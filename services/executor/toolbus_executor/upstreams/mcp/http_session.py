@@ -1,4 +1,4 @@
-"""One session with a handshake-family server over HTTP, re-created when the server drops it."""
+"""One session with a session-based server over HTTP, re-created when the server drops it."""
 
 import asyncio
 import logging
@@ -25,24 +25,24 @@ from toolbus_executor.transport.http1 import DEFAULT_SECONDS, Head
 from toolbus_executor.upstreams.base import Described, News, sent_before
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
-from toolbus_executor.upstreams.mcp.dispatcher import Switchboard
+from toolbus_executor.upstreams.mcp.dispatcher import MessageDispatcher
 from toolbus_executor.upstreams.mcp.http_transport import AnswerStream, Transport, message_in
 
 log = logging.getLogger(__name__)
 
 _BAD_REQUEST, _NOT_FOUND = 400, 404
-_COME_BACK_SECONDS = 1.0  # when a server closes a stream and does not say when to come back
+_RESUME_SECONDS = 1.0  # if a server closes a stream and names no retry interval
 _LISTEN_PAUSE = 3.0  # seconds between two streams
-_LISTEN_SECONDS = 300.0  # a stream that died without a word is noticed by beginning a new one
+_LISTEN_SECONDS = 300.0  # then the stream is reopened, because it may have died silently
 _BEGIN_SECONDS = 1.0
 _GOODBYE_SECONDS = 1.0
 
 
 class HttpSession:
-    """A session that declares certain kinds of questions.
+    """A session that declares certain kinds of input requests.
 
-    It `listens` on a stream of its own, or begins to when somebody subscribes in it. What it
-    `lists` is listed anew where something may have been missed.
+    With `listens` it opens a GET stream, otherwise on the first subscription. With `lists` its
+    lists are refreshed whenever a notification may have been missed.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class HttpSession:
         self._kinds = kinds
         self._listens = listens
         self._lists = lists
-        self._board = Switchboard(news, self._post_later)
+        self._dispatcher = MessageDispatcher(news, self._post_later)
         self._level = NO_LEVEL
         self._watched: frozenset[str] = frozenset()
         self._head = b""
@@ -65,18 +65,18 @@ class HttpSession:
 
     @property
     def busy(self) -> bool:
-        """Whether calls are under way on it."""
-        return bool(self._board.callers)
+        """Whether calls are in progress in the session."""
+        return bool(self._dispatcher.callers)
 
     async def open(self) -> Described:
-        """Shake hands."""
+        """Perform the handshake and open the session."""
         number = next(self._transport.numbers)
         answer = AnswerStream(number)
         head = head_of(self._transport.prefix, "", "", modern=False, version="", session=b"")
         request = with_body(head, initialize_body(number, declared(self._kinds)))
-        told, text = await self._transport.exchange(request, answer, DEFAULT_SECONDS)
-        described = messages.greeted(answer.message or message_in(told, text, number))
-        session = told.headers.get(b"mcp-session-id", b"")
+        response, text = await self._transport.exchange(request, answer, DEFAULT_SECONDS)
+        described = messages.greeted(answer.message or message_in(response, text, number))
+        session = response.headers.get(b"mcp-session-id", b"")
         head = head_of(
             self._transport.prefix,
             "",
@@ -87,46 +87,46 @@ class HttpSession:
         )
         body = notification_body("notifications/initialized")
         await self._transport.ask(with_body(head, body), None, DEFAULT_SECONDS)
-        # Only now: calls beside this one must not meet a session that is half begun.
+        # Set last: concurrent calls must not see a session that is half open.
         self.id, self.described, self._head = session, described, head
-        self._level, self._board.raised, self._watched = NO_LEVEL, False, frozenset()
-        await self._listen_anew()
+        self._level, self._dispatcher.raised, self._watched = NO_LEVEL, False, frozenset()
+        await self._restart_listening()
         return described
 
     async def request(self, method: str, params: dict[str, Any]) -> messages.Incoming:
-        """A request of our own."""
+        """Send a request of Toolbus itself; a session that the server dropped is renewed once."""
         for _ in range(2):
             session, number = self.id, next(self._transport.numbers)
             body = request_body(number, method, params, modern=False)
-            answer = AnswerStream(number, self._board.take_apart)
+            answer = AnswerStream(number, self._dispatcher.take_apart)
             message = await self._send(number, body, answer, DEFAULT_SECONDS)
             if message is not None:
                 return message
             await self._renew(session)
-        raise _forgetful()
+        raise _session_lost()
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Ask; a session the server has forgotten is begun anew, once."""
+        """Send a call; a session that the server dropped is renewed once."""
         began = monotonic()
         if call.log_level:
             await self._raise_level(call.log_level)
         if not self._listens and '"task"' in call.extra:
-            await self._listen_from_now()  # the server tells of its tasks there
+            await self._start_listening()  # the server reports on tasks there
         for _ in range(2):
             session = self.id
             left = seconds - (monotonic() - began)
             message = await self._call(call, left, caller)
             if message is not None:
                 return message
-            # The server ran nothing for a session it does not know, so asking again is safe.
+            # The server ran nothing for an unknown session, so a retry is safe.
             async with asyncio.timeout(seconds - (monotonic() - began)):
                 await self._renew(session)
-        raise _forgetful()
+        raise _session_lost()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to what is new of these and unsubscribe from what is gone."""
+        """Subscribe to new URIs and unsubscribe from those no longer wanted."""
         if uris:
-            await self._listen_from_now()
+            await self._start_listening()
         for uri in sorted(uris - self._watched):
             messages.result_of(await self.request("resources/subscribe", {"uri": uri}))
             self._watched |= {uri}
@@ -139,7 +139,7 @@ class HttpSession:
         self._post_later(notification_body(method))
 
     async def close(self) -> None:
-        """End the stream and the session."""
+        """Close the stream and delete the session."""
         if self._listening is not None:
             self._listening.cancel()
         if self._posting:
@@ -155,15 +155,15 @@ class HttpSession:
         self, call: CallAdmitted, seconds: float, caller: Caller
     ) -> messages.Incoming | None:
         number = next(self._transport.numbers)
-        answer = AnswerStream(number, partial(self._board.take, caller=caller), caller)
-        with self._board.call(number, caller):
+        answer = AnswerStream(number, partial(self._dispatcher.take, caller=caller), caller)
+        with self._dispatcher.call(number, caller):
             try:
                 body = call_body(call, number, modern=False)
                 lines = self._transport.lines_of(call)
                 return await self._send(number, body, answer, seconds, caller.paused, lines)
             except (TimeoutError, asyncio.CancelledError):
-                told = {"requestId": number}
-                self._post_later(notification_body("notifications/cancelled", told))
+                cancelled = {"requestId": number}
+                self._post_later(notification_body("notifications/cancelled", cancelled))
                 raise
 
     async def _send(
@@ -175,56 +175,56 @@ class HttpSession:
         on_paused: Callable[[float], None] = lambda _seconds: None,
         lines: bytes = b"",
     ) -> messages.Incoming | None:
-        """One request and its message; None when the server does not know the session."""
+        """Send one request and return its message; None if the server dropped the session.
+
+        A stream that ends before the response is resumed (MCP 2025-11-25, resumability).
+        """
         began = monotonic()
-        told, text = await self._begin(with_body(self._head + lines, body), answer, seconds)
-        while answer.message is None and answer.events.last_id and (told is None or told.is_stream):
-            pause = answer.events.retry or _COME_BACK_SECONDS
-            if told is not None:  # it closed the stream in good order
+        head: Head | None = None
+        text = b""
+        try:
+            request = with_body(self._head + lines, body)
+            head, text = await self._transport.exchange(request, answer, seconds)
+        except UpstreamDeadError:
+            if not answer.events.last_id:
+                raise  # otherwise the stream broke and can be resumed
+        while answer.message is None and answer.events.last_id and (head is None or head.is_stream):
+            pause = answer.events.retry or _RESUME_SECONDS
+            if head is not None:  # the server closed the stream regularly
                 on_paused(pause)
             await asyncio.sleep(pause)
             with sent_before():
                 left = max(seconds - (monotonic() - began), answer.left())
-                told, text = await self._come_back(answer, left)
+                head, text = await self._resume(answer, left)
         if answer.message is not None:
             return answer.message
-        assert told is not None  # noqa: S101 - without an id to come back with it was raised
-        if self.id and _forgets(told, text):
+        assert head is not None  # noqa: S101 - without an event id the error was raised
+        if self.id and _is_unknown_session(head, text):
             return None
-        return message_in(told, text, number)
+        return message_in(head, text, number)
 
-    async def _begin(
-        self, request: bytes, answer: AnswerStream, seconds: float
-    ) -> tuple[Head | None, bytes]:
-        try:
-            return await self._transport.exchange(request, answer, seconds)
-        except UpstreamDeadError:
-            if not answer.events.last_id:
-                raise
-            return None, b""  # the stream broke, and the server said how to go on with it
-
-    async def _come_back(self, answer: AnswerStream, seconds: float) -> tuple[Head, bytes]:
-        """Go on with a stream that ended before its answer (MCP 2025-11-25, resumability)."""
+    async def _resume(self, answer: AnswerStream, seconds: float) -> tuple[Head, bytes]:
+        """Request the rest of a stream that ended before its response."""
         if seconds <= 0:
             raise TimeoutError
         answer.events.restart()
         last = b"Last-Event-ID: %b\r\n" % answer.events.last_id
         request = self._transport.bare(b"GET", self._own_headers() + last)
-        told, text = await self._transport.exchange(request, answer, seconds)
-        if not told.is_stream:
-            raise GarbageError("The upstream broke off its answer and cannot go on with it.")
-        return told, text
+        head, text = await self._transport.exchange(request, answer, seconds)
+        if not head.is_stream:
+            raise GarbageError("The upstream interrupted its response and cannot resume it.")
+        return head, text
 
     async def _raise_level(self, level: str) -> None:
-        """Have the server log as much as its most curious caller wants."""
+        """Raise the server's log level to the most verbose one that a caller requested."""
         rank = rank_of(level)
         if rank >= self._level or not self.described.has("logging"):
             return
-        self._level, self._board.raised = rank, True
+        self._level, self._dispatcher.raised = rank, True
         await self.request("logging/setLevel", {"level": level})
 
     def _post_later(self, body: bytes) -> None:
-        """Send what needs no answer: our own answers, and cancellations."""
+        """Send in the background a message that expects no response."""
         task = asyncio.ensure_future(self._post(body))
         self._posting.add(task)
         task.add_done_callback(self._posting.discard)
@@ -233,76 +233,78 @@ class HttpSession:
         try:
             await self._transport.ask(with_body(self._head, body), None, DEFAULT_SECONDS)
         except (ToolbusError, TimeoutError) as error:
-            log.debug("upstream.not_told", extra={"reason": str(error)})
+            log.debug("upstream.message_not_sent", extra={"reason": str(error)})
 
     # -- the session itself ------------------------------------------------------------------
 
     async def _renew(self, stale: bytes) -> None:
         async with self._handshake:
             if self.id != stale:
-                return  # another call has renewed it meanwhile
+                return  # another call has renewed it
             watched = self._watched
             await self.open()
         if watched:
             await self.watch(watched)
-        self._news.changed()
+        self._news.on_lists_changed()
 
     def _own_headers(self) -> bytes:
         version = b"MCP-Protocol-Version: %b\r\n" % self.described.version.encode()
         return (b"Mcp-Session-Id: %b\r\n" % self.id if self.id else b"") + version
 
-    async def _listen_from_now(self) -> None:
+    async def _start_listening(self) -> None:
         if not self._listens:
             self._listens = True
-            await self._listen_anew()
+            await self._restart_listening()
 
-    async def _listen_anew(self) -> None:
-        """Begin to listen, before a call can make the server say something there."""
+    async def _restart_listening(self) -> None:
+        """Open the stream before a call can make the server send something there."""
         if self._listening is not None:
             self._listening.cancel()
         if self._listens:
-            begun = asyncio.Event()
-            self._listening = asyncio.create_task(self._listen(begun))
-            with suppress(TimeoutError):  # some servers begin a stream with its first message
+            opened = asyncio.Event()
+            self._listening = asyncio.create_task(self._listen(opened))
+            with suppress(
+                TimeoutError
+            ):  # some servers send the response head with the first message
                 async with asyncio.timeout(_BEGIN_SECONDS):
-                    await begun.wait()
+                    await opened.wait()
 
-    async def _listen(self, begun: asyncio.Event) -> None:
-        """Hear what the server says outside of answers: a GET stream, opened again and again."""
+    async def _listen(self, opened: asyncio.Event) -> None:
+        """Receive messages outside of responses on a GET stream, reopened whenever it ends."""
         while True:
             try:
-                if not await self._listen_once(begun):
+                if not await self._listen_once(opened):
                     return
             except (ToolbusError, TimeoutError) as error:
                 log.debug("upstream.stream_ended", extra={"reason": str(error)})
             await asyncio.sleep(_LISTEN_PAUSE)
-            if self._lists:  # something may have changed while nobody listened
-                self._news.changed()
+            if self._lists:  # a change may have been missed without a stream
+                self._news.on_lists_changed()
 
-    async def _listen_once(self, begun: asyncio.Event) -> bool:
-        answer = AnswerStream(0, self._board.take)
+    async def _listen_once(self, opened: asyncio.Event) -> bool:
+        answer = AnswerStream(0, self._dispatcher.take)
         request = self._transport.bare(b"GET", self._own_headers())
 
         def feed(piece: bytes) -> bool:
-            begun.set()
+            opened.set()
             return answer.feed(piece)
 
         try:
             head, _ = await self._transport.ask(request, feed, _LISTEN_SECONDS)
         finally:
-            begun.set()  # or it will not begin, and nobody need wait
+            opened.set()  # also if the stream cannot be opened
         return head.is_stream
 
 
-def _forgets(head: Head, body: bytes) -> bool:
-    """Whether this is how a server answers for a session it does not know.
+def _is_unknown_session(head: Head, body: bytes) -> bool:
+    """Return whether a response means that the server does not know the session.
 
-    MCP 2025-11-25 says 404; several servers say 400 and name the session in words.
+    MCP 2025-11-25 specifies 404; several servers return 400 and mention the session in the text.
     """
     return head.status == _NOT_FOUND or (
         head.status == _BAD_REQUEST and b"session" in body[:1024].lower()
     )
 
 
-def _forgetful() -> UpstreamFaultError:
-    return GarbageError("The upstream forgets its sessions as soon as it begins them.")
+def _session_lost() -> UpstreamFaultError:
+    return GarbageError("The upstream drops its sessions immediately after creating them.")

@@ -1,4 +1,4 @@
-"""A server of 2024-11-05 over HTTP+SSE: one stream for all it says, and a URL to post to."""
+"""A server of 2024-11-05 over HTTP+SSE: one stream for all its messages, and a URL for POSTs."""
 
 import asyncio
 from collections.abc import Collection
@@ -18,7 +18,7 @@ from toolbus_executor.upstreams.base import Described, News
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.http_transport import Transport
-from toolbus_executor.upstreams.mcp.multiplexer import Line
+from toolbus_executor.upstreams.mcp.multiplexer import MultiplexedConnection
 from toolbus_executor.upstreams.subscriptions import refuse_unless_following
 
 _BEGIN_SECONDS = 5.0
@@ -35,102 +35,108 @@ class OldHttp:
         self._transport = transport
         self._endpoint: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._events = EventReader()
-        self._line = Line(news, self._post_later, transport.numbers)
+        self._connection = MultiplexedConnection(news, self._post_later, transport.numbers)
         self._head = b""
         self._stream: asyncio.Task[None] | None = None
         self._posting: set[asyncio.Task[None]] = set()
 
     @property
     def certain(self) -> bool:
-        """Whether no call that is gone may still be at work in the server."""
-        return self._line.board.certain
+        """Whether no abandoned call can still be running in the server."""
+        return self._connection.dispatcher.certain
 
     def declare(self, kinds: Kinds) -> None:
-        """Have the handshake declare only what the connection's one client can be asked."""
-        self._line.kinds = kinds
+        """Set the capabilities that the handshake declares for the connection's only client."""
+        self._connection.kinds = kinds
 
     def notify(self, method: str) -> None:
-        """Tell the server something of its client."""
-        self._line.notify(method)
+        """Notify the server of a change at its client."""
+        self._connection.notify(method)
 
     async def open(self, otherwise: Exception | None = None) -> Described:
-        """Open the stream and shake hands; `otherwise` is raised if there is no such stream."""
-        self._stream = asyncio.create_task(self._hear())
+        """Open the stream and perform the handshake; `otherwise` is raised without a stream."""
+        self._stream = asyncio.create_task(self._receive())
         try:
             async with asyncio.timeout(_BEGIN_SECONDS):
                 endpoint = await self._endpoint
         except (TimeoutError, UpstreamDeadError, UpstreamFaultError) as error:
             raise (
                 otherwise
-                or UpstreamDeadError("The upstream's stream names no endpoint to post to.")
+                or UpstreamDeadError("The upstream's stream names no endpoint for POST requests.")
             ) from error
         self._head = self._transport.post_to(self._path(endpoint))
-        return await self._line.initialize()
+        return await self._connection.initialize()
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list."""
-        message = await self._line.request(method, {} if cursor is None else {"cursor": cursor})
+        """Return one page of a list."""
+        message = await self._connection.request(
+            method, {} if cursor is None else {"cursor": cursor}
+        )
         result: dict[str, Any] = msgspec.json.decode(messages.result_of(message))
         return result
 
     async def probe(self) -> None:
-        """Ask what asks for nothing."""
-        await self._line.request("ping", {})
+        """Send a request without effects."""
+        await self._connection.request("ping", {})
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Nothing here depends on the tool."""
+        """Do nothing: no request here depends on the tool."""
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Ask; the answer comes on the stream."""
+        """Send a call; the response arrives on the stream."""
         identity = self._transport.identity
         if identity is None:
-            return await self._line.call(call, seconds, caller)
+            return await self._connection.call(call, seconds, caller)
         write = partial(self._post_later, lines=identity.line(call))
-        return await self._line.call(call, seconds, caller, write)
+        return await self._connection.call(call, seconds, caller, write)
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to these and no others."""
-        await self._line.watch(uris)
+        """Subscribe to these resources and no others."""
+        await self._connection.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Refuse: these servers tell of their tasks unasked, and without how they ended."""
+        """Raise an error: these servers report on tasks unrequested, and without the outcome."""
         if tasks:
-            refuse_unless_following(self._line.described)
+            refuse_unless_following(self._connection.described)
 
     async def close(self) -> None:
-        """End the stream, and the session with it."""
+        """Close the stream, which ends the session."""
         for task in (self._stream, *self._posting):
             if task is not None:
                 task.cancel()
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         reason = "the upstream ended its stream"
         try:
             head, _ = await self._transport.ask(self._transport.bare(b"GET"), self._feed, None)
             if not head.is_stream:
-                reason = f"the upstream answered HTTP {head.status} to a GET"
+                reason = f"the upstream returned HTTP {head.status} to a GET"
         except (UpstreamDeadError, UpstreamFaultError) as error:
             reason = error.reason
         except TimeoutError:
-            reason = "the upstream did not answer in time"
+            reason = "the upstream did not respond in time"
         finally:
-            self._line.board.fail(lambda: UpstreamDeadError(f"No answer will come: {reason}."))
+            self._connection.dispatcher.fail(
+                lambda: UpstreamDeadError(
+                    f"The upstream's stream ended before its response: {reason}."
+                )
+            )
             self._transport.lose(f"Its stream ended: {reason}.")
             if not self._endpoint.done():
                 self._endpoint.set_exception(UpstreamDeadError(reason))
-                self._endpoint.exception()  # somebody looks at it, or nobody need
+                self._endpoint.exception()  # marks it as retrieved
 
     def _feed(self, piece: bytes) -> bool:
         for data in self._events.feed(piece):
             if self._events.name != "endpoint":
-                with suppress(UpstreamFaultError):  # what is no message answers nothing
-                    self._line.board.take(messages.read(data))
+                with suppress(UpstreamFaultError):  # text that is not a message is ignored
+                    self._connection.dispatcher.take(messages.read(data))
             elif not self._endpoint.done():
                 self._endpoint.set_result(data.decode("utf-8", "replace"))
         return False
 
     def _path(self, endpoint: str) -> bytes:
-        """The path to post to, which must be the same server's."""
+        """Return the path to post to, which must be on the same origin."""
         found, own = urlsplit(urljoin(self._transport.url, endpoint)), urlsplit(self._transport.url)
         if (found.scheme, found.netloc) != (own.scheme, own.netloc) or not found.path.isascii():
             raise UpstreamFaultError("The upstream's stream names an endpoint of another server.")
@@ -146,11 +152,13 @@ class OldHttp:
             request = with_body(self._head + lines, body)
             head, _ = await self._transport.ask(request, None, _POST_SECONDS)
         except (UpstreamDeadError, UpstreamFaultError, TimeoutError) as error:
-            self._transport.lose(f"It cannot be written to: {error}.")
-            self._line.board.fail(lambda: UpstreamDeadError("The upstream cannot be written to."))
+            self._transport.lose(f"A message could not be sent: {error}.")
+            self._connection.dispatcher.fail(
+                lambda: UpstreamDeadError("The message could not be sent to the upstream.")
+            )
             return
         if not _OK <= head.status < _REDIRECTION:
-            self._transport.lose(f"It answered HTTP {head.status} to a message.")
-            self._line.board.fail(
-                lambda: UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
+            self._transport.lose(f"It returned HTTP {head.status} to a message.")
+            self._connection.dispatcher.fail(
+                lambda: UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
             )

@@ -1,4 +1,4 @@
-"""Messages of upstreams, read without losing a byte."""
+"""Parse messages of upstream servers without losing a byte."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ from toolbus_executor.upstreams import gateway_chaining
 from toolbus_executor.upstreams.base import Described
 
 HANDSHAKEN = (LEGACY, "2025-06-18", "2025-03-26", "2024-11-05")  # revisions with a handshake
-LONGEST_SENTENCE = 500
+LONGEST_MESSAGE = 500
 LONGEST_INSTRUCTIONS = 4096
-LARGEST_INFO = 32 * 1024  # bytes of what a server calls itself, icons included
+LARGEST_INFO = 32 * 1024  # bytes of a server's info, icons included
 INTERNAL_ERROR = -32603
-OTHERWISE = (-32020, -32022)  # what a server answers whose revision has changed
+REVISION_CHANGED = (-32020, -32022)  # error codes of a server whose revision has changed
 
 
 class Incoming(msgspec.Struct):
-    """Any message of an upstream; what nobody here reads stays raw."""
+    """Any message of an upstream; members that are not read here stay raw."""
 
     id: Any = None
     method: str = ""
@@ -32,20 +32,20 @@ class Incoming(msgspec.Struct):
 
     @property
     def error_code(self) -> int | None:
-        """The code of an answer that is an error."""
+        """The code of an error response."""
         code = self.error.get("code") if isinstance(self.error, dict) else None
         return code if isinstance(code, int) else None
 
 
 class _Progress(msgspec.Struct):
-    """The members every progress notification has."""
+    """The members of every progress notification."""
 
-    progressToken: str | int  # noqa: N815 - the wire's own name
+    progressToken: str | int  # noqa: N815 - MCP's member name
     progress: float
 
 
 class _Logged(msgspec.Struct):
-    """The member of a log message that decides who hears it."""
+    """The member of a log message that determines which callers receive it."""
 
     level: str
 
@@ -56,20 +56,25 @@ _logged = msgspec.json.Decoder(_Logged).decode
 
 
 def read(text: bytes) -> Incoming:
-    """One message. Raises `UpstreamFaultError` for anything that is not JSON-RPC."""
+    """Parse one message.
+
+    Raises:
+        UpstreamFaultError: the text is not a JSON-RPC message.
+
+    """
     try:
         if not text.isascii():
-            text.decode()  # what stays raw is not checked by the decoder, and must not go further
+            text.decode()  # the decoder does not check raw members
         return _incoming(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise GarbageError("The upstream answered with something that is no JSON-RPC.") from error
+        raise GarbageError("The upstream sent a message that is not JSON-RPC.") from error
 
 
 def result_of(message: Incoming) -> bytes:
-    """The raw result.
+    """Return the raw result.
 
     Raises:
-        UpstreamRefusedError: the upstream answered with an error, told in its own words.
+        UpstreamRefusedError: the upstream returned an error; the message is the upstream's.
         UpstreamFaultError: there is no result.
 
     """
@@ -77,7 +82,7 @@ def result_of(message: Incoming) -> bytes:
         raise _refused(message.error if isinstance(message.error, dict) else {})
     result = bytes(message.result)
     if not result.startswith(b"{"):
-        raise GarbageError("The upstream answered without a result.")
+        raise GarbageError("The upstream responded without a result.")
     return result
 
 
@@ -86,21 +91,21 @@ def _refused(error: dict[str, Any]) -> UpstreamRefusedError:
     data: dict[str, Any] = {"upstream_code": code if isinstance(code, int) else INTERNAL_ERROR}
     if "data" in error:
         data["upstream_data"] = error["data"]
-    sentence = str(error.get("message", "no message"))[:LONGEST_SENTENCE]
-    return UpstreamRefusedError(sentence, **data)
+    text = str(error.get("message", "no message"))[:LONGEST_MESSAGE]
+    return UpstreamRefusedError(text, **data)
 
 
 def progress_of(message: Incoming) -> tuple[Any, bytes] | None:
-    """The token and the raw params of a progress notification; None if they are no progress."""
+    """Return the token and the raw params of a progress notification; None if malformed."""
     try:
-        told = _progress(message.params)
+        progress = _progress(message.params)
     except msgspec.DecodeError:
         return None
-    return told.progressToken, in_one_line(bytes(message.params))
+    return progress.progressToken, in_one_line(bytes(message.params))
 
 
 def log_of(message: Incoming) -> tuple[int, bytes] | None:
-    """The rank and the raw params of a log message; None if they are none."""
+    """Return the rank and the raw params of a log message; None if malformed."""
     try:
         level = _logged(message.params).level
     except msgspec.DecodeError:
@@ -108,12 +113,12 @@ def log_of(message: Incoming) -> tuple[int, bytes] | None:
     return LEVELS.index(level) if level in LEVELS else 0, in_one_line(bytes(message.params))
 
 
-def described(told: dict[str, Any], family: str, version: str) -> Described:
-    """What a discover or initialize result says."""
-    capabilities, instructions = told.get("capabilities"), told.get("instructions")
-    meta, ttl = told.get("_meta"), told.get("ttlMs")
+def described(result: dict[str, Any], family: str, version: str) -> Described:
+    """Return the description in a discover or initialize result."""
+    capabilities, instructions = result.get("capabilities"), result.get("instructions")
+    meta, ttl = result.get("_meta"), result.get("ttlMs")
     meta = meta if isinstance(meta, dict) else {}
-    info = _info(told.get("serverInfo") or meta.get(f"{META}serverInfo"))
+    info = _info(result.get("serverInfo") or meta.get(f"{META}serverInfo"))
     return Described(
         family,
         version,
@@ -125,33 +130,38 @@ def described(told: dict[str, Any], family: str, version: str) -> Described:
     )
 
 
-def _info(told: Any) -> dict[str, Any]:
-    """A server's name for itself, with what belongs to it: at least a name, and not too large."""
-    if not isinstance(told, dict) or not isinstance(told.get("name"), str):
+def _info(info: Any) -> dict[str, Any]:
+    """Return a server's info: with a name and a version, and not too large."""
+    if not isinstance(info, dict) or not isinstance(info.get("name"), str):
         return {}
-    known = {"version": "", **told}
+    known = {"version": "", **info}
     if not isinstance(known["version"], str) or len(msgspec.json.encode(known)) > LARGEST_INFO:
-        return {name: str(known[name])[:LONGEST_SENTENCE] for name in ("name", "version")}
+        return {name: str(known[name])[:LONGEST_MESSAGE] for name in ("name", "version")}
     return known
 
 
 def discovered(message: Incoming) -> Described | None:
-    """What an answer to server/discover says; None when its server speaks no modern revision.
+    """Return the description in a server/discover response; None without a modern revision.
 
-    An error is no revision either, whatever its code: the handshake then has the last word.
+    Any error also means that there is none: the handshake then decides.
     """
     if message.error is not None:
         return None
-    told = msgspec.json.decode(result_of(message))
-    if MODERN not in (told.get("supportedVersions") or ()):
+    result = msgspec.json.decode(result_of(message))
+    if MODERN not in (result.get("supportedVersions") or ()):
         return None
-    return described(told, "modern", MODERN)
+    return described(result, "modern", MODERN)
 
 
 def greeted(message: Incoming) -> Described:
-    """What an answer to initialize says. Raises `UpstreamFaultError` for an unknown revision."""
-    told = msgspec.json.decode(result_of(message))
-    version = told.get("protocolVersion")
+    """Return the description in an initialize response.
+
+    Raises:
+        UpstreamFaultError: the protocol revision is unknown.
+
+    """
+    result = msgspec.json.decode(result_of(message))
+    version = result.get("protocolVersion")
     if version not in HANDSHAKEN:
-        raise UpstreamFaultError("The upstream speaks no revision of MCP that Toolbus speaks.")
-    return described(told, "legacy", version)
+        raise UpstreamFaultError("The upstream speaks no MCP revision that Toolbus supports.")
+    return described(result, "legacy", version)

@@ -1,4 +1,4 @@
-"""Many requests over one connection that carries everything: numbered, awaited, cancelled."""
+"""Concurrent requests over one connection: numbered, awaited and cancelled."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -19,28 +19,28 @@ from toolbus_executor.upstreams.base import Described, News
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.deadline_extension import Limit
 from toolbus_executor.upstreams.mcp import messages
-from toolbus_executor.upstreams.mcp.dispatcher import Switchboard
+from toolbus_executor.upstreams.mcp.dispatcher import MessageDispatcher
 
 REQUEST_SECONDS = 20.0
 Write = Callable[[bytes], None]
 
 
-class Line:
-    """The requests of one connection; `write` sends a body, at once or a little later."""
+class MultiplexedConnection:
+    """The requests of one connection; `write` sends a body, now or shortly after."""
 
     def __init__(self, news: News, write: Write, numbers: Iterator[int]) -> None:
-        self.board = Switchboard(news, write)
+        self.dispatcher = MessageDispatcher(news, write)
         self.modern = False
         self.described = Described("legacy", "")
-        self.kinds = EVERYTHING  # that a handshake declares
+        self.kinds = EVERYTHING  # declared in the handshake
         self._write = write
         self._numbers = numbers
         self._level = NO_LEVEL
         self._watched: frozenset[str] = frozenset()
 
     async def initialize(self) -> Described:
-        """Shake hands; a connection that several clients use declares everything."""
-        self.modern, self.board.may_ask = False, True
+        """Perform the handshake; a connection shared by several clients declares every kind."""
+        self.modern, self.dispatcher.may_ask = False, True
         number = next(self._numbers)
         body = initialize_body(number, declared(self.kinds))
         self.described = messages.greeted(await self._send(number, body, REQUEST_SECONDS))
@@ -54,7 +54,7 @@ class Line:
         seconds: float = REQUEST_SECONDS,
         capabilities: str = NOTHING,
     ) -> messages.Incoming:
-        """A request of our own."""
+        """Send a request of Toolbus itself."""
         number = next(self._numbers)
         body = request_body(number, method, params, modern=self.modern, capabilities=capabilities)
         return await self._send(number, body, seconds)
@@ -62,11 +62,14 @@ class Line:
     async def call(
         self, call: CallAdmitted, seconds: float, caller: Caller, write: Write | None = None
     ) -> messages.Incoming:
-        """Ask; when nobody waits any more, the server is told. `write` is for this call alone."""
+        """Send a call; if its caller stops waiting, the server is notified.
+
+        `write` replaces the connection's own for this call.
+        """
         if call.log_level and not self.modern:
             await self._raise_level(call.log_level)
         number = next(self._numbers)
-        with self.board.call(number, caller):
+        with self.dispatcher.call(number, caller):
             try:
                 body = call_body(call, number, modern=self.modern)
                 return await self._send(number, body, seconds, write, caller)
@@ -80,12 +83,12 @@ class Line:
             self._write(notification_body(method))
 
     def cancel(self, number: int) -> None:
-        """Tell the server that an answer is no longer wanted."""
+        """Notify the server that a response is no longer wanted."""
         with suppress(ToolbusError):
             self._write(notification_body("notifications/cancelled", {"requestId": number}))
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to what is new of these and unsubscribe from what is gone."""
+        """Subscribe to new URIs and unsubscribe from those no longer wanted."""
         for uri in sorted(uris - self._watched):
             messages.result_of(await self.request("resources/subscribe", {"uri": uri}))
             self._watched |= {uri}
@@ -94,10 +97,10 @@ class Line:
             await self.request("resources/unsubscribe", {"uri": uri})
 
     async def _raise_level(self, level: str) -> None:
-        """Have the server log as much as its most curious caller wants."""
+        """Raise the server's log level to the most verbose one that a caller requested."""
         rank = rank_of(level)
         if rank < self._level and self.described.has("logging"):
-            self._level, self.board.raised = rank, True
+            self._level, self.dispatcher.raised = rank, True
             await self.request("logging/setLevel", {"level": level})
 
     async def _send(
@@ -108,14 +111,13 @@ class Line:
         write: Write | None = None,
         caller: Caller | None = None,
     ) -> messages.Incoming:
-        """Wait for the answer, for as long as progress extends the caller's call."""
+        """Wait for the response, for as long as progress extends the caller's call."""
         future: asyncio.Future[messages.Incoming] = asyncio.get_running_loop().create_future()
-        self.board.waiting[number] = future
-
+        self.dispatcher.waiting[number] = future
         limit = Limit(future, seconds, None if caller is None else caller.left)
         try:
             (write or self._write)(body)
             return await future
         finally:
             limit.cancel()
-            del self.board.waiting[number]
+            del self.dispatcher.waiting[number]

@@ -1,4 +1,4 @@
-"""Arguments a tool wants repeated as headers `Mcp-Param-*` (MCP 2026-07-28, x-mcp-header)."""
+"""Tool arguments repeated as headers `Mcp-Param-*` (MCP 2026-07-28, x-mcp-header)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,44 +9,49 @@ import msgspec
 from toolbus_common.mcp.param_headers import ANNOTATION, TOKEN, encoded, value_at
 
 _TYPES = ("string", "integer", "boolean")
-_DATA = frozenset({"default", "const", "enum", "examples"})  # keywords whose values are no schemas
+_DATA = frozenset({"default", "const", "enum", "examples"})  # keywords whose values are not schemas
 
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One argument to repeat: where it stands, and its header."""
+    """One argument to repeat: its path in the arguments, and its header."""
 
     path: tuple[str, ...]
     header: bytes
 
 
 class AnnotationError(ValueError):
-    """The annotations of a schema break the rules."""
+    """The annotations of a schema violate MCP's rules."""
 
 
 def params_of(schema: Any) -> tuple[Param, ...]:
-    """The arguments an input schema wants repeated. Raises `AnnotationError`."""
+    """Return the arguments that an input schema requires as headers.
+
+    Raises:
+        AnnotationError: an annotation is invalid.
+
+    """
     found: dict[str, Param] = {}
     for path, part in _annotated(schema, ()):
         name = part[ANNOTATION]
         if not path:
-            raise AnnotationError(f"its {ANNOTATION} stands where no property does")
+            raise AnnotationError(f"its {ANNOTATION} is not on a property")
         if not isinstance(name, str) or not TOKEN.fullmatch(name):
-            raise AnnotationError(f"its {ANNOTATION} is no name a header can have")
+            raise AnnotationError(f"its {ANNOTATION} is not a valid header name")
         if part.get("type") not in _TYPES:
-            raise AnnotationError(f"its {ANNOTATION} {name} is on no string, integer or boolean")
+            raise AnnotationError(f"its {ANNOTATION} {name} is not on a string, integer or boolean")
         if name.lower() in found:
-            raise AnnotationError(f"its {ANNOTATION} {name} is there twice")
+            raise AnnotationError(f"its {ANNOTATION} {name} occurs twice")
         found[name.lower()] = Param(path, b"Mcp-Param-" + name.encode())
     return tuple(found.values())
 
 
 def header_lines(params: tuple[Param, ...], arguments: bytes) -> bytes:
-    """The headers for these arguments; what is absent or null has none."""
-    told = msgspec.json.decode(arguments)
+    """Return the headers for these arguments; absent and null arguments have none."""
+    values = msgspec.json.decode(arguments)
     lines = b""
     for param in params:
-        value = value_at(told, param.path)
+        value = value_at(values, param.path)
         text = _text(value)
         if text is not None:
             lines += b"%b: %b\r\n" % (param.header, encoded(text).encode())
@@ -56,7 +61,7 @@ def header_lines(params: tuple[Param, ...], arguments: bytes) -> bytes:
 def _annotated(
     schema: Any, path: tuple[str, ...] | None
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Every annotated part with its path; an empty one for parts not reached by properties."""
+    """Yield every annotated part with its path, which is empty outside of properties."""
     if isinstance(schema, list):
         for item in schema:
             yield from _annotated(item, None)
@@ -70,7 +75,7 @@ def _annotated(
 def _parts(
     schema: dict[str, Any], path: tuple[str, ...] | None
 ) -> Iterator[tuple[tuple[str, ...] | None, Any]]:
-    """The schemas inside one, each with its path while properties alone lead to it."""
+    """Yield the schemas inside one, each with its path while only properties lead to it."""
     for keyword, value in schema.items():
         if keyword == "properties" and isinstance(value, dict):
             for name, part in value.items():

@@ -1,4 +1,4 @@
-"""An upstream over stdio: one JSON message a line, ids multiplexed, in either family."""
+"""An upstream over stdio: one JSON message per line, requests multiplexed, in either family."""
 
 import asyncio
 import itertools
@@ -27,7 +27,7 @@ from toolbus_executor.results.large.spill_registry import Spills
 from toolbus_executor.upstreams.base import Described, News, NoSuchFamilyError
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
-from toolbus_executor.upstreams.mcp.multiplexer import Line
+from toolbus_executor.upstreams.mcp.multiplexer import MultiplexedConnection
 from toolbus_executor.upstreams.mcp_tasks.service import Tasking
 from toolbus_executor.upstreams.subscriptions import (
     listen_params,
@@ -36,15 +36,15 @@ from toolbus_executor.upstreams.subscriptions import (
 )
 
 PROBE_SECONDS = 5.0
-STARTING_SECONDS = 15.0  # where there is no other question to try
-ANSWER_SECONDS = 4.0  # what the answer to a later probe may take
-LARGEST_HEEDED = 4096  # bytes of a result that may say which file its server missed
+STARTING_SECONDS = 15.0  # if no other request can be tried
+ANSWER_SECONDS = 4.0  # time limit of a later probe
+LARGEST_HEEDED = 4096  # bytes of a result that may name a file the server could not open
 IS_ERROR = re.compile(rb'"isError"\s*:\s*true')
 MOST_MISSED = 5  # probes in a row, as many as open a breaker
 
 
 class StdioUpstream:
-    """One server process; `errors` makes what takes its standard error."""
+    """One server process; `errors` creates the consumer of its standard error."""
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class StdioUpstream:
         self._command = command
         self._environment = environment
         self._cwd = cwd or None
-        self.protocol: Protocol = "auto"  # the family it is spoken to in
+        self.protocol: Protocol = "auto"  # the protocol family to use
         self._isolation = isolation or Isolation(cwd=cwd)
         self._numbers = itertools.count(1)
-        self._line = Line(news, self._write, self._numbers)
+        self._connection = MultiplexedConnection(news, self._write, self._numbers)
         self._spills = spills
         self._errors = errors
         self._child = Child(self._take, spills, errors())
@@ -71,51 +71,51 @@ class StdioUpstream:
         self._followed: frozenset[str] = frozenset()
         self._tasking = Tasking()
         self._missed = 0
-        self._answers = False  # probes, as its protocol has it
+        self._answers = False  # whether it ever responded to a probe
         self.left_out: dict[str, str] = {}
 
     @property
     def pid(self) -> int | None:
-        """The server's process, while it runs."""
+        """The id of the server's process, while it runs."""
         return self._child.pid
 
     @property
     def held(self) -> dict[str, bool]:
-        """What its process is held to on this machine, and what not."""
+        """Which isolation settings are enforced on this machine."""
         return self._child.held
 
     @property
     def refused_hosts(self) -> dict[str, int]:
-        """Hosts it wanted to reach and may not, where only some are listed."""
+        """Hosts that the process tried to reach and may not, if `network` lists hosts."""
         gate = self._isolation.gate
         return gate.refused if gate is not None else {}
 
     @property
     def refused_files(self) -> dict[str, str]:
-        """Files it missed and is not shown, each with what it wanted: to read or to write."""
+        """Hidden files that the process tried to open, each with `read` or `write`."""
         return self._child.unseen.files
 
     @property
     def asks(self) -> bool:
-        """Whether the server may ask back in the middle of a call."""
-        return not self._line.modern
+        """Whether the server may send requests to the client during a call."""
+        return not self._connection.modern
 
     @property
     def certain(self) -> bool:
-        """Whether no call that is gone may still be at work in the server."""
-        return self._line.board.certain
+        """Whether no abandoned call can still be running in the server."""
+        return self._connection.dispatcher.certain
 
     def declare(self, kinds: Kinds) -> None:
-        """Have a handshake declare only what the connection's one client can be asked."""
-        self._line.kinds = kinds
+        """Set the capabilities that a handshake declares for the connection's only client."""
+        self._connection.kinds = kinds
 
     def notify(self, method: str) -> None:
-        """Tell the server something of its client, in the revisions that have a handshake."""
-        if not self._line.modern:
-            self._line.notify(method)
+        """Notify the server of a change at its client, in the session-based revisions."""
+        if not self._connection.modern:
+            self._connection.notify(method)
 
     async def open(self) -> Described:
-        """Start the process; ask it server/discover, and shake hands if it does not know that."""
+        """Start the process; try server/discover, and the handshake if that is unknown to it."""
         await self._start()
         if self.protocol == "legacy":
             return await self._shake_hands()
@@ -126,79 +126,86 @@ class StdioUpstream:
         if modern_only:
             raise NoSuchFamilyError.modern()
         if self._child.ended.done():
-            # Some servers end when the first thing they hear is no handshake.
+            # Some servers exit if the first message is not a handshake.
             await self._child.close()
             self._child = Child(self._take, self._spills, self._errors())
             await self._start()
         try:
-            return await self._line.initialize()
+            return await self._connection.initialize()
         except UpstreamRefusedError:
-            # A server that took long to start has heard the first question after all.
+            # A server that started slowly has received the first request after all.
             described = await self._discover()
             if described is None:
                 raise
             return self._found(described)
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list."""
-        message = await self._line.request(method, {} if cursor is None else {"cursor": cursor})
+        """Return one page of a list."""
+        message = await self._connection.request(
+            method, {} if cursor is None else {"cursor": cursor}
+        )
         result: dict[str, Any] = msgspec.json.decode(messages.result_of(message))
         return result
 
     async def list_as(self, kinds: Kinds, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page as a stateless server lists it to clients that declare these kinds."""
+        """Return one page as a stateless server lists it to clients that declare these kinds."""
         params = {} if cursor is None else {"cursor": cursor}
         able = msgspec.json.encode(declared(kinds)).decode()
-        message = await self._line.request(method, params, capabilities=able)
+        message = await self._connection.request(method, params, capabilities=able)
         result: dict[str, Any] = msgspec.json.decode(messages.result_of(message))
         return result
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Take note of the tools as listed."""
+        """Store the tools as listed."""
         self._tasking.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Ask the server; what concerns tasks has ways of its own."""
+        """Send a call, through the task bridge where tasks are involved."""
         modern = not self.asks
         return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Hear of changes of these resources."""
-        if not self._line.modern:
-            await self._line.watch(uris)
+        """Subscribe to changes of these resources."""
+        if not self._connection.modern:
+            await self._connection.watch(uris)
         elif uris != self._watched:
             if uris - self._watched:
-                refuse_unless_subscribable(self._line.described)
+                refuse_unless_subscribable(self._connection.described)
             self._watched = uris
-            self._listen_anew()
+            self._resubscribe()
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Hear of these tasks."""
+        """Subscribe to status changes of these tasks."""
         if tasks:
-            refuse_unless_following(self._line.described)
+            refuse_unless_following(self._connection.described)
         if tasks != self._followed:
             self._followed = tasks
-            self._listen_anew()
+            self._resubscribe()
 
     async def probe(self) -> None:
-        """Ask whether it is there; one that has answered, and does not any more, is ended.
+        """Check that the process responds; after `MOST_MISSED` missed probes it is ended.
 
-        Who never answered does not know the question: nothing is made of that.
+        A process that never responded to a probe may not know the request: that is no failure.
+
+        Raises:
+            TimeoutError: it did not respond in time.
+            UnaskedError: it never responded to a probe.
+
         """
-        question = "server/discover" if self._line.modern else "ping"
+        method = "server/discover" if self._connection.modern else "ping"
         try:
-            await self._line.request(question, {}, ANSWER_SECONDS)
+            await self._connection.request(method, {}, ANSWER_SECONDS)
         except TimeoutError:
-            if not self._answers and not self._line.modern:
+            if not self._answers and not self._connection.modern:
                 raise UnaskedError from None
             self._missed += 1
             if self._missed >= MOST_MISSED:
-                self._child.give_up(f"it did not answer {MOST_MISSED} probes in a row")
+                self._child.give_up(f"it did not respond to {MOST_MISSED} probes in a row")
             raise
         self._answers, self._missed = True, 0
 
     async def wait_lost(self) -> str:
-        """Wait for the process's end."""
+        """Wait until the process ends; return the reason."""
         return f"Its process ended: {await asyncio.shield(self._child.ended)}."
 
     async def close(self) -> None:
@@ -206,7 +213,7 @@ class StdioUpstream:
         await self._child.close()
 
     async def _once(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        result = messages.result_of(await self._line.call(call, seconds, caller))
+        result = messages.result_of(await self._connection.call(call, seconds, caller))
         if len(result) <= LARGEST_HEEDED and IS_ERROR.search(result):
             self._child.unseen.heed(result)
         return result
@@ -216,42 +223,44 @@ class StdioUpstream:
         await self._child.start(self._command, self._environment, self._cwd, self._isolation)
 
     def _found(self, described: Described) -> Described:
-        self._line.described = described
-        self._listen_anew()
+        self._connection.described = described
+        self._resubscribe()
         return described
 
     async def _shake_hands(self) -> Described:
-        """Begin with the handshake: a process may speak the family it first heard, and no other."""
+        """Perform the handshake first: some processes lock onto the family of the first message."""
         try:
-            return await self._line.initialize()
+            return await self._connection.initialize()
         except UpstreamRefusedError as error:
             raise NoSuchFamilyError.legacy() from error
 
     async def _discover(self, seconds: float = PROBE_SECONDS) -> Described | None:
-        self._line.modern, self._line.board.may_ask = True, False
+        self._connection.modern, self._connection.dispatcher.may_ask = True, False
         try:
-            return messages.discovered(await self._line.request("server/discover", {}, seconds))
+            return messages.discovered(
+                await self._connection.request("server/discover", {}, seconds)
+            )
         except (TimeoutError, UpstreamFaultError, UpstreamDeadError):
             return None
 
-    def _listen_anew(self) -> None:
-        """Begin the subscription that is wanted now, and leave the one before."""
+    def _resubscribe(self) -> None:
+        """Start the subscription that is wanted now, and cancel the previous one."""
         before, self._listening = self._listening, 0
-        params = listen_params(self._line.described, self._watched, self._followed)
+        params = listen_params(self._connection.described, self._watched, self._followed)
         if params is not None:
-            # Answered when the server ends the subscription, which may be never: nobody waits.
+            # The response comes when the server ends the subscription, perhaps never.
             self._listening = next(self._numbers)
             body = listen_body(self._listening, params)
             with suppress(ToolbusError):
                 self._write(body)
         if before:
-            self._line.cancel(before)
+            self._connection.cancel(before)
 
     def _write(self, body: bytes) -> None:
         self._child.write(body)
 
     def _fail_all(self, ended: asyncio.Future[str]) -> None:
-        self._line.board.fail(
+        self._connection.dispatcher.fail(
             lambda: UpstreamDeadError(f"The upstream's process ended: {ended.result()}.")
         )
 
@@ -259,5 +268,5 @@ class StdioUpstream:
         try:
             message = messages.read(line)
         except UpstreamFaultError:
-            return  # servers print banners; a line that is no message answers nothing
-        self._line.board.take(message)
+            return  # some servers print banners
+        self._connection.dispatcher.take(message)

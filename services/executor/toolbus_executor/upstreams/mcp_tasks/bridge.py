@@ -1,4 +1,4 @@
-"""Tasks where the families cross: begun, asked after, ended and cancelled in the caller's form."""
+"""Tasks across protocol families: created, polled, completed and cancelled in the caller's form."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,10 +11,10 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.task_formats import (
-    ASKS,
     CANCEL,
     ENDED,
     GET,
+    INPUT_REQUIRED,
     RESULT,
     UPDATE,
     Task,
@@ -33,7 +33,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """One call between the families, and how to ask its server one thing."""
+    """One call between the families, and the function that sends one request."""
 
     call: CallAdmitted
     seconds: float
@@ -41,21 +41,21 @@ class Bridge:
     once: Once
 
     async def _ask(self, method: str, params: bytes | None = None) -> bytes:
-        """Ask something about the call's task, which the call's own arguments name."""
-        asked = about(self.call, method, self.call.arguments if params is None else params)
-        return await self.once(asked, self.seconds, self.caller)
+        """Send a request about the call's task, which the call's own arguments name."""
+        request = about(self.call, method, self.call.arguments if params is None else params)
+        return await self.once(request, self.seconds, self.caller)
 
     async def _itself(self, **changed: Any) -> bytes:
-        """Ask what the caller asked."""
-        asked = self.call.model_copy(update=changed) if changed else self.call
-        return await self.once(asked, self.seconds, self.caller)
+        """Send the caller's own request, with these changes."""
+        request = self.call.model_copy(update=changed) if changed else self.call
+        return await self.once(request, self.seconds, self.caller)
 
 
 class OverModern(Bridge):
-    """A caller with a session over a stateless server: every request declares the extension."""
+    """A caller with a session at a stateless server: each request declares the extension."""
 
     async def answer(self) -> bytes:
-        """The answer in the caller's form; a call's own is left to whoever tells results apart."""
+        """Return the response in the caller's form; the result of a tool call stays unchanged."""
         method = self.call.method
         if method == TOOLS_CALL:
             return await self._itself()
@@ -72,29 +72,29 @@ class OverModern(Bridge):
         await self._itself()
 
     async def _outcome(self) -> bytes:
-        """Wait for the end, and come back with what the server needs of its caller meanwhile."""
+        """Wait until the task ends, or return what the server needs from its caller."""
         answered = await self._pass_answers()
         async with asyncio.timeout(self.seconds) as limit:
             while True:
                 task = task_formats.read(await self._get())
-                if not self.caller.task:  # who asks for the result can ask again
+                if not self.caller.task:  # the caller of tasks/result can retry
                     works_on(limit, self.caller)
                 if task.status in ENDED:
                     return outcome(task)
-                asked = task.inputRequests or {}
-                unanswered = {name: each for name, each in asked.items() if name not in answered}
-                if task.status == ASKS and unanswered:
-                    told = {"resultType": ASKS, "inputRequests": unanswered}
-                    return msgspec.json.encode(told)
+                requests = task.inputRequests or {}
+                unanswered = {name: each for name, each in requests.items() if name not in answered}
+                if task.status == INPUT_REQUIRED and unanswered:
+                    pending = {"resultType": INPUT_REQUIRED, "inputRequests": unanswered}
+                    return msgspec.json.encode(pending)
                 await asyncio.sleep(pause(task))
 
     async def _pass_answers(self) -> frozenset[str]:
-        """Tell the server what its caller answered; the questions that need not be put again."""
+        """Forward the caller's answers to the server; return the names of answered requests."""
         _, answers = brought(self.call.extra)
         if not answers:
             return frozenset()
-        told = {**_members(self.call.arguments), "inputResponses": answers}
-        await self._ask(UPDATE, msgspec.json.encode(told))
+        params = {**_members(self.call.arguments), "inputResponses": answers}
+        await self._ask(UPDATE, msgspec.json.encode(params))
         return frozenset(answers)
 
     async def _get(self) -> bytes:
@@ -102,10 +102,10 @@ class OverModern(Bridge):
 
 
 class OverLegacy(Bridge):
-    """A stateless caller over a server with a handshake."""
+    """A stateless caller at a session-based server."""
 
     async def answer(self) -> bytes:
-        """The answer in the caller's form. Questions of a task are put by `TaskQuestions`."""
+        """Return the response in the caller's form; `TaskQuestions` handles input requests."""
         method = self.call.method
         if method == TOOLS_CALL:
             return await self._begin()
@@ -125,10 +125,12 @@ class OverLegacy(Bridge):
         status = task_formats.read(raw).status
         if status in ("completed", "failed"):
             return task_formats.new(raw, **await self._ended())
-        return task_formats.new(raw, status=status if status in (ASKS, "cancelled") else "working")
+        return task_formats.new(
+            raw, status=status if status in (INPUT_REQUIRED, "cancelled") else "working"
+        )
 
     async def _ended(self) -> dict[str, Any]:
-        """How a task ended: here a tool that reports an error has completed."""
+        """Return a task's outcome: in 2026-07-28 a tool that reports an error has completed."""
         try:
             result = await self._ask(RESULT)
         except UpstreamRefusedError as error:
@@ -136,7 +138,7 @@ class OverLegacy(Bridge):
         return {"status": "completed", "result": task_formats.whole(result)}
 
     async def _cancel(self) -> bytes:
-        """Acknowledge, of a task that has ended too: this family makes no error of that."""
+        """Acknowledge, also if the task has ended: that is no error in the caller's family."""
         try:
             await self._itself()
         except UpstreamRefusedError as error:
@@ -147,28 +149,28 @@ class OverLegacy(Bridge):
 
 
 def outcome(task: Task) -> bytes:
-    """The result of an ended task of a stateless server. Raises what it ended with instead."""
+    """Return the result of an ended task of a stateless server. Raises its error otherwise."""
     if task.status == "completed" and task.result:
         return bytes(task.result)
     error = task.error
     if isinstance(error, dict) and isinstance(error.get("code"), int):
         data = {"upstream_data": error["data"]} if "data" in error else {}
-        words = str(error.get("message", "no message"))
-        raise UpstreamRefusedError(words, upstream_code=error["code"], **data)
+        message = str(error.get("message", "no message"))
+        raise UpstreamRefusedError(message, upstream_code=error["code"], **data)
     if task.status == "cancelled":
         raise over(task.status)
     raise UpstreamFaultError(
-        f"The upstream's task is {task.status}, and it does not say with what."
+        f"The upstream's task is {task.status}, but has neither a result nor an error."
     )
 
 
 def over(status: str) -> UpstreamRefusedError:
-    """The refusal of what can only be asked of another task than one that ended so."""
+    """Return the error for a request that an ended task does not support."""
     return UpstreamRefusedError(f"The task is {status} already.", upstream_code=INVALID_PARAMS)
 
 
 def as_error(error: UpstreamRefusedError) -> dict[str, Any]:
-    """A server's refusal as JSON-RPC has it."""
+    """Return a server's error in JSON-RPC form."""
     found: dict[str, Any] = {"code": error.data["upstream_code"], "message": error.reason}
     if "upstream_data" in error.data:
         found["data"] = error.data["upstream_data"]
@@ -176,17 +178,17 @@ def as_error(error: UpstreamRefusedError) -> dict[str, Any]:
 
 
 def about(call: CallAdmitted, method: str, params: bytes) -> CallAdmitted:
-    """A request of another method about a call's task."""
+    """Return a request of another method about a call's task."""
     return call.model_copy(update={"method": method, "arguments": params, "extra": ""})
 
 
 def as_task(extra: str) -> str:
-    """What travels beside the arguments, and the wish that the call becomes a task."""
+    """Return the extra members of a call plus the request to run it as a task."""
     return msgspec.json.encode({**(_members(extra) if extra else {}), "task": {}}).decode()
 
 
 def works_on(limit: asyncio.Timeout, caller: Caller) -> None:
-    """Extend a call whose task the server has just told about: it is at work on it."""
+    """Extend a call whose task the server has just reported on."""
     caller.works()
     left, until = caller.left(), limit.when()
     if until is not None and left > 0 and not limit.expired():
@@ -194,6 +196,6 @@ def works_on(limit: asyncio.Timeout, caller: Caller) -> None:
 
 
 def pause(task: Task) -> float:
-    """How long to wait before a task is asked after again."""
+    """Return the seconds until the next poll of a task."""
     seconds = POLL_SECONDS if task.poll_ms is None else task.poll_ms / 1000
     return min(max(seconds, _SHORTEST_POLL), LONGEST_POLL)

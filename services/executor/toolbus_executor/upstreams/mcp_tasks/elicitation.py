@@ -1,8 +1,8 @@
-"""What a server with a handshake asks for a task of a stateless caller: heard, shown, answered.
+"""Input requests of session-based servers for tasks of stateless callers.
 
-Such a server asks while somebody waits for the task's result, and this caller only looks at its
-task now and then. So whoever waits stays here, under the task's name, and the questions are shown
-in every look. Their keys name this process, to which the answers must come.
+Such a server sends requests while a client waits for the task's result, but a stateless caller only
+polls its task. Therefore this process waits for the result on the caller's behalf, and adds the
+requests to every poll. Their keys name this process, which must receive the answers.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ import msgspec
 from toolbus_common.contracts import CallAdmitted, ProtocolFamily, ReplyMessage
 from toolbus_common.errors import OverloadedError, UpstreamRefusedError
 from toolbus_executor.mcp_messages.client_capabilities import kinds_of
-from toolbus_executor.mcp_messages.task_formats import ASKS, GET, RESULT, UPDATE, read
+from toolbus_executor.mcp_messages.task_formats import GET, INPUT_REQUIRED, RESULT, UPDATE, read
 from toolbus_executor.upstreams.base import Upstream
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp_tasks.bridge import about
 from toolbus_executor.upstreams.suspended_calls import INVALID_PARAMS, PARK_SECONDS, answer
 
-MOST_KEPT = 1000  # of one server
-HEAR_SECONDS = 1.0  # what a server may take to repeat its questions to who now waits
+MOST_WAITING = 1000  # tasks of one server
+REQUEST_SECONDS = 1.0  # time for a server to repeat its requests on a new connection
 GATHER_SECONDS = 0.02
 _PREFIX = "task"
 _PARTS = 4
@@ -36,25 +36,25 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class _Answered(msgspec.Struct):
     """The members of tasks/update."""
 
-    taskId: str = ""  # noqa: N815 - the wire's own name
+    taskId: str = ""  # noqa: N815 - MCP's member name
     inputResponses: dict[str, msgspec.Raw] = {}  # noqa: N815
 
 
 _decoded = msgspec.json.Decoder(_Answered).decode
 
 
-class _Nobody:
-    """The way back of who waits for a result nobody hears."""
+class _DiscardedReply:
+    """A reply channel that discards everything."""
 
     address = ""
 
-    async def send(self, frame: ReplyMessage) -> None:
-        """Say nothing."""
+    async def send(self, message: ReplyMessage) -> None:
+        """Discard the message."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A task's result being waited for, and what the server asked meanwhile."""
+    """A task whose result is awaited, and the requests received meanwhile."""
 
     key: str
     result: asyncio.Task[bytes]
@@ -62,75 +62,79 @@ class _Waiting:
 
 
 class TaskQuestions:
-    """The tasks of one server that ask something, in this process."""
+    """The tasks of one server in this process that wait for input."""
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
-        self._kept: dict[tuple[str, ...], _Waiting] = {}
+        self._waiting: dict[tuple[str, ...], _Waiting] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._waiting)
 
     async def ask(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, caller: Caller
     ) -> bytes:
-        """A look at a task, with its questions, or the answers to them."""
+        """Return a task with its input requests, or forward the answers to them."""
         if call.method == UPDATE:
             return await self._update(upstream, call, seconds, caller)
         raw = await upstream.call(call, seconds, caller)
-        if read(raw).status != ASKS or not kinds_of(call.capabilities):
+        if read(raw).status != INPUT_REQUIRED or not kinds_of(call.capabilities):
             return raw
-        waiting = self._kept.get(_name(call)) or self._wait(upstream, call)
-        await _hear(waiting, min(seconds, HEAR_SECONDS))
+        waiting = self._waiting.get(_name(call)) or self._wait(upstream, call)
+        await _gather(waiting, min(seconds, REQUEST_SECONDS))
         return _shown(raw, waiting)
 
     def close(self) -> None:
-        """Wait for nothing any more."""
-        for waiting in list(self._kept.values()):
+        """Stop waiting."""
+        for waiting in list(self._waiting.values()):
             waiting.result.cancel()
 
     async def _update(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, caller: Caller
     ) -> bytes:
-        waiting = self._kept.get(_name(call))
-        if waiting is None:  # nothing is asked here; that there is such a task the server says
+        waiting = self._waiting.get(_name(call))
+        if waiting is None:  # no request is pending; the server checks that the task exists
             await upstream.call(about(call, GET, _named(call)), seconds, caller)
             return _NOTHING
-        brought = _answered(call).inputResponses
-        own = f"{waiting.key}."
-        found = {k.removeprefix(own): raw for k, raw in brought.items() if k.startswith(own)}
+        answers = _answered(call).inputResponses
+        prefix = f"{waiting.key}."
+        found = {
+            key.removeprefix(prefix): raw for key, raw in answers.items() if key.startswith(prefix)
+        }
         answer(waiting.caller, found)
         return _NOTHING
 
     def _wait(self, upstream: Upstream, call: CallAdmitted) -> _Waiting:
-        if len(self._kept) >= MOST_KEPT:
-            raise OverloadedError(f"{MOST_KEPT} tasks wait for answers already; retry later.")
+        if len(self._waiting) >= MOST_WAITING:
+            raise OverloadedError(
+                f"{MOST_WAITING} tasks are waiting for input already; retry later."
+            )
         quiet = about(call, RESULT, _named(call)).model_copy(
             update={"progress": False, "log_level": ""}
         )
-        caller = Caller(quiet, _Nobody())
+        caller = Caller(quiet, _DiscardedReply())
         result = asyncio.create_task(upstream.call(quiet, PARK_SECONDS, caller))
         key = f"{_PREFIX}.{self._instance}.{secrets.token_urlsafe(12)}"
-        waiting = self._kept[_name(call)] = _Waiting(key, result, caller)
+        waiting = self._waiting[_name(call)] = _Waiting(key, result, caller)
         result.add_done_callback(self._forgetting(_name(call)))
         return waiting
 
     def _forgetting(self, name: tuple[str, ...]) -> Callable[[asyncio.Task[bytes]], None]:
         def forget(ended: asyncio.Task[bytes]) -> None:
-            del self._kept[name]
+            del self._waiting[name]
             if not ended.cancelled():
-                ended.exception()  # the next look at the task tells how it ended
+                ended.exception()  # the next poll returns the outcome
 
         return forget
 
 
 def concerns(call: CallAdmitted) -> bool:
-    """Whether a call looks at a task that may ask its stateless caller something."""
+    """Return whether a stateless caller polls or updates a task that may need its input."""
     return call.family is ProtocolFamily.MODERN and call.method in (GET, UPDATE)
 
 
 def keeper_of(call: CallAdmitted) -> str:
-    """The process that keeps the questions a call answers; empty when it answers none."""
+    """Return the process that holds the requests a call answers; empty if there are none."""
     if call.method != UPDATE:
         return ""
     with suppress(UpstreamRefusedError):
@@ -141,32 +145,32 @@ def keeper_of(call: CallAdmitted) -> str:
     return ""
 
 
-async def _hear(waiting: _Waiting, seconds: float) -> None:
-    """Give the server time to ask, and to ask several things."""
+async def _gather(waiting: _Waiting, seconds: float) -> None:
+    """Give the server time to send a request, and further ones."""
     if waiting.caller.questions:
         return
-    asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    waiting.caller.asked = asked
+    requested: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting.caller.asked = requested
     await asyncio.wait(
-        (waiting.result, asked), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        (waiting.result, requested), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
     )
     waiting.caller.asked = None
-    if asked.done():
+    if requested.done():
         await asyncio.wait((waiting.result,), timeout=GATHER_SECONDS)
 
 
 def _shown(raw: bytes, waiting: _Waiting) -> bytes:
-    """A task with its questions; while there are none its caller has only to wait."""
+    """Return a task with its input requests; without any its status is working."""
     questions = {
         f"{waiting.key}.{key}": {"method": each.method, "params": msgspec.Raw(each.params)}
         for key, each in waiting.caller.questions.items()
     }
-    told: dict[str, Any] = dict(_members(raw))
+    members: dict[str, Any] = dict(_members(raw))
     if questions:
-        told["inputRequests"] = questions
+        members["inputRequests"] = questions
     else:
-        told["status"] = "working"
-    return msgspec.json.encode(told)
+        members["status"] = "working"
+    return msgspec.json.encode(members)
 
 
 def _answered(call: CallAdmitted) -> _Answered:
@@ -183,5 +187,5 @@ def _named(call: CallAdmitted) -> bytes:
 
 
 def _name(call: CallAdmitted) -> tuple[str, ...]:
-    """Whose task it is, and which."""
+    """Return the key of a task: its owner and its id."""
     return call.principal_id, call.customer, call.key, call.session, _answered(call).taskId

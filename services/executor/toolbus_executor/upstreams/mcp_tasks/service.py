@@ -1,6 +1,7 @@
-"""Tasks of one server: passed through, put into the form of another family, or driven to their end.
+"""Tasks of one server: passed through, converted between families, or driven to their end.
 
-A tool that only runs as a task is begun, waited for and fetched for callers that take no tasks.
+For callers without task support, a tool that only runs as a task is started, awaited and fetched
+here.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry, Pro
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.client_capabilities import TASKS, takes_tasks, with_tasks
-from toolbus_executor.mcp_messages.task_formats import ASKS, CANCEL, ENDED, GET, RESULT
+from toolbus_executor.mcp_messages.task_formats import CANCEL, ENDED, GET, INPUT_REQUIRED, RESULT
 from toolbus_executor.upstreams.base import sent_before
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp_tasks.bridge import (
@@ -30,48 +31,50 @@ from toolbus_executor.upstreams.suspended_calls import brought
 
 CANCEL_SECONDS = 2.0
 MISSING_CAPABILITY = -32021
-_STATE = "toolbus-task:"  # and its name: the state of a round whose task was begun here
-_ASKS = msgspec.Raw(b'"input_required"')
+_STATE = "toolbus-task:"  # plus the task id: the state of a turn whose task was created here
+_INPUT_REQUIRED = msgspec.Raw(b'"input_required"')
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Tasking:
-    """Knows which tools run as tasks, and what to make of a call that is about one."""
+    """Handle the calls of one server that involve tasks."""
 
     def __init__(self) -> None:
         self._required: frozenset[str] = frozenset()
         self._able: frozenset[str] = frozenset()
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Remember the tools that may run as tasks, and those that only do."""
+        """Store the tools that may run as tasks, and those that only do."""
         support = {tool.name: _support(tool.definition) for tool in tools}
-        self._required = frozenset(name for name, told in support.items() if told == "required")
-        self._able = frozenset(n for n, told in support.items() if told in ("optional", "required"))
+        self._required = frozenset(name for name, value in support.items() if value == "required")
+        self._able = frozenset(
+            name for name, value in support.items() if value in ("optional", "required")
+        )
 
     async def ask(
         self, call: CallAdmitted, seconds: float, caller: Caller, once: Once, *, modern: bool
     ) -> bytes:
-        """The answer to a call, in its caller's form where it is about a task.
+        """Return the response to a call, in its caller's form if it is about a task.
 
-        `modern` says whether the server is; `once` asks it one thing.
+        `modern` is the server's family; `once` sends it one request.
         """
         if modern is not (call.family is ProtocolFamily.MODERN) and self._crosses(
             call, modern=modern
         ):
-            return await _sound(_bridge(call, seconds, caller, once, modern=modern).answer())
+            return await _checked(_bridge(call, seconds, caller, once, modern=modern).answer())
         if modern and call.family is ProtocolFamily.LEGACY and _resumed(call.extra):
-            return await _sound(run_modern(call, seconds, caller, once))
+            return await _checked(run_modern(call, seconds, caller, once))
         if self._drives(call):
-            return await _sound(run(call, seconds, caller, once))
+            return await _checked(run(call, seconds, caller, once))
         try:
             return await once(call, seconds, caller)
         except UpstreamRefusedError as error:
             if not insists(error, call):
                 raise
-        return await _sound(run_modern(call, seconds, caller, once))
+        return await _checked(run_modern(call, seconds, caller, once))
 
     def _crosses(self, call: CallAdmitted, *, modern: bool) -> bool:
-        """Whether a call between the families is about a task."""
+        """Return whether a call between the families is about a task."""
         if call.method != TOOLS_CALL:
             return call.method.startswith("tasks/")
         if modern:
@@ -79,7 +82,7 @@ class Tasking:
         return call.tool in self._able and takes_tasks(call.capabilities)
 
     def _drives(self, call: CallAdmitted) -> bool:
-        """Whether a call must be made a task here."""
+        """Return whether a call must be turned into a task here."""
         return (
             bool(self._required)
             and call.method == TOOLS_CALL
@@ -97,8 +100,8 @@ def _bridge(
     return OverModern(able, seconds, caller, once)
 
 
-async def _sound(work: Awaitable[bytes]) -> bytes:
-    """What some work comes to, unless the task it is about cannot be read."""
+async def _checked(work: Awaitable[bytes]) -> bytes:
+    """Return the result of `work`; a malformed task raises `UpstreamFaultError`."""
     try:
         return await work
     except msgspec.DecodeError as error:
@@ -106,17 +109,17 @@ async def _sound(work: Awaitable[bytes]) -> bytes:
 
 
 async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
-    """The result of a task of a server with a handshake, as if the tool had answered by itself."""
-    asked = call.model_copy(update={"extra": as_task(call.extra)})
-    begun = task_formats.nested(await once(asked, seconds, caller))
-    task = task_formats.read(begun or b"{}")
+    """Return the result of a task of a session-based server as the result of the tool call."""
+    request = call.model_copy(update={"extra": as_task(call.extra)})
+    created = task_formats.nested(await once(request, seconds, caller))
+    task = task_formats.read(created or b"{}")
     if not task.taskId:
-        raise UpstreamFaultError("The upstream began no task, though its tool runs as one.")
+        raise UpstreamFaultError("The upstream created no task, although its tool requires one.")
     named = msgspec.json.encode({"taskId": task.taskId})
     try:
         with sent_before():
             async with asyncio.timeout(seconds) as limit:
-                while task.status not in ENDED and task.status != ASKS:
+                while task.status not in ENDED and task.status != INPUT_REQUIRED:
                     await asyncio.sleep(pause(task))
                     task = task_formats.read(await once(about(call, GET, named), seconds, caller))
                     works_on(limit, caller)
@@ -128,9 +131,9 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
 
 
 async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
-    """The same for a stateless server: declared on the caller's behalf, asked after, fetched.
+    """Return the result of a task of a stateless server as the result of the tool call.
 
-    What the task asks ends the round; the next one brings the answers, and names the task.
+    Input that the task needs ends the turn; the next turn brings the answers, and names the task.
     """
     able = call.model_copy(update={"capabilities": with_tasks(call.capabilities)})
     task = resumed = _resumed(call.extra)
@@ -152,7 +155,7 @@ async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: O
 
 
 def _resumed(extra: str) -> str:
-    """The task a round goes on with; empty for a call's first."""
+    """Return the task that a turn continues; empty in a call's first turn."""
     if _STATE not in extra:
         return ""
     state = brought(extra)[0]
@@ -160,17 +163,17 @@ def _resumed(extra: str) -> str:
 
 
 def _with_state(raw: bytes, task: str) -> bytes:
-    """A result; one that asks says which task goes on with the answers."""
-    told = _members(raw)
-    if told.get("resultType") != _ASKS:
+    """Return a result; one that requests input gets the state that names its task."""
+    members = _members(raw)
+    if members.get("resultType") != _INPUT_REQUIRED:
         return raw
-    return msgspec.json.encode({**told, "requestState": _STATE + task})
+    return msgspec.json.encode({**members, "requestState": _STATE + task})
 
 
 def insists(error: UpstreamRefusedError, call: CallAdmitted) -> bool:
-    """Whether a modern server wants a task where its caller knows of none.
+    """Return whether a modern server requires a task from a caller without task support.
 
-    A modern caller is refused instead, as the extension has it: it can declare that it takes them.
+    A modern caller is rejected instead, as the extension specifies: it can declare support.
     """
     data = error.data.get("upstream_data")
     wanted = data.get("requiredCapabilities") if isinstance(data, dict) else None
@@ -185,6 +188,6 @@ def insists(error: UpstreamRefusedError, call: CallAdmitted) -> bool:
 
 
 def _support(definition: dict[str, Any]) -> Any:
-    """What a tool says of running as a task."""
+    """Return the task support that a tool declares."""
     execution = definition.get("execution")
     return execution.get("taskSupport") if isinstance(execution, dict) else None

@@ -1,1 +1,1 @@
-"""Call servers with OAuth tokens: shared ones, or each user's own."""
+"""Call servers with OAuth tokens: shared ones, or one per user."""

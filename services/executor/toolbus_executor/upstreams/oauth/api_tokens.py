@@ -1,4 +1,4 @@
-"""APIs whose tools come of a description: one connection for all, each call with its own token."""
+"""API upstreams with per-user tokens: one connection for all, and a token for each call."""
 
 from collections.abc import Collection
 from typing import Any, Protocol
@@ -10,19 +10,19 @@ from toolbus_executor.upstreams.call_channel import Caller
 
 
 class TakesTokens(Upstream, Protocol):
-    """An API that is called with whichever token a call has."""
+    """An API whose calls can each carry another token."""
 
     async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
-        """Make the request of a call, with this token."""
+        """Send a call with this token."""
         ...
 
     async def probe(self) -> None:
-        """Ask whether the server is there."""
+        """Check that the server responds."""
         ...
 
 
 class TokenView:
-    """An API as one user's token opens it: what it offers is known of the whole."""
+    """An API as called with one user's token; its tools are those of the whole API."""
 
     asks = False
 
@@ -32,32 +32,32 @@ class TokenView:
         self.left_out: dict[str, str] = {}
 
     async def open(self) -> Described:
-        """There is nothing to open."""
+        """Do nothing: the API is open already."""
         return Described("", "")
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """What the whole lists."""
+        """Return a page of the API's list."""
         return await self._whole.list_page(method, cursor)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """The whole takes note of the tools."""
+        """Do nothing: the API itself stores the tools."""
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
-        """Make the request of a call, with this token."""
+        """Send a call with this user's token."""
         return await self._whole.call_as(self._bearer, call, seconds)
 
     async def probe(self) -> None:
-        """The whole is probed."""
+        """Do nothing: the API itself is probed."""
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """There is nothing to watch."""
+        """Do nothing: an API has no resources."""
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """There is nothing to follow."""
+        """Do nothing: an API has no tasks."""
 
     async def wait_lost(self) -> str:
-        """It ends with the whole."""
+        """Wait until the API's connection is unusable."""
         return await self._whole.wait_lost()
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: the API stays open."""

@@ -1,4 +1,4 @@
-"""A process that is given a token: one user's alone, and ended with the user's connection."""
+"""A process that is given an OAuth token: for one user only, ended when the account disconnects."""
 
 import asyncio
 import logging
@@ -19,22 +19,22 @@ from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0  # after which it is looked whether the token is still the same
+CHECK_SECONDS = 2.0  # between two checks for another token
 ENDED = "Its account was disconnected, so its process was ended."
 
 
 @dataclass(eq=False, slots=True)
 class _Started:
-    """A process that was started with a token, and how many calls it has under way."""
+    """A process started with a token, and its number of calls in progress."""
 
     process: StdioUpstream
     file: TokenFile | None
     token: str
-    under_way: int = 0
+    calls: int = 0
     attending: asyncio.Task[None] | None = None
 
     async def end(self) -> None:
-        """End it; its token is gone with it."""
+        """End the process and remove its token file."""
         if self.attending is not None:
             await end(self.attending)
         try:
@@ -45,11 +45,11 @@ class _Started:
 
 
 class TokenProcess:
-    """A process as an upstream. `start` makes it for a token, with the file that has it, if any.
+    """A process as an upstream; `start` creates it for a token, with the token's file if any.
 
-    Another token is written to that file, and the process goes on; without one the next call
-    starts another process, and the one before ends with its last call. What only lists may be given
-    one account's token after another's, so it is started again for each.
+    A new token is written to that file, and the process continues. Without a file the next call
+    starts another process, and the previous one ends with its last call. A process that only lists
+    may receive tokens of different accounts in turn, so it is restarted for each.
     """
 
     def __init__(
@@ -67,95 +67,95 @@ class TokenProcess:
         self._tools: Collection[CatalogEntry] = ()
         self._watched: frozenset[str] = frozenset()
         self._followed: frozenset[str] = frozenset()
-        self._looking: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.left_out: dict[str, str] = {}
 
     @property
     def asks(self) -> bool:
-        """Whether the server may ask back in the middle of a call."""
+        """Whether the server may send requests to the client during a call."""
         return self._now is not None and self._now.process.asks
 
     @property
     def pid(self) -> int | None:
-        """The process, while it runs."""
+        """The process id, while it runs."""
         return self._now.process.pid if self._now is not None else None
 
     @property
     def held(self) -> dict[str, bool]:
-        """What its process is held to on this machine, and what not."""
+        """Which isolation settings are enforced on this machine."""
         return self._now.process.held if self._now is not None else {}
 
     @property
     def refused_hosts(self) -> dict[str, int]:
-        """Hosts it wanted to reach and may not."""
+        """Hosts that the process tried to reach and may not."""
         return self._now.process.refused_hosts if self._now is not None else {}
 
     @property
     def refused_files(self) -> dict[str, str]:
-        """Files it missed and is not shown."""
+        """Hidden files that the process tried to open."""
         return self._now.process.refused_files if self._now is not None else {}
 
     async def open(self) -> Described:
-        """Start it with the token that is at hand. Raises `UnconsentedError`."""
+        """Start the process with the current token. Raises `UnconsentedError`."""
         await self._bearer.needed()
         described = await self._begin()
-        self._looking = asyncio.create_task(self._look())
+        self._checking = asyncio.create_task(self._check())
         return described
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list."""
+        """Return one page of a list."""
         return await self._present.process.list_page(method, cursor)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Take note of the tools as listed."""
+        """Store the tools as listed."""
         self._tools = tools
         if self._now is not None:
             self._now.process.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Ask the process, which has the token of now. Raises `UnconsentedError`."""
+        """Send a call to the process with the current token. Raises `UnconsentedError`."""
         began = monotonic()
         async with asyncio.timeout(seconds):
             started = await self._with_token()
-        started.under_way += 1
+        started.calls += 1
         try:
             return await started.process.call(call, seconds - (monotonic() - began), caller)
         finally:
-            started.under_way -= 1
+            started.calls -= 1
             self._leave_idle(started)
 
     async def probe(self) -> None:
-        """Ask whether it is there."""
+        """Check that the process responds."""
         await self._present.process.probe()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Hear of changes of these resources."""
+        """Subscribe to changes of these resources."""
         self._watched = uris
         await self._present.process.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Hear of these tasks."""
+        """Subscribe to status changes of these tasks."""
         self._followed = tasks
         await self._present.process.follow(tasks)
 
     async def wait_lost(self) -> str:
-        """Wait for its end, or the end of its token."""
+        """Wait until the process or its token ends; return the reason."""
         return await asyncio.shield(self._lost)
 
     async def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._lose("closed")
-        if self._looking is not None:
-            await end(self._looking)
+        if self._checking is not None:
+            await end(self._checking)
         started, self._now = self._now, None
         if started is not None:
             await started.end()
         if self._leaving:
             await asyncio.wait(self._leaving)
 
-    # -- with which token ----------------------------------------------------------------------
+    # -- tokens --------------------------------------------------------------------------------
 
     @property
     def _present(self) -> _Started:
@@ -180,7 +180,7 @@ class TokenProcess:
             return self._present
 
     async def _renew(self, before: _Started) -> None:
-        """See that the process has the token that is at hand now."""
+        """Give the process the current token, or start another process with it."""
         if self._one_account and before.file is not None:
             before.token = self._bearer.token
             before.file.write(before.token)
@@ -190,7 +190,7 @@ class TokenProcess:
             await self._present.process.watch(self._watched)
             await self._present.process.follow(self._followed)
         except ToolbusError as error:
-            error.data["sent"] = False  # nothing of the call itself
+            error.data["sent"] = False  # nothing of the call was sent
             raise
         finally:
             self._leave_idle(before)
@@ -209,10 +209,10 @@ class TokenProcess:
         made.attending = asyncio.create_task(self._attend(made))
         return described
 
-    async def _look(self) -> None:
-        """End the process when its token is taken back; write the next one where it reads it."""
+    async def _check(self) -> None:
+        """End the process when its token is revoked; otherwise pass on the next token."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             line = await self._bearer.line()
             started = self._now
             if started is None:
@@ -223,7 +223,7 @@ class TokenProcess:
                 await self._follow_token()
 
     def _starts_with_calls(self, started: _Started) -> bool:
-        """Whether the next call is early enough to start it with the next token."""
+        """Return whether the next token can wait for the next call."""
         return self._one_account and started.file is None
 
     async def _follow_token(self) -> None:
@@ -239,8 +239,8 @@ class TokenProcess:
         self._lose(ENDED)
 
     def _leave_idle(self, started: _Started) -> None:
-        """End a process that another one has replaced, once it has no calls."""
-        if started is not self._now and not started.under_way:
+        """End a replaced process once it has no calls."""
+        if started is not self._now and not started.calls:
             self._leave_later(started)
 
     def _leave_later(self, started: _Started) -> None:

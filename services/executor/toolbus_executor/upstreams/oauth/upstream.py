@@ -1,4 +1,4 @@
-"""A server that wants OAuth: one connection for everybody, or one for each user."""
+"""A server that requires OAuth: one shared connection, or one per user."""
 
 import asyncio
 from collections import OrderedDict
@@ -21,42 +21,42 @@ from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND, Caller
 from toolbus_executor.upstreams.sessions.separate_sessions import Separated
 
 MOST_USERS = 512  # connected at once
-WAIT_SECONDS = 20.0  # for a person who has just accepted to open the page
-LOOK_SECONDS = 3.0
+WAIT_SECONDS = 20.0  # for a user who has just agreed to open the consent page
+CHECK_SECONDS = 3.0
 CONNECT = "connect_account"
 _TOOL = {
     "name": CONNECT,
-    "description": "Connect your account at this server: its tools are there once somebody has.",
+    "description": "Connect your account at this server to use its tools.",
     "inputSchema": {"type": "object", "properties": {}},
 }
 
 
 class Connected(Upstream, Protocol):
-    """A connection at which it can be asked whether the server is there."""
+    """A connection that can be probed."""
 
     async def probe(self) -> None:
-        """Ask it."""
+        """Check that the server responds."""
         ...
 
 
-Make = Callable[[Bearer, News], Connected]  # a connection that shows this token
+Make = Callable[[Bearer, News], Connected]  # creates a connection that uses this token
 
 
 @dataclass(slots=True)
 class _Own:
-    """A user's connection, and how many calls it has under way."""
+    """A user's connection, and its number of calls in progress."""
 
     bearer: Bearer
     upstream: Connected | None = None
-    under_way: int = 0
+    calls: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Authorized:
     """An upstream whose every request carries a token.
 
-    Where each person has their own, the main connection is somebody's, and what it sees is shown to
-    everybody: so it lists tools, which are the same for all, and nothing that may be private.
+    If each user has a token, the main connection belongs to one user, and its lists are shown to
+    everyone. Therefore it lists tools, which are equal for all, and nothing that may be private.
     """
 
     def __init__(self, name: str, declared: Server, ask: Ask, make: Make, news: News) -> None:
@@ -67,86 +67,86 @@ class Authorized:
         self._make = make
         self._news = news
         self._bearer = Bearer(name, "", ask, listing=True)
-        self._main = make(self._bearer, _but_deaf(news) if self._own_tokens else news)
+        self._main = make(self._bearer, _only_changes(news) if self._own_tokens else news)
         self._users: OrderedDict[str, _Own] = OrderedDict()
         self._tools: Collection[CatalogEntry] = ()
-        self._looking: asyncio.Task[None] | None = None  # while nobody has connected
+        self._waiting_for_user: asyncio.Task[None] | None = None  # while no user has connected
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Of its latest lists, and why."""
+        """Entries left out of the latest lists, with reasons."""
         return self._main.left_out
 
     @left_out.setter
-    def left_out(self, told: dict[str, str]) -> None:
-        self._main.left_out = told
+    def left_out(self, reasons: dict[str, str]) -> None:
+        self._main.left_out = reasons
 
     @property
     def pid(self) -> int | None:
-        """The process that lists, where it is one."""
+        """The id of the process that lists, if it is one."""
         return getattr(self._main, "pid", None)
 
     @property
     def held(self) -> dict[str, bool]:
-        """What its processes are held to on this machine, and what not."""
+        """Which isolation settings are enforced on this machine."""
         return getattr(self._main, "held", {})
 
     @property
     def refused_hosts(self) -> dict[str, int]:
-        """Hosts its processes wanted to reach and may not."""
+        """Hosts that the processes tried to reach and may not."""
         return getattr(self._main, "refused_hosts", {})
 
     @property
     def refused_files(self) -> dict[str, str]:
-        """Files its processes missed."""
+        """Hidden files that the processes tried to open."""
         return getattr(self._main, "refused_files", {})
 
     @property
     def asks(self) -> bool:
-        """Whether the server may ask back in the middle of a call."""
-        return self._looking is None and self._main.asks
+        """Whether the server may send requests to the client during a call."""
+        return self._waiting_for_user is None and self._main.asks
 
-    def asks_in(self, call: CallAdmitted) -> bool:
-        """Whether the server may ask back in the middle of this call."""
-        return self._looking is None and asks(self._main, call)
+    def sends_requests_in(self, call: CallAdmitted) -> bool:
+        """Return whether the server may send requests to the client during this call."""
+        return self._waiting_for_user is None and asks(self._main, call)
 
     def separates_in(self, call: CallAdmitted) -> bool:
-        """Whether this call belongs to a session of its owner's."""
-        return self._looking is None and separates(self._main, call)
+        """Return whether this call belongs to a session of its owner."""
+        return self._waiting_for_user is None and separates(self._main, call)
 
     @property
     def handshake(self) -> Handshake | None:
-        """What it says of itself in the handshake, where it speaks both families."""
+        """The server's description in the handshake, if it speaks both families."""
         return getattr(self._main, "handshake", None)
 
     async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
-        """Have the server tell a call's owner of a resource or a task."""
+        """Subscribe a call's owner to a resource or a task."""
         if self._own_tokens:
-            raise _unfollowed("subscribed to or followed: ask again")
+            raise _unfollowed("subscribed to or followed: poll it")
         return await cast("Separated", self._main).hear(call, seconds)
 
     async def open(self) -> Described:
-        """Meet the server; one that nobody has connected to offers that alone."""
+        """Connect; without any connected user only the connect tool is offered."""
         try:
             described = await self._main.open()
-            return _for_everybody(described) if self._own_tokens else described
+            return _without_private(described) if self._own_tokens else described
         except UnconsentedError as error:
             if not self._own_tokens:
                 raise UpstreamDeadError(error.reason, sent=False) from error
-            self._looking = asyncio.create_task(self._look())
+            self._waiting_for_user = asyncio.create_task(self._wait_for_user())
             return Described("modern", MODERN, capabilities={"tools": {}}, ours=True)
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list; of what may be private to a person there is none."""
+        """Return one page of a list; lists that may be private to a user are not offered."""
         if self._own_tokens and method != "tools/list":
             raise no_such_method()
-        if self._looking is None:
+        if self._waiting_for_user is None:
             return await self._main.list_page(method, cursor)
         return {"tools": [_TOOL]}
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Take note of the tools as listed."""
+        """Store the tools as listed."""
         self._tools = tools
         self._main.learn(tools)
         for own in self._users.values():
@@ -154,40 +154,40 @@ class Authorized:
                 own.upstream.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Ask with the token of the call's user, or tell its caller how to get one."""
-        told = consent.answered(call)
-        if told.action and told.action != "accept":
+        """Send a call with its user's token, or return how to connect an account."""
+        answer = consent.answered(call)
+        if answer.action and answer.action != "accept":
             return consent.declined(self._name)
         began = monotonic()
         try:
-            async with self._reached(told, seconds) as upstream:
+            async with self._reached(answer, seconds) as upstream:
                 if upstream is None:
                     return consent.result(await self._welcome())
-                return await upstream.call(told.call, seconds - (monotonic() - began), caller)
+                return await upstream.call(answer.call, seconds - (monotonic() - began), caller)
         except UnconsentedError as error:
             return consent.told(call, error, self._name)
 
     async def probe(self) -> None:
-        """Ask whether the server is there."""
-        if self._looking is None:
+        """Check that the server responds."""
+        if self._waiting_for_user is None:
             await self._main.probe()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Hear of changes of these resources; of one person's nobody hears."""
+        """Subscribe to changes of these resources; impossible with per-user tokens."""
         if self._own_tokens and uris:
-            raise _unfollowed("subscribed to: read it again")
-        if self._looking is None:
+            raise _unfollowed("subscribed to: read the resource again")
+        if self._waiting_for_user is None:
             await self._main.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Hear of these tasks; of one person's nobody hears."""
+        """Subscribe to status changes of these tasks; impossible with per-user tokens."""
         if self._own_tokens and tasks:
-            raise _unfollowed("followed: ask for the task again")
-        if self._looking is None:
+            raise _unfollowed("followed: poll the task")
+        if self._waiting_for_user is None:
             await self._main.follow(tasks)
 
     async def wait_lost(self) -> str:
-        """Wait until the server is of no more use as it was met."""
+        """Wait until the server must be reconnected; return the reason."""
         main = asyncio.ensure_future(self._main.wait_lost())
         try:
             await asyncio.wait((main, self._lost), return_when=asyncio.FIRST_COMPLETED)
@@ -196,42 +196,42 @@ class Authorized:
             main.cancel()
 
     async def close(self) -> None:
-        """Leave, with everybody's connection."""
-        if self._looking is not None:
-            await end(self._looking)
+        """Close every connection."""
+        if self._waiting_for_user is not None:
+            await end(self._waiting_for_user)
         every = [each.upstream for each in self._users.values() if each.upstream is not None]
         self._users.clear()
         await asyncio.gather(*(leave(each) for each in (self._main, *every)))
 
-    # -- whose connection ----------------------------------------------------------------------
+    # -- users' connections --------------------------------------------------------------------
 
     @asynccontextmanager
     async def _reached(
-        self, told: consent.ConsentReply, seconds: float
+        self, answer: consent.ConsentReply, seconds: float
     ) -> AsyncIterator[Connected | None]:
-        """The connection for a call; None while there is nothing but to connect.
+        """Yield the connection for a call; None while only the connect tool is offered.
 
         Raises:
             UnconsentedError: there is no token.
 
         """
-        patience = min(WAIT_SECONDS, seconds / 2) if told.action else 0.0
+        patience = min(WAIT_SECONDS, seconds / 2) if answer.action else 0.0
         if not self._own_tokens:
             if not self._bearer.now():
                 await self._bearer.needed(patience)
             yield self._main
             return
-        own = self._own(self._user(told.call))
-        own.under_way += 1
+        own = self._own(self._user(answer.call))
+        own.calls += 1
         try:
             if not own.bearer.now():
                 await self._consented(own, patience)
-            yield None if self._looking is not None else await self._opened(own, seconds)
+            yield None if self._waiting_for_user is not None else await self._opened(own, seconds)
         finally:
-            own.under_way -= 1
+            own.calls -= 1
 
     async def _consented(self, own: _Own, patience: float) -> None:
-        """See that there is a token; without one the user's connection ends."""
+        """Wait for a token; without one the user's connection is closed."""
         try:
             await own.bearer.needed(patience)
         except UnconsentedError:
@@ -239,7 +239,7 @@ class Authorized:
             raise
 
     def _forget(self, own: _Own) -> None:
-        """Leave a user's connection: the next one begins with nothing of it."""
+        """Close a user's connection; the next one shares nothing with it."""
         left, own.upstream = own.upstream, None
         if left is not None:
             self._closing(left)
@@ -248,24 +248,24 @@ class Authorized:
         user = call.user
         if not user or user.startswith(f"{MACHINES}/"):
             raise UnconsentedError(
-                f"{self._name} is called with each person's own token, and this key is nobody's: "
-                "sign in with the client, or have an operator declare the key's user."
+                f"{self._name} is called with each user's own token, and this key has no user: "
+                "sign in with the client, or have an operator set the key's user."
             )
         return user
 
     def _own(self, user: str) -> _Own:
         found = self._users.get(user)
         if found is None:
-            self._make_room()
+            self._drop_idle_user()
             found = _Own(Bearer(self._name, user, self._ask))
             self._users[user] = found
         self._users.move_to_end(user)
         return found
 
-    def _make_room(self) -> None:
+    def _drop_idle_user(self) -> None:
         if len(self._users) < MOST_USERS:
             return
-        idle = next((user for user, own in self._users.items() if not own.under_way), None)
+        idle = next((user for user, own in self._users.items() if not own.calls), None)
         if idle is None:
             return
         left = self._users.pop(idle).upstream
@@ -277,71 +277,76 @@ class Authorized:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _opened(self, own: _Own, seconds: float) -> Connected:
-        """A user's connection, made on the first call."""
+        """Return a user's connection, opened by the first call."""
         if own.upstream is not None:
             return own.upstream
         async with own.turn, asyncio.timeout(seconds):
             if own.upstream is None:
-                made = self._make(own.bearer, _but_deaf(self._news, _nothing))
+                made = self._make(own.bearer, _only_changes(self._news, _ignore))
                 try:
                     await made.open()
                 except BaseException as error:
                     await leave(made)
                     if isinstance(error, ToolbusError):
-                        error.data["sent"] = False  # nothing of the call itself
+                        error.data["sent"] = False  # nothing of the call was sent
                     raise
                 made.learn(self._tools)
                 own.upstream = made
         return own.upstream
 
-    # -- while nobody has connected --------------------------------------------------------------
+    # -- while no user has connected -----------------------------------------------------------
 
-    async def _look(self) -> None:
-        """Look from time to time whether somebody has."""
-        while not await self._bearer.line():  # noqa: ASYNC110 - what is waited for is elsewhere
-            await asyncio.sleep(LOOK_SECONDS)
-        self._found()
+    async def _wait_for_user(self) -> None:
+        """Poll until a user has connected."""
+        while not await self._bearer.line():  # noqa: ASYNC110 - the event is in another service
+            await asyncio.sleep(CHECK_SECONDS)
+        self._user_connected()
 
     async def _welcome(self) -> str:
-        """What somebody is told who has connected before there were tools."""
+        """Return the message for a user who has connected before tools were listed."""
         if self._one_lists and not await self._bearer.line():
             return (
                 "You are connected. The tools are listed once the account has connected that an "
-                "operator named for it; ask your operator if that takes long."
+                "operator configured for listing; contact your operator if that takes long."
             )
-        self._found()
+        self._user_connected()
         return "You are connected. List the tools again."
 
-    def _found(self) -> None:
+    def _user_connected(self) -> None:
         if not self._lost.done():
-            self._lost.set_result("Somebody has connected, so it is asked what it offers.")
+            self._lost.set_result("A user has connected, so the server is listed.")
 
 
-def _for_everybody(described: Described) -> Described:
-    """What a server says of itself, without what only one person may list or hear of."""
-    told = {name: what for name, what in described.capabilities.items() if name != "prompts"}
+def _without_private(described: Described) -> Described:
+    """Return a description without the lists and notifications private to one user."""
+    shared = {name: value for name, value in described.capabilities.items() if name != "prompts"}
     if described.has("resources"):
-        told["resources"] = {}  # each person may read their own
-    return replace(described, capabilities=told)
+        shared["resources"] = {}  # each person may read their own
+    return replace(described, capabilities=shared)
 
 
 def _unfollowed(otherwise: str) -> UpstreamRefusedError:
-    """What is told of news that would come over somebody else's connection."""
+    """Return the error for notifications that would arrive on another user's connection."""
     return UpstreamRefusedError(
-        f"Here each person has a connection of their own, so nothing can be {otherwise} instead.",
+        f"Each user has a separate connection here, so nothing can be {otherwise} instead.",
         upstream_code=METHOD_NOT_FOUND,
         sent=False,
     )
 
 
-def _but_deaf(news: News, changed: Callable[[], None] | None = None) -> News:
-    """What a server says in one person's connection is not for others to hear."""
-    return replace(news, changed=changed or news.changed, said=_unheard, told=None)
+def _only_changes(news: News, changed: Callable[[], None] | None = None) -> News:
+    """Return the callbacks without those for notifications, which are private to one user."""
+    return replace(
+        news,
+        on_lists_changed=changed or news.on_lists_changed,
+        on_notification=_discard,
+        on_owner_message=None,
+    )
 
 
-def _nothing() -> None:
-    """Only the connection that lists tells of changed lists."""
+def _ignore() -> None:
+    """Ignore changed lists: the connection that lists reports them."""
 
 
-def _unheard(_method: str, _params: bytes) -> None:
-    """Nobody is told."""
+def _discard(_method: str, _params: bytes) -> None:
+    """Discard a notification."""

@@ -1,4 +1,4 @@
-"""An API's document, read from its file or fetched from its URL."""
+"""Load an API's document from a file or a URL."""
 
 import logging
 from pathlib import Path
@@ -19,34 +19,41 @@ _OK, _REDIRECTION, _ERRORS = 200, 300, 400
 
 
 def is_remote(source: str) -> bool:
-    """Whether a document is at a URL."""
+    """Return whether a document is at a URL."""
     return source.startswith(("http://", "https://"))
 
 
 def read_file(path: str) -> bytes:
-    """The text of a file. Raises `UpstreamFaultError`."""
+    """Return the content of a file. Raises `UpstreamFaultError`."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(LARGEST_FILE + 1)
     except OSError as error:
         reason = (error.strerror or "it cannot be read").lower()
         raise UpstreamFaultError(
-            f"The document {path} cannot be read ({reason}); name another with openapi."
+            f"The document {path} cannot be read ({reason}); set its path with 'openapi'."
         ) from error
     if len(text) > LARGEST_FILE:
         raise UpstreamFaultError(f"The document {path} is larger than {LARGEST_FILE >> 20} MiB.")
     return text
 
 
-async def fetch(url: str, headers: dict[str, str], way: Way, bearer: Bearer | None = None) -> bytes:
-    """The text at a URL; redirections are told and not followed. Raises `ToolbusError`s."""
-    transport = Transport(url, headers, way)
+async def fetch(
+    url: str, own_headers: dict[str, str], way: Way, bearer: Bearer | None = None
+) -> bytes:
+    """Return the content at a URL; redirects are reported and not followed.
+
+    Raises:
+        ToolbusError: the document cannot be fetched.
+
+    """
+    transport = Transport(url, own_headers, way)
     transport.bearer = bearer
     target = urlsplit(url)
     path = f"{target.path or '/'}?{target.query}" if target.query else target.path or "/"
-    told = (("Accept", "application/json, application/yaml, */*;q=0.5"),)
+    headers = (("Accept", "application/json, application/yaml, */*;q=0.5"),)
     try:
-        request = bytes_of("GET", path, transport.common, told)
+        request = bytes_of("GET", path, transport.common, headers)
         head, body = await transport.ask(request, None, FETCH_SECONDS)
     finally:
         transport.close()
@@ -54,8 +61,8 @@ async def fetch(url: str, headers: dict[str, str], way: Way, bearer: Bearer | No
         where = head.headers.get(b"location", b"").decode("latin-1").partition("?")[0][:200]
         log.warning("openapi.document_moved", extra={"document": url, "to": visible(where)})
         raise UpstreamFaultError(
-            f"The document has moved (HTTP {head.status}); name its new address with openapi."
+            f"The document has moved (HTTP {head.status}); set its new address with 'openapi'."
         )
     if not _OK <= head.status < _REDIRECTION:
-        raise UpstreamFaultError(f"The document's server answered HTTP {head.status}.")
+        raise UpstreamFaultError(f"The document's server returned HTTP {head.status}.")
     return body

@@ -1,4 +1,4 @@
-"""A request as bytes."""
+"""Serialize HTTP requests."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ def bytes_of(
     headers: Iterable[tuple[str, str]] = (),
     body: bytes | None = None,
 ) -> bytes:
-    """A whole request; `common` are the header lines every request has."""
+    """Return a complete request; `common` holds the header lines of every request."""
     own = "".join(f"{name}: {_one_line(value)}\r\n" for name, value in headers)
     head = f"{method} {target} HTTP/1.1\r\n".encode("ascii") + common
     head += own.encode("utf-8", "replace")
@@ -23,5 +23,5 @@ def bytes_of(
 
 def _one_line(value: str) -> str:
     if "\r" in value or "\n" in value or "\0" in value:
-        raise UpstreamFaultError("A header's value holds a line break; mend the configuration.")
+        raise UpstreamFaultError("A header's value contains a line break; fix the configuration.")
     return value

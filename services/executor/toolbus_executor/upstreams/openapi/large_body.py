@@ -1,4 +1,4 @@
-"""An API's answer that is too large to hold: kept as it comes, without the credentials in it."""
+"""API responses too large to hold: buffered as they arrive, without credentials."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ _LONGEST_MEDIA = 100
 
 
 class LargeBody(Answering):
-    """What becomes of one answer of an API."""
+    """The buffered body of one API response."""
 
     whole = Kind.TEXT
 
@@ -24,19 +24,19 @@ class LargeBody(Answering):
         self._spill: Spill | None = None
 
     def begin(self) -> Spill:
-        """Take it from here on."""
+        """Start buffering."""
         self._spill = super().begin()
         self._spill.strike = self._strike
         return self._spill
 
     def result(self, head: Head, *, structured: bool) -> bytes | None:
-        """The result of the call; None where the answer was not too large, or is an error."""
+        """Return the call's result; None if the response was not too large, or is an error."""
         if self._spill is None or head.status >= _ERRORS:
             return None
-        hole = self._spill.holes[0]
+        extracted = self._spill.holes[0]
         media = head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media and media.isascii() and len(media) <= _LONGEST_MEDIA:
-            hole.media = media.decode()
-        told = {"content": [{"type": "text", "text": hole.name}]}
-        # Clients refuse a success without the structure a schema promises, and read an error.
-        return msgspec.json.encode(told | ({"isError": True} if structured else {}))
+            extracted.media = media.decode()
+        content = {"content": [{"type": "text", "text": extracted.name}]}
+        # Clients reject a success without the structured content its schema requires.
+        return msgspec.json.encode(content | ({"isError": True} if structured else {}))

@@ -1,4 +1,4 @@
-"""Arguments as OpenAPI's styles write them: percent-encoded, and never out of their place."""
+"""Serialize arguments in OpenAPI's parameter styles, percent-encoded and injection-safe."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from toolbus_common.openapi import Parameter
 LONGEST_VALUE = 8 * 1024  # bytes of one argument in a path, a query or a header
 DEEPEST = 8
 MOST_DECODINGS = 4
-_RESERVED = ":/?@!$'()*,;[]"  # what allowReserved lets through; & = + # would end the value
+_RESERVED = ":/?@!$'()*,;[]"  # for allowReserved; & = + # would end the value
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _encode = msgspec.json.Encoder().encode
 
@@ -20,16 +20,16 @@ Pairs = list[tuple[str, str]]  # of a query or a form, percent-encoded
 
 
 class ArgumentError(ValueError):
-    """An argument that cannot be sent; the sentence tells the model what to change."""
+    """An argument that cannot be sent; the message says what to change."""
 
 
 def quoted(value: Any, *, safe: str = "") -> str:
-    """A value, percent-encoded but for letters, digits and `-._~`."""
+    """Return a value percent-encoded, except letters, digits and `-._~`."""
     return quote(text_of(value), safe=safe, errors="replace")
 
 
 def text_of(value: Any) -> str:
-    """A value as plain text; what is no scalar as JSON."""
+    """Return a value as plain text; a value that is not a scalar as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -38,9 +38,9 @@ def text_of(value: Any) -> str:
 
 
 def in_path(parameter: Parameter, value: Any) -> str:
-    """A value in place of its hole in a path. Raises `ArgumentError`."""
+    """Return a value for its position in a path. Raises `ArgumentError`."""
     if parameter.as_json:
-        return _within(parameter, quoted(_encode(value).decode()))
+        return _bounded(parameter, quoted(_encode(value).decode()))
     _refuse_leaving(parameter, value)
     first, between = {"label": (".", "."), "matrix": (";", ";")}.get(parameter.style, ("", ","))
     between = between if parameter.explode else ","
@@ -53,11 +53,11 @@ def in_path(parameter: Parameter, value: Any) -> str:
         parts = [quoted(each) for each in (value if isinstance(value, list) else [value])]
         if parameter.explode and name:
             parts, name = [f"{name}{each}" for each in parts], ""
-    return _within(parameter, f"{first}{name}{between.join(parts)}")
+    return _bounded(parameter, f"{first}{name}{between.join(parts)}")
 
 
 def in_query(parameter: Parameter, value: Any) -> Pairs:
-    """A value as pairs of a query. Raises `ArgumentError`."""
+    """Return a value as query pairs. Raises `ArgumentError`."""
     safe = _RESERVED if parameter.reserved else ""
     name = quoted(parameter.name)
     if parameter.as_json:
@@ -79,7 +79,7 @@ def in_query(parameter: Parameter, value: Any) -> Pairs:
 
 
 def in_header(parameter: Parameter, value: Any) -> str:
-    """A value of a header: in UTF-8, on one line. Raises `ArgumentError`."""
+    """Return a header value: UTF-8, on one line. Raises `ArgumentError`."""
     if parameter.as_json:
         text = _encode(value).decode()
     elif isinstance(value, dict) and parameter.explode:
@@ -87,17 +87,19 @@ def in_header(parameter: Parameter, value: Any) -> str:
     else:
         text = ",".join(text_of(each) for each in _flat(value))
     if _CONTROL.search(text):
-        raise ArgumentError(f"{parameter.argument} holds a line break or another control character")
-    return _within(parameter, text.strip())
+        raise ArgumentError(
+            f"{parameter.argument} contains a line break or another control character"
+        )
+    return _bounded(parameter, text.strip())
 
 
 def in_cookie(parameter: Parameter, value: Any) -> Pairs:
-    """A value as cookies. Raises `ArgumentError`."""
+    """Return a value as cookies. Raises `ArgumentError`."""
     return in_query(parameter, value)
 
 
 def form_pairs(body: dict[str, Any], joined: tuple[str, ...]) -> Pairs:
-    """The pairs of a form: a list repeats its name, an object is JSON."""
+    """Return the pairs of a form: a list repeats its name, an object is JSON."""
     pairs: Pairs = []
     for name, value in body.items():
         each = value if isinstance(value, list) and name not in joined else [value]
@@ -125,18 +127,18 @@ def _deep(name: str, value: Any, safe: str, depth: int = 0) -> Iterator[tuple[st
         yield name, quoted(value, safe=safe)
 
 
-def _within(parameter: Parameter, text: str) -> str:
+def _bounded(parameter: Parameter, text: str) -> str:
     if len(text) > LONGEST_VALUE:
         raise ArgumentError(f"{parameter.argument} is longer than {LONGEST_VALUE} bytes")
     return text
 
 
 def _refuse_leaving(parameter: Parameter, value: Any) -> None:
-    """Refuse what some server would read as another path, however often it decodes."""
+    """Raise an error for values that a server could read as another path after decoding."""
     for each in _flat(value) or [""]:
         text = text_of(each)
         if not text:
-            raise ArgumentError(f"{parameter.argument} is empty: the path would be another one")
+            raise ArgumentError(f"{parameter.argument} is empty, which would change the path")
         for _ in range(MOST_DECODINGS):
             steps = re.split(r"[/\\]", text)
             if _CONTROL.search(text) or any(step in (".", "..") for step in steps):

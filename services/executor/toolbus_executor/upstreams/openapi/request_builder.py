@@ -1,4 +1,4 @@
-"""The request an operation makes of its arguments: pure, and refused rather than bent."""
+"""Build the HTTP request of an operation; invalid arguments are rejected. Pure."""
 
 import base64
 import binascii
@@ -26,15 +26,15 @@ from toolbus_executor.upstreams.openapi.parameter_encoding import (
 from toolbus_executor.upstreams.openapi.security import Credentials
 
 LONGEST_TARGET = 16 * 1024
-_LITERAL = "/:@!$&'()*+,;=~-._%"  # what a path may hold as it stands
-_HOLE = re.compile(r"\{([^{}]+)\}")
+_LITERAL = "/:@!$&'()*+,;=~-._%"  # characters that stay unencoded in a path
+_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 _MEDIA = re.compile(r"[\w!#$&^.+-]{1,64}/[\w!#$&^.+-]{1,64}")
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
 class Request:
-    """What is sent: the target begins after the base address."""
+    """An HTTP request; the target begins after the base address."""
 
     method: str
     path: str
@@ -46,26 +46,26 @@ class Request:
 
     @property
     def target(self) -> str:
-        """Path and query."""
+        """The path and the query."""
         query = "&".join(f"{name}={value}" for name, value in self.query)
         return f"{self.path}?{query}" if query else self.path
 
 
 def request_of(operation: Operation, arguments: Any, credentials: Credentials) -> Request:
-    """The request for these arguments, with what proves that it may be made.
+    """Return the request for these arguments, with the API's credentials.
 
     Raises:
         ArgumentError: an argument is missing, unknown or cannot be sent.
 
     """
-    told = _checked(operation, arguments)
-    request = Request(operation.method, _path(operation, told))
+    values = _checked(operation, arguments)
+    request = Request(operation.method, _path(operation, values))
     for parameter in operation.parameters:
-        if parameter.argument in told:
-            _place(request, parameter, told[parameter.argument])
+        if parameter.argument in values:
+            _add_parameter(request, parameter, values[parameter.argument])
     credentials.refuse_set(request.query, request.cookies)
-    if operation.body is not None and "body" in told:
-        _write(request, operation.body, told["body"])
+    if operation.body is not None and "body" in values:
+        _write(request, operation.body, values["body"])
     credentials.add(operation.security, request)
     if len(request.target) > LONGEST_TARGET:
         raise ArgumentError(f"the address would be longer than {LONGEST_TARGET} bytes")
@@ -73,7 +73,7 @@ def request_of(operation: Operation, arguments: Any, credentials: Credentials) -
 
 
 def _checked(operation: Operation, arguments: Any) -> dict[str, Any]:
-    """The arguments that are there. Null is absent but where it is the body."""
+    """Return the arguments that are present; null counts as absent, except as the body."""
     if not isinstance(arguments, dict):
         raise ArgumentError("the arguments must be an object")
     schema = operation.definition["inputSchema"]
@@ -83,28 +83,28 @@ def _checked(operation: Operation, arguments: Any) -> dict[str, Any]:
         raise ArgumentError(
             f"there is no argument {unknown[0][:64]!r}; there are: {', '.join(known) or 'none'}"
         )
-    told = {name: each for name, each in arguments.items() if each is not None or name == "body"}
-    missing = [name for name in schema.get("required", ()) if name not in told]
+    present = {name: each for name, each in arguments.items() if each is not None or name == "body"}
+    missing = [name for name in schema.get("required", ()) if name not in present]
     if missing:
         raise ArgumentError(f"the argument {missing[0]!r} is missing")
-    return told
+    return present
 
 
-def _path(operation: Operation, told: Mapping[str, Any]) -> str:
-    holes = {each.name: each for each in operation.parameters if each.place == "path"}
-    pieces = _HOLE.split(operation.path)
+def _path(operation: Operation, values: Mapping[str, Any]) -> str:
+    parameters = {each.name: each for each in operation.parameters if each.place == "path"}
+    pieces = _PLACEHOLDER.split(operation.path)
     for number in range(1, len(pieces), 2):
-        parameter = holes[pieces[number]]
-        pieces[number] = in_path(parameter, told[parameter.argument])
+        parameter = parameters[pieces[number]]
+        pieces[number] = in_path(parameter, values[parameter.argument])
     for number in range(0, len(pieces), 2):
         pieces[number] = quote(pieces[number], safe=_LITERAL)
     path = "".join(pieces)
     if any(step in (".", "..") for step in path.split("/")):
-        raise ArgumentError("together the arguments would lead to another path")
+        raise ArgumentError("the arguments together would lead to another path")
     return path
 
 
-def _place(request: Request, parameter: Parameter, value: Any) -> None:
+def _add_parameter(request: Request, parameter: Parameter, value: Any) -> None:
     if parameter.place == "query":
         request.query += in_query(parameter, value)
     elif parameter.place == "header":
@@ -135,8 +135,8 @@ def _write(request: Request, body: Body, value: Any) -> None:
 def _multipart(body: Body, value: dict[str, Any], boundary: str) -> bytes:
     media = dict(body.parts)
     pieces: list[bytes] = []
-    for name, told in value.items():
-        for each in told if isinstance(told, list) else [told]:
+    for name, values in value.items():
+        for each in values if isinstance(values, list) else [values]:
             if name in body.files:
                 head, data = _file(name, each)
             elif isinstance(each, dict | list) or "json" in media.get(name, ""):
@@ -148,25 +148,25 @@ def _multipart(body: Body, value: dict[str, Any], boundary: str) -> bytes:
     return b"".join(pieces) + b"--%b--\r\n" % boundary.encode()
 
 
-def _file(name: str, told: Any) -> tuple[bytes, bytes]:
-    if not isinstance(told, dict):
+def _file(name: str, upload: Any) -> tuple[bytes, bytes]:
+    if not isinstance(upload, dict):
         raise ArgumentError(f"{name} must be an object with data in base64 and a filename")
-    media = told.get("media_type") or "application/octet-stream"
+    media = upload.get("media_type") or "application/octet-stream"
     if not isinstance(media, str) or not _MEDIA.fullmatch(media):
-        raise ArgumentError(f"the media_type of {name} is none, such as image/png")
-    filename = text_of(told.get("filename")) or name
-    return _head(name, filename, media), _bytes(told.get("data"), f"the data of {name}")
+        raise ArgumentError(f"the media_type of {name} is not a media type, such as image/png")
+    filename = text_of(upload.get("filename")) or name
+    return _head(name, filename, media), _bytes(upload.get("data"), f"the data of {name}")
 
 
 def _head(name: str, filename: str = "", media: str = "") -> bytes:
-    told = f'Content-Disposition: form-data; name="{_in_quotes(name)}"'
-    told += f'; filename="{_in_quotes(filename)}"' if filename else ""
-    told += f"\r\nContent-Type: {media}" if media else ""
-    return f"{told}\r\n".encode("utf-8", "replace")
+    lines = f'Content-Disposition: form-data; name="{_in_quotes(name)}"'
+    lines += f'; filename="{_in_quotes(filename)}"' if filename else ""
+    lines += f"\r\nContent-Type: {media}" if media else ""
+    return f"{lines}\r\n".encode("utf-8", "replace")
 
 
 def _in_quotes(text: str) -> str:
-    """As HTML has it: what would end the name, or its line, is percent-encoded."""
+    """Percent-encode characters that would end the name or its line, as HTML specifies."""
     return re.sub(r'["\x00-\x1f\x7f]', lambda match: quoted(match[0]), text)
 
 

@@ -1,4 +1,4 @@
-"""What an API answered, as a tool's result: bounded, and without our secrets."""
+"""Convert an API's response into a tool result, within limits and without secrets. Pure."""
 
 import base64
 import re
@@ -10,14 +10,14 @@ import msgspec
 from toolbus_executor.transport.http1 import Head
 
 LARGEST_RESULT = 6 * 1024 * 1024  # bytes; it must fit a message on the bus
-LONGEST_ERROR = 4_000  # characters of what an API says of an error
+LONGEST_ERROR = 4_000  # characters of an error's text
 LONGEST_LINK = 1_000
 _ERRORS = 400
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 _TAG = re.compile(
     r"<(?:script|style)\b.*?</(?:script|style)\s*>|<[^<>]*>", re.IGNORECASE | re.DOTALL
 )
-_TOLD_OF_HEAD = ("content-type", "content-length", "last-modified", "etag")
+_SHOWN_HEADERS = ("content-type", "content-length", "last-modified", "etag")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
 
@@ -25,9 +25,16 @@ _decode = msgspec.json.decode
 def result_of(
     head: Head, body: bytes, path: str, *, structured: bool, bodiless: bool, bounded: bool = True
 ) -> bytes:
-    """The raw result of a call; `structured` says that its tool has an output schema.
+    """Return the raw result of a call.
 
-    `bounded` says that nobody keeps what is too large.
+    Args:
+        head: the response's head.
+        body: its body.
+        path: the request's path.
+        structured: whether the tool has an output schema.
+        bodiless: whether the request was a HEAD request.
+        bounded: whether an oversized result must be rejected because it is not buffered.
+
     """
     if head.status >= _ERRORS:
         return _encode({"content": [_text(_error(head, body))], "isError": True})
@@ -43,12 +50,12 @@ def result_of(
 
 
 def elsewhere(head: Head) -> bytes:
-    """The result for an answer that leads where no credentials go."""
-    return _refused(f"The API answered HTTP {head.status}, which leads elsewhere; not followed.")
+    """Return the result for a redirect to an origin that may not receive credentials."""
+    return _refused(f"The API returned HTTP {head.status}, a redirect; it was not followed.")
 
 
-def _refused(sentence: str) -> bytes:
-    return _encode({"content": [_text(sentence)], "isError": True})
+def _refused(message: str) -> bytes:
+    return _encode({"content": [_text(message)], "isError": True})
 
 
 def _success(head: Head, body: bytes, path: str, *, structured: bool) -> dict[str, Any]:
@@ -66,15 +73,15 @@ def _success(head: Head, body: bytes, path: str, *, structured: bool) -> dict[st
 
 def _of_json(body: bytes, *, structured: bool) -> dict[str, Any]:
     try:
-        told = _decode(body)
+        decoded = _decode(body)
         text = body.decode("utf-8-sig")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _as_text(body) | ({"structuredContent": {}} if structured else {})
     made: dict[str, Any] = {"content": [_text(text)]}
-    if isinstance(told, dict):
-        made["structuredContent"] = told
+    if isinstance(decoded, dict):
+        made["structuredContent"] = decoded
     elif structured:
-        made["structuredContent"] = {"result": told}
+        made["structuredContent"] = {"result": decoded}
     return made
 
 
@@ -96,21 +103,21 @@ def _of_media(media: str, body: bytes, path: str) -> dict[str, Any]:
 
 
 def _error(head: Head, body: bytes) -> str:
-    told = body[: 2 * LONGEST_ERROR].decode("utf-8", "replace")
+    text = body[: 2 * LONGEST_ERROR].decode("utf-8", "replace")
     if "html" in _words(head, b"content-type"):
-        told = re.sub(r"\s{2,}", "\n", _TAG.sub(" ", told))
-    told = _CONTROL.sub("", told).strip()
-    if len(told) > LONGEST_ERROR:
-        told = f"{told[:LONGEST_ERROR]}…"
+        text = re.sub(r"\s{2,}", "\n", _TAG.sub(" ", text))
+    text = _CONTROL.sub("", text).strip()
+    if len(text) > LONGEST_ERROR:
+        text = f"{text[:LONGEST_ERROR]}…"
     again = _words(head, b"retry-after")
     first = f"HTTP {head.status} {_phrase(head.status)}".strip()
     first += f" (retry after {again[:40]})" if again else ""
-    return f"{first}: {told}" if told else f"{first}."
+    return f"{first}: {text}" if text else f"{first}."
 
 
 def _of_head(head: Head) -> str:
-    told = [(name, _words(head, name.encode())) for name in _TOLD_OF_HEAD]
-    lines = [f"{name}: {said[:200]}" for name, said in told if said]
+    headers = [(name, _words(head, name.encode())) for name in _SHOWN_HEADERS]
+    lines = [f"{name}: {value[:200]}" for name, value in headers if value]
     return "\n".join([f"HTTP {head.status}", *lines])
 
 
@@ -131,6 +138,6 @@ def _text(text: str) -> dict[str, Any]:
 
 def _too_large(size: int) -> str:
     return (
-        f"The API answered with {size} bytes, more than can be passed on; "
-        "ask for less, with a narrower query or a smaller page."
+        f"The API returned {size} bytes, more than can be passed on; request less with a "
+        "narrower query or a smaller page."
     )

@@ -1,4 +1,4 @@
-"""Credentials put where an operation's security schemes want them, and taken out of answers."""
+"""Add credentials to requests as security schemes require, and remove them from responses."""
 
 import base64
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from urllib.parse import quote
 from toolbus_common.openapi import Scheme
 from toolbus_executor.upstreams.openapi.parameter_encoding import ArgumentError, Pairs
 
-SHORTEST_SECRET = 6  # characters; a shorter one is found in every text
+SHORTEST_SECRET = 6  # characters; a shorter one occurs in every text
 STRUCK = b"(secret)"
 
 
@@ -21,7 +21,7 @@ class Writable(Protocol):
 
 
 class Credentials:
-    """What is declared for the schemes of one API."""
+    """The credentials configured for the schemes of one API."""
 
     def __init__(
         self, values: Mapping[str, str], schemes: Mapping[str, Scheme], headers: Mapping[str, str]
@@ -29,19 +29,21 @@ class Credentials:
         self._values = values
         self._schemes = schemes
         self._own = {
-            place: {quote(each.name, safe="") for each in schemes.values() if each.place == place}
-            for place in ("query", "cookie")
+            location: {
+                quote(each.name, safe="") for each in schemes.values() if each.place == location
+            }
+            for location in ("query", "cookie")
         }
         self._headers = {name.lower() for name in headers}
-        told = [*values.values(), *headers.values(), *map(_in_basic, values.values())]
-        words = {word for each in told for word in (each, each.rpartition(" ")[2])}
+        texts = [*values.values(), *headers.values(), *map(_in_basic, values.values())]
+        words = {word for each in texts for word in (each, each.rpartition(" ")[2])}
         self._secrets = sorted(
             (word.encode() for word in words if len(word) >= SHORTEST_SECRET), key=len, reverse=True
         )
 
     @property
     def unknown(self) -> dict[str, str]:
-        """Credentials for schemes the document does not have, each with a reason."""
+        """Credentials for schemes that the document does not have, with reasons."""
         known = ", ".join(self._schemes) or "none"
         return {
             f"credentials.{name}": f"the document has no such security scheme; it has: {known}"
@@ -50,14 +52,14 @@ class Credentials:
         }
 
     def refuse_set(self, query: Pairs, cookies: Pairs) -> None:
-        """Refuse arguments that would stand where a credential does. Raises `ArgumentError`."""
-        for pairs, place in ((query, "query"), (cookies, "cookie")):
-            taken = {name for name, _ in pairs} & self._own[place]
+        """Raise `ArgumentError` for arguments in the position of a credential."""
+        for pairs, location in ((query, "query"), (cookies, "cookie")):
+            taken = {name for name, _ in pairs} & self._own[location]
             if taken:
-                raise ArgumentError(f"{min(taken)} is not the caller's to set")
+                raise ArgumentError(f"{min(taken)} is set by Toolbus and cannot be an argument")
 
     def add(self, wanted: Iterable[tuple[str, ...]], request: Writable) -> None:
-        """Add those of the first alternative that all are declared for; else none."""
+        """Add the credentials of the first alternative that is fully configured; else none."""
         for alternative in wanted:
             if all(name in self._values and name in self._schemes for name in alternative):
                 for name in alternative:
@@ -65,7 +67,7 @@ class Credentials:
                 return
 
     def struck(self, text: bytes) -> bytes:
-        """A text without any of the secrets."""
+        """Return a text without any of the secrets."""
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, STRUCK)
@@ -78,8 +80,8 @@ class Credentials:
             request.cookies.append((quote(scheme.name, safe=""), quote(value, safe="")))
         elif scheme.name.lower() not in self._headers:
             sign = {"bearer": "Bearer ", "basic": "Basic "}.get(scheme.place, "")
-            told = _in_basic(value) if scheme.place == "basic" else value
-            request.headers.append((scheme.name, sign + told))
+            shown = _in_basic(value) if scheme.place == "basic" else value
+            request.headers.append((scheme.name, sign + shown))
 
 
 def _in_basic(value: str) -> str:

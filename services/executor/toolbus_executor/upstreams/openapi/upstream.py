@@ -1,4 +1,4 @@
-"""An HTTP API as an upstream: its document is its list of tools, each call one request."""
+"""An HTTP API as an upstream: the document is the list of tools, each call is one request."""
 
 import asyncio
 from collections.abc import Callable
@@ -34,12 +34,12 @@ from toolbus_executor.upstreams.openapi.security import Credentials
 Struck = Callable[[bytes], bytes]
 INVALID_PARAMS = -32602
 MOST_REDIRECTIONS = 3
-_SERVER_FAULT = 500
-_DEAD = (502, 503, 504)  # what stands before an API that is not there answers with
+_SERVER_ERROR = 500
+_DEAD = (502, 503, 504)  # returned by proxies in front of an unavailable API
 
 
 class OpenApiUpstream(ToolsOnly[Operation]):
-    """One API. What it needs of secrets comes resolved, and goes to its base address only."""
+    """One API; its secrets are resolved, and are sent only to its base address."""
 
     def __init__(
         self,
@@ -65,16 +65,16 @@ class OpenApiUpstream(ToolsOnly[Operation]):
     async def open(self) -> Described:
         """Read the document."""
         await self._read()
-        assert self._api is not None  # noqa: S101 - it was read
+        assert self._api is not None  # noqa: S101 - set by _read
         self._fresh = True
         return Described("openapi", self._api.version, self._api.instructions, {"tools": {}})
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
-        """Make the request of an operation; its answer as a tool's result."""
+        """Send an operation's request; return its response as a tool result."""
         return await self.call_as(self._bearer, call, seconds)
 
     async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
-        """Do so with somebody's token, where the API wants one."""
+        """Send a request with this token, if the API requires one."""
         if call.method != TOOLS_CALL:
             raise no_such_method()
         async with asyncio.timeout(seconds):
@@ -87,30 +87,30 @@ class OpenApiUpstream(ToolsOnly[Operation]):
                 raise UpstreamRefusedError(
                     f"Invalid arguments: {error}.", upstream_code=INVALID_PARAMS, sent=False
                 ) from error
-            return await self._asked(operation, request, call, bearer)
+            return await self._responded(operation, request, call, bearer)
 
     async def probe(self) -> None:
-        """Read what was declared to tell whether the API is well; any answer but 5xx does."""
+        """Request the configured probe path; any status below 500 counts as healthy."""
         if not self._declared.probe_path:
             raise UnaskedError
-        assert self._transport is not None  # noqa: S101 - it was opened
+        assert self._transport is not None  # noqa: S101 - set by open
         accepts = (("Accept", "*/*"),)
         request = bytes_of("GET", self._declared.probe_path, self._transport.common, accepts)
         head, _ = await self._transport.ask(request, None, DEFAULT_SECONDS)
-        if head.status >= _SERVER_FAULT:
-            raise UpstreamDeadError(f"The upstream answered a probe with HTTP {head.status}.")
+        if head.status >= _SERVER_ERROR:
+            raise UpstreamDeadError(f"The upstream responded to a probe with HTTP {head.status}.")
 
     async def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         self.lose("closed")
         if self._transport is not None:
             self._transport.close()
 
     async def _read(self) -> None:
-        """Read the document and take it over as a whole, or keep what was before."""
+        """Read the document; replace all operations, or keep the old ones on an error."""
         source = self._declared.openapi
         text = await self._fetched() if is_remote(source) else None
-        # Large documents take seconds: other servers' calls go on meanwhile.
+        # Large documents take seconds, so translate them off the event loop.
         api = await asyncio.to_thread(self._translated, source, text)
         if self._api is None or self._api.base != api.base:
             if self._transport is not None:
@@ -123,7 +123,7 @@ class OpenApiUpstream(ToolsOnly[Operation]):
         self.left_out = api.left_out | self._credentials.unknown
 
     async def _fetched(self) -> bytes:
-        """The document's text. What is meant for the API is told to no other origin."""
+        """Return the document; the API's credentials are sent to no other origin."""
         source, base = self._declared.openapi, self._declared.base_url
         if not base or origin(base) == origin(source):
             meant = self._bearer is not None and origin(self._declared.oauth_url) == origin(source)
@@ -153,16 +153,16 @@ class OpenApiUpstream(ToolsOnly[Operation]):
         return (*self._headers, *([identity.name] if identity is not None else []), *own)
 
     def _refuse_elsewhere(self, base: str) -> None:
-        """Raise `UpstreamFaultError` where a document alone says that tokens go elsewhere."""
-        meant = self._declared.oauth_url
-        if self._bearer is None or self._declared.base_url or origin(base) == origin(meant):
+        """Raise `UpstreamFaultError` if only the document redirects tokens to another origin."""
+        audience = self._declared.oauth_url
+        if self._bearer is None or self._declared.base_url or origin(base) == origin(audience):
             return
         raise UpstreamFaultError(
-            f"Its document leads to {origin(base)}, and its tokens are for {origin(meant)}: name "
-            "the API's address with base_url if they are meant for it."
+            f"Its document points to {origin(base)}, but its tokens are for {origin(audience)}: "
+            "set 'base_url' if the tokens are meant for that address."
         )
 
-    async def _asked(
+    async def _responded(
         self, operation: Operation, request: Request, call: CallAdmitted, bearer: Bearer | None
     ) -> bytes:
         assert self._api is not None  # noqa: S101
@@ -179,11 +179,11 @@ class OpenApiUpstream(ToolsOnly[Operation]):
                 break
             target = again
         _refuse_dead(head)
-        if 300 <= head.status < 400:  # noqa: PLR2004 - what was not followed
+        if 300 <= head.status < 400:  # noqa: PLR2004 - a redirect that was not followed
             return elsewhere(head)
         structured = "outputSchema" in operation.definition
-        kept = large.result(head, structured=structured) if large is not None else None
-        return kept or result_of(
+        stored = large.result(head, structured=structured) if large is not None else None
+        return stored or result_of(
             Head(head.status, {name: struck(value) for name, value in head.headers.items()}),
             struck(body),
             request.path,
@@ -214,24 +214,24 @@ class OpenApiUpstream(ToolsOnly[Operation]):
 
 
 def _refuse_dead(head: Head) -> None:
-    """Say that the API is not there, for the breaker to count. Raises `UpstreamDeadError`."""
+    """Raise `UpstreamDeadError`, which the breaker counts, if the API is unavailable."""
     if head.status in _DEAD:
-        raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
+        raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
 
 
 def _under(base: str, target: str) -> str:
-    """The target with the path of the base address before it."""
+    """Return the target prefixed with the path of the base address."""
     return urlsplit(base).path.rstrip("/") + target
 
 
 def _at(base: str, target: str) -> str:
-    """The whole address of a target."""
+    """Return the complete address of a target."""
     parts = urlsplit(base)
     return f"{parts.scheme}://{parts.netloc}{target}"
 
 
 def _without_secrets(credentials: Credentials, bearer: Bearer | None) -> Struck:
-    """How secrets are struck from an answer."""
+    """Return the function that removes secrets from a response."""
     if bearer is None:
         return credentials.struck
     return lambda text: bearer.struck(credentials.struck(text))

@@ -1,4 +1,4 @@
-"""What a server's process is held to on this machine, told at its start and in `toolbus status`."""
+"""Report the isolation of a server's process, at its start and in `toolbus status`."""
 
 import logging
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ log = logging.getLogger(__name__)
 
 
 class Held:
-    """What one server was told to be held to last, and what its processes missed."""
+    """The latest reported isolation of one server, and files hidden from its processes."""
 
     def __init__(self, server: str) -> None:
         self.now: dict[str, bool] = {}
         self._server = server
         self._upstream: Upstream | None = None
         self._unseen: dict[str, str] = {}
-        self._said: frozenset[str] = frozenset()  # the files that were logged
+        self._logged: frozenset[str] = frozenset()  # the files already logged
 
     def told(self) -> dict[str, Any]:
-        """For `toolbus status`: what it is held to, hosts it was refused and files it missed."""
-        self._tell_files()
+        """Return the isolation settings, rejected hosts and hidden files for `toolbus status`."""
+        self._log_files()
         refused = getattr(self._upstream, "refused_hosts", {})
         return {
             "isolation": self.now,
@@ -30,7 +30,7 @@ class Held:
         }
 
     def tell(self, upstream: Upstream | None) -> None:
-        """Say what this machine cannot hold it to, unless that was said."""
+        """Log the settings that this machine cannot enforce, unless already logged."""
         held = getattr(upstream, "held", {})
         if held != self.now:
             lacking = [what for what, in_force in held.items() if not in_force]
@@ -38,24 +38,24 @@ class Held:
             log.log(logging.WARNING if lacking else logging.INFO, "server.isolated", extra=about)
         self.now = held
         self._upstream, self._unseen = upstream, {}
-        self._tell_files()
+        self._log_files()
 
     def ended(self, upstream: Upstream | None) -> None:
-        """Say which files it missed, also where it never began to serve."""
+        """Log the hidden files that a process tried to open, even if it never served."""
         self._upstream = upstream
-        self._tell_files()
+        self._log_files()
 
-    def _tell_files(self) -> None:
+    def _log_files(self) -> None:
         self._unseen = dict(getattr(self._upstream, "refused_files", self._unseen))
-        if new := self._unseen.keys() - self._said:
-            self._said |= new
+        if new := self._unseen.keys() - self._logged:
+            self._logged |= new
             files = {path: self._unseen[path] for path in sorted(new)}
             about = {"server": self._server, "lines": lines_for(self._server, files)}
             log.warning("server.files_not_shown", extra=about)
 
 
 def lines_for(server: str, files: Mapping[str, str]) -> list[str]:
-    """The lines of a declaration that would show these files."""
+    """Return the configuration lines that would show these files."""
     lines = []
     for kind in sorted(set(files.values())):
         paths = ", ".join(path for path in sorted(files) if files[path] == kind)

@@ -1,4 +1,4 @@
-"""Python functions as an MCP server on stdio, run as a process of its own.
+"""Python functions as an MCP server on stdio, run as a separate process.
 
 `python -m toolbus_executor.upstreams.process.python_functions package.module:function …`
 """
@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
-REVISION = "2026-07-28"  # of MCP: the stateless one, which needs the least
+REVISION = "2026-07-28"  # of MCP: the stateless one, which is the simplest
 LARGEST_LINE = 8 * 1024 * 1024
 MOST_THREADS = 64
 METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32601, -32602, -32603
@@ -26,19 +26,19 @@ _KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 def serving(functions: Sequence[str]) -> tuple[str, ...]:
-    """The command that serves these functions."""
+    """Return the command that serves these functions."""
     return (sys.executable, "-m", "toolbus_executor.upstreams.process.python_functions", *functions)
 
 
 class FunctionError(Exception):
-    """A function that cannot be a tool; the sentence says why."""
+    """A function cannot be a tool; the message gives the reason."""
 
 
 class RefusedError(Exception):
-    """A request that is answered with a JSON-RPC error."""
+    """A request is answered with a JSON-RPC error."""
 
-    def __init__(self, code: int, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
         self.code = code
 
 
@@ -50,11 +50,11 @@ class Function:
     run: Callable[..., Any]
     arguments: type[BaseModel]
     result: TypeAdapter[Any]
-    is_object: bool  # whether every result is one
+    is_object: bool  # whether every result is an object
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The tool it is."""
+        """The tool definition."""
         schema = self.arguments.model_json_schema()
         schema.pop("title", None)
         output = self.result.json_schema(mode="serialization") if self.is_object else None
@@ -66,24 +66,24 @@ class Function:
         }
 
 
-def function_at(place: str) -> Function:
-    """The function `package.module:function` names. Raises `FunctionError`."""
-    module, _, name = place.partition(":")
+def function_at(path: str) -> Function:
+    """Return the function `package.module:function`. Raises `FunctionError`."""
+    module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise FunctionError(f"{place} cannot be imported: {error}.") from error
+        raise FunctionError(f"{path} cannot be imported: {error}.") from error
     if not callable(found):
-        raise FunctionError(f"{place} is no function.")
+        raise FunctionError(f"{path} is not a function.")
     return function_of(name, found)
 
 
 def function_of(name: str, run: Callable[..., Any]) -> Function:
-    """A function as a tool. Raises `FunctionError`."""
+    """Return a function as a tool. Raises `FunctionError`."""
     parameters = inspect.signature(run).parameters.values()
     for each in parameters:
         if each.kind not in _KINDS:
-            raise FunctionError(f"{name}: {each} has no name; give every argument one.")
+            raise FunctionError(f"{name}: {each} has no name; name every argument.")
     try:
         hints = get_type_hints(run, include_extras=True)
         fields: dict[str, Any] = {
@@ -98,12 +98,12 @@ def function_of(name: str, run: Callable[..., Any]) -> Function:
         result: TypeAdapter[Any] = TypeAdapter(hints.get("return", Any))
         schema = result.json_schema(mode="serialization")
     except Exception as error:
-        raise FunctionError(f"{name} has types that make no schema: {error}.") from error
+        raise FunctionError(f"{name} has types without a JSON Schema: {error}.") from error
     return Function(name, run, model, result, is_object=schema.get("type") == "object")
 
 
 class Server:
-    """Answers requests, each in its own task."""
+    """Answer requests, each in a task of its own."""
 
     def __init__(self, functions: Sequence[Function], write: Callable[[bytes], None]) -> None:
         self._functions = {each.name: each for each in functions}
@@ -112,7 +112,7 @@ class Server:
         self._threads = ThreadPoolExecutor(MOST_THREADS)
 
     def hear(self, line: bytes) -> None:
-        """Take one message."""
+        """Handle one message."""
         try:
             message = msgspec.json.decode(line)
         except msgspec.DecodeError:
@@ -139,35 +139,35 @@ class Server:
         try:
             message["result"] = await self._result(method, params)
             body = _encode(message)
-        except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
+        except Exception as error:  # noqa: BLE001 - every request needs a response
             code = error.code if isinstance(error, RefusedError) else INTERNAL_ERROR
             body = _encode({**message, "error": {"code": code, "message": str(error)[:500]}})
         self._write(body + b"\n")
 
     async def _result(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         if method == "server/discover":
-            told = {"supportedVersions": [REVISION], "serverInfo": _INFO}
-            return {**told, "capabilities": {"tools": {}}, "resultType": "complete"}
+            description = {"supportedVersions": [REVISION], "serverInfo": _INFO}
+            return {**description, "capabilities": {"tools": {}}, "resultType": "complete"}
         if method == "tools/list":
             tools = [each.definition for each in self._functions.values()]
             return {"tools": tools, "resultType": "complete"}
         if method == "tools/call":
-            return {**await self._called(params), "resultType": "complete"}
+            return {**await self._call_function(params), "resultType": "complete"}
         raise RefusedError(METHOD_NOT_FOUND, f"There is no method {method[:64]}.")
 
-    async def _called(self, params: dict[str, Any]) -> dict[str, Any]:
+    async def _call_function(self, params: dict[str, Any]) -> dict[str, Any]:
         function = self._functions.get(str(params.get("name")))
         if function is None:
             raise RefusedError(INVALID_PARAMS, "There is no such function.")
         try:
             arguments = function.arguments.model_validate(params.get("arguments") or {})
         except ValidationError as error:
-            return _failed(_said(error))
-        told = {name: getattr(arguments, name) for name in type(arguments).model_fields}
+            return _failed(_validation_message(error))
+        values = {name: getattr(arguments, name) for name in type(arguments).model_fields}
         try:
-            result = await self._run(function, told)
-            return _told(function, function.result.dump_json(result))
-        except Exception as error:  # noqa: BLE001 - a function's failure is its answer
+            result = await self._run(function, values)
+            return _result_of(function, function.result.dump_json(result))
+        except Exception as error:  # noqa: BLE001 - a function's failure is its result
             return _failed(f"{type(error).__name__}: {error}")
 
     async def _run(self, function: Function, arguments: dict[str, Any]) -> Any:
@@ -177,24 +177,24 @@ class Server:
         return await loop.run_in_executor(self._threads, lambda: function.run(**arguments))
 
 
-def _told(function: Function, raw: bytes) -> dict[str, Any]:
+def _result_of(function: Function, raw: bytes) -> dict[str, Any]:
     value = msgspec.json.decode(raw)
     text = value if isinstance(value, str) else raw.decode()
     result: dict[str, Any] = {"content": [{"type": "text", "text": text}]}
     return result | ({"structuredContent": value} if function.is_object else {})
 
 
-def _failed(sentence: str) -> dict[str, Any]:
-    return {"content": [{"type": "text", "text": sentence[:4000]}], "isError": True}
+def _failed(message: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": message[:4000]}], "isError": True}
 
 
-def _said(error: ValidationError) -> str:
-    """What to change, without what was sent."""
-    told = [
+def _validation_message(error: ValidationError) -> str:
+    """Return what to change, without the values that were sent."""
+    problems = [
         f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}"
         for each in error.errors(include_url=False, include_input=False)
     ]
-    return f"Invalid arguments: {'; '.join(told)}."
+    return f"Invalid arguments: {'; '.join(problems)}."
 
 
 async def _serve(functions: Sequence[Function], output: int) -> None:
@@ -213,23 +213,23 @@ def _write_all(output: int, body: bytes) -> None:
 
 
 def _own_stdout() -> int:
-    """A descriptor only messages are written to: what functions print goes to stderr."""
+    """Return a descriptor only for messages; what functions print goes to stderr."""
     own = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return own
 
 
-def main(places: Sequence[str]) -> int:
-    """Serve until stdin ends; the exit code."""
+def main(paths: Sequence[str]) -> int:
+    """Serve until stdin ends; return the exit code."""
     output = _own_stdout()
     try:
-        functions = [function_at(place) for place in places]
+        functions = [function_at(path) for path in paths]
     except FunctionError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     asyncio.run(_serve(functions, output))
     sys.stdout.flush()
-    os._exit(0)  # a function still at work in a thread must not keep the process
+    os._exit(0)  # a function still running in a thread must not keep the process alive
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What replicas list, side by side: which listing is the server's, and who differs from it."""
+"""Compare what replicas list: choose the server's listing and find replicas that differ."""
 
 import asyncio
 import logging
@@ -17,34 +17,34 @@ KINDS = {kind.method: kind for kind in (TOOLS, *OTHERS)}
 
 
 class Lister(Protocol):
-    """Whose listing it is."""
+    """A weighted source of a listing."""
 
     weight: int
 
 
 @dataclass(slots=True)
 class Found:
-    """What one replica lists of a kind; digests only of what pins hold."""
+    """The list of one kind from one replica; digests only for kinds with approvals."""
 
     entries: list[Any]
     ttl: int | None = None
     digests: dict[str, str] = field(default_factory=dict)
 
     def page(self, kind: Kind) -> dict[str, Any]:
-        """As one page."""
+        """Return the list as a single page."""
         return {kind.member: self.entries} | ({} if self.ttl is None else {"ttlMs": self.ttl})
 
 
 async def found(upstream: Upstream, kind: Kind) -> Found:
-    """Every page of a list of one replica."""
+    """Return every page of a list of one replica."""
     ttls: list[int] = []
 
     async def page(method: str, cursor: str | None) -> dict[str, Any]:
-        told = await upstream.list_page(method, cursor)
-        ttl = told.get("ttlMs")
+        result = await upstream.list_page(method, cursor)
+        ttl = result.get("ttlMs")
         if isinstance(ttl, int) and not isinstance(ttl, bool):
             ttls.append(ttl)
-        return told
+        return result
 
     entries = await every_page(kind, page)
     digests = await digests_of(kind, entries) if kind.name in PINNED else {}
@@ -54,40 +54,40 @@ async def found(upstream: Upstream, kind: Kind) -> Found:
 async def found_in_time(
     upstreams: Sequence[Upstream], kind: Kind, seconds: float
 ) -> list[Found | BaseException]:
-    """What each lists: who takes longer than `seconds` is left out, unless all do."""
+    """Return each upstream's list; slower ones than `seconds` are omitted, unless all are."""
     tasks = [asyncio.create_task(found(each, kind)) for each in upstreams]
     try:
         done, late = await asyncio.wait(tasks, timeout=seconds)
-        while late and not any(_well(each) for each in done):
+        while late and not any(_succeeded(each) for each in done):
             done, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
-        told = await asyncio.gather(*tasks, return_exceptions=True)
-    return [TimeoutError() if isinstance(one, asyncio.CancelledError) else one for one in told]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    return [TimeoutError() if isinstance(one, asyncio.CancelledError) else one for one in results]
 
 
 def most(found: Sequence[tuple[Lister, Found]]) -> Found:
-    """The listing with the greatest weight behind it; of equals the first. Pure."""
+    """Return the listing with the greatest total weight; the first of equals. Pure."""
     weights: dict[frozenset[tuple[str, str]], int] = {}
     for lister, listed in found:
-        told = frozenset(listed.digests.items())
-        weights[told] = weights.get(told, 0) + lister.weight
+        identity = frozenset(listed.digests.items())
+        weights[identity] = weights.get(identity, 0) + lister.weight
     return max(found, key=lambda each: weights[frozenset(each[1].digests.items())])[1]
 
 
-def differing(own: dict[str, str], told: dict[str, str]) -> frozenset[str]:
-    """The names of what is listed that a replica does not offer as it was listed. Pure."""
-    return frozenset(name for name, digest in told.items() if own.get(name) != digest)
+def differing(own: dict[str, str], listed: dict[str, str]) -> frozenset[str]:
+    """Return the names that a replica does not offer exactly as listed. Pure."""
+    return frozenset(name for name, digest in listed.items() if own.get(name) != digest)
 
 
-def _well(task: "asyncio.Task[Found]") -> bool:
+def _succeeded(task: "asyncio.Task[Found]") -> bool:
     return not task.cancelled() and task.exception() is None
 
 
-def compare(replica: Replica, kind: str, own: dict[str, str], told: dict[str, str]) -> None:
-    """Hold back from a replica what it offers otherwise than it was listed."""
-    names, methods = differing(own, told), METHODS[kind]
+def compare(replica: Replica, kind: str, own: dict[str, str], listed: dict[str, str]) -> None:
+    """Exclude a replica from entries that it offers differently than listed."""
+    names, methods = differing(own, listed), METHODS[kind]
     before = replica.otherwise
     others = {pair for pair in before if pair[0] not in methods}
     replica.otherwise = frozenset(others | {(method, name) for method in methods for name in names})
@@ -97,5 +97,5 @@ def compare(replica: Replica, kind: str, own: dict[str, str], told: dict[str, st
 
 
 def differs(replica: Replica, tool: str) -> bool:
-    """Whether a replica offers a tool otherwise than it was listed."""
+    """Return whether a replica offers a tool differently than listed."""
     return ("tools/call", tool) in replica.otherwise

@@ -1,4 +1,4 @@
-"""Which replica takes a call: by weight in turns, or always the same for one caller. Pure."""
+"""Choose the replica for a call: weighted round robin, or a fixed replica per caller. Pure."""
 
 import hashlib
 import math
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 FEW = 4  # calls
-_BYTES = 6  # of a hash: so few that a number made of it is exact
+_BYTES = 6  # of a hash; few enough for an exact float
 
 
 class Weighted(Protocol):
-    """What is chosen from."""
+    """A candidate for a call."""
 
     label: str
     weight: int
-    credit: int  # what it has saved up of turns; the chooser's own
-    under_way: int  # calls it has not answered yet
+    credit: int  # saved turns, maintained by `next_in_turn`
+    in_progress: int  # calls in progress
 
 
 W = TypeVar("W", bound=Weighted)
 
 
 def next_in_turn(able: Sequence[W]) -> W:
-    """The one whose turn it is: in every round each gets as many as it weighs, spread out."""
+    """Return the next replica by smooth weighted round robin."""
     for each in able:
         each.credit += each.weight
     chosen = max(able, key=_credit)
@@ -31,18 +31,18 @@ def next_in_turn(able: Sequence[W]) -> W:
 
 
 def uncrowded(able: Sequence[W]) -> Sequence[W]:
-    """Those that keep pace: one that hangs must not fill the server's places until that is known.
+    """Return the replicas that keep up: a hanging one must not take all concurrency slots.
 
     Twice as many calls under way for its weight as the least has, and a few, are no crowd.
     """
-    least = min(each.under_way / each.weight for each in able)
-    return [each for each in able if each.under_way <= 2 * least * each.weight + FEW]
+    least = min(each.in_progress / each.weight for each in able)
+    return [each for each in able if each.in_progress <= 2 * least * each.weight + FEW]
 
 
 def home_of(caller: str, able: Sequence[W]) -> W:
-    """The one a caller stays with: when another goes or comes, only those who must move do.
+    """Return the replica of a caller; if one comes or goes, only its own callers move.
 
-    Weighted rendezvous hashing, so every executor finds the same one without asking the others.
+    Weighted rendezvous hashing, so every executor chooses the same replica without coordination.
     """
     return max(able, key=lambda each: _score(caller, each))
 
@@ -52,6 +52,6 @@ def _credit(each: Weighted) -> int:
 
 
 def _score(caller: str, each: Weighted) -> float:
-    told = f"{each.label}\n{caller}".encode()
-    number = int.from_bytes(hashlib.blake2b(told, digest_size=_BYTES).digest(), "big")
+    identity = f"{each.label}\n{caller}".encode()
+    number = int.from_bytes(hashlib.blake2b(identity, digest_size=_BYTES).digest(), "big")
     return -each.weight / math.log((number + 0.5) / (1 << 8 * _BYTES))

@@ -1,9 +1,9 @@
-"""When a replica takes no calls because the others do better: pure, with the time passed in."""
+"""Eject replicas that fail while others succeed. Pure: the time is passed in."""
 
 from enum import StrEnum
 
 FAILURES = 3  # in a row
-BASE, LONGEST = 10.0, 300.0  # seconds out of place: the base for each ejection not yet forgiven
+BASE, LONGEST = 10.0, 300.0  # seconds: the base for each ejection that counts
 
 
 class Place(StrEnum):
@@ -15,19 +15,19 @@ class Place(StrEnum):
 
 
 class Standing:
-    """How one replica does: ejected for longer each time, and forgiven that as time passes."""
+    """The state of one replica: ejections get longer, and count less as time passes."""
 
     __slots__ = ("_since", "ejections", "failures", "place", "until")
 
     def __init__(self) -> None:
         self.place = Place.IN
         self.failures = 0  # in a row
-        self.ejections = 0  # not forgiven yet
+        self.ejections = 0  # that still count
         self.until = 0.0
         self._since = 0.0
 
     def failed(self, now: float, *, may_go: bool) -> bool:
-        """Take a failure; True when it ejected the replica, which others must let happen."""
+        """Record a failure; return whether it ejected the replica, if `may_go` allows it."""
         self.failures += 1
         if self.place is Place.EJECTED:
             return False
@@ -40,7 +40,7 @@ class Standing:
         return True
 
     def succeeded(self, now: float) -> bool:
-        """Take a success; True when it ended a trial. One begun before an ejection ends none."""
+        """Record a success; return whether it ended a trial, which calls begun earlier cannot."""
         self.failures = 0
         if self.place is not Place.TRIAL:
             return False
@@ -48,7 +48,7 @@ class Standing:
         return True
 
     def tried_again(self, now: float) -> bool:
-        """Go on trial if it is time; whether it was."""
+        """Start a trial if it is time; return whether it started."""
         if self.place is not Place.EJECTED or now < self.until:
             return False
         self.place = Place.TRIAL
@@ -56,5 +56,5 @@ class Standing:
 
 
 def may_go(out: int, replicas: int, others_in_place: int) -> bool:
-    """Whether one more may be ejected: at most half of all are, and never the last in place."""
+    """Return whether one more may be ejected: at most half, and never the last in place."""
     return out < replicas // 2 and others_in_place > 0

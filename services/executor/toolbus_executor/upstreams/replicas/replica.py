@@ -1,4 +1,4 @@
-"""One of a server's replicas: kept connected, probed, and out of place while others do better."""
+"""One replica of a server: kept connected, probed, and ejected while others do better."""
 
 import asyncio
 import logging
@@ -21,35 +21,35 @@ log = logging.getLogger(__name__)
 
 OPEN_SECONDS = 15.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-STEADY_SECONDS = 10.0  # a connection that held this long begins its pauses anew
+STEADY_SECONDS = 10.0  # a connection that lasted this long resets the pause
 
 
 class Whole(Protocol):
-    """The server a replica belongs to."""
+    """The server that a replica belongs to."""
 
     news: News
     watched: frozenset[str]
     followed: frozenset[str]
 
     def join(self, described: Described) -> None:
-        """Be one with the others. Raises `UpstreamFaultError` where it is another server."""
+        """Accept a replica. Raises `UpstreamFaultError` if it is a different server."""
         ...
 
     def may_eject(self, replica: "Replica") -> bool:
-        """Whether enough others are left."""
+        """Return whether enough other replicas are left."""
         ...
 
     def moved(self, replica: "Replica", reason: str) -> None:
-        """A replica was ejected, or its trial went well."""
+        """Handle a replica's ejection or its successful trial."""
         ...
 
     def lost(self) -> None:
-        """A replica's connection ended."""
+        """Handle the end of a replica's connection."""
         ...
 
 
 class Replica:
-    """One address of a server; `reach` makes a connection to it."""
+    """One address of a server; `reach` creates a connection to it."""
 
     def __init__(
         self, label: str, weight: int, reach: Callable[[News], Upstream], whole: Whole, every: float
@@ -58,36 +58,38 @@ class Replica:
         self.weight = weight
         self.credit = 0
         self.asked = 0
-        self.under_way = 0
+        self.in_progress = 0
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
         self.standing = Standing()
         self.health = Health(every, self, self._idle)
-        self.tried = asyncio.Event()  # to connect, with whatever success
-        self.tools: dict[str, str] | None = None  # digests as it lists them; None is not compared
+        self.tried = asyncio.Event()  # set after the first attempt to connect
+        self.tools: dict[str, str] | None = None  # digests as listed; None if not comparable
         self.prompts: dict[str, str] = {}
         self.compared = False
-        self.otherwise: frozenset[tuple[str, str]] = frozenset()  # methods and names it must not do
+        self.otherwise: frozenset[tuple[str, str]] = (
+            frozenset()
+        )  # methods and names it must not serve
         self._failures = Failures()
-        self._by_calls = False  # whether calls failed since the last success, and not probes alone
+        self._by_calls = False  # whether calls, not only probes, failed since the last success
         self._reach = reach
         self._whole = whole
         self._probed = every > 0
         self._useless: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.task = asyncio.create_task(self._keep())
+        self.task = asyncio.create_task(self._stay_connected())
 
     # -- taking calls ------------------------------------------------------------------------
 
     def can(self, call: CallAdmitted) -> bool:
-        """Whether what it would do is what was listed, however well it does."""
+        """Return whether its definition of the call's target is the listed one."""
         return self.compared and (call.method, call.tool) not in self.otherwise
 
     def takes(self, call: CallAdmitted) -> bool:
-        """Whether it is its place to do it; on trial one call at a time is."""
+        """Return whether it is eligible for the call; on trial it takes one call at a time."""
         if not self._probed:
             self.standing.tried_again(monotonic())
-        place = self.standing.place
-        in_place = place is Place.IN or (place is Place.TRIAL and not self.under_way)
+        position = self.standing.place
+        in_place = position is Place.IN or (position is Place.TRIAL and not self.in_progress)
         return in_place and self.can(call)
 
     @property
@@ -96,16 +98,16 @@ class Replica:
         return self.compared and self.standing.place is Place.IN
 
     def _idle(self) -> bool:
-        """Whether a probe would tell something; an ejected one is waited for."""
-        return not self.under_way or self.standing.place is Place.EJECTED
+        """Return whether a probe is useful; an ejected replica is always probed."""
+        return not self.in_progress or self.standing.place is Place.EJECTED
 
     def failed(self, error: ToolbusError) -> None:
-        """A call got no answer, or nonsense."""
+        """Record a call without a response, or with an invalid one."""
         self._by_calls = True
         self._failed(error)
 
     def succeeded(self) -> None:
-        """A call was answered."""
+        """Record a call with a response."""
         if not self.standing.failures and self.standing.place is Place.IN:
             return
         self._by_calls = False
@@ -113,32 +115,32 @@ class Replica:
             self._whole.moved(self, "")
 
     def unwell(self, error: ToolbusError) -> None:
-        """A probe failed, which counts as a call that failed."""
+        """Record a failed probe, which counts as a failed call."""
         self._failed(error)
 
     def well(self) -> None:
-        """A probe was answered. Who was ejected is listed and compared before it is tried again."""
+        """Record a successful probe; an ejected replica is listed and compared before its trial."""
         if self.standing.tried_again(monotonic()):
             self.compared, self.tools = False, None
-            self._whole.news.changed()
+            self._whole.news.on_lists_changed()
         elif not self._by_calls:
             self.succeeded()
 
     def cannot_list(self, reason: str) -> None:
-        """Nobody knows what it would do: it is met anew."""
+        """Reconnect a replica that cannot list its tools."""
         self.tools, self.compared = None, False
         if not self._useless.done():
             self._useless.set_result(f"It cannot list its tools: {reason}")
 
     def told(self) -> dict[str, Any]:
-        """How it does, for `toolbus status`."""
+        """Return the replica's state for `toolbus status`."""
         return {
             "replica": self.label,
             "weight": self.weight,
             "state": self.state,
             "reason": self.reason,
             "calls": self.asked,
-            "in_flight": self.under_way,
+            "in_flight": self.in_progress,
             "ejections": self.standing.ejections,
             "differs": sorted({name for _, name in self.otherwise}),
             "failures": self._failures.told(),
@@ -147,7 +149,7 @@ class Replica:
 
     @property
     def state(self) -> str:
-        """Its place in a word or two."""
+        """The replica's state in one or two words."""
         if self.upstream is None:
             return "out of reach"
         if not self.compared and self.standing.place is not Place.EJECTED:
@@ -156,7 +158,7 @@ class Replica:
 
     @property
     def reason(self) -> str:
-        """Why it is not in place; empty where it is."""
+        """Why the replica is not in place; empty if it is."""
         if self.upstream is None:
             return self.why_not
         return "" if self.in_place else self._failures.last
@@ -168,8 +170,8 @@ class Replica:
 
     # -- its connection ----------------------------------------------------------------------
 
-    async def _keep(self) -> None:
-        """Connect, and again when that ends."""
+    async def _stay_connected(self) -> None:
+        """Connect, and reconnect whenever the connection ends."""
         pause = FIRST_PAUSE
         while True:
             began = monotonic()
@@ -182,32 +184,32 @@ class Replica:
             pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _connection(self) -> str:
-        """One connection from beginning to end; why it ended."""
+        """Run one connection from beginning to end; return why it ended."""
         upstream: Upstream | None = None
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                upstream = self._reach(self._news())
+                upstream = self._reach(self._callbacks())
                 self._whole.join(described := await upstream.open())
-                await self._watch(upstream)
+                await self._restore_subscriptions(upstream)
             self.tools = None if described.has("tools") else {}
             self.upstream = upstream
             self.tried.set()
-            self._whole.news.changed()
-            return await self._attend(upstream)
+            self._whole.news.on_lists_changed()
+            return await self._probe_until_lost(upstream)
         except ToolbusError as error:
             return with_pronoun(shared_reason(error))
         except TimeoutError:
             return f"It did not connect within {OPEN_SECONDS:g} s."
         except Exception:
             log.exception("replica.failed_inside", extra={"replica": self.label})
-            return "It answered in a way that could not be understood."
+            return "It sent a response that could not be processed."
         finally:
             self.upstream, self.tools, self.compared = None, None, False
             if upstream is not None:
                 await leave(upstream)
 
-    async def _attend(self, upstream: Upstream) -> str:
-        """Probe it until it is lost, or of no use."""
+    async def _probe_until_lost(self, upstream: Upstream) -> str:
+        """Probe the connection until it is lost or useless; return the reason."""
         probing = asyncio.create_task(self.health.watch(upstream))
         losing = asyncio.ensure_future(upstream.wait_lost())
         self._useless = asyncio.get_running_loop().create_future()
@@ -217,21 +219,23 @@ class Replica:
         finally:
             await end(probing, losing)
 
-    async def _watch(self, upstream: Upstream) -> None:
-        """Hear of what somebody heard of before it came; a server may refuse that."""
+    async def _restore_subscriptions(self, upstream: Upstream) -> None:
+        """Restore the subscriptions that exist already; a server may reject that."""
         with suppress(ToolbusError):
             if self._whole.watched:
                 await upstream.watch(self._whole.watched)
             if self._whole.followed:
                 await upstream.follow(self._whole.followed)
 
-    def _news(self) -> News:
-        """As the server's; what is listed anew for a call must hold for this replica too."""
+    def _callbacks(self) -> News:
+        """Return the server's callbacks; a tool listed again must be the same at this replica."""
 
         async def relist(call: CallAdmitted) -> None:
             await self._whole.news.relist(call)
             if not self.can(call):
-                said = "The upstream's replica offers the tool otherwise than the others; retry."
-                raise UpstreamDeadError(said, sent=False)
+                reason = (
+                    "The upstream's replica offers the tool differently than the others; retry."
+                )
+                raise UpstreamDeadError(reason, sent=False)
 
         return replace(self._whole.news, relist=relist)

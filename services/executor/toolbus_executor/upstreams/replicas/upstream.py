@@ -1,4 +1,4 @@
-"""A server that is several: each call goes to one of its replicas, and none to those that fail."""
+"""A server with several replicas: each call goes to one, and none to failing ones."""
 
 import asyncio
 import logging
@@ -58,13 +58,13 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 1.0  # for the other replicas, once the first is connected
 LIST_SECONDS = 5.0
 PROMPTS = "prompts/list"
-ALL = 0.9  # of the time a call has: who took that much did not answer
+ALL = 0.9  # of a call's time; a cancellation after that counts as a timeout
 MOST_HOMES = 20_000
-MOST_REMEMBERED = 1024  # calls that failed at a replica, and may be tried at another
+MOST_REMEMBERED = 1024  # calls that failed at a replica and may be retried at another
 
 
 class Replicated:
-    """One server of several replicas, which differ in nothing but their address."""
+    """One server with several replicas, which differ only in their address."""
 
     def __init__(
         self,
@@ -85,9 +85,11 @@ class Replicated:
         self._declared = declared
         self._described: Described | None = None
         self._failed_at: OrderedDict[str, list[Replica]] = OrderedDict()
-        self.separation: Separation | None = None  # set before anything is connected
-        self.authorize: Callable[..., Upstream] | None = None  # where they want tokens
-        self._homes: OrderedDict[str, Replica] = OrderedDict()  # where owners have sessions
+        self.separation: Separation | None = None  # set before connecting
+        self.authorize: Callable[..., Upstream] | None = None  # if they require tokens
+        self._homes: OrderedDict[str, Replica] = (
+            OrderedDict()
+        )  # owner -> the replica with its session
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._replicas: list[Replica] = []
         for label, each in zip(labels(declared), declared.replicas, strict=True):
@@ -100,35 +102,35 @@ class Replicated:
 
     @property
     def asks(self) -> bool:
-        """Whether the server may ask back in the middle of a call."""
+        """Whether the server may send requests to the client during a call."""
         return self._described is not None and self._described.family != "modern"
 
-    def asks_in(self, call: CallAdmitted) -> bool:
-        """Whether the server may ask back in the middle of this call, wherever it is made."""
+    def sends_requests_in(self, call: CallAdmitted) -> bool:
+        """Return whether any replica may send requests to the client during this call."""
         connected = [each.upstream for each in self._replicas if each.upstream is not None]
         return any(asks(each, call) for each in connected) if connected else self.asks
 
     def separates_in(self, call: CallAdmitted) -> bool:
-        """Whether this call belongs to a session of its owner's."""
+        """Return whether this call belongs to a session of its owner."""
         return any(separates(each.upstream, call) for each in self._replicas)
 
     @property
     def handshake(self) -> Handshake | None:
-        """What it says of itself in the handshake, where it speaks both families."""
-        told = (getattr(each.upstream, "handshake", None) for each in self._replicas)
-        return next((each for each in told if each is not None), None)
+        """The server's description in the handshake, if it speaks both families."""
+        handshakes = (getattr(each.upstream, "handshake", None) for each in self._replicas)
+        return next((each for each in handshakes if each is not None), None)
 
     def spared(self, _call: CallAdmitted) -> bool:
-        """Whether a failed call says nothing of the whole server: another replica is well."""
+        """Return whether another replica is healthy, so that a failed call is no failure of all."""
         return self.well
 
     @property
     def well(self) -> bool:
-        """Whether there is a replica in place that did not fail last."""
+        """Whether a replica is in place whose latest call did not fail."""
         return any(each.in_place and not each.standing.failures for each in self._replicas)
 
     async def open(self) -> Described:
-        """Connect to all; it is there when one of them is."""
+        """Connect all replicas; the server is available once one of them is."""
         trying = [asyncio.create_task(each.tried.wait()) for each in self._replicas]
         try:
             while self._described is None and not all(each.done() for each in trying):
@@ -142,55 +144,55 @@ class Replicated:
             await end(*trying)
 
     async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
-        """All of a list as one page: as most of the replicas have it that can be asked."""
+        """Return a whole list as one page, as the majority of reachable replicas lists it."""
         kind = KINDS[method]
-        asked = self._connected()
-        listed = await found_in_time([each for _, each in asked], kind, LIST_SECONDS)
-        told: list[tuple[Replica, Found]] = []
-        for (replica, _), each in zip(asked, listed, strict=True):
+        connected = self._connected()
+        listed = await found_in_time([each for _, each in connected], kind, LIST_SECONDS)
+        lists: list[tuple[Replica, Found]] = []
+        for (replica, _), each in zip(connected, listed, strict=True):
             if isinstance(each, Found):
-                told.append((replica, each))
+                lists.append((replica, each))
             _note(replica, method, each)
-        if not told:
+        if not lists:
             raise _first_error(listed)
-        chosen = most(told)
+        chosen = most(lists)
         if method == PROMPTS:
-            for replica, _ in asked:
+            for replica, _ in connected:
                 compare(replica, "prompts", replica.prompts, chosen.digests)
         return chosen.page(kind)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Take note of what was listed, here or elsewhere: who differs in a tool does not do it."""
-        told = {each.name: each.digest for each in tools}
+        """Store the tools as listed; a replica that offers a tool differently does not serve it."""
+        listed = {each.name: each.digest for each in tools}
         for replica in self._replicas:
             if replica.tools is None or replica.upstream is None:
                 continue
-            compare(replica, "tools", replica.tools, told)
+            compare(replica, "tools", replica.tools, listed)
             replica.compared = True
             replica.upstream.learn(tools)
-        stale = [name for name in told if all(differs(each, name) for each in self._compared())]
+        stale = [name for name in listed if all(differs(each, name) for each in self._compared())]
         if stale and self._compared():
-            self.news.changed()  # another executor saw what is new: see it here too
+            self.news.on_lists_changed()  # another executor listed a newer definition
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Ask the replica whose turn it is, or the one this caller stays with."""
+        """Send a call to the next replica, or to the caller's fixed replica."""
         replica = self._chosen(call)
         upstream, began = replica.upstream, monotonic()
-        assert upstream is not None  # noqa: S101 - who is compared is connected
+        assert upstream is not None  # noqa: S101 - a compared replica is connected
         patience = min(timeouts_of(self._declared, call.tool).idle, call.deadline - time())
         replica.asked += 1
-        replica.under_way += 1
+        replica.in_progress += 1
         try:
             raw = await upstream.call(call, seconds, caller)
         except TimeoutError:
-            if call.method != RESULT:  # to be waited for is what it is for
+            if call.method != RESULT:  # waiting is its purpose
                 replica.failed(_unanswered(monotonic() - began))
             raise
         except asyncio.CancelledError:
-            # A server that may ask is waited for in rounds, whose end is a cancellation here.
+            # Calls with input requests are awaited in turns, whose end is a cancellation here.
             if (
                 monotonic() - began >= ALL * patience
-                and not caller.was_asked
+                and not caller.received_request
                 and caller.left() <= 0
                 and call.method != RESULT
             ):
@@ -203,24 +205,24 @@ class Replicated:
             replica.succeeded()
             return raw
         finally:
-            replica.under_way -= 1
+            replica.in_progress -= 1
 
     async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
-        """Have the replica tell of a resource or a task where the call's owner has its session."""
+        """Subscribe the call's owner to a resource or a task, at the replica with its session."""
         return await cast("Separated", self._chosen(call).upstream).hear(call, seconds)
 
     async def probe(self) -> None:
-        """Whether any replica is well, as far as is known: each has probes of its own."""
+        """Raise `UpstreamDeadError` if no replica is healthy: each has probes of its own."""
         if not self.well:
             raise UpstreamDeadError(self._none_left())
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Hear of changes of these resources, from whichever replica tells."""
+        """Subscribe to changes of these resources, at every replica that offers it."""
         await self._all(lambda upstream: upstream.watch(uris))
         self.watched = uris
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Hear of these tasks, from whichever replica has them."""
+        """Subscribe to status changes of these tasks, at every replica that offers it."""
         await self._all(lambda upstream: upstream.follow(tasks))
         self.followed = tasks
 
@@ -229,21 +231,21 @@ class Replicated:
         return await asyncio.shield(self._ended)
 
     async def close(self) -> None:
-        """Leave all of them."""
+        """Disconnect all replicas."""
         await end(*(each.task for each in self._replicas))
 
     def told(self) -> list[dict[str, Any]]:
-        """A row per replica, for `toolbus status`."""
+        """Return a row per replica for `toolbus status`."""
         return [each.told() for each in self._replicas]
 
-    # -- what its replicas ask and tell ------------------------------------------------------
+    # -- called by the replicas --------------------------------------------------------------
 
     def join(self, described: Described) -> None:
-        """Take a replica in. Raises `UpstreamFaultError` for one of another family."""
+        """Accept a replica. Raises `UpstreamFaultError` for one of another family."""
         if self._described is None:
             self._described = described
         elif self._described.ours != described.ours:
-            self._end("Somebody has connected or disconnected, so all replicas are met again.")
+            self._end("A user has connected or disconnected, so all replicas are reconnected.")
         elif self._described.family != described.family:
             raise UpstreamFaultError(
                 f"This replica speaks the {described.family} protocol family, the others the "
@@ -251,27 +253,27 @@ class Replicated:
             )
 
     def may_eject(self, replica: Replica) -> bool:
-        """Whether at most half are ejected with this one, and another is in place."""
+        """Return whether at most half would be ejected, and another one is in place."""
         out = sum(each.standing.place is not Place.IN for each in self._replicas)
         others = sum(each.in_place for each in self._replicas if each is not replica)
         return may_go(out, len(self._replicas), others)
 
     def moved(self, replica: Replica, reason: str) -> None:
-        """Say that a replica was ejected, or is back in its place."""
+        """Report that a replica was ejected, or takes calls again."""
         ejected = replica.standing.place is Place.EJECTED
         REPLICA_EJECTED.labels(self.name, replica.label).set(int(ejected))
         about: dict[str, Any] = {"server": self.name, "replica": replica.label}
         if ejected:
             log.warning("replica.ejected", extra=about | {"reason": reason})
-            told = about_server(self.name, "ejected") | {"replica": replica.label}
-            self._events.publish(BreakerOpened(**told, reason=reason))
+            event = about_server(self.name, "ejected") | {"replica": replica.label}
+            self._events.publish(BreakerOpened(**event, reason=reason))
         else:
             log.info("replica.returned", extra=about)
-            told = about_server(self.name, "returned") | {"replica": replica.label}
-            self._events.publish(BreakerClosed(**told))
+            event = about_server(self.name, "returned") | {"replica": replica.label}
+            self._events.publish(BreakerClosed(**event))
 
     def lost(self) -> None:
-        """A connection ended; when it was the last, so did the server."""
+        """Handle the end of a connection; with the last one the server is lost."""
         if self._described is None or any(each.upstream is not None for each in self._replicas):
             return
         self._end(self._none_left())
@@ -283,18 +285,15 @@ class Replicated:
     def _reached(
         self, news: News, declared: Server, make: Callable[[Server, News], Upstream], place: str
     ) -> Upstream:
-        """A connection to one replica, at which each owner has its session where it has one."""
+        """Create the connection to one replica, with a session per owner if it has sessions."""
         if self.authorize is not None:
             return self.authorize(declared, news, make, place)
         return reached_in_families(declared, news, make, self.separation, place)
 
-    # -- which one ---------------------------------------------------------------------------
+    # -- choosing a replica --------------------------------------------------------------------
 
     def _chosen(self, call: CallAdmitted) -> Replica:
-        """Who takes a call. Raises `UpstreamDeadError` where nobody can.
-
-        If nobody is in place, an ejected one is better than none: the server's breaker decides.
-        """
+        """Return the replica for a call, an ejected one if need be. Raises `UpstreamDeadError`."""
         can = [each for each in self._replicas if each.can(call)]
         able = [each for each in can if each.takes(call)] or can
         if not able:
@@ -308,7 +307,7 @@ class Replicated:
         return able[0] if len(able) == 1 else next_in_turn(uncrowded(able))
 
     def _home(self, call: CallAdmitted, able: list[Replica], failed: list[Replica]) -> Replica:
-        """Where the caller's session is while that one is able; a retry may go elsewhere."""
+        """Return the replica with the caller's session if it is able; a retry may go elsewhere."""
         owner = self.separation.ownership.of(call).id if self.separation else call.key
         home = self._homes.get(owner)
         if home not in able:
@@ -320,9 +319,9 @@ class Replicated:
         return home_of(owner, others) if others else home
 
     def _stays(self, call: CallAdmitted) -> bool:
-        """Whether a replica may know something of this caller that the others do not."""
+        """Return whether a replica may hold state of this caller that the others do not have."""
         return (
-            self.asks_in(call)
+            self.sends_requests_in(call)
             or bool(call.extra)
             or call.method.startswith("tasks/")
             or call.method == FOLLOW
@@ -330,7 +329,7 @@ class Replicated:
         )
 
     def _answered(self, replica: Replica, call: CallAdmitted, error: ToolbusError) -> None:
-        """Take note of an error, and that a retry of the call had better go elsewhere."""
+        """Record an error, and that a retry of the call should go elsewhere."""
         if not is_failure(error):
             if error.data.get("sent", True):
                 replica.succeeded()
@@ -342,7 +341,7 @@ class Replicated:
                 self._failed_at.popitem(last=False)
 
     def _connected(self) -> list[tuple[Replica, Upstream]]:
-        """Those that can be asked; the ejected ones only if there are no others."""
+        """Return the connected replicas; ejected ones only if there are no others."""
         found = [(each, each.upstream) for each in self._replicas if each.upstream is not None]
         placed = [pair for pair in found if pair[0].standing.place is not Place.EJECTED]
         return placed or found
@@ -351,25 +350,25 @@ class Replicated:
         return [each for each in self._replicas if each.compared]
 
     async def _all(self, ask: Callable[[Upstream], Awaitable[None]]) -> None:
-        """Ask all that can be asked. Raises the first error if it went well with none."""
-        asked = [ask(upstream) for _, upstream in self._connected()]
-        told = await asyncio.gather(*asked, return_exceptions=True)
-        if told and all(isinstance(each, BaseException) for each in told):
-            raise _first_error(told)
+        """Run `ask` at all connected replicas. Raises the first error if all fail."""
+        requests = [ask(upstream) for _, upstream in self._connected()]
+        results = await asyncio.gather(*requests, return_exceptions=True)
+        if results and all(isinstance(each, BaseException) for each in results):
+            raise _first_error(results)
 
     def _none_left(self) -> str:
-        """For callers too, who need not know the addresses."""
-        said = "; ".join(sorted({each.reason or each.state for each in self._replicas}))
-        return f"The upstream has no replica that can be called ({said[:1000]}); retry shortly."
+        """Return an error text that shows no addresses, because callers receive it."""
+        reasons = "; ".join(sorted({each.reason or each.state for each in self._replicas}))
+        return f"The upstream has no replica that can be called ({reasons[:1000]}); retry shortly."
 
 
 def told_of(upstream: Upstream | None) -> dict[str, Any]:
-    """What `toolbus status` tells of the replicas of a server that has some."""
+    """Return the replicas of a server for `toolbus status`."""
     return {"replicas": upstream.told()} if isinstance(upstream, Replicated) else {}
 
 
 def labels(declared: Server) -> list[str]:
-    """What each replica is called: its address without what may be secret in it."""
+    """Return a label for each replica: its address without possible secrets."""
     found: list[str] = []
     for each in declared.replicas:
         parts = urlsplit(each.url)
@@ -379,21 +378,21 @@ def labels(declared: Server) -> list[str]:
 
 
 def _note(replica: Replica, method: str, listed: Found | BaseException) -> None:
-    """Keep what a replica lists. Without prompts it has none; without tools it is of no use."""
+    """Store what a replica lists; without tools it is useless, without prompts it has none."""
     if isinstance(listed, Found):
         if method == TOOLS.method:
             replica.tools = listed.digests
         elif method == PROMPTS:
             replica.prompts = listed.digests
     elif method == TOOLS.method:
-        replica.cannot_list(why(listed) or "it did not answer in time")
+        replica.cannot_list(why(listed) or "it did not respond in time")
     elif method == PROMPTS:
         replica.prompts = {}
 
 
-def _first_error(told: Sequence[object]) -> BaseException:
-    return next(each for each in told if isinstance(each, BaseException))
+def _first_error(results: Sequence[object]) -> BaseException:
+    return next(each for each in results if isinstance(each, BaseException))
 
 
 def _unanswered(seconds: float) -> UpstreamTimeoutError:
-    return UpstreamTimeoutError(f"The upstream did not answer within {seconds:.3g} s.")
+    return UpstreamTimeoutError(f"The upstream did not respond within {seconds:.3g} s.")

@@ -1,4 +1,4 @@
-"""Put questions that belong to no call to the client session that a connection belongs to."""
+"""Forward requests outside of calls to the client session that owns a connection."""
 
 import asyncio
 import secrets
@@ -9,10 +9,10 @@ from toolbus_executor.mcp_messages.request_builder import refusal
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND, Question
 from toolbus_executor.upstreams.suspended_calls import unanswered
 
-TAKEN_SECONDS = 2.0  # after which no ingress has a stream of the client
+TAKEN_SECONDS = 2.0  # then no ingress has a stream of the client
 ANSWER_SECONDS = 330.0  # longer than an ingress waits for its client
 MOST_WAITING = 1000
-MOST_EACH = 32  # of one client session
+MOST_EACH = 32  # for one client session
 _NO_STREAM = "The client has no open stream for requests outside of its calls."
 
 
@@ -24,13 +24,13 @@ class _Waiting:
 
 
 class ClientQuestions:
-    """The questions outside calls of one server that this executor waits for answers to."""
+    """The requests outside of calls of one server that wait for a client here."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, _Waiting] = {}
 
     def put(self, session: str, question: Question) -> str:
-        """Keep a question until its client answers; the id to ask under, empty if it is refused."""
+        """Store a request until its client answers; return its id, empty if it is rejected."""
         each = sum(waiting.session == session for waiting in self._waiting.values())
         if len(self._waiting) >= MOST_WAITING or each >= MOST_EACH:
             question.answer(refusal(METHOD_NOT_FOUND, "The client has too many open requests."))
@@ -40,22 +40,22 @@ class ClientQuestions:
         self._waiting[number] = _Waiting(session, question, timer)
         return number
 
-    def hear(self, said: ClientMessage) -> None:
-        """Take what an ingress says of a client session."""
-        waiting = self._waiting.get(said.about)
-        if said.what == "ended":
+    def hear(self, message: ClientMessage) -> None:
+        """Handle a message of an ingress about a client session."""
+        waiting = self._waiting.get(message.about)
+        if message.what == "ended":
             for number, each in tuple(self._waiting.items()):
-                if each.session == said.session:
+                if each.session == message.session:
                     self._settle(number, unanswered(each.question.method))
-        elif waiting is None or waiting.session != said.session:
+        elif waiting is None or waiting.session != message.session:
             return
-        elif said.what == "taken":
+        elif message.what == "taken":
             waiting.timer.cancel()
             waiting.timer = asyncio.get_running_loop().call_later(
-                ANSWER_SECONDS, self._settle, said.about, unanswered(waiting.question.method)
+                ANSWER_SECONDS, self._settle, message.about, unanswered(waiting.question.method)
             )
-        elif said.what == "answered":
-            self._settle(said.about, said.body)
+        elif message.what == "answered":
+            self._settle(message.about, message.body)
 
     def _not_taken(self, number: str) -> None:
         roots = self._waiting[number].question.method == "roots/list"

@@ -1,4 +1,4 @@
-"""One session at a server: its connection, its owner, and what that owner wants to hear of."""
+"""One session at a server: its connection, its owner, and the owner's subscriptions."""
 
 import asyncio
 import logging
@@ -25,14 +25,14 @@ from toolbus_executor.upstreams.suspended_calls import unanswered
 
 log = logging.getLogger(__name__)
 
-PROBES = 5  # without an answer after a call that had none, until a process is ended
+PROBES = 5  # without a response after a call timed out, until a process is ended
 PROBE_PAUSE = 2.0
 
 Make = Callable[[News], Upstream]
 
 
 class Connection:
-    """A session. Until it has an owner it is used for listing only."""
+    """A session; until it has an owner it is used only for listing."""
 
     def __init__(
         self,
@@ -42,41 +42,46 @@ class Connection:
         questions: ClientQuestions,
     ) -> None:
         self.owner: Owner | None = None
-        self.kinds: Kinds = frozenset()  # what its callers can be asked
-        self.well = True  # its last call was answered
-        self.watched = Watched(self._rewatch)
-        self.followed = Watched(self._rewatch)
+        self.kinds: Kinds = frozenset()  # the input requests its callers support
+        self.well = True  # whether its last call had a response
+        self.watched = Watched(self._resubscribe_later)
+        self.followed = Watched(self._resubscribe_later)
         self._news = news
         self._on_lost = on_lost
         self._questions = questions
         self._died = False
-        self._kept_until = 0.0  # for a task that was begun in it
+        self._kept_until = 0.0  # for a task created in it
         self._tasks: set[asyncio.Task[None]] = set()
         self.upstream = make(
-            replace(news, said=self._said, one_client=self._is_one_client, ask=self._ask)
+            replace(
+                news,
+                on_notification=self._on_notification,
+                is_one_client=self._is_one_client,
+                forward_request=self._on_request,
+            )
         )
 
     async def open(self) -> Described:
-        """Begin it. Raises what `Upstream.open` raises, and leaves nothing behind then."""
+        """Open the session. Raises what `Upstream.open` raises, after closing it."""
         try:
             described = await self.upstream.open()
         except BaseException:
             await leave(self.upstream)
             raise
-        self._spawn(self._attend())
+        self._spawn(self._watch_loss())
         return described
 
     @property
     def in_use(self) -> bool:
-        """Whether its owner relies on it although no call is under way."""
+        """Whether its owner relies on it although no call is in progress."""
         return bool(self.watched.names or self.followed.names or self._kept_until > monotonic())
 
     async def call(
-        self, call: CallAdmitted, asking: Awaitable[bytes], *, is_process: bool
+        self, call: CallAdmitted, response: Awaitable[bytes], *, is_process: bool
     ) -> bytes:
-        """Wait for the answer to a call, and take note of how it ended."""
+        """Wait for the response to a call, and record how it ended."""
         try:
-            raw = await asking
+            raw = await response
         except TimeoutError:
             self.well = False
             if is_process:
@@ -89,68 +94,72 @@ class Connection:
                 raise SameDeathError(error.reason, **error.data) from error
             raise
         self.well = True
-        if (takes_tasks(call.capabilities) or '"task"' in call.extra) and _begins(raw, call):
+        if (takes_tasks(call.capabilities) or '"task"' in call.extra) and _creates_task(raw, call):
             self._kept_until = monotonic() + TASK_SECONDS
         return raw
 
     async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
-        """Have the server tell this session's owner of a resource or a task."""
+        """Subscribe the session's owner to a resource or a task."""
         if call.method == FOLLOW:
             return await self.followed.hear(name_of(call), self.upstream.follow, seconds)
         return await self.watched.hear(call.tool, self.upstream.watch, seconds)
 
     async def inherit(self, watched: frozenset[str], followed: frozenset[str]) -> "Connection":
-        """Hear of what the owner heard of in the session before this one."""
+        """Restore the subscriptions that the owner had in the previous session."""
         for name in watched:
             self.watched.add(name)
         for name in followed:
             self.followed.add(name)
-        await self._watch()
+        await self._resubscribe()
         return self
 
     async def close(self) -> None:
-        """End it."""
+        """Close the session."""
         self.watched.close()
         self.followed.close()
         await end(*self._tasks)
         await leave(self.upstream)
 
-    def _said(self, method: str, params: bytes) -> None:
-        """Tell what the server said to the owner of this session and nobody else."""
-        if self.owner is None or self._news.told is None:
-            self._news.said(method, params)
+    def _on_notification(self, method: str, params: bytes) -> None:
+        """Forward a server's notification to the owner of this session only."""
+        if self.owner is None or self._news.on_owner_message is None:
+            self._news.on_notification(method, params)
         else:
             owner, watched = self.owner, self.watched.names
-            self._news.told(owner.principal_id, owner.session, method, params, watched, "")
+            self._news.on_owner_message(
+                owner.principal_id, owner.session, method, params, watched, ""
+            )
 
     def _is_one_client(self) -> bool:
         return self.owner is not None and bool(self.owner.session)
 
-    def _ask(self, question: Question) -> None:
-        """Put a question of no call to the client that this session belongs to."""
-        if self.owner is None or self._news.told is None:
+    def _on_request(self, question: Question) -> None:
+        """Forward a request outside of calls to the client that owns this session."""
+        if self.owner is None or self._news.on_owner_message is None:
             question.answer(unanswered(question.method))
             return
         owner = self.owner
         number = self._questions.put(owner.session, question)
         if number:
             method, params = question.method, question.params
-            self._news.told(owner.principal_id, owner.session, method, params, (), number)
+            self._news.on_owner_message(
+                owner.principal_id, owner.session, method, params, (), number
+            )
 
-    async def _attend(self) -> None:
+    async def _watch_loss(self) -> None:
         self._on_lost(self, await self.upstream.wait_lost())
 
-    def _rewatch(self) -> None:
-        self._spawn(self._watch())
+    def _resubscribe_later(self) -> None:
+        self._spawn(self._resubscribe())
 
-    async def _watch(self) -> None:
+    async def _resubscribe(self) -> None:
         with suppress(ToolbusError, TimeoutError):
             await self.upstream.watch(self.watched.names)
             await self.upstream.follow(self.followed.names)
 
     def _probe_soon(self) -> None:
-        """Find out whether the process is there at all, where a call had no answer in time."""
-        if len(self._tasks) < 2:  # noqa: PLR2004 - the one that attends, and no probe yet
+        """Check that the process responds at all after a call timed out."""
+        if len(self._tasks) < 2:  # noqa: PLR2004 - only the watching task, and no probe
             self._spawn(self._probe())
 
     async def _probe(self) -> None:
@@ -162,7 +171,7 @@ class Connection:
             if self.well:
                 return
             await asyncio.sleep(PROBE_PAUSE)
-        self._on_lost(self, f"It did not answer {PROBES} probes in a row.")
+        self._on_lost(self, f"It did not respond to {PROBES} probes in a row.")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -170,7 +179,7 @@ class Connection:
         task.add_done_callback(self._tasks.discard)
 
 
-def _begins(raw: bytes, call: CallAdmitted) -> bool:
+def _creates_task(raw: bytes, call: CallAdmitted) -> bool:
     return isinstance(ending_of(raw, call)[0], TaskCreated)
 
 
@@ -178,7 +187,7 @@ OnLost = Callable[[Connection, str], None]
 
 
 def refused_hosts_of(connections: Collection[Connection]) -> dict[str, int]:
-    """Count the hosts that the processes of these connections wanted and may not reach."""
+    """Count the hosts that the processes of these connections tried to reach and may not."""
     found: dict[str, int] = {}
     for each in connections:
         for host, times in getattr(each.upstream, "refused_hosts", {}).items():

@@ -1,4 +1,4 @@
-"""Choose a connection for a call whose server may ask its caller without naming the call."""
+"""Choose a connection for a call whose server may send requests without naming the call."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,29 +12,29 @@ MOST_KNOWN = 10_000  # tools
 
 
 class Turns:
-    """Calls that may ask, one at a time on each connection of an owner.
+    """Calls that may receive requests, one at a time on each connection of an owner.
 
-    A request on a pipe or on the stream of HTTP+SSE names no call, so it can be attributed only if
-    a single call under way can be meant. Connections of an owner are numbered; number 0 is the one
-    that calls use that need no turn. A tool that completed a call without asking needs none until
-    it asks.
+    A request on a pipe or on an HTTP+SSE stream names no call, so it can be attributed only if a
+    single call in progress is possible. Connections of an owner are numbered; calls that need no
+    exclusive connection use number 0. A tool that completed a call without requests needs none
+    until it sends one.
     """
 
     def __init__(self) -> None:
-        self._asks: dict[str, bool] = {}  # tools that were called, and whether they ask
+        self._asks: dict[str, bool] = {}  # called tools, and whether they send requests
         self._taken: set[tuple[object, int]] = set()
 
     def needed(self, call: CallAdmitted) -> bool:
-        """Return whether the server may ask during this call, as far as is known."""
+        """Return whether the server may send requests during this call."""
         return self._asks.get(_name_of(call), True) and call.method in MAY_ASK
 
     def asks(self, call: CallAdmitted) -> bool:
-        """Return whether the server is known to ask during such calls."""
+        """Return whether the server is known to send requests during such calls."""
         return self._asks.get(_name_of(call), False)
 
     @contextmanager
     def taken(self, owner: object, certain: Callable[[int], bool]) -> Iterator[int]:
-        """Hold the first free connection of an owner that is in a certain state; its number."""
+        """Reserve an owner's first free connection for which `certain` holds; yield its number."""
         number = 0
         while (owner, number) in self._taken or not certain(number):
             number += 1
@@ -45,7 +45,7 @@ class Turns:
             self._taken.discard((owner, number))
 
     def learn(self, call: CallAdmitted, caller: Caller, *, completed: bool) -> None:
-        """Take note of whether the server asked during a call whose caller can be asked."""
+        """Record whether the server sent requests during a call whose caller supports them."""
         name = _name_of(call)
         if caller.suspect:
             self._note(name, asks=True)

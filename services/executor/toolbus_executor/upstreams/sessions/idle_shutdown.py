@@ -1,4 +1,4 @@
-"""Scale to zero: a process with nothing to do is ended, and the next call has it back."""
+"""Scale to zero: end a process that is idle, and restart it for the next call."""
 
 import asyncio
 import hashlib
@@ -24,16 +24,16 @@ from toolbus_executor.resilience.bulkhead import Bulkhead
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.suspended_calls import Park
 
-LISTED_SECONDS = 10.0  # how long one stays that was only started to be listed
-TASK_SECONDS = 3600.0  # how long a task keeps it that nobody asks after
+LISTED_SECONDS = 10.0  # how long a process stays that was only started for listing
+TASK_SECONDS = 3600.0  # how long a task that is not polled keeps the process
 
 
 class ReliedOn(Protocol):
-    """What must not end while somebody counts on hearing from it."""
+    """Subscriptions that keep the server running."""
 
     @property
     def names(self) -> Collection[str]:
-        """What they count on."""
+        """The names subscribed to."""
         ...
 
 
@@ -41,82 +41,82 @@ class Idling:
     """Whether one server sleeps, and what keeps it awake."""
 
     def __init__(
-        self, declared: Server, bulkhead: Bulkhead, park: Park, watched: Sequence[ReliedOn]
+        self, declared: Server, bulkhead: Bulkhead, suspended: Park, watched: Sequence[ReliedOn]
     ) -> None:
         self.asleep = False
-        self.requested_at = 0.0  # when it was called last, if it ever was
-        self.answered = False  # since it was reached
+        self.requested_at = 0.0  # time of the latest call, or 0
+        self.answered = False  # a call since it was connected
         self._seconds = declared.idle if declared.is_process else 0.0
-        # Each executor starts such a process for itself, and is handed calls before it has.
+        # Each executor starts such a process itself, and receives calls before it runs.
         self._started_here = declared.is_process and declared.sessions != "shared"
         self._bulkhead = bulkhead
-        self._park = park
+        self._suspended = suspended
         self._watched = watched
-        self._tasks: dict[str, float] = {}  # begun here -> until when they count
+        self._tasks: dict[str, float] = {}  # created here -> until when they count
         self._since = 0.0
         self._wanted = asyncio.Event()
         self._settled = asyncio.Event()
 
     @property
     def scales(self) -> bool:
-        """Whether it ever sleeps."""
+        """Whether the server ever sleeps."""
         return self._seconds > 0
 
     @property
     def busy(self) -> bool:
-        """Whether it has something to do, or something that somebody comes back for."""
-        at_work = self._bulkhead.in_flight or self._bulkhead.waiting or len(self._park)
+        """Whether it has work, or subscriptions or tasks that a client relies on."""
+        at_work = self._bulkhead.in_flight or self._bulkhead.waiting or len(self._suspended)
         return bool(at_work or any(each.names for each in self._watched) or self._at_tasks())
 
     @property
     def awaited(self) -> bool:
-        """Whether a call waits for the server: it sleeps, or starts for the first time."""
+        """Whether calls must wait for the server: it sleeps, or starts for the first time."""
         return self.asleep or (self._started_here and not self._settled.is_set())
 
     async def until_due(self) -> None:
-        """Wait until it may sleep, which may be never."""
+        """Wait until the server may sleep, which may be never."""
         if not self.scales:
             await asyncio.get_running_loop().create_future()
-        while (left := self._left()) > 0:  # noqa: ASYNC110 - it is not told of every call
+        while (left := self._left()) > 0:  # noqa: ASYNC110 - it is not notified of every call
             await asyncio.sleep(left)
 
     def falls_asleep(self) -> bool:
-        """Whether it sleeps from here on; it must be taken out of reach before anything else."""
+        """Mark the server as asleep if it is due; the caller then ends its process."""
         if not self.scales or self._left() > 0:
             return False
         self.fall_asleep()
         return True
 
     def fall_asleep(self) -> None:
-        """From here on, calls wake it."""
+        """Mark the server as asleep: the next call wakes it."""
         self.asleep = True
         self._wanted.clear()
         self._settled.clear()
 
     async def until_wanted(self) -> None:
-        """Wait for a call if it sleeps."""
+        """Wait for a call if the server sleeps."""
         if self.asleep:
             await self._wanted.wait()
 
     async def wake(self, seconds: float) -> None:
-        """Have it started, and wait until it is there or cannot be. Raises `TimeoutError`."""
+        """Request its start, and wait until it runs or fails. Raises `TimeoutError`."""
         self._wanted.set()
         async with asyncio.timeout(seconds):
             await self._settled.wait()
 
     def settle(self) -> None:
-        """It is there, or cannot be reached: who waits for it goes on."""
+        """Release the waiting calls: the server runs, or cannot be started."""
         self.asleep, self.answered = False, False
         self._since = monotonic()
         self._settled.set()
 
-    def note(self, call: CallAdmitted, ending: FinalReply) -> None:
-        """Take note of a task that began or ended."""
+    def note(self, call: CallAdmitted, reply: FinalReply) -> None:
+        """Record a task that was created or has ended."""
         with suppress(msgspec.DecodeError):
-            if isinstance(ending, TaskCreated):
-                raw = task_formats.nested(ending.body) or ending.body
+            if isinstance(reply, TaskCreated):
+                raw = task_formats.nested(reply.body) or reply.body
                 self._tasks[task_formats.read(raw).taskId] = monotonic() + TASK_SECONDS
-            elif isinstance(ending, CallResult) and _ended(call, ending):
+            elif isinstance(reply, CallResult) and _ended(call, reply):
                 self._tasks.pop(name_of(call), None)
 
     def _at_tasks(self) -> bool:
@@ -125,7 +125,7 @@ class Idling:
         return bool(self._tasks)
 
     def _left(self) -> float:
-        """Seconds until it may sleep, if nothing happens."""
+        """Return the seconds until the server may sleep, if nothing happens."""
         now = monotonic()
         if self.busy:
             self.requested_at = now
@@ -133,38 +133,38 @@ class Idling:
         return max(self.requested_at, self._since) + patience - now
 
 
-def _ended(call: CallAdmitted, ending: CallResult) -> bool:
-    """Whether an answer says that its task is over."""
+def _ended(call: CallAdmitted, reply: CallResult) -> bool:
+    """Return whether a reply means that its task is over."""
     if call.method in (task_formats.RESULT, task_formats.CANCEL):
         return True
     return (
         call.method == task_formats.GET
-        and task_formats.read(ending.body).status in task_formats.ENDED
+        and task_formats.read(reply.body).status in task_formats.ENDED
     )
 
 
 def digest_of(declared: Server) -> str:
-    """Tells one declaration of a process from another; empty for what is no process."""
+    """Return a digest of a process's configuration; empty for other kinds."""
     if not declared.is_process:
         return ""
     return hashlib.sha256(declared.model_dump_json().encode()).hexdigest()[:16]
 
 
 def noted_of(upstream: object, declared: Server) -> dict[str, Any]:
-    """What a listing holds beside the lists: which declaration it is of, and the other family."""
+    """Return the listing fields besides lists: the configuration digest and the other family."""
     handshake = getattr(upstream, "handshake", None)
     return {"declared": digest_of(declared), "handshake": handshake}
 
 
 def described_in(known: Listing) -> Described:
-    """What a server said of itself when it was listed."""
+    """Return the server's description from its listing."""
     return Described(
         known.family, known.version, known.instructions, known.capabilities, known.server_info
     )
 
 
 def still_true(known: Listing | None, declared: Server) -> bool:
-    """Whether what is published of a server was listed by it as it is declared."""
+    """Return whether a published listing is complete and of the current configuration."""
     return (
         known is not None
         and known.state is ServerState.READY

@@ -1,4 +1,4 @@
-"""Compare what a server lists to clients with different capabilities, for as long as it takes."""
+"""Compare a server's lists for clients with different capabilities, within a time limit."""
 
 import asyncio
 import logging
@@ -13,13 +13,13 @@ from toolbus_common.errors import ToolbusError
 log = logging.getLogger(__name__)
 
 MOST_SECONDS = 60.0
-WAIT_SECONDS = 10.0  # that a listing waits; what ends later is used in the next one
-BEGIN_SECONDS = 15.0  # of these a first listing waits what is left once its server has started
+WAIT_SECONDS = 10.0  # that a listing waits; a later result is used in the next one
+BEGIN_SECONDS = 15.0  # for starting the server and the first listing's wait together
 LEAST_SECONDS = 1.0
 
 
 class Comparison:
-    """The latest comparison of one server's lists; `changed` has the server listed again."""
+    """The latest comparison of one server's lists; `changed` requests a new listing."""
 
     def __init__(self, server: str, changed: Callable[[], None]) -> None:
         self.result: Listing | None = None
@@ -30,11 +30,11 @@ class Comparison:
         self._late = False
 
     def begin(self) -> None:
-        """Take note that the server is being connected to, for which the time is bounded."""
+        """Record that the server is being connected, which has a time limit."""
         self._until = monotonic() + BEGIN_SECONDS
 
     async def wait(self, work: Coroutine[Any, Any, Listing]) -> Listing | None:
-        """Return what some work gives; None where it fails, or goes on for too long."""
+        """Return the result of `work`; None if it fails or takes too long."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(work))
         else:
@@ -46,7 +46,7 @@ class Comparison:
         return None if self._late else self.result
 
     async def close(self) -> None:
-        """Compare no more."""
+        """Cancel the comparison."""
         if self._task is not None:
             await end(self._task)
 

@@ -1,4 +1,4 @@
-"""Decide whose session at a server a call belongs to. Pure."""
+"""Decide which owner's session a call belongs to. Pure."""
 
 from dataclasses import dataclass, field
 
@@ -11,9 +11,9 @@ from toolbus_executor.mcp_messages.client_capabilities import kinds_of
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A principal, or one client session of it; `label` is how operators read it.
+    """A principal, or one of its client sessions; `label` is its name for operators.
 
-    `counted` is with whom it shares its places; empty: those of its principal.
+    `counted` names the owner whose quota it shares; empty means its principal's.
     """
 
     principal_id: str
@@ -23,36 +23,36 @@ class Owner:
 
     @property
     def quota(self) -> str:
-        """Whose places it takes."""
+        """The owner whose quota it uses."""
         return self.counted or self.principal_id
 
     @property
     def id(self) -> str:
-        """A name for it that reveals nothing, as the bus can carry it."""
+        """A pseudonymous id, valid as a bus subject token."""
         return digest_of(self.principal_id, self.session) if self.session else self.principal_id
 
 
 class Ownership:
-    """The rule of one server. `asks` is set once the server asked a caller something."""
+    """The ownership rule of one server; `asks` is set once it sends a request to a caller."""
 
     def __init__(self, mode: Sessions) -> None:
         self.asks = False
         self._mode = mode
 
     def of(self, call: CallAdmitted) -> Owner:
-        """Return who owns the session a call belongs to."""
+        """Return the owner of the session that a call belongs to."""
         principal_id = call.principal_id or _principal_of(call)
         session = call.session if self._per_client(call) else ""
-        # Each session of an anonymous client is a principal; their places they share.
+        # Each session of an anonymous client is a principal, but all share one quota.
         counted = digest_of(ANONYMOUS, call.customer) if call.key == ANONYMOUS else ""
         return Owner(principal_id, session, _label_of(call), counted)
 
     def note_question(self) -> None:
-        """Take note that the server asks its callers."""
+        """Record that the server sends requests to its callers."""
         self.asks = True
 
     def _per_client(self, call: CallAdmitted) -> bool:
-        """Whether the client's own session counts, as it does where its client can be asked."""
+        """Return whether the owner is the client session, as it is if the client supports input."""
         if self._mode == "client":
             return True
         return (
@@ -61,7 +61,7 @@ class Ownership:
 
 
 def _principal_of(call: CallAdmitted) -> str:
-    """The principal of a call that was admitted by an older policy, which names none."""
+    """Return the principal of a call from an older policy service, which names none."""
     if call.user:
         return digest_of("user", call.customer, call.user)
     return digest_of("key", call.customer, call.key, "")

@@ -1,4 +1,4 @@
-"""A bounded pool of one server's sessions: begun on demand, ended when idle or in the way."""
+"""A bounded pool of one server's sessions: opened on demand, closed when idle or displaced."""
 
 import asyncio
 import logging
@@ -22,23 +22,23 @@ from toolbus_executor.upstreams.sessions.owners import Owner
 
 log = logging.getLogger(__name__)
 
-BEGIN_SECONDS = 30.0  # from when a session has its turn among processes that start
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # before a session is begun again that failed
-MOST_TOLD = 200
-MOST_REMEMBERED = 1024  # sessions that failed lately
+BEGIN_SECONDS = 30.0  # once a session may start, among processes that start
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # before a failed session is reopened
+MOST_SHOWN = 200
+MOST_REMEMBERED = 1024  # sessions that failed recently
 LEAST_LOOK_SECONDS = 0.05
 
 
 class Kept(Protocol):
-    """What a pool keeps."""
+    """The connection behind a session."""
 
     @property
     def in_use(self) -> bool:
-        """Whether somebody relies on it although no call is under way."""
+        """Whether its owner relies on it although no call is in progress."""
         ...
 
     async def close(self) -> None:
-        """End it."""
+        """Close it."""
         ...
 
 
@@ -48,12 +48,12 @@ Begin = Callable[[], Awaitable[K]]
 
 @dataclass(eq=False, slots=True)
 class Session(Generic[K]):
-    """One session; `kept` is there once it has begun."""
+    """One session; `kept` is set once it is open."""
 
     key: Hashable
     owner: Owner
     kept: K | None = None
-    under_way: int = 0
+    in_progress: int = 0
     beginning: asyncio.Task[None] | None = None
     began_at: float = field(default_factory=time)
     used_at: float = field(default_factory=time)
@@ -61,16 +61,16 @@ class Session(Generic[K]):
 
     @property
     def busy(self) -> bool:
-        """Whether ending it would take something from its owner that is in use."""
+        """Whether closing it would interrupt its owner."""
         beginning = self.beginning is not None and not self.beginning.done()
-        return self.under_way > 0 or beginning or (self.kept is not None and self.kept.in_use)
+        return self.in_progress > 0 or beginning or (self.kept is not None and self.kept.in_use)
 
 
 class Pool(Generic[K]):
     """The sessions of one server in this executor, the longest unused first.
 
-    A busy session is never ended for another one. A principal has at most half of all places and
-    `most_sessions_each`; at its own bound its own idle sessions make room, not those of others.
+    A busy session is never closed for another one. A principal has at most half of the pool and at
+    most `most_sessions_each`; at its own limit its own idle session is closed, not one of others.
     """
 
     def __init__(self, server: str, declared: Server) -> None:
@@ -97,16 +97,16 @@ class Pool(Generic[K]):
         return [each.owner.id for each in every if each.kept is not None and each.kept.in_use]
 
     def has(self, owner_id: str) -> bool:
-        """Whether there is a session of this owner."""
+        """Return whether there is a session of this owner."""
         return any(each.owner.id == owner_id for each in self._sessions.values())
 
     def kept(self, key: Hashable) -> K | None:
-        """Return the session of this key, if it has begun."""
+        """Return the connection of this key, if it is open."""
         session = self._sessions.get(key)
         return session.kept if session is not None else None
 
     def end_of_client(self, session_id: str) -> None:
-        """End the sessions of a client session that has ended."""
+        """Close the sessions of a client session that has ended."""
         for session in tuple(self._sessions.values()):
             if session.owner.session == session_id:
                 self._remove(session)
@@ -115,28 +115,28 @@ class Pool(Generic[K]):
     async def lent(
         self, key: Hashable, owner: Owner, begin: Begin[K], seconds: float
     ) -> AsyncIterator[K]:
-        """Lend the session of this key, begun by the first who wants it.
+        """Lend the session of this key; the first caller opens it.
 
         Raises:
-            OverloadedError: there is no room for it.
-            UpstreamTimeoutError: it did not begin within `seconds`.
-            ToolbusError: it cannot begin; nothing of the call was sent.
+            OverloadedError: the pool is full of busy sessions.
+            UpstreamTimeoutError: the session did not open within `seconds`.
+            ToolbusError: the session cannot be opened; nothing of the call was sent.
 
         """
         session = self._sessions.get(key) or self._admit(key, owner)
-        session.under_way += 1
+        session.in_progress += 1
         try:
             if session.kept is None:
-                await self._begun(session, begin, seconds)
-            assert session.kept is not None  # noqa: S101 - begun, or it was raised
+                await self._opened(session, begin, seconds)
+            assert session.kept is not None  # noqa: S101 - open, or an error was raised
             yield session.kept
             self._failed.pop(key, None)
         finally:
-            session.under_way -= 1
+            session.in_progress -= 1
             self._used(session)
 
     def drop(self, kept: K, begin: Begin[K] | None = None) -> None:
-        """Forget a session that ended by itself; with `begin` it is begun again at once."""
+        """Remove a session that was lost; with `begin` it is reopened immediately."""
         session = next((each for each in self._sessions.values() if each.kept is kept), None)
         if session is None:
             return
@@ -149,13 +149,13 @@ class Pool(Generic[K]):
         self._begin_later(session, begin)
 
     def end_of(self, owner_id: str) -> None:
-        """End the sessions of an owner."""
+        """Close the sessions of an owner."""
         for session in tuple(self._sessions.values()):
             if session.owner.id == owner_id:
                 self._remove(session)
 
     async def close(self, mine: Callable[[Hashable], bool] = lambda _key: True) -> None:
-        """End all sessions whose keys are meant."""
+        """Close all sessions whose keys satisfy `mine`."""
         for session in tuple(self._sessions.values()):
             if mine(session.key):
                 self._remove(session)
@@ -166,7 +166,7 @@ class Pool(Generic[K]):
             await asyncio.wait(self._closing)
 
     def told(self) -> dict[str, Any]:
-        """Say who holds what, for `toolbus status`: of very many those that were used last."""
+        """Return the pool's state for `toolbus status`, with the most recently used sessions."""
         return {
             "bound": self.bound,
             "each": self.each,
@@ -177,16 +177,16 @@ class Pool(Generic[K]):
                     "client": each.owner.session[:8],
                     "since": each.began_at,
                     "used": each.used_at,
-                    "in_flight": each.under_way,
+                    "in_flight": each.in_progress,
                 }
-                for each in islice(reversed(self._sessions.values()), MOST_TOLD)
+                for each in islice(reversed(self._sessions.values()), MOST_SHOWN)
             ],
         }
 
-    # -- beginning ---------------------------------------------------------------------------
+    # -- opening -----------------------------------------------------------------------------
 
-    async def _begun(self, session: Session[K], begin: Begin[K], seconds: float) -> None:
-        """Wait until a session has begun; one caller's haste does not stop what others wait for."""
+    async def _opened(self, session: Session[K], begin: Begin[K], seconds: float) -> None:
+        """Wait until a session is open; one caller's timeout does not cancel it for others."""
         if session.beginning is None or session.beginning.done():
             self._begin_later(session, begin)
         assert session.beginning is not None  # noqa: S101 - by now it is
@@ -195,8 +195,7 @@ class Pool(Generic[K]):
                 await asyncio.shield(session.beginning)
         except TimeoutError as error:
             raise UpstreamTimeoutError(
-                f"A session of the caller's own at {self.server} did not begin within "
-                f"{seconds:.3g} s; retry.",
+                f"The caller's session at {self.server} did not open in {seconds:.3g} s; retry.",
                 sent=False,
             ) from error
 
@@ -214,17 +213,19 @@ class Pool(Generic[K]):
         except TimeoutError as error:
             self._note_failure(session.key)
             raise UpstreamDeadError(
-                f"A session at {self.server} did not begin within {BEGIN_SECONDS:g} s.", sent=False
+                f"A session at {self.server} did not open within {BEGIN_SECONDS:g} s.", sent=False
             ) from error
         except ToolbusError as error:
             self._note_failure(session.key)
-            error.data["sent"] = False  # nothing of the call itself
+            error.data["sent"] = False  # nothing of the call was sent
             raise
         if self._sessions.get(session.key) is not session:
             await kept.close()
-            raise UpstreamDeadError(f"{self.server} was left while it was reached.", sent=False)
+            raise UpstreamDeadError(
+                f"{self.server} was closed while it was connecting.", sent=False
+            )
         session.kept = kept
-        self._look_later()
+        self._check_later()
 
     def _note_failure(self, key: Hashable) -> None:
         self._failed[key] = self._failed.get(key, 0) + 1
@@ -232,34 +233,34 @@ class Pool(Generic[K]):
         if len(self._failed) > MOST_REMEMBERED:
             self._failed.popitem(last=False)
 
-    # -- service --------------------------------------------------------------------------------
+    # -- admission ---------------------------------------------------------------------------
 
     def _admit(self, key: Hashable, owner: Owner) -> Session[K]:
         sessions = tuple(self._sessions.values())
         own = [each for each in sessions if each.owner.quota == owner.quota]
         if len(own) >= self.each:
-            self._make_room(own, "most_sessions_each", self.each)
+            self._close_idle(own, "most_sessions_each", self.each)
         elif len(sessions) >= self.bound:
-            self._make_room(list(sessions), "most_sessions", self.bound)
+            self._close_idle(list(sessions), "most_sessions", self.bound)
         session = self._sessions[key] = Session[K](key, owner)
         return session
 
-    def _make_room(self, among: list[Session[K]], line: str, bound: int) -> None:
-        """End the longest unused session. Raises `OverloadedError` where all are busy."""
+    def _close_idle(self, among: list[Session[K]], setting: str, bound: int) -> None:
+        """Close the longest unused session. Raises `OverloadedError` if all are busy."""
         idle = next((each for each in among if not each.busy), None)
         if idle is not None:
             self._remove(idle)
             return
-        whose = "this caller's" if line == "most_sessions_each" else "all"
+        whose = "for this caller " if setting == "most_sessions_each" else ""
         raise OverloadedError(
-            f"{self.server} has {len(among)} sessions open, {whose} places taken, and each is in "
-            f"use. Retry shortly; or raise servers.{self.server}.{line} (now {bound}), or declare "
-            f"servers.{self.server}.sessions: shared if the server keeps no state.",
+            f"{self.server} has {len(among)} sessions open {whose}and all are in use. Retry "
+            f"shortly, raise servers.{self.server}.{setting} (now {bound}), or set "
+            f"servers.{self.server}.sessions to shared if the server keeps no state.",
             sent=False,
             retry_after=1,
         )
 
-    # -- ending ------------------------------------------------------------------------------
+    # -- closing -----------------------------------------------------------------------------
 
     def _used(self, session: Session[K]) -> None:
         session.used, session.used_at = monotonic(), time()
@@ -288,8 +289,8 @@ class Pool(Generic[K]):
         if session.kept is not None:
             await session.kept.close()
 
-    def _look_later(self) -> None:
-        """Look again when the next session may have been idle for too long."""
+    def _check_later(self) -> None:
+        """Schedule the next check for idle sessions."""
         if self._timer is not None or not self._idle or not self._sessions:
             return
         first = min(each.used for each in self._sessions.values())
@@ -305,10 +306,10 @@ class Pool(Generic[K]):
             elif now - session.used >= self._idle:
                 log.info("session.idle", extra={"server": self.server})
                 self._remove(session)
-        self._look_later()
+        self._check_later()
 
 
 def looked_at(task: "asyncio.Future[None]") -> None:
-    """Log why a session did not begin, which whoever waits for it is told too."""
+    """Log why a session did not open; the waiting callers receive the same error."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.debug("session.not_begun", extra={"reason": str(error)})
+        log.debug("session.not_opened", extra={"reason": str(error)})

@@ -1,4 +1,4 @@
-"""A server whose sessions are kept apart: one lists, and each owner has its own."""
+"""A server with separate sessions: one session lists, and each owner has its own."""
 
 import asyncio
 import logging
@@ -33,14 +33,14 @@ from toolbus_executor.upstreams.sessions.pool import BEGIN_SECONDS, Pool, looked
 log = logging.getLogger(__name__)
 
 Sessions = Pool[Connection]
-_NOBODY: Kinds = frozenset()
+_NO_KINDS: Kinds = frozenset()
 Page = Callable[[str, str | None], Awaitable[dict[str, Any]]]
-Place = tuple[str, str, Owner, Kinds, int]  # address, family, …, the connection's number
+Key = tuple[str, str, Owner, Kinds, int]  # address, family, …, the connection's number
 
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """How the sessions of one server are kept apart; `starts` bounds processes begun at once."""
+    """The separate sessions of one server; `starts` bounds the processes starting at once."""
 
     pool: Sessions
     ownership: Ownership
@@ -48,23 +48,23 @@ class Separation:
     is_process: bool
     questions: ClientQuestions = field(default_factory=ClientQuestions)
 
-    def hear_client(self, said: ClientMessage) -> None:
-        """Take what a client session says outside calls to the sessions that belong to it."""
-        self.questions.hear(said)
-        if said.what == "ended":
-            self.pool.end_of_client(said.session)
-        elif said.what == "roots":
+    def hear_client(self, message: ClientMessage) -> None:
+        """Handle a client session's message outside of calls."""
+        self.questions.hear(message)
+        if message.what == "ended":
+            self.pool.end_of_client(message.session)
+        elif message.what == "roots":
             for each in self.pool:
-                if each.owner.session == said.session and each.kept is not None:
+                if each.owner.session == message.session and each.kept is not None:
                     each.kept.upstream.notify("notifications/roots/list_changed")
 
     def over(self, news: News, make: Make, place: str = "", family: str = "") -> "Separated":
-        """The server as `make` reaches it; `place` tells its addresses apart, `family` families."""
+        """Return the server as `make` connects it; `place` is its address, `family` its family."""
         return Separated(self, news, make, place, family)
 
 
 def separation_of(name: str, declared: Server, starts: asyncio.Semaphore) -> Separation | None:
-    """Return how sessions are kept apart; None where there are none, or they are everybody's."""
+    """Return how sessions are separated; None if there are none, or they are shared."""
     if not declared.has_sessions or declared.sessions == "shared":
         return None
     ownership = Ownership(declared.sessions)
@@ -72,12 +72,11 @@ def separation_of(name: str, declared: Server, starts: asyncio.Semaphore) -> Sep
 
 
 class Separated:
-    """An upstream like any other.
+    """An upstream with separate sessions.
 
-    Where the server turns out to keep nothing (it is stateless, or issues no session ids), one
-    connection serves everybody. Else the first connection only lists and is probed, and never
-    carries a call. A process that has only listed holds nobody's state, so it is handed to the
-    first owner in need of one; the next listing starts another.
+    If the server turns out to keep no state (it is stateless, or issues no session ids), one
+    connection serves everyone. Otherwise the first connection only lists and is probed. A process
+    that has only listed holds no owner's state, so it is given to the first owner that needs one.
     """
 
     def __init__(self, how: Separation, news: News, make: Make, place: str, family: str) -> None:
@@ -88,10 +87,10 @@ class Separated:
         self._family = family
         self._main: Connection | None = None
         self._asks = False
-        self._by_kinds = False  # a session declares what its callers can be asked
-        self._one_line = False  # a connection carries everything: what it asks names no call
+        self._by_kinds = False  # a session declares the input its callers support
+        self._is_multiplexed = False  # a multiplexed connection: its requests name no call
         self._turns = Turns()
-        self.comparison = Comparison(how.pool.server, news.changed)
+        self.comparison = Comparison(how.pool.server, news.on_lists_changed)
         self._tools: Collection[CatalogEntry] = ()
         self._listing = 0
         self._turn = asyncio.Lock()
@@ -110,33 +109,33 @@ class Separated:
 
     @property
     def asks(self) -> bool:
-        """Whether the server may ask back in the middle of a call."""
+        """Whether the server may send requests to the client during a call."""
         return self._asks
 
     @property
     def pid(self) -> int | None:
-        """The process that lists, while there is one."""
+        """The id of the process that lists, while there is one."""
         return getattr(self._main.upstream, "pid", None) if self._main is not None else None
 
     @property
     def refused_hosts(self) -> dict[str, int]:
-        """Hosts its processes wanted to reach and may not."""
+        """Hosts that the processes tried to reach and may not."""
         return refused_hosts_of(self._connections())
 
     @property
     def refused_files(self) -> dict[str, str]:
-        """Files its processes missed, also those of sessions that have ended."""
+        """Hidden files that processes tried to open, also those of ended sessions."""
         for each in self._connections():
             self._note_missed(each)
         return self._missed
 
     async def open(self) -> Described:
-        """Begin the session that lists."""
+        """Open the session that lists."""
         self.comparison.begin()
         return await self._begin_main()
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list, from the session that is nobody's."""
+        """Return one page of a list, from the session that has no owner."""
         self._listing += 1
         try:
             main = await self._lister()
@@ -148,37 +147,36 @@ class Separated:
 
     @asynccontextmanager
     async def listed_as(self, kinds: Kinds) -> AsyncIterator[Page | None]:
-        """Yield how to list what clients that declare these kinds are offered; None: nobody knows.
-
-        In the handshake revisions that takes a session, which ends with this.
-        """
+        """Yield a list function for clients that declare these kinds; None if unknown."""
         main = (await self._lister()).upstream
         if not main.asks and isinstance(main, StdioUpstream | HttpUpstream):
             yield partial(main.list_as, kinds)
             return
         if not self.separates:
-            yield None  # without a session nothing is declared that lasts
+            yield None  # without a session, declared capabilities do not last
             return
-        quiet = replace(self._news, changed=lambda: None, said=lambda _method, _params: None)
+        quiet = replace(
+            self._news, on_lists_changed=lambda: None, on_notification=lambda _method, _params: None
+        )
         made = self._made(kinds, quiet, _lost)
-        await made.open()  # in the place that its server has among those that start
+        await made.open()  # within its server's share of starting processes
         try:
             yield made.upstream.list_page
         finally:
             await made.close()
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Take note of the tools as listed."""
+        """Store the tools as listed."""
         self._tools = tools
         for each in self._connections():
             each.upstream.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Ask in the session of the call's owner."""
+        """Send a call in the session of its owner."""
         if not self.separates and self._main is not None:
             return await self._main.upstream.call(call, seconds, caller)
         owner = self._how.ownership.of(call)
-        if not self._one_line or owner.session:
+        if not self._is_multiplexed or owner.session:
             return await self._call(call, seconds, caller, 0)
         completed = False
         try:
@@ -189,13 +187,13 @@ class Separated:
             self._turns.learn(call, caller, completed=completed)
 
     async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
-        """Have the server tell the call's owner of a resource or a task."""
+        """Subscribe the call's owner to a resource or a task."""
         owner, key, begin = self._wanted(call, 0)
         async with self._how.pool.lent(key, owner, begin, seconds) as session:
             return await session.hear(call, seconds)
 
     async def probe(self) -> None:
-        """Ask the session that is nobody's whether the server is there."""
+        """Probe the server in the session that has no owner."""
         if self._main is None:
             raise AwayError
         probe = getattr(self._main.upstream, "probe", None)
@@ -203,21 +201,21 @@ class Separated:
             await probe()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Hear of changes of these resources, where one connection serves everybody."""
+        """Subscribe to changes of these resources, if one connection serves everyone."""
         if not self.separates and self._main is not None:
             await self._main.upstream.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Hear of these tasks, where one connection serves everybody."""
+        """Subscribe to status changes of these tasks, if one connection serves everyone."""
         if not self.separates and self._main is not None:
             await self._main.upstream.follow(tasks)
 
     async def wait_lost(self) -> str:
-        """Wait until the server is of no more use as it was met."""
+        """Wait until the server must be reconnected; return the reason."""
         return await asyncio.shield(self._lost)
 
     async def close(self) -> None:
-        """Leave, with all sessions."""
+        """Close all sessions."""
         if not self._lost.done():
             self._lost.set_result("closed")
         await self.comparison.close()
@@ -227,7 +225,7 @@ class Separated:
             await main.close()
 
     def spared(self, call: CallAdmitted) -> bool:
-        """Whether a failed call says nothing of others: another principal's session is well."""
+        """Return whether another principal's session is healthy, so only this one failed."""
         if not self.separates:
             return False
         mine = self._how.ownership.of(call).principal_id
@@ -243,13 +241,13 @@ class Separated:
         owner, key, begin = self._wanted(call, number)
         async with self._how.pool.lent(key, owner, begin, seconds) as session:
             left = seconds - (monotonic() - began)
-            asking = session.upstream.call(call, left, caller)
-            return await session.call(call, asking, is_process=self._how.is_process)
+            response = session.upstream.call(call, left, caller)
+            return await session.call(call, response, is_process=self._how.is_process)
 
     async def _in_turn(
         self, call: CallAdmitted, seconds: float, caller: Caller, owner: Owner
     ) -> bytes:
-        """Ask on a connection without another call that the server may ask in."""
+        """Send a call on a connection without another call that may receive requests."""
         caller.likely = caller.likely and self._turns.needed(call)
         if not caller.likely or not kinds_of(call.capabilities):
             return await self._call(call, seconds, caller, 0)
@@ -260,30 +258,32 @@ class Separated:
             except OverloadedError:
                 if not number or self._turns.asks(call):
                     raise
-        return await self._call(call, seconds, caller, 0)  # no room for what is not known to ask
+        return await self._call(
+            call, seconds, caller, 0
+        )  # overloaded, and the tool is not known to send requests
 
     def _certain(self, call: CallAdmitted, number: int) -> bool:
-        """Whether a question on this connection could be attributed."""
+        """Return whether a request on this connection could be attributed."""
         session = self._how.pool.kept(self._wanted(call, number)[1])
         return session is None or getattr(session.upstream, "certain", True)
 
     def _kinds(self, call: CallAdmitted, owner: Owner) -> Kinds:
-        """What the connection of a call declares; nothing where it serves different clients."""
-        own = self._by_kinds or (self._one_line and owner.session)
-        return kinds_of(call.capabilities) if own else _NOBODY
+        """Return what a call's connection declares; nothing if it serves different clients."""
+        own = self._by_kinds or (self._is_multiplexed and owner.session)
+        return kinds_of(call.capabilities) if own else _NO_KINDS
 
-    def _wanted(self, call: CallAdmitted, number: int) -> tuple[Owner, Place, Callable[[], Any]]:
+    def _wanted(self, call: CallAdmitted, number: int) -> tuple[Owner, Key, Callable[[], Any]]:
         owner = self._how.ownership.of(call)
         kinds = self._kinds(call, owner)
-        place = self._place, self._family, owner, kinds, number
-        return owner, place, lambda: self._begin(owner, kinds)
+        key = self._place, self._family, owner, kinds, number
+        return owner, key, lambda: self._begin(owner, kinds)
 
     async def _begin(self, owner: Owner, kinds: Kinds) -> Connection:
-        """A session for an owner: the process that has listed, or a new one."""
+        """Return a session for an owner: the process that has listed, or a new one."""
         spare = self._main
-        own = self._by_kinds or (self._one_line and owner.session)
+        own = self._by_kinds or (self._is_multiplexed and owner.session)
         declares = kinds if own else EVERYTHING
-        fits = not self._one_line or declares == EVERYTHING
+        fits = not self._is_multiplexed or declares == EVERYTHING
         if self._how.is_process and spare is not None and not self._listing and fits:
             self._main, spare.owner, spare.kinds = None, owner, kinds
             return spare
@@ -299,7 +299,7 @@ class Separated:
         return made
 
     def _made(self, kinds: Kinds, news: News, on_lost: OnLost) -> Connection:
-        """A connection that declares these kinds, not opened yet."""
+        """Create a connection that declares these kinds, without opening it."""
         main = self._main.upstream if self._main is not None else None
         make = self._make
         if isinstance(main, HttpUpstream):
@@ -313,7 +313,7 @@ class Separated:
         async with self._turn:
             if self._main is None:
                 await self._begin_main()
-            assert self._main is not None  # noqa: S101 - begun just now
+            assert self._main is not None  # noqa: S101 - set by _begin_main
             return self._main
 
     async def _begin_main(self) -> Described:
@@ -326,11 +326,11 @@ class Separated:
         self._main, self._asks = made, made.upstream.asks
         self.held = getattr(made.upstream, "held", {})
         self._by_kinds = isinstance(made.upstream, HttpUpstream) and made.upstream.by_kinds
-        self._one_line = self._asks and not self._by_kinds
+        self._is_multiplexed = self._asks and not self._by_kinds
         return described
 
     def _on_lost(self, connection: Connection, reason: str) -> None:
-        """A session ended by itself. Those of others go on; without any, the server is lost."""
+        """Handle a lost session; the server is lost once no session is left."""
         self._note_missed(connection)
         if connection is self._main and (not self._any_left or not self._survives):
             self._lose(reason)
@@ -342,7 +342,7 @@ class Separated:
             self._how.pool.drop(connection, self._again(connection))
 
     async def _replace(self, lost: Connection, reason: str) -> None:
-        """Begin another session that lists, to know whether the server is there at all."""
+        """Open another session that lists, to find out whether the server still responds."""
         await lost.close()
         if self._how.is_process:
             return  # the next listing starts one
@@ -353,14 +353,14 @@ class Separated:
             self._lose(reason)
 
     def _again(self, before: Connection) -> Callable[[], Awaitable[Connection]] | None:
-        """How a session is begun again at once, in which its owner hears of something."""
+        """Return a function that reopens a session with subscriptions; None without any."""
         owner, kinds = before.owner, before.kinds
-        heard = before.watched.names, before.followed.names
-        if owner is None or not any(heard):
+        subscriptions = before.watched.names, before.followed.names
+        if owner is None or not any(subscriptions):
             return None
 
         async def again() -> Connection:
-            return await (await self._begin(owner, kinds)).inherit(*heard)
+            return await (await self._begin(owner, kinds)).inherit(*subscriptions)
 
         return again
 
@@ -379,7 +379,7 @@ class Separated:
 
     @property
     def _any_left(self) -> bool:
-        """Whether anybody has a session at this address, in this family or the other."""
+        """Whether there is a session at this address, in this family or the other."""
         here = (each for each in self._how.pool if each.key[0] == self._place)
         return any(each.kept is not None for each in here)
 
@@ -395,4 +395,4 @@ class Separated:
 
 
 def _lost(_connection: Connection, _reason: str) -> None:
-    """Nobody relies on a session that only compares lists."""
+    """Ignore the loss of a session that only compares lists."""

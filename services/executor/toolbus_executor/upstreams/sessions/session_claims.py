@@ -1,4 +1,4 @@
-"""Know which executor holds which session: claims in a bucket, kept while their executor lives."""
+"""Record which executor holds which session: claims in a bucket, valid while it lives."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ MOST_KNOWN = 20_000  # sessions of other executors
 
 
 class Places:
-    """The claims of one executor, and what it knows of those of others.
+    """The claims of one executor, and its knowledge of the claims of others.
 
-    A claim is an entry written with compare-and-set; it names its holder. One lease for each
-    executor says whether that holder lives: it ends 2 s after the last renewal, and whoever
-    needs the session then takes the claim over. So holding a session costs nothing but its entry.
+    A claim is an entry written with compare-and-set that names its holder. One lease per executor
+    shows that the holder lives: it expires 2 s after the last renewal, and an executor that needs
+    the session then takes the claim over. So holding a session costs only its entry.
     """
 
     def __init__(self, claims: Bucket, leases: Bucket, instance: str) -> None:
@@ -36,20 +36,20 @@ class Places:
         self._others: OrderedDict[str, str] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._renewed = 0.0
-        self._presence: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._beginning = asyncio.Lock()
 
     def known(self, key: str) -> str:
-        """Return the holder of a session as far as it is known here; empty if it is not."""
+        """Return the holder of a session as far as known here; empty if unknown."""
         if key in self._mine:
             return self.instance if monotonic() - self._renewed < LEASE_SECONDS else ""
         return self._others.get(key, "")
 
     async def holder(self, key: str) -> str:
-        """Return the holder of a session: this executor unless another one lives that holds it.
+        """Return the holder of a session: this executor, unless another live one holds it.
 
         Raises:
-            BusDownError: nobody can tell now.
+            BusDownError: the holder cannot be determined now.
 
         """
         found = self.known(key)
@@ -57,14 +57,14 @@ class Places:
             return found
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
-            return self.known(key) or await self._settled(key)
+            return self.known(key) or await self._acquired(key)
 
     def forget(self, key: str) -> None:
-        """Look again next time: what was known of another executor's session did not hold."""
+        """Read the claim again next time, because the known holder was wrong."""
         self._others.pop(key, None)
 
     async def release(self, key: str, unless: Callable[[], bool]) -> None:
-        """Let another executor have a session, unless it is needed here again."""
+        """Release a session to other executors, unless it is needed here again."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             if unless():
@@ -72,17 +72,17 @@ class Places:
             revision = self._mine.pop(key, None)
             if revision is None:
                 return
-            with suppress(Exception):  # else it is taken over, or expires
+            with suppress(Exception):  # otherwise it is taken over, or expires
                 if await self._claims.swap(key, self._value, revision) is not None:
                     await self._claims.delete(key)
 
     async def close(self) -> None:
-        """Give up everything that is held."""
-        if self._presence is not None:
-            await end(self._presence)
+        """Release every session."""
+        if self._renewing is not None:
+            await end(self._renewing)
         await asyncio.gather(*(self.release(key, lambda: False) for key in tuple(self._mine)))
-        if self._presence is not None:
-            with suppress(Exception):  # it expires by itself
+        if self._renewing is not None:
+            with suppress(Exception):  # it expires on its own
                 await self._leases.delete(self._lease(self.instance))
 
     @property
@@ -93,9 +93,9 @@ class Places:
     def _lease(instance: str) -> str:
         return f"executor.{instance}"
 
-    async def _settled(self, key: str) -> str:
-        """Read a claim, and make it ours where nobody holds it."""
-        await self._appear()
+    async def _acquired(self, key: str) -> str:
+        """Read a claim, and acquire it if no live executor holds it; return the holder."""
+        await self._ensure_lease()
         while True:
             entry = await self._claims.get(key)
             owner = entry.value.decode() if entry is not None and entry.value else ""
@@ -115,7 +115,7 @@ class Places:
                 return self.instance
 
     def _lose(self, key: str) -> None:
-        """Another executor took the session over while this one could not be seen."""
+        """Handle a session taken over while this executor's lease had expired."""
         if self._mine.pop(key, None) is not None:
             log.warning("session.taken_over")
             self.on_taken(key)
@@ -123,27 +123,29 @@ class Places:
     async def _lives(self, instance: str) -> bool:
         return await self._leases.get(self._lease(instance)) is not None
 
-    # -- being seen --------------------------------------------------------------------------
+    # -- lease -------------------------------------------------------------------------------
 
-    async def _appear(self) -> None:
-        """Be seen by the others before the first claim is made, and from then on."""
+    async def _ensure_lease(self) -> None:
+        """Obtain the lease before the first claim, and keep it from then on."""
         if monotonic() - self._renewed < LEASE_SECONDS:
             return
         async with self._beginning:
             if monotonic() - self._renewed >= LEASE_SECONDS:
                 await self._renew()
-            if self._presence is None:
-                self._presence = asyncio.create_task(self._stay())
+            if self._renewing is None:
+                self._renewing = asyncio.create_task(self._keep_lease())
 
     async def _renew(self) -> None:
         began = monotonic()
         try:
             await self._leases.put(self._lease(self.instance), self._value)
         except Exception as error:
-            raise BusDownError(f"The bus did not renew this executor's lease: {error}") from error
+            raise BusDownError(
+                f"The lease of this executor could not be renewed: {error}"
+            ) from error
         self._renewed = began
 
-    async def _stay(self) -> None:
+    async def _keep_lease(self) -> None:
         claims_renewed = monotonic()
         while True:
             await asyncio.sleep(RENEW_SECONDS)
@@ -154,12 +156,12 @@ class Places:
                     claims_renewed = monotonic()
                     await self._renew_claims()
             except ToolbusError as error:
-                log.debug("places.not_renewed", extra={"reason": str(error)})
+                log.debug("session_claims.not_renewed", extra={"reason": str(error)})
 
     async def _renew_claims(self) -> None:
-        """Write every claim anew; what another executor has taken over meanwhile is lost."""
+        """Rewrite every claim; sessions taken over by another executor are lost."""
         for key in tuple(self._mine):
             lock = self._locks.setdefault(key, asyncio.Lock())
             async with lock:
                 if key in self._mine:
-                    await self._settled(key)
+                    await self._acquired(key)

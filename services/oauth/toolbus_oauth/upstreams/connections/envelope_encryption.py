@@ -1,4 +1,4 @@
-"""Envelopes: what is kept is sealed with a key of its own, and that key with the master key."""
+"""Envelope encryption: a data key per record, encrypted with the master key."""
 
 import os
 from collections.abc import Sequence
@@ -13,31 +13,31 @@ _BETWEEN = "."
 
 
 class DataKey(Claims, frozen=True):
-    """The key of one record."""
+    """Key of one record."""
 
     key: bytes
 
 
 class Envelope(TokenSealer):
-    """Closes with the newest master key; opens with that one and those before it."""
+    """Encrypt with the newest master key; decrypt with that one and earlier ones."""
 
     def __init__(self, master: bytes, earlier: Sequence[bytes] = ()) -> None:
         super().__init__(master)
         self._earlier = [TokenSealer(each) for each in earlier]
 
     def close(self, claims: Claims) -> str:
-        """The record and its key, each sealed."""
+        """Return the encrypted data key and record."""
         key = os.urandom(KEY_BYTES)
         return f"{super().close(DataKey(key))}{_BETWEEN}{TokenSealer(key).close(claims)}"
 
     def open(self, text: Any, kind: type[C]) -> C | None:
-        """The record; None when it is none of ours, or one of another kind."""
+        """Return the record; None if it cannot be decrypted or is of another kind."""
         wrapped, _, sealed = text.partition(_BETWEEN) if isinstance(text, str) else ("", "", "")
         found = super().open(wrapped, DataKey) or self._opened_before(wrapped)
         return TokenSealer(found.key).open(sealed, kind) if found is not None else None
 
-    def anew(self, text: str) -> str | None:
-        """The same record, its key sealed with the newest master key; None where it is already."""
+    def reencrypt(self, text: str) -> str | None:
+        """Re-encrypt a record's data key with the newest master key; None if it already is."""
         wrapped, _, sealed = text.partition(_BETWEEN)
         found = self._opened_before(wrapped)
         return f"{super().close(found)}{_BETWEEN}{sealed}" if found is not None else None
@@ -47,11 +47,11 @@ class Envelope(TokenSealer):
         return next((found for found in tried if found is not None), None)
 
 
-async def seal_anew(bucket: Bucket, envelope: Envelope) -> int:
-    """Seal what earlier master keys sealed with the newest; how many records that were."""
+async def reencrypt(bucket: Bucket, envelope: Envelope) -> int:
+    """Re-encrypt records of earlier master keys; return how many were written."""
     count = 0
     for each in await bucket.present():
-        fresh = envelope.anew(each.value.decode("ascii", "replace")) if each.value else None
+        fresh = envelope.reencrypt(each.value.decode("ascii", "replace")) if each.value else None
         if fresh is not None:
             written = await bucket.swap(each.key, fresh.encode(), each.revision)
             count += written is not None

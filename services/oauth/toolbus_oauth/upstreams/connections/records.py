@@ -1,14 +1,13 @@
-"""What is kept of other authorization servers, and of the tokens they gave."""
+"""Stored state of other authorization servers, and the tokens they issued."""
 
 from toolbus_common.crypto.sealed_tokens import Claims
 
 
 class Connection(Claims, frozen=True):
-    """A token for a server, in a user's name or (empty) for everybody.
+    """Token for a server, of one user or (empty) shared by all.
 
-    It is of use at `url` alone, and was given by `issuer` for `resource`. `asked` are the scopes
-    that were asked for, `scopes` those that were given. `key` is the private key the token is bound
-    to (DPoP), empty where it is bound to none.
+    It is used only at `url`; `issuer` issued it for `resource`. `asked` are the requested scopes,
+    `scopes` the granted ones. `key` is the private key the token is bound to (DPoP), or empty.
     """
 
     server: str
@@ -23,16 +22,17 @@ class Connection(Claims, frozen=True):
     token: str
     ends: float
     refresh: str
-    asked: tuple[str, ...]
+    requested: tuple[str, ...]
     scopes: tuple[str, ...]
     made: float
     key: str = ""
 
 
-class Vouched(Claims, frozen=True):
-    """What a provider gave when somebody signed in there: with it they are vouched for elsewhere.
+class ProviderTokens(Claims, frozen=True):
+    """Tokens from a person's sign-in at a provider, to be exchanged for identity assertions.
 
-    `provider` is its name under `issuers`, `url` what it was called then, `client_id` who asked.
+    `provider` is its name under `issuers`, `url` its issuer URL at that time, `client_id` the
+    client that signed the person in.
     """
 
     provider: str
@@ -45,10 +45,10 @@ class Vouched(Claims, frozen=True):
     refresh: str
 
 
-class Enrolled(Claims, frozen=True):
-    """What an authorization server registered Toolbus as; without an id that was forgotten there.
+class Registration(Claims, frozen=True):
+    """Registration of Toolbus at an authorization server; `id` is empty if it was forgotten there.
 
-    `ends` is when the secret does, 0: never; `made` when it was registered.
+    `ends` is when the secret expires (0: never), `made` when it was registered.
     """
 
     issuer: str
@@ -60,7 +60,7 @@ class Enrolled(Claims, frozen=True):
 
 
 class Link(Claims, frozen=True):
-    """A page at which somebody lets Toolbus act for them, and what will be asked where.
+    """Link at which a person connects a server, and the authorization request it leads to.
 
     With `bound` the token is to be bound to a key (DPoP).
     """
@@ -83,7 +83,7 @@ class Link(Claims, frozen=True):
 
 
 class OpenLink(Claims, frozen=True):
-    """Which link is open for a server and user, the scopes it asks for, and as which client."""
+    """Open link of a server and user, with the scopes and client of its request."""
 
     id: str
     url: str
@@ -93,8 +93,8 @@ class OpenLink(Claims, frozen=True):
     client_id: str = ""
 
 
-class Away(Claims, frozen=True):
-    """Where a browser was when it was sent to the authorization server; good once."""
+class PendingAuthorization(Claims, frozen=True):
+    """Authorization in progress at another server; its state is valid once."""
 
     link: Link
     browser: str
@@ -102,8 +102,8 @@ class Away(Claims, frozen=True):
     expires: float
 
 
-class Renewing(Claims, frozen=True):
-    """Who gets a connection's next token, and until when nobody else tries."""
+class RenewalLease(Claims, frozen=True):
+    """Lease of a renewal: its owner, and when it ends (seconds since the epoch)."""
 
     by: str
     ends: float

@@ -1,4 +1,4 @@
-"""The pages at which a person lets Toolbus act for them at a server, and the way back."""
+"""Browser flow in which a person connects an upstream server's account."""
 
 import secrets
 from collections.abc import Callable
@@ -9,45 +9,47 @@ from time import time
 from toolbus_common.base64url import encoded
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import PageReply
-from toolbus_oauth.server.authorize_flow import BROWSER, Browsing, with_cookie
-from toolbus_oauth.storage.records import Ticket, Used, Wish
+from toolbus_oauth.server.authorize_flow import BROWSER, AuthorizeFlow, with_cookie
+from toolbus_oauth.storage.records import AuthorizationRequest, Ticket, Used
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.upstreams.client_identity import Clienthood, asks_nobody
-from toolbus_oauth.upstreams.connection_repository import Connections
-from toolbus_oauth.upstreams.connections.records import Away, Link
+from toolbus_oauth.upstreams.client_identity import ClientIdentities, needs_no_consent
+from toolbus_oauth.upstreams.connection_repository import ConnectionRepository
+from toolbus_oauth.upstreams.connections.records import Link, PendingAuthorization
 from toolbus_oauth.upstreams.discovery import DiscoveryError
-from toolbus_oauth.upstreams.id_jag import UnvouchedError
-from toolbus_oauth.upstreams.token_client import RefusedError
-from toolbus_oauth.upstreams.token_provider import Telling, link_of
+from toolbus_oauth.upstreams.id_jag import SignInRequiredError
+from toolbus_oauth.upstreams.token_client import TokenRequestError
+from toolbus_oauth.upstreams.token_provider import TokenProvider, link_of
 from toolbus_oauth.web import connect_page as pages
 from toolbus_oauth.web import pages as html
 from toolbus_oauth.web import redirect_uris
 from toolbus_oauth.web.errors import PageError
-from toolbus_oauth.web.request import Request, redirected
+from toolbus_oauth.web.request import Request, redirect_response
 
 PREFIX = "/oauth/connect/"
-AWAY_SECONDS = 600.0
-_OLD = "This link is unknown or too old. Call the tool again for a new one."
-_NOT_YOURS = "This page belongs to another browser, or is too old. Open the link again."
-_OF_ANOTHER = "The answer came from somebody else than was asked. It was not used."
+PENDING_SECONDS = 600.0
+_EXPIRED = "This link is unknown or has expired. Call the tool again for a new one."
+_OTHER_BROWSER = "This page belongs to another browser, or it has expired. Open the link again."
+_OTHER_ISSUER = (
+    "The response came from another authorization server and was ignored. Open the link again."
+)
 _FLAGS = "Path=/; Secure; HttpOnly; SameSite=Lax"
 
 
 @dataclass(slots=True)
-class Connecting:
-    """What happens in the browser; who somebody is, `browsing` finds out."""
+class ConnectFlow:
+    """Handlers of the connect pages; `browsing` identifies the person."""
 
-    browsing: Browsing
+    authorize_flow: AuthorizeFlow
     brief: Store
-    connections: Connections
-    telling: Telling
-    clients: Clienthood
-    declared: Callable[[], Configuration]
+    connections: ConnectionRepository
+    token_provider: TokenProvider
+    clients: ClientIdentities
+    config: Callable[[], Configuration]
 
     async def begin(self, request: Request) -> PageReply:
-        """Somebody opens a link."""
-        link = await self._link(request.asked.path.removeprefix(PREFIX))
-        wish = Wish(
+        """Show the page of a link."""
+        link = await self._link(request.page.path.removeprefix(PREFIX))
+        auth_request = AuthorizationRequest(
             client_id=link.user,
             client=f"Toolbus, on its way to {link.server},",
             redirect=link.authorize,
@@ -59,82 +61,92 @@ class Connecting:
             connect=link.id,
         )
         if link.user:
-            return await self.browsing.begin(request, wish)
+            return await self.authorize_flow.begin(request, auth_request)
         browser = request.cookies.get(BROWSER, "")
-        if len(browser) != 32 or not browser.isalnum():  # noqa: PLR2004 - what is given
+        if len(browser) != 32 or not browser.isalnum():  # noqa: PLR2004 - the length of token_hex(16)
             browser = secrets.token_hex(16)
-        ticket = Ticket(wish, browser, time() + AWAY_SECONDS, secrets.token_hex(12))
-        shown = pages.asked(ticket, self.browsing.seal.close(ticket))
+        ticket = Ticket(auth_request, browser, time() + PENDING_SECONDS, secrets.token_hex(12))
+        shown = pages.confirmation(ticket, self.authorize_flow.seal.close(ticket))
         return with_cookie(shown, f"{BROWSER}={browser}; {_FLAGS}")
 
     async def answered(self, request: Request) -> PageReply:
-        """The form with yes and no."""
-        ticket, answer = self.browsing.ticket_of(request), request.form.get("answer")
-        link = await self._link(ticket.wish.connect)
+        """Handle the confirmation form; each ticket is answered once."""
+        ticket, answer = self.authorize_flow.ticket_of(request), request.form.get("answer")
+        link = await self._link(ticket.auth_request.connect)
         if link.user and (ticket.person is None or answer not in ("allow", "deny", "switch")):
-            raise PageError(_NOT_YOURS, 403)
+            raise PageError(_OTHER_BROWSER, 403)
         if answer == "switch":
-            return self.browsing.sign_in_again(ticket)
+            return self.authorize_flow.sign_in_again(ticket)
         if ticket.person is not None and ticket.person.user != link.user:
-            raise PageError("This link is for somebody else.", 403)
-        if ticket.person is not None and not await self.browsing.accounts.stands(ticket.person):
-            raise PageError(_NOT_YOURS, 403)
+            raise PageError(
+                "This link is for another person. Call the tool again for a link of your own.", 403
+            )
+        if ticket.person is not None and not await self.authorize_flow.accounts.is_current(
+            ticket.person
+        ):
+            raise PageError(_OTHER_BROWSER, 403)
         if not await self.brief.swap(f"ticket {ticket.id}", Used(), 0):
-            raise PageError("This was answered already. Open the link again.")
+            raise PageError("This request was already answered. Open the link again.")
         if answer != "allow":
-            return html.ended("Not connected", "Toolbus was told no. You can close this page.")
+            return html.message_page(
+                "Not connected", "You denied the connection. You can close this page."
+            )
         server = self._server(link)
-        if asks_nobody(server):
-            return await self._vouched(link, server, ticket)
-        return await self._sent(link, ticket.browser)
+        if needs_no_consent(server):
+            return await self._connect_asserted(link, server, ticket)
+        return await self._redirect_to_issuer(link, ticket.browser)
 
     async def returned(self, request: Request) -> PageReply:
-        """The authorization server sends a browser back."""
-        told = request.query
-        away = await self._away(told.get("state", ""))
-        link = away.link
-        if request.cookies.get(BROWSER) != away.browser:
-            raise PageError(_NOT_YOURS, 403)
-        came = f"{self.clients.issuer}{request.asked.path}"
-        if came != self.clients.redirect(link) or not _is_sender(link, told.get("iss")):
-            raise PageError(_OF_ANOTHER, 403)  # nothing else of the answer is shown
+        """Handle the redirect back from the authorization server."""
+        query = request.query
+        pending = await self._pending(query.get("state", ""))
+        link = pending.link
+        if request.cookies.get(BROWSER) != pending.browser:
+            raise PageError(_OTHER_BROWSER, 403)
+        url = f"{self.clients.issuer}{request.page.path}"
+        if url != self.clients.redirect(link) or not _is_sender(link, query.get("iss")):
+            raise PageError(_OTHER_ISSUER, 403)  # the response's other parameters are not shown
         server = self._server(link)
-        if "error" in told:
-            raise PageError(f"{link.server} was told no. Call the tool again to try once more.")
+        if "error" in query:
+            raise PageError(
+                f"The connection to {link.server} was denied. Call the tool again to retry."
+            )
         try:
-            await self.connections.made(server, link, told.get("code", ""), away.verifier)
-        except (DiscoveryError, RefusedError) as error:
-            raise _tokenless(link, error) from error
+            await self.connections.complete(server, link, query.get("code", ""), pending.verifier)
+        except (DiscoveryError, TokenRequestError) as error:
+            raise _token_error(link, error) from error
         return _connected(link)
 
     def _server(self, link: Link) -> Server:
-        server = self.declared().servers.get(link.server)
+        server = self.config().servers.get(link.server)
         if server is None or server.oauth is None or server.oauth_place != link.url:
-            raise PageError("The server was changed meanwhile. Call the tool again.")
+            raise PageError("The server's configuration has changed. Call the tool again.")
         return server
 
-    async def _vouched(self, link: Link, server: Server, ticket: Ticket) -> PageReply:
-        """Nobody need agree elsewhere, if who somebody signed in with vouches for them."""
+    async def _connect_asserted(self, link: Link, server: Server, ticket: Ticket) -> PageReply:
+        """Connect through the provider's assertion; without one, the person signs in."""
         try:
-            await self.telling.vouched(link, server)
-        except UnvouchedError:
-            return self.browsing.sign_in_again(ticket)
-        except (DiscoveryError, RefusedError) as error:
-            raise _tokenless(link, error) from error
+            await self.token_provider.vouched(link, server)
+        except SignInRequiredError:
+            return self.authorize_flow.sign_in_again(ticket)
+        except (DiscoveryError, TokenRequestError) as error:
+            raise _token_error(link, error) from error
         return _connected(link)
 
     async def _link(self, name: str) -> Link:
         link = await link_of(self.brief, name) if name else None
         if link is None:
-            raise PageError(_OLD, 404)
+            raise PageError(_EXPIRED, 404)
         return link
 
-    async def _sent(self, link: Link, browser: str) -> PageReply:
-        """Send the browser on; what comes back is known by its state."""
+    async def _redirect_to_issuer(self, link: Link, browser: str) -> PageReply:
+        """Redirect the browser to the authorization server."""
         state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
-        await self.brief.put(state, Away(link, browser, verifier, time() + AWAY_SECONDS))
+        await self.brief.put(
+            state, PendingAuthorization(link, browser, verifier, time() + PENDING_SECONDS)
+        )
         digest = sha256(verifier.encode()).digest()
-        asked = {
+        params = {
             "response_type": "code",
             "client_id": link.client_id,
             "redirect_uri": self.clients.redirect(link),
@@ -142,31 +154,31 @@ class Connecting:
             "code_challenge": encoded(digest),
             "code_challenge_method": "S256",
         }
-        asked |= {"resource": link.resource} if link.resource else {}
-        asked |= {"scope": " ".join(link.scopes)} if link.scopes else {}
+        params |= {"resource": link.resource} if link.resource else {}
+        params |= {"scope": " ".join(link.scopes)} if link.scopes else {}
         if "offline_access" in link.scopes:
-            asked["prompt"] = "consent"  # OpenID Connect: else it is ignored
-        return redirected(redirect_uris.extended(link.authorize, **asked))
+            params["prompt"] = "consent"  # OpenID Connect ignores offline_access without it
+        return redirect_response(redirect_uris.with_params(link.authorize, **params))
 
-    async def _away(self, state: str) -> Away:
-        away = await self.brief.get(Away, state) if state else None
-        if away is None or away.expires < time():
-            raise PageError("This way back is unknown or too old. Open the link again.")
+    async def _pending(self, state: str) -> PendingAuthorization:
+        pending = await self.brief.get(PendingAuthorization, state) if state else None
+        if pending is None or pending.expires < time():
+            raise PageError("This authorization is unknown or has expired. Open the link again.")
         if not await self.brief.swap(f"away {state}", Used(), 0):
-            raise PageError("This way back was taken before. Open the link again.")
-        return away
+            raise PageError("This authorization was already completed. Open the link again.")
+        return pending
 
 
 def _connected(link: Link) -> PageReply:
-    return html.ended(
-        "Connected", f"Toolbus can use {link.server} now. You can go back to your program."
+    return html.message_page(
+        "Connected", f"Toolbus can now use {link.server}. You can return to your application."
     )
 
 
-def _tokenless(link: Link, error: Exception) -> PageError:
-    return PageError(f"The authorization server of {link.server} gave no token: {error}.", 502)
+def _token_error(link: Link, error: Exception) -> PageError:
+    return PageError(f"The authorization server of {link.server} issued no token: {error}.", 502)
 
 
-def _is_sender(link: Link, told: str | None) -> bool:
-    """Whether who was asked is who answers (RFC 9207). Pure."""
-    return not link.says_issuer if told is None else told == link.issuer
+def _is_sender(link: Link, iss: str | None) -> bool:
+    """Return whether the requested issuer sent the response (RFC 9207). Pure."""
+    return not link.says_issuer if iss is None else iss == link.issuer
