@@ -18,7 +18,7 @@ class OutcomeReporter:
     """Outcome reports of one server's calls."""
 
     def __init__(self, name: str, events: EventPublisher, failures: FailureLog) -> None:
-        self.outcomes: OutcomeStore | None = None  # of calls with an idempotency key
+        self.idempotency_store: OutcomeStore | None = None  # of calls with an idempotency key
         self.misfits: dict[str, str] = {}  # validation errors of the arguments of calls in progress
         self._name = name
         self._events = events
@@ -30,8 +30,8 @@ class OutcomeReporter:
     def extended(self, call: CallAdmitted, deadline: float) -> None:
         """Publish a call's later deadline, and postpone its idempotency claim."""
         self._events.publish(extended(call, deadline))
-        if call.claim is not None and self.outcomes is not None:
-            self.outcomes.extend(call, call.claim, deadline)
+        if call.claim is not None and self.idempotency_store is not None:
+            self.idempotency_store.extend(call, call.claim, deadline)
 
     def completed(self, call: CallAdmitted, outcome: CallOutcome, took: float) -> None:
         """Count and record a result."""
@@ -65,5 +65,5 @@ class OutcomeReporter:
         self, call: CallAdmitted, claim: OutcomeClaim, reply: ReturnedResult, *, sent: bool = True
     ) -> None:
         """Store the reply for a repetition with the same idempotency key."""
-        if self.outcomes is not None:
-            await self.outcomes.end(call, claim, reply, sent=sent)
+        if self.idempotency_store is not None:
+            await self.idempotency_store.end(call, claim, reply, sent=sent)
