@@ -356,7 +356,7 @@ async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outco
 
     await until_told(put_off, "an attempt while the key is in use")
     frame = CallResult(b'{"page":"of the other call"}').encode()
-    over = under_way.model_copy(update={"stage": Stage.ENDED, "frame": frame})
+    over = under_way.model_copy(update={"stage": Stage.ENDED, "reply": frame})
     assert await outcomes.swap(entry, records.seal(entry, over.encode()), revision) is not None
     assert (await ended(at_work, task))["result"]["page"] == "of the other call"
     assert at_work.reached == []

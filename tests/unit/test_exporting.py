@@ -42,8 +42,8 @@ def declared(**sections: Any) -> Configuration:
 @pytest.mark.parametrize(
     ("export", "reason"),
     [
-        ({"to": "exports"}, "whole path"),
-        ({"to": "/data/../etc"}, "whole path"),
+        ({"to": "exports"}, "absolute path"),
+        ({"to": "/data/../etc"}, "absolute path"),
         ({"to": "s3://UPPER/x", "credentials": KEYS}, "s3://bucket/prefix"),
         ({"to": "s3://events"}, "needs credentials"),
         ({"to": "/data", "credentials": {"password": "x"}}, "not password"),
@@ -72,12 +72,12 @@ def test_a_sink_leads_to_a_host_and_port(url: str) -> None:
 
 def test_a_file_says_on_which_line_a_sink_is_wrong() -> None:
     loaded = load("sinks:\n  siem:\n    url: syslog+tls://siem.example\n", {})
-    assert [(fault.line, fault.place) for fault in loaded.faults] == [(3, "sinks.siem.url")]
+    assert [(fault.line, fault.path) for fault in loaded.problems] == [(3, "sinks.siem.url")]
 
 
 def test_a_variable_nobody_set_is_warned_of() -> None:
     loaded = load('sinks: {siem: {url: "https://h", headers: {A: "${env:NOT_THERE}"}}}', {})
-    assert loaded.faults == ()
+    assert loaded.problems == ()
     assert [str(each) for each in loaded.warnings] == [
         "sinks.siem.headers.A: the environment has no NOT_THERE; set it"
     ]

@@ -5,26 +5,26 @@ import pytest
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import Mode
 from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms
-from toolbus_ingress.auth.request_scope import MOST_PATTERNS, PROGRAM, asked_terms, narrower_of
+from toolbus_ingress.auth.request_scope import MOST_PATTERNS, PROGRAM, asked_terms, restriction_of
 
 
 def test_without_headers_nothing_is_narrowed() -> None:
-    assert narrower_of({}) == ()
+    assert restriction_of({}) == ()
 
 
 def test_servers_and_tools_both_bound() -> None:
     headers = {b"x-toolbus-servers": b"docs, git", b"x-toolbus-tools": b"docs__*,git__log"}
-    assert narrower_of(headers) == (("docs__*", "git__*"), ("docs__*", "git__log"))
+    assert restriction_of(headers) == (("docs__*", "git__*"), ("docs__*", "git__log"))
 
 
 def test_an_empty_list_leaves_nothing() -> None:
-    assert narrower_of({b"x-toolbus-tools": b""}) == ((),)
+    assert restriction_of({b"x-toolbus-tools": b""}) == ((),)
 
 
 @pytest.mark.parametrize("value", [b",".join([b"a"] * (MOST_PATTERNS + 1)), b"a" * 300])
 def test_more_than_any_sense_is_refused(value: bytes) -> None:
     with pytest.raises(InvalidError):
-        narrower_of({b"x-toolbus-tools": value})
+        restriction_of({b"x-toolbus-tools": value})
 
 
 def test_a_request_lowers_what_its_programs_may_use() -> None:

@@ -110,7 +110,7 @@ class ProgramHandler:
         if not isinstance(arguments, dict):
             raise InvalidError("The arguments must be a JSON object.")
         principal = await self._known(call)
-        bounds = principal.bounds.narrowed(call.narrower)
+        bounds = principal.bounds.narrowed(call.restriction)
         try:
             if call.tool == EXECUTE:
                 shelf = self._catalogue.shelf(bounds)
@@ -181,7 +181,7 @@ class ProgramHandler:
     def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
         """Have the call counted, now that nobody waits for it."""
         with suppress(UnauthorizedError):  # the key was revoked meanwhile: its bounds are gone
-            bounds = self._principal(call).bounds.narrowed(call.narrower)
+            bounds = self._principal(call).bounds.narrowed(call.restriction)
             seen = self._catalogue.shelf(bounds)
             told = result["content"][0]["text"]
             self._spending.note(Spent(call, told, seen, self._catalogue.whole()))

@@ -4,18 +4,16 @@ A list adds to a counter and to nothing else. What it is compared with, the defi
 the key may use and of all there is, is added up when the period ends, key by key.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from secrets import token_hex
 from time import time
 
 from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.principal import EffectiveGrants
-from toolbus_common.concurrency import end
 from toolbus_common.contracts import ContextListed, Event, ProtocolFamily
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
+from toolbus_common.messaging.periodic_publisher import PeriodicPublisher
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 
@@ -33,15 +31,20 @@ class _Counted:
     sent: int = 0
 
 
-@dataclass(slots=True)
 class ListedContext:
     """Counts the bytes of lists by key."""
 
-    say: Callable[[Event], None]
-    catalogue: Catalogue
-    directory: ConfigProjection
-    seconds: float
-    _counted: dict[Kind, _Counted] = field(default_factory=dict)
+    def __init__(
+        self,
+        publish: Callable[[Event], None],
+        catalogue: Catalogue,
+        directory: ConfigProjection,
+        seconds: float,
+    ) -> None:
+        self._catalogue = catalogue
+        self._directory = directory
+        self._counted: dict[Kind, _Counted] = {}
+        self.publisher = PeriodicPublisher(publish, self._take, self._event, seconds)
 
     def note(self, caller: Caller, method: str, family: ProtocolFamily, size: int) -> None:
         """Count one list that was sent."""
@@ -54,35 +57,14 @@ class ListedContext:
         counted.lists += 1
         counted.sent += size
 
-    def flush(self) -> None:
-        """Write what was counted, and begin the next period."""
-        for event in self._events():
-            self.say(event)
-
-    @asynccontextmanager
-    async def written(self) -> AsyncIterator[None]:
-        """Write at the end of each period, while this is entered."""
-        writing = asyncio.create_task(self._write())
-        try:
-            yield
-        finally:
-            await end(writing)
-
-    async def _write(self) -> None:
-        while True:
-            await asyncio.sleep(self.seconds)
-            for event in self._events():
-                self.say(event)
-                await asyncio.sleep(0)  # calls go on between two keys
-
-    def _events(self) -> Iterator[ContextListed]:
+    def _take(self) -> Iterable[tuple[Kind, _Counted]]:
         counted, self._counted = self._counted, {}
-        for kind, each in counted.items():
-            yield self._event(kind, each)
+        return counted.items()
 
-    def _event(self, kind: Kind, counted: _Counted) -> ContextListed:
+    def _event(self, item: tuple[Kind, _Counted]) -> ContextListed:
+        kind, counted = item
         key, method, server, mode, family = kind
-        found = self.directory.now.principal_of(key, time())
+        found = self._directory.now.principal_of(key, time())
         bounds = found.seen if found is not None else EffectiveGrants(())
         return ContextListed(
             id=f"{token_hex(12)}.listed",
@@ -94,6 +76,6 @@ class ListedContext:
             mode=mode,
             lists=counted.lists,
             spent_bytes=counted.sent,
-            classic_bytes=counted.lists * self.catalogue.weight(method, bounds, server, family),
-            whole_bytes=counted.lists * self.catalogue.weight(method, _EVERYTHING, server, family),
+            classic_bytes=counted.lists * self._catalogue.weight(method, bounds, server, family),
+            whole_bytes=counted.lists * self._catalogue.weight(method, _EVERYTHING, server, family),
         )

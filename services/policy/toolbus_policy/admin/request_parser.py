@@ -12,7 +12,7 @@ from toolbus_common.config import Configuration
 from toolbus_common.config.access.expiry import parse_expiry
 from toolbus_common.config_store.loading.document import ConfigProblem, Document, read
 from toolbus_common.config_store.loading.loader import Loaded, check
-from toolbus_common.config_store.loading.messages import sentence
+from toolbus_common.config_store.loading.messages import describe_error
 from toolbus_common.config_store.redacted_view import faulty
 from toolbus_common.errors import InvalidError
 
@@ -87,13 +87,13 @@ def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configur
     Raises `FaultyError` for errors that the old configuration did not have.
     """
     data = old.model_dump(mode="json", exclude_defaults=True)
-    before = {(problem.place, problem.sentence) for problem in check(_document(data), None).faults}
+    before = {(problem.path, problem.message) for problem in check(_document(data), None).problems}
     section = {**data.get(kind, {}), name: entry}
     if entry is None:
         del section[name]
     made = check(_document({**data, kind: section}), None)
-    raise_for_problems([f for f in made.faults if (f.place, f.sentence) not in before])
-    if not made.faults:
+    raise_for_problems([f for f in made.problems if (f.path, f.message) not in before])
+    if not made.problems:
         return made.declaration
     return Configuration.model_validate({**data, kind: section})
 
@@ -106,7 +106,7 @@ def raise_for_problems(problems: list[ConfigProblem]) -> None:
 
 def problem_as_json(problem: ConfigProblem) -> dict[str, Any]:
     """Return a validation error as it is sent."""
-    return {"place": problem.place, "line": problem.line, "reason": problem.sentence}
+    return {"place": problem.path, "line": problem.line, "reason": problem.message}
 
 
 def parse_entry(kind: str, body: bytes) -> Any:
@@ -120,6 +120,6 @@ def _document(data: dict[str, Any]) -> Document:
 
 
 def _validation_problem(error: Any) -> dict[str, Any]:
-    place, reason = sentence(error, Configuration)
+    place, reason = describe_error(error, Configuration)
     steps = [str(step) for step in place if not _FORM.match(str(step))]
     return {"place": ".".join(steps), "line": 0, "reason": reason}

@@ -82,7 +82,7 @@ class AdminService:
         found = await asyncio.to_thread(
             request_parser.load_configuration, request.body, request.form, models.Written
         )
-        request_parser.raise_for_problems(list(found.faults))
+        request_parser.raise_for_problems(list(found.problems))
         repository, at = self.repository_for(administrator.by), _revision(request.match)
         warnings = [request_parser.problem_as_json(warning) for warning in found.warnings]
         if request.dry_run:

@@ -53,7 +53,7 @@ class AuthorizationCache:
         self.quarantined = {
             full_name(server, each.name)
             for server, listing in catalogue.items()
-            for each in listing.held
+            for each in listing.quarantined
             if each.kind == "prompts"
         }
         self.payers = PrincipalCache[str, Payer](self.MAX_ENTRIES)

@@ -164,7 +164,7 @@ class AdmissionHandler:
                 self._check_accepting(call, now)
                 payer = authorizer.payer_of_key(key, now)
                 admission = authorizer.authorize_principal(
-                    payer.principal, call.server, call.method, call.tool, call.narrower
+                    payer.principal, call.server, call.method, call.tool, call.restriction
                 )
                 verdict = _evaluate_rules(authorizer, call, admission)
                 if call.idempotency_key:
@@ -244,7 +244,7 @@ class AdmissionHandler:
         now = time()
         self._check_accepting(call, now)
         admission = authorizer.authorize(
-            call.key_digest, call.server, call.method, call.tool, now, call.narrower
+            call.key_digest, call.server, call.method, call.tool, now, call.restriction
         )
         if call.most is not None and admission.charge > call.most:
             raise run_budget_error(admission.charge, call.most)

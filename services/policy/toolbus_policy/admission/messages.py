@@ -79,7 +79,7 @@ def build_admitted(
     )
     if call.server != BUILT_IN:
         return admitted
-    caller = {"key_digest": call.key_digest, "narrower": call.narrower, "terms": call.terms}
+    caller = {"key_digest": call.key_digest, "restriction": call.restriction, "terms": call.terms}
     return admitted.model_copy(update=caller)
 
 

@@ -105,7 +105,7 @@ def check_outcome(
 
 def replay_reply(stored: StoredOutcome, family: ProtocolFamily) -> Outcome:
     """Return a stored outcome in the form of the caller's protocol family, marked as replayed."""
-    reply = decode_reply(stored.frame)
+    reply = decode_reply(stored.reply)
     if isinstance(reply, CallError):
         reply.error.data["replayed"] = True
         return reply

@@ -85,7 +85,7 @@ class Ledger:
         self._states: dict[str, CounterState] = {}
         self._calendars = PeriodCache()
         self._requests: Batcher[ReservationRequest, ToolbusError | None] = Batcher(
-            self._reserve_all, lanes=2
+            self._reserve_all, concurrency=2
         )
 
     async def close(self) -> None:

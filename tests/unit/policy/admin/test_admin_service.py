@@ -12,7 +12,7 @@ from toolbus_common.access.administrators import Administrator, of_key
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
 from toolbus_common.config import Admin, Configuration, Role, Team
-from toolbus_common.config_store.redacted_view import restored, told_in_an_event
+from toolbus_common.config_store.redacted_view import event_json, restored
 from toolbus_common.config_store.repository import (
     Applied,
     ConfigRepository,
@@ -73,7 +73,7 @@ def test_a_kept_credential_is_not_given_to_another_address() -> None:
 
 
 def test_an_event_holds_neither_a_hash_nor_a_credential() -> None:
-    result = told_in_an_event({"secret_hash": HASH, "headers": {"X": "canary"}, "secret": "canary"})
+    result = event_json({"secret_hash": HASH, "headers": {"X": "canary"}, "secret": "canary"})
     assert HASH not in result
     assert "canary" not in result
     assert len(json.loads(result)["secret_digest"]) == 16
@@ -336,8 +336,8 @@ def test_a_whole_number_may_be_written_as_a_fraction() -> None:
 
 
 def test_a_query_of_very_many_parameters_is_refused() -> None:
-    with pytest.raises(InvalidError, match="too many"):
-        request.query_of(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
+    with pytest.raises(InvalidError, match="Too many"):
+        request.parse_query(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
 
 
 def test_what_was_wrong_before_hinders_no_other_change() -> None:
@@ -359,7 +359,7 @@ def test_a_page_ends_where_it_is_large_and_the_next_goes_on() -> None:
 @pytest.mark.parametrize("result", ["", "x", '"', '1"x', "W/1", "1, 2"])
 def test_a_condition_that_cannot_be_read_is_refused(result: str) -> None:
     with pytest.raises(InvalidError):
-        request.match_of({b"if-match": result.encode()})
+        request.if_match({b"if-match": result.encode()})
 
 
 # -- described ------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_the_bounds_of_a_number_are_described_as_in_json_schema() -> None:
 
 def test_a_path_leads_to_its_operation_alone() -> None:
     for operation in OPERATIONS.values():
-        found = request.matched(operation.path.replace("{name}", "a"), operation.method)
+        found = request.match_operation(operation.path.replace("{name}", "a"), operation.method)
         assert isinstance(found, request.Matched)
         assert found.operation is operation
 

@@ -172,7 +172,7 @@ def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
     """The definition is not approved, so nothing is sent to its server."""
     held = Quarantined(kind="prompts", name="fill", definition={"name": "fill"})
     tool = Quarantined(kind="tools", name="x://y", definition={"name": "x://y"})
-    listing = Listing(server="docs", state=ServerState.READY, held=(held, tool))
+    listing = Listing(server="docs", state=ServerState.READY, quarantined=(held, tool))
     found = Authorizer(snapshot({"tools": ["*"]}), {"docs": listing}).authorize
     for method in ("prompts/get", "completion/complete"):
         with pytest.raises(UnknownToolError):

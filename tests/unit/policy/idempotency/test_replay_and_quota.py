@@ -79,7 +79,7 @@ def kept(
 ) -> StoredOutcome:
     given = {"deadline": time(), "family": ProtocolFamily.MODERN, "digest": "same", **more}
     return StoredOutcome(
-        call_id="first", stage=stage, frame=result.encode() if result else b"", **given
+        call_id="first", stage=stage, reply=result.encode() if result else b"", **given
     )
 
 
@@ -153,7 +153,7 @@ def test_a_claim_is_running_until_its_deadline_then_unknown() -> None:
 
 def test_a_result_that_was_too_large_is_reported() -> None:
     large = ended(admitted(), CLAIM, CallResult(b"x" * LARGEST_STORED), sent=True)
-    assert (large.stage, large.frame) == (Stage.TOO_LARGE, b"")
+    assert (large.stage, large.reply) == (Stage.TOO_LARGE, b"")
     with pytest.raises(OutcomeNotKeptError, match="256 KiB"):
         check_outcome(large, "same", call(), 5)
 
@@ -175,7 +175,7 @@ def test_only_what_ended_a_call_that_was_sent_is_kept(
 ) -> None:
     outcome = ended(admitted(), CLAIM, result, sent=sent)
     assert (outcome.stage, outcome.call_id, outcome.digest) == (stage, "first", "same")
-    assert bool(outcome.frame) is (stage is Stage.ENDED)
+    assert bool(outcome.reply) is (stage is Stage.ENDED)
 
 
 def test_a_result_is_replayed_in_the_callers_protocol_family() -> None:
