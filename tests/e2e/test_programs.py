@@ -252,7 +252,7 @@ def test_a_large_result_of_another_key_cannot_be_read_by_a_program(cluster: Clus
 REFUSED = [
     (SPENDER, "[one.count(id='z') for _ in range(6)]", "run_budget_exceeded",
      "key:spender lets the calls of one program cost $0.05 together"),
-    (BROKE, "[one.count(id='z') for _ in range(2)]", "budget_exceeded", "key:broke has spent"),
+    (BROKE, "[one.count(id='z') for _ in range(2)]", "budget_exceeded", "key:broke' has spent"),
     (HASTY, "[one.say(text='z') for _ in range(2)]", "rate_exceeded", "Make fewer calls"),
     (LOOPER, "[one.say(text='z') for _ in range(2)]", "loop_detected", "change the arguments"),
     (ASKER, "one.say(text='z')", "approval_required", "toolbus approve "),

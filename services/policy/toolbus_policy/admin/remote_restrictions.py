@@ -114,7 +114,7 @@ class RemoteRestrictions:
 
     def _programs(self, server: Server) -> Iterator[tuple[str, str]]:
         """Yield the first program that no pattern allows."""
-        for place, program in _programs_server(server):
+        for place, program in _programs_of(server):
             if not any(fnmatchcase(program, pattern) for pattern in self.commands):
                 yield place, _DENIED.format(program, "COMMANDS")
                 return
@@ -201,7 +201,7 @@ def _same_process(server: Server, old: Server | None) -> bool:
     return old is not None and _same_fields((*DESTINATION, "env", *BOUNDS), old, server)
 
 
-def _programs_server(server: Server) -> Iterator[tuple[str, str]]:
+def _programs_of(server: Server) -> Iterator[tuple[str, str]]:
     """Yield what names a server's program; also its directory if the program is relative."""
     program = server.command[0] if server.command else ""
     yield from (("python", each) for each in server.python)
