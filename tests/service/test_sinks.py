@@ -15,7 +15,7 @@ from harness.receiver import Received, Receiver
 from harness.sinking import Remembered, sink, sinking
 from harness.syslogs import Datagrams, SyslogServer
 from harness.waiting import PATIENCE, until
-from toolbus_audit.siem.registry import Pace, Sinks
+from toolbus_audit.siem.registry import Timing, SinkRegistry
 from toolbus_common.contracts import CallAllowed, CallDenied, Event
 from toolbus_common.egress.tls import Tls
 from toolbus_common.settings import Settings
@@ -43,7 +43,7 @@ def denied(number: int) -> CallDenied:
     )  # fmt: skip
 
 
-def state(sinks: Sinks) -> str:
+def state(sinks: SinkRegistry) -> str:
     """How the sink is, as `toolbus status` shows it."""
     return sinks.states().get("siem", "")
 
@@ -104,7 +104,7 @@ async def test_what_a_syslog_server_has_is_not_told_again(
         declared = {"siem": sink(f"syslog+tcp://127.0.0.1:{server.port}")}
         for numbers in (range(3), range(3, 6)):
             await said(settings, tmp_path, *intents(*numbers))
-            async with sinking(settings, declared, pace=Pace(settle=0.0)) as sinks:
+            async with sinking(settings, declared, pace=Timing(settle=0.0)) as sinks:
                 await until(partial(_settled, sinks), "that it has them")
         await until(lambda: len(server.ids) >= 6, "all of them, read")
         assert server.ids == ids(*range(6))
@@ -281,7 +281,7 @@ async def test_a_busy_elasticsearch_is_told_again(settings: Settings, tmp_path: 
     with Receiver() as receiver:
         receiver.answer = _bulk({"c2.allowed": 429})
         async with sinking(settings, {"siem": sink(receiver.url, shape="elastic")}) as sinks:
-            await until(lambda: "it answered 429" in state(sinks), "its word")
+            await until(lambda: "it returned status 429" in state(sinks), "its word")
             receiver.answer = _bulk({"c1.allowed": 409})
             await until(lambda: "2 told, 0 behind, 0 refused" in state(sinks))
 
@@ -323,7 +323,7 @@ async def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent_without_i
         assert receiver.received == []
 
 
-def _settled(sinks: Sinks) -> bool:
+def _settled(sinks: SinkRegistry) -> bool:
     return state(sinks).startswith("3 told, 0 behind")
 
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 from harness.peopled import Kept
 from harness.receiver import Receiver
 from harness.waiting import until
-from toolbus_audit.delivery.http_client import Poster
-from toolbus_audit.transparency_log.announcer import Announcing
-from toolbus_audit.transparency_log.sealer import Log
+from toolbus_audit.delivery.http_client import HttpClient
+from toolbus_audit.transparency_log.webhook_notifier import WebhookNotifier
+from toolbus_audit.transparency_log.log_signer import Log
 from toolbus_common.config import Webhook
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.nats.kv_bucket import Bucket
@@ -18,7 +18,7 @@ from toolbus_common.secrets import Secrets, stores_of
 
 SECRET = "a secret of the receiver's"
 SECRETS = Secrets(stores_of({"HOOK": SECRET}))
-POSTER = Poster(Egress(Allowed.of("127.0.0.0/8")), lambda _: False)
+POSTER = HttpClient(Egress(Allowed.of("127.0.0.0/8")), lambda _: False)
 
 
 def signed(size: int) -> Log:
@@ -31,8 +31,8 @@ def hook(receiver: Receiver, **more: Any) -> Webhook:
 
 
 @asynccontextmanager
-async def announcing(hooks: dict[str, Webhook], kept: Kept) -> AsyncIterator[Announcing]:
-    made = Announcing(lambda: hooks, POSTER.post, SECRETS, cast("Bucket", kept), 0.05)
+async def announcing(hooks: dict[str, Webhook], kept: Kept) -> AsyncIterator[WebhookNotifier]:
+    made = WebhookNotifier(lambda: hooks, POSTER.post, SECRETS, cast("Bucket", kept), 0.05)
     try:
         yield made
     finally:
@@ -47,7 +47,7 @@ async def test_a_statement_is_posted_signed_to_who_wants_that_customers() -> Non
         }
         kept = Kept()
         async with announcing(hooks, kept) as told:
-            told.tell([("bolt", signed(9)), ("acme", signed(3))])
+            told.offer([("bolt", signed(9)), ("acme", signed(3))])
             await until(lambda: "told.auditor.acme" in kept.entries)
         (received,) = auditor.received
         assert received.signed_with(SECRET.encode())
@@ -61,10 +61,10 @@ async def test_while_a_webhook_is_away_a_newer_statement_takes_an_older_ones_pla
         receiver.status = 503
         kept = Kept()
         async with announcing({"auditor": hook(receiver)}, kept) as told:
-            told.tell([("acme", signed(1))])
+            told.offer([("acme", signed(1))])
             await until(lambda: bool(receiver.received))
-            told.tell([("acme", signed(2))])
-            told.tell([("acme", signed(3))])
+            told.offer([("acme", signed(2))])
+            told.offer([("acme", signed(3))])
             receiver.status = 204
             await until(lambda: "told.auditor.acme" in kept.entries)
         assert receiver.received[-1].json["data"]["size"] == 3
@@ -74,12 +74,12 @@ async def test_after_a_restart_only_what_was_not_told_is_told() -> None:
     with Receiver() as receiver:
         hooks, kept = {"auditor": hook(receiver)}, Kept()
         async with announcing(hooks, kept) as told:
-            told.tell([("acme", signed(1))])
+            told.offer([("acme", signed(1))])
             await until(lambda: "told.auditor.acme" in kept.entries)
         first = dict(kept.entries)
         async with announcing(hooks, kept) as told:
-            told.tell([("acme", signed(1))])  # as a sealer says its last ones again
-            told.tell([("acme", signed(2))])
+            told.offer([("acme", signed(1))])  # as a sealer says its last ones again
+            told.offer([("acme", signed(2))])
             await until(lambda: kept.entries != first)
         sizes = [each.json["data"]["size"] for each in receiver.received]
         assert sizes in ([1, 2], [1, 1, 2])
@@ -90,7 +90,7 @@ async def test_a_webhook_that_is_declared_no_more_is_told_nothing_more() -> None
         receiver.status = 503
         hooks = {"auditor": hook(receiver)}
         async with announcing(hooks, Kept()) as told:
-            told.tell([("acme", signed(1))])
+            told.offer([("acme", signed(1))])
             await until(lambda: bool(receiver.received))
             hooks.clear()
             working = list(told._newest._tasks.values())

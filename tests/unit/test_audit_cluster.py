@@ -7,7 +7,7 @@ import chdb
 import pytest
 
 from toolbus_audit.clickhouse.cluster_ddl import ClusterError, clustered, database, tables
-from toolbus_audit.clickhouse.migrate import MigrationError, migrate, migrations, spelled
+from toolbus_audit.clickhouse.migrate import MigrationError, migrate, migrations, for_cluster
 
 KNOWN = frozenset({"events", "spending"})
 connect: Callable[[str], Any] = chdb.connect  # chdb has no types
@@ -103,14 +103,14 @@ def test_what_nobody_taught_us_is_refused_and_not_run_on_one_server_alone() -> N
     with pytest.raises(ClusterError, match="OPTIMIZE"):
         clustered("OPTIMIZE TABLE events FINAL", "c", KNOWN)
     with pytest.raises(MigrationError):
-        spelled(["OPTIMIZE TABLE events FINAL"], "c")
+        for_cluster(["OPTIMIZE TABLE events FINAL"], "c")
 
 
 def test_every_migration_can_be_run_on_a_cluster_and_parsed(
     canonical: Callable[[str], str],
 ) -> None:
     every = [each for migration in migrations() for each in migration.statements()]
-    for statement in spelled(every, "prod"):
+    for statement in for_cluster(every, "prod"):
         told = canonical(statement)
         assert "ON CLUSTER prod" in told or told.startswith("INSERT INTO"), told
 
@@ -128,7 +128,7 @@ def test_a_clusters_tables_are_made_before_what_reads_them_and_recorded_like_one
 
 def test_without_a_cluster_the_files_are_run_as_they_are() -> None:
     every = [each for migration in migrations() for each in migration.statements()]
-    assert spelled(every, "") == every
+    assert for_cluster(every, "") == every
     assert database("toolbus", "") == "CREATE DATABASE IF NOT EXISTS `toolbus`"
     assert database("toolbus", "prod").endswith("`toolbus` ON CLUSTER `prod`")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.events import allowed, completed
-from toolbus_audit.clickhouse.row_mapper import columns, encoded, read, refused, token
+from toolbus_audit.clickhouse.row_mapper import columns, encoded, read, rejected_row, token
 from toolbus_common.contracts import CallFailed, Event
 
 SUBJECT = "tb.event.call.allowed.acme"
@@ -109,7 +109,7 @@ def test_encoded_rows_have_a_value_for_every_column() -> None:
 
 def test_a_row_the_store_refuses_is_buried_with_all_it_said() -> None:
     (row,), _ = read(SUBJECT, 3, LEAST)
-    letter = refused(row, "Too large.")
+    letter = rejected_row(row, "Too large.")
     assert (letter.stream_seq, letter.line, letter.reason, letter.raw) == (
         *(3, 0, "Too large."),
         LEAST.decode(),

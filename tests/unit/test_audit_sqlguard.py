@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolbus_audit.clickhouse.sql_guard import refusal
+from toolbus_audit.clickhouse.sql_guard import rejection
 
 READING = (
     "SELECT count() FROM events",
@@ -29,14 +29,14 @@ REACHING = (
 
 @pytest.mark.parametrize("sql", READING)
 def test_a_statement_that_reads_the_tables_is_answered(sql: str) -> None:
-    assert refusal(sql) == ""
+    assert rejection(sql) == ""
 
 
 @pytest.mark.parametrize("call", REACHING)
 def test_a_function_that_reaches_beyond_the_tables_is_refused_by_name(call: str) -> None:
     name = call.partition("(")[0].strip("` ")
-    assert refusal(f"SELECT * FROM {call}").startswith(f"{name}() reaches beyond")
-    assert refusal(f"SELECT 'a\\'b', {call}").startswith(f"{name}() reaches beyond")
+    assert rejection(f"SELECT * FROM {call}").startswith(f"{name}() reaches beyond")
+    assert rejection(f"SELECT 'a\\'b', {call}").startswith(f"{name}() reaches beyond")
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_a_function_that_reaches_beyond_the_tables_is_refused_by_name(call: str)
 def test_whatever_is_more_than_one_reading_statement_is_refused_with_the_reason(
     sql: str, reason: str
 ) -> None:
-    assert reason in refusal(sql)
+    assert reason in rejection(sql)

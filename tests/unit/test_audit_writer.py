@@ -9,7 +9,7 @@ import pytest
 
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_audit.clickhouse.row_mapper import Rows
-from toolbus_audit.ingest.writer import FULL, MESSAGES, Writer
+from toolbus_audit.ingest.writer import BATCH_EVENTS, PULL_MESSAGES, Writer
 from toolbus_common.nats.connection import StoredMessage
 
 LINE = b'{"event":"call.allowed","producer":"p","seq":1,"id":"%d","at":1763708342.5,"customer":"a"}'
@@ -75,7 +75,7 @@ async def test_a_message_is_acknowledged_only_after_its_rows_are_stored() -> Non
     store, said = Store(), Said()
     writer = Writer(store)
     await writer.open()
-    await writer.hear([said.message(1, 3), said.message(2)])
+    await writer.receive([said.message(1, 3), said.message(2)])
     assert [(table, rows) for table, rows, _ in store.inserts] == [("events", 4)]
     assert said.acknowledged == [1, 2]
     assert store.looked_up == []
@@ -85,13 +85,13 @@ async def test_a_full_pull_waits_for_more_until_the_batch_is_full() -> None:
     store, said = Store(), Said()
     writer = Writer(store)
     await writer.open()
-    lines = FULL // MESSAGES // 2
-    await writer.hear([said.message(n + 1, lines) for n in range(MESSAGES)])
+    lines = BATCH_EVENTS // PULL_MESSAGES // 2
+    await writer.receive([said.message(n + 1, lines) for n in range(PULL_MESSAGES)])
     assert store.inserts == []
-    await writer.hear([said.message(MESSAGES + n + 1, lines) for n in range(MESSAGES)])
+    await writer.receive([said.message(PULL_MESSAGES + n + 1, lines) for n in range(PULL_MESSAGES)])
     await writer.flush()
-    assert [rows for _, rows, _ in store.inserts] == [FULL]
-    assert len(said.acknowledged) == 2 * MESSAGES
+    assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS]
+    assert len(said.acknowledged) == 2 * PULL_MESSAGES
 
 
 class Slow(Store):
@@ -110,36 +110,36 @@ class Slow(Store):
 
 def full(said: Said, first: int) -> list[StoredMessage]:
     """A pull that fills a batch."""
-    return [said.message(first + n, FULL // MESSAGES) for n in range(MESSAGES)]
+    return [said.message(first + n, BATCH_EVENTS // PULL_MESSAGES) for n in range(PULL_MESSAGES)]
 
 
 async def test_a_batch_gathers_while_one_is_written_and_no_third() -> None:
     store, said = Slow(), Said()
     writer = Writer(store)
     await writer.open()
-    await writer.hear(full(said, 1))
-    await writer.hear([said.message(MESSAGES + n + 1) for n in range(MESSAGES)])
-    third = asyncio.create_task(writer.hear(full(said, 2 * MESSAGES + 1)))
+    await writer.receive(full(said, 1))
+    await writer.receive([said.message(PULL_MESSAGES + n + 1) for n in range(PULL_MESSAGES)])
+    third = asyncio.create_task(writer.receive(full(said, 2 * PULL_MESSAGES + 1)))
     await asyncio.sleep(0.01)
     assert (store.begun, store.inserts, said.acknowledged) == (1, [], [])
     store.go_on.set()
     await third
     await writer.flush()
-    assert [rows for _, rows, _ in store.inserts] == [FULL, MESSAGES + FULL]
-    assert said.acknowledged == list(range(1, 3 * MESSAGES + 1))
+    assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS, PULL_MESSAGES + BATCH_EVENTS]
+    assert said.acknowledged == list(range(1, 3 * PULL_MESSAGES + 1))
 
 
 async def test_what_waited_too_long_for_a_slow_write_comes_again_and_is_not_written() -> None:
     store, said = Slow(), Said()
     writer = Writer(store, hold_seconds=0.0)
     await writer.open()
-    await writer.hear(full(said, 1))
-    waiting = asyncio.create_task(writer.hear([said.message(MESSAGES + 1)]))
+    await writer.receive(full(said, 1))
+    waiting = asyncio.create_task(writer.receive([said.message(PULL_MESSAGES + 1)]))
     await asyncio.sleep(0.01)
     store.go_on.set()
     await waiting
-    assert [rows for _, rows, _ in store.inserts] == [FULL]
-    assert said.returned == [MESSAGES + 1]
+    assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS]
+    assert said.returned == [PULL_MESSAGES + 1]
 
 
 async def test_a_write_that_fails_inside_gives_its_messages_back() -> None:
@@ -150,7 +150,7 @@ async def test_a_write_that_fails_inside_gives_its_messages_back() -> None:
     said = Said()
     writer = Writer(Broken())
     await writer.open()
-    await writer.hear([said.message(1), said.message(2)])
+    await writer.receive([said.message(1), said.message(2)])
     assert (said.acknowledged, said.returned) == ([], [1, 2])
 
 
@@ -158,9 +158,9 @@ async def test_the_rest_is_written_when_the_pulls_run_dry() -> None:
     store, said = Store(), Said()
     writer = Writer(store)
     await writer.open()
-    await writer.hear([said.message(n + 1) for n in range(MESSAGES)])
-    await writer.hear([])
-    assert len(said.acknowledged) == MESSAGES
+    await writer.receive([said.message(n + 1) for n in range(PULL_MESSAGES)])
+    await writer.receive([])
+    assert len(said.acknowledged) == PULL_MESSAGES
 
 
 async def test_a_store_down_for_a_moment_is_tried_again_with_the_same_token() -> None:
@@ -168,7 +168,7 @@ async def test_a_store_down_for_a_moment_is_tried_again_with_the_same_token() ->
     writer = Writer(store)
     await writer.open()
     store.down = 2
-    await writer.hear([said.message(1)])
+    await writer.receive([said.message(1)])
     assert said.acknowledged == [1]
     assert len(store.tokens) == 3
     assert len(set(store.tokens)) == 1
@@ -180,7 +180,7 @@ async def test_a_batch_held_too_long_goes_back_and_the_writer_waits_for_the_stor
     writer = Writer(store, hold_seconds=0.0)
     await writer.open()
     store.down = 2
-    await writer.hear([said.message(1), said.message(2)])
+    await writer.receive([said.message(1), said.message(2)])
     assert said.acknowledged == []
     assert said.returned == [1, 2]
     assert store.down == 0
@@ -193,7 +193,7 @@ async def test_a_message_seen_before_is_looked_up_and_only_acknowledged(delivere
     for _ in range(2):
         writer = Writer(store)
         await writer.open()
-        await writer.hear([said.message(5, 2, delivered=delivered)])
+        await writer.receive([said.message(5, 2, delivered=delivered)])
     assert [rows for _, rows, _ in store.inserts] == [2]
     assert said.acknowledged == [5, 5]
 
@@ -203,9 +203,9 @@ async def test_after_the_bus_was_lost_what_others_stored_meanwhile_is_looked_up(
     mine, theirs = Writer(store), Writer(store)
     await mine.open()
     await theirs.open()
-    await theirs.hear([said.message(1)])
-    mine.doubt()
-    await mine.hear([said.message(1)])
+    await theirs.receive([said.message(1)])
+    mine.bus_lost()
+    await mine.receive([said.message(1)])
     assert len(store.inserts) == 1
 
 
@@ -213,9 +213,9 @@ async def test_events_of_a_stream_begun_anew_are_not_taken_for_old_ones() -> Non
     store, said = Store(), Said()
     writer = Writer(store)
     await writer.open()
-    await writer.hear([said.message(1)])
+    await writer.receive([said.message(1)])
     store.positions = [(1, 0, "another event of an older stream")]
-    await writer.hear([said.message(1)])
+    await writer.receive([said.message(1)])
     assert len(store.inserts) == 2
 
 
@@ -224,7 +224,7 @@ async def test_closing_with_the_store_down_ends_in_time_and_acknowledges_nothing
     writer = Writer(store)
     await writer.open()
     store.down = 10**6
-    hearing = asyncio.create_task(writer.hear([said.message(1)]))
+    hearing = asyncio.create_task(writer.receive([said.message(1)]))
     while not store.tokens:  # noqa: ASYNC110
         await asyncio.sleep(0)
     hearing.cancel()

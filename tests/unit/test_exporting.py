@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from toolbus_audit.delivery.http_client import Poster
-from toolbus_audit.delivery.reconciler import Tended
-from toolbus_audit.export.aws_sigv4 import Keys, signed, url_of
+from toolbus_audit.delivery.http_client import HttpClient
+from toolbus_audit.delivery.reconciler import Reconciler
+from toolbus_audit.export.aws_sigv4 import Keys, sign_request, url_of
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.records import Record, records_of
-from toolbus_audit.siem.rfc5424 import framed, message_of
-from toolbus_audit.siem.syslog_sink import StreamOutlet
+from toolbus_audit.siem.rfc5424 import octet_counted, message_of
+from toolbus_audit.siem.syslog_sink import StreamTransport
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence.export import moment
 from toolbus_common.config import Configuration, Export, Sink
@@ -163,13 +163,13 @@ def test_requests_are_signed_as_amazons_own_examples_are(
     method: str, path: str, body: bytes, headers: dict[str, str], signature: str
 ) -> None:
     url = url_of("https://examplebucket.s3.amazonaws.com", path)
-    told = signed(PUBLISHED, method, url, body, headers, THEN)
+    told = sign_request(PUBLISHED, method, url, body, headers, THEN)
     assert told["authorization"].endswith(f"Signature={signature}")
 
 
 def test_a_session_is_signed_too_and_no_key_is_printed() -> None:
     keys = Keys("AKIA", "canary-secret", "canary-token")
-    told = signed(keys, "PUT", "http://store:9000/b/k", b"x", {}, THEN)
+    told = sign_request(keys, "PUT", "http://store:9000/b/k", b"x", {}, THEN)
     assert told["host"] == "store:9000"
     assert "x-amz-security-token" in told["authorization"]
     assert "canary" not in repr(keys)
@@ -181,7 +181,7 @@ def test_a_message_is_counted_in_octets_and_cannot_be_broken_up() -> None:
     assert message.startswith(
         b"<110>1 1970-01-01T00:00:00.000000Z host toolbus - call.deniedx<1> - "
     )
-    assert framed(message) == b"%d %b" % (len(message), message)
+    assert octet_counted(message) == b"%d %b" % (len(message), message)
 
 
 @pytest.fixture
@@ -195,14 +195,14 @@ async def test_without_tls_nothing_public_is_told(
     transport: str, threads: ThreadPoolExecutor
 ) -> None:
     sink = Sink(url=f"syslog+{transport}://siem.example:6514")
-    poster = Poster(Egress(), lambda _: False, resolve=lambda _: ["192.0.2.1", "10.0.0.1"])
-    outlet = StreamOutlet(sink, poster, threads, named=lambda: True, host="h")
+    poster = HttpClient(Egress(), lambda _: False, resolve=lambda _: ["192.0.2.1", "10.0.0.1"])
+    outlet = StreamTransport(sink, poster, threads, is_operator_named=lambda: True, host="h")
     with pytest.raises(SinkError, match="TOOLBUS_EGRESS_ALLOW"):
         await outlet.send([])
-    public = Poster(Egress(), lambda _: False, resolve=lambda _: ["93.184.216.34"])
+    public = HttpClient(Egress(), lambda _: False, resolve=lambda _: ["93.184.216.34"])
     if transport == "tcp":
         with pytest.raises(SinkError, match=r"syslog\+tls"):
-            await StreamOutlet(sink, public, threads, named=lambda: True, host="h").send([])
+            await StreamTransport(sink, public, threads, is_operator_named=lambda: True, host="h").send([])
 
 
 DEEP = b'{"id":"i","at":1,"x":' + b"[" * 200_000
@@ -234,7 +234,7 @@ async def test_a_task_ends_with_its_entry_and_begins_anew_with_another() -> None
             running.discard((name, entry))
 
     async with asyncio.timeout(60):
-        task = asyncio.create_task(Tended(lambda: declared, work).run())
+        task = asyncio.create_task(Reconciler(lambda: declared, work).run())
         for now in ({"a": 1, "b": 1}, {"a": 2}, {}):
             declared = now
             while running != set(now.items()):  # noqa: ASYNC110

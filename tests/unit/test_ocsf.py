@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from harness.ocsf import SCHEMA, faults
-from toolbus_audit.export.ocsf import VERSION, encoded, ocsf_event_of
+from toolbus_audit.export.ocsf import VERSION, encode_ocsf, ocsf_event_of
 from toolbus_common.contracts import EVENTS
 from toolbus_common.contracts.events.base import Event
 
@@ -117,7 +117,7 @@ def test_an_event_of_a_name_nobody_knows_yet_is_a_base_event() -> None:
 )
 def test_a_line_that_is_no_event_is_no_event(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"no event|could not convert"):
-        encoded(line)
+        encode_ocsf(line)
 
 
 @pytest.mark.parametrize(

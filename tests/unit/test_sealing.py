@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.witness import consistent
-from toolbus_audit.transparency_log.checkpoint import Checkpoint, signer
-from toolbus_audit.transparency_log.consistency_proof import Growth
-from toolbus_audit.transparency_log.merkle_tree import Tree
+from toolbus_audit.transparency_log.checkpoint import Checkpoint, load_signer
+from toolbus_audit.transparency_log.consistency_proof import LogGrowth
+from toolbus_audit.transparency_log.merkle_tree import MerkleTree
 from toolbus_cli.evidence import verify
 
 CHECKPOINT = Checkpoint("toolbus/acme/17", 3, b"r" * 32, 1_800_000_000, 1, b"q" * 32)
@@ -49,7 +49,7 @@ def hash_of(leaves: list[bytes]) -> bytes:
 
 @given(st.lists(st.binary(max_size=9), max_size=70))
 def test_a_tree_that_grows_has_the_hash_of_the_specification(leaves: list[bytes]) -> None:
-    tree = Tree()
+    tree = MerkleTree()
     for leaf in leaves:
         tree.append(leaf)
     assert (tree.size, tree.root) == (len(leaves), hash_of(leaves))
@@ -58,11 +58,11 @@ def test_a_tree_that_grows_has_the_hash_of_the_specification(leaves: list[bytes]
 @given(st.lists(st.binary(max_size=3), min_size=1, max_size=70), st.data())
 def test_a_tree_goes_on_from_its_edge(leaves: list[bytes], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(leaves)))
-    first = Tree()
+    first = MerkleTree()
     for leaf in leaves[:cut]:
         first.append(leaf)
-    second = Tree(first.size, first.edge)
-    third = verify.Tree(first.size, list(first.edge))
+    second = MerkleTree(first.size, first.right_edge)
+    third = verify.Tree(first.size, list(first.right_edge))
     for leaf in leaves[cut:]:
         second.append(leaf)
         third.append(leaf)
@@ -82,8 +82,8 @@ def test_the_verifier_takes_the_signatures_of_the_specification(
 
 
 def test_a_note_is_genuine_for_its_key_and_for_no_other(tmp_path: Path) -> None:
-    ours = signer("toolbus", tmp_path / "a" / "key.pem")
-    theirs = signer("toolbus", tmp_path / "b" / "key.pem")
+    ours = load_signer("toolbus", tmp_path / "a" / "key.pem")
+    theirs = load_signer("toolbus", tmp_path / "b" / "key.pem")
     note = ours.sign(CHECKPOINT)
     read = verify.Checkpoint(note, verify.Key(ours.verifier))
     assert (str(read.log), read.size, read.root) == ("toolbus/acme/17", 3, b"r" * 32)
@@ -96,7 +96,7 @@ def test_a_note_is_genuine_for_its_key_and_for_no_other(tmp_path: Path) -> None:
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "seal" / "key.pem"
-    assert signer("toolbus", path).verifier == signer("toolbus", path).verifier
+    assert load_signer("toolbus", path).verifier == load_signer("toolbus", path).verifier
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -104,7 +104,7 @@ def test_a_key_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text("no key")
     with pytest.raises(ValueError, match=r"key\.pem is no Ed25519 key"):
-        signer("toolbus", path)
+        load_signer("toolbus", path)
 
 
 @pytest.mark.parametrize("text", ["", "toolbus+00000000+AAAA", "a+b", "toolbus+zz+!!"])
@@ -115,16 +115,16 @@ def test_a_damaged_public_key_is_said_to_be_one(text: str) -> None:
 
 @given(st.integers(1, 300), st.integers(0, 300))
 def test_a_log_proves_that_it_only_grew_from_every_size_it_had(old: int, more: int) -> None:
-    tree = Tree()
+    tree = MerkleTree()
     for number in range(old):
         tree.append(b"%d" % number)
-    growth, root = Growth(tree.size, list(tree.edge)), tree.root
+    growth, root = LogGrowth(tree.size, list(tree.right_edge)), tree.root
     for number in range(old, old + more):
         growth.append(b"%d" % number)
         tree.append(b"%d" % number)
     proof = growth.proof()
-    assert growth.reach == tree.size
+    assert growth.current_size == tree.size
     assert len(proof) <= 63
-    assert len(growth.since) <= 2 * tree.size.bit_length()
+    assert len(growth.added_trees) <= 2 * tree.size.bit_length()
     assert consistent(old, root, tree.size, tree.root, proof)
     assert not more or not consistent(old, b"x" * 32, tree.size, tree.root, proof)

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from harness.peopled import Kept, people
 from harness.receiver import Receiver
 from harness.waiting import until
-from toolbus_audit.delivery.http_client import Poster, PostError
-from toolbus_audit.webhooks.dispatcher import Webhooks
+from toolbus_audit.delivery.http_client import HttpClient, PostError
+from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
 from toolbus_audit.webhooks.signing import NoSecretError, headers_of, key_of
 from toolbus_common.concurrency import end
 from toolbus_common.config import Webhook
@@ -26,7 +26,7 @@ from toolbus_common.secrets import Secrets, stores_of
 SECRET = "a secret of the receiver's"
 SECRETS = Secrets(stores_of({"HOOK": SECRET}))
 AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8"))
-POSTER = Poster(AT_LOOPBACK, lambda _: False)
+POSTER = HttpClient(AT_LOOPBACK, lambda _: False)
 
 
 class Stream:
@@ -65,7 +65,7 @@ class Telling:
     def __init__(self, hooks: dict[str, Webhook], reveal: Callable[[str], str] = str) -> None:
         self.stream = Stream()
         self.hooks = hooks
-        self.webhooks = Webhooks(lambda: self.hooks, POSTER.post, SECRETS, 0.05, reveal)
+        self.webhooks = WebhookDispatcher(lambda: self.hooks, POSTER.post, SECRETS, 0.05, reveal)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.webhooks.run(self.stream.batches()))
@@ -209,13 +209,13 @@ async def test_a_line_nobody_can_read_is_passed_over() -> None:
     assert len(receiver.received) == 1
 
 
-def poster(address: str, *, named: bool = False) -> Poster:
+def poster(address: str, *, named: bool = False) -> HttpClient:
     """One for whom every name stands for this address."""
 
     def stands_for(_target: Target) -> list[str]:
         return [address]
 
-    return Poster(AT_LOOPBACK, lambda _: named, resolve=stands_for)
+    return HttpClient(AT_LOOPBACK, lambda _: named, resolve=stands_for)
 
 
 def at(url: str) -> Webhook:
@@ -237,7 +237,7 @@ def test_what_nobody_listed_is_not_posted_to(scheme: str, address: str) -> None:
 
 def test_a_webhook_the_operator_named_may_be_at_a_private_address() -> None:
     with Receiver() as receiver:
-        Poster(Egress(), lambda hook: hook.url == receiver.url).post(at(receiver.url), b"{}", {})
+        HttpClient(Egress(), lambda hook: hook.url == receiver.url).post(at(receiver.url), b"{}", {})
     assert len(receiver.received) == 1
 
 

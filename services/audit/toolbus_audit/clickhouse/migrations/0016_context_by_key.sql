@@ -1,5 +1,5 @@
--- Bytes of calls as columns of their own: what was sent to the caller, and what the server answered.
--- Events of before have no bytes that were sent: all of the result counts.
+-- Bytes of calls as materialized columns: bytes sent to the caller, and bytes of the server's result.
+-- Events written before `sent_bytes` existed count the whole result as sent.
 ALTER TABLE events ADD COLUMN IF NOT EXISTS sent_bytes Int64 MATERIALIZED multiIf(
     event = 'call.allowed', JSONExtractInt(detail, 'arguments_bytes'),
     event = 'call.completed' AND JSONHas(detail, 'sent_bytes'), JSONExtractInt(detail, 'sent_bytes'),
@@ -13,11 +13,11 @@ ALTER TABLE events ADD COLUMN IF NOT EXISTS whole_bytes Int64 MATERIALIZED multi
     0
 );
 
--- What each key's lists and calls cost the context of its model, in tokens, and what they would
--- have. `spent_tokens` were sent; `classic_tokens` are the same without code mode, search, narrowing
--- by the request, selections and results by reference; `whole_tokens`, of lists, also without grants.
--- Four bytes count as a token, but for code mode, whose texts are counted (`counted_by`). What a
--- program calls is not sent to the model: it is classic alone.
+-- Context tokens of each key's lists and calls. `spent_tokens` were sent to the model.
+-- `classic_tokens` is the cost without code mode, search, request restrictions, selections and results
+-- by reference; for lists, `whole_tokens` is the cost without grants too. A token is four bytes, except
+-- in code mode, where a tokenizer counts (`counted_by`). The calls of a program count as classic only,
+-- because their results are not sent to the model.
 CREATE VIEW IF NOT EXISTS context_by_key AS
 SELECT
     toStartOfHour(at) AS hour,

@@ -1,9 +1,9 @@
--- What witnesses cosigned (C2SP tlog-cosignature): a checkpoint's note with one witness's line.
+-- Checkpoints with the cosignature of one witness each (C2SP tlog-cosignature).
 CREATE TABLE IF NOT EXISTS cosignatures
 (
     customer LowCardinality(String),
     stream LowCardinality(String),
-    size UInt64 COMMENT 'events of the checkpoint',
+    size UInt64 COMMENT 'number of events in the checkpoint',
     at DateTime('UTC') COMMENT 'when the checkpoint was signed',
     witness LowCardinality(String),
     note String

@@ -1,5 +1,5 @@
--- Tokens of code mode, and calls charged as unknown, as columns of their own: a sum over them need
--- not read the whole event. They are worked out as rows are written, in the same part.
+-- Tokens of code mode and calls charged as unknown, as materialized columns: a sum over them does
+-- not read the event's JSON.
 ALTER TABLE events ADD COLUMN IF NOT EXISTS spent_tokens Int64 MATERIALIZED if(
     event = 'context.spent',
     JSONExtractInt(detail, 'own_tokens') + JSONExtractInt(detail, 'request_tokens')
@@ -15,8 +15,8 @@ ALTER TABLE events ADD COLUMN IF NOT EXISTS is_unknown Bool MATERIALIZED
     event = 'call.failed' AND endsWith(id, '.unknown');
 ALTER TABLE events ADD INDEX IF NOT EXISTS by_unknown is_unknown TYPE minmax GRANULARITY 1;
 
--- How many events there are of a customer in an hour, kept inside each part of the table: written,
--- merged, deduplicated and deleted with its rows, it cannot disagree with them.
+-- The number of events per customer and hour. A projection is written, merged, deduplicated and
+-- deleted together with the rows of its part, so it always agrees with them.
 ALTER TABLE events MODIFY SETTING
     deduplicate_merge_projection_mode = 'rebuild',
     lightweight_mutation_projection_mode = 'rebuild';
@@ -26,9 +26,9 @@ ALTER TABLE events ADD PROJECTION IF NOT EXISTS counted
 );
 ALTER TABLE events MATERIALIZE PROJECTION IF EXISTS counted;
 
--- A customer's events of an hour, added up. A row holds while `added_up` says of its version that it
--- is made of as many events as there are: after late events it is not asked any more, but made anew.
-CREATE TABLE IF NOT EXISTS sums
+-- Roll-up of a customer's events per hour. A version is valid while its row in `rollup_hours_done`
+-- counts as many events as the hour has. After late events it is ignored and computed again.
+CREATE TABLE IF NOT EXISTS rollup_hours
 (
     hour DateTime('UTC'),
     customer LowCardinality(String),
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS sums
     code LowCardinality(String),
     events UInt64,
     charge Int64 COMMENT 'micro-dollars',
-    corrected UInt64 COMMENT 'calls charged as unknown before, which ended after all',
+    corrected UInt64 COMMENT 'calls charged as unknown whose outcome arrived later',
     errors UInt64,
     spent_tokens Int64,
     classic_tokens Int64,
@@ -51,7 +51,7 @@ ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(hour)
 ORDER BY (hour, customer, key, server, tool, team, event, code);
 
-CREATE TABLE IF NOT EXISTS added_up
+CREATE TABLE IF NOT EXISTS rollup_hours_done
 (
     hour DateTime('UTC'),
     customer LowCardinality(String),

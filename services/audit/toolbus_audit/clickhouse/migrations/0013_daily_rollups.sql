@@ -1,6 +1,6 @@
--- A customer's hours of a day, added up once more: what is asked about weeks need not read each hour.
--- `made_of` tells which versions of its hours' sums a day is made of.
-CREATE TABLE IF NOT EXISTS sums_of_days
+-- Roll-up of a customer's hours per day, so that a query over weeks does not read every hour.
+-- `source_hash` identifies the versions of the hourly roll-ups that a day was computed from.
+CREATE TABLE IF NOT EXISTS rollup_days
 (
     day Date,
     customer LowCardinality(String),
@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS sums_of_days
     code LowCardinality(String),
     events UInt64,
     charge Int64 COMMENT 'micro-dollars',
-    corrected UInt64 COMMENT 'calls charged as unknown before, which ended after all',
+    corrected UInt64 COMMENT 'calls charged as unknown whose outcome arrived later',
     errors UInt64,
     spent_tokens Int64,
     classic_tokens Int64,
@@ -23,59 +23,59 @@ ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(day)
 ORDER BY (day, customer, key, server, tool, team, event, code);
 
-CREATE TABLE IF NOT EXISTS days_added_up
+CREATE TABLE IF NOT EXISTS rollup_days_done
 (
     day Date,
     customer LowCardinality(String),
     events UInt64,
-    made_of UInt64,
+    source_hash UInt64,
     version UInt64
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(day)
 ORDER BY (day, customer);
 
--- Of each customer's days: those whose sums hold, and those whose hours all do (`whole`), of which
--- sums can be made.
+-- The days of each customer, and whether their roll-up is valid. A day is `complete`, and can be
+-- rolled up, when the roll-ups of all its hours are valid.
 CREATE VIEW IF NOT EXISTS days AS
 SELECT
-    there.day AS day,
-    there.customer AS customer,
-    there.events AS events,
-    there.whole AS whole,
-    there.made_of AS made_of,
-    told.version AS version,
-    there.whole AND told.events = there.events AND told.made_of = there.made_of AS holds
+    counted.day AS day,
+    counted.customer AS customer,
+    counted.events AS events,
+    counted.complete AS complete,
+    counted.source_hash AS source_hash,
+    done.version AS version,
+    counted.complete AND done.events = counted.events AND done.source_hash = counted.source_hash AS valid
 FROM
 (
     SELECT toDate(hour) AS day, hours.customer AS customer, sum(hours.events) AS events,
-        min(hours.holds) AS whole, sum(cityHash64(hour, hours.version)) AS made_of
+        min(hours.valid) AS complete, sum(cityHash64(hour, hours.version)) AS source_hash
     FROM hours
     GROUP BY day, customer
-) AS there
+) AS counted
 LEFT JOIN
 (
-    SELECT day, customer, argMax(days_added_up.events, days_added_up.version) AS events,
-        argMax(days_added_up.made_of, days_added_up.version) AS made_of,
-        max(days_added_up.version) AS version
-    FROM days_added_up
+    SELECT day, customer, argMax(rollup_days_done.events, rollup_days_done.version) AS events,
+        argMax(rollup_days_done.source_hash, rollup_days_done.version) AS source_hash,
+        max(rollup_days_done.version) AS version
+    FROM rollup_days_done
     GROUP BY day, customer
-) AS told
-ON there.day = told.day AND there.customer = told.customer;
+) AS done
+ON counted.day = done.day AND counted.customer = done.customer;
 
--- Every kind of event by day and by what it is about: days that are not added up, by their hours.
+-- All events by day. Days without a valid roll-up are computed from their hours.
 CREATE VIEW IF NOT EXISTS events_by_day AS
 SELECT day, customer, team, key, server, tool, event, code, events, charge, corrected, errors,
     spent_tokens, classic_tokens, latency
-FROM sums_of_days
-WHERE (day, customer, version) IN (SELECT day, customer, version FROM days WHERE holds)
+FROM rollup_days
+WHERE (day, customer, version) IN (SELECT day, customer, version FROM days WHERE valid)
 UNION ALL
 SELECT toDate(hour) AS day, customer, team, key, server, tool, event, code, events, charge, corrected,
     errors, spent_tokens, classic_tokens, latency
 FROM events_by_hour
-WHERE (toDate(hour), customer) IN (SELECT day, customer FROM days WHERE NOT holds);
+WHERE (toDate(hour), customer) IN (SELECT day, customer FROM days WHERE NOT valid);
 
--- Calls by day: how they ended, what they cost, how long the server took.
+-- Calls by day: outcomes, charges in micro-dollars, latency of the server.
 CREATE VIEW IF NOT EXISTS calls_by_day AS
 SELECT
     day,

@@ -1,5 +1,5 @@
--- Requests that were rejected for their credentials: an event per client address, entrance and reason
--- a minute. `address` is empty where too many came to tell them apart.
+-- Requests rejected because of their credentials: one row per client address, entrance, code and
+-- minute. `address` is empty when too many addresses were rejected to count each.
 CREATE VIEW IF NOT EXISTS rejections AS
 SELECT
     at,
