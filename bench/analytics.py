@@ -22,7 +22,7 @@ from rich.table import Table
 
 from figures import console, keep, load, met, row
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_audit.ingest.rollups import roll_up_hours, roll_up_days
+from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 from toolbus_audit.settings import Settings
 
 DASHBOARDS = Path(__file__).resolve().parents[1] / "deploy" / "grafana"
@@ -161,7 +161,9 @@ async def laid_down(store: ClickHouse, total: int, until: datetime, days: int = 
     """Fill the tables of an open store."""
     for statement in loading(total, until, days):
         await store.run_in_background(statement)
-    while await roll_up_hours(store.run_in_background) or await roll_up_days(store.run_in_background):
+    while await roll_up_hours(store.run_in_background) or await roll_up_days(
+        store.run_in_background
+    ):
         pass
 
 

@@ -9,7 +9,7 @@ import msgspec
 from harness.events import bus_of
 from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.siem.forwarder import EventStream
-from toolbus_audit.siem.registry import Timing, SinkRegistry
+from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_common.config import Sink
 from toolbus_common.contracts.events.base import EVERY_EVENT, Event
 from toolbus_common.egress import Allowed, Egress

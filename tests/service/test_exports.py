@@ -20,7 +20,7 @@ from toolbus_audit.delivery.cursor import Cursor, OvertakenError
 from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.export import scheduler as schedule
 from toolbus_audit.export import windows
-from toolbus_audit.export.targets import DirectoryTarget, TargetError, Target, target_for
+from toolbus_audit.export.targets import DirectoryTarget, Target, TargetError, target_for
 from toolbus_common.config import Export
 from toolbus_common.egress import Egress
 from toolbus_common.nats.kv_bucket import Bucket
@@ -154,7 +154,7 @@ async def _killed_before_it_says_that_it_is_done(killed: Any) -> None:
     cursor.state.until = 3
     await cursor.keep()
     window = windows.Window(cursor.state.stream, 0, 3)
-    await windows.write(killed._store, "lake", killed._export, window, killed._target)
+    await windows.write_window(killed._store, "lake", killed._export, window, killed._target)
 
 
 async def test_a_stream_begun_anew_is_written_from_its_start_after_the_rest_of_the_old(

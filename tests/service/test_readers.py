@@ -20,7 +20,7 @@ from toolbus_audit.bi_gateway.executor import QueryExecutor
 from toolbus_audit.bi_gateway.server import serve_readers
 from toolbus_audit.clickhouse.row_mapper import CheckpointRow, DeadRow, EventRow, token
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_audit.ingest.rollups import roll_up_hours, roll_up_days
+from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.config import Reader
 from toolbus_common.config_store.repository import hashed

@@ -10,7 +10,7 @@ from harness.events import allowed, bus_of, completed, events_of, until
 from harness.sealed import seen
 from harness.witnessed import auditing
 from toolbus_audit.transparency_log.checkpoint import load_signer
-from toolbus_audit.transparency_log.log_signer import Log, OvertakenError, LogSigner
+from toolbus_audit.transparency_log.log_signer import Log, LogSigner, OvertakenError
 from toolbus_cli.evidence import bundle, verify
 from toolbus_cli.evidence.collect import gathered
 from toolbus_common.contracts import AuditQuery, RowsReply

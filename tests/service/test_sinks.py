@@ -15,7 +15,7 @@ from harness.receiver import Received, Receiver
 from harness.sinking import Remembered, sink, sinking
 from harness.syslogs import Datagrams, SyslogServer
 from harness.waiting import PATIENCE, until
-from toolbus_audit.siem.registry import Timing, SinkRegistry
+from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_common.contracts import CallAllowed, CallDenied, Event
 from toolbus_common.egress.tls import Tls
 from toolbus_common.settings import Settings
@@ -118,11 +118,13 @@ async def test_what_the_stream_forgot_before_a_sink_was_told_is_counted(
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url, events=["call.all*"])}
         async with sinking(settings, declared, stream=stream.stream()) as sinks:
-            await until(lambda: "4 told, 0 behind, 0 refused, 0 lost" in state(sinks), "four")
+            await until(lambda: "4 delivered, 0 behind, 0 rejected, 0 lost" in state(sinks), "four")
         stream.say(*intents(5, 6, 7))
         stream.forget(1, 5, 6)
         async with sinking(settings, declared, stream=stream.stream()) as sinks:
-            await until(lambda: "1 told, 0 behind, 0 refused, 2 lost" in state(sinks), "two lost")
+            await until(
+                lambda: "1 delivered, 0 behind, 0 rejected, 2 lost" in state(sinks), "two lost"
+            )
     assert _told(receiver) == ids(1, 2, 3, 4, 7)
 
 
@@ -171,7 +173,7 @@ async def test_a_receiver_that_was_away_is_told_all_and_another_meanwhile(
         declared = {"away": sink(away.url), "well": sink(well.url)}
         async with sinking(settings, declared) as sinks:
             await said(settings, tmp_path, *intents(*range(30)))
-            await until(lambda: "cannot be reached" in sinks.states().get("away", ""), "its word")
+            await until(lambda: "is unreachable" in sinks.states().get("away", ""), "its word")
             await until(lambda: _told(well) == ids(*range(30)), "the one that is well")
             with away:
                 await until(lambda: set(_told(away)) == set(ids(*range(30))), "the other")
@@ -306,7 +308,7 @@ async def test_a_sink_that_takes_nothing_has_nothing_given_up(
     with Receiver() as receiver:
         receiver.status = 400
         async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
-            await until(lambda: "takes none of the events" in state(sinks), "its word")
+            await until(lambda: "rejects every event" in state(sinks), "its word")
             receiver.received.clear()
             receiver.status = 200
             await until(lambda: "2 told, 0 behind, 0 refused" in state(sinks))

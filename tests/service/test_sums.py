@@ -21,7 +21,7 @@ from toolbus_audit.clickhouse import migrate as migrating
 from toolbus_audit.clickhouse import store as storing
 from toolbus_audit.clickhouse.row_mapper import EventRow, token
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_audit.ingest.rollups import roll_up_hours, roll_up_days
+from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.analytics import saved_queries
 
@@ -63,7 +63,9 @@ async def add(store: ClickHouse, *rows: EventRow) -> None:
 
 
 async def added_up(store: ClickHouse) -> None:
-    while await roll_up_hours(store.run_in_background) or await roll_up_days(store.run_in_background):
+    while await roll_up_hours(store.run_in_background) or await roll_up_days(
+        store.run_in_background
+    ):
         pass
 
 

@@ -9,8 +9,8 @@ from harness.peopled import Kept
 from harness.receiver import Receiver
 from harness.waiting import until
 from toolbus_audit.delivery.http_client import HttpClient
-from toolbus_audit.transparency_log.webhook_notifier import WebhookNotifier
 from toolbus_audit.transparency_log.log_signer import Log
+from toolbus_audit.transparency_log.webhook_notifier import WebhookNotifier
 from toolbus_common.config import Webhook
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.nats.kv_bucket import Bucket

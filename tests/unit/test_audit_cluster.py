@@ -7,7 +7,7 @@ import chdb
 import pytest
 
 from toolbus_audit.clickhouse.cluster_ddl import ClusterError, clustered, database, tables
-from toolbus_audit.clickhouse.migrate import MigrationError, migrate, migrations, for_cluster
+from toolbus_audit.clickhouse.migrate import MigrationError, for_cluster, migrate, migrations
 
 KNOWN = frozenset({"events", "spending"})
 connect: Callable[[str], Any] = chdb.connect  # chdb has no types

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_codemode.programs.response import LONGEST_ANSWER, Answer, Answers
+from toolbus_codemode.programs.response import LONGEST_ANSWER, Response, ResponseBuilder
 from toolbus_codemode.results.preview import preview, shape
 from toolbus_codemode.results.result_store import Results, Store
-from toolbus_codemode.sandbox.program import Ended, ProgramError
+from toolbus_codemode.sandbox.program import ProgramError, ProgramResult
 from toolbus_common.errors import BusDownError
 
 ROWS = [{"id": number, "name": "Ada", "tags": ["a", "b"]} for number in range(5000)]
@@ -45,22 +45,22 @@ def results(store: Shelf | None = None) -> Results:
     return Results(opened)
 
 
-async def answered(ended: Ended, kept: Results, engine: str = "starlark") -> Answer:
-    return await Answers(kept, "key_digest", engine).answer(ended)
+async def answered(ended: ProgramResult, kept: Results, engine: str = "starlark") -> Response:
+    return await ResponseBuilder(kept, "key_digest", engine).answer(ended)
 
 
 async def test_what_fits_is_told_as_it_is() -> None:
-    answer = await answered(Ended([1, "é"], prints="hello\n"), results())
-    assert answer == Answer('hello\n[1,"é"]', is_error=False, output_bytes=13)
+    answer = await answered(ProgramResult([1, "é"], prints="hello\n"), results())
+    assert answer == Response('hello\n[1,"é"]', is_error=False, output_bytes=13)
 
 
 async def test_nothing_is_told_as_null() -> None:
-    assert (await answered(Ended(), results())).text == "null"
+    assert (await answered(ProgramResult(), results())).text == "null"
 
 
 async def test_a_large_result_is_kept_and_told_by_its_shape_and_first_items() -> None:
     kept = results(Shelf())
-    answer = await answered(Ended(ROWS, prints="so many\n"), kept)
+    answer = await answered(ProgramResult(ROWS, prints="so many\n"), kept)
     assert answer.kept == 1
     assert answer.text.startswith("so many\nThe result has ")
     assert len(answer.text) < 1000
@@ -71,33 +71,33 @@ async def test_a_large_result_is_kept_and_told_by_its_shape_and_first_items() ->
 
 
 async def test_the_handle_is_told_in_the_language_of_the_program() -> None:
-    answer = await answered(Ended(ROWS), results(Shelf()), "python")
+    answer = await answered(ProgramResult(ROWS), results(Shelf()), "python")
     assert '(await results.read("r' in answer.text
 
 
 async def test_large_prints_are_kept_beside_a_small_result() -> None:
     prints = "line\n" * LONGEST_ANSWER
-    answer = await answered(Ended(5, prints=prints), results(Shelf()))
+    answer = await answered(ProgramResult(5, prints=prints), results(Shelf()))
     assert answer.text.startswith("The print has ")
     assert answer.text.endswith("\n5")
 
 
 async def test_two_that_are_too_large_only_together_keep_the_larger() -> None:
-    answer = await answered(Ended("r" * 40_000, prints="p" * 50_000), results(Shelf()))
+    answer = await answered(ProgramResult("r" * 40_000, prints="p" * 50_000), results(Shelf()))
     assert answer.kept == 1
     assert answer.text.startswith("The print has 50,000 characters")
     assert answer.text.endswith("r" * 40_000)
 
 
 async def test_what_cannot_be_kept_is_cut_and_says_why() -> None:
-    answer = await answered(Ended(ROWS), results())
+    answer = await answered(ProgramResult(ROWS), results())
     assert "could not be kept: The bus is down." in answer.text
     assert len(answer.text) < 5000
 
 
 async def test_an_error_stands_after_what_was_printed() -> None:
     error = ProgramError("runtime", "It broke.", 3, hint="Mend it.")
-    answer = await answered(Ended(error=error, prints="so far\n"), results())
+    answer = await answered(ProgramResult(error=error, prints="so far\n"), results())
     assert answer.text == "so far\nruntime (line 3): It broke.\nMend it."
     assert answer.is_error
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from toolbus_codemode.catalog.namespace import Shelf
-from toolbus_codemode.tokens.definition_cost import Measure
+from toolbus_codemode.catalog.namespace import ToolNamespace
+from toolbus_codemode.tokens.definition_cost import DefinitionCounter
 from toolbus_codemode.tokens.tokenizer import Tokens
 from toolbus_common.access.principal import EffectiveGrants
 
@@ -22,9 +22,11 @@ class Counted(Tokens):
         return super().of(text)
 
 
-def shelf(bounds: EffectiveGrants = EVERYTHING) -> Shelf:
+def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
     described = {"description": "Says what it is told.", "inputSchema": {"type": "object"}}
-    return Shelf({"one": {"say": described, "hear": described}, "two": {"say": described}}, bounds)
+    return ToolNamespace(
+        {"one": {"say": described, "hear": described}, "two": {"say": described}}, bounds
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_without_the_package_tokens_are_estimated_and_called_so() -> None:
 
 
 def test_a_caller_is_measured_by_what_its_bounds_cover() -> None:
-    measure = Measure(Tokens())
+    measure = DefinitionCounter(Tokens())
     narrow = measure.tools(shelf(EffectiveGrants((("two__*",),))))
     assert set(narrow) == {"two"}
     assert narrow["two"] == measure.tools(shelf())["two"]
@@ -52,7 +54,7 @@ def test_a_caller_is_measured_by_what_its_bounds_cover() -> None:
 
 def test_a_definition_is_counted_once_for_all_who_see_it() -> None:
     tokens = Counted()
-    measure = Measure(tokens)
+    measure = DefinitionCounter(tokens)
     for _ in range(3):
         measure.tools(shelf())
         measure.tools(shelf(EffectiveGrants((("one__*",),))))
@@ -60,7 +62,7 @@ def test_a_definition_is_counted_once_for_all_who_see_it() -> None:
 
 
 def test_the_cheapest_servers_beyond_a_number_are_told_together() -> None:
-    measure, seen = Measure(Tokens()), shelf()
+    measure, seen = DefinitionCounter(Tokens()), shelf()
     whole = measure.servers(seen, 2, "(others)")
     assert set(whole) == {"one", "two"}
     cut = measure.servers(seen, 1, "(others)")

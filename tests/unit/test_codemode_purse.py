@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_codemode.programs.budget import Purse
+from toolbus_codemode.programs.budget import RunBudget
 from toolbus_codemode.programs.limits import REQUEST, Cap, Caps, caps_of
 from toolbus_common.config import MICRO, Key, Programs, Team
 from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms, terms_of
@@ -15,32 +15,32 @@ CALLS = st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900), st.booleans
 def test_calls_at_once_never_cost_more_than_the_cap(
     most: int, calls: list[tuple[int, int, bool]]
 ) -> None:
-    purse = Purse(Cap(most / MICRO, "key:bot"))
+    budget = RunBudget(Cap(most / MICRO, "key:bot"))
     under_way: list[tuple[int, int]] = []
     for price, charge, wait in calls:
-        amount = purse.hold(price)
-        if price <= (purse.most(amount) or 0):  # policy lets it through
+        amount = budget.hold(price)
+        if price <= (budget.most(amount) or 0):  # policy allows it
             under_way.append((amount, min(charge, price)))
         else:
-            purse.settle(amount, 0)
+            budget.settle(amount, 0)
         if not wait:
             for each in under_way:
-                purse.settle(*each)
+                budget.settle(*each)
             under_way.clear()
-        assert purse.held + purse.spent <= most
-    assert purse.held == sum(amount for amount, _ in under_way)
+        assert budget.held + budget.spent <= most
+    assert budget.held == sum(amount for amount, _ in under_way)
 
 
 def test_a_cap_in_dollars_loses_no_micro_dollar() -> None:
     for micro in range(1, 2000):
-        assert Purse(Cap(micro / MICRO, "key:bot")).left == micro
+        assert RunBudget(Cap(micro / MICRO, "key:bot")).left == micro
 
 
 def test_without_a_cap_spending_is_only_counted() -> None:
-    purse = Purse()
-    assert purse.most(purse.hold(5)) is None
-    purse.settle(5, 4)
-    assert (purse.left, purse.spent, purse.held) == (None, 4, 0)
+    budget = RunBudget()
+    assert budget.most(budget.hold(5)) is None
+    budget.settle(5, 4)
+    assert (budget.left, budget.spent, budget.held) == (None, 4, 0)
 
 
 def test_the_smallest_cap_counts_and_is_known_by_who_set_it() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_codemode.catalog.identifiers import distinct
-from toolbus_codemode.catalog.namespace import Shelf
+from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.catalog.signatures import LONGEST_TYPE, parameters, signature, type_of
 from toolbus_codemode.catalog.stub_tree import read, stub, tree
 from toolbus_codemode.catalog.tool_docs import example, manual
@@ -28,12 +28,12 @@ ISSUE = {
 }
 
 
-def shelf(bounds: EffectiveGrants = EVERYTHING) -> Shelf:
+def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
     issue = {"description": "Create an issue. It is public.", "inputSchema": ISSUE}
     listed = {"description": "List the issues of a repository.", "inputSchema": {"type": "object"}}
     mail = {"description": "Send an e-mail to a person."}
     github = {"create_issue": issue, "list_issues": listed}
-    return Shelf({"git-hub": github, "mail": {"send": mail}}, bounds)
+    return ToolNamespace({"git-hub": github, "mail": {"send": mail}}, bounds)
 
 
 @given(st.lists(st.text("ab-_.", min_size=1, max_size=4), unique=True))
@@ -197,6 +197,6 @@ def test_a_tool_is_told_by_what_its_caller_can_call() -> None:
 
 @pytest.mark.parametrize("server", ["json", "results", "print", "result", "asyncio"])
 def test_no_server_hides_what_stands_in_every_program(server: str) -> None:
-    made = Shelf({server: {"get": {}}}, EVERYTHING)
+    made = ToolNamespace({server: {"get": {}}}, EVERYTHING)
     assert list(made.spaces) == [f"{server}_2"]
     assert made.tool(server, "get") is not None

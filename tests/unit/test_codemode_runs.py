@@ -4,12 +4,12 @@ from hashlib import sha256
 
 import pytest
 
-from toolbus_codemode.programs.budget import Purse
+from toolbus_codemode.programs.budget import RunBudget
 from toolbus_codemode.programs.error_hints import failure_of
 from toolbus_codemode.programs.limits import Cap
 from toolbus_codemode.programs.nested_calls import Tally, _outcome
 from toolbus_codemode.programs.run_events import LONGEST_PROGRAM, Run
-from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
+from toolbus_codemode.sandbox.program import Program, ProgramError, ProgramResult
 from toolbus_common.access.principal import principal_of
 from toolbus_common.config import Configuration, Key, Team
 from toolbus_common.contracts import (
@@ -41,7 +41,7 @@ def run(content: str, said: list[Event], source: str = "result = 1\n") -> Run:
     key = Key.model_validate({"team": "support", "content": content})
     declared = Configuration(keys={"bot": key}, teams={"support": Team()})
     principal = principal_of("bot", key, declared)
-    return Run(CALL, principal, Program(source), Purse(spent=5), Tally(3, 1, 1), said.append)
+    return Run(CALL, principal, Program(source), RunBudget(spent=5), Tally(3, 1, 1), said.append)
 
 
 @pytest.mark.parametrize("content", ["full", "digest"])
@@ -73,7 +73,7 @@ def test_a_program_too_long_to_run_is_not_told_whole() -> None:
 def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
     name: str, message: str, told: str
 ) -> None:
-    ended = Ended(error=ProgramError(name, message, 7))  # type: ignore[arg-type]
+    ended = ProgramResult(error=ProgramError(name, message, 7))  # type: ignore[arg-type]
     said: list[Event] = []
     for content in ("digest", "full"):
         run(content, said).ended(ended, 0, 0)
@@ -87,7 +87,7 @@ def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
 
 def test_a_run_tells_what_it_used() -> None:
     said: list[Event] = []
-    run("digest", said).ended(Ended(1, seconds=0.5, cpu=0.25), 17, 1)
+    run("digest", said).ended(ProgramResult(1, seconds=0.5, cpu=0.25), 17, 1)
     (event,) = said
     assert isinstance(event, RunCompleted)
     assert (event.calls, event.refused, event.failed, event.cost) == (3, 1, 1, 5)
@@ -101,7 +101,7 @@ def test_a_run_tells_what_it_used() -> None:
 
 def test_a_run_that_was_broken_off_says_by_what() -> None:
     said: list[Event] = []
-    run("digest", said).broke_off("cancelled", "Its caller left.")
+    run("digest", said).cancelled("cancelled", "Its caller left.")
     assert isinstance(said[0], RunFailed)
     assert (said[0].code, said[0].reason) == ("cancelled", "Its caller left.")
 

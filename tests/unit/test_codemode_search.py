@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from toolbus_codemode.catalog.namespace import Shelf
-from toolbus_codemode.catalog.search.bm25 import Library, words
-from toolbus_codemode.catalog.search.embeddings import Meaning, NoModelError
+from toolbus_codemode.catalog.namespace import ToolNamespace
+from toolbus_codemode.catalog.search.bm25 import DocumentCache, words
+from toolbus_codemode.catalog.search.embeddings import EmbeddingModel, NoModelError
 from toolbus_common.access.principal import EffectiveGrants
 
 EVERYTHING = EffectiveGrants((("*",),))
 TABLE = {"[UNK]": (0, 0), "mail": (1, 0), "letter": (1, 0.1), "issue": (0, 1), "bug": (0.1, 1)}
 
 
-def shelf(bounds: EffectiveGrants = EVERYTHING) -> Shelf:
+def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
     opened: dict[str, Any] = {"properties": {"title": {}, "labels": {}}}
     issue = {"description": "Create an issue. It is public.", "inputSchema": opened}
     listed = {"description": "List the issues of a repository."}
     mail = {"description": "Send an e-mail to a person."}
-    return Shelf(
+    return ToolNamespace(
         {"git": {"create_issue": issue, "list_issues": listed}, "mail": {"send": mail}}, bounds
     )
 
@@ -32,7 +32,7 @@ def found(
     query: str, most: int = 5, *, bounds: EffectiveGrants = EVERYTHING, model: str = ""
 ) -> list[str]:
     """The paths a search tells, best first."""
-    library = Library(Meaning(model) if model else None)
+    library = DocumentCache(EmbeddingModel(model) if model else None)
     index = asyncio.run(library.index(shelf(bounds).tools()))
     return [tool.path for tool in index.best(query, most)]
 
@@ -92,23 +92,25 @@ def test_meaning_finds_nothing_outside_the_callers_bounds(model: str) -> None:
 
 def test_a_model_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NoModelError, match=r"model\.safetensors is not in"):
-        Meaning(str(tmp_path))
+        EmbeddingModel(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"no table")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(NoModelError, match="cannot be read"):
-        Meaning(str(tmp_path))
+        EmbeddingModel(str(tmp_path))
 
 
 def test_a_server_that_describes_its_tools_anew_all_day_fills_no_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Library, "LARGEST_KEPT", 1000)
-    library = Library()
+    monkeypatch.setattr(DocumentCache, "LARGEST_KEPT", 1000)
+    library = DocumentCache()
     for day in range(50):
         told = {"description": f"{day}: {'long ' * 40}"}
-        index = asyncio.run(library.index(Shelf({"docs": {"read": told}}, EVERYTHING).tools()))
+        index = asyncio.run(
+            library.index(ToolNamespace({"docs": {"read": told}}, EVERYTHING).tools())
+        )
         assert [tool.name for tool in index.best("long", 1)] == ["read"]
-        assert 0 < library.size <= Library.LARGEST_KEPT
+        assert 0 < library.size <= DocumentCache.LARGEST_KEPT
 
 
 def test_what_is_too_long_to_be_a_word_is_none() -> None:

@@ -14,7 +14,7 @@ from toolbus_audit.delivery.reconciler import Reconciler
 from toolbus_audit.export.aws_sigv4 import Keys, sign_request, url_of
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.records import Record, records_of
-from toolbus_audit.siem.rfc5424 import octet_counted, message_of
+from toolbus_audit.siem.rfc5424 import message_of, octet_counted
 from toolbus_audit.siem.syslog_sink import StreamTransport
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence.export import moment
@@ -202,7 +202,9 @@ async def test_without_tls_nothing_public_is_told(
     public = HttpClient(Egress(), lambda _: False, resolve=lambda _: ["93.184.216.34"])
     if transport == "tcp":
         with pytest.raises(SinkError, match=r"syslog\+tls"):
-            await StreamTransport(sink, public, threads, is_operator_named=lambda: True, host="h").send([])
+            await StreamTransport(
+                sink, public, threads, is_operator_named=lambda: True, host="h"
+            ).send([])
 
 
 DEEP = b'{"id":"i","at":1,"x":' + b"[" * 200_000

@@ -16,7 +16,7 @@ from toolbus_codemode.sandbox.process.launcher import UnavailableError
 from toolbus_codemode.sandbox.program import Function, Namespace, Program, ToolCall, ToolOutcome
 from toolbus_codemode.sandbox.protocol import ProgramFailed
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
-from toolbus_codemode.sandbox.session import BrokenError, Conversation
+from toolbus_codemode.sandbox.session import BrokenError, Session
 
 SYSCALLS = Path(__file__).resolve().parents[2] / "bench" / "sandbox_syscalls.py"
 TOOLS = (Namespace("gh", "github", (Function("read", "read", ("n",)),)),)
@@ -104,7 +104,7 @@ async def hears(frame: bytes) -> tuple[object, list[ToolCall]]:
 
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_unix_connection(sock=ours)
-    talk = Conversation(Program("1", tools=TOOLS), call, reader, writer)
+    talk = Session(Program("1", tools=TOOLS), call, reader, writer)
     theirs.sendall(frame)
     theirs.shutdown(socket.SHUT_WR)
     try:
@@ -152,7 +152,7 @@ async def test_a_deep_message_is_refused() -> None:
 
 def test_without_seccomp_an_engine_is_refused_unless_the_operator_said_so() -> None:
     with pytest.raises(UnavailableError, match="no seccomp"):
-        Sandbox().learn("starlark", {"seccomp": False, "landlock": True})
+        Sandbox().record_protections("starlark", {"seccomp": False, "landlock": True})
     allowed = Sandbox(SandboxSettings(without_seccomp=True))
-    allowed.learn("starlark", {"seccomp": False})
+    allowed.record_protections("starlark", {"seccomp": False})
     assert [each.in_force for each in allowed.protections] == [False]

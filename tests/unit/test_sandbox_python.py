@@ -12,18 +12,18 @@ from harness.programs import AMPLE, TOOLS, Tools
 from toolbus_codemode.catalog.identifiers import RESERVED, distinct
 from toolbus_codemode.sandbox.process import launcher
 from toolbus_codemode.sandbox.program import (
-    Ended,
     Function,
     Limits,
     Namespace,
     Program,
+    ProgramResult,
 )
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sandbox() -> AsyncIterator[Sandbox]:
-    settings = SandboxSettings(engines=("python",), spares=1, usual=AMPLE)
+    settings = SandboxSettings(engines=("python",), spares=1, default=AMPLE)
     started = Sandbox(settings)
     await started.start()
     yield started
@@ -33,7 +33,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def ended(sandbox: Sandbox, source: str, limits: Limits = AMPLE) -> Ended:
+async def ended(sandbox: Sandbox, source: str, limits: Limits = AMPLE) -> ProgramResult:
     return await sandbox.run(Program(source, "python", TOOLS, limits), Tools().call)
 
 
@@ -173,7 +173,7 @@ async def test_a_host_that_is_killed_leaves_no_file_behind(
 ) -> None:
     monkeypatch.setattr(launcher, "KEPT_ENVIRONMENT", (*launcher.KEPT_ENVIRONMENT, "TMPDIR"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    sandbox = Sandbox(SandboxSettings(engines=("python",), spares=0, usual=AMPLE))
+    sandbox = Sandbox(SandboxSettings(engines=("python",), spares=0, default=AMPLE))
     try:
         assert (await ended(sandbox, "1 + 1")).value == 2
         process = sandbox.launchers["python"].process

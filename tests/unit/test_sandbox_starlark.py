@@ -9,11 +9,11 @@ import pytest_asyncio
 
 from harness.programs import AMPLE, TOOLS, Tools
 from toolbus_codemode.sandbox.program import (
-    Ended,
     Function,
     Limits,
     Namespace,
     Program,
+    ProgramResult,
     ToolCall,
     ToolOutcome,
     identifier,
@@ -32,7 +32,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def ended(sandbox: Sandbox, source: str, limits: Limits = AMPLE) -> Ended:
+async def ended(sandbox: Sandbox, source: str, limits: Limits = AMPLE) -> ProgramResult:
     return await sandbox.run(Program(source, tools=TOOLS, limits=limits), Tools().call)
 
 

@@ -103,7 +103,7 @@ def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
 def test_a_key_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text("no key")
-    with pytest.raises(ValueError, match=r"key\.pem is no Ed25519 key"):
+    with pytest.raises(ValueError, match=r"key\.pem is not an Ed25519 key"):
         load_signer("toolbus", path)
 
 

@@ -237,7 +237,9 @@ def test_what_nobody_listed_is_not_posted_to(scheme: str, address: str) -> None:
 
 def test_a_webhook_the_operator_named_may_be_at_a_private_address() -> None:
     with Receiver() as receiver:
-        HttpClient(Egress(), lambda hook: hook.url == receiver.url).post(at(receiver.url), b"{}", {})
+        HttpClient(Egress(), lambda hook: hook.url == receiver.url).post(
+            at(receiver.url), b"{}", {}
+        )
     assert len(receiver.received) == 1
 
 

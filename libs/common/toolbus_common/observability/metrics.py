@@ -56,8 +56,8 @@ AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Events audit could not read"
 AUDIT_DEAD_KEPT = Gauge("toolbus_audit_dead_letters_kept", "Dead letters in the table")
 
 # Events taken into the hash trees, and when all there was had last been signed.
-SEALED_EVENTS = Counter("toolbus_sealed_events", "Events sealed")
-SEALED_UNTIL = Gauge("toolbus_sealed_until_seconds", "When everything was last sealed")
+SEALED_EVENTS = Counter("toolbus_sealed_events", "Events in signed checkpoints")
+SEALED_UNTIL = Gauge("toolbus_sealed_until_seconds", "When all logs were last signed, in Unix seconds")
 # Of the customer that is furthest behind: events of its newest checkpoint not yet cosigned.
 WITNESS_BEHIND = Gauge("toolbus_witness_behind", "Events not cosigned by a witness", ["witness"])
 WITNESS_FAILURES = Counter(
@@ -71,12 +71,12 @@ RUNS = Counter("toolbus_runs", "Programs run", ["outcome"])
 RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=_SECONDS)
 # 1 while a service of this process can do its work; set whenever somebody looks.
 SERVICE_READY = Gauge("toolbus_service_ready", "Whether a service can do its work", ["service"])
-# Events told to sinks and refused by them for good, messages they are behind, attempts that failed.
-SINK_EVENTS = Counter("toolbus_sink_events", "Events told to a sink", ["sink"])
-SINK_DEAD = Counter("toolbus_sink_dead_letters", "Events a sink refuses for good", ["sink"])
-SINK_LOST = Counter("toolbus_sink_lost", "Messages gone before a sink was told", ["sink"])
-SINK_FAILURES = Counter("toolbus_sink_failures", "Attempts to tell a sink that failed", ["sink"])
-SINK_BEHIND = Gauge("toolbus_sink_behind", "Messages a sink has not been told", ["sink"])
+# Delivery of events to SIEM sinks.
+SINK_EVENTS = Counter("toolbus_sink_events", "Events delivered to a sink", ["sink"])
+SINK_DEAD = Counter("toolbus_sink_dead_letters", "Events that a sink rejected for good", ["sink"])
+SINK_LOST = Counter("toolbus_sink_lost", "Messages deleted before delivery to a sink", ["sink"])
+SINK_FAILURES = Counter("toolbus_sink_failures", "Failed delivery attempts to a sink", ["sink"])
+SINK_BEHIND = Gauge("toolbus_sink_behind", "Messages not yet delivered to a sink", ["sink"])
 # Events written by declared exports, and the moment everything up to then had been.
 EXPORT_EVENTS = Counter("toolbus_export_events", "Events written to files", ["export"])
 EXPORT_FAILURES = Counter("toolbus_export_failures", "Exports that failed", ["export"])

@@ -79,7 +79,7 @@ def migrate(
     for migration in todo:
         for statement in for_cluster(migration.statements(), cluster):
             execute(statement)
-        execute(  # the values are our own files' names and digests
+        execute(  # the values are names and digests of files of this package
             "INSERT INTO migrations (version, name, digest) VALUES "  # noqa: S608
             f"({migration.version}, '{migration.name}', '{migration.digest}')"
         )

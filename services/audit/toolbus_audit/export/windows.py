@@ -27,7 +27,7 @@ from toolbus_common.config import Export
 MOST_BYTES = 32 << 20  # of events' lines in one file
 MOST_ROWS = 250_000
 _LAST_LINE = (1 << 16) - 1
-_ENDINGS = {"jsonl": "jsonl.gz", "ocsf": "ocsf.jsonl.gz", PARQUET: "parquet"}
+_EXTENSIONS = {"jsonl": "jsonl.gz", "ocsf": "ocsf.jsonl.gz", PARQUET: "parquet"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,8 @@ async def _write_partition(
         if found is None:
             return
         position = (int(found.last[0]), int(found.last[1]))
-        ending = _ENDINGS[export.format]
-        path = f"{partition.path}/{name}-{window.name}-{number:04d}.{ending}"
+        extension = _EXTENSIONS[export.format]
+        path = f"{partition.path}/{name}-{window.name}-{number:04d}.{extension}"
         data = found.data if export.format == PARQUET else gzip.compress(found.data, 6, mtime=0)
         await target.put(path, data)
         yield File(path, found.rows, len(data), sha256(data).hexdigest())

@@ -1,6 +1,6 @@
 """Append the events of the stream to each customer's Merkle tree and sign its checkpoints.
 
-The source is the stream, not the tables: a row that somebody inserted into ClickHouse is in no log.
+The source is the stream, not the tables: a row inserted into ClickHouse directly is in no log.
 """
 
 import asyncio

@@ -212,8 +212,8 @@ class WitnessClient:
             break
         if growth.current_size != checkpoint.size:
             raise NotAcceptedError(
-                f"the stream no longer has the events after the first {growth.current_size}; "
-                "without them audit cannot prove that the log only grew since this witness last cosigned it"
+                f"the stream no longer has the events after number {growth.current_size}; without"
+                " them audit cannot prove that the log only grew since this witness cosigned it"
             )
         since = tuple((count, b64encode(node).decode()) for count, node in growth.added_trees)
         grown = WitnessState(state.stream, state.size, state.edge, since, to, state.contradicted)
