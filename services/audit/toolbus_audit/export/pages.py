@@ -13,10 +13,10 @@ from toolbus_audit.export.reader import (
     PARQUET,
     TIME,
     Piece,
-    Reads,
-    both,
-    piece,
-    table,
+    RowReader,
+    intersection,
+    read_piece,
+    read_table,
 )
 from toolbus_audit.export.selection import Selection
 from toolbus_common.contracts import EventsQuery, EventsReply
@@ -32,7 +32,7 @@ _PATTERN = re.compile(r"[a-z*?.]{1,64}")
 _SECOND = 1e6
 
 
-async def page(store: Reads, query: EventsQuery) -> EventsReply:
+async def page(store: RowReader, query: EventsQuery) -> EventsReply:
     """Return the next page. Raises `InvalidError`."""
     _check(query)
     selected = _selection_of(query)
@@ -64,7 +64,7 @@ def _check(query: EventsQuery) -> None:
 
 def _selection_of(query: EventsQuery) -> Selection:
     since, until = (max(min(each, LATEST), 0.0) for each in (query.since, query.until))
-    return selection.of(query.events, query.customers).and_(
+    return selection.select_events(query.events, query.customers).and_(
         "at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')"
         " AND at < fromUnixTimestamp64Micro({until:Int64}, 'UTC')",
         since=int(since * _SECOND),
@@ -72,16 +72,16 @@ def _selection_of(query: EventsQuery) -> Selection:
     )
 
 
-async def _count_total(store: Reads, selected: Selection) -> int:
+async def _count_total(store: RowReader, selected: Selection) -> int:
     sql = f"SELECT count() FROM events WHERE {selected.condition}"  # noqa: S608 - values are bound
-    ((count,),) = await table(store, sql, selected.parameters)
+    ((count,),) = await read_table(store, sql, selected.parameters)
     return int(count)
 
 
-async def _next_hour(store: Reads, selected: Selection, after: tuple[int, str]) -> int | None:
+async def _next_hour(store: RowReader, selected: Selection, after: tuple[int, str]) -> int | None:
     """Return the start of the next row's hour; the table is sorted by hour."""
     rows = _from(selected, after)
-    found = await table(
+    found = await read_table(
         store,
         "SELECT toUnixTimestamp64Micro(at) FROM events"  # noqa: S608 - values are bound
         f" WHERE {rows.condition} ORDER BY toStartOfHour(at) LIMIT 1",
@@ -92,7 +92,7 @@ async def _next_hour(store: Reads, selected: Selection, after: tuple[int, str]) 
 
 def _from(selected: Selection, after: tuple[int, str]) -> Selection:
     from_ = selected.and_("at >= fromUnixTimestamp64Micro({lowest:Int64}, 'UTC')", lowest=after[0])
-    return both(from_, TIME.after(after))
+    return intersection(from_, TIME.after(after))
 
 
 def _within(selected: Selection, after: tuple[int, str], hour: int) -> Selection:
@@ -101,11 +101,11 @@ def _within(selected: Selection, after: tuple[int, str], hour: int) -> Selection
     )
 
 
-async def _fitting_piece(store: Reads, rows: Selection, form: str) -> Piece | None:
+async def _fitting_piece(store: RowReader, rows: Selection, form: str) -> Piece | None:
     """Return a piece that fits into one message of the bus; at worst, of one event."""
     most_bytes = _FIRST[form]
     while True:
-        found = await piece(store, rows, TIME, form, most_bytes, MOST_ROWS)
+        found = await read_piece(store, rows, TIME, form, most_bytes, MOST_ROWS)
         if found is None or len(found.data) <= MOST_BYTES:
             return found
         if found.rows == 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from toolbus_audit.delivery.http_client import HttpClient, PostError, Request
-from toolbus_audit.settings.aws_sigv4 import Keys, sign_request, url_of
+from toolbus_audit.export.aws_sigv4 import Keys, sign_request, url_of
 from toolbus_common.config import Place
 from toolbus_common.secrets import SecretError, Secrets, filled
 

@@ -64,8 +64,8 @@ class ResponseBuilder:
         except ToolbusError as error:
             part.text = (
                 f"{part.text[:PREVIEW_CHARACTERS]}\n… the {part.name} has {whole:,} characters, of "
-                f"which this is the beginning, and could not be stored: {error.reason} Pick fields, "
-                "count or slice in the program and return less."
+                f"which this is the beginning, and could not be stored: {error.reason} Pick "
+                "fields, count or slice in the program and return less."
             )
             return
         part.kept = True

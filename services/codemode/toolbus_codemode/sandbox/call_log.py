@@ -20,7 +20,7 @@ class Again(Exception):  # noqa: N818 - control flow, not an error
     """The run must restart and replay the log."""
 
 
-@dataclass(positions=True)
+@dataclass(slots=True)
 class Branch:
     """Position of a run in the tree of parallel branches, with counters there."""
 
@@ -29,7 +29,7 @@ class Branch:
     forks: int = 0
 
 
-@dataclass(positions=True)
+@dataclass(slots=True)
 class CallLog:
     """Outcomes by the position of their call, waiting calls, and the state of this pass."""
 
