@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check browser metrics witness fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens bench-sweep
+.PHONY: install up test check docs reference browser metrics witness fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens bench-sweep
 
 install: $(INSTALLED)
 
@@ -26,6 +26,7 @@ up: $(INSTALLED)
 # Most tests wait more than they compute, so there are more workers than cores; 0 is none beside
 # pytest itself. What shares a gateway goes to one worker (tests/harness/workers.py).
 WORKERS ?= 3
+ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test: $(INSTALLED)
@@ -56,7 +57,15 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) tests/unit tests/contract tests/architecture
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) --ignore=$(ON_A_GATEWAY) tests/unit tests/contract tests/architecture tests/docs
+
+# The documentation as a site in build/docs. A dead link or a page outside of the navigation fails.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
+# Write the generated pages of docs/reference from the code.
+reference: $(INSTALLED)
+	PYTHONPATH=tools $(BIN)/python -m reference
 
 # RULES=100 declares so many Cedar rules, some of which read the measured tool's arguments.
 RULES ?= 0

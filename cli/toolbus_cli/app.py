@@ -224,7 +224,7 @@ def _add_evidence(about_audit: typer.Typer) -> None:
     _add(
         about_audit, evidence.export,
         "toolbus audit export evidence.zip",
-        "toolbus audit export november.zip --scope acme --since 2026-11-01",
+        "toolbus audit export november.zip --customer acme --since 2026-11-01",
         "toolbus audit export calls.parquet --format parquet --since 7d --event 'call.*'",
     )  # fmt: skip
     _add(about_audit, evidence.key, "toolbus audit key")

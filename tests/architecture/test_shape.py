@@ -15,7 +15,7 @@ from hatchling.builders.wheel import WheelBuilder
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = sorted(
     path
-    for part in ("libs", "services", "cli", "demo", "bench")
+    for part in ("libs", "services", "cli", "demo", "bench", "tools")
     for path in (ROOT / part).rglob("*.py")
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -71,9 +71,9 @@ def test_a_services_main_says_what_it_hears_says_and_owns(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_services_readme_says_what_it_hears_says_owns_and_how_it_fails(service: str) -> None:
+def test_a_services_readme_has_the_sections_of_every_service(service: str) -> None:
     told = (ROOT / "services" / service / "README.md").read_text().lower()
-    for word in ("hears", "says", "owns", "fail", "yet"):
+    for word in ("publishes", "owns", "failure modes", "configuration", "not implemented yet"):
         assert word in told, word
 
 

@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md tells the story of one call; here one call is followed and held against it."""
+"""Follow one call through a gateway, and compare it with the pages that describe it."""
 
 import asyncio
 import re
@@ -18,7 +18,9 @@ from toolbus_common.contracts import CallAdmitted, CallRequested
 from toolbus_common.nats.accounts import STORE
 
 SECRET = "tbk_bot_a-secret-of-one-call"
-TOLD = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = (ROOT / "ARCHITECTURE.md").read_text()
+SUBJECTS = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
 Heard = list[tuple[str, bytes]]
 # Where all of it is heard. What is to come in an order is heard in one account: by one connection.
 FUSED = {STORE: ("tb.>",), "policy": ("tb.call.>", "tb.run.>"), "ingress": ("tb.reply.>",)}
@@ -78,8 +80,8 @@ def story(heard: Heard, cluster: Cluster) -> Heard:
 
 
 def told_subjects() -> list[re.Pattern[str]]:
-    """The subjects of the table in ARCHITECTURE.md."""
-    rows = re.findall(r"^\| (`tb\.[^|]+) \|", TOLD, re.MULTILINE)
+    """Return patterns of the subjects in the table of docs/explanation/architecture.md."""
+    rows = re.findall(r"^\| (`tb\.[^|]+) \|", SUBJECTS, re.MULTILINE)
     subjects = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
     patterns = [re.escape(name).replace("<key>", ".+") for name in subjects]  # keys have dots
     return [re.compile(re.sub(r"<\w+>", r"[^.]+", pattern)) for pattern in patterns]
@@ -127,7 +129,7 @@ async def test_the_bus_carries_a_proof_and_never_the_key(cluster: Cluster) -> No
 
 
 def test_the_story_names_its_steps_in_their_order() -> None:
-    story = TOLD.split("## The story of one call")[1].split("\n## ")[0]
+    story = STEPS.split("## The life of one call")[1].split("\n## ")[0]
     steps = re.findall(r"^\d\. \*\*(\w+)\*\*", story, re.MULTILINE)
     assert steps == ["ingress", "policy", "executor", "policy", "audit"]
     for word in ("CallRequested", "call.allowed", "CallAdmitted", "call.completed", "call.failed"):

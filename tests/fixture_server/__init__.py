@@ -1,1 +1,1 @@
-"""An MCP server of our own for tests: both eras, every feature, no SDK."""
+"""An MCP server of our own for tests: both families, every feature, no SDK."""

@@ -10,7 +10,7 @@ from .http import App
 from .methods import Fixture
 from .seen import Seen
 from .stdio import Pipe
-from .wire import Era
+from .wire import ProtocolFamily
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     transport = parser.add_mutually_exclusive_group(required=True)
     transport.add_argument("--http", type=int, metavar="PORT", help="listen here, at /mcp")
     transport.add_argument("--stdio", action="store_true", help="speak over the standard pipes")
-    parser.add_argument("--era", choices=("modern", "legacy", "both"), default="both")
+    parser.add_argument("--family", choices=("modern", "legacy", "both"), default="both")
     parser.add_argument("--lax", action="store_true", help="check nothing that can be left")
     parser.add_argument("--classic", action="store_true", help="ask with a handshake alone")
     parser.add_argument("--sse", action="store_true", help="HTTP+SSE of 2024-11-05, at /sse")
@@ -28,7 +28,11 @@ def main() -> None:
     parser.add_argument("--seen", type=Path, help="keep what /seen tells in this file too")
     parser.add_argument("--definitions", type=Path, help="name -> definition, or null, to list")
     given = parser.parse_args()
-    eras = frozenset(Era) if given.era == "both" else frozenset({Era(given.era)})
+    families = (
+        frozenset(ProtocolFamily)
+        if given.family == "both"
+        else frozenset({ProtocolFamily(given.family)})
+    )
     fixture = Fixture(
         lax=given.lax,
         page=given.page,
@@ -38,10 +42,10 @@ def main() -> None:
         classic=given.classic,
     )
     if given.stdio:
-        asyncio.run(Pipe(fixture, eras).serve())
+        asyncio.run(Pipe(fixture, families).serve())
         return
     uvicorn.run(
-        App(fixture, eras, sse=given.sse),
+        App(fixture, families, sse=given.sse),
         host="127.0.0.1",
         port=given.http,
         log_level="warning",

@@ -1,11 +1,11 @@
-"""Tools that ask the client: by rounds in the stateless era, by requests in the handshake era."""
+"""Tools that ask the client: by rounds in the stateless family, by requests in the other."""
 
 import json
 
 from .call import Call
 from .content import BOOLEAN, STRING, form, optional_form, roots, said, sample
 from .registry import Place, takes, tool
-from .wire import MISSING_CAPABILITY, URL_ELICITATION_REQUIRED, Era, Json, RefusedError
+from .wire import MISSING_CAPABILITY, URL_ELICITATION_REQUIRED, Json, ProtocolFamily, RefusedError
 
 NAME = form("What is your name?", name=STRING)
 CONFIRM = form("Please confirm", ok=BOOLEAN)
@@ -54,7 +54,7 @@ async def elicit(call: Call, asked: Json, prefix: str) -> Json:
     try:
         answer = (await call.ask({"answer": asked}))["answer"]
     except RefusedError as refusal:
-        if call.era is Era.MODERN:
+        if call.family is ProtocolFamily.MODERN:
             raise
         return said(f"Elicitation not supported or error: {refusal}", is_error=True)
     content = json.dumps(answer.get("content") or {})
@@ -93,15 +93,15 @@ async def elicitation_enums(call: Call, _place: Place) -> Json:
 async def elicitation_url(call: Call, _place: Place) -> Json:
     """Asks the user to open a page."""
     params = {"mode": "url", "message": "Please sign in", "url": "https://example.org/sign-in"}
-    if call.era is Era.LEGACY:
+    if call.family is ProtocolFamily.LEGACY:
         params["elicitationId"] = "fixture-elicitation-1"
     return await elicit(call, {"method": "elicitation/create", "params": params}, "Page")
 
 
 @tool("test_url_elicitation_required")
 async def url_required(call: Call, place: Place) -> Json:
-    """Refuses with a page to open, as handshake-era servers do."""
-    if call.era is Era.MODERN:
+    """Refuses with a page to open, as handshake-family servers do."""
+    if call.family is ProtocolFamily.MODERN:
         return await elicitation_url(call, place)
     page = {
         "mode": "url",

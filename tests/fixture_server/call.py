@@ -16,8 +16,8 @@ from .wire import (
     LEVELS,
     LOG_LEVEL,
     MISSING_CAPABILITY,
-    Era,
     Json,
+    ProtocolFamily,
     RefusedError,
     notification,
 )
@@ -45,7 +45,7 @@ class Peer(Protocol):
         """Send it a notification."""
 
     async def request(self, method: str, params: Json) -> Json:
-        """Ask it something; only the handshake era can."""
+        """Ask it something; only the handshake family can."""
 
     def pause(self) -> bool:
         """Close the connection that carries the answer, not the request; whether it can be."""
@@ -55,7 +55,7 @@ class Peer(Protocol):
 class Call:
     """One request under way."""
 
-    era: Era
+    family: ProtocolFamily
     method: str
     params: Json
     capabilities: Json
@@ -93,7 +93,7 @@ class Call:
 
     def log(self, level: str, data: Any) -> None:
         """Log, if the client wants to hear of this level; a lax server asks nobody."""
-        wanted = self.meta.get(LOG_LEVEL) if self.era is Era.MODERN else self.level
+        wanted = self.meta.get(LOG_LEVEL) if self.family is ProtocolFamily.MODERN else self.level
         if wanted in LEVELS and LEVELS.index(level) < LEVELS.index(wanted):
             return
         if wanted in LEVELS or self.lax:
@@ -103,7 +103,7 @@ class Call:
     async def ask(self, requests: Json, *, stateful: bool = False) -> Json:
         """The client's answers to these requests, by key.
 
-        In the handshake era the client is asked at once; in the stateless era this ends the
+        In the handshake family the client is asked at once; in the stateless family this ends the
         request until it is sent again with the answers. With `stateful`, answers of an earlier
         round come back in the sealed state, and answers without it are not looked at.
         """
@@ -111,7 +111,7 @@ class Call:
         if self.answered is not None:
             found: Json = await self.answered(requests)
             return found
-        if self.era is Era.LEGACY:
+        if self.family is ProtocolFamily.LEGACY:
             asking = [
                 self.peer.request(asked["method"], asked.get("params", {}))
                 for asked in requests.values()

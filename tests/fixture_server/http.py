@@ -1,4 +1,4 @@
-"""Streamable HTTP of both eras, HTTP+SSE of 2024-11-05, and `/seen`."""
+"""Streamable HTTP of both families, HTTP+SSE of 2024-11-05, and `/seen`."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from .asgi import Receive, Request, Scope, Send, numbered_events, plain_events, read
-from .ladder import check_headers, check_meta, check_version, era_of
+from .ladder import check_headers, check_meta, check_version, family_of
 from .methods import Fixture
 from .sessions import Session, modern_call, run
 from .stream import Shared, Stream
@@ -16,8 +16,8 @@ from .wire import (
     INVALID_REQUEST,
     LEGACY,
     PARSE_ERROR,
-    Era,
     Json,
+    ProtocolFamily,
     RefusedError,
 )
 
@@ -31,7 +31,7 @@ class App:
     """The ASGI application."""
 
     fixture: Fixture
-    eras: frozenset[Era]
+    families: frozenset[ProtocolFamily]
     sse: bool = False
     sessions: dict[str, Session] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ class App:
             await request.answer(404)
         elif request.method == "POST":
             await self._post(request)
-        elif Era.LEGACY not in self.eras or request.method not in ("GET", "DELETE"):
+        elif ProtocolFamily.LEGACY not in self.families or request.method not in ("GET", "DELETE"):
             await request.answer(405, allow="POST")
         else:
             await (self._get if request.method == "GET" else self._delete)(request)
@@ -70,17 +70,17 @@ class App:
 
     async def _post(self, request: Request) -> None:
         message = _parsed(await request.body())
-        era = era_of(message, request.headers)
-        if era not in self.eras:
-            (era,) = self.eras
-        if era is Era.MODERN:
+        family = family_of(message, request.headers)
+        if family not in self.families:
+            (family,) = self.families
+        if family is ProtocolFamily.MODERN:
             await self._modern(request, message)
         else:
             await self._legacy(request, message)
 
     async def _modern(self, request: Request, message: Json) -> None:
         if "method" not in message:
-            raise RefusedError(INVALID_REQUEST, "This era takes no answers.", status=400)
+            raise RefusedError(INVALID_REQUEST, "This family takes no answers.", status=400)
         if "id" not in message:
             await request.answer(202)
             return

@@ -12,8 +12,8 @@ from .wire import (
     MODERN,
     UNSUPPORTED_VERSION,
     VERSION,
-    Era,
     Json,
+    ProtocolFamily,
     RefusedError,
 )
 
@@ -29,17 +29,17 @@ NAMED = {
 _HEAD, _TAIL = "=?base64?", "?="
 
 
-def era_of(message: Json, headers: Headers) -> Era:
-    """The era a message belongs to, by its body and its headers together."""
+def family_of(message: Json, headers: Headers) -> ProtocolFamily:
+    """The family a message belongs to, by its body and its headers together."""
     params = message.get("params")
     meta = params.get("_meta") if isinstance(params, dict) else None
     if isinstance(meta, dict) and VERSION in meta:
-        return Era.MODERN
+        return ProtocolFamily.MODERN
     if message.get("method") == "initialize" and headers.get("mcp-protocol-version") not in MODERN:
-        return Era.LEGACY
+        return ProtocolFamily.LEGACY
     version = headers.get("mcp-protocol-version", "")
     legacy = not version or version in LEGACY or "mcp-session-id" in headers
-    return Era.LEGACY if legacy else Era.MODERN
+    return ProtocolFamily.LEGACY if legacy else ProtocolFamily.MODERN
 
 
 def check_meta(meta: Json) -> None:

@@ -1,4 +1,4 @@
-"""Every method of both eras: from a call to its result."""
+"""Every method of both families: from a call to its result."""
 
 import asyncio
 import json
@@ -26,8 +26,8 @@ from .wire import (
     SUBSCRIPTION,
     TASKS,
     UI,
-    Era,
     Json,
+    ProtocolFamily,
     RefusedError,
     notification,
 )
@@ -90,8 +90,8 @@ class Fixture:
             "prompts/get": shelf.prompt,
             "completion/complete": _plain(shelf.complete),
         }
-        self._methods: dict[Era, dict[str, Answer]] = {
-            Era.MODERN: {
+        self._methods: dict[ProtocolFamily, dict[str, Answer]] = {
+            ProtocolFamily.MODERN: {
                 **both,
                 "server/discover": _plain(_discover),
                 "subscriptions/listen": self._listen,
@@ -99,7 +99,7 @@ class Fixture:
                 "tasks/update": self._update_task,
                 "tasks/cancel": self._cancel_task,
             },
-            Era.LEGACY: {
+            ProtocolFamily.LEGACY: {
                 **both,
                 "initialize": _plain(_initialize),
                 "ping": _plain(lambda _call: {}),
@@ -114,19 +114,19 @@ class Fixture:
         }
 
     async def answer(self, call: Call) -> Json:
-        """The result of a call, shaped for its era. Raises `RefusedError`."""
-        method = self._methods[call.era].get(call.method)
+        """The result of a call, shaped for its family. Raises `RefusedError`."""
+        method = self._methods[call.family].get(call.method)
         if method is None:
-            status = 404 if call.era is Era.MODERN else 200
+            status = 404 if call.family is ProtocolFamily.MODERN else 200
             raise RefusedError(METHOD_NOT_FOUND, f"Method not found: {call.method}", status=status)
         try:
             result = await method(call)
         except InputNeededError as needed:
             result = needed.result
-        return self._shaped(call, result) if call.era is Era.MODERN else result
+        return self._shaped(call, result) if call.family is ProtocolFamily.MODERN else result
 
     def _shaped(self, call: Call, result: Json) -> Json:
-        """With what the stateless era wants; a lax server leaves out all it can."""
+        """With what the stateless family wants; a lax server leaves out all it can."""
         meta = {SERVER_INFO: IMPLEMENTATION, **result.get("_meta", {})}
         if self.lax and call.method != "server/discover":
             return result
@@ -145,7 +145,7 @@ class Fixture:
         listed = []
         for name in TOOLS:
             shown = TOOLS[name].listed
-            if call.era is Era.LEGACY and TOOLS[name].task == "optional":
+            if call.family is ProtocolFamily.LEGACY and TOOLS[name].task == "optional":
                 shown["execution"] = {"taskSupport": "optional"}
             listed.append(shown)
         return self._paged("tools", self._rewritten(listed), call)
@@ -175,9 +175,13 @@ class Fixture:
         tool = TOOLS.get(str(call.params.get("name")))
         if tool is None:
             raise RefusedError(INVALID_PARAMS, f"Unknown tool: {call.params.get('name')}")
-        if call.era is Era.LEGACY and "task" in call.params and tool.task != "forbidden":
+        if (
+            call.family is ProtocolFamily.LEGACY
+            and "task" in call.params
+            and tool.task != "forbidden"
+        ):
             return {"task": self._begin(tool, call).nested}
-        if call.era is Era.LEGACY or tool.task == "forbidden":
+        if call.family is ProtocolFamily.LEGACY or tool.task == "forbidden":
             return await self._run(tool, call)
         if TASKS in call.capabilities.get("extensions", {}):
             if tool.before is not None:
@@ -188,7 +192,7 @@ class Fixture:
         return await self._run(tool, call)
 
     async def _run(self, tool: Tool, call: Call) -> Json:
-        if self.classic and call.era is Era.MODERN and tool.name in _CLASSIC:
+        if self.classic and call.family is ProtocolFamily.MODERN and tool.name in _CLASSIC:
             raise RefusedError(INVALID_REQUEST, "There is no way back to the client here.")
         if tool.before is not None and "before" not in call.params:
             call.params["before"] = await tool.before(call, self._place)

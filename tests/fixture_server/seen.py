@@ -26,7 +26,7 @@ class Seen:
         self.cancelled: Counter[str] = Counter()
         self.last: deque[Json] = deque(maxlen=_KEPT)
 
-    def request(self, era: str, method: str, params: Json, headers: Json) -> None:
+    def request(self, family: str, method: str, params: Json, headers: Json) -> None:
         """A request arrived."""
         self.methods[method] += 1
         counter, key = {
@@ -36,7 +36,7 @@ class Seen:
         }.get(method, (None, ""))
         if counter is not None:
             counter[str(params.get(key))] += 1
-        self.last.append({"era": era, "method": method, "params": params, "headers": headers})
+        self.last.append({"family": family, "method": method, "params": params, "headers": headers})
         self._write()
 
     def cancel(self, subject: str) -> None:

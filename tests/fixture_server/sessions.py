@@ -1,4 +1,4 @@
-"""Requests under way and, in the handshake era, the session they belong to."""
+"""Requests under way and, in the handshake family, the session they belong to."""
 
 import asyncio
 import secrets
@@ -14,8 +14,8 @@ from .wire import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
     LEGACY,
-    Era,
     Json,
+    ProtocolFamily,
     RefusedError,
     failure,
     notification,
@@ -39,8 +39,8 @@ class OneWay:
         self._stream.put(message)
 
     async def request(self, _method: str, _params: Json) -> Json:
-        """Ask nothing: this era has no requests in this direction."""
-        raise RefusedError(INTERNAL_ERROR, "The stateless era has no requests from servers.")
+        """Ask nothing: this family has no requests in this direction."""
+        raise RefusedError(INTERNAL_ERROR, "The stateless family has no requests from servers.")
 
     def pause(self) -> bool:
         """Do nothing: closing the connection would cancel the request."""
@@ -52,11 +52,11 @@ def modern_call(fixture: Fixture, message: Json, stream: Stream, headers: Header
     params = dict(message.get("params") or {})
     meta = params.get("_meta")
     capabilities = meta.get(CAPABILITIES) if isinstance(meta, dict) else None
-    see(fixture, Era.MODERN, message["method"], params, headers)
+    see(fixture, ProtocolFamily.MODERN, message["method"], params, headers)
     if message["method"] == "subscriptions/listen":
         params["subscription"] = message["id"]
     return Call(
-        Era.MODERN,
+        ProtocolFamily.MODERN,
         message["method"],
         params,
         capabilities if isinstance(capabilities, dict) else {},
@@ -65,10 +65,12 @@ def modern_call(fixture: Fixture, message: Json, stream: Stream, headers: Header
     )
 
 
-def see(fixture: Fixture, era: Era, method: str, params: Json, headers: Headers) -> None:
+def see(
+    fixture: Fixture, family: ProtocolFamily, method: str, params: Json, headers: Headers
+) -> None:
     """Count a request."""
     shown = {name: value for name, value in headers.items() if name.startswith(_SHOWN)}
-    fixture.seen.request(era.value, method, params, shown)
+    fixture.seen.request(family.value, method, params, shown)
 
 
 async def run(fixture: Fixture, call: Call, request_id: Any, stream: Stream) -> None:
@@ -76,7 +78,7 @@ async def run(fixture: Fixture, call: Call, request_id: Any, stream: Stream) -> 
     try:
         stream.finish(response(request_id, await fixture.answer(call)))
     except RefusedError as refusal:
-        status = refusal.status if call.era is Era.MODERN else 200
+        status = refusal.status if call.family is ProtocolFamily.MODERN else 200
         stream.finish(failure(request_id, refusal), status)
     except asyncio.CancelledError:
         fixture.seen.cancel(str(call.params.get("name") or call.method))
@@ -88,7 +90,7 @@ async def run(fixture: Fixture, call: Call, request_id: Any, stream: Stream) -> 
 
 
 class Session:
-    """One client of the handshake era."""
+    """One client of the handshake family."""
 
     def __init__(
         self, fixture: Fixture, session_id: str = "", standing: Stream | None = None
@@ -118,10 +120,10 @@ class Session:
     def begin(self, message: Json, stream: Stream, headers: Headers) -> asyncio.Task[None]:
         """Answer a request into a stream."""
         method, params = message["method"], dict(message.get("params") or {})
-        see(self._fixture, Era.LEGACY, method, params, headers)
+        see(self._fixture, ProtocolFamily.LEGACY, method, params, headers)
         self._remember(method, params)
         call = Call(
-            Era.LEGACY,
+            ProtocolFamily.LEGACY,
             method,
             params,
             self.capabilities,

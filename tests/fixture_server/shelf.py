@@ -7,7 +7,7 @@ from .asking import NAME, filled
 from .call import Call
 from .content import PNG, STRING, embedded, form, image, message, text
 from .tools import WATCHED
-from .wire import INVALID_PARAMS, RESOURCE_NOT_FOUND, Era, Json, RefusedError
+from .wire import INVALID_PARAMS, RESOURCE_NOT_FOUND, Json, ProtocolFamily, RefusedError
 
 RESOURCES: list[Json] = [
     {
@@ -85,7 +85,7 @@ async def _contents(call: Call, uri: str) -> Json:
     if match := _TEMPLATE.fullmatch(uri):
         data = {"id": match[1], "templateTest": True, "data": f"Data for ID: {match[1]}"}
         return {"mimeType": "application/json", "text": json.dumps(data)}
-    code = INVALID_PARAMS if call.era is Era.MODERN else RESOURCE_NOT_FOUND
+    code = INVALID_PARAMS if call.family is ProtocolFamily.MODERN else RESOURCE_NOT_FOUND
     raise RefusedError(code, "Resource not found", {"uri": uri})
 
 

@@ -1,15 +1,15 @@
-"""Lines of JSON over standard input and output, both eras on one pipe."""
+"""Lines of JSON over standard input and output, both families on one pipe."""
 
 import asyncio
 import json
 import sys
 from typing import Any
 
-from .ladder import check_meta, check_version, era_of
+from .ladder import check_meta, check_version, family_of
 from .methods import Fixture
 from .sessions import Session, modern_call, run
 from .stream import Shared
-from .wire import METHOD_NOT_FOUND, PARSE_ERROR, Era, Json, RefusedError, dump, failure
+from .wire import METHOD_NOT_FOUND, PARSE_ERROR, Json, ProtocolFamily, RefusedError, dump, failure
 
 _LONGEST_LINE = 1 << 24
 
@@ -17,9 +17,9 @@ _LONGEST_LINE = 1 << 24
 class Pipe:
     """The only client of a server over stdio."""
 
-    def __init__(self, fixture: Fixture, eras: frozenset[Era]) -> None:
+    def __init__(self, fixture: Fixture, families: frozenset[ProtocolFamily]) -> None:
         self._fixture = fixture
-        self._eras = eras
+        self._eras = families
         self._out = Shared("stdio")
         self._session = Session(fixture, "stdio", self._out)
         self._running: dict[Any, asyncio.Task[None]] = {}
@@ -51,7 +51,7 @@ class Pipe:
             self._out.put(failure(message["id"], refusal))
 
     def _begin(self, message: Json) -> None:
-        if self._era(message) is Era.LEGACY:
+        if self._family(message) is ProtocolFamily.LEGACY:
             self._session.begin(message, self._out, {})
             return
         params = message.get("params") or {}
@@ -64,14 +64,14 @@ class Pipe:
         self._running[request_id] = task
         task.add_done_callback(lambda _: self._running.pop(request_id, None))
 
-    def _era(self, message: Json) -> Era:
-        era = era_of(message, {})
-        if era in self._eras:
-            return era
-        if era is Era.MODERN or message["method"] == "initialize":
+    def _family(self, message: Json) -> ProtocolFamily:
+        family = family_of(message, {})
+        if family in self._eras:
+            return family
+        if family is ProtocolFamily.MODERN or message["method"] == "initialize":
             method = message["method"]
             raise RefusedError(METHOD_NOT_FOUND, f"Method not found: {method}")
-        return Era.MODERN
+        return ProtocolFamily.MODERN
 
     async def _write(self) -> None:
         async for _, message in self._out.read(0, idle=3600):

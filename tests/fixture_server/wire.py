@@ -27,7 +27,7 @@ IMPLEMENTATION = {"name": "fixture", "title": "Fixture server", "version": "1.0.
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 
-class Era(StrEnum):
+class ProtocolFamily(StrEnum):
     """Stateless since 2026-07-28, or with a handshake before."""
 
     MODERN = "modern"

@@ -160,7 +160,12 @@ class Tried:
     async def sink(self, url: str) -> None:
         """A SIEM that is posted to."""
         outlet = HttpTransport(
-            Sink(url=url), self._poster(), THREADS, NO_SECRETS, named=lambda: False, host="tests"
+            Sink(url=url),
+            self._poster(),
+            THREADS,
+            NO_SECRETS,
+            is_operator_named=lambda: False,
+            host="tests",
         )
         await outlet.send([EVENT])
 
@@ -169,7 +174,9 @@ class Tried:
         place = urlsplit(url)
         port = f":{place.port or 514}" if not place.netloc.endswith(f":{place.port}") else ""
         sink = Sink(url=f"syslog+tcp://{place.netloc}{port}")
-        outlet = StreamTransport(sink, self._poster(), THREADS, named=lambda: False, host="tests")
+        outlet = StreamTransport(
+            sink, self._poster(), THREADS, is_operator_named=lambda: False, host="tests"
+        )
         try:
             await outlet.send([EVENT])
         finally:

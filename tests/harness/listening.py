@@ -26,7 +26,7 @@ def everywhere(planted: Planted) -> Heard:
         "report": ("audit", "report", "--html", str(directory / "report.html")),
         "status as shown": ("status",),
         "bundle": ("audit", "export", str(directory / "bundle.zip")),
-        "rival's bundle": ("audit", "export", str(directory / "rival.zip"), "--scope", "rival"),
+        "rival's bundle": ("audit", "export", str(directory / "rival.zip"), "--customer", "rival"),
     }
     with ThreadPoolExecutor(len(commands)) as pool:
         done = list(pool.map(lambda words: launched.toolbus(*words), commands.values()))

@@ -27,7 +27,7 @@ class World:
     """A log's lines, the checkpoints over them, and who may sign."""
 
     directory: Path
-    load_signer: Signer
+    signer: Signer
     lines: list[bytes]
     sealed: list[bundle.Sealed] = field(default_factory=list)
     begins: bundle.Sealed | None = None

@@ -2,7 +2,7 @@
 
 import pytest
 
-LONGEST_FIRST = ("e2e", "chaos", "integration", "conformance", "service")
+LONGEST_FIRST = ("e2e", "docs", "chaos", "integration", "conformance", "service")
 STARVING = "chaos"  # keeps every core busy: one worker has it all, one test after another
 GATEWAY = "gateway"  # the session's, of many files
 

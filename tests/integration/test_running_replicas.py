@@ -1,4 +1,4 @@
-"""The steps of docs/running-replicas.md as they stand: two of each service, on NATS and Valkey."""
+"""Run the steps of docs/how-to/running-replicas.md: two of each service, on NATS and Valkey."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from harness.families import begun, calling
 from harness.waiting import until_now
 from toolbus_cli.launcher.engines import nats_binary, valkey_binary
 
-PAGE = Path(__file__).parents[2] / "docs" / "running-replicas.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "running-replicas.md"
 TOOL = "time__get_current_time"
 DONE = "--step-done--"
 

@@ -1,4 +1,4 @@
-"""The page docs/interoperability.md, written anew by every whole run."""
+"""The page docs/reference/interoperability.md, written anew by every whole run."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -8,33 +8,39 @@ from matrix.drivers.telling import ACTIONS, FAILED, OK
 from matrix.expected import Expected
 from matrix.table import Cell, mark, rows
 
-PAGE = Path(__file__).parents[2] / "docs" / "interoperability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "interoperability.md"
 _HEAD = """\
 # Interoperability
 
-Written by `make matrix` on {day}; do not edit it. Nine clients of other hands reach five servers
-through one gateway. Every server is the same program, `tests/fixture_server`, in another family or
-over another transport: *modern* is 2026-07-28, *legacy* 2025-11-25 and earlier, *sse* is HTTP+SSE
-of 2024-11-05. Each client runs in an environment of its own.
+Written by `make matrix` on {day}; do not edit it.
 
-An action is **ok** when the client got what it should have got and, where something has to reach
-the server, the server's own record shows it. **-** means that the client has no API for the action;
-the reasons are below the table.
+Nine third-party clients connect to five servers through one gateway. Every server is the same
+program, `tests/fixture_server`, with another protocol family or transport: *modern* is
+2026-07-28, *legacy* is 2025-11-25 and earlier, *sse* is HTTP+SSE of 2024-11-05. Each client
+runs in its own environment.
 
-| action | what is done, and checked |
+An action is **ok** if the client received the expected result and, where a message must reach
+the server, the server recorded it. **-** means that the client has no API for the action; the
+reasons are below the table.
+
+| action | check |
 |---|---|
-| list | the revision spoken is the one below; all pages of tools, the server's own among them |
-| call | a random word comes back, and the server saw it |
-| progress | 0, 50 and 100 of 100, in this order |
-| elicitation | the server asks for a form in the middle of a call, and tells what was filled in |
-| sampling | the server asks the client's model in the middle of a call, and repeats what it said |
-| read | a resource's contents |
-| subscribe | subscribed to a resource, the client hears that it changed |
-| prompt | a prompt with an argument of its own |
-| completion | the values of a prompt's argument |
-| task | a call becomes a task, is asked about, and ends with its result |
-| cancellation | the client gives a call of 10 s up after a second, and the server is told |
+| list | the negotiated revision is the one below; every page of tools is listed |
+| call | a random word is returned, and the server received it |
+| progress | 0, 50 and 100 of 100 arrive in this order |
+| elicitation | the server requests a form during a call and returns what was filled in |
+| sampling | the server requests a completion of the client's model during a call and returns it |
+| read | a resource's contents arrive |
+| subscribe | a subscribed client receives a notification when the resource changes |
+| prompt | a prompt with an argument arrives |
+| completion | the values of a prompt's argument arrive |
+| task | a call becomes a task, is queried, and ends with its result |
+| cancellation | the client cancels a call of 10 s after one second, and the server receives it |
 """
+
+_REPEAT = """\
+`make matrix` repeats the measurement. The first run installs the clients into `.matrix/`;
+`tests/matrix/README.md` describes how to run a part of it."""
 
 
 def write(cells: list[Cell], expected: Expected) -> None:
@@ -54,7 +60,7 @@ def _body(cells: list[Cell], expected: Expected) -> Iterator[str]:
 def _counts(cells: list[Cell]) -> Iterator[str]:
     fine = sum(cell.outcome == OK for cell in cells)
     failed = sum(cell.outcome == FAILED for cell in cells)
-    yield "## The table"
+    yield "## Results"
     yield ""
     yield f"{fine} ok, {failed} failed, {len(cells) - fine - failed} the client has no API for."
     yield ""
@@ -74,7 +80,7 @@ def _bold(cell: Cell) -> str:
 
 
 def _failures(cells: list[Cell], expected: Expected) -> Iterator[str]:
-    yield "## What failed"
+    yield "## Failures"
     yield ""
     reasons: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -87,14 +93,14 @@ def _failures(cells: list[Cell], expected: Expected) -> Iterator[str]:
             yield f"- {cell.subject}: `{cell.detail.replace('`', chr(39))}`"
         yield ""
     if not reasons:
-        yield "Nothing."
+        yield "None."
         yield ""
 
 
 def _absences(cells: list[Cell]) -> Iterator[str]:
-    yield "## What clients have no API for"
+    yield "## Missing APIs of clients"
     yield ""
-    yield "| client | action | why |"
+    yield "| client | action | reason |"
     yield "|---|---|---|"
     yield from _once(
         f"| {cell.client.name} | {cell.action} | {cell.detail} |"
@@ -107,13 +113,12 @@ def _absences(cells: list[Cell]) -> Iterator[str]:
 def _clients(cells: list[Cell]) -> Iterator[str]:
     yield "## Clients"
     yield ""
-    yield "| client | installed | speaks to the gateway |"
+    yield "| client | installed | negotiated revision |"
     yield "|---|---|---|"
     clients = dict.fromkeys(cell.client for cell in cells)
     yield from (f"| {each.name} | {each.version} | {each.family} |" for each in clients)
     yield ""
-    yield "To see it again: `make matrix`. It installs the clients into `.matrix/` the first time;"
-    yield "[tests/matrix](../tests/matrix/README.md) says how to run a part of it."
+    yield _REPEAT
 
 
 def _once(lines: Iterable[str]) -> Iterator[str]:

@@ -142,17 +142,17 @@ async def test_a_kill_at_any_file_leaves_no_gap_and_nothing_twice(
 async def _without_leaving(killed: Any) -> None:
     """As a kill -9 would end it: it holds its entry still."""
     cursor: Cursor = killed._cursor
-    await cursor._take()
+    await cursor._acquire()
     await killed.start()
     await killed.export_closed()
 
 
 async def _killed_before_it_says_that_it_is_done(killed: Any) -> None:
     cursor: Cursor = killed._cursor
-    await cursor._take()
+    await cursor._acquire()
     await killed.start()
     cursor.state.until = 3
-    await cursor.keep()
+    await cursor.save()
     window = windows.Window(cursor.state.stream, 0, 3)
     await windows.write_window(killed._store, "lake", killed._export, window, killed._target)
 
@@ -244,11 +244,11 @@ async def test_what_cannot_be_written_now_is_written_later_and_why_is_told(
 async def test_of_two_audits_one_exports(at: Table, bucket: Bucket, lake: Path) -> None:
     await at.keep_intents(1)
     first = exporting(at, declared(lake), bucket, DirectoryTarget(lake, named), "first")
-    await first._cursor._take()
+    await first._cursor._acquire()
     second = Cursor(bucket, "export.lake", "second", 0.5)
-    await second._take()  # the first has been silent for as long
+    await second._acquire()  # the first has been silent for as long
     with pytest.raises(OvertakenError):
-        await first._cursor.keep()
+        await first._cursor.save()
 
 
 # -- a bucket --------------------------------------------------------------------------------

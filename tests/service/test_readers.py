@@ -122,7 +122,7 @@ async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[En
         await store.insert("checkpoints", told, "checkpoint")
         assert await roll_up_hours(store.run_in_background)
         assert await roll_up_days(store.run_in_background)
-        async with serve_readers(answering.answer, lambda *_: None, "127.0.0.1", 0) as port:
+        async with serve_readers(answering.execute, lambda *_: None, "127.0.0.1", 0) as port:
             yield Endpoint(port)
     finally:
         answering.close()

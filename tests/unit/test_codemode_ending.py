@@ -59,7 +59,7 @@ async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_fro
     directory: ConfigProjection,
 ) -> None:
     outcomes, waiting, said = Outcomes(), Waiting(), list[Any]()
-    service: Any = SimpleNamespace(events=SimpleNamespace(say=said.append))
+    service: Any = SimpleNamespace(events=SimpleNamespace(publish=said.append))
     spending: Any = SimpleNamespace(note=lambda _spent: None)
     service = ProgramHandler(
         service, directory, Catalogue(directory), cast("Any", None), spending, cast("Any", outcomes)

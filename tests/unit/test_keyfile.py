@@ -37,7 +37,7 @@ def test_audits_signing_key_is_known_by_its_own_name_and_by_the_one_before(
 ) -> None:
     monkeypatch.setenv("TOOLBUS_SEAL_KEY_FILE", "/of/ingress")
     monkeypatch.setenv(name, "/of/audit")
-    assert AuditSettings().sealing_key == Path("/of/audit")
+    assert AuditSettings().signing_key == Path("/of/audit")
 
 
 def test_who_makes_a_key_for_signing_or_for_the_bus_leaves_nothing_half_made(

@@ -15,7 +15,7 @@ class Settings(BaseSettings):
 
     `nkey_seed_file` names the file with this service's NATS seed; when it is empty,
     `<state_dir>/nkeys/<service>.seed` is used if it exists, else the bus is joined without one.
-    `egress_allow` lists what may be called beside the open Internet (docs/egress.md), `egress_ca`
+    `egress_allow` lists what may be called beside the open Internet, `egress_ca`
     is a file of authorities trusted beside the system's. `people_key` is the file with the key
     under which people's keys are kept, the same for every service: `<state_dir>/people.key`.
     `sealing_dir` holds the keys of literal secrets in the declaration: `<state_dir>/sealing`.

@@ -309,7 +309,7 @@ def _export(service: Service, settings: Settings, store: ClickHouse, outbound: O
     async def deliver() -> AsyncIterator[None]:
         bucket = await service.bucket(EXPORTS)
         async with (
-            exports.exporting(bucket, store, closed),
+            exports.running(bucket, store, closed),
             sinks.forwarding(bucket, EventStream(stream, newest, read)),
         ):
             yield

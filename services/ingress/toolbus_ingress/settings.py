@@ -19,7 +19,7 @@ class Settings(CommonSettings):
     for a free place or a person. `head_timeout` and `body_timeout` bound
     how long a client may take to send a request, `idle_timeout` how long its connection is kept
     after an answer, `write_timeout` how long it may leave an answer unread; `most_connections` and
-    `most_per_address` bound what is open (docs/connections.md). `trusted_proxies` are addresses
+    `most_per_address` bound what is open. `trusted_proxies` are addresses
     and networks whose `proxy_header` names the client. After SIGTERM new connections are accepted
     for `leave_seconds`. With `poll_after` a client of 2025-11-25 whose answer takes longer is sent
     away, to come back for it; 0: it waits.

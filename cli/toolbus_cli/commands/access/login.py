@@ -23,7 +23,8 @@ DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 DOCUMENT = "/.well-known/oauth-protected-resource/api"
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _NOBODY = (
-    "Nobody signs in to administer there: give a rule under access a role (docs/administration.md)."
+    "Nobody signs in to administer there: give a rule under access a role "
+    "(docs/how-to/administration-api.md)."
 )
 
 

@@ -69,7 +69,7 @@ class Masters:
         found = await self.secrets.read([_braced(reference)])
         if not found:
             raise SecretError(
-                f"{reference} names no store or key service; docs/secrets.md tells which there are."
+                f"{reference} names no store or key service; docs/how-to/secrets.md lists them."
             )
         try:
             key = b64decode(next(iter(found.values())).strip(), validate=True)

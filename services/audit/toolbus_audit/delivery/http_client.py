@@ -87,10 +87,8 @@ class HttpClient:
 
     def addresses(self, target: Target, *, is_operator_named: bool) -> list[str]:
         """Resolve and check the addresses. Raises `EgressError`, `PostError` or `OSError`."""
-        self.egress.check_written(target, is_operator_named=is_operator_named)
-        found = self.egress.judged(
-            target, self.resolve(target), is_operator_named=is_operator_named
-        )
+        self.egress.check_written(target, named=is_operator_named)
+        found = self.egress.judged(target, self.resolve(target), named=is_operator_named)
         if target.scheme == "http" and not all(map(_is_private, found)):
             raise PostError("its address is public and needs encryption; use https, or syslog+tls")
         return found

@@ -319,7 +319,8 @@ class WitnessClient:
             await self._sources.publish(found)
             state.contradicted = known
             await self._save(recipient, state)
-        raise NotAcceptedError(f"CONTRADICTION: {detail}; see docs/evidence.md, 'Witnesses'")
+        page = "docs/explanation/evidence.md, 'Distribution of checkpoints'"
+        raise NotAcceptedError(f"CONTRADICTION: {detail}; see {page}")
 
     async def _require_latest(self, recipient: Recipient, checkpoint: Log) -> None:
         """Raise `NotAcceptedError` if another replica has stored a newer checkpoint."""

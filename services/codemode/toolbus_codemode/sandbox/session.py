@@ -155,7 +155,7 @@ class Session:
         try:
             return outcome_of(call, await self.make_call(wanted))
         except Exception as error:  # noqa: BLE001 - the program must not see any exception
-            log.error("a call of a program failed in the service: %s", type(error).__name__)  # noqa: TRY400
+            log.error("program.call_failed", extra={"reason": type(error).__name__})  # noqa: TRY400
             failure = Failure("internal", "The call failed inside the gateway.")
             return outcome_of(call, ToolOutcome(failure=failure))
 

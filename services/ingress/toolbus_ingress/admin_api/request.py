@@ -60,7 +60,9 @@ def check_name(found: Matched) -> None:
     if "{" in found.operation.path and not re.fullmatch(
         found.operation.named, found.name, re.DOTALL
     ):
-        raise InvalidError("The name in the path is none: see docs/configuration.md for names.")
+        raise InvalidError(
+            "The name in the path is none: see docs/reference/configuration.md for names."
+        )
 
 
 def query_of(text: bytes, operation: Operation) -> Query:

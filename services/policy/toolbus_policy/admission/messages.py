@@ -70,7 +70,7 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         result_content=admission.result_content,
         user=payer.user,
         identity=identified(yes.judge.snapshot, call, payer),
-        payer=payer.id_for(call.key_digest),
+        principal_id=payer.id_for(call.key_digest),
         session=call.session,
         checked=None if admission.strict else yes.verdict.reads,
         arguments=call.arguments,

@@ -1,0 +1,1 @@
+"""Generate the reference pages in docs/reference from the code that they describe."""

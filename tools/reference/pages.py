@@ -1,0 +1,32 @@
+"""The generated pages, each with its title and what writes it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from reference import (
+    command_line,
+    configuration,
+    environment,
+    errors,
+    events,
+    log_events,
+    metrics,
+)
+from reference.markdown import with_generated
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES: dict[str, tuple[str, Callable[[], str]]] = {
+    "docs/reference/configuration.md": ("Configuration", configuration.generated),
+    "docs/reference/cli.md": ("Command line", command_line.generated),
+    "docs/reference/environment.md": ("Environment variables", environment.generated),
+    "docs/reference/events.md": ("Events and subjects", events.generated),
+    "docs/reference/errors.md": ("Errors", errors.generated),
+    "docs/reference/metrics.md": ("Metrics", metrics.generated),
+    "docs/reference/log-events.md": ("Log events", log_events.generated),
+}
+
+
+def rendered(page: str, before: str) -> str:
+    """Return the text that a page should have; text outside of its generated part is kept."""
+    title, generate = PAGES[page]
+    return with_generated(before, title, generate())

@@ -1,0 +1,11 @@
+"""Hand-written texts of generated pages, one YAML file a page; tests hold them complete."""
+
+from pathlib import Path
+
+import yaml
+
+
+def texts(page: str) -> dict[str, str]:
+    """Return the texts of a page by the name of what they describe."""
+    read = yaml.safe_load((Path(__file__).parent / f"{page}.yaml").read_text())
+    return {str(name): str(text).strip() for name, text in read.items()}
