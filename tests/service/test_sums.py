@@ -268,7 +268,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from test_sums import add, event, opened, HOUR
-from toolbus_audit.ingest.rollups import add_up, add_up_days
+from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 
 async def main():
     async with opened(Path(sys.argv[1])) as store:
@@ -279,8 +279,8 @@ async def main():
             rows = [event("call.completed", f"b{batch}-{n}", at, charge=1) for n, at in ats]
             await add(store, *rows)
             print("wrote", flush=True)
-            await add_up(store.run_in_background)
-            await add_up_days(store.run_in_background)
+            await roll_up_hours(store.run_in_background)
+            await roll_up_days(store.run_in_background)
             batch += 1
 
 asyncio.run(main())
