@@ -205,7 +205,7 @@ async def test_a_second_audit_on_the_same_directory_stands_by_and_takes_over(
 
 
 async def standing_by(service: Service) -> bool:
-    return "stands by" in service.status().reason
+    return "this one waits" in service.status().reason
 
 
 async def test_a_fault_in_a_question_is_told_in_clickhouses_words(

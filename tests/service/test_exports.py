@@ -217,7 +217,7 @@ async def test_parquet_has_the_tables_columns(at: Table, bucket: Bucket, lake: P
 
 async def test_a_directory_that_is_not_there_is_not_made(at: Table, lake: Path) -> None:
     await at.keep_intents(1)
-    with pytest.raises(TargetError, match="cannot be written"):
+    with pytest.raises(TargetError, match="is not writable"):
         await DirectoryTarget(lake / "not-mounted", named).put("a/b", b"x")
     assert not (lake / "not-mounted").exists()
 
@@ -235,7 +235,7 @@ async def test_what_cannot_be_written_now_is_written_later_and_why_is_told(
     gone = lake / "later"
     made = exporting(at, declared(gone, every="1s"), bucket, DirectoryTarget(gone, named))
     async with at_work(made):
-        await until(lambda: "cannot be written" in str(made.state), "its word")
+        await until(lambda: "is not writable" in str(made.state), "its word")
         gone.mkdir()
         await until(lambda: len(lines(files(gone))) == 1, "the event")
         await until(lambda: str(made.state) == "1 written", "that it is well")

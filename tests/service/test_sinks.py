@@ -149,7 +149,7 @@ async def test_datagrams_are_sent_and_one_too_long_is_counted(
         async with sinking(settings, {"siem": siem}) as sinks:
             async with asyncio.timeout(PATIENCE):
                 assert (await port.heard()).told["id"] == "c2.allowed"
-            await until(lambda: "1 told, 0 behind, 1 refused" in state(sinks), "both")
+            await until(lambda: "1 delivered, 0 behind, 1 rejected" in state(sinks), "both")
 
 
 async def test_a_sink_is_told_only_what_it_wants(settings: Settings, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ async def test_a_sink_is_told_only_what_it_wants(settings: Settings, tmp_path: P
         siem = sink(receiver.url, events=["call.den*", "call.all*"], customers=["acme"])
         other = sink(receiver.url + "/other", events=["key.*"])
         async with sinking(settings, {"siem": siem, "other": other}) as sinks:
-            await until(lambda: "3 told, 0 behind" in str(sinks.states()), "three events")
+            await until(lambda: "3 delivered, 0 behind" in str(sinks.states()), "three events")
     assert _told(receiver) == ["c2.denied", *ids(3, 4)]
     assert {each.path for each in receiver.received} == {"/hook"}
 
@@ -229,7 +229,7 @@ async def test_a_sink_declared_now_is_not_told_what_was(settings: Settings, tmp_
     await said(settings, tmp_path, *intents(1))
     with Receiver() as receiver:
         async with sinking(settings, {"siem": sink(receiver.url, begin="now")}) as sinks:
-            await until(lambda: state(sinks).startswith("0 told, 0 behind"))
+            await until(lambda: state(sinks).startswith("0 delivered, 0 behind"))
             await until(lambda: "waiting" not in state(sinks), "it has begun")
             await said(settings, tmp_path, *intents(2))
             await until(lambda: receiver.received, "the second")
@@ -271,7 +271,7 @@ async def test_elasticsearch_has_each_event_once_and_what_it_refuses_is_counted(
         receiver.answer = _bulk({"c1.allowed": 409, "c2.allowed": 400})
         siem = sink(receiver.url, shape="elastic", index="events-test")
         async with sinking(settings, {"siem": siem}) as sinks:
-            await until(lambda: "2 told, 0 behind, 1 refused" in state(sinks))
+            await until(lambda: "2 delivered, 0 behind, 1 rejected" in state(sinks))
         lines = [json.loads(line) for line in receiver.received[0].body.splitlines()]
     assert lines[0] == {"create": {"_index": "events-test", "_id": "c1.allowed"}}
     assert lines[1]["id"] == "c1.allowed"
@@ -285,7 +285,7 @@ async def test_a_busy_elasticsearch_is_told_again(settings: Settings, tmp_path: 
         async with sinking(settings, {"siem": sink(receiver.url, shape="elastic")}) as sinks:
             await until(lambda: "it returned status 429" in state(sinks), "its word")
             receiver.answer = _bulk({"c1.allowed": 409})
-            await until(lambda: "2 told, 0 behind, 0 refused" in state(sinks))
+            await until(lambda: "2 delivered, 0 behind, 0 rejected" in state(sinks))
 
 
 async def test_an_event_that_does_not_fit_is_given_up_alone(
@@ -295,7 +295,7 @@ async def test_an_event_that_does_not_fit_is_given_up_alone(
     with Receiver() as receiver:
         receiver.answer = lambda told: (413 if b"c7.allowed" in told.body else 204, b"")
         async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
-            await until(lambda: "9 told, 0 behind, 1 refused" in state(sinks))
+            await until(lambda: "9 delivered, 0 behind, 1 rejected" in state(sinks))
         taken = [each for each in receiver.received if b"c7.allowed" not in each.body]
     told = [json.loads(line)["id"] for each in taken for line in each.body.splitlines()]
     assert sorted(told) == ids(*(number for number in range(10) if number != 7))
@@ -311,7 +311,7 @@ async def test_a_sink_that_takes_nothing_has_nothing_given_up(
             await until(lambda: "rejects every event" in state(sinks), "its word")
             receiver.received.clear()
             receiver.status = 200
-            await until(lambda: "2 told, 0 behind, 0 refused" in state(sinks))
+            await until(lambda: "2 delivered, 0 behind, 0 rejected" in state(sinks))
 
 
 async def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent_without_it(
@@ -326,7 +326,7 @@ async def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent_without_i
 
 
 def _settled(sinks: SinkRegistry) -> bool:
-    return state(sinks).startswith("3 told, 0 behind")
+    return state(sinks).startswith("3 delivered, 0 behind")
 
 
 def _told(receiver: Receiver) -> list[str]:

@@ -116,7 +116,7 @@ def test_a_tool_that_is_gone_is_told_with_where_to_look() -> None:
 def test_a_spent_cap_is_told_with_who_set_it() -> None:
     error = RunBudgetExceededError("Run budget exceeded: it costs $0.02.")
     told = failure_of(error, Cap(0.05, "team:support")).message
-    assert "team:support lets the calls of one program cost $0.05 together." in told
+    assert "team:support limits the calls of one program to $0.05." in told
 
 
 @pytest.mark.parametrize("error", [UpstreamTimeoutError("Late."), OutcomeUnknownError("Lost.")])
