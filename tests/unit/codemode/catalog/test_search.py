@@ -1,4 +1,4 @@
-"""Search: by words, by meaning where a model is loaded, within what the caller may use."""
+"""Search by words and embeddings, within the caller's grants."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Programs in Python, in the sandbox the service uses: real workers, real filters."""
+"""Python programs in the sandbox, with real workers and filters."""
 
 import asyncio
 import os

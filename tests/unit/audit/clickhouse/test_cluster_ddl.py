@@ -1,4 +1,4 @@
-"""The migrations as a cluster runs them: read by the engine's own parser, in their order."""
+"""Migrations rewritten for a cluster, parsed by the engine, in order."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

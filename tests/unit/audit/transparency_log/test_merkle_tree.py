@@ -1,4 +1,4 @@
-"""The tree and the notes of the seal, against the words of their specifications."""
+"""Merkle tree, checkpoints and consistency proofs against their specifications."""
 
 from hashlib import sha256
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The writer against a store that fails in every way it may."""
+"""The writer against a store that fails in every way it can."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Tokens: counted as models count them, or estimated and called so; each definition once."""
+"""Token counts: exact or marked as estimated, each definition counted once."""
 
 import pytest
 

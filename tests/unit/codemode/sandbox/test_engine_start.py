@@ -1,4 +1,4 @@
-"""Engines that start beside everything else, and the processes that wait for programs."""
+"""Engines that start in the background, and the processes that wait for programs."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Events that leave: what may be declared, where it may lead, and how it is signed and framed."""
+"""Exports and sinks: configuration, allowed addresses, signatures, framing."""
 
 import asyncio
 from collections.abc import Iterator

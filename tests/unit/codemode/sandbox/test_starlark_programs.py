@@ -1,4 +1,4 @@
-"""Programs in Starlark, in the sandbox the service uses: real processes, real filters."""
+"""Starlark programs in the sandbox, with real processes and filters."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The border of the sandbox: the filter, forged messages, and where it refuses to run."""
+"""Boundary of the sandbox: seccomp filter, forged messages, hosts without protection."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from toolbus_codemode.sandbox.protocol import ProgramFailed
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.sandbox.session import BrokenError, Session
 
-SYSCALLS = Path(__file__).resolve().parents[2] / "bench" / "sandbox_syscalls.py"
+SYSCALLS = Path(__file__).resolve().parents[4] / "bench" / "sandbox_syscalls.py"
 TOOLS = (Namespace("gh", "github", (Function("read", "read", ("n",)),)),)
 KILLED, ALLOWED = seccomp.KILL, seccomp.ALLOW
 CALL = {"id": 1, "namespace": "gh", "function": "read", "arguments": {}}

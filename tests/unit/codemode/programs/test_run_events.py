@@ -1,4 +1,4 @@
-"""What is told of a program and of its calls: events without content, refusals with what to do."""
+"""Events of runs and nested calls: no content, and failures with advice."""
 
 from hashlib import sha256
 

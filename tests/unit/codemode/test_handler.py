@@ -1,4 +1,4 @@
-"""How a call of code mode's own tools ends, without a bus."""
+"""Outcomes of calls of the built-in tools, without a bus."""
 
 import asyncio
 from time import time

@@ -1,4 +1,4 @@
-"""From lines of the stream to rows: every line is accounted for, and none is guessed at."""
+"""Stream lines mapped to rows: every line is accounted for."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Which statements audit answers, judged before the engine judges them again."""
+"""Statements that audit queries allow and reject."""
 
 import pytest
 

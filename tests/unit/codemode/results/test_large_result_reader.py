@@ -1,4 +1,4 @@
-"""Large results of tools as programs read them: put together of pieces, decoded, bounded."""
+"""Large results as programs read them: assembled from pieces, decoded, limited."""
 
 from base64 import b64encode
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a model reads before it writes a program: names, stubs, files, manuals, and search."""
+"""Tools as a model reads them: identifiers, stubs, files, documentation, search."""
 
 import ast
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a program may spend: held before, settled after, never more than the cap."""
+"""Run budget: reserved before a call, settled after it, never above the limit."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Statements told to webhooks over real HTTP: the newest of each customer, at least once."""
+"""Checkpoints sent to webhooks over HTTP: the latest of each customer, at least once."""
 
 import asyncio
 from collections.abc import AsyncIterator

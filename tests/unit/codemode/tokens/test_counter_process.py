@@ -1,4 +1,4 @@
-"""Tokens counted in a process of their own: the same numbers, and another process when it fell."""
+"""Token counting in a separate process: equal counts, restart after a crash."""
 
 import os
 import signal

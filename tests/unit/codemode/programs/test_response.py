@@ -1,4 +1,4 @@
-"""What a model is told of a program's end: whole where it fits, else a preview and a handle."""
+"""Responses of programs: whole if short enough, else a preview and a handle."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Migrations: in order, once each, and never in another form than the one recorded."""
+"""Migrations: applied in order, once each, and unchanged since."""
 
 import pytest
 
