@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -329,7 +329,7 @@ class ClickHouse:
 
     def _run_query(self, sql: str, limit: int, parameters: dict[str, str]) -> bytes:
         self._connected()
-        with self._query_client(limit) as client, self._query_errors():
+        with closing(self._reader(limit)) as client, self._query_errors():
             query = "SELECT formatQuerySingleLine(%(sql)s)"
             canonical = str(client.query(query, parameters={"sql": sql}).result_rows[0][0])
             if reason := rejection(canonical):
@@ -342,15 +342,6 @@ class ClickHouse:
             self._own_reader = self._reader(MOST_OWN_ROWS)
         with self._query_errors():
             return self._own_reader.raw_query(sql, parameters=parameters, fmt=form)
-
-    @contextmanager
-    def _query_client(self, limit: int) -> Iterator[Client]:
-        """Yield a client for one query."""
-        client = self._reader(limit)
-        try:
-            yield client
-        finally:
-            client.close()
 
     def _reader(self, limit: int) -> Client:
         """Connect a read-only client. `readonly` is the last setting: it locks the others."""

@@ -99,7 +99,7 @@ def test_rows_are_written_and_read_by_the_names_over_all() -> None:
     assert clustered(filling, "c", KNOWN) == [filling]
 
 
-def test_what_nobody_taught_us_is_refused_and_not_run_on_one_server_alone() -> None:
+def test_an_unsupported_statement_is_rejected_and_not_run_on_one_server() -> None:
     with pytest.raises(ClusterError, match="OPTIMIZE"):
         clustered("OPTIMIZE TABLE events FINAL", "c", KNOWN)
     with pytest.raises(MigrationError):

@@ -49,7 +49,7 @@ def test_a_completed_call_was_sent_though_its_event_does_not_say_so() -> None:
     assert row.sent
 
 
-def test_a_row_keeps_the_whole_event_as_it_was_said() -> None:
+def test_a_row_keeps_the_whole_event_as_it_was_published() -> None:
     said = line(allowed(arguments_digest="ab" * 32))
     (row,), _ = read(SUBJECT, 1, said)
     assert row.detail == said.decode()
@@ -107,7 +107,7 @@ def test_encoded_rows_have_a_value_for_every_column() -> None:
         assert len(value) == len(columns(what))
 
 
-def test_a_row_the_store_refuses_is_buried_with_all_it_said() -> None:
+def test_a_row_the_store_rejects_becomes_a_dead_letter_with_its_whole_line() -> None:
     (row,), _ = read(SUBJECT, 3, LEAST)
     letter = rejected_row(row, "Too large.")
     assert (letter.stream_seq, letter.line, letter.reason, letter.raw) == (

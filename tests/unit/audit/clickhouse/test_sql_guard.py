@@ -33,7 +33,7 @@ def test_a_statement_that_reads_the_tables_is_answered(sql: str) -> None:
 
 
 @pytest.mark.parametrize("call", REACHING)
-def test_a_function_that_reaches_beyond_the_tables_is_refused_by_name(call: str) -> None:
+def test_a_function_that_accesses_more_than_the_tables_is_rejected_by_name(call: str) -> None:
     name = call.partition("(")[0].strip("` ")
     assert rejection(f"SELECT * FROM {call}").startswith(f"{name}() accesses more than")
     assert rejection(f"SELECT 'a\\'b', {call}").startswith(f"{name}() accesses more than")
@@ -52,7 +52,7 @@ def test_a_function_that_reaches_beyond_the_tables_is_refused_by_name(call: str)
         ("DESCRIBE TABLE view(SELECT 1)", "DESCRIBE"),
     ],
 )
-def test_whatever_is_more_than_one_reading_statement_is_refused_with_the_reason(
+def test_anything_but_one_read_only_statement_is_rejected_with_the_reason(
     sql: str, reason: str
 ) -> None:
     assert reason in rejection(sql)

@@ -53,9 +53,7 @@ def declared(**sections: Any) -> Configuration:
         ({"to": "/data", "format": "csv"}, "'jsonl', 'parquet' or 'ocsf'"),
     ],
 )
-def test_an_export_that_cannot_be_is_refused_with_the_reason(
-    export: dict[str, Any], reason: str
-) -> None:
+def test_an_invalid_export_is_rejected_with_the_reason(export: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         Export.model_validate(export)
 
@@ -75,7 +73,7 @@ def test_a_file_says_on_which_line_a_sink_is_wrong() -> None:
     assert [(fault.line, fault.place) for fault in loaded.faults] == [(3, "sinks.siem.url")]
 
 
-def test_a_variable_nobody_set_is_warned_of() -> None:
+def test_an_unset_variable_is_warned_of() -> None:
     loaded = load('sinks: {siem: {url: "https://h", headers: {A: "${env:NOT_THERE}"}}}', {})
     assert loaded.faults == ()
     assert [str(each) for each in loaded.warnings] == [
@@ -86,7 +84,7 @@ def test_a_variable_nobody_set_is_warned_of() -> None:
 # -- credentials -----------------------------------------------------------------------------
 
 
-def test_credentials_are_shown_to_nobody_and_kept_for_the_place_they_were_given_to() -> None:
+def test_credentials_are_never_shown_and_stay_bound_to_their_location() -> None:
     literal = {**LAKE, "credentials": {"access_key": "AKIA", "secret_key": "canary-secret"}}
     old = declared(exports={"lake": literal}, sinks={"siem": {**SIEM, "headers": {"A": "canary"}}})
     shown = exported(old)
@@ -101,7 +99,7 @@ def test_credentials_are_shown_to_nobody_and_kept_for_the_place_they_were_given_
             restored(declared(**moved), old)
 
 
-def test_an_operators_word_is_on_where_events_go_and_on_nothing_else() -> None:
+def test_an_operators_approval_covers_the_destination_only() -> None:
     lake, siem = Export.model_validate(LAKE), Sink.model_validate(SIEM)
     assert digest_of(lake) == digest_of(lake.model_copy(update={"every": "5m"}))
     assert digest_of(lake) != digest_of(lake.model_copy(update={"endpoint": "https://b.example"}))
@@ -191,7 +189,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
-async def test_without_tls_nothing_public_is_told(
+async def test_without_tls_nothing_is_sent_to_public_addresses(
     transport: str, threads: ThreadPoolExecutor
 ) -> None:
     sink = Sink(url=f"syslog+{transport}://siem.example:6514")
@@ -225,7 +223,7 @@ def test_a_line_that_would_stop_a_sink_is_passed_over_and_counted(form: str) -> 
 # -- what is tended --------------------------------------------------------------------------
 
 
-async def test_a_task_ends_with_its_entry_and_begins_anew_with_another() -> None:
+async def test_a_task_ends_with_its_entry_and_restarts_with_another() -> None:
     declared, running = {"a": 1, "b": 1}, set()
 
     async def work(name: str, entry: int) -> None:

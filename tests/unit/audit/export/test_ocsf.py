@@ -104,7 +104,7 @@ def test_what_has_no_place_in_a_class_is_not_lost() -> None:
     assert shown["unmapped"]["prev"] == "ab" * 32
 
 
-def test_an_event_of_a_name_nobody_knows_yet_is_a_base_event() -> None:
+def test_an_event_of_an_unknown_name_is_a_base_event() -> None:
     shown = ocsf_event_of(
         {"event": "login.refused", "id": "x", "at": 1.0, "customer": "a", "who": "ann"}
     )

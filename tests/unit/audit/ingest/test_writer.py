@@ -209,7 +209,7 @@ async def test_after_the_bus_was_lost_what_others_stored_meanwhile_is_looked_up(
     assert len(store.inserts) == 1
 
 
-async def test_events_of_a_stream_begun_anew_are_not_taken_for_old_ones() -> None:
+async def test_events_of_a_recreated_stream_are_not_taken_for_old_ones() -> None:
     store, said = Store(), Said()
     writer = Writer(store)
     await writer.open()

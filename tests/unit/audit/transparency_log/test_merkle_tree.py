@@ -100,7 +100,7 @@ def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_key_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_key_of_another_kind_is_rejected_by_name(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text("no key")
     with pytest.raises(ValueError, match=r"key\.pem is not an Ed25519 key"):
@@ -108,7 +108,7 @@ def test_a_key_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "toolbus+00000000+AAAA", "a+b", "toolbus+zz+!!"])
-def test_a_damaged_public_key_is_said_to_be_one(text: str) -> None:
+def test_a_damaged_public_key_is_reported(text: str) -> None:
     with pytest.raises(verify.UnreadableError):
         verify.Key(text)
 

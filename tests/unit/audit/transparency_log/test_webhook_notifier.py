@@ -70,7 +70,7 @@ async def test_while_a_webhook_is_away_a_newer_statement_takes_an_older_ones_pla
         assert receiver.received[-1].json["data"]["size"] == 3
 
 
-async def test_after_a_restart_only_what_was_not_told_is_told() -> None:
+async def test_after_a_restart_only_undelivered_checkpoints_are_sent() -> None:
     with Receiver() as receiver:
         hooks, kept = {"auditor": hook(receiver)}, Kept()
         async with announcing(hooks, kept) as told:
@@ -85,7 +85,7 @@ async def test_after_a_restart_only_what_was_not_told_is_told() -> None:
         assert sizes in ([1, 2], [1, 1, 2])
 
 
-async def test_a_webhook_that_is_declared_no_more_is_told_nothing_more() -> None:
+async def test_a_removed_webhook_receives_nothing_more() -> None:
     with Receiver() as receiver:
         receiver.status = 503
         hooks = {"auditor": hook(receiver)}

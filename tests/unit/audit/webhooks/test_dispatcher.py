@@ -103,7 +103,7 @@ async def test_what_no_webhook_wants_is_acknowledged_and_posted_nowhere() -> Non
         assert [told.json["type"] for told in receiver.received] == ["key.revoked"]
 
 
-async def test_a_webhook_for_some_customers_is_told_of_no_other() -> None:
+async def test_a_webhook_for_some_customers_receives_no_other() -> None:
     with Receiver() as receiver:
         async with Telling({"ops": hook(receiver, customers=["acme"])}) as telling:
             telling.stream.say(1, event(1, customer="bolt"), event(2, customer="acme"))
@@ -112,7 +112,7 @@ async def test_a_webhook_for_some_customers_is_told_of_no_other() -> None:
         assert [told.json["data"]["id"] for told in receiver.received] == ["a2.requested"]
 
 
-async def test_a_webhook_is_told_in_the_plain_what_is_sealed_of_people(tmp_path: Path) -> None:
+async def test_a_webhook_receives_personal_data_in_plain_text(tmp_path: Path) -> None:
     book = people(tmp_path, Kept())
     await book.learn(["user:ann"])
     sealed = event(
@@ -127,7 +127,7 @@ async def test_a_webhook_is_told_in_the_plain_what_is_sealed_of_people(tmp_path:
     assert told.signed_with(SECRET.encode())
 
 
-async def test_a_receiver_that_was_down_is_told_once_it_is_up() -> None:
+async def test_a_receiver_that_was_down_gets_its_events_once_it_is_up() -> None:
     receiver = Receiver()
     async with Telling({"ops": hook(receiver)}) as telling:
         telling.stream.say(1, event(1))
@@ -155,7 +155,7 @@ async def test_one_bad_webhook_does_not_hold_the_others() -> None:
     assert len(good.received) == 20, "nothing twice"
 
 
-async def test_a_message_that_comes_again_while_it_is_told_is_told_once() -> None:
+async def test_a_message_redelivered_during_delivery_is_delivered_once() -> None:
     receiver = Receiver()
     async with Telling({"ops": hook(receiver)}) as telling:
         telling.stream.say(1, event(1))
@@ -201,7 +201,7 @@ async def test_what_is_a_day_old_is_news_no_longer() -> None:
         await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
 
 
-async def test_a_line_nobody_can_read_is_passed_over() -> None:
+async def test_an_unreadable_line_is_skipped() -> None:
     with Receiver() as receiver:
         async with Telling({"ops": hook(receiver)}) as telling:
             telling.stream.say(1, {"event": 7}, {"at": 1.0}, event(1))
@@ -230,7 +230,7 @@ def test_without_tls_nothing_public_is_posted_to(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "0.0.0.0", "10.0.0.1", "::ffff:10.0.0.1"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_what_nobody_listed_is_not_posted_to(scheme: str, address: str) -> None:
+def test_an_unlisted_address_is_not_posted_to(scheme: str, address: str) -> None:
     with pytest.raises(PostError, match="TOOLBUS_EGRESS_ALLOW"):
         poster(address).post(at(f"{scheme}://hook.example/"), b"", {})
 

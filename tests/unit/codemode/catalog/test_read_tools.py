@@ -76,7 +76,7 @@ def test_a_stub_tells_what_comes_back_where_that_is_known() -> None:
     assert signature("get", {}, None) == signature("get", {}, {}) == "get()"
 
 
-def test_a_return_type_is_told_as_deep_as_fits_on_a_line() -> None:
+def test_a_return_type_is_shown_as_deep_as_fits_on_a_line() -> None:
     inner = {"type": "object", "properties": {f"field_{n}": {"type": "string"} for n in range(30)}}
     output = {"type": "object", "properties": {"one": inner, "many": {"type": "array"}}}
     assert signature("get", {}, output) == "get() -> {one?: dict, many?: list}"
@@ -107,7 +107,7 @@ def test_a_hostile_schema_makes_no_long_type(kind: str) -> None:
     assert len(told) <= LONGEST_TYPE + 300
 
 
-def test_a_tool_of_countless_parameters_is_told_in_part() -> None:
+def test_a_tool_of_countless_parameters_is_shown_in_part() -> None:
     many = {"properties": {f"p{n}\n": {"enum": ["x" * 9999]} for n in range(50_000)}}
     told = signature("f", many)
     assert told.endswith(", …)")
@@ -159,7 +159,7 @@ def test_a_file_is_read_by_lines() -> None:
     assert "create_issue" in read(shelf(), "git_hub/create_issue.pyi")
 
 
-def test_a_file_that_is_not_there_is_told_with_what_is() -> None:
+def test_a_missing_file_is_an_error_that_lists_what_exists() -> None:
     with pytest.raises(InvalidError, match="the servers are git_hub, mail"):
         read(shelf(), "github.pyi")
     with pytest.raises(InvalidError, match=r"git_hub\.create_issue"):
@@ -186,7 +186,7 @@ def test_a_stub_is_one_line() -> None:
 # -- without programs --------------------------------------------------------------------------
 
 
-def test_a_tool_is_told_by_what_its_caller_can_call() -> None:
+def test_a_tool_is_shown_by_the_name_its_caller_uses() -> None:
     tool = shelf().tool("git_hub", "git-hub__create_issue")
     assert tool is not None
     assert tool.called == "git-hub__create_issue"

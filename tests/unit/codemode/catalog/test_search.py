@@ -68,7 +68,7 @@ def test_what_fits_nothing_finds_nothing(model: str) -> None:
         assert found("", model=where) == []
 
 
-def test_without_a_model_a_word_nobody_uses_finds_nothing() -> None:
+def test_without_a_model_an_unused_word_finds_nothing() -> None:
     assert found("letter") == []
 
 
@@ -90,7 +90,7 @@ def test_meaning_finds_nothing_outside_the_callers_bounds(model: str) -> None:
     assert "mail.send" not in found("letter mail", model=model, bounds=narrow)
 
 
-def test_a_model_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_model_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NoModelError, match=r"model\.safetensors is not in"):
         EmbeddingModel(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"no table")
@@ -99,7 +99,7 @@ def test_a_model_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> No
         EmbeddingModel(str(tmp_path))
 
 
-def test_a_server_that_describes_its_tools_anew_all_day_fills_no_memory(
+def test_a_server_that_changes_its_descriptions_all_day_fills_no_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(DocumentCache, "LARGEST_KEPT", 1000)

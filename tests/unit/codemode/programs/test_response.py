@@ -49,16 +49,16 @@ async def answered(ended: ProgramResult, kept: Results, engine: str = "starlark"
     return await ResponseBuilder(kept, "key_digest", engine).answer(ended)
 
 
-async def test_what_fits_is_told_as_it_is() -> None:
+async def test_a_short_result_is_returned_unchanged() -> None:
     answer = await answered(ProgramResult([1, "é"], prints="hello\n"), results())
     assert answer == Response('hello\n[1,"é"]', is_error=False, output_bytes=13)
 
 
-async def test_nothing_is_told_as_null() -> None:
+async def test_no_result_is_returned_as_null() -> None:
     assert (await answered(ProgramResult(), results())).text == "null"
 
 
-async def test_a_large_result_is_kept_and_told_by_its_shape_and_first_items() -> None:
+async def test_a_large_result_is_stored_and_shown_by_its_shape_and_first_items() -> None:
     kept = results(Shelf())
     answer = await answered(ProgramResult(ROWS, prints="so many\n"), kept)
     assert answer.kept == 1
@@ -70,12 +70,12 @@ async def test_a_large_result_is_kept_and_told_by_its_shape_and_first_items() ->
     assert (await kept.recalled("key_digest", {"handle": handle})).value == ROWS
 
 
-async def test_the_handle_is_told_in_the_language_of_the_program() -> None:
+async def test_the_handle_is_shown_in_the_language_of_the_program() -> None:
     answer = await answered(ProgramResult(ROWS), results(Shelf()), "python")
     assert '(await results.read("r' in answer.text
 
 
-async def test_large_prints_are_kept_beside_a_small_result() -> None:
+async def test_large_prints_are_stored_beside_a_small_result() -> None:
     prints = "line\n" * LONGEST_ANSWER
     answer = await answered(ProgramResult(5, prints=prints), results(Shelf()))
     assert answer.text.startswith("The print has ")
@@ -89,7 +89,7 @@ async def test_two_that_are_too_large_only_together_keep_the_larger() -> None:
     assert answer.text.endswith("r" * 40_000)
 
 
-async def test_what_cannot_be_kept_is_cut_and_says_why() -> None:
+async def test_what_cannot_be_stored_is_cut_and_says_why() -> None:
     answer = await answered(ProgramResult(ROWS), results())
     assert "could not be kept: The bus is down." in answer.text
     assert len(answer.text) < 5000
@@ -113,7 +113,7 @@ async def test_an_error_stands_after_what_was_printed() -> None:
         ({str(n): n for n in range(40)}, ", … 10 more}"),
     ],
 )
-def test_a_value_is_told_by_its_shape(value: Any, told: str) -> None:
+def test_a_value_is_shown_by_its_shape(value: Any, told: str) -> None:
     assert shape(value).endswith(told)
 
 

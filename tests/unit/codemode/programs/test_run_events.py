@@ -45,7 +45,7 @@ def run(content: str, said: list[Event], source: str = "result = 1\n") -> Run:
 
 
 @pytest.mark.parametrize("content", ["full", "digest"])
-def test_a_programs_text_is_told_only_where_content_is_recorded(content: str) -> None:
+def test_a_programs_source_is_published_only_if_content_is_recorded(content: str) -> None:
     said: list[Event] = []
     run(content, said).started()
     (event,) = said
@@ -55,7 +55,7 @@ def test_a_programs_text_is_told_only_where_content_is_recorded(content: str) ->
     assert event.program_digest == sha256(b"result = 1\n").hexdigest()
 
 
-def test_a_program_too_long_to_run_is_not_told_whole() -> None:
+def test_a_program_too_long_to_run_is_not_published_whole() -> None:
     said: list[Event] = []
     run("full", said, "x" * 10 * LONGEST_PROGRAM).started()
     assert isinstance(said[0], RunStarted)
@@ -106,21 +106,21 @@ def test_a_run_that_was_broken_off_says_by_what() -> None:
     assert (said[0].code, said[0].reason) == ("cancelled", "Its caller left.")
 
 
-def test_a_tool_that_is_gone_is_told_with_where_to_look() -> None:
+def test_a_tool_that_is_gone_is_an_error_that_says_where_to_look() -> None:
     told = failure_of(UnknownToolError.named("one__say"))
     assert told.code == "unknown_tool"
     assert told.message.startswith("Unknown tool: one__say")
     assert "listToolFiles" in told.message
 
 
-def test_a_spent_cap_is_told_with_who_set_it() -> None:
+def test_an_exhausted_budget_names_the_level_that_set_it() -> None:
     error = RunBudgetExceededError("Run budget exceeded: it costs $0.02.")
     told = failure_of(error, Cap(0.05, "team:support")).message
     assert "team:support limits the calls of one program to $0.05." in told
 
 
 @pytest.mark.parametrize("error", [UpstreamTimeoutError("Late."), OutcomeUnknownError("Lost.")])
-def test_what_may_have_happened_is_told_to_be_checked(
+def test_an_unknown_outcome_asks_to_check_first(
     error: UpstreamTimeoutError | OutcomeUnknownError,
 ) -> None:
     assert "before repeating it" in failure_of(error).message

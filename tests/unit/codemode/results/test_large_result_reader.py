@@ -86,7 +86,7 @@ async def test_a_result_too_large_to_be_read_at_once_is_asked_for_one_piece_only
         {"select": 1},
     ],
 )
-async def test_a_read_that_makes_no_sense_is_refused_before_any_call(
+async def test_an_invalid_read_is_rejected_before_any_call(
     arguments: dict[str, Any],
 ) -> None:
     store = Store(b"x")

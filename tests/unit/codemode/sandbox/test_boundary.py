@@ -138,19 +138,19 @@ async def test_a_forged_message_ends_the_run_and_calls_nothing(message: object) 
         await hears(framed(message))
 
 
-async def test_a_message_said_to_be_too_large_is_not_read() -> None:
+async def test_a_message_with_too_large_a_length_is_not_read() -> None:
     said, made = await hears(b"\xff\xff\xff\xffxx")
     assert isinstance(said, ProgramFailed)
     assert (said.name, made) == ("message_too_large", [])
 
 
-async def test_a_deep_message_is_refused() -> None:
+async def test_a_deep_message_is_rejected() -> None:
     body = b'{"type":"Calls","calls":' + b"[" * 100_000
     with pytest.raises(BrokenError):
         await hears(len(body).to_bytes(4, "big") + body)
 
 
-def test_without_seccomp_an_engine_is_refused_unless_the_operator_said_so() -> None:
+def test_without_seccomp_an_engine_is_unavailable_unless_the_operator_allows_it() -> None:
     with pytest.raises(UnavailableError, match="no seccomp"):
         Sandbox().record_protections("starlark", {"seccomp": False, "landlock": True})
     allowed = Sandbox(SandboxSettings(without_seccomp=True))

@@ -131,7 +131,7 @@ async def test_an_error_has_a_name_a_place_and_a_hint(
     assert hint.lower() in error.hint.lower()
 
 
-async def test_an_exception_of_the_service_is_not_told_to_the_program(sandbox: Sandbox) -> None:
+async def test_an_exception_of_the_service_is_hidden_from_the_program(sandbox: Sandbox) -> None:
     source = "try:\n    await github.broken()\nexcept Exception as e:\n    result = repr(e)"
     end = await ended(sandbox, source)
     assert "internal" in end.value
@@ -152,7 +152,7 @@ async def test_a_worker_serves_one_program(sandbox: Sandbox) -> None:
     assert error.name == "unknown_name"
 
 
-async def test_every_protection_of_this_host_is_told(sandbox: Sandbox) -> None:
+async def test_every_protection_of_this_host_is_reported(sandbox: Sandbox) -> None:
     told = {each.name: each.in_force for each in sandbox.protections}
     assert set(told) == {"namespaces", "user", "no_new_privs", "landlock", "seccomp"}
     assert told["seccomp"]

@@ -132,7 +132,7 @@ async def test_an_error_has_a_name_a_place_and_a_hint(
     assert hint.lower() in error.hint.lower()
 
 
-async def test_an_exception_of_the_service_is_not_told_to_the_program(sandbox: Sandbox) -> None:
+async def test_an_exception_of_the_service_is_hidden_from_the_program(sandbox: Sandbox) -> None:
     end = await ended(sandbox, "r = try_call(github.broken)\nprint(r)\n[r.error.code, str(r)]")
     assert end.error is None
     assert end.value[0] == "internal"
@@ -177,7 +177,7 @@ async def test_programs_run_on_after_the_zygote_died(sandbox: Sandbox) -> None:
     assert end.value == 2
 
 
-async def test_every_protection_of_this_host_is_told(sandbox: Sandbox) -> None:
+async def test_every_protection_of_this_host_is_reported(sandbox: Sandbox) -> None:
     told = {each.name: each.in_force for each in sandbox.protections}
     assert set(told) == {"namespaces", "user", "no_new_privs", "landlock", "seccomp"}
     assert told["seccomp"]
@@ -201,7 +201,7 @@ async def test_a_name_becomes_an_identifier(name: str, mapped: str) -> None:
     assert identifier(name, {mapped}) == f"{mapped}_2"
 
 
-async def test_a_name_that_is_no_identifier_is_refused() -> None:
+async def test_a_name_that_is_not_an_identifier_is_rejected() -> None:
     with pytest.raises(ValueError, match="no name for a program"):
         Function("a-b", "a-b")
     with pytest.raises(ValueError, match="no name for a program"):

@@ -28,7 +28,7 @@ def test_a_text_has_the_same_tokens_in_the_other_process(
     assert counting.counted_by == "o200k_base"
 
 
-def test_a_counting_process_that_fell_is_told_and_the_next_count_starts_another(
+def test_a_crashed_counting_process_is_reported_and_the_next_count_starts_another(
     counting: CountingProcess,
 ) -> None:
     counting.of("hello")

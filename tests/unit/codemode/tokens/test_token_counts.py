@@ -61,7 +61,7 @@ def test_a_definition_is_counted_once_for_all_who_see_it() -> None:
     assert len(tokens.asked) == len(set(tokens.asked)) == 3
 
 
-def test_the_cheapest_servers_beyond_a_number_are_told_together() -> None:
+def test_the_cheapest_servers_beyond_a_number_are_counted_together() -> None:
     measure, seen = DefinitionCounter(Tokens()), shelf()
     whole = measure.servers(seen, 2, "(others)")
     assert set(whole) == {"one", "two"}
