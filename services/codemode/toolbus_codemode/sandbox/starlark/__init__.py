@@ -1,1 +1,1 @@
-"""Starlark engine."""
+"""Starlark engine of the sandbox."""
