@@ -14,8 +14,8 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
-from toolbus_ingress.auth.dpop import Possession
-from toolbus_ingress.auth.protected_resource import Identity, token_of
+from toolbus_ingress.auth.dpop import DPoPVerifier
+from toolbus_ingress.auth.protected_resource import ProtectedResource, token_of
 
 BASE = "https://gateway.example"
 MOST_MICROSECONDS = 50.0
@@ -44,7 +44,9 @@ async def _measured(tokens: int, rounds: int) -> list[float]:
     declared = Configuration.model_validate({"access": {"staff": {"tools": ["docs__*"]}}})
     directory.hear(Change(DECLARATION, declared.model_dump_json().encode(), 1))
     directory.hear(None)
-    identity = Identity(directory, RequestReply("ingress", Bus("ingress", "")), Possession(BASE))
+    identity = ProtectedResource(
+        directory, RequestReply("ingress", Bus("ingress", "")), DPoPVerifier(BASE)
+    )
     known = [f"ey{'a' * 300}{n}.{'b' * 300}.{'c' * 86}" for n in range(tokens)]
     for n, token in enumerate(known):
         holder = Bearer(
@@ -57,7 +59,7 @@ async def _measured(tokens: int, rounds: int) -> list[float]:
         headers = {b"authorization": f"Bearer {known[n % tokens]}".encode()}
         began = perf_counter_ns()
         token = token_of(headers)
-        await identity.meet(token, identity.resource(""))
+        await identity.verify(token, identity.resource(""))
         found = directory.now.principal_for(key_digest_of(token), time())
         spent.append((perf_counter_ns() - began) / 1000)
         assert found is not None

@@ -67,15 +67,15 @@ async def _latency(directory: Path) -> dict[str, Any]:
 
 
 async def _reserved(ledger: Ledger, wanted: Admission, prefix: str) -> list[float]:
-    taken, endings = [], []
+    taken, ends = [], []
     for number in range(CALLS):
         asked = claim(f"{prefix}.{number}", wanted, time() + 60)
         began = perf_counter()
         await ledger.reserve(asked)
         taken.append((perf_counter() - began) * 1e6)
-        endings.append(ReservationEnd(asked.rid, "acme", "settle", 100))
-    for start in range(0, len(endings), 500):
-        await ledger.settle(endings[start : start + 500])
+        ends.append(ReservationEnd(asked.rid, "acme", "settle", 100))
+    for start in range(0, len(ends), 500):
+        await ledger.settle(ends[start : start + 500])
     return taken
 
 

@@ -94,7 +94,7 @@ class Place:
             assert entry is not None
             return Listing.decode(entry.value or b"{}")
 
-        return any(held.definition == mark for held in self.cluster.on_the_bus(look).held)
+        return any(held.definition == mark for held in self.cluster.on_the_bus(look).quarantined)
 
 
 def seconds_to_approve(place: Place, definitions: list[Any]) -> list[float]:

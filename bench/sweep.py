@@ -16,9 +16,9 @@ from harness.fresh import provisioned
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
-from toolbus_policy.ledger.ledger import Overdue
+from toolbus_policy.ledger.ledger import ExpiredReservation
 from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
-from toolbus_policy.ledger.reservation import About
+from toolbus_policy.ledger.reservation import CallContext
 
 INTENTS = 100_000
 AT_ONCE = 64  # calls of one moment, which share a message; a second argument says otherwise
@@ -35,10 +35,12 @@ async def _measure(server: NatsServer, directory: Path, intents: int, at_once: i
     seed = settings.seed("policy")
     bus = Bus("policy", settings.nats_url, seed.get_secret_value() if seed else None)
     await bus.open()
-    about = About("docs", "search", "bot", "", "")
-    overdue = [Overdue(f"none{n}", "acme", int(time()), 2000, about) for n in range(OVERDUE)]
+    about = CallContext("docs", "search", "bot", "", "")
+    expired = [
+        ExpiredReservation(f"none{n}", "acme", int(time()), 2000, about) for n in range(OVERDUE)
+    ]
     wall, cpu = perf_counter(), process_time()
-    assert not await may_have_run(bus, "acme", overdue)
+    assert not await may_have_run(bus, "acme", expired)
     wall, cpu = perf_counter() - wall, process_time() - cpu
     messages = await bus.newest(EVENTS)
     await bus.close()

@@ -1,6 +1,6 @@
-"""The command line: every command in its place, with examples.
+"""Define the command line: commands, groups and examples.
 
-Commands are loaded with the group they are in: together they take as long as most of them work.
+A group's commands are imported when the group is used: importing all takes longer than most run.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ import typer.core
 
 HELP = """The governed gateway between AI agents and the tools they use.
 
-Begin with 'toolbus up': it starts everything on this machine, with a demo where there is no
-toolbus.yaml, and prints an endpoint, a key and what to paste into a client.
+Start with 'toolbus up': it starts everything on this machine, with a demo if there is no
+toolbus.yaml, and prints an endpoint, a key and a client configuration.
 """
 
 Part = Callable[[typer.Typer], None]
@@ -22,7 +22,7 @@ _PARTS: dict[str, Part] = {}  # what adds a command or a group, by its name
 
 
 def built(words: Sequence[str] = ()) -> typer.Typer:
-    """The command line, as much of it as the first of these words needs; else the whole."""
+    """Build the command line that the first word needs, or all of it."""
     app = typer.Typer(
         help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
     )
@@ -51,7 +51,7 @@ def _commands(name: str) -> ModuleType:
 
 
 def _add(group: typer.Typer, command: Callable[..., Any], *examples: str, name: str = "") -> None:
-    """Add a command, with examples below its help."""
+    """Add a command with examples below its help."""
     shown = "\n".join(f"  {example}" for example in examples)
     called = name or command.__name__.replace("_", "-")
     group.command(called, epilog=f"Examples:\n\n\b\n{shown}" if shown else None)(command)
@@ -81,10 +81,10 @@ def _add_declaring(app: typer.Typer) -> None:
 
 
 class _Importing(typer.core.TyperGroup):
-    """`toolbus import FILE` stays the way to take over a client's servers."""
+    """Group of import commands; `toolbus import FILE` means `import clients FILE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command that is meant before words that name none."""
+        """Insert the default command before words that name none."""
         if args and args[0] not in (*self.commands, "--help"):
             args = ["clients", *args]
         parsed: list[str] = super().parse_args(ctx, args)
@@ -95,7 +95,7 @@ class _Importing(typer.core.TyperGroup):
 def _add_importing(app: typer.Typer) -> None:
     declaring, importing = (_commands("operate.apply"), _commands("servers.import_"))
     shown = (
-        "Take over servers: of an MCP client, or an HTTP API.\n\n"
+        "Import servers from an MCP client or an HTTP API.\n\n"
         "'toolbus import FILE' is short for 'toolbus import clients FILE'."
     )
     examples = (
@@ -191,7 +191,7 @@ def _add_rules(app: typer.Typer) -> None:
 @_needed_for("audit")
 def _add_audit(app: typer.Typer) -> None:
     about = typer.Typer(
-        help="What happened: ask, export, prove, forget, keep.", no_args_is_help=True
+        help="Query, export, verify, erase and hold recorded events.", no_args_is_help=True
     )
     _add_asking(about)
     _add_evidence(about)
@@ -242,7 +242,7 @@ def _add_erasing(about_audit: typer.Typer) -> None:
         "toolbus audit forget operator:bo --yes",
     )  # fmt: skip
     about = typer.Typer(
-        help="Legal holds: customers of whom nothing is deleted.", no_args_is_help=True
+        help="Legal holds: customers whose events are not deleted.", no_args_is_help=True
     )
     _add(about, erasing.hold, "toolbus audit hold add acme --why 'case 17/2026'", name="add")
     _add(about, erasing.lift, "toolbus audit hold remove acme", name="remove")
@@ -257,7 +257,7 @@ def _add_refilling(about_audit: typer.Typer) -> None:
         "toolbus audit backfill", "toolbus audit backfill --since 2026-11-01",
         "toolbus audit backfill november.jsonl.gz",
     )  # fmt: skip
-    letters = typer.Typer(help="Events that audit could not read.", no_args_is_help=True)
+    letters = typer.Typer(help="Events that audit could not parse.", no_args_is_help=True)
     _add(letters, refilling.list_letters, "toolbus audit dead-letters list", name="list")
     _add(letters, refilling.show, "toolbus audit dead-letters show 1042.0")
     _add(letters, refilling.retry, "toolbus audit dead-letters retry")
@@ -299,7 +299,7 @@ def _add_people(app: typer.Typer) -> None:
         name="change",
     )  # fmt: skip
     _add(accounts, people.remove_account, "toolbus accounts remove ann", name="remove")
-    clients = typer.Typer(help="Clients that ask for tokens.", no_args_is_help=True)
+    clients = typer.Typer(help="OAuth clients.", no_args_is_help=True)
     _add(
         clients, people.add_client,
         "toolbus clients add nightly",
@@ -308,12 +308,10 @@ def _add_people(app: typer.Typer) -> None:
     )  # fmt: skip
     _add(clients, people.list_clients, "toolbus clients list", name="list")
     _add(clients, people.remove_client, "toolbus clients remove 5f1c…", name="remove")
-    grants = typer.Typer(
-        help="What people allowed clients: see it, and end it.", no_args_is_help=True
-    )
+    grants = typer.Typer(help="Grants that people gave to clients.", no_args_is_help=True)
     _add(grants, people.list_grants, "toolbus grants list --json", name="list")
     _add(grants, people.revoke_grant, "toolbus grants revoke 5f1c…", name="revoke")
-    about = typer.Typer(help="Tokens for servers that want OAuth.", no_args_is_help=True)
+    about = typer.Typer(help="OAuth connections to upstream servers.", no_args_is_help=True)
     _add(about, connections.list_connections, "toolbus connections list", name="list")
     _add(about, connections.connect, "toolbus connections connect docs", name="connect")
     _add(
@@ -329,7 +327,7 @@ def _add_people(app: typer.Typer) -> None:
 @_needed_for("ledger")
 def _add_ledger(app: typer.Typer) -> None:
     ledger = _commands("access.ledger")
-    about = typer.Typer(help="Budgets: what is spent and held.", no_args_is_help=True)
+    about = typer.Typer(help="Budgets: limits, spent and reserved amounts.", no_args_is_help=True)
     _add(about, ledger.show, "toolbus ledger show", "toolbus ledger show acme --json")
     _add(about, ledger.rebuild, "toolbus ledger rebuild acme")
     _add(about, ledger.accept, "toolbus ledger accept acme")
@@ -340,7 +338,7 @@ def _add_ledger(app: typer.Typer) -> None:
 def _add_pins(app: typer.Typer) -> None:
     pins = _commands("servers.pins")
     about = typer.Typer(
-        help="Definitions of tools and prompts: what is held back, and what is approved.",
+        help="Pinned definitions of tools and prompts: quarantined and approved ones.",
         no_args_is_help=True,
     )
     _add(about, pins.list_pins, "toolbus pins list", "toolbus pins list docs --all", name="list")
@@ -358,7 +356,7 @@ def _add_pins(app: typer.Typer) -> None:
 @_needed_for("servers")
 def _add_servers(app: typer.Typer) -> None:
     servers = _commands("servers.servers")
-    about = typer.Typer(help="Single servers: no new calls, or met anew.", no_args_is_help=True)
+    about = typer.Typer(help="Drain, resume or reset a server.", no_args_is_help=True)
     _add(about, servers.drain, "toolbus servers drain github")
     _add(about, servers.undrain, "toolbus servers undrain github")
     _add(about, servers.reset, "toolbus servers reset github")

@@ -35,6 +35,6 @@ def load_file(path: Path, environ: Mapping[str, str]) -> Loaded:
         reason = (error.strerror or "it cannot be read").lower()
         raise CommandError(f"{path} cannot be read ({reason}); name another with -c.") from error
     loaded = load(text, environ, path.resolve().parent)
-    if loaded.faults:
-        raise ConfigurationError(path, loaded.faults)
+    if loaded.problems:
+        raise ConfigurationError(path, loaded.problems)
     return loaded

@@ -36,7 +36,7 @@ def test_a_person_sees_the_call_and_approves_it_once(
 ) -> None:
     boss = someone()
     boss.opens(page_of_a_call)
-    boss.sees("A call waits for a person")
+    boss.sees("A call is waiting for approval")
     boss.keeps("approval-key")
     boss.fills(Key=BOT)
     boss.presses("Show")
@@ -54,7 +54,7 @@ def test_a_person_sees_the_call_and_approves_it_once(
     boss.opens(page_of_a_call)
     boss.fills(Key=BOSS)
     boss.presses("Show")
-    assert "no longer waits" in boss.sees("Approval").inner_text()
+    assert "no longer pending" in boss.sees("Approval").inner_text()
 
 
 def test_whoever_ends_the_line_of_a_note_has_decided_nothing(

@@ -114,7 +114,7 @@ class Play:
 
     def _apply(self, document: dict[str, Any]) -> None:
         loaded = load(yaml.safe_dump(document), os.environ)
-        assert not loaded.faults, loaded.faults
+        assert not loaded.problems, loaded.problems
         self.launched.declare(loaded.declaration)
 
     def _tools(self) -> list[str]:

@@ -342,7 +342,7 @@ def test_a_service_hears_only_answers_of_its_own() -> None:
 
 def test_a_durable_consumer_is_its_services_alone() -> None:
     for durable in DURABLES:
-        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.known_as}")
+        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.consumer_name}")
         assert pulled == {durable.service, OPERATOR}
 
 

@@ -51,9 +51,9 @@ def test_a_configuration_is_valid(sample: Sample) -> None:
     alone = {"in", "with"}.isdisjoint(sample.directives)
     text = sample.text if alone else yaml.safe_dump(sample.configuration, sort_keys=False)
     loaded = load(text, AnyVariable())
-    assert [str(fault) for fault in loaded.faults] == []
+    assert [str(fault) for fault in loaded.problems] == []
     warned = [
-        each for each in loaded.warnings if each.place.startswith(("rules", "exports", "sinks"))
+        each for each in loaded.warnings if each.path.startswith(("rules", "exports", "sinks"))
     ]
     assert [str(each) for each in warned] == []
 

@@ -183,7 +183,7 @@ async def test_a_client_without_pages_is_told_the_id_and_goes_through_afterwards
         assert (ran.returncode, ran.stderr) == (0, "")
         said = await client.call_tool(TOOL, call)
         assert said.content[0].text == f"plain {mode}"  # type: ignore[union-attr]
-        with pytest.raises(MCPError, match="waits for a person"):
+        with pytest.raises(MCPError, match="needs a person's approval"):
             await client.call_tool(TOOL, call)
 
 
@@ -333,7 +333,10 @@ def test_the_command_line_lists_and_decides(place: Launched) -> None:
     assert place.toolbus("reject", approval, "--reason", "Too late.").returncode == 0
     assert "Too late." in client.call(TOOL, {"text": "\x1b[2J on the line"}).error["message"]
     unknown = place.toolbus("approve", "0" * 32)
-    assert (unknown.returncode, "Nothing waits under this id" in unknown.stderr) == (1, True)
+    assert (unknown.returncode, "No approval with this id is pending" in unknown.stderr) == (
+        1,
+        True,
+    )
 
 
 # -- what is recorded and told ---------------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_a_batch_without_requests_is_accepted(place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("messages", "word"),
-    [([], "1 to 32"), ([PING] * 2, "twice"), ([{**PING, "id": n} for n in range(33)], "1 to 32")],
+    [([], "1 to 32"), ([PING] * 2, "same id"), ([{**PING, "id": n} for n in range(33)], "1 to 32")],
 )
 def test_a_batch_that_is_none_or_unclear_is_refused_whole(
     place: Place, messages: list[Any], word: str

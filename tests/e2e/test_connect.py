@@ -169,7 +169,7 @@ def test_a_wrong_key_is_told_what_to_do(gateway: Gateway, method: str) -> None:
     done = said(asked, url=gateway.client().endpoint, secret="tbk_wrong")
     (told,) = done.heard
     assert told["id"] == 1
-    assert "This key opens nothing" in told["error"]["message"]
+    assert "Invalid, revoked or expired API key" in told["error"]["message"]
     assert "'toolbus keys create' makes one" in told["error"]["message"]
     assert "tbk_wrong" not in f"{told}{done.errors!r}"
 

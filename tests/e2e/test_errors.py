@@ -41,7 +41,7 @@ def told(answer: Answer, status: int, code: int) -> dict[str, Any]:
 def test_an_unknown_or_expired_key_is_401_with_a_challenge(gateway: Gateway, secret: str) -> None:
     answer = gateway.client(secret).ask("tools/list")
     error = told(answer, 401, -31001)
-    assert "unknown, revoked or expired" in error["message"]
+    assert "Invalid, revoked or expired API key" in error["message"]
     assert answer.headers["www-authenticate"] == 'Bearer realm="toolbus", error="invalid_token"'
     assert secret not in answer.body.decode() or secret == "x"
 

@@ -117,7 +117,7 @@ def test_a_ledger_rebuilt_by_command_stands_as_it_stood(cluster: Cluster) -> Non
 def test_nobody_can_rebuild_for_a_customer_that_is_not_there(cluster: Cluster) -> None:
     done = toolbus(cluster, "ledger", "rebuild", "nobody")
     assert done.returncode == 1
-    assert "Nobody has spent anything for 'nobody'" in done.stderr
+    assert "Customer 'nobody' has no spending yet" in done.stderr
 
 
 def budgets(cluster: Cluster) -> tuple[BudgetState, ...]:

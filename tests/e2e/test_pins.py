@@ -156,7 +156,7 @@ def looked_at(pinned: Pinned) -> Any:
     refused = pinned.launched.toolbus("pins", "approve", GREET, "--digest", case["approved"])
     assert (refused.returncode, "has changed since it was shown" in refused.stderr) == (1, True)
     nobody = pinned.launched.toolbus("pins", "approve", GREET)
-    assert (nobody.returncode, "Nobody is there to ask" in nobody.stderr) == (1, True)
+    assert (nobody.returncode, "There is no terminal to confirm at" in nobody.stderr) == (1, True)
     assert pinned.client.call(GREET).code == "unknown_tool"
     return case
 
@@ -245,7 +245,7 @@ def test_operators_see_how_many_are_held_and_never_a_raw_definition(pinned: Pinn
     until_now(lambda: GREET in pinned.held(), "held")
     status = json.loads(pinned.launched.toolbus("status", "--json").stdout)
     (row,) = [each for each in status["servers"] if each["name"] == "fix"]
-    assert row["held"] == 1
+    assert row["quarantined"] == 1
     pinned.pins("approve", GREET, "--yes")
     pinned.launched.until_listed(pinned.client, GREET)
     told = pinned.client.ask("tools/list").json["result"]["tools"]

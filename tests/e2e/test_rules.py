@@ -89,7 +89,7 @@ def test_a_rule_refuses_a_call_and_is_named(launched: tuple[Launched, Upstream])
     answer = made.client(FULL).call("echo__say", {"text": "/etc/passwd"})
     assert answer.status == 200
     assert answer.error["code"] == -31008
-    assert answer.error["message"] == "The rule 'etc' refuses this call: Read something else."
+    assert answer.error["message"] == "The rule 'etc' denies this call: Read something else."
     assert answer.error["data"]["rule"] == "etc"
     assert len(echo.arrived()) == before
     assert made.client(FULL).call("echo__say", {"text": "/tmp/x"}).text == "/tmp/x"

@@ -62,5 +62,5 @@ def why(answer: Answer) -> str:
     """The code of a failure."""
     error = answer.json["error"]
     assert error["reason"], answer.body
-    assert error["mend"], answer.body
+    assert error["fix"], answer.body
     return str(error["code"])

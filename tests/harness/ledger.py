@@ -1,4 +1,4 @@
-"""What tests of the ledger share: epochs in memory, admissions, the counters as they stand."""
+"""Fixtures of the ledger tests: generations in memory, admissions, stored counters."""
 
 from time import time
 
@@ -8,33 +8,40 @@ from toolbus_common.access.pricing import Cost
 from toolbus_common.access.principal import NEVER, EffectiveGrants, Principal
 from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
 from toolbus_policy.ledger.admitted_call import Admission, Payer
-from toolbus_policy.ledger.epochs import Epoch, Known
+from toolbus_policy.ledger.generations import Generation, KnownGeneration
 from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
-from toolbus_policy.ledger.reservation import About
-from toolbus_policy.ledger.reserve_args import Claim
+from toolbus_policy.ledger.reservation import CallContext
+from toolbus_policy.ledger.reserve_args import ReservationRequest
 
 TOOL = "clock__now"
-ABOUT = About("clock", "now", "bot", "trace", "").encode()
+ABOUT = CallContext("clock", "now", "bot", "trace", "").encode()
 
 
 class RememberedEpochs:
-    """Epochs in memory: what the bus would remember."""
+    """Generations in memory instead of on the bus."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, Epoch] = {}
+        self.kept: dict[str, Generation] = {}
         self.marks: dict[str, tuple[str, int]] = {}
 
-    async def known(self, customer: str) -> Known | None:
+    async def known(self, customer: str) -> KnownGeneration | None:
         if customer not in self.kept:
             return None
         epoch = self.kept[customer]
         of, tick = self.marks.get(customer, ("", 0))
-        return Known(epoch, tick if of == epoch.id else 0)
+        return KnownGeneration(epoch, tick if of == epoch.id else 0)
 
-    async def begin(self, customer: str, epoch: str) -> Known:
-        return Known(self.kept.setdefault(customer, Epoch(epoch, time())), 0)
+    async def begin(self, customer: str, epoch: str) -> KnownGeneration:
+        return KnownGeneration(self.kept.setdefault(customer, Generation(epoch, time())), 0)
 
-    async def renew(self, customer: str, old: Epoch, new: Epoch, how: str, by: str) -> bool:  # noqa: ARG002
+    async def renew(
+        self,
+        customer: str,
+        old: Generation,
+        new: Generation,
+        how: str,  # noqa: ARG002
+        by: str,  # noqa: ARG002
+    ) -> bool:
         if self.kept[customer] != old:
             return False
         self.kept[customer] = new
@@ -45,7 +52,7 @@ class RememberedEpochs:
 
 
 def admitted(charge: int, *levels: tuple[str, Level], customer: str = "acme") -> Admission:
-    """A call of one tool at a price, by a key with these levels above it."""
+    """Return the admission of a tool at a price, for a key with these levels."""
     principal = Principal("bot", Key(), levels, EffectiveGrants((("*",),)), customer, NEVER)
     payer = Payer(principal, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels))
     counting = tuple(each for each in payer.budgets if each.counts(TOOL, charge))
@@ -60,7 +67,7 @@ def admission(
     rate: Rate | None = None,
     loop: Loop | None = None,
 ) -> Admission:
-    """The same with a daily budget of the key, and a monthly one of its team."""
+    """Return an admission with a daily budget of the key and a monthly one of its team."""
     levels: list[tuple[str, Level]] = [
         ("key:bot", Key(budget=Budget(usd=usd, per=Period.DAY), rate=rate, loop=loop))
     ]
@@ -69,15 +76,17 @@ def admission(
     return admitted(charge, *levels)
 
 
-def claim(rid: str, wanted: Admission, due: float | None = None, repeated: str = "") -> Claim:
-    """A reservation asked for."""
-    return Claim(rid, wanted, ABOUT, due or time() + 60, repeated)
+def claim(
+    rid: str, wanted: Admission, due: float | None = None, repeated: str = ""
+) -> ReservationRequest:
+    """Return a reservation request."""
+    return ReservationRequest(rid, wanted, ABOUT, due or time() + 60, repeated)
 
 
 async def counters(
     url: str, counter: str = "budget:key:bot:usd:day:UTC", customer: str = "acme"
 ) -> dict[str, int]:
-    """One counter in the epoch that counts."""
+    """Return one counter of the current generation."""
     async with redis.Redis.from_url(url, decode_responses=True) as client:
         epoch = await client.hget(f"{{{customer}}}:book", "epoch")
         raw = await client.hgetall(f"{{{customer}}}:{epoch!s}:{counter}")

@@ -1,4 +1,4 @@
-"""A policy of two replicas on a real bus, an executor that counts what reaches it, and an agent."""
+"""Two policy replicas on a real bus, an executor that records its calls, and an agent."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ PAGES = '{"elicitation":{"url":{}}}'
 
 
 def declared(**changes: Any) -> Configuration:
-    """Keys of everybody concerned; `changes` are of the one who asks."""
+    """Return a configuration with every key; `changes` are to the caller's key."""
     bot = {"approve": ["docs__burn"], "user": "ann", "team": "ops", "rights": ["approve"]}
     return Configuration(
         servers={"docs": Server(url="http://127.0.0.1:9/mcp")},
@@ -67,7 +67,7 @@ def declared(**changes: Any) -> Configuration:
 
 
 class Policing:
-    """An agent's and an operator's view of policy."""
+    """Policy as an agent and an operator see it."""
 
     def __init__(self, settings: Settings, operator: Bus, executor: Bus) -> None:
         self.ingress = Service("ingress", settings)
@@ -79,12 +79,12 @@ class Policing:
         self._operator = operator
         self._executor = executor
 
-        self.answer: ReplyMessage | None = None  # other than the arguments
+        self.answer: ReplyMessage | None = None  # instead of the arguments
         self.before_answer: asyncio.Event | None = None
         self.executor.serve_calls(CallAdmitted)(self.run)
 
     async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
-        """What executor does."""
+        """Handle an admitted call like executor."""
         self.reached.append(call)
         if self.before_answer is not None:
             await self.before_answer.wait()
@@ -94,13 +94,13 @@ class Policing:
             await self.ends(call, reply)
 
     async def declare(self, declaration: Configuration) -> None:
-        """Put a configuration in force, at every replica."""
+        """Apply a configuration at every replica."""
         bucket = await self._operator.bucket(CONFIG)
-        told = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
-        await self._heard(CONFIG, told)
+        revision = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
+        await self._applied(CONFIG, revision)
 
     async def offer(self, description: str = "", *tools: str) -> None:
-        """Let the server offer its tools, each described so."""
+        """Publish the server's tools with this description."""
         definition = {"description": description, "inputSchema": {"type": "object"}}
         listing = Listing(
             server="docs",
@@ -111,17 +111,17 @@ class Policing:
             ),
         )
         bucket = await self._executor.bucket(CATALOGUE)
-        await self._heard(CATALOGUE, await bucket.put("docs", listing.encode()))
+        await self._applied(CATALOGUE, await bucket.put("docs", listing.encode()))
 
-    async def _heard(self, bucket: str, revision: int) -> None:
-        """Return once every replica knows: which one is asked next is for the bus to say."""
+    async def _applied(self, bucket: str, revision: int) -> None:
+        """Return once every replica has the revision: the bus chooses the next one."""
         await until(
             lambda: all(each.status().heard.get(bucket, 0) >= revision for each in self.policies),
-            "every policy has heard it",
+            "every policy has the revision",
         )
 
     def call(self, tool: str = "burn", **given: Any) -> CallRequested:
-        """A call to be asked."""
+        """Return a call request."""
         call_id = self.ingress.calls.new_call_id()
         arguments = given.pop("arguments", {"page": 7})
         return CallRequested(
@@ -144,17 +144,17 @@ class Policing:
         return await self.ingress.calls.ask(self.call(tool, **given))
 
     def records(self, bucket: str) -> Records:
-        """What opens the records that policy keeps in a bucket."""
+        """Return the decryption of policy's records in a bucket."""
         return Records.at(bucket, self.ingress.settings.state_dir / "policy.key")
 
     async def kept(self, bucket: str) -> list[bytes]:
-        """What policy keeps in a bucket, opened."""
+        """Return policy's records in a bucket, decrypted."""
         records, found = self.records(bucket), await self._operator.bucket(bucket)
         present = await found.present()
         return [records.open(each.key, each.value) for each in present if each.value]
 
     async def refuses(self, why: type[ToolbusError], tool: str = "burn", **given: Any) -> bool:
-        """Whether a call is refused for this reason."""
+        """Return whether a call is denied with this error."""
         try:
             await self.ask(tool, **given)
         except ToolbusError as error:
@@ -162,21 +162,21 @@ class Policing:
         return False
 
     async def waiting(self) -> tuple[ApprovalState, ...]:
-        """What waits, as an operator sees it."""
+        """Return pending approvals as an operator sees them."""
         return (await self.asks.ask(ApprovalsQuery(), ApprovalsReply, PATIENCE)).approvals
 
     async def the_one(self) -> ApprovalState:
-        """The only one that waits, once the replica that is asked has heard of it."""
+        """Return the only pending approval, once a replica lists it."""
         (told,) = await until_told(self.waiting, "what waits")
         return cast("ApprovalState", told)
 
     async def approve(self, approval: str) -> ApprovalsReply:
-        """Decide, as an operator."""
+        """Approve as an operator."""
         asked = ApproveRequest(id=approval, by="ann")
         return await self.asks.ask(asked, ApprovalsReply, PATIENCE)
 
     async def reject(self, approval: str, note: str) -> ApprovalsReply:
-        """Decide otherwise, as an operator."""
+        """Reject as an operator."""
         asked = RejectRequest(id=approval, by="ann", note=note)
         return await self.asks.ask(asked, ApprovalsReply, PATIENCE)
 
@@ -189,7 +189,7 @@ async def _answer(call: CallAdmitted, reply: ReplyChannel) -> None:
 async def policing(
     settings: Settings, operator: Bus, declaration: Configuration, replicas: int = 2
 ) -> AsyncIterator[Policing]:
-    """Policy at work; the environment must say where the bus and Valkey are."""
+    """Run policy; the environment must name the bus and Valkey."""
     async with bus_of("executor", settings) as executor, AsyncExitStack() as stack:
         made = Policing(settings, operator, executor)
         await made.declare(declaration)
@@ -202,7 +202,7 @@ async def policing(
 
 
 async def required(made: Policing, **given: Any) -> str:
-    """The approval a call is refused for."""
+    """Return the approval that a call requires."""
     with pytest.raises(ApprovalRequiredError) as caught:
         await made.ask(**given)
     return str(caught.value.data["approval"])

@@ -18,8 +18,8 @@ from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
 from toolbus_common.service.process import run
 from toolbus_policy.ledger.ledger import Ledger
-from toolbus_policy.ledger.lua_scripts import Scripts
-from toolbus_policy.ledger.settlement import Settlement
+from toolbus_policy.ledger.lua_scripts import ScriptRunner
+from toolbus_policy.ledger.settlement import SettlementConsumer
 
 RESERVED, SENT, RECORDED, HANDED_OVER, ENDED = STEPS = (
     "reserved", "sent", "recorded", "handed-over", "ended",
@@ -27,7 +27,7 @@ RESERVED, SENT, RECORDED, HANDED_OVER, ENDED = STEPS = (
 CRASH, FORGET = "crash", "forget"
 OUTCOMES = ("call.completed", "call.failed")
 _reserve, _store, _hand_over = Ledger.reserve, Bus.store, CallTransport.hand_over
-_hear, _say = Settlement.hear, EventPublisher.publish
+_handle, _publish = SettlementConsumer.handle_batch, EventPublisher.publish
 
 
 def _written(name: str) -> list[str]:
@@ -44,9 +44,9 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def _reserving(ledger: Ledger, claim: Any) -> None:
-    await _reserve(ledger, claim)
-    if _is_now(RESERVED, f'"key":"{claim.admission.principal_id.key}"'):
+async def _reserving(ledger: Ledger, request: Any) -> None:
+    await _reserve(ledger, request)
+    if _is_now(RESERVED, f'"key":"{request.admission.payer.key}"'):
         _die()
 
 
@@ -65,7 +65,7 @@ async def _handing_over(lane: CallTransport, call: Any, *given: Any) -> None:
         _die()
     dies = _is_now(HANDED_OVER, about)
     if dies:
-        setattr(Scripts, "run", _never)  # noqa: B010 - mypy knows no other way
+        setattr(ScriptRunner, "run", _never)  # noqa: B010 - mypy knows no other way
     await _hand_over(lane, call, *given)
     if dies:
         await lane._bus.client.flush()
@@ -76,21 +76,21 @@ async def _never(*_given: Any) -> None:
     await asyncio.Event().wait()
 
 
-async def _hearing(settlement: Settlement, messages: Any) -> None:
+async def _handling(settlement: SettlementConsumer, messages: Any) -> None:
     if any(_is_now(ENDED, message.data.decode()) for message in messages):
         _die()
-    await _hear(settlement, messages)
+    await _handle(settlement, messages)
 
 
-def _saying(events: EventPublisher, event: Event) -> None:
+def _publishing(events: EventPublisher, event: Event) -> None:
     if event.NAME not in OUTCOMES or getattr(event, "key", "") not in _written(FORGET):
-        _say(events, event)
+        _publish(events, event)
 
 
 if __name__ == "__main__":
     setattr(Ledger, "reserve", _reserving)  # noqa: B010
     setattr(Bus, "store", _storing)  # noqa: B010
     setattr(CallTransport, "hand_over", _handing_over)  # noqa: B010
-    setattr(Settlement, "hear", _hearing)  # noqa: B010
-    setattr(EventPublisher, "say", _saying)  # noqa: B010
+    setattr(SettlementConsumer, "handle_batch", _handling)  # noqa: B010
+    setattr(EventPublisher, "publish", _publishing)  # noqa: B010
     sys.exit(run(sys.argv[1:]))

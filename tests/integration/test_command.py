@@ -1,5 +1,6 @@
 """`toolbus up` and the commands, as somebody at a terminal uses them."""
 
+import asyncio
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ import pytest
 
 from harness.engines import installed, own_port
 from harness.written import files_in
+from toolbus_cli.installation import operator_bus
+from toolbus_cli.state_dir import State
 from toolbus_common.service.process import SERVICES
 
 PATIENCE = 120.0
@@ -193,7 +196,7 @@ def test_a_key_made_by_command_opens_until_it_is_revoked(demo: Up) -> None:
     assert "already" in demo.refused("keys", "create", "bob")
     demo.json("keys", "revoke", "bob")
     wait_for(
-        lambda: "opens nothing" in demo.toolbus(
+        lambda: "revoked or expired" in demo.toolbus(
             "call", "clock__now", TOOLBUS_KEY=made["secret"]
         ).stderr,
         "the key is refused",
@@ -231,6 +234,23 @@ def test_a_changed_file_is_applied_and_a_faulty_one_is_not(fresh: Up) -> None:
     file.write_text(text.replace("tools", "tols"))
     wait_for(lambda: "nothing was applied" in fresh.log, "the faults are told")
     assert fresh.json("get", "keys", "a")["a"]["tools"] == ["y__*"]
+
+
+def test_a_state_directory_of_an_older_build_is_rejected_with_what_to_do(fresh: Up) -> None:
+    fresh.start()
+
+    async def fake_older_stream() -> None:
+        bus = operator_bus(State(fresh.directory / ".toolbus"), fresh.ready["nats_url"])
+        await bus.open()
+        await bus.client.jetstream().add_stream(name="FACTS", subjects=["tb.fact.>"])
+        await bus.close()
+
+    asyncio.run(fake_older_stream())
+    assert fresh.stop() == 0
+    message = fresh.refused("up", "--port", str(fresh.port)).splitlines()[-1]
+    assert message.startswith('The NATS server holds the stream "FACTS" of an older build')
+    assert "start with an empty state directory" in message
+    assert "export the evidence with the old version first" in message
 
 
 def test_a_second_start_keeps_keys_and_events_in_either_form(fresh: Up) -> None:

@@ -9,7 +9,7 @@ from harness.exporting import files, lines, manifests
 from harness.receiver import Receiver
 from harness.waiting import until
 from toolbus_common.config import Configuration
-from toolbus_common.config_store.confirmation import vouch
+from toolbus_common.config_store.confirmation import confirm
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.settings import Settings
@@ -44,7 +44,7 @@ async def test_after_a_kill_every_event_is_in_one_file_and_told(
         }
         declaration = Configuration.model_validate(sections)
         config = await operator.bucket(CONFIG)
-        await vouch(config, declaration)
+        await confirm(config, declaration)
         await config.put(DECLARATION, declaration.model_dump_json().encode())
         async with events_of("policy", settings, tmp_path) as policy:
             said = [allowed(customer=f"c{number % 3}") for number in range(60)]

@@ -29,7 +29,7 @@ from toolbus_common.errors import (
 )
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import APPROVALS, EVENTS
-from toolbus_policy.approvals import service as approving
+from toolbus_policy.approvals import service as approval_service
 
 STATE = "state of the server's own"
 
@@ -273,7 +273,7 @@ async def test_nobody_deciding_in_time_ends_the_waiting_with_the_id(
     at_work: Policing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The other 29 s are for the answer: its way back can take long on a busy machine.
-    monkeypatch.setattr(approving, "WAITED_SHARE", 0.02)
+    monkeypatch.setattr(approval_service, "WAIT_SHARE", 0.02)
     asked = await at_work.ask(capabilities=PAGES)
     told = await at_work.the_one()
     again = {"capabilities": PAGES, "extra": answered(asked), "seconds": 30}

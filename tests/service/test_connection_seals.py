@@ -114,7 +114,7 @@ async def test_a_master_key_that_was_never_wrapped_or_is_none_is_told_with_what_
                 await masters.earlier(place)
         with pytest.raises(SecretError, match="names no store"):
             await masters.newest("aws-kmss:alias/toolbus")
-        with pytest.raises(ValueError, match="There is no key"):
+        with pytest.raises(ValueError, match="There is no key file"):
             await masters.earlier(str(tmp_path / "none"))
 
 

@@ -35,7 +35,7 @@ from toolbus_common.errors import (
 )
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import TASKS
-from toolbus_policy.approvals.tasks import service as deferring
+from toolbus_policy.approvals.tasks import service as task_service
 
 either_family = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
 
@@ -86,9 +86,9 @@ async def test_a_client_with_a_session_waits_for_the_result_of_its_task(at_work:
 async def test_a_result_nobody_has_approved_in_time_is_to_be_asked_for_again(
     at_work: Policing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deferring, "MARGIN_SECONDS", 29.5)  # of the 30 s this request has
+    monkeypatch.setattr(task_service, "MARGIN_SECONDS", 29.5)  # of the 30 s this request has
     task = await begun(at_work, **LEGACY)
-    with pytest.raises(ApprovalRequiredError, match="No person has approved") as caught:
+    with pytest.raises(ApprovalRequiredError, match="is not approved yet") as caught:
         await about(at_work, "result", task, seconds=30, **LEGACY)
     assert caught.value.data["approval"] == approval_of(task)
 

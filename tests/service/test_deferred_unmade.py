@@ -53,10 +53,10 @@ from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.model import Cause, State
-from toolbus_policy.approvals.repository import Docket
-from toolbus_policy.approvals.tasks import service as deferring
+from toolbus_policy.approvals.repository import ApprovalRepository
+from toolbus_policy.approvals.tasks import service as task_service
 from toolbus_policy.approvals.tasks.model import Stage
-from toolbus_policy.approvals.tasks.repository import TaskBook
+from toolbus_policy.approvals.tasks.repository import TaskRepository
 
 KEY = bytes(32)
 either_family = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
@@ -197,7 +197,7 @@ async def test_a_task_that_has_ended_is_cancelled_no_more(at_work: Policing) -> 
         await at_work.approve(approval_of(each))
     await ended(at_work, task, **LEGACY)
     await ended(at_work, flat)
-    with pytest.raises(InvalidError, match="ended already"):
+    with pytest.raises(InvalidError, match="already ended"):
         await about(at_work, "cancel", task, **LEGACY)
     ending = await about(at_work, "cancel", flat)
     assert isinstance(ending, CallResult)
@@ -257,7 +257,7 @@ async def _may(made: Policing, **given: Any) -> bool:
 async def test_a_key_has_only_so_many_tasks_and_is_refused_with_the_id_then(
     begin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deferring, "MOST_OF_A_KEY", 2)
+    monkeypatch.setattr(task_service, "MAX_TASKS_PER_KEY", 2)
     async with begin(replicas=1) as made:
         for page in range(2):
             await about(made, "cancel", await begun(made, **MODERN, arguments={"page": page}))
@@ -271,34 +271,43 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
     async with begin(replicas=1) as made:
         call = made.call(**MODERN)
     principal = ConfigSnapshot.of(declared()).principal("bot")
-    asked = approvals.asked(call, principal, Cause("key:bot"), "b" * 64, (time(), time() + 60))
+    asked = approvals.new_approval(
+        call, principal, Cause("key:bot"), "b" * 64, (time(), time() + 60)
+    )
     tried: list[str] = []
     async with Service("policy", settings).running() as service:
-        docket, book = Docket(Records(APPROVALS, [KEY])), TaskBook(Records(TASKS, [KEY]))
-        docket.open(await service.bucket(APPROVALS))
+        approval_repository, book = (
+            ApprovalRepository(Records(APPROVALS, [KEY])),
+            TaskRepository(Records(TASKS, [KEY])),
+        )
+        approval_repository.open(await service.bucket(APPROVALS))
         book.open(await service.bucket(TASKS))
-        tasks = deferring.Deferring(book, docket, service.events, service.calls, service.bus, 5.0)
+        tasks = task_service.TaskService(
+            book, approval_repository, service.events, service.calls, service.bus, 5.0
+        )
 
-        async def pass_on(
+        async def run_approved(
             made: CallRequested, reply: ReplyChannel, _key: str, _approval: str
         ) -> None:
             tried.append(made.call_id)
-            kept = await docket.whole(asked.binding)
+            kept = await approval_repository.load(asked.binding)
             assert kept is not None
-            assert await docket.put(approvals.used(kept.approval, asked.ends, "another"), kept)
+            assert await approval_repository.put(
+                approvals.used(kept.approval, asked.ends, "another"), kept
+            )
             await reply.send(CallError(BusDownError("Events can be kept nowhere.")))
 
-        tasks.pass_on = pass_on
-        assert await docket.put(approvals.granted(asked, "boss", "", asked.ends), None)
-        assert await tasks.begin(call, asked, "http://page") is not None
-        service.spawn(tasks.work())
+        tasks.run_approved = run_approved
+        assert await approval_repository.put(approvals.granted(asked, "boss", "", asked.ends), None)
+        assert await tasks.create(call, asked, "http://page") is not None
+        service.spawn(tasks.run())
 
         async def over() -> bool:
-            entry = await book.whole(asked.id)
+            entry = await book.load(asked.id)
             return entry is not None and entry.task.stage is Stage.ENDED
 
         await until_told(over, "the end of the task")
-        kept = await docket.whole(asked.binding)
+        kept = await approval_repository.load(asked.binding)
         assert kept is not None
         assert kept.approval.state is State.USED
         assert len(tried) == 1

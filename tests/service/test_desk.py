@@ -177,7 +177,7 @@ async def test_a_declaration_larger_than_an_entry_is_refused_whole(
     patterns = [f"{number:0256}" for number in range(100)]
     count = operator.most_bytes // (256 * len(patterns)) + 1
     large = declared(keys={f"k{number}": {"tools": patterns} for number in range(count)})
-    with pytest.raises(InvalidError, match="make the others one by one with 'toolbus keys create'"):
+    with pytest.raises(InvalidError, match="create the others with 'toolbus keys create'"):
         await desk.apply(large, "file")
     assert list((await desk.declared()).declaration.keys) == ["bot"]
     assert operator.connected

@@ -17,7 +17,7 @@ from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.evidence.export import LATEST, Wanted, take
 from toolbus_common.config import Configuration
-from toolbus_common.config_store.confirmation import vouch
+from toolbus_common.config_store.confirmation import confirm
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
@@ -79,7 +79,7 @@ async def test_what_is_declared_is_exported_and_told_and_shown_in_the_status(
             }
         )
         config = await operator.bucket(CONFIG)
-        await vouch(config, declaration)
+        await confirm(config, declaration)
         await config.put(DECLARATION, declaration.model_dump_json().encode())
         async with events_of("policy", settings, tmp_path) as policy:
             await policy.publish_durable(allowed(call_id="c1"))

@@ -15,7 +15,7 @@ from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
 from toolbus_common.errors import BudgetExceededError, LoopDetectedError, RateExceededError
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
-from toolbus_policy.ledger.valkey_store import Contents, inside
+from toolbus_policy.ledger.valkey_store import CounterContents, generation_key
 
 ROLLING = Budget(usd=0.001, per=Period.HOUR, rolling=True)  # ten calls of 100
 MINUTE = 60  # a part of a rolling hour
@@ -47,7 +47,7 @@ async def passes(ledger: Ledger, wanted: Admission, most: int, prefix: str = "r"
 async def test_a_budget_of_calls_counts_free_calls_too(ledger: Ledger) -> None:
     wanted = with_budgets(0, Budget(calls=3, per=Period.DAY))
     assert await passes(ledger, wanted, 5) == 3
-    with pytest.raises(BudgetExceededError, match="spent or holds 3 of 3 calls per day") as caught:
+    with pytest.raises(BudgetExceededError, match="spent or reserved 3 of 3 calls per") as caught:
         await ledger.reserve(claim("more", wanted))
     assert caught.value.data["limit_calls"] == 3
     assert caught.value.data["held_calls"] == 3
@@ -129,8 +129,8 @@ async def test_a_rolling_budget_says_when_its_oldest_spending_is_forgotten(
     ledger: Ledger, valkey_url: str
 ) -> None:
     assert await passes(ledger, with_budgets(100, ROLLING), 10) == 10
-    endings = [ReservationEnd(f"r{n}", "acme", "settle", 100) for n in range(10)]
-    await ledger.settle(endings)
+    ends = [ReservationEnd(f"r{n}", "acme", "settle", 100) for n in range(10)]
+    await ledger.settle(ends)
     found = await counters(valkey_url, "budget:key:bot:usd:hour:rolling")
     oldest = min(int(name[1:]) for name in found if name[0] == "b")
     with pytest.raises(BudgetExceededError) as caught:
@@ -234,12 +234,12 @@ LEVELS: Any = [
 ]  # fmt: skip
 
 
-async def every_script(ledger: Ledger, epochs: RememberedEpochs) -> None:
+async def every_script(ledger: Ledger, generations: RememberedEpochs) -> None:
     """Every path of every script, and what is done beside them."""
     wanted, store = admitted(100, *LEVELS), ledger.store
     for n in range(4):
         await ledger.reserve(claim(f"r{n}", wanted, due=time() - 1, repeated="x"))
-    assert len(await ledger.overdue("acme")) == 4
+    assert len(await ledger.claim_expired("acme")) == 4
     await ledger.settle(
         [ReservationEnd("r0", "acme", "settle", 90), ReservationEnd("r1", "acme", "unknown")]
     )
@@ -247,16 +247,16 @@ async def every_script(ledger: Ledger, epochs: RememberedEpochs) -> None:
         [ReservationEnd("r2", "acme", "refund"), ReservationEnd("r1", "acme", "refund")]
     )
     assert await store.lock("acme", "token", 60)
-    await store.end("acme")
-    await store.hold("acme", 60)
-    await store.fill(
-        "acme", "new", Contents({"budget:x": {"held": 1}}, {"r": "d|1|1||[]"}, {"r": 1})
+    await store.close_counters("acme")
+    await store.extend_lock("acme", 60)
+    await store.write_contents(
+        "acme", "new", CounterContents({"budget:x": {"held": 1}}, {"r": "d|1|1||[]"}, {"r": 1})
     )
-    assert await store.open("acme", "token", "new")
-    assert await store.book("acme") == ("new", 0)
-    await store.levels("acme", "new", ["budget:x"])
-    await store.forget("acme", "new")
-    assert epochs.kept["acme"].id != "new"
+    assert await store.open_generation("acme", "token", "new")
+    assert await store.read_state("acme") == ("new", 0)
+    await store.read_levels("acme", "new", ["budget:x"])
+    await store.delete_other_generations("acme", "new")
+    assert generations.kept["acme"].id != "new"
 
 
 def keys_of(words: list[str]) -> set[str]:
@@ -269,10 +269,10 @@ def keys_of(words: list[str]) -> set[str]:
 
 
 async def test_every_key_of_every_script_has_the_customers_tag(valkey_url: str) -> None:
-    epochs = RememberedEpochs()
-    ledger, seen = Ledger(valkey_url, epochs, seconds=30.0), set[str]()
+    generations = RememberedEpochs()
+    ledger, seen = Ledger(valkey_url, generations, seconds=30.0), set[str]()
     async with redis.Redis.from_url(valkey_url) as client, client.monitor() as monitor:
-        await every_script(ledger, epochs)
+        await every_script(ledger, generations)
         await client.ping()
         async with aclosing(monitor.listen()) as commands:
             async for command in commands:
@@ -286,11 +286,11 @@ async def test_every_key_of_every_script_has_the_customers_tag(valkey_url: str) 
 
 
 async def test_every_script_runs_on_a_cluster(own_cluster: ValkeyServer) -> None:
-    epochs = RememberedEpochs()
-    ledger = Ledger(own_cluster.url, epochs, seconds=30.0)
-    await every_script(ledger, epochs)
+    generations = RememberedEpochs()
+    ledger = Ledger(own_cluster.url, generations, seconds=30.0)
+    await every_script(ledger, generations)
     await ledger.close()
-    assert inside("acme", "e", "calls").startswith("{acme}:")
+    assert generation_key("acme", "e", "calls").startswith("{acme}:")
 
 
 class ValkeyCluster(ValkeyServer):

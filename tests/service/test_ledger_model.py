@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from harness.ledger import RememberedEpochs, admitted, claim, counters
 from toolbus_common.config import Budget, Level, Period
 from toolbus_common.errors import BudgetExceededError
-from toolbus_policy.ledger.ledger import How, Ledger, ReservationEnd
+from toolbus_policy.ledger.ledger import EndKind, Ledger, ReservationEnd
 
 LIMIT = 1000
 CALLS = 12
@@ -65,15 +65,15 @@ class Reservations(RuleBasedStateMachine):
     def does(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
 
-    @rule(target=rids, amount=st.integers(1, 400), overdue=st.booleans())
-    def reserve(self, amount: int, overdue: bool) -> str:  # noqa: FBT001
+    @rule(target=rids, amount=st.integers(1, 400), expired=st.booleans())
+    def reserve(self, amount: int, expired: bool) -> str:  # noqa: FBT001
         self.number += 1
         rid = f"r{self.number}"
         used = sum(self.held.values()) + sum(self.charged.values())
         calls = len(self.held) + len(self.charged)
         fits = used + amount <= LIMIT and calls + 1 <= CALLS
         try:
-            due = 1.0 if overdue else None
+            due = 1.0 if expired else None
             self.does(self.ledger.reserve(claim(rid, admitted(amount, *LEVELS), due)))
         except BudgetExceededError:
             assert not fits
@@ -98,8 +98,8 @@ class Reservations(RuleBasedStateMachine):
         self._end(rid, lambda: None)
 
     @rule(how=st.sampled_from(["unknown", "refund"]))
-    def reap(self, how: How) -> None:
-        for late in self.does(self.ledger.overdue("acme")):
+    def sweep(self, how: EndKind) -> None:
+        for late in self.does(self.ledger.claim_expired("acme")):
             assert self.state[late.rid] == "held"
             self.does(self.ledger.settle([ReservationEnd(late.rid, "acme", how)]))
             amount = self.held[late.rid]

@@ -39,8 +39,8 @@ from toolbus_common.errors import (
 )
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS, OUTCOMES, TASKS
-from toolbus_policy.idempotency.claims import claimed
-from toolbus_policy.idempotency.replay import entry_of
+from toolbus_policy.idempotency.claims import new_claim
+from toolbus_policy.idempotency.replay import entry_name_of
 
 ONCE: dict[str, Any] = {"tool": "read", "idempotency_key": "order-17"}
 
@@ -238,7 +238,7 @@ async def test_a_call_whose_outcome_never_came_is_not_made_again(begin: Any) -> 
             await made.ask(**ONCE, seconds=4.0)
         first = made.reached[0].call_id
         await until_told(lambda: _refused(made, OutcomeUnknownError), "its time is over")
-        with pytest.raises(OutcomeUnknownError, match="not made again") as caught:
+        with pytest.raises(OutcomeUnknownError, match="It is not repeated") as caught:
             await made.ask(**ONCE)
         assert caught.value.data["firstCallId"] == first
         assert len(made.reached) == 1
@@ -339,12 +339,12 @@ async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outco
     at_work: Policing, operator: Bus
 ) -> None:
     call = at_work.call(**BURN)
-    entry = entry_of(call, ConfigSnapshot.of(declared()).principal("bot"))
+    entry = entry_name_of(call, ConfigSnapshot.of(declared()).principal("bot"))
     outcomes = await at_work.executor.bucket(OUTCOMES)
     task = await begun(at_work, **BURN)
     freed = await (await operator.bucket(OUTCOMES)).get(entry)
     assert freed is not None, "what the call claimed until it became a task"
-    under_way = claimed(call)
+    under_way = new_claim(call)
     records = at_work.records(OUTCOMES)
     sealed = records.seal(entry, under_way.encode())
     revision = await outcomes.swap(entry, sealed, freed.revision)
@@ -356,7 +356,7 @@ async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outco
 
     await until_told(put_off, "an attempt while the key is in use")
     frame = CallResult(b'{"page":"of the other call"}').encode()
-    over = under_way.model_copy(update={"stage": Stage.ENDED, "frame": frame})
+    over = under_way.model_copy(update={"stage": Stage.ENDED, "reply": frame})
     assert await outcomes.swap(entry, records.seal(entry, over.encode()), revision) is not None
     assert (await ended(at_work, task))["result"]["page"] == "of the other call"
     assert at_work.reached == []

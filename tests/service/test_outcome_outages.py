@@ -71,7 +71,7 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
         return found if found.stage is not Stage.CLAIMED else None
 
     outcome = await until_told(kept, "the outcome", PATIENCE)
-    assert (outcome.stage, outcome.frame) == (Stage.ENDED, b'a{"a":1}')
+    assert (outcome.stage, outcome.reply) == (Stage.ENDED, b'a{"a":1}')
     await asyncio.gather(*later)
 
 

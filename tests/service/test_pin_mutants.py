@@ -21,7 +21,7 @@ from toolbus_executor.catalog.definition_pins import Pinned, refused, weighed
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.listing import listed
 from toolbus_ingress.catalog.tool_catalog import Catalogue
-from toolbus_policy.admission.authorizer import Judge
+from toolbus_policy.admission.authorizer import Authorizer
 
 MUTANTS = 1000
 SEED = 20_260_728
@@ -53,19 +53,19 @@ class Chain:
         found = (await listed("s", SERVER, page)).model_copy(update={"known": True})
         found = weighed(found, "first", self.pins)
         self.refused = refused(found)
-        self.catalogue.hear(Change("s", found.encode(), 1))
-        self.judge = Judge(self.directory.now, {"s": Listing.decode(found.encode())})
+        self.catalogue.apply(Change("s", found.encode(), 1))
+        self.authorizer = Authorizer(self.directory.now, {"s": Listing.decode(found.encode())})
         return found
 
     def listed(self) -> set[str]:
-        raw = self.catalogue.listed("tools/list", EVERYTHING, "s", ProtocolFamily.LEGACY)
+        raw = self.catalogue.list_body("tools/list", EVERYTHING, "s", ProtocolFamily.LEGACY)
         return {tool["name"] for tool in json.loads(raw)["tools"]}
 
     def callable(self, name: str) -> bool:
         """Whether ingress and policy would let it through."""
         server, own = self.catalogue.names.meant(name, at="s")
         try:
-            self.judge.decide(KEY_DIGEST, server, TOOLS_CALL, own, time())
+            self.authorizer.authorize(KEY_DIGEST, server, TOOLS_CALL, own, time())
         except UnknownToolError:
             return False
         return True
@@ -76,7 +76,8 @@ async def chain() -> Chain:
     """Everything pinned as it was first."""
     made = Chain()
     first = await made.lists(DEFINITIONS)
-    made.pins = {pin_key("tools", "s", each.name): Pinned(each.digest) for each in first.held}
+    pins = {pin_key("tools", "s", each.name): Pinned(each.digest) for each in first.quarantined}
+    made.pins = pins
     assert len((await made.lists(DEFINITIONS)).tools) == len(DEFINITIONS)
     return made
 
@@ -99,7 +100,8 @@ async def test_no_mutant_of_a_pinned_definition_is_listed_or_callable(chain: Cha
 async def test_the_same_definition_in_another_order_stays_callable(chain: Chain) -> None:
     chance = random.Random(SEED)
     for _ in range(20):
-        assert (await chain.lists([reordered(each, chance) for each in DEFINITIONS])).held == ()
+        made = await chain.lists([reordered(each, chance) for each in DEFINITIONS])
+        assert made.quarantined == ()
         assert all(chain.callable(each["name"]) for each in DEFINITIONS)
 
 

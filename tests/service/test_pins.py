@@ -50,7 +50,7 @@ def shown(found: Listing | None) -> list[str]:
 
 
 def held(found: Listing | None) -> dict[str, str]:
-    return {each.name: each.why for each in found.held} if found else {}
+    return {each.name: each.why for each in found.quarantined} if found else {}
 
 
 @dataclass
@@ -260,7 +260,7 @@ async def test_an_approval_shows_what_was_approved_and_nothing_else(
 
         await until_told(is_shown)
         assert one.entry.listed is not None
-        await until(lambda: not one.entry.listed.held, "the executor lets it be called")  # type: ignore[union-attr]
+        await until(lambda: not one.entry.listed.quarantined, "the executor lets it be called")  # type: ignore[union-attr]
         assert held(await one.lists(offered("a"), offered("b"))) == {
             "a": "changed since it was approved"
         }, "the old one is not approved any more"
@@ -364,7 +364,7 @@ async def test_a_server_that_changes_for_ever_does_not_fill_the_stream(settings:
         await one.lists(offered("a"))
         for turn in range(3):
             found = await one.lists(*(offered(f"t{n}", str(turn)) for n in range(700)))
-            assert len(found.held) == 700
+            assert len(found.quarantined) == 700
         assert 1000 <= len(one.said(DefinitionChanged)) < 2100
 
 

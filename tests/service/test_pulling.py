@@ -7,7 +7,7 @@ import pytest
 from harness.events import bus_of
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, Envelope
-from toolbus_common.nats.pull_consumer import PullConsumer, place
+from toolbus_common.nats.pull_consumer import PullConsumer, ack_position
 from toolbus_common.nats.stream_reader import read_from
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
@@ -41,8 +41,8 @@ async def test_a_batch_ends_when_it_is_full_and_the_rest_comes_with_the_next(
 ) -> None:
     batches = [await pulls.next(3, seconds) for seconds in (60.0, 60.0, 2.0)]
     assert [[each.data for each in batch] for batch in batches] == [said[:3], said[3:6], said[6:]]
-    assert [place(each.reply)[0] for each in batches[0]] == [1, 2, 3]
-    assert place(batches[0][0].reply) == (1, 1, 6)
+    assert [ack_position(each.reply)[0] for each in batches[0]] == [1, 2, 3]
+    assert ack_position(batches[0][0].reply) == (1, 1, 6)
 
 
 async def test_a_quiet_consumer_gives_nothing_and_no_error(pulls: PullConsumer) -> None:
@@ -57,7 +57,7 @@ async def test_what_is_given_back_comes_again_and_says_so(
         await message.ack()
     await first[0].nak()
     (again,) = await pulls.next(1, 60.0)
-    assert (again.data, place(again.reply)[:2]) == (said[0], (1, 2))
+    assert (again.data, ack_position(again.reply)[:2]) == (said[0], (1, 2))
 
 
 async def test_a_message_that_looks_like_the_servers_word_is_taken_for_a_message(
@@ -77,11 +77,11 @@ async def test_a_message_that_looks_like_the_servers_word_is_taken_for_a_message
 async def test_a_consumer_that_is_not_there_is_an_error(operator: Bus) -> None:
     pulls = PullConsumer(operator.client, EVENTS, "nobody")
     await pulls.open()
-    with pytest.raises(BusDownError, match="gives no messages: 503"):
+    with pytest.raises(BusDownError, match="returned no messages: 503"):
         await pulls.next(1, 60.0)
     await pulls.close()
 
 
 def test_a_place_is_read_of_a_reply_with_a_domain_and_of_one_without() -> None:
-    assert place("$JS.ACK.EVENTS.audit.2.41.40.1763708342.7") == (41, 2, 7)
-    assert place("$JS.ACK.hub.hash.EVENTS.audit.2.41.40.1763708342.7.token") == (41, 2, 7)
+    assert ack_position("$JS.ACK.EVENTS.audit.2.41.40.1763708342.7") == (41, 2, 7)
+    assert ack_position("$JS.ACK.hub.hash.EVENTS.audit.2.41.40.1763708342.7.token") == (41, 2, 7)

@@ -96,7 +96,7 @@ def may_say(user: str, subject: str) -> bool:
 def requests() -> Iterator[str]:
     """Every request of JetStream's that a service has no right to."""
     for stream in STREAMS:
-        for durable in {each.known_as for each in DURABLES}:
+        for durable in {each.consumer_name for each in DURABLES}:
             for request in CHANGING:
                 yield f"$JS.API.{request.format(s=stream, d=durable)}"
     yield from (f"$JS.API.{request}" for request in OF_THE_SERVER)
@@ -227,7 +227,7 @@ async def test_no_answer_of_the_server_reaches_what_a_service_may_not_reach_itse
     store = buses[STORE].client.jetstream()
     assert {each.config.name for each in await store.streams_info()} == set(STREAMS)
     assert {each.name for each in await store.consumers_info(EVENTS)} == {
-        each.known_as for each in DURABLES
+        each.consumer_name for each in DURABLES
     }
     for bucket, entry in ((CONFIG, "admin.evil"), (PEOPLE, "evil")):
         if not may_say(user, f"$KV.{bucket}.{entry}"):

@@ -1,4 +1,4 @@
-"""Lost counters: no fresh money, made anew from the events, or accepted by an operator."""
+"""Lost counters: spending stays rejected until they are rebuilt or accepted by an operator."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,10 +24,10 @@ from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.topology import LEDGER
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
-from toolbus_policy.ledger.epochs import BusEpochs
+from toolbus_policy.ledger.generations import BusGenerationStore
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
 from toolbus_policy.ledger.recovery.rebuild import Rebuilder
-from toolbus_policy.ledger.settlement import Settlement
+from toolbus_policy.ledger.settlement import SettlementConsumer
 
 PRICE = 1000
 DAILY = Budget(usd=0.01, per=Period.DAY)  # ten calls
@@ -43,8 +43,8 @@ WANTED = admitted(PRICE, ("key:bot", DECLARED.keys["bot"]), ("team:ops", DECLARE
 
 
 @dataclass
-class Office:
-    """Policy's ledger and rebuilder with the real bus, and the events policy would say."""
+class LedgerOperator:
+    """Policy's ledger and rebuilder on a real bus, and the events policy publishes."""
 
     service: Service
     ledger: Ledger
@@ -53,7 +53,7 @@ class Office:
     number: int = field(default=0)
 
     async def call(self, *, ends: bool = True, deadline: float = 60.0) -> str:
-        """A call as the gate and settlement have it; `deadline` is seconds from now."""
+        """Make a call as admission and settlement do; `deadline` is seconds from now."""
         self.number += 1
         rid = f"r{self.number}"
         await self.ledger.reserve(claim(rid, WANTED, time() + deadline))
@@ -97,20 +97,22 @@ def _outcome() -> dict[str, Any]:
 
 
 @pytest.fixture
-async def office(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
+async def ledger_operator(settings: Settings, valkey_url: str) -> AsyncIterator[LedgerOperator]:
     async with running(settings, valkey_url) as made:
         yield made
 
 
 @asynccontextmanager
-async def running(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
+async def running(settings: Settings, valkey_url: str) -> AsyncIterator[LedgerOperator]:
     service = Service("policy", settings)
     async with service.running():
-        ledger = Ledger(valkey_url, BusEpochs(await service.bucket(LEDGER), service.events), 30.0)
+        ledger = Ledger(
+            valkey_url, BusGenerationStore(await service.bucket(LEDGER), service.events), 30.0
+        )
         snapshot = ConfigSnapshot.of(DECLARED)
         rebuilder = Rebuilder(service, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
         try:
-            yield Office(service, ledger, rebuilder, valkey_url)
+            yield LedgerOperator(service, ledger, rebuilder, valkey_url)
         finally:
             await ledger.close()
 
@@ -130,128 +132,132 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
 
 
 @pytest.mark.usefixtures("audit")
-async def test_an_emptied_redis_is_filled_from_the_events_with_what_is_under_way(
-    office: Office,
+async def test_an_emptied_redis_is_rebuilt_from_the_events_with_open_calls(
+    ledger_operator: LedgerOperator,
 ) -> None:
     for _ in range(3):
-        await office.call()
-    rid = await office.call(ends=False)
-    before = await office.standing()
-    await office.emptied()
+        await ledger_operator.call()
+    rid = await ledger_operator.call(ends=False)
+    before = await ledger_operator.standing()
+    await ledger_operator.emptied()
     with pytest.raises(LedgerRebuildingError, match="lost its counters"):
-        await office.ledger.reserve(claim("early", WANTED))
-    told = await office.rebuilder.rebuild("acme")
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+    told = await ledger_operator.rebuilder.rebuild("acme")
     assert told is not None
     assert (told.calls, told.held) == (1, PRICE + 1)  # a thousand micro-dollars, and one call
-    assert await office.standing() == before == (3 * PRICE, PRICE, 3)
-    await office.end(rid)
-    assert await office.standing() == (4 * PRICE, 0, 4)
+    assert await ledger_operator.standing() == before == (3 * PRICE, PRICE, 3)
+    await ledger_operator.end(rid)
+    assert await ledger_operator.standing() == (4 * PRICE, 0, 4)
 
 
 @pytest.mark.usefixtures("audit")
 @pytest.mark.parametrize("lost", [False, True])
-async def test_expired_reservations_end_alike_whether_the_counters_were_lost_meanwhile_or_not(
-    office: Office, *, lost: bool
+async def test_expired_reservations_end_alike_after_a_loss_of_counters(
+    ledger_operator: LedgerOperator, *, lost: bool
 ) -> None:
-    settlement = Settlement(office.service, office.ledger, lambda: ["acme"], 1.0)
-    await office.call(ends=False, deadline=-6.0)
-    await office.ledger.reserve(claim("never", WANTED, time() - 6))
+    settlement = SettlementConsumer(
+        ledger_operator.service, ledger_operator.ledger, lambda: ["acme"], 1.0
+    )
+    await ledger_operator.call(ends=False, deadline=-6.0)
+    await ledger_operator.ledger.reserve(claim("never", WANTED, time() - 6))
     if lost:
-        await office.emptied()
-        assert await office.rebuilder.rebuild("acme") is not None
+        await ledger_operator.emptied()
+        assert await ledger_operator.rebuilder.rebuild("acme") is not None
 
     async def ended() -> bool:
-        await settlement.reap_once()
-        return (await office.standing())[1] == 0
+        await settlement.sweep_once()
+        return (await ledger_operator.standing())[1] == 0
 
     await until(ended, "nothing is held")
-    assert await office.standing() == (PRICE, 0, 1)
+    assert await ledger_operator.standing() == (PRICE, 0, 1)
 
 
 @pytest.mark.usefixtures("audit")
-async def test_what_was_spent_before_the_loss_still_bounds_what_may_be_spent_after(
-    office: Office,
+async def test_spending_before_the_loss_counts_after_it(
+    ledger_operator: LedgerOperator,
 ) -> None:
     for _ in range(8):
-        await office.call()
-    await office.emptied()
-    await office.rebuilder.rebuild("acme")
+        await ledger_operator.call()
+    await ledger_operator.emptied()
+    await ledger_operator.rebuilder.rebuild("acme")
     for _ in range(2):
-        await office.call()
+        await ledger_operator.call()
     with pytest.raises(BudgetExceededError, match="key:bot"):
-        await office.call()
+        await ledger_operator.call()
 
 
 @pytest.mark.usefixtures("audit")
-async def test_a_redis_restored_from_an_older_copy_is_not_believed(office: Office) -> None:
-    await office.call()
-    async with redis.Redis.from_url(office.valkey_url) as client:
-        copy = await copied(client)
-        await office.call()
-        await client.flushall()
-        for key, value in copy.items():
-            await client.restore(key, 0, value)
-    assert (await office.standing())[0] == PRICE
-    with pytest.raises(LedgerRebuildingError):
-        await office.ledger.reserve(claim("early", WANTED))
-    await office.rebuilder.rebuild("acme")
-    assert (await office.standing())[0] == 2 * PRICE
-
-
-@pytest.mark.usefixtures("audit")
-async def test_an_older_copy_is_not_believed_by_a_policy_that_just_began_either(
-    office: Office, settings: Settings
+async def test_a_redis_restored_from_an_older_copy_is_rebuilt(
+    ledger_operator: LedgerOperator,
 ) -> None:
-    await office.call()
-    async with redis.Redis.from_url(office.valkey_url) as client:
+    await ledger_operator.call()
+    async with redis.Redis.from_url(ledger_operator.valkey_url) as client:
         copy = await copied(client)
-        await office.call()
-        await office.ledger.mark()
+        await ledger_operator.call()
         await client.flushall()
         for key, value in copy.items():
             await client.restore(key, 0, value)
-    async with running(settings, office.valkey_url) as other:
+    assert (await ledger_operator.standing())[0] == PRICE
+    with pytest.raises(LedgerRebuildingError):
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+    await ledger_operator.rebuilder.rebuild("acme")
+    assert (await ledger_operator.standing())[0] == 2 * PRICE
+
+
+@pytest.mark.usefixtures("audit")
+async def test_an_older_copy_is_rebuilt_by_a_policy_that_just_started(
+    ledger_operator: LedgerOperator, settings: Settings
+) -> None:
+    await ledger_operator.call()
+    async with redis.Redis.from_url(ledger_operator.valkey_url) as client:
+        copy = await copied(client)
+        await ledger_operator.call()
+        await ledger_operator.ledger.mark()
+        await client.flushall()
+        for key, value in copy.items():
+            await client.restore(key, 0, value)
+    async with running(settings, ledger_operator.valkey_url) as other:
         with pytest.raises(LedgerRebuildingError):
             await other.ledger.reserve(claim("early", WANTED))
 
 
 @pytest.mark.usefixtures("audit")
-async def test_events_that_do_not_reach_back_keep_spending_refused_until_it_is_accepted(
-    office: Office,
+async def test_missing_events_keep_spending_rejected_until_accepted(
+    ledger_operator: LedgerOperator,
 ) -> None:
-    await office.call()
-    bucket = await office.service.bucket(LEDGER)
+    await ledger_operator.call()
+    bucket = await ledger_operator.service.bucket(LEDGER)
     entry = await bucket.get("epoch.acme")
     assert entry is not None
     assert entry.value is not None
-    epoch = (await office.ledger.epochs.known("acme")).epoch.id  # type: ignore[union-attr]
+    epoch = (await ledger_operator.ledger.generations.known("acme")).epoch.id  # type: ignore[union-attr]
     await bucket.put("epoch.acme", b'{"id":"%s","since":0}' % epoch.encode())
-    await office.emptied()
+    await ledger_operator.emptied()
     with pytest.raises(LedgerRebuildingError, match="toolbus ledger accept acme"):
-        await office.rebuilder.rebuild("acme")
+        await ledger_operator.rebuilder.rebuild("acme")
     with pytest.raises(LedgerRebuildingError):
-        await office.ledger.reserve(claim("early", WANTED))
-    told = await office.rebuilder.rebuild("acme", force=True, accept=True, by="op")
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+    told = await ledger_operator.rebuilder.rebuild("acme", force=True, accept=True, by="op")
     assert told is not None
-    assert (await office.standing())[0] == PRICE, "what the events hold is counted"
-    await office.call()
+    assert (await ledger_operator.standing())[0] == PRICE, "what the events hold is counted"
+    await ledger_operator.call()
 
 
-async def test_without_audit_spending_stays_refused_and_says_what_to_do(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+async def test_without_audit_spending_stays_rejected_with_a_fix(
+    ledger_operator: LedgerOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toolbus_policy.ledger.recovery.rebuild.CATCH_UP_SECONDS", 0.5)
-    await office.call()
-    await office.emptied()
+    await ledger_operator.call()
+    await ledger_operator.emptied()
     with pytest.raises(LedgerRebuildingError, match=r"Audit has not .* ledger accept acme"):
-        await office.rebuilder.rebuild("acme")
+        await ledger_operator.rebuilder.rebuild("acme")
     with pytest.raises(LedgerRebuildingError):
-        await office.ledger.reserve(claim("early", WANTED))
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
 
 
 @pytest.mark.usefixtures("audit")
-async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+async def test_an_outcome_during_a_rebuild_waits_for_it(
+    ledger_operator: LedgerOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_way, may_go_on = asyncio.Event(), asyncio.Event()
     audit_has_all = Rebuilder._audit_has_all
@@ -262,45 +268,47 @@ async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(
         await audit_has_all(rebuilder, customer)
 
     monkeypatch.setattr(Rebuilder, "_audit_has_all", held)
-    rid = await office.call(ends=False)
-    await office.emptied()
-    rebuilding = asyncio.create_task(office.rebuilder.rebuild("acme"))
+    rid = await ledger_operator.call(ends=False)
+    await ledger_operator.emptied()
+    rebuilding = asyncio.create_task(ledger_operator.rebuilder.rebuild("acme"))
     await under_way.wait()
     with pytest.raises(Exception, match="being rebuilt"):
-        await office.end(rid)
+        await ledger_operator.end(rid)
     may_go_on.set()
     await rebuilding
-    await office.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
-    assert await office.standing() == (PRICE, 0, 1)
+    await ledger_operator.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
+    assert await ledger_operator.standing() == (PRICE, 0, 1)
 
 
 @pytest.mark.usefixtures("audit")
-async def test_two_replicas_rebuild_once(office: Office, settings: Settings) -> None:
-    await office.call()
-    await office.emptied()
-    async with running(settings, office.valkey_url) as other:
+async def test_two_replicas_rebuild_once(
+    ledger_operator: LedgerOperator, settings: Settings
+) -> None:
+    await ledger_operator.call()
+    await ledger_operator.emptied()
+    async with running(settings, ledger_operator.valkey_url) as other:
         told = await asyncio.gather(
-            office.rebuilder.rebuild("acme"), other.rebuilder.rebuild("acme"),
+            ledger_operator.rebuilder.rebuild("acme"), other.rebuilder.rebuild("acme"),
             return_exceptions=True,
         )  # fmt: skip
         assert sum(isinstance(each, LedgerRebuildingError) for each in told) == 1
         await other.ledger.reserve(claim("later", WANTED))
-    assert (await office.standing())[:2] == (PRICE, PRICE)
+    assert (await ledger_operator.standing())[:2] == (PRICE, PRICE)
 
 
 @pytest.mark.usefixtures("audit")
 async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
-    office: Office, settings: Settings, tmp_path: Path
+    ledger_operator: LedgerOperator, settings: Settings, tmp_path: Path
 ) -> None:
-    rid = await office.call(ends=False)
+    rid = await ledger_operator.call(ends=False)
     unknown = completed(call_id=rid, id=f"{rid}.unknown", **_outcome()).model_dump()
     async with events_of("policy", settings, tmp_path) as policy:
         await _record(policy, CallFailed(**unknown, code="outcome_unknown", reason="?", sent=True))
-    await office.emptied()
-    await office.rebuilder.rebuild("acme")
-    assert await office.standing() == (PRICE, 0, 1)
-    await office.ledger.settle([ReservationEnd(rid, "acme", "refund")])
-    assert await office.standing() == (0, 0, 0)
+    await ledger_operator.emptied()
+    await ledger_operator.rebuilder.rebuild("acme")
+    assert await ledger_operator.standing() == (PRICE, 0, 1)
+    await ledger_operator.ledger.settle([ReservationEnd(rid, "acme", "refund")])
+    assert await ledger_operator.standing() == (0, 0, 0)
 
 
 async def _record(writer: EventPublisher, event: CallFailed) -> None:
@@ -308,17 +316,19 @@ async def _record(writer: EventPublisher, event: CallFailed) -> None:
 
 
 @pytest.mark.usefixtures("audit")
-async def test_a_healthy_ledger_rebuilt_on_request_stands_as_it_stood(office: Office) -> None:
+async def test_a_healthy_ledger_is_unchanged_by_a_rebuild(
+    ledger_operator: LedgerOperator,
+) -> None:
     for _ in range(4):
-        await office.call()
-    before = await office.standing()
-    assert await office.rebuilder.rebuild("acme") is None, "nothing is lost"
-    assert await office.rebuilder.rebuild("acme", force=True) is not None
-    assert await office.standing() == before
-    async with redis.Redis.from_url(office.valkey_url, decode_responses=True) as client:
+        await ledger_operator.call()
+    before = await ledger_operator.standing()
+    assert await ledger_operator.rebuilder.rebuild("acme") is None, "nothing is lost"
+    assert await ledger_operator.rebuilder.rebuild("acme", force=True) is not None
+    assert await ledger_operator.standing() == before
+    async with redis.Redis.from_url(ledger_operator.valkey_url, decode_responses=True) as client:
 
         async def tidy() -> bool:
-            epochs = {str(key).split(":")[1] for key in await client.keys("{acme}:*")}
-            return len(epochs - {"book", "lock"}) == 1
+            generations = {str(key).split(":")[1] for key in await client.keys("{acme}:*")}
+            return len(generations - {"book", "lock"}) == 1
 
         await until(tidy, "the counters of the old epoch are gone")

@@ -18,7 +18,7 @@ from toolbus_common.errors import (
     UpstreamFaultError,
     UpstreamTimeoutError,
 )
-from toolbus_common.observability.trace_context import as_asked, span_id
+from toolbus_common.observability.trace_context import parent_based, span_id
 from toolbus_common.observability.tracing import Span, recording
 from toolbus_executor.resilience.circuit_breaker import Breaker
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
@@ -190,7 +190,7 @@ async def test_each_attempt_is_a_span_of_its_own_and_the_call_counts_them(
             kept.append(span)
 
     server.trouble, server.only = "reset", 1
-    with recording.to(Sink(), as_asked):
+    with recording.to(Sink(), parent_based):
         assert (await bench.call("twice")).text == "done"
     first, second, whole = kept
     assert [span.name for span in kept] == ["tools/call twice"] * 2 + ["toolbus.execute"]
@@ -210,7 +210,7 @@ async def test_a_call_that_waits_for_its_turn_has_a_span_for_that(
             kept.append(span)
 
     server.trouble = "hung"
-    with recording.to(Sink(), as_asked):
+    with recording.to(Sink(), parent_based):
         calls = [asyncio.create_task(bench.call("plain")) for _ in range(5)]
         await until(lambda: bench.runner.bulkhead.waiting == 1)
         server.trouble = ""

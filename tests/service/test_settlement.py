@@ -22,23 +22,23 @@ from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.recovery import intent_evidence as evidence
-from toolbus_policy.ledger.reservation import About
-from toolbus_policy.ledger.reserve_args import Claim
-from toolbus_policy.ledger.settlement import Settlement
+from toolbus_policy.ledger.reservation import CallContext
+from toolbus_policy.ledger.reserve_args import ReservationRequest
+from toolbus_policy.ledger.settlement import SettlementConsumer
 
 CHARGED, REFUNDED, HELD = (100, 0), (0, 0), (0, 100)
 
 
 @asynccontextmanager
-async def settling(settings: Settings, valkey_url: str) -> AsyncIterator[Settlement]:
+async def settling(settings: Settings, valkey_url: str) -> AsyncIterator[SettlementConsumer]:
     service, ledger = Service("policy", settings), Ledger(valkey_url, RememberedEpochs(), 30.0)
     async with service.running():
-        yield Settlement(service, ledger, lambda: ["acme"], 1.0)
+        yield SettlementConsumer(service, ledger, lambda: ["acme"], 1.0)
         await ledger.close()
 
 
 @pytest.fixture
-async def settlement(settings: Settings, valkey_url: str) -> AsyncIterator[Settlement]:
+async def settlement(settings: Settings, valkey_url: str) -> AsyncIterator[SettlementConsumer]:
     async with settling(settings, valkey_url) as made:
         yield made
 
@@ -49,10 +49,10 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "PAGE", 2)
 
 
-def late(rid: str, after: int = 0) -> Claim:
+def late(rid: str, after: int = 0) -> ReservationRequest:
     """A reservation of a call that should have ended."""
-    about = About.decode(ABOUT)._replace(after=after).encode()
-    return Claim(rid, admission(100), about, time() - 1)
+    about = CallContext.decode(ABOUT)._replace(after=after).encode()
+    return ReservationRequest(rid, admission(100), about, time() - 1)
 
 
 async def standing(url: str) -> tuple[int, int]:
@@ -61,20 +61,20 @@ async def standing(url: str) -> tuple[int, int]:
     return found["spent"], found["held"]
 
 
-async def swept(settlement: Settlement, url: str) -> tuple[int, int]:
+async def swept(settlement: SettlementConsumer, url: str) -> tuple[int, int]:
     """What was spent, once nothing is held any more."""
 
     async def ended() -> bool:
         with suppress(BusDownError):
-            await settlement.reap_once()
+            await settlement.sweep_once()
         return (await standing(url))[1] == 0
 
     await until(ended, "nothing is held")
     return await standing(url)
 
 
-async def test_nothing_is_refunded_while_a_replica_may_have_its_outcome_in_hand(
-    settlement: Settlement, settings: Settings, valkey_url: str
+async def test_nothing_is_refunded_while_a_replica_may_hold_the_outcome(
+    settlement: SettlementConsumer, settings: Settings, valkey_url: str
 ) -> None:
     await settlement.ledger.reserve(late("r"))
     async with events_of("executor", settings, settings.state_dir) as executor:
@@ -84,14 +84,14 @@ async def test_nothing_is_refunded_while_a_replica_may_have_its_outcome_in_hand(
         messages = await anext(batches)
         assert len(messages) == 1
         for _ in range(4):
-            await settlement.reap_once()
+            await settlement.sweep_once()
         assert await standing(valkey_url) == HELD
-        await settlement.hear(messages)
+        await settlement.handle_batch(messages)
     assert await standing(valkey_url) == CHARGED
 
 
 async def test_a_call_without_an_intent_is_refunded(
-    settlement: Settlement, valkey_url: str
+    settlement: SettlementConsumer, valkey_url: str
 ) -> None:
     for other in ("r1", "other"):  # an id is no part of another's
         await settlement.service.events.publish_durable(allowed(call_id=other, parent_id="r"))
@@ -102,11 +102,11 @@ async def test_a_call_without_an_intent_is_refunded(
 
 @pytest.mark.usefixtures("small_pages")
 async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_there_are(
-    settlement: Settlement, valkey_url: str
+    settlement: SettlementConsumer, valkey_url: str
 ) -> None:
     events = settlement.service.events
     await events.publish_durable(allowed(call_id="before"))
-    after = await settlement.follow()
+    after = await settlement.note_newest()
     await settlement.ledger.reserve(late("r", after))
     await settlement.ledger.reserve(late("without", after))
     for number in range(5):
@@ -119,7 +119,7 @@ async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_ther
 
 
 async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
-    settlement: Settlement, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+    settlement: SettlementConsumer, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = read_from
 
@@ -166,7 +166,7 @@ async def test_a_call_whose_intent_the_stream_may_have_lost_is_charged(
     async with losing(tmp_path, own_nats, valkey_url) as (settlement, tester):
         events = settlement.service.events
         await events.publish_durable(allowed(call_id="before"))
-        await settlement.ledger.reserve(late("r", await settlement.follow()))
+        await settlement.ledger.reserve(late("r", await settlement.note_newest()))
         for each in ("r", "other"):
             await events.publish_durable(allowed(call_id=each))
         await lose(tester)
@@ -175,7 +175,7 @@ async def test_a_call_whose_intent_the_stream_may_have_lost_is_charged(
         assert await swept(settlement, valkey_url) == CHARGED
 
 
-async def test_while_the_bus_is_away_nothing_is_decided(
+async def test_nothing_is_settled_while_the_bus_is_unreachable(
     tmp_path: Path, own_nats: NatsServer, valkey_url: str
 ) -> None:
     async with losing(tmp_path, own_nats, valkey_url) as (settlement, _):
@@ -185,16 +185,16 @@ async def test_while_the_bus_is_away_nothing_is_decided(
         own_nats.kill()
         for _ in range(3):
             with pytest.raises(BusDownError):
-                await settlement.reap_once()
+                await settlement.sweep_once()
         assert await standing(valkey_url) == (0, 200)
         own_nats.start()
         assert await swept(settlement, valkey_url) == CHARGED
 
 
-async def test_two_sweepers_charge_and_name_a_call_once(
-    settlement: Settlement, operator: Bus, valkey_url: str
+async def test_two_sweepers_charge_a_call_once(
+    settlement: SettlementConsumer, operator: Bus, valkey_url: str
 ) -> None:
-    other = Settlement(
+    other = SettlementConsumer(
         settlement.service, settlement.ledger, settlement.customers, settlement.grace
     )
     for number in range(20):
@@ -202,7 +202,7 @@ async def test_two_sweepers_charge_and_name_a_call_once(
         await settlement.service.events.publish_durable(allowed(call_id=f"r{number}"))
 
     async def ended() -> bool:
-        await asyncio.gather(settlement.reap_once(), other.reap_once())
+        await asyncio.gather(settlement.sweep_once(), other.sweep_once())
         return (await standing(valkey_url))[1] == 0
 
     await until(ended, "nothing is held")
@@ -212,8 +212,8 @@ async def test_two_sweepers_charge_and_name_a_call_once(
     assert sorted(line["call_id"] for line in lines) == sorted(f"r{n}" for n in range(20))
 
 
-async def test_a_call_that_never_came_back_is_named_once_however_the_bus_fares(
-    settlement: Settlement,
+async def test_an_unknown_outcome_is_published_once_despite_bus_failures(
+    settlement: SettlementConsumer,
     operator: Bus,
     valkey_url: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -239,7 +239,7 @@ async def test_a_call_that_never_came_back_is_named_once_however_the_bus_fares(
 @asynccontextmanager
 async def losing(
     directory: Path, server: NatsServer, valkey_url: str
-) -> AsyncIterator[tuple[Settlement, Bus]]:
+) -> AsyncIterator[tuple[SettlementConsumer, Bus]]:
     """Settlement on a bus of its own, and a connection that may do everything there."""
     await provisioned(server)
     server.copy_seeds(directory)

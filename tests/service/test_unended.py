@@ -20,13 +20,17 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
-from toolbus_policy.ledger.recovery.unresolved_calls import EVERYBODY, MARK, Unended
+from toolbus_policy.ledger.recovery.unresolved_calls import (
+    ALL_CUSTOMERS,
+    MARK,
+    UnresolvedCallSweeper,
+)
 
 
 @pytest.fixture
 async def looking(
     settings: Settings, operator: Bus, valkey_url: str
-) -> AsyncIterator[list[Unended]]:
+) -> AsyncIterator[list[UnresolvedCallSweeper]]:
     """Two replicas of policy that look, and an audit they ask."""
     own = AuditSettings(state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0)
     ledger = Ledger(valkey_url, RememberedEpochs(), 5.0)
@@ -43,7 +47,7 @@ async def looking(
         await until(ready, "audit is ready")
         assert operator.connected
         try:
-            yield [Unended(service, ledger, 1.0) for service in services]
+            yield [UnresolvedCallSweeper(service, ledger, 1.0) for service in services]
         finally:
             await ledger.close()
 
@@ -63,21 +67,21 @@ async def named(operator: Bus) -> list[tuple[Any, ...]]:
     return list(found.rows)
 
 
-async def test_a_call_without_an_outcome_is_named_unknown_once(
-    looking: list[Unended], operator: Bus, policy: EventPublisher
+async def test_a_call_without_an_outcome_gets_one_unknown_outcome(
+    looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
     for call in ("a", "b"):
         await policy.publish_durable(allowed(call_id=call, charge=7, at=past, deadline=past + 5))
-    assert sum(await asyncio.gather(*(each.look() for each in looking))) == 2
+    assert sum(await asyncio.gather(*(each.sweep_once() for each in looking))) == 2
     for each in looking:
-        assert await each.look() == 0
+        assert await each.sweep_once() == 0
     unknown = ("outcome_unknown", True, 7)
     assert await named(operator) == [("a", *unknown), ("b", *unknown)]
 
 
-async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_nothing(
-    looking: list[Unended], operator: Bus, policy: EventPublisher
+async def test_a_refunded_call_gets_an_unknown_outcome_and_costs_nothing(
+    looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
     ledger = looking[0].ledger
@@ -86,15 +90,15 @@ async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_not
         await policy.publish_durable(
             allowed(call_id=call, charge=7, at=past, deadline=past + 5, reserved=True)
         )
-    assert await looking[0].look() == 1
+    assert await looking[0].sweep_once() == 1
     assert await named(operator) == [("given-back", "outcome_unknown", True, 0)]
     await ledger.settle([ReservationEnd("held", "acme", "refund")])
-    assert await looking[0].look() == 1
+    assert await looking[0].sweep_once() == 1
     assert [row[0] for row in await named(operator)] == ["given-back", "held"]
 
 
-async def test_a_call_that_ended_or_may_still_is_not_named(
-    looking: list[Unended],
+async def test_a_call_that_ended_or_still_may_gets_no_unknown_outcome(
+    looking: list[UnresolvedCallSweeper],
     operator: Bus,
     policy: EventPublisher,
     settings: Settings,
@@ -105,28 +109,30 @@ async def test_a_call_that_ended_or_may_still_is_not_named(
     await policy.publish_durable(allowed(call_id="open", at=past, deadline=past + 3600))
     async with events_of("executor", settings, tmp_path) as executor:
         await executor.publish_durable(completed(call_id="ended"))
-    assert await looking[0].look() == 0
+    assert await looking[0].sweep_once() == 0
     assert await named(operator) == []
-    assert await looking[0].ledger.store.recall(EVERYBODY, MARK) == pytest.approx(past, abs=1e-3)
+    assert await looking[0].ledger.store.read_number(ALL_CUSTOMERS, MARK) == pytest.approx(
+        past, abs=1e-3
+    )
 
 
-async def test_what_is_found_late_goes_on_from_where_all_had_ended(
-    looking: list[Unended], operator: Bus, policy: EventPublisher
+async def test_a_sweep_continues_from_where_every_call_had_ended(
+    looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
-    await looking[0].ledger.store.remember(EVERYBODY, MARK, past)
+    await looking[0].ledger.store.write_number(ALL_CUSTOMERS, MARK, past)
     await policy.publish_durable(allowed(call_id="older", at=past - 100, deadline=past - 90))
     await policy.publish_durable(allowed(call_id="newer", at=past + 1, deadline=past + 2))
-    assert await looking[0].look() == 1
+    assert await looking[0].sweep_once() == 1
     assert [row[0] for row in await named(operator)] == ["newer"]
-    assert await looking[0].ledger.store.recall(EVERYBODY, MARK) > past + 5
+    assert await looking[0].ledger.store.read_number(ALL_CUSTOMERS, MARK) > past + 5
 
 
-async def test_while_somebody_else_looks_nobody_does(
-    looking: list[Unended], policy: EventPublisher
+async def test_only_one_replica_sweeps_at_a_time(
+    looking: list[UnresolvedCallSweeper], policy: EventPublisher
 ) -> None:
     await policy.publish_durable(allowed(at=time() - 10, deadline=time() - 5))
-    assert await looking[0].ledger.store.lock(EVERYBODY, "another", 60.0)
-    assert await looking[1].look() == 0
-    await looking[0].ledger.store.unlock(EVERYBODY, "another")
-    assert await looking[1].look() == 1
+    assert await looking[0].ledger.store.lock(ALL_CUSTOMERS, "another", 60.0)
+    assert await looking[1].sweep_once() == 0
+    await looking[0].ledger.store.unlock(ALL_CUSTOMERS, "another")
+    assert await looking[1].sweep_once() == 1

@@ -1,4 +1,4 @@
-"""A state directory from before accounts: what the bus kept is there, under the rules of today."""
+"""Start with the data of an older version: before accounts, and before the names of ADR 29."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher.engines import move_streams
 from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, EVENTS, RESULTS, provision
+from toolbus_common.nats.topology import CONFIG, EVENTS, RESULTS, OlderStateError, provision
 
 EVENT = "tb.event.call.allowed.acme"
 
 
 def in_one_account(server: NatsServer) -> str:
-    """Have a server know one account for everybody, as before; its configuration of today."""
+    """Configure one account for every user, as before; return the configuration of today."""
     path = server.directory / "nats.conf"
     today = path.read_text()
     configuration = json.loads(today)
@@ -28,8 +28,8 @@ def in_one_account(server: NatsServer) -> str:
     return today
 
 
-async def laid_down_before(bus: Bus) -> None:
-    """Lay down a stream, a bucket and an object store as versions before this one did."""
+async def created_before(bus: Bus) -> None:
+    """Create a stream, a bucket and an object store as earlier versions did."""
     stream = bus.client.jetstream()
     await stream.add_stream(name=EVENTS, subjects=["tb.event.>"])
     await stream.publish(EVENT, b"{}")
@@ -38,14 +38,14 @@ async def laid_down_before(bus: Bus) -> None:
     await (await stream.create_object_store(RESULTS)).put("result", b"1")
 
 
-async def test_what_was_kept_before_accounts_is_there_and_obeys_the_rules_of_today(
+async def test_streams_from_before_accounts_are_kept_and_get_the_rules_of_today(
     tmp_path: Path,
 ) -> None:
     server = NatsServer(tmp_path / "nats")
     today = in_one_account(server)
     with server.running():
         async with joined_by_tester(server.at) as bus:
-            await laid_down_before(bus)
+            await created_before(bus)
         server.stop()
         (server.directory / "nats.conf").write_text(today)
         move_streams(server.directory / "store")
@@ -66,6 +66,36 @@ async def test_what_was_kept_before_accounts_is_there_and_obeys_the_rules_of_tod
             for subject in (f"$KV.{CONFIG}.key.bot", f"$O.{RESULTS}.M.x"):
                 with pytest.raises(APIError):
                     await stream.publish(subject, b"", headers={"Nats-Rollup": "all"})
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("FACTS", 'the stream "FACTS" of an older build'),
+        ("KV_tb_seals", 'the bucket "tb_seals" of an older build'),
+        ("KV_tb_people", 'the bucket "tb_people" of an older build'),
+    ],
+)
+async def test_provisioning_rejects_the_state_of_an_older_build_and_creates_nothing(
+    own_nats: NatsServer, name: str, shown: str
+) -> None:
+    async with joined_by_tester(own_nats.at) as bus:
+        stream = bus.client.jetstream()
+        await stream.add_stream(name=name, subjects=["tb.older.>"])
+        with pytest.raises(OlderStateError) as rejected:
+            await provision(bus)
+        assert shown in rejected.value.reason
+        for advice in ("empty state directory", "new JetStream domain", "export the evidence"):
+            assert advice in rejected.value.reason
+        assert [each.config.name for each in await stream.streams_info()] == [name]
+
+
+async def test_every_older_stream_is_named_in_one_message(own_nats: NatsServer) -> None:
+    async with joined_by_tester(own_nats.at) as bus:
+        for name in ("FACTS", "KV_tb_seals"):
+            await bus.client.jetstream().add_stream(name=name, subjects=[f"tb.{name}"])
+        with pytest.raises(OlderStateError, match='"FACTS" and the bucket "tb_seals"'):
+            await provision(bus)
 
 
 def test_streams_that_cannot_be_moved_end_the_start_with_what_to_do(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_what_is_taken_is_a_configuration_without_fault(tmp_path: Path) -> None:
             "___": {"url": "https://docs/mcp"},
         },
     )
-    assert load(as_yaml(found), {"API_KEY": "v"}).faults == ()
+    assert load(as_yaml(found), {"API_KEY": "v"}).problems == ()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"mcpServers": []}', "{"])
@@ -175,7 +175,7 @@ CLIENTS: dict[str, dict[str, Any]] = {
 def test_the_file_of_each_client_is_taken_over(file: str) -> None:
     found = read(Path(__file__).with_name("client_files") / file)
     assert found.servers == CLIENTS[file]
-    assert load(as_yaml(found), {}).faults == ()
+    assert load(as_yaml(found), {}).problems == ()
 
 
 def test_a_credential_in_a_command_is_pointed_out_and_not_shown(tmp_path: Path) -> None:

@@ -25,15 +25,15 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
-from toolbus_ingress.auth.dpop import Possession
-from toolbus_ingress.auth.protected_resource import Identity
+from toolbus_ingress.auth.dpop import DPoPVerifier
+from toolbus_ingress.auth.protected_resource import ProtectedResource
 from toolbus_oauth.accounts.access_rules import called, covering
 from toolbus_oauth.keys import signing_keys as signing
 from toolbus_oauth.keys.signing_keys import SigningKeys
 from toolbus_oauth.web import redirect_uris as redirects
 from toolbus_oauth.web.errors import OAuthError
 from toolbus_oauth.web.rate_limit import Pace
-from toolbus_policy.admin.remote_restrictions import Reach
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 
 BASE = "https://gateway.test"
 SECRET = "tbk_root_a-secret-of-these-tests"
@@ -169,43 +169,43 @@ class Asks(RequestReply):
         return self.told
 
 
-def edge(told: Bearer | Exception, **sections: Any) -> tuple[Identity, Asks]:
+def edge(told: Bearer | Exception, **sections: Any) -> tuple[ProtectedResource, Asks]:
     directory, asks = ConfigProjection(), Asks(told)
     access = {"staff": {"tools": ["*"]}}
     made = declared(**{"access": access, "servers": {"docs": {"url": f"{BASE}/x"}}, **sections})
     directory.hear(Change(DECLARATION, made.model_dump_json().encode(), 1))
     directory.hear(None)
-    return Identity(directory, asks, Possession(BASE)), asks
+    return ProtectedResource(directory, asks, DPoPVerifier(BASE)), asks
 
 
 async def test_oauth_is_asked_about_a_token_once() -> None:
     identity, asks = edge(bearer())
     for _ in range(3):
-        await identity.meet(TOKEN, identity.resource(""))
+        await identity.verify(TOKEN, identity.resource(""))
     assert asks.asked == 1
 
 
 async def test_a_token_for_one_endpoint_opens_no_other() -> None:
     identity, _ = edge(bearer(resource=f"{BASE}/mcp/docs"))
-    await identity.meet(TOKEN, identity.resource("docs"))
+    await identity.verify(TOKEN, identity.resource("docs"))
     for server in ("", "mail", "docs/"):
         with pytest.raises(UnauthorizedError, match="another endpoint"):
-            await identity.meet(TOKEN, identity.resource(server))
+            await identity.verify(TOKEN, identity.resource(server))
 
 
 async def test_nobody_is_asked_where_nobody_may_sign_in_or_the_token_is_too_long() -> None:
     identity, asks = edge(bearer(), access={})
     with pytest.raises(UnauthorizedError):
-        await identity.meet(TOKEN, identity.resource(""))
+        await identity.verify(TOKEN, identity.resource(""))
     identity, more = edge(bearer())
     with pytest.raises(UnauthorizedError):
-        await identity.meet(f"{TOKEN}{'x' * 9000}", identity.resource(""))
+        await identity.verify(f"{TOKEN}{'x' * 9000}", identity.resource(""))
     assert asks.asked + more.asked == 0
 
 
 async def test_a_key_that_looks_like_a_token_stays_a_key() -> None:
     identity, asks = edge(bearer(), keys={"odd": key(TOKEN)})
-    await identity.meet(TOKEN, identity.resource("docs"))
+    await identity.verify(TOKEN, identity.resource("docs"))
     assert asks.asked == 0
 
 
@@ -213,7 +213,7 @@ def test_documents_are_told_for_every_endpoint_and_no_other_path() -> None:
     identity, _ = edge(bearer())
 
     def told(path: str, method: str = "GET") -> Any:
-        answer = identity.told({"path": path, "method": method})
+        answer = identity.metadata_response({"path": path, "method": method})
         return json.loads(answer.body)["resource"] if answer is not None else None
 
     root = "/.well-known/oauth-protected-resource"
@@ -222,7 +222,7 @@ def test_documents_are_told_for_every_endpoint_and_no_other_path() -> None:
     for path in (f"{root}/mcp/mail", f"{root}/mcp/docs/", f"{root}x", f"{root}/other", "/mcp"):
         assert told(path) is None
     assert told(root, "POST") is None
-    assert edge(bearer(), access={})[0].told({"path": root, "method": "GET"}) is None
+    assert edge(bearer(), access={})[0].metadata_response({"path": root, "method": "GET"}) is None
 
 
 def test_a_challenge_names_the_document_of_its_own_endpoint() -> None:
@@ -328,15 +328,15 @@ def test_rules_for_people_nobody_vouches_for_are_faults() -> None:
         "access:\n  a: {issuer: cropp, tools: ['*']}\n  b: {team: none, tools: ['*']}\n"
         "  c: {issuer: corp, tools: ['*']}\n  d: {issuer: machines, tools: ['*']}\n"
     )
-    told = [(fault.place, fault.line) for fault in load(text, {}).faults]
+    told = [(fault.path, fault.line) for fault in load(text, {}).problems]
     assert told == [("access.a.issuer", 3), ("access.b.team", 4)]
 
 
 @pytest.mark.parametrize("name", OWN_ISSUERS)
 def test_nobody_else_vouches_under_the_names_of_our_own_accounts_and_machines(name: str) -> None:
-    (fault,) = load(f"issuers: {{{name}: {{url: 'https://login.test'}}}}\n", {}).faults
-    assert fault.place == f"issuers.{name}"
-    assert "own name" in fault.sentence
+    (fault,) = load(f"issuers: {{{name}: {{url: 'https://login.test'}}}}\n", {}).problems
+    assert fault.path == f"issuers.{name}"
+    assert "reserved for Toolbus" in fault.message
 
 
 def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to() -> None:
@@ -352,7 +352,7 @@ def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to()
 
 def test_over_http_no_issuer_takes_a_secret_or_an_address_that_was_not_allowed() -> None:
     def places(new: Configuration, old: Configuration, *variables: str) -> list[str]:
-        return [fault["place"] for fault in Reach((), variables).faults(old, new)]
+        return [fault["place"] for fault in RemoteRestrictions((), variables).violations(old, new)]
 
     corp = declared(issuers={"corp": CORP})
     assert places(corp, declared()) == ["issuers.corp.secret"]
@@ -376,10 +376,10 @@ def test_what_anybody_may_ask_for_is_done_so_often_and_no_oftener() -> None:
 
 async def test_however_a_token_is_written_it_opens_its_own_endpoint_only() -> None:
     identity, _ = edge(bearer(resource=f"{BASE}/mcp/docs"))
-    await identity.meet(TOKEN, identity.resource("docs"))
+    await identity.verify(TOKEN, identity.resource("docs"))
     key_digest = key_digest_of(TOKEN)
     request = {b"authorization": b"Bearer x"}, {"method": "POST", "path": "/mcp/docs"}
-    assert identity.held(key_digest, "docs", *request)
+    assert identity.holder_of(key_digest, "docs", *request)
     for wrong in ((key_digest, ""), (key_digest, "mail"), (key_digest_of("another"), "docs")):
         with pytest.raises(UnauthorizedError):
-            identity.held(*wrong, *request)
+            identity.holder_of(*wrong, *request)

@@ -84,7 +84,7 @@ def test_a_server_joins_a_file_whose_comments_stay(tmp_path: Path) -> None:
     again = run("openapi", "apis/crm.yaml", "--name", "crm", "-o", "toolbus.yaml")
     assert again.exit_code != 0
     assert isinstance(again.exception, CommandError)
-    assert "there already" in again.exception.sentence
+    assert "already exists" in again.exception.sentence
     assert path.read_text() == text
 
 
@@ -102,7 +102,7 @@ def test_a_server_is_added_wherever_servers_have_lines(text: str) -> None:
     before = (yaml.safe_load(text) or {}).get("servers") or {}
     after = yaml.safe_load(with_server(text, "crm", {"openapi": "crm.yaml"}))
     assert after["servers"] == {**before, "crm": {"openapi": "crm.yaml"}}
-    assert load(with_server(text, "crm", {"openapi": "crm.yaml"}), {}).faults == ()
+    assert load(with_server(text, "crm", {"openapi": "crm.yaml"}), {}).problems == ()
 
 
 def test_servers_on_one_line_are_left_to_a_person() -> None:
@@ -116,7 +116,7 @@ def test_a_curl_line_of_an_address_makes_a_variable_that_a_shell_takes(tmp_path:
     assert ended.exit_code == 0, ended.output
     assert "Set _127_0_0_1_X_API_KEY to " in ended.output
     declared = load_file(tmp_path / "toolbus.yaml", {"_127_0_0_1_X_API_KEY": "k-value"})
-    assert declared.faults == ()
+    assert declared.problems == ()
     assert (tmp_path / "127-0-0-1.openapi.yaml").exists()
 
 
@@ -217,7 +217,7 @@ def test_a_collection_becomes_a_document_beside_the_configuration(tmp_path: Path
     assert told["name"] == "shop-dev"
     assert told["tools"] == ["Get_order", "Upload"]
     notes = " ".join(told["notes"])
-    for words in ("another server", "no whole address", "there already", "Set SHOP_DEV_BEARER"):
+    for words in ("another server", "no whole address", "already exists", "Set SHOP_DEV_BEARER"):
         assert words in notes
     path = tmp_path / "shop-dev.openapi.yaml"
     assert "t-value" not in path.read_text()

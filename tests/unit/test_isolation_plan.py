@@ -168,8 +168,11 @@ def test_a_control_group_is_told_its_limits_and_is_out_of_sight() -> None:
         ({**COMMAND, "network": "some"}, r"must be any, loopback, none, or a list: \{hosts:"),
         ({**COMMAND, "network": {"host": ["a.example"]}}, "must be any, loopback, none"),
         ({**COMMAND, "network": {"hosts": []}}, "at least 1 item"),
-        ({**COMMAND, "network": {"hosts": ["127.1"]}}, "is no range, address or name"),
-        ({**COMMAND, "network": {"hosts": ["https://a.example"]}}, "is no range, address or name"),
+        ({**COMMAND, "network": {"hosts": ["127.1"]}}, "is not a range, an address or a name"),
+        (
+            {**COMMAND, "network": {"hosts": ["https://a.example"]}},
+            "is not a range, an address or a name",
+        ),
         ({**COMMAND, "network": {"hosts": ["a.example b.example"]}}, "must be one host"),
         ({**COMMAND, **HOSTS, "namespaces": False}, "network needs namespaces"),
         ({"container": {"image": IMAGE}, **HOSTS}, "any, loopback or none, not a list of hosts"),

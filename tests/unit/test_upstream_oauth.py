@@ -256,7 +256,7 @@ def test_who_is_to_vouch_for_people_must_be_declared() -> None:
     clients = {"https://far.test": ID}
     oauth = {"grant": "enterprise", "tokens": "user", "provider": "corp", "clients": clients}
     servers = {"docs": {"url": "https://docs.test/mcp", "oauth": oauth}}
-    (fault,) = load(json.dumps({"servers": servers}), {}).faults
-    assert "no issuer 'corp' is declared" in fault.sentence
+    (fault,) = load(json.dumps({"servers": servers}), {}).problems
+    assert "no issuer 'corp' is configured" in fault.message
     issuers = {"corp": {"url": "https://corp.test", "client_id": "c"}}
-    assert load(json.dumps({"servers": servers, "issuers": issuers}), {}).faults == ()
+    assert load(json.dumps({"servers": servers, "issuers": issuers}), {}).problems == ()

@@ -143,7 +143,7 @@ def _duration(seconds: float) -> str:
 def _consumers() -> str:
     rows = [
         (
-            code(durable.known_as),
+            code(durable.consumer_name),
             ", ".join(map(code, durable.subjects)),
             f"{durable.wait_seconds:g} s",
         )

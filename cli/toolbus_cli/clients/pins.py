@@ -176,7 +176,7 @@ def _with(cases: Iterable[Case], listings: list[Listing]) -> Iterator[Listing]:
 
 
 def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, CatalogEntry]]:
-    held: Iterable[tuple[str, CatalogEntry]] = ((each.kind, each) for each in listing.held)
+    held: Iterable[tuple[str, CatalogEntry]] = ((each.kind, each) for each in listing.quarantined)
     shown = ((kind, each) for kind in PINNED for each in getattr(listing, kind))
     found = sorted((*held, *shown), key=lambda each: (each[0] != PINNED[0], each[1].name))
     for kind, offered in found:

@@ -1,1 +1,1 @@
-"""The commands, by what people want to do."""
+"""Commands, grouped by what they manage."""

@@ -1,4 +1,4 @@
-"""What commands have in common: their options, the way to the desk, and how answers are shown."""
+"""Options and output shared by commands."""
 
 import asyncio
 import json
@@ -26,20 +26,20 @@ StateDir = Annotated[
         "--state-dir", envvar="TOOLBUS_STATE_DIR", help="The installation's state directory."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_STATE = Path(".toolbus")
 
 
 @asynccontextmanager
 async def at_desk(state_dir: Path) -> AsyncIterator[ConfigRepository]:
-    """The operator's desk of an installation."""
+    """Return the configuration repository of an installation."""
     place = find(state_dir)
     async with joined(place) as bus, desks.opened(bus, place.state) as desk:
         yield desk
 
 
 def at_work(state_dir: Path, work: Callable[[ConfigRepository], Awaitable[T]]) -> T:
-    """Do something at the desk, and leave."""
+    """Run an operation with the configuration repository, then disconnect."""
 
     async def do() -> T:
         async with at_desk(state_dir) as desk:
@@ -49,19 +49,19 @@ def at_work(state_dir: Path, work: Callable[[ConfigRepository], Awaitable[T]]) -
 
 
 def show_json(data: Any) -> None:
-    """Write data for programs; what a terminal would act on or not draw is escaped."""
+    """Print JSON with control and invisible characters escaped."""
     sys.stdout.write(escaped(json.dumps(data, indent=2, default=str, ensure_ascii=False)) + "\n")
 
 
 def say(*lines: str) -> None:
-    """Write lines for people."""
+    """Print lines for people."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def show_rows(
     columns: Sequence[str], rows: Sequence[Mapping[str, Any]], nothing: str, *, as_json: bool
 ) -> None:
-    """Write named values: as JSON, or these columns of them as a table."""
+    """Print named values as JSON, or the given columns as a table."""
     if as_json:
         show_json(rows)
     else:
@@ -69,7 +69,7 @@ def show_rows(
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], nothing: str) -> None:
-    """Write rows for people, or a sentence when there are none."""
+    """Print rows as a table, or a message if there are none."""
     if not rows:
         say(nothing)
         return

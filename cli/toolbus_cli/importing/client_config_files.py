@@ -53,7 +53,7 @@ def _parsed(path: Path) -> Any:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
-        raise CommandError(f"{path} cannot be read ({reason}); name another file.") from error
+        raise CommandError(f"{path} cannot be read ({reason}); give another file.") from error
     except UnicodeDecodeError as error:
         raise CommandError(f"{path} is not UTF-8 text; name another file.") from error
     kind = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML"}.get(path.suffix.lower(), "JSON")

@@ -49,8 +49,8 @@ def placed(path: Path, name: str, server: dict[str, Any]) -> str:
     except yaml.YAMLError as error:
         raise CommandError(f"{path} is not YAML; mend it first.") from error
     loaded = load(made, os.environ, path.resolve().parent)
-    if loaded.faults:
-        raise ConfigurationError(path, loaded.faults)
+    if loaded.problems:
+        raise ConfigurationError(path, loaded.problems)
     return made
 
 

@@ -1,15 +1,15 @@
-"""Bytes as tokens and their parts are written: base64url without padding (RFC 4648 section 5)."""
+"""Encode and decode base64url without padding (RFC 4648 section 5)."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 
 def encoded(raw: bytes) -> str:
-    """The text."""
+    """Return the text of bytes."""
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def decoded(text: str) -> bytes:
-    """The bytes of a text. Raises `ValueError`, also for another way to write them."""
+    """Return the bytes of a text. Raises `ValueError`, also for a non-canonical encoding."""
     raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if encoded(raw) != text:
         raise ValueError("not base64url")

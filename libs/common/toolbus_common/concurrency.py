@@ -1,29 +1,30 @@
-"""Ending tasks: cancelled until they have ended; work in time, and the first of several to end."""
+"""Cancel tasks until they have ended, limit the time of work, and wait for the first of several."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-AGAIN_SECONDS = 0.5
+RETRY_SECONDS = 0.5
 Result = TypeVar("Result")
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks, and again until each has ended: how they end is nobody's concern any more.
+    """Cancel tasks repeatedly until each has ended; their results and errors are discarded.
 
-    Once is not enough: a cancellation that comes together with what a task waits for can be lost
-    in the waiting (in the bus's client, and in `asyncio.wait_for` before Python 3.12).
+    Once is not enough: a cancellation that arrives together with the awaited result can be lost
+    (in the NATS client, and in `asyncio.wait_for` before Python 3.12).
     """
     while left := [task for task in tasks if not task.done()]:
         for task in left:
             task.cancel()
-        await asyncio.wait(left, timeout=AGAIN_SECONDS)
+        await asyncio.wait(left, timeout=RETRY_SECONDS)
 
 
 async def in_time(work: Coroutine[Any, Any, Result], seconds: float) -> Result:
-    """What some work gives or raises. Where it takes longer it is ended: raises `TimeoutError`.
+    """Return the result of `work`, or raise its error; after `seconds` raise `TimeoutError`.
 
-    `asyncio.timeout` cancels once, and work that loses that would go on for ever.
+    The work has ended when this returns. `asyncio.timeout` cancels only once, and work that loses
+    that cancellation would continue.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -36,7 +37,7 @@ async def in_time(work: Coroutine[Any, Any, Result], seconds: float) -> Result:
 
 
 async def first_of(*waits: Coroutine[Any, Any, Result]) -> Result:
-    """What the first of them to end gives or raises; the others are ended."""
+    """Return the result of the first to end, or raise its error; the others are cancelled."""
     tasks = [asyncio.ensure_future(each) for each in waits]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

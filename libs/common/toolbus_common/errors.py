@@ -1,54 +1,59 @@
-"""The one tree of failures. A code crosses the bus; only the edge turns it into what users see.
+"""The tree of failures. A code crosses the bus; only the edge turns it into what clients see.
 
-* ToolbusError
-  + RefusedError             the caller may not, or not now
-    - UnauthorizedError      no key, or one that opens nothing
-    - UnknownToolError       no such tool, prompt or resource, or one this key may not see
-    - BudgetExceededError    a level's money or calls are spent
-    - RunBudgetExceededError the program that calls has spent what it may
-    - RateExceededError      too many calls in a period
-    - LoopDetectedError      the same call again and again in one agent run
-    - RuleDeniedError        a rule forbids this call of a tool the key may use
-    - ApprovalRequiredError  the call waits for a person
-    - ApprovalRejectedError  a person said no
-    - ForbiddenError         the key has no right to do this
-    - InsufficientScopeError its holder may, but not with this access token
-    - UnknownApprovalError   nothing waits under this id, or no longer
-    - UnknownEntryError      nothing of this name is declared
-    - ConflictError          the name is taken, or others write all the time
-    - StaleError             what was to be changed is no longer what was seen
-    - UnconditionalError     a whole replacement that does not say what it saw
-    - IdempotencyConflictError  the idempotency key belongs to other arguments
-    - CallUnderWayError      the first call with this idempotency key has not ended
-    - OutcomeNotKeptError    the first call with this idempotency key ended in what is not kept
-  + UnavailableError         a part of Toolbus is down; nothing was sent
-    - BusDownError
-    - PolicyDownError
-    - ExecutorDownError
-    - LedgerDownError        the counters cannot be read, so nothing may be spent
-    - LedgerRebuildingError  the counters were lost; they are made anew from the events first
-    - OverloadedError        the server's own queue is full
-  + UpstreamError            the server behind the tool
-    - UpstreamTimeoutError
-    - UpstreamDeadError      refused, reset or exited
-    - BreakerOpenError
-    - ServerDrainedError     an operator lets it have no calls
-    - UpstreamFaultError     answered with nonsense
-    - UpstreamRefusedError   answered with a JSON-RPC error of its own
-    - CallCancelledError     the caller no longer wanted the answer
-  + OutcomeUnknownError      the call was handed over and no answer came back
-  + InvalidError             the request or the configuration is wrong
-    - InvalidArgumentsError  a tool's arguments do not fit its schema; nothing was sent
-    - FaultyError            it is well formed, but what it declares does not hold together
+class                             code                    retryable
+* ToolbusError                    internal
+  + RefusedError                  refused
+    - UnauthorizedError           unauthorized
+    - UnknownToolError            unknown_tool
+    - BudgetExceededError         budget_exceeded
+    - RunBudgetExceededError      run_budget_exceeded
+    - RateExceededError           rate_exceeded           yes
+    - LoopDetectedError           loop_detected
+    - RuleDeniedError             rule_denied
+    - ApprovalRequiredError       approval_required
+    - ApprovalRejectedError       approval_rejected
+    - ForbiddenError              forbidden
+    - InsufficientScopeError      insufficient_scope
+    - UnknownApprovalError        unknown_approval
+    - UnknownEntryError           unknown_entry
+    - ConflictError               conflict
+    - StaleError                  stale
+    - UnconditionalError          unconditional
+    - IdempotencyConflictError    idempotency_conflict
+    - CallUnderWayError           call_under_way          yes
+    - OutcomeNotKeptError         outcome_not_kept
+  + UnavailableError              unavailable             yes
+    - BusDownError                bus_down                yes
+    - PolicyDownError             policy_down             yes
+    - ExecutorDownError           executor_down           yes
+    - LedgerDownError             ledger_down             yes
+    - LedgerRebuildingError       ledger_rebuilding       yes
+    - OverloadedError             overloaded              yes
+  + UpstreamError                 upstream_failed
+    - UpstreamTimeoutError        upstream_timeout
+    - UpstreamDeadError           upstream_dead           yes
+    - BreakerOpenError            breaker_open            yes
+    - ServerDrainedError          server_drained          yes
+    - UpstreamFaultError          upstream_fault
+    - UpstreamRefusedError        upstream_refused
+    - CallCancelledError          cancelled
+  + OutcomeUnknownError           outcome_unknown
+  + InvalidError                  invalid
+    - InvalidArgumentsError       invalid_arguments
+    - FaultyError                 faulty
+
+A message says what happened, why, and how to fix it, with names in quotes. `retryable` says whether
+the same request may succeed later without a change.
 """
 
 from typing import Any, ClassVar, Self
 
 
 class ToolbusError(Exception):
-    """A failure with a code for programs and a sentence for people.
+    """A failure with a code for programs and a message for people.
 
-    `data` holds what a reader needs to act (level, limit, when it resets); never a secret.
+    `code` is stable; `retryable` says whether the same request may succeed later. `data` holds what
+    a client needs to act on it (level, limit, reset time), never a secret.
     """
 
     code: ClassVar[str] = "internal"
@@ -60,24 +65,24 @@ class ToolbusError(Exception):
         self.data = data
 
     def as_data(self) -> dict[str, Any]:
-        """The failure as it crosses the bus."""
+        """Return the wire form."""
         return {"code": self.code, "reason": self.reason, "data": self.data}
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "ToolbusError":
-        """The failure as it was; a code this version does not know becomes the root class."""
+        """Return the error of a wire form; an unknown code becomes `ToolbusError`."""
         known = _by_code().get(data["code"], ToolbusError)
         return known(data["reason"], **data.get("data", {}))
 
 
 class RefusedError(ToolbusError):
-    """The caller may not, or not now."""
+    """The request was denied. Nothing was executed."""
 
     code = "refused"
 
 
 class UnauthorizedError(RefusedError):
-    """No key, or one that opens nothing."""
+    """The request has no key, or one that is unknown, revoked or expired."""
 
     code = "unauthorized"
 
@@ -86,104 +91,107 @@ _KINDS = {"prompts": "prompt", "resources": "resource", "completion": "reference
 
 
 class UnknownToolError(RefusedError):
-    """No such tool, prompt or resource, or one this key may not see: the two are told alike."""
+    """The tool, prompt or resource does not exist, or this key may not see it.
+
+    The two cases have the same message, so that a key cannot discover hidden names.
+    """
 
     code = "unknown_tool"
 
     @classmethod
     def named(cls, name: str, method: str = "tools/call") -> Self:
-        """The sentence everything unknown gets."""
+        """Return the error for an unknown name, the same for all methods of a kind."""
         kind = _KINDS.get(method.partition("/")[0], "tool")
         return cls(f"Unknown {kind}: {name}")
 
 
 class BudgetExceededError(RefusedError):
-    """A level's money or calls are spent until the period ends."""
+    """A level's budget is spent until its period ends."""
 
     code = "budget_exceeded"
 
 
 class RunBudgetExceededError(RefusedError):
-    """The call costs more than its program may still spend; nothing was sent."""
+    """The call costs more than the remaining budget of its program; nothing was sent."""
 
     code = "run_budget_exceeded"
 
 
 class RateExceededError(RefusedError):
-    """Too many calls in a period."""
+    """A level's rate limit is exceeded: too many calls in its period."""
 
     code = "rate_exceeded"
     retryable = True
 
 
 class LoopDetectedError(RefusedError):
-    """The same tool with the same arguments, more often than one agent run may."""
+    """The same tool was called with the same arguments too often in one agent run."""
 
     code = "loop_detected"
 
 
 class RuleDeniedError(RefusedError):
-    """A rule forbids this call of a tool the key may use; `rule` in the data names it."""
+    """A rule denies this call of a granted tool; `rule` in the data names the rule."""
 
     code = "rule_denied"
 
 
 class ApprovalRequiredError(RefusedError):
-    """The call waits for a person; the same call goes through once it is approved.
+    """The call waits for approval; repeat the same call once it is approved.
 
-    `cause` in the data is the level or rule that wants it.
+    `cause` in the data is the level or rule that requires approval.
     """
 
     code = "approval_required"
 
 
 class ApprovalRejectedError(RefusedError):
-    """A person refused this call, and said why."""
+    """An operator rejected this call; the message has the operator's reason."""
 
     code = "approval_rejected"
 
 
 class ForbiddenError(RefusedError):
-    """The key is live, but has no right to do this."""
+    """The key is valid, but has no right to this operation."""
 
     code = "forbidden"
 
 
 class InsufficientScopeError(RefusedError):
-    """The holder of the access token may, but did not let the client do this.
+    """The holder has the right, but the access token's scope does not include it.
 
-    `scope` in the data is what a token needs that is good for this.
+    `scope` in the data is the scope a token needs.
     """
 
     code = "insufficient_scope"
 
 
 class UnknownApprovalError(RefusedError):
-    """Nothing waits under this id: it is unknown, decided, used or expired."""
+    """No approval is pending under this id: it is unknown, decided, used or expired."""
 
     code = "unknown_approval"
 
 
 class UnknownEntryError(RefusedError):
-    """Nothing of this name is declared."""
+    """The configuration has no entry of this name."""
 
     code = "unknown_entry"
 
 
 class ConflictError(RefusedError):
-    """The name is taken, or others write all the time; nothing was changed."""
+    """The name exists already, or concurrent writes kept conflicting; nothing was changed."""
 
     code = "conflict"
 
 
 class StaleError(RefusedError):
-    """The configuration is no longer the one that was seen; nothing was changed."""
+    """The configuration has changed since the client read it; nothing was changed."""
 
     code = "stale"
 
 
 class UnconditionalError(RefusedError):
-    """A whole configuration may be replaced only by who says which one."""
+    """Replacing the whole configuration requires `If-Match`."""
 
     code = "unconditional"
 
@@ -195,57 +203,57 @@ class IdempotencyConflictError(RefusedError):
 
 
 class CallUnderWayError(RefusedError):
-    """The first call with this idempotency key has not ended; its outcome can be had later."""
+    """The first call with this idempotency key is still running; retry later."""
 
     code = "call_under_way"
     retryable = True
 
 
 class OutcomeNotKeptError(RefusedError):
-    """The first call with this idempotency key ended, in something that is not kept."""
+    """The first call with this idempotency key ended, but its outcome is not stored."""
 
     code = "outcome_not_kept"
 
 
 class UnavailableError(ToolbusError):
-    """A part of Toolbus is down; nothing was sent."""
+    """A part of Toolbus is unavailable; nothing was sent."""
 
     code = "unavailable"
     retryable = True
 
 
 class BusDownError(UnavailableError):
-    """The bus cannot be reached, so no call can be recorded."""
+    """NATS cannot be reached, so no call can be recorded."""
 
     code = "bus_down"
 
 
 class PolicyDownError(UnavailableError):
-    """Nobody is there to decide."""
+    """No policy replica is available."""
 
     code = "policy_down"
 
 
 class ExecutorDownError(UnavailableError):
-    """Nobody is there to call the upstream."""
+    """No executor replica is available."""
 
     code = "executor_down"
 
 
 class LedgerDownError(UnavailableError):
-    """The counters cannot be read, so nothing may be spent."""
+    """The budget counters cannot be read, so no charge is allowed."""
 
     code = "ledger_down"
 
 
 class LedgerRebuildingError(UnavailableError):
-    """The counters were lost, so nothing may be spent until they are made anew from the events."""
+    """The budget counters were lost; no charge is allowed until they are rebuilt."""
 
     code = "ledger_rebuilding"
 
 
 class OverloadedError(UnavailableError):
-    """The server's own queue is full."""
+    """The server's queue is full."""
 
     code = "overloaded"
 
@@ -257,83 +265,83 @@ class UpstreamError(ToolbusError):
 
 
 class UpstreamTimeoutError(UpstreamError):
-    """The server did not answer within the call's deadline."""
+    """The server did not reply before the call's deadline."""
 
     code = "upstream_timeout"
 
 
 class UpstreamDeadError(UpstreamError):
-    """The server refused, reset the connection, or exited."""
+    """The server refused or reset the connection, or exited."""
 
     code = "upstream_dead"
     retryable = True
 
 
 class BreakerOpenError(UpstreamError):
-    """The server failed too often; calls are refused until a probe succeeds."""
+    """The server's circuit breaker is open; calls fail until a probe succeeds."""
 
     code = "breaker_open"
     retryable = True
 
 
 class ServerDrainedError(UpstreamError):
-    """An operator lets the server have no new calls for now; nothing was sent."""
+    """An operator drained the server; nothing was sent."""
 
     code = "server_drained"
     retryable = True
 
 
 class UpstreamFaultError(UpstreamError):
-    """The server answered with nonsense."""
+    """The server's reply is malformed."""
 
     code = "upstream_fault"
 
 
 class UpstreamRefusedError(UpstreamError):
-    """The server answered with a JSON-RPC error, which its caller is told as it is.
+    """The server replied with a JSON-RPC error, which the caller receives unchanged.
 
-    `data` holds `upstream_code` (an integer) and, where the server said more, `upstream_data`.
+    `data` holds `upstream_code` (an integer) and, if the server sent data, `upstream_data`.
     """
 
     code = "upstream_refused"
 
 
 class CallCancelledError(UpstreamError):
-    """The caller went away or took the call back; it may have happened."""
+    """The caller disconnected or cancelled the call; it may have been executed."""
 
     code = "cancelled"
 
 
 class OutcomeUnknownError(ToolbusError):
-    """The call was handed over and no answer came back: it may or may not have happened."""
+    """The call was sent and has no reply: it may have been executed."""
 
     code = "outcome_unknown"
 
 
 class InvalidError(ToolbusError):
-    """The request or the configuration is wrong, and says how."""
+    """The request or the configuration is invalid; the message says why."""
 
     code = "invalid"
 
 
 class InvalidArgumentsError(InvalidError):
-    """The arguments do not fit the tool's schema, and what to change; nothing was sent."""
+    """The arguments do not match the tool's schema; nothing was sent."""
 
     code = "invalid_arguments"
 
 
 class FaultyError(InvalidError):
-    """What is to be declared does not hold together; `faults` in the data say where and why."""
+    """The configuration is invalid; `faults` in the data lists paths and messages."""
 
     code = "faulty"
 
 
 def _by_code() -> dict[str, type[ToolbusError]]:
-    """Every class under its code. Walked anew: failures crossing the bus are rare."""
+    """Return all classes by code. Not cached: errors that cross the bus are rare."""
     found: dict[str, type[ToolbusError]] = {}
     waiting: list[type[ToolbusError]] = [ToolbusError]
     while waiting:
         cls = waiting.pop()
-        found.setdefault(cls.code, cls)  # a service's own subclass leaves the service as its parent
+        found.setdefault(cls.code, cls)  # a service's own subclass crosses the bus as its parent
         waiting.extend(cls.__subclasses__())
     return found

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class HostPort(NamedTuple):
-    """An address to listen on; port 0 is any free one."""
+    """An address to listen on; port 0 means any free port."""
 
     host: str
     port: int
@@ -15,7 +15,7 @@ class HostPort(NamedTuple):
 
 
 def parsed(text: str) -> HostPort:
-    """Parse `HOST:PORT`. Raises `ValueError` with a sentence that shows the form."""
+    """Parse `HOST:PORT`. Raises `ValueError` with a message that shows the form."""
     host, colon, number = text.strip().rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     whole = (

@@ -1,4 +1,4 @@
-"""What a process is told by its environment, prefix `TOOLBUS_`: read once, then passed on."""
+"""Settings that all services share, from environment variables with the prefix `TOOLBUS_`."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from toolbus_common.listen_address import HostPort
 
 
 class Settings(BaseSettings):
-    """The settings every service shares. Services add theirs in a subclass.
+    """The settings of every service. Services add their own in a subclass.
 
-    `nkey_seed_file` names the file with this service's NATS seed; when it is empty,
-    `<state_dir>/nkeys/<service>.seed` is used if it exists, else the bus is joined without one.
-    `egress_allow` lists what may be called beside the open Internet, `egress_ca`
-    is a file of authorities trusted beside the system's. `people_key` is the file with the key
-    under which people's keys are kept, the same for every service: `<state_dir>/people.key`.
-    `sealing_dir` holds the keys of literal secrets in the declaration: `<state_dir>/sealing`.
-    Requests rejected for their credentials are told once in `rejection_seconds`, counted.
-    `ops_listen` is HOST:PORT of the process's operations listener (health, metrics), port 0 for any
-    free one; `ops_hosts` are names it may be asked by, comma-separated, beside addresses.
+    `nkey_seed_file` is the file with this service's NATS seed; if it is empty,
+    `<state_dir>/nkeys/<service>.seed` is used if it exists, else the connection has no credentials.
+    `egress_allow` lists allowed destinations in addition to the public Internet; `egress_ca` is a
+    file of CA certificates in addition to the system's. `people_key` is the file of the key that
+    encrypts people's keys, the same for every service: `<state_dir>/people.key` by default.
+    `sealing_dir` holds the keys of literal secrets in the configuration: `<state_dir>/sealing` by
+    default. Rejected requests are counted, and reported once per `rejection_seconds`. `ops_listen`
+    is HOST:PORT of the process's operations listener (health, metrics), port 0 for any free port;
+    `ops_hosts` are its accepted host names, comma-separated, in addition to addresses.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")
@@ -37,10 +37,10 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = 25.0
     spool_bytes: int = 64 * 1024 * 1024
-    rejection_seconds: float = Field(default=60.0, gt=0)  # one event about rejected requests
+    rejection_seconds: float = Field(default=60.0, gt=0)  # interval of events on rejected requests
     egress_allow: str = ""
     egress_ca: str = ""
-    secret_seconds: float = Field(default=300.0, gt=0)  # what was read is believed so long
+    secret_seconds: float = Field(default=300.0, gt=0)  # cache lifetime of secrets
     people_key: Path | None = None
     sealing_dir: Path | None = None
 
@@ -57,31 +57,31 @@ class Settings(BaseSettings):
 
     @property
     def ops_address(self) -> HostPort:
-        """Where the operations listener listens."""
+        """The address of the operations listener."""
         return listen_address.parsed(self.ops_listen)
 
     @property
     def ops_names(self) -> frozenset[str]:
-        """The names by which the operations listener may be asked."""
+        """The host names that the operations listener accepts."""
         names = (name.strip().lower() for name in self.ops_hosts.split(","))
         return frozenset(filter(None, names))
 
     @property
     def egress(self) -> Egress:
-        """What this service may call."""
+        """The destinations that this service may connect to."""
         return Egress(Allowed.of(self.egress_allow))
 
     @property
     def people_key_file(self) -> Path:
-        """Where the key is under which people's keys are kept."""
+        """The file of the key that encrypts people's keys."""
         return self.people_key or self.state_dir / "people.key"
 
     @property
     def sealing(self) -> Path:
-        """Where the keys are with which secrets in the declaration are sealed and opened."""
+        """The directory of the keys that encrypt secrets in the configuration."""
         return self.sealing_dir or self.state_dir / "sealing"
 
     def seed(self, service: str) -> SecretStr | None:
-        """Read the service's NATS seed; None where none is laid down."""
+        """Read the service's NATS seed; None if it has no seed file."""
         path = Path(self.nkey_seed_file or self.state_dir / "nkeys" / f"{service}.seed")
         return SecretStr(path.read_text().strip()) if path.exists() else None

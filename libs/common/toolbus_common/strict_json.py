@@ -1,8 +1,8 @@
-"""The decoder of JSON that comes from outside (RFC 8259, I-JSON), with one error.
+"""Strict decoder of untrusted JSON (RFC 8259, I-JSON), with one error class.
 
-What two readers could read differently is refused: repeated names, NaN and Infinity, bytes that
-are not UTF-8, lone surrogates; and so is what costs too much: deep nesting, numbers of thousands
-of digits. How many bytes there may be is the caller's business, before it asks.
+Rejects what two parsers could read differently: repeated names, NaN and Infinity, invalid UTF-8
+and lone surrogates. Also rejects expensive input: deep nesting, and numbers with thousands of
+digits. The caller limits the size before it calls this module.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-DEEPEST = 64
+MAX_DEPTH = 64
 
 T = TypeVar("T")
 
@@ -19,21 +19,21 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StrictJSONError(ValueError):
-    """The text is not strict JSON; the message says what is wrong with it."""
+    """The text is not strict JSON; the message says why."""
 
 
 def parse(text: bytes) -> Any:
-    """Read one document. Raises `StrictJSONError`: malformed, repeated names, NaN, or too deep.
+    """Parse one document. Raises `StrictJSONError`: malformed, repeated names, NaN, or too deep.
 
-    A document that comes out of the encoder as it went in cannot have held a repeated name, so
-    what most clients send is proven strict at C speed; anything else is read again, slowly.
+    A document that is encoded to the same bytes again cannot have a repeated name, so the common
+    case is verified at C speed; any other document is parsed again, slowly.
     """
     try:
         value = _decode(text)
-        if text.count(b"{") + text.count(b"[") > DEEPEST:
-            _refuse_depth(value)
+        if text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+            _check_depth(value)
         if _encode(value) != text:
-            _refuse_repeated_names(text)
+            _pairs.decode(text.decode())  # raises for repeated names
     except StrictJSONError:
         raise
     except UnicodeDecodeError as error:
@@ -41,36 +41,36 @@ def parse(text: bytes) -> Any:
     except ValueError as error:
         raise StrictJSONError(f"not JSON: {error}") from error
     except RecursionError as error:
-        raise StrictJSONError(f"nested deeper than {DEEPEST}") from error
+        raise StrictJSONError(f"nested deeper than {MAX_DEPTH}") from error
     return value
 
 
 def typed(text: bytes | str, kind: type[T]) -> T:
-    """Read one document of a type. Raises `StrictJSONError`, also where it is of another type."""
+    """Parse one document of type `kind`. Raises `StrictJSONError`, also for another type."""
     try:
         return msgspec.convert(parse(text.encode() if isinstance(text, str) else text), kind)
     except msgspec.ValidationError as error:
-        raise StrictJSONError(f"not as it must be: {error}") from error
+        raise StrictJSONError(f"not of the expected form: {error}") from error
     except UnicodeEncodeError as error:
         raise StrictJSONError("not UTF-8") from error
 
 
 def members(text: bytes | str) -> dict[str, Any]:
-    """Read one object. Raises `StrictJSONError`, also where it is none."""
+    """Parse one object. Raises `StrictJSONError`, also for another type."""
     return typed(text, dict[str, Any])
 
 
 def dump(value: Any) -> bytes:
-    """The value as compact JSON: what goes on is what was understood, never the bytes received."""
+    """Return compact JSON: what is sent on is the parsed value, never the bytes received."""
     return _encode(value)
 
 
-def _refuse_depth(value: Any) -> None:
+def _check_depth(value: Any) -> None:
     level, depth = [value], 0
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1
-        if depth > DEEPEST:
-            raise StrictJSONError(f"nested deeper than {DEEPEST}")
+        if depth > MAX_DEPTH:
+            raise StrictJSONError(f"nested deeper than {MAX_DEPTH}")
         level = [
             inner for item in level for inner in (item.values() if isinstance(item, dict) else item)
         ]
@@ -85,12 +85,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise StrictJSONError(f"{name} is not JSON")
 
 
-_pairs = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
-
-
-def _refuse_repeated_names(text: bytes) -> None:
-    _pairs.decode(text.decode())
+_pairs = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_reject_constant)

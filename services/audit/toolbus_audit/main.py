@@ -207,8 +207,8 @@ def _serve_bi_gateway(
         return
 
     rejections = RejectionCounter(service.events.publish, settings.rejection_seconds)
-    service.add_resource(rejections.written)
-    service.draining.append(rejections.flush)
+    service.add_resource(rejections.publisher.running)
+    service.draining.append(rejections.publisher.flush)
 
     @service.add_resource
     @asynccontextmanager

@@ -112,7 +112,7 @@ class ProgramHandler:
         if not isinstance(arguments, dict):
             raise InvalidError("The arguments must be a JSON object.")
         principal = await self._known(call)
-        bounds = principal.bounds.narrowed(call.narrower)
+        bounds = principal.bounds.narrowed(call.restriction)
         try:
             if call.tool == EXECUTE:
                 namespace = self._catalogue.namespace(bounds)
@@ -183,7 +183,7 @@ class ProgramHandler:
     def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
         """Count the call's tokens, after its reply was sent."""
         with suppress(UnauthorizedError):  # the key was revoked meanwhile
-            bounds = self._principal(call).bounds.narrowed(call.narrower)
+            bounds = self._principal(call).bounds.narrowed(call.restriction)
             visible = self._catalogue.namespace(bounds)
             response = result["content"][0]["text"]
             self._spending.note(CountedCall(call, response, visible, self._catalogue.whole()))

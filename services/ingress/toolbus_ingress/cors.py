@@ -1,11 +1,10 @@
-"""Scripts of other origins in browsers: which may read our answers, and what they may send.
+"""CORS: which origins' scripts may read responses, and what they may send.
 
-Only origins that the operator lists, byte for byte, and only where MCP clients need it: never the
-pages people see, and never with cookies.
+Only origins that the operator lists, compared byte for byte, and only on paths that MCP clients
+need: never the pages people see, and never with cookies.
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from toolbus_ingress.auth.protected_resource import WELL_KNOWN
@@ -17,53 +16,55 @@ _PATHS = re.compile(
     r"/mcp(?:/[^/]+)?|/oauth/(?:token|register|revoke|jwks|device/code)|"
     rf"{re.escape(WELL_KNOWN)}(?:/.*)?|{'|'.join(map(re.escape, DOCUMENTS))}"
 )
-_SENT = re.compile(
+_REQUEST_HEADERS = re.compile(
     r"accept|authorization|content-type|dpop|last-event-id|idempotency-key|traceparent|tracestate|"
     r"mcp-[a-z0-9-]{1,64}|x-toolbus-(?:servers|tools|program)"
 )
-_TOLD = b"WWW-Authenticate, Mcp-Session-Id, Retry-After, DPoP-Nonce"
+_EXPOSED_HEADERS = b"WWW-Authenticate, Mcp-Session-Id, Retry-After, DPoP-Nonce"
 _METHODS = b"GET, POST, DELETE"
-_SECONDS = b"600"
+_MAX_AGE_SECONDS = b"600"
 
 
-def origin_of(scope: dict[str, Any], origins: frozenset[str]) -> bytes:
-    """The listed origin whose script asks for what it may read; empty for any other."""
+def allowed_origin(scope: dict[str, Any], origins: frozenset[str]) -> bytes:
+    """Return the request's origin if it is listed and may read this path; else empty."""
     if scope["type"] != "http" or not _PATHS.fullmatch(scope["path"]):
         return b""
-    told = [value for name, value in scope["headers"] if name == b"origin"]
-    listed = len(told) == 1 and told[0].decode("latin-1") in origins
-    return told[0] if listed else b""
+    sent = [value for name, value in scope["headers"] if name == b"origin"]
+    listed = len(sent) == 1 and sent[0].decode("latin-1") in origins
+    return sent[0] if listed else b""
 
 
 def preflight(scope: dict[str, Any]) -> Response | None:
-    """The answer to a browser that asks whether a script may send something; None for others."""
-    asked = dict(scope["headers"])
-    if scope["method"] != "OPTIONS" or b"access-control-request-method" not in asked:
+    """Answer a CORS preflight request; None for any other request."""
+    headers = dict(scope["headers"])
+    if scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers:
         return None
-    wanted = asked.get(b"access-control-request-headers", b"").decode("latin-1").lower()
-    headers = (
-        (b"access-control-allow-methods", _METHODS),
-        (b"access-control-allow-headers", ", ".join(_sendable(wanted)).encode()),
-        (b"access-control-max-age", _SECONDS),
+    requested = headers.get(b"access-control-request-headers", b"").decode("latin-1").lower()
+    allowed = [
+        name for name in map(str.strip, requested.split(",")) if _REQUEST_HEADERS.fullmatch(name)
+    ]
+    return Response(
+        204,
+        b"",
+        (
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-allow-headers", ", ".join(allowed).encode()),
+            (b"access-control-max-age", _MAX_AGE_SECONDS),
+        ),
     )
-    return Response(204, b"", headers)
 
 
-def _sendable(wanted: str) -> Iterator[str]:
-    return (each for each in map(str.strip, wanted.split(",")) if _SENT.fullmatch(each))
-
-
-def readable(send: Send, origin: bytes) -> Send:
-    """The same, with a word to the browser that this origin's script may read the answer."""
-    more = [
+def with_cors_headers(send: Send, origin: bytes) -> Send:
+    """Return a `send` that adds the headers with which this origin's script may read the answer."""
+    cors_headers = [
         (b"access-control-allow-origin", origin),
-        (b"access-control-expose-headers", _TOLD),
+        (b"access-control-expose-headers", _EXPOSED_HEADERS),
         (b"vary", b"Origin"),
     ]
 
-    async def told(message: dict[str, Any]) -> None:
+    async def send_with_headers(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], *more]}
+            message = {**message, "headers": [*message["headers"], *cors_headers]}
         await send(message)
 
-    return told
+    return send_with_headers

@@ -1,4 +1,4 @@
-"""HTTP+SSE, the transport of 2024-11-05: one stream for every answer, requests posted beside it."""
+"""HTTP+SSE, the transport of MCP 2024-11-05: one stream for every answer, requests in POSTs."""
 
 import logging
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_common.http_server.body import Receive
 from toolbus_ingress import protocol_versions
-from toolbus_ingress.auth.request_context import Visit
+from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
-from toolbus_ingress.http.request_guard import Headers, check_post, whole_body
-from toolbus_ingress.mcp.endpoint import Endpoint, parsed
+from toolbus_ingress.http.request_guard import Headers, check_post, read_request_body
+from toolbus_ingress.mcp.endpoint import Endpoint, parse_body
 from toolbus_ingress.mcp.local_methods import SESSION
 from toolbus_ingress.sessions.session_store import Session
 from toolbus_ingress.sessions.sse_writer import Send
@@ -26,11 +26,11 @@ _ACCEPTED = Response(202, b"")
 
 
 @dataclass(slots=True)
-class OldTransport:
+class HttpSseTransport:
     """`/sse` and `/sse/<server>`; messages are posted to `…/messages?session=…`.
 
-    A message may be posted to another replica than the one that holds the stream: what answers it
-    goes there over the bus.
+    A message may be posted to another replica than the one that holds the stream: its answer is
+    sent there over the bus.
     """
 
     endpoint: Endpoint
@@ -38,8 +38,8 @@ class OldTransport:
     async def answer(
         self, scope: dict[str, Any], server: str, receive: Receive, send: Send
     ) -> Response | None:
-        """Answer one HTTP request; None when the answer was streamed already."""
-        return await self.endpoint.bounded(scope, self._answer(scope, server, receive, send))
+        """Answer one HTTP request; None if the answer was streamed."""
+        return await self.endpoint.run_limited(scope, self._answer(scope, server, receive, send))
 
     async def _answer(
         self, scope: dict[str, Any], server: str, receive: Receive, send: Send
@@ -48,56 +48,56 @@ class OldTransport:
         headers = endpoint.guard.headers(scope)
         if scope["method"] == "POST":
             check_post(headers, endpoint.largest_body)
-        await endpoint.introduce(headers, server)
+        await endpoint.verify_token(headers, server)
         caller = endpoint.caller(headers, scope, server)
-        visit = Visit(caller, {**headers, b"accept": b"text/event-stream"}, scope, send)
+        context = RequestContext(caller, {**headers, b"accept": b"text/event-stream"}, scope, send)
         if scope["method"] == "GET":
-            await self._stream(visit)
+            await self._stream(context)
             return None
-        session = self._session(scope, visit)
-        body = await whole_body(receive, endpoint.largest_body)
-        self.endpoint.service.spawn(self._work(visit, session, body))
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("session", [""])[0]
+        session_headers: Headers = {**context.headers, SESSION: token.encode()}
+        session = endpoint.session(replace(context, headers=session_headers))
+        body = await read_request_body(receive, endpoint.largest_body)
+        endpoint.service.spawn(self._answer_message(context, session, body))
         return _ACCEPTED
 
-    async def _stream(self, visit: Visit) -> None:
-        if self.endpoint.hub.full:
-            raise OverloadedError("Too many streams are open; retry later.")
+    async def _stream(self, context: RequestContext) -> None:
+        """Start a session and serve its stream until the client leaves."""
+        if self.endpoint.notifications.full:
+            raise OverloadedError("Too many streams are open. Retry later.")
         sessions = self.endpoint.sessions
-        session = sessions.begin(visit.caller.account, _OLDEST, {})
-        where = f"{visit.scope['path']}/messages?session={session.token}"
+        session = sessions.begin(context.caller.session_owner, _OLDEST, {})
+        post_url = f"{context.scope['path']}/messages?session={session.token}"
         try:
-            await self.endpoint.hub.follow_session(visit.within(session), where)
+            await self.endpoint.notifications.serve_session_stream(
+                context.within(session), post_url
+            )
         finally:
             sessions.end(session)
 
-    def _session(self, scope: dict[str, Any], visit: Visit) -> Session:
-        token = parse_qs(scope["query_string"].decode("latin-1")).get("session", [""])[0]
-        headers: Headers = {**visit.headers, SESSION: token.encode()}
-        return self.endpoint.session(replace(visit, headers=headers))
-
-    async def _work(self, visit: Visit, session: Session, body: bytes) -> None:
+    async def _answer_message(self, context: RequestContext, session: Session, body: bytes) -> None:
         """Answer one posted message on the session's stream."""
 
-        def tell(message: bytes) -> None:
-            self.endpoint.sessions.tell(session, "message", "", message)
+        def write(message: bytes) -> None:
+            self.endpoint.sessions.update(session, "message", "", message)
 
-        inside: dict[str, Any] = {"headers": ()}
-        visit = replace(visit.within(session), scope=inside, tell=tell)
+        scope: dict[str, Any] = {"headers": ()}
+        context = replace(context.within(session), scope=scope, write=write)
         try:
-            answer = await self.endpoint.bounded(inside, self._dispatch(visit, body))
+            answer = await self.endpoint.run_limited(scope, self._dispatch(context, body))
         except Exception:
             log.exception("request.failed")
             answer = jsonrpc.failure(
-                ToolbusError("Something failed inside; the log of ingress says what.")
+                ToolbusError("Internal error. The log of the ingress service has the details.")
             )
         if answer is not None and answer.body:
-            tell(answer.body)
+            write(answer.body)
 
-    async def _dispatch(self, visit: Visit, body: bytes) -> Response | None:
-        message = parsed(body)
+    async def _dispatch(self, context: RequestContext, body: bytes) -> Response | None:
+        message = parse_body(body)
         if isinstance(message, dict) and message.get("method") == "initialize":
             params = message.get("params")
-            declared = params.get("capabilities") if isinstance(params, dict) else None
-            assert visit.session is not None  # noqa: S101 - every message here has one
-            self.endpoint.sessions.declare(visit.session, declared)
-        return await self.endpoint.dispatch(visit, body)
+            capabilities = params.get("capabilities") if isinstance(params, dict) else None
+            assert context.session is not None  # noqa: S101 - every message here has one
+            self.endpoint.sessions.set_capabilities(context.session, capabilities)
+        return await self.endpoint.dispatch(context, body)

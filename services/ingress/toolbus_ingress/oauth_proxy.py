@@ -10,7 +10,7 @@ from toolbus_common.web import html as webpage
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.html_response import page
 from toolbus_ingress.http.jsonrpc import Response
-from toolbus_ingress.http.request_guard import Headers, announced, whole_body
+from toolbus_ingress.http.request_guard import Headers, check_content_length, read_request_body
 from toolbus_ingress.mcp.endpoint import Endpoint
 
 DOCUMENTS = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
@@ -18,69 +18,77 @@ PREFIX = "/oauth/"
 LARGEST_BODY = 64 * 1024
 SECONDS = 20.0
 MOST_AT_ONCE = 128
-_PASSED_ON = (
+_FORWARDED_HEADERS = (
     b"accept", b"authorization", b"content-type", b"cookie", b"dpop", b"origin", b"sec-fetch-site",
 )  # fmt: skip
 
 
 @dataclass(slots=True)
-class Pages:
-    """`/oauth/…` and the documents that lead there: anybody may ask, so not at calls' expense."""
+class OAuthProxy:
+    """`/oauth/…` and the metadata documents of the authorization server.
+
+    Anyone may request these pages, so they have a limit of their own: at most `MOST_AT_ONCE`
+    requests run, and they cannot take the capacity of calls.
+    """
 
     endpoint: Endpoint
-    _under_way: int = 0
+    _in_progress: int = 0
 
     async def answer(self, scope: dict[str, Any], receive: Receive) -> Response | None:
-        """The answer, or None where the path is not of these, or nobody may sign in."""
+        """Answer a request; None for another path, or where sign-in is disabled."""
         path: str = scope["path"]
-        if not (path in DOCUMENTS or path.startswith(PREFIX)) or not self._on:
+        if not (path in DOCUMENTS or path.startswith(PREFIX)) or not self._enabled:
             return None
-        if self._under_way >= MOST_AT_ONCE:
-            return jsonrpc.failure(OverloadedError("Too many pages are being made; retry."))
-        self._under_way += 1
+        if self._in_progress >= MOST_AT_ONCE:
+            return jsonrpc.failure(
+                OverloadedError("Too many sign-in pages are in progress. Retry in a moment.")
+            )
+        self._in_progress += 1
         try:
-            return await self.endpoint.bounded(scope, self._passed_on(scope, path, receive))
+            return await self.endpoint.run_limited(scope, self._forward(scope, path, receive))
         finally:
-            self._under_way -= 1
+            self._in_progress -= 1
 
     @property
-    def _on(self) -> bool:
-        """Whether people sign in here, or connect accounts of theirs to servers."""
-        identity = self.endpoint.identity
-        servers = identity.directory.now.declaration.servers
-        return identity.on or any(each.oauth is not None for each in servers.values())
+    def _enabled(self) -> bool:
+        """Whether people sign in here, or connect their own accounts to servers."""
+        protected_resource = self.endpoint.protected_resource
+        servers = protected_resource.directory.now.declaration.servers
+        return protected_resource.enabled or any(
+            server.oauth is not None for server in servers.values()
+        )
 
-    async def _passed_on(self, scope: dict[str, Any], path: str, receive: Receive) -> Response:
+    async def _forward(self, scope: dict[str, Any], path: str, receive: Receive) -> Response:
         headers = self.endpoint.guard.headers(scope)
-        announced(headers, LARGEST_BODY)
-        body = await whole_body(receive, LARGEST_BODY)
-        asked = PageRequest(
+        check_content_length(headers, LARGEST_BODY)
+        body = await read_request_body(receive, LARGEST_BODY)
+        request = PageRequest(
             method=scope["method"],
             path=path,
             query=scope["query_string"].decode("latin-1"),
             headers={
                 name.decode(): headers[name].decode("latin-1")
-                for name in _PASSED_ON
+                for name in _FORWARDED_HEADERS
                 if name in headers
             },
             body=body,
         )
         try:
-            told = await self.endpoint.service.requests.ask(asked, PageReply, SECONDS)
+            reply = await self.endpoint.service.requests.ask(request, PageReply, SECONDS)
         except ToolbusError as error:
-            return _failed(error, headers)
+            return _error_response(error, headers)
         return Response(
-            told.status,
-            told.body,
-            tuple((name.encode(), value.encode("latin-1")) for name, value in told.headers),
-            told.rejected,
+            reply.status,
+            reply.body,
+            tuple((name.encode(), value.encode("latin-1")) for name, value in reply.headers),
+            reply.rejected,
         )
 
 
-def _failed(error: ToolbusError, headers: Headers) -> Response:
-    """For programs as everywhere, for people as a page."""
-    failed = jsonrpc.failure(error)
+def _error_response(error: ToolbusError, headers: Headers) -> Response:
+    """Return an HTML page to browsers, and JSON to programs."""
+    response = jsonrpc.failure(error)
     if b"text/html" not in headers.get(b"accept", b""):
-        return failed
+        return response
     body = f"{webpage.refusal(error.reason)}<p>Try again in a moment: reload this page.</p>"
-    return page(failed.status, "Not now", body)
+    return page(response.status, "Temporarily unavailable", body)

@@ -1,4 +1,4 @@
-"""Which protocol family a request belongs to, and whether it keeps that family's rules."""
+"""Protocol families: which one a request belongs to, and whether it follows its rules."""
 
 from typing import Any
 
@@ -28,8 +28,8 @@ CAPABILITIES = META + "clientCapabilities"
 TASKS = META + "tasks"
 
 
-class RuleBrokenError(Exception):
-    """The request breaks a rule of its family."""
+class ProtocolError(Exception):
+    """The request breaks a rule of its protocol family; `response` is the prescribed answer."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
@@ -51,20 +51,22 @@ class Request(Struct, frozen=True):
         return found if isinstance(found, dict) else {}
 
 
-def read(message: Any, request_id: bytes, headers: Headers) -> Request:
-    """The request in a parsed body; `request_id` is its id as raw JSON, empty for a notification.
+def parse_request(message: Any, request_id: bytes, headers: Headers) -> Request:
+    """Return the request in a parsed body.
+
+    `request_id` is its id as raw JSON, empty for a notification.
 
     Raises:
-        RuleBrokenError: with the answer the family prescribes.
+        ProtocolError: the request breaks a rule of its family.
 
     """
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
-        raise _broken(INVALID_REQUEST, "Send one JSON-RPC 2.0 message, without others around it.")
+        raise _invalid(INVALID_REQUEST, "The body must be one JSON-RPC 2.0 message.")
     method, params = message.get("method"), message.get("params", {})
     if not isinstance(method, str):
-        raise _broken(INVALID_REQUEST, "The request names no method.", request_id)
+        raise _invalid(INVALID_REQUEST, "The request has no 'method'.", request_id)
     if not isinstance(params, dict):
-        raise _broken(INVALID_PARAMS, "params must be an object.", request_id)
+        raise _invalid(INVALID_PARAMS, "params must be an object.", request_id)
     request = Request(request_id, method, params, _family(method, params, headers))
     if request.family is ProtocolFamily.MODERN:
         _check_modern(request, headers)
@@ -73,13 +75,18 @@ def read(message: Any, request_id: bytes, headers: Headers) -> Request:
     return request
 
 
-def id_of(message: Any) -> bytes:
-    """The id as raw JSON; empty when there is none. Raises `RuleBrokenError` for other kinds."""
+def request_id_of(message: Any) -> bytes:
+    """Return the id as raw JSON; empty if there is none.
+
+    Raises:
+        ProtocolError: the id is neither a string nor an integer.
+
+    """
     if not isinstance(message, dict) or "id" not in message:
         return b""
     request_id = message["id"]
     if isinstance(request_id, bool) or not isinstance(request_id, str | int):
-        raise _broken(INVALID_REQUEST, "The id must be a string or an integer.")
+        raise _invalid(INVALID_REQUEST, "The id must be a string or an integer.")
     return strict_json.dump(request_id)
 
 
@@ -95,63 +102,63 @@ def _family(method: str, params: dict[str, Any], headers: Headers) -> ProtocolFa
 
 
 def _check_modern(request: Request, headers: Headers) -> None:
-    """The ladder of MCP 2026-07-28: `_meta`, then headers, then the version."""
+    """Check `_meta`, then the headers, then the version, in the order of MCP 2026-07-28."""
     meta = request.meta
     version = meta.get(VERSION)
     if not isinstance(version, str) or not isinstance(meta.get(CAPABILITIES), dict):
-        raise _broken(
+        raise _invalid(
             INVALID_PARAMS,
             f"_meta must hold {VERSION} (a string) and {CAPABILITIES} (an object).",
             request.id,
         )
     _check_headers(request, version, headers)
     if version not in MODERN:
-        raise _broken(
+        raise _invalid(
             UNSUPPORTED_VERSION,
-            f"Protocol version {version} is not served.",
+            f"Protocol version {version} is not supported.",
             request.id,
             {"supported": list(MODERN), "requested": version},
         )
 
 
 def _check_headers(request: Request, version: str, headers: Headers) -> None:
-    told = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
-    if told != version:
-        raise _mismatch("MCP-Protocol-Version", told, version, request.id)
-    told = headers.get(b"mcp-method", b"").decode("latin-1")
-    if told != request.method:
-        raise _mismatch("Mcp-Method", told, request.method, request.id)
+    header = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
+    if header != version:
+        raise _header_mismatch("MCP-Protocol-Version", header, version, request.id)
+    header = headers.get(b"mcp-method", b"").decode("latin-1")
+    if header != request.method:
+        raise _header_mismatch("Mcp-Method", header, request.method, request.id)
     parameter = NAMED.get(request.method)
     if parameter is not None:
         name = request.params.get(parameter)
-        told = decoded(headers.get(b"mcp-name", b""))
+        header = decoded(headers.get(b"mcp-name", b""))
         left_out = parameter == "taskId" and b"mcp-name" not in headers  # as FastMCP's tasks do
-        if isinstance(name, str) and told != name and not left_out:
-            raise _mismatch("Mcp-Name", told, name, request.id)
+        if isinstance(name, str) and header != name and not left_out:
+            raise _header_mismatch("Mcp-Name", header, name, request.id)
 
 
 def _check_legacy(request: Request, headers: Headers) -> None:
     version = headers.get(b"mcp-protocol-version")
     if version is not None and request.method != "initialize":
-        told = version.decode("latin-1")
-        if told not in LEGACY:
-            raise _broken(
+        text = version.decode("latin-1")
+        if text not in LEGACY:
+            raise _invalid(
                 INVALID_REQUEST,
-                f"MCP-Protocol-Version {told} is not served; use one of {', '.join(LEGACY)}.",
+                f"MCP-Protocol-Version {text} is not supported. Use one of {', '.join(LEGACY)}.",
                 request.id,
             )
 
 
-def takes_tasks(request: Request) -> bool:
-    """Whether a stateless client declared the extension."""
+def declares_tasks(request: Request) -> bool:
+    """Return whether a stateless client declared the tasks extension."""
     declared = request.meta.get(CAPABILITIES, {}).get("extensions")
     return isinstance(declared, dict) and TASKS in declared
 
 
 def require_tasks(request: Request) -> None:
-    """Refuse a task's method to who did not declare the extension. Raises `RuleBrokenError`."""
-    if not takes_tasks(request):
-        raise _broken(
+    """Raise `ProtocolError` if the client did not declare the tasks extension."""
+    if not declares_tasks(request):
+        raise _invalid(
             MISSING_CAPABILITY,
             f"Declare the extension {TASKS} to use tasks.",
             request.id,
@@ -159,26 +166,26 @@ def require_tasks(request: Request) -> None:
         )
 
 
-def mismatched(header: str, request_id: bytes) -> RuleBrokenError:
-    """The refusal of a header that does not repeat the argument it stands for."""
-    sentence = f"The header {header} must repeat the argument it stands for."
-    return _broken(HEADER_MISMATCH, sentence, request_id)
+def param_mismatch(header: str, request_id: bytes) -> ProtocolError:
+    """Return the error for a header that does not repeat its argument."""
+    message = f"The header {header} must repeat the value of its argument."
+    return _invalid(HEADER_MISMATCH, message, request_id)
 
 
-def repeated(request_id: bytes) -> RuleBrokenError:
-    """The refusal of an id that another request of the session still uses."""
-    sentence = "A request with this id is under way in this session; give each its own."
-    return _broken(INVALID_REQUEST, sentence, request_id)
+def duplicate_id(request_id: bytes) -> ProtocolError:
+    """Return the error for an id that another request of the session still uses."""
+    message = "Another request in flight has this id. Use unique ids within a session."
+    return _invalid(INVALID_REQUEST, message, request_id)
 
 
-def _mismatch(header: str, told: str, meant: str, request_id: bytes) -> RuleBrokenError:
-    sentence = f"The header {header} ({told[:128]!r}) must repeat the body's {meant[:128]!r}."
-    return _broken(HEADER_MISMATCH, sentence, request_id)
+def _header_mismatch(header: str, sent: str, expected: str, request_id: bytes) -> ProtocolError:
+    message = f"The header {header} ({sent[:128]!r}) must equal the body's {expected[:128]!r}."
+    return _invalid(HEADER_MISMATCH, message, request_id)
 
 
-def _broken(
-    code: int, sentence: str, request_id: bytes = b"null", data: Any = None
-) -> RuleBrokenError:
-    return RuleBrokenError(
-        error(BAD_REQUEST, code, sentence, request_id=request_id or b"null", data=data)
+def _invalid(
+    code: int, message: str, request_id: bytes = b"null", data: Any = None
+) -> ProtocolError:
+    return ProtocolError(
+        error(BAD_REQUEST, code, message, request_id=request_id or b"null", data=data)
     )

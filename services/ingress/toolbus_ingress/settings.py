@@ -1,4 +1,4 @@
-"""What ingress is told by its environment."""
+"""Settings of the ingress service, from the environment."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,24 +10,25 @@ from toolbus_common.settings import Settings as CommonSettings
 
 
 class Settings(CommonSettings):
-    """The shared settings, and the edge's own.
+    """The settings of the ingress service, in addition to the shared ones.
 
-    `allowed_hosts` and `allowed_origins` are comma-separated; an entry without a port covers
-    every port. Scripts of `browser_origins`, exactly so, may read answers (CORS). Sizes are bytes,
-    times seconds. `call_timeout` is how long
-    any call may take until progress extends it; unset: its server's `timeout`, and 30 s to wait
-    for a free place or a person. `head_timeout` and `body_timeout` bound
-    how long a client may take to send a request, `idle_timeout` how long its connection is kept
-    after an answer, `write_timeout` how long it may leave an answer unread; `most_connections` and
-    `most_per_address` bound what is open. `trusted_proxies` are addresses
-    and networks whose `proxy_header` names the client. After SIGTERM new connections are accepted
-    for `leave_seconds`. With `poll_after` a client of 2025-11-25 whose answer takes longer is sent
-    away, to come back for it; 0: it waits.
-    What lists cost each key's context is written once in `context_seconds`.
-    `public_url` is how browsers and agents reach this gateway: tokens are made for it. With
-    `dpop_nonce` proofs of keys must be made with a nonce that was asked for before.
-    `seal_key_file` holds the 32 bytes that seal what clients carry (sessions, states, tasks);
-    empty: `<state_dir>/seal.key`. Replicas on several machines need the same file.
+    Sizes are in bytes, times in seconds. Lists are comma-separated.
+
+    `allowed_hosts` and `allowed_origins` are accepted in the Host and Origin headers; an entry
+    without a port covers every port. Scripts of `browser_origins`, compared exactly, may read
+    responses (CORS). `call_timeout` limits any call until progress extends it; unset: the server's
+    `timeout`, and 30 s to wait for a concurrency slot or a person. `head_timeout` and
+    `body_timeout` limit how long a client may take to send a request, `idle_timeout` how long an
+    idle connection stays open, `write_timeout` how long a response may stay unread.
+    `most_connections` and `most_per_address` limit open connections.
+    `trusted_proxies` are addresses and networks whose `proxy_header` names the client. After
+    SIGTERM, new connections are accepted for `leave_seconds`. A client of 2025-11-25 that waits
+    longer than `poll_after` for an answer is disconnected, to resume later; 0: never. The sizes
+    of lists are published every `context_seconds`. `public_url` is the URL at which browsers and
+    agents reach this gateway: access tokens are issued for it. With `dpop_nonce`, DPoP proofs
+    must contain a nonce from the server. `seal_key_file` holds the 32-byte key that seals what
+    clients carry (sessions, request states, tasks); empty: `<state_dir>/seal.key`. All replicas
+    need the same key.
     """
 
     http_host: str = "127.0.0.1"
@@ -56,11 +57,11 @@ class Settings(CommonSettings):
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _is_listing(cls, text: str) -> str:
+    def _valid_proxies(cls, text: str) -> str:
         Proxies.of(text)
         return text
 
     @property
     def seal_key(self) -> Path:
-        """Where the key is."""
+        """The path of the key file."""
         return Path(self.seal_key_file or self.state_dir / "seal.key")

@@ -1,4 +1,4 @@
-"""What policy is told by its environment."""
+"""Settings of the policy service, read from its environment."""
 
 from pathlib import Path
 
@@ -7,25 +7,24 @@ from pydantic import Field, SecretStr
 from toolbus_common.nats.sealed_records import Records
 from toolbus_common.settings import Settings as CommonSettings
 
-MOST_APPROVAL_SECONDS = 43_200.0  # the bucket forgets whatever is a day old
+MOST_APPROVAL_SECONDS = 43_200.0  # entries of the bucket expire after a day
 
 
 class Settings(CommonSettings):
-    """The shared settings, and where the counters live.
+    """Shared settings, plus the ledger, approvals, idempotency and administration.
 
-    `reap_grace` is seconds after a call's deadline before a missing outcome is charged as unknown.
-    `approval_seconds` is how long a call waits for a person, `approved_seconds` how long the
-    approved call may be made; a key has at most `most_pending` waiting. `public_url` is where
-    people reach ingress.
-    `most_outcomes` of calls with an idempotency key are kept for a key at a time, and about
-    `most_outcome_bytes` of them.
-    `ledger_quiet` is seconds that calls decided before the counters were lost have to reach the
-    stream: more than an event may take to be acknowledged.
-    `policy_key` is the file with the key that seals waiting approvals, tasks and kept outcomes, the
-    same for every replica: `<state_dir>/policy.key`. `policy_earlier_keys` are files, apart by
-    blanks, that open what was sealed before.
-    `admin_commands` and `admin_variables` are patterns, apart by blanks: the programs that
-    servers declared over HTTP may start, and the variables they and webhooks may name or be given.
+    `reap_grace` is in seconds: an outcome missing this long after a call's deadline is charged as
+    unknown. `approval_seconds` is how long a call waits for a decision, and `approved_seconds` how
+    long the approved call can then be made. A key has at most `most_pending` pending approvals.
+    `public_url` is the URL at which people reach ingress. A key stores at most `most_outcomes`
+    outcomes of calls with an idempotency key, and about `most_outcome_bytes` bytes of them.
+    `ledger_quiet` is how many seconds a rebuild waits for calls that were admitted before the
+    counters were lost to reach the stream. It must exceed the time to acknowledge an event.
+    `policy_key` is the file with the key that encrypts pending approvals, tasks and stored
+    outcomes, the same for every replica; the default is `<state_dir>/policy.key`.
+    `policy_earlier_keys` are files, separated by spaces, with earlier keys that still decrypt
+    records. `admin_commands` and `admin_variables` are patterns, separated by spaces: the programs
+    that servers configured over HTTP may start, and the variables that they and webhooks may use.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379")
@@ -44,6 +43,6 @@ class Settings(CommonSettings):
     admin_variables: str = ""
 
     def records(self, bucket: str) -> Records:
-        """Return what seals the records of a bucket. Raises `ValueError`."""
+        """Return the encryption of a bucket's records. Raises `ValueError`."""
         earlier = map(Path, self.policy_earlier_keys.split())
         return Records.at(bucket, self.policy_key or self.state_dir / "policy.key", earlier)

@@ -1,4 +1,4 @@
-"""Commands about admin keys: who may administer over HTTP, and how far."""
+"""Commands that manage admin keys for the administration API."""
 
 from time import time
 from typing import Annotated, Any
@@ -30,14 +30,14 @@ def create(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Make an admin key for the API at /api. Its secret is shown once."""
+    """Create an admin key for the API at /api. Its secret is shown once."""
     admin = made_of(Admin, role=role, expires=expires or None)
     secret = at_work(state_dir, lambda desk: keyring.create_admin(desk, checked_name(name), admin))
     show_secret(name, secret, as_json=as_json)
 
 
 def list_admins(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Every admin key, its role, and whether it opens anything."""
+    """List admin keys with their roles and states."""
 
     async def work(desk: ConfigRepository) -> list[dict[str, Any]]:
         own, declared = await desk.own_admins(), (await desk.declared()).declaration.admins
@@ -46,7 +46,9 @@ def list_admins(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False)
 
     rows = at_work(state_dir, work)
     columns = ("name", "state", "role", "expires", "from")
-    show_rows(columns, rows, "No admin key; 'toolbus admins create' makes one.", as_json=as_json)
+    show_rows(
+        columns, rows, "No admin keys; create one with 'toolbus admins create'.", as_json=as_json
+    )
 
 
 def revoke(
@@ -55,12 +57,12 @@ def revoke(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """End an admin key, at once and everywhere."""
+    """Revoke an admin key immediately, on every replica."""
     at_work(state_dir, lambda desk: keyring.revoke_admin(desk, name))
     if as_json:
         show_json({"name": name, "state": "revoked"})
     else:
-        say(f"The admin key '{name}' opens nothing any more.")
+        say(f"Revoked the admin key '{name}'.")
 
 
 def _row(name: str, admin: Admin, *, own: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands for who decides: what waits for a person, and yes or no to it."""
+"""Commands that list and decide pending approvals."""
 
 import asyncio
 import time
@@ -23,26 +23,30 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.web.json_view import readable, visible
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="As 'toolbus approvals' tells it.")]
+Id = Annotated[
+    str, typer.Argument(metavar="ID", help="The approval's id, from 'toolbus approvals'.")
+]
 
 
 def approvals(
-    approval: Annotated[str, typer.Argument(metavar="[ID]", help="Only this one, in full.")] = "",
+    approval: Annotated[
+        str, typer.Argument(metavar="[ID]", help="Show only this approval, with all its arguments.")
+    ] = "",
     *,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Show the calls that wait for a person, the oldest first."""
+    """List calls that wait for an approval, oldest first."""
     told = _asked(state_dir, ApprovalsQuery(id=approval))
     if as_json:
         show_json(told.model_dump())
         return
     if not told.approvals:
-        say("No call waits for a person.")
+        say("No call is waiting for an approval.")
     for each in told.approvals:
         say(*_lines(each), "")
     if told.more:
-        say("There are more; decide these first.")
+        say("More approvals are pending; decide these first.")
 
 
 def approve(
@@ -51,20 +55,20 @@ def approve(
     note: Annotated[str, typer.Option(help="Recorded with the decision.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Let a waiting call through, once: its caller waits for it, or makes the same call again."""
+    """Approve a waiting call once; the caller waits for it or repeats the same call."""
     _asked(state_dir, ApproveRequest(id=approval, by=me(), note=note))
-    say(f"Approved {approval}: the call goes through once.")
+    say(f"Approved {approval}: the call is allowed once.")
 
 
 def reject(
     approval: Id,
     *,
-    reason: Annotated[str, typer.Option(help="What the caller is told.")],
+    reason: Annotated[str, typer.Option(help="The reason that is returned to the caller.")],
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Refuse a waiting call, with a reason its caller can act on."""
+    """Reject a waiting call, with a reason the caller can act on."""
     _asked(state_dir, RejectRequest(id=approval, by=me(), note=reason))
-    say(f"Rejected {approval}: its caller is told why.")
+    say(f"Rejected {approval}: the caller receives the reason.")
 
 
 def _asked(state_dir: Path, question: Query) -> ApprovalsReply:
@@ -80,10 +84,10 @@ def _lines(told: ApprovalState) -> list[str]:
     age, left = time.time() - told.requested_at, max(0.0, told.ends - time.time())
     lines = [
         f"{told.id}  {told.state}",
-        f"  {name} ({told.method}), asked by key {told.key} because of {told.cause}",
+        f"  {name} ({told.method}), called with key {told.key}, approval required by {told.cause}",
         f"  waiting {age:.0f} s, {left:.0f} s left",
     ]
     lines += [f"  {line}" for line in readable(told.arguments).split("\n")]
     if told.cut:
-        lines.append(f"  … cut here; see all of it with 'toolbus approvals {told.id}'")
+        lines.append(f"  … truncated; see all of it with 'toolbus approvals {told.id}'")
     return lines

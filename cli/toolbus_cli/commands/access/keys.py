@@ -1,4 +1,4 @@
-"""Commands about keys: made, listed, revoked, given a new secret."""
+"""Commands that create, list, revoke and rotate keys."""
 
 from time import time
 from typing import Annotated, Any, TypeVar
@@ -35,13 +35,13 @@ def create(  # noqa: PLR0913
         list[str] | None, typer.Option("--tools", help="A pattern such as 'docs__*'; repeatable.")
     ] = None,
     group: Annotated[
-        list[str] | None, typer.Option(help="A declared group of patterns; repeatable.")
+        list[str] | None, typer.Option(help="A configured group of tool patterns; repeatable.")
     ] = None,
     deny: Annotated[
         list[str] | None, typer.Option(help="A pattern that wins over every grant; repeatable.")
     ] = None,
-    team: Annotated[str, typer.Option(help="A declared team.")] = "",
-    user: Annotated[str, typer.Option(help="A declared user, whose limits it shares.")] = "",
+    team: Annotated[str, typer.Option(help="A configured team.")] = "",
+    user: Annotated[str, typer.Option(help="A configured user whose limits the key shares.")] = "",
     budget: Annotated[
         list[str] | None,
         typer.Option(help="Dollars or calls per period, such as 20/day or 500calls/hour."),
@@ -51,12 +51,12 @@ def create(  # noqa: PLR0913
     ] = None,
     expires: Annotated[str, typer.Option(help=EXPIRES)] = "",
     right: Annotated[
-        list[str] | None, typer.Option(help="What it may do for operators: approve.")
+        list[str] | None, typer.Option(help="A right of the key besides calling tools: approve.")
     ] = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. Its secret is shown once. Without --tools or --group it may use nothing."""
+    """Create a key. Its secret is shown once. Without --tools or --group it has no access."""
     terms = made_of(
         KeyTerms,
         tools=tools or (), groups=group or (), deny=deny or (), team=team, user=user,
@@ -70,7 +70,7 @@ def create(  # noqa: PLR0913
 
 
 def list_keys(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Every key, and whether it opens anything. Secrets are not known."""
+    """List keys with their states. Secrets are never shown."""
 
     async def work(desk: ConfigRepository) -> list[dict[str, Any]]:
         own, declared = await desk.own_keys(), (await desk.declared()).declaration.keys
@@ -79,7 +79,7 @@ def list_keys(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -
 
     rows = at_work(state_dir, work)
     columns = ("name", "state", "team", "tools", "budget", "rate", "expires", "from")
-    show_rows(columns, rows, "No key; 'toolbus keys create' makes one.", as_json=as_json)
+    show_rows(columns, rows, "No keys; create one with 'toolbus keys create'.", as_json=as_json)
 
 
 def revoke(
@@ -88,12 +88,12 @@ def revoke(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """End a key, at once and everywhere."""
+    """Revoke a key immediately, on every replica."""
     at_work(state_dir, lambda desk: keyring.revoke_key(desk, name))
     if as_json:
         show_json({"name": name, "state": "revoked"})
     else:
-        say(f"The key '{name}' opens nothing any more.")
+        say(f"Revoked the key '{name}'.")
 
 
 def rotate(
@@ -102,13 +102,13 @@ def rotate(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Give a key a new secret; the old one ends at once. A revoked key lives again."""
+    """Replace a key's secret; the old one stops working. This re-enables a revoked key."""
     secret = at_work(state_dir, lambda desk: keyring.rotate_key(desk, name))
     show_secret(name, secret, as_json=as_json)
 
 
 def show_secret(name: str, secret: str, *, as_json: bool) -> None:
-    """Tell a secret, once."""
+    """Print a new secret, once."""
     if as_json:
         show_json({"name": name, "secret": secret})
     else:
@@ -132,17 +132,17 @@ def _row(name: str, key: Key, *, own: bool) -> dict[str, Any]:
 
 
 def checked_name(name: str) -> str:
-    """The name, if it is one. Raises `CommandError`."""
+    """Return a valid key name. Raises `CommandError`."""
     try:
         return NAMES.validate_python(name)
     except ValidationError as error:
         raise CommandError(
-            f"'{name}' is no name: use at most 32 letters, digits, '-' and single '_'."
+            f"'{name}' is not a valid name: use at most 32 letters, digits, '-' and single '_'."
         ) from error
 
 
 def made_of(model: type[M], **options: Any) -> M:
-    """What options say, as it is declared. Raises `CommandError`."""
+    """Return options as configuration fields. Raises `CommandError`."""
     try:
         return model.model_validate(options)
     except ValidationError as error:
@@ -153,7 +153,7 @@ def made_of(model: type[M], **options: Any) -> M:
 
 def _check_lasts(key: KeyTerms) -> None:
     if expired(key.expires, time()):
-        raise CommandError("--expires is in the past; name a day or a time to come.")
+        raise CommandError("--expires is in the past; give a later day or time.")
 
 
 def _budget(text: str) -> Budget:

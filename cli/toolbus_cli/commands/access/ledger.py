@@ -1,4 +1,4 @@
-"""Commands about money: how the budgets stand, and counters made anew from the events."""
+"""Commands that show budgets and rebuild their counters from events."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -31,36 +31,39 @@ from toolbus_common.nats.permissions import OPERATOR
 SHOW_SECONDS = 20.0
 REBUILD_SECONDS = 600.0
 COLUMNS = ("customer", "level", "per", "tools", "limit", "spent", "held", "debt", "resets at")
-Scope = Annotated[str, typer.Argument(metavar="CUSTOMER", help="Who pays; 'default' if nobody.")]
+Scope = Annotated[
+    str,
+    typer.Argument(metavar="CUSTOMER", help="The customer that pays; 'default' without customers."),
+]
 
 
 def show(
-    customer: Annotated[str, typer.Argument(help="Only this customer's budgets.")] = "",
+    customer: Annotated[str, typer.Argument(help="Show only this customer's budgets.")] = "",
     *,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """How every budget stands: its limit, what is spent and held, and when it resets.
+    """Show every budget: its limit, spent and reserved amounts, and reset time.
 
-    Debt is what calls cost beyond what was held for them. The exit code is 1 when the counters
-    of a customer are lost, and nothing may be spent until they are rebuilt.
+    Debt is the cost of calls beyond their reservations. The exit code is 1 if a customer's
+    counters are lost; its paid calls are denied until they are rebuilt.
     """
     told = asyncio.run(_told(state_dir, customer))
     if as_json:
         show_json(told.model_dump())
     else:
-        show_table(COLUMNS, [_row(budget) for budget in told.budgets], "No budget is declared.")
+        show_table(COLUMNS, [_row(budget) for budget in told.budgets], "No budget is configured.")
         say(*(f"{customer}: {why}" for customer, why in told.lost.items()))
-        say(*(["There are more; name a customer to see its own."] if told.more else []))
+        say(*(["More budgets exist; name a customer to see its budgets."] if told.more else []))
     raise typer.Exit(1 if told.lost else 0)
 
 
 def rebuild(
     customer: Scope, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
 ) -> None:
-    """Make a customer's counters anew from the events; nothing can be spent meanwhile.
+    """Rebuild a customer's counters from events; paid calls are denied meanwhile.
 
-    Toolbus does so by itself when Redis lost them.
+    Toolbus does this automatically when Redis has lost the counters.
     """
     _show_rebuilt(asyncio.run(_rebuilt(state_dir, customer, accept=False)), as_json=as_json)
 
@@ -68,9 +71,9 @@ def rebuild(
 def accept(
     customer: Scope, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
 ) -> None:
-    """Let a customer spend again though the events do not reach back as far as its budgets do.
+    """Reopen a customer's budgets although its events do not cover their whole period.
 
-    What the events hold is counted; what they lost is given away.
+    Calls in the stored events are counted; older spending is forgiven.
     """
     _show_rebuilt(asyncio.run(_rebuilt(state_dir, customer, accept=True)), as_json=as_json)
 
@@ -93,7 +96,7 @@ def _show_rebuilt(told: RebuildReply, *, as_json: bool) -> None:
         return
     say(
         f"Rebuilt from the events since {_moment(told.since)}; "
-        f"{told.calls} calls are under way. 'toolbus ledger show' shows the budgets."
+        f"{told.calls} calls are in progress. 'toolbus ledger show' shows the budgets."
     )
 
 

@@ -1,4 +1,4 @@
-"""The command that signs somebody in to the administration: a code here, a browser anywhere."""
+"""Sign an administrator in with a device code and a browser."""
 
 import http.client
 import json
@@ -23,21 +23,25 @@ DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 DOCUMENT = "/.well-known/oauth-protected-resource/api"
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _NOBODY = (
-    "Nobody signs in to administer there: give a rule under access a role "
+    "That gateway has no sign-in for administrators: give an access rule a role "
     "(docs/how-to/administration-api.md)."
 )
 
 
 def login(
     *,
-    url: Annotated[str, typer.Option(help="Where Toolbus is; else the one started here.")] = "",
+    url: Annotated[
+        str, typer.Option(help="The gateway's URL; default: the local installation.")
+    ] = "",
     client: Annotated[
-        str, typer.Option(help="A client made with 'toolbus clients add --public'.")
+        str, typer.Option(help="The id of a client created with 'toolbus clients add --public'.")
     ] = "toolbus",
-    read_only: Annotated[bool, typer.Option("--read-only", help="Only to look.")] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Request read access only.")
+    ] = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Sign in to administer, as far as your role goes. Prints an access token for /api."""
+    """Sign in as an administrator and print an access token for /api."""
     base = (url or endpoint_of(state_dir)).rstrip("/").removesuffix("/mcp")
     status, document = _asked(base, "GET", DOCUMENT)
     if status != http.client.OK:
@@ -46,7 +50,7 @@ def login(
     form = {"client_id": client, "resource": str(document.get("resource")), "scope": scope}
     waiting = _given(_asked(base, "POST", "/oauth/device/code", form))
     page, code = waiting["verification_uri_complete"], waiting["user_code"]
-    sys.stderr.write(printable(f"Open {page} and allow the code {code}.") + "\n")
+    sys.stderr.write(printable(f"Open {page} and confirm the code {code}.") + "\n")
     form = {"grant_type": DEVICE, "client_id": client, "device_code": waiting["device_code"]}
     token = awaited(lambda: _asked(base, "POST", "/oauth/token", form), waiting)
     sys.stdout.write(printable(token) + "\n")
@@ -57,7 +61,7 @@ def awaited(
     waiting: dict[str, Any],
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """The token, once somebody has allowed it. Raises `CommandError` when they do not."""
+    """Wait for the confirmation and return the token. Raises `CommandError` without one."""
     pause = float(waiting.get("interval", 5))
     left = float(waiting.get("expires_in", 600))
     while left > 0:
@@ -68,14 +72,14 @@ def awaited(
             pause = min(pause + 5, LONGEST_WAIT)
         elif told.get("error") != "authorization_pending":
             return str(_given((status, told))["access_token"])
-    raise CommandError("Nobody allowed it in time; begin anew.")
+    raise CommandError("The code was not confirmed in time; run the command again.")
 
 
 def _given(answer: tuple[int, dict[str, Any]]) -> dict[str, Any]:
     status, told = answer
     if status != http.client.OK:
         why = told.get("error_description") or told.get("error") or f"answered {status}"
-        raise CommandError(f"Toolbus gave no token: {why}")
+        raise CommandError(f"Toolbus returned no token: {why}")
     return told
 
 
@@ -91,7 +95,9 @@ def _asked(
         answer = connection.getresponse()
         told = json.loads(answer.read(LARGEST))
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise CommandError(f"{base} cannot be asked ({error}); is Toolbus up there?") from error
+        raise CommandError(
+            f"{base} cannot be reached ({error}); check the URL and that Toolbus is running."
+        ) from error
     finally:
         connection.close()
     return answer.status, told if isinstance(told, dict) else {}

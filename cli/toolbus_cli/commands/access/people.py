@@ -1,4 +1,4 @@
-"""Commands about who signs in: accounts kept here, clients that ask, and what people allowed."""
+"""Commands that manage local accounts, OAuth clients and grants."""
 
 import asyncio
 import json
@@ -25,10 +25,10 @@ ITERATIONS, LANES, KIBIBYTES = 3, 1, 64 * 1024  # RFC 9106's second choice, on o
 SECONDS = 10.0
 
 Groups = Annotated[
-    list[str] | None, typer.Option("--group", help="A group; rules of access ask for them.")
+    list[str] | None, typer.Option("--group", help="A group, matched by access rules; repeatable.")
 ]
 FromStdin = Annotated[
-    bool, typer.Option("--password-stdin", help="Read the password from the standard input.")
+    bool, typer.Option("--password-stdin", help="Read the password from standard input.")
 ]
 
 
@@ -36,22 +36,24 @@ def add_account(
     name: Annotated[str, typer.Argument(help="The name to sign in with.")],
     *,
     group: Groups = None,
-    email: Annotated[str, typer.Option(help="An address, for rules.")] = "",
-    totp: Annotated[bool, typer.Option("--totp", help="Ask for a code as well.")] = False,
+    email: Annotated[str, typer.Option(help="An email address, for access rules.")] = "",
+    totp: Annotated[
+        bool, typer.Option("--totp", help="Require a one-time code (TOTP) too.")
+    ] = False,
     password_stdin: FromStdin = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Make an account for somebody. The secret of a second factor is shown once."""
+    """Create an account for a person. The secret of a second factor is shown once."""
     hashed = _hashed(_password(from_stdin=password_stdin))
     about = {"password": hashed, "groups": group or [], "email": email, "totp": totp}
     (row,) = wish(state_dir, "add_account", checked_name(name), about)
     if as_json:
         show_json(row)
         return
-    say(f"'{name}' can sign in.")
+    say(f"Created the account '{name}'.")
     if totp:
-        say(f"For an authenticator, shown once: {row['totp_secret']}")
+        say(f"TOTP secret for an authenticator app, shown once: {row['totp_secret']}")
 
 
 def change_account(
@@ -59,61 +61,74 @@ def change_account(
     *,
     group: Groups = None,
     disable: Annotated[bool | None, typer.Option("--disable/--enable")] = None,
-    password: Annotated[bool, typer.Option("--password", help="Give a new password.")] = False,
+    password: Annotated[bool, typer.Option("--password", help="Set a new password.")] = False,
     password_stdin: FromStdin = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Change an account; whatever its holder allowed ends, and they sign in anew."""
+    """Change an account; its grants end and the person must sign in again."""
     about: dict[str, Any] = {"groups": group} if group is not None else {}
     if disable is not None:
         about["disabled"] = disable
     if password or password_stdin:
         about["password"] = _hashed(_password(from_stdin=password_stdin))
     wish(state_dir, "change_account", name, about)
-    say(f"The account '{name}' is changed; what it allowed has ended.")
+    say(f"Changed the account '{name}'; its grants have ended.")
 
 
 def remove_account(
     name: Annotated[str, typer.Argument()], *, state_dir: StateDir = DEFAULT_STATE
 ) -> None:
-    """End an account, and all its holder allowed."""
+    """Delete an account and end its grants."""
     wish(state_dir, "remove_account", name)
-    say(f"There is no account '{name}' any more.")
+    say(f"Deleted the account '{name}'.")
 
 
 def list_accounts(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Every account kept here."""
+    """List local accounts."""
     rows = wish(state_dir, "accounts")
     columns = ("name", "state", "second_factor", "groups")
-    show_rows(columns, rows, "No account; 'toolbus accounts add' makes one.", as_json=as_json)
+    show_rows(
+        columns, rows, "No accounts; create one with 'toolbus accounts add'.", as_json=as_json
+    )
 
 
 def add_client(  # noqa: PLR0913 - what may be said of one
-    name: Annotated[str, typer.Argument(help="What people are shown.")],
+    name: Annotated[str, typer.Argument(help="The name shown to people.")],
     *,
     redirect: Annotated[
         list[str] | None,
-        typer.Option(help="Where answers of people go; none: it acts in its own name."),
+        typer.Option(
+            help="Redirect URI; without one the client acts for itself (client credentials)."
+        ),
     ] = None,
-    client_id: Annotated[str, typer.Option("--id", help="Its id; else one is made.")] = "",
+    client_id: Annotated[
+        str, typer.Option("--id", help="The client id; default: a generated one.")
+    ] = "",
     jwks: Annotated[
-        Path | None, typer.Option(help=f"Its public keys ({BY_KEY}), instead of a secret.")
+        Path | None,
+        typer.Option(
+            help=f"A JWKS file or URL of the client's public keys ({BY_KEY}), instead of a secret."
+        ),
     ] = None,
     public: Annotated[
         bool,
-        typer.Option("--public", help="It can keep no secret; without --redirect, shows a code."),
+        typer.Option(
+            "--public", help="The client has no secret; without --redirect it uses device codes."
+        ),
     ] = False,
     exchange: Annotated[
         list[str] | None,
-        typer.Option(help="A resource where it may act on for whose token it was shown."),
+        typer.Option(
+            help="A resource for which the client may exchange a user's token; repeatable."
+        ),
     ] = None,
     dpop: Annotated[
-        bool, typer.Option("--dpop", help="It gets only tokens bound to a key of its own.")
+        bool, typer.Option("--dpop", help="Issue only DPoP-bound tokens to this client.")
     ] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Make a client you vouch for: a program people use, or a machine. Its secret is shown once."""
+    """Create a trusted client: an application or a machine. Its secret is shown once."""
     method = "none" if public else BY_KEY if jwks else "client_secret_basic"
     about = {
         "client_id": client_id,
@@ -133,43 +148,43 @@ def add_client(  # noqa: PLR0913 - what may be said of one
 
 
 def remove_client(
-    client_id: Annotated[str, typer.Argument(help="Its id.")],
+    client_id: Annotated[str, typer.Argument(help="The client id.")],
     *,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """End a client, and all that people allowed it."""
+    """Delete a client and end its grants."""
     wish(state_dir, "remove_client", client_id)
-    say("The client is gone.")
+    say("Deleted the client.")
 
 
 def list_clients(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Every client, also those that registered themselves."""
+    """List clients, including dynamically registered ones."""
     rows = wish(state_dir, "clients")
     columns = ("id", "name", "from", "method", "redirects")
-    show_rows(columns, rows, "No client has registered.", as_json=as_json)
+    show_rows(columns, rows, "No clients.", as_json=as_json)
 
 
 def list_grants(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Every grant in force: which client may act for whom, until when."""
+    """List active grants: client, user and expiry."""
     rows = wish(state_dir, "grants")
     columns = ("id", "user", "client", "resource", "scope")
-    show_rows(columns, rows, "Nobody has allowed anything.", as_json=as_json)
+    show_rows(columns, rows, "No grants.", as_json=as_json)
 
 
 def revoke_grant(
-    grant: Annotated[str, typer.Argument(help="Its id, from 'toolbus grants list'.")],
+    grant: Annotated[str, typer.Argument(help="The grant's id, from 'toolbus grants list'.")],
     *,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """End a grant, at once and everywhere, with all tokens made of it."""
+    """Revoke a grant and all its tokens immediately, on every replica."""
     wish(state_dir, "end_grant", grant)
-    say("The grant has ended.")
+    say("Revoked the grant.")
 
 
 def wish(
     state_dir: Path, wish: str, name: str = "", about: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """What the oauth service answers to a wish."""
+    """Send a request to the oauth service and return its reply."""
 
     async def ask() -> IdentityReply:
         asked = IdentityRequest(wish=wish, name=name, by=me(), about=json.dumps(about or {}))
@@ -185,7 +200,9 @@ def _password(*, from_stdin: bool) -> str:
     else:
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     if len(password) < SHORTEST_PASSWORD:
-        raise CommandError(f"Take a password of at least {SHORTEST_PASSWORD} characters.")
+        raise CommandError(
+            f"The password is too short; use at least {SHORTEST_PASSWORD} characters."
+        )
     return password
 
 
@@ -200,4 +217,4 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise CommandError(f"{path} holds no JSON that can be read.") from error
+        raise CommandError(f"{path} is not valid JSON.") from error

@@ -1,4 +1,4 @@
-"""Commands about rules: which there are, whether a text is sound, what it would have changed."""
+"""Commands that list, check and replay rules."""
 
 import asyncio
 import os
@@ -48,7 +48,7 @@ _CALLS = (
 
 
 def list_rules(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Show the rules that are declared, in the order in which they are named in refusals."""
+    """List configured rules, in the order in which denials name them."""
 
     async def work(desk: ConfigRepository) -> dict[str, Rule]:
         return (await desk.declared()).declaration.rules
@@ -61,7 +61,7 @@ def list_rules(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) 
         (name, rule.effect, "shadow" if rule.shadow else "", rule.reason)
         for name, rule in found.items()
     ]
-    show_table(("rule", "effect", "", "reason"), rows, "No rule is declared.")
+    show_table(("rule", "effect", "", "reason"), rows, "No rule is configured.")
 
 
 def check(
@@ -69,13 +69,13 @@ def check(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Hold rules against what calls have: every fault is told, and nothing is applied."""
+    """Check rules against the attributes of calls and report every error; applies nothing."""
     declared = _proposed(file)
     if as_json:
         show_json({"sound": list(declared.rules)})
     else:
         count = len(declared.rules)
-        say("1 rule is sound." if count == 1 else f"{count} rules are sound.")
+        say("1 rule is valid." if count == 1 else f"{count} rules are valid.")
 
 
 def replay(
@@ -83,18 +83,20 @@ def replay(
         Path | None, typer.Argument(help="Proposed rules: a toolbus.yaml or a .cedar file.")
     ] = None,
     *,
-    rule: Annotated[str, typer.Option("--rule", help="Only this rule; alone: as declared.")] = "",
+    rule: Annotated[
+        str, typer.Option("--rule", help="Replay only this rule; without a file: as configured.")
+    ] = "",
     since: Annotated[str, typer.Option(help="How far back: 30m, 12h, 7d.")] = "7d",
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what rules would have changed about the calls that audit recorded.
+    """Report what rules would have changed for recorded calls.
 
-    Shadows count as if they were enforced. Arguments are known where `content: full` recorded
-    them; a call that hangs on others is counted as unknown.
+    Shadow rules count as enforced. Arguments are known only where `content: full` recorded
+    them; calls whose result depends on unrecorded arguments are reported as unknown.
     """
     if file is None and not rule:
-        raise CommandError("Name a file with rules, or a declared rule with --rule.")
+        raise CommandError("Name a file with rules, or a configured rule with --rule.")
     report = asyncio.run(_replay(file, rule, _seconds(since), state_dir))
     if as_json:
         show_json(report.as_data)
@@ -103,14 +105,14 @@ def replay(
 
 
 def _proposed(file: Path) -> Configuration:
-    """The declaration in a file. Raises `CommandError` with every fault."""
+    """Load the configuration in a file. Raises `CommandError` with every error."""
     if file.suffix != ".cedar":
         return load_file(file, os.environ).declaration
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"{file} cannot be read; name a text file.") from error
-    found = cedar.faults(text)
+        raise CommandError(f"{file} cannot be read; give a text file.") from error
+    found = cedar.problems(text)
     if found:
         raise CommandError("\n".join(f"{file}: {said}" for said in found))
     return Configuration(rules={file.stem: Rule(cedar=text)})
@@ -132,12 +134,12 @@ def _chosen(rules: Mapping[str, Rule], name: str) -> Mapping[str, Rule]:
     if name and name not in rules:
         raise CommandError(f"There is no rule '{name}'; there are: {', '.join(rules) or 'none'}.")
     if not rules:
-        raise CommandError("The file declares no rules; write them under 'rules:'.")
+        raise CommandError("The file has no rules; add them under 'rules:'.")
     return {name: rules[name]} if name else rules
 
 
 async def _calls(lane: RequestReply, seconds: int) -> AsyncIterator[dict[str, Any]]:
-    """Every recorded decision that rules could change, page by page."""
+    """Yield recorded decisions that rules could change, page by page."""
     after, batch = (0, -1), BATCH
     while True:
         where = f"AND (stream_seq, line) > {after} ORDER BY stream_seq, line"
@@ -160,18 +162,18 @@ async def _calls(lane: RequestReply, seconds: int) -> AsyncIterator[dict[str, An
 def _seconds(since: str) -> int:
     said = re.fullmatch(r"(\d{1,6})([mhd])", since)
     if said is None:
-        raise CommandError(f"'{since}' is no span of time; write 30m, 12h or 7d.")
+        raise CommandError(f"'{since}' is not a time span; write 30m, 12h or 7d.")
     return int(said[1]) * _UNITS[said[2]]
 
 
 def _show(report: Report) -> None:
     total = report.total
     say(
-        f"{total.total()} calls: {total['refused']} would be refused, {total['asked']} would wait "
+        f"{total.total()} calls: {total['refused']} would be denied, {total['asked']} would wait "
         f"for a person, {total['allowed']} would be allowed, {total['same']} stay as they were."
     )
     if total["unknown"]:
-        say(f"{total['unknown']} hang on arguments that were not recorded (content: full does).")
+        say(f"{total['unknown']} depend on arguments that were not recorded (set content: full).")
     for title, counted in (("key", report.by_key), ("tool", report.by_tool)):
         rows = [(name, *(each[outcome] for outcome in OUTCOMES)) for name, each in counted.items()]
         show_table((title, *OUTCOMES), sorted(rows), "")

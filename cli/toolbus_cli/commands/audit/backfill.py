@@ -1,4 +1,4 @@
-"""Commands for what audit could not read, and for what its tables lack."""
+"""Commands that list dead letters and backfill missing rows."""
 
 import asyncio
 import gzip
@@ -34,32 +34,36 @@ _LETTERS = "SELECT concat(toString(stream_seq), '.', toString(line)) AS place, a
 
 def list_letters(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Lines at most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of lines.")] = 100,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """The lines audit could not read, the newest first; `place` is message and line."""
+    """List dead letters, newest first; `place` is message and line."""
     sql = f"{_LETTERS} FROM dead_letters ORDER BY at DESC, stream_seq DESC, line"
     rows = asyncio.run(_asked(state_dir, sql, limit))
-    nothing = "There is no dead letter: audit could read every event."
+    nothing = "No dead letters."
     show_rows(("place", "at", "subject", "reason"), rows, nothing, as_json=as_json)
 
 
 def show(
-    place: Annotated[str, typer.Argument(help="Message and line, as `list` shows: 1042.0")],
+    place: Annotated[str, typer.Argument(help="Message and line from `list`, such as 1042.0")],
     *,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """One line audit could not read, as it came, and why it could not."""
+    """Show a dead letter as received, and why audit could not read it."""
     found = re.fullmatch(r"(\d{1,19})\.(\d{1,5})", place)
     if found is None:
-        raise CommandError(f"'{place}' is no place; `toolbus audit dead-letters list` has them.")
+        raise CommandError(
+            f"'{place}' is not a message and line; see `toolbus audit dead-letters list`."
+        )
     where = f"stream_seq = {found[1]} AND line = {found[2]}"
     sql = f"{_LETTERS}, digest, raw FROM dead_letters WHERE {where}"
     rows = asyncio.run(_asked(state_dir, sql, 10))
     if not rows:
-        raise CommandError(f"There is no dead letter at {place}; it may have been read since.")
+        raise CommandError(
+            f"There is no dead letter at {place}; it may have been retried successfully."
+        )
     if as_json:
         show_json(rows)
         return
@@ -68,34 +72,34 @@ def show(
 
 
 def retry(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Read every dead letter again that the stream still has: those that fit become rows."""
+    """Retry every dead letter that is still in the stream; readable ones become rows."""
     told = asyncio.run(_refilled(state_dir, BackfillRequest(dead=True)))
     if as_json:
         show_json(told)
         return
-    say(f"{told['written']} lines became rows; {told['unreadable']} cannot be read still.")
+    say(f"{told['written']} lines became rows; {told['unreadable']} still cannot be read.")
 
 
 def backfill(
     export: Annotated[
         Path | None,
-        typer.Argument(help="An export in JSONL instead of the stream; .gz is read too."),
+        typer.Argument(help="A JSONL export (.gz too) to read instead of the stream."),
     ] = None,
     *,
     since: Annotated[
-        str, typer.Option(help="Begin with this day or time (UTC); the whole stream without.")
+        str, typer.Option(help="Start at this day or time (UTC); default: the whole stream.")
     ] = "",
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Write what the stream has and the tables lack; what they have stays as it is.
+    """Insert events that are in the stream but missing in the tables.
 
-    The stream keeps events for 14 days. Needed after tables were lost, or restored from a copy.
-    Events of an export are known by their ids; they have no place in the stream, so that no seal
-    covers their rows.
+    Use it after tables were lost or restored from a backup. The stream stores events for 14 days.
+    Events of an export are matched by id; they have no stream position, so no checkpoint covers
+    their rows.
     """
     if export is not None and since:
-        raise CommandError("--since is about the stream; an export is read whole.")
+        raise CommandError("--since applies to the stream only; an export is read completely.")
     begin = _moment(since) if since else 0.0
     work = (
         _taken(state_dir, export) if export else _refilled(state_dir, BackfillRequest(since=begin))
@@ -104,7 +108,7 @@ def backfill(
     if as_json:
         show_json(told)
         return
-    say(f"{told['lines']} lines were read, and {told['written']} of them were missing.")
+    say(f"{told['lines']} lines read, {told['written']} missing ones inserted.")
     if told["unreadable"]:
         say(f"{told['unreadable']} cannot be read: toolbus audit dead-letters list")
 
@@ -120,7 +124,7 @@ def _moment(said: str) -> float:
 
 
 async def _refilled(state_dir: Path, asked: BackfillRequest) -> dict[str, int]:
-    """Stretch by stretch to the end; what all of them came to."""
+    """Backfill page by page to the end of the stream and return the totals."""
     total: Counter[str] = Counter(lines=0, written=0, unreadable=0)
     async with joined(find(state_dir)) as bus:
         lane = RequestReply(OPERATOR, bus)
@@ -136,7 +140,7 @@ async def _refilled(state_dir: Path, asked: BackfillRequest) -> dict[str, int]:
 
 
 async def _taken(state_dir: Path, export: Path) -> dict[str, int]:
-    """An export, piece by piece; what all of them came to."""
+    """Backfill an export in pieces and return the totals."""
     total: Counter[str] = Counter(lines=0, written=0, unreadable=0)
     async with joined(find(state_dir)) as bus:
         lane = RequestReply(OPERATOR, bus)
@@ -147,7 +151,7 @@ async def _taken(state_dir: Path, export: Path) -> dict[str, int]:
 
 
 def _pieces(export: Path) -> Iterator[list[str]]:
-    """Its lines, so many together as one message takes."""
+    """Yield the export's lines, batched to fit a message."""
     piece, size = list[str](), 0
     try:
         with gzip.open(export, "rt") if export.suffix == ".gz" else export.open() as file:

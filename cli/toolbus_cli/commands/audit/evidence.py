@@ -1,4 +1,4 @@
-"""Commands for auditors: events taken out with what seals them, the key they trust, the check."""
+"""Commands for auditors: export evidence, print the log key, verify a bundle."""
 
 import asyncio
 from enum import StrEnum
@@ -22,7 +22,7 @@ from toolbus_common.nats.permissions import OPERATOR
 
 
 class Form(StrEnum):
-    """What is taken out as what."""
+    """The formats of an export."""
 
     BUNDLE = "bundle"
     JSONL = "jsonl"
@@ -34,44 +34,48 @@ def export(  # noqa: PLR0913
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     *,
     form: Annotated[
-        Form, typer.Option("--format", help="A sealed bundle (zip), or events as they are.")
+        Form,
+        typer.Option("--format", help="bundle: signed evidence (zip); the others: plain events."),
     ] = Form.BUNDLE,
     customer: Annotated[
         str,
-        typer.Option(help="Whose events. Of bundles the log `default`, else all customers'."),
+        typer.Option(
+            help="The customer; default: the log `default` for bundles, all customers else."
+        ),
     ] = "",
     since: Annotated[
         str,
         typer.Option(
-            help="From this day or time (UTC), or 7d; a bundle from the last checkpoint before it."
+            help="Start at this day or time (UTC), or 7d; a bundle starts at a checkpoint."
         ),
     ] = "",
     reveal: Annotated[
-        bool, typer.Option(help="Tell in a bundle what is sealed of people, with the proof.")
+        bool,
+        typer.Option(help="Include encrypted personal data in the bundle in plain, with proofs."),
     ] = False,
-    until: Annotated[str, typer.Option(help="Before this day or time; not of bundles.")] = "",
+    until: Annotated[str, typer.Option(help="End before this day or time; not for bundles.")] = "",
     event: Annotated[
         list[str] | None, typer.Option(help="Events of this name, such as 'call.*'; repeatable.")
     ] = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Take events out: sealed, with all an auditor needs to check them alone, or as plain rows.
+    """Export events: as a signed bundle that verifies offline, or as plain rows.
 
-    A bundle is a customer's whole log. jsonl is an event a line as its producer wrote it, ocsf an
-    event of the Open Cybersecurity Schema Framework a line, parquet the table's columns; all
-    three by time. However much it is, little of it is in memory.
+    A bundle is a customer's whole log. jsonl has one event per line as its producer wrote it, ocsf
+    one Open Cybersecurity Schema Framework event per line, parquet the table's columns; all three
+    are ordered by time. Exports are streamed and need little memory.
     """
     if form is Form.BUNDLE:
         if until or event:
             raise CommandError(
-                "A bundle is a whole log: leave --until and --event out, or name a --format."
+                "A bundle is a whole log: omit --until and --event, or choose a --format."
             )
         told = asyncio.run(_export(state_dir, out, customer or "default", since, reveal=reveal))
         show_json(told) if as_json else _say_bundle(out, told)
         return
     if reveal:
-        raise CommandError("What is sealed of people is told in bundles only; leave --reveal out.")
+        raise CommandError("--reveal applies to bundles only; omit it.")
     times, customers = (moment(since, 0.0), moment(until, LATEST)), (customer,) if customer else ()
     wanted = Wanted(form.value, *times, tuple(event or ()), customers)
     rows = asyncio.run(_taken(state_dir, out, wanted))
@@ -118,7 +122,7 @@ async def _taken(state_dir: Path, out: Path, wanted: Wanted) -> int:
 
 
 def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
-    """Print the public key that seals the logs: give it to auditors before they need it."""
+    """Print the public key that signs checkpoints; give it to auditors in advance."""
     say(asyncio.run(_key(state_dir)))
 
 
@@ -127,35 +131,35 @@ async def _key(state_dir: Path) -> str:
         for status in await RequestReply(OPERATOR, bus).ask_all(wanted=("audit",)):
             if told := status.details.get("sealed_by"):
                 return str(told)
-    raise InvalidError("Audit did not answer; look at `toolbus status`, and ask again.")
+    raise InvalidError("Audit did not respond; see `toolbus status` and retry.")
 
 
 def check(  # noqa: PLR0913
-    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What `export` wrote.")],
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle that `export` wrote.")],
     *,
-    key: Annotated[str, typer.Option(help="The public key, as it was given to you beforehand.")],
+    key: Annotated[str, typer.Option(help="The public key that you received in advance.")],
     seen: Annotated[
         list[Path] | None,
-        typer.Option(help="Checkpoints kept elsewhere: a file, or a directory; repeatable."),
+        typer.Option(help="Checkpoints stored elsewhere: a file or a directory; repeatable."),
     ] = None,
     witness: Annotated[
         list[str] | None,
         typer.Option(help="The key of a witness that must have cosigned; repeatable."),
     ] = None,
     quorum: Annotated[
-        int, typer.Option(help="So many of the witnesses are enough; otherwise all.", min=0)
+        int, typer.Option(help="How many witnesses must have cosigned; default: all.", min=0)
     ] = 0,
-    customer: Annotated[str, typer.Option(help="Whose log it has to be.")] = "",
+    customer: Annotated[str, typer.Option(help="The customer whose log is expected.")] = "",
     until: Annotated[
         str,
-        typer.Option(help="The last checkpoint (with --witness: cosignature) is not older."),
+        typer.Option(help="Maximum age of the last checkpoint (with --witness: cosignature)."),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check a bundle offline: bytes, tree, signatures, producers' numbers, intents and outcomes.
+    """Verify a bundle offline: bytes, tree, signatures, sequences, intents and outcomes.
 
-    The same as `python3 verify.py BUNDLE --key KEY` with the program inside the bundle. Exit
-    code 0: sound; 1: something is wrong, and every finding says what; 2: it cannot be told.
+    Same as `python3 verify.py BUNDLE --key KEY` with the program inside the bundle. Exit code
+    0: valid; 1: findings, each printed with what is wrong; 2: the bundle cannot be read.
     """
     words = [str(path), "--key", key, "--quorum", str(quorum)]
     words += [word for each in seen or () for word in ("--seen", str(each))]

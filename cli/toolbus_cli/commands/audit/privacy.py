@@ -1,4 +1,4 @@
-"""Commands that erase, and that keep from being erased: people forgotten, customers held."""
+"""Commands that erase personal data and manage legal holds."""
 
 import asyncio
 import secrets
@@ -35,15 +35,15 @@ Customer = Annotated[str, typer.Argument(help="The customer; `default` without c
 def forget(
     person: Annotated[str, typer.Argument(help="A user, or operator:…, admin:…, key:….")],
     *,
-    reason: Annotated[str, typer.Option(help="Why; kept in the event that says so.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    reason: Annotated[str, typer.Option(help="The reason; recorded in the event.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Forget a person: names and content of theirs in events can be read by nobody any more.
+    """Erase a person: their names and content in events become unreadable.
 
-    Their key is shredded, on the bus and in every service; what was sealed stays provable. It
-    cannot be undone. What names them outside of events (toolbus.yaml, bundles given away) is yours
-    to mend.
+    Destroys their encryption key on the bus and in every service; the signed log stays
+    verifiable. This cannot be undone. Remove other mentions yourself (toolbus.yaml, exported
+    bundles).
     """
     asyncio.run(_forget(state_dir, person, reason, sure=yes))
 
@@ -54,7 +54,7 @@ async def _forget(state_dir: Path, said: str, reason: str, *, sure: bool) -> Non
         found = await forgetting.found(desk, people, said)
         where = ", ".join(found.customers)
         if not sure:
-            question = f"Forget {found.person.name}, named in the logs of {where}, for ever?"
+            question = f"Erase {found.person.name}, named in the logs of {where}, permanently?"
             typer.confirm(question, abort=True)
         services = await forgetting.forget(desk, people, found, reason)
     say(f"{found.person.name} is forgotten; {services} services have let go of the key.")
@@ -71,7 +71,7 @@ def hold(
     why: Annotated[str, typer.Option(help="The case; kept with the hold and in the event.")],
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Hold a customer's events: nothing is deleted or erased of them until the hold is lifted."""
+    """Hold a customer's events: nothing is deleted or erased until the hold is removed."""
     asyncio.run(_hold(state_dir, customer, why))
     say(f"{customer} is held: nothing of it is deleted.")
 
@@ -99,7 +99,7 @@ def lift(
     why: Annotated[str, typer.Option(help="Why; kept in the event.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Lift a hold: what is past its retention is deleted within the hour."""
+    """Remove a hold; expired events are deleted within an hour."""
 
     async def work(desk: ConfigRepository) -> None:
         bucket = await desk.bus.bucket(CONFIG)
@@ -114,7 +114,7 @@ def lift(
 
 
 def list_holds(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Show who is held, since when, and why."""
+    """List held customers with time and reason."""
     rows = asyncio.run(_holds(state_dir))
     show_rows(("customer", "since", "by", "why"), rows, "Nobody is held.", as_json=as_json)
 

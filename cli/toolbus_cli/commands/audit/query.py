@@ -49,7 +49,7 @@ def query(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the audit one question in SQL; it may read and nothing else.
+    """Run a read-only SQL query on the audit store.
 
     The table events has a row per event: at (UTC), event (call.allowed, call.denied,
     call.completed, call.failed, server.lost, key.created, ...), customer, team, user, environment,

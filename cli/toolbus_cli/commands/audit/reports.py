@@ -40,7 +40,7 @@ def queries(
     own: Own = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the saved queries, and what each tells.
+    """List the saved queries with their descriptions.
 
     A file NAME.sql in a directory of yours joins them: a first line '-- sentence', a line
     '-- parameter: Type = usual | meaning' for each {parameter:Type} it uses, and a SELECT.
@@ -79,7 +79,7 @@ def report(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what agents did: calls, failures, denials, dollars, latency.
+    """Report calls, failures, denials, cost and latency.
 
     The page of --html is one file without scripts or outside resources.
     """

@@ -1,4 +1,4 @@
-"""Commands about what is declared: applied as a whole, shown, taken over from elsewhere."""
+"""Commands that apply, show and import the configuration."""
 
 import os
 import sys
@@ -36,12 +36,14 @@ ALL = "all"
 def apply(
     *,
     file: Annotated[Path, typer.Option("-f", "--file", help="A toolbus.yaml.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the difference.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask at a terminal.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the differences.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Skip the confirmation at a terminal.")
+    ] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Make a configuration take effect as a whole; the difference is shown first.
+    """Apply a configuration as a whole, after showing the differences.
 
     It is applied to what the difference was shown for: if somebody was faster, nothing happens.
     A file with faults changes nothing: each fault is told with its line. A key declared
@@ -53,7 +55,7 @@ def apply(
     async def work(desk: ConfigRepository) -> Applied:
         planned, revision = await desk.plan(loaded.declaration)
         if not as_json:
-            say(*(map(str, planned)), *([] if planned else ["Nothing differs."]))
+            say(*(map(str, planned)), *([] if planned else ["No differences."]))
         if dry_run:
             return Applied(tuple(planned), 0)
         if planned and not yes:
@@ -65,11 +67,11 @@ def apply(
         show_json(_told(applied, dry_run=dry_run))
     elif not dry_run:
         _show_secrets(applied)
-        say(f"Applied as revision {applied.revision}." if applied.changes else "Left as it was.")
+        say(f"Applied as revision {applied.revision}." if applied.changes else "Nothing to apply.")
 
 
 def _ask(count: int) -> None:
-    """Ask at a terminal; a script has decided already."""
+    """Ask for confirmation at a terminal; scripts are not asked."""
     if sys.stdin.isatty() and not typer.confirm(f"Apply {count} changes?"):
         raise CommandError("Nothing was applied.")
 
@@ -94,20 +96,20 @@ def _show_secrets(applied: Applied) -> None:
 
 def get(
     kind: Annotated[
-        str, typer.Argument(help=f"One of {', '.join(KINDS)}; else all, as 'apply' takes it.")
+        str, typer.Argument(help=f"One of {', '.join(KINDS)}; default: all, as 'apply' accepts it.")
     ] = ALL,
-    name: Annotated[str, typer.Argument(help="One of them; else all.")] = "",
+    name: Annotated[str, typer.Argument(help="The entry's name; default: all.")] = "",
     *,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is declared. Credentials are not shown.
+    """Show the configuration. Credentials are redacted.
 
     The whole can be applied again: a key without a secret keeps its own, and '(set)' keeps what is
     there. Keys made one by one are among the keys, not in the whole.
     """
     if kind not in (*KINDS, ALL):
-        raise CommandError(f"There is no kind '{kind}'; the kinds are {', '.join(KINDS)}.")
+        raise CommandError(f"Unknown kind '{kind}'; use one of {', '.join(KINDS)}.")
     found = at_work(state_dir, lambda desk: _found(desk, kind))
     if name:
         if name not in found:
@@ -142,13 +144,13 @@ def take_over(
         Path | None, typer.Option("-o", "--output", help="Write a toolbus.yaml here.")
     ] = None,
     apply_now: Annotated[
-        bool, typer.Option("--apply", help="Add the servers to what is declared now.")
+        bool, typer.Option("--apply", help="Add the servers to the current configuration.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Take over the servers of an MCP client: Claude, Cursor, VS Code, Zed, Codex, Gemini, Goose.
+    """Import the servers of an MCP client: Claude, Cursor, VS Code, Zed, Codex, Gemini, Goose.
 
     Without -o or --apply the toolbus.yaml is written to standard output. Where the file has a
     credential, the result has ${env:NAME}, and the command says which variables to set.
@@ -156,8 +158,8 @@ def take_over(
     taken = client_servers.read(file)
     text = client_servers.as_yaml(taken)
     loaded = load(text, os.environ)
-    if loaded.faults:
-        raise ConfigurationError(file, loaded.faults)
+    if loaded.problems:
+        raise ConfigurationError(file, loaded.problems)
     for sentence in taken.notes:
         typer.echo(sentence, err=True)
     if output is not None:
@@ -169,7 +171,7 @@ def take_over(
     elif output is None and not apply_now:
         say(text.rstrip())
     else:
-        say(f"Took over {', '.join(taken.servers) or 'nothing'}.")
+        say(f"Imported {', '.join(taken.servers) or 'nothing'}.")
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:
@@ -178,7 +180,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
             path, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL), 0o600
         )
     except FileExistsError as error:
-        raise CommandError(f"{path} is there already; --force writes over it.") from error
+        raise CommandError(f"{path} already exists; use --force to overwrite it.") from error
     except OSError as error:
         raise CommandError(f"{path} cannot be written ({error.strerror}).") from error
     with os.fdopen(descriptor, "w") as file:

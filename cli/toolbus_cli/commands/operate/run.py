@@ -1,4 +1,4 @@
-"""Commands that run things: the launcher, single services, and what a cluster needs first."""
+"""Commands that start the gateway or single services, and prepare a cluster."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from toolbus_cli.installation import find, joined
 from toolbus_common import listen_address
 from toolbus_common.config_store.literal_secrets import create_sealing_keys
 from toolbus_common.crypto.key_file import load_key
-from toolbus_common.errors import BusDownError
+from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import create_seeds, server_configuration
 from toolbus_common.nats.topology import BUCKETS, EVENTS
@@ -37,14 +37,18 @@ def up(  # noqa: PLR0913
     *,
     config: Annotated[
         Path | None,
-        typer.Option("-c", "--config", help="The configuration; else ./toolbus.yaml, else a demo."),
+        typer.Option(
+            "-c", "--config", help="The configuration file; default: ./toolbus.yaml, else a demo."
+        ),
     ] = None,
     state_dir: StateDir = DEFAULT_STATE,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")
+    ] = 8080,
     separate: Annotated[bool, typer.Option("--separate", help="One process per service.")] = False,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Written (mode 0600) once everything answers.")
+        Path | None, typer.Option(help="A file to write (mode 0600) once everything is ready.")
     ] = None,
     log_form: Annotated[
         str, typer.Option(envvar=["TOOLBUS_LOG_FORMAT", "TOOLBUS_LOG_FORM"], help="text or json.")
@@ -59,7 +63,7 @@ def up(  # noqa: PLR0913
         ),
     ] = "127.0.0.1:0",
 ) -> None:
-    """Start everything on this machine and keep it running; Ctrl-C drains and ends it.
+    """Start the whole gateway on this machine; Ctrl-C drains and stops it.
 
     The configuration is followed: a changed file is checked as a whole and applied at once, or
     its faults are told and nothing changes. TOOLBUS_NATS_URL, TOOLBUS_REDIS_URL and
@@ -76,12 +80,12 @@ def up(  # noqa: PLR0913
 
 
 def run(
-    services: Annotated[list[str], typer.Argument(help=f"Of {', '.join(SERVICES)}.")],
+    services: Annotated[list[str], typer.Argument(help=f"One or more of {', '.join(SERVICES)}.")],
     ops_listen: Annotated[
         str,
         typer.Option(
             envvar="TOOLBUS_OPS_LISTEN",
-            help="HOST:PORT of /healthz, /readyz and /metrics; port 0 for any free one.",
+            help="HOST:PORT of /healthz, /readyz and /metrics; port The port; 0 for any free one.",
             callback=_address,
         ),
     ] = "127.0.0.1:0",
@@ -104,19 +108,21 @@ def _run(services: list[str], ops_listen: str) -> int:
 
 def provision(
     *,
-    replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream.")] = 1,
-    events_gib: Annotated[int, typer.Option(min=1, help="The stream of events' size.")] = 4,
+    replicas: Annotated[int, typer.Option(min=1, max=5, help="Replicas of each stream.")] = 1,
+    events_gib: Annotated[
+        int, typer.Option(min=1, help="The maximum size of the event stream, in GiB.")
+    ] = 4,
     wait: Annotated[float, typer.Option(help="Seconds to wait for NATS.")] = 15.0,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Lay down streams, consumers and buckets; safe to run at any time."""
+    """Create NATS streams, consumers and buckets; safe to repeat."""
     asyncio.run(_provision(state_dir, replicas, events_gib, wait))
     buckets = [bucket.bucket for bucket in BUCKETS]
     if as_json:
         show_json({"stream": EVENTS, "buckets": buckets, "replicas": replicas})
     else:
-        say(f"Laid down: the stream {EVENTS} and the buckets {', '.join(buckets)}.")
+        say(f"Created the stream {EVENTS} and the buckets {', '.join(buckets)}.")
 
 
 async def _provision(state_dir: Path, replicas: int, events_gib: int, wait: float) -> None:
@@ -125,24 +131,26 @@ async def _provision(state_dir: Path, replicas: int, events_gib: int, wait: floa
 
 
 async def laid_down(bus: Bus, replicas: int, events_gib: int) -> None:
-    """Provision, with a sentence when the server will not have it."""
+    """Provision NATS. Raises `CommandError` with a fix if the server rejects it."""
     try:
         await lay_down(bus, replicas=replicas, events_bytes=events_gib << 30)
-    except BusDownError:
+    except ToolbusError:
         raise
     except Exception as error:
         raise CommandError(
-            f"NATS refused to lay down the streams ({error}); see that JetStream is on and that "
+            f"NATS rejected the streams ({error}); check that JetStream is enabled and that "
             "there are as many servers as --replicas."
         ) from error
 
 
 def nats_config(
-    directory: Annotated[Path, typer.Argument(help="Where nats.conf and nkeys/ are written.")],
+    directory: Annotated[Path, typer.Argument(help="The directory for nats.conf and nkeys/.")],
     *,
     listen: Annotated[str, typer.Option(help="The address NATS listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 4222,
-    store_dir: Annotated[str, typer.Option(help="Where NATS keeps streams.")] = "/data",
+    store_dir: Annotated[
+        str, typer.Option(help="The directory where NATS stores streams.")
+    ] = "/data",
     as_json: AsJson = False,
 ) -> None:
     """Write a NATS configuration: a user and permissions per service, a seed file each.

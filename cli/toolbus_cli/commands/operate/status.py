@@ -1,4 +1,4 @@
-"""Commands that look: how everything is, and what might be wrong."""
+"""Commands that show the state of an installation and check it."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ Check = dict[str, Any]  # what was looked at, whether it is well, and a sentence
 
 
 def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """How every service and every server is. The exit code is 1 when something is not ready."""
+    """Show the state of every service and server. The exit code is 1 if one is not ready."""
     place = find(state_dir)
     services, servers = asyncio.run(_asked(place))
     missing = sorted(set(SERVICES) - {told.service for told in services})
@@ -93,7 +93,9 @@ def _show(
 
 
 def _show_servers(servers: list[dict[str, Any]]) -> None:
-    columns = ("name", "state", "version", "tools", "held", "breaker", "in_flight", "last_failure")
+    columns = (
+        "name", "state", "version", "tools", "quarantined", "breaker", "in_flight", "last_failure",
+    )  # fmt: skip
     table = [
         [(server | _state(server)).get(column, "") for column in columns] for server in servers
     ]
@@ -217,7 +219,7 @@ def doctor(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Look for what commonly goes wrong, and say how to mend it."""
+    """Check for common problems and suggest fixes."""
     checks = [*_machine(), *_files(state_dir, config), *asyncio.run(_installation(state_dir))]
     if as_json:
         show_json(checks)

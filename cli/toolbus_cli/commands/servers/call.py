@@ -35,18 +35,20 @@ SECONDS = 120.0
 
 def tools(
     *,
-    as_key: Annotated[str, typer.Option("--as", help="Only what this key may see.")] = "",
+    as_key: Annotated[str, typer.Option("--as", help="Show only tools this key can see.")] = "",
     everything: Annotated[
-        bool, typer.Option("--all", help="Also what agents are not shown, and why.")
+        bool, typer.Option("--all", help="Include hidden tools, and why.")
     ] = False,
     quarantined: Annotated[
         bool,
-        typer.Option("--quarantined", help="Only what is held back, and what was repaired; why."),
+        typer.Option(
+            "--quarantined", help="Show only quarantined and repaired definitions, and why."
+        ),
     ] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """The tools of every server, or those a key sees."""
+    """List the tools of every server, or those a key can see."""
 
     async def work(desk: ConfigRepository) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
         declaration = (await desk.declared()).declaration
@@ -65,7 +67,7 @@ def tools(
         return
     rows = [(tool["name"], _said(tool)) for tool in found]
     rows += [(tool["name"], f"not shown: {tool['notShown']}") for tool in unseen]
-    show_table(("name", "why") if quarantined else ("tool", "what it does"), rows, "No tool.")
+    show_table(("name", "why") if quarantined else ("tool", "description"), rows, "No tool.")
 
 
 async def _listings(desk: ConfigRepository, declaration: Configuration) -> list[Listing]:
@@ -125,7 +127,7 @@ def _held_back(listings: list[Listing], kinds: tuple[str, ...] = PINNED) -> list
         found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
         found |= {
             full_name(listing.server, each.name): f"held back: {each.why}"
-            for each in listing.held
+            for each in listing.quarantined
             if each.kind in kinds
         }
     return [{"name": name, "notShown": found[name]} for name in sorted(found)]
@@ -156,17 +158,17 @@ def _first_line(text: str) -> str:
 
 
 def call(
-    tool: Annotated[str, typer.Argument(help="Its full name, server__tool.")],
+    tool: Annotated[str, typer.Argument(help="The tool's full name, server__tool.")],
     arguments: Annotated[str, typer.Argument(help="A JSON object, or - to read one.")] = "{}",
     *,
     key: Annotated[str, typer.Option(envvar="TOOLBUS_KEY", help="The key's secret.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Text as the tool wrote it, to a terminal too.")
+        bool, typer.Option("--raw", help="Print the tool's text unchanged, also to a terminal.")
     ] = False,
 ) -> None:
-    """Call one tool over HTTP, as an agent would: checked, paid for and recorded.
+    """Call a tool over HTTP like an agent: authorized, charged and recorded.
 
     On a terminal, what a text hides or would do to the terminal is named instead.
     """

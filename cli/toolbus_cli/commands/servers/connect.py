@@ -1,4 +1,4 @@
-"""The command that lets a client on stdio use an endpoint over HTTP."""
+"""Connect a stdio client to the HTTP endpoint."""
 
 import os
 import signal
@@ -20,20 +20,25 @@ def connect(
     *,
     url: Annotated[
         str,
-        typer.Option(envvar="TOOLBUS_URL", help="The endpoint; else what runs in --state-dir."),
+        typer.Option(
+            envvar="TOOLBUS_URL",
+            help="The endpoint's URL; default: the installation in --state-dir.",
+        ),
     ] = "",
     key: Annotated[str, typer.Option(envvar="TOOLBUS_KEY", help="The key's secret.")] = "",
     key_file: Annotated[
         Path | None, typer.Option("--key-file", help="A file that holds the key's secret.")
     ] = None,
-    server: Annotated[str, typer.Option(help="Only this server, with its own names.")] = "",
+    server: Annotated[
+        str, typer.Option(help="Expose only this server, with its own tool names.")
+    ] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Be an MCP server on stdio for a client that speaks nothing else.
+    """Run an MCP server on stdio that forwards to the endpoint.
 
-    The client starts this command itself. Every message goes to the endpoint and every answer
-    comes back as it is, whatever revision of MCP the client speaks; messages for people go to
-    stderr. Keep the key in the environment or a file: others can read a command's arguments.
+    The client starts this command. Messages and responses are forwarded unchanged, in every MCP
+    revision; diagnostics go to stderr. Pass the key by environment or file: other users can read
+    a command's arguments.
     """
     secret = _secret(key, key_file)
     endpoint = Endpoint(url or endpoint_of(state_dir), server)
@@ -50,17 +55,17 @@ def _secret(key: str, key_file: Path | None) -> str:
             key = key_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise CommandError(
-                f"The key file {key_file} cannot be read; name another with --key-file."
+                f"The key file {key_file} cannot be read; give another with --key-file."
             ) from error
     if not key:
-        raise CommandError("Name a key's secret with TOOLBUS_KEY, --key-file or --key.")
+        raise CommandError("No key: set TOOLBUS_KEY, --key-file or --key.")
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise CommandError("The key is no key: it may hold printable ASCII without spaces only.")
+        raise CommandError("The key is invalid: it must be printable ASCII without spaces.")
     return key
 
 
 def _own_stdout() -> int:
-    """A descriptor only the bridge writes to: whatever else prints, prints to stderr."""
+    """Return a descriptor for the bridge alone; other output goes to stderr."""
     own = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return own

@@ -1,4 +1,4 @@
-"""Commands about connections: whose tokens Toolbus calls servers with that want OAuth."""
+"""Commands that manage OAuth connections to upstream servers."""
 
 from typing import Annotated
 
@@ -7,33 +7,33 @@ import typer
 from toolbus_cli.commands.access.people import wish
 from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json, show_rows
 
-Server = Annotated[str, typer.Argument(help="The server, as it is declared.")]
+Server = Annotated[str, typer.Argument(help="The server's name.")]
 
 
 def list_connections(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Every connection; its tokens are never shown."""
+    """List connections; tokens are never shown."""
     rows = wish(state_dir, "connections")
     columns = ("server", "user", "issuer", "scopes", "renews")
-    show_rows(columns, rows, "Nobody has connected to a server.", as_json=as_json)
+    show_rows(columns, rows, "No connections.", as_json=as_json)
 
 
 def connect(
     server: Server, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
 ) -> None:
-    """Get a page at which you consent for everybody who may call a server; 10 minutes."""
+    """Print a link to connect a shared account to a server; valid for 10 minutes."""
     (row,) = wish(state_dir, "connect", server)
     if as_json:
         show_json(row)
     else:
-        say(f"Open this page and agree: {row['link']}")
+        say(f"Open this page and consent: {row['link']}")
 
 
 def revoke_connection(
     server: Server,
     *,
-    user: Annotated[str, typer.Option(help="Whose; none: the one for everybody.")] = "",
+    user: Annotated[str, typer.Option(help="The user; default: the shared connection.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """End a connection, and give its tokens back. Calls under way may still use them for 10 s."""
+    """Revoke a connection and its tokens. Running calls may use them for 10 more seconds."""
     wish(state_dir, "end_connection", server, {"user": user})
-    say("The connection has ended.")
+    say("Revoked the connection.")

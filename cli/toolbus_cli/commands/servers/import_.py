@@ -1,4 +1,4 @@
-"""Commands that take over HTTP APIs: by their documents, a cURL line, a Postman collection."""
+"""Commands that import HTTP APIs: OpenAPI documents, cURL lines, Postman collections."""
 
 import http.client
 import os
@@ -27,30 +27,34 @@ LONGEST_SHOWN = 70
 LONGEST_NAME = 32
 _OK = 200
 
-Name = Annotated[str, typer.Option("--name", help="The server's name; else made of its title.")]
+Name = Annotated[
+    str, typer.Option("--name", help="The server's name; default: derived from the title.")
+]
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", help="Add the server to this toolbus.yaml.")
 ]
 Include = Annotated[
     list[str] | None,
-    typer.Option("--include", help="Only these: operationId, tag:NAME, /path/*, 'GET /path/*'."),
+    typer.Option(
+        "--include", help="Include only: operationId, tag:NAME, /path/*, 'GET /path/*'; repeatable."
+    ),
 ]
-Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Not these.")]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Exclude these; repeatable.")]
 
 
 def openapi(
     source: Annotated[str, typer.Argument(help="The document's URL or file.")],
     *,
     name: Name = "",
-    base_url: Annotated[str, typer.Option(help="Where the operations are called.")] = "",
+    base_url: Annotated[str, typer.Option(help="The base URL of the operations.")] = "",
     include: Include = None,
     exclude: Exclude = None,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take over an HTTP API by its OpenAPI document; its tools are shown.
+    """Import an HTTP API from its OpenAPI document and list its tools.
 
-    Without -o the server is written to standard output, to be put under servers: in toolbus.yaml.
+    Without -o the server is printed, to paste under servers: in toolbus.yaml.
     """
     root = _document(source)
     server: dict[str, Any] = {"openapi": _beside(source, output)}
@@ -63,8 +67,8 @@ def openapi(
             include=tuple(include or ("*",)), exclude=tuple(exclude or ()),
         )  # fmt: skip
     except DocumentError as error:
-        said = str(error).replace("declare base_url", "name it with --base-url")
-        raise CommandError(f"{source} cannot be taken over. {said}") from error
+        said = str(error).replace("set base_url", "pass --base-url")
+        raise CommandError(f"{source} cannot be imported. {said}") from error
     called = name or _named(_title(root))
     server["base_url"] = base
     if api.schemes and _wanted(api):
@@ -83,7 +87,7 @@ def curl(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take over one request as a tool; write {id} in its path for what differs each time.
+    """Import one request as a tool; write {id} in its path for a parameter.
 
     Writes NAME.openapi.yaml beside the file named with -o, else into this directory. A credential
     becomes a reference to the environment.
@@ -101,7 +105,7 @@ def postman(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take over the requests of a Postman collection as tools.
+    """Import the requests of a Postman collection as tools.
 
     Writes NAME.openapi.yaml beside the file named with -o, else into this directory. Credentials
     become references to the environment.
@@ -116,11 +120,11 @@ def postman(
 def _take_sketch(sketch: Sketch, name: str, output: Path | None, *, as_json: bool) -> None:
     path = (output.parent if output else Path()) / f"{name}.openapi.yaml"
     if path.exists():
-        raise CommandError(f"{path} is there already; name the server otherwise with --name.")
+        raise CommandError(f"{path} already exists; choose another server name with --name.")
     try:
         api = translated(read(sketch.as_yaml().encode()), path.name)
     except DocumentError as error:
-        raise CommandError(f"This makes no document that can be called. {error}") from error
+        raise CommandError(f"No callable document results. {error}") from error
     server: dict[str, Any] = {"openapi": f"./{path.name}"}
     if sketch.credentials:
         server["credentials"] = sketch.credentials
@@ -137,14 +141,14 @@ def _finish(
     sketch: Sketch | None = None,
     path: Path | None = None,
 ) -> None:
-    """Write what is to be written, and show what it makes."""
+    """Write the server's configuration and list its tools."""
     text = yaml_insert.placed(output, name, server) if output is not None else ""
     if sketch is not None and path is not None:
         yaml_insert.write(path, sketch.as_yaml())
     if output is not None:
         yaml_insert.write(output, text)
     notes = list(sketch.notes) if sketch is not None else []
-    notes += [f"'{each}' is left out: {why}." for each, why in api.left_out.items()]
+    notes += [f"Skipped '{each}': {why}." for each, why in api.left_out.items()]
     for note in notes:
         typer.echo(printable(note), err=True)
     if as_json:
@@ -154,7 +158,7 @@ def _finish(
         (each, operation.method, operation.path, _first_line(operation.definition["description"]))
         for each, operation in sorted(api.operations.items())
     ]
-    show_table(("tool", "method", "path", "what it does"), rows, "No tool.")
+    show_table(("tool", "method", "path", "description"), rows, "No tool.")
     if output is not None:
         say("", f"Added the server '{name}' to {output}.")
     else:
@@ -162,7 +166,7 @@ def _finish(
 
 
 def _wanted(api: Api) -> list[str]:
-    """The schemes some operation wants."""
+    """Return the security schemes that operations require."""
     named = {
         each for operation in api.operations.values() for one in operation.security for each in one
     }
@@ -174,21 +178,21 @@ def _document(source: str) -> dict[str, Any]:
     try:
         return read(_fetched(source) if remote else _text(Path(source)))
     except DocumentError as error:
-        raise CommandError(f"{source} cannot be taken over. {error}") from error
+        raise CommandError(f"{source} cannot be imported. {error}") from error
 
 
 def _text(path: Path) -> bytes:
     try:
         if path.stat().st_size > LARGEST:
-            raise CommandError(f"{path} is larger than {LARGEST >> 20} MiB; take a part of it.")
+            raise CommandError(f"{path} is larger than {LARGEST >> 20} MiB; import a part of it.")
         return path.read_bytes()
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
-        raise CommandError(f"{path} cannot be read ({reason}); name another file.") from error
+        raise CommandError(f"{path} cannot be read ({reason}); give another file.") from error
 
 
 def _fetched(url: str) -> bytes:
-    """The document at a URL: redirections are told and not followed, as the executor does."""
+    """Fetch the document at a URL; redirects are reported, not followed, as in the executor."""
     target = urlsplit(url)
     secure = target.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -199,22 +203,24 @@ def _fetched(url: str) -> bytes:
         response = connection.getresponse()
         body = response.read(LARGEST + 1)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise CommandError(f"{url} cannot be fetched ({error}); name a file instead.") from error
+        raise CommandError(
+            f"{url} cannot be fetched ({error}); download it and give the file."
+        ) from error
     if response.status != _OK:
         moved = response.getheader("location")
         hint = f", and names {moved[:200]}" if moved else ""
         raise CommandError(
-            f"{url} answered HTTP {response.status}{hint}; name the document itself."
+            f"{url} returned HTTP {response.status}{hint}; give the URL of the document itself."
         )
     if len(body) > LARGEST:
         raise CommandError(
-            f"{url} is larger than {LARGEST >> 20} MiB; keep a part of it as a file."
+            f"{url} is larger than {LARGEST >> 20} MiB; save a part of it as a file."
         )
     return body
 
 
 def _beside(source: str, output: Path | None) -> str:
-    """A file as toolbus.yaml names it: from where that stands."""
+    """Return a file's path relative to toolbus.yaml."""
     if "://" in source or output is None:
         return source
     return os.path.relpath(source, output.resolve().parent)

@@ -1,4 +1,4 @@
-"""Commands about pins: what is held back, how it differs from what was approved, yes or no."""
+"""Commands that list, compare, approve and reject pinned definitions."""
 
 import sys
 from datetime import UTC, datetime
@@ -28,15 +28,15 @@ What = Annotated[str, typer.Argument(help="A server, or a full name such as docs
 
 
 def list_pins(
-    server: Annotated[str, typer.Argument(help="A server, or a full name; else all.")] = "",
+    server: Annotated[str, typer.Argument(help="A server, or a full name; default: all.")] = "",
     *,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also what is approved and shown.")
+        bool, typer.Option("--all", help="Include approved definitions.")
     ] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """What is held back, and why: nobody sees or calls it until somebody approves it."""
+    """List quarantined definitions and why; they stay hidden until approved."""
     cases = _look(server, state_dir, everything=everything)
     if as_json:
         show_json([_told(case) for case in cases])
@@ -45,7 +45,7 @@ def list_pins(
         (
             case.name,
             case.kind,
-            f"held: {case.why}" if case.why else "shown",
+            f"quarantined: {case.why}" if case.why else "shown",
             case.offered.digest[:SHOWN_DIGEST],
             case.pin.digest[:SHOWN_DIGEST],
             _decided(case),
@@ -53,13 +53,13 @@ def list_pins(
         for case in cases
     ]
     columns = ("name", "kind", "state", "digest", "approved", "decided")
-    show_table(columns, rows, "Nothing is held back.")
+    show_table(columns, rows, "Nothing is quarantined.")
 
 
 def diff(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """How definitions differ from what was approved, member by member.
+    """Show how definitions differ from the approved ones, member by member.
 
-    Characters that hide or pass for others are named: ⟨U+200B ZERO WIDTH SPACE⟩.
+    Invisible and look-alike characters are named: ⟨U+200B ZERO WIDTH SPACE⟩.
     """
     cases = _look(what, state_dir, everything="__" in what)
     if as_json:
@@ -67,25 +67,25 @@ def diff(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = F
     else:
         _show(cases)
     if not as_json and not cases:
-        say(f"Nothing of {what} is held back.")
+        say(f"Nothing of {what} is quarantined.")
 
 
 def approve(
     what: What,
     *,
     digest: Annotated[
-        str, typer.Option(help="Only if this is its digest now, as 'toolbus pins diff' told it.")
+        str, typer.Option(help="Require this current digest, as 'toolbus pins diff' printed it.")
     ] = "",
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not show the differences and ask.")
+        bool, typer.Option("--yes", "-y", help="Skip the differences and the confirmation.")
     ] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Approve what is held back as it is now: one definition, or all of a server.
+    """Approve quarantined definitions as they are now: one, or all of a server.
 
-    The differences are shown first, and a question asked. A definition that changes meanwhile
-    stays held back.
+    The command shows the differences and asks first. A definition that changes meanwhile stays
+    quarantined.
     """
     cases = _look(what, state_dir)
     if digest:
@@ -97,9 +97,9 @@ def approve(
 
 
 def reject(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Refuse a definition as it is now, or all of a server that are held back.
+    """Reject a definition as it is now, or all quarantined ones of a server.
 
-    What is shown is taken away, in every mode. Another definition that was approved stays so.
+    A rejected definition is hidden in every mode; other approved definitions are unaffected.
     """
     cases = _look(what, state_dir, everything="__" in what)
     _decide(cases, state_dir, approved=False)
@@ -126,11 +126,13 @@ def _decide(cases: list[Case], state_dir: Any, *, approved: bool) -> None:
 
 
 def _check(cases: list[Case], what: str, digest: str) -> None:
-    """The digest somebody looked at must be the present one of the only case."""
+    """Check that the given digest is the current one of the only case."""
     if len(digest) < LEAST_DIGEST:
         raise CommandError(f"--digest needs at least {LEAST_DIGEST} characters of the digest.")
     if len(cases) > 1:
-        raise CommandError(f"--digest is of one definition, and {len(cases)} of {what} are held.")
+        raise CommandError(
+            f"--digest is for one definition, but {len(cases)} of {what} are quarantined."
+        )
     if cases and not cases[0].offered.digest.startswith(digest):
         raise CommandError(changed_again(cases[0].name))
 
@@ -138,7 +140,7 @@ def _check(cases: list[Case], what: str, digest: str) -> None:
 def _ask(cases: list[Case]) -> None:
     if not sys.stdin.isatty():
         raise CommandError(
-            "Nobody is there to ask; say --digest with what 'toolbus pins diff' told, or --yes."
+            "There is no terminal to confirm at; give --digest from 'toolbus pins diff', or --yes."
         )
     _show(cases)
     number = "this definition" if len(cases) == 1 else f"these {len(cases)} definitions"
@@ -151,13 +153,13 @@ def _answer(cases: list[Case], what: str, done: str, *, as_json: bool) -> None:
         show_json([{"name": c.name, "kind": c.kind, "digest": c.offered.digest} for c in cases])
     else:
         say(*(f"{case.name} {case.offered.digest[:SHOWN_DIGEST]} {done}." for case in cases))
-        say(*([] if cases else [f"Nothing of {what} is held back."]))
+        say(*([] if cases else [f"Nothing of {what} is quarantined."]))
 
 
 def _show(cases: list[Case]) -> None:
     for case in cases:
         kind = "" if case.kind == "tools" else " (prompt)"
-        say(f"{case.name}{kind}: {case.why or 'shown as it is approved'}")
+        say(f"{case.name}{kind}: {case.why or 'approved'}")
         if case.pin.digest:
             say(f"  approved {case.pin.digest[:SHOWN_DIGEST]}, {_decided(case)}")
         say(f"  now      {case.offered.digest[:SHOWN_DIGEST]}")
@@ -165,7 +167,7 @@ def _show(cases: list[Case]) -> None:
             say(*(f"  {line}" for line in each.lines()))
         hidden = counted(texts(case.offered.as_sent))
         for name, times in hidden.items():
-            say(f"  ! it holds {name}, {times} times" if times > 1 else f"  ! it holds {name}")
+            say(f"  ! contains {name}, {times} times" if times > 1 else f"  ! contains {name}")
         say("")
 
 

@@ -1,4 +1,4 @@
-"""Commands about single servers: no new calls for one, calls again, or meet it anew."""
+"""Commands that drain, resume or reset a server."""
 
 import asyncio
 from collections.abc import Callable
@@ -37,31 +37,31 @@ from toolbus_common.nats.topology import CONFIG
 ATTEMPTS = 5  # at writing, where others write too
 HEARD_SECONDS = 5.0
 
-Name = Annotated[str, typer.Argument(metavar="SERVER", help="A declared server.")]
+Name = Annotated[str, typer.Argument(metavar="SERVER", help="A configured server.")]
 Row = dict[str, Any]
 
 
 def drain(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Give a server no new calls; those under way end. It stays so until 'undrain'."""
+    """Stop new calls to a server; running ones finish. Ends with 'undrain'."""
     row = at_work(state_dir, lambda desk: _steer(desk, name, _drained, ServerDrained))
     left = row.get("in_flight", 0)
-    under_way = "no call is under way" if not left else f"{left} still under way"
-    _answer(row, f"{name} is given no new calls; {under_way}.", as_json=as_json)
+    under_way = "no call is running" if not left else f"{left} still running"
+    _answer(row, f"Drained {name}: no new calls; {under_way}.", as_json=as_json)
 
 
 def undrain(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Give a drained server calls again."""
+    """Resume calls to a drained server."""
     row = at_work(state_dir, lambda desk: _steer(desk, name, _undrained, ServerUndrained))
-    _answer(row, f"{name} is given calls again.", as_json=as_json)
+    _answer(row, f"Resumed calls to {name}.", as_json=as_json)
 
 
 def reset(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Meet a server anew: another connection or process, a closed breaker, no history.
+    """Reset a server: new connection or process, closed circuit breaker, cleared history.
 
-    Calls under way of a stdio server fail by that; drain it first where they must not.
+    Running calls of a stdio server fail; drain it first to avoid that.
     """
     row = at_work(state_dir, lambda desk: _steer(desk, name, _reset, ServerReset))
-    _answer(row, f"{name} is met anew; 'toolbus status' shows how that goes.", as_json=as_json)
+    _answer(row, f"Resetting {name}; 'toolbus status' shows its state.", as_json=as_json)
 
 
 def _drained(now: ServerCommand) -> dict[str, Any]:
@@ -82,9 +82,9 @@ async def _steer(
     change: Callable[[ServerCommand], dict[str, Any]],
     event: type[ServerCommandEvent],
 ) -> Row:
-    """Write it, say so, and wait until an executor has heard it; the server's row."""
+    """Store the command, publish it and wait for an executor; return the server's row."""
     if name not in (await desk.declared()).declaration.servers:
-        raise CommandError(f"No server '{name}' is declared; 'toolbus get servers' shows them.")
+        raise CommandError(f"Unknown server '{name}'; 'toolbus get servers' lists them.")
     told = await _written(desk, name, change)
     number = f"{name}.{event.NAME.rpartition('.')[2]}.{told.at:.6f}"
     desk.record(event(id=number, at=told.at, customer=DEFAULT_CUSTOMER, server=name, by=me()))
@@ -106,11 +106,11 @@ async def _written(
         last = entry.revision if entry is not None else 0
         if await bucket.swap(f"{SERVER_COMMAND_PREFIX}{name}", told.encode(), last) is not None:
             return told
-    raise CommandError(f"Others steer {name} all the time; see 'toolbus status', then try again.")
+    raise CommandError(f"Other operators keep changing {name}; see 'toolbus status', then retry.")
 
 
 async def _heard(desk: ConfigRepository, name: str, told: ServerCommand) -> Row:
-    """Every executor hears it from the bucket; the one that answers first tells how it is."""
+    """Wait for an executor to report the server's state after the command."""
     lane, give_up = RequestReply(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
     row: Row = {}
     while monotonic() < give_up:
@@ -131,4 +131,4 @@ def _answer(row: Row, sentence: str, *, as_json: bool) -> None:
     elif row:
         say(sentence)
     else:
-        say("It is written down; no executor runs that could hear it now.")
+        say("The command is stored; no executor is running to apply it now.")

@@ -1,4 +1,4 @@
-"""Whoever administers: the holder of an admin key, or of an access token for it. Pure."""
+"""Administrators: holders of an admin key, or of an access token for administration. Pure."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from toolbus_common.errors import ForbiddenError, InsufficientScopeError
 
 @dataclass(frozen=True, slots=True)
 class Administrator:
-    """One of them. `by` is the name that is recorded.
+    """An administrator. `by` is the name recorded in events.
 
-    Of somebody who signed in, `key` and `user` are what their own calls are recorded under, and
-    `scope` is what their token is for: less than all, and it goes as far as a viewer.
+    For a signed-in user, `key` and `user` identify the user's own calls, and `scope` is the token's
+    scope: any but `admin` limits the holder to the rights of a viewer.
     """
 
     name: str
@@ -26,17 +26,17 @@ class Administrator:
 
     @property
     def rights(self) -> list[Right]:
-        """What they may."""
+        """The rights of this administrator."""
         return [right for right in RIGHTS if may(self.role, right) and self._lets(right)]
 
     def check(self, right: Right | None) -> None:
-        """Raise `ForbiddenError`, or `InsufficientScopeError` where the token is what lacks."""
+        """Raise `ForbiddenError`, or `InsufficientScopeError` if only the token's scope lacks."""
         if right is None:
             return
         if not may(self.role, right):
             raise ForbiddenError(
-                f"'{self.name}' is {self.role}, and may not {RIGHTS[right]}; ask somebody who is "
-                f"{' or '.join(who_may(right))}."
+                f"'{self.name}' has the role {self.role}, which may not {RIGHTS[right]}; ask an "
+                f"administrator with the role {' or '.join(who_may(right))}."
             )
         if not self._lets(right):
             raise InsufficientScopeError(
@@ -50,11 +50,11 @@ class Administrator:
 
 
 def of_key(name: str, admin: Admin) -> Administrator:
-    """The holder of an admin key."""
+    """Return the holder of an admin key."""
     return Administrator(name, f"admin:{name}", admin.role)
 
 
 def of_person(bearer: Bearer, role: Role) -> Administrator:
-    """Somebody, or a machine, that signed in."""
+    """Return a person or machine that signed in."""
     user = f"user:{bearer.user}"
     return Administrator(bearer.user, user, role, bearer.name, user, bearer.scope)

@@ -1,27 +1,27 @@
-"""Callers without a credential: the name they have, their proof, and where they may come from.
+"""Callers without a credential: their name, their key digest, and where they may connect from.
 
-An anonymous proof is no digest, so no secret leads to it. It names the client's session where there
-is one: what belongs to the holder of a proof (tasks, states, results, sessions at servers) is then
-apart for each client that the protocol can tell apart.
+The key digest of an anonymous caller is no hash, so no secret has it. It contains the client's
+session id, if there is one: state that belongs to a key digest (tasks, results, sessions at
+servers) is then separate for each client that the protocol can distinguish.
 """
 
 from urllib.parse import urlsplit
 
 from toolbus_common.http_server.proxy_addresses import is_loopback
 
-ANONYMOUS = "(anonymous)"  # no declared name looks like this
+ANONYMOUS = "(anonymous)"  # no configured name can look like this
 KEY_DIGEST = "anonymous"
 _OF_SESSION = f"{KEY_DIGEST}."
 FORCE = "anonymous.allow_remote: true"
 
 
 def key_digest_in(session: str) -> str:
-    """Return the proof of an anonymous caller within a client session."""
+    """Return the key digest of an anonymous caller within a client session."""
     return _OF_SESSION + session if session else KEY_DIGEST
 
 
 def is_anonymous(key_digest: str) -> bool:
-    """Return whether a proof is that of a caller without a credential."""
+    """Return whether a key digest is that of a caller without a credential."""
     return key_digest == KEY_DIGEST or key_digest.startswith(_OF_SESSION)
 
 
@@ -32,7 +32,7 @@ def is_local_name(host: str) -> bool:
 
 
 def remote_reason(http_host: str, public_url: str, trusted_proxies: str) -> str:
-    """Return why a listener may be reached from other machines; empty where it may not."""
+    """Return why other machines may reach a listener; empty if they cannot."""
     if not is_local_name(http_host):
         return f"the gateway listens on {http_host} (TOOLBUS_HTTP_HOST, --host)"
     if public_url and not is_local_name(_host_of(public_url)):

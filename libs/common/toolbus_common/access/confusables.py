@@ -1,4 +1,4 @@
-"""Names that look alike to a person or a model: pure, with a short table of our own."""
+"""Detect names that look alike to a person or a model, with a short table. Pure."""
 
 import unicodedata
 from functools import lru_cache
@@ -9,9 +9,9 @@ _PAIRS = (("rn", "m"), ("vv", "w"))
 
 @lru_cache(maxsize=65_536)
 def skeleton(name: str) -> str:
-    """What is left of a name when everything easily mistaken is the same: equal means confusable.
+    """Return a form of the name that is equal for confusable names.
 
-    Source of the idea: Unicode TS 39, 4; the table there holds letters names cannot have.
+    Based on Unicode TS 39, section 4; its table has letters that names cannot contain.
     """
     bare = unicodedata.normalize("NFKC", name).casefold().translate(_ALIKE)
     for pair, letter in _PAIRS:

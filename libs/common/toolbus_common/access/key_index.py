@@ -1,4 +1,4 @@
-"""Keys by name and by secret, never changed; another with a few of them changed costs those few."""
+"""Immutable indexes of keys by name and by secret; a copy with few changes costs only those."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,9 @@ V = TypeVar("V")
 
 
 class Layers(Mapping[str, V]):
-    """A mapping that never changes: entries below, and above them those that differ.
+    """An immutable mapping of two layers: a base, and the changed entries above it.
 
-    What lies below is shared with the mappings made of this one, until so much lies above it that
-    copying everything costs no more than was saved.
+    Copies share the base until there are so many changes that a full copy costs no more.
     """
 
     __slots__ = ("_above", "_below")
@@ -25,7 +24,7 @@ class Layers(Mapping[str, V]):
         self._above = above or {}
 
     def changed(self, entries: Mapping[str, V | None]) -> "Layers[V]":
-        """The same but for these entries; None takes one away."""
+        """Return a copy with these entries; None removes one."""
         above = {**self._above, **entries}
         if len(above) ** 2 <= len(self._below):
             return Layers(self._below, above)
@@ -38,19 +37,19 @@ class Layers(Mapping[str, V]):
         return Layers(below)
 
     def __getitem__(self, name: str) -> V:
-        """The entry above, else the one below."""
+        """Return the entry of a name. Raises `KeyError`."""
         found = self._above[name] if name in self._above else self._below.get(name)
         if found is None:
             raise KeyError(name)
         return found
 
     def __iter__(self) -> Iterator[str]:
-        """Every name, once."""
+        """Iterate over the names."""
         yield from (name for name in self._below if name not in self._above)
         yield from (name for name, value in self._above.items() if value is not None)
 
     def __len__(self) -> int:
-        """How many entries there are."""
+        """Return the number of entries."""
         above = self._above.items()
         more = sum((value is not None) - (name in self._below) for name, value in above)
         return len(self._below) + more
@@ -58,13 +57,13 @@ class Layers(Mapping[str, V]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keyring(Mapping[str, Key]):
-    """Keys by name, and who owns which secret."""
+    """Keys by name, and the names of keys by secret."""
 
     _keys: Layers[Key] = field(default_factory=Layers)
     _owners: Layers[tuple[str, ...]] = field(default_factory=Layers)
 
     def changed(self, keys: Mapping[str, Key | None]) -> "Keyring":
-        """The same but for these keys; None takes one away."""
+        """Return a copy with these keys; None removes one."""
         owners: dict[str, tuple[str, ...]] = {}
         for name, key in keys.items():
             before = self._keys.get(name)
@@ -74,12 +73,12 @@ class Keyring(Mapping[str, Key]):
             if key is not None:
                 names = self._named(key.secret_hash, owners)
                 owners[key.secret_hash] = (*names, name)
-        owners.pop("", None)  # a key without a secret is nobody's
+        owners.pop("", None)  # keys without a secret cannot be found by it
         found = {secret: tuple(sorted(names)) or None for secret, names in owners.items()}
         return Keyring(self._keys.changed(keys), self._owners.changed(found))
 
     def owner(self, secret_hash: str) -> str | None:
-        """The name of the key with this secret; of several the first by name."""
+        """Return the name of the key with this secret; of several the first by name."""
         names = self._owners.get(secret_hash)
         return names[0] if names else None
 
@@ -87,13 +86,13 @@ class Keyring(Mapping[str, Key]):
         return changed[secret_hash] if secret_hash in changed else self._owners.get(secret_hash, ())
 
     def __getitem__(self, name: str) -> Key:
-        """The key of this name."""
+        """Return the key of a name. Raises `KeyError`."""
         return self._keys[name]
 
     def __iter__(self) -> Iterator[str]:
-        """Every name."""
+        """Iterate over the names."""
         return iter(self._keys)
 
     def __len__(self) -> int:
-        """How many keys there are."""
+        """Return the number of keys."""
         return len(self._keys)

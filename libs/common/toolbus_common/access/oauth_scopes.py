@@ -1,51 +1,56 @@
-"""Scopes of access tokens: what a client may do of all that its person may. Pure."""
+"""OAuth scopes of access tokens: the part of the user's rights that a client has. Pure."""
 
 from toolbus_common.access.tool_patterns import granted
 from toolbus_common.config import Configuration, Patterns
 
-TOOLS = "tools"  # all that a rule of access grants
-OF_GROUP = "tools:"  # of that, what one group covers
-ADMINISTER = "admin"  # as far as the rule's role goes
-LOOK = "admin:read"  # of that, what a viewer may
+TOOLS = "tools"  # everything that the access rule grants
+OF_GROUP = "tools:"  # the part that one group grants
+ADMINISTER = "admin"  # all rights of the access rule's role
+LOOK = "admin:read"  # the rights of a viewer
 ADMINISTRATION = (ADMINISTER, LOOK)
 
 
-def offered(declared: Configuration) -> list[str]:
-    """The scopes that tokens for tools can have."""
-    return [TOOLS, *(f"{OF_GROUP}{name}" for name, each in declared.groups.items() if each.scope)]
+def offered(configuration: Configuration) -> list[str]:
+    """Return the available scopes for tools."""
+    return [
+        TOOLS,
+        *(f"{OF_GROUP}{name}" for name, each in configuration.groups.items() if each.scope),
+    ]
 
 
-def first(declared: Configuration) -> list[str]:
-    """Those a client is told to begin with."""
-    groups = declared.groups.items()
+def first(configuration: Configuration) -> list[str]:
+    """Return the scopes that a client should request first."""
+    groups = configuration.groups.items()
     return [f"{OF_GROUP}{name}" for name, each in groups if each.scope == "first"] or [TOOLS]
 
 
 def administers(scope: str) -> bool:
-    """Whether a token of this scope is one for the administration, and so for no tool."""
+    """Return whether a token of this scope is for administration, and so not for tools."""
     return any(each in ADMINISTRATION for each in scope.split())
 
 
-def appoints(declared: Configuration) -> bool:
-    """Whether anybody who signs in can have a role."""
-    return any(each.role for each in declared.access.values())
+def appoints(configuration: Configuration) -> bool:
+    """Return whether an access rule grants a role."""
+    return any(each.role for each in configuration.access.values())
 
 
-def covered(declared: Configuration, scope: str) -> Patterns | None:
-    """What a scope covers; None where it bounds nothing. What is offered no longer covers none."""
-    held = scope.split()
-    if TOOLS in held:
+def covered(configuration: Configuration, scope: str) -> Patterns | None:
+    """Return the patterns a scope grants; None for no restriction. Unknown scopes grant nothing."""
+    scopes = scope.split()
+    if TOOLS in scopes:
         return None
-    return tuple(pattern for each in held for pattern in _patterns(declared, each))
+    return tuple(pattern for each in scopes for pattern in _patterns(configuration, each))
 
 
-def needed(declared: Configuration, scope: str, name: str) -> str:
-    """What a token of this scope must have to be good for this as well."""
-    more = (each for each in offered(declared)[1:] if granted(_patterns(declared, each), name))
+def needed(configuration: Configuration, scope: str, name: str) -> str:
+    """Return the scope to request so that a token of `scope` also grants `name`."""
+    more = (
+        each for each in offered(configuration)[1:] if granted(_patterns(configuration, each), name)
+    )
     found = next(more, None)
     return TOOLS if found is None else " ".join([*scope.split(), found])
 
 
-def _patterns(declared: Configuration, scope: str) -> Patterns:
-    group = declared.groups.get(scope.removeprefix(OF_GROUP)) if OF_GROUP in scope else None
+def _patterns(configuration: Configuration, scope: str) -> Patterns:
+    group = configuration.groups.get(scope.removeprefix(OF_GROUP)) if OF_GROUP in scope else None
     return (group.tools or ()) if group is not None and group.scope else ()

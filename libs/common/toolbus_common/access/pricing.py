@@ -1,4 +1,4 @@
-"""What a call costs: what is held before it, and what it is charged once its result is there."""
+"""Price of a call: the amount reserved before it, and the charge once its result is known."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,15 +8,14 @@ from toolbus_common.access.tool_patterns import granted
 from toolbus_common.config import MICRO, Price
 
 KILOBYTE = 1000
-BYTES_PER_TOKEN = 4  # an estimate, good for English prose: no tokeniser runs on the call path
+BYTES_PER_TOKEN = 4  # an estimate for English prose: no tokenizer runs on the call path
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Micro-dollars: `held` before a call; `parts` when the charge depends on its result.
+    """Micro-dollars: `held` is reserved before a call; `parts` if the charge depends on its result.
 
-    The parts are the price of the call itself, of a kilobyte and of a token. `held` is the most
-    that is ever charged.
+    The parts are the prices per call, per kilobyte and per token. `held` is the maximum charge.
     """
 
     held: int
@@ -27,11 +26,11 @@ FREE = Cost(0)
 
 
 def cost_of(name: str, prices: Mapping[str, float | Price]) -> Cost:
-    """A tool's cost: by its own entry, else by the longest pattern that covers it, else none."""
+    """Return a tool's cost: of its own entry, else of the longest matching pattern, else none."""
     found = prices.get(name)
     if found is None:
-        covering = [pattern for pattern in prices if granted((pattern,), name)]
-        found = prices[max(covering, key=len)] if covering else 0.0
+        matching = [pattern for pattern in prices if granted((pattern,), name)]
+        found = prices[max(matching, key=len)] if matching else 0.0
     if not isinstance(found, Price):
         return Cost(round(found * MICRO))
     held = round((found.call if found.most is None else found.most) * MICRO)
@@ -41,7 +40,7 @@ def cost_of(name: str, prices: Mapping[str, float | Price]) -> Cost:
 
 
 def charged(held: int, parts: tuple[float, ...], result_bytes: int) -> int:
-    """What a call with a result of this size costs; fractions of a micro-dollar count as one."""
+    """Return the charge in micro-dollars for a result of this size, rounded up."""
     if not parts:
         return held
     call, kilobyte, token = parts

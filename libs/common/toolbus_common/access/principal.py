@@ -1,4 +1,4 @@
-"""A key with everything above it: what it may use, until when, and who pays. Pure."""
+"""A key with its hierarchy (user, team, customer): its grants, its expiry, and who pays. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -26,49 +26,49 @@ NEVER = float("inf")
 NOTHING: Patterns = ()
 _UNKNOWN = Group(tools=NOTHING)
 _NOTHING_DECLARED = Configuration()
-MOST_PEOPLE = 100_000  # remembered at once
+MOST_PEOPLE = 100_000  # cached at once
 
 
 class Person(Key):
-    """Somebody who signed in: what a rule of `access` grants, under the name of the user.
+    """A signed-in user as a key: the grants of an access rule, under the user's name.
 
-    One who is not declared is a user with nothing of its own.
+    A user without a configuration entry has no limits of its own.
     """
 
 
 def person_of(access: Access, user: str) -> Person:
-    """The person as a key."""
+    """Return the user as a key."""
     terms = {field: getattr(access, field) for field in KeyTerms.model_fields}
     return Person(**{**terms, "user": user})
 
 
 @dataclass(frozen=True, slots=True)
 class EffectiveGrants:
-    """What may be used: what every one of `grants` covers and `denials` does not."""
+    """The effective grants: names that all of `grants` match and `denials` do not."""
 
     grants: tuple[Patterns, ...]
     denials: Patterns = ()
 
     def cover(self, name: str) -> bool:
-        """Whether a full name (`server__name` or `server__uri`) is within."""
+        """Return whether a full name (`server__name` or `server__uri`) is granted."""
         return all(granted(patterns, name) for patterns in self.grants) and not self.deny(name)
 
     def deny(self, name: str) -> bool:
-        """Whether a full name is denied, whatever grants it."""
+        """Return whether a full name is denied, whatever the grants."""
         return bool(self.denials) and granted(self.denials, name)
 
-    def narrowed(self, narrower: Iterable[Patterns]) -> "EffectiveGrants":
-        """The same, within further grants: they can only take away."""
-        return replace(self, grants=(*self.grants, *narrower))
+    def narrowed(self, restriction: Iterable[Patterns]) -> "EffectiveGrants":
+        """Return these grants with further restrictions: they can only remove names."""
+        return replace(self, grants=(*self.grants, *restriction))
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """One key's levels, from the key up, each with its name as users see it (`team:support`).
+    """A key and its levels, from the key up, each with its name in messages (`team:support`).
 
-    `own` is the key itself, under the name `key`. `customer` is who pays; `ends` is the second
-    since the epoch from which the key opens nothing. `whole` is there where an access token is for
-    less than its holder may: it is what the holder may, and `token_scope` what the token is for.
+    `own` is the key itself, `key` its name. `customer` pays; `ends` (seconds since the epoch) is
+    when access expires. If an access token restricts its holder, `whole` is the unrestricted
+    principal and `token_scope` the token's scope.
     """
 
     key: str
@@ -83,21 +83,21 @@ class Principal:
 
     @property
     def seen(self) -> EffectiveGrants:
-        """What is listed: also what another access token of the same person is needed for."""
+        """The grants that lists show: includes tools that need another access token."""
         return (self.whole or self).bounds
 
     @property
     def environment(self) -> str:
-        """The nearest level's environment; empty when none is declared."""
+        """The nearest level's environment; empty for none."""
         return next((level.environment for _, level in self.levels if level.environment), "")
 
     @property
     def content(self) -> Content:
-        """How much of a program's text is recorded."""
+        """The recording of programs' text."""
         return self.recording("")[0]
 
     def recording(self, server: str) -> tuple[Content, Content]:
-        """How much is recorded of the arguments and of the results of calls to a server."""
+        """Return the recording of arguments and of results for calls to a server."""
         bounds: list[Level | Environment | Server] = [level for _, level in self.levels]
         bounds += [
             each
@@ -114,36 +114,36 @@ class Principal:
 
     @property
     def strict(self) -> bool:
-        """Return whether a level wants arguments to fit their schema."""
+        """Whether a level requires arguments to match their schema."""
         return any(level.validation == "strict" for _, level in self.levels)
 
     @property
     def code_mode(self) -> bool | None:
-        """Whether the nearest level that says so wants tools through programs."""
-        said = (level.through_programs for _, level in self.levels)
-        return next((each for each in said if each is not None), None)
+        """Whether tools are used through programs, by the nearest level that sets it."""
+        values = (level.through_programs for _, level in self.levels)
+        return next((each for each in values if each is not None), None)
 
     def covering(self, name: str) -> str:
-        """The first level that wants a person asked before this is called; empty when none."""
-        return next((told for told, level in self.levels if granted(level.approve, name)), "")
+        """Return the first level that requires approval of this call; empty for none."""
+        return next((level for level, each in self.levels if granted(each.approve, name)), "")
 
 
 class Principals:
-    """The principals of keys under one declaration, each worked out when first asked for.
+    """Cache of the principals of one configuration, each computed at its first use.
 
-    One is kept while its key is the same object. Whatever is worked out from a principal therefore
-    holds while the principal is the same object.
+    A principal is the same object while its key is. Anything derived from a principal is therefore
+    valid while the principal is the same object.
     """
 
-    def __init__(self, declared: Configuration) -> None:
-        self._declared = declared
-        self._exposed = exposed(declared)
-        self._kept: dict[str, Principal] = {}
+    def __init__(self, configuration: Configuration) -> None:
+        self._declared = configuration
+        self._exposed = exposed(configuration)
+        self._cached: dict[str, Principal] = {}
         self._people: dict[str, Person] = {}
         self._scoped: dict[tuple[str, str], Principal] = {}
 
     def person(self, name: str, user: str) -> Principal:
-        """Of somebody who signed in, `<access>:…`. Raises `KeyError` for an unknown rule."""
+        """Return the principal of a signed-in user, `<access>:…`. Raises `KeyError`."""
         found = self._people.get(name)
         if found is None:
             if len(self._people) >= MOST_PEOPLE:
@@ -154,15 +154,15 @@ class Principals:
         return self.of(name, found)
 
     def of(self, name: str, key: Key) -> Principal:
-        """A key's principal."""
-        found = self._kept.get(name)
+        """Return the principal of a key."""
+        found = self._cached.get(name)
         if found is None or found.own is not key:
             found = principal_of(name, key, self._declared, self._exposed)
-            self._kept[name] = found
+            self._cached[name] = found
         return found
 
     def scoped(self, whole: Principal, scope: str) -> Principal:
-        """What is left of a principal for an access token of this scope."""
+        """Return a principal restricted to an access token's scope."""
         found = self._scoped.get((whole.key, scope))
         if found is None or found.whole is not whole:
             if len(self._scoped) >= MOST_PEOPLE:
@@ -171,84 +171,84 @@ class Principals:
         return found
 
     def forget(self, names: Iterable[str]) -> None:
-        """Let go of keys that changed, or are no more."""
+        """Remove changed or deleted keys from the cache."""
         for name in names:
-            self._kept.pop(name, None)
+            self._cached.pop(name, None)
 
 
 def principal_of(
-    name: str, key: Key, declared: Configuration, outer: tuple[Patterns, ...] = ()
+    name: str, key: Key, configuration: Configuration, outer: tuple[Patterns, ...] = ()
 ) -> Principal:
-    """The key with its user, team and customer, within what `outer` covers.
+    """Return the key's principal with its user, team and customer, restricted to `outer`.
 
-    What the key names but nobody declared opens nothing.
+    A key whose user, team or customer does not exist has no access.
     """
-    team, user = declared.teams.get(key.team), declared.users.get(key.user)
+    team, user = configuration.teams.get(key.team), configuration.users.get(key.user)
     if user is None and isinstance(key, Person):
         user = User()
     levels: list[tuple[str, Level]] = [(f"key:{name}", key)]
-    whole = (team is not None or not key.team) and (user is not None or not key.user)
+    complete = (team is not None or not key.team) and (user is not None or not key.user)
     if user is not None:
         levels.append((f"user:{key.user}", user))
     if team is not None:
         levels.append((f"team:{key.team}", team))
     payers = {above.customer for above in (team, user) if above and above.customer}
     for payer in sorted(payers):
-        customer = declared.customers.get(payer)
-        whole = whole and customer is not None and len(payers) == 1
+        customer = configuration.customers.get(payer)
+        complete = complete and customer is not None and len(payers) == 1
         if customer is not None:
             levels.append((f"customer:{payer}", customer))
     return Principal(
         key=name,
         own=key,
         levels=tuple(levels),
-        bounds=_bounds(levels, declared).narrowed(outer) if whole else EffectiveGrants((NOTHING,)),
+        bounds=(
+            _grants(levels, configuration).narrowed(outer)
+            if complete
+            else EffectiveGrants((NOTHING,))
+        ),
         customer=min(payers) if payers else DEFAULT_CUSTOMER,
-        ends=min(_end(level) for _, level in levels),
-        declared=declared,
+        ends=min(NEVER if level.expires is None else ends_at(level.expires) for _, level in levels),
+        declared=configuration,
     )
 
 
 def scoped(whole: Principal, scope: str) -> Principal:
-    """The principal within what a scope covers."""
+    """Return the principal restricted to what a scope grants."""
     patterns = covered(whole.declared, scope)
     if patterns is None:
         return whole
     return replace(whole, bounds=whole.bounds.narrowed((patterns,)), whole=whole, token_scope=scope)
 
 
-def exposed(declared: Configuration) -> tuple[Patterns, ...]:
-    """What servers let anybody use, as one bound; none when they let everything be used."""
-    servers = declared.servers.items()
+def exposed(configuration: Configuration) -> tuple[Patterns, ...]:
+    """Return what servers expose, as one restriction; empty if they expose everything."""
+    servers = configuration.servers.items()
     if all(server.expose == ("*",) for _, server in servers):
         return ()
     return (tuple(f"{name}{SEPARATOR}{own}" for name, server in servers for own in server.expose),)
 
 
-def _bounds(levels: list[tuple[str, Level]], declared: Configuration) -> EffectiveGrants:
-    grants = [_granted_by(level, declared) for _, level in levels]
+def _grants(levels: list[tuple[str, Level]], configuration: Configuration) -> EffectiveGrants:
+    grants = [_granted_by(level, configuration) for _, level in levels]
     denials = [
         pattern
         for _, level in levels
-        for patterns in (level.deny, *(group.deny for group in _groups(level, declared)))
+        for patterns in (level.deny, *(group.deny for group in _groups(level, configuration)))
         for pattern in patterns
     ]
     return EffectiveGrants(tuple(each for each in grants if each is not None), tuple(denials))
 
 
-def _granted_by(level: Level, declared: Configuration) -> Patterns | None:
-    """The union of a level's own patterns and its groups'; None when it sets no bound."""
-    granting = [level.tools, *(group.tools for group in _groups(level, declared))]
-    told = [patterns for patterns in granting if patterns is not None]
-    if not told and not isinstance(level, Key):
+def _granted_by(level: Level, configuration: Configuration) -> Patterns | None:
+    """Return the union of a level's patterns and its groups'; None for no restriction."""
+    granting = [level.tools, *(group.tools for group in _groups(level, configuration))]
+    granted_sets = [patterns for patterns in granting if patterns is not None]
+    if not granted_sets and not isinstance(level, Key):
         return None
-    return tuple(pattern for patterns in told for pattern in patterns)
+    return tuple(pattern for patterns in granted_sets for pattern in patterns)
 
 
-def _groups(level: Level, declared: Configuration) -> list[Group]:
-    """A level's groups; one that is not declared grants nothing."""
-    return [declared.groups.get(name, _UNKNOWN) for name in level.groups]
-
-
-def _end(level: Level) -> float:
-    return NEVER if level.expires is None else ends_at(level.expires)
+def _groups(level: Level, configuration: Configuration) -> list[Group]:
+    """Return a level's groups; an unknown group grants nothing."""
+    return [configuration.groups.get(name, _UNKNOWN) for name in level.groups]

@@ -1,4 +1,4 @@
-"""Identify whose state at a server a call may touch. Pure."""
+"""Identify the owner of state at a server. Pure."""
 
 from hashlib import blake2b
 
@@ -9,11 +9,11 @@ _BYTES = 16
 
 
 def principal_id_of(principal: Principal, key_digest: str = "") -> str:
-    """Return the principal of a key: its user where it has one, else the key itself.
+    """Return the id of a principal: of its user if it has one, else of the key itself.
 
-    A user's keys share their state. A key counts with its secret, so one that was deleted and made
-    again under the same name is another principal; so is one that moved to another customer.
-    Callers without a credential count with their `key_digest`, which names their client session.
+    A user's keys share their state. A key's id includes its secret: a key that was deleted and
+    created again under the same name is another principal, and so is one that moved to another
+    customer. Anonymous callers are identified by `key_digest`, which contains their client session.
     """
     own = principal.own
     if principal.key == ANONYMOUS:
@@ -24,11 +24,11 @@ def principal_id_of(principal: Principal, key_digest: str = "") -> str:
 
 
 def holder_of(key_digest: str, principal: Principal) -> str:
-    """Return who holds what is kept between calls: the key; of anonymous callers each session."""
+    """Return the owner of state between calls: the key, or the session of an anonymous caller."""
     return key_digest if principal.key == ANONYMOUS else principal.key
 
 
 def digest_of(*parts: str) -> str:
-    """Return a name for these parts that reveals none of them."""
-    told = "\0".join(f"{len(each)}:{each}" for each in parts)
-    return blake2b(told.encode(), digest_size=_BYTES).hexdigest()
+    """Return a digest of these parts that reveals none of them."""
+    framed = "\0".join(f"{len(each)}:{each}" for each in parts)
+    return blake2b(framed.encode(), digest_size=_BYTES).hexdigest()

@@ -1,4 +1,4 @@
-"""Access tokens that were shown and found good: who holds them, as a service knows it now."""
+"""Cache of verified access tokens and their holders, fed by the bucket tb_tokens."""
 
 from collections.abc import Callable
 from time import time
@@ -9,30 +9,30 @@ from toolbus_common.contracts.queries.identity import Bearer
 from toolbus_common.nats.kv_bucket import Bucket, Change
 
 SWEEP_AT = 1024
-BELOW = "~"  # between a grant's name and that of what its tokens were exchanged for
+BELOW = "~"  # separates a grant's id from that of a grant made of it by token exchange
 
 
 def is_person(name: str) -> bool:
-    """Whether this is a `Bearer.name`, somebody who signed in: no key is called so."""
+    """Return whether this is a `Bearer.name` of a signed-in user: names of keys have no colon."""
     return ":" in name
 
 
 class Bearers:
-    """Holders by the hash of the token's proof; fed with the changes of tb_tokens."""
+    """Holders of access tokens by token hash, updated by changes of tb_tokens."""
 
     def __init__(self) -> None:
         self._held: dict[str, Bearer] = {}
         self._users: dict[str, str] = {}
         self._sweep_at = SWEEP_AT
         self._bucket: Bucket | None = None
-        self.on_gone: Callable[[str], None] = lambda _: None  # a holder's name lost a token
+        self.on_gone: Callable[[str], None] = lambda _: None  # the holder's name lost a token
 
     def open(self, bucket: Bucket) -> None:
-        """Look there for tokens that were not heard of yet."""
+        """Use this bucket to look up tokens that are not in the cache."""
         self._bucket = bucket
 
     def hear(self, change: Change | None) -> None:
-        """Take one change of the bucket."""
+        """Apply one change of the bucket; None has no effect."""
         if change is None:
             return
         if change.value is None:
@@ -45,10 +45,10 @@ class Bearers:
         try:
             self.take(change.key, Bearer.decode(change.value))
         except ValidationError:
-            self._held.pop(change.key, None)  # a newer Toolbus wrote it: nobody holds it here
+            self._held.pop(change.key, None)  # written by a newer version: unknown here
 
     def take(self, token_hash: str, bearer: Bearer) -> None:
-        """Know a holder."""
+        """Add a holder; expired holders are removed now and then."""
         self._held[token_hash] = bearer
         self._users[bearer.name] = bearer.user
         if len(self._held) >= self._sweep_at:
@@ -58,20 +58,20 @@ class Bearers:
             self._sweep_at = max(SWEEP_AT, 2 * len(self._held))
 
     def find(self, token_hash: str, now: float) -> Bearer | None:
-        """Who holds a token that is good now."""
+        """Return the holder of a token that is valid at `now`; None for no such token."""
         found = self._held.get(token_hash)
         return found if found is not None and now < found.ends else None
 
     def known(self, token_hash: str) -> Bearer | None:
-        """The same, now."""
+        """Return the holder of a token that is valid at this moment."""
         return self.find(token_hash, time())
 
     def user_of(self, name: str) -> str:
-        """Who is known under the name that stands for a key's. Raises `KeyError`."""
+        """Return the user of a `Bearer.name`. Raises `KeyError`."""
         return self._users[name]
 
     def of_grant(self, grant: str) -> list[str]:
-        """The hashes of all tokens that were made of a grant."""
+        """Return the hashes of all tokens of a grant, and of grants exchanged from it."""
         below = f"{grant}{BELOW}"
         return [
             name
@@ -80,7 +80,7 @@ class Bearers:
         ]
 
     async def learn(self, token_hash: str) -> Bearer | None:
-        """The same, looked up where it may have been written a moment ago."""
+        """Return the holder of a token after reading the bucket: it may just have been written."""
         entry = await self._bucket.get(token_hash) if self._bucket is not None else None
         if entry is not None:
             self.hear(entry)

@@ -1,4 +1,4 @@
-"""Which tools a set of patterns grants: pure, and the same wherever it is asked."""
+"""Match tool names against patterns. Pure."""
 
 from collections.abc import Iterable
 from fnmatch import translate
@@ -10,18 +10,18 @@ SEPARATOR = "__"
 
 
 def full_name(server: str, tool: str) -> str:
-    """The name agents see on the shared endpoint, `server__tool`."""
+    """Return the name on the shared endpoint, `server__tool`."""
     return f"{server}{SEPARATOR}{tool}"
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """The server and the tool of a full name; the server is empty when there is no separator."""
+    """Return the server and the tool of a full name; the server is empty without a separator."""
     server, separator, tool = name.partition(SEPARATOR)
     return (server, tool) if separator else ("", name)
 
 
 def granted(patterns: Iterable[str], name: str) -> bool:
-    """Whether any pattern (`*` and `?` as in file names) covers the full name. None covers none."""
+    """Return whether a pattern (`*` and `?` as in file names) matches the full name."""
     return _compiled(tuple(patterns)).match(name) is not None
 
 
@@ -29,6 +29,6 @@ def granted(patterns: Iterable[str], name: str) -> bool:
 def _compiled(patterns: tuple[str, ...]) -> Pattern[str]:
     if not patterns:
         return compile_pattern(r"(?!)")
-    # A name may have a bracket in it: a pattern with one also covers the name that reads the same.
+    # A name may contain a bracket: a pattern with one also matches the literal name.
     literal = [escape(pattern) + r"\Z" for pattern in patterns if "[" in pattern]
     return compile_pattern("|".join([*map(translate, patterns), *literal]))

@@ -1,1 +1,1 @@
-"""Administration over HTTP: what may be asked, by whom, and how the answers look."""
+"""Administration over HTTP: operations, the roles that may run them, requests and responses."""

@@ -1,4 +1,4 @@
-"""What is sent to the administration and what it answers: the models requests are read with."""
+"""Models of the requests and responses of the administration API."""
 
 from typing import Annotated, Any, Literal
 
@@ -32,7 +32,7 @@ SecretHash = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{64})?$")]
 Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
 Labels = tuple[Name, ...]
 
-# The kinds whose entries are made, replaced and deleted by name, and what an entry is.
+# The kinds whose entries are created, replaced and deleted by name, and the type of an entry.
 KINDS: dict[str, Any] = {
     "servers": Server,
     "customers": Customer,
@@ -48,18 +48,18 @@ KINDS: dict[str, Any] = {
     "issuers": Issuer,
     "access": Access,
 }
-BY_PATTERN = ("prices", "labels")  # named by patterns over tools
+BY_PATTERN = ("prices", "labels")  # their names are patterns of tools
 
 
 class KeyWritten(Key):
-    """A key in a whole configuration: with a secret, or its hash, or neither: one is made."""
+    """A key in a whole configuration: with a secret or its hash; without, a secret is generated."""
 
     secret: Secret | None = Field(default=None, repr=False)
     secret_hash: SecretHash = Field(default="", repr=False)
 
 
 class AdminWritten(Admin):
-    """An admin key in a whole configuration, likewise."""
+    """An admin key in a whole configuration, with a secret, its hash, or neither."""
 
     secret: Secret | None = Field(default=None, repr=False)
     secret_hash: SecretHash = Field(default="", repr=False)
@@ -75,7 +75,7 @@ class ReaderWritten(Reader):
 Written: Any = create_model(
     "Written",
     __base__=Configuration,
-    __doc__="A whole configuration, as toolbus.yaml has it.",
+    __doc__="A whole configuration, as in toolbus.yaml.",
     keys=(dict[Name, KeyWritten], Field(default_factory=dict)),
     admins=(dict[Name, AdminWritten], Field(default_factory=dict)),
     readers=(dict[Name, ReaderWritten], Field(default_factory=dict)),
@@ -83,13 +83,13 @@ Written: Any = create_model(
 
 
 class KeyNamed(KeyTerms):
-    """A key to be made."""
+    """A key to create."""
 
     name: Name
 
 
 class AdminNamed(ConfigModel):
-    """An admin key to be made. `expires` is its last day, in UTC."""
+    """An admin key to create. `expires` is its last day, in UTC."""
 
     name: Name
     role: Role
@@ -97,17 +97,17 @@ class AdminNamed(ConfigModel):
 
 
 class Decision(ConfigModel):
-    """A note on a decision; the reason, where it is a no."""
+    """A note on a decision; for a rejection, the reason that the caller receives."""
 
     note: str = Field(default="", max_length=512)
 
 
 class ResponseModel(BaseModel):
-    """An answer. Later versions add fields."""
+    """Base class of responses. Later versions add fields."""
 
 
 class ProblemResponse(ResponseModel):
-    """What is wrong at one place; `line` is there where a text was sent."""
+    """An error or warning at `place` in the configuration; `line` is set for YAML text."""
 
     place: str
     line: int = 0
@@ -115,23 +115,23 @@ class ProblemResponse(ResponseModel):
 
 
 class ErrorResponse(ResponseModel):
-    """Why not, and what to do."""
+    """What failed, why, and how to fix it."""
 
     code: str
     reason: str
-    mend: str
+    fix: str
     retryable: bool = False
     faults: list[ProblemResponse] = []
 
 
 class Failure(ResponseModel):
-    """Every answer that is no success."""
+    """The body of every unsuccessful response."""
 
     error: ErrorResponse
 
 
 class CallerResponse(ResponseModel):
-    """Who asks, and what they may."""
+    """The caller's name, role and rights."""
 
     name: str
     role: Role
@@ -139,7 +139,7 @@ class CallerResponse(ResponseModel):
 
 
 class SecretResponse(ResponseModel):
-    """A secret, told here and never again."""
+    """A secret, returned only once."""
 
     name: str
     secret: str
@@ -150,7 +150,7 @@ Origin = Literal["declaration", "command"]
 
 
 class KeyResponse(ResponseModel):
-    """A key as it counts now. `origin`: whether it is declared or was made one by one."""
+    """The current state of a key. `origin`: configured, or created one by one."""
 
     name: str
     state: State
@@ -159,7 +159,7 @@ class KeyResponse(ResponseModel):
 
 
 class KeysResponse(ResponseModel):
-    """One page of keys; `next` is where the next begins."""
+    """One page of keys; `next` is the position of the next page."""
 
     items: list[KeyResponse]
     next: str | None = None
@@ -167,7 +167,7 @@ class KeysResponse(ResponseModel):
 
 
 class AdminResponse(ResponseModel):
-    """An admin key as it counts now."""
+    """The current state of an admin key."""
 
     name: str
     state: State
@@ -185,14 +185,14 @@ class AdminsResponse(ResponseModel):
 
 
 class Revoked(ResponseModel):
-    """It opens nothing any more."""
+    """The key has no access any more."""
 
     name: str
     state: Literal["revoked"] = "revoked"
 
 
 class ChangeResponse(ResponseModel):
-    """One entry that differs: `+` is new, `-` is gone, `~` differs."""
+    """One changed entry: `+` is added, `-` removed, `~` changed."""
 
     sign: Literal["+", "-", "~"]
     kind: str
@@ -201,7 +201,10 @@ class ChangeResponse(ResponseModel):
 
 
 class AppliedResponse(ResponseModel):
-    """What applying changed, or would change. `secrets` are those it made, told once."""
+    """The changes of an applied configuration, or of a dry run.
+
+    `secrets` are the generated ones, returned only once.
+    """
 
     applied: bool
     revision: int
@@ -211,21 +214,21 @@ class AppliedResponse(ResponseModel):
 
 
 class ConfigurationResponse(ResponseModel):
-    """The whole configuration as it may be shown; applied again, it changes nothing."""
+    """The whole configuration without secrets; applying it again changes nothing."""
 
     revision: int
     declaration: Configuration
 
 
 class Welcome(ResponseModel):
-    """Where the API is described."""
+    """The addresses of the API's description."""
 
     openapi: str
     documentation: str
 
 
 def noun_of(kind: str) -> str:
-    """What one of a kind is called."""
+    """Return the singular of a kind."""
     return kind if kind.endswith("ss") else kind.removesuffix("s")
 
 
@@ -243,7 +246,7 @@ def _entry(kind: str, value: Any) -> tuple[type[ResponseModel], type[ResponseMod
     page = create_model(
         f"{noun}Page",
         __base__=ResponseModel,
-        __doc__=f"One page of the {kind}; `next` is where the next begins.",
+        __doc__=f"One page of the {kind}; `next` is the position of the next page.",
         items=(list[item], ...),
         next=(str | None, None),
         revision=(int, ...),

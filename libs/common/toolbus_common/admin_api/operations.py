@@ -1,4 +1,4 @@
-"""Every operation of the administration: one table, which routes, judges and documents. Pure."""
+"""Table of all operations of the administration API, for routing, authorization and docs. Pure."""
 
 import re
 from collections.abc import Iterator
@@ -20,9 +20,10 @@ PAGE = ("limit", "after")
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation. `does` is what policy does, `right` what the asker's role must have.
+    """One operation. `does` names its implementation in policy, `right` the right it requires.
 
-    With `match` it takes If-Match; `must_match`: not without. `parameters` are of the query.
+    With `match` it accepts If-Match; with `must_match` it requires it. `parameters` are those of
+    the query string.
     """
 
     id: str
@@ -43,13 +44,13 @@ class Operation:
 
     @cached_property
     def route(self) -> re.Pattern[str]:
-        """Matches its path; names of tools' patterns may hold anything."""
+        """The pattern of its path; patterns of tools may contain any character."""
         part = ".+" if self.named == PATTERN else "[^/]+"
         return re.compile(re.sub(r"\{\w+\}", f"({part})", self.path), re.DOTALL)
 
     @property
     def changes(self) -> bool:
-        """Whether it changes anything."""
+        """Whether it changes the configuration or state."""
         return self.method != "GET"
 
 
@@ -57,12 +58,12 @@ def _whole() -> Iterator[Operation]:
     path = f"{BASE}/declaration"
     yield Operation(
         "show_declaration", "show_declaration", "GET", path,
-        "The whole configuration, without secrets; as YAML with format=yaml.",
+        "Return the whole configuration, without secrets; as YAML with format=yaml.",
         models.ConfigurationResponse, "read", parameters=("format",),
     )  # fmt: skip
     yield Operation(
         "apply_declaration", "apply", "PUT", path,
-        "Replace the whole configuration, all or nothing; with dry_run=true tell the difference.",
+        "Replace the whole configuration atomically; with dry_run=true only return the changes.",
         models.AppliedResponse, "declare", wants=models.Written, parameters=("dry_run",),
         match=True, must_match=True, takes_yaml=True,
     )  # fmt: skip
@@ -74,15 +75,15 @@ def _entries(kind: str) -> Iterator[Operation]:
     by_pattern = kind in models.BY_PATTERN
     path, named = f"{BASE}/{kind}/{{name}}", PATTERN if by_pattern else NAME
     yield Operation(
-        f"list_{kind}", "list_entries", "GET", f"{BASE}/{kind}", f"The {kind}, page by page.",
+        f"list_{kind}", "list_entries", "GET", f"{BASE}/{kind}", f"List the {kind}, page by page.",
         page, "read", kind, parameters=PAGE,
     )  # fmt: skip
     yield Operation(
-        f"show_{noun}", "show_entry", "GET", path, f"One of the {kind}.",
+        f"show_{noun}", "show_entry", "GET", path, f"Return one of the {kind}.",
         entry, "read", kind, named=named,
     )  # fmt: skip
     yield Operation(
-        f"put_{noun}", "put_entry", "PUT", path, f"Make or replace one of the {kind}.",
+        f"put_{noun}", "put_entry", "PUT", path, f"Create or replace one of the {kind}.",
         entry, "declare", kind, wants=models.KINDS[kind], match=True, named=named,
     )  # fmt: skip
     yield Operation(
@@ -95,25 +96,27 @@ def _keys() -> Iterator[Operation]:
     path = f"{BASE}/keys"
     one = f"{path}/{{name}}"
     yield Operation(
-        "list_keys", "list_keys", "GET", path, "The keys of agents, page by page.",
+        "list_keys", "list_keys", "GET", path, "List the keys of clients, page by page.",
         models.KeysResponse, "read", parameters=PAGE,
     )  # fmt: skip
     yield Operation(
-        "create_key", "create_key", "POST", path, "Make a key; its secret is told once.",
+        "create_key", "create_key", "POST", path, "Create a key; its secret is returned once.",
         models.SecretResponse, "keys", wants=models.KeyNamed, status=201,
     )  # fmt: skip
-    yield Operation("show_key", "show_key", "GET", one, "One key.", models.KeyResponse, "read")
     yield Operation(
-        "replace_key", "replace_key", "PUT", one, "Give a key other terms; its secret stays.",
+        "show_key", "show_key", "GET", one, "Return one key.", models.KeyResponse, "read"
+    )
+    yield Operation(
+        "replace_key", "replace_key", "PUT", one, "Replace a key's terms; its secret is unchanged.",
         models.KeyResponse, "keys", wants=KeyTerms,
     )  # fmt: skip
     yield Operation(
         "rotate_key", "rotate_key", "POST", f"{one}/rotate",
-        "Give a key a new secret, told once; the old one ends. A revoked key lives again.",
+        "Replace a key's secret; the new one is returned once. A revoked key becomes live again.",
         models.SecretResponse, "keys",
     )  # fmt: skip
     yield Operation(
-        "revoke_key", "revoke_key", "POST", f"{one}/revoke", "End a key, at once and everywhere.",
+        "revoke_key", "revoke_key", "POST", f"{one}/revoke", "Revoke a key, at once everywhere.",
         models.Revoked, "keys",
     )  # fmt: skip
 
@@ -121,43 +124,44 @@ def _keys() -> Iterator[Operation]:
 def _admins() -> Iterator[Operation]:
     path = f"{BASE}/admins"
     yield Operation(
-        "who_am_i", "who", "GET", f"{BASE}/self", "Who asks, and what they may.",
+        "who_am_i", "who", "GET", f"{BASE}/self", "Return the caller's name, role and rights.",
         models.CallerResponse, None,
     )  # fmt: skip
     yield Operation(
-        "list_admins", "list_admins", "GET", path, "The admin keys, page by page.",
+        "list_admins", "list_admins", "GET", path, "List the admin keys, page by page.",
         models.AdminsResponse, "admins", parameters=PAGE,
     )  # fmt: skip
     yield Operation(
-        "create_admin", "create_admin", "POST", path, "Make an admin key; its secret is told once.",
+        "create_admin", "create_admin", "POST", path,
+        "Create an admin key; its secret is returned once.",
         models.SecretResponse, "appoint", wants=models.AdminNamed, status=201,
     )  # fmt: skip
     yield Operation(
         "revoke_admin", "revoke_admin", "POST", f"{path}/{{name}}/revoke",
-        "End an admin key, at once and everywhere.", models.Revoked, "appoint",
+        "Revoke an admin key, at once everywhere.", models.Revoked, "appoint",
     )  # fmt: skip
 
 
 def _rest() -> Iterator[Operation]:
     yield Operation(
         "list_budgets", "budgets", "GET", f"{BASE}/budgets",
-        "How every budget stands: limit, spent, held, debt, reset; of one customer, or of all.",
+        "List budgets with limit, spent, held, debt and reset; of one customer, or of all.",
         LedgerReply, "budgets", parameters=("customer",),
     )  # fmt: skip
     path = f"{BASE}/approvals"
     yield Operation(
         "list_approvals", "list_approvals", "GET", path,
-        "The calls that wait for a person, the oldest first.", ApprovalsReply, "approvals",
+        "List the calls that wait for approval, the oldest first.", ApprovalsReply, "approvals",
     )  # fmt: skip
     yield Operation(
-        "show_approval", "show_approval", "GET", f"{path}/{{name}}", "One approval, in full.",
+        "show_approval", "show_approval", "GET", f"{path}/{{name}}", "Return one approval in full.",
         ApprovalState, "approvals", named=APPROVAL,
     )  # fmt: skip
-    for wish in ("approve", "reject"):
+    for decision in ("approve", "reject"):
         yield Operation(
-            f"{wish}_call", wish, "POST", f"{path}/{{name}}/{wish}",
-            f"{wish.capitalize()} the call, once.", ApprovalState, "decide", wants=models.Decision,
-            named=APPROVAL,
+            f"{decision}_call", decision, "POST", f"{path}/{{name}}/{decision}",
+            f"{decision.capitalize()} the call, once.", ApprovalState, "decide",
+            wants=models.Decision, named=APPROVAL,
         )  # fmt: skip
 
 

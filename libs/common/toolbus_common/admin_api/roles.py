@@ -1,4 +1,4 @@
-"""What each role of an admin key may do: one table, and deny whatever is not in it. Pure."""
+"""Rights of each role of an admin key; a right that is not in the table is denied. Pure."""
 
 from typing import Literal, get_args
 
@@ -8,14 +8,14 @@ Right = Literal["read", "budgets", "approvals", "admins", "decide", "keys", "dec
 
 ROLES: tuple[Role, ...] = get_args(Role)
 RIGHTS: dict[Right, str] = {
-    "read": "see what is declared, without secrets",
-    "budgets": "see what is spent and held",
-    "approvals": "see the calls that wait for a person, with their arguments",
-    "admins": "see who has an admin key",
+    "read": "see the configuration, without secrets",
+    "budgets": "see budgets and spending",
+    "approvals": "see pending approvals, with arguments",
+    "admins": "see admin keys",
     "decide": "approve and reject calls",
-    "keys": "make, change, rotate and revoke keys of agents",
-    "declare": "change everything else that is declared, and apply the whole",
-    "appoint": "make and revoke admin keys",
+    "keys": "create, change, rotate and revoke keys of clients",
+    "declare": "change the rest of the configuration, and apply a whole one",
+    "appoint": "create and revoke admin keys",
 }
 _MAY: dict[str, frozenset[Right]] = {
     "viewer": frozenset({"read", "budgets"}),
@@ -26,10 +26,10 @@ _MAY: dict[str, frozenset[Right]] = {
 
 
 def may(role: str, right: Right) -> bool:
-    """Whether a role has a right; an unknown role has none."""
+    """Return whether a role has a right; an unknown role has none."""
     return right in _MAY.get(role, frozenset())
 
 
 def who_may(right: Right) -> list[str]:
-    """The roles that have a right."""
+    """Return the roles that have a right."""
     return [role for role in ROLES if may(role, right)]

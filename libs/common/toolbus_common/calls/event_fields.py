@@ -1,4 +1,4 @@
-"""What every event about a call says of it, whichever service says it."""
+"""Fields that all events about a call share, whichever service publishes them."""
 
 from hashlib import sha256
 from time import time
@@ -10,12 +10,12 @@ from toolbus_common.privacy.content_policy import recorded
 
 
 def about(call: CallAdmitted) -> dict[str, Any]:
-    """The fields a `CallCompleted` or `CallFailed` takes from its call, as of now."""
+    """Return the fields of a `CallCompleted` or `CallFailed` from its call, with the time now."""
     return {**about_call(call, call.customer, call.key), "reserved": call.reserved}
 
 
 def extended(call: CallAdmitted, deadline: float) -> CallExtended:
-    """Return the event that postpones a call's deadline."""
+    """Return the event for a call's new deadline."""
     return CallExtended(
         id=f"{call.call_id}.extended.{int(deadline * 1000)}",
         **about_call(call, call.customer, call.key),
@@ -25,15 +25,15 @@ def extended(call: CallAdmitted, deadline: float) -> CallExtended:
 
 
 def told_of_result(call: CallAdmitted, body: bytes) -> dict[str, Any]:
-    """What a `CallCompleted` tells of its result: the digest, and as much as may be recorded."""
-    told = {"result_digest": sha256(body).hexdigest()}
+    """Return the fields of a `CallCompleted` for its result: digest, and text if recorded."""
+    fields = {"result_digest": sha256(body).hexdigest()}
     if result := recorded(body, call.result_content):
-        told |= {"result": result, "user": call.user}
-    return told
+        fields |= {"result": result, "user": call.user}
+    return fields
 
 
 def about_call(call: CallAdmitted | CallRequested, customer: str, key: str) -> dict[str, Any]:
-    """Return the fields of any event about a call, as of now: `customer` pays, `key` calls."""
+    """Return the fields of any event about a call, with the time now."""
     return {
         "at": time(),
         "customer": customer,

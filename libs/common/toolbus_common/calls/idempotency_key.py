@@ -1,4 +1,4 @@
-"""Idempotency keys as callers give them: short, and read by nobody."""
+"""Validate idempotency keys: short opaque strings."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from toolbus_common.errors import InvalidError
 LONGEST = 255  # characters
 
 
-def checked_key(told: Any) -> str:
-    """The key, or empty for none. Raises `InvalidError` for what is no key."""
-    if told is None:
+def checked_key(key: Any) -> str:
+    """Return the key, or empty for None. Raises `InvalidError` for an invalid key."""
+    if key is None:
         return ""
-    if not isinstance(told, str) or not 1 <= len(told) <= LONGEST:
-        raise InvalidError(f"An idempotency key is a string of 1 to {LONGEST} characters.")
-    return told
+    if not isinstance(key, str) or not 1 <= len(key) <= LONGEST:
+        raise InvalidError(f"An idempotency key must be a string of 1 to {LONGEST} characters.")
+    return key

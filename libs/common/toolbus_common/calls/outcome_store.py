@@ -1,4 +1,4 @@
-"""Outcomes of calls with an idempotency key: kept by whoever ends a call, before it is told."""
+"""Store outcomes of calls with an idempotency key, written before the reply is sent."""
 
 import asyncio
 import logging
@@ -21,19 +21,19 @@ from toolbus_common.nats.sealed_records import RecordKey
 log = logging.getLogger(__name__)
 
 LARGEST_STORED = 256 << 10  # bytes of a result
-AWAITED_SECONDS = 3.0  # a caller is told its outcome then, kept or not
+AWAITED_SECONDS = 3.0  # afterwards the caller receives its reply, whether or not it is stored
 RETRY_SECONDS = 0.5
 ATTEMPTS = 60
-MOST_LATE = 256  # outcomes the bus would not take, held until it does
+MOST_LATE = 256  # outcomes queued for retry
 
 ReturnedResult = FinalReply | CallError
 
 
 class OutcomeStore:
-    """Writes what became of claimed calls. What the bus does not take is tried again for a while.
+    """Writes the outcomes of claimed calls; retries in the background while NATS is unavailable.
 
-    An outcome that is never written leaves its claim, which past the call's deadline says that
-    nobody knows: never that the call may be made again.
+    A claim whose outcome is never written means, after the call's deadline, that the outcome is
+    unknown: never that the call may be executed again.
     """
 
     def __init__(self, bucket: Bucket, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -43,16 +43,16 @@ class OutcomeStore:
         self._extended: dict[str, asyncio.Task[int]] = {}  # revisions of extended claims
 
     async def end(
-        self, call: CallAdmitted, claim: OutcomeClaim, told: ReturnedResult, *, sent: bool = True
+        self, call: CallAdmitted, claim: OutcomeClaim, result: ReturnedResult, *, sent: bool = True
     ) -> None:
-        """Keep what the caller is about to be told, or let the key be used again."""
+        """Store the final reply before the caller receives it, or release the key."""
         extended = self._extended.pop(claim.name, None)
         if extended is not None:
             claim = claim.model_copy(update={"revision": await extended})
-        await self.write(claim, ended(call, claim, told, sent=sent))
+        await self.write(claim, ended(call, claim, result, sent=sent))
 
     def extend(self, call: CallAdmitted, claim: OutcomeClaim, deadline: float) -> None:
-        """Postpone when a claim without an outcome means that nobody knows; `end` waits for it."""
+        """Store a later deadline in the claim, in the background; `end` waits for it."""
         if claim.seal:
             before = self._extended.get(claim.name)
             later = self._extend(call, claim, deadline, before)
@@ -65,7 +65,7 @@ class OutcomeStore:
         deadline: float,
         before: asyncio.Task[int] | None,
     ) -> int:
-        """Return the revision that the outcome is to be written over."""
+        """Return the revision to overwrite with the outcome."""
         revision = claim.revision if before is None else await before
         outcome = StoredOutcome(
             call_id=call.call_id, digest=claim.digest, deadline=deadline, family=call.family
@@ -75,13 +75,13 @@ class OutcomeStore:
             async with asyncio.timeout(AWAITED_SECONDS):
                 return await self._bucket.swap(claim.name, sealed, revision) or revision
         except (ToolbusError, TimeoutError) as error:
-            # If it was written all the same, the outcome will not be kept: a repeated call is
-            # then refused as unknown, and never made again.
+            # If it was written all the same, the outcome is not stored: a repeated call is then
+            # rejected as unknown, and never executed again.
             log.warning("outcome.not_extended", extra={"call_id": call.call_id, "why": str(error)})
             return revision
 
     async def write(self, claim: OutcomeClaim, outcome: StoredOutcome) -> None:
-        """Write over a claim; return once that is done, or will be as soon as the bus takes it."""
+        """Overwrite a claim; returns once written, or queued for retry."""
         if await self._written(claim, outcome) or self._late >= MOST_LATE:
             return
         self._late += 1
@@ -113,19 +113,19 @@ class OutcomeStore:
 
 
 def ended(
-    call: CallAdmitted, claim: OutcomeClaim, told: ReturnedResult, *, sent: bool
+    call: CallAdmitted, claim: OutcomeClaim, result: ReturnedResult, *, sent: bool
 ) -> StoredOutcome:
-    """What is kept. A call that was not sent, or goes on in another round, leaves nothing."""
-    stage, frame = Stage.ENDED, told.encode()
-    if isinstance(told, InputRequired) or not sent:
-        stage, frame = Stage.FREE, b""
-    elif len(frame) > LARGEST_STORED:
-        stage, frame = Stage.TOO_LARGE, b""
+    """Return the outcome to store; without a reply if the call was not sent or needs input."""
+    stage, reply = Stage.ENDED, result.encode()
+    if isinstance(result, InputRequired) or not sent:
+        stage, reply = Stage.FREE, b""
+    elif len(reply) > LARGEST_STORED:
+        stage, reply = Stage.TOO_LARGE, b""
     return StoredOutcome(
         call_id=call.call_id,
         digest=claim.digest,
         deadline=call.deadline,
         family=call.family,
         stage=stage,
-        frame=frame,
+        reply=reply,
     )

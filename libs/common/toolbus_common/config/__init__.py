@@ -1,4 +1,4 @@
-"""What operators declare: who may call what, at what price. Checked whole, stored whole."""
+"""The configuration of Toolbus: who may call what, at what price. Validated and stored whole."""
 
 from typing import Annotated
 
@@ -93,10 +93,10 @@ Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class Configuration(ConfigModel):
-    """A whole configuration, stored as one entry so that it is never half applied.
+    """A whole configuration, stored as one entry so that it is never applied in part.
 
-    `prices` are dollars per call, or a `Price`, by pattern. `labels` are words about tools that
-    rules can ask for, by pattern.
+    `prices` are dollars per call, or a `Price`, by pattern. `labels` are words about tools for use
+    in rules, by pattern.
     """
 
     servers: dict[Name, Server] = Field(default_factory=dict)

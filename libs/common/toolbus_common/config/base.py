@@ -1,4 +1,4 @@
-"""What every declared thing shares: names, strictness, money's unit."""
+"""Base of all configuration models: names, unknown fields as errors, the unit of money."""
 
 from typing import Annotated
 
@@ -14,6 +14,6 @@ Patterns = tuple[Pattern, ...]
 
 
 class ConfigModel(BaseModel):
-    """A declared thing: unknown fields are mistakes, and said to be."""
+    """An entry of the configuration. Unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

@@ -1,1 +1,1 @@
-"""Declaring: a configuration read, checked as a whole, compared, shown and written."""
+"""Store of the configuration: loading, validation, changes, redaction, keys."""

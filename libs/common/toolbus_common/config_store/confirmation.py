@@ -1,4 +1,4 @@
-"""The operator's word on what his file names: given before it takes effect, and tidied after."""
+"""Confirmation by the operator of destinations in the configuration: the bucket entry `named`."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,14 @@ ATTEMPTS = 8
 Digests = frozenset[str]
 
 
-async def vouch(bucket: Bucket, declaration: Configuration) -> None:
-    """Say that the operator named where everything here leads."""
-    await _change(bucket, lambda known: known | set(digests_of(declaration)))
+async def confirm(bucket: Bucket, configuration: Configuration) -> None:
+    """Add the destinations of this configuration to the confirmed ones."""
+    await _change(bucket, lambda known: known | set(digests_of(configuration)))
 
 
-async def forget_the_rest(bucket: Bucket, declaration: Configuration) -> None:
-    """Take back the word on what is declared no longer."""
-    await _change(bucket, lambda known: known & set(digests_of(declaration)))
+async def revoke_unused(bucket: Bucket, configuration: Configuration) -> None:
+    """Remove the confirmation of destinations that are not configured any more."""
+    await _change(bucket, lambda known: known & set(digests_of(configuration)))
 
 
 async def _change(bucket: Bucket, make: Callable[[Digests], Digests]) -> None:
@@ -31,4 +31,4 @@ async def _change(bucket: Bucket, make: Callable[[Digests], Digests]) -> None:
         last = entry.revision if entry is not None else 0
         if await bucket.swap(NAMED, encoded(set(wanted)), last) is not None:
             return
-    raise ConflictError("Somebody else is changing the configuration; try again.")
+    raise ConflictError("Other clients keep changing the configuration; try again.")

@@ -1,4 +1,4 @@
-"""What a new declaration changes, entry by entry; secrets are compared, never shown."""
+"""Differences between two configurations, entry by entry; secrets are compared, never shown."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from toolbus_common.config import Configuration
 from toolbus_common.config.servers.server import CREDENTIALS
-from toolbus_common.contracts.events.config import PEOPLES
+from toolbus_common.contracts.events.config import PERSON_KINDS
 
 SECTIONS = tuple(Configuration.model_fields)
 ADDED, REMOVED, CHANGED = "+", "-", "~"
@@ -14,7 +14,7 @@ ADDED, REMOVED, CHANGED = "+", "-", "~"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry added, removed or changed; `fields` are the changed ones, before and after."""
+    """One entry added, removed or changed; `fields` has the changed ones, before and after."""
 
     sign: str
     section: str
@@ -22,15 +22,15 @@ class Change:
     fields: dict[str, tuple[Any, Any]]
 
     def __str__(self) -> str:
-        """One line."""
+        """Return the change as one line."""
         line = f"{self.sign} {self.section}.{self.name}"
         if self.sign != CHANGED:
             return line
-        return line + ": " + ", ".join(_said(name, *pair) for name, pair in self.fields.items())
+        return line + ": " + ", ".join(_field(name, *pair) for name, pair in self.fields.items())
 
 
 def changes(old: Configuration, new: Configuration) -> list[Change]:
-    """Everything that differs, in the order of the sections."""
+    """Return all differences, in the order of the sections."""
     found = []
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     for section in SECTIONS:
@@ -41,15 +41,15 @@ def changes(old: Configuration, new: Configuration) -> list[Change]:
     return found
 
 
-def told_of(different: Iterable[Change]) -> dict[str, Any]:
-    """Which entries changed; of people's entries only how many."""
-    told: dict[str, Any] = {}
+def summary_of(different: Iterable[Change]) -> dict[str, Any]:
+    """Return the changed entries with their signs; for entries about people only their number."""
+    summary: dict[str, Any] = {}
     for change in different:
-        if change.section in PEOPLES:
-            told[change.section] = told.get(change.section, 0) + 1
+        if change.section in PERSON_KINDS:
+            summary[change.section] = summary.get(change.section, 0) + 1
         else:
-            told[f"{change.section}.{change.name}"] = change.sign
-    return told
+            summary[f"{change.section}.{change.name}"] = change.sign
+    return summary
 
 
 def _change(section: str, name: str, old: Any, new: Any) -> Change | None:
@@ -65,9 +65,9 @@ def _change(section: str, name: str, old: Any, new: Any) -> Change | None:
     return Change(CHANGED, section, name, differing)
 
 
-def _said(field: str, old: Any, new: Any) -> str:
+def _field(field: str, old: Any, new: Any) -> str:
     if field in ("secret_hash", "secret"):
         return "secret changed"
     if field in CREDENTIALS:
-        return f"{field} changed"  # they may hold credentials
+        return f"{field} changed"  # it may contain credentials
     return f"{field} {old!r} → {new!r}".lstrip()

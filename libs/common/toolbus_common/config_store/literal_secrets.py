@@ -1,10 +1,10 @@
-"""Seal the literal secrets of a declaration for the one service that uses them.
+"""Encrypt literal secrets of the configuration for the one service that uses them.
 
-Operators and policy write declarations, every service reads them, and one service needs each
-secret: so a literal value is sealed to that service's public key (X25519, HKDF-SHA-256,
-AES-256-GCM), and only that service opens it. A seal is bound to its place and to where the entry
-leads, so that it opens nowhere else. A keyed digest beside it tells writers whether a value
-changed.
+Operators and policy write the configuration, every service reads it, and one service needs each
+secret: a literal value is encrypted with that service's public key (X25519, HKDF-SHA-256,
+AES-256-GCM), and only that service decrypts it. A ciphertext is bound to its location and to the
+entry's destination, so that it is useless elsewhere. A keyed digest with it shows writers whether a
+value changed.
 """
 
 import hmac
@@ -26,12 +26,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from toolbus_common.config import Configuration
 from toolbus_common.config.servers.server import CREDENTIALS
-from toolbus_common.config_store.redacted_view import LEADS, is_reference, restored
+from toolbus_common.config_store.redacted_view import DESTINATIONS, is_reference, restored
 from toolbus_common.crypto.key_file import create_key, load_key, read_key
 
 log = logging.getLogger(__name__)
 
-WRITERS = "writers.json"  # what seals: public keys, and the key of digests
+WRITERS = "writers.json"  # keys for encryption: public keys, and the key of digests
 DIGESTS = "digests"
 USED_BY = {
     "servers": "executor", "exports": "audit", "sinks": "audit", "webhooks": "audit",
@@ -40,34 +40,34 @@ USED_BY = {
 READERS = tuple(sorted(set(USED_BY.values())))
 _PREFIX = "sealed:v1:"
 _KEY_BYTES = 32
-_NONCE = bytes(12)  # every seal has a key of its own
+_NONCE = bytes(12)  # each ciphertext has a key of its own
 _UNNAMED = re.compile(r"[{}#\s]")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One value of a declaration, and where the entry it belongs to leads."""
+class SecretLocation:
+    """The location of one value in the configuration, with the destination of its entry."""
 
     section: str
     name: str
     field: str
     key: str
-    leads: str
+    destination: str
 
     def __str__(self) -> str:
-        """As it is named in errors."""
+        """Return the form for error messages."""
         parts = (self.section, self.name, self.field, self.key)
         return _UNNAMED.sub("_", ".".join(part for part in parts if part))
 
     @property
     def bound(self) -> bytes:
-        """What a seal of it is bound to."""
-        parts = [self.section, self.name, self.field, self.key, self.leads]
+        """The data that a ciphertext is bound to."""
+        parts = [self.section, self.name, self.field, self.key, self.destination]
         return json.dumps(parts).encode()
 
 
 class Writer:
-    """Seals the literals of a declaration; what has not changed keeps the seal it has."""
+    """Encrypts literal secrets of a configuration; unchanged values keep their ciphertext."""
 
     def __init__(self, digests: bytes, readers: Mapping[str, bytes]) -> None:
         self._digests = digests
@@ -75,48 +75,50 @@ class Writer:
 
     @classmethod
     def at(cls, directory: Path) -> "Writer":
-        """Take the keys from a directory; they are made on first use. Raises `ValueError`."""
+        """Load the keys from a directory, creating them at first use. Raises `ValueError`."""
         path = directory / WRITERS
         create_key(path, lambda: _writers(directory))
         try:
-            told = {
+            keys = {
                 name: urlsafe_b64decode(key) for name, key in json.loads(path.read_bytes()).items()
             }
-            return cls(told.pop(DIGESTS), {name: told[name] for name in READERS})
+            return cls(keys.pop(DIGESTS), {name: keys[name] for name in READERS})
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path} does not hold the keys that seal secrets.") from error
+            raise ValueError(
+                f"'{path}' does not contain the keys for secrets; restore it from a backup."
+            ) from error
 
     def complete(self, new: Configuration, old: Configuration) -> Configuration:
-        """Return the new declaration as it is stored: with what it keeps of the old, and sealed.
+        """Return the new configuration as it is stored: with kept secrets, and encrypted.
 
-        Raises `FaultyError`: a credential is kept only for whoever it was given to.
+        Raises `FaultyError` if a kept credential would be sent to another destination.
         """
         return self.sealed(restored(new, old), old)
 
     def sealed(self, new: Configuration, old: Configuration) -> Configuration:
-        """Return the declaration with every literal secret sealed."""
+        """Return the configuration with every literal secret encrypted."""
         before = dict(_values(old))
 
-        def settled(place: Place, value: str) -> str:
+        def encrypted(location: SecretLocation, value: str) -> str:
             if not value or is_reference(value):
                 return value
-            return self._settled(place, value, before.get(place, ""))
+            return self._encrypted(location, value, before.get(location, ""))
 
-        return _changed(new, settled, USED_BY)
+        return _changed(new, encrypted, USED_BY)
 
-    def _settled(self, place: Place, value: str, before: str) -> str:
-        reader = self._readers[USED_BY[place.section]]
-        digest = hmac.new(self._digests, place.bound + value.encode(), sha256).hexdigest()[:32]
+    def _encrypted(self, location: SecretLocation, value: str, before: str) -> str:
+        reader = self._readers[USED_BY[location.section]]
+        digest = hmac.new(self._digests, location.bound + value.encode(), sha256).hexdigest()[:32]
         head = f"{_PREFIX}{_id_of(reader)}:{digest}:"
         if value == before and before.startswith(_PREFIX):
             return before
         if before.startswith(head):
             return before
-        return head + urlsafe_b64encode(_seal(reader, value.encode(), place.bound)).decode()
+        return head + urlsafe_b64encode(_seal(reader, value.encode(), location.bound)).decode()
 
 
 class Reader:
-    """Opens what was sealed for one service, in the declarations it hears of."""
+    """Decrypts the secrets of one service in the configurations it receives."""
 
     def __init__(self, service: str, keys: Iterable[bytes]) -> None:
         self._sections = [section for section, user in USED_BY.items() if user == service]
@@ -124,30 +126,31 @@ class Reader:
 
     @classmethod
     def at(cls, service: str, directory: Path) -> "Reader":
-        """Take the service's keys: `<service>.key`, made on first use, and `<service>.*.key`."""
+        """Load the keys: `<service>.key`, created at first use, and earlier `<service>.*.key`."""
         earlier = sorted(directory.glob(f"{service}.*.key"))
         return cls(service, [load_key(directory / f"{service}.key"), *map(read_key, earlier)])
 
-    def opened(self, declaration: Configuration) -> Configuration:
-        """Return the declaration with what is this service's opened.
+    def opened(self, configuration: Configuration) -> Configuration:
+        """Return the configuration with this service's secrets decrypted.
 
-        What does not open becomes a reference that cannot be read, so that the entry is not used.
+        A secret that cannot be decrypted becomes an unresolvable reference, so that the entry is
+        not used.
         """
-        return _changed(declaration, self._opened, self._sections)
+        return _changed(configuration, self._opened, self._sections)
 
-    def _opened(self, place: Place, value: str) -> str:
+    def _opened(self, location: SecretLocation, value: str) -> str:
         if not value.startswith(_PREFIX):
             return value
         try:
             known, _, sealed = value.removeprefix(_PREFIX).split(":")
-            return _open(self._keys[known], urlsafe_b64decode(sealed), place.bound).decode()
+            return _open(self._keys[known], urlsafe_b64decode(sealed), location.bound).decode()
         except (ValueError, KeyError, InvalidTag):
-            log.error("config.secret_not_opened", extra={"place": str(place)})  # noqa: TRY400
-            return f"${{sealed:{place}}}"
+            log.error("config.secret_not_opened", extra={"path": str(location)})  # noqa: TRY400
+            return f"${{sealed:{location}}}"
 
 
 def create_sealing_keys(directory: Path) -> None:
-    """Make every key that is missing: of the services that open, and of those that seal."""
+    """Create missing keys: of the services that decrypt, and for encryption."""
     for service in READERS:
         load_key(directory / f"{service}.key")
     Writer.at(directory)
@@ -161,52 +164,59 @@ def _writers(directory: Path) -> bytes:
     ).encode()
 
 
-def _values(declaration: Configuration) -> Iterator[tuple[Place, str]]:
-    found: list[tuple[Place, str]] = []
+def _values(configuration: Configuration) -> Iterator[tuple[SecretLocation, str]]:
+    found: list[tuple[SecretLocation, str]] = []
 
-    def note(place: Place, value: str) -> str:
-        found.append((place, value))
+    def note(location: SecretLocation, value: str) -> str:
+        found.append((location, value))
         return value
 
-    _changed(declaration, note, USED_BY)
+    _changed(configuration, note, USED_BY)
     return iter(found)
 
 
 def _changed(
-    declaration: Configuration, change: Callable[[Place, str], str], sections: Iterable[str]
+    configuration: Configuration,
+    change: Callable[[SecretLocation, str], str],
+    sections: Iterable[str],
 ) -> Configuration:
-    """Return the declaration with every value that may be a secret replaced."""
+    """Return the configuration with every value that may be a secret replaced."""
     made = {
         section: {
             name: _entry_changed(section, name, entry, change)
-            for name, entry in getattr(declaration, section).items()
+            for name, entry in getattr(configuration, section).items()
         }
         for section in sections
     }
-    return declaration.model_copy(update=made)
+    return configuration.model_copy(update=made)
 
 
-def _entry_changed(section: str, name: str, entry: Any, change: Callable[[Place, str], str]) -> Any:
+def _entry_changed(
+    section: str, name: str, entry: Any, change: Callable[[SecretLocation, str], str]
+) -> Any:
     update: dict[str, Any] = {}
-    leads = ""
+    destination = ""
     for field in (*CREDENTIALS, "secret"):
         values = getattr(entry, field, None)
         if not values:
             continue
-        leads = leads or _leads(section, entry)
+        destination = destination or _destination_of(section, entry)
         if isinstance(values, str):
-            update[field] = change(Place(section, name, field, "", leads), values)
+            location = SecretLocation(section, name, field, "", destination)
+            update[field] = change(location, values)
         else:
             update[field] = {
-                key: change(Place(section, name, field, key, leads), value)
+                key: change(SecretLocation(section, name, field, key, destination), value)
                 for key, value in values.items()
             }
     return entry.model_copy(update=update) if update else entry
 
 
-def _leads(section: str, entry: Any) -> str:
-    told = entry.model_dump(mode="json", exclude_defaults=True, include=set(LEADS[section]))
-    return json.dumps(told, sort_keys=True)
+def _destination_of(section: str, entry: Any) -> str:
+    fields = entry.model_dump(
+        mode="json", exclude_defaults=True, include=set(DESTINATIONS[section])
+    )
+    return json.dumps(fields, sort_keys=True)
 
 
 def _public(key: bytes) -> bytes:

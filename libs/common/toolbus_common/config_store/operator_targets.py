@@ -1,7 +1,7 @@
-"""What the operator named himself: destinations of the file he applied, by their digests.
+"""Destinations confirmed by the operator, as digests.
 
-They are an entry of the bucket tb_config which only the operator's user may write, so whoever
-changes the declaration by other ways cannot say that it was he.
+They are an entry of the bucket tb_config that only the operator's NATS user may write: other
+writers of the configuration cannot confirm a destination.
 """
 
 import json
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 NAMED = "named"  # the entry's key
 Leads = Server | Webhook | Issuer | Place | Sink | Witness
 
-# What may change without leading elsewhere. A field that is not here counts: one that is new and
-# forgotten costs an operator another 'toolbus apply', and gives nobody an address.
+# Fields that may change without changing the destination. Any other field counts: a forgotten new
+# one costs the operator another 'toolbus apply', and permits no destination.
 _HARMLESS = frozenset(
     {
         "headers", "env", "credentials", "operations", "refresh", "tools", "expose", "definitions",
@@ -32,55 +32,55 @@ _HARMLESS = frozenset(
 
 
 def digest_of(entry: Leads) -> str:
-    """What stands for where something declared leads."""
-    told: Any
+    """Return the digest of an entry's destination."""
+    destination: Any
     if isinstance(entry, Server):
-        told = entry.model_dump(mode="json", exclude_defaults=True, exclude=set(_HARMLESS))
+        destination = entry.model_dump(mode="json", exclude_defaults=True, exclude=set(_HARMLESS))
     elif isinstance(entry, Place):
-        told = [entry.to, entry.bucket_url]
+        destination = [entry.to, entry.bucket_url]
     else:
-        told = entry.url
-    text = json.dumps([type(entry).__name__, told], sort_keys=True)
+        destination = entry.url
+    text = json.dumps([type(entry).__name__, destination], sort_keys=True)
     return sha256(text.encode()).hexdigest()
 
 
-def digests_of(declaration: Configuration) -> Iterator[str]:
-    """Of everything that leads somewhere."""
-    yield from map(digest_of, declaration.servers.values())
-    yield from map(digest_of, declaration.webhooks.values())
-    yield from map(digest_of, declaration.exports.values())
-    yield from map(digest_of, declaration.sinks.values())
-    yield from map(digest_of, declaration.issuers.values())
-    yield from map(digest_of, declaration.evidence.witnesses)
-    if declaration.evidence.checkpoints:
-        yield digest_of(declaration.evidence.checkpoints)
+def digests_of(configuration: Configuration) -> Iterator[str]:
+    """Yield the digests of all destinations."""
+    yield from map(digest_of, configuration.servers.values())
+    yield from map(digest_of, configuration.webhooks.values())
+    yield from map(digest_of, configuration.exports.values())
+    yield from map(digest_of, configuration.sinks.values())
+    yield from map(digest_of, configuration.issuers.values())
+    yield from map(digest_of, configuration.evidence.witnesses)
+    if configuration.evidence.checkpoints:
+        yield digest_of(configuration.evidence.checkpoints)
 
 
 def encoded(digests: set[str]) -> bytes:
-    """The entry's value."""
+    """Return the value of the bucket entry."""
     return json.dumps({"digests": sorted(digests)}).encode()
 
 
 def decoded(value: bytes | None) -> frozenset[str]:
-    """The digests in an entry; none in one that cannot be read."""
+    """Return the digests of a bucket entry; none if it is unreadable."""
     try:
         return frozenset(json.loads(value)["digests"]) if value else frozenset()
     except (ValueError, KeyError, TypeError):
-        log.error("egress.named_unreadable")  # noqa: TRY400 - what it holds is of no use
+        log.error("egress.named_unreadable")  # noqa: TRY400 - the traceback is of no use
         return frozenset()
 
 
 class Named:
-    """The operator's word as a service knows it now; fed with the changes of tb_config."""
+    """The confirmed destinations in a service, updated by changes of tb_config."""
 
     def __init__(self) -> None:
         self._digests: frozenset[str] = frozenset()
 
     def hear(self, change: Change | None) -> None:
-        """Take one change of the bucket."""
+        """Apply one change of the bucket."""
         if change is not None and change.key == NAMED:
             self._digests = decoded(change.value)
 
     def has(self, entry: Leads) -> bool:
-        """Whether the operator named where this leads."""
+        """Return whether the operator confirmed the destination of this entry."""
         return digest_of(entry) in self._digests

@@ -1,4 +1,4 @@
-"""A desk: reads and changes what is declared, and records who changed what, before and after."""
+"""Repository of the configuration: reads, changes, and records who changed which entries."""
 
 import asyncio
 import json
@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.access.principal import principal_of
 from toolbus_common.config import Admin, Configuration, Key
-from toolbus_common.config_store.confirmation import forget_the_rest, vouch
-from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, told_of
+from toolbus_common.config_store.confirmation import confirm, revoke_unused
+from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, summary_of
 from toolbus_common.config_store.literal_secrets import Writer
-from toolbus_common.config_store.redacted_view import told_in_an_event
+from toolbus_common.config_store.redacted_view import event_json
 from toolbus_common.contracts import ConfigApplied, ConfigChanged, Event, KeyCreated, KeyRevoked
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import (
@@ -34,8 +34,8 @@ from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
-ROOM_FOR_HEADERS = 4096  # bytes
-AT_ONCE = 1 << 20  # characters of events that are on their way at once
+HEADER_BYTES = 4096  # bytes
+AT_ONCE = 1 << 20  # characters of events published concurrently
 PREFIXES = {"key": "tbk", "admin": "tba"}
 
 E = TypeVar("E", Key, Admin)
@@ -45,7 +45,7 @@ Make = Callable[[Configuration], Configuration]
 
 @dataclass(frozen=True, slots=True)
 class StoredConfiguration:
-    """The stored declaration. `by` is empty when there is none yet."""
+    """The stored configuration. `by` is empty if there is none yet."""
 
     declaration: Configuration
     revision: int = 0
@@ -55,7 +55,7 @@ class StoredConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an application changed, and the secrets it made, by key: to be shown once.
+    """The changes of an applied configuration, and the generated secrets by key, to show once.
 
     Those of admin keys are named `admins.<name>`.
     """
@@ -67,9 +67,9 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """What is to be declared, what that changes, and the secrets made for it.
+    """The configuration to store, its changes, and its generated secrets.
 
-    `given` are the keys whose secret their declaration now gives itself.
+    `given` are the keys whose secret is now set by the configuration itself.
     """
 
     whole: Configuration
@@ -80,7 +80,7 @@ class _Draft:
 
 
 class ConfigRepository:
-    """Somebody (`by`) at one bus. An `operator` vouches for the addresses he applies."""
+    """Access to the configuration as `by`; an `operator` confirms the destinations he applies."""
 
     def __init__(
         self, bus: Bus, bucket: Bucket, events: EventPublisher, by: str, literals: Writer,
@@ -96,7 +96,7 @@ class ConfigRepository:
     # -- reading -----------------------------------------------------------------------------
 
     async def declared(self) -> StoredConfiguration:
-        """What is declared now."""
+        """Return the stored configuration."""
         entry = await self._bucket.get(DECLARATION)
         if entry is None or entry.value is None:
             return StoredConfiguration(Configuration(), entry.revision if entry else 0)
@@ -109,20 +109,20 @@ class ConfigRepository:
         )
 
     async def own_keys(self) -> dict[str, Key]:
-        """Keys made, changed or revoked one by one; they win over declared ones."""
+        """Return keys created, changed or revoked one by one; they override configured ones."""
         return await self._own(KEY_PREFIX, Key)
 
     async def own_admins(self) -> dict[str, Admin]:
-        """Admin keys likewise."""
+        """Return admin keys created or revoked one by one."""
         return await self._own(ADMIN_PREFIX, Admin)
 
     async def own_key(self, name: str) -> Key | None:
-        """The key under this name among them."""
+        """Return a key that was created or changed one by one; None for none."""
         found, _ = await self.own(KEY_PREFIX, name)
         return found if isinstance(found, Key) else None
 
     async def own(self, prefix: str, name: str) -> tuple[Key | Admin | None, int]:
-        """What was made under this name one by one, and its revision."""
+        """Return a key or admin key created one by one, and the revision of its entry."""
         entry = await self._bucket.get(f"{prefix}{name}")
         if entry is None or entry.value is None:
             return None, entry.revision if entry else 0
@@ -131,7 +131,7 @@ class ConfigRepository:
     # -- changing ----------------------------------------------------------------------------
 
     async def plan(self, new: Configuration) -> tuple[list[Change], int]:
-        """What applying would change, and the revision that was looked at."""
+        """Return the changes that applying would make, and the current revision."""
         now = await self.declared()
         old = now.declaration
         complete = self._literals.complete
@@ -144,31 +144,35 @@ class ConfigRepository:
         at: int | None = None,
         named: Configuration | None = None,
     ) -> Applied:
-        """Make a declaration take effect as a whole; nothing happens when nothing differs.
+        """Apply a whole configuration atomically; without changes nothing is written.
 
-        A key declared without a secret keeps the one it had, or gets one. `named` is the part of
-        it that an operator wrote himself; else all is.
+        A key without a secret keeps the stored one, or gets a new one. `named` is the part written
+        by the operator, whose destinations are confirmed; the default is the whole.
         """
         if not self._operator:
             return await self.change(lambda _old: new, source, at)
-        await vouch(self._bucket, named or new)
+        await confirm(self._bucket, named or new)
         applied = await self.change(lambda _old: new, source, at)
-        await forget_the_rest(self._bucket, new)
+        await revoke_unused(self._bucket, new)
         return applied
 
     async def change(self, make: Make, source: str, at: int | None = None) -> Applied:
-        """Replace what is declared by what `make` makes of it; with `at`, only that revision.
+        """Replace the configuration with `make(configuration)`; with `at`, only that revision.
 
         Raises:
-            StaleError: there is another revision than `at`.
-            ConflictError: others write all the time.
+            StaleError: the current revision is not `at`.
+            ConflictError: concurrent writes kept conflicting.
 
         """
         own = {*await self.own_keys()}, {*await self.own_admins()}
         for _ in range(ATTEMPTS):
             now = await self.declared()
-            _check_revision(at, now.revision)
-            # Thousands of keys take long, and calls share the loop of who administers.
+            if at not in (None, now.revision):
+                raise StaleError(
+                    f"The configuration is at revision {now.revision}, no longer at {at}; nothing "
+                    "was changed. Read it again, then repeat the change."
+                )
+            # Thousands of keys take long, and calls share the event loop.
             draft = await asyncio.to_thread(_drafted, make, now.declaration, self._literals, *own)
             if not draft.changes and now.revision:
                 await self._note_origin(source)
@@ -178,25 +182,27 @@ class ConfigRepository:
                 gone = now.declaration.keys.keys() - draft.whole.keys.keys()
                 await self._note_origin(source, draft.keys.keys(), gone | draft.given)
                 await self._record_applied(draft.changes, now.declaration, draft.whole, revision)
-                made = draft.keys | {f"admins.{name}": told for name, told in draft.admins.items()}
+                made = draft.keys | {f"admins.{name}": each for name, each in draft.admins.items()}
                 return Applied(draft.changes, revision, made)
         raise _busy()
 
     async def put_own(self, prefix: str, name: str, entry: Key | Admin, last: int) -> bool:
-        """Keep a key of its own under this name; whether nobody was faster since `last`."""
+        """Store a single key over revision `last`; return whether the revision still matched."""
         return await self._bucket.swap(f"{prefix}{name}", _encoded(entry), last) is not None
 
     async def drop_own_key(self, name: str) -> None:
-        """Let the declared key of this name count again."""
+        """Delete a key stored one by one, so that the configured one applies again."""
         await self._bucket.delete(f"{KEY_PREFIX}{name}")
 
     async def replace_secret(self, name: str, secret_hash: str) -> None:
-        """Give a declared key another secret."""
+        """Replace the secret of a configured key."""
         for _ in range(ATTEMPTS):
             now = await self.declared()
             keys = now.declaration.keys
             if name not in keys:
-                raise UnknownEntryError(f"The key '{name}' is declared no longer.")
+                raise UnknownEntryError(
+                    f"The key '{name}' is not configured any more; 'toolbus keys list' lists keys."
+                )
             key = keys[name].model_copy(update={"secret_hash": secret_hash})
             new = now.declaration.model_copy(update={"keys": {**keys, name: key}})
             revision = await self._swap(new, now.revision)
@@ -206,17 +212,17 @@ class ConfigRepository:
         raise _busy()
 
     async def _swap(self, new: Configuration, last: int) -> int | None:
-        """Write a declaration over revision `last`; None when someone was faster."""
-        value, most = _encoded(new), self.bus.most_bytes - ROOM_FOR_HEADERS
+        """Write a configuration over revision `last`; None on a concurrent write."""
+        value, most = _encoded(new), self.bus.most_bytes - HEADER_BYTES
         if len(value) > most:
             raise InvalidError(
-                f"What is declared takes {len(value):,} bytes and is kept as one entry, for which "
-                f"the bus takes {most:,}; nothing was applied. Declare fewer keys and make the "
-                "others one by one with 'toolbus keys create', or raise NATS' max_payload."
+                f"The configuration has {len(value):,} bytes, more than the {most:,} of a NATS "
+                "message; nothing was applied. Configure fewer keys and create the others with "
+                "'toolbus keys create', or raise NATS' max_payload."
             )
         if self._events.full:
             raise BusDownError(
-                "Events can be kept nowhere (the spool is full): nothing may change."
+                "The audit outbox is full: no change is possible until NATS is reachable."
             )
         return await self._bucket.swap(DECLARATION, value, last)
 
@@ -229,30 +235,30 @@ class ConfigRepository:
 
     # -- recording ---------------------------------------------------------------------------
 
-    def record_created(self, name: str, key: Key, declared: Configuration) -> None:
-        """Say that a key exists, or has a new secret."""
-        customer = customer_of(key, declared)
+    def record_created(self, name: str, key: Key, configuration: Configuration) -> None:
+        """Publish the event of a new key or secret."""
+        customer = customer_of(key, configuration)
         self.record(
             KeyCreated(id=_id("created"), at=time(), customer=customer, key=name, by=self.by)
         )
 
-    def record_revoked(self, name: str, key: Key, declared: Configuration) -> None:
-        """Say that a key opens nothing any more."""
-        customer = customer_of(key, declared)
+    def record_revoked(self, name: str, key: Key, configuration: Configuration) -> None:
+        """Publish the event of a revoked key."""
+        customer = customer_of(key, configuration)
         self.record(
             KeyRevoked(id=_id("revoked"), at=time(), customer=customer, key=name, by=self.by)
         )
 
     def record_change(self, kind: str, name: str, old: Any, new: Any, revision: int = 0) -> None:
-        """Say what an entry was before and is after."""
+        """Publish the event of one changed entry."""
         self.record(self._changed(kind, name, _dumped(old), _dumped(new), revision))
 
     def record(self, event: Event) -> None:
-        """Write an event; one the stream does not take now is spooled for the next command."""
+        """Publish an event; without NATS it is stored in the outbox for the next command."""
         self._events.publish(event)
 
     async def delivered(self) -> None:
-        """Return once the stream has what was recorded, or it is kept for the next command."""
+        """Return once all events are in the stream, or stored in the outbox."""
         await self._events.delivered()
 
     async def _record_applied(
@@ -261,7 +267,7 @@ class ConfigRepository:
         self.record(
             ConfigApplied(
                 id=_id("applied"), at=time(), customer=DEFAULT_CUSTOMER,
-                revision=revision, by=self.by, changes=told_of(different),
+                revision=revision, by=self.by, changes=summary_of(different),
             )
         )  # fmt: skip
         for change in different:
@@ -275,7 +281,7 @@ class ConfigRepository:
     async def _record_each(
         self, different: Iterable[Change], old: Configuration, new: Configuration, revision: int
     ) -> None:
-        """An event per entry. They are durable, here or in the spool, before this returns."""
+        """Publish one event per entry. They are durable, or in the outbox, before this returns."""
         before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
         waiting: list[asyncio.Future[None]] = []
         size = 0
@@ -295,7 +301,7 @@ class ConfigRepository:
         return ConfigChanged(
             id=_id("changed"), at=time(), customer=DEFAULT_CUSTOMER, kind=kind, name=name,
             by=self.by,
-            revision=revision, before=told_in_an_event(old), after=told_in_an_event(new),
+            revision=revision, before=event_json(old), after=event_json(new),
         )  # fmt: skip
 
     async def _origin(self) -> tuple[dict[str, Any], int]:
@@ -308,7 +314,7 @@ class ConfigRepository:
     async def _note_origin(
         self, source: str, minted: Iterable[str] = (), others: Iterable[str] = ()
     ) -> None:
-        """Say whose secrets were made here and whose not; others may say so meanwhile."""
+        """Store which secrets were generated here and which not; safe with concurrent writers."""
         for _ in range(ATTEMPTS):
             before, last = await self._origin()
             known = {*before.get("minted", ()), *minted}.difference(others)
@@ -321,30 +327,22 @@ class ConfigRepository:
 
 
 def new_secret(name: str, kind: str = "key") -> str:
-    """A secret for a key, or an admin key, of this name."""
+    """Generate a secret for a key, or an admin key, of this name."""
     return f"{PREFIXES[kind]}_{name}_{secrets.token_urlsafe(24)}"
 
 
 def hashed(secret: str) -> str:
-    """What is stored of a secret."""
+    """Return the stored hash of a secret."""
     return hash_of(key_digest_of(secret))
 
 
-def customer_of(key: Key, declaration: Configuration) -> str:
-    """Who pays for a key."""
-    return principal_of("", key, declaration).customer
-
-
-def _check_revision(at: int | None, now: int) -> None:
-    if at is not None and at != now:
-        raise StaleError(
-            f"The configuration is at revision {now}, no longer at {at}; nothing was changed. "
-            "Look at it again."
-        )
+def customer_of(key: Key, configuration: Configuration) -> str:
+    """Return the customer that pays for a key."""
+    return principal_of("", key, configuration).customer
 
 
 def _busy() -> ConflictError:
-    return ConflictError("Somebody else is changing the configuration; try again.")
+    return ConflictError("Other clients keep changing the configuration; try again.")
 
 
 @lru_cache(maxsize=2)
@@ -363,16 +361,12 @@ def _drafted(
     keys = _minted("key", known.keys, own_keys)
     admins = _minted("admin", known.admins, own_admins)
     whole = _with_secrets(known, keys, admins)
-    return _Draft(whole, tuple(changes(old, whole)), keys, admins, _given(known, old))
-
-
-def _given(known: Configuration, old: Configuration) -> set[str]:
-    """Keys whose secret their declaration now gives itself."""
-    return {
+    given = {
         name
         for name, key in known.keys.items()
         if key.secret_hash not in ("", old.keys[name].secret_hash if name in old.keys else "")
     }
+    return _Draft(whole, tuple(changes(old, whole)), keys, admins, given)
 
 
 def _minted(kind: str, entries: Mapping[str, Key | Admin], own: set[str]) -> dict[str, str]:
@@ -381,18 +375,18 @@ def _minted(kind: str, entries: Mapping[str, Key | Admin], own: set[str]) -> dic
 
 
 def _with_secrets(
-    declaration: Configuration, keys: dict[str, str], admins: dict[str, str]
+    configuration: Configuration, keys: dict[str, str], admins: dict[str, str]
 ) -> Configuration:
-    made: dict[str, Any] = {"keys": {**declaration.keys}, "admins": {**declaration.admins}}
+    made: dict[str, Any] = {"keys": {**configuration.keys}, "admins": {**configuration.admins}}
     for section, minted in (("keys", keys), ("admins", admins)):
         for name, secret in minted.items():
             entry = made[section][name]
             made[section][name] = entry.model_copy(update={"secret_hash": hashed(secret)})
-    return declaration.model_copy(update=made)
+    return configuration.model_copy(update=made)
 
 
 def _encoded(entry: Configuration | Key | Admin) -> bytes:
-    """What it says of itself: ten thousand keys' defaults would fill the entry three times over."""
+    """Return JSON without defaults: with them ten thousand keys would triple the entry's size."""
     return entry.model_dump_json(exclude_defaults=True).encode()
 
 

@@ -1,4 +1,4 @@
-"""Everything services say to each other: typed messages, each with its one subject."""
+"""Define all messages, events and records that services exchange, each with its one subject."""
 
 from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.calls import (

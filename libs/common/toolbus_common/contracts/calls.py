@@ -1,4 +1,4 @@
-"""The call lane: one request to a server as ingress asks for it, and as policy hands it on."""
+"""Messages of a call: the request from ingress to policy, and the admitted call to executor."""
 
 from enum import StrEnum
 from typing import ClassVar
@@ -8,31 +8,31 @@ from pydantic import Field
 from toolbus_common.contracts.base import Message, Plain
 
 TOOLS_CALL = "tools/call"
-FOLLOW = "tasks/follow"  # of ours, not MCP's: to hear how a task goes on
-DEFERRED = "toolbus.deferred."  # begins the name of a task that policy keeps, until it ends
+FOLLOW = "tasks/follow"  # Toolbus' own method: subscribe to the progress of a task
+DEFERRED = "toolbus.deferred."  # prefix of the id of a task that policy stores
 NOTHING = "{}"
-IDEMPOTENCY = "dev.toolbus/idempotency-key"  # of a call's `_meta`: repeated, it is not made again
-# Of an answer's `_meta`: the JSON-RPC error that the client answered a question with.
+IDEMPOTENCY = "dev.toolbus/idempotency-key"  # in the `_meta` of a call: execute it at most once
+# In the `_meta` of a reply: the JSON-RPC error with which the client answered a server's request.
 ERROR = "dev.toolbus/error"
-REPLAYED = "dev.toolbus/replayed"  # of a result's `_meta`: it is that of an earlier call
-# Of the `_meta` of a handshake or discovery: a server's own word of itself, told by a gateway.
+REPLAYED = "dev.toolbus/replayed"  # in the `_meta` of a result: it is the result of an earlier call
+# In the `_meta` of a handshake or discovery: an upstream server's own data, passed on by a gateway.
 THROUGH = "dev.toolbus/through"
-# Extensions of MCP whose messages find their way back through ingress and executor alike.
+# Extensions of MCP whose messages are routed back through both ingress and executor.
 ROUTED_EXTENSIONS = ("io.modelcontextprotocol/ui", "io.modelcontextprotocol/tasks")
 
 
 class ProtocolFamily(StrEnum):
-    """The protocol family a peer speaks: with a handshake, or stateless (MCP 2026-07-28)."""
+    """Protocol family of a peer: with a handshake (legacy), or stateless (MCP 2026-07-28)."""
 
     LEGACY = "legacy"
     MODERN = "modern"
 
 
 class OutcomeClaim(Plain):
-    """A call's entry in the bucket tb_outcomes, and what was written there when it was admitted.
+    """The claim of a call on its entry in the bucket tb_outcomes, written by policy at admission.
 
-    Whoever ends the call writes its outcome over that `revision`, sealed with `seal`, the key of
-    this entry alone; without one nothing is written. `digest` is that of its arguments.
+    The service that ends the call writes the outcome over `revision`, encrypted with `seal`, a key
+    for this entry only; with an empty `seal` it writes nothing. `digest` is that of the arguments.
     """
 
     name: str
@@ -42,9 +42,10 @@ class OutcomeClaim(Plain):
 
 
 class Identified(Plain):
-    """What a server is told of who calls, beside key, user and customer, if it is declared so.
+    """The caller's identity for a server that is configured to receive it.
 
-    `actors` are those who act in the user's name, the nearest first.
+    It complements the key, user and customer of the call. `actors` are the machines that act in
+    the user's name (RFC 8693), the nearest first.
     """
 
     team: str = ""
@@ -52,29 +53,28 @@ class Identified(Plain):
 
 
 class CallRequested(Plain):
-    """An agent asks a server for something. Said by ingress and codemode, heard by policy.
+    """A client requests something of a server. Sent by ingress and codemode, consumed by policy.
 
-    `method` is MCP's, and `tool` what it is about: a tool's or prompt's name, or a URI, as the
-    server knows it. `arguments` is raw JSON: the arguments of a tool or prompt, else the request's
-    params without `_meta`. `capabilities` is what the client declared, raw JSON; `extra` holds the
-    params beside these (`inputResponses`, `requestState`, `task`, foreign members of `_meta`) as
-    one raw JSON object, or is empty. `narrower` are patterns, each tuple of which must cover the
-    call beside what the key is granted. `run` names the agent run the client says this belongs to:
-    its trace, else its session; empty when it says neither. `idempotency_key` is the caller's
-    name for this very call, so that it is made once however often it is asked for; or empty.
-    `most` is what the call may be charged at most, in micro-dollars, whatever its levels allow.
-    `terms` is raw JSON, and only for Toolbus' own server (`toolbus_common.mcp.code_mode_options`).
-    `tracestate` and `baggage` are what the caller said beside its traceparent. `session` names the
-    client's session; empty where it has none.
+    `method` is the MCP method. `tool` is its target: the name of a tool or prompt, or a URI, as
+    the server knows it. `arguments` is raw JSON: the arguments of a tool or prompt, else the
+    request's params without `_meta`. `capabilities` is the client's declared capabilities as raw
+    JSON. `extra` is the other params (`inputResponses`, `requestState`, `task`, foreign members of
+    `_meta`) as one raw JSON object, or empty. `restriction` holds tuples of patterns: at least one
+    pattern of each tuple must match the call, in addition to the key's grants. `run` names the
+    agent run: the client's trace, else its session, else empty. `idempotency_key` is the caller's
+    key for this call: calls with the same key execute once; empty for none. `most` is the maximum
+    charge of the call in micro-dollars, whatever its budgets allow. `terms` is raw JSON for the
+    built-in server only (`toolbus_common.mcp.code_mode_options`). `tracestate` and `baggage` are
+    the caller's trace headers. `session` names the client's session; empty for none.
 
-    `log_level` is the least level of the server's log messages the caller takes; where it is empty,
-    `default_logs` says that the caller takes those the server sends unasked. `caller_family` is
-    that of the client whose program makes the call, where it may differ from `family`, the result's
-    form.
+    `log_level` is the lowest level of server log messages that the caller accepts. If it is empty,
+    `default_logs` says whether the caller accepts the messages that the server sends unrequested.
+    `caller_family` is the protocol family of the client behind a program, where it may differ from
+    `family`, the form of the result.
 
-    `key_digest` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
-    bus never carries the secret and a reader of the store cannot make a proof.
-    `deadline` is seconds since the epoch. `reply_to` is the subject the answer's frames go to.
+    `key_digest` is SHA-256 of the key's secret in hex. The configuration stores SHA-256 of this
+    digest: the bus never carries the secret, and a reader of the store cannot compute the digest.
+    `deadline` is in seconds since the epoch. `reply_to` is the subject of the reply messages.
     """
 
     SUBJECT: ClassVar[str] = "tb.call"
@@ -96,7 +96,7 @@ class CallRequested(Plain):
     default_logs: bool = False
     caller_family: ProtocolFamily | None = None
     extra: str = Field(default="", repr=False)
-    narrower: tuple[tuple[str, ...], ...] = ()
+    restriction: tuple[tuple[str, ...], ...] = ()
     run: str = ""
     idempotency_key: str = Field(default="", repr=False)
     most: int | None = None
@@ -108,24 +108,24 @@ class CallRequested(Plain):
 
     @property
     def subject(self) -> str:
-        """Where this call is said."""
+        """Return the subject this call is published on."""
         return f"{self.SUBJECT}.{self.server}"
 
 
 class CallAdmitted(Plain):
-    """The same request, allowed, paid for and recorded. Said by policy only, heard by executor.
+    """An authorized, paid and recorded call. Sent by policy only, consumed by executor.
 
-    `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger holds
-    anything for this call, so that its outcome must be settled. `price` is there when the charge
-    depends on the result: micro-dollars for the call, a kilobyte and a token; `charge` bounds it.
-    `key_digest`, `narrower` and `terms` are those of the request, and only for Toolbus' own server,
-    whose programs call on in the same name. `result_content` says how much of the result is
-    recorded; `user` whose call it is: some servers are called with that person's token. `claim` is
-    there when the call has an idempotency key: its outcome is kept before it is told. `identity`
-    is there where the server is told who calls. `principal_id` identifies whose state at the server
-    the call may touch (`toolbus_common.access.session_owner`), `session` the client's session.
-    `checked` names the arguments that must fit the tool's schema, as rules read them; None means
-    all.
+    `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger has a
+    reservation for this call, which its outcome must settle. `price` is set when the charge depends
+    on the result: micro-dollars per call, per kilobyte and per token; `charge` is its maximum.
+    `key_digest`, `restriction` and `terms` are those of the request, and set only for the built-in
+    server, whose programs make further calls for the same principal. `result_content` says how
+    much of the result is recorded. `user` is the caller's user: some servers are called with that
+    person's token. `claim` is set for a call with an idempotency key: its outcome is stored before
+    the reply is sent. `identity` is set if the server receives the caller's identity.
+    `principal_id` identifies the principal whose state at the server the call may use
+    (`toolbus_common.access.session_owner`); `session` names the client's session. `checked` names
+    the arguments that must match the tool's schema because rules read them; None means all.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -152,7 +152,7 @@ class CallAdmitted(Plain):
     reserved: bool = False
     price: tuple[float, ...] = ()
     key_digest: str = Field(default="", repr=False)
-    narrower: tuple[tuple[str, ...], ...] = ()
+    restriction: tuple[tuple[str, ...], ...] = ()
     claim: OutcomeClaim | None = None
     terms: str = ""
     tracestate: str = ""
@@ -167,17 +167,20 @@ class CallAdmitted(Plain):
 
     @property
     def subject(self) -> str:
-        """Where this call is said."""
+        """Return the subject this call is published on."""
         return f"{self.SUBJECT}.{self.server}"
 
     @property
     def shakes_hands(self) -> bool:
-        """Whether the client behind it speaks a revision with a handshake."""
+        """Return whether the client behind the call uses a revision with a handshake."""
         return (self.caller_family or self.family) is ProtocolFamily.LEGACY
 
 
 class CallCancelled(Message):
-    """Whoever asked is gone, or says the answer is no longer wanted. Heard by every executor."""
+    """The client disconnected or cancelled the call.
+
+    Sent by ingress and executor to every policy, executor and codemode replica.
+    """
 
     SUBJECT: ClassVar[str] = "tb.cancel"
 
@@ -185,5 +188,5 @@ class CallCancelled(Message):
 
     @property
     def subject(self) -> str:
-        """Where this is said."""
+        """Return the subject this message is published on."""
         return f"{self.SUBJECT}.{self.call_id}"

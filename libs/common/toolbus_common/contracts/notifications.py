@@ -1,4 +1,4 @@
-"""Passing words, on core NATS and kept nowhere: who is not there to hear them asks again anyway."""
+"""Transient messages on core NATS, never stored: a receiver that misses one can query again."""
 
 from typing import ClassVar
 
@@ -8,13 +8,14 @@ from toolbus_common.contracts.base import Message
 
 
 class ServerNotification(Message):
-    """A server's notification that belongs to no call. Said by executor, heard by every ingress.
+    """A server's notification that belongs to no call. Sent by executor to every ingress replica.
 
-    `method` is MCP's, as `notifications/resources/updated`; `params` is raw JSON. Changes of lists
-    are not said here: the catalogue bucket tells them. With `principal_id` it is for clients of
-    that principal only, with `session` for that client session only. `unasked` says that a resource
-    changed which nobody had it watch: that is for every session that may read it. With `asked` it
-    is a request to that client session, and `ClientMessage` answers it under that id.
+    `method` is the MCP method, such as `notifications/resources/updated`; `params` is raw JSON.
+    Changes of lists are not sent here: they are published in the catalog bucket. With
+    `principal_id` the notification is for clients of that principal only, with `session` for that
+    client session only. `unasked` marks the change of a resource without a subscription: it is for
+    every session that may read the resource. With `asked` it is a request to that client session,
+    and a `ClientMessage` with this id is the reply.
     """
 
     SUBJECT: ClassVar[str] = "tb.notification"
@@ -30,15 +31,16 @@ class ServerNotification(Message):
 
     @property
     def subject(self) -> str:
-        """Where this is said."""
+        """Return the subject this notification is published on."""
         return f"{self.SUBJECT}.{self.server}"
 
 
 class ClientMessage(Message):
-    """What a client session says outside calls, for executors with connections that belong to it.
+    """A client session's message outside calls. Sent by ingress to executors with its connections.
 
-    `what` is `taken` (the client was sent the request that `about` names), `answered` (`body` is
-    the raw `"result":…` or `"error":…` of its answer), `roots` (its roots changed), or `ended`.
+    `what` is `taken` (the request named by `about` was delivered to the client), `answered`
+    (`body` is the raw `"result":…` or `"error":…` of the client's reply), `roots` (the client's
+    roots changed), or `ended`.
     """
 
     SUBJECT: ClassVar[str] = "tb.client"
@@ -51,18 +53,18 @@ class ClientMessage(Message):
 
     @property
     def subject(self) -> str:
-        """Return where this is published."""
+        """Return the subject this message is published on."""
         return f"{self.SUBJECT}.{self.session}"
 
 
 class SessionMessage(Message):
-    """Something one ingress replica heard about a session that another may hold a stream of.
+    """A change of a session, sent by one ingress replica to the replica that holds its stream.
 
-    `what` is `response` (the client's answer to a question of ours, `body` the JSON-RPC message),
-    `message` (an answer of ours for the stream of HTTP+SSE), `cancelled` (`about` is the raw id of
-    the request), `subscribed` and `unsubscribed` (a URI), `task` (`about` is a server's task and
-    `body` its handle), `level` (of logging), `declared` (the client's capabilities as JSON), or
-    `ended`.
+    `what` is `response` (the client's reply to a server's request, `body` is the JSON-RPC message),
+    `message` (a reply for the stream of HTTP+SSE), `cancelled` (`about` is the raw id of the
+    request), `subscribed` and `unsubscribed` (`about` is a URI), `task` (`about` is a server's task
+    and `body` its handle), `level` (of logging), `declared` (`body` is the client's capabilities as
+    JSON), or `ended`.
     """
 
     SUBJECT: ClassVar[str] = "tb.session"
@@ -75,15 +77,15 @@ class SessionMessage(Message):
 
     @property
     def subject(self) -> str:
-        """Where this is said."""
+        """Return the subject this message is published on."""
         return f"{self.SUBJECT}.{self.session}"
 
 
 class StreamReadRequest(Message):
-    """A client came back to one replica for a stream that another holds.
+    """A request of one ingress replica for the events of a stream that another replica holds.
 
-    Said again now and then while the client is there, and with `left` once it is gone. `reader`
-    tells its readings apart; `after` is the number of the last event it has.
+    Repeated while the client is connected, and sent with `left` after it disconnects. `reader`
+    identifies this reading; `after` is the number of the last event the client received.
     """
 
     SUBJECT: ClassVar[str] = "tb.stream"
@@ -97,15 +99,16 @@ class StreamReadRequest(Message):
 
     @property
     def subject(self) -> str:
-        """Where this is said."""
+        """Return the subject this request is published on."""
         return f"{self.SUBJECT}.{self.replica}"
 
 
 class StreamReadReply(Message):
-    """One event of a stream, for the replica that sought it: answered on the subject it named.
+    """One event of a stream, sent to the requesting replica on the reply subject of its request.
 
-    `what` is `there` (the stream is held, and read from now on), `event` (`body` is the JSON-RPC
-    message, empty for an event that only has a number), `ended`, or `missing`.
+    `what` is `there` (the replica holds the stream and sends its events from now on), `event`
+    (`body` is the JSON-RPC message, empty for an event that only has a number), `ended`, or
+    `missing`.
     """
 
     BODY: ClassVar[str | None] = "body"

@@ -1,4 +1,4 @@
-"""The frames of one call's answer: any number of notifications, then one ending."""
+"""Reply messages of one call: any number of notifications, then one final reply."""
 
 from typing import Protocol
 
@@ -9,87 +9,87 @@ from toolbus_common.errors import ToolbusError
 
 
 class Progress(Struct, frozen=True):
-    """The upstream says how far it is; `body` is the raw JSON of the notification's params."""
+    """Progress of the call; `body` is the raw JSON of the notification's params."""
 
     body: bytes
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the wire form."""
         return b"p" + self.body
 
 
 class DeadlineExtended(Struct, frozen=True):
-    """The call may take longer: its deadline is now `deadline`, in seconds since the epoch."""
+    """The call's deadline is now `deadline`, in seconds since the epoch."""
 
     deadline: float
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the wire form."""
         return b"e%r" % self.deadline
 
 
 class Notification(Struct, frozen=True):
-    """The upstream says something else about this call; `body` is the notification's raw params."""
+    """Another notification about this call; `body` is the raw JSON of its params."""
 
     method: str
     body: bytes
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the wire form."""
         return b"n%b\n%b" % (self.method.encode(), self.body)
 
 
 class StreamPaused(Struct, frozen=True):
-    """The upstream closed its stream before the answer, to be asked again after `milliseconds`."""
+    """The upstream closed its stream before the result; reconnect after `milliseconds`."""
 
     milliseconds: int
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the wire form."""
         return b"w%d" % self.milliseconds
 
 
 class CallResult(Struct, frozen=True):
-    """The result, as raw JSON already in the form the caller's family expects."""
+    """The result, as raw JSON in the form of the caller's protocol family."""
 
     body: bytes
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the wire form."""
         return b"a" + self.body
 
 
 class InputRequired(Struct, frozen=True):
-    """The server needs something of the caller first.
+    """The server requires input from the caller before it continues.
 
-    `body` is an `input_required` result (MCP 2026-07-28), whatever the families on either side; the
-    caller answers with another call, whose `extra` has `inputResponses` and this `requestState`.
+    `body` is an `input_required` result (MCP 2026-07-28) for either protocol family. The caller
+    continues with another call whose `extra` has `inputResponses` and this `requestState`.
     """
 
     body: bytes
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the wire form."""
         return b"q" + self.body
 
 
 class TaskCreated(Struct, frozen=True):
-    """The server goes on by itself: a `task` result, or the older `{"task": …}`."""
+    """The server continues in a task: a `task` result, or the older `{"task": …}`."""
 
     body: bytes
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the wire form."""
         return b"t" + self.body
 
 
 class CallError(Struct, frozen=True):
-    """The call ended without a result. A failure on the bus is data, never a pickled class."""
+    """The call failed. An error crosses the bus as data, never as a pickled class."""
 
     error: ToolbusError
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the wire form."""
         return b"f" + msgspec.json.encode(self.error.as_data())
 
 
@@ -99,7 +99,7 @@ ReplyMessage = CallNotification | DeadlineExtended | FinalReply | CallError
 
 
 def decode_reply(data: bytes) -> ReplyMessage:
-    """Read one frame. Raises `ValueError` for bytes that are no frame."""
+    """Parse one reply message. Raises `ValueError` for bytes that are none."""
     kind, body = data[:1], data[1:]
     if kind == b"a":
         return CallResult(body)
@@ -114,7 +114,7 @@ def decode_reply(data: bytes) -> ReplyMessage:
         return StreamPaused(int(body))
     known = _OTHERS.get(kind)
     if known is None:
-        raise ValueError(f"unknown frame {kind!r}")
+        raise ValueError(f"unknown reply message {kind!r}")
     return known(body)
 
 
@@ -126,13 +126,13 @@ _OTHERS: dict[bytes, type[Progress | InputRequired | TaskCreated]] = {
 
 
 class ReplyChannel(Protocol):
-    """Where the frames of one call's answer go."""
+    """The channel for the reply messages of one call."""
 
     @property
     def address(self) -> str:
-        """The subject for services in other processes."""
+        """The subject on which services in other processes reply."""
         ...
 
-    async def send(self, frame: ReplyMessage) -> None:
-        """Say one frame."""
+    async def send(self, reply: ReplyMessage) -> None:
+        """Send one reply message."""
         ...

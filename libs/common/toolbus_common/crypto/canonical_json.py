@@ -1,4 +1,4 @@
-"""The canonical form of a definition and its SHA-256: equal JSON values, equal digests."""
+"""Canonical JSON and its SHA-256 digest: equal values have equal digests."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -9,25 +9,25 @@ from typing import Any
 DEEPEST = 64
 LARGEST = 8 << 20  # bytes of the canonical form
 
-_EXACT = 2**53  # every whole number up to here is one double, and every such double one number
+_EXACT = 2**53  # every integer up to here is exactly one double
 _LONGEST_PLAIN = 21  # digits before the point; longer ones are written with an exponent
 _MOST_ZEROS = 6  # between the point and the first digit
 
 
 class UncanonicalError(ValueError):
-    """A value that JSON cannot hold, or beyond the bounds."""
+    """A value that is not JSON, or that exceeds the limits."""
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 in hex of the canonical form. Raises `UncanonicalError`."""
+    """Return the SHA-256 of the canonical form in hex. Raises `UncanonicalError`."""
     return sha256(canonical(value)).hexdigest()
 
 
 def canonical(value: Any) -> bytes:
-    """The one way to write a JSON value. Raises `UncanonicalError`.
+    """Return the canonical form of a JSON value. Raises `UncanonicalError`.
 
-    As RFC 8785 has it, with one difference: whole numbers beyond what a double holds keep all
-    their digits. Strings are not normalised: texts that look alike stay different.
+    This is RFC 8785 with one difference: integers beyond the precision of a double keep all digits.
+    Strings are not normalised: texts that look alike stay different.
     """
     pieces: list[bytes] = []
     size = 0
@@ -35,14 +35,14 @@ def canonical(value: Any) -> bytes:
         piece = text.encode("utf-8", "surrogatepass")
         size += len(piece)
         if size > LARGEST:
-            raise UncanonicalError(f"It is longer than {LARGEST} bytes.")
+            raise UncanonicalError(f"The value is longer than {LARGEST} bytes.")
         pieces.append(piece)
     return b"".join(pieces)
 
 
 def _written(value: Any, depth: int) -> Iterator[str]:
     if depth < 0:
-        raise UncanonicalError(f"It is nested deeper than {DEEPEST}.")
+        raise UncanonicalError(f"The value is nested deeper than {DEEPEST} levels.")
     if isinstance(value, dict):
         yield from _members(value, depth)
     elif isinstance(value, list | tuple):
@@ -58,7 +58,7 @@ def _written(value: Any, depth: int) -> Iterator[str]:
 
 def _members(value: dict[Any, Any], depth: int) -> Iterator[str]:
     if not all(isinstance(name, str) for name in value):
-        raise UncanonicalError("A member's name is no text.")
+        raise UncanonicalError("The name of a member is not a string.")
     opening = "{"
     for name in sorted(value, key=_in_order):
         yield f"{opening}{_text(name)}:"
@@ -68,7 +68,7 @@ def _members(value: dict[Any, Any], depth: int) -> Iterator[str]:
 
 
 def _in_order(name: str) -> bytes:
-    """RFC 8785 sorts by UTF-16 code units; for ASCII that is the order of bytes."""
+    """Return the sort key of a member name: its UTF-16 code units (RFC 8785)."""
     return name.encode("utf-16-be", "surrogatepass")
 
 
@@ -84,7 +84,7 @@ def _scalar(value: Any) -> str:
             return str(value)
         case float():
             return _number(value)
-    raise UncanonicalError(f"JSON has no {type(value).__name__}.")
+    raise UncanonicalError(f"JSON has no type '{type(value).__name__}'.")
 
 
 def _text(value: str) -> str:
@@ -92,9 +92,9 @@ def _text(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    """As ECMAScript writes it: the shortest digits that mean the same double."""
+    """Format a number as ECMAScript does: the shortest digits of the same double."""
     if not isfinite(value):
-        raise UncanonicalError("JSON has no number without end.")
+        raise UncanonicalError("JSON has no infinite or undefined number.")
     if value.is_integer() and abs(value) <= _EXACT:
         return str(int(value))
     mantissa, _, exponent = repr(abs(value)).partition("e")
@@ -106,7 +106,7 @@ def _number(value: float) -> str:
 
 
 def _placed(digits: str, point: int) -> str:
-    """Digits with the point after so many of them, plain where that is short."""
+    """Return digits with the point at a position, without exponent if that is short."""
     if len(digits) <= point <= _LONGEST_PLAIN:
         return digits.ljust(point, "0")
     if 0 < point <= _LONGEST_PLAIN:

@@ -1,4 +1,4 @@
-"""A symmetric key in a file: made where there is none, and readable by its owner only."""
+"""Symmetric keys in files: created if missing, readable by their owner only."""
 
 import os
 from collections.abc import Callable
@@ -10,9 +10,9 @@ KEY_BYTES = 32
 
 
 def load_key(path: Path) -> bytes:
-    """The key in a file, made on first use.
+    """Return the key in a file, which is created if missing.
 
-    Replicas on several machines must be given the same file, else each opens only its own seals.
+    Replicas on several machines need the same file; otherwise each opens only what it sealed.
 
     Raises:
         ValueError: the file holds no key.
@@ -23,33 +23,37 @@ def load_key(path: Path) -> bytes:
 
 
 def read_key(path: Path) -> bytes:
-    """The key in a file that must be there.
+    """Return the key in an existing file.
 
     Raises:
-        ValueError: it is not there, or the file holds no key.
+        ValueError: there is no such file, or it holds no key.
 
     """
     try:
         key = path.read_bytes()
     except FileNotFoundError as error:
-        raise ValueError(f"There is no key {path}; name the file that holds it.") from error
+        raise ValueError(
+            f"There is no key file '{path}'; name the file that holds the key."
+        ) from error
     if len(key) != KEY_BYTES:
-        raise ValueError(f"{path} must hold {KEY_BYTES} bytes; remove it to have one made.")
+        raise ValueError(
+            f"The key file '{path}' must hold {KEY_BYTES} bytes; remove it to create a new key."
+        )
     return key
 
 
-def create_key(path: Path, made: Callable[[], bytes]) -> None:
-    """Make a file for its owner alone, unless it is there."""
+def create_key(path: Path, generate: Callable[[], bytes]) -> None:
+    """Create a file for its owner alone, unless it exists."""
     if path.exists():
-        return  # one that is given may lie where nothing can be written
+        return  # a provided file may be in a read-only directory
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = mkstemp(dir=path.parent, prefix=f"{path.name}.")
     try:
         with os.fdopen(handle, "wb") as fresh:
-            fresh.write(made())
+            fresh.write(generate())
             fresh.flush()
-            os.fsync(handle)  # what is sealed with it outlives a power cut
+            os.fsync(handle)  # data sealed with it survives a power cut
         with suppress(FileExistsError):
-            os.link(name, path)  # whole or not at all, even when two replicas begin at once
+            os.link(name, path)  # atomic, even if two replicas start at once
     finally:
         Path(name).unlink()

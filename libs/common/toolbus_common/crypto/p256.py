@@ -1,4 +1,4 @@
-"""Private keys of P-256, and what they sign as a JWS (ES256, RFC 7515 in its compact form)."""
+"""P-256 private keys and JWS signatures with them (ES256, RFC 7515 compact form)."""
 
 from typing import Any, Self
 
@@ -23,24 +23,24 @@ ALGORITHM = "ES256"
 
 
 class P256Key:
-    """A private key of P-256; `kept` is how it is kept, and tells it whole."""
+    """A P-256 private key; `kept` is its serialized form."""
 
     def __init__(self, key: EllipticCurvePrivateKey) -> None:
         self._key = key
 
     @classmethod
     def new(cls) -> Self:
-        """One that nobody has."""
+        """Generate a key."""
         return cls(generate_private_key(SECP256R1()))
 
     @classmethod
     def of(cls, kept: str) -> Self:
-        """The one that was kept. Raises `ValueError`."""
+        """Load a key from its serialized form. Raises `ValueError`."""
         return cls(derive_private_key(int.from_bytes(decoded(kept), "big"), SECP256R1()))
 
     @property
     def kept(self) -> str:
-        """What makes it again."""
+        """The serialized private key."""
         return encoded(self._key.private_numbers().private_value.to_bytes(P256_BYTES, "big"))
 
     @property
@@ -51,12 +51,12 @@ class P256Key:
         return {"kty": "EC", "crv": "P-256", **{name: encoded(raw) for name, raw in at.items()}}
 
     def signed(self, header: str, claims: dict[str, Any]) -> str:
-        """Claims below a header, which is encoded already."""
+        """Return a signed JWS of the claims; `header` is encoded already."""
         message = f"{header}.{encoded(msgspec.json.encode(claims))}"
         pair = decode_dss_signature(self._key.sign(message.encode(), ECDSA(SHA256())))
         return f"{message}.{encoded(b''.join(n.to_bytes(P256_BYTES, 'big') for n in pair))}"
 
 
-def header_of(**told: Any) -> str:
-    """The encoded header of what is signed with such a key."""
-    return encoded(msgspec.json.encode({"alg": ALGORITHM, **told}))
+def header_of(**fields: Any) -> str:
+    """Return the encoded header of a JWS signed with such a key."""
+    return encoded(msgspec.json.encode({"alg": ALGORITHM, **fields}))

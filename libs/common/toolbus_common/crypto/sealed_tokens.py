@@ -1,4 +1,4 @@
-"""Seals: what others carry or keep for us, unreadable, unalterable, and of use to nobody else."""
+"""Sealed tokens: claims that clients store for Toolbus, encrypted and tamper-proof."""
 
 import hmac
 import os
@@ -14,39 +14,39 @@ from toolbus_common.base64url import encoded
 
 _NONCE_BYTES = 12
 DIGEST = 16
-LONGEST = 64 * 1024  # characters; what is longer was not made here
+LONGEST = 64 * 1024  # characters; longer tokens are not genuine
 
 C = TypeVar("C", bound="Claims")
 
 
 class Claims(msgspec.Struct, array_like=True, frozen=True):
-    """What is sealed. Each kind's name is bound to its seal, so that one never opens as another."""
+    """Sealed content. The kind's name is authenticated, so that one kind never opens as another."""
 
 
 class TokenSealer:
-    """AES-256-GCM (NIST SP 800-38D) with a random nonce for each seal."""
+    """AES-256-GCM (NIST SP 800-38D) with a random nonce for each token."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
         self._digests = hmac.digest(key, b"toolbus digests", sha256)
 
     def close(self, claims: Claims) -> str:
-        """The claims as visible ASCII."""
+        """Encrypt claims into an ASCII token."""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, msgspec.msgpack.encode(claims), _kind(type(claims)))
         return encoded(nonce + sealed)
 
     def digest(self, text: str) -> str:
-        """What stands for a text, and tells nothing of it without the key."""
+        """Return a keyed digest of a text, which reveals nothing of it without the key."""
         return hmac.new(self._digests, text.encode(), sha256).hexdigest()[:DIGEST]
 
     def open(self, text: Any, kind: type[C]) -> C | None:
-        """The claims; None when this is no seal of ours, or one of another kind."""
+        """Decrypt a token; None if it is invalid or of another kind."""
         if not isinstance(text, str) or not 0 < len(text) <= LONGEST:
             return None
         try:
             raw = urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
-            if encoded(raw) != text:  # the decoder takes other spellings of the same bytes
+            if encoded(raw) != text:  # the decoder accepts other spellings of the same bytes
                 return None
             opened = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _kind(kind))
             return msgspec.msgpack.decode(opened, type=kind)

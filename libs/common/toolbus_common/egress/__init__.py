@@ -1,4 +1,4 @@
-"""Egress: which addresses may be called, decided once a name is resolved and before anything is."""
+"""Egress control: which addresses may be connected to, checked after name resolution."""
 
 from toolbus_common.egress.allow_list import Allowed
 from toolbus_common.egress.policy import Egress

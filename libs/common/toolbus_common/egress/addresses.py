@@ -1,4 +1,4 @@
-"""What kind of place an address is, whatever other address it is wrapped in. Pure."""
+"""Classify IP addresses, also those embedded in other addresses. Pure."""
 
 from ipaddress import (
     IPv4Address,
@@ -18,7 +18,7 @@ LINK_LOCAL, METADATA = "a link-local address", "a cloud's metadata service"
 MULTICAST, UNSPECIFIED = "a multicast address", "an unspecified address"
 RESERVED = "a reserved address"
 
-# Who asks these is handed credentials of the machine itself.
+# Services at these addresses hand out credentials of the machine.
 _METADATA = frozenset(
     map(
         ip_address,
@@ -30,7 +30,7 @@ _METADATA = frozenset(
     )
 )  # fmt: skip
 
-# Written out, not asked of `ipaddress`: what that calls private differs between Pythons.
+# Listed here, since the classification in `ipaddress` differs between Python versions.
 _SPECIAL: dict[int, tuple[tuple[Network, str], ...]] = {
     4: tuple(
         (ip_network(network), kind)
@@ -55,25 +55,25 @@ _SPECIAL: dict[int, tuple[tuple[Network, str], ...]] = {
 }  # fmt: skip
 
 _NAT64, _COMPATIBLE = IPv6Network("64:ff9b::/96"), IPv6Network("::/96")
-_ISATAP = (0x00005EFE, 0x02005EFE)  # the upper half of an interface's identifier
+_ISATAP = (0x00005EFE, 0x02005EFE)  # the upper half of an interface identifier
 
 
 def kind_of(address: Address) -> str:
-    """Its kind; empty for an address of the open Internet."""
-    return next((kind for each in within(address) if (kind := _own_kind(each))), PUBLIC)
+    """Return the kind of an address; empty for a public one."""
+    return next((kind for each in within(address) if (kind := _single_kind(each))), PUBLIC)
 
 
 def within(address: Address) -> tuple[Address, ...]:
-    """The addresses that packets to this one may end at: those wrapped in it, else itself."""
+    """Return the addresses that packets to this one may reach: the embedded ones, else itself."""
     if isinstance(address, IPv4Address):
         return (address,)
     if address.ipv4_mapped is not None or address in _NAT64:
         return (_last(address),)
-    return (address, *_carried(address))
+    return (address, *_tunnelled(address))
 
 
-def _carried(address: IPv6Address) -> tuple[IPv4Address, ...]:
-    """What a tunnel's address says of where the tunnel ends."""
+def _tunnelled(address: IPv6Address) -> tuple[IPv4Address, ...]:
+    """Return the IPv4 addresses embedded in a tunnel's address."""
     if address.sixtofour is not None:
         return (address.sixtofour,)
     if address.teredo is not None:
@@ -84,7 +84,7 @@ def _carried(address: IPv6Address) -> tuple[IPv4Address, ...]:
     return ()
 
 
-def _own_kind(address: Address) -> str:
+def _single_kind(address: Address) -> str:
     if address in _METADATA:
         return METADATA
     return next(kind for network, kind in _SPECIAL[address.version] if address in network)
@@ -95,5 +95,5 @@ def _last(address: IPv6Address) -> IPv4Address:
 
 
 def is_metadata(address: Address) -> bool:
-    """Whether a cloud's metadata service is there."""
+    """Return whether a cloud's metadata service has this address."""
     return any(each in _METADATA for each in within(address))

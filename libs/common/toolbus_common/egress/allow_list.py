@@ -1,4 +1,4 @@
-"""What an operator lists as callable beside the open Internet: ranges, addresses, names. Pure."""
+"""The addresses an operator allows besides public ones: ranges, addresses, names. Pure."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -8,12 +8,12 @@ from ipaddress import ip_network
 from toolbus_common.egress.addresses import Address, Network, is_metadata, within
 from toolbus_common.egress.url_target import MOST_PORT, EgressError, Target, host_of
 
-LONGEST_FAULT = 80
+LONGEST_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One entry: a range or a pattern over names, on one port or on all (0)."""
+    """One entry: a network or a name pattern, on one port or on all (0)."""
 
     network: Network | None
     name: str
@@ -23,7 +23,7 @@ class _Item:
         if self.port and self.port != target.port:
             return False
         if self.network is None:
-            # No range and no name stands for a metadata service: only its very address does.
+            # Neither a range nor a name allows a metadata service, only its exact address.
             return fnmatchcase(target.host, self.name) and not is_metadata(address)
         single = self.network.num_addresses == 1
         return all(
@@ -31,7 +31,7 @@ class _Item:
         )
 
     def names(self, target: Target) -> bool:
-        """Whether it is about a target as that is written, whatever its name stands for."""
+        """Return whether the entry names a target as written, without name resolution."""
         if target.address is not None:
             return self.covers(target, target.address)
         fits = self.port in (0, target.port)
@@ -40,21 +40,21 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Ranges (10.1.0.0/16), addresses and names (docs.internal, *.internal), each maybe :port."""
+    """Ranges (10.1.0.0/16), addresses and names (*.internal), each with an optional :port."""
 
     items: tuple[_Item, ...] = ()
 
     @classmethod
     def of(cls, text: str) -> "Allowed":
-        """From a setting: entries apart by blanks or commas. Raises `ValueError`."""
+        """Parse a setting: entries separated by blanks or commas. Raises `ValueError`."""
         return _read(text)
 
     def covers(self, target: Target, address: Address) -> bool:
-        """Whether this address may be called for this target."""
+        """Return whether this address may be connected to for this target."""
         return any(item.covers(target, address) for item in self.items)
 
     def names(self, target: Target) -> bool:
-        """Whether a target is listed as it is written: asked before its name is looked up."""
+        """Return whether a target is allowed as written, before name resolution."""
         return any(item.names(target) for item in self.items)
 
     def __bool__(self) -> bool:
@@ -78,7 +78,7 @@ def _item(entry: str) -> _Item:
     if not colon or not number.isdecimal():
         host, number = entry, "0"
     if not 0 <= int(number) <= MOST_PORT:
-        raise _fault(entry)
+        raise _invalid(entry)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     try:
@@ -91,14 +91,14 @@ def _pattern(host: str, entry: str) -> str:
     try:
         name, address = host_of(host.removeprefix("*."))
     except EgressError:
-        raise _fault(entry) from None
+        raise _invalid(entry) from None
     if address is not None:
-        raise _fault(entry)
+        raise _invalid(entry)
     return f"*.{name}" if host.startswith("*.") else name
 
 
-def _fault(entry: str) -> ValueError:
+def _invalid(entry: str) -> ValueError:
     return ValueError(
-        f"{entry[:LONGEST_FAULT]!r} is no range, address or name; write 10.1.0.0/16, 127.0.0.1, "
-        "docs.internal or *.internal, each with :port or without"
+        f"{entry[:LONGEST_SHOWN]!r} is not a range, an address or a name; write 10.1.0.0/16, "
+        "127.0.0.1, docs.internal or *.internal, each with an optional :port"
     )

@@ -1,4 +1,4 @@
-"""One HTTP exchange on a thread: with addresses that were checked, and over when its time is."""
+"""One blocking HTTP request to addresses that were checked, with a total deadline."""
 
 import http.client
 import socket
@@ -15,37 +15,37 @@ from toolbus_common.egress.url_target import Target
 def exchange(
     target: Target, addresses: Sequence[str], tls: Tls, seconds: float
 ) -> Iterator[http.client.HTTPConnection]:
-    """A connection that is open already: the client looks nothing up any more.
+    """Yield a connection that is open already, so that the client resolves no name again.
 
-    What is not done with it within `seconds` fails, however much arrived till then: a server that
-    sends a byte now and then would otherwise be waited for without end. Raises `OSError`.
+    The connection is shut down after `seconds`, however much has arrived: otherwise a server that
+    sends single bytes could hold it without end. Raises `OSError`.
     """
     connection = http.client.HTTPConnection(target.host, target.port, timeout=seconds)
-    opened = _opened(addresses, target.port, seconds)
-    same = opened.dup()  # TLS takes the first one over
-    cutting = threading.Timer(seconds, _cut, (same,))
-    cutting.daemon = True
+    sock = _connect(addresses, target.port, seconds)
+    duplicate = sock.dup()  # TLS takes over the original
+    watchdog = threading.Timer(seconds, _shut_down, (duplicate,))
+    watchdog.daemon = True
     try:
-        cutting.start()
+        watchdog.start()
         if target.scheme == "https":
             connection.default_port = http.client.HTTPS_PORT
-            opened = tls.context.wrap_socket(opened, server_hostname=target.host)
-        connection.sock, connection.auto_open = opened, 0
+            sock = tls.context.wrap_socket(sock, server_hostname=target.host)
+        connection.sock, connection.auto_open = sock, 0
         yield connection
     finally:
-        cutting.cancel()
+        watchdog.cancel()
         connection.close()
-        opened.close()
-        same.close()
+        sock.close()
+        duplicate.close()
 
 
 def path_of(url: str) -> str:
-    """What of a URL is asked for at its host."""
+    """Return path and query of a URL."""
     parts = urlsplit(url)
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-def _opened(addresses: Sequence[str], port: int, seconds: float) -> socket.socket:
+def _connect(addresses: Sequence[str], port: int, seconds: float) -> socket.socket:
     failure = OSError("no address")
     for address in addresses:
         try:
@@ -55,6 +55,6 @@ def _opened(addresses: Sequence[str], port: int, seconds: float) -> socket.socke
     raise failure
 
 
-def _cut(opened: socket.socket) -> None:
+def _shut_down(sock: socket.socket) -> None:
     with suppress(OSError):
-        opened.shutdown(socket.SHUT_RDWR)
+        sock.shutdown(socket.SHUT_RDWR)

@@ -1,9 +1,9 @@
-"""The check: a target and the addresses it stands for, allowed or refused. Pure.
+"""The egress check: allow or reject a target and the addresses it resolves to. Pure.
 
-Public addresses may be called. Others may where the operator lists them, or where he himself
-named the target in the file he applies: an address he wrote out, localhost, or a name that stands
-for a private address. A name of his that suddenly means loopback or a metadata service is what
-rebinding looks like, and is refused like anybody else's.
+Public addresses are allowed. Others are allowed if the operator lists them, or names the target in
+the configuration file: a literal address, localhost, or a name that resolves to a private address.
+A configured name that suddenly resolves to loopback or to a metadata service looks like DNS
+rebinding and is rejected.
 """
 
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ SETTING = "TOOLBUS_EGRESS_ALLOW"
 
 
 class RefusedError(EgressError):
-    """An address of a kind that may not be called. `address` and `kind` are for the log."""
+    """The address is of a kind that is not allowed; `address` and `kind` are for the log."""
 
     def __init__(self, target: Target, address: Address, kind: str) -> None:
-        stands = "is" if target.address is not None else "stands for"
+        verb = "is" if target.address is not None else "resolves to"
         super().__init__(
-            f"its host {stands} {kind}, which nothing calls unless the operator lists it in "
-            f"{SETTING} or names it in the file he applies"
+            f"its host {verb} {kind}, which is not allowed unless the operator lists it in "
+            f"{SETTING} or names it in the configuration file"
         )
         self.address = str(address)
         self.kind = kind
@@ -32,21 +32,21 @@ class RefusedError(EgressError):
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """What may be called, as the operator's settings have it."""
+    """The egress policy of the operator's settings."""
 
     allowed: Allowed = NOTHING
 
     def judged(self, target: Target, found: Iterable[str], *, named: bool = False) -> list[str]:
-        """The addresses to connect to: all that were found, or none. Raises `EgressError`."""
+        """Return the addresses to connect to: all that were found. Raises `EgressError`."""
         addresses = list(dict.fromkeys(found))
         if not addresses:
-            raise EgressError("its host stands for no address")
+            raise EgressError("its host resolves to no address")
         for each in addresses:
             self._check(target, ip_address(each.partition("%")[0]), named=named)
         return addresses
 
     def check_written(self, target: Target, *, named: bool = False) -> None:
-        """Check what can be seen without asking a name server. Raises `EgressError`."""
+        """Check a target without name resolution. Raises `EgressError`."""
         if target.address is not None:
             self._check(target, target.address, named=named)
         elif target.is_local:
@@ -64,7 +64,7 @@ STRICT = Egress()  # public addresses only
 
 
 def _meant(target: Target, kind: str) -> bool:
-    """Whether an operator who named this target means addresses of this kind."""
+    """Return whether an operator who names this target means addresses of this kind."""
     if target.address is not None:
         return True
     return kind in (PRIVATE, SHARED) or (kind == LOOPBACK and target.is_local)

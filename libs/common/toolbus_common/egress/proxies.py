@@ -1,4 +1,4 @@
-"""Which proxy stands between, if any: a server's own, else the one of the environment. Pure."""
+"""The HTTP proxy of a target: the server's own, else the environment's. Pure."""
 
 import re
 from base64 import b64encode
@@ -10,13 +10,13 @@ from urllib.parse import unquote
 from toolbus_common.egress.addresses import LOOPBACK, kind_of
 from toolbus_common.egress.url_target import EgressError, Target, target_of
 
-DIRECT = "none"  # declared: no proxy, whatever the environment says
-_SPELT = re.compile(r"http://(?:(?P<user>[^/@]*)@)?(?P<place>[^/@]+)/?")
+DIRECT = "none"  # configured: no proxy, whatever the environment says
+_URL = re.compile(r"http://(?:(?P<user>[^/@]*)@)?(?P<authority>[^/@]+)/?")
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Where it is and what it is told. `by_environment`: whoever started the service set it."""
+    """A proxy and its credentials. `by_environment`: an environment variable configured it."""
 
     target: Target
     authorization: bytes = field(default=b"", repr=False)
@@ -24,41 +24,41 @@ class Proxy:
 
 
 def proxy_for(target: Target, declared: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for a target; None to go there directly. Raises `EgressError`."""
+    """Return the proxy for a target; None for a direct connection. Raises `EgressError`."""
     if declared:
         return None if declared == DIRECT else _proxy(declared, by_environment=False)
     if target.is_local or (target.address is not None and kind_of(target.address) == LOOPBACK):
         return None
-    told = _told(environ, f"{target.scheme}_proxy") or _told(environ, "all_proxy")
-    if not told or _exempt(target, _told(environ, "no_proxy")):
+    url = _variable(environ, f"{target.scheme}_proxy") or _variable(environ, "all_proxy")
+    if not url or _exempt(target, _variable(environ, "no_proxy")):
         return None
-    return _proxy(told if "://" in told else f"http://{told}", by_environment=True)
+    return _proxy(url if "://" in url else f"http://{url}", by_environment=True)
 
 
-def _told(environ: Mapping[str, str], name: str) -> str:
+def _variable(environ: Mapping[str, str], name: str) -> str:
     return environ.get(name) or environ.get(name.upper()) or ""
 
 
 def _proxy(url: str, *, by_environment: bool) -> Proxy:
-    spelt = _SPELT.fullmatch(url)
-    if spelt is None:
-        raise EgressError("its proxy is no http://host:port; mend that")
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise EgressError("its proxy is not http://host:port; correct it")
     try:
-        target = target_of(f"http://{spelt['place']}")
+        target = target_of(f"http://{match['authority']}")
     except EgressError as error:
-        raise EgressError(f"of its proxy: {error}") from None
-    user, authorization = spelt["user"], b""
+        raise EgressError(f"its proxy: {error}") from None
+    user, authorization = match["user"], b""
     if user:
         secret = b64encode(unquote(user).encode())
         authorization = b"Proxy-Authorization: Basic %b\r\n" % secret
     return Proxy(target, authorization, by_environment)
 
 
-def _exempt(target: Target, told: str) -> bool:
-    return any(_spared(target, each) for each in told.lower().replace(",", " ").split())
+def _exempt(target: Target, entries: str) -> bool:
+    return any(_is_exempt_by(target, each) for each in entries.lower().replace(",", " ").split())
 
 
-def _spared(target: Target, entry: str) -> bool:
+def _is_exempt_by(target: Target, entry: str) -> bool:
     if entry == "*":
         return True
     host, colon, port = entry.rpartition(":")

@@ -1,4 +1,4 @@
-"""From a host to its addresses, once for each connection."""
+"""Resolve a host to its addresses, once per connection."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ Resolve = Callable[[Target], Awaitable[list[str]]]
 
 
 async def resolved(target: Target) -> list[str]:
-    """Its addresses as the system knows them. Raises `OSError`."""
+    """Return the addresses of a target from the system's resolver. Raises `OSError`."""
     if target.address is not None:
         return [str(target.address)]
     loop = asyncio.get_running_loop()
@@ -19,7 +19,7 @@ async def resolved(target: Target) -> list[str]:
 
 
 def resolved_here(target: Target) -> list[str]:
-    """The same in a thread that may wait. Raises `OSError`."""
+    """Return the same, blocking the current thread. Raises `OSError`."""
     if target.address is not None:
         return [str(target.address)]
     found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)

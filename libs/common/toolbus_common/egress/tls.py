@@ -1,4 +1,4 @@
-"""TLS towards who is called: whom to trust beside the system's authorities, and who we are."""
+"""TLS settings of outgoing connections: trusted authorities and the client certificate."""
 
 import os
 import ssl
@@ -14,10 +14,11 @@ from toolbus_common.egress.url_target import EgressError
 
 @dataclass(frozen=True)
 class Tls:
-    """`extra` are the authorities every server may have, `ca` those of this one, instead.
+    """Settings of one client; all paths name PEM files.
 
-    `certificate` and `key` are shown to who asks for them. All are files in PEM form. `shown` are
-    the two as one text instead, where they are kept as secrets are.
+    `extra` are authorities for every server, `ca` those of this one, instead. `certificate` and
+    `key` are sent to servers that request them. `shown` holds both as one text instead, if they are
+    secrets.
     """
 
     extra: str = ""
@@ -28,25 +29,28 @@ class Tls:
 
     @cached_property
     def context(self) -> ssl.SSLContext:
-        """Made once. Raises `EgressError`; the clause names a setting and no path."""
-        context = self._trusting()
+        """The SSL context, created once.
+
+        Raises `EgressError`, whose message names a setting but no path.
+        """
+        context = self._trust_context()
         if self.shown:
-            _show(context, self.shown)
+            _load_client_pair(context, self.shown)
         if self.certificate:
             try:
-                context.load_cert_chain(self.certificate, self.key or None, password=_unasked)
+                context.load_cert_chain(self.certificate, self.key or None, password=_no_password)
             except (OSError, ValueError) as error:
                 raise EgressError(
-                    "its certificate and key cannot be read together, without a password; name "
+                    "its certificate and key cannot be loaded together without a password; name "
                     "PEM files the executor can read"
                 ) from error
         return context
 
     def check(self) -> None:
-        """Raises `EgressError` for files that are of no use."""
+        """Raise `EgressError` if the files are not usable."""
         _ = self.context
 
-    def _trusting(self) -> ssl.SSLContext:
+    def _trust_context(self) -> ssl.SSLContext:
         try:
             context = ssl.create_default_context(cafile=self.ca or None)
         except OSError as error:
@@ -57,18 +61,18 @@ class Tls:
             try:
                 context.load_verify_locations(self.extra)
             except OSError as error:
-                raise EgressError("TOOLBUS_EGRESS_CA names no PEM file that can be read") from error
+                raise EgressError("TOOLBUS_EGRESS_CA names no readable PEM file") from error
         return context
 
 
-SYSTEMS = Tls()  # the system's authorities, and nothing of ours
+SYSTEMS = Tls()  # the system's authorities only
 
 
-def _show(context: ssl.SSLContext, text: str) -> None:
-    """Have it show the certificate and key of a text, which lies in no directory."""
+def _load_client_pair(context: ssl.SSLContext, text: str) -> None:
+    """Load certificate and key from a text, without writing them to a directory."""
     try:
         with written_certificate(text.encode()) as path:
-            context.load_cert_chain(path, password=_unasked)
+            context.load_cert_chain(path, password=_no_password)
     except (OSError, ValueError) as error:
         raise EgressError(
             "its client's certificate and key cannot be used together; refer to a pair in PEM "
@@ -76,16 +80,16 @@ def _show(context: ssl.SSLContext, text: str) -> None:
         ) from error
 
 
-def _unasked() -> str:
-    """An encrypted key is refused: nobody is there to be asked for its password."""
+def _no_password() -> str:
+    """Reject an encrypted key: there is no prompt for its password."""
     raise ValueError("encrypted")
 
 
 @contextmanager
 def written_certificate(text: bytes) -> Iterator[str]:
-    """A path to read it at. Where the system can, it lies in memory and on no disk."""
+    """Yield a path to read the certificate at; on Linux it is in memory only."""
     if sys.platform != "linux":
-        with NamedTemporaryFile() as file:  # readable by its owner alone
+        with NamedTemporaryFile() as file:  # readable by its owner only
             file.write(text)
             file.flush()
             yield file.name

@@ -1,7 +1,7 @@
-"""Where a URL leads, in the one spelling that is taken. Pure.
+"""Parse the target of a URL, in the one accepted spelling. Pure.
 
-Systems read 0177.1, 0x7f000001 and 2130706433 as 127.0.0.1. Whoever compares must not read
-otherwise than whoever connects, so such spellings are no addresses here, and no names either.
+Systems read 0177.1, 0x7f000001 and 2130706433 as 127.0.0.1. The check must not parse differently
+from the code that connects, so such spellings are rejected.
 """
 
 import re
@@ -16,16 +16,16 @@ MOST_PORT = 65535
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PLAIN = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")
-_OTHERS = re.compile(r"^(?:grpc(?=s?://)|syslog\+(?:tls|tcp|udp)(?=://))", re.IGNORECASE)
+_OTHER_SCHEMES = re.compile(r"^(?:grpc(?=s?://)|syslog\+(?:tls|tcp|udp)(?=://))", re.IGNORECASE)
 LONGEST_NAME = 253
 
 
 class EgressError(Exception):
-    """An address that may not be called; the clause says why and what to do."""
+    """An address that may not be connected to; the message is a clause with reason and fix."""
 
 
 class Target(NamedTuple):
-    """Scheme, host and port. `address` is there where the host is one."""
+    """Scheme, host and port; `address` is set if the host is an IP address."""
 
     scheme: str
     host: str
@@ -34,18 +34,18 @@ class Target(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is called localhost, which no name server is asked about."""
+        """Whether the host is localhost, which is never resolved by DNS."""
         return self.host == "localhost" or self.host.endswith(".localhost")
 
     @property
     def authority(self) -> str:
-        """Host and port, as a proxy is told."""
+        """Host and port, as in a CONNECT request."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
 
 def target_of(url: str) -> Target:
-    """Where a URL leads. Raises `EgressError`."""
+    """Return the target of a URL. Raises `EgressError`."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -54,41 +54,45 @@ def target_of(url: str) -> Target:
     if parts.scheme not in PORTS:
         raise EgressError("its URL is neither http nor https; name one that is")
     if "@" in parts.netloc:
-        raise EgressError("its URL holds a user's name; put credentials into headers")
+        raise EgressError("its URL contains credentials; put them into headers")
     if port == 0:
-        raise EgressError("its URL names the port 0; name another")
+        raise EgressError("its URL names port 0; name another port")
     host, address = host_of(parts.netloc.removesuffix(f":{port}") if port else parts.netloc)
     return Target(parts.scheme, host, port or PORTS[parts.scheme], address)
 
 
 def as_http(url: str) -> str:
-    """The URL of the same host and port over HTTP: so are gRPC's and syslog's checked."""
-    return _OTHERS.sub("http", url)
+    """Return a gRPC or syslog URL as one of HTTP with the same host and port."""
+    return _OTHER_SCHEMES.sub("http", url)
 
 
 def host_of(written: str) -> tuple[str, Address | None]:
-    """A host as it is looked up, and its address if it is one. Raises `EgressError`."""
+    """Return a normalized host, and its address if it is one. Raises `EgressError`."""
     text = written.lower().removesuffix(":")
     if text.startswith("["):
-        return _bracketed(text)
+        return _ipv6_literal(text)
     host = text.removesuffix(".")
     labels = host.split(".")
     if _NUMBER.fullmatch(labels[-1]):
         if not _PLAIN.fullmatch(text):
-            raise EgressError("its host is a number in an odd spelling; write it as 192.0.2.1")
+            raise EgressError(
+                "its host is a number in an ambiguous spelling; write it as 192.0.2.1"
+            )
         return text, _address(text)
     if len(host) > LONGEST_NAME or not all(map(_LABEL.fullmatch, labels)):
         raise EgressError(
-            "its host is no name of letters, digits, '-' and '.'; write an international name as "
-            "xn--…"
+            "its host is not a name of letters, digits, '-' and '.'; write an international name "
+            "as xn--…"
         )
     return host, None
 
 
-def _bracketed(text: str) -> tuple[str, Address | None]:
+def _ipv6_literal(text: str) -> tuple[str, Address | None]:
     inner = text[1:-1]
     if not text.endswith("]") or "%" in inner or ":" not in inner:
-        raise EgressError("its host is no IPv6 address; write it as [2001:db8::1], without a zone")
+        raise EgressError(
+            "its host is not an IPv6 address; write it as [2001:db8::1], without a zone"
+        )
     address = _address(inner)
     return str(address), address
 
@@ -97,4 +101,4 @@ def _address(text: str) -> Address:
     try:
         return ip_address(text)
     except ValueError:
-        raise EgressError("its host is no address; mend it") from None
+        raise EgressError("its host is not an IP address; correct it") from None

@@ -1,1 +1,1 @@
-"""The HTTP server of every listener: bounded connections, whole requests, and an orderly end."""
+"""The HTTP server of every listener: bounded connections, whole requests, graceful shutdown."""

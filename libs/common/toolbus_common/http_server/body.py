@@ -1,4 +1,4 @@
-"""Read a request's body: the whole of it, or an error."""
+"""Read a request's body: all of it, or raise an error."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -7,18 +7,18 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
 class CutShortError(Exception):
-    """The client closed the connection before its request was whole."""
+    """The client closed the connection before its request was complete."""
 
 
 class BodyTooLargeError(Exception):
-    """The body exceeds the limit of whoever reads it."""
+    """The body exceeds the reader's limit."""
 
 
 async def read_body(receive: Receive, largest: int) -> bytes:
-    """Return the whole body. The server bounds how long it may take (`Limits.body_seconds`).
+    """Return the whole body. The server limits how long that may take (`Limits.body_seconds`).
 
     Raises:
-        CutShortError: the connection closed first; nothing of the request may be acted on.
+        CutShortError: the connection closed first; the request must not be processed.
         BodyTooLargeError: it exceeds `largest` bytes.
 
     """
@@ -46,5 +46,5 @@ def announces_body(scope: dict[str, Any]) -> bool:
 
 
 async def receive_nothing() -> dict[str, Any]:
-    """Stand in for `receive` once a body has been read."""
+    """Replace `receive` once a body has been read."""
     return {"type": "http.request", "body": b"", "more_body": False}

@@ -1,4 +1,4 @@
-"""The bounds of one HTTP listener."""
+"""The limits of one HTTP listener."""
 
 import logging
 import resource
@@ -8,19 +8,19 @@ from toolbus_common.http_server.proxy_addresses import Proxies, is_loopback
 
 log = logging.getLogger(__name__)
 
-OTHER_FILES = 512  # descriptors a process needs beside its clients' connections
+OTHER_FILES = 512  # descriptors a process needs besides its clients' connections
 FEWEST = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes are bytes, times seconds.
+    """Limits of connections and requests; sizes in bytes, times in seconds.
 
-    `head` bounds a request's line and headers and, counted together with them, the extensions of
-    its chunks and its trailers. `idle_seconds` is how long a connection is kept after an answer,
-    `write_seconds` how long a client may leave an answer unread. `connections` bounds the open
+    `head` limits a request's line and headers and, counted with them, the extensions of its chunks
+    and its trailers. `idle_seconds` is how long a connection is kept open after a response,
+    `write_seconds` how long a client may leave a response unread. `connections` limits the open
     connections of the listener, `per_address` those of one client: its connections, or, behind a
-    declared proxy, whose connections are everybody's, its requests under way.
+    configured proxy, whose connections are shared, its requests in progress.
     """
 
     head: int = 32 * 1024
@@ -30,16 +30,16 @@ class Limits:
     write_seconds: float = 30.0
     connections: int = 10_000
     per_address: int = 2_000
-    per_loopback: int = 10_000  # of this machine's own address: whole fleets of agents share it
+    per_loopback: int = 10_000  # of the loopback address, which many local agents share
     proxies: Proxies = field(default_factory=Proxies)
 
     def most_of(self, address: str) -> int:
-        """Return the bound of one address."""
+        """Return the limit of one address."""
         return self.per_loopback if is_loopback(address) else self.per_address
 
 
 def descriptors_for(connections: int) -> int:
-    """Let this process open so many connections; return how many it really can."""
+    """Raise the file limit for this many connections; return how many are possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,4 +1,4 @@
-"""One HTTP listener: which connections it takes, its clock, and how it ends."""
+"""One HTTP listener: admission of connections, its clock, and its shutdown."""
 
 import asyncio
 import logging
@@ -23,13 +23,13 @@ from toolbus_common.observability.metrics import (
 log = logging.getLogger(__name__)
 
 CLOCK_SECONDS = 0.5
-QUIET_SECONDS = 2.0  # a kept connection may bring a request so long after its last answer
-_UNKNOWN = "unknown"  # the peer has left already
-TURNS = 8  # of the event loop, in which every connection the kernel holds is accepted
+QUIET_SECONDS = 2.0  # a kept-alive connection may send a request this long after its last response
+_UNKNOWN = "unknown"  # the peer has disconnected already
+ACCEPT_TURNS = 8  # turns of the event loop in which every pending connection is accepted
 
 
 class Listener:
-    """Takes connections on one address; `name` is its label in the metrics."""
+    """Accepts connections on one address; `name` is its label in the metrics."""
 
     def __init__(self, app: Any, name: str, limits: Limits) -> None:
         self.config = uvicorn.Config(
@@ -40,7 +40,7 @@ class Listener:
         self.state = ServerState()
         self.loop = asyncio.get_running_loop()
         self.limits = limits
-        self.leaving = False  # every answer says that its connection ends with it
+        self.leaving = False  # every response announces that its connection closes
         self.port = 0
         self._name = name
         self._open = CONNECTIONS.labels(name)
@@ -55,13 +55,13 @@ class Listener:
 
     @property
     def idle_seconds(self) -> float:
-        """How long a connection is kept after an answer."""
+        """How long a connection is kept open after a response."""
         return QUIET_SECONDS if self.leaving else self.limits.idle_seconds
 
     def admit(self, connection: BoundedProtocol, peer: str, *, proxy: bool) -> bool:
-        """Return whether one more connection is taken. A proxy's count for nobody."""
+        """Return whether to accept a connection. Those of a proxy count for no address."""
         if len(self.state.connections) > self._most:
-            return self._refused("total")
+            return self._reject("total")
         if not proxy:
             connection.address = self.take(peer)
             if not connection.address:
@@ -71,7 +71,7 @@ class Listener:
         return True
 
     def left(self, connection: BoundedProtocol) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         if connection.address:
             self.give_back(connection.address)
             connection.address = ""
@@ -80,10 +80,10 @@ class Listener:
             self._empty.set()
 
     def take(self, client: str) -> str:
-        """Return what a client counts as, counted once more; empty where it has all it may."""
+        """Count a client's address once more and return it; empty if its limit is reached."""
         address = bounded_as(client) or _UNKNOWN
         if self._addresses[address] >= self.limits.most_of(client):
-            self._refused("address")
+            self._reject("address")
             return ""
         self._addresses[address] += 1
         return address
@@ -95,40 +95,40 @@ class Listener:
             del self._addresses[address]
 
     def closed(self, reason: str) -> None:
-        """Count a connection that was closed for what its client did."""
+        """Count a connection that was closed because of its client."""
         CONNECTIONS_CLOSED.labels(self._name, reason).inc()
 
-    def _refused(self, reason: str) -> bool:
+    def _reject(self, reason: str) -> bool:
         CONNECTIONS_REFUSED.labels(self._name, reason).inc()
         return False
 
-    def _tick(self) -> None:
-        self._clock = self.loop.call_later(CLOCK_SECONDS, self._tick)
+    def _check_connections(self) -> None:
+        self._clock = self.loop.call_later(CLOCK_SECONDS, self._check_connections)
         now = self.loop.time()
         for connection in tuple(self.state.connections):
             connection.check(now)  # type: ignore[union-attr]
 
-    # -- its life ----------------------------------------------------------------------------
+    # -- lifecycle ---------------------------------------------------------------------------
 
     async def open(self, host: str, port: int, backlog: int) -> None:
-        """Take connections. Raises `OSError`, most likely because the port is taken."""
-        made: Callable[[], BoundedProtocol] = lambda: BoundedProtocol(self)  # noqa: E731
-        self._server = await self.loop.create_server(made, host, port, backlog=backlog)
+        """Start accepting. Raises `OSError`, most likely because the port is taken."""
+        protocol_factory: Callable[[], BoundedProtocol] = lambda: BoundedProtocol(self)  # noqa: E731
+        self._server = await self.loop.create_server(protocol_factory, host, port, backlog=backlog)
         self.port = int(self._server.sockets[0].getsockname()[1])
         CONNECTIONS_MOST.labels(self._name).set(self._most)
-        self._tick()
+        self._check_connections()
 
     async def stop_accepting(self, seconds: float) -> None:
-        """Announce the end in every answer, and take new connections for so long still.
+        """Announce the shutdown in every response; accept new connections for `seconds` more.
 
-        Whoever balances load needs that time to notice that this replica is not ready any more.
+        Load balancers need that time to notice that this replica is not ready any more.
         """
         if self._server is None or self.leaving:
             return
         self.leaving = True
         log.info("http.leaving", extra={"connections": len(self.state.connections)})
         await asyncio.sleep(seconds)
-        for _ in range(TURNS):
+        for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         self._server.close()
         until = self.loop.time() + min(QUIET_SECONDS, self.limits.idle_seconds)
@@ -136,12 +136,12 @@ class Listener:
             connection.close_when_quiet(until)  # type: ignore[union-attr]
 
     async def end(self, seconds: float) -> None:
-        """Wait until every connection has ended; after so long, end what is still answered."""
+        """Wait until every connection has ended; after `seconds`, cancel requests in progress."""
         try:
             async with asyncio.timeout(seconds):
                 await self._ended()
         except TimeoutError:
-            await self._cut()
+            await self._cancel_requests()
         if self._clock is not None:
             self._clock.cancel()
         for connection in tuple(self.state.connections):
@@ -152,8 +152,8 @@ class Listener:
         if self.state.tasks:
             await asyncio.wait(tuple(self.state.tasks))
 
-    async def _cut(self) -> None:
-        """End what is still answered: each request is told so by the application."""
+    async def _cancel_requests(self) -> None:
+        """Cancel the requests in progress; the application responds to each with an error."""
         log.warning("http.cut", extra={"requests": len(self.state.tasks)})
         for task in tuple(self.state.tasks):
             task.cancel()

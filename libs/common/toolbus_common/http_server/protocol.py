@@ -1,4 +1,4 @@
-"""One connection: uvicorn on httptools, with the bounds and the order it does not keep."""
+"""One connection: uvicorn on httptools, with the limits and the ordering that uvicorn lacks."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,11 @@ from toolbus_common.http_server.transport import AnswerTransport
 if TYPE_CHECKING:
     from toolbus_common.http_server.listener import Listener
 
-GONE = "toolbus.gone"  # in the scope: called once when the client has closed its connection
+GONE = "toolbus.gone"  # in the scope: a callback for when the client has closed its connection
 LEFT = "toolbus.left"  # in the scope: the client has closed its connection
 
 NEVER = math.inf
-# A client that is still sending is read on, so that a reset does not take its answer away:
+# A client that is still sending is read further, so that a reset does not discard its response:
 LINGER_SECONDS = 2.0  # after the last of it
 LONGEST_LINGER = 10.0  # in all
 LARGEST_LINGER = 16 * 1024 * 1024
@@ -31,11 +31,11 @@ class _TooManyPipelinedError(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection whose every state is bounded in size and time.
+    """A connection with limits of size and time in every state.
 
-    States: idle (no request begun), in a head, in a body, deaf (nothing more is parsed: it is being
-    closed). `check`, called by the listener's clock, ends what takes too long, so that a request
-    costs no timer of its own.
+    States: idle (no request started), in a head, in a body, deaf (nothing more is parsed: it is
+    being closed). `check`, called by the listener's clock, ends what takes too long, so that a
+    request needs no timer of its own.
     """
 
     def __init__(self, listener: "Listener") -> None:
@@ -45,19 +45,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._idle, self._in_body, self._deaf = True, False, False
         self._deadline = NEVER
-        self._doubtful = False  # its time is over; what arrives until the next look still counts
-        self._clean = True  # all bytes counted below are the current message's
+        self._late = (
+            False  # the deadline has passed; data that arrives until the next check still counts
+        )
+        self._clean = True  # all bytes counted below belong to the current message
         self._received = self._body_bytes = self._chunk_bytes = self._chunk_began = 0
         self._write_deadline, self._unwritten = NEVER, 0
         self._lingers_until = NEVER
-        self.address = ""  # what the connection counts as
+        self.address = ""  # the address the connection counts for
         self._behind_proxy = False
         self._counted: dict[int, str] = {}  # of requests through a proxy, by their cycle
 
     # -- the connection ----------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Start the clock: a connection that says nothing is closed too."""
+        """Start the clock: a silent connection is closed too."""
         super().connection_made(AnswerTransport(transport, self._head_of, self._linger))  # type: ignore[arg-type]
         peer = self.client[0] if self.client else ""
         self._behind_proxy = self._limits.proxies.cover(peer)
@@ -69,7 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever works for this client that it is gone."""
+        """Notify the handlers of this client's requests."""
         self._deaf = True
         self.transport.closed = True  # type: ignore[attr-defined]
         for cycle in {self._running, self.cycle} - {None}:
@@ -80,17 +82,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._listener.left(self)
 
     def check(self, now: float) -> None:
-        """End what takes too long."""
+        """Close the connection if it takes too long."""
         if self.flow.write_paused or (self._deaf and self._unsent()):
             self._check_reading_peer(now)
         elif now <= self._deadline:
-            self._doubtful = False
+            self._late = False
         elif self._deaf:
             self.transport.abort()
         elif self._in_body and (self.flow.read_paused or self.cycle.waiting_for_100_continue):
-            self._deadline = now + self._limits.body_seconds  # the client waits for us
-        elif not self._doubtful:
-            self._doubtful = True
+            self._deadline = now + self._limits.body_seconds  # the client waits for the server
+        elif not self._late:
+            self._late = True
         else:
             self._too_slow()
 
@@ -106,20 +108,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(answers.SLOW_HEAD)
 
     def close_when_quiet(self, deadline: float) -> None:
-        """Close at that time unless a request has begun before."""
+        """Close at that time unless a request has started before."""
         if self._idle and self._deadline != NEVER:
             self._deadline = min(self._deadline, deadline)
 
-    # -- what the client does not read -------------------------------------------------------
+    # -- unread responses -------------------------------------------------------------------
 
     def pause_writing(self) -> None:
-        """Give the client time to read what waits for it."""
+        """Give the client time to read pending data."""
         super().pause_writing()
         self._unwritten = self._unsent()
         self._write_deadline = self.loop.time() + self._limits.write_seconds
 
     def resume_writing(self) -> None:
-        """Wait for the next request, where the answer was whole already."""
+        """Wait for the next request if the response is complete."""
         super().resume_writing()
         self._write_deadline = NEVER
         if self._deadline != NEVER and not self._deaf:
@@ -147,7 +149,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._discard()
             return
         if self._idle:
-            self._idle, self._doubtful, self._clean = False, False, True
+            self._idle, self._late, self._clean = False, False, True
             if self._deadline != NEVER:
                 self._deadline = self.loop.time() + self._limits.head_seconds
         else:
@@ -175,9 +177,9 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._feed(rest)
 
     def _ignore_upgrade(self) -> None:
-        """Go on as if no Upgrade had been asked for (RFC 9110, 7.8): the body belongs to it.
+        """Continue as if no Upgrade had been requested (RFC 9110, 7.8), since the body follows.
 
-        The parser ends such a message at its head, and would take its body for another request.
+        The parser ends such a message at its head, and would parse its body as another request.
         """
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
@@ -185,7 +187,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(kept))
 
     def on_message_begin(self) -> None:
-        """A request begins; after `_ignore_upgrade` its head is read a second time."""
+        """Start a request; after `_ignore_upgrade` its head is parsed a second time."""
         if self._in_body:
             return
         super().on_message_begin()
@@ -194,17 +196,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._clean = self._idle = False
 
     def on_url(self, url: bytes) -> None:
-        """Take a piece of the request's line."""
+        """Take a part of the request line."""
         if not self._in_body:
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header. A trailer is none: it is dropped (RFC 9110, 6.5.1)."""
+        """Take a header; trailers are dropped (RFC 9110, 6.5.1)."""
         if not self._in_body:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Begin to answer: the head is whole."""
+        """Start to respond: the head is complete."""
         if self._in_body:
             return
         if len(self.pipeline) >= MOST_PIPELINED:
@@ -216,15 +218,15 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        """Remember where the chunk began."""
+        """Record where the chunk starts."""
         self._chunk_began = self._body_bytes
 
     def on_chunk_complete(self) -> None:
-        """Count what its frame needs at least: the rest are extensions."""
+        """Count the least bytes of its framing: the rest are extensions."""
         self._chunk_bytes += len(b"%x\r\n\r\n" % (self._body_bytes - self._chunk_began))
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
+        """Take a part of the body."""
         self._body_bytes += len(body)
         cycle = self.cycle
         if not cycle.response_complete:
@@ -234,7 +236,7 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """Mark the request as complete."""
         if self.parser.should_upgrade():
             return  # `_ignore_upgrade` reads its body
         cycle = self.cycle
@@ -245,7 +247,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._received = self._body_bytes = self._chunk_bytes = 0
         self._deadline = NEVER
 
-    # -- answering ---------------------------------------------------------------------------
+    # -- responding --------------------------------------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -254,7 +256,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _head_of(self, head: bytes) -> bytes:
-        """Say in an answer's head that the connection ends with it, where it does."""
+        """Announce the close in a response's head if the connection ends with it."""
         cycle = self._running
         if cycle is not None and cycle.keep_alive:
             if not (cycle.more_body or self._deaf or self._listener.leaving):
@@ -264,7 +266,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return head
 
     def on_response_complete(self) -> None:
-        """The answer is whole: the next request's turn."""
+        """Finish the response and start the next request."""
         self.transport.flush()  # type: ignore[attr-defined]
         if self._counted:
             self._uncount(id(self._running))
@@ -288,7 +290,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # -- ending ------------------------------------------------------------------------------
 
     def _refuse(self, answer: bytes) -> None:
-        """Parse nothing more; answer this, unless an answer to a whole request is still owed."""
+        """Stop parsing; send an error unless the response to a complete request is pending."""
         self._deaf, self._received = True, 0
         self.pipeline.clear()
         cycle = self._running
@@ -306,7 +308,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _linger(self) -> None:
-        """Close for writing, and read on for a while: a reset would take the answer away."""
+        """Close for writing and keep reading briefly: a reset could discard the response."""
         self._deaf, self._received = True, 0
         now = self.loop.time()
         self._deadline, self._lingers_until = now + LINGER_SECONDS, now + LONGEST_LINGER
@@ -323,7 +325,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = min(self.loop.time() + LINGER_SECONDS, self._lingers_until)
 
     def _disconnect(self, cycle: RequestResponseCycle | None) -> None:
-        """Tell whoever answers a request that its client is gone."""
+        """Notify the handler of a request that its client is gone."""
         if cycle is None:
             return
         scope: Any = cycle.scope
@@ -335,7 +337,7 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
         cycle.message_event.set()
 
-    # -- requests through a declared proxy ---------------------------------------------------
+    # -- requests through a trusted proxy ----------------------------------------------------
 
     def _count(self, cycle: RequestResponseCycle) -> bool:
         client = cycle.scope["client"]

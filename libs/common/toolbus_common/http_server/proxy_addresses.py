@@ -1,4 +1,4 @@
-"""Whose request it is: the peer's address, or what a declared proxy says of its client."""
+"""The address of a request's client: the peer's, or the one a trusted proxy reports."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Pairs = Iterable[tuple[bytes, bytes]]
 
-CUSTOMERS_PREFIX = 64  # one IPv6 customer has this network, and every address in it
+IPV6_CLIENT_PREFIX = 64  # an IPv6 client typically has a whole network of this size
 FORWARDED, X_FORWARDED_FOR = "forwarded", "x-forwarded-for"
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("[^"]*"|[^;\s]*)', re.IGNORECASE)
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([^:]*):\d+")
@@ -17,7 +17,7 @@ _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([^:]*):\d+")
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxies an operator trusts, and the header in which they name their client."""
+    """The proxies an operator trusts, and the header in which they report the client."""
 
     networks: tuple[Network, ...] = ()
     header: bytes = X_FORWARDED_FOR.encode()
@@ -28,15 +28,15 @@ class Proxies:
         return cls(tuple(map(ip_network, listed.replace(",", " ").split())), header.encode())
 
     def cover(self, address: str) -> bool:
-        """Return whether an address is a declared proxy's."""
+        """Return whether an address is a configured proxy's."""
         found = parsed(address)
         return found is not None and any(found in network for network in self.networks)
 
     def client_of(self, peer: str, headers: Pairs) -> str:
-        """Return the client's address: the last hop that is not itself a declared proxy.
+        """Return the client's address: the last hop that is not itself a configured proxy.
 
-        What stands left of that hop was written by somebody nobody vouches for. A header that is
-        missing or unreadable leaves the proxy's own address.
+        Hops to the left of it are unverified. With a missing or malformed header the proxy's own
+        address is returned.
         """
         lines = [value.decode("latin-1") for name, value in headers if name == self.header]
         for hop in reversed(",".join(lines).split(",")):
@@ -49,7 +49,7 @@ class Proxies:
 
 
 def parsed(text: str) -> Address | None:
-    """Parse an address, with or without a port; an IPv4-mapped one is IPv4. None: it is none."""
+    """Parse an address, with or without a port; IPv4-mapped ones become IPv4. None if invalid."""
     text = text.strip()
     match = _WITH_PORT.fullmatch(text)
     try:
@@ -64,7 +64,7 @@ def bounded_as(address: str) -> str:
     """Return what an address is counted as: itself, or the /64 network of an IPv6 address."""
     found = parsed(address.partition("%")[0])
     if isinstance(found, IPv6Address) and not found.is_loopback:
-        return str(ip_network((found, CUSTOMERS_PREFIX), strict=False))
+        return str(ip_network((found, IPV6_CLIENT_PREFIX), strict=False))
     return str(found) if found is not None else address
 
 

@@ -1,17 +1,17 @@
-"""The answers a listener gives by itself, before any application sees a request."""
+"""Responses that a listener sends itself, before an application sees the request."""
 
 from typing import Any
 
 
-def _closing(status: str, sentence: str, *more: str) -> bytes:
+def _closing(status: str, message: str, *more: str) -> bytes:
     lines = [
         f"HTTP/1.1 {status}",
         "content-type: text/plain; charset=utf-8",
-        f"content-length: {len(sentence)}",
+        f"content-length: {len(message)}",
         *more,
         "connection: close",
     ]
-    return "\r\n".join([*lines, "", sentence]).encode()
+    return "\r\n".join([*lines, "", message]).encode()
 
 
 _TOO_MANY = "Too many connections are open; close idle ones or retry later."
@@ -21,13 +21,17 @@ LARGE_HEAD = _closing(
     "431 Request Header Fields Too Large",
     "The headers, chunk extensions and trailers are too large; send fewer.",
 )
-SLOW_HEAD = _closing("408 Request Timeout", "The request took too long to arrive; send it at once.")
-SLOW_BODY = _closing("408 Request Timeout", "The body took too long; send it at once.")
+SLOW_HEAD = _closing(
+    "408 Request Timeout", "The request took too long to arrive; send it without pauses."
+)
+SLOW_BODY = _closing(
+    "408 Request Timeout", "The body took too long to arrive; send it without pauses."
+)
 
 
 async def busy(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
-    """Refuse a request that came through a proxy: its client has too many under way."""
-    body = b"Too many requests of this client are under way; retry later."
+    """Reject a request through a proxy: its client has too many in progress."""
+    body = b"Too many requests of this client are in progress; retry later."
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),

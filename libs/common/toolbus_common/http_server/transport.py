@@ -1,4 +1,4 @@
-"""The transport an answer is written to: one system call for head and body, and a gentle close."""
+"""The transport of responses: one system call for head and body, and a graceful close."""
 
 import re
 from collections.abc import Callable
@@ -8,9 +8,9 @@ _HEAD = re.compile(rb"HTTP/1\.1 [2-5]")  # an interim answer (1xx) has no body t
 
 
 class AnswerTransport:
-    """A transport that keeps an answer's head until its body follows: one system call, not two.
+    """A transport that holds back a response's head until its body follows.
 
-    uvicorn writes them apart; the write is a tenth of what a call costs at the edge. `on_head` may
+    uvicorn writes them separately; a write is a tenth of a call's cost at the edge. `on_head` may
     change a head before it is written; `on_close` closes once everything has been written.
     """
 
@@ -27,7 +27,7 @@ class AnswerTransport:
         self.resume_reading = transport.resume_reading
 
     def write(self, data: bytes) -> None:
-        """Write, or keep a head; the answer to a client that is gone is dropped."""
+        """Write, or hold back a head; data for a client that is gone is dropped."""
         if self.is_closing():
             return
         if not self._head and _HEAD.match(data) is not None and data.endswith(b"\r\n\r\n"):
@@ -37,7 +37,7 @@ class AnswerTransport:
         self.raw.write(head + data if head else data)
 
     def flush(self) -> None:
-        """Write a head no body follows: the answer to HEAD has none."""
+        """Write a head that no body follows, as in a response to HEAD."""
         head, self._head = self._head, b""
         if head and not self.is_closing():
             self.raw.write(head)
@@ -47,7 +47,7 @@ class AnswerTransport:
         return self.closed or bool(self.raw.is_closing())
 
     def close(self) -> None:
-        """Write what is kept, and close."""
+        """Write the pending head and close."""
         if not self.closed:
             self.flush()
             self.closed = True

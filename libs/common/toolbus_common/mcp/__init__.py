@@ -1,1 +1,1 @@
-"""Share MCP details between services: URIs, headers, forms of results."""
+"""MCP details that several services share: URIs, headers, forms of results."""

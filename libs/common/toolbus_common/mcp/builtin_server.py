@@ -1,8 +1,8 @@
-"""The one server that is Toolbus itself: tools that read the catalogue and run programs."""
+"""The built-in server of Toolbus: tools that search the catalog and run programs."""
 
 from enum import StrEnum
 
-BUILT_IN = "toolbus"  # no declared server may have this name
+BUILT_IN = "toolbus"  # no configured server may have this name
 
 LIST, READ, DOCS, EXECUTE, SEARCH = (
     "listToolFiles", "readToolFile", "getToolDocs", "executeToolCode", "searchTools",
@@ -10,7 +10,7 @@ LIST, READ, DOCS, EXECUTE, SEARCH = (
 
 
 class Mode(StrEnum):
-    """How a caller sees tools: each as it is, through programs, or by searching for them."""
+    """How a caller uses tools: directly, through programs, or by searching for them."""
 
     TOOLS = "tools"
     CODE = "code"

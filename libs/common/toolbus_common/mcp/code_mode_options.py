@@ -1,6 +1,6 @@
-"""What a request wants of Toolbus' own tools: how it sees tools, and how little a program may use.
+"""Options of a request for the built-in server: the mode, and limits for one program.
 
-It travels as raw JSON in `CallRequested.terms`: said by ingress, read by codemode alone.
+They travel as raw JSON in `CallRequested.terms`, written by ingress and read by codemode only.
 """
 
 import msgspec
@@ -9,7 +9,7 @@ from toolbus_common.mcp.builtin_server import Mode
 
 
 class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The mode, and caps on one program beside those of its key: they can only lower them."""
+    """The mode, and limits on one program; they can only lower the limits of its key."""
 
     mode: Mode = Mode.TOOLS
     usd: float | None = None
@@ -17,7 +17,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float | None = None
 
     def encode(self) -> str:
-        """As it travels; empty where nothing is asked for."""
+        """Return the wire form; empty for the default options."""
         return "" if self == NO_TERMS else _encode(self).decode()
 
 
@@ -27,5 +27,5 @@ _decode = msgspec.json.Decoder(Terms).decode
 
 
 def terms_of(raw: str) -> Terms:
-    """What was said, read again."""
+    """Parse the wire form."""
     return _decode(raw) if raw else NO_TERMS

@@ -1,4 +1,4 @@
-"""What MCP 2026-07-28 repeats of a message in headers: said once, for who writes and who checks."""
+"""Headers of MCP 2026-07-28 that repeat parts of the message: encoding and validation."""
 
 import base64
 import binascii
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# Methods whose subject is repeated in the header Mcp-Name, and the parameter that holds it.
+# Methods whose target is repeated in the header Mcp-Name, and the parameter that has it.
 NAMED = {
     "tools/call": "name",
     "prompts/get": "name",
@@ -16,7 +16,7 @@ NAMED = {
     "tasks/cancel": "taskId",
 }
 ANNOTATION = "x-mcp-header"
-TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110, 5.6.2, within bounds
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110 section 5.6.2, limited length
 
 _PLAIN = re.compile(r"(?!=\?base64\?)[!-~](?:[ -~]*[!-~])?")
 _SENTINEL, _END = "=?base64?", "?="
@@ -24,14 +24,14 @@ _DEEPEST = 16
 
 
 def encoded(value: str) -> str:
-    """A value as headers carry it: plain ASCII as it is, anything else as base64 of UTF-8."""
+    """Return a header value: plain ASCII unchanged, any other text as base64 of UTF-8."""
     if _PLAIN.fullmatch(value):
         return value
     return f"{_SENTINEL}{base64.b64encode(value.encode()).decode()}{_END}"
 
 
 def decoded(value: bytes) -> str:
-    """The value a header carries; what is not well encoded is taken as it stands."""
+    """Return the text of a header value; a malformed encoding is returned unchanged."""
     text = value.decode("latin-1")
     if not (text.startswith(_SENTINEL) and text.endswith(_END)):
         return text
@@ -43,7 +43,7 @@ def decoded(value: bytes) -> str:
 
 
 def annotated(schema: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The headers an input schema asks for, and where in the arguments their values are."""
+    """Yield the headers that an input schema requires, each with the path of its argument."""
     level: list[tuple[tuple[str, ...], Any]] = [((), schema)]
     for _ in range(_DEEPEST):
         level = [
@@ -59,7 +59,7 @@ def annotated(schema: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def value_at(arguments: Any, path: tuple[str, ...]) -> Any:
-    """The argument at a path; None where there is none."""
+    """Return the argument at a path; None if it is absent."""
     for step in path:
         arguments = arguments.get(step) if isinstance(arguments, dict) else None
     return arguments

@@ -1,4 +1,4 @@
-"""A tool's result in the form of one family, member by member."""
+"""Convert a tool's result between protocol families, member by member."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ _COMPLETE = msgspec.Raw(b'"complete"')
 
 
 def as_legacy(members: Members) -> Members:
-    """Without what only the stateless family knows; structured content was an object before it."""
+    """Return a legacy result: without stateless members, structured content only as an object."""
     structured = bytes(members.get("structuredContent", b""))
     odd = bool(structured) and structured[:1] != b"{"
     dropped = (*ONLY_MODERN, "structuredContent") if odd else ONLY_MODERN
@@ -17,5 +17,5 @@ def as_legacy(members: Members) -> Members:
 
 
 def as_modern(members: Members) -> Members:
-    """With the word that it is whole."""
+    """Return a stateless result, marked as complete."""
     return {"resultType": _COMPLETE, **members}

@@ -1,26 +1,26 @@
-"""Rejected credentials as events: counted per client address and reason, written once a minute.
+"""Count rejected credentials per client address and reason, published once a minute.
 
-Whoever floods an entrance costs a counter each time and neither a message nor memory: so many
-addresses are told apart in a period, what more there are is counted together.
+A rejected request costs an increment, neither a message nor memory: `MOST_KINDS` pairs of address
+and reason are counted separately in one period, all further ones together.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from secrets import token_hex
 from time import time
 
-from toolbus_common.concurrency import end
 from toolbus_common.contracts import AccessRejected, Event
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
+from toolbus_common.messaging.periodic_publisher import PeriodicPublisher
 from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 SECONDS = 60.0
-MOST_APART = 128  # addresses and reasons that are told apart in one period
+MOST_KINDS = 128  # pairs of address and reason counted separately in one period
 _MANY = ""
-_NET_OF_A_CLIENT = 64  # bits: an IPv6 client chooses the others as it likes
+_IPV6_PREFIX = 64  # bits: an IPv6 client chooses the others freely
+
+_Kind = tuple[str, str, str]  # entrance, code, address
 
 
 @dataclass(slots=True)
@@ -30,47 +30,34 @@ class _Counted:
     count: int = 0
 
 
-@dataclass(slots=True)
 class RejectionCounter:
-    """Counts what is rejected. `entrance` and `code` are words of ours, never a client's."""
+    """Counts rejected requests by entrance, error code and client address."""
 
-    say: Callable[[Event], None]
-    seconds: float = SECONDS
-    _counted: dict[tuple[str, str, str], _Counted] = field(default_factory=dict)
+    def __init__(self, publish: Callable[[Event], None], seconds: float = SECONDS) -> None:
+        self._counted: dict[_Kind, _Counted] = {}
+        self.publisher = PeriodicPublisher(publish, self._take, _event, seconds)
 
     def note(self, entrance: str, code: str, address: str) -> None:
-        """Count one rejected request."""
+        """Count one rejected request.
+
+        `entrance` and `code` are constants of Toolbus, never text of a client.
+        """
         REJECTED_ACCESS.labels(entrance, code).inc()
         kind = (entrance, code, _grouped(address))
-        if kind not in self._counted and len(self._counted) >= MOST_APART:
+        if kind not in self._counted and len(self._counted) >= MOST_KINDS:
             kind = (entrance, code, _MANY)
         now = time()
         counted = self._counted.setdefault(kind, _Counted(now, now))
         counted.count += 1
         counted.last = now
 
-    def flush(self) -> None:
-        """Write what was counted, and begin the next period."""
+    def _take(self) -> Iterable[tuple[_Kind, _Counted]]:
         counted, self._counted = self._counted, {}
-        for (entrance, code, address), each in counted.items():
-            self.say(_event(entrance, code, address, each))
-
-    @asynccontextmanager
-    async def written(self) -> AsyncIterator[None]:
-        """Write at the end of each period, while this is entered."""
-        writing = asyncio.create_task(self._write())
-        try:
-            yield
-        finally:
-            await end(writing)
-
-    async def _write(self) -> None:
-        while True:
-            await asyncio.sleep(self.seconds)
-            self.flush()
+        return counted.items()
 
 
-def _event(entrance: str, code: str, address: str, counted: _Counted) -> AccessRejected:
+def _event(item: tuple[_Kind, _Counted]) -> AccessRejected:
+    (entrance, code, address), counted = item
     times = "once" if counted.count == 1 else f"{counted.count} times"
     return AccessRejected(
         id=f"{token_hex(12)}.rejected",
@@ -81,12 +68,12 @@ def _event(entrance: str, code: str, address: str, counted: _Counted) -> AccessR
         address=address,
         count=counted.count,
         since=counted.first,
-        reason=f"{times} at {entrance} from {address or 'addresses that are not told apart'}",
+        reason=f"{times} at {entrance} from {address or 'further addresses, counted together'}",
     )
 
 
 def _grouped(address: str) -> str:
-    """Return the address by which a client is told apart; nothing for what is none."""
+    """Return the address that identifies a client; empty if `address` is not an IP address."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
@@ -95,5 +82,5 @@ def _grouped(address: str) -> str:
         return str(found)
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
-    bits = 128 - _NET_OF_A_CLIENT
-    return f"{IPv6Address(int(found) >> bits << bits)}/{_NET_OF_A_CLIENT}"
+    bits = 128 - _IPV6_PREFIX
+    return f"{IPv6Address(int(found) >> bits << bits)}/{_IPV6_PREFIX}"

@@ -1,4 +1,4 @@
-"""Many small requests of one moment become one: the calls of a turn share a round trip."""
+"""Combine many small requests of one moment into one round trip."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,11 +10,11 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """Collects items and flushes them together, `lanes` batches in flight at most.
+    """Collects items and flushes them together, at most `concurrency` batches at a time.
 
-    The first item of an idle batcher is flushed at the end of the event loop's turn, so a
-    lonely call waits for nobody; while every lane is busy, items gather for the next batch.
-    Where nobody waits for an item, `linger` seconds may pass first, so that more of them gather.
+    The first item of an idle batcher is flushed at the end of the event loop's turn, so a single
+    call is not delayed; while every slot is busy, items gather for the next batch. With `linger`,
+    an idle batcher waits that many seconds before it flushes.
     """
 
     def __init__(
@@ -22,36 +22,36 @@ class Batcher(Generic[T, R]):
         flush: Callable[[list[T]], Awaitable[Sequence[R]]],
         *,
         most: int = 256,
-        lanes: int = 2,
+        concurrency: int = 2,
         linger: float = 0.0,
     ) -> None:
         self._flush = flush
         self._most = most
         self._linger = linger
-        self._free = lanes
+        self._free_slots = concurrency
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._apart = Context()  # a batch belongs to no single one of those who put items in
+        self._empty_context = Context()  # a batch has items of several tasks
 
     def add(self, item: T) -> asyncio.Future[R]:
-        """Put an item into the next batch; the future holds its own result or the batch's error."""
+        """Put an item into the next batch; the future holds its result or the batch's error."""
         loop = self._loop
-        if loop is None:  # asked once: on 3.11 each asking is a system call
+        if loop is None:  # cached: on 3.11 each look-up is a system call
             loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future))
-        if not self._scheduled and self._free:
+        if not self._scheduled and self._free_slots:
             self._scheduled = True
             if self._linger:
-                loop.call_later(self._linger, self._start, context=self._apart)
+                loop.call_later(self._linger, self._start, context=self._empty_context)
             else:
-                loop.call_soon(self._start, context=self._apart)
+                loop.call_soon(self._start, context=self._empty_context)
         return future
 
     async def drain(self) -> None:
-        """Wait until nothing is waiting or in flight."""
+        """Wait until no item is waiting or in flight."""
         while self._waiting or self._tasks:
             self._start()
             await asyncio.sleep(0)
@@ -60,17 +60,17 @@ class Batcher(Generic[T, R]):
 
     def _start(self) -> None:
         self._scheduled = False
-        while self._waiting and self._free:
+        while self._waiting and self._free_slots:
             batch = self._waiting[: self._most]
             del self._waiting[: self._most]
-            self._free -= 1
+            self._free_slots -= 1
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._free += 1
+        self._free_slots += 1
         if self._waiting and not self._scheduled:
             self._start()
 

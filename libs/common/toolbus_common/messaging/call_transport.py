@@ -1,4 +1,4 @@
-"""The call lane of one service: sending calls on, serving them, and waiting for their answers."""
+"""Send calls, serve calls and wait for their replies: the call transport of one service."""
 
 import asyncio
 import itertools
@@ -25,11 +25,11 @@ from toolbus_common.observability.tracing.context import bind
 log = logging.getLogger(__name__)
 
 Call = CallRequested | CallAdmitted
-FORGET_SECONDS = 5.0  # "nobody there" comes within milliseconds or never
+FORGET_SECONDS = 5.0  # NATS reports "no responders" within milliseconds or never
 
 
 class NatsReply:
-    """The waiting slot is in another process: frames travel on its reply subject."""
+    """Sends reply messages to a caller in another process, on its reply subject."""
 
     __slots__ = ("_bus", "address")
 
@@ -37,24 +37,26 @@ class NatsReply:
         self._bus = bus
         self.address = address
 
-    async def send(self, frame: ReplyMessage) -> None:
-        """Publish; a caller that cannot be reached any more is told by its own deadline."""
-        if not answerable(self.address):  # it would be written with this service's rights
+    async def send(self, message: ReplyMessage) -> None:
+        """Publish; a caller that cannot be reached any more times out at its own deadline."""
+        if not answerable(
+            self.address
+        ):  # the reply would be published with this service's permissions
             log.warning("call.reply_refused", extra={"address": self.address})
             return
         try:
-            await self._bus.publish(self.address, frame.encode())
+            await self._bus.publish(self.address, message.encode())
         except ToolbusError:
             log.warning("call.reply_lost", extra={"address": self.address})
 
 
 class CallTransport:
-    """Calls of one service over both transports."""
+    """Sends and serves calls of one service, over NATS or within the process."""
 
-    def __init__(self, service: str, bus: Bus, exchange: LocalTransport) -> None:
+    def __init__(self, service: str, bus: Bus, local: LocalTransport) -> None:
         self._bus = bus
-        self._exchange = exchange
-        self._mux = PendingReplies()
+        self._local = local
+        self._pending = PendingReplies()
         self._origin = secrets.token_hex(6)
         self._prefix = f"tb.reply.{service}.{self._origin}"
         self._count = itertools.count(1)
@@ -65,105 +67,113 @@ class CallTransport:
         self._rotation: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
-        """Begin to hear answers."""
-        await self._bus.subscribe(f"{self._prefix}.*", self._heard, on_nobody=self._nobody)
+        """Subscribe to replies."""
+        await self._bus.subscribe(
+            f"{self._prefix}.*", self._on_reply, on_nobody=self._on_no_responders
+        )
         self._bus.on_lost.append(self._lost)
         self._rotate()
 
     @property
     def in_flight(self) -> int:
-        """Calls this process serves, and calls it waits for."""
-        return len(self._tasks) + len(self._mux)
+        """The number of calls this process serves or waits for."""
+        return len(self._tasks) + len(self._pending)
 
     def new_call_id(self) -> str:
-        """An id no other process makes."""
+        """Return an id that no other process generates."""
         return f"{self._origin}{next(self._count):x}"
 
     def address(self, call_id: str) -> str:
-        """The subject on which this process hears a call's answer."""
+        """Return the subject on which this process receives replies to a call."""
         return f"{self._prefix}.{call_id}"
 
     async def ask(
-        self, call: CallRequested, on_told: Callable[[CallNotification], None] | None = None
+        self, call: CallRequested, on_notification: Callable[[CallNotification], None] | None = None
     ) -> FinalReply:
-        """Send a call and wait for what ends it; `on_told` hears what is said before.
+        """Send a call and wait for its final reply; earlier messages go to `on_notification`.
 
         Raises:
-            ToolbusError: how it ended instead.
+            ToolbusError: the error the call ended with.
 
         """
-        slot = self._mux.open(call.call_id, on_told)
+        pending = self._pending.open(call.call_id, on_notification)
         try:
-            handler = self._exchange.find(call.SUBJECT, call.server)
+            handler = self._local.find(call.SUBJECT, call.server)
             if handler is not None:
-                # A task of its own, as in another process: a caller that leaves or runs out of
-                # time neither stops the call half-way nor waits for it.
-                self.spawn(_run(handler, call, LocalReply(self._mux, call.call_id, call.reply_to)))
+                # A separate task, as in another process: a caller that disconnects or times out
+                # neither stops the call half-way nor waits for it.
+                self.spawn(
+                    _run(handler, call, LocalReply(self._pending, call.call_id, call.reply_to))
+                )
             else:
                 await self._bus.publish(call.subject, call.encode(), call.reply_to)
-            return await self._mux.wait(slot, call.deadline)
+            return await self._pending.wait(pending, call.deadline)
         finally:
-            self._mux.close(call.call_id)
+            self._pending.close(call.call_id)
 
     async def ask_here(
         self, call: CallRequested, handler: CallHandler, on_extended: Callable[[float], None]
     ) -> FinalReply:
-        """The same of a handler of this service's own. Raises `ToolbusError`.
+        """Send a call to a handler of this service and wait for its final reply.
 
         `on_extended` is called with each later deadline of the call.
+
+        Raises:
+            ToolbusError: the error the call ended with.
+
         """
-        slot = self._mux.open(call.call_id, on_extended=on_extended)
+        pending = self._pending.open(call.call_id, on_extended=on_extended)
         try:
-            self.spawn(_run(handler, call, LocalReply(self._mux, call.call_id, call.reply_to)))
-            return await self._mux.wait(slot, call.deadline)
+            self.spawn(_run(handler, call, LocalReply(self._pending, call.call_id, call.reply_to)))
+            return await self._pending.wait(pending, call.deadline)
         finally:
-            self._mux.close(call.call_id)
+            self._pending.close(call.call_id)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine beside everything else; a drain waits for it."""
+        """Run a coroutine in a task of its own; a drain waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def hand_over(
-        self, call: CallAdmitted, reply: ReplyChannel, on_nobody: Callable[[], None]
+        self, call: CallAdmitted, reply: ReplyChannel, on_undelivered: Callable[[], None]
     ) -> None:
-        """Pass an admitted call on; `on_nobody` is called if no executor serves the server.
+        """Pass an admitted call on; `on_undelivered` is called if no executor serves the server.
 
-        The answer goes to `reply` straight from whoever ends the call.
+        The service that completes the call replies to `reply` directly.
         """
-        handler = self._exchange.find(call.SUBJECT, call.server)
+        handler = self._local.find(call.SUBJECT, call.server)
         if handler is not None:
             await handler(call, reply)
             return
-        self._undelivered[call.call_id] = on_nobody
+        self._undelivered[call.call_id] = on_undelivered
         await self._bus.publish(call.subject, call.encode(), self.address(call.call_id))
 
     async def serve(
         self, contract: type[Call], server: str, handler: CallHandler, queue: str
     ) -> None:
-        """Take a server's calls (`*`: every server's), sharing them with the other replicas."""
+        """Serve calls of a server (`*`: of every server), shared with the other replicas."""
         subject = f"{contract.SUBJECT}.{server}"
 
-        def hear(payload: bytes, _subject: str, _reply: str) -> None:
+        def receive(payload: bytes, _subject: str, _reply: str) -> None:
             call = contract.decode(payload)
             self.spawn(_run(handler, call, NatsReply(self._bus, call.reply_to)))
 
-        self._served[subject] = await self._bus.subscribe(subject, hear, queue=queue)
-        self._exchange.serve(subject, handler)
+        self._served[subject] = await self._bus.subscribe(subject, receive, queue=queue)
+        self._local.serve(subject, handler)
 
     async def leave(self, contract: type[Call], server: str) -> None:
-        """Take no more of a server's calls."""
+        """Stop serving calls of a server."""
         subject = f"{contract.SUBJECT}.{server}"
-        self._exchange.leave(subject)
+        self._local.leave(subject)
         subscription = self._served.pop(subject, None)
         if subscription is not None and self._bus.connected:
             await subscription.stop()
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, and let what is under way end."""
+        """Stop serving calls and wait at most `seconds` for those in progress."""
         for subject, subscription in list(self._served.items()):
-            self._exchange.leave(subject)
+            self._local.leave(subject)
             if self._bus.connected:
                 await subscription.stop()
         self._served.clear()
@@ -172,25 +182,25 @@ class CallTransport:
         if self._rotation is not None:
             self._rotation.cancel()
 
-    def _heard(self, payload: bytes, subject: str, _reply: str) -> None:
-        self._mux.deliver(subject.rpartition(".")[2], decode_reply(payload))
+    def _on_reply(self, payload: bytes, subject: str, _reply: str) -> None:
+        self._pending.deliver(subject.rpartition(".")[2], decode_reply(payload))
 
-    def _nobody(self, _payload: bytes, subject: str, _reply: str) -> None:
+    def _on_no_responders(self, _payload: bytes, subject: str, _reply: str) -> None:
         call_id = subject.rpartition(".")[2]
-        on_nobody = self._undelivered.pop(call_id, None) or self._undelivered_before.pop(
+        on_undelivered = self._undelivered.pop(call_id, None) or self._undelivered_before.pop(
             call_id, None
         )
-        if on_nobody is not None:
-            on_nobody()
+        if on_undelivered is not None:
+            on_undelivered()
         else:
-            self._mux.fail(
-                call_id, PolicyDownError("No policy replica is there to decide; retry shortly.")
+            self._pending.fail(
+                call_id, PolicyDownError("No policy replica is available; retry shortly.")
             )
 
     def _lost(self) -> None:
-        self._mux.fail_all(
+        self._pending.fail_all(
             OutcomeUnknownError(
-                "The bus was lost while the call was under way; it may or may not have happened."
+                "The NATS connection was lost during the call; it may have been executed."
             )
         )
 
@@ -200,12 +210,12 @@ class CallTransport:
 
 
 async def _run(handler: CallHandler, call: Call, reply: ReplyChannel) -> None:
-    """Serve a call; a handler that fails unexpectedly is answered for, at once."""
+    """Serve a call; if the handler fails unexpectedly, reply with an error at once."""
     bind(call.traceparent)
     try:
         await handler(call, reply)
     except Exception:
         log.exception("call.handler_failed", extra={"call_id": call.call_id})
         await reply.send(
-            CallError(ToolbusError("Something failed inside; the service's log says what."))
+            CallError(ToolbusError("Internal error; the log of the service has the details."))
         )

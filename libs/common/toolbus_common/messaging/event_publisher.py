@@ -1,4 +1,4 @@
-"""Writing events: numbered, batched per turn, acknowledged by the stream or kept until they are."""
+"""Publish events: numbered, batched, and stored locally until the stream acknowledges them."""
 
 import asyncio
 import contextlib
@@ -20,51 +20,50 @@ from toolbus_common.privacy.key_store import PersonKeys
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
-LINGER_SECONDS = 0.01  # nobody waits for an outcome; a hundred together cost what one does
+LINGER_SECONDS = 0.01  # no caller waits for these events; a batch of 100 costs as much as one
 Publish = Callable[[Envelope], Awaitable[None]]  # raises BusDownError unless acknowledged
-Line = tuple[str, bytes, str]  # subject, line, and the span it tells of if one is recorded
+Line = tuple[str, bytes, str]  # subject, line, and the traceparent of its span if that is recorded
 Lines = Batcher[Line, None]
 
 
 class EventPublisher:
-    """One producer of events: `producer` names this process.
+    """One producer of events; `producer` identifies this process.
 
-    For each customer, `seq` counts its events without gaps and `prev` is the hash of the one before
-    (SHA-256 of its line, in hex), so that what is lost or altered later shows, to whoever may
-    see that customer and no other.
+    For each customer, `seq` counts its events without gaps and `prev` is the hash of the previous
+    one (SHA-256 of its line, in hex), so that lost or altered events show to readers of that
+    customer.
 
-    Events of one moment and one subject travel as one message, a line each: the stream's
-    acknowledgement is then paid once for all of them.
+    Events of one moment and one subject travel as one message, a line each: one acknowledgement of
+    the stream covers all of them.
     """
 
-    people: PersonKeys | None = None  # under whose keys events are sealed; none seals nothing
+    people: PersonKeys | None = None  # keys that encrypt personal fields; None: no encryption
 
     def __init__(self, publish: Publish, spool: Outbox) -> None:
         self.producer = secrets.token_hex(8)
         self._chains: dict[str, tuple[int, str]] = {}
         self._publish = publish
         self._spool = spool
-        self._awaited: Lines = Batcher(self._flush, lanes=2)
-        self._said: Lines = Batcher(self._flush, lanes=1, linger=LINGER_SECONDS)
+        self._awaited: Lines = Batcher(self._flush, concurrency=2)
+        self._unawaited: Lines = Batcher(self._flush, concurrency=1, linger=LINGER_SECONDS)
         self._learning: set[asyncio.Task[None]] = set()
-        self._kept: list[Envelope] = []
+        self._undelivered: list[Envelope] = []
         self._retrying: asyncio.Task[None] | None = None
         self._spooling = asyncio.Lock()
         self.full = False
 
     def publish_durable(self, event: Event) -> asyncio.Future[None]:
-        """Write an event; the future ends when it is durable, or with `BusDownError`.
+        """Publish an event; the future ends when it is durable, or with `BusDownError`.
 
-        After an error the event may still reach the stream later, under the same id: say what
-        became of it with another event.
+        After an error the event may still reach the stream later, under the same id: publish
+        another event with its outcome.
         """
         return self._add(self._awaited, event)
 
     async def publish_until_durable(self, event: Event) -> None:
-        """Write an event that must exist only once; return when it is durable.
+        """Publish an event and return when it is durable; for events that must exist only once.
 
-        Who heard of the `BusDownError` of `publish_durable` could only say it again, and both would
-        arrive.
+        Retrying `publish_durable` after its `BusDownError` could publish the event twice.
         """
         try:
             await self.publish_durable(event)
@@ -73,28 +72,28 @@ class EventPublisher:
                 await asyncio.wait([self._retrying])
 
     def publish(self, event: Event) -> None:
-        """Write an event without waiting. It is kept, in memory and on disk, until acknowledged."""
-        self._add(self._said, event).add_done_callback(_seen)
+        """Publish an event without waiting; it is stored until the stream acknowledges it."""
+        self._add(self._unawaited, event).add_done_callback(_seen)
 
     async def delivered(self) -> None:
-        """Return once the stream has everything said so far, or it is kept for later."""
+        """Wait until the stream has every event published so far, or it is stored for later."""
         await self._learned()
-        await self._said.drain()
+        await self._unawaited.drain()
 
     def restore(self) -> None:
-        """Take up what an earlier process of this service could not deliver."""
-        self._kept.extend(self._spool.replay())
-        if self._kept:
-            log.info("events.restored", extra={"messages": len(self._kept)})
+        """Take up the events that an earlier process of this service could not deliver."""
+        self._undelivered.extend(self._spool.replay())
+        if self._undelivered:
+            log.info("events.restored", extra={"messages": len(self._undelivered)})
             self._retry()
 
     async def close(self, seconds: float) -> None:
-        """Deliver what is left; what the bus does not take stays spooled for the next start."""
+        """Deliver what is left; undelivered events stay in the outbox for the next start."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._learned()
                 await self._awaited.drain()
-                await self._said.drain()
+                await self._unawaited.drain()
                 if self._retrying is not None:
                     await asyncio.shield(self._retrying)
         if self._retrying is not None:
@@ -103,7 +102,7 @@ class EventPublisher:
             self._spool.close()
 
     def _add(self, batcher: Lines, event: Event) -> asyncio.Future[None]:
-        """Seal what is personal; only of somebody who is new here is asked first."""
+        """Encrypt personal fields; only a person not known here yet has to be looked up first."""
         if self.people is None or not (whose := named(event)):
             return batcher.add(self._traced(event))
         if all(map(self.people.known, whose)):
@@ -114,15 +113,15 @@ class EventPublisher:
         return learning
 
     async def _learn(self, batcher: Lines, event: Event, whose: frozenset[str]) -> None:
-        """Somebody new is made known first. Where that fails, nothing personal is told."""
+        """Look up or create the person keys first; if that fails, strike the personal fields."""
         assert self.people is not None  # noqa: S101
         try:
             await self.people.learn(whose)
-            told = sealed(event, self.people)
+            publishable = sealed(event, self.people)
         except (BusDownError, KeyError) as error:
             log.warning("events.struck", extra={"event_id": event.id, "reason": str(error)})
-            told = struck(event)
-        await batcher.add(self._traced(told))
+            publishable = struck(event)
+        await batcher.add(self._traced(publishable))
 
     async def _learned(self) -> None:
         if self._learning:
@@ -169,12 +168,12 @@ class EventPublisher:
         try:
             await self._publish(envelope)
         except BusDownError:
-            await self._keep(envelope)
+            await self._store_undelivered(envelope)
             raise
 
-    async def _keep(self, envelope: Envelope) -> None:
-        self._kept.append(envelope)
-        EVENTS_UNACKNOWLEDGED.set(len(self._kept))
+    async def _store_undelivered(self, envelope: Envelope) -> None:
+        self._undelivered.append(envelope)
+        EVENTS_UNACKNOWLEDGED.set(len(self._undelivered))
         try:
             async with self._spooling:
                 await asyncio.to_thread(self._spool.append, [envelope])
@@ -188,26 +187,26 @@ class EventPublisher:
             self._retrying = asyncio.get_running_loop().create_task(self._redeliver())
 
     async def _redeliver(self) -> None:
-        while self._kept:
+        while self._undelivered:
             try:
-                await self._publish(self._kept[0])
+                await self._publish(self._undelivered[0])
             except BusDownError:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            self._kept.pop(0)
-            EVENTS_UNACKNOWLEDGED.set(len(self._kept))
-            if not self._kept:
+            self._undelivered.pop(0)
+            EVENTS_UNACKNOWLEDGED.set(len(self._undelivered))
+            if not self._undelivered:
                 await self._empty_spool()
         log.info("events.delivered")
 
     async def _empty_spool(self) -> None:
         async with self._spooling:
-            if not self._kept:  # nothing was added while an append held the lock
+            if not self._undelivered:  # nothing was added while an append held the lock
                 self._spool.clear()
                 self.full = False
 
 
 def _seen(future: asyncio.Future[None]) -> None:
-    """An event that is kept for later is no error of its sayer."""
+    """Retrieve the exception: an event stored for later is no error of its publisher."""
     if not future.cancelled():
         future.exception()

@@ -1,4 +1,4 @@
-"""The call lane's second transport: services of one process hand each other calls directly."""
+"""Pass calls between services of one process directly, without NATS."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,34 +10,34 @@ CallHandler = Callable[[Any, ReplyChannel], Awaitable[None]]
 
 
 class LocalReply:
-    """The waiting slot is in this process: a frame is handed over as it is."""
+    """Passes reply messages to a caller in this process."""
 
-    __slots__ = ("_call_id", "_mux", "address")
+    __slots__ = ("_call_id", "_pending", "address")
 
-    def __init__(self, mux: PendingReplies, call_id: str, address: str) -> None:
-        self._mux = mux
+    def __init__(self, pending: PendingReplies, call_id: str, address: str) -> None:
+        self._pending = pending
         self._call_id = call_id
         self.address = address
 
-    async def send(self, frame: ReplyMessage) -> None:
-        """Deliver at once."""
-        self._mux.deliver(self._call_id, frame)
+    async def send(self, message: ReplyMessage) -> None:
+        """Deliver the message at once."""
+        self._pending.deliver(self._call_id, message)
 
 
 class LocalTransport:
-    """Who in this process serves which call subject. Services apart each have an empty one."""
+    """Maps call subjects to the handlers of this process; empty if each service is a process."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, CallHandler] = {}
 
     def serve(self, subject: str, handler: CallHandler) -> None:
-        """Take calls on a subject; `tb.call.*` takes every server's."""
+        """Register the handler of a subject; `tb.call.*` takes calls of every server."""
         self._handlers[subject] = handler
 
     def leave(self, subject: str) -> None:
-        """Take no more."""
+        """Remove the handler of a subject."""
         self._handlers.pop(subject, None)
 
-    def find(self, lane: str, server: str) -> CallHandler | None:
-        """The handler in this process for a server's calls, if there is one."""
-        return self._handlers.get(f"{lane}.{server}") or self._handlers.get(f"{lane}.*")
+    def find(self, subject: str, server: str) -> CallHandler | None:
+        """Return the handler in this process for calls of a server, if there is one."""
+        return self._handlers.get(f"{subject}.{server}") or self._handlers.get(f"{subject}.*")

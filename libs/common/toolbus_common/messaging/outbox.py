@@ -1,4 +1,4 @@
-"""A bounded file of events the stream has not acknowledged: none is lost while the bus is down."""
+"""Store events the stream has not acknowledged in a bounded file, so that none is lost."""
 
 import fcntl
 import os
@@ -20,28 +20,28 @@ def record_of(envelope: Envelope) -> bytes:
 
 
 class OutboxFullError(Exception):
-    """The spool may not grow further."""
+    """The outbox file has reached its maximum size."""
 
 
 class Outbox:
-    """Appends with fsync, replays in order, and is emptied once all of it is acknowledged.
+    """Appends with fsync, replays in order, and is cleared once the stream has everything.
 
-    Replicas that share a directory each hold a file of their own, locked as long as they live;
-    whoever opens the spool takes over the records of those that died.
+    Replicas that share a directory each have a file of their own, locked while they live; a process
+    that opens the outbox takes over the records of processes that died.
     """
 
     def __init__(self, path: Path, most_bytes: int) -> None:
         self._path = path
         self._most = most_bytes
         self._file = -1
-        self._end = 0  # after the last whole record: a torn one behind it is written over
+        self._end = 0  # after the last whole record: a torn one behind it is overwritten
 
     def append(self, envelopes: list[Envelope]) -> None:
-        """Write through to the disk. Raises `OutboxFullError` before it would pass its bound."""
+        """Write through to disk. Raises `OutboxFullError` if the file would exceed its bound."""
         self._open()
         data = b"".join(record_of(envelope) for envelope in envelopes)
         if self._end + len(data) > self._most:
-            raise OutboxFullError(f"{self._path} would pass {self._most} bytes")
+            raise OutboxFullError(f"{self._path} would exceed {self._most} bytes")
         os.ftruncate(self._file, self._end)
         view = memoryview(data)
         at = self._end
@@ -52,18 +52,21 @@ class Outbox:
         self._end = at
 
     def replay(self) -> Iterator[Envelope]:
-        """What was written; a record torn by a crash ends the replay, it was never promised."""
+        """Yield the stored envelopes.
+
+        A record torn by a crash ends the replay; its event was never reported as durable.
+        """
         self._open()
         yield from _records(_content(self._file))
 
     def clear(self) -> None:
-        """Everything in it is in the stream now."""
+        """Remove every record: all of them are in the stream."""
         self._open()
         os.ftruncate(self._file, 0)
         self._end = 0
 
     def close(self) -> None:
-        """Let another process take the records over."""
+        """Close the file, so that another process can take over its records."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -77,9 +80,9 @@ class Outbox:
             if self._file >= 0:
                 break
         self._end = sum(len(record_of(record)) for record in _records(_content(self._file)))
-        self._take_over_the_dead()
+        self._take_over_abandoned()
 
-    def _take_over_the_dead(self) -> None:
+    def _take_over_abandoned(self) -> None:
         for path in sorted(self._path.parent.glob(f"{self._path.name}.*")):
             file = _locked(path)
             if file < 0:
@@ -90,13 +93,13 @@ class Outbox:
                     self.append(records)
                     os.ftruncate(file, 0)
             except OutboxFullError:
-                pass  # they stay where they are, for the next to open the spool
+                pass  # they stay for the next process that opens the outbox
             finally:
                 os.close(file)
 
 
 def _locked(path: Path) -> int:
-    """The open file, or -1 while another process holds it."""
+    """Open and lock a file; return -1 if another process holds the lock."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Waiting for answers: each call has a slot, each slot takes notifications and one ending."""
+"""Wait for the replies to calls: notifications, then exactly one final reply per call."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,118 +13,122 @@ from toolbus_common.contracts.replies import (
 )
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 
-GRACE = 1.0  # seconds past the deadline that the service which holds the call may use to say so
+GRACE = 1.0  # seconds past the deadline in which the serving side may still report a timeout
 
 
 class PendingReply:
-    """Where one call's answer arrives. `ending` resolves to the frame that ended it."""
+    """The replies to one call. `final` resolves to the final reply."""
 
-    __slots__ = ("_on_extended", "_on_told", "_until", "ending", "timer")
+    __slots__ = ("_extended_deadline", "_on_extended", "_on_notification", "final", "timer")
 
     def __init__(
         self,
-        ending: asyncio.Future[FinalReply],
-        on_told: Callable[[CallNotification], None] | None = None,
+        final: asyncio.Future[FinalReply],
+        on_notification: Callable[[CallNotification], None] | None = None,
         on_extended: Callable[[float], None] | None = None,
     ) -> None:
-        self.ending = ending
-        self._on_told = on_told
+        self.final = final
+        self._on_notification = on_notification
         self._on_extended = on_extended
-        self._until = 0.0  # the deadline, once the call was extended
+        self._extended_deadline = 0.0  # 0 until the call is extended
 
     def arm(self, deadline: float) -> None:
-        """Give up at this deadline, or at the one the call is extended to."""
+        """Time out at this deadline, or at the one the call is extended to."""
         seconds = max(0.0, deadline - time()) + GRACE
-        self.timer = self.ending.get_loop().call_later(seconds, self._give_up)
+        self.timer = self.final.get_loop().call_later(seconds, self._expire)
 
-    def deliver(self, frame: ReplyMessage) -> None:
-        """Take a frame; anything after the ending is late and dropped."""
-        if self.ending.done():
+    def deliver(self, message: ReplyMessage) -> None:
+        """Take a message; messages after the final reply are dropped."""
+        if self.final.done():
             return
-        if isinstance(frame, CallError):
-            self.ending.set_exception(frame.error)
-        elif isinstance(frame, DeadlineExtended):
-            self._extend(frame.deadline)
-        elif not isinstance(frame, CallNotification):
-            self.ending.set_result(frame)
-        elif self._on_told is not None:
-            self._on_told(frame)
+        if isinstance(message, CallError):
+            self.final.set_exception(message.error)
+        elif isinstance(message, DeadlineExtended):
+            self._extend(message.deadline)
+        elif not isinstance(message, CallNotification):
+            self.final.set_result(message)
+        elif self._on_notification is not None:
+            self._on_notification(message)
 
     def _extend(self, deadline: float) -> None:
-        self._until = max(self._until, deadline)  # the timer is set again only when it fires
+        self._extended_deadline = max(
+            self._extended_deadline, deadline
+        )  # the timer is set again only when it fires
         if self._on_extended is not None:
-            self._on_extended(self._until)
+            self._on_extended(self._extended_deadline)
 
-    def _give_up(self) -> None:
-        if self._until > time():
-            self.arm(self._until)
+    def _expire(self) -> None:
+        if self._extended_deadline > time():
+            self.arm(self._extended_deadline)
         else:
-            self.deliver(CallError(_nobody_answered()))
+            self.deliver(CallError(_timed_out()))
 
 
 class PendingReplies:
-    """All slots of this process, by call id. Ids are our own, so no two callers can collide."""
+    """The pending replies of this process by call id, which are generated here and unique."""
 
     def __init__(self) -> None:
-        self._slots: dict[str, PendingReply] = {}
+        self._by_call_id: dict[str, PendingReply] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._by_call_id)
 
     def open(
         self,
         call_id: str,
-        on_told: Callable[[CallNotification], None] | None = None,
+        on_notification: Callable[[CallNotification], None] | None = None,
         on_extended: Callable[[float], None] | None = None,
     ) -> PendingReply:
-        """A slot for a call about to be sent."""
-        if self._loop is None:  # asked once: on 3.11 each asking is a system call
+        """Register a call that is about to be sent."""
+        if self._loop is None:  # cached: on 3.11 each look-up is a system call
             self._loop = asyncio.get_running_loop()
-        slot = self._slots[call_id] = PendingReply(self._loop.create_future(), on_told, on_extended)
-        return slot
+        pending = self._by_call_id[call_id] = PendingReply(
+            self._loop.create_future(), on_notification, on_extended
+        )
+        return pending
 
     def close(self, call_id: str) -> None:
-        """Forget a call; frames that still come for it are dropped."""
-        slot = self._slots.pop(call_id, None)
-        if slot is not None:
-            # An error knows the frames it passed, one of them the slot, and the slot the error:
-            # the collector would have to find that circle, in a pause that every call waits for.
-            del slot.ending
+        """Remove a call; messages that still arrive for it are dropped."""
+        pending = self._by_call_id.pop(call_id, None)
+        if pending is not None:
+            # The error's traceback refers to the pending reply, which refers to the error: without
+            # this, the garbage collector had to find the cycle, in a pause that delays every call.
+            del pending.final
 
-    def deliver(self, call_id: str, frame: ReplyMessage) -> None:
-        """Hand a frame to whoever waits for it."""
-        slot = self._slots.get(call_id)
-        if slot is not None:
-            slot.deliver(frame)
+    def deliver(self, call_id: str, message: ReplyMessage) -> None:
+        """Pass a message to the caller that waits for it."""
+        pending = self._by_call_id.get(call_id)
+        if pending is not None:
+            pending.deliver(message)
 
     def fail(self, call_id: str, error: ToolbusError) -> None:
-        """End one call."""
+        """End one call with an error."""
         self.deliver(call_id, CallError(error))
 
     def fail_all(self, error: ToolbusError) -> None:
-        """End every waiting call, each with its own copy: tracebacks must not grow into another."""
-        for slot in list(self._slots.values()):
-            slot.deliver(CallError(type(error)(error.reason, **error.data)))
+        """End every waiting call, each with a copy of the error: tracebacks must not mix."""
+        for pending in list(self._by_call_id.values()):
+            pending.deliver(CallError(type(error)(error.reason, **error.data)))
 
-    async def wait(self, slot: PendingReply, deadline: float) -> FinalReply:
-        """The frame that ended a call.
+    async def wait(self, pending: PendingReply, deadline: float) -> FinalReply:
+        """Return the final reply of a call.
 
         Raises:
-            ToolbusError: the call ended otherwise; `OutcomeUnknownError` when nobody answered.
+            ToolbusError: the call failed; `OutcomeUnknownError` if no reply came in time.
 
         """
-        if not slot.ending.done():
-            slot.arm(deadline)
+        if not pending.final.done():
+            pending.arm(deadline)
             try:
-                return await slot.ending
+                return await pending.final
             finally:
-                slot.timer.cancel()
-        return slot.ending.result()
+                pending.timer.cancel()
+        return pending.final.result()
 
 
-def _nobody_answered() -> OutcomeUnknownError:
+def _timed_out() -> OutcomeUnknownError:
     return OutcomeUnknownError(
-        "No answer came within the call's deadline; it may or may not have happened. "
-        "Look the call id up in the audit before repeating it."
+        "The call timed out; it may have been executed. "
+        "Look up the call id in the audit log before retrying."
     )

@@ -1,4 +1,4 @@
-"""The question lane: answered at once, stored nowhere, registered so that `nats micro` lists it."""
+"""Request-reply between services: replies at once, stores nothing, visible to `nats micro`."""
 
 import asyncio
 import logging
@@ -25,52 +25,58 @@ Respond = Callable[[Request], Awaitable[None]]
 
 
 class RequestReply:
-    """Questions of one service: those it answers, and those it asks."""
+    """Sends and serves the queries of one service."""
 
     def __init__(self, service: str, bus: Bus) -> None:
         self._service = service
         self._bus = bus
         self._registration: Service | None = None
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._in_progress: set[asyncio.Task[None]] = set()
 
     async def open(self, status: Callable[[], ServiceStatus]) -> None:
-        """Every replica tells its own status from now on."""
+        """Serve the status query: every replica replies with its own status."""
         await self.answer_all(StatusQuery, status)
 
-    async def answer_all(self, asked: type[Query], answer: Callable[[], Message]) -> None:
-        """Answer a question that goes to every replica."""
+    async def answer_all(self, query_type: type[Query], answer: Callable[[], Message]) -> None:
+        """Serve a query that goes to every replica."""
 
-        def tell(_payload: bytes, _subject: str, reply: str) -> None:
+        def respond(_payload: bytes, _subject: str, reply: str) -> None:
             if reply:
                 task = asyncio.ensure_future(self._bus.publish(reply, answer().encode()))
                 task.add_done_callback(_logged)
 
-        await self._bus.subscribe(asked.SUBJECT, tell)
+        await self._bus.subscribe(query_type.SUBJECT, respond)
 
     async def answer(self, answers: dict[type[Query], Answer]) -> None:
-        """Begin to answer these: each question is answered by one replica of the service."""
+        """Serve queries; one replica of the service replies to each."""
         self._registration = await add_service(
             self._bus.client,
             ServiceConfig(
                 name=f"toolbus-{self._service}", version=VERSION, queue_group=self._service
             ),
         )
-        for question, handler in answers.items():
+        for query, handler in answers.items():
             await self._registration.add_endpoint(
-                name=question.SUBJECT.rpartition(".")[2],
-                subject=question.SUBJECT,
-                handler=self._begun(question, _respond(question, handler)),
+                name=query.SUBJECT.rpartition(".")[2],
+                subject=query.SUBJECT,
+                handler=self._concurrently(query, _respond(query, handler)),
             )
 
-    async def ask(self, question: Query, answer: type[A], seconds: float = 5.0) -> A:
-        """Ask a service. Raises the `ToolbusError` it answers with, or `UnavailableError`."""
+    async def ask(self, query: Query, answer: type[A], seconds: float = 5.0) -> A:
+        """Send a query to a service and return the reply.
+
+        Raises:
+            ToolbusError: the error the service replied with.
+            UnavailableError: no replica of the service replied in time.
+
+        """
         try:
-            data = await self._bus.request(question.SUBJECT, question.encode(), seconds)
+            data = await self._bus.request(query.SUBJECT, query.encode(), seconds)
         except LookupError as error:
-            service = question.SUBJECT.split(".")[2]
+            service = query.SUBJECT.split(".")[2]
             raise UnavailableError(f"No {service} service is running.") from error
         except TimeoutError as error:
-            raise UnavailableError(f"No answer to {question.SUBJECT} in {seconds:g} s.") from error
+            raise UnavailableError(f"No reply to {query.SUBJECT} within {seconds:g} s.") from error
         if data.startswith(b"!"):
             raise ToolbusError.from_data(msgspec.json.decode(data[1:]))
         return answer.decode(data)
@@ -78,65 +84,69 @@ class RequestReply:
     async def ask_all(
         self, seconds: float = 0.4, wanted: Collection[str] = ()
     ) -> list[ServiceStatus]:
-        """How every replica of every service is that answers in time.
+        """Return the status of every replica of every service that replies in time.
 
-        One of each service that is `wanted` has longer: who is busy is not to be taken for gone.
+        One replica of each service in `wanted` gets more time: a busy service is not reported as
+        gone.
         """
 
         def enough(answers: list[bytes]) -> bool:
-            return {ServiceStatus.decode(told).service for told in answers}.issuperset(wanted)
+            return {ServiceStatus.decode(status).service for status in answers}.issuperset(wanted)
 
-        asked = StatusQuery().encode()
-        answers = await self._bus.gather(StatusQuery.SUBJECT, asked, seconds, enough)
+        payload = StatusQuery().encode()
+        answers = await self._bus.gather(StatusQuery.SUBJECT, payload, seconds, enough)
         return sorted(
-            map(ServiceStatus.decode, answers), key=lambda told: (told.service, told.instance)
+            map(ServiceStatus.decode, answers), key=lambda status: (status.service, status.instance)
         )
 
-    async def ask_each(self, question: Query, answer: type[A], seconds: float = 0.4) -> list[A]:
-        """What every replica answers in time to a question that goes to all of them."""
-        told = await self._bus.gather(question.SUBJECT, question.encode(), seconds)
-        return [answer.decode(each) for each in told]
+    async def ask_each(self, query: Query, answer: type[A], seconds: float = 0.4) -> list[A]:
+        """Return the replies of all replicas that reply within `seconds`."""
+        replies = await self._bus.gather(query.SUBJECT, query.encode(), seconds)
+        return [answer.decode(reply) for reply in replies]
 
     async def close(self) -> None:
-        """Answer no more."""
+        """Stop serving queries."""
         if self._registration is not None and self._bus.connected:
             await self._registration.stop()
-        await end(*self._under_way)
+        await end(*self._in_progress)
 
-    def _begun(self, question: type[Query], respond: Respond) -> Respond:
-        """The client waits for each answer before it takes the next question: some cannot wait."""
-        if question.AT_ONCE == 1:
+    def _concurrently(self, query: type[Query], respond: Respond) -> Respond:
+        """Let queries of a type with `AT_ONCE` above 1 run concurrently.
+
+        The NATS client awaits each handler before it takes the next query.
+        """
+        if query.AT_ONCE == 1:
             return respond
-        places = asyncio.Semaphore(question.AT_ONCE)
+        slots = asyncio.Semaphore(query.AT_ONCE)
 
-        async def in_its_place(request: Request) -> None:
+        async def in_a_slot(request: Request) -> None:
             try:
                 await respond(request)
             finally:
-                places.release()
+                slots.release()
 
         async def begin(request: Request) -> None:
-            await places.acquire()
-            task = asyncio.create_task(in_its_place(request))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            await slots.acquire()
+            task = asyncio.create_task(in_a_slot(request))
+            self._in_progress.add(task)
+            task.add_done_callback(self._in_progress.discard)
             task.add_done_callback(_logged)
 
         return begin
 
 
-def _respond(question: type[Query], handler: Answer) -> Respond:
+def _respond(query: type[Query], handler: Answer) -> Respond:
     async def respond(request: Request) -> None:
-        if not answerable(request._msg.reply):  # noqa: SLF001 - it has no other way
-            log.warning("question.refused", extra={"subject": question.SUBJECT})
+        if not answerable(request._msg.reply):  # noqa: SLF001 - the client has no public accessor
+            log.warning("query.rejected", extra={"subject": query.SUBJECT})
             return
         try:
-            data = (await handler(question.decode(request.data))).encode()
+            data = (await handler(query.decode(request.data))).encode()
         except ToolbusError as error:
             data = b"!" + msgspec.json.encode(error.as_data())
         except Exception:
-            log.exception("question.failed", extra={"subject": question.SUBJECT})
-            unexpected = ToolbusError("Something failed inside; the service's log says what.")
+            log.exception("query.failed", extra={"subject": query.SUBJECT})
+            unexpected = ToolbusError("Internal error; the log of the service has the details.")
             data = b"!" + msgspec.json.encode(unexpected.as_data())
         await request.respond(data)
 
@@ -145,4 +155,4 @@ def _respond(question: type[Query], handler: Answer) -> Respond:
 
 def _logged(task: "asyncio.Future[None]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning("answer.lost", extra={"reason": str(error)})
+        log.warning("reply.lost", extra={"reason": str(error)})

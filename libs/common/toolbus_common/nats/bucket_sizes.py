@@ -1,4 +1,4 @@
-"""How large the entries of a bucket are, and when they were written."""
+"""Follow the sizes and write times of a bucket's entries."""
 
 from collections.abc import Callable
 from contextlib import aclosing
@@ -12,22 +12,23 @@ from toolbus_common.nats.stream_follower import StreamFollower
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One entry as it is now: its bytes, and when it was written, in seconds since the epoch."""
+    """The current size of one entry in bytes, and its write time in seconds since the epoch."""
 
     key: str
     bytes: int
     at: float
 
 
-async def follow_sizes(bus: Bus, bucket: str, hear: Callable[[Size], None]) -> None:
-    """Without end: every entry, then every change. All begins anew when the bucket was made anew.
+async def follow_sizes(bus: Bus, bucket: str, receive: Callable[[Size], None]) -> None:
+    """Pass every entry, then every change to `receive`, without end.
 
-    What is there at first is read whole, batch by batch; of changes only sizes are repeated.
+    Everything is passed again when the bucket was re-created. Initial entries are read whole, in
+    batches; of later changes only the size is transferred.
     """
     prefix = f"$KV.{bucket}."
-    following = StreamFollower(bus.client, f"KV_{bucket}", watched(bucket))
-    async with aclosing(following.run(bus.on_back)) as batches:
+    follower = StreamFollower(bus.client, f"KV_{bucket}", watched(bucket))
+    async with aclosing(follower.run(bus.on_back)) as batches:
         async for batch in batches:
-            for kept in batch or ():
-                at = datetime.fromisoformat(kept.at).timestamp()
-                hear(Size(kept.subject.removeprefix(prefix), kept.size, at))
+            for entry in batch or ():
+                at = datetime.fromisoformat(entry.at).timestamp()
+                receive(Size(entry.subject.removeprefix(prefix), entry.size, at))

@@ -1,4 +1,4 @@
-"""One service's connection to NATS: the only module that knows the client library."""
+"""The connection of one service to NATS; most uses of the client library are here."""
 
 import asyncio
 import logging
@@ -22,13 +22,13 @@ from toolbus_common.concurrency import in_time
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.flush import settled
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.pull_consumer import PullConsumer, place
+from toolbus_common.nats.pull_consumer import PullConsumer, ack_position
 
 log = logging.getLogger(__name__)
 
 SPANS = "Toolbus-Spans"  # the header with an envelope's `spans`
 ACK_SECONDS = 3.0
-LATE_SECONDS = 3.0  # for who is too busy to answer soon
+LATE_SECONDS = 3.0  # for responders that are too busy to reply soon
 NO_RESPONDERS = "503"
 _ANSWERS = ("_INBOX.", "tb.reply.")
 LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; the server is configured with the same
@@ -38,9 +38,10 @@ Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One message for the stream. The id makes a second copy harmless.
+    """One message for the stream. The id makes a duplicate harmless.
 
-    `spans` are the traceparents of recorded spans it tells of, apart by commas; they are not kept.
+    `spans` are the traceparents of recorded spans the events refer to, separated by commas; they
+    are not stored with the events.
     """
 
     subject: str
@@ -50,14 +51,14 @@ class Envelope:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What it says beside its payload."""
-        told = {"Nats-Msg-Id": self.message_id}
-        return told | {SPANS: self.spans} if self.spans else told
+        """The NATS headers of the message."""
+        headers = {"Nats-Msg-Id": self.message_id}
+        return headers | {SPANS: self.spans} if self.spans else headers
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message of a stream, as a durable consumer sees it."""
+    """A message of a stream, as delivered to a durable consumer."""
 
     subject: str
     data: bytes
@@ -68,17 +69,17 @@ class StoredMessage:
     spans: str = ""  # as in an `Envelope`
 
     async def done(self, *, wait: bool = False) -> None:
-        """It need not come again; with `wait` only once the server has noted that."""
+        """Acknowledge the message; with `wait`, return once the server has confirmed that."""
         await (self.source.ack_sync() if wait else self.source.ack())
 
     async def again(self, seconds: float) -> None:
-        """Send it again after a while."""
+        """Have the message redelivered after `seconds`."""
         await self.source.nak(delay=seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The numbers of a stream's oldest and newest message, and when the stream was made."""
+    """The sequence numbers of a stream's oldest and newest message, and its creation time."""
 
     first: int
     last: int
@@ -86,7 +87,7 @@ class Extent:
 
 
 class Bus:
-    """A connection that comes back by itself, and says so when it is lost."""
+    """A NATS connection that reconnects by itself and calls `on_lost` and `on_back`."""
 
     def __init__(self, name: str, url: str, seed: str | None = None) -> None:
         self.name = name
@@ -104,24 +105,24 @@ class Bus:
 
     @property
     def connected(self) -> bool:
-        """Whether the server is there right now."""
+        """Whether the connection is up now."""
         return self._nats.is_connected
 
     @property
     def most_bytes(self) -> int:
-        """The most the server takes in one message, and so in one entry of a bucket."""
+        """The largest message the server accepts, and so the largest entry of a bucket."""
         return self._nats.max_payload
 
     @property
     def client(self) -> Client:
-        """The client itself, for what only it can do (service registration, provisioning)."""
+        """The NATS client, for service registration and provisioning."""
         return self._nats
 
     async def open(self, patience: float = 30.0) -> None:
-        """Connect, trying again for `patience` seconds. Raises `BusDownError`."""
+        """Connect, retrying for `patience` seconds. Raises `BusDownError`."""
         client = Client()
         try:
-            connecting = client.connect(  # which by itself would try for ever
+            connecting = client.connect(  # which by itself would retry without end
                 self._url,
                 name=self.name,
                 nkeys_seed_str=self._seed,
@@ -140,9 +141,9 @@ class Bus:
             await client.close()
             why: object = self._last_error or error
             if isinstance(why, ConnectionResetError):  # its reason was lost with the connection
-                why = f"{why}; a server does so when it refuses a user: is its seed the right one?"
+                why = f"{why}; NATS does so when it rejects a user: check the seed file"
             raise BusDownError(
-                f"NATS at {self._url} cannot be joined as {self.name}: {why}"
+                f"Cannot connect to NATS at {self._url} as {self.name}: {why}"
             ) from error
         self._nats = client
         self._js = self._nats.jetstream()
@@ -150,7 +151,7 @@ class Bus:
         await self._nats.subscribe(f"{self._ack_prefix}.*", cb=self._acknowledged)
 
     async def close(self) -> None:
-        """Flush and leave."""
+        """Flush and disconnect."""
         self._closer = asyncio.current_task()
         if self._nats.is_connected:
             try:
@@ -161,7 +162,7 @@ class Bus:
         await self._nats.close()
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Say something, not waiting. Raises `BusDownError` at once while disconnected."""
+        """Publish without waiting. Raises `BusDownError` at once while disconnected."""
         if not self._nats.is_connected:
             raise bus_down()
         await self._nats.publish(subject, payload, reply)
@@ -169,12 +170,14 @@ class Bus:
     async def subscribe(
         self, subject: str, handler: Handler, *, queue: str = "", on_nobody: Handler | None = None
     ) -> "Subscription":
-        """Hear a subject. `on_nobody` hears that what was sent with this reply found nobody.
+        """Subscribe to a subject.
 
-        A handler is told no reply subject that is none: it would write there with its own rights.
+        `on_nobody` is called for each message published with this subject as reply subject that had
+        no responders. The handler gets an empty reply subject unless it is a reply inbox: it would
+        publish there with its own permissions.
         """
 
-        async def hear(message: Msg) -> None:
+        async def receive(message: Msg) -> None:
             if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
                 if on_nobody is not None:
                     on_nobody(message.data, message.subject, message.reply)
@@ -182,15 +185,18 @@ class Bus:
                 reply = message.reply
                 handler(message.data, message.subject, reply if answerable(reply) else "")
 
-        found = await self._nats.subscribe(subject, queue=queue, cb=hear)
+        found = await self._nats.subscribe(subject, queue=queue, cb=receive)
         return Subscription(found.unsubscribe)
 
     async def settled(self) -> None:
-        """Return once the server knows every subscription made so far."""
+        """Wait until the server has registered every subscription made so far."""
         await settled(self._nats, self.on_lost)
 
     async def request(self, subject: str, payload: bytes, seconds: float) -> bytes:
-        """Ask once. Raises `BusDownError`, `TimeoutError` or `LookupError` (nobody there)."""
+        """Send one request.
+
+        Raises `BusDownError`, `TimeoutError` or `LookupError` (no responders).
+        """
         if not self._nats.is_connected:
             raise bus_down()
         try:
@@ -205,21 +211,21 @@ class Bus:
         seconds: float,
         enough: Callable[[list[bytes]], bool] = lambda _: True,
     ) -> list[bytes]:
-        """Ask everyone and take the answers that come within `seconds`.
+        """Send a request to all responders and return the replies that come within `seconds`.
 
-        Where those are not `enough`, so many more are waited for as come in `LATE_SECONDS`.
+        If those are not `enough`, wait up to `LATE_SECONDS` longer for more.
         """
         answers: list[bytes] = []
         there = asyncio.Event()
 
-        async def hear(message: Msg) -> None:
+        async def receive(message: Msg) -> None:
             if message.headers is None:
                 answers.append(message.data)
                 if enough(answers):
                     there.set()
 
         inbox = self._nats.new_inbox()
-        subscription = await self._nats.subscribe(inbox, cb=hear)
+        subscription = await self._nats.subscribe(inbox, cb=receive)
         await self.publish(subject, payload, inbox)
         await asyncio.sleep(seconds)
         if not enough(answers):
@@ -249,19 +255,21 @@ class Bus:
         finally:
             del self._acks[token]
         if "error" in answer:
-            raise BusDownError(f"The stream refused an event: {answer['error'].get('description')}")
+            raise BusDownError(
+                f"The stream rejected an event: {answer['error'].get('description')}"
+            )
 
     async def bucket(self, name: str) -> Bucket:
-        """A declared bucket. Raises `BusDownError` when it is not there."""
+        """Open an existing bucket. Raises `BusDownError` if it does not exist."""
         try:
             return Bucket(name, await self._js.key_value(name), self._nats, self.on_back)
         except (NatsError, JetStreamError, TimeoutError) as error:
-            raise BusDownError(f"Bucket {name} cannot be opened: {error}") from error
+            raise BusDownError(f"Bucket '{name}' cannot be opened: {error}") from error
 
     async def consume(
         self, stream: str, durable: str, most: int, seconds: float
     ) -> AsyncIterator[list[StoredMessage]]:
-        """Batches of a declared durable consumer, without end; an empty batch when it is quiet."""
+        """Yield batches of a durable consumer, without end; an empty batch when it is quiet."""
         pulls = PullConsumer(self._nats, stream, durable)
         await pulls.open()
         try:
@@ -279,28 +287,30 @@ class Bus:
             await pulls.close()
 
     async def newest(self, stream: str) -> int:
-        """The number of a stream's newest message. Raises `BusDownError`."""
+        """Return the sequence number of a stream's newest message. Raises `BusDownError`."""
         return (await self.extent(stream)).last
 
     async def extent(self, stream: str) -> Extent:
-        """Return which messages a stream has now. Raises `BusDownError`."""
+        """Return the extent of a stream now. Raises `BusDownError`."""
         try:
             info = await self._js.stream_info(stream)
         except (NatsError, JetStreamError, TimeoutError) as error:
-            raise BusDownError(f"The stream {stream} cannot be looked at: {error}") from error
+            raise BusDownError(f"The state of stream '{stream}' cannot be read: {error}") from error
         created: datetime | None = info.created
         began = created.timestamp() if created else 0.0
         return Extent(info.state.first_seq, info.state.last_seq, began)
 
     async def finished(self, stream: str, durable: str) -> float:
-        """Every message up to this number a durable consumer has acknowledged or does not hear.
+        """Return the sequence number up to which a durable consumer has nothing left to do.
 
         Raises `BusDownError`.
         """
         try:
             info = await self._js.consumer_info(stream, durable)
         except (NatsError, JetStreamError, TimeoutError) as error:
-            raise BusDownError(f"The consumer {durable} cannot be looked at: {error}") from error
+            raise BusDownError(
+                f"The state of consumer '{durable}' cannot be read: {error}"
+            ) from error
         if not info.num_pending and not info.num_ack_pending:
             return inf
         return info.ack_floor.stream_seq if info.ack_floor is not None else 0
@@ -311,7 +321,7 @@ class Bus:
             return
         if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
             future.set_exception(
-                BusDownError("The stream EVENTS is missing: run toolbus provision")
+                BusDownError("The stream EVENTS does not exist; run 'toolbus provision'.")
             )
         else:
             future.set_result(message.data)
@@ -333,45 +343,47 @@ class Bus:
 
     async def _error(self, error: Exception) -> None:
         if self._closer is not None and asyncio.current_task() is not self._closer:
-            # A cancellation that meets a refused connection is lost in the client, which would
-            # then try to reconnect for ever and keep the process from ending.
+            # The client loses a cancellation that coincides with a refused connection; it would
+            # then reconnect without end and keep the process from ending.
             raise asyncio.CancelledError
         if not self._nats.is_connected:
             _abandon(self._nats)
-        # The first try to connect fails several times a second while a server starts.
+        # While a server starts, the first connection attempt fails several times a second.
         if self._nats.is_connected or str(error) != str(self._last_error):
             log.warning("bus.error", extra={"reason": str(error)})
-        # The server closes after a refusal; the closing must not hide why.
+        # The server disconnects after a rejection; that must not hide the reason.
         if not (isinstance(error, OSError) and isinstance(self._last_error, AuthorizationError)):
             self._last_error = error
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subject being heard."""
+    """An active subscription; `stop` ends it."""
 
     stop: Callable[[], Awaitable[Any]]
 
 
 def answerable(reply: str) -> bool:
-    """Return whether a subject that somebody else names is one for answers, and nothing else."""
+    """Return whether a reply subject named by another party is a reply inbox."""
     return reply.startswith(_ANSWERS)
 
 
 def _abandon(client: Client) -> None:
-    """Close a connection that did not begin well, which the client itself would forget open."""
-    begun: Any = client._transport  # noqa: SLF001 - it has no other way
-    if begun is not None:
-        begun.close()
+    """Close the transport of a failed connection attempt, which the client itself leaks."""
+    transport: Any = client._transport  # noqa: SLF001 - the client has no public accessor
+    if transport is not None:
+        transport.close()
 
 
 def bus_down() -> BusDownError:
-    """The sentence for a bus that is not there."""
-    return BusDownError("The bus is down, so the call cannot be recorded; nothing was sent. Retry.")
+    """Return the error for a call that cannot be recorded."""
+    return BusDownError(
+        "The bus is down, so the call cannot be recorded and was not executed; retry."
+    )
 
 
 def _stored(message: Msg) -> StoredMessage:
-    sequence, delivered, pending = place(message.reply)
+    sequence, delivered, pending = ack_position(message.reply)
     spans = (message.headers or {}).get(SPANS, "")
     return StoredMessage(
         message.subject, message.data, sequence, delivered, pending, message, spans

@@ -1,4 +1,4 @@
-"""Waiting until the server of the bus knows what it was told, however long that takes."""
+"""Wait until the NATS server has registered all subscriptions, however long that takes."""
 
 import asyncio
 import logging
@@ -13,9 +13,9 @@ NEVER = 86_400  # seconds
 
 
 async def settled(client: Client, on_lost: list[Callable[[], None]]) -> None:
-    """Return once the server knows every subscription made so far.
+    """Wait until the server has registered every subscription made so far.
 
-    When the connection is lost the client tells them again, and the server is asked again.
+    After a reconnection the client subscribes again, and the server is pinged again.
     """
     while not (await _answered(client, on_lost) or client.is_closed):
         log.info("bus.not_settled")
@@ -23,10 +23,10 @@ async def settled(client: Client, on_lost: list[Callable[[], None]]) -> None:
 
 
 async def _answered(client: Client, on_lost: list[Callable[[], None]]) -> bool:
-    """Whether the server answered a ping before the connection was lost.
+    """Return whether the server replied to a ping before the connection was lost.
 
-    Patience ends with the connection alone: the client's own would cancel what the answer is for,
-    and an answer that comes to something cancelled ends the client's reading.
+    Only the loss of the connection ends the wait: a timeout of the client would cancel the future
+    of the reply, and a reply to a cancelled future ends the client's read loop.
     """
     if not client.is_connected:
         return False
@@ -43,10 +43,10 @@ async def _answered(client: Client, on_lost: list[Callable[[], None]]) -> bool:
 
 
 async def _ping_twice(client: Client) -> None:
-    """Wait for the answers to two pings, one after the other.
+    """Wait for the replies to two pings, one after the other.
 
     The client writes a ping at once and a subscription from a queue, so the first ping may overtake
-    a subscription made before it. By the time it is answered the queue has been written.
+    a subscription made before it. When the reply arrives, the queue has been written.
     """
     for _ in range(2):
         await client.flush(timeout=NEVER)

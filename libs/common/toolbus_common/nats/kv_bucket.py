@@ -1,4 +1,4 @@
-"""A bucket of the bus: entries that are read, written with compare-and-set, and watched."""
+"""KV buckets: read, write with compare-and-set, and watch entries."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -17,7 +17,7 @@ from toolbus_common.nats.stream_reader import StreamEntry, read_on
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of a bucket, now. `value` is None when it was deleted."""
+    """One entry of a bucket; `value` is None if it was deleted."""
 
     key: str
     value: bytes | None
@@ -25,7 +25,7 @@ class Change:
 
 
 class Bucket:
-    """A KV bucket: read, written with compare-and-set, and watched."""
+    """One KV bucket."""
 
     def __init__(
         self, name: str, store: KeyValue, client: Client, on_back: "list[Callable[[], None]]"
@@ -38,7 +38,7 @@ class Bucket:
         self._prefix = f"$KV.{name}."
 
     async def get(self, key: str) -> Change | None:
-        """The entry, or None. Raises `BusDownError`."""
+        """Return the entry, or None. Raises `BusDownError`."""
         try:
             entry = await self._store.get(key)
         except (KeyNotFoundError, InvalidKeyError):
@@ -48,11 +48,11 @@ class Bucket:
         return Change(key, entry.value, entry.revision or 0)
 
     async def put(self, key: str, value: bytes) -> int:
-        """Write, whatever is there; the new revision."""
+        """Write unconditionally; return the new revision."""
         return await self._store.put(key, value)
 
     async def swap(self, key: str, value: bytes, last: int) -> int | None:
-        """Write only over revision `last` (0: only if absent); None when someone was faster.
+        """Write only over revision `last` (0: only if absent); return None on a conflict.
 
         Raises `BusDownError`; the entry may have been written then.
         """
@@ -66,11 +66,11 @@ class Bucket:
             raise _not_reached(key, error) from error
 
     async def delete(self, key: str) -> None:
-        """Remove an entry; watchers hear of it."""
+        """Delete an entry; watchers are notified."""
         await self._store.delete(key)
 
     async def present(self, pattern: str = ">") -> list[Change]:
-        """Every entry there is now, also of those that were deleted, whose value is None.
+        """Return every current entry, also deleted ones, whose value is None.
 
         Raises `BusDownError`.
         """
@@ -81,14 +81,14 @@ class Bucket:
         return list(found.values())
 
     async def watch(self) -> AsyncGenerator[Change | None, None]:
-        """Every present entry, then None, then every change as it happens.
+        """Yield every current entry, then None, then every change as it happens.
 
-        All of this begins anew when the bucket was made anew.
+        Everything is yielded again when the bucket was re-created.
         """
         found: dict[str, Change] = {}
         complete = False
-        following = StreamFollower(self._client, self._stream, watched(self._name))
-        async with aclosing(following.run(self._on_back)) as batches:
+        follower = StreamFollower(self._client, self._stream, watched(self._name))
+        async with aclosing(follower.run(self._on_back)) as batches:
             async for batch in batches:
                 if batch is None:
                     for change in found.values():
@@ -96,27 +96,27 @@ class Bucket:
                     found, complete = {}, True
                     yield None
                 elif complete:
-                    for kept in batch:
-                        yield self._change(kept)
+                    for entry in batch:
+                        yield self._change(entry)
                 else:
                     self._gather(found, batch)
 
     def _gather(self, found: dict[str, Change], batch: list[StreamEntry]) -> None:
-        """Keep the newest of each entry, in the order in which they were written."""
-        for kept in batch:
-            change = self._change(kept)
+        """Keep the newest value of each entry, in the order in which they were written."""
+        for entry in batch:
+            change = self._change(entry)
             found.pop(change.key, None)
             found[change.key] = change
 
-    def _change(self, kept: StreamEntry) -> Change:
-        key = kept.subject.removeprefix(self._prefix)
-        return Change(key, None if kept.gone else kept.data, kept.sequence)
+    def _change(self, entry: StreamEntry) -> Change:
+        key = entry.subject.removeprefix(self._prefix)
+        return Change(key, None if entry.gone else entry.data, entry.sequence)
 
 
 def watched(bucket: str) -> str:
-    """Return the subjects on which the server repeats every change of a bucket."""
+    """Return the subjects on which the server republishes every change of a bucket."""
     return f"tb.kv.{bucket}.>"
 
 
 def _not_reached(key: str, error: Exception) -> BusDownError:
-    return BusDownError(f"The entry {key} cannot be reached on the bus ({error}). Retry.")
+    return BusDownError(f"The entry '{key}' is not reachable on the bus ({error}); retry.")

@@ -1,7 +1,7 @@
-"""An object store of the bus: larger things by name, which the server forgets after a while.
+"""Object stores: larger values by name, which expire.
 
-An object is one message under its name: it is read whole or not at all, and what is written later
-replaces it, so that nobody needs a right to purge.
+An object is one message under its name: it is read whole or not at all, and a later write replaces
+it, so that no service needs the permission to purge.
 """
 
 from base64 import urlsafe_b64encode
@@ -16,14 +16,14 @@ from nats.js.errors import NotFoundError
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 
-# Fits what a message may be, also in the form in which the server hands out a stored one.
+# Fits into one message, also in the base64 form in which the server returns a stored one.
 LARGEST = 5 << 20
 _REMOVED = {"KV-Operation": "DEL"}
-_BODY, _WRITTEN = "C", "M"  # an object, and the moment it was written, which can be read alone
+_BODY, _WRITTEN = "C", "M"  # an object, and its write time, which can be read separately
 
 
 class Objects:
-    """One declared object store."""
+    """One object store."""
 
     def __init__(self, name: str, stream: JetStreamContext) -> None:
         self._name = name
@@ -31,26 +31,26 @@ class Objects:
 
     @classmethod
     async def opened(cls, bus: Bus, name: str) -> Self:
-        """Return the store of that name; whether it is there shows when it is used."""
+        """Return the store of that name; a missing store is noticed on first use."""
         return cls(name, bus.client.jetstream())
 
     async def put(self, name: str, value: bytes) -> None:
-        """Write, whatever is there. Raises `BusDownError`, also where there is no room."""
+        """Write unconditionally. Raises `BusDownError`, also if the store is full."""
         await self._publish(_BODY, name, value)
         await self._publish(_WRITTEN, name, datetime.now(UTC).isoformat().encode())
 
     async def get(self, name: str) -> bytes | None:
-        """What is there; None where nothing is. Raises `BusDownError`."""
+        """Return the object, or None. Raises `BusDownError`."""
         return await self._newest(_BODY, name)
 
     async def delete(self, name: str) -> None:
-        """Remove what is there, if anything is. Raises `BusDownError`."""
+        """Delete an object if it exists. Raises `BusDownError`."""
         if await self._newest(_WRITTEN, name) is not None:
             await self._publish(_WRITTEN, name, b"", **_REMOVED)
             await self._publish(_BODY, name, b"", **_REMOVED)
 
     async def written(self, name: str) -> str:
-        """When it was written, in ISO 8601; empty where nothing is there. Raises `BusDownError`."""
+        """Return the write time in ISO 8601; empty if there is no object. Raises `BusDownError`."""
         return (await self._newest(_WRITTEN, name) or b"").decode()
 
     def _subject(self, part: str, name: str) -> str:
@@ -60,7 +60,9 @@ class Objects:
         try:
             await self._stream.publish(self._subject(part, name), value, headers=headers or None)
         except (NatsError, JetStreamError, TimeoutError) as error:
-            raise BusDownError(f"Nothing can be kept in {self._name} now: {error}") from error
+            raise BusDownError(
+                f"The object store '{self._name}' cannot be written: {error}"
+            ) from error
 
     async def _newest(self, part: str, name: str) -> bytes | None:
         try:
@@ -69,5 +71,7 @@ class Objects:
         except NotFoundError:
             return None
         except (NatsError, JetStreamError, TimeoutError) as error:
-            raise BusDownError(f"{self._name} cannot be read now: {error}") from error
+            raise BusDownError(
+                f"The object store '{self._name}' cannot be read: {error}"
+            ) from error
         return None if "KV-Operation" in (found.headers or {}) else found.data or b""

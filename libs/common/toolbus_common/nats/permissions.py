@@ -1,4 +1,4 @@
-"""Who may say and hear what, as NATS enforces it: one user per service, derived here alone."""
+"""Derive the NATS permissions of every service: one user each, enforced by the server."""
 
 import os
 from dataclasses import dataclass
@@ -100,19 +100,19 @@ from toolbus_common.nats.topology import (
 )
 
 OPERATOR = "operator"
-_SAID_BY_OPERATORS = (
+_PUBLISHED_BY_OPERATORS = (
     KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
     ServerDrained, ServerUndrained, ServerReset, PersonErased, HoldPlaced, HoldLifted,
 )  # fmt: skip
-# Entries of the configuration that change over the administration API.
-_DECLARED = (DECLARATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
-# A server's token is nobody's but the executor's, and so is the key that says who calls.
-_NOT_ASKED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
+# Entries of the configuration bucket that the administration API changes.
+_CONFIGURED = (DECLARATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
+# Only the executor may query upstream tokens and the key that signs the caller's identity.
+_NOT_QUERIED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What one user may publish and subscribe to, and what is denied it whatever else is said."""
+    """The subjects one user may publish and subscribe to; a denied subject overrides both."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
@@ -123,30 +123,32 @@ class Rights:
 @dataclass(frozen=True, slots=True)
 class _Service:
     name: str
-    says: tuple[type[Event], ...] = ()
+    publishes_events: tuple[type[Event], ...] = ()
     publishes: tuple[str, ...] = ()
     subscribes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()  # buckets
     writes: tuple[str, ...] = ()  # buckets
-    never_hears: tuple[str, ...] = ()
-    asks: tuple[type[Query], ...] = ()
-    ends: bool = False  # calls, whose outcomes it keeps; what others kept is not its to read
+    never_subscribes: tuple[str, ...] = ()
+    queries: tuple[type[Query], ...] = ()
+    ends_calls: bool = (
+        False  # it stores outcomes of calls, and may not read those of other services
+    )
 
     def rights(self) -> Rights:
-        """Everything this service needs, and nothing else."""
-        publish = [f"tb.event.{event.NAME}.*" for event in self.says]
-        publish += [*self.publishes, *(question.SUBJECT for question in self.asks)]
-        publish += [f"_INBOX.{other}.>" for other in _answered(self.name)]
+        """Return everything this service needs, and nothing else."""
+        publish = [f"tb.event.{event.NAME}.*" for event in self.publishes_events]
+        publish += [*self.publishes, *(query.SUBJECT for query in self.queries)]
+        publish += [f"_INBOX.{other}.>" for other in _requesters(self.name)]
         for bucket in self.reads:
-            publish += _reading(bucket)
+            publish += _read_subjects(bucket)
         publish += [f"$KV.{bucket}.>" for bucket in self.writes]
-        if self.ends:
+        if self.ends_calls:
             publish += [f"$JS.API.STREAM.INFO.KV_{OUTCOMES}", f"$KV.{OUTCOMES}.>"]
         for durable in DURABLES:
             if durable.service == self.name:
                 publish += [
-                    f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.known_as}",
-                    f"$JS.ACK.{EVENTS}.{durable.known_as}.>",
+                    f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.consumer_name}",
+                    f"$JS.ACK.{EVENTS}.{durable.consumer_name}.>",
                 ]
         subscribe = [
             f"_INBOX.{self.name}.>",
@@ -157,11 +159,11 @@ class _Service:
             *(watched(bucket) for bucket in self.reads),
             *self.subscribes,
         ]
-        return Rights(tuple(publish), tuple(subscribe), deny_subscribe=self.never_hears)
+        return Rights(tuple(publish), tuple(subscribe), deny_subscribe=self.never_subscribes)
 
 
-def _reading(bucket: str) -> list[str]:
-    """Requests that read a bucket. None of them makes the server keep anything."""
+def _read_subjects(bucket: str) -> list[str]:
+    """Return the requests that read a bucket. None of them makes the server store anything."""
     stream = f"KV_{bucket}"
     return [
         f"$JS.API.STREAM.INFO.{stream}",
@@ -172,55 +174,55 @@ def _reading(bucket: str) -> list[str]:
 
 
 def _objects(store: str) -> list[str]:
-    """To read and write an object store."""
+    """Return the subjects to read and write an object store."""
     return [f"$O.{store}.>", f"$JS.API.STREAM.MSG.GET.OBJ_{store}"]
 
 
-def _answered(service: str) -> list[str]:
-    """Those who ask this service something, and hear its answers; operators ask every service."""
-    asking = [
+def _requesters(service: str) -> list[str]:
+    """Return the users that send queries to a service; operators query every service."""
+    requesters = [
         each.name
         for each in _SERVICES
-        if any(question.SUBJECT.startswith(f"tb.query.{service}.") for question in each.asks)
+        if any(query.SUBJECT.startswith(f"tb.query.{service}.") for query in each.queries)
     ]
-    return sorted({OPERATOR, service, *asking})
+    return sorted({OPERATOR, service, *requesters})
 
 
 _SERVICES = (
     _Service(
         "ingress",
-        says=(AccessRejected, ContextListed),
+        publishes_events=(AccessRejected, ContextListed),
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.stream.*", "tb.client.*"),
         subscribes=("tb.notification.*", "tb.session.*", "tb.stream.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),
-        asks=(ApproverRequest, AdminRequest, PageRequest, TokenQuery),
+        queries=(ApproverRequest, AdminRequest, PageRequest, TokenQuery),
     ),
     _Service(
         "policy",
-        says=(
+        publishes_events=(
             CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalRequested, ApprovalGranted,
             ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
             KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged,
         ),
         publishes=(
             "tb.run.*", "tb.reply.>", "tb.cancel.*",
-            # How far audit and policy have come: before lost counters are made anew from what
-            # audit keeps, and before a call is taken for one whose outcome never came.
+            # The progress of audit and policy: checked before lost counters are rebuilt from the
+            # audit log, and before a call is taken for unresolved.
             f"$JS.API.STREAM.INFO.{EVENTS}",
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
-            # What is declared, for who administers over HTTP; the rest of it is an operator's word.
-            *(f"$KV.{CONFIG}.{entry}" for entry in _DECLARED),
+            # Entries the HTTP administration API changes; the others are the operator's.
+            *(f"$KV.{CONFIG}.{entry}" for entry in _CONFIGURED),
             # The intents of expired reservations; the second from the stream's leader.
             f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS),
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE),
-        asks=(SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery),
+        queries=(SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery),
     ),
     _Service(
         "executor",
-        says=(
+        publishes_events=(
             CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
             BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
@@ -229,15 +231,15 @@ _SERVICES = (
             "tb.run.*", "tb.cancel.*", "tb.resume.*", "tb.client.*",
             subject_of(ConnectionCreated.NAME, "*"),
         ),
-        never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
+        never_subscribes=(f"tb.run.{BUILT_IN}",),  # these calls carry a digest of their key
         reads=(CONFIG, CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
         writes=(CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
-        asks=(UpstreamTokenQuery, IdentityKeyQuery),
-        ends=True,
+        queries=(UpstreamTokenQuery, IdentityKeyQuery),
+        ends_calls=True,
     ),
     _Service(
         "codemode",
-        says=(
+        publishes_events=(
             CallCompleted, CallFailed, CallExtended, ContextSpent, ContextMeasured, RunStarted,
             RunCompleted, RunFailed,
         ),
@@ -248,13 +250,13 @@ _SERVICES = (
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS),
         writes=(PEOPLE,),
-        ends=True,
+        ends_calls=True,
     ),
     _Service(
         "audit",
-        says=(EventsExpired, WitnessContradicted, AccessRejected),
-        # The stream as it is, for the seal, for sinks and for what tables lack; how far the writer
-        # is, for exports.
+        publishes_events=(EventsExpired, WitnessContradicted, AccessRejected),
+        # The stream itself, for checkpoints, sinks and backfill; the progress of the writer, for
+        # exports.
         publishes=(
             f"$JS.API.STREAM.INFO.{EVENTS}", f"$JS.API.DIRECT.GET.{EVENTS}",
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit",
@@ -264,7 +266,9 @@ _SERVICES = (
     ),
     _Service(
         "oauth",
-        says=(GrantCreated, GrantEnded, SignInDenied, ConnectionCreated, ConnectionEnded),
+        publishes_events=(
+            GrantCreated, GrantEnded, SignInDenied, ConnectionCreated, ConnectionEnded,
+        ),
         reads=(CONFIG, OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
         writes=(OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
     ),
@@ -272,15 +276,15 @@ _SERVICES = (
 
 
 def rights() -> dict[str, Rights]:
-    """Every user's rights. The operator lays down streams and asks, but deletes no stream."""
+    """Return the rights of every user; an operator may create but not delete streams."""
     users = {service.name: service.rights() for service in _SERVICES}
-    asked = {question.SUBJECT for question in Query.__subclasses__()}
+    subjects = {query.SUBJECT for query in Query.__subclasses__()}
     users[OPERATOR] = Rights(
         publish=(
             "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
             f"$KV.{PEOPLE}.>", "$SRV.>",
-            *sorted(asked - {question.SUBJECT for question in _NOT_ASKED_BY_OPERATORS}),
-            *(f"tb.event.{event.NAME}.*" for event in _SAID_BY_OPERATORS),
+            *sorted(subjects - {query.SUBJECT for query in _NOT_QUERIED_BY_OPERATORS}),
+            *(f"tb.event.{event.NAME}.*" for event in _PUBLISHED_BY_OPERATORS),
         ),
         subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", watched("*"), "$SYS.>"),
         deny_publish=("$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>"),
@@ -289,24 +293,24 @@ def rights() -> dict[str, Rights]:
 
 
 def readers_of(bucket: str) -> tuple[str, ...]:
-    """The services that read a bucket."""
+    """Return the services that read a bucket."""
     return tuple(service.name for service in _SERVICES if bucket in service.reads)
 
 
 def new_seed() -> str:
-    """A fresh NATS user seed."""
+    """Generate a NATS user seed."""
     seed: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
     return seed.decode()
 
 
 def public_key(seed: str) -> str:
-    """What the server may know of a seed."""
+    """Return the public key of a seed."""
     public: bytes = nkeys.from_seed(seed.encode()).public_key
     return public.decode()
 
 
 def create_seeds(directory: Path) -> dict[str, str]:
-    """A seed file per user, made where missing, readable by the owner only; user -> public key."""
+    """Create missing seed files, readable by the owner only; return the public key by user."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys: dict[str, str] = {}
     for user in rights():

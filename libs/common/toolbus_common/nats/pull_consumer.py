@@ -1,7 +1,7 @@
-"""Batches of a durable consumer: one request each, and the messages as they come in.
+"""Fetch batches of a durable consumer: one request per batch, messages as they arrive.
 
-The client's own `fetch` makes two tasks for every message: that costs more than all audit does
-with an event.
+The client's own `fetch` creates two tasks per message, which costs more than all of audit's work on
+an event.
 """
 
 import asyncio
@@ -15,74 +15,74 @@ from nats.aio.subscription import Subscription
 from toolbus_common.errors import BusDownError
 
 MOST_BYTES = 32 << 20  # of one batch; the largest message is a quarter of it
-LATE_SECONDS = 1.0  # how much longer than asked the server's word is waited for
-_SHORT_REPLY = 9  # tokens of a reply subject that tells no domain
-_QUIET = frozenset({"404", "408"})  # there is nothing, or not as much as was asked for
+LATE_SECONDS = 1.0  # to wait longer than requested for the server's final status
+_SHORT_REPLY = 9  # tokens of a reply subject without a domain
+_QUIET = frozenset({"404", "408"})  # no messages, or fewer than requested
 
 
 class PullConsumer:
-    """The requests of one consumer, each answered under a number of its own."""
+    """Pull requests of one durable consumer, each with a reply inbox of its own."""
 
     def __init__(self, client: Client, stream: str, durable: str) -> None:
         self._client = client
-        self._asked = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
         self._inbox = client.new_inbox()
         self._subscription: Subscription
         self._number = 0
-        self._came: list[Msg] = []
+        self._received: list[Msg] = []
         self._most = 0
         self._status = ""
         self._over = asyncio.Event()
 
     async def open(self) -> None:
-        """Begin to hear answers."""
-        self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._hear)
+        """Subscribe to replies."""
+        self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._receive)
 
     async def close(self) -> None:
-        """Hear no more; what was not acknowledged comes again."""
+        """Unsubscribe; unacknowledged messages are redelivered."""
         if self._client.is_connected:
             await self._subscription.unsubscribe()
 
     async def next(self, most: int, seconds: float) -> list[Msg]:
-        """So many messages, or those that came in time; none if it was quiet.
+        """Return up to `most` messages that arrive within `seconds`; none if it was quiet.
 
         Raises:
-            BusDownError: the server refuses.
+            BusDownError: the server rejected the request.
 
         """
-        if not self._client.is_connected:  # requests would heap up in the client
+        if not self._client.is_connected:  # requests would pile up in the client
             await asyncio.sleep(seconds)
-            return self._taken()
+            return self._take_received()
         self._number += 1
         self._most, self._status = most, ""
         self._over.clear()
-        asked = {"batch": most, "expires": int(seconds * 1e9), "max_bytes": MOST_BYTES}
+        request = {"batch": most, "expires": int(seconds * 1e9), "max_bytes": MOST_BYTES}
         inbox = f"{self._inbox}.{self._number}"
-        await self._client.publish(self._asked, msgspec.json.encode(asked), inbox)
+        await self._client.publish(self._request_subject, msgspec.json.encode(request), inbox)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds + LATE_SECONDS):
                 await self._over.wait()
-        return self._taken()
+        return self._take_received()
 
-    async def _hear(self, message: Msg) -> None:
-        if message.reply:  # the server's own word cannot be acknowledged
-            self._came.append(message)
-            if len(self._came) >= self._most:
+    async def _receive(self, message: Msg) -> None:
+        if message.reply:  # a status message of the server cannot be acknowledged
+            self._received.append(message)
+            if len(self._received) >= self._most:
                 self._over.set()
-        elif message.subject == f"{self._inbox}.{self._number}":  # else it is of an earlier request
-            told = message.headers or {}
-            self._status = f"{told.get('Status', '')} {told.get('Description', '')}"
+        elif message.subject == f"{self._inbox}.{self._number}":  # otherwise of an earlier request
+            headers = message.headers or {}
+            self._status = f"{headers.get('Status', '')} {headers.get('Description', '')}"
             self._over.set()
 
-    def _taken(self) -> list[Msg]:
-        came, self._came = self._came, []
-        if not came and self._status and self._status[:3] not in _QUIET:
-            raise BusDownError(f"The server gives no messages: {self._status}")
-        return came
+    def _take_received(self) -> list[Msg]:
+        received, self._received = self._received, []
+        if not received and self._status and self._status[:3] not in _QUIET:
+            raise BusDownError(f"NATS returned no messages: {self._status}")
+        return received
 
 
-def place(reply: str) -> tuple[int, int, int]:
-    """What a message's reply subject tells: its number, how often it came, how many follow."""
+def ack_position(reply: str) -> tuple[int, int, int]:
+    """Parse a message's reply subject: sequence number, delivery count, pending messages."""
     tokens = reply.split(".")
     # $JS.ACK.[domain.account.]stream.consumer.delivered.number.place.time.pending[.token]
     first = 4 if len(tokens) == _SHORT_REPLY else 6

@@ -1,9 +1,9 @@
-"""Seal the records of buckets: the bus' files, and copies of them, show nothing of them.
+"""Encrypt the records of buckets, so that the files of NATS and their copies do not reveal them.
 
 A sealed record is `version, id of the key, nonce, ciphertext` (AES-256-GCM). Each record has a key
-of its own, derived from a key file and from its place, which is its bucket and its entry: a record
-that is moved to another place does not open, and a service that writes one entry needs the key of
-that entry alone. The id in the record lets earlier key files open what they sealed.
+of its own, derived from a key file and from its location, which is its bucket and its entry: a
+record that is moved to another location does not open, and a service that writes one entry needs
+the key of that entry alone. The id in the record lets earlier key files open what they sealed.
 """
 
 import hmac
@@ -31,7 +31,7 @@ _HEAD = len(_VERSION) + _ID_BYTES
 
 @dataclass(frozen=True, slots=True)
 class RecordKey:
-    """The key of one place. `id` is that of the file it comes from."""
+    """The key of one location; `id` identifies the key file it is derived from."""
 
     id: bytes
     key: bytes
@@ -43,23 +43,23 @@ class RecordKey:
         return cls(raw[:_ID_BYTES], raw[_ID_BYTES:])
 
     def encode(self) -> str:
-        """Return it as text, for a message that is kept nowhere."""
+        """Return the key as text, for a message that is not stored."""
         return urlsafe_b64encode(self.id + self.key).decode()
 
     def seal(self, record: bytes) -> bytes:
-        """Seal a record for this place."""
+        """Encrypt a record for this location."""
         nonce = os.urandom(_NONCE_BYTES)
         head = _VERSION + self.id
         return head + nonce + AESGCM(self.key).encrypt(nonce, record, head)
 
     def open(self, sealed: bytes) -> bytes:
-        """Open a record of this place. Raises `InvalidTag`."""
+        """Decrypt a record of this location. Raises `InvalidTag`."""
         head, nonce = sealed[:_HEAD], sealed[_HEAD : _HEAD + _NONCE_BYTES]
         return AESGCM(self.key).decrypt(nonce, sealed[_HEAD + _NONCE_BYTES :], head)
 
 
 class Records:
-    """The records of one bucket. The first key seals, each of them opens what it sealed."""
+    """The records of one bucket. The first key seals; each key opens what it sealed."""
 
     def __init__(self, bucket: str, keys: Iterable[bytes]) -> None:
         self._bucket = bucket
@@ -67,7 +67,7 @@ class Records:
 
     @classmethod
     def at(cls, bucket: str, path: Path, earlier: Iterable[Path] = ()) -> "Records":
-        """Take the keys from files; the first is made on first use. Raises `ValueError`."""
+        """Read the keys from files; the first is created if missing. Raises `ValueError`."""
         return cls(bucket, [load_key(path), *map(read_key, earlier)])
 
     def key_of(self, entry: str) -> RecordKey:
@@ -75,11 +75,11 @@ class Records:
         return self._derived(*self._keys[0], entry)
 
     def seal(self, entry: str, record: bytes) -> bytes:
-        """Seal what is to be written as this entry."""
+        """Encrypt a record for this entry."""
         return self.key_of(entry).seal(record)
 
     def open(self, entry: str, sealed: bytes) -> bytes:
-        """Open what is kept as this entry. Raises `UnavailableError`."""
+        """Decrypt the stored value of this entry. Raises `UnavailableError`."""
         wanted = sealed[len(_VERSION) : _HEAD]
         for known, key in self._keys:
             if known == wanted and sealed.startswith(_VERSION):
@@ -88,12 +88,13 @@ class Records:
                 except (InvalidTag, ValueError):
                     break
         raise UnavailableError(
-            f"An entry of {self._bucket} cannot be opened with this policy's keys. Give every "
-            "replica the same policy.key, and name an earlier one in TOOLBUS_POLICY_EARLIER_KEYS."
+            f"An entry of bucket '{self._bucket}' cannot be decrypted with this policy's keys. "
+            "Give every replica the same policy.key, and name earlier ones in "
+            "TOOLBUS_POLICY_EARLIER_KEYS."
         )
 
     def opened(self, change: Change | None) -> Change | None:
-        """Open a change that was heard; what cannot be opened is taken for deleted."""
+        """Decrypt a change; one that cannot be decrypted is returned as deleted."""
         if change is None or change.value is None:
             return change
         try:
@@ -103,8 +104,8 @@ class Records:
             return Change(change.key, None, change.revision)
 
     def _derived(self, known: bytes, key: bytes, entry: str) -> RecordKey:
-        place = f"toolbus record\0{self._bucket}\0{entry}".encode()
-        return RecordKey(known, hmac.digest(key, place, sha256))
+        location = f"toolbus record\0{self._bucket}\0{entry}".encode()
+        return RecordKey(known, hmac.digest(key, location, sha256))
 
 
 def _id_of(key: bytes) -> bytes:

@@ -1,9 +1,9 @@
-"""Following a stream without a consumer: the server repeats what it stores, direct gets fill gaps.
+"""Follow a stream without a consumer: the server republishes, direct gets fill gaps.
 
 A service that could create a consumer could have it deliver to any subject (ADR 18). The streams of
-buckets are declared so that the server publishes each stored message again (`republish`). That is
-at most once: a gap in the numbers, a new connection or a periodic look at the stream leads to
-reading on from the last number without a gap.
+buckets are configured so that the server publishes each stored message again (`republish`), at most
+once: after a gap in the numbers, a new connection or a periodic check of the stream, reading
+resumes at the last number without a gap.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from toolbus_common.errors import BusDownError
-from toolbus_common.nats.stream_reader import Extent, StreamEntry, extent, read_on, repeated
+from toolbus_common.nats.stream_reader import Extent, StreamEntry, extent, read_on, republished
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 3.0  # between looks: what was lost without a trace is known so much later
-AGAIN_SECONDS = 0.2  # after the server did not answer
-MOST_WAITING = 10_000  # repeated messages that wait to be taken; beyond, the stream is read again
+LOOK_SECONDS = 3.0  # between checks: a silently lost message is noticed so much later
+AGAIN_SECONDS = 0.2  # after a failed read
+MOST_WAITING = 10_000  # republished messages; beyond, the stream is read again
 
 
 class StreamFollower:
-    """One follower of one stream. `subject` is where the server repeats what it stores there."""
+    """Follows one stream. `subject` is where the server republishes its messages."""
 
     def __init__(self, client: Client, stream: str, subject: str) -> None:
         self._client = client
@@ -37,48 +37,48 @@ class StreamFollower:
         self._something = asyncio.Event()
         self._unsure = True  # the stream may have more than what waits
         self._known: Extent | None = None
-        self._place = 0  # everything up to here was told
+        self._position = 0  # everything up to here was yielded
         self._fell_back = False
 
     async def run(
         self, on_back: list[Callable[[], None]]
     ) -> AsyncGenerator[list[StreamEntry] | None]:
-        """Yield what the stream keeps, then None, then what it stores from then on.
+        """Yield what the stream has, then None, then what it stores from then on.
 
-        It begins anew, with another None, when the stream was made anew. Without end.
+        It starts over, with another None, when the stream was re-created. Without end.
         """
-        heard = await self._client.subscribe(self._subject, cb=self._hear)
-        on_back.append(self._doubt)
+        subscription = await self._client.subscribe(self._subject, cb=self._receive)
+        on_back.append(self._mark_unsure)
         try:
             while True:
                 if self._unsure:
                     async for batch in self._read():
                         yield batch
-                batch = self._taken()
+                batch = self._take_waiting()
                 if batch:
                     yield batch
                 elif not self._unsure:
                     await self._wait()
         finally:
-            on_back.remove(self._doubt)
+            on_back.remove(self._mark_unsure)
             if self._client.is_connected:
                 with suppress(NatsError):
-                    await heard.unsubscribe()
+                    await subscription.unsubscribe()
 
-    async def _hear(self, message: Msg) -> None:
-        kept = repeated(message, self._stream)
-        if kept is None or len(self._waiting) >= MOST_WAITING:
+    async def _receive(self, message: Msg) -> None:
+        entry = republished(message, self._stream)
+        if entry is None or len(self._waiting) >= MOST_WAITING:
             self._unsure = True
         else:
-            self._waiting.append(kept)
+            self._waiting.append(entry)
         self._something.set()
 
-    def _doubt(self) -> None:
+    def _mark_unsure(self) -> None:
         self._unsure = True
         self._something.set()
 
     async def _wait(self) -> None:
-        """Return when there may be something: it was repeated, or a look is due."""
+        """Return when messages may be there: one was republished, or a check is due."""
         self._something.clear()
         try:
             async with asyncio.timeout(LOOK_SECONDS):
@@ -86,30 +86,30 @@ class StreamFollower:
         except TimeoutError:
             self._unsure = True
 
-    def _taken(self) -> list[StreamEntry]:
-        """Take what waits, as far as it follows on what was told."""
+    def _take_waiting(self) -> list[StreamEntry]:
+        """Take waiting messages as far as they follow the last one without a gap."""
         batch: list[StreamEntry] = []
         while self._waiting:
-            kept = self._waiting.popleft()
-            if kept.sequence > self._place + 1:
-                self._waiting.clear()  # it is read again, with what is missing before it
+            entry = self._waiting.popleft()
+            if entry.sequence > self._position + 1:
+                self._waiting.clear()  # read again, together with the missing ones
                 self._unsure = True
-            elif kept.sequence == self._place + 1:
-                self._place = kept.sequence
-                batch.append(kept)
+            elif entry.sequence == self._position + 1:
+                self._position = entry.sequence
+                batch.append(entry)
         return batch
 
     async def _read(self) -> AsyncGenerator[list[StreamEntry] | None]:
-        """Yield what the stream has beyond what was told, and None at the end of a first time."""
+        """Yield what the stream has beyond the current position, and None after a first read."""
         self._unsure = False
         try:
             now = await extent(self._client, self._stream)
-            first = self._begins_anew(now)
-            if first or now.newest > self._place:
-                async for batch in read_on(self._client, self._stream, self._place + 1, ">"):
-                    self._place = batch[-1].sequence
+            first = self._starts_over(now)
+            if first or now.newest > self._position:
+                async for batch in read_on(self._client, self._stream, self._position + 1, ">"):
+                    self._position = batch[-1].sequence
                     yield batch
-                self._place = max(self._place, now.newest)
+                self._position = max(self._position, now.newest)
         except BusDownError as error:
             self._unsure = True
             if self._client.is_connected:
@@ -120,18 +120,18 @@ class StreamFollower:
             self._known = now
             yield None
 
-    def _begins_anew(self, now: Extent) -> bool:
-        """Whether to read from the start: for the first time, or because the stream is another.
+    def _starts_over(self, now: Extent) -> bool:
+        """Return whether to read from the start: at first, or because the stream was re-created.
 
-        A new leader may for a moment know less than the one before: that is looked at twice.
+        A new leader may briefly be behind the previous one: two checks must find that.
         """
         if self._known is None:
             return True
-        behind = now.newest < self._place
+        behind = now.newest < self._position
         another = now.begun != self._known.begun or (behind and self._fell_back)
         self._fell_back = behind
         if another:
-            log.warning("stream.made_anew", extra={"stream": self._stream})
-            self._known, self._place = None, 0
+            log.warning("stream.recreated", extra={"stream": self._stream})
+            self._known, self._position = None, 0
             self._waiting.clear()
         return another

@@ -1,4 +1,4 @@
-"""Reading a stream in its own order from any place, without a consumer and without a right to more.
+"""Read a stream in its own order from any position, without a consumer.
 
 NATS 2.11 calls it a batched direct get (ADR-31).
 """
@@ -19,20 +19,20 @@ from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.errors import BusDownError
 
-MOST = 1000  # messages the server gives at once
-MOST_BYTES = 8 << 20  # of one batch, which may end with a message as large again
+MOST = 1000  # messages per batch
+MOST_BYTES = 8 << 20  # of one batch, whose last message may exceed it
 _ANSWER_SECONDS = 5.0
 _END, _NOTHING = "204", "404"
-_SEQUENCE = "Nats-Sequence"  # only what the stream keeps has it
-_SIZE = "Nats-Msg-Size"  # of a message of which only the headers are told
+_SEQUENCE = "Nats-Sequence"  # only stored messages have it
+_SIZE = "Nats-Msg-Size"  # of a message of which only the headers are sent
 _GONE = re.compile(r"^KV-Operation:\s*(DEL|PURGE)\s*$", re.MULTILINE)  # an entry was deleted
 _NONE_FOUND = 10037  # NATS: no message found
-_BEFORE = "Nats-Last-Sequence"  # the message of the same answer that comes before
+_BEFORE = "Nats-Last-Sequence"  # the previous message of the same reply
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEntry:
-    """One message as the stream keeps it; `gone` is the mark that an entry was deleted."""
+    """One message of a stream; `gone` marks the deletion of an entry."""
 
     sequence: int
     subject: str
@@ -44,7 +44,7 @@ class StreamEntry:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Which stream this is, and the number of its newest message, as its leader knows it."""
+    """The identity of a stream and the number of its newest message, as its leader knows it."""
 
     begun: str
     newest: int
@@ -58,61 +58,61 @@ class _Stored(msgspec.Struct):
     hdrs: str = ""
 
 
-class _Fault(msgspec.Struct):
+class _ApiError(msgspec.Struct):
     err_code: int = 0
     description: str = ""
 
 
-class _Told(msgspec.Struct):
+class _Response(msgspec.Struct):
     message: _Stored | None = None
-    error: _Fault | None = None
+    error: _ApiError | None = None
 
 
 async def begun(client: Client, stream: str) -> str:
-    """When a stream was begun: a number that tells it from one of its name made later.
+    """Return the creation time of a stream as text, which identifies it among re-created ones.
 
     Raises:
-        BusDownError: the server does not say.
+        BusDownError: the server did not reply.
 
     """
     return (await extent(client, stream)).begun
 
 
 async def extent(client: Client, stream: str) -> Extent:
-    """Return which stream has this name now, and how far it goes.
+    """Return the identity of a stream and its newest sequence number.
 
     Raises:
-        BusDownError: the server does not say.
+        BusDownError: the server did not reply.
 
     """
     try:
-        told = await client.jetstream().stream_info(stream)
+        info = await client.jetstream().stream_info(stream)
     except (NatsError, JetStreamError, TimeoutError) as error:
-        raise BusDownError(f"The stream {stream} cannot be looked at: {error}") from error
-    created: datetime | None = told.created
-    return Extent(str(int(created.timestamp() * 1000)) if created else "0", told.state.last_seq)
+        raise BusDownError(f"The state of stream '{stream}' cannot be read: {error}") from error
+    created: datetime | None = info.created
+    return Extent(str(int(created.timestamp() * 1000)) if created else "0", info.state.last_seq)
 
 
 async def read_on(
     client: Client, stream: str, first: int, subjects: str
 ) -> AsyncGenerator[list[StreamEntry]]:
-    """Yield batches of everything the stream keeps of these subjects, from a number on.
+    """Yield batches of everything the stream has of these subjects, from a number on.
 
     A replica that lags behind may serve the batches: the end is where the leader has nothing more.
 
     Raises:
-        BusDownError: the server did not answer to the end.
+        BusDownError: the server did not reply to the end.
 
     """
     while True:
-        kept = await read_from(client, stream, first, subjects, most_bytes=MOST_BYTES)
-        if not kept:
+        entries = await read_from(client, stream, first, subjects, most_bytes=MOST_BYTES)
+        if not entries:
             after = await next_at_leader(client, stream, first, subjects)
             if after is None:
                 return
-            kept = [after]
-        yield kept
-        first = kept[-1].sequence + 1
+            entries = [after]
+        yield entries
+        first = entries[-1].sequence + 1
 
 
 async def read_from(
@@ -123,33 +123,33 @@ async def read_from(
     most: int = MOST,
     most_bytes: int = 0,
 ) -> list[StreamEntry]:
-    """At most so many messages of these subjects, from a number or a time on, or none.
+    """Return at most `most` messages of these subjects, from a number or a time on.
 
     `most_bytes` ends a batch early; zero leaves that to the server. Any replica of the stream may
-    answer, also one that lags behind: see `next_at_leader`.
+    reply, also one that lags behind: see `next_at_leader`.
 
     Raises:
-        BusDownError: the server did not answer to the end, or part of the answer was lost.
+        BusDownError: the server did not reply to the end, or part of the reply was lost.
 
     """
     reading, inbox = _Reading(), client.new_inbox()
     try:
-        subscription = await client.subscribe(inbox, cb=reading.hear)
+        subscription = await client.subscribe(inbox, cb=reading.receive)
         try:
             begin = {"start_time" if isinstance(first, datetime) else "seq": first}
             bound = {"max_bytes": most_bytes} if most_bytes else {}
-            question = {**begin, "batch": most, "next_by_subj": subjects, **bound}
-            asked = f"$JS.API.DIRECT.GET.{stream}"
-            await client.publish(asked, msgspec.json.encode(question), inbox)
+            request = {**begin, "batch": most, "next_by_subj": subjects, **bound}
+            subject = f"$JS.API.DIRECT.GET.{stream}"
+            await client.publish(subject, msgspec.json.encode(request), inbox)
             status = await reading.ended()
         finally:
             await subscription.unsubscribe()
     except (NatsError, TimeoutError) as error:
-        raise BusDownError(f"The stream {stream} cannot be read: {error}") from error
+        raise BusDownError(f"The stream '{stream}' cannot be read: {error}") from error
     if status not in (_END, _NOTHING):
-        raise BusDownError(f"The stream {stream} cannot be read: the server answered {status}.")
+        raise BusDownError(f"The stream '{stream}' cannot be read: NATS replied {status}.")
     if reading.torn:
-        raise BusDownError(f"The stream {stream} cannot be read: part of the answer was lost.")
+        raise BusDownError(f"The stream '{stream}' cannot be read: part of the reply was lost.")
     return reading.found
 
 
@@ -159,37 +159,37 @@ async def next_at_leader(
     """Return the first such message from a number on, or None, as the stream's leader knows it.
 
     Raises:
-        BusDownError: there is no leader, or it did not answer.
+        BusDownError: there is no leader, or it did not reply.
 
     """
-    asked = msgspec.json.encode({"seq": first, "next_by_subj": subjects})
+    request = msgspec.json.encode({"seq": first, "next_by_subj": subjects})
     try:
         answer = await client.request(
-            f"$JS.API.STREAM.MSG.GET.{stream}", asked, timeout=_ANSWER_SECONDS
+            f"$JS.API.STREAM.MSG.GET.{stream}", request, timeout=_ANSWER_SECONDS
         )
-        told = msgspec.json.decode(answer.data, type=_Told)
+        response = msgspec.json.decode(answer.data, type=_Response)
     except (NatsError, TimeoutError, msgspec.MsgspecError) as error:
-        raise BusDownError(f"The stream {stream} cannot be read: {error}") from error
-    if told.message is not None:
-        each = told.message
+        raise BusDownError(f"The stream '{stream}' cannot be read: {error}") from error
+    if response.message is not None:
+        each = response.message
         data, headers = b64decode(each.data), b64decode(each.hdrs).decode(errors="replace")
         gone = _GONE.search(headers.replace("\r", "")) is not None
         return StreamEntry(each.seq, each.subject, data, gone, len(data), each.time)
-    if told.error is not None and told.error.err_code == _NONE_FOUND:
+    if response.error is not None and response.error.err_code == _NONE_FOUND:
         return None
-    why = told.error.description if told.error is not None else "nothing"
-    raise BusDownError(f"The stream {stream} cannot be read: the server answered {why}.")
+    why = response.error.description if response.error is not None else "nothing"
+    raise BusDownError(f"The stream '{stream}' cannot be read: NATS replied {why}.")
 
 
-def repeated(message: Msg, stream: str) -> StreamEntry | None:
-    """Return what a stream says it has just kept; None where the message says nothing of that."""
+def republished(message: Msg, stream: str) -> StreamEntry | None:
+    """Return the stored message that a republished one carries; None if it carries none."""
     headers = message.headers or {}
     if headers.get("Nats-Stream") != stream or not headers.get(_SEQUENCE, "").isdigit():
         return None
-    return _kept(message, headers)
+    return _entry_of(message, headers)
 
 
-def _kept(message: Msg, headers: dict[str, str]) -> StreamEntry:
+def _entry_of(message: Msg, headers: dict[str, str]) -> StreamEntry:
     return StreamEntry(
         int(headers[_SEQUENCE]),
         headers["Nats-Subject"],
@@ -201,9 +201,9 @@ def _kept(message: Msg, headers: dict[str, str]) -> StreamEntry:
 
 
 class _Reading:
-    """Messages as they come in, without a task for each, until the server says that it was all.
+    """Collects the messages of one batch, without a task for each, up to the final status.
 
-    Each names the one before it, so that `torn` tells of any that was lost on the way.
+    Each message names the one before it; `torn` is set if one was lost on the way.
     """
 
     def __init__(self) -> None:
@@ -212,20 +212,20 @@ class _Reading:
         self._status = ""
         self._over = asyncio.Event()
 
-    async def hear(self, message: Msg) -> None:
-        """One message, or the end."""
+    async def receive(self, message: Msg) -> None:
+        """Take one message, or the final status."""
         headers = message.headers or {}
         if _BEFORE in headers:
             before = self.found[-1].sequence if self.found else 0
             self.torn = self.torn or int(headers[_BEFORE]) != before
         if _SEQUENCE in headers:
-            self.found.append(_kept(message, headers))
+            self.found.append(_entry_of(message, headers))
         else:
             self._status = headers.get("Status", "")
             self._over.set()
 
     async def ended(self) -> str:
-        """The last word, once it came. Raises `TimeoutError` when nothing more does."""
+        """Wait for the final status. Raises `TimeoutError` if nothing more arrives."""
         while not self._over.is_set():
             before = len(self.found)
             with suppress(TimeoutError):

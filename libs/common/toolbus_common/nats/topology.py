@@ -1,5 +1,6 @@
-"""Streams, consumers and buckets: declared here alone, laid down by one idempotent command."""
+"""Define every stream, consumer and bucket, and create them with one idempotent command."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from nats.js import JetStreamContext
@@ -16,33 +17,34 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError
 
 from toolbus_common.contracts.events.base import EVERY_EVENT, POSTED
+from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import watched
 
 DECLARATION = "declaration"  # the whole configuration file, as one entry
-ORIGIN = "origin"  # where the declaration came from, and which of its secrets were made here
-KEY_PREFIX = "key."  # keys made, changed or revoked one by one; they win over declared ones
+ORIGIN = "origin"  # where the configuration came from, and which of its secrets are generated
+KEY_PREFIX = "key."  # keys created, changed or revoked one by one; they override configured ones
 ADMIN_PREFIX = "admin."  # admin keys likewise
 
 EVENTS = "EVENTS"
-CONFIG = "tb_config"  # declared configuration and keys: written by operators and policy
+CONFIG = "tb_config"  # configuration and keys: written by operators and policy
 CATALOGUE = "tb_catalogue"  # servers and their tools: written by executor
 PINS = "tb_pins"  # approved definitions: first ones written by executor, the others by operators
-LEASES = "tb_leases"  # who owns a stdio server: written by executor
+LEASES = "tb_leases"  # which executor runs a stdio server: written by executor
 SESSIONS = "tb_sessions"  # which executor holds a session at a server: written by executor
-LEDGER = "tb_ledger"  # the ledger's epochs and how far each has come: written by policy
-APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
-TASKS = "tb_tasks"  # those of them that became tasks, and their results: written by policy
-OUTCOMES = "tb_outcomes"  # of calls with an idempotency key: by policy, then by who ends them
-TOKENS = "tb_tokens"  # who holds which access token: written by oauth
+LEDGER = "tb_ledger"  # the ledger's generations and the progress of each: written by policy
+APPROVALS = "tb_approvals"  # calls that wait for an approval: written by policy
+TASKS = "tb_tasks"  # approvals that became MCP tasks, and their results: written by policy
+OUTCOMES = "tb_outcomes"  # of calls with an idempotency key: by policy, executor and codemode
+TOKENS = "tb_tokens"  # the holder of each access token: written by oauth
 OAUTH = "tb_oauth"  # accounts, clients and grants, sealed: written by oauth
-OAUTH_CLIENTS = "tb_oauth_clients"  # those that registered themselves: written by oauth
-OAUTH_BRIEF = "tb_oauth_brief"  # what may be used once, and devices that wait: by oauth
+OAUTH_CLIENTS = "tb_oauth_clients"  # dynamically registered clients: written by oauth
+OAUTH_BRIEF = "tb_oauth_brief"  # single-use codes and pending device requests: by oauth
 CONNECTIONS = "tb_connections"  # tokens for servers, sealed: written by oauth
-SEALS = "tb_checkpoints"  # how far each customer's log is sealed: written by audit
-EXPORTS = "tb_exports"  # how far each export and each sink has come: written by audit
-PEOPLE = "tb_person_keys"  # keys of people in events: by who publishes events; operators shred them
-RESULTS = "tb_results"  # an object store: results too large to tell, by codemode and executor
+SEALS = "tb_checkpoints"  # the newest checkpoint of each customer: written by audit
+EXPORTS = "tb_exports"  # the cursor of each export and sink: written by audit
+PEOPLE = "tb_person_keys"  # by services that publish events; operators shred the keys
+RESULTS = "tb_results"  # an object store: large results, by codemode and executor
 
 LEASE_SECONDS = 2.0
 CLAIM_SECONDS = 3600.0  # how long an executor's claim to a session outlives its last renewal
@@ -53,20 +55,30 @@ CLIENT_SECONDS = 60 * 86_400.0  # since it was last used
 MOST_CLIENT_BYTES = 128 << 20
 DAY = 86_400.0
 DUPLICATE_SECONDS = 120.0
-LAY_SECONDS = 30.0  # for each answer: what is laid down is on disk by then, which may be slow
-WEBHOOKS = "webhooks"  # the consumer of what is posted to webhooks
+CREATE_SECONDS = 30.0  # for each response: the server writes to disk before it responds
+WEBHOOKS = "webhooks"  # the consumer of events that are posted to webhooks
 MOST_APPROVAL_BYTES = 256 << 20
 MOST_TASK_BYTES = 1 << 30
 MOST_OUTCOME_BYTES = 2 << 30
 RESULT_SECONDS = 3600.0
 MOST_RESULT_BYTES = 2 << 30
-# What the rules of a bucket or an object store are in this version, also of those made before it.
+# Rules of buckets and object stores that provisioning also applies to existing ones.
 _RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_msgs_per_subject")
+# Streams of builds from before ADR 29, which nothing reads any more, and how a message calls them.
+_OLDER_STREAMS = {
+    "FACTS": 'stream "FACTS"',
+    "KV_tb_seals": 'bucket "tb_seals"',
+    "KV_tb_people": 'bucket "tb_people"',
+}
+
+
+class OlderStateError(ToolbusError):
+    """The NATS server holds data of a build whose names this version does not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Durable:
-    """A durable consumer of EVENTS: a service and its subjects, under its name or `name`."""
+    """A durable consumer of EVENTS. Its name is `name`, or the service's name if that is empty."""
 
     service: str
     subjects: tuple[str, ...]
@@ -75,8 +87,8 @@ class Durable:
     name: str = ""
 
     @property
-    def known_as(self) -> str:
-        """What the server calls it."""
+    def consumer_name(self) -> str:
+        """The name of the consumer on the NATS server."""
         return self.name or self.service
 
 
@@ -122,10 +134,10 @@ BUCKETS = (
     KeyValueConfig(bucket=CONNECTIONS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=SEALS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=EXPORTS, history=1, storage=StorageType.FILE),
-    # One value each: what is shredded must not be there a second time.
+    # One value each: a shredded key must not remain as an earlier value.
     KeyValueConfig(bucket=PEOPLE, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=LEDGER, history=5, storage=StorageType.FILE),
-    # What policy did not clear away, the server forgets after a day.
+    # Entries that policy does not delete expire after a day.
     KeyValueConfig(
         bucket=APPROVALS,
         history=1,
@@ -150,15 +162,21 @@ OBJECTS = {
 
 
 async def provision(bus: Bus, *, replicas: int = 1, events_bytes: int = 4 << 30) -> None:
-    """Lay down whatever is missing and bring the rest up to date. Safe to run at any time."""
-    stream = bus.client.jetstream(timeout=LAY_SECONDS)
-    await _lay_stream(stream, _events(replicas, events_bytes))
+    """Create missing streams, consumers and buckets, and update existing ones. Idempotent.
+
+    Raises:
+        OlderStateError: the server holds streams of an older build; nothing is created.
+
+    """
+    stream = bus.client.jetstream(timeout=CREATE_SECONDS)
+    await _reject_older_state(stream)
+    await _provision_stream(stream, _events(replicas, events_bytes))
     for durable in DURABLES:
         await stream.add_consumer(EVENTS, _consumer(durable))
     for bucket in BUCKETS:
-        await _lay(stream, _bucket(bucket, replicas))
+        await _provision_store(stream, _bucket(bucket, replicas))
     for name, objects in OBJECTS.items():
-        await _lay(stream, _objects(name, objects, replicas))
+        await _provision_store(stream, _objects(name, objects, replicas))
 
 
 def _events(replicas: int, most_bytes: int) -> StreamConfig:
@@ -167,21 +185,20 @@ def _events(replicas: int, most_bytes: int) -> StreamConfig:
         subjects=[EVERY_EVENT],
         storage=StorageType.FILE,
         num_replicas=replicas,
-        # A full stream refuses new events, and so new calls: it never forgets old ones to make
-        # room.
+        # A full stream rejects new events, and so new calls, rather than delete old events.
         discard=DiscardPolicy.NEW,
         max_bytes=most_bytes,
         max_age=14 * DAY,
         duplicate_window=DUPLICATE_SECONDS,
         deny_delete=True,
         deny_purge=True,
-        allow_direct=True,  # the sealer reads it in its order, and needs no consumer for that
+        allow_direct=True,  # the sealer reads in stream order without a consumer
     )
 
 
 def _consumer(durable: Durable) -> ConsumerConfig:
     return ConsumerConfig(
-        durable_name=durable.known_as,
+        durable_name=durable.consumer_name,
         filter_subjects=list(durable.subjects),
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=durable.wait_seconds,
@@ -189,7 +206,22 @@ def _consumer(durable: Durable) -> ConsumerConfig:
     )
 
 
-async def _lay_stream(stream: JetStreamContext, config: StreamConfig) -> None:
+async def _reject_older_state(stream: JetStreamContext) -> None:
+    found: list[str] = []
+    for name, shown in _OLDER_STREAMS.items():
+        with suppress(NotFoundError):
+            await stream.stream_info(name)
+            found.append(shown)
+    if found:
+        raise OlderStateError(
+            f"The NATS server holds the {' and the '.join(found)} of an older build of Toolbus, "
+            "which this version cannot read: start with an empty state directory (or, on a NATS "
+            "server of your own, a new JetStream domain), and export the evidence with the old "
+            "version first."
+        )
+
+
+async def _provision_stream(stream: JetStreamContext, config: StreamConfig) -> None:
     try:
         await stream.stream_info(EVENTS)
         await stream.update_stream(config)
@@ -197,8 +229,8 @@ async def _lay_stream(stream: JetStreamContext, config: StreamConfig) -> None:
         await stream.add_stream(config)
 
 
-async def _lay(stream: JetStreamContext, config: StreamConfig) -> None:
-    """Make what is missing; have what is there already obey the rules this version depends on."""
+async def _provision_store(stream: JetStreamContext, config: StreamConfig) -> None:
+    """Create a missing bucket or object store; apply `_RULES` to an existing one."""
     try:
         there = (await stream.stream_info(config.name or "")).config
     except NotFoundError:
@@ -210,7 +242,7 @@ async def _lay(stream: JetStreamContext, config: StreamConfig) -> None:
 
 
 def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
-    """Return a bucket's stream, each change of which the server publishes to those who watch it."""
+    """Return the stream of a bucket; the server republishes each change to its watchers."""
     return StreamConfig(
         name=f"KV_{bucket.bucket}",
         subjects=[f"$KV.{bucket.bucket}.>"],
@@ -221,10 +253,10 @@ def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
         max_bytes=bucket.max_bytes,
         duplicate_window=min(DUPLICATE_SECONDS, bucket.ttl or DUPLICATE_SECONDS),
         discard=DiscardPolicy.NEW,
-        # The entry of somebody forgotten is deleted by its number, so that it is written over.
+        # Shredding deletes a key by its sequence number, so that the server overwrites it.
         deny_delete=bucket.bucket != PEOPLE,
         deny_purge=True,
-        allow_rollup_hdrs=False,  # whoever may write one entry could purge all of them
+        allow_rollup_hdrs=False,  # with roll-ups, a writer of one entry could purge all of them
         allow_direct=True,
         republish=RePublish(
             src=">", dest=watched(bucket.bucket), headers_only=bucket.bucket == OUTCOMES
@@ -233,7 +265,7 @@ def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
 
 
 def _objects(name: str, objects: ObjectStoreConfig, replicas: int) -> StreamConfig:
-    """Return an object store's stream. What is written again replaces what was there."""
+    """Return the stream of an object store; a new object replaces the one of the same name."""
     return StreamConfig(
         name=f"OBJ_{name}",
         subjects=[f"$O.{name}.C.>", f"$O.{name}.M.>"],

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, secrets struck out by the writer itself."""
+"""Structured logs: one JSON object per line, with secrets redacted by the formatter."""
 
 import json
 import logging
@@ -11,29 +11,29 @@ from toolbus_common.observability.trace_context import span_id, trace_id
 from toolbus_common.observability.tracing.context import bound
 
 _SECRETS = re.compile(
-    r"tb[ka]_[A-Za-z0-9_-]{6,}"  # our own keys, and admin keys
+    r"tb[ka]_[A-Za-z0-9_-]{6,}"  # API keys and admin keys of Toolbus
     r"|(?i:bearer)\s+[A-Za-z0-9._~+/=-]{8,}"
     r"|\bS[UACONX][A-Z2-7]{50,}"  # nkey seeds
     r"|(?i:(?<=password=)|(?<=secret=)|(?<=token=)|(?<=api_key=))[^\s&\"',]{4,}"
     r"|(?<=://)[^/\s:@\"]*:[^@/\s\"]+(?=@)"  # credentials inside a URL
 )
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def redacted(text: str) -> str:
-    """The text without anything that looks like a credential."""
+    """Return the text without anything that looks like a credential."""
     return _SECRETS.sub("[redacted]", text)
 
 
 class JsonFormatter(logging.Formatter):
-    """Event name, level, service and fields as one JSON object; redacted after it is written."""
+    """Formats event name, level, service and fields as one JSON object, then redacts it."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         line: dict[str, Any] = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
@@ -44,18 +44,20 @@ class JsonFormatter(logging.Formatter):
         trace = bound()
         if trace:
             line |= {"trace_id": trace_id(trace), "span_id": span_id(trace)}
-        line |= {name: value for name, value in vars(record).items() if name not in _OWN}
+        line |= {
+            name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS
+        }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return redacted(json.dumps(line, default=str, ensure_ascii=False))
 
 
 class TextFormatter(logging.Formatter):
-    """The same for a person at a terminal."""
+    """Formats the same fields for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback below it if there is one."""
-        fields = " ".join(f"{k}={v}" for k, v in vars(record).items() if k not in _OWN)
+        """Return one line, with the traceback below it if there is one."""
+        fields = " ".join(f"{k}={v}" for k, v in vars(record).items() if k not in _STANDARD_FIELDS)
         line = f"{record.levelname.lower():7} {record.getMessage()} {fields}".rstrip()
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
@@ -63,7 +65,7 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(service: str, level: str = "info", form: str = "json") -> None:
-    """Send all logs of this process to standard error in one form."""
+    """Send all logs of this process to standard error, as `json` or `text`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service) if form == "json" else TextFormatter())
     root = logging.getLogger()

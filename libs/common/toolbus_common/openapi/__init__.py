@@ -1,4 +1,4 @@
-"""OpenAPI documents read as tools: pure, bounded, and the same wherever they are read."""
+"""Translate OpenAPI documents into tools: pure, bounded and deterministic."""
 
 from toolbus_common.openapi.api import Api, translated
 from toolbus_common.openapi.bodies import Body

@@ -1,4 +1,4 @@
-"""A whole document as an API: its tools, where they are called, and what was left out and why."""
+"""Translate a whole document: its tools, base address, and omitted operations with reasons."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from toolbus_common.openapi.operations import Operation, OperationSource, bounds
 from toolbus_common.openapi.security import Alternatives, Scheme, alternatives, schemes_of
 from toolbus_common.openapi.servers import base_of, first_server
 
-METHODS = ("get", "head", "post", "put", "patch", "delete")  # the others are no tools
+METHODS = ("get", "head", "post", "put", "patch", "delete")  # other methods do not become tools
 LONGEST_INSTRUCTIONS = 1000
 MOST_OPERATIONS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """What a document offers."""
+    """The translated document."""
 
     version: str
     instructions: str
@@ -37,16 +37,16 @@ class _Found:
 
     @property
     def operation_id(self) -> str:
-        told = self.node.get("operationId")
-        return told if isinstance(told, str) else ""
+        value = self.node.get("operationId")
+        return value if isinstance(value, str) else ""
 
     @property
     def tags(self) -> tuple[str, ...]:
-        told = self.node.get("tags")
-        return tuple(map(str, told)) if isinstance(told, list) else ()
+        value = self.node.get("tags")
+        return tuple(map(str, value)) if isinstance(value, list) else ()
 
     def subject(self, tool: str) -> Subject:
-        """What patterns are held against."""
+        """Return what filter patterns are matched against."""
         return Subject(self.operation_id, tool, self.tags, self.method, self.path)
 
 
@@ -59,12 +59,12 @@ def translated(
     exclude: tuple[str, ...] = (),
     headers: Iterable[str] = (),
 ) -> Api:
-    """The API of a document read from `source`, with the operations that are wanted.
+    """Translate a document that was read from `source`, with the selected operations.
 
-    Headers of these names are nobody's to set but ours.
+    `headers` are names of headers that Toolbus sets, so that no argument may.
 
     Raises:
-        DocumentError: it cannot be used as a whole.
+        DocumentError: the whole document is unusable.
 
     """
     document = Document(root)
@@ -84,13 +84,13 @@ def translated(
     operations: dict[str, Operation] = {}
     for name, each in wanted.items():
         try:
-            _refuse_elsewhere(root, each)
+            _reject_other_server(root, each)
             security = _security(root, each.node)
-            asked = OperationSource(
+            operation_source = OperationSource(
                 document, each.method, each.path, each.node, each.item.get("parameters"), base,
                 security, bounds, own,
             )  # fmt: skip
-            operations[name] = operation_of(asked, name)
+            operations[name] = operation_of(operation_source, name)
         except (DocumentError, RecursionError, ValueError, TypeError, AttributeError) as error:
             left_out[name] = _reason(error)
     return Api(_version(root), _instructions(root), base, operations, schemes, left_out)
@@ -98,9 +98,9 @@ def translated(
 
 def _found(document: Document, left_out: dict[str, str]) -> Iterator[_Found]:
     count = 0
-    for path, told in document.root.get("paths", {}).items():
+    for path, node in document.root.get("paths", {}).items():
         try:
-            item = document.resolved(told)
+            item = document.resolved(node)
         except DocumentError as error:
             left_out[str(path)] = _reason(error)
             continue
@@ -113,16 +113,18 @@ def _found(document: Document, left_out: dict[str, str]) -> Iterator[_Found]:
 
 
 def _reason(error: Exception) -> str:
-    """As the reasons of other definitions that are left out."""
-    said = str(error) if isinstance(error, DocumentError) else "it is malformed"
-    return (said[:1].lower() + said[1:]).rstrip(".")
+    """Return an error as a clause, like the reasons of other omitted definitions."""
+    reason = str(error) if isinstance(error, DocumentError) else "it is malformed"
+    return (reason[:1].lower() + reason[1:]).rstrip(".")
 
 
-def _refuse_elsewhere(root: Json, found: _Found) -> None:
-    """An operation with an address of its own is no part of this server."""
+def _reject_other_server(root: Json, found: _Found) -> None:
+    """Reject an operation with a server of its own."""
     for servers in (found.node.get("servers"), found.item.get("servers")):
         if servers and first_server(servers) != first_server(root.get("servers")):
-            raise DocumentError("it is called at an address of its own; declare it as a server")
+            raise DocumentError(
+                "it has a server address of its own; configure that as a separate server"
+            )
 
 
 def _security(root: Json, node: Json) -> Alternatives:
@@ -131,8 +133,8 @@ def _security(root: Json, node: Json) -> Alternatives:
 
 def _info(root: Json, name: str) -> str:
     info = root.get("info")
-    told: Any = info.get(name) if isinstance(info, dict) else None
-    return told.strip() if isinstance(told, str) else ""
+    value: Any = info.get(name) if isinstance(info, dict) else None
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _version(root: Json) -> str:
@@ -140,5 +142,5 @@ def _version(root: Json) -> str:
 
 
 def _instructions(root: Json) -> str:
-    told = [each for each in (_info(root, "title"), _info(root, "description")) if each]
-    return "\n\n".join(told)[:LONGEST_INSTRUCTIONS]
+    texts = [each for each in (_info(root, "title"), _info(root, "description")) if each]
+    return "\n\n".join(texts)[:LONGEST_INSTRUCTIONS]

@@ -1,4 +1,4 @@
-"""Request bodies: which of the offered forms is taken, and the schema its argument has."""
+"""Request bodies: select a media type and build the schema of the `body` argument."""
 
 import re
 from dataclasses import dataclass
@@ -26,26 +26,26 @@ BINARY: Json = {"type": "string", "contentEncoding": "base64", "description": "I
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """How a body is written. `parts` are the media types of single parts of a form."""
+    """How to encode a body. `parts` are the media types of single parts of a form."""
 
     form: Form
     media: str
     required: bool
     files: tuple[str, ...] = ()
     parts: tuple[tuple[str, str], ...] = ()
-    joined: tuple[str, ...] = ()  # lists of a form that are written with commas
+    joined: tuple[str, ...] = ()  # form lists that are joined with commas
 
 
-def body_of(document: Document, told: Any, schemas: Schemas) -> tuple[Body | None, Json]:
-    """How an operation's body is written, and the schema of the argument that holds it.
+def body_of(document: Document, request_body: Any, schemas: Schemas) -> tuple[Body | None, Json]:
+    """Return the encoding of an operation's body, and the schema of the argument that holds it.
 
     Raises:
-        DocumentError: it is of no media type that can be written.
+        DocumentError: none of its media types is supported.
 
     """
-    if told is None:
+    if request_body is None:
         return None, {}
-    node = document.resolved(told)
+    node = document.resolved(request_body)
     content = node.get("content")
     offered = (
         {_form(media): media for media in reversed(content)} if isinstance(content, dict) else {}
@@ -53,8 +53,8 @@ def body_of(document: Document, told: Any, schemas: Schemas) -> tuple[Body | Non
     form = next((each for each in _ORDER if each in offered), None)
     if form is None:
         shown = ", ".join(map(str, content or ()))[:80]
-        raise DocumentError(f"its body is of no media type that can be written ({shown})")
-    assert isinstance(content, dict)  # noqa: S101 - it was where the form came from
+        raise DocumentError(f"its body has no supported media type ({shown})")
+    assert isinstance(content, dict)  # noqa: S101 - the form was found in it
     media = offered[form]
     details = document.resolved(content[media]) if content[media] else {}
     schema, files = _schema(form, details.get("schema", {}), schemas)
@@ -98,7 +98,7 @@ def _schema(form: Form, node: Any, schemas: Schemas) -> tuple[Json, tuple[str, .
 
 
 def _file(part: Json) -> Json | None:
-    """The schema of a part that is a file, or several; None when it is neither."""
+    """Return the schema of a part that is a file or a list of files; None otherwise."""
     described = {"description": part["description"]} if "description" in part else {}
     items = part.get("items")
     if part.get("type") == "array" and isinstance(items, dict) and _is_file(items):
@@ -112,9 +112,9 @@ def _is_file(part: Json) -> bool:
     )
 
 
-def _encodings(told: Any) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+def _encodings(encoding: Any) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     parts, joined = [], []
-    for name, node in told.items() if isinstance(told, dict) else ():
+    for name, node in encoding.items() if isinstance(encoding, dict) else ():
         if not isinstance(node, dict):
             continue
         media = str(node.get("contentType", "")).partition(",")[0].strip()

@@ -1,4 +1,4 @@
-"""A document's text as plain JSON data, and its references followed; bounded in every way."""
+"""Parse a document into plain JSON data and resolve its references, within limits."""
 
 import re
 from collections.abc import Mapping
@@ -10,21 +10,21 @@ import msgspec
 import yaml
 
 LARGEST_JSON = 16 * 1024 * 1024  # bytes
-LARGEST_YAML = 4 * 1024 * 1024  # parsing it costs ten times as much
-MOST_VALUES = 400_000  # aliases of aliases would otherwise multiply without end
+LARGEST_YAML = 4 * 1024 * 1024  # parsing YAML costs ten times as much
+MOST_VALUES = 400_000  # nested aliases multiply
 MOST_TEXT = 64 * 1024 * 1024
 DEEPEST = 100
-MOST_HOPS = 16  # of a reference to a reference
+MOST_HOPS = 16  # of chained references
 
 Json = dict[str, Any]
 
 
 class DocumentError(ValueError):
-    """A document, or a part of it, that cannot be translated; the sentence says why."""
+    """A document, or a part of it, cannot be translated; the message has the reason."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML 1.2 as JSON has it: a date, a time, `no` and `0123` are the texts they look like."""
+    """YAML 1.2 with JSON's types: a date, a time, `no` and `0123` stay texts."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
@@ -43,17 +43,17 @@ for _kind, _pattern, _first in (
 
 
 def read(text: bytes) -> Json:
-    """The data of an OpenAPI 3 document in JSON or YAML. Raises `DocumentError`."""
+    """Parse an OpenAPI 3 document in JSON or YAML. Raises `DocumentError`."""
     data = _from_json(text) if text.lstrip()[:1] == b"{" else _from_yaml(text)
     if not isinstance(data, dict):
-        raise DocumentError("It holds no named fields; name an OpenAPI document.")
+        raise DocumentError("It is not an object; name an OpenAPI document.")
     version = data.get("openapi")
     if "swagger" in data and version is None:
         raise DocumentError("It is Swagger 2.0; convert it to OpenAPI 3 first.")
     if not isinstance(version, str) or not re.match(r"3\.[01]", version):
-        raise DocumentError("It is no OpenAPI document of version 3.0 or 3.1.")
+        raise DocumentError("It is not an OpenAPI document of version 3.0 or 3.1.")
     if not isinstance(data.get("paths", {}), dict):
-        raise DocumentError("Its paths are no named fields.")
+        raise DocumentError("Its 'paths' is not an object.")
     return data
 
 
@@ -68,7 +68,7 @@ def _from_json(text: bytes) -> Any:
 
 def _from_yaml(text: bytes) -> Any:
     if len(text) > LARGEST_YAML:
-        raise DocumentError(f"It is larger than {LARGEST_YAML >> 20} MiB; give it as JSON.")
+        raise DocumentError(f"It is larger than {LARGEST_YAML >> 20} MiB; provide it as JSON.")
     try:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with fewer types
         _check_bounds(data)
@@ -76,12 +76,12 @@ def _from_yaml(text: bytes) -> Any:
     except (yaml.YAMLError, msgspec.DecodeError, RecursionError, ValueError, TypeError) as error:
         if isinstance(error, DocumentError):
             raise
-        said = str(error).partition("\n")[0][:200]
-        raise DocumentError(f"It is neither JSON nor YAML: {said}.") from error
+        reason = str(error).partition("\n")[0][:200]
+        raise DocumentError(f"It is neither JSON nor YAML: {reason}.") from error
 
 
 def _check_bounds(data: Any) -> None:
-    """Count what writing it out would write. Raises `DocumentError`."""
+    """Check the size the expanded document would have. Raises `DocumentError`."""
     waiting: list[tuple[Any, int]] = [(data, 0)]
     count = size = 0
     while waiting:
@@ -90,24 +90,28 @@ def _check_bounds(data: Any) -> None:
         if isinstance(value, str):
             size += len(value)
         elif isinstance(value, float) and not isfinite(value):
-            raise DocumentError("It holds a number without end, which JSON has not.")
+            raise DocumentError(
+                "It contains an infinite or undefined number, which JSON does not have."
+            )
         elif isinstance(value, dict):
             waiting += [(inner, depth + 1) for pair in value.items() for inner in pair]
         elif isinstance(value, list):
             waiting += [(inner, depth + 1) for inner in value]
         if count + len(waiting) > MOST_VALUES or size > MOST_TEXT or depth > DEEPEST:
-            raise DocumentError("Written out it is too large or too deep; give it as JSON.")
+            raise DocumentError(
+                "Expanded it is too large or too deeply nested; provide it as JSON."
+            )
 
 
 class Document:
-    """A document's data, in which references are looked up."""
+    """A document's data, with look-up of references."""
 
     def __init__(self, root: Json) -> None:
         self.root = root
         self._found: dict[str, Any] = {}
 
     def at(self, pointer: str) -> Any:
-        """What a reference of this document names. Raises `DocumentError`."""
+        """Return the target of a reference in this document. Raises `DocumentError`."""
         if pointer not in self._found:
             self._found[pointer] = self._look_up(pointer)
         return self._found[pointer]
@@ -123,16 +127,16 @@ class Document:
             elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
                 value = value[int(name)]
             else:
-                raise DocumentError(f"It refers to {pointer[:80]}, which is not there.")
+                raise DocumentError(f"It refers to {pointer[:80]}, which does not exist.")
         return value
 
     def resolved(self, node: Any) -> Json:
-        """The object a node is, or refers to. Raises `DocumentError`."""
+        """Return an object, following references. Raises `DocumentError`."""
         for _ in range(MOST_HOPS):
             if not isinstance(node, Mapping):
-                raise DocumentError("Something that should hold named fields does not.")
+                raise DocumentError("A value that should be an object is not.")
             pointer = node.get("$ref")
             if not isinstance(pointer, str):
                 return dict(node)
             node = self.at(pointer)
-        raise DocumentError("It has references that lead in a circle.")
+        raise DocumentError("Its references are circular.")

@@ -1,4 +1,4 @@
-"""Which operations become tools: patterns over operationId, tag, method and path."""
+"""Select operations by patterns over operationId, tag, method and path."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ _OF_METHOD = re.compile(r"([A-Z*]+) (/.*|\*)")
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What of an operation patterns are held against."""
+    """The properties of an operation that patterns match."""
 
     operation_id: str
     tool: str
@@ -20,14 +20,17 @@ class Subject:
 
 
 def chosen(subject: Subject, include: Iterable[str], exclude: Iterable[str]) -> bool:
-    """Whether some pattern includes it and none excludes it."""
+    """Return whether a pattern includes the operation and none excludes it."""
     return any(covers(each, subject) for each in include) and not any(
         covers(each, subject) for each in exclude
     )
 
 
 def covers(pattern: str, subject: Subject) -> bool:
-    """`tag:x`, `GET /pets/*`, `/pets/*`, or an operationId (or the tool's name)."""
+    """Return whether a pattern matches an operation.
+
+    Patterns: `tag:x`, `GET /pets/*`, `/pets/*`, or an operationId or tool name.
+    """
     if pattern.startswith("tag:"):
         return any(fnmatchcase(tag, pattern[4:]) for tag in subject.tags)
     of_method = _OF_METHOD.fullmatch(pattern)

@@ -1,4 +1,4 @@
-"""One operation as a tool: its definition, and how its arguments make a request."""
+"""Translate one operation into a tool: its definition, and how arguments form a request."""
 
 import re
 from contextlib import suppress
@@ -15,9 +15,9 @@ from toolbus_common.openapi.names import argument_names
 from toolbus_common.openapi.schemas import Schemas, TooLargeError, loosened
 from toolbus_common.openapi.security import Alternatives
 
-BINDING = "toolbus/binding"  # in `_meta`: a pin then covers what is called, too
+BINDING = "toolbus/binding"  # in `_meta`, so that a pin covers the request, too
 MOST_PARAMETERS = 200
-# Depths, lengths of descriptions, and whether it is told what an answer looks like.
+# Depth of schemas, length of descriptions, and whether there is an output schema.
 _ATTEMPTS = (
     (10, 1000, True), (4, 300, True), (2, 100, True), (2, 100, False), (1, 60, False),
     (1, 0, False), (0, 0, False),
@@ -29,8 +29,8 @@ _ALLOWED = {
     "header": ("simple",),
     "cookie": ("form",),
 }
-# What OpenAPI leaves to others, and what would change the request's frame or whose it is.
-_NOT_OURS = frozenset(
+# Headers that OpenAPI excludes, and those that frame or authenticate a request.
+_RESERVED_HEADERS = frozenset(
     {
         "accept",
         "authorization",
@@ -60,7 +60,7 @@ _PAGES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """Where an argument goes, and how it is written there."""
+    """Where an argument goes in the request, and how it is encoded."""
 
     argument: str
     name: str
@@ -68,13 +68,13 @@ class Parameter:
     style: str
     explode: bool
     required: bool
-    reserved: bool = False  # may hold characters that mean something in a query
+    reserved: bool = False  # may contain reserved characters of a query
     as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation: the tool it is, and how it is called."""
+    """One operation: its tool definition and its request."""
 
     method: str
     path: str
@@ -85,20 +85,20 @@ class Operation:
 
     @property
     def binding(self) -> str:
-        """What changes whenever the same arguments would make another request."""
+        """A digest that changes whenever the same arguments would form another request."""
         return str(self.definition["_meta"][BINDING])
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one definition may hold, so that all of a document's fit a listing and are read soon."""
+    """Limits of one definition, so that all of a document fit into a list."""
 
     size: int  # bytes
     parts: int  # of a schema
 
 
 def bounds_for(count: int) -> Bounds:
-    """The bounds where there are so many operations; in steps, so that definitions seldom move."""
+    """Return the limits for a number of operations; in steps, so that definitions rarely change."""
     for most, size, parts in ((100, 48, 1_500), (500, 12, 400)):
         if count <= most:
             return Bounds(size * 1024, parts)
@@ -107,7 +107,7 @@ def bounds_for(count: int) -> Bounds:
 
 @dataclass(frozen=True, slots=True)
 class OperationSource:
-    """An operation as its document has it, with what its path says for all of them."""
+    """An operation in its document, with the parameters its path shares."""
 
     document: Document
     method: str
@@ -117,91 +117,106 @@ class OperationSource:
     base: str
     security: Alternatives
     bounds: Bounds
-    own: frozenset[tuple[str, str]]  # places and names (in lower case) credentials go to
+    own: frozenset[tuple[str, str]]  # locations and names (in lower case) of credentials
 
 
-def operation_of(asked: OperationSource, name: str) -> Operation:
-    """The tool of an operation. Raises `DocumentError` with the reason it can be none."""
-    _check_path(asked.path)
-    told = _parameters(asked)
+def operation_of(source: OperationSource, name: str) -> Operation:
+    """Translate an operation. Raises `DocumentError` with the reason if it cannot be a tool."""
+    _check_path(source.path)
+    nodes = _parameters(source)
     for depth, longest, answers in _ATTEMPTS:
         with suppress(TooLargeError):
-            made = _made(asked, name, told, depth, longest, answers=answers)
-            if len(msgspec.json.encode(made.definition)) <= asked.bounds.size:
-                return made
-    raise DocumentError(f"its definition is larger than {asked.bounds.size >> 10} KiB")
+            operation = _translated(source, name, nodes, depth, longest, answers=answers)
+            if len(msgspec.json.encode(operation.definition)) <= source.bounds.size:
+                return operation
+    raise DocumentError(f"its definition is larger than {source.bounds.size >> 10} KiB")
 
 
-def _made(
-    asked: OperationSource, name: str, told: list[Json], depth: int, longest: int, *, answers: bool
+def _translated(
+    source: OperationSource,
+    name: str,
+    nodes: list[Json],
+    depth: int,
+    longest: int,
+    *,
+    answers: bool,
 ) -> Operation:
-    schemas = Schemas(asked.document, deepest=depth, longest=longest, parts=asked.bounds.parts)
+    schemas = Schemas(source.document, deepest=depth, longest=longest, parts=source.bounds.parts)
     properties: Json = {}
     parameters = []
-    called = argument_names((str(each["name"]), str(each["in"])) for each in told)
-    for argument, node in zip(called, told, strict=True):
+    arguments = argument_names((str(each["name"]), str(each["in"])) for each in nodes)
+    for argument, node in zip(arguments, nodes, strict=True):
         parameters.append(_parameter(argument, node))
         properties[argument] = _argument(schemas, node)
     required = [each.argument for each in parameters if each.required]
-    body, schema = body_of(asked.document, asked.node.get("requestBody"), schemas)
+    body, schema = body_of(source.document, source.node.get("requestBody"), schemas)
     if body is not None:
         properties["body"] = schema
         required += ["body"] if body.required else []
     definition: Json = {
         "name": name,
-        "description": _description(asked, schemas, [each.name for each in parameters]),
+        "description": _description(source, schemas, [each.name for each in parameters]),
         "inputSchema": {
             "type": "object",
             "properties": properties,
             **({"required": required} if required else {}),
             "additionalProperties": False,
         },
-        "annotations": _annotations(asked),
+        "annotations": _annotations(source),
     }
     if answers:
-        definition |= _output(asked, depth, longest)
-    made = Operation(asked.method, asked.path, tuple(parameters), body, asked.security, definition)
-    definition["_meta"] = {BINDING: _binding(made, asked.base)}
-    return made
+        definition |= _output(source, depth, longest)
+    operation = Operation(
+        source.method, source.path, tuple(parameters), body, source.security, definition
+    )
+    definition["_meta"] = {BINDING: _binding(operation, source.base)}
+    return operation
 
 
-def _binding(made: Operation, base: str) -> str:
-    told = [base, made.method, made.path, [asdict(each) for each in made.parameters]]
-    body = asdict(made.body) if made.body else None
-    return digest_of([*told, body, [list(each) for each in made.security]])[:16]
+def _binding(operation: Operation, base: str) -> str:
+    parts = [
+        base,
+        operation.method,
+        operation.path,
+        [asdict(each) for each in operation.parameters],
+    ]
+    body = asdict(operation.body) if operation.body else None
+    return digest_of([*parts, body, [list(each) for each in operation.security]])[:16]
 
 
 def _check_path(path: str) -> None:
     if not path.startswith("/") or path.startswith("//") or re.search(r"[?#\\\s\x00-\x1f]", path):
-        raise DocumentError("its path is none that can be called")
+        raise DocumentError("its path is not a valid URL path")
     if any(step in (".", "..") for step in path.split("/")):
         raise DocumentError("its path leads out of the API")
 
 
-def _parameters(asked: OperationSource) -> list[Json]:
-    """Its own, and those of its path it does not replace."""
+def _parameters(source: OperationSource) -> list[Json]:
+    """Return the operation's parameters, and those of its path that it does not replace."""
     found: dict[tuple[str, str], Json] = {}
-    for each in (asked.shared, asked.node.get("parameters")):
+    for each in (source.shared, source.node.get("parameters")):
         for node in each if isinstance(each, list) else ():
-            told = asked.document.resolved(node)
-            name, place = told.get("name"), told.get("in")
+            resolved = source.document.resolved(node)
+            name, place = resolved.get("name"), resolved.get("in")
             if not isinstance(name, str) or place not in _STYLES:
-                raise DocumentError("one of its parameters has no name or no place")
-            found[str(place), name] = told
+                raise DocumentError("one of its parameters has no name or no location")
+            found[str(place), name] = resolved
     if len(found) > MOST_PARAMETERS:
         raise DocumentError(f"it has more than {MOST_PARAMETERS} parameters")
-    kept = [node for place, node in found.items() if _is_ours(place, asked.own)]
-    holes = set(re.findall(r"\{([^{}]+)\}", asked.path))
+    kept = [node for place, node in found.items() if _is_settable(place, source.own)]
+    placeholders = set(re.findall(r"\{([^{}]+)\}", source.path))
     named = {str(node["name"]) for node in kept if node["in"] == "path"}
-    if holes - named:
-        raise DocumentError(f"no parameter fills {{{min(holes - named)[:64]}}} of its path")
-    return [node for node in kept if node["in"] != "path" or node["name"] in holes]
+    if placeholders - named:
+        raise DocumentError(
+            f"no parameter replaces {{{min(placeholders - named)[:64]}}} of its path"
+        )
+    return [node for node in kept if node["in"] != "path" or node["name"] in placeholders]
 
 
-def _is_ours(place: tuple[str, str], own: frozenset[tuple[str, str]]) -> bool:
-    """Whether the caller may say it: not where it frames the request, or holds a credential."""
-    where, name = place[0], place[1].lower()
-    if where == "header" and (name in _NOT_OURS or not TOKEN.fullmatch(name)):
+def _is_settable(location: tuple[str, str], own: frozenset[tuple[str, str]]) -> bool:
+    """Return whether a caller may set a parameter: no framing header, no credential."""
+    where, name = location[0], location[1].lower()
+    if where == "header" and (name in _RESERVED_HEADERS or not TOKEN.fullmatch(name)):
         return False
     return where == "path" or (where, name) not in own
 
@@ -232,60 +247,60 @@ def _media(node: Json) -> str | None:
 def _argument(schemas: Schemas, node: Json) -> Json:
     media = _media(node)
     inner = node["content"][media] if media is not None else node
-    told = inner.get("schema", {}) if isinstance(inner, dict) else {}
-    schema = schemas.translate(told)
+    schema_node = inner.get("schema", {}) if isinstance(inner, dict) else {}
+    schema = schemas.translate(schema_node)
     description = schemas.text(node.get("description"))
     if node.get("deprecated") is True:
         description = f"Deprecated. {description}".strip()
     return schema | ({"description": description} if description else {})
 
 
-def _description(asked: OperationSource, schemas: Schemas, names: list[str]) -> str:
-    told = [schemas.text(asked.node.get(each)) for each in ("summary", "description")]
-    lines = list(dict.fromkeys(each for each in told if each))
-    lines = lines or [f"{asked.method} {asked.path}"]
-    if asked.node.get("deprecated") is True:
+def _description(source: OperationSource, schemas: Schemas, names: list[str]) -> str:
+    texts = [schemas.text(source.node.get(each)) for each in ("summary", "description")]
+    lines = list(dict.fromkeys(each for each in texts if each))
+    lines = lines or [f"{source.method} {source.path}"]
+    if source.node.get("deprecated") is True:
         lines.insert(0, "Deprecated.")
     pages = [name for name in names if _PAGES.fullmatch(name)]
-    if asked.method == "GET" and pages:
+    if source.method == "GET" and pages:
         lines.append(f"Answers come in pages: see {', '.join(pages)}.")
     return "\n\n".join(lines)
 
 
-def _annotations(asked: OperationSource) -> Json:
-    summary = asked.node.get("summary")
+def _annotations(source: OperationSource) -> Json:
+    summary = source.node.get("summary")
     found: Json = {"title": summary[:120]} if isinstance(summary, str) and summary else {}
-    found["readOnlyHint"] = asked.method in ("GET", "HEAD")
-    if asked.method == "DELETE":
+    found["readOnlyHint"] = source.method in ("GET", "HEAD")
+    if source.method == "DELETE":
         found["destructiveHint"] = True
-    if asked.method in ("PUT", "DELETE"):
+    if source.method in ("PUT", "DELETE"):
         found["idempotentHint"] = True
     return found
 
 
-def _output(asked: OperationSource, depth: int, longest: int) -> Json:
-    """What an answer looks like, where it is one JSON object. Raises `TooLargeError`."""
-    parts = asked.bounds.parts // 2
-    schemas = Schemas(asked.document, answers=True, deepest=depth, longest=longest, parts=parts)
+def _output(source: OperationSource, depth: int, longest: int) -> Json:
+    """Return the output schema if the response is one JSON object. Raises `TooLargeError`."""
+    parts = source.bounds.parts // 2
+    schemas = Schemas(source.document, answers=True, deepest=depth, longest=longest, parts=parts)
     try:
-        schema = _answered(asked, schemas)
+        schema = _response_schema(source, schemas)
     except TooLargeError:
         raise
     except DocumentError:
-        return {}  # what it answers with need not be known to call it
+        return {}  # the response schema is not needed to call it
     if schema is None or schema.get("type") != "object":
         return {}
     return {"outputSchema": loosened(schema) | {"type": "object"}}
 
 
-def _answered(asked: OperationSource, schemas: Schemas) -> Json | None:
-    """The schema of the first success, else of what is said for every answer."""
-    responses = asked.node.get("responses")
-    if asked.method == "HEAD" or not isinstance(responses, dict):
+def _response_schema(source: OperationSource, schemas: Schemas) -> Json | None:
+    """Return the JSON schema of the first success response, else of the default one."""
+    responses = source.node.get("responses")
+    if source.method == "HEAD" or not isinstance(responses, dict):
         return None
     fine = sorted(each for each in responses if each.startswith("2"))
     for status in fine[:1] or [each for each in ("default",) if each in responses]:
-        content = asked.document.resolved(responses[status]).get("content")
+        content = source.document.resolved(responses[status]).get("content")
         return _json_schema(content, schemas)
     return None
 

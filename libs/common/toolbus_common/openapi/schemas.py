@@ -1,11 +1,11 @@
-"""Schemas of OpenAPI 3.0 and 3.1 as plain JSON Schema without references, within bounds."""
+"""Translate schemas of OpenAPI 3.0 and 3.1 into JSON Schema without references, within limits."""
 
 from collections.abc import Callable
 from typing import Any
 
 from toolbus_common.openapi.document import Document, DocumentError, Json
 
-MOST_PARTS = 1_500  # of one schema written out
+MOST_PARTS = 1_500  # of one expanded schema
 LONGEST_PATTERN = 500
 _NUMBERS = (
     "minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
@@ -14,17 +14,17 @@ _NUMBERS = (
 _WORDS = ("format", "contentEncoding", "contentMediaType")
 _ANY = ("const", "default")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_PLAIN = frozenset({"type", "properties", "required", "description"})  # what can be merged
+_PLAIN = frozenset({"type", "properties", "required", "description"})  # keywords that can be merged
 _TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
-_HIDDEN = {False: "readOnly", True: "writeOnly"}  # what a request, or an answer, never holds
+_HIDDEN = {False: "readOnly", True: "writeOnly"}  # excluded from requests, and from responses
 
 
 class TooLargeError(DocumentError):
-    """A schema of more parts than are taken at this depth."""
+    """A schema has more parts than allowed at this depth."""
 
 
 class Schemas:
-    """Translates schemas of one document, down to a depth, with descriptions up to a length."""
+    """Translates schemas of one document, limited in depth, parts and length of descriptions."""
 
     def __init__(
         self,
@@ -41,12 +41,12 @@ class Schemas:
         self._longest = longest
         self._left = parts
 
-    def translate(self, node: Any, trail: tuple[str, ...] = (), depth: int = 0) -> Json:
-        """One schema; what is too deep or refers to itself is any value of its type.
+    def translate(self, node: Any, ancestors: tuple[str, ...] = (), depth: int = 0) -> Json:
+        """Translate one schema; parts that are too deep or recursive allow any value of their type.
 
         Raises:
-            DocumentError: a reference leads nowhere or to another document.
-            TooLargeError: it has too many parts; less deep it may not.
+            DocumentError: a reference is broken or leads to another document.
+            TooLargeError: it has too many parts; a lower depth may succeed.
 
         """
         if not isinstance(node, dict):
@@ -54,28 +54,28 @@ class Schemas:
         self._left -= 1
         pointer = node.get("$ref")
         if isinstance(pointer, str):
-            return self._referred(node, pointer, trail, depth)
+            return self._resolve(node, pointer, ancestors, depth)
         if self._left < 0:
             raise TooLargeError("its schemas have too many parts")
         if depth > self._deepest:
             return self._outline(node)
-        return self._whole(node, lambda inner: self.translate(inner, trail, depth + 1))
+        return self._whole(node, lambda inner: self.translate(inner, ancestors, depth + 1))
 
     def text(self, value: Any) -> str:
-        """A description within its bound."""
-        told = value.strip() if isinstance(value, str) else ""
-        if len(told) <= self._longest:
-            return told
-        return f"{told[: self._longest - 1]}…" if self._longest else ""
+        """Return a description, shortened to its limit."""
+        text = value.strip() if isinstance(value, str) else ""
+        if len(text) <= self._longest:
+            return text
+        return f"{text[: self._longest - 1]}…" if self._longest else ""
 
-    def _referred(self, node: Json, pointer: str, trail: tuple[str, ...], depth: int) -> Json:
+    def _resolve(self, node: Json, pointer: str, ancestors: tuple[str, ...], depth: int) -> Json:
         target = self._document.at(pointer)
-        if pointer in trail:
+        if pointer in ancestors:
             return self._outline(target) if isinstance(target, dict) else {}
         if not isinstance(target, dict):
-            return self.translate(target, trail, depth)
-        beside = {name: value for name, value in node.items() if name != "$ref"}
-        return self.translate({**target, **beside}, (*trail, pointer), depth)
+            return self.translate(target, ancestors, depth)
+        siblings = {name: value for name, value in node.items() if name != "$ref"}
+        return self.translate({**target, **siblings}, (*ancestors, pointer), depth)
 
     def _outline(self, node: Json) -> Json:
         found = _typed(node)
@@ -85,7 +85,7 @@ class Schemas:
 
     def _whole(self, node: Json, inner: Callable[[Any], Json]) -> Json:
         found = self._outline(node)
-        found |= _asserted(node)
+        found |= _constraints(node)
         self._add_members(found, node, inner)
         if isinstance(node.get("items"), dict | bool):
             found["items"] = inner(node["items"])
@@ -97,19 +97,19 @@ class Schemas:
         return _nullable(node, merged(found))
 
     def _add_members(self, found: Json, node: Json, inner: Callable[[Any], Json]) -> None:
-        told = node.get("properties")
-        if isinstance(told, dict):
-            hidden = {name for name, part in told.items() if self._is_hidden(part)}
+        properties = node.get("properties")
+        if isinstance(properties, dict):
+            hidden = {name for name, part in properties.items() if self._is_hidden(part)}
             found["properties"] = {
-                name: inner(part) for name, part in told.items() if name not in hidden
+                name: inner(part) for name, part in properties.items() if name not in hidden
             }
             found.setdefault("type", "object")
         else:
             hidden = set()
         required = node.get("required")
         if isinstance(required, list):
-            kept = [each for each in required if isinstance(each, str) and each not in hidden]
-            found |= {"required": kept} if kept else {}
+            visible = [each for each in required if isinstance(each, str) and each not in hidden]
+            found |= {"required": visible} if visible else {}
         more = node.get("additionalProperties")
         if isinstance(more, dict | bool):
             found["additionalProperties"] = inner(more) if isinstance(more, dict) else more
@@ -119,7 +119,7 @@ class Schemas:
 
 
 def merged(schema: Json) -> Json:
-    """One object instead of `allOf`, where its parts are nothing but objects."""
+    """Replace `allOf` by one object if all its parts are plain objects."""
     parts = schema.get("allOf")
     if not isinstance(parts, list):
         return schema
@@ -142,17 +142,17 @@ def merged(schema: Json) -> Json:
 
 
 def loosened(schema: Json) -> Json:
-    """What an answer looks like, without what it need not hold to.
+    """Return a response schema without constraints.
 
-    Clients refuse a whole answer that its schema does not allow, and documents are often wrong
-    about what is required, closed, listed or never null. Types and names are what helps.
+    Clients reject a whole result that its schema does not allow, and documents are often wrong
+    about required, closed, enumerated or nullable values. Types and names are what helps.
     """
     found: Json = {}
     if "description" in schema:
         found["description"] = schema["description"]
-    told = schema.get("type")
-    if told:
-        types = list(told) if isinstance(told, list) else [told]
+    kind = schema.get("type")
+    if kind:
+        types = list(kind) if isinstance(kind, list) else [kind]
         types = ["number" if each == "integer" else each for each in types]
         found["type"] = list(dict.fromkeys([*types, "null"]))
     if isinstance(schema.get("properties"), dict):
@@ -168,16 +168,16 @@ def loosened(schema: Json) -> Json:
 
 
 def _typed(node: Json) -> Json:
-    told = node.get("type")
-    asked = told if isinstance(told, list) else [told]
-    types = [each for each in asked if isinstance(each, str) and each in _TYPES]
+    kind = node.get("type")
+    kinds = kind if isinstance(kind, list) else [kind]
+    types = [each for each in kinds if isinstance(each, str) and each in _TYPES]
     if node.get("nullable") is True and types and "null" not in types:
         types.append("null")
     return {"type": types[0] if len(types) == 1 else types} if types else {}
 
 
-def _asserted(node: Json) -> Json:
-    """What is said of a value beside its shape; what is no JSON Schema is left out."""
+def _constraints(node: Json) -> Json:
+    """Return the supported constraints of a value; unknown keywords are omitted."""
     found = {name: node[name] for name in _NUMBERS if _is_number(node.get(name))}
     found |= {name: node[name] for name in _WORDS if isinstance(node.get(name), str)}
     found |= {name: node[name] for name in _ANY if name in node}
@@ -196,25 +196,25 @@ def _is_number(value: Any) -> bool:
 
 
 def _limits(node: Json) -> Json:
-    """Exclusive bounds: a number in 3.1, a word beside the bound in 3.0."""
+    """Return exclusive limits: numbers in 3.1, booleans beside the limit in 3.0."""
     found: Json = {}
     for name, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        told = node.get(name)
-        if told is True and bound in node:
+        limit = node.get(name)
+        if limit is True and bound in node:
             found[name] = node[bound]
-        elif _is_number(told):
-            found[name] = told
+        elif _is_number(limit):
+            found[name] = limit
     return found
 
 
 def _nullable(node: Json, found: Json) -> Json:
-    """OpenAPI 3.0's word for null, in JSON Schema's own."""
+    """Translate `nullable` of OpenAPI 3.0 into JSON Schema."""
     if node.get("nullable") is not True:
         return found
     if "enum" in found and None not in found["enum"]:
         found["enum"] = [*found["enum"], None]
     if any(name in found for name in _LISTS):
         return {"anyOf": [found, {"type": "null"}]}
-    told = found.get("type", [])
-    types = told if isinstance(told, list) else [told]
+    kind = found.get("type", [])
+    types = kind if isinstance(kind, list) else [kind]
     return found | {"type": [*types, "null"]} if types and "null" not in types else found

@@ -1,4 +1,4 @@
-"""Security schemes: where a credential goes, and which of them an operation wants."""
+"""Security schemes: where credentials go, and which of them an operation requires."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,23 +7,23 @@ from toolbus_common.mcp.param_headers import TOKEN
 from toolbus_common.openapi.document import Document, DocumentError
 
 Place = Literal["header", "query", "cookie", "bearer", "basic"]
-Alternatives = tuple[tuple[str, ...], ...]  # each names schemes that are wanted together
+Alternatives = tuple[tuple[str, ...], ...]  # each lists schemes required together
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """Where a credential of this scheme goes; `name` is of the header, parameter or cookie."""
+    """Where a credential goes; `name` is that of the header, parameter or cookie."""
 
     place: Place
     name: str = "Authorization"
 
 
 def schemes_of(document: Document) -> dict[str, Scheme]:
-    """The schemes a document declares; those nobody here can serve are left out."""
+    """Return the supported security schemes of a document."""
     components = document.root.get("components")
-    told = components.get("securitySchemes") if isinstance(components, dict) else None
+    schemes = components.get("securitySchemes") if isinstance(components, dict) else None
     found = {}
-    for name, node in told.items() if isinstance(told, dict) else ():
+    for name, node in schemes.items() if isinstance(schemes, dict) else ():
         try:
             scheme = _scheme(document.resolved(node))
         except DocumentError:
@@ -41,13 +41,13 @@ def _scheme(node: dict[str, Any]) -> Scheme | None:
             return Scheme("header", name) if TOKEN.fullmatch(name) else None
         return Scheme(place, name) if place in ("query", "cookie") else None
     if kind == "http":
-        said = str(node.get("scheme", "")).lower()
-        return Scheme("basic") if said == "basic" else Scheme("bearer")
+        http_scheme = str(node.get("scheme", "")).lower()
+        return Scheme("basic") if http_scheme == "basic" else Scheme("bearer")
     return Scheme("bearer") if kind in ("oauth2", "openIdConnect") else None
 
 
-def alternatives(told: Any) -> Alternatives:
-    """What an operation's `security` wants; an empty one says that it may be called without."""
-    if not isinstance(told, list):
+def alternatives(security: Any) -> Alternatives:
+    """Parse an operation's `security`; an empty alternative means no credential."""
+    if not isinstance(security, list):
         return ()
-    return tuple(tuple(map(str, each)) for each in told if isinstance(each, dict))
+    return tuple(tuple(map(str, each)) for each in security if isinstance(each, dict))

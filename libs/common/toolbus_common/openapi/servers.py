@@ -1,4 +1,4 @@
-"""Which address an API's operations are called at: never one that only a fetched document names."""
+"""The base address of an API: a fetched document cannot name another host."""
 
 import re
 from typing import Any
@@ -10,55 +10,55 @@ _HTTP = re.compile(r"https?://[^/\s?#@]+")
 _PLAIN = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(?:/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?")
 
 
-def base_of(servers: Any, source: str, declared: str = "") -> str:
-    """The base address, without a slash at its end.
+def base_of(servers: Any, source: str, configured: str = "") -> str:
+    """Return the base address, without a slash at its end.
 
-    A document fetched from somewhere may name its own origin and no other: whoever can change
-    the document could otherwise send credentials wherever he likes.
+    A fetched document may name its own origin only: otherwise a person who can change the document
+    could redirect credentials.
 
     Raises:
-        DocumentError: the address has to be declared.
+        DocumentError: the address must be configured.
 
     """
-    if declared:
-        return _plain(declared)
+    if configured:
+        return _plain(configured)
     named = first_server(servers)
     remote = source if _HTTP.match(source) else ""
     found = urljoin(remote, named) if remote else named
     if not _HTTP.match(found):
-        raise DocumentError("It names no address to call; declare base_url.")
+        raise DocumentError("It names no server address; set base_url.")
     if remote and origin(found) != origin(remote):
         raise DocumentError(
-            f"It is called at {'://'.join(origin(found)[:2])}, which is not where it was fetched; "
-            "declare that as base_url if it is right."
+            f"Its server address {'://'.join(origin(found)[:2])} is not the origin it was fetched "
+            "from; set base_url if it is correct."
         )
     return _plain(found)
 
 
 def _plain(url: str) -> str:
-    """An address that can stand before a path, as it is. Raises `DocumentError`."""
+    """Return a base URL if it has only host and path. Raises `DocumentError`."""
     if not _PLAIN.fullmatch(url) or {".", ".."} & set(url.split("/")):
         raise DocumentError(
-            "The address to call holds more than a host and a path; declare base_url without it."
+            "The server address has more than a host and a path; set base_url without the rest."
         )
     return url.rstrip("/")
 
 
 def first_server(servers: Any) -> str:
-    """The first address of a list of servers, its variables filled in; `/` when there is none."""
+    """Return the first server URL with its variables filled in; `/` if there is none."""
     first = servers[0] if isinstance(servers, list) and servers else {}
     url = first.get("url") if isinstance(first, dict) else None
     if not isinstance(url, str) or not url:
         return "/"
     variables = first.get("variables")
-    for name, told in variables.items() if isinstance(variables, dict) else ():
-        default = told.get("default") if isinstance(told, dict) else None
+    for name, variable in variables.items() if isinstance(variables, dict) else ():
+        default = variable.get("default") if isinstance(variable, dict) else None
         url = url.replace(f"{{{name}}}", str(default or ""))
     return url
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port."""
+    """Return scheme, host and port."""
     target = urlsplit(url)
     try:
         port = target.port

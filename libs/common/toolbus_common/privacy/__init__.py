@@ -1,1 +1,1 @@
-"""People in events: each has a key of their own, and whoever loses it is forgotten."""
+"""Encrypt personal data in events with one key per person; shredding a key erases the data."""

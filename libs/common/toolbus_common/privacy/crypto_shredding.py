@@ -1,4 +1,4 @@
-"""Shredding a person's key: written over on the disk of the bus, and let go by every service."""
+"""Shred a person's key: overwritten on the disk of NATS, and dropped by every service."""
 
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
@@ -9,18 +9,18 @@ from toolbus_common.nats.topology import PEOPLE
 
 
 async def shred(bus: Bus, entry: str, revision: int) -> int:
-    """Have an entry's bytes written over, and everybody told; the revision that tells them.
+    """Overwrite an entry and notify its watchers; return the revision of the deletion.
 
     Raises:
-        BusDownError: the bus did not take it; the key may still be there.
+        BusDownError: the deletion failed; the key may still be there.
 
     """
     stream = bus.client.jetstream()
     try:
-        # The server writes random bytes over a message that is deleted by its number.
+        # The server overwrites a message that is deleted by its number with random bytes.
         await stream.delete_msg(f"KV_{PEOPLE}", revision)
         bucket = await stream.key_value(PEOPLE)
         await bucket.delete(entry)
         return (await stream.get_last_msg(f"KV_{PEOPLE}", f"$KV.{PEOPLE}.{entry}")).seq or 0
     except (NatsError, JetStreamError, TimeoutError) as error:
-        raise BusDownError(f"The key could not be shredded ({error}); do it again.") from error
+        raise BusDownError(f"The key could not be shredded ({error}); retry.") from error

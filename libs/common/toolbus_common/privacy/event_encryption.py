@@ -1,4 +1,4 @@
-"""Encrypt personal fields of an event before it exists, or strike them where no key is held."""
+"""Encrypt personal fields of an event before it is published, or strike them without a key."""
 
 from typing import Any, TypeVar
 
@@ -6,35 +6,35 @@ from toolbus_common.contracts.events.base import Event
 from toolbus_common.privacy.key_store import PersonKeys
 
 F = TypeVar("F", bound=Event)
-UNTOLD = "~"  # somebody, whose key could not be had
-_NOBODY: frozenset[str] = frozenset()
+UNKNOWN_PERSON = "~"  # replaces a name whose key is not available
+_NO_PERSON: frozenset[str] = frozenset()
 
 
 def named(event: Event) -> frozenset[str]:
-    """Whose keys an event needs; nobody's, for most."""
+    """Return the persons whose keys an event needs; empty for most events."""
     if not event.PERSON or event.impersonal:
-        return _NOBODY
+        return _NO_PERSON
     people, content = event.people, event.content
-    return frozenset((*people.values(), *content.values())) if people or content else _NOBODY
+    return frozenset((*people.values(), *content.values())) if people or content else _NO_PERSON
 
 
 def sealed(event: F, people: PersonKeys) -> F:
-    """The event with pseudonyms for names, and its content sealed. Raises `KeyError`."""
-    told: dict[str, Any] = {}
+    """Return the event with pseudonyms and encrypted content. Raises `KeyError`."""
+    update: dict[str, Any] = {}
     for field, name in event.people.items():
-        told[field] = people.pseudonym(name)
+        update[field] = people.pseudonym(name)
         for mentioning in event.MENTIONS:
-            told[mentioning] = getattr(event, mentioning).replace(name, told[field])
+            update[mentioning] = getattr(event, mentioning).replace(name, update[field])
     for field, owner in event.content.items():
         if text := getattr(event, field):
-            told[field] = people.seal(owner, text)
-    return event.model_copy(update=told)
+            update[field] = people.seal(owner, text)
+    return event.model_copy(update=update)
 
 
 def struck(event: F) -> F:
-    """The event without anything personal: that it happened is told all the same."""
-    told = dict.fromkeys(event.people, UNTOLD) | dict.fromkeys(event.content, "")
+    """Return the event without personal data, so that it is still published."""
+    update = dict.fromkeys(event.people, UNKNOWN_PERSON) | dict.fromkeys(event.content, "")
     for name in event.people.values():
         for mentioning in event.MENTIONS:
-            told[mentioning] = getattr(event, mentioning).replace(name, UNTOLD)
-    return event.model_copy(update=told)
+            update[mentioning] = getattr(event, mentioning).replace(name, UNKNOWN_PERSON)
+    return event.model_copy(update=update)

@@ -1,4 +1,4 @@
-"""The people a service knows: watched in their bucket, made when named, let go when forgotten."""
+"""Person keys of a service: watched in their bucket, created on use, dropped when shredded."""
 
 import asyncio
 import json
@@ -17,18 +17,18 @@ log = logging.getLogger(__name__)
 
 LEARNED_SECONDS = 3.0
 ERASED = "(erased)"
-CHECK = "master"  # the entry that tells one master key from another
+CHECK = "master"  # the entry that identifies the master key
 OTHER_KEY = (
-    "people.key is not the one people's keys were made under: give every service the same file "
-    "(TOOLBUS_PEOPLE_KEY). Until then nothing personal is told in events."
+    "people.key is not the file that the person keys were encrypted with: give every service the "
+    "same file (TOOLBUS_PEOPLE_KEY). Until then events are published without personal data."
 )
 
 
 class PersonKeys:
-    """Everybody's keys, in memory: an event about somebody known asks nobody.
+    """The keys of all persons, in memory: encrypting for a known person needs no request.
 
-    A service whose master key is another than the others' knows nobody, and makes nobody known:
-    `fault` says so.
+    A service whose master key differs from the others' knows no person and creates none: `fault`
+    has the reason.
     """
 
     def __init__(self, key_file: Path) -> None:
@@ -40,11 +40,11 @@ class PersonKeys:
         self.fault = ""
 
     def open(self, bucket: Bucket) -> None:
-        """Where people can be looked for, and made."""
+        """Set the bucket to find and create keys in."""
         self._bucket = bucket
 
     def hear(self, change: Change | None) -> None:
-        """Take one change of the bucket."""
+        """Apply one change of the bucket."""
         if change is None:
             return
         if change.key == CHECK:
@@ -55,36 +55,38 @@ class PersonKeys:
             self._take(change.key, change.value)
 
     def known(self, name: str) -> PersonKey | None:
-        """Somebody whose key is here."""
+        """Return the key of a person, if it is here."""
         return self._by_name.get(name)
 
     def pseudonym(self, name: str) -> str:
-        """What events call somebody known. Raises `KeyError`."""
+        """Return the pseudonym of a known person. Raises `KeyError`."""
         return self._by_name[name].pseudonym
 
     def seal(self, name: str, text: str) -> str:
-        """A text sealed as that of somebody known. Raises `KeyError`."""
+        """Encrypt a text with the key of a known person. Raises `KeyError`."""
         return self._by_name[name].seal(text)
 
     async def learn(self, names: Iterable[str]) -> None:
-        """Have these known: found in the bucket, or made there. Raises `BusDownError`."""
+        """Find or create the keys of these persons. Raises `BusDownError`."""
         try:
             async with asyncio.timeout(LEARNED_SECONDS):
                 for name in names:
                     if name not in self._by_name:
-                        await self._find_or_make(name)
+                        await self._find_or_create(name)
         except TimeoutError as error:
-            raise BusDownError("The bus did not tell whose event this is; retry.") from error
+            raise BusDownError(
+                "The person keys of an event could not be read in time; retry."
+            ) from error
 
     async def read_all(self) -> None:
-        """Have everybody known, once. Raises `BusDownError`."""
+        """Read every key of the bucket once. Raises `BusDownError`."""
         for each in await self._opened().present():
             self.hear(each)
 
     async def find(self, name: str) -> tuple[PersonKey, int] | None:
-        """Somebody as the bucket has them now, and the revision; None if nobody of that name.
+        """Return a person's key from the bucket and its revision; None if there is no such person.
 
-        Raises `BusDownError`, also where `fault` is why nobody can be found.
+        Raises `BusDownError`, also with `fault` as the reason.
         """
         entry = self.entry_of(name)
         await self._check(self._opened())
@@ -95,22 +97,22 @@ class PersonKeys:
         return (person, found.revision) if person is not None else None
 
     def entry_of(self, name: str) -> str:
-        """Where a person's key is kept."""
+        """Return the bucket entry of a person's key."""
         return self._master.entry_of(name)
 
     # -- reading -----------------------------------------------------------------------------
 
     def opened(self, token: str) -> Opened | None:
-        """What is behind a token, while its person's key exists."""
+        """Decrypt a token; None if its person's key does not exist."""
         person = self._by_pseudonym.get(token.partition(".")[0])
         return person.open(token) if person is not None else None
 
     def reveal(self, text: str) -> str:
-        """A text with what its tokens stand for; inside of JSON they stay strings of it."""
+        """Replace the tokens of a text; inside JSON the result stays valid JSON."""
         return TOKEN.sub(self._plain, text) if "~" in text else text
 
     def revealed(self, value: Any) -> Any:
-        """The same for every text in a value of JSON."""
+        """Replace the tokens in every text of a JSON value."""
         if isinstance(value, str):
             return self.reveal(value)
         if isinstance(value, list | tuple):
@@ -120,7 +122,7 @@ class PersonKeys:
         return value
 
     def pseudonym_of(self, name: str) -> str:
-        """What stands in events for a user of this name, or a person told with their kind."""
+        """Return the pseudonym of a user, or of a person named with a kind."""
         kinds = ("", "user:", "operator:", "admin:")
         people = filter(None, (self.known(f"{kind}{name}") for kind in kinds))
         return next((person.pseudonym for person in people), "~")
@@ -136,9 +138,9 @@ class PersonKeys:
             return json.dumps(opened.text, ensure_ascii=False)[1:-1]
         return opened.text
 
-    # -- keeping -----------------------------------------------------------------------------
+    # -- storing -----------------------------------------------------------------------------
 
-    async def _find_or_make(self, name: str) -> None:
+    async def _find_or_create(self, name: str) -> None:
         entry, bucket = self._master.entry_of(name), self._opened()
         await self._check(bucket)
         while name not in self._by_name:
@@ -151,7 +153,7 @@ class PersonKeys:
                 self._take(entry, value)
 
     async def _check(self, bucket: Bucket) -> None:
-        """The first to make somebody known leaves a mark of its key for the others."""
+        """Compare the master key with the mark of the first service, or leave that mark."""
         found = await bucket.get(CHECK)
         if found is None or found.value is None:
             mark = self._master.entry_of(CHECK).encode()
@@ -181,5 +183,5 @@ class PersonKeys:
 
     def _opened(self) -> Bucket:
         if self._bucket is None:
-            raise BusDownError("The bucket of people is not open yet; retry.")
+            raise BusDownError("The bucket of person keys is not open yet; retry.")
         return self._bucket

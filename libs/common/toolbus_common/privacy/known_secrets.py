@@ -1,4 +1,4 @@
-"""Strike known secrets out of text of foreign programs, however they spell or cut them. Pure."""
+"""Strike known secrets out of text of other programs, also if encoded or cut. Pure."""
 
 import json
 from base64 import b64encode, urlsafe_b64encode
@@ -9,17 +9,17 @@ from urllib.parse import quote, quote_plus
 
 from toolbus_common.privacy.redaction import STRUCK
 
-PIECE = 8  # characters of a secret in a row that are struck wherever they appear
-SHORTEST = 4  # a shorter value would be found in anything
+PIECE = 8  # consecutive characters of a secret that are struck wherever they appear
+SHORTEST = 4  # shorter values would match everywhere
 _SHORTEST_ENCODED = 6
 _LONGEST = 8192  # characters of a value
 
 
 class KnownSecrets:
-    """Values that Toolbus handed over.
+    """Secret values that Toolbus passed to a program.
 
-    Text is searched for pieces of each value and of its encodings, without regard to white space
-    and case: so a value is found although it is cut over several lines, or printed in part.
+    Text is searched for pieces of each value and of its encodings, ignoring white space and case: a
+    value is found even if it is split over several lines or printed in part.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
@@ -32,23 +32,23 @@ class KnownSecrets:
                 pieces.update(spelling[start : start + size] for start in starts)
 
     def struck(self, lines: Sequence[str]) -> list[str]:
-        """Return the lines, which follow one another, without the secrets."""
+        """Return consecutive lines without the secrets."""
         if not self._pieces:
             return list(lines)
-        places = [
+        positions = [
             (number, column, char)
             for number, line in enumerate(lines)
             for column, char in enumerate(line)
             if not char.isspace()
         ]
         found: dict[int, set[int]] = {}
-        for place in self._found("".join(_folded(char) for _, _, char in places)):
-            number, column, _ = places[place]
+        for position in self._found("".join(_folded(char) for _, _, char in positions)):
+            number, column, _ = positions[position]
             found.setdefault(number, set()).add(column)
         return [_without(line, found.get(number, set())) for number, line in enumerate(lines)]
 
     def _found(self, text: str) -> Iterator[int]:
-        """The places of the text that belong to a secret."""
+        """Yield the positions of the text that belong to a secret."""
         for size, pieces in self._pieces.items():
             for start in range(len(text) - size + 1):
                 if text[start : start + size] in pieces:
@@ -59,10 +59,10 @@ def _without(line: str, columns: set[int]) -> str:
     if not columns:
         return line
     covered = [(column in columns, char) for column, char in enumerate(line)]
-    told = []
+    parts = []
     for is_secret, chars in groupby(covered, key=itemgetter(0)):
-        told.append(STRUCK if is_secret else "".join(char for _, char in chars))
-    return "".join(told).replace(f"{STRUCK} {STRUCK}", STRUCK)
+        parts.append(STRUCK if is_secret else "".join(char for _, char in chars))
+    return "".join(parts).replace(f"{STRUCK} {STRUCK}", STRUCK)
 
 
 def _folded(char: str) -> str:
@@ -71,23 +71,23 @@ def _folded(char: str) -> str:
 
 
 def _spellings(value: str) -> set[str]:
-    """A value as it is and as programs encode it, without white space, in small letters."""
+    """Return a value and its common encodings, without white space, in lower case."""
     raw = value.encode("utf-8", "surrogateescape")
     plain = {value, quote(value), quote(value, safe=""), quote_plus(value)}
     plain |= {json.dumps(value)[1:-1], repr(value)[1:-1]}
-    told = {each for each in map(_compact, plain) if len(each) >= SHORTEST}
+    spellings = {each for each in map(_compact, plain) if len(each) >= SHORTEST}
     if len(raw) >= SHORTEST:
-        told |= {each for each in _encoded(raw) if len(each) >= _SHORTEST_ENCODED}
-    return told
+        spellings |= {each for each in _encoded(raw) if len(each) >= _SHORTEST_ENCODED}
+    return spellings
 
 
 def _encoded(raw: bytes) -> Iterator[str]:
-    """The value in hex, and in Base64 wherever in a longer text it begins."""
+    """Yield the value in hex, and in Base64 at each offset within a longer text."""
     yield raw.hex()
     for before in range(3):
         for encode in (b64encode, urlsafe_b64encode):
             whole = encode(b"\0" * before + raw).decode()
-            # A character shared with what stands before or after the value differs there.
+            # Characters shared with the bytes before or after the value differ.
             first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
             yield whole[first:last].lower()
 

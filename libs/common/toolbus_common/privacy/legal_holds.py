@@ -1,4 +1,4 @@
-"""Legal holds: customers of whom nothing is deleted or erased, by an operator's word."""
+"""Legal holds: an operator exempts a customer from deletion and erasure."""
 
 import logging
 
@@ -8,11 +8,11 @@ from toolbus_common.nats.kv_bucket import Bucket, Change
 
 log = logging.getLogger(__name__)
 
-HOLD_PREFIX = "hold."  # of entries in the bucket of the configuration
+HOLD_PREFIX = "hold."  # of entries in the configuration bucket
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Why a customer's events are held, since when, and who said so, by their pseudonym."""
+    """Why a customer's events are held, since when, and the pseudonym of the operator."""
 
     why: str
     at: float
@@ -20,13 +20,13 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Holds:
-    """The holds as a service sees them now: it watches them."""
+    """The current holds, watched in the configuration bucket."""
 
     def __init__(self) -> None:
         self._held: dict[str, Hold] = {}
 
     def hear(self, change: Change | None) -> None:
-        """Take one change of the bucket."""
+        """Apply one change of the bucket."""
         if change is None or not change.key.startswith(HOLD_PREFIX):
             return
         customer = change.key.removeprefix(HOLD_PREFIX)
@@ -37,12 +37,12 @@ class Holds:
 
     @property
     def customers(self) -> frozenset[str]:
-        """Of whom nothing may be deleted."""
+        """The customers whose data may not be deleted."""
         return frozenset(self._held)
 
 
 async def held(bucket: Bucket) -> dict[str, Hold]:
-    """Every hold there is now."""
+    """Read all current holds."""
     return {
         each.key.removeprefix(HOLD_PREFIX): _read(each.value)
         for each in await bucket.present(f"{HOLD_PREFIX}>")
@@ -51,7 +51,7 @@ async def held(bucket: Bucket) -> dict[str, Hold]:
 
 
 def _read(value: bytes) -> Hold:
-    """What cannot be read holds all the same."""
+    """Parse a hold; an unreadable one still holds."""
     try:
         return msgspec.json.decode(value, type=Hold)
     except msgspec.MsgspecError:

@@ -1,9 +1,9 @@
-"""One person's key: what events call them by, and how their content is sealed and opened. Pure.
+"""One person's key: the pseudonym in events, and encryption of their content. Pure.
 
-A pseudonym is `~` and 22 characters, the HMAC of the name under a salt that only the key gives.
-Sealed content is `~pseudonym.sealed`: a commitment to it, a nonce, and AES-256-GCM of a salt and
-the text. Who is shown salt and text can check them against the commitment, without the key; once
-the key is gone, neither pseudonym nor commitment says anything.
+A pseudonym is `~` and 22 characters, the HMAC of the name under a salt derived from the key. Sealed
+content is `~pseudonym.sealed`: a commitment to it, a nonce, and AES-256-GCM of a salt and the text.
+A reader who gets salt and text can check them against the commitment without the key; once the key
+is shredded, neither pseudonym nor commitment reveals anything.
 """
 
 import hmac
@@ -27,7 +27,7 @@ _PSEUDONYM, _COMMITMENT, _NONCE, _SALT = 16, 32, 12, 16  # bytes
 
 
 class Entry(msgspec.Struct):
-    """A person's entry in the bucket, before it is sealed under the master key."""
+    """A person's entry in the bucket, before encryption under the master key."""
 
     name: str
     key: bytes
@@ -35,7 +35,7 @@ class Entry(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was behind a token, and the salt that proves it."""
+    """The text behind a token, and the salt that proves it."""
 
     salt: bytes
     text: str
@@ -43,39 +43,39 @@ class Opened:
 
 @dataclass(frozen=True)
 class PersonKey:
-    """`name` is what events were told, with its kind before it: `user:ann`, `operator:bo`."""
+    """`name` is the name in events with its kind: `user:ann`, `operator:bo`."""
 
     name: str
     key: bytes
 
     @classmethod
     def new(cls, name: str) -> "PersonKey":
-        """Somebody events have not named before."""
+        """Create the key of a person not named in events before."""
         return cls(name, os.urandom(KEY_BYTES))
 
     @property
     def shown(self) -> str:
-        """The name as readers see it: a user's without its kind, as it is declared."""
+        """The name as readers see it: without the kind for users."""
         return self.name.removeprefix(USER)
 
     @cached_property
     def pseudonym(self) -> str:
-        """What stands in events for the name."""
+        """The pseudonym that replaces the name in events."""
         return "~" + encoded(_committed(self.salt, self.name)[:_PSEUDONYM])
 
     @cached_property
     def salt(self) -> bytes:
-        """What proves that the pseudonym is this name's."""
+        """The salt that proves that the pseudonym belongs to the name."""
         return _derived(self.key, b"name")
 
     def seal(self, text: str) -> str:
-        """The token that stands in an event for this text."""
+        """Return the token that replaces this text in an event."""
         salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
         body = self._cipher.encrypt(nonce, salt + text.encode(), self.pseudonym.encode())
         return f"{self.pseudonym}.{encoded(_committed(salt, text) + nonce + body)}"
 
     def open(self, token: str) -> Opened | None:
-        """What is behind a token of this person's; None where it is damaged."""
+        """Decrypt a token of this person; None if it is damaged."""
         pseudonym, _, sealed = token.partition(".")
         if not sealed:
             return Opened(self.salt, self.name)
@@ -92,24 +92,24 @@ class PersonKey:
 
 
 class Master:
-    """The key of the file, under which people's own keys are kept."""
+    """The key from the key file, which encrypts person keys."""
 
     def __init__(self, key: bytes) -> None:
         self._names = _derived(key, b"names")
         self._cipher = AESGCM(_derived(key, b"entries"))
 
     def entry_of(self, name: str) -> str:
-        """Where a person's entry is: a name nobody reads without this key."""
+        """Return the bucket entry of a person, a keyed digest of the name."""
         return _committed(self._names, name)[:_PSEUDONYM].hex()
 
     def seal(self, person: PersonKey) -> bytes:
-        """A person as the bucket keeps them."""
+        """Encrypt a person's key for the bucket."""
         nonce = os.urandom(_NONCE)
         plain = msgspec.msgpack.encode(Entry(person.name, person.key))
         return nonce + self._cipher.encrypt(nonce, plain, self.entry_of(person.name).encode())
 
     def open(self, entry: str, value: bytes) -> PersonKey | None:
-        """The person of an entry; None when it was sealed under another master key."""
+        """Decrypt an entry; None if it was encrypted under another master key."""
         try:
             plain = self._cipher.decrypt(value[:_NONCE], value[_NONCE:], entry.encode())
             found = msgspec.msgpack.decode(plain, type=Entry)

@@ -1,7 +1,7 @@
-"""Strikes secrets and common personal data out of JSON. Pure, and in time linear in its length.
+"""Strike secrets and common personal data out of JSON. Pure, in time linear in its length.
 
-It knows forms, not meaning: names, addresses and whatever has no form of its own stay. Who may
-not keep those records digests.
+It recognises forms, not meaning: names, street addresses and anything without a fixed form stay.
+Record digests if those must not be stored.
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 STRUCK = "[redacted]"
-LARGEST = 16 * 1024  # bytes; what is longer is not read at all: a call waits for this
-LEAST_CARD = 10**12  # numbers of cards have 13 digits at least
+LARGEST = 16 * 1024  # bytes; longer text is not parsed, since a call waits for this
+LEAST_CARD = 10**12  # card numbers have at least 13 digits
 DEEPEST = 64
 _NAMED = re.compile(
     r"passw(?:or)?d|passphrase|secret|token|api[_-]?key|authorization|cookie|private[_-]?key"
@@ -41,17 +41,17 @@ def _always(_found: str) -> bool:
 
 
 class _Form(NamedTuple):
-    """How something looks; `begun` are texts of which one is in every such thing, in lower case."""
+    """A form of sensitive text; any match contains one of `markers`, in lower case."""
 
-    begun: tuple[str, ...]
+    markers: tuple[str, ...]
     pattern: re.Pattern[str]
     is_one: Callable[[str], bool] = _always
 
 
-# Every repetition is bounded, or can begin in one place only, and none is within another's reach.
+# Every repetition is bounded or can start in one position only, so that matching is linear.
 _LETTERED = tuple(
-    _Form(begun, re.compile(pattern), *more)
-    for begun, pattern, *more in (
+    _Form(markers, re.compile(pattern), *more)
+    for markers, pattern, *more in (
         (
             ("private key",),
             r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]*(?:-----END[A-Z ]{0,48}-----)?",
@@ -88,12 +88,12 @@ _NUMBERED = tuple(
 
 
 def redacted(text: bytes) -> str:
-    """The JSON with what must not be kept struck; empty where it is too long or no JSON."""
+    """Return JSON with sensitive data struck; empty if it is too long or not JSON."""
     if len(text) > LARGEST:
         return ""
     try:
         value = msgspec.json.decode(text)
-        # What of the forms can be in it at all is looked at once: mostly none can.
+        # Check first which forms can occur at all: mostly none.
         forms = _possible(msgspec.json.encode(value).decode())
         return msgspec.json.encode(_without(value, forms, DEEPEST)).decode()
     except (msgspec.MsgspecError, RecursionError):
@@ -101,23 +101,23 @@ def redacted(text: bytes) -> str:
 
 
 def struck(text: str) -> str:
-    """Return a text with everything of these forms struck."""
+    """Return a text with every match of these forms struck."""
     return _struck(text, _possible(text))
 
 
 def _possible(text: str) -> list[_Form]:
     lowered = text.lower()
-    forms = [form for form in _LETTERED if any(begun in lowered for begun in form.begun)]
+    forms = [form for form in _LETTERED if any(markers in lowered for markers in form.markers)]
     return [*forms, *_NUMBERED] if _DIGITS.search(text) else forms
 
 
 def _struck(text: str, forms: list[_Form]) -> str:
     for form in forms:
-        text = form.pattern.sub(partial(_instead, form), text)
+        text = form.pattern.sub(partial(_replacement, form), text)
     return text
 
 
-def _instead(form: _Form, found: re.Match[str]) -> str:
+def _replacement(form: _Form, found: re.Match[str]) -> str:
     return STRUCK if form.is_one(found[0]) else found[0]
 
 
@@ -139,7 +139,7 @@ def _without(value: Any, forms: list[_Form], depth: int) -> Any:
 
 
 def _member(name: str, value: Any, forms: list[_Form], depth: int) -> Any:
-    """What is named like a secret is one, whatever its form."""
+    """Strike any value whose name is that of a secret."""
     secret = _NAMED.search(name[:256]) and not _NO_SECRET.fullmatch(name[:256])
-    kept = value in (None, "", True, False)
-    return STRUCK if secret and not kept else _without(value, forms, depth)
+    harmless = value in (None, "", True, False)
+    return STRUCK if secret and not harmless else _without(value, forms, depth)

@@ -1,6 +1,6 @@
-"""Landlock: which files, TCP and signals a process keeps, as far as this kernel's version can say.
+"""Landlock: restrict files, TCP and signals of a process, as far as the kernel supports it.
 
-Only the standard library is used: what confines itself by it has imported little else.
+Only the standard library is used: the restricted process imports little else.
 """
 
 import ctypes
@@ -13,36 +13,38 @@ CREATE, ADD_RULE, RESTRICT = 444, 445, 446  # the same on every architecture
 VERSION_FLAG, PATH_BENEATH = 1, 1
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIRECTORY = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 TRUNCATE, USE_DEVICE = 1 << 14, 1 << 15
-OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | USE_DEVICE  # the others: of directories
+OF_FILES = (
+    EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | USE_DEVICE
+)  # the other rights are for directories
 READING = EXECUTE | READ_FILE | READ_DIRECTORY
-FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # version -> how many rights it knows
+FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # version -> number of rights
 NETWORK_FROM, SCOPES_FROM, NEWEST_RIGHTS = 4, 6, 16
 NETWORK = 0b11  # bind and connect
-SOCKETS, SIGNALS = 0b01, 0b10  # to who is not confined likewise: abstract sockets, signals
+SOCKETS, SIGNALS = 0b01, 0b10  # abstract sockets and signals to processes outside the domain
 
 
 def version(libc: ctypes.CDLL) -> int:
-    """The version this kernel speaks; 0 where it has none."""
+    """Return the Landlock ABI version of this kernel; 0 if it has none."""
     return max(0, int(libc.syscall(CREATE, None, 0, VERSION_FLAG)))
 
 
-def every_right(spoken: int) -> int:
-    """The rights on files this version knows."""
-    return (1 << FILE_RIGHTS.get(spoken, NEWEST_RIGHTS)) - 1
+def every_right(abi: int) -> int:
+    """Return all file rights this version knows."""
+    return (1 << FILE_RIGHTS.get(abi, NEWEST_RIGHTS)) - 1
 
 
-def ruleset(spoken: int, files: int, network: int, scopes: int) -> bytes:
-    """What is taken, in the form each version has."""
+def ruleset(abi: int, files: int, network: int, scopes: int) -> bytes:
+    """Return the ruleset attributes in the form of this version."""
     form = struct.pack("=Q", files)
-    if spoken >= NETWORK_FROM:
+    if abi >= NETWORK_FROM:
         form += struct.pack("=Q", network)
-    if spoken >= SCOPES_FROM:
+    if abi >= SCOPES_FROM:
         form += struct.pack("=Q", scopes)
     return form
 
 
 def permit(libc: ctypes.CDLL, rules: int, path: str, rights: int) -> bool:
-    """Give rights on a file, or on all below a directory; False where the path is missing."""
+    """Grant rights on a file, or on everything below a directory; False if the path is missing."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -63,12 +65,12 @@ def restrict(
     network: bool = True,
     scopes: int = SOCKETS | SIGNALS,
 ) -> bool:
-    """Take every right on files but those, TCP, and what is in scope; False without Landlock."""
-    spoken = version(libc)
-    if not spoken or (not files and spoken < SCOPES_FROM):
+    """Restrict file access, TCP and IPC scopes of this process; False without Landlock."""
+    abi = version(libc)
+    if not abi or (not files and abi < SCOPES_FROM):
         return False
-    known = every_right(spoken)
-    form = ruleset(spoken, known if files else 0, NETWORK if network else 0, scopes)
+    known = every_right(abi)
+    form = ruleset(abi, known if files else 0, NETWORK if network else 0, scopes)
     rules = int(libc.syscall(CREATE, form, len(form), 0))
     if rules < 0:
         return False

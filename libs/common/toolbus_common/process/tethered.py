@@ -1,7 +1,7 @@
-"""Start a program tied to its parent: it ends when the parent does, in a process group of its own.
+"""Start a program in a process group of its own that ends when its parent does.
 
-Runs before anything of ours is imported (`python -I -S process/tethered.py …`), so it costs a few
-milliseconds and no memory: the program replaces it.
+Runs before any other module of Toolbus is imported (`python -I -S process/tethered.py …`), so it
+costs a few milliseconds and no memory: the program replaces it.
 """
 
 import ctypes
@@ -21,21 +21,21 @@ def tethered(
     signal: int = signal.SIGKILL,
     limits: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """Wrap a command so that `signal` ends it when the calling process dies, even by kill -9.
+    """Wrap a command so that `signal` ends it when the calling process dies, even by SIGKILL.
 
-    `limits` are resource limits by their name without `RLIMIT_` (`NOFILE`, `CORE`, `AS`).
+    `limits` are resource limits by name without `RLIMIT_` (`NOFILE`, `CORE`, `AS`).
     """
-    told = json.dumps({"parent": os.getpid(), "signal": int(signal), "limits": dict(limits or {})})
-    return [sys.executable, "-I", "-S", os.path.abspath(__file__), told, *command]  # noqa: PTH100
+    plan = json.dumps({"parent": os.getpid(), "signal": int(signal), "limits": dict(limits or {})})
+    return [sys.executable, "-I", "-S", os.path.abspath(__file__), plan, *command]  # noqa: PTH100
 
 
-def _main(told: str, command: list[str]) -> None:
-    plan = json.loads(told)
+def _main(encoded_plan: str, command: list[str]) -> None:
+    plan = json.loads(encoded_plan)
     os.setpgid(0, 0)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, plan["signal"], 0, 0, 0)
     if os.getppid() != plan["parent"]:
-        sys.exit("the parent ended before its program began")
+        sys.exit("the parent process ended before the program started")
     for name, value in plan["limits"].items():
         which = getattr(resource, f"RLIMIT_{name}")
         _, hard = resource.getrlimit(which)

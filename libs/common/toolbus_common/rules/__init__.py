@@ -1,10 +1,10 @@
-"""Rules on calls, in Cedar: read, checked, compiled and decided. Pure: no clock, no I/O."""
+"""Rules on calls, in Cedar: parsing, validation, evaluation. Pure: no clock, no I/O."""
 
 from toolbus_common.rules.decision import SILENT, Verdict
 from toolbus_common.rules.parser import RuleError, policies
 from toolbus_common.rules.policy_set import Rulebook, Slice
 from toolbus_common.rules.request import Asker, Case, labels_of
-from toolbus_common.rules.schema import faults, named
+from toolbus_common.rules.schema import named, problems
 
 __all__ = [
     "SILENT",
@@ -14,8 +14,8 @@ __all__ = [
     "Rulebook",
     "Slice",
     "Verdict",
-    "faults",
     "labels_of",
     "named",
     "policies",
+    "problems",
 ]

@@ -1,4 +1,4 @@
-"""Which arguments a policy reads, and of what type: read off the way it uses them."""
+"""Infer which arguments a policy reads, and their types, from the policy's expressions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,32 +28,32 @@ _CONTEXT: dict[tuple[str, ...], Type] = {
 
 
 def set_of(element: Type) -> Type:
-    """The type of a set."""
+    """Return the type of a set."""
     return {"type": "Set", "element": element}
 
 
 def record_of(attributes: dict[str, Type]) -> Type:
-    """The type of a record that has all of these."""
+    """Return the type of a record with these attributes."""
     return {"type": "Record", "attributes": attributes}
 
 
 @dataclass(slots=True)
 class Shape:
-    """One argument: its type where a use implies one, and what is read inside it."""
+    """One argument: its type if a use implies one, and the arguments read inside it."""
 
     implied: Type | None = None
     inside: "dict[str, Shape]" = field(default_factory=dict)
 
     @property
     def as_type(self) -> Type:
-        """The type; text where nothing implies another."""
+        """The type; text by default."""
         if self.inside:
             inner = {name: each.as_type | {"required": False} for name, each in self.inside.items()}
             return record_of(inner)
         return self.implied or TEXT
 
     def at(self, path: tuple[str, ...]) -> "Shape":
-        """The shape of what lies at a path below."""
+        """Return the shape at a path below, creating it if necessary."""
         shape = self
         for name in path:
             shape = shape.inside.setdefault(name, Shape())
@@ -61,7 +61,7 @@ class Shape:
 
 
 def arguments_of(conditions: list[Expr]) -> Type:
-    """The record of the arguments these conditions read."""
+    """Return the record type of the arguments that these conditions read."""
     arguments = Shape()
     for condition in conditions:
         _note(arguments, condition, TRUTH)
@@ -84,7 +84,7 @@ def _note(arguments: Shape, expr: Expr, wanted: Type | None) -> None:
 
 
 def _parts(expr: Expr, wanted: Type | None) -> Iterator[tuple[Expr, Type | None]]:
-    """What an expression is made of, each with the type its place implies."""
+    """Yield the operands of an expression, each with the type that its position implies."""
     if isinstance(expr, list):
         yield from ((each, wanted) for each in expr)
         return
@@ -127,7 +127,7 @@ def _implied(operator: str, left: Expr, right: Expr) -> tuple[Type | None, Type 
 
 
 def type_of(expr: Expr) -> Type | None:
-    """The type an expression has whatever the arguments are, where that is plain."""
+    """Return the type of an expression if it does not depend on the arguments."""
     if not isinstance(expr, dict):
         return None
     (operator, operands), *_ = expr.items()

@@ -1,15 +1,15 @@
-"""What the rules say of a call."""
+"""The decision of the rules about a call."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """At most one of `denied_by` and `approve_by` names a rule; `reason` is a sentence about it.
+    """A decision. At most one of `denied_by` and `approve_by` names a rule, `reason` explains it.
 
-    `shadow` names the rules that would have refused the call or asked a person, were they not
-    shadows; `name:error` is one that could not be evaluated. `reads` names the arguments that rules
-    read to decide: these must be what the tool's schema says. None means all of them.
+    `shadow` names the shadow rules that would have denied the call or required approval;
+    `name:error` is one whose evaluation failed. `reads` names the arguments that rules read: they
+    must match the tool's schema. None means all of them.
     """
 
     denied_by: str = ""

@@ -1,28 +1,28 @@
-"""What an expression of Cedar reads: whether it can be settled before a call's arguments are."""
+"""Inputs of a Cedar expression: decides whether it can be evaluated before a call's arguments."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from toolbus_common.rules.parser import Expr
 
-# What of the context is the same for every call of a key to a tool.
+# Attributes of the context that are the same for every call of a key to a tool.
 SETTLED = frozenset({"cost", "family"})
 ARGUMENTS = "arguments"
-WHOLE: None = None  # of the arguments: all of them
+WHOLE: None = None  # all arguments
 
 
 def is_settled(expr: Expr) -> bool:
-    """Whether only who asks and for what decides it."""
+    """Return whether it depends only on the principal, the resource and settled context."""
     return all(read in SETTLED for read in context_read(expr))
 
 
 def context_read(expr: Expr) -> frozenset[str]:
-    """The attributes of the context it reads; `""` when it takes the context as a whole."""
+    """Return the attributes of the context that it reads; `""` for the context as a whole."""
     return frozenset(path[0] if path else "" for path in paths(expr))
 
 
 def arguments_read(expr: Expr) -> frozenset[str] | None:
-    """The arguments it reads, by name; None when it takes them as a whole."""
+    """Return the names of the arguments that it reads; None for the arguments as a whole."""
     names: set[str] = set()
     for path in paths(expr):
         if path[:1] in ((), (ARGUMENTS,)):
@@ -33,7 +33,7 @@ def arguments_read(expr: Expr) -> frozenset[str] | None:
 
 
 def reads_entities(expr: Expr) -> bool:
-    """Whether it looks at who asks or for what."""
+    """Return whether it reads the principal, the action or the resource."""
     entities = (("Var", "principal"), ("Var", "action"), ("Var", "resource"))
     return any(
         node in entities or (node[0] == "Value" and isinstance(node[1], dict))
@@ -42,7 +42,7 @@ def reads_entities(expr: Expr) -> bool:
 
 
 def entities_named(expr: Expr) -> Iterator[tuple[str, str]]:
-    """The entities it names, as kind and name."""
+    """Yield the entities that it names, as kind and name."""
     if isinstance(expr, dict) and expr.keys() == {"type", "id"}:
         yield expr["type"], expr["id"]
     for _, value in _nodes(expr):
@@ -51,7 +51,7 @@ def entities_named(expr: Expr) -> Iterator[tuple[str, str]]:
 
 
 def paths(expr: Expr) -> Iterator[tuple[str, ...]]:
-    """Every chain of attributes that begins at the context, as long as it is plain."""
+    """Yield every chain of attributes that begins at the context."""
     path = path_of(expr)
     if path is not None:
         yield path
@@ -67,7 +67,7 @@ def paths(expr: Expr) -> Iterator[tuple[str, ...]]:
 
 
 def path_of(expr: Expr) -> tuple[str, ...] | None:
-    """The attributes from the context down to this, if it is such a chain."""
+    """Return the chain of attributes from the context to this expression; None if it is none."""
     attributes: list[str] = []
     while isinstance(expr, dict) and "." in expr:
         attributes.append(expr["."]["attr"])

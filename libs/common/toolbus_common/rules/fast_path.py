@@ -1,7 +1,7 @@
-"""Conditions that plainly do not hold, found without asking the engine.
+"""Detect conditions that are definitely false without calling the Cedar engine.
 
-Only a plain no counts: whatever is not plain, and every yes, is left to Cedar. A test holds
-this against the engine on random policies and calls.
+Only a definite false counts: any other result, and every true, is left to Cedar. A property test
+compares this with the engine on random policies and calls.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ _ORDER = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def plainly_not(conditions: list[Expr]) -> Callable[[Context], bool]:
-    """Whether one of the conditions is plainly false before any that is not plain."""
+    """Return a function that tests whether a condition is false before any is undecided."""
     values = [_compiled(each) for each in conditions]
 
     def is_no(context: Context) -> bool:
@@ -104,7 +104,7 @@ def _ordered(operator: str) -> Callable[[Expr], Value]:
 
 
 def _both(operands: Expr, *, until: bool = False) -> Value:
-    """`&&`, which ends at the first false, or `||`, which ends at the first true."""
+    """Compile `&&`, which ends at the first false, or `||`, which ends at the first true."""
     left, right = _compiled(operands["left"]), _compiled(operands["right"])
 
     def value(context: Context) -> Any:
@@ -150,7 +150,7 @@ def _like(operands: Expr) -> Value:
 
 
 def _parts(pattern: list[Any]) -> list[str]:
-    """The texts between wildcards, the ends included."""
+    """Return the texts between wildcards, including both ends."""
     parts = [""]
     for each in pattern:
         if each == "Wildcard":
@@ -161,7 +161,7 @@ def _parts(pattern: list[Any]) -> list[str]:
 
 
 def _matches(text: str, parts: list[str]) -> bool:
-    """In time that grows with the text alone: no pattern makes it try twice."""
+    """Match in time linear in the text: no pattern causes backtracking."""
     first, *rest = parts
     if not rest:
         return text == first

@@ -1,6 +1,6 @@
-"""From a rule's text to its policies as data, or the sentence that says what is wrong with it.
+"""Parse a rule's text into its policies as data, or raise an error message for its author.
 
-The data is Cedar's own JSON form: stable, and read by the engine and by us alike.
+The data is Cedar's JSON form, which is stable and used by the engine as well.
 """
 
 import json
@@ -13,57 +13,58 @@ Expr = Any  # one node of Cedar's JSON form
 Policy = dict[str, Any]
 
 SCOPE = ("principal", "action", "resource")
-DEEPEST = 50
+MAX_DEPTH = 50
 MOST_NESTABLE = 400
-# The engine's parser descends without a limit of its own: too deep a text ends the process.
-_SILENT = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*', re.DOTALL)
+# The engine's parser has no recursion limit: a text that is nested too deeply ends the process.
+_IGNORED = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*', re.DOTALL)
 _NESTABLE = re.compile(r"&&|\|\||[-+*.!\[({]|\bif\b")
-_TOO_DEEP = "is nested too deeply, or too long in one policy; make several policies of it"
+_TOO_DEEP = "is nested too deeply, or too long in one policy; split it into several policies"
 
 
 class RuleError(ValueError):
-    """A text that is no rule: the message is a sentence for whoever wrote it."""
+    """The text is not a rule; the message says why and how to fix it."""
 
 
 def policies(text: str) -> list[Policy]:
-    """The `forbid` policies of a rule, in order.
+    """Return the `forbid` policies of a rule, in order.
 
     Raises:
-        RuleError: the text is not Cedar, or holds what a rule cannot.
+        RuleError: the text is not Cedar, or has elements that a rule cannot have.
 
     """
     _check_depth(text)
     try:
-        told = json.loads(policies_to_json_str(text))
-        found = [told["staticPolicies"][key] for key in sorted(told["staticPolicies"], key=_number)]
-        # In the form in which the rulebook asks it: a level deeper than it was written.
+        parsed = json.loads(policies_to_json_str(text))
+        static = parsed["staticPolicies"]
+        found = [static[key] for key in sorted(static, key=_number)]
+        # Compile the form that is evaluated: it is one level deeper than the text.
         policy_set({at: forbidding(each, conjuncts(each)) for at, each in enumerate(found)})
     except RecursionError as error:
         raise RuleError(_TOO_DEEP) from error
     except ValueError as error:
         raise RuleError(_of(str(error))) from error
-    if told["templates"]:
-        raise RuleError("holds a template; name the entity instead of ?principal or ?resource")
+    if parsed["templates"]:
+        raise RuleError("has a template; name the entity instead of ?principal or ?resource")
     if not found:
-        raise RuleError("holds no policy; write forbid(principal, action, resource) when {…};")
+        raise RuleError("has no policy; write forbid(principal, action, resource) when {…};")
     if any(policy["effect"] != "forbid" for policy in found):
-        raise RuleError("holds a permit; grants permit, and a rule forbids: write forbid(…) unless")
+        raise RuleError("has a permit; grants permit, and a rule forbids: write forbid(…) unless")
     return found
 
 
 def policy_set(numbered: dict[int, Policy]) -> PolicySet:
-    """The engine's own form of these policies, under their numbers. Raises `ValueError`."""
+    """Compile policies for the engine, under their numbers. Raises `ValueError`."""
     return PolicySet.from_json_str(policies_json(numbered))
 
 
 def policies_json(numbered: dict[int, Policy]) -> str:
-    """These policies as one document of Cedar's JSON form."""
+    """Return these policies as one document of Cedar's JSON form."""
     named = {str(number): policy for number, policy in numbered.items()}
     return json.dumps({"staticPolicies": named, "templates": {}, "templateLinks": []})
 
 
 def forbidding(scope: Policy, conditions: list[Expr]) -> Policy:
-    """What forbids within a policy's scope whatever all these conditions hold for."""
+    """Return a policy that forbids, within a policy's scope, what meets all these conditions."""
     return {
         "effect": "forbid",
         **{name: scope[name] for name in SCOPE},
@@ -72,7 +73,7 @@ def forbidding(scope: Policy, conditions: list[Expr]) -> Policy:
 
 
 def conjuncts(policy: Policy) -> list[Expr]:
-    """The conditions that must all hold, in the order in which Cedar looks at them."""
+    """Return the conditions that must all hold, in Cedar's order of evaluation."""
     found: list[Expr] = []
     for condition in policy["conditions"]:
         body = condition["body"]
@@ -89,13 +90,13 @@ def _split(body: Expr) -> list[Expr]:
 
 
 def _check_depth(text: str) -> None:
-    bare = _SILENT.sub('""', text)
+    bare = _IGNORED.sub('""', text)
     depth = deepest = 0
     for sign in bare:
         depth += (sign in "([{") - (sign in ")]}")
         deepest = max(deepest, depth)
     most = max(len(_NESTABLE.findall(statement)) for statement in bare.split(";"))
-    if deepest > DEEPEST or most > MOST_NESTABLE:
+    if deepest > MAX_DEPTH or most > MOST_NESTABLE:
         raise RuleError(_TOO_DEEP)
 
 

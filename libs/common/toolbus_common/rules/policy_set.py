@@ -1,9 +1,9 @@
-"""All rules, parsed once: which of them can apply to a key and a tool, and what they say of a call.
+"""All rules, parsed once, and their decision about a call.
 
-Deciding goes in three steps, each over fewer policies. The engine settles what only depends on
-who asks and for what, once for each of these *cases*. A plain no to what is left is found without
-the engine. Cedar decides the rest, and a policy that cannot be evaluated counts as one that
-forbids: nothing slips through a fault.
+A decision has three steps, each over fewer policies. The engine evaluates conditions that depend
+only on principal and resource, once for each such *case*. Definitely false remainders are found
+without the engine. Cedar evaluates the rest, and a policy whose evaluation fails counts as one that
+forbids: an error never allows a call.
 """
 
 import json
@@ -42,25 +42,25 @@ from toolbus_common.rules.request import NO_ENTITIES, Asker, Case, entities_of
 MOST_GROUPS = 4096
 NO_CASE = Case(Asker(""), "", "", "")
 _NAMED = re.compile(r"policy `(\d+)`")
-# What the engine says of a fault may quote an argument; these sentences of its do not.
-_TELLABLE = re.compile(
+# The engine's error messages may quote an argument; messages of these forms do not.
+_SAFE_ERRORS = re.compile(
     r"type error: expected [a-z ,()]+, got [a-z ]+|record does not have the attribute `\w+`"
 )
-_RECORDS = " (as null, fractions and numbers beyond 64 bits are to rules)"
+_RECORDS = " (as null, fractions and numbers beyond 64 bits are in rules)"
 _ANY = {name: {"op": "All"} for name in SCOPE}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule that speaks: it forbids, or it could not be evaluated and `fault` says why."""
+    """One rule that forbids, or whose evaluation failed with `error`."""
 
     rule: int
-    fault: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Remainder:
-    """What of a policy cannot be settled before the call."""
+    """The conditions of a policy that depend on the call."""
 
     rule: int
     conditions: list[Expr]
@@ -68,7 +68,7 @@ class _Remainder:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Policies that are evaluated together: what one of them cannot bear, all of them share."""
+    """Policies that are evaluated together, and fail together on unreadable arguments."""
 
     remainders: dict[int, _Remainder]
     policies: PolicySet
@@ -79,7 +79,7 @@ class Group:
 
     @property
     def reads_arguments(self) -> bool:
-        """Whether it cannot be asked without the arguments."""
+        """Whether its evaluation needs the arguments."""
         return self.arguments is WHOLE or bool(self.arguments)
 
 
@@ -95,21 +95,21 @@ class Slice:
     _entities: Entities | None = field(default=None)
 
     def decide(self, arguments: bytes | None, now: float) -> Verdict:
-        """The verdict on one call. Without arguments, of the rules that need none."""
+        """Return the verdict on one call; without arguments, of the rules that need none."""
         found: list[Finding] = []
         for group in self.groups:
             if arguments is not None or not group.reads_arguments:
-                found += self._asked(group, arguments or b"{}", now)
+                found += self._evaluated(group, arguments or b"{}", now)
         if not found:
             return self.verdict
-        return replace(self.book.told((*self.settled, *found)), reads=self.verdict.reads)
+        return replace(self.book.combined((*self.settled, *found)), reads=self.verdict.reads)
 
     @property
     def reads_arguments(self) -> bool:
         """Whether the verdict can depend on the arguments."""
         return any(group.reads_arguments for group in self.groups)
 
-    def _asked(self, group: Group, arguments: bytes, now: float) -> list[Finding]:
+    def _evaluated(self, group: Group, arguments: bytes, now: float) -> list[Finding]:
         try:
             context = self._context(group, arguments, now)
         except UnreadableError as error:
@@ -138,7 +138,7 @@ class Slice:
 
 
 class Rulebook:
-    """The compiled rules. What cannot be compiled applies to everything, and refuses it."""
+    """The compiled rules. A rule that cannot be compiled applies to every call, and denies it."""
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self.names = tuple(rules)
@@ -150,40 +150,42 @@ class Rulebook:
             self._take(rule, declared)
         self._settling = policy_set(self._leading)
         written = [*self._leading.values(), *(r.conditions for r in self._remainders.values())]
-        # Where none does, keys with the same names above them are alike to the rules.
+        # If no rule names a key, keys with the same hierarchy have the same decisions.
         self.names_keys = any(kind == "Key" for kind, _ in entities_named(written))
         self._groups: dict[tuple[int, ...], Group] = {}
-        self._silent = Slice(self, NO_CASE, (), ())  # shared: most cases are no rule's business
+        self._silent = Slice(self, NO_CASE, (), ())  # shared: no rule applies to most cases
 
     def slice(self, case: Case) -> Slice:
-        """What can apply to this case: worked out by the engine, once."""
+        """Return the rules that can apply to this case, evaluated by the engine."""
         request = {**case.request, "context": json.dumps(case.settled)}
         owners = {number: number for number in self._leading}
-        asked = is_authorized(request, self._settling, entities_of(case))
+        result = is_authorized(request, self._settling, entities_of(case))
         settled, open_policies = list(self._broken), []
-        for found in _findings(asked, owners):
+        for found in _findings(result, owners):
             remainder = self._remainders[found.rule]
-            if found.fault or not remainder.conditions:
+            if found.error or not remainder.conditions:
                 settled.append(replace(found, rule=remainder.rule))
             else:
                 open_policies.append(found.rule)
         if not settled and not open_policies:
             return self._silent
         groups = self._grouped(open_policies)
-        verdict = self.told(settled)
+        verdict = self.combined(settled)
         reads = self._read_by(groups)
         if reads != frozenset():
             verdict = replace(verdict, reads=None if reads is WHOLE else tuple(sorted(reads)))
         return Slice(self, case, tuple(settled), groups, verdict)
 
-    def told(self, findings: Iterable[Finding]) -> Verdict:
-        """The findings as one verdict: a refusal wins, then a fault, then the wish for a person."""
-        ordered = sorted(findings, key=lambda each: (each.rule, bool(each.fault)))
+    def combined(self, findings: Iterable[Finding]) -> Verdict:
+        """Combine findings to one verdict: denial first, then an error, then approval."""
+        ordered = sorted(findings, key=lambda each: (each.rule, bool(each.error)))
         shadow = dict.fromkeys(self._shadow(each) for each in ordered if self._is_shadow(each.rule))
         firm = [each for each in ordered if not self._is_shadow(each.rule)]
-        refusing = [each for each in firm if not each.fault and self._effect(each.rule) == "deny"]
-        faulty = [each for each in firm if each.fault]
-        for found in (*refusing, *faulty):
+        denying = [
+            each for each in firm if not each.error and self._rules[each.rule].effect == "deny"
+        ]
+        failed = [each for each in firm if each.error]
+        for found in (*denying, *failed):
             name = self.names[found.rule]
             return Verdict(name, "", tuple(shadow), self._reason(found))
         for found in firm:
@@ -205,7 +207,7 @@ class Rulebook:
             self._remainders[number] = _Remainder(rule, conditions[known:])
 
     def _grouped(self, numbers: Iterable[int]) -> tuple[Group, ...]:
-        """Shadows apart, and what reads arguments apart: neither can spoil the others' answer."""
+        """Group shadows, and readers of arguments, separately: neither can fail the others."""
         kinds: dict[tuple[bool, bool], list[int]] = {}
         for number in sorted(numbers):
             remainder = self._remainders[number]
@@ -223,7 +225,7 @@ class Rulebook:
         return group
 
     def _read_by(self, groups: Iterable[Group]) -> frozenset[str] | None:
-        """The arguments that rules in force read; a shadow decides nothing."""
+        """Return the arguments that enforced rules read; shadows decide nothing."""
         read: frozenset[str] = frozenset()
         for group in groups:
             if any(not self._is_shadow(each.rule) for each in group.remainders.values()):
@@ -235,26 +237,23 @@ class Rulebook:
     def _is_shadow(self, rule: int) -> bool:
         return self._rules[rule].shadow
 
-    def _effect(self, rule: int) -> str:
-        return self._rules[rule].effect
-
     def _shadow(self, found: Finding) -> str:
-        return self.names[found.rule] + (":error" if found.fault else "")
+        return self.names[found.rule] + (":error" if found.error else "")
 
     def _reason(self, found: Finding) -> str:
         name, declared = self.names[found.rule], self._rules[found.rule]
-        if found.fault:
+        if found.error:
             return (
-                f"The rule '{name}' cannot be evaluated for this call, so it is refused: "
-                f"{found.fault}. Change the call, or ask an operator to mend the rule."
+                f"The rule '{name}' cannot be evaluated for this call, so it is denied: "
+                f"{found.error}. Change the call, or ask an operator to fix the rule."
             )
-        does = "refuses this call" if declared.effect == "deny" else "wants a person to approve it"
-        mend = declared.reason or "ask an operator, or call otherwise."
-        return f"The rule '{name}' {does}: {mend}"
+        effect = "denies this call" if declared.effect == "deny" else "requires approval"
+        fix = declared.reason or "change the call, or ask an operator."
+        return f"The rule '{name}' {effect}: {fix}"
 
 
 def moment(now: float) -> dict[str, int]:
-    """A time in UTC as rules see it; weekday 1 is Monday."""
+    """Return a time in UTC as rules see it; weekday 1 is Monday."""
     second = int(now)
     days = second // 86_400
     return {"epoch": second, "hour": second % 86_400 // 3600, "weekday": (days + 3) % 7 + 1}
@@ -274,20 +273,20 @@ def _group_of(remainders: dict[int, _Remainder]) -> Group:
 
 
 def _findings(result: AuthzResult, owners: dict[int, int]) -> list[Finding]:
-    """What the engine found, by owner; an answer that names nobody is everybody's fault."""
+    """Return the engine's findings by owner; an error without a policy counts for all of them."""
     found = [Finding(owners[int(each)]) for each in result.diagnostics.reasons]
     for complaint in result.diagnostics.errors:
         named = _NAMED.search(complaint)
         if named is None:
-            return [Finding(owner, _fault(complaint)) for owner in owners.values()]
-        found.append(Finding(owners[int(named[1])], _fault(complaint)))
+            return [Finding(owner, _error(complaint)) for owner in owners.values()]
+        found.append(Finding(owners[int(named[1])], _error(complaint)))
     if result.decision is Decision.NoDecision and not found:
-        return [Finding(owner, _fault("")) for owner in owners.values()]
+        return [Finding(owner, _error("")) for owner in owners.values()]
     return found
 
 
-def _fault(complaint: str) -> str:
-    told = _TELLABLE.search(complaint)
-    if told is None:
-        return "its conditions cannot be worked out for these arguments"
-    return told[0] + (_RECORDS if told[0].endswith("got record") else "")
+def _error(complaint: str) -> str:
+    safe = _SAFE_ERRORS.search(complaint)
+    if safe is None:
+        return "its conditions cannot be evaluated for these arguments"
+    return safe[0] + (_RECORDS if safe[0].endswith("got record") else "")

@@ -1,4 +1,4 @@
-"""Who asks and for what, as rules see it: the entities a call is judged with."""
+"""The request that rules evaluate: principal, action, resource and their entities."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NO_ENTITIES = Entities.from_json_str("[]")
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """A key with what is above it; what it does not have is empty."""
+    """A key with its hierarchy; absent levels are empty."""
 
     key: str
     team: str = ""
@@ -25,7 +25,7 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that is known of a call before its arguments are read. `cost` is in micro-dollars."""
+    """Everything known about a call before its arguments. `cost` is in micro-dollars."""
 
     asker: Asker
     method: str
@@ -37,7 +37,7 @@ class Case:
 
     @property
     def request(self) -> dict[str, Any]:
-        """The question, without its context."""
+        """Cedar's request, without its context."""
         return {
             "principal": _uid("Key", self.asker.key),
             "action": _uid("Action", self.method),
@@ -46,15 +46,15 @@ class Case:
 
     @property
     def settled(self) -> dict[str, Any]:
-        """What of the context does not depend on the single call."""
+        """The part of the context that does not depend on the single call."""
         return {"cost": self.cost, "family": self.family}
 
 
-def labels_of(name: str, declared: Configuration) -> tuple[str, ...]:
-    """The words about a tool: those of every pattern that covers it."""
+def labels_of(name: str, configuration: Configuration) -> tuple[str, ...]:
+    """Return a tool's labels: those of every matching pattern."""
     found = {
         label
-        for pattern, labels in declared.labels.items()
+        for pattern, labels in configuration.labels.items()
         if granted((pattern,), name)
         for label in labels
     }
@@ -62,7 +62,7 @@ def labels_of(name: str, declared: Configuration) -> tuple[str, ...]:
 
 
 def entities_of(case: Case) -> Entities:
-    """The key and the tool with their attributes, and what they are in."""
+    """Return the entities of the key and the tool with their attributes and parents."""
     asker = case.asker
     above = [("Team", asker.team), ("User", asker.user), ("Customer", asker.customer)]
     parents = [_uid(kind, name) for kind, name in above if name]

@@ -1,8 +1,8 @@
-"""What a rule may speak of, held against its text before it applies.
+"""Validate a rule's text against a Cedar schema before it applies.
 
-Cedar's schema knows no "any", and every tool has arguments of its own: so the schema of a policy
-is generated with the arguments that policy reads, each optional and of the type its use implies.
-What a policy reads without asking `has` first, or uses as two types, is a fault.
+Cedar's schema has no "any" type, and every tool has its own arguments: the schema for a policy is
+generated with the arguments that policy reads, each optional and of the type its use implies. An
+argument read without a test with `has`, or used as two types, is an error.
 """
 
 import json
@@ -13,7 +13,7 @@ from contextlib import suppress
 from cedarpy import Schema, policies_from_json_str, validate_policies
 
 from toolbus_common.contracts import FOLLOW
-from toolbus_common.rules.argument_types import LONG, TEXT, Type, arguments_of, record_of, set_of
+from toolbus_common.rules.argument_types import LONG, TEXT, arguments_of, record_of, set_of
 from toolbus_common.rules.expression_reads import entities_named
 from toolbus_common.rules.parser import (
     Policy,
@@ -40,47 +40,44 @@ _NOISE = re.compile(r'^for policy `[^`]*`, | in context for Action::"[^"]*"')
 _UNSAFE = re.compile(r"unable to guarantee safety of access to optional attribute `([^`]*)`")
 
 
-def faults(text: str) -> list[str]:
-    """What is wrong with a rule's text: every fault, as a sentence with its mend."""
+def problems(text: str) -> list[str]:
+    """Return all errors in a rule's text, as messages with a fix."""
     try:
         parsed = policies(text)
     except RuleError as error:
         return [str(error)]
     if len(parsed) == 1:
-        return list(_faults(parsed[0]))
-    return [f"policy {at}: {said}" for at, each in enumerate(parsed, 1) for said in _faults(each)]
+        return list(_problems(parsed[0]))
+    return [f"policy {at}: {each}" for at, one in enumerate(parsed, 1) for each in _problems(one)]
 
 
 def named(text: str) -> Iterator[tuple[str, str]]:
-    """The entities a text names, as kind and name; none when it is no rule."""
+    """Yield the entities a text names, as kind and name; none if it is not a rule."""
     with suppress(RuleError):
         yield from dict.fromkeys(entities_named(policies(text)))
 
 
 def schema_for(policy: Policy) -> Schema:
-    """Everything rules can speak of, with the arguments this policy reads."""
-    return _schema(arguments_of(conjuncts(policy)))
-
-
-def _schema(arguments: Type) -> Schema:
+    """Return the schema for a policy, with the arguments it reads."""
+    arguments = arguments_of(conjuncts(policy))
     context = record_of({"arguments": arguments, "cost": LONG, "family": TEXT, "time": _TIME})
     applies = {"principalTypes": ["Key"], "resourceTypes": ["Tool"], "context": context}
     actions = {method: {"appliesTo": applies} for method in METHODS}
     return Schema.from_json_str(json.dumps({"": {"entityTypes": _ENTITIES, "actions": actions}}))
 
 
-def _faults(policy: Policy) -> Iterable[str]:
-    asked = forbidding(policy, conjuncts(policy))
-    text = policies_from_json_str(policies_json({0: asked}))
+def _problems(policy: Policy) -> Iterable[str]:
+    whole = forbidding(policy, conjuncts(policy))
+    text = policies_from_json_str(policies_json({0: whole}))
     result = validate_policies(text, schema_for(policy))
-    return dict.fromkeys(_sentence(each.error) for each in result.errors)
+    return dict.fromkeys(_message(each.error) for each in result.errors)
 
 
-def _sentence(complaint: str) -> str:
-    said = _NOISE.sub("", complaint.splitlines()[0])
-    unsafe = _UNSAFE.match(said)
+def _message(complaint: str) -> str:
+    message = _NOISE.sub("", complaint.splitlines()[0])
+    unsafe = _UNSAFE.match(message)
     if unsafe is None:
-        return said
+        return message
     above, _, name = unsafe[1].rpartition(".")
-    ask = f"context.{above} has {name}"
-    return f"reads {unsafe[1]}, which not every call has; ask first, as in {ask} && …"
+    test = f"context.{above} has {name}"
+    return f"reads {unsafe[1]}, which not every call has; test it first: {test} && …"

@@ -1,4 +1,4 @@
-"""Secrets kept elsewhere: declared by reference, read by who needs them, never kept beside."""
+"""Secrets in external stores: configured by reference, read by the services that need them."""
 
 from toolbus_common.secrets.reader import Secrets
 from toolbus_common.secrets.references import (

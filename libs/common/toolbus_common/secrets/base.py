@@ -1,16 +1,16 @@
-"""What reads secrets of one kind of store."""
+"""The interface of secret stores."""
 
 from typing import Protocol
 
 
 class Store(Protocol):
-    """One kind of store. It may block: it is asked in a thread, and by several at once."""
+    """One kind of store. It may block: it is called in threads, several at once."""
 
     def read(self, path: str) -> str:
-        """What is kept there; several fields as one JSON object.
+        """Return the secret at a path; several fields as one JSON object.
 
         Raises:
-            SecretError: it cannot be had, and what to do.
+            SecretError: the secret cannot be read; the message says what to do.
 
         """
         ...

@@ -1,25 +1,25 @@
-"""What keeps keys that never leave it, and wraps others with them."""
+"""The interface of key services, whose keys never leave them and wrap other keys."""
 
 from typing import Protocol
 
 
 class KeyService(Protocol):
-    """One kind of key service. It may block: it is asked in a thread."""
+    """One kind of key service. It may block: it is called in a thread."""
 
     def wrap(self, path: str, key: bytes) -> bytes:
-        """The key, for the service's own key `path` alone to open.
+        """Encrypt a key with the service's key `path`.
 
         Raises:
-            SecretError: it cannot be done, and what to do.
+            SecretError: the service failed; the message says what to do.
 
         """
         ...
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """The key that was wrapped.
+        """Decrypt a wrapped key.
 
         Raises:
-            SecretError: it cannot be done, and what to do.
+            SecretError: the service failed; the message says what to do.
 
         """
         ...

@@ -1,8 +1,8 @@
-"""Master keys by reference: read where they are kept, or wrapped by a key service and kept here.
+"""Master keys by reference: read from a store, or wrapped by a key service.
 
-A key service is asked at a start alone: it opens the master key for this process. What it wrapped
-lies in a bucket, beside what is sealed with it, where every replica finds the same; without the
-service it is of no use.
+A key service is called only at start: it unwraps the master key for this process. Wrapped keys are
+in a bucket beside the data they encrypt, where every replica finds the same; without the service
+they are useless.
 """
 
 import asyncio
@@ -22,50 +22,54 @@ from toolbus_common.secrets.references import SecretError, references_in
 
 @dataclass(frozen=True, slots=True)
 class Masters:
-    """Finds master keys. `service:path#label` is one of several that a service's key wrapped."""
+    """Finds master keys. `service:path#label` is one of several wrapped by the same service key."""
 
     secrets: Secrets
     services: Mapping[str, KeyService]
     bucket: Bucket
 
     async def newest(self, reference: str) -> bytes:
-        """The master key to seal with. A service is given one to wrap where it has none yet.
+        """Return the master key to encrypt with; create and wrap one on first use of a service.
 
         Raises:
-            SecretError: it cannot be had, and what to do.
+            SecretError: the key is not available; the message says what to do.
 
         """
-        service, path = self._service(reference)
+        service, path = self._service_of(reference)
         if service is not None and await self.bucket.get(_entry(reference)) is None:
-            wrapped = await _asked(reference, service.wrap, path, os.urandom(KEY_BYTES))
-            await self.bucket.swap(_entry(reference), wrapped, 0)  # of two replicas one is faster
+            wrapped = await _call_service(reference, service.wrap, path, os.urandom(KEY_BYTES))
+            await self.bucket.swap(_entry(reference), wrapped, 0)  # the first of two replicas wins
         return await self._key(reference)
 
-    async def earlier(self, place: str) -> bytes:
-        """A master key that was used before: by reference, else a file. It must be there.
+    async def earlier(self, location: str) -> bytes:
+        """Return an earlier master key, by reference or from a file. It must exist.
 
         Raises:
-            SecretError: it cannot be had, and what to do.
+            SecretError: the key is not available; the message says what to do.
             ValueError: there is no such file, or it holds no key.
 
         """
-        known = self._service(place)[0] is not None or references_in([_braced(place)])
-        return await self._key(place) if known else read_key(Path(place))
+        known = self._service_of(location)[0] is not None or references_in([_braced(location)])
+        return await self._key(location) if known else read_key(Path(location))
 
     async def _key(self, reference: str) -> bytes:
-        service, path = self._service(reference)
+        service, path = self._service_of(reference)
         if service is None:
-            return await self._kept(reference)
+            return await self._stored_key(reference)
         entry = await self.bucket.get(_entry(reference))
         if entry is None or entry.value is None:
-            raise SecretError(f"{reference} wrapped no master key of this vault; name one it did.")
-        key = await _asked(reference, service.unwrap, path, entry.value)
+            raise SecretError(
+                f"{reference} has wrapped no master key of this vault; name a key that has."
+            )
+        key = await _call_service(reference, service.unwrap, path, entry.value)
         if len(key) != KEY_BYTES:
-            raise SecretError(f"What {reference} unwrapped is no master key; restore the bucket.")
+            raise SecretError(
+                f"{reference} unwrapped a value that is not a master key; restore the bucket."
+            )
         return key
 
-    async def _kept(self, reference: str) -> bytes:
-        """The key that a store keeps as text."""
+    async def _stored_key(self, reference: str) -> bytes:
+        """Return the key that a store holds as text."""
         found = await self.secrets.read([_braced(reference)])
         if not found:
             raise SecretError(
@@ -81,8 +85,8 @@ class Masters:
             )
         return key
 
-    def _service(self, reference: str) -> tuple[KeyService | None, str]:
-        """The service a reference names, if it is one's, and its own key there."""
+    def _service_of(self, reference: str) -> tuple[KeyService | None, str]:
+        """Return the key service a reference names, if any, and the path of its key."""
         name, _, rest = reference.partition(":")
         return self.services.get(name), rest.partition("#")[0]
 
@@ -95,13 +99,13 @@ def _braced(reference: str) -> str:
     return f"${{{reference}}}"
 
 
-async def _asked(
-    reference: str, deed: Callable[[str, bytes], bytes], path: str, what: bytes
+async def _call_service(
+    reference: str, operation: Callable[[str, bytes], bytes], path: str, data: bytes
 ) -> bytes:
-    """What a service answers. What went wrong there is not told: it may quote what was sent."""
+    """Call a key service. Its error details are dropped: they may quote the request."""
     try:
         async with asyncio.timeout(READ_SECONDS):
-            return await asyncio.to_thread(deed, path, what)
+            return await asyncio.to_thread(operation, path, data)
     except SecretError as error:
         raise SecretError(str(error)) from None
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""Reading secrets where they are kept, once for all who refer to the same, and again in time."""
+"""Read secrets from their stores: shared between users of the same one, refreshed in time."""
 
 import asyncio
 import logging
@@ -13,8 +13,8 @@ from toolbus_common.secrets.references import (
     Reference,
     SecretError,
     Values,
-    picked,
     references_in,
+    selected,
 )
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ READ_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Cached:
     text: str
     at: float
 
 
 class Secrets:
-    """What was read is believed for `fresh` seconds, and for `stale` while its store is away."""
+    """Caches secrets for `fresh` seconds, and for `stale` seconds while their store is down."""
 
     def __init__(
         self,
@@ -42,39 +42,39 @@ class Secrets:
     ) -> None:
         self._stores = stores
         self._fresh, self._stale = fresh, stale
-        self._kept: dict[tuple[str, str], _Kept] = {}
+        self._cache: dict[tuple[str, str], _Cached] = {}
         self._reading: dict[tuple[str, str], asyncio.Task[str]] = {}
 
     async def read(self, texts: Iterable[str]) -> Values:
-        """What the references in these texts stand for.
+        """Return the values of all references in these texts.
 
         Raises:
-            SecretError: one of them cannot be had; it names the reference.
+            SecretError: a secret cannot be read; the message names the reference.
 
         """
         return {each: await self._value(each) for each in sorted(references_in(texts))}
 
     async def until_changed(self, found: Values) -> str:
-        """Wait until one of them is another where it is kept; a sentence that says so.
+        """Wait until the store has another value of one of these; return a message that says so.
 
-        A process never sees its environment change: who refers to nothing else waits for ever.
+        The environment of a process never changes: with no other references this waits forever.
         """
         watched = [each for each in found if each.store != ENVIRONMENT]
         while True:
             await asyncio.sleep(self._fresh) if watched else await asyncio.Future()
             for each in watched:
-                with suppress(SecretError):  # whoever is connected stays so
+                with suppress(SecretError):  # existing connections stay
                     if await self._value(each) != found[each]:
                         return f"The secret {each} changed."
 
     async def _value(self, reference: Reference) -> str:
-        return picked(await self._text(reference.store, reference.path), reference)
+        return selected(await self._text(reference.store, reference.path), reference)
 
     async def _text(self, store: str, path: str) -> str:
-        """What is kept there; who asks while it is being read waits for the same answer."""
-        kept = self._kept.get((store, path))
-        if kept is not None and monotonic() - kept.at < self._fresh:
-            return kept.text
+        """Return the text at a path; concurrent readers share one request."""
+        cached = self._cache.get((store, path))
+        if cached is not None and monotonic() - cached.at < self._fresh:
+            return cached.text
         reading = self._reading.get((store, path))
         if reading is None:
             reading = asyncio.create_task(self._read(store, path))
@@ -83,10 +83,10 @@ class Secrets:
         try:
             return await asyncio.shield(reading)
         except SecretError as error:
-            if kept is None or monotonic() - kept.at > self._stale:
+            if cached is None or monotonic() - cached.at > self._stale:
                 raise
             log.warning("secret.stale", extra={"secret": f"{store}:{path}", "reason": str(error)})
-            return kept.text
+            return cached.text
 
     async def _read(self, store: str, path: str) -> str:
         try:
@@ -97,5 +97,5 @@ class Secrets:
                 f"The store of {store}:{path} did not answer within {READ_SECONDS:g} s."
             ) from error
         if store != ENVIRONMENT:
-            self._kept[store, path] = _Kept(text, monotonic())
+            self._cache[store, path] = _Cached(text, monotonic())
         return text

@@ -1,4 +1,4 @@
-"""References to secrets kept elsewhere, as `${store:path#field}` in what is declared. Pure."""
+"""References to secrets in the configuration, as `${store:path#field}`. Pure."""
 
 import json
 import re
@@ -13,12 +13,12 @@ REFERENCE = re.compile(
 
 
 class SecretError(Exception):
-    """A secret cannot be had. The message says why and what to do, and nothing of any value."""
+    """A secret is not available. The message says why and what to do, and reveals no value."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reference:
-    """One secret: where it is kept, and which field of what is kept there, if it is JSON."""
+    """One secret: its store and path, and the field to select if the value is JSON."""
 
     store: str
     path: str
@@ -26,18 +26,18 @@ class Reference:
 
     @classmethod
     def of(cls, text: str) -> "Reference":
-        """The reference between the braces."""
+        """Parse the text between the braces."""
         store, _, rest = text.partition(":")
         path, _, field = rest.partition("#")
         return cls(store, path, field)
 
     def __str__(self) -> str:
-        """As it is written between the braces."""
+        """Return the text between the braces."""
         return f"{self.store}:{self.path}" + (f"#{self.field}" if self.field else "")
 
     @property
     def named(self) -> str:
-        """What permissions name it by: a variable by its name alone, all others whole."""
+        """The name in permissions: the name of a variable, any other reference whole."""
         return self.path if self.store == ENVIRONMENT else str(self)
 
 
@@ -45,32 +45,32 @@ Values = Mapping[Reference, str]
 
 
 def references_in(texts: Iterable[str]) -> frozenset[Reference]:
-    """All references in these texts."""
+    """Return all references in these texts."""
     return frozenset(Reference.of(each) for text in texts for each in REFERENCE.findall(text))
 
 
 def filled(text: str, found: Values) -> str:
-    """The text with what was found in the place of its references."""
+    """Return the text with its references replaced by their values."""
     return REFERENCE.sub(lambda match: found[Reference.of(match[1])], text)
 
 
-def picked(kept: str, reference: Reference) -> str:
-    """What a reference means of what is kept at its path.
+def selected(stored: str, reference: Reference) -> str:
+    """Return the value of a reference from the text stored at its path.
 
     Raises:
-        SecretError: it is empty, no JSON object, or has no such field.
+        SecretError: the value is empty, not a JSON object, or has no such field.
 
     """
     if not reference.field:
-        value = kept
+        value = stored
     else:
         try:
-            value = json.loads(kept)[reference.field]
+            value = json.loads(stored)[reference.field]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise SecretError(
-                f"What is kept as {reference.store}:{reference.path} has no field "
-                f"{reference.field}; name one that it has."
+                f"The secret {reference.store}:{reference.path} has no field '{reference.field}'; "
+                "name a field that it has."
             ) from error
     if not isinstance(value, str) or not value:
-        raise SecretError(f"The secret {reference} is empty, or no text; set it there.")
+        raise SecretError(f"The secret {reference} is empty or not a text; set it in its store.")
     return value

@@ -1,4 +1,4 @@
-"""All kinds of stores and key services, each made when first asked; those of others are extras."""
+"""All kinds of secret stores and key services; their libraries are optional dependencies."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from toolbus_common.secrets.stores.vault import HashiCorp, HashiCorpKeys
 
 
 def stores_of(environ: Mapping[str, str]) -> dict[str, Store]:
-    """The stores a reference may name; `environ` says where they are and who asks."""
+    """Return the stores a reference may name; `environ` has their addresses and credentials."""
     return {
         "env": Environment(environ),
         "file": Files(),
@@ -25,7 +25,7 @@ def stores_of(environ: Mapping[str, str]) -> dict[str, Store]:
 
 
 def key_services_of(environ: Mapping[str, str]) -> dict[str, KeyService]:
-    """The key services that may keep a master key from being read where it is stored."""
+    """Return the key services that may wrap a master key."""
     return {
         "vault-transit": HashiCorpKeys(environ),
         "aws-kms": AmazonKeys(),

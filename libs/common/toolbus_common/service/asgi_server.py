@@ -1,4 +1,4 @@
-"""Serving an ASGI application inside a service's process, whose signals are its own business."""
+"""Serve an ASGI application inside a service process, which handles its own signals."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,20 +11,20 @@ BACKLOG = 2048
 
 
 class NotServedError(Exception):
-    """It cannot listen there."""
+    """The listener cannot bind its address."""
 
 
 @asynccontextmanager
 async def serving(
     app: Any, name: str, host: str, port: int, limits: Limits, drain_seconds: float
 ) -> AsyncIterator[Listener]:
-    """Serve while this is entered. `name` tells this listener from others in the metrics.
+    """Serve while the context is entered. `name` labels this listener in the metrics.
 
-    On leaving, requests under way are answered before the connections close; unless the caller
-    has done so before, nothing new is accepted meanwhile.
+    On leaving, requests in progress get their responses before the connections close; unless the
+    caller stopped that before, new connections are rejected meanwhile.
 
     Raises:
-        NotServedError: most likely the port is taken.
+        NotServedError: the address cannot be bound, most likely because the port is taken.
 
     """
     listener = Listener(app, name, limits)

@@ -1,4 +1,4 @@
-"""Has a service know people: it watches their bucket, and seals what its events say of them."""
+"""Give a service the keys of persons: watch their bucket and encrypt personal event fields."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ from toolbus_common.service.service import Service
 
 
 def know_people(service: Service) -> PersonKeys:
-    """Wire it. Nothing connects until the service runs."""
+    """Wire the person keys. Nothing connects until the service runs."""
     people = PersonKeys(service.settings.people_key_file)
     service.events.people = people
     service.watch_bucket(PEOPLE)(people.hear)

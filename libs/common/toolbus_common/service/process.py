@@ -1,4 +1,4 @@
-"""Run the named services in one process, fuse their call lane, and drain on SIGTERM."""
+"""Run services in one process, calling each other directly, and drain on SIGTERM."""
 
 import asyncio
 import gc
@@ -25,20 +25,20 @@ from toolbus_common.settings import Settings
 log = logging.getLogger(__name__)
 
 SERVICES = ("ingress", "policy", "executor", "codemode", "audit", "oauth")
-# A service that serves another's calls starts before it: whoever is ready can be answered.
+# A service starts after those it calls, so that a ready service gets replies.
 STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
 
-END_SECONDS = 2.0  # what tasks that were cancelled may take to end
+END_SECONDS = 2.0  # for cancelled tasks to end
 
 
-def build(name: str, exchange: LocalTransport) -> Service:
-    """The service of that name, from its own package: `toolbus_<name>.main.build`."""
-    service: Service = import_module(f"toolbus_{name}.main").build(exchange)
+def build(name: str, local: LocalTransport) -> Service:
+    """Build a service with `toolbus_<name>.main.build`."""
+    service: Service = import_module(f"toolbus_{name}.main").build(local)
     return service
 
 
 def run(names: Sequence[str], ops_listen: str = "") -> int:
-    """Run services until SIGTERM or SIGINT; the exit code. A second signal ends at once.
+    """Run services until SIGTERM or SIGINT; return the exit code. A second signal exits at once.
 
     `ops_listen` replaces `TOOLBUS_OPS_LISTEN`.
     """
@@ -48,7 +48,7 @@ def run(names: Sequence[str], ops_listen: str = "") -> int:
         with traced(os.environ):
             uvloop.run(_run(sorted(names, key=STARTING_ORDER.index), settings))
     except (TracingError, SecretError, _NoListenerError) as error:
-        log.error("process.not_begun", extra={"reason": str(error)})  # noqa: TRY400
+        log.error("process.not_started", extra={"reason": str(error)})  # noqa: TRY400
         return 1
     except Exception:
         log.exception("process.failed")
@@ -58,16 +58,16 @@ def run(names: Sequence[str], ops_listen: str = "") -> int:
 
 @contextmanager
 def traced(environ: Mapping[str, str]) -> Iterator[None]:
-    """Send traces off as the environment says. Raises `TracingError` where it says nonsense."""
-    told = exporting(environ)
-    if told is None:
+    """Export traces as the environment configures. Raises `TracingError` for invalid values."""
+    exporting_to = exporting(environ)
+    if exporting_to is None:
         yield
         return
-    exporter = Exporter(told)
+    exporter = Exporter(exporting_to)
     exporter.start()
-    log.info("traces.exported", extra={"endpoint": told.endpoint})
+    log.info("traces.exported", extra={"endpoint": exporting_to.endpoint})
     try:
-        with recording.to(exporter, told.sampler):
+        with recording.to(exporter, exporting_to.sampler):
             yield
     finally:
         exporter.close()
@@ -76,22 +76,22 @@ def traced(environ: Mapping[str, str]) -> Iterator[None]:
 async def _run(names: Sequence[str], settings: Settings) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    exchange = LocalTransport()
-    services = [build(name, exchange) for name in names]
+    local = LocalTransport()
+    services = [build(name, local) for name in names]
     try:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(_operations(settings, services))
             for service in services:
                 await stack.enter_async_context(service.running())
-            _settle_memory()
+            _tune_garbage_collector()
             log.info("process.ready", extra={"services": ",".join(names), "pid": os.getpid()})
             await stop.wait()
     finally:
-        await _end_the_rest()
+        await _end_remaining_tasks()
 
 
 class _NoListenerError(Exception):
-    """Nobody could see how this process does."""
+    """The operations listener cannot listen, so the process could not be monitored."""
 
 
 @asynccontextmanager
@@ -107,11 +107,11 @@ async def _operations(settings: Settings, services: list[Service]) -> AsyncItera
         yield
 
 
-async def _end_the_rest() -> None:
-    """End every task that is left, and the process even if one of them will not end.
+async def _end_remaining_tasks() -> None:
+    """Cancel all remaining tasks, and exit even if one of them does not end.
 
-    The bus's client loses a cancellation that meets a refused connection, and would then keep
-    reconnecting, and this process with it, for ever.
+    The NATS client loses a cancellation that coincides with a refused connection; it would then
+    reconnect without end and keep the process alive.
     """
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
@@ -124,10 +124,10 @@ async def _end_the_rest() -> None:
         os._exit(0)
 
 
-def _settle_memory() -> None:
-    """Take what start-up left out of the collector's rounds: calls make little that cycles.
+def _tune_garbage_collector() -> None:
+    """Exempt start-up objects from garbage collection: calls create few cycles.
 
-    Every call waits while a round goes on, so it is about few objects.
+    Every call waits during a collection, so it should cover few objects.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""A service: what it hears, serves and answers, declared first and connected only when it runs."""
+"""A service: what it serves, consumes and publishes, wired first and connected when it runs."""
 
 import asyncio
 import logging
@@ -31,108 +31,107 @@ QUIET_SECONDS = 0.5
 
 
 class Service:
-    """One service's wiring, over two lanes.
+    """The wiring of one service.
 
-    Calls (`serve_calls`, `calls.ask`, `calls.hand_over`) are on a caller's clock: they use the bus
-    directly, or a plain await where the other service lives in this process. Events
-    (`consume_events`, `events.publish_durable`, `events.publish`) go through the stream, in
-    batches. Questions (`answer_query`, `requests.ask`) are answered at once. Nothing connects
-    before `running`.
+    Calls (`serve_calls`, `calls.ask`, `calls.hand_over`) have a caller that waits: they use NATS
+    directly, or a plain await if the other service runs in this process. Events (`consume_events`,
+    `events.publish_durable`, `events.publish`) go through the stream, in batches. Queries
+    (`answer_query`, `requests.ask`) get a reply at once. Nothing connects before `running`.
     """
 
-    def __init__(
-        self, name: str, settings: Settings, exchange: LocalTransport | None = None
-    ) -> None:
+    def __init__(self, name: str, settings: Settings, local: LocalTransport | None = None) -> None:
         self.name = name
         self.settings = settings
         seed = settings.seed(name)
         self.bus = Bus(name, settings.nats_url, seed.get_secret_value() if seed else None)
-        self.calls = CallTransport(name, self.bus, exchange or LocalTransport())
+        self.calls = CallTransport(name, self.bus, local or LocalTransport())
         self.requests = RequestReply(name, self.bus)
         self.events = EventPublisher(
             self.bus.store,
             Outbox(settings.state_dir / "spool" / f"{name}.events", settings.spool_bytes),
         )
-        self._serves: list[tuple[type[Call], CallHandler]] = []
-        self._answers: dict[type[Query], Answer] = {}
-        self._hears: list[tuple[int, float, float, Batch]] = []
-        self._watches: list[tuple[str, Watcher]] = []
+        self._call_handlers: list[tuple[type[Call], CallHandler]] = []
+        self._query_handlers: dict[type[Query], Answer] = {}
+        self._consumers: list[tuple[int, float, float, Batch]] = []
+        self._watchers: list[tuple[str, Watcher]] = []
         self._resources: list[Resource] = []
-        self._leaves: list[Callable[[], Awaitable[None]]] = []
+        self._leave_steps: list[Callable[[], Awaitable[None]]] = []
         self._condition: Callable[[], Awaitable[None]] | None = None
-        self._taking_part = False
+        self._serving = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._caught_up: list[asyncio.Event] = []
-        self._heard: dict[str, dict[Watcher, int]] = {}  # of each bucket, by who hears it
+        self._revisions: dict[str, dict[Watcher, int]] = {}  # of each bucket, by watcher
         self._since = time()
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
-        self.draining: list[Callable[[], None]] = []  # last words, before events are delivered
-        self.why_not: Callable[[], str] = str  # a sentence when the service cannot do its work now
+        self.draining: list[Callable[[], None]] = []  # called before the last events are delivered
+        self.why_not: Callable[[], str] = (
+            str  # the reason why the service cannot work now; empty if it can
+        )
 
-    # -- declaring ---------------------------------------------------------------------------
+    # -- wiring -----------------------------------------------------------------------------
 
     def serve_calls(self, contract: type[Call]) -> Callable[[H], H]:
-        """Decorate the handler of a call contract: `async (call, reply)`, every server's calls."""
+        """Decorate the handler of a call contract: `async (call, reply)`, calls of every server."""
 
-        def declare(handler: H) -> H:
-            self._serves.append((contract, handler))
+        def register(handler: H) -> H:
+            self._call_handlers.append((contract, handler))
             return handler
 
-        return declare
+        return register
 
-    def answer_query(self, question: type[Query]) -> Callable[[H], H]:
-        """Decorate the handler of a question: `async (question) -> answer`."""
+    def answer_query(self, query: type[Query]) -> Callable[[H], H]:
+        """Decorate the handler of a query: `async (query) -> reply`."""
 
-        def declare(handler: H) -> H:
-            self._answers[question] = handler
+        def register(handler: H) -> H:
+            self._query_handlers[query] = handler
             return handler
 
-        return declare
+        return register
 
     def consume_events(
         self, *, most: int = 500, seconds: float = QUIET_SECONDS, pause: float = 0.0
     ) -> Callable[[H], H]:
         """Decorate the handler of this service's durable consumer: `async (messages)`.
 
-        The handler acknowledges what it has dealt with; an exception sends the batch again.
-        `pause` is seconds between pulls that were not full: events gather meanwhile, and one batch
-        of a hundred costs little more than one of one.
+        The handler acknowledges the messages it has processed; after an exception the batch is
+        redelivered. `pause` is seconds between pulls that were not full: events gather meanwhile,
+        and one batch of a hundred costs little more than one of one.
         """
 
-        def declare(handler: H) -> H:
-            self._hears.append((most, seconds, pause, handler))
+        def register(handler: H) -> H:
+            self._consumers.append((most, seconds, pause, handler))
             return handler
 
-        return declare
+        return register
 
     def watch_bucket(self, bucket: str) -> Callable[[H], H]:
-        """Decorate a sync watcher of a bucket; None tells it that all present entries came."""
+        """Decorate a sync watcher of a bucket; None follows after the current entries."""
 
-        def declare(watcher: H) -> H:
-            self._watches.append((bucket, watcher))
+        def register(watcher: H) -> H:
+            self._watchers.append((bucket, watcher))
             return watcher
 
-        return declare
+        return register
 
     def add_resource(self, resource: Resource) -> None:
-        """Enter a resource once the bus is there, leave it after the last call ended."""
+        """Enter a resource after connecting; leave it after the last call ended."""
         self._resources.append(resource)
 
     def on_leave(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Await a step as soon as this service stops being ready, before anything else drains."""
-        self._leaves.append(step)
+        """Await a step when this service stops being ready, before anything else drains."""
+        self._leave_steps.append(step)
 
     def wait_until_ready(self, condition: Callable[[], Awaitable[None]]) -> None:
-        """Hear and answer only once this returns; until then `why_not` says what is missing."""
+        """Consume and reply only after `condition` returns; until then `why_not` says why."""
         self._condition = condition
 
     async def bucket(self, name: str) -> Bucket:
-        """A declared bucket, once the service runs."""
+        """Open a bucket; the service must be running."""
         return await self.bus.bucket(name)
 
     def spawn(self, work: Any) -> None:
-        """Run a coroutine beside everything else, to its end or to the service's."""
+        """Run a coroutine concurrently, until it ends or the service does."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -141,7 +140,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Service"]:
-        """The service at work; leaving drains it: no new work, finish, deliver events, go."""
+        """Run the service; on leaving: accept no new work, finish, deliver events, disconnect."""
         await self.bus.open()
         try:
             await self.calls.open()
@@ -149,7 +148,7 @@ class Service:
             async with AsyncExitStack() as resources:
                 for resource in self._resources:
                     await resources.enter_async_context(resource())
-                await self._begin()
+                await self._start()
                 try:
                     yield self
                 finally:
@@ -158,10 +157,10 @@ class Service:
             await self.bus.close()
 
     def status(self) -> ServiceStatus:
-        """How this service is, in this process."""
+        """Return the status of this replica."""
         reason = self.why_not() if self.ready else "starting or draining"
-        if not reason and not self._taking_part:
-            reason = "about to hear and answer"
+        if not reason and not self._serving:
+            reason = "starting to serve"
         return ServiceStatus(
             service=self.name,
             instance=self.events.producer,
@@ -171,15 +170,17 @@ class Service:
             reason=reason if self.bus.connected else "the bus is down",
             details=self.details(),
             heard={
-                name: min(each.values()) for name, each in self._heard.items() if any(each.values())
+                name: min(each.values())
+                for name, each in self._revisions.items()
+                if any(each.values())
             },
         )
 
     async def _watch_all(self) -> None:
-        for name, watcher in self._watches:
+        for name, watcher in self._watchers:
             event = asyncio.Event()
             self._caught_up.append(event)
-            self._heard.setdefault(name, {})[watcher] = 0
+            self._revisions.setdefault(name, {})[watcher] = 0
             self.spawn(self._watch(name, await self.bus.bucket(name), watcher, event))
         async with asyncio.timeout(30):
             for event in self._caught_up:
@@ -195,39 +196,39 @@ class Service:
                     if change is None:
                         caught_up.set()
                     else:
-                        self._heard[name][watcher] = change.revision
+                        self._revisions[name][watcher] = change.revision
             except Exception:
                 log.exception("service.watch_failed")
             await asyncio.sleep(0.2)
 
-    async def _begin(self) -> None:
+    async def _start(self) -> None:
         self.events.restore()
-        for contract, handler in self._serves:
+        for contract, handler in self._call_handlers:
             await self.calls.serve(contract, "*", handler, self.name)
         await self.requests.open(self.status)
         if self._condition is None:
-            await self._take_part()
+            await self._start_serving()
         else:
-            self.spawn(self._take_part_after(self._condition))
+            self.spawn(self._start_serving_after(self._condition))
         self.ready = True
         log.info("service.ready", extra={"pid": getpid(), "instance": self.events.producer})
 
-    async def _take_part(self) -> None:
-        await self.requests.answer(self._answers)
-        for most, seconds, pause, batch in self._hears:
-            self.spawn(self._hear(most, seconds, pause, batch))
-        await self.bus.settled()  # who sees this service ready may ask it at once
-        self._taking_part = True
+    async def _start_serving(self) -> None:
+        await self.requests.answer(self._query_handlers)
+        for most, seconds, pause, batch in self._consumers:
+            self.spawn(self._consume(most, seconds, pause, batch))
+        await self.bus.settled()  # a client that sees this service ready may send a request at once
+        self._serving = True
 
-    async def _take_part_after(self, condition: Callable[[], Awaitable[None]]) -> None:
+    async def _start_serving_after(self, condition: Callable[[], Awaitable[None]]) -> None:
         try:
             await condition()
-            await self._take_part()
+            await self._start_serving()
         except Exception:
             self.ready = False
-            log.exception("service.not_begun")
+            log.exception("service.not_started")
 
-    async def _hear(self, most: int, seconds: float, pause: float, handler: Batch) -> None:
+    async def _consume(self, most: int, seconds: float, pause: float, handler: Batch) -> None:
         async for messages in self.bus.consume(EVENTS, self.name, most, seconds):
             try:
                 await handler(messages)
@@ -240,13 +241,13 @@ class Service:
     async def _again(self, messages: list[StoredMessage]) -> None:
         await asyncio.sleep(1.0)
         for message in messages:
-            with suppress(Exception):  # the bus may be gone: ack_wait sends it again then
+            with suppress(Exception):  # without a connection, ack_wait redelivers the message
                 await message.again(1.0)
 
     async def _drain(self) -> None:
         self.ready = False
         log.info("service.draining", extra={"in_flight": self.calls.in_flight})
-        for step in self._leaves:
+        for step in self._leave_steps:
             try:
                 await step()
             except Exception:

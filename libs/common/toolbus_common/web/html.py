@@ -1,4 +1,4 @@
-"""The pages people see, whichever service makes them: HTML without a script, one style. Pure."""
+"""HTML pages of all services: no scripts, one style. Pure."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -43,10 +43,11 @@ _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
 
 
 def headers(*, leads_on: bool = False) -> tuple[tuple[str, str], ...]:
-    """What a page is sent with; `leads_on`: the answer to its form sends the browser elsewhere.
+    """Return the response headers of a page.
 
-    Browsers hold `form-action` against every redirect that follows a form, and where another site
-    sends its people next nobody here can know: such a page has to do without.
+    `leads_on`: the response to its form redirects to another site. Browsers apply `form-action` to
+    every redirect after a form, and the targets of another site's redirects are unknown here: such
+    a page goes without it.
     """
     forms = "" if leads_on else "form-action 'self'; "
     policy = (
@@ -59,13 +60,16 @@ def headers(*, leads_on: bool = False) -> tuple[tuple[str, str], ...]:
         ("content-security-policy", policy),
         ("x-content-type-options", "nosniff"),
         ("x-frame-options", "DENY"),
-        ("referrer-policy", "same-origin"),  # without one, browsers hide the form's origin from us
+        (
+            "referrer-policy",
+            "same-origin",
+        ),  # with no-referrer, browsers send the form's origin as null
         ("cross-origin-opener-policy", "same-origin"),
     )
 
 
 def document(title: str, body: str, head: str = "") -> bytes:
-    """A whole page; `body` and `head` are HTML already."""
+    """Return a whole page; `body` and `head` are HTML."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)} · '
         'Toolbus</title><meta name="viewport" content="width=device-width"><meta name="robots" '
@@ -74,24 +78,24 @@ def document(title: str, body: str, head: str = "") -> bytes:
     ).encode()
 
 
-def refusal(sentence: str) -> str:
-    """Why what was sent did not do; nothing where there is no sentence."""
-    return f'<p class="refusal" role="alert">{escape(sentence)}</p>' if sentence else ""
+def refusal(message: str) -> str:
+    """Return an alert with the reason of a rejection; empty without one."""
+    return f'<p class="refusal" role="alert">{escape(message)}</p>' if message else ""
 
 
-def warning(sentence: str) -> str:
-    """What somebody should know before they go on."""
-    return f'<p class="warning">{escape(sentence)}</p>'
+def warning(message: str) -> str:
+    """Return a warning paragraph."""
+    return f'<p class="warning">{escape(message)}</p>'
 
 
 def described(rows: Mapping[str, str]) -> str:
-    """What is asked for, thing by thing; what shows nothing is spelled out."""
-    told = "".join(
+    """Return a description list; invisible characters are spelled out."""
+    items = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(visible(value))}</dd>" for name, value in rows.items()
     )
-    return f"<dl>{told}</dl>"
+    return f"<dl>{items}</dl>"
 
 
 def ticket(sealed: str) -> str:
-    """What a form carries of the page it is on."""
+    """Return the hidden field that carries the sealed state of a page."""
     return f'<input type="hidden" name="ticket" value="{escape(sealed)}">'

@@ -150,7 +150,7 @@ class NestedCalls:
             tracestate=self.outer.tracestate,
             baggage=self.outer.baggage,
             parent_id=self.outer.call_id,
-            narrower=self.outer.narrower,
+            restriction=self.outer.restriction,
             most=most,
             idempotency_key=key,
             session=self.outer.session,

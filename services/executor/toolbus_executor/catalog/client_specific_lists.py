@@ -122,7 +122,7 @@ def _every(known: Listing, kind: str) -> Iterable[CatalogEntry]:
     """What an entry of the catalogue lists, and what it holds back."""
     held = (
         CatalogEntry(**{name: getattr(each, name) for name in CatalogEntry.model_fields})
-        for each in known.held
+        for each in known.quarantined
         if each.kind == kind
     )
     return (*getattr(known, kind), *held)

@@ -154,7 +154,7 @@ def weighed(listing: Listing, mode: str, pins: Mapping[str, Pinned]) -> Listing:
             else:
                 kept.append(offered)
         shown[kind] = tuple(kept)
-    return listing.model_copy(update={**shown, "held": tuple(held)})
+    return listing.model_copy(update={**shown, "quarantined": tuple(held)})
 
 
 def why_held(digest: str, mode: str, pin: Pinned) -> str:
@@ -172,13 +172,13 @@ def why_held(digest: str, mode: str, pin: Pinned) -> str:
 
 def newly_held(before: Listing | None, now: Listing) -> list[Quarantined]:
     """What is held back now and was not, as it is."""
-    known = {(each.kind, each.name, each.digest) for each in (before.held if before else ())}
-    return [each for each in now.held if (each.kind, each.name, each.digest) not in known]
+    known = {(each.kind, each.name, each.digest) for each in (before.quarantined if before else ())}
+    return [each for each in now.quarantined if (each.kind, each.name, each.digest) not in known]
 
 
 def refused(listing: Listing) -> frozenset[tuple[str, str]]:
     """The methods and names no call may use: what is held back, and what could not be listed."""
-    held = {(each.kind, each.name) for each in listing.held}
+    held = {(each.kind, each.name) for each in listing.quarantined}
     for kind in PINNED:
         shown = {each.name for each in getattr(listing, kind)}
         held |= {(kind, name) for name in listing.dropped if name not in shown}
@@ -229,7 +229,7 @@ def _missing(
 
 def _whole(listing: Listing, kind: str) -> list[CatalogEntry]:
     """Shown or held, in the order of names."""
-    held = [each for each in listing.held if each.kind == kind]
+    held = [each for each in listing.quarantined if each.kind == kind]
     return sorted((*getattr(listing, kind), *held), key=lambda each: each.name)
 
 

@@ -110,7 +110,7 @@ class Keeper:
             "family": shown.family,
             "version": shown.version,
             "tools": len(shown.tools),
-            "held": len(shown.held),
+            "quarantined": len(shown.quarantined),
             "dropped": shown.dropped,
             "repaired": repairs_of(shown),
             "failed_lists": shown.failed,
@@ -311,7 +311,7 @@ class Keeper:
         try:
             known = await self.entry.now()
             if known is not None and renewed(known):
-                held = (each for each in known.held if each.kind == "tools")
+                held = (each for each in known.quarantined if each.kind == "tools")
                 await self.runner.checks.learn((*known.tools, *held))
                 await self.runner.checks.learn(known.tools)
                 self._take_note(upstream, known)
@@ -387,7 +387,7 @@ class Keeper:
             )
         with suppress(Exception):  # the bus may be away: the next connection publishes
             known = await self.entry.now()
-            stale = known is not None and (known.tools or known.held)
+            stale = known is not None and (known.tools or known.quarantined)
             state = ServerState.STALE if stale else ServerState.FAILED
             listing = known or Listing(server=self.name, state=state)
             self._lost_at = listing.lost_at or self._lost_at  # it may be longer than we know

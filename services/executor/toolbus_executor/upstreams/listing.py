@@ -194,7 +194,7 @@ async def listed(
 def repairs_of(listing: Listing) -> dict[str, str]:
     """What of each definition was repaired, by its name, of so many of them."""
     every = (*listing.tools, *listing.prompts, *listing.resources, *listing.templates)
-    repaired = [each for each in (*every, *listing.held) if each.repaired]
+    repaired = [each for each in (*every, *listing.quarantined) if each.repaired]
     return {each.name[:_LONGEST_REASONED]: each.repaired for each in repaired[:MOST_DROPPED]}
 
 

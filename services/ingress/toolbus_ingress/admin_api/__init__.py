@@ -1,1 +1,1 @@
-"""The administration's edge: HTTP to one question of policy, described by its own table."""
+"""The administration API: HTTP requests become queries to policy, described by one table."""

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, written from the table and the models that serve the requests."""
+"""The OpenAPI 3.1 document, generated from the operations table and its models."""
 
 import json
 from collections.abc import Iterator
@@ -12,55 +12,55 @@ from toolbus_common.admin_api.models import Failure, Welcome
 from toolbus_common.admin_api.operations import NAME, OPERATIONS, Operation
 from toolbus_common.admin_api.roles import ROLES, who_may
 from toolbus_common.config import Configuration
-from toolbus_ingress.admin_api.request import JSON, MATCH, YAML, schema_of
+from toolbus_ingress.admin_api.request import JSON, MATCH, YAML, parameter_schema
 
 _REF = "#/components/schemas/{model}"
 _REASONS = {
-    400: "What is sent does not have the form described here.",
-    401: "No live admin key was sent, and no live token for this.",
-    403: "The role does not go so far, or what is declared may not be declared over HTTP.",
-    404: "Nothing has this name.",
-    408: "The body took too long.",
-    409: "The name is taken, or others are writing all the time.",
-    412: "The revision in If-Match is no longer the one that is there.",
+    400: "The request does not have the described form.",
+    401: "No valid admin key or access token was sent.",
+    403: "The role does not allow the operation, or the entry may not be configured over HTTP.",
+    404: "No entry has this name.",
+    408: "The body was not sent in time.",
+    409: "The name already exists, or concurrent writes kept conflicting.",
+    412: "The revision in If-Match is not the current one.",
     413: "The body is too large.",
-    415: "The body is written in a way nobody here reads.",
-    422: "It has the form, but does not hold together; faults say where and why.",
+    415: "The content type of the body is not supported.",
+    422: "The configuration is invalid; `faults` lists the locations and reasons.",
     428: "If-Match is missing.",
     431: "The headers are too large.",
-    503: "A part of Toolbus is down; nothing was changed.",
+    503: "A part of Toolbus is not available; nothing was changed.",
 }
 
 
 @cache
 def document() -> bytes:
-    """The document; made when first asked for."""
+    """Return the encoded document; it is generated on first use."""
     models = _models()
     schemas, definitions = TypeAdapter.json_schemas(
         [(name, "validation", TypeAdapter(model)) for name, model in models.items()],
         ref_template=_REF,
     )
     named = {name: schema for (name, _), schema in schemas.items()}
-    told = {
+    openapi = {
         "openapi": "3.1.0",
         "info": {
             "title": "Toolbus administration",
             "version": VERSION,
-            "description": f"Every request carries an admin key, or the access token of somebody "
-            f"to whom access gives a role; that is one of {', '.join(ROLES)}.",
+            "description": f"Every request carries an admin key, or the access token of a person "
+            f"whose access rule has a role: one of {', '.join(ROLES)}.",
         },
         "security": [{"admin": []}],
-        "paths": {**_unguarded(named), **_paths(named)},
+        "paths": {**_public_paths(named), **_paths(named)},
         "components": {
             "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}},
             "schemas": _closed(definitions.get("$defs", {})),
         },
     }
-    return json.dumps(told, ensure_ascii=False).encode()
+    return json.dumps(openapi, ensure_ascii=False).encode()
 
 
 def statuses(operation: Operation) -> list[int]:
-    """The failures an operation may end in."""
+    """Return the HTTP statuses of an operation's errors."""
     found = {400, 401, 431, 503}
     if operation.right is not None:
         found.add(403)
@@ -88,42 +88,58 @@ def _models() -> dict[str, Any]:
 
 
 def _closed(schema: Any) -> Any:
-    """Where names must fit a pattern, no others are taken: pydantic leaves that unsaid."""
+    """Return the schema without additional properties where names must match a pattern.
+
+    Pydantic omits this restriction.
+    """
     if isinstance(schema, list):
         return [_closed(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    told = {name: _closed(value) for name, value in schema.items()}
-    if "patternProperties" in told:
-        told.setdefault("additionalProperties", False)
-    return told
+    closed = {name: _closed(value) for name, value in schema.items()}
+    if "patternProperties" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
-def _unguarded(named: dict[str, Any]) -> dict[str, Any]:
-    welcome = {"description": "Where to look.", "content": {JSON: {"schema": named["welcome"]}}}
-    told = {"description": "This document.", "content": {JSON: {"schema": {"type": "object"}}}}
+def _public_paths(named: dict[str, Any]) -> dict[str, Any]:
+    welcome = {
+        "description": "Links to the documentation.",
+        "content": {JSON: {"schema": named["welcome"]}},
+    }
+    itself = {
+        "description": "The OpenAPI document.",
+        "content": {JSON: {"schema": {"type": "object"}}},
+    }
     return {
-        "/api": _bare("welcome", "Where the API is described.", welcome),
-        "/api/openapi.json": _bare("describe", "This document.", told),
+        "/api": _public_operation("welcome", "Return links to the documentation.", welcome),
+        "/api/openapi.json": _public_operation("describe", "Return this OpenAPI document.", itself),
     }
 
 
-def _bare(name: str, says: str, answer: dict[str, Any]) -> dict[str, Any]:
+def _public_operation(name: str, summary: str, answer: dict[str, Any]) -> dict[str, Any]:
     return {
-        "get": {"operationId": name, "summary": says, "security": [], "responses": {"200": answer}}
+        "get": {
+            "operationId": name,
+            "summary": summary,
+            "security": [],
+            "responses": {"200": answer},
+        }
     }
 
 
 def _paths(named: dict[str, Any]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for operation in OPERATIONS.values():
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _told(operation, named)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
+            operation, named
+        )
     return paths
 
 
-def _told(operation: Operation, named: dict[str, Any]) -> dict[str, Any]:
+def _operation(operation: Operation, named: dict[str, Any]) -> dict[str, Any]:
     roles = who_may(operation.right) if operation.right else list(ROLES)
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.says,
         "description": f"For the roles {', '.join(roles)}.",
@@ -132,14 +148,14 @@ def _told(operation: Operation, named: dict[str, Any]) -> dict[str, Any]:
     }
     parameters = list(_parameters(operation))
     if parameters:
-        told["parameters"] = parameters
+        described["parameters"] = parameters
     if operation.wants is not None:
         schema = {"schema": _closed(named[f"{operation.id}.wants"])}
         content = {JSON: schema}
         if operation.takes_yaml:
             content[YAML] = {"schema": {"type": "string"}}
-        told["requestBody"] = {"required": True, "content": content}
-    return told
+        described["requestBody"] = {"required": True, "content": content}
+    return described
 
 
 def _parameters(operation: Operation) -> Iterator[dict[str, Any]]:
@@ -149,26 +165,26 @@ def _parameters(operation: Operation) -> Iterator[dict[str, Any]]:
             schema["maxLength"] = 64
         yield {"name": "name", "in": "path", "required": True, "schema": schema}
     for name in operation.parameters:
-        schema = schema_of(name)
+        schema = parameter_schema(name)
         yield {"name": name, "in": "query", "required": False, "schema": schema}
     if operation.match:
         yield {
             "name": "If-Match",
             "in": "header",
             "required": operation.must_match and not operation.parameters,
-            "description": 'The revision this depends on, such as "17", or * for any.',
+            "description": 'The expected revision, such as "17", or * for any.',
             "schema": {"type": "string", "pattern": MATCH},
         }
 
 
 def _responses(operation: Operation, named: dict[str, Any]) -> dict[str, Any]:
     failure = {JSON: {"schema": named["failure"]}}
-    told: dict[str, Any] = {str(operation.status): _success(operation, named)}
+    responses: dict[str, Any] = {str(operation.status): _success(operation, named)}
     if operation.does == "put_entry":
-        told["201"] = _success(operation, named)
+        responses["201"] = _success(operation, named)
     for status in statuses(operation):
-        told[str(status)] = {"description": _REASONS[status], "content": failure}
-    return told
+        responses[str(status)] = {"description": _REASONS[status], "content": failure}
+    return responses
 
 
 def _success(operation: Operation, named: dict[str, Any]) -> dict[str, Any]:
@@ -177,4 +193,4 @@ def _success(operation: Operation, named: dict[str, Any]) -> dict[str, Any]:
     content = {JSON: {"schema": _closed(named[f"{operation.id}.answers"])}}
     if "format" in operation.parameters:
         content[YAML] = {"schema": named["written"]}
-    return {"description": "Done." if operation.changes else "Here it is.", "content": content}
+    return {"description": "Done." if operation.changes else "The result.", "content": content}

@@ -1,4 +1,4 @@
-"""How the administration answers: whatever failed, with code, reason and mend. Pure."""
+"""Responses of the administration API; errors have a code, a reason and a fix. Pure."""
 
 from typing import Any
 
@@ -12,68 +12,68 @@ from toolbus_common.errors import (
     ToolbusError,
     UnauthorizedError,
 )
-from toolbus_ingress.admin_api.request import JSON, YAML, Matched, UnknownFormError
-from toolbus_ingress.auth.dpop import rejection
+from toolbus_ingress.admin_api.request import JSON, YAML, Matched, UnsupportedBodyError
+from toolbus_ingress.auth.dpop import rejection_code
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
-from toolbus_ingress.http.request_guard import RefusedRequestError
+from toolbus_ingress.http.request_guard import RejectedRequestError
 
 _NO_STORE = (b"cache-control", b"no-store")
-_MENDS = {
-    "unauthorized": "Send a live admin key as Authorization: Bearer ('toolbus admins create' makes "
-    "one), or sign in ('toolbus admins login').",
-    "insufficient_scope": "Sign in again for the scope that the reason names.",
-    "forbidden": "Ask somebody whose role goes so far, or change what is sent.",
-    "unknown_entry": "List what there is, and take a name from there.",
-    "unknown_approval": "List the approvals that wait.",
-    "conflict": "Look at what is there now, and decide again.",
-    "stale": "Get it again, and send If-Match with the revision it has now.",
-    "unconditional": "Send If-Match with the revision that is to be replaced, or *.",
-    "invalid": "Change what is sent as the reason says; /api/openapi.json describes it.",
-    "faulty": "Mend every fault, and send it again; nothing was changed.",
+_FIXES = {
+    "unauthorized": "Send a valid admin key as Authorization: Bearer ('toolbus admins create' "
+    "creates one), or sign in ('toolbus admins login').",
+    "insufficient_scope": "Sign in again with the scope that the reason names.",
+    "forbidden": "Ask an administrator with the required role, or change the request.",
+    "unknown_entry": "List the existing entries, and use one of their names.",
+    "unknown_approval": "List the pending approvals.",
+    "conflict": "Read the current entry, then repeat the change if it is still needed.",
+    "stale": "Read the entry again, and send If-Match with its current revision.",
+    "unconditional": "Send If-Match with the revision to replace, or *.",
+    "invalid": "Change the request as the reason says; /api/openapi.json describes it.",
+    "faulty": "Fix every validation error, and send the request again; nothing was changed.",
 }
-_RETRY = "Wait a moment, and send it again."
-_AS_TOLD = "Do as the reason says."
+_RETRY = "Wait a moment, then send the request again."
+_SEE_REASON = "Follow the reason."
 
 
-def succeeded(found: Matched, told: AdminReply) -> Response:
-    """What policy answered."""
+def success(found: Matched, reply: AdminReply) -> Response:
+    """Return policy's reply."""
     operation = found.operation
     headers: tuple[tuple[bytes, bytes], ...] = (_NO_STORE,)
-    if told.revision:
-        headers += ((b"etag", b'"%d"' % told.revision),)
+    if reply.revision:
+        headers += ((b"etag", b'"%d"' % reply.revision),)
     if operation.answers is None:
         return Response(operation.status, b"", headers)
-    written = YAML if told.form == "yaml" else JSON
-    headers += ((b"content-type", written.encode()),)
-    return Response(201 if told.created else operation.status, told.body, headers)
+    content_type = YAML if reply.form == "yaml" else JSON
+    headers += ((b"content-type", content_type.encode()),)
+    return Response(201 if reply.created else operation.status, reply.body, headers)
 
 
-def failed(error: ToolbusError, where: bytes = b"") -> Response:
-    """Why not, and what to do; `where` is what a challenge says of where to sign in."""
+def failure(error: ToolbusError, metadata: bytes = b"") -> Response:
+    """Return an error; `metadata` are the challenge's parameters about sign-in."""
     retryable = error.retryable
-    mend = _MENDS.get(error.code, _RETRY if retryable else _AS_TOLD)
-    told: dict[str, Any] = {"code": error.code, "reason": error.reason, "mend": mend}
-    told |= {"retryable": retryable, "faults": error.data.get("faults", [])}
+    fix = _FIXES.get(error.code, _RETRY if retryable else _SEE_REASON)
+    members: dict[str, Any] = {"code": error.code, "reason": error.reason, "fix": fix}
+    members |= {"retryable": retryable, "faults": error.data.get("faults", [])}
     headers: tuple[tuple[bytes, bytes], ...] = (_NO_STORE,)
     if isinstance(error, UnauthorizedError | InsufficientScopeError):
-        headers += ((b"www-authenticate", _challenge(error, where)),)
+        headers += ((b"www-authenticate", _challenge(error, metadata)),)
     if status_of(error) == jsonrpc.UNAVAILABLE:
         headers += ((b"retry-after", b"1"),)
-    body = msgspec.json.encode({"error": told})
-    return Response(status_of(error), body, headers, rejection(error))
+    body = msgspec.json.encode({"error": members})
+    return Response(status_of(error), body, headers, rejection_code(error))
 
 
-def _challenge(error: ToolbusError, where: bytes) -> bytes:
-    told = jsonrpc.lacking(error)
-    if where and not told:
-        told = f', scope="{LOOK}"'.encode()
-    return b'Bearer realm="toolbus administration"' + told + where
+def _challenge(error: ToolbusError, metadata: bytes) -> bytes:
+    scope = jsonrpc.scope_challenge(error)
+    if metadata and not scope:
+        scope = f', scope="{LOOK}"'.encode()
+    return b'Bearer realm="toolbus administration"' + scope + metadata
 
 
 def status_of(error: ToolbusError) -> int:
-    """The HTTP status of a failure."""
-    if isinstance(error, UnknownFormError):
+    """Return the HTTP status of an error."""
+    if isinstance(error, UnsupportedBodyError):
         return 415
     status = jsonrpc.failure(error).status
     if isinstance(error, InvalidError) and status == jsonrpc.OK:
@@ -81,29 +81,33 @@ def status_of(error: ToolbusError) -> int:
     return status
 
 
-def refused(refusal: RefusedRequestError) -> Response:
-    """What the guard refused, in the same form."""
-    answer = refusal.response
+def rejection(error: RejectedRequestError) -> Response:
+    """Return the guard's rejection in this API's error format."""
+    answer = error.response
     reason = msgspec.json.decode(answer.body)["error"]["message"]
-    told = {"code": str(refusal), "reason": reason, "mend": _AS_TOLD, "retryable": False}
-    body = msgspec.json.encode({"error": {**told, "faults": []}})
+    members = {"code": str(error), "reason": reason, "fix": _SEE_REASON, "retryable": False}
+    body = msgspec.json.encode({"error": {**members, "faults": []}})
     return Response(answer.status, body, (*answer.headers, _NO_STORE), answer.rejected)
 
 
-def not_allowed(methods: tuple[str, ...]) -> Response:
-    """Another method than the path has."""
+def method_not_allowed(methods: tuple[str, ...]) -> Response:
+    """Return 405 with the methods of the path."""
     allowed = ", ".join(methods)
-    told = {"code": "method", "reason": f"This path answers {allowed}.", "mend": "Use one of them."}
-    body = msgspec.json.encode({"error": {**told, "retryable": False, "faults": []}})
+    members = {
+        "code": "method",
+        "reason": f"Method not allowed. Use {allowed}.",
+        "fix": "Use one of these methods.",
+    }
+    body = msgspec.json.encode({"error": {**members, "retryable": False, "faults": []}})
     return Response(405, body, ((b"allow", allowed.encode()), _NO_STORE))
 
 
-def nothing_here() -> Response:
-    """A path nobody serves."""
-    told = {
+def not_found() -> Response:
+    """Return 404 for an unknown path."""
+    members = {
         "code": "unknown_path",
-        "reason": "Nothing is served at this path.",
-        "mend": "/api/openapi.json tells every path.",
+        "reason": "Unknown path.",
+        "fix": "/api/openapi.json lists every path.",
     }
-    body = msgspec.json.encode({"error": {**told, "retryable": False, "faults": []}})
+    body = msgspec.json.encode({"error": {**members, "retryable": False, "faults": []}})
     return Response(404, body, (_NO_STORE,))

@@ -1,4 +1,4 @@
-"""The page on which a person approves or rejects a call: HTML without a script. Pure."""
+"""The page on which a person approves or rejects a call: HTML without scripts. Pure."""
 
 from html import escape
 from time import gmtime, strftime
@@ -10,30 +10,28 @@ from toolbus_common.web.json_view import readable
 from toolbus_ingress.http.html_response import page
 from toolbus_ingress.http.jsonrpc import Response
 
-# The first button of a form is pressed by whoever ends a line of it: this one does nothing.
+# Enter in a text field presses the first button of a form: this one does nothing.
 _NO_CHOICE = "<button disabled hidden></button>"
 
 
-def sign_in(sentence: str = "", status: int = 200) -> Response:
-    """The first page: it tells nothing about the call before it knows who reads."""
+def sign_in(error: str = "", status: int = 200) -> Response:
+    """Return the first page, which shows nothing of the call before the key is checked."""
     return page(
         status,
-        "A call waits for a person",
-        f"{webpage.refusal(sentence)}<p>Show the call with a key that may approve.</p>"
+        "A call is waiting for approval",
+        f"{webpage.refusal(error)}<p>Enter a key that may approve calls.</p>"
         '<form method="post"><label>Key<input type="password" name="key" autocomplete="off" '
         'required autofocus></label><div class="choices"><button class="deed" name="wish" '
         'value="show">Show</button></div></form>',
     )
 
 
-def decision(
-    approval: ApprovalState, ticket: str, sentence: str = "", status: int = 200
-) -> Response:
-    """The call, and the two buttons. `ticket` says who reads, in a form nobody else can make."""
+def decision(approval: ApprovalState, ticket: str, error: str = "", status: int = 200) -> Response:
+    """Return the page with the call and the two buttons; `ticket` is the sealed permission."""
     return page(
         status,
         "Approve this call?",
-        f"{webpage.refusal(sentence)}{_described(approval)}"
+        f"{webpage.refusal(error)}{_details(approval)}"
         f'<form method="post">{webpage.ticket(ticket)}{_NO_CHOICE}'
         '<label>Note, or the reason for a rejection<input name="note" maxlength="512"></label>'
         '<div class="choices"><button class="deed" name="wish" value="approve">Approve once'
@@ -41,19 +39,19 @@ def decision(
     )
 
 
-def ended(sentence: str, status: int = 200) -> Response:
-    """There is nothing more to do here."""
-    return page(status, "Approval", f"<p>{escape(sentence)}</p>")
+def message(text: str, status: int = 200) -> Response:
+    """Return a page with a message and no further action."""
+    return page(status, "Approval", f"<p>{escape(text)}</p>")
 
 
-def _described(approval: ApprovalState) -> str:
+def _details(approval: ApprovalState) -> str:
     rows = {
         "Tool": full_name(approval.server, approval.tool),
         "Method": approval.method,
-        "Asked by the key": approval.key,
-        "Because of": approval.cause,
-        "Waits until": strftime("%Y-%m-%d %H:%M:%S UTC", gmtime(approval.ends)),
+        "Requested by key": approval.key,
+        "Reason": approval.cause,
+        "Expires": strftime("%Y-%m-%d %H:%M:%S UTC", gmtime(approval.ends)),
         "SHA-256 of the arguments": approval.arguments_digest,
     }
-    arguments = f"<h2>Its arguments</h2><pre>{escape(readable(approval.arguments))}</pre>"
+    arguments = f"<h2>Arguments</h2><pre>{escape(readable(approval.arguments))}</pre>"
     return webpage.described(rows) + arguments

@@ -1,1 +1,1 @@
-"""Authenticate callers: keys, access tokens, DPoP proofs, and headers that narrow a request."""
+"""Authenticate callers: keys, access tokens, DPoP proofs, and request restrictions."""

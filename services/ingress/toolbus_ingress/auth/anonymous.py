@@ -1,4 +1,4 @@
-"""Callers without a credential: whether one may be served, and why not."""
+"""Anonymous callers: whether a request without a credential is served, and why not."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ from toolbus_ingress.http.client_address import client_address
 from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.settings import Settings
 
-# Whoever sends one of these means to be somebody, or comes through a proxy.
+# A request with one of these carries a credential.
 _CREDENTIALS = (b"authorization", b"dpop", b"x-api-key")
+# A request with one of these came through a proxy.
 _FORWARDED = (
     b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
     b"x-real-ip",
@@ -23,11 +24,11 @@ _FORWARDED = (
 
 @dataclass(frozen=True, slots=True)
 class AnonymousAccess:
-    """Who is served without a credential, if the declaration lets anybody.
+    """Decides which requests are served without a credential, if the configuration allows any.
 
-    `remote` is why other machines may reach this listener. Web pages are refused unless the
-    operator lists their origin in TOOLBUS_BROWSER_ORIGINS: without a credential to ask for, any
-    page in the browser of somebody on this machine could use the tools.
+    `remote` is why other machines may reach this listener, empty if they cannot. Web pages are
+    rejected unless the operator lists their origin in TOOLBUS_BROWSER_ORIGINS: without a
+    credential, any page in a browser on this machine could use the tools.
     """
 
     directory: ConfigProjection
@@ -38,42 +39,42 @@ class AnonymousAccess:
     def of(
         cls, directory: ConfigProjection, settings: Settings, origins: frozenset[str]
     ) -> "AnonymousAccess":
-        """Return it for a listener with these settings."""
-        about = (settings.http_host, settings.public_url, settings.trusted_proxies)
-        return cls(directory, origins, remote_reason(*about))
+        """Return the anonymous access of a listener with these settings."""
+        exposure = (settings.http_host, settings.public_url, settings.trusted_proxies)
+        return cls(directory, origins, remote_reason(*exposure))
 
     @property
-    def declared(self) -> Anonymous:
-        """What is declared now."""
+    def config(self) -> Anonymous:
+        """The current configuration of anonymous access."""
         return self.directory.now.declaration.anonymous
 
     @property
-    def refused(self) -> str:
-        """Why nobody is served although it is declared; empty where that is not so."""
-        declared = self.declared
-        return self.remote if declared.on and not declared.allow_remote else ""
+    def denied_reason(self) -> str:
+        """Why configured anonymous access is denied to everyone; empty if it is not."""
+        config = self.config
+        return self.remote if config.on and not config.allow_remote else ""
 
     @property
     def state(self) -> str:
-        """What `toolbus status` says of it; empty where nothing is declared."""
-        if not self.declared.on:
+        """The entry in `toolbus status`; empty if anonymous access is not configured."""
+        if not self.config.on:
             return ""
-        if self.refused:
-            return f"refused: {self.refused}; {FORCE} accepts that"
-        return "everybody" if self.declared.allow_remote else "this machine"
+        if self.denied_reason:
+            return f"denied: {self.denied_reason}; {FORCE} allows it"
+        return "everyone" if self.config.allow_remote else "this machine"
 
     def applies(self, headers: Headers) -> bool:
         """Return whether a request is anonymous: one with a credential never is."""
-        return self.declared.on and not any(name in headers for name in _CREDENTIALS)
+        return self.config.on and not any(name in headers for name in _CREDENTIALS)
 
     def check(self, headers: Headers, scope: Mapping[str, Any]) -> None:
         """Raise `UnauthorizedError` for a request that is not served without a credential."""
         reason = self._web_page(headers)
-        if not reason and not self.declared.allow_remote:
-            reason = self.remote or _from_afar(headers, scope)
+        if not reason and not self.config.allow_remote:
+            reason = self.remote or _remote_reason_of(headers, scope)
         if reason:
             raise UnauthorizedError(
-                f"Callers without a key are not served here: {reason}. Send a key as "
+                f"Anonymous access is denied: {reason}. Send an API key as "
                 "'Authorization: Bearer <key>'."
             )
 
@@ -82,18 +83,20 @@ class AnonymousAccess:
         if origin is not None and origin.decode("latin-1").lower() in self.origins:
             return ""
         if origin is not None or b"sec-fetch-site" in headers:
-            return "this comes from a web page, whose origin TOOLBUS_BROWSER_ORIGINS does not list"
+            return (
+                "the request comes from a web page whose origin is not in TOOLBUS_BROWSER_ORIGINS"
+            )
         return ""
 
 
-def _from_afar(headers: Headers, scope: Mapping[str, Any]) -> str:
-    """Return why a request may come from another machine; empty where it cannot."""
+def _remote_reason_of(headers: Headers, scope: Mapping[str, Any]) -> str:
+    """Return why a request may come from another machine; empty if it cannot."""
     if not is_loopback(client_address(scope)):
-        return f"this comes from another machine ({FORCE} in toolbus.yaml accepts that)"
+        return f"the request comes from another machine ({FORCE} in toolbus.yaml allows it)"
     if not is_local_name(_without_port(headers.get(b"host", b"").decode("latin-1"))):
-        return f"its Host is not this machine's ({FORCE} in toolbus.yaml accepts that)"
+        return f"the Host header does not name this machine ({FORCE} in toolbus.yaml allows it)"
     if any(name in headers for name in _FORWARDED):
-        return f"this comes through a proxy ({FORCE} in toolbus.yaml accepts that)"
+        return f"the request came through a proxy ({FORCE} in toolbus.yaml allows it)"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Tokens bound to a key (DPoP, RFC 9449): a request shows the token, and a proof made for it."""
+"""DPoP (RFC 9449): a bound access token is valid only with a proof made for the request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ _PROOF, _NONCE = HEADER.encode(), NONCE_HEADER.encode()
 _CHALLENGE = b"www-authenticate"
 _ALGORITHMS = b'algs="%b"' % " ".join(ALGORITHMS).encode()
 _DPOP = b'DPoP realm="toolbus", %b' % _ALGORITHMS
-_WRONG = "invalid_token"
-_REJECTING = ("unauthorized", "forbidden", "insufficient_scope")
+_INVALID = "invalid_token"
+_REJECTIONS = ("unauthorized", "forbidden", "insufficient_scope")
 
 
-class UnprovenError(UnauthorizedError):
-    """Nothing proves that whoever shows the token holds its key. `error` is RFC 9449's word."""
+class InvalidProofError(UnauthorizedError):
+    """No valid proof shows that the sender holds the token's key. `error` is RFC 9449's code."""
 
     def __init__(self, reason: str, error: str = INVALID, nonce: str = "") -> None:
         super().__init__(reason)
@@ -31,66 +31,74 @@ class UnprovenError(UnauthorizedError):
         self.nonce = nonce
 
 
-def rejection(error: ToolbusError) -> str:
-    """Return why credentials were refused, as it is counted; empty for any other failure."""
-    if isinstance(error, UnprovenError):
+def rejection_code(error: ToolbusError) -> str:
+    """Return the code under which rejected credentials are counted; empty for other failures."""
+    if isinstance(error, InvalidProofError):
         return "unproven"
-    return error.code if error.code in _REJECTING else ""
+    return error.code if error.code in _REJECTIONS else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Possession:
-    """Sees that bound tokens are used by who holds their key, and others as what they are."""
+class DPoPVerifier:
+    """Checks that bound tokens come with a proof of their key, and unbound ones as Bearer."""
 
     public_url: str
-    judge: ProofChecker = field(default_factory=ProofChecker)
+    checker: ProofChecker = field(default_factory=ProofChecker)
 
     def check(
-        self, bearer: Bearer, headers: Headers, scope: Mapping[str, Any], *, needed: bool
+        self, bearer: Bearer, headers: Headers, scope: Mapping[str, Any], *, required: bool
     ) -> None:
-        """See that a token came as it must; `needed` where an unbound one is not enough.
+        """Check how a token was sent; with `required`, an unbound token is rejected.
 
         Raises:
-            UnprovenError: it did not.
-            OverloadedError: it cannot be seen now.
+            InvalidProofError: the scheme does not match the token, or the proof is invalid.
+            OverloadedError: the proof cannot be checked now.
 
         """
         scheme, _, token = headers[b"authorization"].partition(b" ")
         if scheme.lower() != DPOP:
             if bearer.jkt:
-                why = "This token is bound to a key: show it as DPoP, with a proof."
-                raise UnprovenError(why, _WRONG)
-            if needed:
-                why = "Only bound tokens are taken here: ask for one with a DPoP proof."
-                raise UnprovenError(why, _WRONG)
+                raise InvalidProofError(
+                    "The access token is bound to a key. Send it with the scheme 'DPoP' and a "
+                    "proof.",
+                    _INVALID,
+                )
+            if required:
+                raise InvalidProofError(
+                    "This endpoint accepts only bound access tokens. Request one with a DPoP "
+                    "proof.",
+                    _INVALID,
+                )
             return
         if not bearer.jkt:
-            raise UnprovenError("This token is bound to no key: show it as Bearer.", _WRONG)
-        self._prove(bearer, token.strip().decode("latin-1"), headers, scope)
-
-    def _prove(
-        self, bearer: Bearer, token: str, headers: Headers, scope: Mapping[str, Any]
-    ) -> None:
-        text = headers.get(_PROOF, b"").decode("latin-1")
-        where = f"{self.public_url}{scope['path']}"
+            raise InvalidProofError(
+                "The access token is not bound to a key. Send it with the scheme 'Bearer'.",
+                _INVALID,
+            )
+        proof = headers.get(_PROOF, b"").decode("latin-1")
+        url = f"{self.public_url}{scope['path']}"
+        secret = token.strip().decode("latin-1")
         try:
-            self.judge.judge(text, scope["method"], where, token, bearer.jkt)
+            self.checker.judge(proof, scope["method"], url, secret, bearer.jkt)
         except ProofError as error:
-            raise UnprovenError(error.sentence, error.code, error.nonce) from error
+            raise InvalidProofError(error.sentence, error.code, error.nonce) from error
 
 
-def challenged(error: UnauthorizedError, where: bytes, shown: bytes) -> tuple[Header, ...]:
-    """The headers of a 401: which tokens are taken, and `where` they are got.
+def challenge_headers(
+    error: UnauthorizedError, metadata: bytes, scheme: bytes
+) -> tuple[Header, ...]:
+    """Return the headers of a 401: the accepted schemes, and where to get a token.
 
-    `shown` is the scheme a credential came with, empty where none came. Where people sign in, who
-    shows no bound token is told of both schemes.
+    `metadata` are the challenge's parameters about sign-in, empty if it is disabled. `scheme` is
+    that of the credential in the request, empty if there was none. With sign-in, a challenge
+    without a bound token names both schemes.
     """
-    if isinstance(error, UnprovenError):
-        wrong = b', error="%b"' % error.error.encode()
+    if isinstance(error, InvalidProofError):
+        cause = b', error="%b"' % error.error.encode()
         nonce = ((_NONCE, error.nonce.encode()),) if error.nonce else ()
-        return ((_CHALLENGE, _DPOP + wrong + where), *nonce)
-    wrong = b', error="invalid_token"' if shown else b""
-    if shown.lower() == DPOP:
-        return ((_CHALLENGE, _DPOP + wrong + where),)
-    also = b", DPoP %b" % _ALGORITHMS if where else b""
-    return ((_CHALLENGE, b'Bearer realm="toolbus"' + wrong + where + also),)
+        return ((_CHALLENGE, _DPOP + cause + metadata), *nonce)
+    cause = b', error="invalid_token"' if scheme else b""
+    if scheme.lower() == DPOP:
+        return ((_CHALLENGE, _DPOP + cause + metadata),)
+    also = b", DPoP %b" % _ALGORITHMS if metadata else b""
+    return ((_CHALLENGE, b'Bearer realm="toolbus"' + cause + metadata + also),)

@@ -1,4 +1,4 @@
-"""The protected resource: where tokens come from, whose one is, and what a 401 says of it."""
+"""The OAuth protected resource: verify access tokens, publish metadata, build 401 challenges."""
 
 import re
 from collections.abc import Mapping
@@ -14,141 +14,162 @@ from toolbus_common.contracts import Bearer, TokenQuery
 from toolbus_common.crypto.dpop.keys import ALGORITHMS
 from toolbus_common.errors import OverloadedError, UnauthorizedError
 from toolbus_common.messaging.request_reply import RequestReply
-from toolbus_ingress.auth.dpop import Possession, UnprovenError
+from toolbus_ingress.auth.dpop import DPoPVerifier, InvalidProofError
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.http.request_guard import Headers
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 API = "/api"
 LONGEST_TOKEN = 8192
-MOST_ASKED = 64
+MOST_QUERIES = 64
 SECONDS = 10.0
+INVALID_KEY = "Invalid, revoked or expired API key."
 _TOKEN = re.compile(rb"(?i:bearer|dpop) +(ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)")
 _PATH = re.compile(r"(?:/mcp(?:/([^/]+))?)?")
-_MAY_KEEP = (b"cache-control", b"max-age=60")
+_CACHEABLE = (b"cache-control", b"max-age=60")
 
 
 def token_of(headers: Headers) -> str:
-    """The access token of a request; empty where it carries none, or a key."""
+    """Return the access token of a request; empty if it carries none, or a key."""
     found = _TOKEN.fullmatch(headers.get(b"authorization", b""))
     return found[1].decode() if found is not None else ""
 
 
 @dataclass(slots=True)
-class Identity:
-    """What the edge knows of people: it asks oauth about a token once, and looks it up after that.
+class ProtectedResource:
+    """The gateway as an OAuth protected resource (RFC 9728).
 
-    It is there where the declaration grants anything to anybody who signs in.
+    A new token is verified once by the oauth service, and then looked up like a key. Sign-in is
+    enabled if the configuration has access rules and a public URL.
     """
 
     directory: ConfigProjection
-    asks: RequestReply
-    possession: Possession
-    _asked: int = 0
+    requests: RequestReply
+    dpop: DPoPVerifier
+    _queries: int = 0
 
     @property
     def public_url(self) -> str:
-        """Where this gateway is reached."""
-        return self.possession.public_url
+        """The URL at which clients reach this gateway."""
+        return self.dpop.public_url
 
     @property
-    def on(self) -> bool:
-        """Whether anybody may sign in."""
+    def enabled(self) -> bool:
+        """Whether people may sign in."""
         return bool(self.public_url and self.directory.now.declaration.access)
 
     def resource(self, server: str) -> str:
-        """What a token must have been made for, at the endpoint of one server or of all."""
+        """Return the audience of tokens for the endpoint of one server, or of all (empty)."""
         return f"{self.public_url}/mcp/{server}" if server else f"{self.public_url}/mcp"
 
     @property
-    def administration(self) -> str:
-        """What a token must have been made for at `/api`."""
+    def admin_resource(self) -> str:
+        """The audience of tokens for `/api`."""
         return f"{self.public_url}{API}"
 
     @property
-    def administered(self) -> bool:
-        """Whether anybody who signs in may administer."""
-        return self.on and appoints(self.directory.now.declaration)
+    def admin_enabled(self) -> bool:
+        """Whether people who sign in may have an administrator's role."""
+        return self.enabled and appoints(self.directory.now.declaration)
 
-    async def meet(self, token: str, resource: str) -> None:
-        """See that the token's holder is known, and that it was made for this resource.
+    # -- tokens --------------------------------------------------------------------------------
+
+    async def verify(self, token: str, resource: str) -> None:
+        """Verify a token and its audience, and cache its holder.
 
         Raises:
-            UnauthorizedError: it is not good, or good for another endpoint.
+            UnauthorizedError: the token is invalid, or was issued for another endpoint.
 
         """
         if len(token) > LONGEST_TOKEN:
-            raise UnauthorizedError("This token is longer than any that is taken.")
+            raise UnauthorizedError(
+                f"The access token exceeds {LONGEST_TOKEN} characters. Sign in again."
+            )
         token_hash = hash_of(key_digest_of(token))
         if self.directory.now.keys.owner(token_hash) is not None:
-            return  # a key that looks like a token
-        bearer = self.directory.bearers.known(token_hash) or await self._ask(token, token_hash)
-        _check(bearer, resource)
+            return  # an API key in the form of a token
+        known = self.directory.bearers.known(token_hash)
+        _check_audience(known or await self._query(token, token_hash), resource)
 
-    def held(self, key_digest: str, server: str, headers: Headers, scope: Mapping[str, Any]) -> str:
-        """What stays the same when its holder's token is renewed.
+    def holder_of(
+        self, key_digest: str, server: str, headers: Headers, scope: Mapping[str, Any]
+    ) -> str:
+        """Return the holder of a verified token, which stays the same when the token is renewed.
 
-        Raises `UnauthorizedError` for a token that was made for another endpoint, however it came,
-        or that came without the proof it needs.
+        Raises:
+            UnauthorizedError: the token expired, was issued for another endpoint, or lacks the
+                DPoP proof it needs.
+
         """
         bearer = self.directory.bearers.known(hash_of(key_digest))
         if bearer is None:
-            raise UnauthorizedError("This token has expired; refresh it, or sign in again.")
-        _check(bearer, self.resource(server))
-        self.prove(bearer, headers, scope)
+            raise UnauthorizedError("The access token has expired. Refresh it, or sign in again.")
+        _check_audience(bearer, self.resource(server))
+        self.check_proof(bearer, headers, scope)
         return bearer.holder
 
-    def prove(self, bearer: Bearer, headers: Headers, scope: Mapping[str, Any]) -> None:
-        """See that a token came with the proof it or its rule needs. Raises `UnauthorizedError`."""
-        self.possession.check(bearer, headers, scope, needed=self._wants_key(bearer))
+    def check_proof(self, bearer: Bearer, headers: Headers, scope: Mapping[str, Any]) -> None:
+        """Check the DPoP proof that a token or its access rule requires.
 
-    def _wants_key(self, bearer: Bearer) -> bool:
-        """Whether its rule takes only tokens that are bound to a key."""
+        Raises:
+            UnauthorizedError: the proof is missing or invalid.
+
+        """
+        self.dpop.check(bearer, headers, scope, required=self._requires_bound(bearer))
+
+    def _requires_bound(self, bearer: Bearer) -> bool:
+        """Return whether the token's access rule accepts only bound tokens."""
         rule = self.directory.now.declaration.access.get(bearer.access)
         return rule is not None and rule.dpop
 
-    async def typed(self, secret: str) -> str:
-        """The proof of a key or token that was typed into a form, which carries no proof of a key.
+    async def form_key_digest(self, secret: str) -> str:
+        """Return the digest of a key or token that was entered in a form.
 
-        Raises `UnauthorizedError` for a token that needs one.
+        Raises:
+            UnauthorizedError: it is a token that needs a DPoP proof, which a form cannot carry.
+
         """
         key_digest = key_digest_of(secret)
         if _TOKEN.fullmatch(b"bearer %b" % secret.encode()):
-            await self.meet(secret, self.resource(""))
+            await self.verify(secret, self.resource(""))
             bearer = self.directory.bearers.known(hash_of(key_digest))
-            if bearer is not None and (bearer.jkt or self._wants_key(bearer)):
-                raise UnprovenError(
-                    "This token is bound to a key, or has to be: a page proves none."
+            if bearer is not None and (bearer.jkt or self._requires_bound(bearer)):
+                raise InvalidProofError(
+                    "The access token requires a DPoP proof, which a form cannot carry. "
+                    "Use an API key."
                 )
         return key_digest
 
-    async def _ask(self, token: str, token_hash: str) -> Bearer:
-        if not self.on:
-            raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
-        if self._asked >= MOST_ASKED:
-            raise OverloadedError("Too many new tokens are being looked at; retry.")
-        self._asked += 1
+    async def _query(self, token: str, token_hash: str) -> Bearer:
+        if not self.enabled:
+            raise UnauthorizedError(INVALID_KEY)
+        if self._queries >= MOST_QUERIES:
+            raise OverloadedError("Too many new access tokens are being verified. Retry.")
+        self._queries += 1
         try:
-            bearer = await self.asks.ask(TokenQuery(token=token), Bearer, SECONDS)
+            bearer = await self.requests.ask(TokenQuery(token=token), Bearer, SECONDS)
         finally:
-            self._asked -= 1
+            self._queries -= 1
         self.directory.bearers.take(token_hash, bearer)
         return bearer
 
-    def told(self, scope: dict[str, Any]) -> Response | None:
-        """The document of a protected resource (RFC 9728), or None where the path is not one's."""
+    # -- metadata and challenges ---------------------------------------------------------------
+
+    def metadata_response(self, scope: dict[str, Any]) -> Response | None:
+        """Return the metadata document of a path (RFC 9728), or None for any other path."""
         path: str = scope["path"]
-        if not path.startswith(WELL_KNOWN) or not self.on or scope["method"] != "GET":
+        if not path.startswith(WELL_KNOWN) or not self.enabled or scope["method"] != "GET":
             return None
-        of = path.removeprefix(WELL_KNOWN)
-        if of == API and self.administered:
-            return self._document(self.administration, list(ADMINISTRATION))
-        found = _PATH.fullmatch(of)
+        resource_path = path.removeprefix(WELL_KNOWN)
+        if resource_path == API and self.admin_enabled:
+            return self._metadata(self.admin_resource, list(ADMINISTRATION))
+        found = _PATH.fullmatch(resource_path)
         if found is None or (found[1] and not self.directory.now.serves(found[1])):
             return None
-        return self._document(self.resource(found[1] or ""), self._first)
+        return self._metadata(self.resource(found[1] or ""), self._scopes)
 
-    def _document(self, resource: str, scopes: list[str]) -> Response:
+    def _metadata(self, resource: str, scopes: list[str]) -> Response:
+        rules = self.directory.now.declaration.access.values()
         document = {
             "resource": resource,
             "authorization_servers": [self.public_url],
@@ -156,62 +177,55 @@ class Identity:
             "bearer_methods_supported": ["header"],
             "resource_name": "Toolbus",
             "dpop_signing_alg_values_supported": ALGORITHMS,
-            "dpop_bound_access_tokens_required": self._needs_key,
+            "dpop_bound_access_tokens_required": all(rule.dpop for rule in rules),
         }
-        return Response(200, msgspec.json.encode(document), (_MAY_KEEP,))
+        return Response(200, msgspec.json.encode(document), (_CACHEABLE,))
 
     def challenge(self, path: str) -> bytes:
-        """What a 401 says of where to sign in and for what; nothing where nobody may."""
-        if not self.on:
+        """Return the parameters of a 401 challenge that name the sign-in; empty if disabled."""
+        if not self.enabled:
             return b""
-        return self._where(path) + f', scope="{" ".join(self._first)}"'.encode()
+        return self._metadata_url(path) + f', scope="{" ".join(self._scopes)}"'.encode()
 
     @property
-    def where_to_administer(self) -> bytes:
-        """What a challenge at `/api` says of where to sign in; nothing where nobody may."""
-        return self._named(API) if self.administered else b""
+    def admin_challenge(self) -> bytes:
+        """The parameters of a challenge at `/api`; empty if `admin_enabled` is false."""
+        return self._url_parameter(API) if self.admin_enabled else b""
 
-    def pointed(self, answer: Response, path: str) -> Response:
-        """An answer whose challenge, if there is one, says where to sign in."""
+    def with_metadata_url(self, answer: Response, path: str) -> Response:
+        """Return the answer with a metadata URL in its challenge, if it has one."""
         headers = tuple(
-            (name, value + self._where(path) if _lacks_where(name, value) else value)
+            (name, value + self._metadata_url(path) if _lacks_metadata(name, value) else value)
             for name, value in answer.headers
         )
         return Response(answer.status, answer.body, headers, answer.rejected)
 
     @property
-    def _first(self) -> list[str]:
+    def _scopes(self) -> list[str]:
         return first(self.directory.now.declaration)
 
-    def _where(self, path: str) -> bytes:
+    def _metadata_url(self, path: str) -> bytes:
         found = _PATH.fullmatch(path)
-        return self._named(path if found and path and self._serves(found[1]) else "/mcp")
+        served = found and path and (found[1] is None or self.directory.now.serves(found[1]))
+        return self._url_parameter(path if served else "/mcp")
 
-    def _named(self, path: str) -> bytes:
+    def _url_parameter(self, path: str) -> bytes:
         return f', resource_metadata="{self.public_url}{WELL_KNOWN}{path}"'.encode()
 
-    @property
-    def _needs_key(self) -> bool:
-        """Whether no token is taken that is not bound."""
-        return all(rule.dpop for rule in self.directory.now.declaration.access.values())
 
-    def _serves(self, server: str | None) -> bool:
-        return server is None or self.directory.now.serves(server)
-
-
-def _check(bearer: Bearer, resource: str) -> None:
+def _check_audience(bearer: Bearer, resource: str) -> None:
     if bearer.resource != resource:
         raise UnauthorizedError(
-            "This token was made for another endpoint; sign in again for this one."
+            "The access token was issued for another endpoint. Sign in again for this one."
         )
 
 
-def _lacks_where(name: bytes, value: bytes) -> bool:
+def _lacks_metadata(name: bytes, value: bytes) -> bool:
     return name == b"www-authenticate" and b"resource_metadata" not in value
 
 
-def own_names(public_url: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The host and the origin of our own URL, which are ours without being listed."""
+def public_names(public_url: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the host and the origin of the public URL, which are allowed without being listed."""
     parts = urlsplit(public_url)
     if not parts.netloc:
         return frozenset(), frozenset()

@@ -1,4 +1,4 @@
-"""Which answers reject somebody's credentials, and where: for events and metrics."""
+"""Count responses that reject credentials, for events and metrics."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,20 +21,14 @@ _ENTRANCES = (
 _PAGES = ("/approvals/", "/oauth/")  # where credentials come in a form
 
 
-def note(rejections: RejectionCounter, scope: Mapping[str, Any], response: Response) -> None:
-    """Count an answer that rejects credentials, or asks for what the client may not see."""
+def count(rejections: RejectionCounter, scope: Mapping[str, Any], response: Response) -> None:
+    """Count a response that rejects credentials, or denies something the client may not see."""
     code = response.rejected or _STATUSES.get(response.status, "")
     if not code:
         return
     path: str = scope["path"]
-    if code == "unauthorized" and not path.startswith(_PAGES) and not _shown(scope):
+    has_credential = any(name == b"authorization" for name, _ in scope["headers"])
+    if code == "unauthorized" and not path.startswith(_PAGES) and not has_credential:
         code = "no_credential"
-    rejections.note(_entrance(path), code, client_address(scope))
-
-
-def _shown(scope: Mapping[str, Any]) -> bool:
-    return any(name == b"authorization" for name, _ in scope["headers"])
-
-
-def _entrance(path: str) -> str:
-    return next((name for start, name in _ENTRANCES if path.startswith(start)), "http")
+    entrance = next((name for start, name in _ENTRANCES if path.startswith(start)), "http")
+    rejections.note(entrance, code, client_address(scope))

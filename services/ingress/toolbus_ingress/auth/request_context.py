@@ -1,4 +1,4 @@
-"""Who asks, and what surrounds one HTTP request: the key, the session, the way back."""
+"""The context of one HTTP request: its caller, its session, and how to respond."""
 
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -17,41 +17,45 @@ from toolbus_ingress.sessions.sse_writer import Send
 
 
 class Caller(Struct, frozen=True):
-    """Whoever holds the key. `server` is set on an endpoint of one server.
+    """The holder of a credential. `server` is set on an endpoint of one server.
 
-    `bounds` are the key's within `narrower`, which is what the request itself asked for; `terms`
-    hold how it sees tools, and its caps on programs. `holder` is there for an access token: what
-    stays the same when the token is renewed.
+    `grants` are the key's within `restrictions`, which the request itself sets.
+    `code_mode_options` hold its mode of seeing tools, and its limits on programs. `holder` is set
+    for an access token; it stays the same when the token is renewed.
     """
 
     key_digest: str
     name: str
-    bounds: EffectiveGrants
+    grants: EffectiveGrants
     server: str
-    narrower: tuple[Patterns, ...] = ()
-    terms: Terms = NO_TERMS
+    restrictions: tuple[Patterns, ...] = ()
+    code_mode_options: Terms = NO_TERMS
     holder: str = ""
 
     @property
     def principal_id(self) -> str:
-        """Whose sessions, tasks and states are whose."""
+        """The owner of the caller's tasks and request states."""
         return self.holder or self.key_digest
 
     @property
-    def account(self) -> str:
-        """Whose a session is: all anonymous callers are one, and each session's id is its key."""
+    def session_owner(self) -> str:
+        """The owner of the caller's sessions; the same for all anonymous callers.
+
+        An anonymous caller is identified by its session's id alone.
+        """
         return KEY_DIGEST if is_anonymous(self.key_digest) else self.principal_id
 
     @property
     def mode(self) -> Mode:
-        """How it sees tools."""
-        return self.terms.mode
+        """The caller's mode of seeing tools."""
+        return self.code_mode_options.mode
 
 
-class Visit(Struct, frozen=True):
-    """One HTTP request by a caller; `session` only in the families with a handshake.
+class RequestContext(Struct, frozen=True):
+    """One HTTP request of a caller; `session` is set only for session-based clients.
 
-    With `tell` it is one message of several: what a call says goes there, and its answer is plain.
+    `write` is set for one message of several: notifications of a call go there, and its answer is
+    returned instead of streamed.
     """
 
     caller: Caller
@@ -59,16 +63,16 @@ class Visit(Struct, frozen=True):
     scope: MutableMapping[str, Any]
     send: Send
     session: Session | None = None
-    tell: Callable[[bytes], None] | None = None
+    write: Callable[[bytes], None] | None = None
 
-    def within(self, session: Session) -> "Visit":
-        """Return the same in a session, which tells anonymous callers apart."""
+    def within(self, session: Session) -> "RequestContext":
+        """Return this context in a session, whose id distinguishes anonymous callers."""
         caller = self.caller
         if is_anonymous(caller.key_digest):
             caller = replace(caller, key_digest=key_digest_in(session.sid))
         return replace(self, caller=caller, session=session)
 
     @property
-    def takes_events(self) -> bool:
-        """Whether the answer may be an event stream."""
+    def accepts_events(self) -> bool:
+        """Whether the response may be an event stream."""
         return b"text/event-stream" in self.headers.get(b"accept", b"")

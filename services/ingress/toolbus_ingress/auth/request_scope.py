@@ -1,4 +1,4 @@
-"""What a request asks to be kept within, by its own headers: it can only take away."""
+"""Restrictions and code-mode options from a request's own headers; they never add rights."""
 
 from re import fullmatch
 
@@ -13,50 +13,58 @@ from toolbus_ingress.http.request_guard import Headers
 
 SERVERS, TOOLS = b"x-toolbus-servers", b"x-toolbus-tools"
 PROGRAM = b"x-toolbus-program"
-CAPS = {"usd": r"\d{1,7}(\.\d{1,6})?", "calls": r"\d{1,5}", "seconds": r"\d{1,5}(\.\d{1,3})?"}
+LIMITS = {"usd": r"\d{1,7}(\.\d{1,6})?", "calls": r"\d{1,5}", "seconds": r"\d{1,5}(\.\d{1,3})?"}
 MOST_PATTERNS = 64
 LONGEST_PATTERN = 256
 
 
-def narrower_of(headers: Headers) -> tuple[Patterns, ...]:
-    """The bounds a request sets itself, over full names. Raises `InvalidError`.
+def restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
+    """Return the restrictions a request sets itself, as patterns of full tool names.
 
-    `x-toolbus-servers` and `x-toolbus-tools` are lists with commas and may hold `*` and `?`; an
-    empty list leaves nothing.
+    `x-toolbus-servers` and `x-toolbus-tools` are comma-separated lists and may hold `*` and `?`;
+    an empty list allows nothing.
+
+    Raises:
+        InvalidError: a list is too long.
+
     """
-    narrower: list[Patterns] = []
+    restrictions: list[Patterns] = []
     if SERVERS in headers:
-        narrower.append(tuple(f"{name}{SEPARATOR}*" for name in _listed(headers, SERVERS)))
+        restrictions.append(tuple(f"{name}{SEPARATOR}*" for name in _patterns(headers, SERVERS)))
     if TOOLS in headers:
-        narrower.append(_listed(headers, TOOLS))
-    return tuple(narrower)
+        restrictions.append(_patterns(headers, TOOLS))
+    return tuple(restrictions)
 
 
-def asked_terms(headers: Headers, mode: Mode) -> Terms:
-    """How a request sees tools, and its caps on programs. Raises `InvalidError`.
+def code_mode_options_of(headers: Headers, mode: Mode) -> Terms:
+    """Return the mode and the limits on programs that a request sets itself.
 
     `x-toolbus-program: usd=0.10, calls=20, seconds=10` lowers what its key allows one program.
+
+    Raises:
+        InvalidError: the header is malformed.
+
     """
     if PROGRAM not in headers:
         return NO_TERMS if mode is Mode.TOOLS else Terms(mode)
-    told: dict[str, float] = {}
+    limits: dict[str, float] = {}
     for part in headers[PROGRAM].decode("latin-1").split(","):
         name, _, number = (each.strip() for each in part.partition("="))
-        if name not in CAPS or name in told or not fullmatch(CAPS[name], number):
+        if name not in LIMITS or name in limits or not fullmatch(LIMITS[name], number):
             raise InvalidError(
-                f"{PROGRAM.decode()} is written so: 'usd=0.10, calls=20, seconds=10', each at most "
-                "once and calls a whole number."
+                f"Invalid header {PROGRAM.decode()}. Write it as 'usd=0.10, calls=20, seconds=10', "
+                "with each limit at most once and calls as a whole number."
             )
-        told[name] = float(number) if "." in number else int(number)
-    return msgspec.convert({"mode": mode, **told}, Terms)
+        limits[name] = float(number) if "." in number else int(number)
+    return msgspec.convert({"mode": mode, **limits}, Terms)
 
 
-def _listed(headers: Headers, name: bytes) -> Patterns:
-    told = [part.strip() for part in headers[name].decode("latin-1").split(",")]
-    patterns = tuple(part for part in told if part)
+def _patterns(headers: Headers, name: bytes) -> Patterns:
+    parts = [part.strip() for part in headers[name].decode("latin-1").split(",")]
+    patterns = tuple(part for part in parts if part)
     if len(patterns) > MOST_PATTERNS or any(len(each) > LONGEST_PATTERN for each in patterns):
         raise InvalidError(
             f"{name.decode()} may hold {MOST_PATTERNS} patterns of at most {LONGEST_PATTERN} "
-            "characters; send fewer or use wildcards."
+            "characters. Send fewer, or use wildcards."
         )
     return patterns

@@ -1,89 +1,71 @@
-"""What lists cost each key's context: counted by bytes, written as events once a period.
+"""The context that lists take up for each key: counted in bytes, published once a period.
 
-A list adds to a counter and to nothing else. What it is compared with, the definitions of all that
-the key may use and of all there is, is added up when the period ends, key by key.
+A list only adds to a counter. The sizes it is compared with, all definitions the key may use and
+all there are, are computed when the period ends, key by key.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from secrets import token_hex
 from time import time
 
 from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.principal import EffectiveGrants
-from toolbus_common.concurrency import end
 from toolbus_common.contracts import ContextListed, Event, ProtocolFamily
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
+from toolbus_common.messaging.periodic_publisher import PeriodicPublisher
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 
-MOST_APART = 1000  # keys and lists that are told apart in one period
+MOST_COUNTERS = 1000  # different keys and lists counted in one period
 OTHERS = "(others)"
 _EVERYTHING = EffectiveGrants((("*",),))
 
-# Whose list: the key, the method, the server of the endpoint, the mode, the protocol family.
-Kind = tuple[str, str, str, str, ProtocolFamily]
+# The key's name, the method, the server of the endpoint, the mode, the protocol family.
+CounterKey = tuple[str, str, str, str, ProtocolFamily]
 
 
 @dataclass(slots=True)
-class _Counted:
+class _Counter:
     lists: int = 0
     sent: int = 0
 
 
-@dataclass(slots=True)
-class ListedContext:
-    """Counts the bytes of lists by key."""
+class ListSizeCounter:
+    """Counts the bytes of lists by key. `seconds` is the length of a period."""
 
-    say: Callable[[Event], None]
-    catalogue: Catalogue
-    directory: ConfigProjection
-    seconds: float
-    _counted: dict[Kind, _Counted] = field(default_factory=dict)
+    def __init__(
+        self,
+        publish: Callable[[Event], None],
+        catalogue: Catalogue,
+        directory: ConfigProjection,
+        seconds: float,
+    ) -> None:
+        self._catalogue = catalogue
+        self._directory = directory
+        self._counters: dict[CounterKey, _Counter] = {}
+        self.publisher = PeriodicPublisher(publish, self._take, self._event, seconds)
 
     def note(self, caller: Caller, method: str, family: ProtocolFamily, size: int) -> None:
-        """Count one list that was sent."""
-        kind = (caller.name, method, caller.server, str(caller.mode), family)
-        counted = self._counted.get(kind)
-        if counted is None:
-            if len(self._counted) >= MOST_APART:
-                kind = (OTHERS, method, "", "", family)
-            counted = self._counted.setdefault(kind, _Counted())
-        counted.lists += 1
-        counted.sent += size
+        """Count one list that was sent; `size` is in bytes."""
+        key = (caller.name, method, caller.server, str(caller.mode), family)
+        counter = self._counters.get(key)
+        if counter is None:
+            if len(self._counters) >= MOST_COUNTERS:
+                key = (OTHERS, method, "", "", family)
+            counter = self._counters.setdefault(key, _Counter())
+        counter.lists += 1
+        counter.sent += size
 
-    def flush(self) -> None:
-        """Write what was counted, and begin the next period."""
-        for event in self._events():
-            self.say(event)
+    def _take(self) -> Iterable[tuple[CounterKey, _Counter]]:
+        counters, self._counters = self._counters, {}
+        return counters.items()
 
-    @asynccontextmanager
-    async def written(self) -> AsyncIterator[None]:
-        """Write at the end of each period, while this is entered."""
-        writing = asyncio.create_task(self._write())
-        try:
-            yield
-        finally:
-            await end(writing)
-
-    async def _write(self) -> None:
-        while True:
-            await asyncio.sleep(self.seconds)
-            for event in self._events():
-                self.say(event)
-                await asyncio.sleep(0)  # calls go on between two keys
-
-    def _events(self) -> Iterator[ContextListed]:
-        counted, self._counted = self._counted, {}
-        for kind, each in counted.items():
-            yield self._event(kind, each)
-
-    def _event(self, kind: Kind, counted: _Counted) -> ContextListed:
-        key, method, server, mode, family = kind
-        found = self.directory.now.principal_of(key, time())
-        bounds = found.seen if found is not None else EffectiveGrants(())
+    def _event(self, item: tuple[CounterKey, _Counter]) -> ContextListed:
+        counter_key, counter = item
+        key, method, server, mode, family = counter_key
+        found = self._directory.now.principal_of(key, time())
+        grants = found.seen if found is not None else EffectiveGrants(())
         return ContextListed(
             id=f"{token_hex(12)}.listed",
             at=time(),
@@ -92,8 +74,10 @@ class ListedContext:
             server=server,
             method=method,
             mode=mode,
-            lists=counted.lists,
-            spent_bytes=counted.sent,
-            classic_bytes=counted.lists * self.catalogue.weight(method, bounds, server, family),
-            whole_bytes=counted.lists * self.catalogue.weight(method, _EVERYTHING, server, family),
+            lists=counter.lists,
+            spent_bytes=counter.sent,
+            classic_bytes=counter.lists
+            * self._catalogue.definitions_size(method, grants, server, family),
+            whole_bytes=counter.lists
+            * self._catalogue.definitions_size(method, _EVERYTHING, server, family),
         )

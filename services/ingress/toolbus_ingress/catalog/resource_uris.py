@@ -1,4 +1,4 @@
-"""Whose a resource is: URIs pass unchanged, and the later of two owners gets a marked form."""
+"""Resource URIs on the shared endpoint: unchanged, or marked with the server's name."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,8 +9,8 @@ MARK = "+"  # a letter of URI schemes (RFC 3986, 3.1): `docs+file:///a` is the `
 _EXPRESSION = re.compile(r"\{[^{}]*\}")
 
 
-class Shelves:
-    """Who lists which URI, and whose templates could make one."""
+class ResourceIndex:
+    """The servers of each listed URI, and the templates that could match one."""
 
     def __init__(self, listings: Iterable[Listing] = ()) -> None:
         ordered = sorted(listings, key=lambda listing: listing.server)
@@ -31,13 +31,17 @@ class Shelves:
         }
 
     def shown(self, server: str, uri: str) -> str:
-        """The URI agents see on the shared endpoint."""
+        """Return the URI that agents see on the shared endpoint.
+
+        It is marked where an earlier server lists the same URI, or where it would look marked.
+        """
         first = self._owners.get(uri, [server])[0]
-        marked = uri.partition(MARK)[0] in self._servers  # or it would pass for another's
+        # A URI that looks marked would pass for another server's.
+        marked = uri.partition(MARK)[0] in self._servers
         return f"{server}{MARK}{uri}" if marked or first != server else uri
 
     def owners(self, uri: str) -> Iterator[tuple[str, str]]:
-        """The servers that may have it with the URI there, likeliest first."""
+        """Yield the servers that may have a URI, with the URI there, likeliest first."""
         if uri in self._listed:
             yield self._listed[uri]
         for server in self._owners.get(uri, ()):
@@ -46,15 +50,15 @@ class Shelves:
         if mark and marked in self._servers:
             yield marked, rest
         for server, literals in self._templates:
-            if _makes(literals, uri):
+            if _matches(literals, uri):
                 yield server, uri
 
 
-def _makes(literals: tuple[str, ...], uri: str) -> bool:
-    """Whether a template with these literals between its expressions could make the URI.
+def _matches(literals: tuple[str, ...], uri: str) -> bool:
+    """Return whether a template with these literals between its expressions could match the URI.
 
-    Source: RFC 6570. An expression is taken to make anything: the server has the last word. In
-    time linear in the URI, since templates come from servers and URIs from agents.
+    Source: RFC 6570. An expression is taken to match anything: the server decides. The time is
+    linear in the URI, since templates come from servers and URIs from agents.
     """
     first, *middle = literals
     if not middle:
@@ -62,10 +66,10 @@ def _makes(literals: tuple[str, ...], uri: str) -> bool:
     last = middle.pop()
     if not uri.startswith(first) or not uri.endswith(last):
         return False
-    at, end = len(first), len(uri) - len(last)
+    position, end = len(first), len(uri) - len(last)
     for literal in middle:
-        found = uri.find(literal, at, end)
+        found = uri.find(literal, position, end)
         if found < 0:
             return False
-        at = found + len(literal)
-    return at <= end
+        position = found + len(literal)
+    return position <= end

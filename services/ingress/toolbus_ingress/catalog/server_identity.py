@@ -1,4 +1,4 @@
-"""What an endpoint says of itself: that of all servers as the gateway, one server's as it does."""
+"""The identity of an endpoint: the gateway's for all servers, the server's own for one."""
 
 from typing import Any, NamedTuple
 
@@ -9,15 +9,15 @@ from toolbus_ingress.protocol_versions import TASKS
 GATEWAY = {"name": "toolbus", "version": RELEASE}
 INSTRUCTIONS = (
     "Tools of several servers behind one gateway; each is named server__tool. "
-    "Calls are checked, priced and recorded; a refusal says what to do about it."
+    "Calls are checked, priced and recorded; an error says how to react."
 )
 _LISTS = ("tools", "prompts", "resources")
-_OF_LISTS = ("listChanged", "subscribe")
-_BESIDE = ("completions", "logging")
+_LIST_FLAGS = ("listChanged", "subscribe")
+_OTHER_CAPABILITIES = ("completions", "logging")
 
 
-class Said(NamedTuple):
-    """What one server says of itself to callers of one family."""
+class ServerIdentity(NamedTuple):
+    """The capabilities, instructions and server info of one server, in one protocol family."""
 
     family: str
     capabilities: dict[str, Any]
@@ -25,83 +25,106 @@ class Said(NamedTuple):
     info: dict[str, Any]
 
 
-def said_by(listing: Listing, family: ProtocolFamily) -> Said:
-    """What a server says of itself in the family that a caller of this family is served in."""
-    told = listing.handshake
-    if family is ProtocolFamily.LEGACY and told is not None:
-        return Said("legacy", told.capabilities, told.instructions, told.server_info)
-    return Said(listing.family, listing.capabilities, listing.instructions, listing.server_info)
+def server_identity(listing: Listing, family: ProtocolFamily) -> ServerIdentity:
+    """Return a server's identity in the family in which it serves callers of this family."""
+    handshake = listing.handshake
+    if family is ProtocolFamily.LEGACY and handshake is not None:
+        return ServerIdentity(
+            "legacy", handshake.capabilities, handshake.instructions, handshake.server_info
+        )
+    return ServerIdentity(
+        listing.family, listing.capabilities, listing.instructions, listing.server_info
+    )
 
 
-def introduced(listings: list[Listing], family: ProtocolFamily, server: str) -> dict[str, Any]:
-    """The capabilities, instructions and name told on the endpoint of `server`, or of all.
+def endpoint_identity(
+    listings: list[Listing], family: ProtocolFamily, server: str
+) -> dict[str, Any]:
+    """Return the capabilities, instructions and server info of the endpoint of `server`, or of all.
 
-    A server of which the caller sees nothing is not in `listings`, and says nothing here.
+    `listings` hold only servers of which the caller sees something.
     """
     if not server or not listings:
-        told = {"capabilities": capabilities(listings, family), "instructions": INSTRUCTIONS}
-        return told | {"serverInfo": GATEWAY}
-    said = said_by(listings[0], family)
-    told = {"capabilities": _own(said, listings[0], family), "serverInfo": said.info or GATEWAY}
-    return told | ({"instructions": said.instructions} if said.instructions else {})
+        identity = {"capabilities": capabilities(listings, family), "instructions": INSTRUCTIONS}
+        return identity | {"serverInfo": GATEWAY}
+    own = server_identity(listings[0], family)
+    identity = {
+        "capabilities": _own_capabilities(own, listings[0], family),
+        "serverInfo": own.info or GATEWAY,
+    }
+    return identity | ({"instructions": own.instructions} if own.instructions else {})
 
 
 def capabilities(listings: list[Listing], family: ProtocolFamily) -> dict[str, Any]:
-    """What is told to be there: what at least one of these servers declared, and we can route."""
-    every = [said_by(listing, family) for listing in listings]
+    """Return the capabilities that at least one server declares and the gateway can route."""
+    identities = [server_identity(listing, family) for listing in listings]
     declared: dict[str, Any] = {}
-    for said in every:
-        declared = {**said.capabilities, **declared}
-    told: dict[str, Any] = {"tools": {"listChanged": True}}
+    for identity in identities:
+        declared = {**identity.capabilities, **declared}
+    result: dict[str, Any] = {"tools": {"listChanged": True}}
     if "prompts" in declared:
-        told["prompts"] = {"listChanged": True}
+        result["prompts"] = {"listChanged": True}
     if "resources" in declared:
-        watched = any(_of(said, "resources").get("subscribe") is True for said in every)
-        told["resources"] = {"listChanged": True} | ({"subscribe": True} if watched else {})
-    told |= {name: {} for name in _BESIDE if name in declared}
-    if family is ProtocolFamily.LEGACY and any(said.family == "legacy" for said in every):
-        told["logging"] = {}  # they may log unasked, whether they declare it or not
-    return told | _beside(every, family)
+        watched = any(
+            _capability(identity, "resources").get("subscribe") is True for identity in identities
+        )
+        result["resources"] = {"listChanged": True} | ({"subscribe": True} if watched else {})
+    result |= {name: {} for name in _OTHER_CAPABILITIES if name in declared}
+    if family is ProtocolFamily.LEGACY and any(
+        identity.family == "legacy" for identity in identities
+    ):
+        result["logging"] = {}  # they may log without declaring it
+    return result | _extensions_or_tasks(identities, family)
 
 
-def decides(said: Said) -> bool:
-    """Whether a server decides by itself which calls become tasks (MCP 2026-07-28)."""
-    return said.family == "modern" and TASKS in _of(said, "extensions")
+def decides_tasks(identity: ServerIdentity) -> bool:
+    """Return whether a server decides itself which calls become tasks (MCP 2026-07-28)."""
+    return identity.family == "modern" and TASKS in _capability(identity, "extensions")
 
 
-def _own(said: Said, listing: Listing, family: ProtocolFamily) -> dict[str, Any]:
-    """What one server declared, as far as it is passed through."""
-    told: dict[str, Any] = {}
+def _own_capabilities(
+    identity: ServerIdentity, listing: Listing, family: ProtocolFamily
+) -> dict[str, Any]:
+    """Return one server's capabilities, as far as they are passed on."""
+    result: dict[str, Any] = {}
     for name in _LISTS:
-        if name in said.capabilities or getattr(listing, name):
-            own = _of(said, name)
-            told[name] = {each: own[each] for each in _OF_LISTS if isinstance(own.get(each), bool)}
-    told |= {name: {} for name in _BESIDE if name in said.capabilities}
-    return told | _beside([said], family)
+        if name in identity.capabilities or getattr(listing, name):
+            declared = _capability(identity, name)
+            result[name] = {
+                each: declared[each] for each in _LIST_FLAGS if isinstance(declared.get(each), bool)
+            }
+    result |= {name: {} for name in _OTHER_CAPABILITIES if name in identity.capabilities}
+    return result | _extensions_or_tasks([identity], family)
 
 
-def _beside(every: list[Said], family: ProtocolFamily) -> dict[str, Any]:
-    """What a caller of one family is told beside the capabilities that all families have."""
+def _extensions_or_tasks(
+    identities: list[ServerIdentity], family: ProtocolFamily
+) -> dict[str, Any]:
+    """Return the capabilities that only callers of one family are sent."""
     extensions: dict[str, Any] = {}
-    for said in every:
-        own = _of(said, "extensions")
+    for identity in identities:
+        own = _capability(identity, "extensions")
         extensions |= {name: own[name] for name in ROUTED_EXTENSIONS if name in own}
-        if _begins(said):
+        if _runs_tasks(identity):
             extensions.setdefault(TASKS, {})
     if family is ProtocolFamily.MODERN:
         return {"extensions": extensions} if extensions else {}
     tasks: dict[str, Any] = {"cancel": {}, "requests": {"tools": {"call": {}}}}
-    return {"tasks": tasks} if any(decides(each) or _begins(each) for each in every) else {}
+    return (
+        {"tasks": tasks}
+        if any(decides_tasks(each) or _runs_tasks(each) for each in identities)
+        else {}
+    )
 
 
-def _begins(said: Said) -> bool:
-    """Whether a server makes a tool's call a task if it is told to (MCP 2025-11-25)."""
-    found: Any = said.capabilities
+def _runs_tasks(identity: ServerIdentity) -> bool:
+    """Return whether a server runs a tool call as a task on request (MCP 2025-11-25)."""
+    found: Any = identity.capabilities
     for step in ("tasks", "requests", "tools", "call"):
         found = found.get(step) if isinstance(found, dict) else None
-    return said.family == "legacy" and isinstance(found, dict)
+    return identity.family == "legacy" and isinstance(found, dict)
 
 
-def _of(said: Said, name: str) -> dict[str, Any]:
-    found = said.capabilities.get(name)
+def _capability(identity: ServerIdentity, name: str) -> dict[str, Any]:
+    found = identity.capabilities.get(name)
     return found if isinstance(found, dict) else {}

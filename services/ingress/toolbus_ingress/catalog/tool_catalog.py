@@ -1,4 +1,4 @@
-"""What a key sees: lists answered from snapshots, encoded once per key and kept until a change."""
+"""The catalogue: lists of each key's tools, encoded once and cached until a change."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -23,15 +23,15 @@ from toolbus_common.mcp.client_classes import NONE
 from toolbus_common.mcp.result_uris import Handle, piece_of
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_ingress.auth.request_context import Caller
-from toolbus_ingress.catalog.resource_uris import Shelves
-from toolbus_ingress.catalog.server_identity import decides, said_by
+from toolbus_ingress.catalog.resource_uris import ResourceIndex
+from toolbus_ingress.catalog.server_identity import decides_tasks, server_identity
 
 log = logging.getLogger(__name__)
 
 DISCOVER = "server/discover"
-TTL_MS = 5_000  # how long a client may keep a list; changes reach us within milliseconds
+TTL_MS = 5_000  # how long a client may cache a list; changes arrive within milliseconds
 
-# A method that lists: the field of a listing it shows, and the member of its result.
+# By list method: the field of a listing, and the member of the result.
 LISTS = {
     "tools/list": ("tools", "tools"),
     "prompts/list": ("prompts", "prompts"),
@@ -41,61 +41,64 @@ LISTS = {
 
 
 class Catalogue:
-    """Everything every server offers, and each key's view of it as ready JSON."""
+    """The tools, prompts and resources of every server, and each key's view of them as JSON."""
 
-    MOST_KEPT_BYTES = 64 << 20
+    MOST_CACHED_BYTES = 64 << 20
 
     def __init__(self, directory: ConfigProjection) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
-        self._kept: dict[tuple[Any, ...], bytes] = {}
-        self._kept_bytes = 0
-        self._weights: dict[tuple[Any, ...], int] = {}
-        self._depends = False  # whether any list depends on what a client declares
+        self._cache: dict[tuple[Any, ...], bytes] = {}
+        self._cached_bytes = 0
+        self._sizes: dict[tuple[Any, ...], int] = {}
+        self._depends_on_client = False  # whether any list depends on what a client declares
         self._encodings: dict[tuple[Any, ...], tuple[str, msgspec.Raw] | None] = {}
         self._names: Names | None = Names()
-        self._told: set[tuple[str, str, str]] = set()
-        self.shelves = Shelves()
+        self._logged: set[tuple[str, str, str]] = set()
+        self.resource_index = ResourceIndex()
         self.on_change: list[Callable[[], None]] = []
-        directory.on_declared.append(self._declared_anew)
+        directory.on_declared.append(self._on_configuration)
 
     @property
     def names(self) -> Names:
-        """What agents call everything; worked out when asked for, not at every change."""
+        """The names that agents see; computed on first use after a change."""
         if self._names is None:
-            declared = self._directory.now.declaration.servers
-            wanted = (BUILT_IN, *declared)
-            listed = [self._listings[name] for name in wanted if name in self._listings]
-            self._names = Names(listed, declared)
-            self._tell(self._names)
+            configured = self._directory.now.declaration.servers
+            servers = (BUILT_IN, *configured)
+            listings = [self._listings[name] for name in servers if name in self._listings]
+            self._names = Names(listings, configured)
+            self._log_hidden_names(self._names)
         return self._names
 
-    def hear(self, change: Change | None) -> None:
-        """Take one change of the catalogue bucket."""
+    def apply(self, change: Change | None) -> None:
+        """Apply one change of the catalogue bucket."""
         if change is None:
             return
         if change.value is None:
             self._listings.pop(change.key, None)
         else:
-            heard, known = Listing.decode(change.value), self._listings.get(change.key)
-            self._listings[change.key] = heard
-            if known is not None and known.same_but_for_time(heard):
-                return  # listed anew, and nothing is new
+            listing, known = Listing.decode(change.value), self._listings.get(change.key)
+            self._listings[change.key] = listing
+            if known is not None and known.same_but_for_time(listing):
+                return  # listed again without a change
         self._changed()
 
-    def told(
+    def list_result(
         self, method: str, caller: Caller, family: ProtocolFamily, client: str = NONE
     ) -> bytes:
-        """The result of a list method, and to the stateless family how long it may be kept."""
-        body = self.listed(method, caller.bounds, caller.server, family, caller.mode, client)
+        """Return the result of a list method; for the stateless family with a `ttlMs`."""
+        body = self.list_body(method, caller.grants, caller.server, family, caller.mode, client)
         ttl_ms = self.ttl_ms(caller.server, method)
         return b'{"ttlMs":%d,%b' % (ttl_ms, body[1:]) if family is ProtocolFamily.MODERN else body
 
     def ttl_ms(self, server: str, method: str) -> int:
-        """What is left of every server's own word, and no more than ours; of one, its own word."""
+        """Return how long a client may cache a list, in milliseconds.
+
+        It is the server's own hint on its endpoint; else what is left of any, at most `TTL_MS`.
+        """
         own = self._listings.get(server)
         if own is not None and method in own.hints and self.serves(server):
-            return _own_ttl(own, method)
+            return _own_ttl_ms(own, method)
         now, least = time(), TTL_MS
         for owner, listing in self._listings.items():
             if server in ("", owner) and self.serves(owner):
@@ -104,89 +107,86 @@ class Catalogue:
         return least
 
     def discovery_ttl_ms(self, listings: list[Listing], server: str) -> int:
-        """How long what is said of servers may be kept: by the word of one on its own endpoint.
+        """Return how long a client may cache `server/discover`, in milliseconds.
 
-        What a stateless server says of itself is asked once for each connection to it.
+        Without the hint of one server on its endpoint, a stateless server's is not cached.
         """
         if server and listings and DISCOVER in listings[0].hints:
             return self.ttl_ms(server, DISCOVER)
         return 0 if any(listing.family == ProtocolFamily.MODERN for listing in listings) else TTL_MS
 
-    def listed(
+    def list_body(
         self,
         method: str,
-        bounds: EffectiveGrants,
+        grants: EffectiveGrants,
         server: str,
         family: ProtocolFamily,
         mode: Mode = Mode.TOOLS,
         client: str = NONE,
     ) -> bytes:
-        """What is within bounds of a list, of all servers (`server` empty) or of one.
+        """Return the result of a list method within grants, of one server or of all (empty).
 
         `client` is the class of the client, for servers whose lists depend on it.
         """
-        wanted = (bounds, server, family, method, mode, client if self._depends else NONE)
-        kept = self._kept.get(wanted)
-        if kept is None:
-            if self._kept_bytes >= self.MOST_KEPT_BYTES:
-                self._forget_views()
-            kept = self._kept[wanted] = self._encoded(method, bounds, server, family, mode, client)
-            self._kept_bytes += len(kept)
-        return kept
+        key = (grants, server, family, method, mode, client if self._depends_on_client else NONE)
+        body = self._cache.get(key)
+        if body is None:
+            if self._cached_bytes >= self.MOST_CACHED_BYTES:
+                self._clear_views()
+            body = self._cache[key] = self._encoded(method, grants, server, family, mode, client)
+            self._cached_bytes += len(body)
+        return body
 
-    def weight(
-        self, method: str, bounds: EffectiveGrants, server: str, family: ProtocolFamily
+    def definitions_size(
+        self, method: str, grants: EffectiveGrants, server: str, family: ProtocolFamily
     ) -> int:
-        """Return the bytes of all definitions within bounds, as no mode of seeing tools cuts them.
-
-        Toolbus' own tools are none of them.
-        """
-        wanted = (bounds, server, family, method)
-        found = self._weights.get(wanted)
+        """Return the bytes of all definitions within grants in any mode, without built-in tools."""
+        key = (grants, server, family, method)
+        found = self._sizes.get(key)
         if found is None:
             kind, bare = LISTS[method][0], bool(server)
-            found = self._weights[wanted] = sum(
+            found = self._sizes[key] = sum(
                 len(ready[1]) + 1
                 for owner in self._listings
                 if owner != BUILT_IN and self.serves(owner) and server in ("", owner)
                 for offered in getattr(self._listings[owner], kind)
-                if bounds.cover(full_name(owner, offered.name))
+                if grants.cover(full_name(owner, offered.name))
                 and (ready := self._ready(kind, owner, offered, family, bare=bare)) is not None
             )
         return found
 
     def holder(
-        self, key_digest: str, narrower: tuple[Patterns, ...]
+        self, key_digest: str, restrictions: tuple[Patterns, ...]
     ) -> tuple[str, EffectiveGrants] | None:
-        """The live key behind a proof, and what it is shown now within what was asked for."""
+        """Return the name of the live key with a digest, and its grants within restrictions."""
         found = self._directory.now.principal_for(key_digest, time())
         if found is None:
             return None
-        return found.key, found.seen.narrowed(narrower) if narrower else found.seen
+        return found.key, found.seen.narrowed(restrictions) if restrictions else found.seen
 
     def principal_id(self, key_digest: str) -> str:
-        """Whose state at servers the holder of a proof may touch; empty where it is nobody's."""
+        """Return the owner of state at servers for a key digest; empty if the key is not live."""
         found = self._directory.now.principal_for(key_digest, time())
         return principal_id_of(found, key_digest) if found is not None else ""
 
     def holder_of_token(self, key_digest: str) -> str:
-        """Who holds an access token, whichever of theirs it is; empty for a key's proof."""
+        """Return the holder of an access token; empty for the digest of a key."""
         bearer = self._directory.bearers.known(hash_of(key_digest))
         return bearer.holder if bearer is not None else ""
 
     def mode(self, key: str, query: bytes) -> Mode:
-        """How a key sees tools: as it is declared to, or as its request asks by `mode=`."""
-        said = self._directory.now.principal(key).code_mode
-        if said is False:
+        """Return how a key sees tools: as configured, or as its request sets with `mode=`."""
+        configured = self._directory.now.principal(key).code_mode
+        if configured is False:
             return Mode.TOOLS
         if query:
-            asked = parse_qs(query.decode("latin-1")).get("mode", [""])[-1]
+            requested = parse_qs(query.decode("latin-1")).get("mode", [""])[-1]
             with suppress(ValueError):
-                return Mode(asked)
-        return Mode.CODE if said else Mode.TOOLS
+                return Mode(requested)
+        return Mode.CODE if configured else Mode.TOOLS
 
     def serves(self, server: str) -> bool:
-        """Whether a server of that name is declared."""
+        """Return whether a server of that name is configured."""
         return self._directory.now.serves(server)
 
     def deadline(self, server: str, tool: str, now: float) -> float:
@@ -194,57 +194,57 @@ class Catalogue:
         return deadline_of(self._directory.now.declaration.servers.get(server), tool, now)
 
     def definition(self, server: str, tool: str) -> dict[str, Any] | None:
-        """A tool's definition as its server sent it."""
+        """Return a tool's definition as its server sent it."""
         listing = self._listings.get(server)
         found = (each.definition for each in listing.tools if each.name == tool) if listing else ()
         return next(iter(found), None)
 
     def offers(self, kind: str, server: str, name: str) -> bool:
-        """Whether a server lists a thing of this kind (`tools`, `prompts`) by that name."""
+        """Return whether a server lists an entry of this kind (`tools`, `prompts`) by that name."""
         listing = self._listings.get(server)
         return listing is not None and any(each.name == name for each in getattr(listing, kind))
 
-    def visible(self, bounds: EffectiveGrants, server: str) -> list[Listing]:
-        """The listings of which anything is within bounds, in the order of their names."""
+    def visible(self, grants: EffectiveGrants, server: str) -> list[Listing]:
+        """Return the listings with at least one entry within grants, sorted by server."""
         return [
             listing
             for owner, listing in sorted(self._listings.items())
-            if self.serves(owner) and server in ("", owner) and self._sees_any(bounds, listing)
+            if self.serves(owner) and server in ("", owner) and self._sees_any(grants, listing)
         ]
 
-    def hides(self, bounds: EffectiveGrants, server: str) -> bool:
-        """Whether a server offers something and nothing of it is within bounds."""
+    def hides(self, grants: EffectiveGrants, server: str) -> bool:
+        """Return whether a server has entries, but none within grants."""
         listing = self._listings.get(server)
-        return listing is not None and not self._sees_any(bounds, listing)
+        return listing is not None and not self._sees_any(grants, listing)
 
-    def sees(self, bounds: EffectiveGrants, server: str, name: str) -> bool:
-        """Whether a name or URI of a server is within bounds."""
-        return bounds.cover(full_name(server, name))
+    def sees(self, grants: EffectiveGrants, server: str, name: str) -> bool:
+        """Return whether a name or URI of a server is within grants."""
+        return grants.cover(full_name(server, name))
 
-    def owner_of(self, bounds: EffectiveGrants, server: str, uri: str) -> tuple[str, str] | None:
-        """The server of a URI within bounds, and the URI there; None when nobody has it."""
-        kept = piece_of(uri)
-        if kept is not None:
-            return self._owner_of_kept(kept.handle, bounds, server, uri)
+    def owner_of(self, grants: EffectiveGrants, server: str, uri: str) -> tuple[str, str] | None:
+        """Return the server of a URI within grants, and the URI there; None if there is none."""
+        piece = piece_of(uri)
+        if piece is not None:
+            return self._owner_of_result(piece.handle, grants, server, uri)
         if server:
             return server, uri
-        for owner, known in self.shelves.owners(uri):
-            if self.serves(owner) and self.sees(bounds, owner, known):
+        for owner, known in self.resource_index.owners(uri):
+            if self.serves(owner) and self.sees(grants, owner, known):
                 return owner, known
         return None
 
-    def _owner_of_kept(
-        self, handle: Handle, bounds: EffectiveGrants, server: str, uri: str
+    def _owner_of_result(
+        self, handle: Handle, grants: EffectiveGrants, server: str, uri: str
     ) -> tuple[str, str] | None:
-        """Of a kept result: it is within bounds where the tool is that made it."""
+        """Return the owner of a stored result, which is visible like the tool that made it."""
         owner = handle.server
         theirs = server in ("", owner) and self.serves(owner)
-        return (owner, uri) if theirs and self.sees(bounds, owner, handle.tool) else None
+        return (owner, uri) if theirs and self.sees(grants, owner, handle.tool) else None
 
     def _encoded(
         self,
         method: str,
-        bounds: EffectiveGrants,
+        grants: EffectiveGrants,
         server: str,
         family: ProtocolFamily,
         mode: Mode,
@@ -253,22 +253,22 @@ class Catalogue:
         kind, member = LISTS[method]
         shown = [
             ready
-            for owner, offered in self._offered(kind, bounds, server, mode)
+            for owner, offered in self._offered(kind, grants, server, mode)
             if (offered.shown_to is None or client in offered.shown_to)
             and (ready := self._ready(kind, owner, offered, family, bare=bool(server))) is not None
         ]
-        if kind in NAMED:  # resources keep their server's order, which may mean something
+        if kind in NAMED:  # resources keep their server's order, which may be deliberate
             shown.sort(key=itemgetter(0))
         result: dict[str, Any] = {member: [raw for _, raw in shown]}
         if family is ProtocolFamily.MODERN:
-            # Each key has its own view, so no cache may share it.
+            # Each key has its own view, so no shared cache may store it.
             result |= {"resultType": "complete", "cacheScope": "private"}
         return msgspec.json.encode(result)
 
     def _offered(
-        self, kind: str, bounds: EffectiveGrants, server: str, mode: Mode
+        self, kind: str, grants: EffectiveGrants, server: str, mode: Mode
     ) -> Iterator[tuple[str, CatalogEntry]]:
-        own = self._own_tools(bounds, mode) if not server and kind == "tools" else frozenset()
+        own = self._builtin_tools(grants, mode) if not server and kind == "tools" else frozenset()
         for owner in sorted(self._listings):
             if not self.serves(owner) or server not in ("", owner):
                 continue
@@ -277,125 +277,123 @@ class Catalogue:
             for offered in getattr(self._listings[owner], kind):
                 name = full_name(owner, offered.name)
                 if owner == BUILT_IN:
-                    shown = offered.name in own and not bounds.deny(name)
+                    shown = offered.name in own and not grants.deny(name)
                 else:
-                    shown = bounds.cover(name)
+                    shown = grants.cover(name)
                 if shown:
                     yield owner, offered
 
-    def _own_tools(self, bounds: EffectiveGrants, mode: Mode) -> frozenset[str]:
-        """Our own tools: those of the mode, and all where a server's need a program."""
+    def _builtin_tools(self, grants: EffectiveGrants, mode: Mode) -> frozenset[str]:
+        """Return the built-in tools of the mode; all if a visible server requires programs."""
         need = any(
-            server.code_mode and self._sees_any(bounds, self._listings[name])
+            server.code_mode and self._sees_any(grants, self._listings[name])
             for name, server in self._directory.now.declaration.servers.items()
             if name in self._listings
         )
         return SHOWN[Mode.CODE] if need else SHOWN[mode]
 
     def _only_through_programs(self, server: str, mode: Mode) -> bool:
-        said = self._directory.now.declaration.servers[server].code_mode
-        return said is True or (mode is not Mode.TOOLS and said is None)
+        configured = self._directory.now.declaration.servers[server].code_mode
+        return configured is True or (mode is not Mode.TOOLS and configured is None)
 
     def _ready(
         self, kind: str, owner: str, offered: CatalogEntry, family: ProtocolFamily, *, bare: bool
     ) -> tuple[str, msgspec.Raw] | None:
-        """A definition's name and JSON, encoded once for all who see it; None if nobody does."""
-        wanted = (kind, owner, offered.name, family, bare)
-        if wanted not in self._encodings:
+        """Return an entry's name and JSON, encoded once for all callers; None if it is hidden."""
+        key = (kind, owner, offered.name, family, bare)
+        if key not in self._encodings:
             ready = None
-            if kind not in NAMED or self._called(kind, owner, offered, bare=bare):
+            if kind not in NAMED or self._names_shown(kind, owner, offered, bare=bare):
                 shown = self._shown(kind, owner, offered, family, bare=bare)
                 ready = str(shown.get("name", "")), msgspec.Raw(msgspec.json.encode(shown))
-            self._encodings[wanted] = ready
-        return self._encodings[wanted]
+            self._encodings[key] = ready
+        return self._encodings[key]
 
     def _shown(
         self, kind: str, owner: str, offered: CatalogEntry, family: ProtocolFamily, *, bare: bool
     ) -> dict[str, Any]:
-        """A definition as it was sent, but for what is the gateway's or not of this family."""
+        """Return a definition as its server sent it, adapted to the endpoint and family."""
         shown = dict(offered.definition)
         if kind in NAMED:
-            shown |= self._called(kind, owner, offered, bare=bare)
+            shown |= self._names_shown(kind, owner, offered, bare=bare)
         elif kind == "resources" and not bare:
-            shown["uri"] = self.shelves.shown(owner, offered.name)
+            shown["uri"] = self.resource_index.shown(owner, offered.name)
         if family is ProtocolFamily.MODERN:
             shown.pop("execution", None)
         elif kind == "tools" and not _is_object(shown.get("outputSchema")):
             shown.pop("outputSchema", None)
         if kind == "tools" and family is ProtocolFamily.LEGACY:
-            shown |= _as_task(self._listings[owner], offered.name)
+            shown |= _task_support(self._listings[owner], offered.name)
         return shown
 
-    def _called(
+    def _names_shown(
         self, kind: str, owner: str, offered: CatalogEntry, *, bare: bool
     ) -> dict[str, str]:
-        """The name agents see, and the operator's description; empty when they see nothing."""
+        """Return the name that agents see and a configured description; empty if it is hidden."""
         seen = self.names.shown(kind, owner, offered.name)
         name = (seen.bare if bare else seen.full) if seen else ""
         if not seen or not name:
             return {}
         return {"name": name} | ({"description": seen.description} if seen.description else {})
 
-    def _tell(self, names: Names) -> None:
-        """Log what is newly not shown for its name."""
-        refused = names.dropped | names.crowded
-        for kind, server, own in sorted(refused.keys() - self._told):
-            about = {"kind": kind, "server": server, "tool": own}
-            log.warning("name.refused", extra={**about, "reason": refused[kind, server, own]})
-        self._told = set(refused)
+    def _log_hidden_names(self, names: Names) -> None:
+        """Log entries that became hidden because of their names."""
+        hidden = names.dropped | names.crowded
+        for kind, server, own in sorted(hidden.keys() - self._logged):
+            fields = {"kind": kind, "server": server, "tool": own}
+            log.warning("name.refused", extra={**fields, "reason": hidden[kind, server, own]})
+        self._logged = set(hidden)
 
-    def _sees_any(self, bounds: EffectiveGrants, listing: Listing) -> bool:
+    def _sees_any(self, grants: EffectiveGrants, listing: Listing) -> bool:
         return any(
-            self.sees(bounds, listing.server, offered.name)
+            self.sees(grants, listing.server, offered.name)
             for kind, _ in LISTS.values()
             for offered in getattr(listing, kind)
         )
 
-    def _forget_views(self) -> None:
-        self._kept.clear()
-        self._weights.clear()
-        self._kept_bytes = 0
+    def _clear_views(self) -> None:
+        self._cache.clear()
+        self._sizes.clear()
+        self._cached_bytes = 0
 
     def _changed(self) -> None:
-        self._forget_views()
-        self._depends = any(listing.depends for listing in self._listings.values())
-        self._encodings.clear()
-        self._names = None
-        self.shelves = Shelves(self._listings.values())
-        for callback in self.on_change:
-            callback()
+        self._depends_on_client = any(listing.depends for listing in self._listings.values())
+        self.resource_index = ResourceIndex(self._listings.values())
+        self._on_configuration()
 
-    def _declared_anew(self) -> None:
-        self._forget_views()
+    def _on_configuration(self) -> None:
+        self._clear_views()
         self._encodings.clear()
         self._names = None
         for callback in self.on_change:
             callback()
 
 
-def _own_ttl(listing: Listing, method: str) -> int:
-    """How long a list of one server may be kept by its own word.
+def _own_ttl_ms(listing: Listing, method: str) -> int:
+    """Return how long a list of one server may be cached by the server's own hint, in milliseconds.
 
-    Of a list whose changes it tells we know the newest; else what is left since it was read.
+    A list whose changes the server notifies is always current, so it has the whole time; any other
+    has what is left since it was read.
     """
-    said, kind = listing.hints[method], method.partition("/")[0]
-    told = listing.capabilities.get(kind)
-    tells = isinstance(told, dict) and told.get("listChanged") is True
-    if listing.state is ServerState.READY and (tells or method == DISCOVER):
-        return said
-    gone = max(0.0, time() - listing.listed_at) * 1000
-    return max(0, int(said - gone))
+    hint, kind = listing.hints[method], method.partition("/")[0]
+    capability = listing.capabilities.get(kind)
+    notifies = isinstance(capability, dict) and capability.get("listChanged") is True
+    if listing.state is ServerState.READY and (notifies or method == DISCOVER):
+        return hint
+    elapsed_ms = max(0.0, time() - listing.listed_at) * 1000
+    return max(0, int(hint - elapsed_ms))
 
 
-def _as_task(listing: Listing, tool: str) -> dict[str, Any]:
-    """What a client with a session is told of running a tool as a task, beside its definition."""
+def _task_support(listing: Listing, tool: str) -> dict[str, Any]:
+    """Return the member that shows clients with a session whether a tool may run as a task."""
     if listing.handshake is not None:
         support = listing.handshake.tasks.get(tool)
     else:
-        support = "optional" if decides(said_by(listing, ProtocolFamily.LEGACY)) else None
+        identity = server_identity(listing, ProtocolFamily.LEGACY)
+        support = "optional" if decides_tasks(identity) else None
     return {"execution": {"taskSupport": support}} if support else {}
 
 
 def _is_object(schema: Any) -> bool:
-    """Whether a schema is of the only kind revisions before 2026-07-28 allow for results."""
+    """Return whether a schema describes an object, as revisions before 2026-07-28 require."""
     return isinstance(schema, dict) and schema.get("type") == "object"

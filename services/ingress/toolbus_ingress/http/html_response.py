@@ -1,4 +1,4 @@
-"""A page for a person, as an HTTP answer. Pure."""
+"""HTML pages as HTTP responses. Pure."""
 
 from toolbus_common.web import html
 from toolbus_ingress.http.jsonrpc import Response
@@ -7,5 +7,5 @@ _HEADERS = tuple((name.encode(), value.encode()) for name, value in html.headers
 
 
 def page(status: int, title: str, body: str) -> Response:
-    """The answer; `body` is HTML already."""
+    """Return a page; `body` must be escaped HTML."""
     return Response(status, html.document(title, body), _HEADERS)

@@ -1,4 +1,4 @@
-"""JSON-RPC answers: the only place where a failure's code becomes what a client sees."""
+"""JSON-RPC responses, and the table of error codes that clients see."""
 
 from math import ceil
 from typing import Any
@@ -23,9 +23,9 @@ BAD_REQUEST = 400
 FORBIDDEN = 403
 UNAVAILABLE = 503
 
-# Our own codes lie outside the ranges JSON-RPC and MCP reserve (-32768 to -32000).
-# A refusal is an answer to the agent and travels as 200: older clients drop the body of anything
-# else. Only what an operator's load balancer must see too has an HTTP status of its own.
+# Toolbus' own codes lie outside the range that JSON-RPC and MCP reserve (-32768 to -32000).
+# An error for the agent travels with HTTP status 200, because older clients drop the body of any
+# other status. Only errors that a load balancer must see have an HTTP status of their own.
 _CODES: dict[str, tuple[int, int]] = {
     "unauthorized": (-31001, 401),
     "unknown_tool": (INVALID_PARAMS, OK),
@@ -70,9 +70,9 @@ _CODES: dict[str, tuple[int, int]] = {
 
 
 class Response(Struct, frozen=True):
-    """One HTTP answer: status, JSON body, and headers beyond content type and length.
+    """One HTTP response: status, body, and headers beyond content type and length.
 
-    `rejected` says why credentials were refused, where the status alone does not.
+    `rejected` is why credentials were rejected, where the status alone does not say it.
     """
 
     status: int
@@ -82,56 +82,56 @@ class Response(Struct, frozen=True):
 
 
 def result(request_id: bytes, body: bytes) -> Response:
-    """A result; both arguments are raw JSON."""
+    """Return a result; both arguments are raw JSON."""
     return Response(OK, b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request_id, body))
 
 
 def error(
     status: int, code: int, message: str, *, request_id: bytes = b"null", data: Any = None
 ) -> Response:
-    """An error with a code of the protocol's own."""
-    told: dict[str, Any] = {"code": code, "message": message}
+    """Return an error with a code of JSON-RPC or MCP."""
+    details: dict[str, Any] = {"code": code, "message": message}
     if data is not None:
-        told["data"] = data
-    body = b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request_id, msgspec.json.encode(told))
+        details["data"] = data
+    body = b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request_id, msgspec.json.encode(details))
     return Response(status, body)
 
 
 def failure(failed: ToolbusError, request_id: bytes = b"null", call_id: str = "") -> Response:
-    """A failure of ours, as the client sees it: a sentence, and what to do in `data`."""
+    """Return a `ToolbusError` as clients see it: its message, and in `data` how to react."""
     code, status = _CODES.get(failed.code, (INTERNAL_ERROR, 500))
     data = _data(failed)
     if call_id:
         data["callId"] = call_id
     answer = error(status, code, failed.reason, request_id=request_id, data=data)
     if status == UNAVAILABLE:
-        return Response(status, answer.body, ((b"retry-after", _seconds(failed)),))
+        return Response(status, answer.body, ((b"retry-after", _retry_after(failed)),))
     if isinstance(failed, InsufficientScopeError):
-        challenge = b'Bearer realm="toolbus"' + lacking(failed)
+        challenge = b'Bearer realm="toolbus"' + scope_challenge(failed)
         return Response(status, answer.body, ((b"www-authenticate", challenge),), failed.code)
     return answer
 
 
-def lacking(failed: ToolbusError) -> bytes:
-    """What a challenge says of the scope that an access token lacks; nothing of other failures."""
+def scope_challenge(failed: ToolbusError) -> bytes:
+    """Return the challenge parameters for a missing scope; empty for any other error."""
     if not isinstance(failed, InsufficientScopeError):
         return b""
     return f', error="{failed.code}", scope="{failed.data.get("scope", "")}"'.encode()
 
 
-def code_of(failed: ToolbusError) -> int:
-    """The number a client is told for a failure."""
+def error_code(failed: ToolbusError) -> int:
+    """Return the JSON-RPC code of an error."""
     return _CODES.get(failed.code, (INTERNAL_ERROR, 500))[0]
 
 
-def _seconds(failed: ToolbusError) -> bytes:
-    """When to come back, in whole seconds as HTTP has it."""
-    told = failed.data.get("retry_after")
-    return b"%d" % max(1, ceil(told) if isinstance(told, int | float) else 1)
+def _retry_after(failed: ToolbusError) -> bytes:
+    """Return the Retry-After header: whole seconds, at least 1 (RFC 9110, 10.2.3)."""
+    seconds = failed.data.get("retry_after")
+    return b"%d" % max(1, ceil(seconds) if isinstance(seconds, int | float) else 1)
 
 
-def told_within(failed: ToolbusError) -> dict[str, Any]:
-    """The same failure as the error of a task, inside of a result."""
+def task_error(failed: ToolbusError) -> dict[str, Any]:
+    """Return an error as the `error` member of a task."""
     code, _ = _CODES.get(failed.code, (INTERNAL_ERROR, 500))
     return {"code": code, "message": failed.reason, "data": _data(failed)}
 

@@ -1,4 +1,4 @@
-"""The HTTP guard: what is refused before a body is read or a credential looked at."""
+"""The request guard: checks before a body is read or a credential is looked up."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ MOST_HEADERS = 100
 UNKNOWN_SERVER = "unknown_server"
 _CHECKED = "toolbus.headers"
 
-# A second copy of one of these would let two readers see two different requests.
+# Repeated, one of these would let two components see two different requests.
 _SINGLE = frozenset(
     {
         b"host", b"origin", b"authorization", b"content-type", b"content-length",
@@ -36,8 +36,8 @@ _SINGLE = frozenset(
 )  # fmt: skip
 
 
-class RefusedRequestError(Exception):
-    """The request is answered without being understood."""
+class RejectedRequestError(Exception):
+    """The request is rejected with a ready response."""
 
     def __init__(self, reason: str, response: Response) -> None:
         super().__init__(reason)
@@ -46,19 +46,21 @@ class RefusedRequestError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
-    """Which hosts and origins are ours. A host without a port covers every port."""
+class RequestGuard:
+    """Checks headers, hosts and origins. An entry without a port covers every port."""
 
     hosts: frozenset[str]
     origins: frozenset[str]
 
     def headers(self, scope: dict[str, Any]) -> Headers:
-        """Return the request's headers by lower-case name, values stripped of blanks.
+        """Return the request's headers by lower-case name, without surrounding blanks.
 
-        The application checks every request before it is routed; later callers get what it found.
+        The application checks every request before it is routed; later calls return the same
+        dictionary.
 
         Raises:
-            RefusedRequestError: sizes, doubled headers, or a host or origin that is not ours.
+            RejectedRequestError: the headers are too large, one is repeated, or the host or origin
+                is not allowed.
 
         """
         found: Headers | None = scope.get(_CHECKED)
@@ -72,81 +74,89 @@ class Guard:
         for name, value in raw:
             size += len(name) + len(value)
             if name in found and (name in _SINGLE or name.startswith(b"mcp-param-")):
-                raise _doubled(name)
+                raise _repeated_header(name)
             found[name] = value.strip()
         if size > LARGEST_HEAD or len(raw) > MOST_HEADERS:
-            raise refused("headers", 431, f"The headers exceed {LARGEST_HEAD} bytes; send fewer.")
+            raise rejected("headers", 431, f"The headers exceed {LARGEST_HEAD} bytes. Send fewer.")
         self._check_names(found)
         return found
 
     def _check_names(self, headers: Headers) -> None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if not _covered(host, self.hosts):
-            raise refused(
-                "host", 403, "This Host is not served here; the operator can allow it "
+        if not _is_allowed(host, self.hosts):
+            raise rejected(
+                "host", 403, "The Host header is not allowed. The operator can allow it "
                 "with TOOLBUS_ALLOWED_HOSTS.",
             )  # fmt: skip
         origin = headers.get(b"origin")
-        if origin is not None and not _covered(origin.decode("latin-1").lower(), self.origins):
-            raise refused(
-                "origin", 403, "This Origin may not call; the operator can allow it "
+        if origin is not None and not _is_allowed(origin.decode("latin-1").lower(), self.origins):
+            raise rejected(
+                "origin", 403, "The Origin header is not allowed. The operator can allow it "
                 "with TOOLBUS_ALLOWED_ORIGINS.",
             )  # fmt: skip
 
 
 def check_post(headers: Headers, largest_body: int) -> None:
-    """What a POST to the endpoint must say of its body. Raises `RefusedRequestError`."""
+    """Check the headers of a POST with a JSON body. Raises `RejectedRequestError`."""
     content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if content_type != b"application/json":
-        raise refused("content_type", 415, "Send the request as Content-Type: application/json.")
+        raise rejected(
+            "content_type", 415, "Unsupported content type. Send Content-Type: application/json."
+        )
     if b"content-encoding" in headers:
-        raise refused("encoding", 415, "Send the body without Content-Encoding.")
+        raise rejected(
+            "encoding", 415, "Content-Encoding is not supported. Send the body without it."
+        )
     accept = headers.get(b"accept", b"*/*").lower()
     if (
         b"application/json" not in accept
         and b"*/*" not in accept
         and b"application/*" not in accept
     ):
-        raise refused("accept", 406, "The answer is application/json: accept it.")
-    announced(headers, largest_body)
+        raise rejected(
+            "accept", 406, "The response is application/json. Add it to the Accept header."
+        )
+    check_content_length(headers, largest_body)
 
 
-async def whole_body(receive: Receive, largest: int) -> bytes:
-    """Return the whole body. Raises `RefusedRequestError` where it is too large or cut short."""
+async def read_request_body(receive: Receive, largest: int) -> bytes:
+    """Read the whole body. Raises `RejectedRequestError` if it is too large or incomplete."""
     try:
         return await read_body(receive, largest)
     except BodyTooLargeError as error:
         raise too_large(largest) from error
     except CutShortError as error:
-        raise refused("cut_short", 400, "The request ended before its body was whole.") from error
+        raise rejected(
+            "cut_short", 400, "The request ended before its body was complete. Send it again."
+        ) from error
 
 
-def announced(headers: Headers, largest: int) -> None:
-    """Refuse a body whose announced length is no number or over the limit."""
+def check_content_length(headers: Headers, largest: int) -> None:
+    """Raise `RejectedRequestError` for a Content-Length that is invalid or over the limit."""
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > largest:
         raise too_large(largest)
 
 
-def too_large(largest: int) -> RefusedRequestError:
-    """The refusal of a body over the limit."""
-    return refused("size", 413, f"The body exceeds {largest} bytes; send less.")
+def too_large(largest: int) -> RejectedRequestError:
+    """Return the rejection of a body over the limit."""
+    return rejected("size", 413, f"The body exceeds {largest} bytes. Send less.")
 
 
-def refused(reason: str, status: int, sentence: str) -> RefusedRequestError:
-    """A refusal with its HTTP status and a JSON-RPC body."""
-    answer = error(status, INVALID_REQUEST, sentence)
-    rejected = reason if status == FORBIDDEN or reason == UNKNOWN_SERVER else ""
-    return RefusedRequestError(reason, Response(status, answer.body, (), rejected))
+def rejected(reason: str, status: int, message: str) -> RejectedRequestError:
+    """Return a rejection with its HTTP status and a JSON-RPC body."""
+    answer = error(status, INVALID_REQUEST, message)
+    rejected_as = reason if status == FORBIDDEN or reason == UNKNOWN_SERVER else ""
+    return RejectedRequestError(reason, Response(status, answer.body, (), rejected_as))
 
 
-def _covered(name: str, allowed: frozenset[str]) -> bool:
-    """Whether a host or origin is in the list, itself or, with any port, without its port."""
+def _is_allowed(name: str, allowed: frozenset[str]) -> bool:
+    """Return whether a host or origin is listed, as it is or without its port."""
     bare, _, port = name.rpartition(":")
     return name in allowed or (bare in allowed and port.isdigit())
 
 
-def _doubled(name: bytes) -> RefusedRequestError:
+def _repeated_header(name: bytes) -> RejectedRequestError:
     code = HEADER_MISMATCH if name.startswith(b"mcp-") else INVALID_REQUEST
-    sentence = f"The header {name.decode('latin-1')} is there twice; send it once."
-    return RefusedRequestError("doubled_header", error(400, code, sentence))
+    message = f"The header {name.decode('latin-1')} is repeated. Send it once."
+    return RejectedRequestError("doubled_header", error(400, code, message))

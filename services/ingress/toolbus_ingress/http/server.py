@@ -1,4 +1,4 @@
-"""The HTTP listener of agents and browsers: its bounds, from the settings."""
+"""The HTTP listener for agents and browsers, with its limits from the settings."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ LISTENER = "agents"
 
 
 def limits_of(settings: Settings) -> Limits:
-    """Return the listener's bounds."""
+    """Return the listener's limits."""
     return Limits(
         head_seconds=settings.head_timeout,
         body_seconds=settings.body_timeout,
@@ -30,14 +30,18 @@ def limits_of(settings: Settings) -> Limits:
 
 @asynccontextmanager
 async def listening(app: Any, settings: Settings) -> AsyncIterator[Listener]:
-    """Serve the application. Raises `UnavailableError` when the port is taken.
+    """Listen and serve the application. On exit, requests in flight are answered first.
 
-    On leaving, requests under way are answered before the connections close.
+    Raises:
+        UnavailableError: the port is taken.
+
     """
     host, port, limits = settings.http_host, settings.http_port, limits_of(settings)
     try:
         async with serving(app, LISTENER, host, port, limits, settings.drain_seconds) as listener:
             yield listener
     except NotServedError as error:
-        reason = f"Cannot listen on {host}:{port}; is the port taken?"
+        reason = (
+            f"Cannot listen on {host}:{port}: the port is probably in use. Choose another port."
+        )
         raise UnavailableError(reason) from error

@@ -1,4 +1,4 @@
-"""Requests that a server answers: onto the bus, and back in the form of the caller's family."""
+"""The call path at the edge: build a call from a request, send it, and return its result."""
 
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -29,33 +29,33 @@ from toolbus_common.observability.metrics import CALL_SECONDS, CALLS
 from toolbus_common.observability.tracing import bind
 from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
-from toolbus_ingress.auth.request_context import Visit
+from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.mcp import param_headers, tracing
-from toolbus_ingress.mcp.error_mapping import as_asked, told
-from toolbus_ingress.mcp.legacy.client_requests import Questions
-from toolbus_ingress.mcp.request_target import TASKS, Subject, subject_of
-from toolbus_ingress.mcp.streaming_call import Conversation
+from toolbus_ingress.mcp.error_mapping import error_response, with_requested_name
+from toolbus_ingress.mcp.legacy.client_requests import PendingClientRequests
+from toolbus_ingress.mcp.request_target import TASKS, CallTarget, call_target
+from toolbus_ingress.mcp.streaming_call import StreamingCall
 from toolbus_ingress.mcp.tasks import (
     DEFERRED_NAME,
     RESULT,
     Tasks,
-    related,
-    renamed,
     task_key,
     wants_task,
-    with_codes,
+    with_error_codes,
+    with_related_task,
+    with_task_id,
 )
-from toolbus_ingress.mcp.tracing import Trail, trail_of
+from toolbus_ingress.mcp.tracing import TraceContext, trace_context_of
 from toolbus_ingress.protocol_versions import META, Request
-from toolbus_ingress.sessions.event_log_store import Shelf
-from toolbus_ingress.sessions.sealed_claims import Seal, StateClaims
+from toolbus_ingress.sessions.event_log_store import EventLogStore
+from toolbus_ingress.sessions.sealed_claims import ClaimSealer, StateClaims
 from toolbus_ingress.sessions.session_store import LEVELS, Session, capabilities_of
-from toolbus_ingress.sessions.sse_writer import Presence
+from toolbus_ingress.sessions.sse_writer import DisconnectWatch
 
-STATE_SECONDS = 900.0  # how long a caller may take to answer what a server asked
+STATE_SECONDS = 900.0  # how long a caller may take to provide requested input
 LARGEST_CAPABILITIES = 8 * 1024
 _OK = CALLS.labels("ok")
 _LOG_LEVEL = META + "logLevel"
@@ -64,143 +64,160 @@ _OWN_META = frozenset(
      "progressToken", tracing.TRACE, tracing.STATE, tracing.BAGGAGE, IDEMPOTENCY}
 )  # fmt: skip
 
-_requested = trusted(CallRequested)
+_call_requested = trusted(CallRequested)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class Relay:
-    """The call path at the edge."""
+class CallHandler:
+    """Sends requests that a server answers, and returns results in the caller's protocol family."""
 
     def __init__(
         self,
         service: Service,
         catalogue: Catalogue,
-        seal: Seal,
-        questions: Questions,
-        shelf: Shelf,
+        sealer: ClaimSealer,
+        client_requests: PendingClientRequests,
+        event_logs: EventLogStore,
         timeout: float | None,
     ) -> None:
         self._service = service
         self._catalogue = catalogue
-        self._seal = seal
-        self.tasks = Tasks(seal, catalogue)
-        self._questions = questions
-        self._shelf = shelf
+        self._sealer = sealer
+        self.tasks = Tasks(sealer, catalogue)
+        self._client_requests = client_requests
+        self._event_logs = event_logs
         self._timeout = timeout
-        self.on_begun: Callable[[Session, str, str], None] = lambda _session, _task, _handle: None
-        self._wanted: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
-        catalogue.on_change.append(self._wanted.clear)
+        self.on_task_created: Callable[[Session, str, str], None] = lambda *_: None
+        self._param_headers: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
+        catalogue.on_change.append(self._param_headers.clear)
 
-    def answer(self, visit: Visit, request: Request) -> Awaitable[Response | None]:
-        """Answer a request; None when the answer was streamed."""
-        way = trail_of(request.meta, visit.headers)
-        bind(way.traceparent)
-        return tracing.entrance(way, request.method).around(self._answered(visit, request, way))
+    def answer(self, context: RequestContext, request: Request) -> Awaitable[Response | None]:
+        """Answer a request; None if the answer was streamed."""
+        trace = trace_context_of(request.meta, context.headers)
+        bind(trace.traceparent)
+        span = tracing.request_span(trace, request.method)
+        return span.around(self._answer(context, request, trace))
 
-    async def _answered(self, visit: Visit, request: Request, way: Trail) -> Response | None:
-        began = perf_counter()
+    async def _answer(
+        self, context: RequestContext, request: Request, trace: TraceContext
+    ) -> Response | None:
+        started = perf_counter()
         call_id = self._service.calls.new_call_id()
-        subject: Subject | None = None
+        target: CallTarget | None = None
         if request.method in TASKS and request.family is ProtocolFamily.MODERN:
             protocol_versions.require_tasks(request)
         try:
-            kept = self.tasks.kept(request, visit.caller) if request.method in TASKS else None
-            if kept is not None:
-                return jsonrpc.result(request.id, kept)
-            subject = subject_of(request, visit.caller, self._catalogue, self._seal)
+            if request.method in TASKS:
+                stored = self.tasks.stored_result(request, context.caller)
+                if stored is not None:
+                    return jsonrpc.result(request.id, stored)
+            target = call_target(request, context.caller, self._catalogue, self._sealer)
             if request.method == TOOLS_CALL and request.family is ProtocolFamily.MODERN:
-                self._check_headers(visit, request, subject)
-            call = self._call(visit, request, subject, call_id, way)
-            answer = await self._converse(visit, request, call)
+                self._check_param_headers(context, request, target)
+            call = self._call(context, request, target, call_id, trace)
+            answer = await self._run_while_wanted(context, request, call)
             _OK.inc()
         except ToolbusError as error:
             CALLS.labels(error.code).inc()
-            tracing.failed(error)
-            answer = told(as_asked(error, request, subject), request, call_id)
-        CALL_SECONDS.observe(perf_counter() - began)
+            tracing.record_failure(error)
+            named = with_requested_name(error, request, target)
+            answer = error_response(named, request, call_id)
+        CALL_SECONDS.observe(perf_counter() - started)
         return answer
 
-    async def run(self, visit: Visit, request: Request, call_id: str) -> bytes:
-        """The result of a call whose caller can be asked nothing. Raises `ToolbusError`."""
-        way = trail_of(request.meta, visit.headers)
-        with tracing.entrance(way, request.method):
-            subject = subject_of(request, visit.caller, self._catalogue, self._seal)
-            call = self._call(visit, request, subject, call_id, way)
-            ending = await self._service.calls.ask(call)
-            tracing.ended(ending)
-            if isinstance(ending, InputRequired | TaskCreated):
-                raise InvalidError("This tool asks its caller something; call it over MCP.")
-            return ending.body
+    async def run(self, context: RequestContext, request: Request, call_id: str) -> bytes:
+        """Return the raw result of a call whose caller cannot provide input.
 
-    async def subscribe(self, visit: Visit, request: Request, uri: str) -> None:
-        """Have the server watch a resource. Raises `ToolbusError`."""
-        asked = Request(b"", "resources/subscribe", {"uri": uri}, request.family)
-        subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
-        call_id = self._service.calls.new_call_id()
-        await self._service.calls.ask(self._call(visit, asked, subject, call_id))
+        Raises:
+            ToolbusError: the call failed, or it requires input.
 
-    async def follow(self, visit: Visit, request: Request, handle: str) -> str:
-        """Have a server tell of a task; what its news call it. Raises `ToolbusError`."""
-        asked = Request(b"", FOLLOW, {"taskId": handle}, request.family)
-        subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
+        """
+        trace = trace_context_of(request.meta, context.headers)
+        with tracing.request_span(trace, request.method):
+            target = call_target(request, context.caller, self._catalogue, self._sealer)
+            call = self._call(context, request, target, call_id, trace)
+            reply = await self._service.calls.ask(call)
+            tracing.record_result(reply)
+            if isinstance(reply, InputRequired | TaskCreated):
+                raise InvalidError(
+                    "The tool requires input from its caller, which this API cannot provide. "
+                    "Call the tool over MCP."
+                )
+            return reply.body
+
+    async def subscribe(self, context: RequestContext, request: Request, uri: str) -> None:
+        """Subscribe at the server to updates of a resource. Raises `ToolbusError`."""
+        subscription = Request(b"", "resources/subscribe", {"uri": uri}, request.family)
+        target = call_target(subscription, context.caller, self._catalogue, self._sealer)
         call_id = self._service.calls.new_call_id()
-        await self._service.calls.ask(self._call(visit, asked, subject, call_id))
-        return task_key(subject.server, msgspec.json.decode(subject.arguments)["taskId"])
+        await self._service.calls.ask(self._call(context, subscription, target, call_id))
+
+    async def follow(self, context: RequestContext, request: Request, handle: str) -> str:
+        """Subscribe at the server to a task; return the task's key in its notifications.
+
+        Raises:
+            ToolbusError: the handle is unknown, or the server does not notify about the task.
+
+        """
+        subscription = Request(b"", FOLLOW, {"taskId": handle}, request.family)
+        target = call_target(subscription, context.caller, self._catalogue, self._sealer)
+        call_id = self._service.calls.new_call_id()
+        await self._service.calls.ask(self._call(context, subscription, target, call_id))
+        return task_key(target.server, msgspec.json.decode(target.arguments)["taskId"])
 
     async def cancel(self, call_id: str) -> None:
-        """Nobody waits for this call any longer."""
+        """Publish that a call's result is no longer wanted."""
         cancelled = CallCancelled(call_id=call_id)
         await self._service.bus.publish(cancelled.subject, cancelled.encode())
 
-    # -- there -------------------------------------------------------------------------------
+    # -- the call ------------------------------------------------------------------------------
 
     def _call(
         self,
-        visit: Visit,
+        context: RequestContext,
         request: Request,
-        subject: Subject,
+        target: CallTarget,
         call_id: str,
-        way: Trail | None = None,
+        trace: TraceContext | None = None,
     ) -> CallRequested:
-        meta = request.meta
-        way = way or trail_of(meta, visit.headers)
+        meta, session, now = request.meta, context.session, time()
+        trace = trace or trace_context_of(meta, context.headers)
         modern = request.family is ProtocolFamily.MODERN
-        level = meta.get(_LOG_LEVEL) if modern else visit.session and visit.session.level
-        call = _requested(
+        level = meta.get(_LOG_LEVEL) if modern else session and session.level
+        call = _call_requested(
             call_id=call_id,
             reply_to=self._service.calls.address(call_id),
-            server=subject.server,
-            tool=subject.name,
+            server=target.server,
+            tool=target.name,
             method=request.method,
-            key_digest=visit.caller.key_digest,
+            key_digest=context.caller.key_digest,
             family=request.family,
-            deadline=self._deadline(subject),
-            traceparent=way.traceparent,
-            tracestate=way.state,
-            baggage=way.baggage,
-            progress=isinstance(meta.get("progressToken"), str | int) and visit.takes_events,
-            capabilities=_declared(meta) if modern else capabilities_of(visit.session),
-            log_level=level if level in LEVELS and visit.takes_events else "",
-            default_logs=_takes_logs(visit) and not level,
-            extra=self._extra(visit, request, subject),
-            narrower=visit.caller.narrower,
-            run=way.run or (visit.session.sid if visit.session is not None else ""),
-            idempotency_key=_key_of(request.method, meta, visit.caller.key_digest),
-            terms=visit.caller.terms.encode() if subject.server == BUILT_IN else "",
-            session=visit.session.sid if visit.session is not None else "",
-            arguments=subject.arguments,
+            deadline=(
+                now + self._timeout
+                if self._timeout is not None
+                else self._catalogue.deadline(target.server, target.name, now)
+            ),
+            traceparent=trace.traceparent,
+            tracestate=trace.state,
+            baggage=trace.baggage,
+            progress=isinstance(meta.get("progressToken"), str | int) and context.accepts_events,
+            capabilities=_declared_capabilities(meta) if modern else capabilities_of(session),
+            log_level=level if level in LEVELS and context.accepts_events else "",
+            # Without a level, clients with a session receive what the server logs by default.
+            default_logs=session is not None and context.accepts_events and not level,
+            extra=self._extra(context, request, target),
+            restriction=context.caller.restrictions,
+            run=trace.run or (session.sid if session is not None else ""),
+            idempotency_key=_idempotency_key(request.method, meta, context.caller.key_digest),
+            terms=context.caller.code_mode_options.encode() if target.server == BUILT_IN else "",
+            session=session.sid if session is not None else "",
+            arguments=target.arguments,
         )
-        tracing.describe(visit, request, call, self._catalogue)
+        tracing.describe(context, request, call, self._catalogue)
         return call
 
-    def _deadline(self, subject: Subject) -> float:
-        now = time()
-        if self._timeout is not None:
-            return now + self._timeout
-        return self._catalogue.deadline(subject.server, subject.name, now)
-
-    def _extra(self, visit: Visit, request: Request, subject: Subject) -> str:
-        """What travels beside the arguments, as raw JSON; empty when nothing does."""
+    def _extra(self, context: RequestContext, request: Request, target: CallTarget) -> str:
+        """Return what travels next to the arguments, as raw JSON; empty if nothing does."""
         params = request.params
         extra: dict[str, Any] = {}
         foreign = {name: value for name, value in request.meta.items() if name not in _OWN_META}
@@ -213,147 +230,147 @@ class Relay:
                 raise InvalidError("inputResponses must be an object.")
             extra["inputResponses"] = params["inputResponses"]
         if "requestState" in params:
-            state = self._opened(params["requestState"], visit, request, subject)
-            if state is not None:
-                extra["requestState"] = state
+            claims = self._sealer.open(params["requestState"], StateClaims)
+            if (
+                claims is None
+                or claims.principal_id != context.caller.principal_id
+                or claims.request != _digest(request.method, target)
+                or claims.expires < time()
+            ):
+                raise InvalidError("Invalid or expired requestState. Restart the request.")
+            if claims.state is not None:
+                extra["requestState"] = claims.state
         return strict_json.dump(extra).decode() if extra else ""
 
-    def _opened(self, sealed: Any, visit: Visit, request: Request, subject: Subject) -> str | None:
-        claims = self._seal.open(sealed, StateClaims)
-        if (
-            claims is None
-            or claims.principal_id != visit.caller.principal_id
-            or claims.request != _digest(request.method, subject)
-            or claims.expires < time()
-        ):
-            raise InvalidError("Invalid or expired requestState; begin the request anew.")
-        return claims.state
-
-    def _check_headers(self, visit: Visit, request: Request, subject: Subject) -> None:
-        key = subject.server, subject.name
-        wanted = self._wanted.get(key)
-        if wanted is None:
+    def _check_param_headers(
+        self, context: RequestContext, request: Request, target: CallTarget
+    ) -> None:
+        key = target.server, target.name
+        required = self._param_headers.get(key)
+        if required is None:
             definition = self._catalogue.definition(*key) or {}
-            wanted = self._wanted[key] = param_headers.declared(definition.get("inputSchema"))
-        if wanted:
+            required = param_headers.required_headers(definition.get("inputSchema"))
+            self._param_headers[key] = required
+        if required:
             arguments = request.params.get("arguments", {})
-            fault = param_headers.mismatch(wanted, arguments, visit.headers)
-            if fault:
-                raise protocol_versions.mismatched(fault, request.id)
+            header = param_headers.first_mismatch(required, arguments, context.headers)
+            if header:
+                raise protocol_versions.param_mismatch(header, request.id)
 
-    # -- and back ----------------------------------------------------------------------------
+    # -- the result ----------------------------------------------------------------------------
 
-    async def _converse(
-        self, visit: Visit, request: Request, call: CallRequested
+    async def _run_while_wanted(
+        self, context: RequestContext, request: Request, call: CallRequested
     ) -> Response | None:
-        session = visit.session
+        """Run the call, and cancel it when its client stops waiting.
+
+        A stateless client stops waiting by disconnecting, unless it sent an idempotency key. A
+        client with a session does so by a notification, which finds the call in `in_flight`.
+        """
+        session, watch = context.session, None
         if request.family is ProtocolFamily.MODERN and not call.idempotency_key:
-            presence = Presence(visit.scope, self._leaving(call.call_id))
-            try:
-                return await self._tell_all(visit, request, call)
-            finally:
-                presence.settled()
-        if session is None:
-            return await self._tell_all(visit, request, call)
-        if request.id in session.in_flight:
-            raise protocol_versions.repeated(request.id)
-        session.in_flight[request.id] = call.call_id
+            watch = DisconnectWatch(context.scope, lambda: self._cancel_soon(call.call_id))
+        elif session is not None:
+            if request.id in session.in_flight:
+                raise protocol_versions.duplicate_id(request.id)
+            session.in_flight[request.id] = call.call_id
         try:
-            return await self._tell_all(visit, request, call)
+            return await self._run(context, request, call)
         finally:
-            session.in_flight.pop(request.id, None)
+            if watch is not None:
+                watch.stop()
+            elif session is not None:
+                session.in_flight.pop(request.id, None)
 
-    async def _tell_all(
-        self, visit: Visit, request: Request, call: CallRequested
+    async def _run(
+        self, context: RequestContext, request: Request, call: CallRequested
     ) -> Response | None:
-        session = visit.session
-        talks = session is not None and (session.polls or call.capabilities != NOTHING)
-        if not visit.takes_events or not (
-            talks or call.progress or call.log_level or call.default_logs
+        """Return the response, or stream it if notifications precede it."""
+        session = context.session
+        interactive = session is not None and (session.polls or call.capabilities != NOTHING)
+        if not context.accepts_events or not (
+            interactive or call.progress or call.log_level or call.default_logs
         ):
-            ending = await self._service.calls.ask(call)
-            if isinstance(ending, InputRequired) and request.family is ProtocolFamily.LEGACY:
-                self._give_up(call.call_id)
+            reply = await self._service.calls.ask(call)
+            if isinstance(reply, InputRequired) and request.family is ProtocolFamily.LEGACY:
+                self._cancel_soon(call.call_id)
                 raise InvalidError(
-                    "The server asks its caller something, which needs a session, a declared "
-                    "capability, and an Accept of text/event-stream."
+                    "The server requires input from its caller, and this client cannot be asked. "
+                    "Use a session, declare the capability, and accept text/event-stream."
                 )
-            return jsonrpc.result(request.id, self._body(visit, request, call, ending))
-        conversation = Conversation(
-            self._service.calls, self._questions, self._shelf, visit, request, self._give_up
+            return jsonrpc.result(request.id, self._body(context, request, call, reply))
+        streaming = StreamingCall(
+            self._service.calls,
+            self._client_requests,
+            self._event_logs,
+            context,
+            request,
+            self._cancel_soon,
         )
         try:
-            ending = await conversation.hold(call)
-            answer = jsonrpc.result(request.id, self._body(visit, request, call, ending))
+            reply = await streaming.run(call)
+            answer = jsonrpc.result(request.id, self._body(context, request, call, reply))
         except ToolbusError as error:
-            if not conversation.begun:
+            if not streaming.started:
                 raise
             CALLS.labels(error.code).inc()
-            tracing.failed(error)
-            asked = as_asked(error, request, Subject(call.server, call.tool, b""))
-            answer = told(asked, request, call.call_id)
-        return await conversation.end(answer)
+            tracing.record_failure(error)
+            target = CallTarget(call.server, call.tool, b"")
+            named = with_requested_name(error, request, target)
+            answer = error_response(named, request, call.call_id)
+        return await streaming.finish(answer)
 
     def _body(
-        self, visit: Visit, request: Request, call: CallRequested, ending: FinalReply
+        self, context: RequestContext, request: Request, call: CallRequested, reply: FinalReply
     ) -> bytes:
-        """The result as the caller may see it: what is the server's own is sealed."""
-        tracing.ended(ending)
-        if isinstance(ending, InputRequired):
-            return self._sealed_state(visit, call, ending.body)
-        if isinstance(ending, TaskCreated):
-            return self._begun(visit, call, ending.body)
+        """Return the raw result for the caller; the server's own state and task ids are sealed."""
+        tracing.record_result(reply)
+        if isinstance(reply, InputRequired):
+            return self._with_sealed_state(context, call, reply.body)
+        if isinstance(reply, TaskCreated):
+            body, key, handle = self.tasks.created(reply.body, call)
+            if context.session is not None:
+                self.on_task_created(context.session, key, handle)
+            return body
         if request.method == RESULT:
-            return related(ending.body, request.params["taskId"])
+            return with_related_task(reply.body, request.params["taskId"])
         if request.method in TASKS:
-            body = with_codes(ending.body) if DEFERRED_NAME in call.arguments else ending.body
-            return renamed(body, request.params["taskId"])
-        return self.tasks.done(ending.body, call) if wants_task(request) else ending.body
+            deferred = DEFERRED_NAME in call.arguments
+            body = with_error_codes(reply.body) if deferred else reply.body
+            return with_task_id(body, request.params["taskId"])
+        return self.tasks.completed(reply.body, call) if wants_task(request) else reply.body
 
-    def _begun(self, visit: Visit, call: CallRequested, body: bytes) -> bytes:
-        """A task under its caller's handle, of which its session's streams are told."""
-        told, key, handle = self.tasks.begun(body, call)
-        if visit.session is not None:
-            self.on_begun(visit.session, key, handle)
-        return told
-
-    def _sealed_state(self, visit: Visit, call: CallRequested, body: bytes) -> bytes:
+    def _with_sealed_state(
+        self, context: RequestContext, call: CallRequested, body: bytes
+    ) -> bytes:
         members = _members(body)
         state = members.get("requestState")
         if state is None:
             return body
-        subject = Subject(call.server, call.tool, call.arguments)
+        target = CallTarget(call.server, call.tool, call.arguments)
         claims = StateClaims(
-            msgspec.json.decode(state), visit.caller.principal_id, _digest(call.method, subject),
+            msgspec.json.decode(state), context.caller.principal_id, _digest(call.method, target),
             time() + STATE_SECONDS,
         )  # fmt: skip
-        members["requestState"] = msgspec.Raw(strict_json.dump(self._seal.close(claims)))
+        members["requestState"] = msgspec.Raw(strict_json.dump(self._sealer.close(claims)))
         return msgspec.json.encode(members)
 
-    def _give_up(self, call_id: str) -> None:
+    def _cancel_soon(self, call_id: str) -> None:
         self._service.spawn(self.cancel(call_id))
 
-    def _leaving(self, call_id: str) -> Callable[[], None]:
-        return lambda: self._give_up(call_id)
 
-
-def _key_of(method: str, meta: dict[str, Any], key_digest: str) -> str:
-    """The idempotency key of a tool's call; what else may be repeated has none."""
+def _idempotency_key(method: str, meta: dict[str, Any], key_digest: str) -> str:
+    """Return the idempotency key of a tool call; other methods have none."""
     key = checked_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
     if key and key_digest == ANONYMOUS:
         raise InvalidError(
-            "An idempotency key belongs to a caller, and without a key or a session nobody knows "
-            "which one this is. Send a key, begin a session, or leave the idempotency key out."
+            "An idempotency key requires an identified caller, and this request is anonymous. "
+            "Send an API key, start a session, or remove the idempotency key."
         )
     return key
 
 
-def _takes_logs(visit: Visit) -> bool:
-    """Whether the caller takes log messages it did not ask for: clients with a session do."""
-    return visit.session is not None and visit.takes_events
-
-
-def _declared(meta: dict[str, Any]) -> str:
+def _declared_capabilities(meta: dict[str, Any]) -> str:
     capabilities = meta.get(protocol_versions.CAPABILITIES)
     if not capabilities:
         return NOTHING
@@ -363,7 +380,7 @@ def _declared(meta: dict[str, Any]) -> str:
     return raw.decode()
 
 
-def _digest(method: str, subject: Subject) -> str:
-    """What a state is bound to: another request cannot use it."""
-    about = (method.encode(), subject.server.encode(), subject.name.encode(), subject.arguments)
-    return sha256(b"\0".join(about)).hexdigest()
+def _digest(method: str, target: CallTarget) -> str:
+    """Return the digest that binds a `requestState` to one request."""
+    parts = (method.encode(), target.server.encode(), target.name.encode(), target.arguments)
+    return sha256(b"\0".join(parts)).hexdigest()

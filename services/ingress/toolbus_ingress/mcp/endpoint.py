@@ -1,4 +1,4 @@
-"""The MCP endpoint: who asks, what it is, and who answers it."""
+"""The MCP endpoint: authenticate the caller, parse the message, and route it."""
 
 import logging
 from collections.abc import Awaitable, Coroutine, MutableMapping
@@ -16,33 +16,33 @@ from toolbus_common.nats.connection import bus_down
 from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
 from toolbus_ingress.auth.anonymous import AnonymousAccess
-from toolbus_ingress.auth.dpop import BEARER, SCHEMES, challenged, rejection
-from toolbus_ingress.auth.protected_resource import Identity, token_of
-from toolbus_ingress.auth.request_context import Caller, Visit
-from toolbus_ingress.auth.request_scope import asked_terms, narrower_of
+from toolbus_ingress.auth.dpop import BEARER, SCHEMES, challenge_headers, rejection_code
+from toolbus_ingress.auth.protected_resource import INVALID_KEY, ProtectedResource, token_of
+from toolbus_ingress.auth.request_context import Caller, RequestContext
+from toolbus_ingress.auth.request_scope import code_mode_options_of, restrictions_of
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.http.request_guard import (
     UNKNOWN_SERVER,
-    Guard,
     Headers,
-    RefusedRequestError,
+    RejectedRequestError,
+    RequestGuard,
     check_post,
-    refused,
-    whole_body,
+    read_request_body,
+    rejected,
 )
 from toolbus_ingress.mcp import tracing
-from toolbus_ingress.mcp.call_handler import Relay
+from toolbus_ingress.mcp.call_handler import CallHandler
 from toolbus_ingress.mcp.legacy import batch
 from toolbus_ingress.mcp.legacy.batch import Batch
-from toolbus_ingress.mcp.local_methods import SESSION, Local
-from toolbus_ingress.mcp.notification_hub import Hub
-from toolbus_ingress.mcp.request_target import is_relayed
+from toolbus_ingress.mcp.local_methods import SESSION, LocalMethods
+from toolbus_ingress.mcp.notification_hub import NotificationHub
+from toolbus_ingress.mcp.request_target import is_server_method
 from toolbus_ingress.mcp.resume import LAST_EVENT, Resumption
 from toolbus_ingress.mcp.server_requests import ROOTS_CHANGED
-from toolbus_ingress.protocol_versions import Request, RuleBrokenError
-from toolbus_ingress.sessions.event_log_store import Shelf
+from toolbus_ingress.protocol_versions import ProtocolError, Request
+from toolbus_ingress.sessions.event_log_store import EventLogStore
 from toolbus_ingress.sessions.session_store import Session, Sessions
 from toolbus_ingress.sessions.sse_writer import Send
 
@@ -54,15 +54,20 @@ _MODERN = tuple(version.encode() for version in protocol_versions.MODERN)
 _NOT_ALLOWED = Response(
     405,
     jsonrpc.error(
-        405, jsonrpc.INVALID_REQUEST, "This endpoint answers POST; GET and DELETE need a session."
+        405,
+        jsonrpc.INVALID_REQUEST,
+        "Method not allowed. Use POST; GET and DELETE require an Mcp-Session-Id header.",
     ).body,
     ((b"allow", b"POST"),),
 )
-_ALONE = "initialize begins a session: send it alone."
-_NO_METHOD = jsonrpc.error(400, jsonrpc.INVALID_REQUEST, "The request names no method.")
+_INITIALIZE_IN_BATCH = "initialize must not be part of a batch. Send it alone."
+_NO_METHOD = jsonrpc.error(400, jsonrpc.INVALID_REQUEST, "The request has no 'method'.")
 _NO_SESSION = jsonrpc.error(
-    404, jsonrpc.INVALID_REQUEST, "This session has ended or is not yours; initialize a new one."
+    404,
+    jsonrpc.INVALID_REQUEST,
+    "Unknown session: it has ended, or belongs to another key. Initialize a new session.",
 )
+_TOO_MANY_STREAMS = "Too many streams are open. Retry later."
 
 
 @dataclass(slots=True)
@@ -70,16 +75,16 @@ class Endpoint:
     """`/mcp` and `/mcp/<server>`."""
 
     service: Service
-    guard: Guard
+    guard: RequestGuard
     directory: ConfigProjection
     catalogue: Catalogue
     sessions: Sessions
-    relay: Relay
-    local: Local
-    hub: Hub
+    call_handler: CallHandler
+    local_methods: LocalMethods
+    notifications: NotificationHub
     resumption: Resumption
-    shelf: Shelf
-    identity: Identity
+    event_logs: EventLogStore
+    protected_resource: ProtectedResource
     anonymous: AnonymousAccess
     largest_body: int
     most_in_flight: int
@@ -88,38 +93,39 @@ class Endpoint:
     async def answer(
         self, scope: dict[str, Any], server: str, receive: Receive, send: Send
     ) -> Response | None:
-        """Answer one HTTP request; None when the answer was streamed already."""
-        return await self.bounded(scope, self._answer(scope, server, receive, send))
+        """Answer one HTTP request; None if the answer was streamed."""
+        return await self.run_limited(scope, self._answer(scope, server, receive, send))
 
     @property
-    def crowded(self) -> bool:
-        """Whether no more requests can be answered now."""
+    def overloaded(self) -> bool:
+        """Whether the limit of requests in flight is reached."""
         return self._in_flight >= self.most_in_flight
 
-    async def bounded(
+    async def run_limited(
         self,
         scope: MutableMapping[str, Any],
         work: Coroutine[Any, Any, Response | None],
         request_id: bytes = b"null",
     ) -> Response | None:
-        """The answer some work comes to, or how it was refused; at most so many at once."""
-        if self.crowded:
+        """Run `work` within the limit of requests in flight, and turn its errors into responses."""
+        if self.overloaded:
             work.close()
-            busy = OverloadedError("Too many requests are under way; retry.")
+            busy = OverloadedError("Too many requests are in flight. Retry.")
             return jsonrpc.failure(busy, request_id)
         self._in_flight += 1
         try:
             answer = await work
-        except (RefusedRequestError, RuleBrokenError) as refusal:
-            return refusal.response
+        except (RejectedRequestError, ProtocolError) as rejection:
+            return rejection.response
         except UnauthorizedError as error:
-            return _unauthorized(error, self.identity.challenge(scope.get("path", "")), scope)
+            challenge = self.protected_resource.challenge(scope.get("path", ""))
+            return _unauthorized(error, challenge, scope)
         except ToolbusError as error:
             answer = jsonrpc.failure(error, request_id)
         finally:
             self._in_flight -= 1
         if answer is not None and answer.status == jsonrpc.FORBIDDEN:
-            return self.identity.pointed(answer, scope.get("path", ""))
+            return self.protected_resource.with_metadata_url(answer, scope.get("path", ""))
         return answer
 
     async def _answer(
@@ -129,51 +135,64 @@ class Endpoint:
         if scope["method"] != "POST":
             if SESSION not in headers or scope["method"] not in ("GET", "DELETE"):
                 return _NOT_ALLOWED
-            await self.introduce(headers, server)
+            await self.verify_token(headers, server)
             caller = self.caller(headers, scope, server, scope["query_string"])
-            return await self._session_itself(scope["method"], Visit(caller, headers, scope, send))
+            context = RequestContext(caller, headers, scope, send)
+            return await self._serve_session(scope["method"], context)
         check_post(headers, self.largest_body)
         if token_of(headers):
-            await self.introduce(headers, server)
+            await self.verify_token(headers, server)
         caller = self.caller(headers, scope, server, scope["query_string"])
-        body = await whole_body(receive, self.largest_body)
-        return await self.dispatch(Visit(caller, headers, scope, send), body)
+        body = await read_request_body(receive, self.largest_body)
+        return await self.dispatch(RequestContext(caller, headers, scope, send), body)
 
-    async def introduce(self, headers: Headers, server: str = "") -> None:
-        """Get to know who holds the access token of a request, if it carries one.
+    # -- authentication ------------------------------------------------------------------------
 
-        Raises `UnauthorizedError`, also for a token that was made for another endpoint.
+    async def verify_token(self, headers: Headers, server: str = "") -> None:
+        """Verify the access token of a request, if it carries one.
+
+        Raises:
+            UnauthorizedError: the token is invalid, or was issued for another endpoint.
+
         """
         token = token_of(headers)
         if token and self.service.bus.connected:
-            await self.identity.meet(token, self.identity.resource(server))
+            await self.protected_resource.verify(token, self.protected_resource.resource(server))
 
     def caller(
         self, headers: Headers, scope: dict[str, Any], server: str, query: bytes = b""
     ) -> Caller:
-        """Return who asks for tools: the credential's holder, or where allowed an anonymous caller.
+        """Return the holder of the credential, or an anonymous caller where that is allowed.
 
         Raises what `authenticate` raises.
         """
         if not self.anonymous.applies(headers):
             return self.authenticate(headers, scope, server, query)
         self.anonymous.check(headers, scope)
-        return self._known(KEY_DIGEST, headers, scope, server, query)
+        return self._caller_of(KEY_DIGEST, headers, scope, server, query)
 
     def authenticate(
         self, headers: Headers, scope: dict[str, Any], server: str, query: bytes = b""
     ) -> Caller:
-        """Who holds the credential. Raises `UnauthorizedError`, `BusDownError` or a refusal."""
+        """Return the holder of the credential.
+
+        Raises:
+            UnauthorizedError: there is no credential, or it is not valid here.
+            BusDownError: no credential can be checked now.
+            RejectedRequestError: the server does not exist.
+
+        """
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
         scheme = scheme.lower()
         if scheme not in SCHEMES or not secret:
             raise UnauthorizedError(
-                "Send a key as 'Authorization: Bearer <key>'; 'toolbus keys create' makes one."
+                "No credential was sent. Send an API key as 'Authorization: Bearer <key>'; "
+                "'toolbus keys create' creates one."
             )
         key_digest = key_digest_of(secret.strip().decode("latin-1"))
-        return self._known(key_digest, headers, scope, server, query, scheme)
+        return self._caller_of(key_digest, headers, scope, server, query, scheme)
 
-    def _known(
+    def _caller_of(
         self,
         key_digest: str,
         headers: Headers,
@@ -184,128 +203,150 @@ class Endpoint:
     ) -> Caller:
         if not self.service.bus.connected:
             raise bus_down()
-        narrower = narrower_of(headers)
-        found = self.catalogue.holder(key_digest, narrower)
+        restrictions = restrictions_of(headers)
+        found = self.catalogue.holder(key_digest, restrictions)
         person = found is not None and is_person(found[0])
         if found is None or (scheme != BEARER and not person):
-            raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
+            raise UnauthorizedError(INVALID_KEY)
         if server and not self.catalogue.serves(server):
-            raise refused(UNKNOWN_SERVER, 404, "No such server.")
-        terms = asked_terms(headers, self.catalogue.mode(found[0], query))
-        holder = self.identity.held(key_digest, server, headers, scope) if person else ""
-        return Caller(key_digest, *found, server, narrower, terms, holder)
+            raise rejected(UNKNOWN_SERVER, 404, "Unknown server. Check the name in the path.")
+        options = code_mode_options_of(headers, self.catalogue.mode(found[0], query))
+        holder = (
+            self.protected_resource.holder_of(key_digest, server, headers, scope) if person else ""
+        )
+        return Caller(key_digest, *found, server, restrictions, options, holder)
 
-    async def _session_itself(self, verb: str, visit: Visit) -> Response | None:
-        """Serve GET, a session's stream, and DELETE, its end."""
-        session = self.session(visit)
+    # -- sessions ------------------------------------------------------------------------------
+
+    async def _serve_session(self, verb: str, context: RequestContext) -> Response | None:
+        """Serve GET, a session's own stream, and DELETE, its end."""
+        session = self.session(context)
         if verb == "DELETE":
             self.sessions.end(session)
             return _ENDED
-        if not visit.takes_events:
-            raise refused("accept", 406, "The answer is text/event-stream: accept it.")
-        if self.hub.full:
-            raise OverloadedError("Too many streams are open; retry later.")
-        last = visit.headers.get(LAST_EVENT)
-        if not (last and session.resumable and await self.resumption.follow(visit, session, last)):
-            await self.hub.follow_session(visit.within(session))
+        if not context.accepts_events:
+            raise rejected(
+                "accept", 406, "The response is text/event-stream. Add it to the Accept header."
+            )
+        if self.notifications.full:
+            raise OverloadedError(_TOO_MANY_STREAMS)
+        last = context.headers.get(LAST_EVENT)
+        if last and session.resumable and await self.resumption.resume(context, session, last):
+            return None
+        await self.notifications.serve_session_stream(context.within(session))
         return None
 
-    def session(self, visit: Visit) -> Session:
-        """The session the request names. Raises `RuleBrokenError` when it is not there."""
-        session = self.sessions.find(visit.headers[SESSION], visit.caller.account)
+    def session(self, context: RequestContext) -> Session:
+        """Return the session that the request names.
+
+        Raises:
+            ProtocolError: it does not exist for this caller.
+
+        """
+        session = self.sessions.find(context.headers[SESSION], context.caller.session_owner)
         if session is None:
-            raise RuleBrokenError(_NO_SESSION)
+            raise ProtocolError(_NO_SESSION)
         return session
 
-    def dispatch(self, visit: Visit, body: bytes) -> Awaitable[Response | None]:
-        """Answer what was posted. Raises `RuleBrokenError` and `ToolbusError`, now or awaited."""
-        message = parsed(body)
+    # -- messages ------------------------------------------------------------------------------
+
+    def dispatch(self, context: RequestContext, body: bytes) -> Awaitable[Response | None]:
+        """Answer a posted body. Raises `ProtocolError` and `ToolbusError`, now or when awaited."""
+        message = parse_body(body)
         if isinstance(message, list):
-            return self._batch(visit, message)
-        return self._message(visit, message, body)
+            return self._batch(context, message)
+        return self._message(context, message, body)
 
-    async def _batch(self, visit: Visit, messages: list[Any]) -> Response | None:
-        if SESSION in visit.headers:
-            visit = visit.within(self.session(visit))
-        version = visit.headers.get(b"mcp-protocol-version", b"")
-        batch.check(messages, visit.session, version)
-        return await Batch(visit, messages, self.shelf).answer(self._one)
+    async def _batch(self, context: RequestContext, messages: list[Any]) -> Response | None:
+        if SESSION in context.headers:
+            context = context.within(self.session(context))
+        version = context.headers.get(b"mcp-protocol-version", b"")
+        batch.check(messages, context.session, version)
+        return await Batch(context, messages, self.event_logs).answer(self._batch_message)
 
-    async def _one(self, visit: Visit, message: Any) -> Response | None:
-        """Answer one message of a batch, whatever it is; a notification is never answered."""
+    async def _batch_message(self, context: RequestContext, message: Any) -> Response | None:
+        """Answer one message of a batch, even a malformed one; a notification has no answer."""
         try:
-            request_id = protocol_versions.id_of(message)
-        except RuleBrokenError as refusal:
-            return refusal.response
+            request_id = protocol_versions.request_id_of(message)
+        except ProtocolError as rejection:
+            return rejection.response
         if isinstance(message, dict) and message.get("method") == "initialize":
             return jsonrpc.error(
-                400, jsonrpc.INVALID_REQUEST, _ALONE, request_id=request_id or b"null"
+                400,
+                jsonrpc.INVALID_REQUEST,
+                _INITIALIZE_IN_BATCH,
+                request_id=request_id or b"null",
             )
-        work = self._message(visit, message, strict_json.dump(message))
-        answer = await self.bounded(visit.scope, work, request_id or b"null")
-        notified = not request_id and isinstance(message, dict) and "method" in message
-        return None if notified else answer
+        work = self._message(context, message, strict_json.dump(message))
+        answer = await self.run_limited(context.scope, work, request_id or b"null")
+        is_notification = not request_id and isinstance(message, dict) and "method" in message
+        return None if is_notification else answer
 
-    async def _message(self, visit: Visit, message: Any, body: bytes) -> Response | None:
-        request_id = protocol_versions.id_of(message)
+    async def _message(self, context: RequestContext, message: Any, body: bytes) -> Response | None:
+        """Answer one JSON-RPC message: a response, a notification or a request."""
+        request_id = protocol_versions.request_id_of(message)
         if request_id and "method" not in message:
-            return self._take_response(visit, body)
-        request = protocol_versions.read(message, request_id, visit.headers)
+            return self._accept_response(context, body)
+        request = protocol_versions.parse_request(message, request_id, context.headers)
         if (
-            SESSION in visit.headers
+            SESSION in context.headers
             and request.family is ProtocolFamily.LEGACY
             and request.method != "initialize"
         ):
-            visit = visit.within(self.session(visit))
+            context = context.within(self.session(context))
         if not request.id:
-            self._take_notification(visit, request)
+            self._accept_notification(context, request)
             return _ACCEPTED
-        return await self._respond(visit, request)
-
-    async def _respond(self, visit: Visit, request: Request) -> Response | None:
-        if is_relayed(request):
-            return await self.relay.answer(visit, request)
+        if is_server_method(request):
+            return await self.call_handler.answer(context, request)
         if request.method == "subscriptions/listen" and request.family is ProtocolFamily.MODERN:
-            if self.hub.full:
-                raise OverloadedError("Too many streams are open; retry later.")
-            await self.hub.follow_subscription(visit, request)
+            if self.notifications.full:
+                raise OverloadedError(_TOO_MANY_STREAMS)
+            await self.notifications.serve_subscription(context, request)
             return None
-        with tracing.local(visit, request):
-            return await self.local.answer(visit, request)
+        with tracing.local_span(context, request):
+            return await self.local_methods.answer(context, request)
 
-    def _take_response(self, visit: Visit, body: bytes) -> Response:
-        """A client's answer to a question of ours, which another replica may have asked."""
-        if visit.session is not None:
-            self.sessions.tell(visit.session, "response", "", body)
-            return _ACCEPTED
-        if SESSION not in visit.headers or visit.headers.get(b"mcp-protocol-version") in _MODERN:
-            raise RuleBrokenError(_NO_METHOD)
-        self.sessions.tell(self.session(visit), "response", "", body)
+    def _accept_response(self, context: RequestContext, body: bytes) -> Response:
+        """Accept a client's response to a request that this or another replica sent it."""
+        session = context.session
+        if session is None:
+            version = context.headers.get(b"mcp-protocol-version")
+            if SESSION not in context.headers or version in _MODERN:
+                raise ProtocolError(_NO_METHOD)
+            session = self.session(context)
+        self.sessions.update(session, "response", "", body)
         return _ACCEPTED
 
-    def _take_notification(self, visit: Visit, request: Request) -> None:
-        if request.method == "notifications/cancelled" and visit.session is not None:
-            about = request.params.get("requestId")
-            if isinstance(about, str | int):
-                self.sessions.tell(visit.session, "cancelled", strict_json.dump(about).decode())
-        elif request.method == ROOTS_CHANGED and visit.session is not None:
-            self.sessions.on_roots(visit.session.sid)
+    def _accept_notification(self, context: RequestContext, request: Request) -> None:
+        if request.method == "notifications/cancelled" and context.session is not None:
+            request_id = request.params.get("requestId")
+            if isinstance(request_id, str | int):
+                raw_id = strict_json.dump(request_id).decode()
+                self.sessions.update(context.session, "cancelled", raw_id)
+        elif request.method == ROOTS_CHANGED and context.session is not None:
+            self.sessions.on_roots_changed(context.session.sid)
 
 
-def parsed(body: bytes) -> Any:
-    """The message in a body. Raises `RuleBrokenError` for what is no strict JSON."""
+def parse_body(body: bytes) -> Any:
+    """Parse the message in a body.
+
+    Raises:
+        ProtocolError: the body is not strict JSON.
+
+    """
     try:
         return strict_json.parse(body)
     except strict_json.StrictJSONError as error:
-        raise RuleBrokenError(
+        raise ProtocolError(
             jsonrpc.error(400, jsonrpc.PARSE_ERROR, f"Parse error: {error}.")
         ) from error
 
 
 def _unauthorized(
-    error: UnauthorizedError, where: bytes, scope: MutableMapping[str, Any]
+    error: UnauthorizedError, metadata: bytes, scope: MutableMapping[str, Any]
 ) -> Response:
     sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     answer = jsonrpc.failure(error)
-    headers = challenged(error, where, sent.partition(b" ")[0])
-    return Response(answer.status, answer.body, headers, rejection(error))
+    headers = challenge_headers(error, metadata, sent.partition(b" ")[0])
+    return Response(answer.status, answer.body, headers, rejection_code(error))

@@ -1,4 +1,4 @@
-"""Notifications that belong to no call: brought to every open stream that wants them."""
+"""The notification hub: delivers notifications that belong to no call to the open streams."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,288 +13,328 @@ from toolbus_common import strict_json
 from toolbus_common.contracts import ProtocolFamily, ServerNotification
 from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.client_classes import NONE, class_of
-from toolbus_ingress.auth.request_context import Visit
+from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.catalog.tool_catalog import LISTS, Catalogue
-from toolbus_ingress.mcp.call_handler import Relay
+from toolbus_ingress.mcp.call_handler import CallHandler
 from toolbus_ingress.mcp.tasks import task_key
-from toolbus_ingress.protocol_versions import CAPABILITIES, META, Request, takes_tasks
-from toolbus_ingress.sessions.event_log import LARGEST, Journal
-from toolbus_ingress.sessions.event_log_store import STANDING, Shelf
-from toolbus_ingress.sessions.sse_writer import EventStream, attend
+from toolbus_ingress.protocol_versions import CAPABILITIES, META, Request, declares_tasks
+from toolbus_ingress.sessions.event_log import LARGEST, EventLog
+from toolbus_ingress.sessions.event_log_store import SESSION_STREAM, EventLogStore
+from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 
 MOST_WAITING = 1000
-MOST_OLD_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE carries answers too
+MOST_HTTP_SSE_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE carries answers too
 MOST_STREAMS = 10_000
 MOST_URIS = 1000
-RENEW_SECONDS = 300.0  # servers' subscriptions are leased to those who still listen
-SETTLE_SECONDS = 0.05  # changes come in bursts
-MERGE_SECONDS = 0.1  # every executor that watches a resource says that it changed
+RENEW_SECONDS = 300.0  # servers' subscriptions are leases, renewed for open streams
+SETTLE_SECONDS = 0.05  # list changes come in bursts
+MERGE_SECONDS = 0.1  # each executor that watches a resource reports the same update
 MOST_MERGED = 10_000
 
-_LISTED = {
+_LISTS_OF_KIND = {
     "toolsListChanged": ("tools/list",),
     "promptsListChanged": ("prompts/list",),
     "resourcesListChanged": ("resources/list", "resources/templates/list"),
 }
-_CHANGES = {
-    kind: f"notifications/{LISTS[methods[0]][0]}/list_changed" for kind, methods in _LISTED.items()
+_LIST_CHANGED = {
+    kind: f"notifications/{LISTS[methods[0]][0]}/list_changed"
+    for kind, methods in _LISTS_OF_KIND.items()
 }
-_UPDATED = "notifications/resources/updated"
-_MOVED = {
+_RESOURCE_UPDATED = "notifications/resources/updated"
+_TASK_STATUS = {
     "notifications/tasks": ProtocolFamily.MODERN,
     "notifications/tasks/status": ProtocolFamily.LEGACY,
 }
 
-Said = tuple[str, str, str, str]  # of a server: what, and the principal and session it is for
+# A server, the method or URI, and the principal and session that the notification is for.
+NotificationKey = tuple[str, str, str, str]
 
 
 @dataclass(eq=False, slots=True)
 class Listener:
-    """One open stream. `mark` is the raw id every frame of a modern subscription repeats."""
+    """One open stream.
 
-    visit: Visit
+    `tasks` maps task keys to handles. `subscription_id` is the raw id that each message of a
+    stateless subscription repeats. `client` is the class of a client without a session.
+    """
+
+    context: RequestContext
     family: ProtocolFamily
     kinds: tuple[str, ...]
     uris: set[str]
-    tasks: dict[str, str]  # handles by what servers' news call them
-    mail: Journal
-    mark: bytes = b""
-    client: str = NONE  # the class of a client without a session, by what it can be asked
+    tasks: dict[str, str]
+    event_log: EventLog
+    subscription_id: bytes = b""
+    client: str = NONE
     seen: dict[str, bytes] = field(default_factory=dict)
 
-    def tell(self, method: str, params: dict[str, Any]) -> None:
-        """Put a notification on its way."""
-        self.mail.put(_notification(method, params, self.mark))
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Append a notification to the stream's log."""
+        self.event_log.put(_notification(method, params, self.subscription_id))
 
 
-class Hub:
-    """The open streams of this replica."""
+class NotificationHub:
+    """The open streams of this replica, and the notifications that are due to them."""
 
-    def __init__(self, catalogue: Catalogue, relay: Relay, shelf: Shelf) -> None:
+    def __init__(
+        self, catalogue: Catalogue, call_handler: CallHandler, event_logs: EventLogStore
+    ) -> None:
         self._catalogue = catalogue
-        self._relay = relay
-        self._shelf = shelf
+        self._call_handler = call_handler
+        self._event_logs = event_logs
         self._listeners: set[Listener] = set()
         self._comparison: asyncio.TimerHandle | None = None
-        self._said_changed: set[Said] = set()  # servers, what they said, and to whom
+        self._reported_changes: set[NotificationKey] = set()
         self._keys_changed: set[str] = set()
         self._lists_changed = False
-        self._updated: dict[Said, tuple[dict[str, Any], bool]] = {}  # by server, URI, and for whom
-        self._telling: asyncio.TimerHandle | None = None
-        self.on_asked: Callable[[ServerNotification], None] = lambda _said: None
-        catalogue.on_change.append(self._hear_lists)
+        # Updates to deliver: the params, and whether no client had subscribed.
+        self._updates: dict[NotificationKey, tuple[dict[str, Any], bool]] = {}
+        self._update_timer: asyncio.TimerHandle | None = None
+        self.on_server_request: Callable[[ServerNotification], None] = lambda _request: None
+        catalogue.on_change.append(self._on_catalogue_change)
 
     @property
     def full(self) -> bool:
-        """Whether no more streams are taken."""
+        """Whether the limit of open streams is reached."""
         return len(self._listeners) >= MOST_STREAMS
 
-    async def follow_session(self, visit: Visit, where: str = "") -> None:
-        """Serve a session's own stream; with `where` messages are posted in HTTP+SSE."""
-        session = visit.session
-        assert session is not None  # noqa: S101 - the endpoint has found it
-        bound = MOST_OLD_BYTES if where else LARGEST
-        mail = self._shelf.open(session, STANDING, MOST_WAITING, bound)
-        stream = EventStream(visit.send)
-        await (stream.endpoint(where) if where else stream.begin())
-        if session.polls:
-            mail.mark()
-        uris, tasks = session.uris, session.tasks
-        listener = Listener(visit, ProtocolFamily.LEGACY, tuple(_LISTED), uris, tasks, mail)
-        self._open(listener, Request(b"", "", {}, ProtocolFamily.LEGACY))
-        await attend(visit.scope, mail.read(), stream)
+    # -- streams -------------------------------------------------------------------------------
 
-    async def follow_subscription(self, visit: Visit, request: Request) -> None:
-        """Serve subscriptions/listen (MCP 2026-07-28): acknowledge, tell, and end with a result."""
-        wanted = request.params.get("notifications")
-        wanted = wanted if isinstance(wanted, dict) else {}
-        uris = await self._subscribed(visit, request, wanted.get("resourceSubscriptions"))
-        tasks = await self._followed(visit, request, wanted.get("taskIds"))
-        kinds = tuple(kind for kind in _LISTED if wanted.get(kind) is True)
-        mail = Journal(most=MOST_WAITING)
-        listener = Listener(visit, ProtocolFamily.MODERN, kinds, set(uris), tasks, mail, request.id)
+    async def serve_session_stream(self, context: RequestContext, post_url: str = "") -> None:
+        """Serve a session's own stream; `post_url` is the URL for messages in HTTP+SSE."""
+        session = context.session
+        assert session is not None  # noqa: S101 - the endpoint has found it
+        bound = MOST_HTTP_SSE_BYTES if post_url else LARGEST
+        event_log = self._event_logs.open(session, SESSION_STREAM, MOST_WAITING, bound)
+        stream = EventStream(context.send)
+        await (stream.endpoint(post_url) if post_url else stream.start())
+        if session.polls:
+            event_log.mark()
+        listener = Listener(
+            context,
+            ProtocolFamily.LEGACY,
+            tuple(_LISTS_OF_KIND),
+            session.uris,
+            session.tasks,
+            event_log,
+        )
+        self._add(listener, Request(b"", "", {}, ProtocolFamily.LEGACY))
+        await serve_reader(context.scope, event_log.read(), stream)
+
+    async def serve_subscription(self, context: RequestContext, request: Request) -> None:
+        """Serve subscriptions/listen (MCP 2026-07-28): acknowledge, notify, end with a result."""
+        requested = request.params.get("notifications")
+        requested = requested if isinstance(requested, dict) else {}
+        uris = await self._subscribe(context, request, requested.get("resourceSubscriptions"))
+        tasks = await self._follow_tasks(context, request, requested.get("taskIds"))
+        kinds = tuple(kind for kind in _LISTS_OF_KIND if requested.get(kind) is True)
+        event_log = EventLog(most=MOST_WAITING)
+        listener = Listener(
+            context, ProtocolFamily.MODERN, kinds, set(uris), tasks, event_log, request.id
+        )
         listener.client = class_of(request.meta.get(CAPABILITIES))
-        honoured: dict[str, Any] = dict.fromkeys(kinds, True)
+        accepted: dict[str, Any] = dict.fromkeys(kinds, True)
         if uris:
-            honoured["resourceSubscriptions"] = uris
+            accepted["resourceSubscriptions"] = uris
         if tasks:
-            honoured["taskIds"] = list(tasks.values())
-        acknowledged = {"notifications": honoured}
-        listener.tell("notifications/subscriptions/acknowledged", acknowledged)
-        self._open(listener, request)
-        result = {"resultType": "complete", "_meta": {META + "subscriptionId": _raw(request.id)}}
-        end = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request.id, msgspec.json.encode(result))
-        await attend(visit.scope, mail.read(), EventStream(visit.send), end)
+            accepted["taskIds"] = list(tasks.values())
+        listener.notify("notifications/subscriptions/acknowledged", {"notifications": accepted})
+        self._add(listener, request)
+        meta = {META + "subscriptionId": msgspec.Raw(request.id)}
+        result = msgspec.json.encode({"resultType": "complete", "_meta": meta})
+        last = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request.id, result)
+        await serve_reader(context.scope, event_log.read(), EventStream(context.send), last)
 
     def stream_of(self, sid: str, principal_id: str) -> Listener | None:
         """Return the open stream of a client session, if this replica has it."""
         for listener in self._listeners:
-            is_read = listener.family is ProtocolFamily.LEGACY and listener.mail.reader is not None
+            is_read = (
+                listener.family is ProtocolFamily.LEGACY and listener.event_log.reader is not None
+            )
             if is_read and self._is_for(listener, principal_id, sid):
                 return listener
         return None
 
-    def hear(self, said: ServerNotification) -> None:
-        """A server said something that belongs to no call."""
-        if said.asked:
-            self.on_asked(said)
-            return
-        if said.method in _CHANGES.values():
-            self._said_changed.add((said.server, said.method, said.principal_id, said.session))
-            self._compare_soon()
-        with suppress(msgspec.DecodeError):
-            if said.method == _UPDATED and self._listeners:
-                self._merge(said, msgspec.json.decode(said.params, type=dict[str, Any]))
-            elif said.method in _MOVED:
-                self._tell_moved(said)
-
-    def hear_key(self, name: str) -> None:
-        """A key is another one now: its own streams may have to end, or to be told."""
-        if self._listeners:
-            self._keys_changed.add(name)
-            self._compare_soon()
-
-    def bring(self, sid: str, message: bytes) -> bool:
-        """Put an answer on the stream of a session of HTTP+SSE; whether it is open here."""
+    def deliver(self, sid: str, message: bytes) -> bool:
+        """Put an answer on a session's HTTP+SSE stream; return whether the stream is open here."""
         for listener in self._listeners:
-            if listener.visit.session is not None and listener.visit.session.sid == sid:
-                listener.mail.put(message)
+            if listener.context.session is not None and listener.context.session.sid == sid:
+                listener.event_log.put(message)
                 return True
         return False
 
-    def leave(self, sid: str) -> None:
-        """End the streams of a session that has ended."""
+    def session_ended(self, sid: str) -> None:
+        """End the streams of a session that ended."""
         for listener in tuple(self._listeners):
-            if listener.visit.session is not None and listener.visit.session.sid == sid:
-                listener.mail.close()
-        self._shelf.leave(sid)
+            if listener.context.session is not None and listener.context.session.sid == sid:
+                listener.event_log.close()
+        self._event_logs.remove_session(sid)
 
     def close(self) -> None:
-        """End every stream, in good order."""
+        """End every stream with its final message."""
         for listener in tuple(self._listeners):
-            listener.mail.close()
-        self._shelf.close()
+            listener.event_log.close()
+        self._event_logs.close()
 
-    def _open(self, listener: Listener, request: Request) -> None:
-        """Listen until the journal ends: it may outlive the connection that reads it."""
+    def _add(self, listener: Listener, request: Request) -> None:
+        """Add a listener until its log ends; the log may outlive the connection that reads it."""
         listener.seen = self._lists(listener)
         self._listeners.add(listener)
         renewing = asyncio.create_task(self._renew(listener, request))
 
-        def over() -> None:
+        def remove() -> None:
             renewing.cancel()
             self._listeners.discard(listener)
 
-        listener.mail.on_ended = over
-        self._admit(listener)  # its key may have ended while the stream was opened
+        listener.event_log.on_ended = remove
+        self._refresh_caller(listener)  # the key may have ended while the stream was opened
 
-    async def _subscribed(self, visit: Visit, request: Request, uris: Any) -> list[str]:
-        """Those of the wanted resources that can be watched."""
-        wanted = _texts(uris)
-        attempts = [self._relay.subscribe(visit, request, uri) for uri in wanted]
-        ends = await asyncio.gather(*attempts, return_exceptions=True)
-        return [uri for uri, end in zip(wanted, ends, strict=True) if end is None]
+    async def _subscribe(self, context: RequestContext, request: Request, uris: Any) -> list[str]:
+        """Subscribe to resources at their servers; return those that succeeded."""
+        wanted = _distinct_strings(uris)
+        attempts = [self._call_handler.subscribe(context, request, uri) for uri in wanted]
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+        return [uri for uri, result in zip(wanted, results, strict=True) if result is None]
 
-    async def _followed(self, visit: Visit, request: Request, handles: Any) -> dict[str, str]:
-        """Those of the wanted tasks that their servers tell of."""
-        wanted = _texts(handles) if takes_tasks(request) else []
-        attempts = [self._relay.follow(visit, request, handle) for handle in wanted]
-        ends = await asyncio.gather(*attempts, return_exceptions=True)
-        return {key: each for each, key in zip(wanted, ends, strict=True) if isinstance(key, str)}
+    async def _follow_tasks(
+        self, context: RequestContext, request: Request, handles: Any
+    ) -> dict[str, str]:
+        """Subscribe to tasks at their servers; return the handles by the keys that succeeded."""
+        wanted = _distinct_strings(handles) if declares_tasks(request) else []
+        attempts = [self._call_handler.follow(context, request, handle) for handle in wanted]
+        keys = await asyncio.gather(*attempts, return_exceptions=True)
+        return {
+            key: handle for handle, key in zip(wanted, keys, strict=True) if isinstance(key, str)
+        }
 
     async def _renew(self, listener: Listener, request: Request) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            self._admit(listener)  # a key may have expired
+            self._refresh_caller(listener)  # the key may have expired
             for uri in tuple(listener.uris):
                 with suppress(ToolbusError):
-                    await self._relay.subscribe(listener.visit, request, uri)
+                    await self._call_handler.subscribe(listener.context, request, uri)
             if listener.family is ProtocolFamily.MODERN:
-                await self._followed(listener.visit, request, list(listener.tasks.values()))
+                handles = list(listener.tasks.values())
+                await self._follow_tasks(listener.context, request, handles)
 
-    def _admit(self, listener: Listener) -> bool:
-        """Whether its key still opens anything; a stream never outlives its key."""
-        caller = listener.visit.caller
-        found = self._catalogue.holder(caller.key_digest, caller.narrower)
+    def _refresh_caller(self, listener: Listener) -> bool:
+        """Update the caller's grants; close the stream and return False if the key has ended."""
+        caller = listener.context.caller
+        found = self._catalogue.holder(caller.key_digest, caller.restrictions)
         if found is None:
-            listener.mail.close()
+            listener.event_log.close()
             return False
-        listener.visit = replace(
-            listener.visit, caller=replace(caller, name=found[0], bounds=found[1])
+        listener.context = replace(
+            listener.context, caller=replace(caller, name=found[0], grants=found[1])
         )
         return True
 
-    def _merge(self, said: ServerNotification, params: dict[str, Any]) -> None:
-        """Tell soon, once for all who say the same until then.
+    def _is_for(self, listener: Listener, principal_id: str, session: str) -> bool:
+        """Return whether a notification for this principal and session may go to the stream."""
+        if not principal_id:
+            return True
+        own = listener.context.session
+        if session and (own is None or own.sid != session):
+            return False
+        return self._catalogue.principal_id(listener.context.caller.key_digest) == principal_id
 
-        Nothing is lost by it: whoever reads after being told sees every change that was merged.
+    # -- notifications of servers --------------------------------------------------------------
+
+    def receive(self, notification: ServerNotification) -> None:
+        """Accept a server's notification or request that belongs to no call."""
+        if notification.asked:
+            self.on_server_request(notification)
+            return
+        if notification.method in _LIST_CHANGED.values():
+            self._reported_changes.add(
+                (
+                    notification.server,
+                    notification.method,
+                    notification.principal_id,
+                    notification.session,
+                )
+            )
+            self._compare_soon()
+        with suppress(msgspec.DecodeError):
+            if notification.method == _RESOURCE_UPDATED and self._listeners:
+                params = msgspec.json.decode(notification.params, type=dict[str, Any])
+                self._merge_update(notification, params)
+            elif notification.method in _TASK_STATUS:
+                self._notify_task(notification)
+
+    def _merge_update(self, notification: ServerNotification, params: dict[str, Any]) -> None:
+        """Schedule an update, merged with equal ones that arrive until then.
+
+        No change is lost: a client that reads after the notification sees every merged change.
         """
         uri = params.get("uri")
         if not isinstance(uri, str):
             return
-        about = said.server, uri, said.principal_id, said.session
-        unasked = said.unasked and self._updated.get(about, ({}, True))[1]
-        self._updated[about] = params, unasked
-        if len(self._updated) >= MOST_MERGED:
-            self._tell_merged()
-        elif self._telling is None:
+        key = notification.server, uri, notification.principal_id, notification.session
+        unasked = notification.unasked and self._updates.get(key, ({}, True))[1]
+        self._updates[key] = params, unasked
+        if len(self._updates) >= MOST_MERGED:
+            self._notify_updates()
+        elif self._update_timer is None:
             loop = asyncio.get_running_loop()
-            self._telling = loop.call_later(MERGE_SECONDS, self._tell_merged)
+            self._update_timer = loop.call_later(MERGE_SECONDS, self._notify_updates)
 
-    def _tell_merged(self) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-            self._telling = None
-        updated, self._updated = self._updated, {}
-        told: set[tuple[Listener, str, str]] = set()  # in a session of its own, and in another
-        for (server, uri, *meant), (params, unasked) in updated.items():
+    def _notify_updates(self) -> None:
+        if self._update_timer is not None:
+            self._update_timer.cancel()
+            self._update_timer = None
+        updates, self._updates = self._updates, {}
+        # One update may come for a stream's own session and for another.
+        notified: set[tuple[Listener, str, str]] = set()
+        for (server, uri, *recipient), (params, unasked) in updates.items():
             for listener in tuple(self._listeners):
                 once = listener, server, uri
-                if once in told or not self._is_for(listener, *meant):
+                if once in notified or not self._is_for(listener, *recipient):
                     continue
-                if self._tell_updated(listener, server, params, unasked=unasked):
-                    told.add(once)
+                if self._notify_update(listener, server, params, unasked=unasked):
+                    notified.add(once)
 
-    def _is_for(self, listener: Listener, principal_id: str, session: str) -> bool:
-        """Whether what a server said in somebody's session there is for this stream."""
-        if not principal_id:
-            return True
-        own = listener.visit.session
-        if session and (own is None or own.sid != session):
-            return False
-        return self._catalogue.principal_id(listener.visit.caller.key_digest) == principal_id
-
-    def _tell_updated(
+    def _notify_update(
         self, listener: Listener, server: str, params: dict[str, Any], *, unasked: bool
     ) -> bool:
-        """Tell a stream that subscribed, or, where nobody did, each session that may read it.
+        """Notify a stream that subscribed; if no client did, each session that may read it.
 
-        A stream of the stateless family hears of what it asked for and of nothing else.
+        A stream of the stateless family gets only what it subscribed to.
         """
-        uri, caller = str(params["uri"]), listener.visit.caller
+        uri, caller = str(params["uri"]), listener.context.caller
         if caller.server not in ("", server):
             return False
-        shown = uri if caller.server else self._catalogue.shelves.shown(server, uri)
+        shown = uri if caller.server else self._catalogue.resource_index.shown(server, uri)
         wanted = shown in listener.uris or (unasked and listener.family is ProtocolFamily.LEGACY)
-        if not wanted or not self._catalogue.sees(caller.bounds, server, uri):
+        if not wanted or not self._catalogue.sees(caller.grants, server, uri):
             return False
-        listener.tell(_UPDATED, {**params, "uri": shown})
+        listener.notify(_RESOURCE_UPDATED, {**params, "uri": shown})
         return True
 
-    def _tell_moved(self, said: ServerNotification) -> None:
-        """Tell whoever holds a task how it goes on."""
-        params = msgspec.json.decode(said.params, type=dict[str, msgspec.Raw])
-        key = task_key(said.server, msgspec.json.decode(params.get("taskId", b"null")))
+    def _notify_task(self, notification: ServerNotification) -> None:
+        """Notify the owner of a task of its status."""
+        params = msgspec.json.decode(notification.params, type=dict[str, msgspec.Raw])
+        own_id = msgspec.json.decode(params.get("taskId", b"null"))
+        key = task_key(notification.server, own_id)
         for listener in tuple(self._listeners):
             handle = listener.tasks.get(key)
-            if handle is None or listener.family is not _MOVED[said.method]:
+            if handle is None or listener.family is not _TASK_STATUS[notification.method]:
                 continue
-            if not self._is_for(listener, said.principal_id, said.session):
+            if not self._is_for(listener, notification.principal_id, notification.session):
                 continue
-            if self._relay.tasks.holds(handle, listener.visit.caller):
-                listener.tell(said.method, {**params, "taskId": handle})
+            if self._call_handler.tasks.holds(handle, listener.context.caller):
+                listener.notify(notification.method, {**params, "taskId": handle})
 
-    def _hear_lists(self) -> None:
+    # -- list changes --------------------------------------------------------------------------
+
+    def key_changed(self, name: str) -> None:
+        """Compare the lists of a key that changed; its streams end if the key has ended."""
+        if self._listeners:
+            self._keys_changed.add(name)
+            self._compare_soon()
+
+    def _on_catalogue_change(self) -> None:
         self._lists_changed = True
         self._compare_soon()
 
@@ -304,61 +344,57 @@ class Hub:
             self._comparison = loop.call_later(SETTLE_SECONDS, self._compare)
 
     def _compare(self) -> None:
-        """Tell each stream which of the lists it sees changed, or are said to have changed."""
+        """Notify each stream of the lists it sees that changed, or whose server reported it."""
         self._comparison = None
-        said, self._said_changed = self._said_changed, set()
+        reported, self._reported_changes = self._reported_changes, set()
         keys, self._keys_changed = self._keys_changed, set()
-        everybody, self._lists_changed = bool(said) or self._lists_changed, False
+        all_streams, self._lists_changed = bool(reported) or self._lists_changed, False
         for listener in tuple(self._listeners):
-            concerned = everybody or listener.visit.caller.name in keys
-            if not concerned or not self._admit(listener):
+            affected = all_streams or listener.context.caller.name in keys
+            if not affected or not self._refresh_caller(listener):
                 continue
             now = self._lists(listener)
-            seen, listener.seen = listener.seen, now
-            told = {
+            before, listener.seen = listener.seen, now
+            methods = {
                 method
-                for server, method, *meant in said
-                if self._concerns(listener, server) and self._is_for(listener, *meant)
+                for server, method, *recipient in reported
+                if self._sees_server(listener, server) and self._is_for(listener, *recipient)
             }
             for kind in listener.kinds:
-                changed = any(now[method] != seen[method] for method in _LISTED[kind])
-                if changed or _CHANGES[kind] in told:
-                    listener.tell(_CHANGES[kind], {})
+                changed = any(now[method] != before[method] for method in _LISTS_OF_KIND[kind])
+                if changed or _LIST_CHANGED[kind] in methods:
+                    listener.notify(_LIST_CHANGED[kind], {})
 
-    def _concerns(self, listener: Listener, server: str) -> bool:
-        caller = listener.visit.caller
-        visible = self._catalogue.visible(caller.bounds, caller.server)
+    def _sees_server(self, listener: Listener, server: str) -> bool:
+        caller = listener.context.caller
+        visible = self._catalogue.visible(caller.grants, caller.server)
         return any(listing.server == server for listing in visible)
 
     def _lists(self, listener: Listener) -> dict[str, bytes]:
-        caller, listed = listener.visit.caller, self._catalogue.listed
-        session = listener.visit.session
+        caller, list_body = listener.context.caller, self._catalogue.list_body
+        session = listener.context.session
         client = class_of(session.declared) if session is not None else listener.client
         return {
-            method: listed(
-                method, caller.bounds, caller.server, listener.family, caller.mode, client
+            method: list_body(
+                method, caller.grants, caller.server, listener.family, caller.mode, client
             )
             for kind in listener.kinds
-            for method in _LISTED[kind]
+            for method in _LISTS_OF_KIND[kind]
         }
 
 
-def _texts(found: Any) -> list[str]:
-    """The texts of a list a client sent: each once, and not too many."""
-    texts = [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+def _distinct_strings(value: Any) -> list[str]:
+    """Return the distinct strings of a list that a client sent, at most `MOST_URIS`."""
+    texts = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
     return list(dict.fromkeys(texts))[:MOST_URIS]
 
 
-def _notification(method: str, params: dict[str, Any], mark: bytes) -> bytes:
-    if mark:
+def _notification(method: str, params: dict[str, Any], subscription_id: bytes) -> bytes:
+    if subscription_id:
         meta = params.get("_meta")
-        own = {META + "subscriptionId": _raw(mark)}
+        own = {META + "subscriptionId": msgspec.Raw(subscription_id)}
         params = {**params, "_meta": {**(meta if isinstance(meta, dict) else {}), **own}}
     body: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
     if params:
         body["params"] = params
     return strict_json.dump(body)
-
-
-def _raw(text: bytes) -> msgspec.Raw:
-    return msgspec.Raw(text)

@@ -1,4 +1,4 @@
-"""What a request is about: which server, and what it is called there."""
+"""The target of a request: the server that answers it, and the name it has there."""
 
 import re
 from typing import Any
@@ -11,104 +11,117 @@ from toolbus_common.contracts import FOLLOW, TOOLS_CALL, ProtocolFamily
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
-from toolbus_ingress.mcp.tasks import unknown
+from toolbus_ingress.mcp.tasks import unknown_task
 from toolbus_ingress.protocol_versions import Request
-from toolbus_ingress.sessions.sealed_claims import Seal, TaskClaims
+from toolbus_ingress.sessions.sealed_claims import ClaimSealer, TaskClaims
 
 _SERVER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,31}")
 
 LONGEST_URI = 4096
 TASKS = frozenset({"tasks/get", "tasks/update", "tasks/result", "tasks/cancel"})
-_OTHERS_ONLY = {ProtocolFamily.MODERN: "tasks/result", ProtocolFamily.LEGACY: "tasks/update"}
-_RELAYED = frozenset(
+_OTHER_FAMILY_ONLY = {
+    ProtocolFamily.MODERN: "tasks/result",
+    ProtocolFamily.LEGACY: "tasks/update",
+}
+_SERVER_METHODS = frozenset(
     {TOOLS_CALL, "prompts/get", "resources/read", "completion/complete"} | TASKS
-)  # methods a server answers
+)
+_NOT_FORWARDED = frozenset({"_meta", "inputResponses", "requestState"})
 
 
-class Subject(Struct, frozen=True):
-    """A server, a name or URI there, and the raw JSON that goes with the method."""
+class CallTarget(Struct, frozen=True):
+    """A server, a name or URI there, and the method's raw JSON arguments."""
 
     server: str
     name: str
     arguments: bytes
 
 
-def is_relayed(request: Request) -> bool:
-    """Whether a server answers this, not the edge itself."""
-    return request.method in _RELAYED and request.method != _OTHERS_ONLY[request.family]
+def is_server_method(request: Request) -> bool:
+    """Return whether a server answers this method, not the edge itself."""
+    return (
+        request.method in _SERVER_METHODS and request.method != _OTHER_FAMILY_ONLY[request.family]
+    )
 
 
-def subject_of(request: Request, caller: Caller, catalogue: Catalogue, seal: Seal) -> Subject:
-    """Raises `InvalidError` for what is malformed, `UnknownToolError` for what is not there."""
+def call_target(
+    request: Request, caller: Caller, catalogue: Catalogue, sealer: ClaimSealer
+) -> CallTarget:
+    """Return the target of a request.
+
+    Raises:
+        InvalidError: the params are malformed.
+        UnknownToolError: the caller sees no such tool, prompt or resource.
+
+    """
     method, params = request.method, request.params
     if method in (TOOLS_CALL, "prompts/get"):
-        return _named(method, params, caller, catalogue)
+        return _tool_target(method, params, caller, catalogue)
     if method in TASKS or method == FOLLOW:
-        return _of_task(params, caller, seal)
+        return _task_target(params, caller, sealer)
     if method == "completion/complete":
-        return _completed(params, caller, catalogue)
-    server, uri = _owner(params.get("uri"), caller, catalogue)
-    return Subject(server, uri, strict_json.dump({**_bare(params), "uri": uri}))
+        return _completion_target(params, caller, catalogue)
+    server, uri = _resource_owner(params.get("uri"), caller, catalogue)
+    return CallTarget(server, uri, strict_json.dump({**_forwarded(params), "uri": uri}))
 
 
-def _named(method: str, params: dict[str, Any], caller: Caller, catalogue: Catalogue) -> Subject:
+def _tool_target(
+    method: str, params: dict[str, Any], caller: Caller, catalogue: Catalogue
+) -> CallTarget:
     name, arguments = params.get("name"), params.get("arguments", {})
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise InvalidError(f"{method} needs a name (a string) and arguments (an object).")
-    server, inner = _meant(name, caller, catalogue, method)
-    return Subject(server, inner, strict_json.dump(arguments))
+    server, own_name = _resolve_name(name, caller, catalogue, method)
+    return CallTarget(server, own_name, strict_json.dump(arguments))
 
 
-def _meant(name: str, caller: Caller, catalogue: Catalogue, method: str) -> tuple[str, str]:
+def _resolve_name(name: str, caller: Caller, catalogue: Catalogue, method: str) -> tuple[str, str]:
     kind = "tools" if method == TOOLS_CALL else "prompts"
-    server, inner = catalogue.names.meant(name, kind, caller.server)
-    if not is_server_name(server) or not is_own_name(inner):
+    server, own_name = catalogue.names.meant(name, kind, caller.server)
+    if not is_server_name(server) or not is_own_name(own_name):
         raise UnknownToolError.named(name[:128], method)
-    return server, inner
+    return server, own_name
 
 
-def _owner(uri: Any, caller: Caller, catalogue: Catalogue) -> tuple[str, str]:
+def _resource_owner(uri: Any, caller: Caller, catalogue: Catalogue) -> tuple[str, str]:
     if not isinstance(uri, str) or not uri or len(uri) > LONGEST_URI:
-        raise InvalidError(f"A uri (a string of at most {LONGEST_URI} characters) is needed.")
-    owner = catalogue.owner_of(caller.bounds, caller.server, uri)
+        raise InvalidError(f"A uri (a string of at most {LONGEST_URI} characters) is required.")
+    owner = catalogue.owner_of(caller.grants, caller.server, uri)
     if owner is None:
         raise UnknownToolError.named(uri[:512], "resources/read")
     return owner
 
 
-def _completed(params: dict[str, Any], caller: Caller, catalogue: Catalogue) -> Subject:
+def _completion_target(params: dict[str, Any], caller: Caller, catalogue: Catalogue) -> CallTarget:
     ref = params.get("ref")
     if not isinstance(ref, dict):
         raise InvalidError("completion/complete needs a ref (an object).")
     if isinstance(ref.get("name"), str):
-        server, inner = _meant(ref["name"], caller, catalogue, "prompts/get")
-        ref = {**ref, "name": inner}
+        server, own_name = _resolve_name(ref["name"], caller, catalogue, "prompts/get")
+        ref = {**ref, "name": own_name}
     else:
-        server, inner = _owner(ref.get("uri"), caller, catalogue)
-        ref = {**ref, "uri": inner}
-    return Subject(server, inner, strict_json.dump({**_bare(params), "ref": ref}))
+        server, own_name = _resource_owner(ref.get("uri"), caller, catalogue)
+        ref = {**ref, "uri": own_name}
+    return CallTarget(server, own_name, strict_json.dump({**_forwarded(params), "ref": ref}))
 
 
-def _of_task(params: dict[str, Any], caller: Caller, seal: Seal) -> Subject:
-    claims = seal.open(params.get("taskId"), TaskClaims)
+def _task_target(params: dict[str, Any], caller: Caller, sealer: ClaimSealer) -> CallTarget:
+    claims = sealer.open(params.get("taskId"), TaskClaims)
     foreign = claims is not None and caller.server not in ("", claims.server)
     if claims is None or foreign or claims.principal_id != caller.principal_id:
-        raise unknown()
+        raise unknown_task()
     if not isinstance(params.get("inputResponses", {}), dict):
         raise InvalidError("inputResponses must be an object.")
-    told = {name: value for name, value in params.items() if name != "_meta"}
-    arguments = strict_json.dump({**told, "taskId": claims.task})
-    return Subject(claims.server, claims.tool, arguments)
+    forwarded = {name: value for name, value in params.items() if name != "_meta"}
+    arguments = strict_json.dump({**forwarded, "taskId": claims.task})
+    return CallTarget(claims.server, claims.tool, arguments)
 
 
-def _bare(params: dict[str, Any]) -> dict[str, Any]:
-    """The params without what travels beside them."""
-    return {name: value for name, value in params.items() if name not in _BESIDE}
-
-
-_BESIDE = frozenset({"_meta", "inputResponses", "requestState"})
+def _forwarded(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the params without those that travel next to the arguments."""
+    return {name: value for name, value in params.items() if name not in _NOT_FORWARDED}
 
 
 def is_server_name(name: str) -> bool:
-    """Whether a server could be declared under this name."""
+    """Return whether a server could be configured under this name."""
     return _SERVER.fullmatch(name) is not None

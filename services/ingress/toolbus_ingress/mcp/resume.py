@@ -1,4 +1,4 @@
-"""Clients that come back with `Last-Event-ID`: their streams go on, whoever holds them."""
+"""Resume a stream from `Last-Event-ID`, whichever replica holds it."""
 
 import asyncio
 import secrets
@@ -8,198 +8,209 @@ from dataclasses import dataclass, field
 from toolbus_common.contracts import StreamReadReply, StreamReadRequest
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
-from toolbus_ingress.auth.request_context import Visit
+from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http import jsonrpc
-from toolbus_ingress.protocol_versions import RuleBrokenError
-from toolbus_ingress.sessions.event_log import Journal, Reader
-from toolbus_ingress.sessions.event_log_store import Place, Shelf, place_of
+from toolbus_ingress.protocol_versions import ProtocolError
+from toolbus_ingress.sessions.event_log import EventLog, Reader
+from toolbus_ingress.sessions.event_log_store import (
+    EventLogStore,
+    StreamPosition,
+    parse_event_id,
+)
 from toolbus_ingress.sessions.session_store import Session
-from toolbus_ingress.sessions.sse_writer import EventStream, attend
+from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 
 LAST_EVENT = b"last-event-id"
-SEEK_SECONDS = 5.0  # "nobody there" comes within milliseconds
-RENEW_SECONDS = 15.0  # how often a replica says that its client is still there
-MOST_WAITING = 1024  # events of another replica, for a slow reader
-LEASE_SECONDS = 60.0  # how long another believes it
+FIND_SECONDS = 5.0  # NATS reports a missing replica within milliseconds
+RENEW_SECONDS = 15.0  # the interval at which a replica confirms that its client is connected
+MOST_WAITING = 1024  # events of another replica, buffered for a slow reader
+LEASE_SECONDS = 60.0  # after which the other replica stops sending without a confirmation
 
-_GONE = jsonrpc.error(
+_NOT_STORED = jsonrpc.error(
     400,
     jsonrpc.INVALID_REQUEST,
-    "Nothing is kept of the stream this Last-Event-ID names: it is too old, was dropped for newer "
-    "ones, or is not of this session. Look the call up in the audit before repeating it.",
+    "The stream of this Last-Event-ID is not stored: it expired, was dropped for newer ones, or "
+    "belongs to another session. Check the audit log before repeating the call.",
 )
 
 
 @dataclass(eq=False, slots=True)
-class _Sought:
-    """A stream of another replica, as its client reads it here."""
+class _RemoteStream:
+    """A stream of another replica, as its client reads it here; `found` resolves once known."""
 
-    journal: Journal
-    held: asyncio.Future[bool] = field(
+    event_log: EventLog
+    found: asyncio.Future[bool] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
 @dataclass(eq=False, slots=True)
-class _Lent:
-    """A stream of ours that a client of another replica reads; the lease ends the reading."""
+class _RemoteReader:
+    """A client of another replica that reads a stream here, until its lease expires."""
 
     reader: Reader
     lease: asyncio.TimerHandle
 
 
 class Resumption:
-    """Finds the stream an event's id names, here or at the replica that holds it."""
+    """Finds the stream of an event id, here or in the replica that holds it."""
 
-    def __init__(self, bus: Bus, shelf: Shelf) -> None:
+    def __init__(self, bus: Bus, event_logs: EventLogStore) -> None:
         self._bus = bus
-        self._shelf = shelf
+        self._event_logs = event_logs
         self._inbox = f"_INBOX.{bus.name}.resume-{secrets.token_hex(8)}"
-        self._sought: dict[str, _Sought] = {}
-        self._lent: dict[str, _Lent] = {}
+        self._remote_streams: dict[str, _RemoteStream] = {}
+        self._remote_readers: dict[str, _RemoteReader] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Begin to hear the other replicas."""
-        subject = f"{StreamReadRequest.SUBJECT}.{self._shelf.replica}"
-        await self._bus.subscribe(subject, self._asked)
-        await self._bus.subscribe(f"{self._inbox}.*", self._told, on_nobody=self._nobody)
+        """Subscribe to the requests and replies of the other replicas."""
+        subject = f"{StreamReadRequest.SUBJECT}.{self._event_logs.replica}"
+        await self._bus.subscribe(subject, self._on_request)
+        await self._bus.subscribe(f"{self._inbox}.*", self._on_reply, on_nobody=self._on_no_replica)
         self._bus.on_lost.append(self.close)
 
     def close(self) -> None:
-        """End every reading that needs the bus; the clients come back."""
-        for sought in tuple(self._sought.values()):
-            sought.journal.close()
-        for lent in tuple(self._lent.values()):
-            lent.reader.leave()
+        """End every reading that needs the bus; the clients reconnect."""
+        for remote in tuple(self._remote_streams.values()):
+            remote.event_log.close()
+        for remote_reader in tuple(self._remote_readers.values()):
+            remote_reader.reader.leave()
 
-    async def follow(self, visit: Visit, session: Session, event_id: bytes) -> bool:
-        """Go on with a stream; False where its session can as well begin a new one.
+    async def resume(self, context: RequestContext, session: Session, event_id: bytes) -> bool:
+        """Serve a stream after an event; False if the session's own stream is to start again.
 
         Raises:
-            RuleBrokenError: the answer it belongs to is not kept.
+            ProtocolError: the stream of an answer is not stored.
 
         """
-        place = place_of(event_id)
-        if place is not None:
-            journal = self._shelf.find(session.sid, place.stream)
-            if journal is not None:
-                await attend(visit.scope, journal.read(place.number), EventStream(visit.send))
+        position = parse_event_id(event_id)
+        if position is not None:
+            event_log = self._event_logs.find(session.sid, position.stream)
+            if event_log is not None:
+                reader = event_log.read(position.number)
+                await serve_reader(context.scope, reader, EventStream(context.send))
                 return True
-            if place.replica != self._shelf.replica and await self._elsewhere(
-                visit, session, place
+            if position.replica != self._event_logs.replica and await self._resume_remote(
+                context, session, position
             ):
                 return True
-            if place.standing:
+            if position.is_session_stream:
                 return False
-        raise RuleBrokenError(_GONE)
+        raise ProtocolError(_NOT_STORED)
 
-    # -- for a client of ours ------------------------------------------------------------------
+    # -- for a client of this replica ------------------------------------------------------------
 
-    async def _elsewhere(self, visit: Visit, session: Session, place: Place) -> bool:
-        """Have another replica tell us its stream; whether it holds it."""
-        reader = secrets.token_hex(8)
-        sought = self._sought[reader] = _Sought(Journal(place.stream, MOST_WAITING))
-        sought.journal.keeps, sought.journal.last = False, place.number
-        asked = StreamReadRequest(
-            replica=place.replica, session=session.sid, stream=place.stream, reader=reader,
-            after=place.number,
+    async def _resume_remote(
+        self, context: RequestContext, session: Session, position: StreamPosition
+    ) -> bool:
+        """Read a stream from another replica; return whether that replica holds it."""
+        reader_id = secrets.token_hex(8)
+        remote = _RemoteStream(EventLog(position.stream, MOST_WAITING))
+        self._remote_streams[reader_id] = remote
+        remote.event_log.retains, remote.event_log.last = False, position.number
+        request = StreamReadRequest(
+            replica=position.replica, session=session.sid, stream=position.stream,
+            reader=reader_id, after=position.number,
         )  # fmt: skip
-        renewing = asyncio.create_task(self._renew(asked, sought.journal))
+        renewing = asyncio.create_task(self._renew(request, remote.event_log))
         try:
-            held = await _held(sought)
-            if held:
-                reading = sought.journal.read(place.number)
-                await attend(visit.scope, reading, EventStream(visit.send))
-            return held
+            found = await _found(remote)
+            if found:
+                reader = remote.event_log.read(position.number)
+                await serve_reader(context.scope, reader, EventStream(context.send))
+            return found
         finally:
             renewing.cancel()
-            del self._sought[reader]
+            del self._remote_streams[reader_id]
             with suppress(ToolbusError):
-                await self._say(asked.model_copy(update={"left": True}))
+                await self._send(request.model_copy(update={"left": True}))
 
-    async def _renew(self, asked: StreamReadRequest, journal: Journal) -> None:
+    async def _renew(self, request: StreamReadRequest, event_log: EventLog) -> None:
         while True:
             with suppress(ToolbusError):
-                await self._say(asked.model_copy(update={"after": journal.last}))
+                await self._send(request.model_copy(update={"after": event_log.last}))
             await asyncio.sleep(RENEW_SECONDS)
 
-    async def _say(self, asked: StreamReadRequest) -> None:
-        await self._bus.publish(asked.subject, asked.encode(), f"{self._inbox}.{asked.reader}")
+    async def _send(self, request: StreamReadRequest) -> None:
+        await self._bus.publish(
+            request.subject, request.encode(), f"{self._inbox}.{request.reader}"
+        )
 
-    def _told(self, payload: bytes, _subject: str, _reply: str) -> None:
-        told = StreamReadReply.decode(payload)
-        sought = self._sought.get(told.reader)
-        if sought is None:
+    def _on_reply(self, payload: bytes, _subject: str, _reply: str) -> None:
+        reply = StreamReadReply.decode(payload)
+        remote = self._remote_streams.get(reply.reader)
+        if remote is None:
             return
-        if told.what == "event":
-            sought.journal.hear(told.number, told.body)
-        elif told.what == "there":
-            _settle(sought.held, held=True)
+        if reply.what == "event":
+            remote.event_log.put_numbered(reply.number, reply.body)
+        elif reply.what == "there":
+            _resolve(remote.found, found=True)
         else:
-            self._lose(sought)
+            self._end(remote)
 
-    def _nobody(self, _payload: bytes, subject: str, _reply: str) -> None:
-        sought = self._sought.get(subject.rpartition(".")[2])
-        if sought is not None:
-            self._lose(sought)
+    def _on_no_replica(self, _payload: bytes, subject: str, _reply: str) -> None:
+        remote = self._remote_streams.get(subject.rpartition(".")[2])
+        if remote is not None:
+            self._end(remote)
 
-    def _lose(self, sought: _Sought) -> None:
-        _settle(sought.held, held=False)
-        sought.journal.close()
+    def _end(self, remote: _RemoteStream) -> None:
+        _resolve(remote.found, found=False)
+        remote.event_log.close()
 
     # -- for a client of another replica -------------------------------------------------------
 
-    def _asked(self, payload: bytes, _subject: str, reply: str) -> None:
-        asked = StreamReadRequest.decode(payload)
-        lent = self._lent.get(asked.reader)
-        if lent is not None:
-            lent.lease.cancel()
-            if asked.left:
-                lent.reader.leave()
+    def _on_request(self, payload: bytes, _subject: str, reply: str) -> None:
+        request = StreamReadRequest.decode(payload)
+        remote_reader = self._remote_readers.get(request.reader)
+        if remote_reader is not None:
+            remote_reader.lease.cancel()
+            if request.left:
+                remote_reader.reader.leave()
             else:
-                lent.lease = self._lease(lent.reader)
-        elif reply and not asked.left:
-            task = asyncio.create_task(self._lend(asked, reply))
+                remote_reader.lease = self._lease(remote_reader.reader)
+        elif reply and not request.left:
+            task = asyncio.create_task(self._serve_remote(request, reply))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def _lease(self, reader: Reader) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(LEASE_SECONDS, reader.leave)
 
-    async def _lend(self, asked: StreamReadRequest, reply: str) -> None:
-        """Tell another replica all that comes after an event."""
+    async def _serve_remote(self, request: StreamReadRequest, reply_to: str) -> None:
+        """Send another replica every event after a position."""
 
-        async def tell(what: str, number: int = 0, body: bytes = b"") -> None:
-            told = StreamReadReply(reader=asked.reader, what=what, number=number, body=body)
-            await self._bus.publish(reply, told.encode())
+        async def send(what: str, number: int = 0, body: bytes = b"") -> None:
+            reply = StreamReadReply(reader=request.reader, what=what, number=number, body=body)
+            await self._bus.publish(reply_to, reply.encode())
 
         with suppress(ToolbusError):
-            journal = self._shelf.find(asked.session, asked.stream)
-            if journal is None:
-                await tell("missing")
+            event_log = self._event_logs.find(request.session, request.stream)
+            if event_log is None:
+                await send("missing")
                 return
-            reader = journal.read(asked.after)
-            lent = self._lent[asked.reader] = _Lent(reader, self._lease(reader))
+            reader = event_log.read(request.after)
+            remote_reader = _RemoteReader(reader, self._lease(reader))
+            self._remote_readers[request.reader] = remote_reader
             try:
-                await tell("there")
+                await send("there")
                 while (entry := await reader.next()) is not None:
-                    await tell("event", *entry)
-                await tell("ended")
+                    await send("event", *entry)
+                await send("ended")
             finally:
                 reader.leave()
-                lent.lease.cancel()
-                del self._lent[asked.reader]
+                remote_reader.lease.cancel()
+                del self._remote_readers[request.reader]
 
 
-async def _held(sought: _Sought) -> bool:
-    """Whether the other replica has the stream; one that does not answer has not."""
+async def _found(remote: _RemoteStream) -> bool:
+    """Return whether the other replica holds the stream; False if it does not reply in time."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(SEEK_SECONDS):
-            return await sought.held
+        async with asyncio.timeout(FIND_SECONDS):
+            return await remote.found
     return False
 
 
-def _settle(future: asyncio.Future[bool], *, held: bool) -> None:
+def _resolve(future: asyncio.Future[bool], *, found: bool) -> None:
     if not future.done():
-        future.set_result(held)
+        future.set_result(found)

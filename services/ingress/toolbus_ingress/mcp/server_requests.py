@@ -1,4 +1,4 @@
-"""Requests of servers to one client session outside any call: sent on the session's own stream."""
+"""Requests of servers to a client session outside any call, sent on the session's own stream."""
 
 import asyncio
 from contextlib import suppress
@@ -9,69 +9,79 @@ from toolbus_common.contracts import ClientMessage, ServerNotification
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.service.service import Service
 from toolbus_ingress.http import jsonrpc
-from toolbus_ingress.mcp.legacy.client_requests import PATIENCE, Questions, question
-from toolbus_ingress.mcp.notification_hub import Hub, Listener
+from toolbus_ingress.mcp.legacy.client_requests import (
+    RESPONSE_SECONDS,
+    PendingClientRequests,
+    client_request,
+)
+from toolbus_ingress.mcp.notification_hub import Listener, NotificationHub
 from toolbus_ingress.sessions.session_store import Session
 
 ROOTS_CHANGED = "notifications/roots/list_changed"
 
 
-class OutsideRequests:
-    """Puts such requests to clients, and tells executors what clients say outside calls."""
+class ServerRequests:
+    """Forwards servers' requests to clients, and clients' messages outside calls to executors."""
 
-    def __init__(self, service: Service, questions: Questions, hub: Hub) -> None:
+    def __init__(
+        self,
+        service: Service,
+        client_requests: PendingClientRequests,
+        notifications: NotificationHub,
+    ) -> None:
         self._service = service
-        self._questions = questions
-        self._hub = hub
+        self._client_requests = client_requests
+        self._notifications = notifications
 
-    def hear(self, said: ServerNotification) -> None:
-        """Put a server's request to the client, if its session has a stream in this replica."""
-        listener = self._hub.stream_of(said.session, said.principal_id)
+    def forward(self, request: ServerNotification) -> None:
+        """Send a server's request to the client, if its session has a stream in this replica."""
+        listener = self._notifications.stream_of(request.session, request.principal_id)
         if listener is not None:
-            self._service.spawn(self._put(listener, said))
+            self._service.spawn(self._forward(listener, request))
 
-    def tell(self, sid: str, what: str, about: str = "", body: bytes = b"") -> None:
-        """Publish what a client session says, for executors with connections that belong to it."""
+    def publish(self, sid: str, what: str, about: str = "", body: bytes = b"") -> None:
+        """Publish a client session's message to executors with connections that belong to it."""
         self._service.spawn(self._publish(sid, what, about, body))
 
-    def end(self, sid: str) -> None:
-        """Tell executors that a client session ended; it answers nothing any more."""
-        self._questions.give_up(sid, b"")
-        self.tell(sid, "ended")
+    def end_session(self, sid: str) -> None:
+        """Publish that a client session ended, and cancel the requests to its client."""
+        self._client_requests.cancel(sid, b"")
+        self.publish(sid, "ended")
 
-    async def _put(self, listener: Listener, said: ServerNotification) -> None:
-        session = listener.visit.session
+    async def _forward(self, listener: Listener, request: ServerNotification) -> None:
+        session = listener.context.session
         assert session is not None  # noqa: S101 - it was found by its session
-        await self._publish(said.session, "taken", said.asked)
-        member = await self._answered(listener, session, said)
-        await self._publish(said.session, "answered", said.asked, member)
+        await self._publish(request.session, "taken", request.asked)
+        member = await self._response_member(listener, session, request)
+        await self._publish(request.session, "answered", request.asked, member)
 
-    async def _answered(
-        self, listener: Listener, session: Session, said: ServerNotification
+    async def _response_member(
+        self, listener: Listener, session: Session, request: ServerNotification
     ) -> bytes:
-        """The raw member of the client's answer, or of the error that there is none."""
-        asked = {"method": said.method, "params": msgspec.json.decode(said.params)}
-        async with self._questions.asking(said.session, b"") as (number, answer):
+        """Return the raw `result` or `error` member of the client's response."""
+        input_request = {"method": request.method, "params": msgspec.json.decode(request.params)}
+        async with self._client_requests.open(request.session, b"") as (number, response):
             try:
-                listener.mail.put(question(number, asked, session))
-                async with asyncio.timeout(PATIENCE):
-                    told = await answer
+                listener.event_log.put(client_request(number, input_request, session))
+                async with asyncio.timeout(RESPONSE_SECONDS):
+                    message = await response
             except InvalidError as error:
                 return _error(jsonrpc.METHOD_NOT_FOUND, error.reason)
             except TimeoutError:
                 return _error(
-                    jsonrpc.INTERNAL_ERROR, f"The client did not answer within {PATIENCE:g} s."
+                    jsonrpc.INTERNAL_ERROR,
+                    f"The client did not respond within {RESPONSE_SECONDS:g} s.",
                 )
-        if told is None:
+        if message is None:
             return _error(jsonrpc.INTERNAL_ERROR, "The client's session has ended.")
-        if "error" in told:
-            return b'"error":' + msgspec.json.encode(told["error"])
-        return b'"result":' + msgspec.json.encode(told.get("result"))
+        if "error" in message:
+            return b'"error":' + msgspec.json.encode(message["error"])
+        return b'"result":' + msgspec.json.encode(message.get("result"))
 
     async def _publish(self, sid: str, what: str, about: str = "", body: bytes = b"") -> None:
-        said = ClientMessage(session=sid, what=what, about=about, body=body)
-        with suppress(ToolbusError):  # the bus is away: whoever waits is answered in time
-            await self._service.bus.publish(said.subject, said.encode())
+        message = ClientMessage(session=sid, what=what, about=about, body=body)
+        with suppress(ToolbusError):  # without the bus, the server's request times out
+            await self._service.bus.publish(message.subject, message.encode())
 
 
 def _error(code: int, message: str) -> bytes:

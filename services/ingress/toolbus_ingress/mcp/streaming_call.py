@@ -1,4 +1,4 @@
-"""One call with more than an answer: what is told on the way, and what the server asks back."""
+"""One call with notifications before its result, and requests to its client on the way."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,195 +20,209 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.errors import CallCancelledError, InvalidError
 from toolbus_common.messaging.call_transport import CallTransport
-from toolbus_ingress.auth.request_context import Visit
+from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.mcp.legacy.client_requests import (
     MOST_ROUNDS,
-    PATIENCE,
-    Questions,
-    answer_of,
-    question,
+    RESPONSE_SECONDS,
+    PendingClientRequests,
+    client_request,
+    input_response,
 )
 from toolbus_ingress.mcp.tasks import RESULT
 from toolbus_ingress.protocol_versions import Request
-from toolbus_ingress.sessions.event_log import RETRY_MS, Journal
-from toolbus_ingress.sessions.event_log_store import ANSWER, Shelf
+from toolbus_ingress.sessions.event_log import RETRY_MS, EventLog
+from toolbus_ingress.sessions.event_log_store import ANSWER_STREAM, EventLogStore
 from toolbus_ingress.sessions.session_store import Session
-from toolbus_ingress.sessions.sse_writer import EventStream, attend, relate
+from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader, write_events
 
-MOST_WAITING = 256  # notifications a slow reader may be behind
-LATE_SECONDS = 5.0  # without an answer, after which a client gets an id to come back with
+MOST_WAITING = 256  # notifications buffered for a slow reader
+LATE_SECONDS = 5.0  # without an answer, after which a client gets an id to resume from
 SHORTEST_PAUSE, LONGEST_PAUSE = 100, 30_000  # milliseconds
 
 
-class Conversation:
-    """A call whose answer may become an event stream."""
+class StreamingCall:
+    """A call whose response may become an event stream."""
 
     def __init__(
         self,
-        lane: CallTransport,
-        questions: Questions,
-        shelf: Shelf,
-        visit: Visit,
+        calls: CallTransport,
+        client_requests: PendingClientRequests,
+        event_logs: EventLogStore,
+        context: RequestContext,
         request: Request,
-        give_up: Callable[[str], None],
+        cancel: Callable[[str], None],
     ) -> None:
-        self._lane = lane
-        self._give_up = give_up  # whoever keeps a call for its caller's answers need not any more
-        self._questions = questions
-        self._shelf = shelf
-        self._visit = visit
+        self._calls = calls
+        self._cancel = cancel
+        self._client_requests = client_requests
+        self._event_logs = event_logs
+        self._context = context
         self._request = request
-        self._polls = visit.session is not None and visit.session.polls and visit.tell is None
-        self._journal: Journal | None = None  # only once there is something to tell
-        self._telling: asyncio.Task[None] | None = None
-        self._asked = ""  # the last round that ended with questions
+        session = context.session
+        self._polls = session is not None and session.polls and context.write is None
+        self._event_log: EventLog | None = None  # created with the first event
+        self._writer: asyncio.Task[None] | None = None
+        self._suspended = ""  # the last call that ended with a request for input
         self._task = str(request.params.get("taskId")) if request.method == RESULT else ""
-        self._seconds = 0.0  # what each round may take; a person's time is not counted
+        self._seconds = 0.0  # the time limit of each round; a person's time is not counted
 
     @property
-    def begun(self) -> bool:
-        """Whether anything was streamed, so that the end must be too."""
-        return self._journal is not None
+    def started(self) -> bool:
+        """Whether the response is a stream already, so that the result must go there too."""
+        return self._event_log is not None
 
-    async def hold(self, call: CallRequested) -> FinalReply:
-        """Make the call; in the families with a handshake, ask the client whatever is asked of it.
+    async def run(self, call: CallRequested) -> FinalReply:
+        """Run the call; for session-based clients, forward each request for input to the client.
 
         Raises:
             ToolbusError: the call failed.
 
         """
         self._seconds = call.deadline - time()
-        timers = self._timers() if self._polls else []
+        first, timers = call.call_id, self._start_timers() if self._polls else []
         try:
-            return await self._rounds(call)
+            for _ in range(MOST_ROUNDS):
+                reply = await self._calls.ask(call, self._notify)
+                if (
+                    not isinstance(reply, InputRequired)
+                    or self._request.family is ProtocolFamily.MODERN
+                ):
+                    return reply
+                self._suspended = call.call_id
+                call = self._next_round(call, await self._collect_input(reply.body), first)
+            raise InvalidError(  # noqa: TRY301 - cancelled below like any other failure
+                f"The server requested input {MOST_ROUNDS} times without returning a result. "
+                "The call was cancelled."
+            )
         except BaseException:
-            if self._asked:  # its answers will not come
-                self._give_up(self._asked)
+            if self._suspended:  # the input it waits for will not come
+                self._cancel(self._suspended)
             raise
         finally:
             for timer in timers:
                 timer.cancel()
 
-    def _timers(self) -> list[asyncio.TimerHandle]:
-        """What becomes of a connection whose answer takes its time."""
-        loop, poll_after = asyncio.get_running_loop(), self._shelf.poll_after
-        timers = [loop.call_later(LATE_SECONDS, self._opened)]
+    async def finish(self, answer: Response) -> Response | None:
+        """Return the answer, or write it to the stream and return None."""
+        if self._event_log is None or self._writer is None:
+            return answer
+        self._event_log.put(answer.body)
+        self._event_log.close()
+        await self._writer
+        return None
+
+    # -- events --------------------------------------------------------------------------------
+
+    def _start_timers(self) -> list[asyncio.TimerHandle]:
+        """Schedule an event id for a late answer, and the client's disconnection if configured."""
+        loop, poll_after = asyncio.get_running_loop(), self._event_logs.poll_after
+        timers = [loop.call_later(LATE_SECONDS, self._open_stream)]
         if poll_after:
             timers.append(loop.call_later(poll_after, self._pause, RETRY_MS))
         return timers
 
-    async def _rounds(self, call: CallRequested) -> FinalReply:
-        first = call.call_id
-        for _ in range(MOST_ROUNDS):
-            ending = await self._lane.ask(call, self._told)
-            if (
-                not isinstance(ending, InputRequired)
-                or self._request.family is ProtocolFamily.MODERN
-            ):
-                return ending
-            self._asked = call.call_id
-            call = self._again(call, await self._answers(ending.body), first)
-        raise InvalidError("The server keeps asking, and never comes to an answer.")
-
-    async def end(self, answer: Response) -> Response | None:
-        """The answer, on the stream if there is one."""
-        if self._journal is None or self._telling is None:
-            return answer
-        self._journal.put(answer.body)
-        self._journal.close()
-        await self._telling
-        return None
-
-    def _told(self, told: CallNotification) -> None:
-        if not isinstance(told, StreamPaused):
-            self._say(self._message(told))
+    def _notify(self, notification: CallNotification) -> None:
+        if not isinstance(notification, StreamPaused):
+            self._write(self._encode(notification))
         elif self._polls:
-            # The server sent us away for a while; whoever waits for us can go as well.
-            self._pause(min(max(told.milliseconds, SHORTEST_PAUSE), LONGEST_PAUSE))
+            # The server closed its stream for a while, so the client may disconnect as well.
+            self._pause(min(max(notification.milliseconds, SHORTEST_PAUSE), LONGEST_PAUSE))
 
-    def _pause(self, retry: int) -> None:
-        journal = self._opened()
-        if journal.keeps:
-            journal.pause(retry)
-
-    def _say(self, message: bytes) -> None:
-        (self._visit.tell or self._opened().put)(message)
-
-    def _opened(self) -> Journal:
-        """The journal of this call; whoever asked reads it from now on."""
-        if self._journal is not None:
-            return self._journal
-        visit = self._visit
-        journal = self._journal = self._shelf.open(visit.session, ANSWER, MOST_WAITING)
-        stream = EventStream(visit.send)
-        if self._polls:
-            journal.mark()
-        reader = journal.read()
-        telling = attend(visit.scope, reader, stream) if journal.keeps else relate(reader, stream)
-        self._telling = asyncio.create_task(telling)
-        return journal
-
-    def _message(self, told: Progress | Notification) -> bytes:
-        if not isinstance(told, Progress):
+    def _encode(self, notification: Progress | Notification) -> bytes:
+        if not isinstance(notification, Progress):
             return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (
-                strict_json.dump(told.method), told.body,
+                strict_json.dump(notification.method), notification.body,
             )  # fmt: skip
-        params = msgspec.json.decode(told.body, type=dict[str, msgspec.Raw])
+        params = msgspec.json.decode(notification.body, type=dict[str, msgspec.Raw])
         token = strict_json.dump(self._request.meta.get("progressToken"))
         params["progressToken"] = msgspec.Raw(token)
         return b'{"jsonrpc":"2.0","method":"notifications/progress","params":%b}' % (
             msgspec.json.encode(params)
         )
 
-    async def _answers(self, body: bytes) -> dict[str, Any]:
-        """Put every question to the client at once; the params of the next round."""
-        asked = msgspec.json.decode(body)
-        requests = asked.get("inputRequests") or {}
-        for each in requests.values():
-            question("", each, self._session())  # before the client is asked half of them
-        putting = [asyncio.ensure_future(self._put(each)) for each in requests.values()]
-        try:
-            found = await asyncio.gather(*putting)
-        finally:
-            for each in putting:
-                each.cancel()
-        told: dict[str, Any] = {"inputResponses": dict(zip(requests, found, strict=True))}
-        if "requestState" in asked:
-            told["requestState"] = asked["requestState"]
-        return told
+    def _pause(self, retry: int) -> None:
+        event_log = self._open_stream()
+        if event_log.retains:
+            event_log.pause(retry)
 
-    async def _put(self, asked: Any) -> Any:
+    def _write(self, message: bytes) -> None:
+        (self._context.write or self._open_stream().put)(message)
+
+    def _open_stream(self) -> EventLog:
+        """Return the call's event log; create it, and start writing it to the client, at first."""
+        if self._event_log is not None:
+            return self._event_log
+        context = self._context
+        event_log = self._event_logs.open(context.session, ANSWER_STREAM, MOST_WAITING)
+        self._event_log = event_log
+        stream = EventStream(context.send)
+        if self._polls:
+            event_log.mark()
+        reader = event_log.read()
+        writing = (
+            serve_reader(context.scope, reader, stream)
+            if event_log.retains
+            else write_events(reader, stream)
+        )
+        self._writer = asyncio.create_task(writing)
+        return event_log
+
+    # -- input ---------------------------------------------------------------------------------
+
+    async def _collect_input(self, body: bytes) -> dict[str, Any]:
+        """Send every request for input to the client at once; return the next round's params."""
+        required = msgspec.json.decode(body)
+        requests = required.get("inputRequests") or {}
+        for each in requests.values():
+            client_request("", each, self._session())  # raises before the client gets half of them
+        sending = [asyncio.ensure_future(self._request_input(each)) for each in requests.values()]
+        try:
+            responses = await asyncio.gather(*sending)
+        finally:
+            for each in sending:
+                each.cancel()
+        params: dict[str, Any] = {"inputResponses": dict(zip(requests, responses, strict=True))}
+        if "requestState" in required:
+            params["requestState"] = required["requestState"]
+        return params
+
+    async def _request_input(self, input_request: Any) -> Any:
         session = self._session()
-        async with self._questions.asking(session.sid, self._request.id) as (number, answer):
-            self._say(question(number, asked, session, self._task))
+        async with self._client_requests.open(session.sid, self._request.id) as (number, response):
+            self._write(client_request(number, input_request, session, self._task))
             try:
-                async with asyncio.timeout(PATIENCE):
-                    told = await answer
+                async with asyncio.timeout(RESPONSE_SECONDS):
+                    message = await response
             except TimeoutError as error:
-                raise InvalidError(f"The client did not answer within {PATIENCE:g} s.") from error
-        if told is None:
-            raise CallCancelledError("The caller took the call back before it answered.")
-        return answer_of(told, asked["method"])
+                raise InvalidError(
+                    f"The client did not provide the requested input within {RESPONSE_SECONDS:g} s."
+                ) from error
+        if message is None:
+            raise CallCancelledError("The caller cancelled the call before providing input.")
+        return input_response(message, input_request["method"])
 
     def _session(self) -> Session:
-        if self._visit.session is None:
-            raise InvalidError("The server asks its caller something, which needs a session.")
-        return self._visit.session
+        if self._context.session is None:
+            raise InvalidError(
+                "The server requires input from its caller, which needs a session. "
+                "Initialize a session and repeat the call."
+            )
+        return self._context.session
 
-    def _again(self, call: CallRequested, told: dict[str, Any], first: str) -> CallRequested:
-        """The next round: a call of its own, with the time the first one had."""
-        extra = (msgspec.json.decode(call.extra) if call.extra else {}) | told
-        if "requestState" not in told:
+    def _next_round(self, call: CallRequested, params: dict[str, Any], first: str) -> CallRequested:
+        """Return the call of the next round, with the time limit of the first."""
+        extra = (msgspec.json.decode(call.extra) if call.extra else {}) | params
+        if "requestState" not in params:
             extra.pop("requestState", None)
-        call_id = self._lane.new_call_id()
-        session = self._visit.session
+        call_id = self._calls.new_call_id()
+        session = self._context.session
         if session is not None:
             session.in_flight[self._request.id] = call_id
         return call.model_copy(
             update={
                 "call_id": call_id,
-                "reply_to": self._lane.address(call_id),
+                "reply_to": self._calls.address(call_id),
                 "parent_id": first,
                 "deadline": time() + self._seconds,
                 "extra": strict_json.dump(extra).decode(),

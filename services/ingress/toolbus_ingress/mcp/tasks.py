@@ -1,7 +1,8 @@
-"""Tasks as clients hold them: under sealed handles, some of which hold the result themselves.
+"""Tasks of clients: their ids are sealed handles, some of which hold the result itself.
 
-A client with a session may ask for a task where the server, which decides, answers at once. What it
-gets is a task that has ended; its result is sealed into its handle, so that it outlives everything.
+A client with a session may request a task from a server that decides itself which calls become
+tasks, and that answers at once. The client then gets a completed task, whose result is sealed into
+its handle, so that no replica has to store it.
 """
 
 from datetime import UTC, datetime
@@ -17,43 +18,44 @@ from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.protocol_versions import META, Request
-from toolbus_ingress.sessions.sealed_claims import DoneClaims, Seal, TaskClaims
+from toolbus_ingress.sessions.sealed_claims import ClaimSealer, DoneClaims, TaskClaims
 
 RESULT, CANCEL = "tasks/result", "tasks/cancel"
 RELATED = META + "related-task"
 DEFERRED_NAME = DEFERRED.encode()
 DONE_SECONDS = 3600.0
-LARGEST_DONE = 40 * 1024  # bytes of a result; what is sealed must stay short enough to be opened
+LARGEST_DONE = 40 * 1024  # bytes of a result; sealed, it must still be short enough to open
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class _Told(msgspec.Struct):
+class _ToolResult(msgspec.Struct):
     """Whether a tool reports an error."""
 
     isError: bool | None = None  # noqa: N815 - the wire's own name
 
 
-_told = msgspec.json.Decoder(_Told).decode
+_tool_result = msgspec.json.Decoder(_ToolResult).decode
 
 
 class Tasks:
-    """Seals tasks into handles, and answers for those that have nothing but their handle."""
+    """Seals tasks into handles, and answers for those that exist only in their handle."""
 
-    def __init__(self, seal: Seal, catalogue: Catalogue) -> None:
-        self._seal = seal
+    def __init__(self, sealer: ClaimSealer, catalogue: Catalogue) -> None:
+        self._sealer = sealer
         self._catalogue = catalogue
 
-    def begun(self, body: bytes, call: CallRequested) -> tuple[bytes, str, str]:
-        """A task a server began, under a handle; what news call it; and the handle."""
-        told = msgspec.json.decode(body)
-        task = told["task"] if isinstance(told.get("task"), dict) else told
-        own = str(task.get("taskId"))
-        handle = self._seal.close(TaskClaims(own, call.server, call.tool, self._owner(call)))
-        return renamed(body, handle), task_key(call.server, own), handle
+    def created(self, body: bytes, call: CallRequested) -> tuple[bytes, str, str]:
+        """Return a new task of a server with a sealed id, its key in notifications, and the id."""
+        members = msgspec.json.decode(body)
+        task = members["task"] if isinstance(members.get("task"), dict) else members
+        own_id = str(task.get("taskId"))
+        claims = TaskClaims(own_id, call.server, call.tool, self._owner(call))
+        handle = self._sealer.close(claims)
+        return with_task_id(body, handle), task_key(call.server, own_id), handle
 
-    def done(self, result: bytes, call: CallRequested) -> bytes:
-        """A task that has ended, where the server answered at once.
+    def completed(self, result: bytes, call: CallRequested) -> bytes:
+        """Return a completed task for a call that the server answered at once.
 
         Raises:
             InvalidError: the result is too large for a handle.
@@ -61,36 +63,36 @@ class Tasks:
         """
         if len(result) > LARGEST_DONE:
             raise InvalidError(
-                f"The tool has run and answered at once with {len(result)} bytes, more than a "
-                f"task's handle can hold ({LARGEST_DONE}); call it without 'task'."
+                f"The tool ran, and its result of {len(result)} bytes is too large for a task "
+                f"(at most {LARGEST_DONE}). Call the tool without 'task'."
             )
         claims = DoneClaims(result, call.server, call.tool, self._owner(call), time())
-        return msgspec.json.encode({"task": _task(claims, self._seal.close(claims))})
+        return msgspec.json.encode({"task": _task(claims, self._sealer.close(claims))})
 
     def holds(self, handle: str, caller: Caller) -> bool:
-        """Whether a server's task is this caller's, who may still use its tool."""
-        claims = self._seal.open(handle, TaskClaims)
+        """Return whether the caller owns a server's task and may still use its tool."""
+        claims = self._sealer.open(handle, TaskClaims)
         return claims is not None and self._is_for(claims, caller)
 
-    def kept(self, request: Request, caller: Caller) -> bytes | None:
-        """The answer about a task whose result is in its handle; None for any other task.
+    def stored_result(self, request: Request, caller: Caller) -> bytes | None:
+        """Return the answer about a task whose result is in its handle; None for any other task.
 
         Raises:
-            InvalidError: it expired, is not this key's, or cannot be cancelled any more.
+            InvalidError: the task expired, is not the caller's, or cannot be cancelled any more.
 
         """
         handle = request.params.get("taskId")
-        claims = (
-            self._seal.open(handle, DoneClaims) if request.family is ProtocolFamily.LEGACY else None
-        )
+        if request.family is not ProtocolFamily.LEGACY:
+            return None
+        claims = self._sealer.open(handle, DoneClaims)
         if claims is None:
             return None
         if claims.at + DONE_SECONDS < time() or not self._is_for(claims, caller):
-            raise unknown()
+            raise unknown_task()
         if request.method == RESULT:
-            return related(claims.result, str(handle))
+            return with_related_task(claims.result, str(handle))
         if request.method == CANCEL:
-            raise InvalidError("The task has ended already; there is nothing to cancel.")
+            raise InvalidError("The task is completed and cannot be cancelled.")
         return msgspec.json.encode(_task(claims, str(handle)))
 
     def _owner(self, call: CallRequested) -> str:
@@ -101,15 +103,15 @@ class Tasks:
             claims.principal_id == caller.principal_id
             and caller.server in ("", claims.server)
             and self._catalogue.serves(claims.server)
-            and self._catalogue.sees(caller.bounds, claims.server, claims.tool)
+            and self._catalogue.sees(caller.grants, claims.server, claims.tool)
         )
 
 
 def wants_task(request: Request) -> bool:
-    """Return whether a client wants its call as a task; for stateless ones the server decides.
+    """Return whether a client requests its call as a task; for stateless ones the server decides.
 
     Raises:
-        InvalidError: it says so in a way that is none.
+        InvalidError: `task` is not an object.
 
     """
     if (
@@ -124,17 +126,17 @@ def wants_task(request: Request) -> bool:
 
 
 def task_key(server: str, task: str) -> str:
-    """What a server's task is called where its news are told apart."""
+    """Return the key of a server's task, by which its notifications are matched."""
     return f"{server}/{task}"
 
 
-def unknown() -> InvalidError:
-    """The refusal of a handle that opens nothing for this key."""
-    return InvalidError("Unknown task: it is not one of this key's.")
+def unknown_task() -> InvalidError:
+    """Return the error for a handle that is not valid for this caller."""
+    return InvalidError("Unknown task: the id is invalid, expired, or belongs to another key.")
 
 
-def renamed(body: bytes, handle: str) -> bytes:
-    """A task under the name its caller knows, wherever this revision puts it."""
+def with_task_id(body: bytes, handle: str) -> bytes:
+    """Return a task with the id its caller knows, wherever the protocol revision puts it."""
     members = _members(body)
     raw = msgspec.Raw(strict_json.dump(handle))
     if "taskId" in members:
@@ -146,19 +148,19 @@ def renamed(body: bytes, handle: str) -> bytes:
     return msgspec.json.encode(members)
 
 
-def with_codes(body: bytes) -> bytes:
-    """A task of policy's, whose error, if it has one, bears the protocol's code."""
+def with_error_codes(body: bytes) -> bytes:
+    """Return a task of policy's with the protocol's code in its error, if it has one."""
     members = _members(body)
     error = msgspec.json.decode(members["error"]) if "error" in members else {}
     if not isinstance(error.get("code"), str):
         return body
     failed = ToolbusError.from_data({**error, "reason": error["message"]})
-    told = msgspec.Raw(msgspec.json.encode(jsonrpc.told_within(failed)))
-    return msgspec.json.encode({**members, "error": told})
+    raw_error = msgspec.Raw(msgspec.json.encode(jsonrpc.task_error(failed)))
+    return msgspec.json.encode({**members, "error": raw_error})
 
 
-def related(body: bytes, handle: str) -> bytes:
-    """A result or the params of a question, tied to the task it belongs to (MCP 2025-11-25)."""
+def with_related_task(body: bytes, handle: str) -> bytes:
+    """Return a result or params with a reference to their task (MCP 2025-11-25)."""
     members: dict[str, Any] = dict(_members(body))
     meta = _members(members["_meta"]) if "_meta" in members else {}
     members["_meta"] = {**meta, RELATED: {"taskId": handle}}
@@ -169,7 +171,7 @@ def _task(claims: DoneClaims, handle: str) -> dict[str, Any]:
     at = datetime.fromtimestamp(claims.at, UTC).isoformat(timespec="milliseconds")
     return {
         "taskId": handle,
-        "status": "failed" if _told(claims.result).isError else "completed",
+        "status": "failed" if _tool_result(claims.result).isError else "completed",
         "createdAt": at.replace("+00:00", "Z"),
         "lastUpdatedAt": at.replace("+00:00", "Z"),
         "ttl": int(DONE_SECONDS * 1000),

@@ -1,4 +1,4 @@
-"""Where a request stands in its caller's trace, and the span of its way through the edge."""
+"""Trace context of requests, and the span of each request at the edge."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +21,13 @@ from toolbus_common.observability.trace_context import (
 )
 from toolbus_common.observability.tracing import Nothing, Span, Tracer, bind, current, enter
 from toolbus_common.observability.tracing.call_result import says_it_failed
-from toolbus_ingress.auth.request_context import Visit
+from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.catalog.tool_catalog import LISTS, Catalogue
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.protocol_versions import VERSION, Request
 
-TRACE, STATE, BAGGAGE = "traceparent", "tracestate", "baggage"  # of `_meta`, and of HTTP's head
+# The names in `_meta`, and the names of HTTP headers.
+TRACE, STATE, BAGGAGE = "traceparent", "tracestate", "baggage"
 _TRACE, _STATE = TRACE.encode(), STATE.encode()
 LONGEST_ID = 64
 LOCAL = frozenset(LISTS) | {
@@ -42,71 +43,76 @@ _tracer = Tracer("ingress")
 
 
 @dataclass(slots=True)
-class Trail:
-    """A request's part of its trace. `above` is its caller's span.
+class TraceContext:
+    """The trace context of one request (W3C Trace Context). `parent` is the caller's span.
 
-    What the message says of its trace counts; what its HTTP request says does where the message
-    says nothing. `run` is the trace the message itself names, `carrier` the traceparent of an HTTP
-    request that belongs to another trace than its message. Baggage of an HTTP request is for us: it
-    may name people, and servers are others' houses.
+    The message's `_meta` takes precedence over the HTTP headers. `run` is the trace that the
+    message itself names; `carrier` is the traceparent of an HTTP request that belongs to another
+    trace than its message. Baggage of an HTTP request is not forwarded: it may name people, and
+    servers belong to other parties.
     """
 
     traceparent: str
-    above: str
+    parent: str
     state: str = ""
     baggage: str = ""
     run: str = ""
     carrier: str = ""
 
 
-def trail_of(meta: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Trail:
-    """The trail of a request with this `_meta` and these headers."""
-    told = headers[_TRACE].decode("latin-1") if _TRACE in headers else ""
-    said = meta.get(TRACE, "")
-    if not isinstance(said, str):
-        said = ""
-    trail = Trail(*enter(said or told))
+def trace_context_of(meta: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> TraceContext:
+    """Return the trace context of a request with this `_meta` and these headers."""
+    header = headers[_TRACE].decode("latin-1") if _TRACE in headers else ""
+    in_meta = meta.get(TRACE, "")
+    if not isinstance(in_meta, str):
+        in_meta = ""
+    trace = TraceContext(*enter(in_meta or header))
     if BAGGAGE in meta:
-        trail.baggage = carried(meta[BAGGAGE], LONGEST_BAGGAGE)
-    if trail.above:
-        state = meta.get(STATE) if said else headers.get(_STATE, b"").decode("latin-1")
-        trail.state = carried(state, LONGEST_STATE)
-        if said:
-            trail.run = trace_id(trail.traceparent)
-            trail.carrier = told if told != said and is_traceparent(told) else ""
-    return trail
+        trace.baggage = carried(meta[BAGGAGE], LONGEST_BAGGAGE)
+    if trace.parent:
+        state = meta.get(STATE) if in_meta else headers.get(_STATE, b"").decode("latin-1")
+        trace.state = carried(state, LONGEST_STATE)
+        if in_meta:
+            trace.run = trace_id(trace.traceparent)
+            trace.carrier = header if header != in_meta and is_traceparent(header) else ""
+    return trace
 
 
-def entrance(trail: Trail, method: str) -> Span | Nothing:
-    """The span of a request, where its trace is recorded."""
-    span = _tracer.entrance(trail.traceparent, trail.above, method)
-    if isinstance(span, Span) and trail.carrier:
-        span.links.append(trail.carrier)
+def request_span(trace: TraceContext, method: str) -> Span | Nothing:
+    """Return the span of a request; one that records nothing if the trace is not sampled."""
+    span = _tracer.entrance(trace.traceparent, trace.parent, method)
+    if isinstance(span, Span) and trace.carrier:
+        span.links.append(trace.carrier)
     return span
 
 
-def local(visit: Visit, request: Request) -> Span | Nothing:
-    """The span of a request that the edge answers by itself; what is no method does not name it."""
-    way = trail_of(request.meta, visit.headers)
-    bind(way.traceparent)
+def local_span(context: RequestContext, request: Request) -> Span | Nothing:
+    """Return the span of a request that the edge answers itself.
+
+    An unknown method is named `other`: span names must not grow with what callers invent.
+    """
+    trace = trace_context_of(request.meta, context.headers)
+    bind(trace.traceparent)
     method = request.method if request.method in LOCAL else "other"
-    span = entrance(way, method)
+    span = request_span(trace, method)
     if span.recorded:
         span.note("mcp.method.name", method)
-        _describe(span, visit, request)
+        _describe(span, context, request)
     return span
 
 
-def describe(visit: Visit, request: Request, call: CallRequested, catalogue: Catalogue) -> None:
-    """Have the span under way note what a relayed request is, and be named by what there is.
+def describe(
+    context: RequestContext, request: Request, call: CallRequested, catalogue: Catalogue
+) -> None:
+    """Add a call's attributes to the current span, and name the span after an existing tool.
 
-    What is not there does not name it: the names of spans must not grow with what agents make up.
+    An unknown tool or prompt does not name it: span names must not grow with what agents invent.
     """
     span = current()
     if not isinstance(span, Span):
         return
     span.note("mcp.method.name", request.method)
-    _describe(span, visit, request)
+    _describe(span, context, request)
     span.note("toolbus.server", call.server)
     span.note("toolbus.call.id", call.call_id)
     kind, attribute = _NAMED.get(request.method, ("", ""))
@@ -118,13 +124,13 @@ def describe(visit: Visit, request: Request, call: CallRequested, catalogue: Cat
         span.note("gen_ai.operation.name", "execute_tool")
 
 
-def _describe(span: Span | Nothing, visit: Visit, request: Request) -> None:
-    """Note what a request is, by OpenTelemetry's conventions for MCP.
+def _describe(span: Span | Nothing, context: RequestContext, request: Request) -> None:
+    """Add a request's attributes by OpenTelemetry's conventions for MCP.
 
-    The URI of a resource and the id of a session are not noted: the one is an argument, the other
-    half of a key.
+    A resource's URI and a session's id are left out: the URI is an argument, and the id is half
+    of a credential.
     """
-    session = visit.session
+    session = context.session
     modern = request.family is ProtocolFamily.MODERN
     version = request.meta.get(VERSION) if modern else session.claims.version if session else ""
     span.note("mcp.protocol.version", str(version or ""))
@@ -133,16 +139,16 @@ def _describe(span: Span | Nothing, visit: Visit, request: Request) -> None:
     span.note("network.protocol.name", "http")
 
 
-def failed(error: ToolbusError) -> None:
-    """Note how the request failed. The sentence may hold what was sent, so it is left out."""
+def record_failure(error: ToolbusError) -> None:
+    """Record a failure by its code. Its message may hold what was sent, so it is left out."""
     span = current()
     if span.recorded:
         span.fail(error.code)
-        span.note("rpc.response.status_code", str(jsonrpc.code_of(error)))
+        span.note("rpc.response.status_code", str(jsonrpc.error_code(error)))
 
 
-def ended(ending: FinalReply) -> None:
-    """Note how the request was answered."""
+def record_result(reply: FinalReply) -> None:
+    """Record whether the tool reported an error."""
     span = current()
-    if span.recorded and isinstance(ending, CallResult) and says_it_failed(ending.body):
+    if span.recorded and isinstance(reply, CallResult) and says_it_failed(reply.body):
         span.fail("tool_error")

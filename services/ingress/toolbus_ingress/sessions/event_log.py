@@ -1,66 +1,68 @@
-"""What is said on one stream: numbered, read once, and kept for whoever comes back for it."""
+"""The event log of one stream: numbered messages, kept so that a client can resume."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 
 MOST_EVENTS = 256
-LARGEST = 1024 * 1024  # but for the newest, which is kept whatever its size
-RETRY_MS = 1000  # when a client is to come back, unless a server said otherwise
+LARGEST = 1024 * 1024  # bytes; the newest message is kept whatever its size
+RETRY_MS = 1000  # after which a client reconnects, unless a server names another time
 
 Entry = tuple[int, bytes]
 
 
-class Journal:
-    """Messages of one stream, the oldest dropped first; an empty one has a number and no content.
+class EventLog:
+    """Messages of one stream, the oldest dropped first; an empty message is a number only.
 
-    With a name it keeps what was read; without one nobody can come back, and it keeps nothing.
-    A reader that falls behind loses what was said first, never what was said last.
+    A log with a name keeps messages after they are read. A log without one cannot be resumed and
+    keeps nothing that was read. A slow reader loses the oldest messages, never the newest.
     """
 
     def __init__(self, name: str = "", most: int = MOST_EVENTS, bound: int = LARGEST) -> None:
         self.name = name
-        self.keeps = bool(name)
-        self.last = 0  # the number given last
-        self.size = 0  # bytes kept
+        self.retains = bool(name)
+        self.last = 0  # the newest number
+        self.size = 0  # bytes stored
         self.ended = False
         self.retry = RETRY_MS
         self.reader: Reader | None = None
-        self.on_ended: Callable[[], None] = _nothing
-        self.on_read: Callable[[], None] = _nothing  # somebody began to read
-        # Nobody reads any longer.
-        self.on_left: Callable[[], None] = _nothing if name else self.forget
-        self.on_grown: Callable[[int], None] = _ignored
+        self.on_ended: Callable[[], None] = _do_nothing
+        self.on_read: Callable[[], None] = _do_nothing  # a reader started
+        # The reader stopped, and no other took over.
+        self.on_left: Callable[[], None] = _do_nothing if name else self.clear
+        self.on_grown: Callable[[int], None] = _ignore_size
         self._most = most
         self._bound = bound
-        self._kept: deque[Entry] = deque()
+        self._entries: deque[Entry] = deque()
 
     def put(self, message: bytes) -> None:
-        """Add a message."""
+        """Append a message."""
         if self.ended:
             return
         before = self.size
         self.last += 1
-        self._kept.append((self.last, message))
+        self._entries.append((self.last, message))
         self.size += len(message)
-        while len(self._kept) > 1 and (len(self._kept) > self._most or self.size > self._bound):
-            self._drop()
+        while len(self._entries) > 1 and (
+            len(self._entries) > self._most or self.size > self._bound
+        ):
+            self._drop_oldest()
         self._wake()
         self.on_grown(self.size - before)
 
-    def hear(self, number: int, message: bytes) -> None:
-        """Add a message that another replica has numbered; what came before it is known."""
+    def put_numbered(self, number: int, message: bytes) -> None:
+        """Append a message that another replica numbered; ignore one that is already here."""
         if number > self.last:
             self.last = number - 1
             self.put(message)
 
     def mark(self) -> None:
-        """Add a number without a message: something to come back with."""
-        if not self._kept or self._kept[-1][1]:
+        """Append a number without a message: a position to resume from."""
+        if not self._entries or self._entries[-1][1]:
             self.put(b"")
 
     def pause(self, retry: int) -> None:
-        """Send the reader away once it has read everything, to come back for the rest."""
+        """Disconnect the reader once it has read everything; it reconnects after `retry` ms."""
         self.retry = retry
         self.mark()
         if self.reader is not None:
@@ -68,28 +70,28 @@ class Journal:
             self._wake()
 
     def close(self) -> None:
-        """After what is there comes the end."""
+        """Accept no more messages. A reader ends after the last one."""
         if not self.ended:
             self.ended = True
             self._wake()
             self.on_ended()
 
-    def forget(self) -> None:
-        """Keep nothing, now and later."""
+    def clear(self) -> None:
+        """Close the log and drop its messages."""
         self.close()
-        self._kept.clear()
+        self._entries.clear()
         self.size = 0
 
-    def let_go(self) -> None:
-        """Keep nothing but what a reader has still to read."""
-        self.keeps = False
-        self.on_read, self.on_grown = _nothing, _ignored
-        self.on_left = self.forget
+    def release(self) -> None:
+        """Keep only what the current reader has still to read."""
+        self.retains = False
+        self.on_read, self.on_grown = _do_nothing, _ignore_size
+        self.on_left = self.clear
         if self.reader is None:
-            self.forget()
+            self.clear()
 
     def read(self, after: int = 0) -> "Reader":
-        """Begin to read behind a number; who reads already is sent away."""
+        """Start reading after a number; an earlier reader is disconnected."""
         if self.reader is not None:
             self.reader.leave()
         self.reader = Reader(self, after)
@@ -97,18 +99,18 @@ class Journal:
         return self.reader
 
     def next(self, after: int) -> Entry | None:
-        """The entry behind a number, or the oldest kept."""
+        """Return the entry after a number, or the oldest stored; None if there is none yet."""
         behind = self.last - after
-        if behind <= 0 or not self._kept:
+        if behind <= 0 or not self._entries:
             return None
-        entry = self._kept[max(0, len(self._kept) - behind)]
-        if not self.keeps:
-            while self._kept and self._kept[0][0] <= entry[0]:
-                self._drop()
+        entry = self._entries[max(0, len(self._entries) - behind)]
+        if not self.retains:
+            while self._entries and self._entries[0][0] <= entry[0]:
+                self._drop_oldest()
         return entry
 
-    def _drop(self) -> None:
-        self.size -= len(self._kept.popleft()[1])
+    def _drop_oldest(self) -> None:
+        self.size -= len(self._entries.popleft()[1])
 
     def _wake(self) -> None:
         if self.reader is not None:
@@ -116,49 +118,49 @@ class Journal:
 
 
 class Reader:
-    """Somebody who reads a journal, until its end or until sent away."""
+    """The one reader of an event log, until the log ends or the reader leaves."""
 
-    def __init__(self, journal: Journal, after: int) -> None:
-        self.journal = journal
+    def __init__(self, event_log: EventLog, after: int) -> None:
+        self.event_log = event_log
         self.position = after
-        self.until = -1  # the number after which to leave; none yet
+        self.until = -1  # the number after which to leave; -1: none
         self.woken = asyncio.Event()
         self._left = False
 
     @property
-    def over(self) -> bool:
-        """Whether nothing comes any more."""
-        journal = self.journal
+    def finished(self) -> bool:
+        """Whether nothing more will be read."""
+        event_log = self.event_log
         paused = 0 <= self.until <= self.position
-        return self._left or paused or (journal.ended and self.position >= journal.last)
+        return self._left or paused or (event_log.ended and self.position >= event_log.last)
 
     async def next(self) -> Entry | None:
-        """The next message and its number; None when nothing comes any more."""
-        while not self.over:
-            entry = self.journal.next(self.position)
+        """Return the next message and its number; None at the end."""
+        while not self.finished:
+            entry = self.event_log.next(self.position)
             if entry is not None:
                 self.position = entry[0]
                 return entry
-            if self.journal.ended:
+            if self.event_log.ended:
                 return None
             self.woken.clear()
             await self.woken.wait()
         return None
 
     def leave(self) -> None:
-        """Read no more."""
+        """Stop reading. Idempotent."""
         if self._left:
             return
         self._left = True
         self.woken.set()
-        if self.journal.reader is self:
-            self.journal.reader = None
-            self.journal.on_left()
+        if self.event_log.reader is self:
+            self.event_log.reader = None
+            self.event_log.on_left()
 
 
-def _nothing() -> None:
-    """Nobody wants to know."""
+def _do_nothing() -> None:
+    """Ignore a change of the log."""
 
 
-def _ignored(_bytes: int) -> None:
-    """Nobody counts."""
+def _ignore_size(_bytes: int) -> None:
+    """Ignore a change of size."""

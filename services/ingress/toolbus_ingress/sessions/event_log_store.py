@@ -1,4 +1,4 @@
-"""The streams of sessions that somebody may come back for: found by name, bounded in every way."""
+"""The event logs of sessions, found by name for resumption, bounded per principal and in all."""
 
 import asyncio
 import itertools
@@ -7,161 +7,163 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from toolbus_ingress.sessions.event_log import LARGEST, Journal
+from toolbus_ingress.sessions.event_log import LARGEST, EventLog
 from toolbus_ingress.sessions.session_store import Session
 
-KEEP_SECONDS = 300.0  # for a stream nobody reads
-MOST_KEPT = 4000
+KEEP_SECONDS = 300.0  # for which a log without a reader is kept
+MOST_LOGS = 4000
 MOST_BYTES = 128 * 1024 * 1024
-MOST_KEPT_EACH = 64  # of one principal
+MOST_LOGS_EACH = 64  # of one principal
 MOST_BYTES_EACH = 16 * 1024 * 1024
-ANSWER, STANDING = "a", "s"
+ANSWER_STREAM, SESSION_STREAM = "a", "s"
 _LONGEST_ID = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a client was in a stream, as an event's id says it: `<kind><replica>.<count>-<number>`.
+class StreamPosition:
+    """A client's position in a stream, from an event id: `<kind><replica>.<count>-<number>`.
 
-    It is no secret and proves nothing: streams are looked for in the session of the request only.
+    An event id is no secret and proves nothing: a stream is looked up only in the session of the
+    request.
     """
 
     stream: str
     number: int
 
     @property
-    def standing(self) -> bool:
-        """Whether this is a session's own stream, not that of an answer."""
-        return self.stream.startswith(STANDING)
+    def is_session_stream(self) -> bool:
+        """Whether this is a session's own stream, not that of one answer."""
+        return self.stream.startswith(SESSION_STREAM)
 
     @property
     def replica(self) -> str:
-        """Which replica holds it."""
+        """The id of the replica that holds the stream."""
         return self.stream[1:].partition(".")[0]
 
 
-def place_of(event_id: bytes) -> Place | None:
-    """What an event's id says; None when it is none of ours."""
+def parse_event_id(event_id: bytes) -> StreamPosition | None:
+    """Parse an event id; return None if it has another form than this gateway's."""
     stream, _, number = event_id[: _LONGEST_ID + 1].decode("latin-1").rpartition("-")
     replica, _, count = stream[1:].partition(".")
-    ours = (
+    valid = (
         len(event_id) <= _LONGEST_ID
-        and stream[:1] in (ANSWER, STANDING)
+        and stream[:1] in (ANSWER_STREAM, SESSION_STREAM)
         and all(part.isascii() and part.isalnum() for part in (replica, count))
         and number.isascii()
         and number.isdigit()
     )
-    return Place(stream, int(number)) if ours else None
+    return StreamPosition(stream, int(number)) if valid else None
 
 
 @dataclass(slots=True)
-class _Kept:
+class _StoredLog:
     sid: str
     principal_id: str
-    journal: Journal
+    event_log: EventLog
     expiry: asyncio.TimerHandle | None = None
 
 
 @dataclass(slots=True)
-class _Holding:
-    """What one principal's streams take."""
+class _Usage:
+    """The bytes and the names of one principal's logs."""
 
     size: int = 0
     names: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
 
-class Shelf:
-    """Journals of this replica's sessions; of too many the oldest that nobody reads goes first.
+class EventLogStore:
+    """The event logs of this replica's sessions; over a limit the oldest unread log is evicted.
 
-    `poll_after`: seconds a connection waits for an answer before its client is sent away to come
-    back for it; 0: as long as it takes.
+    `poll_after`: seconds after which a client that waits for an answer is disconnected, to resume
+    later; 0: never.
     """
 
     def __init__(self, poll_after: float = 0.0) -> None:
         self.poll_after = poll_after
         self.replica = secrets.token_hex(6)
         self._count = itertools.count(1)
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._holdings: dict[str, _Holding] = {}
+        self._logs: OrderedDict[str, _StoredLog] = OrderedDict()
+        self._usage: dict[str, _Usage] = {}
         self._size = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._logs)
 
-    def open(self, session: Session | None, kind: str, most: int, bound: int = LARGEST) -> Journal:
-        """A new journal; it is kept where the session's revision has events with ids."""
+    def open(self, session: Session | None, kind: str, most: int, bound: int = LARGEST) -> EventLog:
+        """Create a log; it is stored if the session's protocol revision has event ids."""
         if session is None or not session.resumable:
-            return Journal(most=most, bound=bound)
-        journal = Journal(f"{kind}{self.replica}.{next(self._count):x}", most, bound)
+            return EventLog(most=most, bound=bound)
+        event_log = EventLog(f"{kind}{self.replica}.{next(self._count):x}", most, bound)
         claims = session.claims
-        kept = self._kept[journal.name] = _Kept(claims.sid, claims.principal_id, journal)
-        holding = self._holdings.setdefault(claims.principal_id, _Holding())
-        holding.names[journal.name] = None
-        journal.on_grown = lambda more: self._grow(kept, more)
-        journal.on_read = lambda: self._hold(kept)
-        journal.on_left = lambda: self._expire(kept)
-        self._grow(kept, 0)
-        return journal
+        stored = _StoredLog(claims.sid, claims.principal_id, event_log)
+        self._logs[event_log.name] = stored
+        usage = self._usage.setdefault(claims.principal_id, _Usage())
+        usage.names[event_log.name] = None
+        event_log.on_grown = lambda size: self._grow(stored, size)
+        event_log.on_read = lambda: self._cancel_expiry(stored)
+        event_log.on_left = lambda: self._expire(stored)
+        self._grow(stored, 0)
+        return event_log
 
-    def find(self, sid: str, stream: str) -> Journal | None:
-        """A stream of a session; in no other session it exists."""
-        kept = self._kept.get(stream)
-        return kept.journal if kept is not None and kept.sid == sid else None
+    def find(self, sid: str, stream: str) -> EventLog | None:
+        """Return a log of this session; a log of another session is not found."""
+        stored = self._logs.get(stream)
+        return stored.event_log if stored is not None and stored.sid == sid else None
 
-    def leave(self, sid: str) -> None:
-        """Forget the streams of a session that has ended, once what is read is read."""
-        for kept in [kept for kept in self._kept.values() if kept.sid == sid]:
-            self._remove(kept)
+    def remove_session(self, sid: str) -> None:
+        """Remove the logs of a session that ended; current readers may finish."""
+        for stored in [stored for stored in self._logs.values() if stored.sid == sid]:
+            self._remove(stored)
 
     def close(self) -> None:
-        """Forget everything."""
-        for kept in tuple(self._kept.values()):
-            self._remove(kept)
+        """Remove every log."""
+        for stored in tuple(self._logs.values()):
+            self._remove(stored)
 
-    def _hold(self, kept: _Kept) -> None:
-        if kept.expiry is not None:
-            kept.expiry.cancel()
-            kept.expiry = None
+    def _cancel_expiry(self, stored: _StoredLog) -> None:
+        if stored.expiry is not None:
+            stored.expiry.cancel()
+            stored.expiry = None
 
-    def _expire(self, kept: _Kept) -> None:
-        self._hold(kept)
-        if kept.journal.name in self._kept:
+    def _expire(self, stored: _StoredLog) -> None:
+        self._cancel_expiry(stored)
+        if stored.event_log.name in self._logs:
             loop = asyncio.get_running_loop()
-            kept.expiry = loop.call_later(KEEP_SECONDS, self._remove, kept)
+            stored.expiry = loop.call_later(KEEP_SECONDS, self._remove, stored)
 
-    def _grow(self, kept: _Kept, more: int) -> None:
-        holding = self._holdings[kept.principal_id]
-        holding.size += more
-        self._size += more
-        while holding.size > MOST_BYTES_EACH or len(holding.names) > MOST_KEPT_EACH:
-            if not self._make_room((self._kept[name] for name in holding.names), kept):
+    def _grow(self, stored: _StoredLog, size: int) -> None:
+        usage = self._usage[stored.principal_id]
+        usage.size += size
+        self._size += size
+        while usage.size > MOST_BYTES_EACH or len(usage.names) > MOST_LOGS_EACH:
+            if not self._evict((self._logs[name] for name in usage.names), stored):
                 break
-        while self._size > MOST_BYTES or len(self._kept) > MOST_KEPT:
-            if not self._make_room(self._kept.values(), kept):
+        while self._size > MOST_BYTES or len(self._logs) > MOST_LOGS:
+            if not self._evict(self._logs.values(), stored):
                 break
 
-    def _make_room(self, among: Iterable[_Kept], growing: _Kept) -> bool:
-        """Forget the oldest that nobody reads, else the oldest; whether there was another."""
+    def _evict(self, candidates: Iterable[_StoredLog], growing: _StoredLog) -> bool:
+        """Remove the oldest log without a reader, else the oldest; return whether there was one."""
         oldest = None
-        for kept in among:
-            if kept is not growing:
-                oldest = oldest or kept
-                if kept.journal.reader is None:
-                    oldest = kept
+        for stored in candidates:
+            if stored is not growing:
+                oldest = oldest or stored
+                if stored.event_log.reader is None:
+                    oldest = stored
                     break
         if oldest is not None:
             self._remove(oldest)
         return oldest is not None
 
-    def _remove(self, kept: _Kept) -> None:
-        journal = kept.journal
-        if self._kept.pop(journal.name, None) is None:
+    def _remove(self, stored: _StoredLog) -> None:
+        event_log = stored.event_log
+        if self._logs.pop(event_log.name, None) is None:
             return
-        self._hold(kept)
-        holding = self._holdings[kept.principal_id]
-        holding.size -= journal.size
-        self._size -= journal.size
-        del holding.names[journal.name]
-        if not holding.names:
-            del self._holdings[kept.principal_id]
-        journal.let_go()
+        self._cancel_expiry(stored)
+        usage = self._usage[stored.principal_id]
+        usage.size -= event_log.size
+        self._size -= event_log.size
+        del usage.names[event_log.name]
+        if not usage.names:
+            del self._usage[stored.principal_id]
+        event_log.release()

@@ -1,4 +1,4 @@
-"""What a client carries for us: sealed at the edge, and bounded."""
+"""State that clients carry for the gateway: sealed at the edge, and bounded in size."""
 
 from toolbus_common.crypto import sealed_tokens
 from toolbus_common.crypto.sealed_tokens import LONGEST, Claims
@@ -6,9 +6,9 @@ from toolbus_common.errors import UpstreamFaultError
 
 __all__ = [
     "LONGEST",
+    "ClaimSealer",
     "Claims",
     "DoneClaims",
-    "Seal",
     "SessionClaims",
     "StateClaims",
     "TaskClaims",
@@ -16,7 +16,7 @@ __all__ = [
 
 
 class SessionClaims(Claims, frozen=True):
-    """A handshake-family session: `capabilities` is raw JSON, `expires` in epoch seconds."""
+    """A session: `capabilities` is raw JSON, `expires` in epoch seconds."""
 
     sid: str
     principal_id: str
@@ -35,7 +35,7 @@ class StateClaims(Claims, frozen=True):
 
 
 class TaskClaims(Claims, frozen=True):
-    """A server's task: which, where, and whose."""
+    """A server's task: its id there, its server and tool, and its owner."""
 
     task: str
     server: str
@@ -44,7 +44,7 @@ class TaskClaims(Claims, frozen=True):
 
 
 class DoneClaims(Claims, frozen=True):
-    """A task that was over when it began: its raw result, of which tool, whose, and since when."""
+    """A task that was complete when it was created; `result` is raw JSON, `at` epoch seconds."""
 
     result: bytes
     server: str
@@ -53,20 +53,22 @@ class DoneClaims(Claims, frozen=True):
     at: float
 
 
-class Seal(sealed_tokens.TokenSealer):
-    """The seal of what clients carry."""
+class ClaimSealer(sealed_tokens.TokenSealer):
+    """Seals and opens the claims that clients carry."""
 
     def close(self, claims: Claims) -> str:
-        """The claims as visible ASCII.
+        """Return the sealed claims as visible ASCII.
 
         Raises:
-            UpstreamFaultError: they are longer than what is opened; only a server's can be.
+            UpstreamFaultError: the token would exceed `LONGEST`; only a server's data can be
+                that long.
 
         """
         text = super().close(claims)
         if len(text) > LONGEST:
             raise UpstreamFaultError(
-                f"The upstream's requestState or task id has {len(text)} characters when sealed, "
-                f"and {LONGEST} can be carried (48 KB of its own); it must put less into it."
+                f"The upstream server's requestState or task id is too long: {len(text)} "
+                f"characters when sealed, at most {LONGEST} are allowed (48 KB before sealing). "
+                "The server must send a shorter one."
             )
         return text

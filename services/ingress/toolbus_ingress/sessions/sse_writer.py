@@ -1,4 +1,4 @@
-"""An answer as server-sent events: begun only once there is something to tell."""
+"""Write an answer as server-sent events; the response starts with its first event."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -19,80 +19,80 @@ _HEADERS = [
 
 
 class EventStream:
-    """One response. Source: WHATWG HTML, 9.2; MCP 2026-07-28, transports."""
+    """One streamed response. Sources: WHATWG HTML, 9.2; MCP 2026-07-28, transports."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.begun = False
+        self.started = False
 
-    async def begin(self) -> None:
-        """Send the head, with a comment: a head alone may wait for its body."""
-        if not self.begun:
-            self.begun = True
+    async def start(self) -> None:
+        """Send the head, and a comment: a proxy may hold back a head without a body. Idempotent."""
+        if not self.started:
+            self.started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await self._write(b": \n\n", more=True)
 
     async def event(self, message: bytes, event_id: bytes = b"", *, more: bool = True) -> None:
-        """Send one message of JSON without line breaks."""
-        await self.begin()
+        """Send one message, which is JSON without line breaks."""
+        await self.start()
         head = b"id: %b\n" % event_id if event_id else b""
         await self._write(b"%bevent: message\n%b%b\n\n" % (head, DATA, message), more=more)
 
     async def mark(self, event_id: bytes, retry: int) -> None:
-        """Send an id without a message, and after how many milliseconds to come back with it."""
-        await self.begin()
+        """Send an event id without a message; the client reconnects after `retry` ms."""
+        await self.start()
         await self._write(b"id: %b\nretry: %d\n%b\n\n" % (event_id, retry, DATA), more=True)
 
-    async def endpoint(self, where: str) -> None:
-        """Say where messages are to be posted (HTTP+SSE of 2024-11-05)."""
-        await self.begin()
-        await self._write(b"event: endpoint\n%b%b\n\n" % (DATA, where.encode()), more=True)
+    async def endpoint(self, post_url: str) -> None:
+        """Send the URL to which messages are posted (HTTP+SSE of 2024-11-05)."""
+        await self.start()
+        await self._write(b"event: endpoint\n%b%b\n\n" % (DATA, post_url.encode()), more=True)
 
     async def comment(self) -> None:
-        """Keep what lies between from closing a quiet connection."""
+        """Send a comment, so that proxies do not close a quiet connection."""
         await self._write(b": \n\n", more=True)
 
     async def end(self) -> None:
-        """Send no more."""
-        await self.begin()
+        """End the response."""
+        await self.start()
         await self._write(b"", more=False)
 
     async def _write(self, data: bytes, *, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
 
-async def relate(reader: Reader, stream: EventStream, last: bytes = b"") -> None:
-    """Send what a reader reads until nothing comes any more; then `last`, if the journal ended."""
-    journal, name = reader.journal, reader.journal.name.encode()
+async def write_events(reader: Reader, stream: EventStream, last: bytes = b"") -> None:
+    """Write a log's entries until the reader finishes; then `last`, if the log has ended."""
+    event_log, name = reader.event_log, reader.event_log.name.encode()
     try:
-        await stream.begin()  # who comes back early waits for the head too
-        while (entry := await _next(reader, stream)) is not None:
+        await stream.start()  # a client that resumes early waits for the head too
+        while (entry := await _next_entry(reader, stream)) is not None:
             number, message = entry
             event_id = b"%b-%d" % (name, number) if name else b""
             if not message:
-                await stream.mark(event_id, journal.retry)
+                await stream.mark(event_id, event_log.retry)
                 continue
-            more = bool(last) or not reader.over
+            more = bool(last) or not reader.finished
             await stream.event(message, event_id, more=more)
             if not more:
                 return
-        await (stream.event(last, more=False) if last and journal.ended else stream.end())
+        await (stream.event(last, more=False) if last and event_log.ended else stream.end())
     finally:
         reader.leave()
 
 
-async def attend(
+async def serve_reader(
     scope: MutableMapping[str, Any], reader: Reader, stream: EventStream, last: bytes = b""
 ) -> None:
-    """Have a client read until it has all or leaves."""
-    presence = Presence(scope, reader.leave)
+    """Write events as `write_events` does, and stop when the client disconnects."""
+    watch = DisconnectWatch(scope, reader.leave)
     try:
-        await relate(reader, stream, last)
+        await write_events(reader, stream, last)
     finally:
-        presence.settled()
+        watch.stop()
 
 
-async def _next(reader: Reader, stream: EventStream) -> Entry | None:
+async def _next_entry(reader: Reader, stream: EventStream) -> Entry | None:
     while True:
         try:
             async with asyncio.timeout(KEEP_ALIVE_SECONDS):
@@ -101,16 +101,16 @@ async def _next(reader: Reader, stream: EventStream) -> Entry | None:
             await stream.comment()
 
 
-class Presence:
-    """Whether the client is still there; `left` runs once when it goes before `settled`."""
+class DisconnectWatch:
+    """Calls `on_disconnect` once if the client disconnects before `stop`."""
 
-    def __init__(self, scope: MutableMapping[str, Any], left: Callable[[], None]) -> None:
+    def __init__(self, scope: MutableMapping[str, Any], on_disconnect: Callable[[], None]) -> None:
         self._scope = scope
-        if scope.get(LEFT):  # before anybody listened for it
-            left()
+        if scope.get(LEFT):  # the client disconnected before the watch started
+            on_disconnect()
         else:
-            scope[GONE] = left
+            scope[GONE] = on_disconnect
 
-    def settled(self) -> None:
-        """The answer is there: who leaves now leaves nothing behind."""
+    def stop(self) -> None:
+        """Stop watching: the answer is complete."""
         self._scope.pop(GONE, None)

@@ -1,1 +1,1 @@
-"""Offer tools as functions over plain REST."""
+"""Serve tools as functions over plain REST, for programs that run a model's tool calls."""

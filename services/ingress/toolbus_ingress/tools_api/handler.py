@@ -1,4 +1,4 @@
-"""Explicit execution: tools told as functions, and a model's suggestions run when somebody asks."""
+"""Explicit execution: list tools as functions, and run the tool calls that a model suggested."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.contracts import IDEMPOTENCY, TOOLS_CALL, ProtocolFamily
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.http_server.body import Receive
-from toolbus_ingress.auth.request_context import Caller, Visit
+from toolbus_ingress.auth.request_context import Caller, RequestContext
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
-from toolbus_ingress.http.request_guard import check_post, whole_body
+from toolbus_ingress.http.request_guard import check_post, read_request_body
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.protocol_versions import Request
-from toolbus_ingress.sessions.sse_writer import Presence, Send
+from toolbus_ingress.sessions.sse_writer import DisconnectWatch, Send
 
 PATHS = {"/v1/mcp/tools": "GET", "/v1/mcp/tools/execute": "POST"}
 MOST_AT_ONCE = 32
@@ -31,11 +31,11 @@ _STATUS = {
     "upstream_fault": 502, "upstream_refused": 502, "breaker_open": 503, "outcome_unknown": 502,
     "idempotency_conflict": 422, "call_under_way": 409, "outcome_not_kept": 410,
 }  # fmt: skip
-_REFUSED = 403
+_DEFAULT_STATUS = 403
 
 
 @dataclass(frozen=True, slots=True)
-class Suggestion:
+class ToolCall:
     """A tool call as a model wrote it, in the form of chat completions or of responses."""
 
     name: str
@@ -43,42 +43,42 @@ class Suggestion:
     call_id: str
     chat: bool
 
-    def answered(self, text: str) -> dict[str, Any]:
-        """What goes back to the model, ready to be appended to its conversation."""
+    def message_for_model(self, text: str) -> dict[str, Any]:
+        """Return the message to append to the model's conversation."""
         if self.chat:
             return {"role": "tool", "tool_call_id": self.call_id, "content": text}
         return {"type": "function_call_output", "call_id": self.call_id, "output": text}
 
 
-class Explicit:
+class ToolsApi:
     """`GET /v1/mcp/tools` and `POST /v1/mcp/tools/execute`."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
     async def answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:
-        """Tell the tools a key may use, or run one suggestion or several at once."""
+        """List the tools a key may use, or run one or several tool calls."""
         verb = PATHS[scope["path"]]
         if scope["method"] != verb:
             return Response(405, b"", ((b"allow", verb.encode()),))
         work = self._list(scope) if verb == "GET" else self._execute(scope, receive, send)
-        answer = await self._endpoint.bounded(scope, work)
-        return answer and reworded(answer)
+        answer = await self._endpoint.run_limited(scope, work)
+        return answer and as_tools_api_error(answer)
 
     async def _list(self, scope: dict[str, Any]) -> Response:
         headers = self._endpoint.guard.headers(scope)
-        await self._endpoint.introduce(headers)
+        await self._endpoint.verify_token(headers)
         caller = self._endpoint.caller(headers, scope, "", scope["query_string"])
-        listed = self._endpoint.catalogue.listed(
-            "tools/list", caller.bounds, "", ProtocolFamily.LEGACY, caller.mode
+        list_body = self._endpoint.catalogue.list_body(
+            "tools/list", caller.grants, "", ProtocolFamily.LEGACY, caller.mode
         )
-        tools = msgspec.json.decode(listed)["tools"]
-        told = {
+        tools = msgspec.json.decode(list_body)["tools"]
+        body = {
             "object": "list",
             "data": [_as_function(tool) for tool in tools],
             "auto_execute": [t["name"] for t in tools if self._automatic(caller, t["name"])],
         }
-        return Response(jsonrpc.OK, strict_json.dump(told))
+        return Response(jsonrpc.OK, strict_json.dump(body))
 
     def _automatic(self, caller: Caller, name: str) -> bool:
         server, inner = self._endpoint.catalogue.names.meant(name, "tools", "")
@@ -88,103 +88,110 @@ class Explicit:
     async def _execute(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response:
         headers = self._endpoint.guard.headers(scope)
         check_post(headers, self._endpoint.largest_body)
-        await self._endpoint.introduce(headers)
+        await self._endpoint.verify_token(headers)
         caller = self._endpoint.caller(headers, scope, "")
-        told = _object(await whole_body(receive, self._endpoint.largest_body))
-        run = _Run(self._endpoint, Visit(caller, headers, scope, send))
-        presence = Presence(scope, run.leave)
+        body = _object(await read_request_body(receive, self._endpoint.largest_body))
+        run = _Run(self._endpoint, RequestContext(caller, headers, scope, send))
+        watch = DisconnectWatch(scope, run.leave)
         try:
-            return await run.all(told)
+            return await run.run(body)
         finally:
-            presence.settled()
+            watch.stop()
 
 
 class _Run:
-    """The suggestions of one request; a client that leaves takes all of them back."""
+    """The tool calls of one request; a client that disconnects cancels all of them."""
 
-    def __init__(self, endpoint: Endpoint, visit: Visit) -> None:
-        self._service, self._relay, self._visit = endpoint.service, endpoint.relay, visit
-        self._key = visit.headers.get(IDEMPOTENCY_KEY, b"").decode("latin-1")
-        self._under_way: list[str] = []
+    def __init__(self, endpoint: Endpoint, context: RequestContext) -> None:
+        self._service, self._call_handler, self._context = (
+            endpoint.service,
+            endpoint.call_handler,
+            context,
+        )
+        self._key = context.headers.get(IDEMPOTENCY_KEY, b"").decode("latin-1")
+        self._call_ids: list[str] = []
 
     def leave(self) -> None:
-        if self._key:  # whoever repeats this is told what became of it
+        if self._key:  # a repeated request returns the outcome
             return
-        for call_id in self._under_way:
-            self._service.spawn(self._relay.cancel(call_id))
+        for call_id in self._call_ids:
+            self._service.spawn(self._call_handler.cancel(call_id))
 
-    async def all(self, told: dict[str, Any]) -> Response:
-        if "tool_calls" not in told:
-            suggestion = suggestion_of(told)
-            text, failed = await self._one(suggestion, self._key)
-            return _told(suggestion.answered(text), failed=failed)
-        suggestions = list(_suggestions(told["tool_calls"]))
-        ended = await asyncio.gather(*map(self._among, suggestions))
-        answers = [s.answered(text) for s, (text, _) in zip(suggestions, ended, strict=True)]
-        return _told({"messages": answers}, failed=any(failed for _, failed in ended))
+    async def run(self, body: dict[str, Any]) -> Response:
+        if "tool_calls" not in body:
+            tool_call = parse_tool_call(body)
+            text, failed = await self._call(tool_call, self._key)
+            return _response(tool_call.message_for_model(text), failed=failed)
+        tool_calls = list(_parse_tool_calls(body["tool_calls"]))
+        results = await asyncio.gather(*map(self._call_one_of_many, tool_calls))
+        answers = [
+            tool_call.message_for_model(text)
+            for tool_call, (text, _) in zip(tool_calls, results, strict=True)
+        ]
+        return _response({"messages": answers}, failed=any(failed for _, failed in results))
 
-    async def _one(self, suggestion: Suggestion, key: str) -> tuple[str, bool]:
-        """The text for the model, and whether the tool says it failed. Raises `ToolbusError`."""
-        params: dict[str, Any] = {"name": suggestion.name, "arguments": suggestion.arguments}
+    async def _call(self, tool_call: ToolCall, key: str) -> tuple[str, bool]:
+        """Return the text for the model, and whether the tool failed. Raises `ToolbusError`."""
+        params: dict[str, Any] = {"name": tool_call.name, "arguments": tool_call.arguments}
         if key:
             params["_meta"] = {IDEMPOTENCY: key}
         request = Request(b"null", TOOLS_CALL, params, ProtocolFamily.MODERN)
         call_id = self._service.calls.new_call_id()
-        self._under_way.append(call_id)
-        result = msgspec.json.decode(await self._relay.run(self._visit, request, call_id))
+        self._call_ids.append(call_id)
+        result = msgspec.json.decode(await self._call_handler.run(self._context, request, call_id))
         return _text(result), result.get("isError") is True
 
-    async def _among(self, suggestion: Suggestion) -> tuple[str, bool]:
-        """The same among others: one that fails leaves the others what they are."""
-        key = self._key and f"{self._key}/{suggestion.call_id}"
+    async def _call_one_of_many(self, tool_call: ToolCall) -> tuple[str, bool]:
+        """Run a tool call like `_call`; an error becomes its text, so that the others go on."""
+        key = self._key and f"{self._key}/{tool_call.call_id}"
         try:
-            return await self._one(suggestion, key)
+            return await self._call(tool_call, key)
         except ToolbusError as error:
             return f"{error.code}: {error.reason}", True
 
 
-def suggestion_of(told: Any) -> Suggestion:
-    """A suggestion as a model wrote it. Raises `InvalidError`."""
-    chat = isinstance(told, dict) and isinstance(told.get("function"), dict)
-    called = told["function"] if chat else told
-    if not isinstance(called, dict) or not isinstance(called.get("name"), str):
+def parse_tool_call(value: Any) -> ToolCall:
+    """Parse a tool call as a model wrote it. Raises `InvalidError`."""
+    chat = isinstance(value, dict) and isinstance(value.get("function"), dict)
+    function = value["function"] if chat else value
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise InvalidError(
-            'Send a tool call as the model gave it: {"id": …, "function": {"name": …, '
-            '"arguments": "{…}"}}, or {"type": "function_call", "call_id": …, "name": …}.'
+            'Invalid tool call. Send it as the model returned it: {"id": …, "function": {"name": '
+            '…, "arguments": "{…}"}}, or {"type": "function_call", "call_id": …, "name": …}.'
         )
-    call_id = told.get("id" if chat else "call_id")
+    call_id = value.get("id" if chat else "call_id")
     if not isinstance(call_id, str):
-        raise InvalidError("The tool call has no id; send the one the model gave it.")
-    return Suggestion(called["name"], _arguments(called.get("arguments")), call_id, chat)
+        raise InvalidError("The tool call has no id. Send the id from the model.")
+    return ToolCall(function["name"], _arguments(function.get("arguments")), call_id, chat)
 
 
-def _suggestions(told: Any) -> Iterator[Suggestion]:
-    if not isinstance(told, list) or not 1 <= len(told) <= MOST_AT_ONCE:
+def _parse_tool_calls(value: Any) -> Iterator[ToolCall]:
+    if not isinstance(value, list) or not 1 <= len(value) <= MOST_AT_ONCE:
         raise InvalidError(f"tool_calls must be a list of 1 to {MOST_AT_ONCE} tool calls.")
-    yield from map(suggestion_of, told)
+    yield from map(parse_tool_call, value)
 
 
-def _arguments(told: Any) -> dict[str, Any]:
-    """Arguments as models write them: an object, or its JSON as text."""
-    if isinstance(told, str):
-        return _object(told.encode()) if told.strip() else {}
-    if told is None or isinstance(told, dict):
-        return told or {}
-    raise InvalidError("The arguments must be a JSON object, or one as text.")
+def _arguments(value: Any) -> dict[str, Any]:
+    """Parse arguments as models write them: an object, or its JSON as text."""
+    if isinstance(value, str):
+        return _object(value.encode()) if value.strip() else {}
+    if value is None or isinstance(value, dict):
+        return value or {}
+    raise InvalidError("The arguments must be a JSON object, or its text.")
 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
         found = strict_json.parse(body)
     except strict_json.StrictJSONError as error:
-        raise InvalidError(f"This must be a JSON object; it is {error}.") from error
+        raise InvalidError(f"The body or the arguments must be a JSON object: {error}.") from error
     if not isinstance(found, dict):
-        raise InvalidError("This must be a JSON object.")
+        raise InvalidError("The body or the arguments must be a JSON object.")
     return found
 
 
 def _text(result: dict[str, Any]) -> str:
-    """A result as the one text a tool message can hold; what is no text stays JSON."""
+    """Return a result as the one text of a tool message; other content stays JSON."""
     blocks = result.get("content") or []
     if blocks and all(block.get("type") == "text" for block in blocks):
         return "\n".join(str(block.get("text", "")) for block in blocks)
@@ -200,17 +207,17 @@ def _as_function(tool: dict[str, Any]) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _told(body: dict[str, Any], *, failed: bool) -> Response:
+def _response(body: dict[str, Any], *, failed: bool) -> Response:
     return Response(jsonrpc.OK, strict_json.dump(body), ((IS_ERROR, b"true"),) if failed else ())
 
 
-def reworded(answer: Response) -> Response:
-    """A failure in the words of this API; anything else as it is."""
+def as_tools_api_error(answer: Response) -> Response:
+    """Return a JSON-RPC error in this API's format; any other response unchanged."""
     if not answer.body.startswith(b'{"jsonrpc"'):
         return answer
     failure = msgspec.json.decode(answer.body)["error"]
     data = failure.get("data") or {}
     code = data.get("code", "refused")
-    status = answer.status if answer.status != jsonrpc.OK else _STATUS.get(code, _REFUSED)
+    status = answer.status if answer.status != jsonrpc.OK else _STATUS.get(code, _DEFAULT_STATUS)
     error = {"message": failure["message"], "type": code, "code": code, "details": data}
     return Response(status, strict_json.dump({"error": error}), answer.headers)

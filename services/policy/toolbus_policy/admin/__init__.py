@@ -1,1 +1,1 @@
-"""Who administers over HTTP: judged by role, and done."""
+"""Serve administration over HTTP: check the caller's role, then perform the operation."""

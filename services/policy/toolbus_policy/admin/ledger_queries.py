@@ -1,4 +1,4 @@
-"""Answers operators about the ledger: how the budgets stand, and that it be rebuilt."""
+"""Answer operators' ledger queries: budget states, and requests to rebuild counters."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,53 +16,61 @@ from toolbus_common.contracts import (
 from toolbus_common.errors import InvalidError
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import BudgetLimit
-from toolbus_policy.ledger.periods import PARTS, part, span
+from toolbus_policy.ledger.periods import PARTS, part_length, span
 from toolbus_policy.ledger.recovery.rebuild import Rebuilder
 from toolbus_policy.ledger.recovery.rebuild_counters import limits_of
 
-MOST = 5000
+MAX_BUDGETS = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Clerk:
-    """Reads the counters as they are; only the rebuilder changes them."""
+class LedgerQueryHandler:
+    """Read the counters; only the rebuilder changes them."""
 
     ledger: Ledger
     rebuilder: Rebuilder
     snapshot: Callable[[], ConfigSnapshot]
     used: Callable[[], Iterable[str]]
 
-    async def tell(self, question: LedgerQuery) -> LedgerReply:
-        """Every budget of one customer, or of all that ever spent."""
+    async def handle_query(self, query: LedgerQuery) -> LedgerReply:
+        """Return every budget of one customer, or of all customers with counters."""
         budgets: list[BudgetState] = []
         lost: dict[str, str] = {}
-        for customer in [question.customer] if question.customer else sorted(self.used()):
+        for customer in [query.customer] if query.customer else sorted(self.used()):
             budgets += await self._budgets(customer, lost)
-        return LedgerReply(budgets=tuple(budgets[:MOST]), lost=lost, more=len(budgets) > MOST)
-
-    async def rebuild(self, question: RebuildRequest) -> RebuildReply:
-        """Make a customer's counters anew, though nothing seems to be lost."""
-        told = await self.rebuilder.rebuild(
-            question.customer, force=True, accept=question.accept, by=question.by
+        return LedgerReply(
+            budgets=tuple(budgets[:MAX_BUDGETS]), lost=lost, more=len(budgets) > MAX_BUDGETS
         )
-        if told is None:
-            raise InvalidError(f"Nobody has spent anything for {question.customer!r} yet.")
-        return told
+
+    async def handle_rebuild(self, query: RebuildRequest) -> RebuildReply:
+        """Rebuild a customer's counters, even if none seem to be lost."""
+        reply = await self.rebuilder.rebuild(
+            query.customer, force=True, accept=query.accept, by=query.by
+        )
+        if reply is None:
+            raise InvalidError(f"Customer '{query.customer}' has no spending yet.")
+        return reply
 
     async def _budgets(self, customer: str, lost: dict[str, str]) -> list[BudgetState]:
-        known = await self.ledger.epochs.known(customer)
+        known = await self.ledger.generations.known(customer)
         if known is not None and await self.ledger.is_lost(customer, known):
-            lost[customer] = self.ledger.why_lost.get(customer, "Its counters are being rebuilt.")
+            lost[customer] = self.ledger.rebuild_errors.get(
+                customer, "Its counters are being rebuilt."
+            )
         snapshot = self.snapshot()
         found = limits_of(customer, snapshot.declaration, snapshot.keys).values()
-        limits = [limit for level in found for limit in level][: MOST + 1]
-        epoch = known.epoch.id if known is not None else ""
-        levels = await self.ledger.store.levels(customer, epoch, [each.counter for each in limits])
+        limits = [limit for level in found for limit in level][: MAX_BUDGETS + 1]
+        generation = known.generation.id if known is not None else ""
+        levels = await self.ledger.store.read_levels(
+            customer, generation, [each.counter for each in limits]
+        )
         now = time()
-        return [_told(customer, *each, now) for each in zip(limits, levels, strict=True)]
+        return [_budget_state(customer, *each, now) for each in zip(limits, levels, strict=True)]
 
 
-def _told(customer: str, limit: BudgetLimit, level: dict[str, int], now: float) -> BudgetState:
+def _budget_state(
+    customer: str, limit: BudgetLimit, level: dict[str, int], now: float
+) -> BudgetState:
     budget = limit.budget
     spent, resets_at = (_rolling if budget.rolling else _calendar)(limit, level, now)
     return BudgetState(
@@ -79,7 +87,7 @@ def _calendar(limit: BudgetLimit, level: dict[str, int], now: float) -> tuple[in
 
 
 def _rolling(limit: BudgetLimit, level: dict[str, int], now: float) -> tuple[int, float]:
-    length = part(Period(limit.budget.per))
+    length = part_length(Period(limit.budget.per))
     present = int(now) // length
     parts = {int(name[1:]): spent for name, spent in level.items() if name[0] == "b"}
     counted = {number: spent for number, spent in parts.items() if number >= present - PARTS}

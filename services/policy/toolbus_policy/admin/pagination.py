@@ -1,17 +1,17 @@
-"""Lists page by page, in the order of their names, no page too large for a message. Pure."""
+"""Return lists in pages, sorted by name, each small enough for a message. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-LARGEST_PAGE = 2 * 1024 * 1024  # bytes, but for a first item that is larger by itself
+LARGEST_PAGE = 2 * 1024 * 1024  # bytes; a single larger item still fits a page
 
 
 def page(
     entries: Mapping[str, Any], show: Callable[[str], Any], after: str, limit: int
 ) -> dict[str, Any]:
-    """The entries whose names come after `after`, as many as fit."""
+    """Return the entries whose names come after `after`, as many as fit."""
     names = sorted(name for name in entries if name > after)
     items: list[msgspec.Raw] = []
     size = 0

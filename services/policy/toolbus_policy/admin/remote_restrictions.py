@@ -1,12 +1,12 @@
-"""What may not be declared from afar: programs to run here, this machine's environment. Pure.
+"""Restrict what may be configured over HTTP: local programs and environment variables. Pure.
 
-An operator's own file may name any command and any variable of the environment of executor, or of
-audit, which signs what it posts to webhooks. Over HTTP only those that the settings of policy
-allow: an admin key that leaks must neither start programs nor send credentials elsewhere. What a
-process is given as its environment counts too: NODE_OPTIONS or LD_PRELOAD make any program of it.
+An operator's own file may name any command, and any environment variable of executor or of audit,
+which signs webhook requests. Over HTTP only those that policy's settings allow are accepted: a
+leaked admin key must neither start programs nor send credentials elsewhere. The environment given
+to a process is restricted too: NODE_OPTIONS or LD_PRELOAD run any program in it.
 
-Addresses are checked as they are written, so that whoever writes one is told at once. What a name
-stands for is checked by whoever connects, and that is the check that binds.
+Addresses are checked as written, so that the author gets an early error. The binding check is made
+by the service that connects, on the resolved address.
 """
 
 import re
@@ -27,129 +27,135 @@ from toolbus_common.secrets import references_in
 from toolbus_common.secrets.references import ENVIRONMENT
 
 _URL = re.compile(r"(?:http|grpc)s?://", re.IGNORECASE)
-_REFUSED = (
-    "'{}' may not be declared over HTTP; declare it with 'toolbus apply', or have "
-    "TOOLBUS_ADMIN_{} of policy name it"
+_DENIED = (
+    "'{}' may not be configured over HTTP; use 'toolbus apply', or add it to "
+    "TOOLBUS_ADMIN_{} of policy"
 )
-_LEAVES = "events would leave to there, which may not be declared over HTTP; use 'toolbus apply'"
-_ANONYMOUS = "callers without a key may not be let in over HTTP; use 'toolbus apply'"
-_FILE = "is a file, which may not be declared over HTTP; {}use 'toolbus apply'"
+_EXPORT_DENIED = "destinations of events may not be configured over HTTP; use 'toolbus apply'"
+_ANONYMOUS_DENIED = "anonymous access may not be enabled over HTTP; use 'toolbus apply'"
+_FILE_DENIED = "is a file, which may not be configured over HTTP; {}use 'toolbus apply'"
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """Patterns of what may be declared over HTTP: commands, variables, references to stores."""
+class RemoteRestrictions:
+    """Patterns of what may be configured over HTTP: commands, variables, secret references."""
 
     commands: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     egress: Egress = STRICT
 
-    def faults(self, old: Configuration, new: Configuration) -> list[dict[str, Any]]:
-        """What is out of reach in the new declaration and was not there already."""
+    def violations(self, old: Configuration, new: Configuration) -> list[dict[str, Any]]:
+        """Return what the new configuration may not contain and the old one did not."""
         found = [
             (f"servers.{name}.{place}", reason)
             for name, server in new.servers.items()
-            for place, reason in self._of(server, old.servers.get(name))
+            for place, reason in self._server(server, old.servers.get(name))
         ]
         for name, hook in new.webhooks.items():
-            found += self._of_secret(f"webhooks.{name}", hook, old.webhooks.get(name))
+            found += self._secret_entry(f"webhooks.{name}", hook, old.webhooks.get(name))
         for name, issuer in new.issuers.items():
-            found += self._of_secret(f"issuers.{name}", issuer, old.issuers.get(name))
+            found += self._secret_entry(f"issuers.{name}", issuer, old.issuers.get(name))
         for name, export in new.exports.items():
-            found += self._leaves(f"exports.{name}", export, old.exports.get(name))
+            found += self._export(f"exports.{name}", export, old.exports.get(name))
         for name, sink in new.sinks.items():
-            found += self._leaves(f"sinks.{name}", sink, old.sinks.get(name))
+            found += self._export(f"sinks.{name}", sink, old.sinks.get(name))
         if new.anonymous.on and new.anonymous != old.anonymous:
-            found.append(("anonymous", _ANONYMOUS))
-        found += self._of_evidence(old, new)
+            found.append(("anonymous", _ANONYMOUS_DENIED))
+        found += self._evidence(old, new)
         return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
 
-    def _of_evidence(self, old: Configuration, new: Configuration) -> Iterator[tuple[str, str]]:
-        """Where checkpoints leave to, and who witnesses them."""
+    def _evidence(self, old: Configuration, new: Configuration) -> Iterator[tuple[str, str]]:
+        """Yield violations in the destination of checkpoints and in witnesses."""
         if (place := new.evidence.checkpoints) is not None:
-            yield from self._leaves("evidence.checkpoints", place, old.evidence.checkpoints)
+            yield from self._export("evidence.checkpoints", place, old.evidence.checkpoints)
         for witness in new.evidence.witnesses:
             if witness.url not in {each.url for each in old.evidence.witnesses}:
-                for _, reason in self._led("url", witness.url):
+                for _, reason in self._check_destination("url", witness.url):
                     yield f"evidence.witnesses.{witness.name}.url", reason
 
-    def _leaves(
+    def _export(
         self, place: str, entry: Place | Sink, old: Place | Sink | None
     ) -> Iterator[tuple[str, str]]:
-        """Where events leave to is for the operator's file; and which secrets are shown there."""
+        """Yield violations: destinations of events, and the secrets sent to them."""
         if old is None or digest_of(old) != digest_of(entry):
-            yield f"{place}.{'url' if isinstance(entry, Sink) else 'to'}", _LEAVES
-        elif _shown(old) != _shown(entry):
-            for name, value in _shown(entry).items():
-                yield from self._referred(f"{place}.{name}", value)
+            yield f"{place}.{'url' if isinstance(entry, Sink) else 'to'}", _EXPORT_DENIED
+        elif _secret_values(old) != _secret_values(entry):
+            for name, value in _secret_values(entry).items():
+                yield from self._references(f"{place}.{name}", value)
 
-    def _of_secret(
+    def _secret_entry(
         self, place: str, new: Webhook | Issuer, old: Webhook | Issuer | None
     ) -> Iterator[tuple[str, str]]:
-        """What has a secret, which goes where its URL leads."""
+        """Yield violations of an entry whose secret is sent to its URL."""
         if old is None or (old.url, old.secret) != (new.url, new.secret):
-            yield from self._referred(f"{place}.secret", new.secret)
+            yield from self._references(f"{place}.secret", new.secret)
         if old is None or old.url != new.url:
-            yield from ((f"{place}.url", reason) for _, reason in self._led("url", new.url))
+            yield from (
+                (f"{place}.url", reason) for _, reason in self._check_destination("url", new.url)
+            )
 
-    def _of(self, server: Server, old: Server | None) -> Iterator[tuple[str, str]]:
-        if server.is_process and not _kept(server, old):
+    def _server(self, server: Server, old: Server | None) -> Iterator[tuple[str, str]]:
+        if server.is_process and not _same_process(server, old):
             yield from self._programs(server)
-        if server.openapi and "://" not in server.openapi and not _unmoved(server, old):
-            yield "openapi", _FILE.format("name a URL, or ")
-        same = old is not None and _unmoved(server, old)
+        if server.openapi and "://" not in server.openapi and not _same_destination(server, old):
+            yield "openapi", _FILE_DENIED.format("name a URL, or ")
+        same = old is not None and _same_destination(server, old)
         if not same:
-            yield from self._given_tokens(server) if server.is_process else self._moved(server)
+            yield from (
+                self._process_oauth(server) if server.is_process else self._new_destination(server)
+            )
         for field in CREDENTIALS:
             before = set(getattr(old, field).items()) if same else set()
             for name, value in getattr(server, field).items():
                 if (name, value) not in before:
                     if field == "env":
                         yield from self._variables(f"{field}.{name}", [name])
-                    yield from self._referred(f"{field}.{name}", value)
+                    yield from self._references(f"{field}.{name}", value)
 
     def _programs(self, server: Server) -> Iterator[tuple[str, str]]:
-        """The first word of what it starts that is not named."""
-        for place, program in _started(server):
+        """Yield the first program that no pattern allows."""
+        for place, program in _programs_server(server):
             if not any(fnmatchcase(program, pattern) for pattern in self.commands):
-                yield place, _REFUSED.format(program, "COMMANDS")
+                yield place, _DENIED.format(program, "COMMANDS")
                 return
 
-    def _moved(self, server: Server) -> Iterator[tuple[str, str]]:
-        """What is wrong with where a server leads that led elsewhere, or was not there."""
+    def _new_destination(self, server: Server) -> Iterator[tuple[str, str]]:
+        """Yield violations of a server that is new or has a new destination."""
         for field in FILES:
             if getattr(server, field):
-                yield field, _FILE.format("")
-        yield from self._referred("proxy", server.proxy)
-        yield from self._shown_to_issuers(server)
+                yield field, _FILE_DENIED.format("")
+        yield from self._references("proxy", server.proxy)
+        yield from self._issuer_secrets(server)
         for field in DESTINATION:
             for url in _urls(getattr(server, field)):
-                yield from self._led(field, url)
+                yield from self._check_destination(field, url)
 
-    def _given_tokens(self, server: Server) -> Iterator[tuple[str, str]]:
-        """What is wrong with how a process gets its tokens: whoever gives them may be anybody."""
+    def _process_oauth(self, server: Server) -> Iterator[tuple[str, str]]:
+        """Yield violations of how a process gets its tokens: any issuer could be named."""
         if server.oauth is None:
             return
-        yield from self._shown_to_issuers(server)
+        yield from self._issuer_secrets(server)
         for url in _urls(server.oauth):
-            yield from self._led("oauth", url)
+            yield from self._check_destination("oauth", url)
         if server.oauth.env:
             yield from self._variables("oauth.env", [server.oauth.env])
 
-    def _shown_to_issuers(self, server: Server) -> Iterator[tuple[str, str]]:
+    def _issuer_secrets(self, server: Server) -> Iterator[tuple[str, str]]:
         for issuer, client in server.oauth.clients.items() if server.oauth else ():
             for field in REFERENCES:
-                yield from self._referred(f"oauth.clients.{issuer}.{field}", getattr(client, field))
+                yield from self._references(
+                    f"oauth.clients.{issuer}.{field}", getattr(client, field)
+                )
 
-    def _led(self, place: str, url: str) -> Iterator[tuple[str, str]]:
+    def _check_destination(self, place: str, url: str) -> Iterator[tuple[str, str]]:
         try:
             self.egress.check_written(target_of(as_http(url)))
         except EgressError as error:
             yield place, str(error)
 
-    def _referred(self, place: str, value: str) -> Iterator[tuple[str, str]]:
+    def _references(self, place: str, value: str) -> Iterator[tuple[str, str]]:
         for each in sorted(references_in([value])):
-            # A pattern for variables, however wide, opens no other store.
+            # A pattern for variables never matches another secret store.
             prefix = "" if each.store == ENVIRONMENT else f"{each.store}:"
             patterns = [pattern for pattern in self.variables if pattern.startswith(prefix)]
             yield from self._unless(patterns, place, each.named)
@@ -160,17 +166,17 @@ class Reach:
 
     def _unless(self, patterns: Iterable[str], place: str, name: str) -> Iterator[tuple[str, str]]:
         if not any(fnmatchcase(name, pattern) for pattern in patterns):
-            yield place, _REFUSED.format(name, "VARIABLES")
+            yield place, _DENIED.format(name, "VARIABLES")
 
 
-def _shown(entry: Place | Sink) -> dict[str, str]:
-    """What is shown to whoever takes the events."""
+def _secret_values(entry: Place | Sink) -> dict[str, str]:
+    """Return the values that are sent to the receiver of the events."""
     field = "credentials" if isinstance(entry, Place) else "headers"
     return {f"{field}.{name}": value for name, value in getattr(entry, field).items()}
 
 
 def _urls(value: Any) -> Iterator[str]:
-    """The URLs in a field, however it holds them."""
+    """Yield the URLs in a field of any shape."""
     if isinstance(value, str) and _URL.match(value):
         yield value
     elif isinstance(value, list | tuple):
@@ -182,21 +188,21 @@ def _urls(value: Any) -> Iterator[str]:
         yield from _urls(value.model_dump())
 
 
-def _unmoved(server: Server, old: Server | None) -> bool:
-    return old is not None and _same(DESTINATION, old, server)
+def _same_destination(server: Server, old: Server | None) -> bool:
+    return old is not None and _same_fields(DESTINATION, old, server)
 
 
-def _same(fields: tuple[str, ...], one: Server, other: Server) -> bool:
+def _same_fields(fields: tuple[str, ...], one: Server, other: Server) -> bool:
     return all(getattr(one, field) == getattr(other, field) for field in fields)
 
 
-def _kept(server: Server, old: Server | None) -> bool:
-    """Whether it runs what it ran, held to what it was held to."""
-    return old is not None and _same((*DESTINATION, "env", *BOUNDS), old, server)
+def _same_process(server: Server, old: Server | None) -> bool:
+    """Return whether the command and its isolation settings are unchanged."""
+    return old is not None and _same_fields((*DESTINATION, "env", *BOUNDS), old, server)
 
 
-def _started(server: Server) -> Iterator[tuple[str, str]]:
-    """What says which program runs; its directory too, where the program is found from there."""
+def _programs_server(server: Server) -> Iterator[tuple[str, str]]:
+    """Yield what names a server's program; also its directory if the program is relative."""
     program = server.command[0] if server.command else ""
     yield from (("python", each) for each in server.python)
     if server.container:

@@ -1,4 +1,4 @@
-"""What was sent, as what it means; what has not the form is refused, place by place. Pure."""
+"""Parse administration requests; invalid bodies are rejected with each location. Pure."""
 
 import json
 import re
@@ -12,54 +12,54 @@ from toolbus_common.config import Configuration
 from toolbus_common.config.access.expiry import parse_expiry
 from toolbus_common.config_store.loading.document import ConfigProblem, Document, read
 from toolbus_common.config_store.loading.loader import Loaded, check
-from toolbus_common.config_store.loading.messages import sentence
+from toolbus_common.config_store.loading.messages import describe_error
 from toolbus_common.config_store.redacted_view import faulty
 from toolbus_common.errors import InvalidError
 
-EXACT = 2**53  # beyond, not every whole number is a float
-_FORM = re.compile(r"constrained-\w+$|function-\w+\[")  # which of several, as pydantic says it
-MEANING = "value_error"  # it has the form, but its parts do not fit together
+MAX_EXACT_INTEGER = 2**53  # above it, not every integer is a float
+_FORM = re.compile(r"constrained-\w+$|function-\w+\[")  # a union member in pydantic's location
+SEMANTIC_ERROR = "value_error"  # the shape is valid, but the values contradict each other
 
 
-def shaped(wanted: Any, body: bytes) -> Any:
-    """The body as the model it must be. Raises `InvalidError`, or `FaultyError` for its meaning."""
+def parse_body(wanted: Any, body: bytes) -> Any:
+    """Return the body as this model. Raises `InvalidError`, or `FaultyError` for bad values."""
     try:
-        return TypeAdapter(wanted).validate_json(json.dumps(_plain(body)), strict=True)
+        return TypeAdapter(wanted).validate_json(json.dumps(_parse_json(body)), strict=True)
     except ValidationError as error:
         every = error.errors(include_url=False)
         found = [each for each in every if not _is_another_form(each, every)]
-        faults = [_told(each) for each in found]
-        if all(each["type"] == MEANING for each in found):
-            raise faulty(faults) from error
-        first = faults[0]
+        problems = [_validation_problem(each) for each in found]
+        if all(each["type"] == SEMANTIC_ERROR for each in found):
+            raise faulty(problems) from error
+        first = problems[0]
         where = f"{first['place']}: " if first["place"] else ""
         raise InvalidError(
-            f"The body does not have the form wanted here: {where}{first['reason']}.",
-            faults=faults[:100],
+            f"The body does not match the schema: {where}{first['reason']}.",
+            faults=problems[:100],
         ) from error
 
 
 def _is_another_form(error: Any, every: list[Any]) -> bool:
-    """Whether what has several forms has another one, in which only its meaning is wrong."""
-    place, told = error["loc"][:-1], error["input"]
+    """Return whether another form of a union matches and has only semantic errors."""
+    place, value = error["loc"][:-1], error["input"]
     return (
-        error["type"] != MEANING
-        and isinstance(told, dict)
+        error["type"] != SEMANTIC_ERROR
+        and isinstance(value, dict)
         and any(
-            each["type"] == MEANING and each["loc"][:-1] == place and each["input"] == told
+            each["type"] == SEMANTIC_ERROR and each["loc"][:-1] == place and each["input"] == value
             for each in every
         )
     )
 
 
-def _plain(body: bytes) -> Any:
-    """What a strict JSON text says: 5.0 is the whole number 5, as JSON Schema has it."""
+def _parse_json(body: bytes) -> Any:
+    """Parse strict JSON; 5.0 is the integer 5, as in JSON Schema."""
     return json.loads(body or b"null", parse_float=_number)
 
 
 def _number(text: str) -> float:
     number = float(text)
-    return int(number) if number.is_integer() and abs(number) < EXACT else number
+    return int(number) if number.is_integer() and abs(number) < MAX_EXACT_INTEGER else number
 
 
 def expiry(text: str | None) -> date | datetime | None:
@@ -70,48 +70,48 @@ def expiry(text: str | None) -> date | datetime | None:
         raise InvalidError(f"expires: {error}.") from error
 
 
-def loaded(body: bytes, form: str, wanted: Any) -> Loaded:
-    """A whole configuration, checked as the command checks a file."""
+def load_configuration(body: bytes, form: str, wanted: Any) -> Loaded:
+    """Return a whole configuration, validated like a file."""
     if form == "yaml":
         try:
             return check(read(body.decode()), None)
         except UnicodeDecodeError as error:
-            raise InvalidError("The body is no UTF-8 text; send it as UTF-8.") from error
-    shaped(wanted, body)
-    return check(Document(data=_plain(body)), None)
+            raise InvalidError("The body is not UTF-8 text; send it as UTF-8.") from error
+    parse_body(wanted, body)
+    return check(Document(data=_parse_json(body)), None)
 
 
 def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configuration:
-    """The declaration with another entry, or with None without it.
+    """Return the configuration with another entry, or without it if the entry is None.
 
-    Raises `FaultyError` for what is wrong with it now and was not before.
+    Raises `FaultyError` for errors that the old configuration did not have.
     """
     data = old.model_dump(mode="json", exclude_defaults=True)
-    before = {(fault.place, fault.sentence) for fault in check(_document(data), None).faults}
+    before = {(problem.path, problem.message) for problem in check(_document(data), None).problems}
     section = {**data.get(kind, {}), name: entry}
     if entry is None:
         del section[name]
     made = check(_document({**data, kind: section}), None)
-    check_faults([f for f in made.faults if (f.place, f.sentence) not in before])
-    if not made.faults:
+    raise_for_problems([f for f in made.problems if (f.path, f.message) not in before])
+    if not made.problems:
         return made.declaration
     return Configuration.model_validate({**data, kind: section})
 
 
-def check_faults(faults: list[ConfigProblem]) -> None:
-    """Raise `FaultyError` if there are any."""
-    if faults:
-        raise faulty([told(fault) for fault in faults])
+def raise_for_problems(problems: list[ConfigProblem]) -> None:
+    """Raise `FaultyError` if there are problems."""
+    if problems:
+        raise faulty([problem_as_json(problem) for problem in problems])
 
 
-def told(fault: ConfigProblem) -> dict[str, Any]:
-    """A fault as it is answered."""
-    return {"place": fault.place, "line": fault.line, "reason": fault.sentence}
+def problem_as_json(problem: ConfigProblem) -> dict[str, Any]:
+    """Return a validation error as it is sent."""
+    return {"place": problem.path, "line": problem.line, "reason": problem.message}
 
 
-def written(kind: str, body: bytes) -> Any:
-    """An entry that was sent, as it stands in a file. Raises like `shaped`."""
-    entry = shaped(KINDS[kind], body)
+def parse_entry(kind: str, body: bytes) -> Any:
+    """Return an entry in the form of a configuration file. Raises like `parse_body`."""
+    entry = parse_body(KINDS[kind], body)
     return TypeAdapter(KINDS[kind]).dump_python(entry, mode="json", exclude_defaults=True)
 
 
@@ -119,7 +119,7 @@ def _document(data: dict[str, Any]) -> Document:
     return Document(data={name: dict(section) for name, section in data.items()})
 
 
-def _told(error: Any) -> dict[str, Any]:
-    place, said = sentence(error, Configuration)
+def _validation_problem(error: Any) -> dict[str, Any]:
+    place, reason = describe_error(error, Configuration)
     steps = [str(step) for step in place if not _FORM.match(str(step))]
-    return {"place": ".".join(steps), "line": 0, "reason": said}
+    return {"place": ".".join(steps), "line": 0, "reason": reason}

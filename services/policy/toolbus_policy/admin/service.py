@@ -1,4 +1,4 @@
-"""The office of who administers: each operation judged by the asker's role, then done."""
+"""Perform administration operations, each allowed by the caller's role."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Mapping
@@ -27,231 +27,255 @@ from toolbus_common.errors import (
 )
 from toolbus_policy.admin import request_parser
 from toolbus_policy.admin.pagination import page
-from toolbus_policy.admin.remote_restrictions import Reach
-from toolbus_policy.approvals.approvers import Approver, Approvers
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
+from toolbus_policy.approvals.approvers import Approver, ApproverService
 
 SOURCE = "api"
 ANY = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Office:
-    """Answers what is asked. Every method named in the table of operations is one of it."""
+class AdminService:
+    """Handle operations. Each method named in the table of operations is one of this class."""
 
     administrator: Callable[[str], Awaitable[Administrator | None]]
-    desk_of: Callable[[str], ConfigRepository]
-    approvers: Approvers
+    repository_for: Callable[[str], ConfigRepository]
+    approvers: ApproverService
     ledger: Callable[[LedgerQuery], Awaitable[LedgerReply]]
-    reach: Reach
+    restrictions: RemoteRestrictions
 
-    async def answer(self, asked: AdminRequest) -> AdminReply:
-        """Do what is asked, if whoever asks may."""
-        operation = OPERATIONS.get(asked.operation)
-        if operation is None or operation.kind != asked.kind:
-            raise InvalidError("This version knows no such operation; restart what is older.")
-        visitor = judged(await self.administrator(asked.key_digest), operation)
-        doing: Callable[..., Awaitable[AdminReply]] = getattr(self, operation.does)
-        return await doing(asked, visitor)
+    async def handle(self, request: AdminRequest) -> AdminReply:
+        """Perform the operation, if the caller may."""
+        operation = OPERATIONS.get(request.operation)
+        if operation is None or operation.kind != request.kind:
+            raise InvalidError(
+                "Unknown operation: ingress and policy differ in version. Restart the older one."
+            )
+        administrator = check_right(await self.administrator(request.key_digest), operation)
+        perform: Callable[..., Awaitable[AdminReply]] = getattr(self, operation.does)
+        return await perform(request, administrator)
 
-    # -- the whole -----------------------------------------------------------------------------
+    # -- configuration -------------------------------------------------------------------------
 
-    async def who(self, _asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """Who asks."""
-        told = {"name": visitor.name, "role": visitor.role, "rights": visitor.rights}
-        return _json(told)
+    async def who(self, _request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Return the caller's name, role and rights."""
+        body = {
+            "name": administrator.name,
+            "role": administrator.role,
+            "rights": administrator.rights,
+        }
+        return _json(body)
 
-    async def show_declaration(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """Everything that is declared."""
-        now = await self.desk_of(visitor.by).declared()
+    async def show_declaration(
+        self, request: AdminRequest, administrator: Administrator
+    ) -> AdminReply:
+        """Return the whole configuration."""
+        now = await self.repository_for(administrator.by).declared()
         shown = exported(now.declaration)
-        if asked.form == "yaml":
+        if request.form == "yaml":
             body = await asyncio.to_thread(_as_yaml, shown)
             return AdminReply(revision=now.revision, form="yaml", body=body)
         return _json({"revision": now.revision, "declaration": shown}, now.revision)
 
-    async def apply(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """Replace everything, or tell what that would change."""
+    async def apply(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Replace the configuration, or return what that would change."""
         found = await asyncio.to_thread(
-            request_parser.loaded, asked.body, asked.form, models.Written
+            request_parser.load_configuration, request.body, request.form, models.Written
         )
-        request_parser.check_faults(list(found.faults))
-        desk, at = self.desk_of(visitor.by), _revision(asked.match)
-        warnings = [request_parser.told(warning) for warning in found.warnings]
-        if asked.dry_run:
-            now = await desk.declared()
-            self._check_reach(now.declaration, found.declaration)
-            planned, revision = await desk.plan(found.declaration)
+        request_parser.raise_for_problems(list(found.problems))
+        repository, at = self.repository_for(administrator.by), _revision(request.match)
+        warnings = [request_parser.problem_as_json(warning) for warning in found.warnings]
+        if request.dry_run:
+            now = await repository.declared()
+            self._check_restrictions(now.declaration, found.declaration)
+            planned, revision = await repository.plan(found.declaration)
             applied = Applied(tuple(planned), revision)
             return _json(_applied(applied, warnings, done=False), revision)
-        if not asked.match:
+        if not request.match:
             raise UnconditionalError(
-                "Say in If-Match which revision this replaces, as GET told it, or * for any."
+                "Replacing the whole configuration requires 'If-Match' with the revision that GET "
+                "returned, or '*' for any."
             )
 
         def make(old: Configuration) -> Configuration:
-            self._check_reach(old, found.declaration)
+            self._check_restrictions(old, found.declaration)
             return found.declaration
 
-        applied = await desk.change(make, SOURCE, at)
+        applied = await repository.change(make, SOURCE, at)
         return _json(_applied(applied, warnings, done=True), applied.revision)
 
     # -- entries -------------------------------------------------------------------------------
 
-    async def list_entries(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """One page of a kind."""
-        now = await self.desk_of(visitor.by).declared()
-        found = entries(now.declaration, asked.kind)
-        told = page(found, lambda n: {"name": n, "value": found[n]}, asked.after, asked.limit)
-        return _json({**told, "revision": now.revision}, now.revision)
+    async def list_entries(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Return one page of entries of a kind."""
+        now = await self.repository_for(administrator.by).declared()
+        found = entries(now.declaration, request.kind)
+        listing = page(
+            found, lambda n: {"name": n, "value": found[n]}, request.after, request.limit
+        )
+        return _json({**listing, "revision": now.revision}, now.revision)
 
-    async def show_entry(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """One entry."""
-        now = await self.desk_of(visitor.by).declared()
-        return _entry(asked, now.declaration, now.revision)
+    async def show_entry(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Return one entry."""
+        now = await self.repository_for(administrator.by).declared()
+        return _entry(request, now.declaration, now.revision)
 
-    async def put_entry(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """Make or replace an entry."""
-        entry = request_parser.written(asked.kind, asked.body)
+    async def put_entry(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Create or replace an entry."""
+        entry = request_parser.parse_entry(request.kind, request.body)
         created = False
 
         def make(old: Configuration) -> Configuration:
             nonlocal created
-            created = asked.name not in getattr(old, asked.kind)
-            new = request_parser.with_entry(old, asked.kind, asked.name, entry)
-            self._check_reach(old, new)
+            created = request.name not in getattr(old, request.kind)
+            new = request_parser.with_entry(old, request.kind, request.name, entry)
+            self._check_restrictions(old, new)
             return new
 
-        desk = self.desk_of(visitor.by)
-        await desk.change(make, SOURCE, _revision(asked.match))
-        now = await desk.declared()  # others may have gone on: the revision is that of what is told
-        return _entry(asked, now.declaration, now.revision, created=created)
+        repository = self.repository_for(administrator.by)
+        await repository.change(make, SOURCE, _revision(request.match))
+        now = (
+            await repository.declared()
+        )  # the revision must match the returned entry, which others may have changed
+        return _entry(request, now.declaration, now.revision, created=created)
 
-    async def delete_entry(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
+    async def delete_entry(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Delete an entry."""
 
         def make(old: Configuration) -> Configuration:
-            if asked.name not in getattr(old, asked.kind):
-                raise _unknown(asked)
-            return request_parser.with_entry(old, asked.kind, asked.name, None)
+            if request.name not in getattr(old, request.kind):
+                raise _unknown_error(request)
+            return request_parser.with_entry(old, request.kind, request.name, None)
 
-        desk = self.desk_of(visitor.by)
-        applied = await desk.change(make, SOURCE, _revision(asked.match))
+        repository = self.repository_for(administrator.by)
+        applied = await repository.change(make, SOURCE, _revision(request.match))
         return AdminReply(revision=applied.revision)
 
-    def _check_reach(self, old: Configuration, new: Configuration) -> None:
-        faults = self.reach.faults(old, restored(new, old))
-        if faults:
-            raise ForbiddenError(f"{faults[0]['place']}: {faults[0]['reason']}.", faults=faults)
+    def _check_restrictions(self, old: Configuration, new: Configuration) -> None:
+        problems = self.restrictions.violations(old, restored(new, old))
+        if problems:
+            raise ForbiddenError(
+                f"{problems[0]['place']}: {problems[0]['reason']}.", faults=problems
+            )
 
     # -- keys ----------------------------------------------------------------------------------
 
-    async def list_keys(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """One page of keys."""
-        return await self._list(asked, visitor, _key)
+    async def list_keys(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Return one page of keys."""
+        return await self._list(request, administrator, _key)
 
-    async def show_key(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """One key."""
-        desk = self.desk_of(visitor.by)
-        now, own = await desk.declared(), await desk.own_key(asked.name)
-        found = own or now.declaration.keys.get(asked.name)
+    async def show_key(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Return one key."""
+        repository = self.repository_for(administrator.by)
+        now, own = await repository.declared(), await repository.own_key(request.name)
+        found = own or now.declaration.keys.get(request.name)
         if found is None:
-            raise _unknown(asked)
-        return _json(_key(asked.name, found, {asked.name} if own else ()), now.revision)
+            raise _unknown_error(request)
+        return _json(_key(request.name, found, {request.name} if own else ()), now.revision)
 
-    async def create_key(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """Make a key."""
-        named: models.KeyNamed = request_parser.shaped(models.KeyNamed, asked.body)
-        secret = await keyring.create_key(self.desk_of(visitor.by), named.name, named)
+    async def create_key(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Create a key."""
+        named: models.KeyNamed = request_parser.parse_body(models.KeyNamed, request.body)
+        secret = await keyring.create_key(self.repository_for(administrator.by), named.name, named)
         return _json({"name": named.name, "secret": secret})
 
-    async def replace_key(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """Give a key other terms."""
-        terms: KeyTerms = request_parser.shaped(KeyTerms, asked.body)
-        await keyring.replace_key(self.desk_of(visitor.by), asked.name, terms)
-        return await self.show_key(asked, visitor)
+    async def replace_key(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Replace a key's terms."""
+        terms: KeyTerms = request_parser.parse_body(KeyTerms, request.body)
+        await keyring.replace_key(self.repository_for(administrator.by), request.name, terms)
+        return await self.show_key(request, administrator)
 
-    async def rotate_key(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """Give a key a new secret."""
-        secret = await keyring.rotate_key(self.desk_of(visitor.by), asked.name)
-        return _json({"name": asked.name, "secret": secret})
+    async def rotate_key(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Replace a key's secret."""
+        secret = await keyring.rotate_key(self.repository_for(administrator.by), request.name)
+        return _json({"name": request.name, "secret": secret})
 
-    async def revoke_key(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """End a key."""
-        await keyring.revoke_key(self.desk_of(visitor.by), asked.name)
-        return _json({"name": asked.name, "state": "revoked"})
+    async def revoke_key(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Revoke a key."""
+        await keyring.revoke_key(self.repository_for(administrator.by), request.name)
+        return _json({"name": request.name, "state": "revoked"})
 
     # -- admin keys ----------------------------------------------------------------------------
 
-    async def list_admins(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """One page of admin keys."""
-        return await self._list(asked, visitor, _admin)
+    async def list_admins(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Return one page of admin keys."""
+        return await self._list(request, administrator, _admin)
 
-    async def create_admin(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """Make an admin key."""
-        named: models.AdminNamed = request_parser.shaped(models.AdminNamed, asked.body)
+    async def create_admin(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Create an admin key."""
+        named: models.AdminNamed = request_parser.parse_body(models.AdminNamed, request.body)
         admin = Admin(role=named.role, expires=request_parser.expiry(named.expires))
-        secret = await keyring.create_admin(self.desk_of(visitor.by), named.name, admin)
+        secret = await keyring.create_admin(
+            self.repository_for(administrator.by), named.name, admin
+        )
         return _json({"name": named.name, "secret": secret})
 
-    async def revoke_admin(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """End an admin key."""
-        await keyring.revoke_admin(self.desk_of(visitor.by), asked.name)
-        return _json({"name": asked.name, "state": "revoked"})
+    async def revoke_admin(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Revoke an admin key."""
+        await keyring.revoke_admin(self.repository_for(administrator.by), request.name)
+        return _json({"name": request.name, "state": "revoked"})
 
     async def _list(
-        self, asked: AdminRequest, visitor: Administrator, show: Callable[..., dict[str, Any]]
+        self,
+        request: AdminRequest,
+        administrator: Administrator,
+        show: Callable[..., dict[str, Any]],
     ) -> AdminReply:
-        desk = self.desk_of(visitor.by)
-        now = await desk.declared()
+        repository = self.repository_for(administrator.by)
+        now = await repository.declared()
         declared: Mapping[str, Key | Admin] = now.declaration.keys
         own: Mapping[str, Key | Admin]
         if show is _admin:
-            declared, own = now.declaration.admins, await desk.own_admins()
+            declared, own = now.declaration.admins, await repository.own_admins()
         else:
-            own = await desk.own_keys()
+            own = await repository.own_keys()
         found = {**declared, **own}
-        told = page(found, lambda n: show(n, found[n], own), asked.after, asked.limit)
-        return _json({**told, "revision": now.revision}, now.revision)
+        listing = page(found, lambda n: show(n, found[n], own), request.after, request.limit)
+        return _json({**listing, "revision": now.revision}, now.revision)
 
-    # -- money and approvals -------------------------------------------------------------------
+    # -- budgets and approvals -----------------------------------------------------------------
 
-    async def budgets(self, asked: AdminRequest, _visitor: Administrator) -> AdminReply:
-        """How the budgets stand."""
-        return _json((await self.ledger(LedgerQuery(customer=asked.customer))).model_dump())
+    async def budgets(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+        """Return the states of the budgets."""
+        return _json((await self.ledger(LedgerQuery(customer=request.customer))).model_dump())
 
-    async def list_approvals(self, _asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """What waits for a person."""
-        return _json((await self.approvers.show(Approver(visitor.by))).model_dump())
+    async def list_approvals(
+        self, _request: AdminRequest, administrator: Administrator
+    ) -> AdminReply:
+        """Return pending approvals."""
+        return _json((await self.approvers.show(Approver(administrator.by))).model_dump())
 
-    async def show_approval(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """One approval."""
-        (told,) = (await self.approvers.show(Approver(visitor.by), asked.name)).approvals
-        return _json(told.model_dump())
+    async def show_approval(
+        self, request: AdminRequest, administrator: Administrator
+    ) -> AdminReply:
+        """Return one approval."""
+        (state,) = (await self.approvers.show(Approver(administrator.by), request.name)).approvals
+        return _json(state.model_dump())
 
-    async def approve(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """Let a call through."""
-        return await self._decide(asked, visitor, approve=True)
+    async def approve(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Approve a call."""
+        return await self._decide(request, administrator, approve=True)
 
-    async def reject(self, asked: AdminRequest, visitor: Administrator) -> AdminReply:
-        """Refuse a call."""
-        return await self._decide(asked, visitor, approve=False)
+    async def reject(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Reject a call."""
+        return await self._decide(request, administrator, approve=False)
 
     async def _decide(
-        self, asked: AdminRequest, visitor: Administrator, *, approve: bool
+        self, request: AdminRequest, administrator: Administrator, *, approve: bool
     ) -> AdminReply:
-        note = request_parser.shaped(models.Decision, asked.body or b"{}").note
-        who = Approver(visitor.by, visitor.key, visitor.user)
-        (told,) = (await self.approvers.decide(who, asked.name, note, approve=approve)).approvals
-        return _json(told.model_dump())
+        note = request_parser.parse_body(models.Decision, request.body or b"{}").note
+        who = Approver(administrator.by, administrator.key, administrator.user)
+        (state,) = (await self.approvers.decide(who, request.name, note, approve=approve)).approvals
+        return _json(state.model_dump())
 
 
-def judged(found: Administrator | None, operation: Operation) -> Administrator:
-    """Whoever asks, if they may.
+def check_right(found: Administrator | None, operation: Operation) -> Administrator:
+    """Return the administrator, if the operation is allowed.
 
     Raises `UnauthorizedError`, `ForbiddenError` or `InsufficientScopeError`.
     """
     if found is None:
-        raise UnauthorizedError("This opens no administration: it is unknown, revoked or expired.")
+        raise UnauthorizedError("Invalid, revoked or expired admin key.")
     found.check(operation.right)
     return found
 
@@ -270,18 +294,20 @@ def _revision(match: str) -> int | None:
 
 
 def _entry(
-    asked: AdminRequest, declared: Configuration, revision: int, *, created: bool = False
+    request: AdminRequest, declared: Configuration, revision: int, *, created: bool = False
 ) -> AdminReply:
-    found = entries(declared, asked.kind)
-    if asked.name not in found:
-        raise _unknown(asked)
-    told = {"name": asked.name, "value": found[asked.name], "revision": revision}
-    return AdminReply(revision=revision, created=created, body=msgspec.json.encode(told))
+    found = entries(declared, request.kind)
+    if request.name not in found:
+        raise _unknown_error(request)
+    body = {"name": request.name, "value": found[request.name], "revision": revision}
+    return AdminReply(revision=revision, created=created, body=msgspec.json.encode(body))
 
 
-def _unknown(asked: AdminRequest) -> UnknownEntryError:
-    kind = asked.kind or "keys"
-    return UnknownEntryError(f"'{asked.name}' is not among the {kind}; list them to see which are.")
+def _unknown_error(request: AdminRequest) -> UnknownEntryError:
+    kind = request.kind or "keys"
+    return UnknownEntryError(
+        f"'{request.name}' does not exist in {kind}; list {kind} to see the names."
+    )
 
 
 def _applied(applied: Applied, warnings: list[dict[str, Any]], *, done: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Decisions: who may call what, at what price, against which limits. Pure: no clock, no I/O."""
+"""Authorize calls: tools, prices and limits of one key. Pure: no clock, no I/O."""
 
 from toolbus_common.access import session_owner
 from toolbus_common.access.config_snapshot import ConfigSnapshot
@@ -16,16 +16,12 @@ from toolbus_common.errors import (
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.result_uris import governing
-from toolbus_policy.admission.plan_cache import Memory
-from toolbus_policy.admission.rule_evaluator import Ruling
+from toolbus_policy.admission.plan_cache import PrincipalCache
+from toolbus_policy.admission.rule_evaluator import RuleEvaluator
 from toolbus_policy.ledger.admitted_call import Admission, Payer
-from toolbus_policy.ledger.limits import (
-    budgets_of,
-    loops_of,
-    rates_of,
-)
+from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
 
-# Methods whose subject must be listed. A resource need not be: templates make any number of them.
+# Methods whose target must be listed. A resource need not be: templates generate any number.
 _LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
 _COMPLETION, _READ = "completion/complete", "resources/read"
 METHODS = frozenset(
@@ -34,14 +30,14 @@ METHODS = frozenset(
         "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
-# What a person can be asked about: the rest belongs to a call that was made, or sends nothing.
+# Methods that can need approval: the others belong to a call already made, or send nothing.
 _APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", _READ})
 
 
-class Standing:
-    """What stands while declaration and catalogue do: what is listed, and what keys may call."""
+class AuthorizationCache:
+    """Listed names and authorizations, valid for one configuration and catalogue."""
 
-    MOST_REMEMBERED = 100_000
+    MAX_ENTRIES = 100_000
 
     def __init__(self, snapshot: ConfigSnapshot, catalogue: dict[str, Listing]) -> None:
         self.known = {
@@ -54,106 +50,113 @@ class Standing:
             }
             for method, kind in _LISTED.items()
         }
-        self.held = {
+        self.quarantined = {
             full_name(server, each.name)
             for server, listing in catalogue.items()
-            for each in listing.held
+            for each in listing.quarantined
             if each.kind == "prompts"
         }
-        self.payers = Memory[str, Payer](self.MOST_REMEMBERED)
-        self.admissions = Memory[tuple[str, str, str, str], Admission | None](self.MOST_REMEMBERED)
+        self.payers = PrincipalCache[str, Payer](self.MAX_ENTRIES)
+        self.admissions = PrincipalCache[tuple[str, str, str, str], Admission | None](
+            self.MAX_ENTRIES
+        )
 
 
-class Judge:
-    """Decides against one snapshot; what does not depend on the call is worked out once.
+class Authorizer:
+    """Authorize calls against one configuration snapshot.
 
-    A new snapshot is a new judge. Where only keys have changed it takes over what stands: what
-    was worked out of a key holds while the key's principal does.
+    A new snapshot needs a new authorizer. If only keys changed, the new authorizer reuses the
+    cache: an entry is valid while the key's principal is the same object.
     """
 
     def __init__(
         self,
         snapshot: ConfigSnapshot,
         catalogue: dict[str, Listing],
-        ruling: Ruling | None = None,
-        standing: Standing | None = None,
+        rule_evaluator: RuleEvaluator | None = None,
+        cache: AuthorizationCache | None = None,
     ) -> None:
         self.version = snapshot.version
         self.snapshot = snapshot
-        self.ruling = ruling
-        self.standing = standing or Standing(snapshot, catalogue)
+        self.rule_evaluator = rule_evaluator
+        self.cache = cache or AuthorizationCache(snapshot, catalogue)
 
-    def decide(
+    def authorize(
         self,
         key_digest: str,
         server: str,
         method: str,
         tool: str,
         now: float,
-        narrower: tuple[Patterns, ...] = (),
+        restrictions: tuple[Patterns, ...] = (),
     ) -> Admission:
-        """Yes, or the error that says no. Only tools have a price.
+        """Return the admission of a call. Only tools have a price.
 
-        `narrower` is what the request itself asked to be kept within.
+        `restrictions` are those that the request sets for itself.
 
         Raises:
             UnauthorizedError: the key is unknown, revoked or expired.
-            UnknownToolError: no such tool, or it is not granted: the two are told alike.
-            InsufficientScopeError: it is granted, but this access token is for less.
+            UnknownToolError: the tool does not exist or is not granted; the error is the same.
+            InsufficientScopeError: the tool is granted, but this access token has a smaller scope.
 
         """
-        return self.decide_for(self._live(key_digest, now), server, method, tool, narrower)
+        return self.authorize_principal(
+            self._live(key_digest, now), server, method, tool, restrictions
+        )
 
-    def decide_for(
+    def authorize_principal(
         self,
         principal: Principal,
         server: str,
         method: str,
         tool: str,
-        narrower: tuple[Patterns, ...] = (),
+        restrictions: tuple[Patterns, ...] = (),
     ) -> Admission:
-        """The same for a key that is known to be live. Raises all but `UnauthorizedError`."""
+        """Authorize a live principal. Raises like `authorize`, without `UnauthorizedError`."""
         if method == _READ:
             tool = governing(tool)
-        about = (principal.key, server, method, tool)
+        plan = (principal.key, server, method, tool)
         try:
-            admission = self.standing.admissions.recall(about, principal)
+            admission = self.cache.admissions.get(plan, principal)
         except KeyError:
             admission = self._admit(self._payer(principal), server, method, tool)
-            self.standing.admissions.keep(about, principal, admission)
-        narrows = narrower and server != BUILT_IN
-        if narrows and not _within(narrower, full_name(server, tool)):
-            raise _unknown(server, method, tool)
+            self.cache.admissions.put(plan, principal, admission)
+        restricted = restrictions and server != BUILT_IN
+        if restricted and not _within(restrictions, full_name(server, tool)):
+            raise _unknown_error(server, method, tool)
         if admission is None:
-            raise self._refusal(principal, server, method, tool)
+            raise self._denial(principal, server, method, tool)
         return admission
 
-    def asker(self, key_digest: str, now: float) -> Payer:
-        """Who asks, whatever for. Raises `UnauthorizedError`."""
+    def payer_for(self, key_digest: str, now: float) -> Payer:
+        """Return the payer of a live key. Raises `UnauthorizedError`."""
         return self._payer(self._live(key_digest, now))
 
-    def holder(self, key: str, now: float) -> Payer:
-        """The key of a name, if it is live still. Raises `UnauthorizedError`."""
+    def payer_of_key(self, key: str, now: float) -> Payer:
+        """Return the payer of a key by its name. Raises `UnauthorizedError`."""
         principal = self.snapshot.principal_of(key, now)
         if principal is None:
-            raise UnauthorizedError("The key that made this call is revoked, expired or gone.")
+            raise UnauthorizedError(
+                "The API key that made this call was revoked, deleted or has expired."
+            )
         return self._payer(principal)
 
     def _live(self, key_digest: str, now: float) -> Principal:
         found = self.snapshot.principal_for(key_digest, now)
         if found is None:
-            raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
+            raise UnauthorizedError("Invalid, revoked or expired API key.")
         return found
 
-    def _refusal(self, principal: Principal, server: str, method: str, tool: str) -> ToolbusError:
-        """Why not: only who may use it with another token is told that it is there."""
+    def _denial(self, principal: Principal, server: str, method: str, tool: str) -> ToolbusError:
+        """Return the error; only a caller whose other token may use the tool learns it exists."""
         whole = principal.whole
         if whole is None or self._admit(payer_of(whole), server, method, tool) is None:
-            return _unknown(server, method, tool)
+            return _unknown_error(server, method, tool)
         name = full_name(server, tool)
         scope = needed(self.snapshot.declaration, principal.token_scope, name)
         return InsufficientScopeError(
-            f"This access token is not for {name}; sign in again for the scope '{scope}'.",
+            f"The access token's scope does not include '{name}'; sign in again with scope "
+            f"'{scope}'.",
             scope=scope,
         )
 
@@ -161,49 +164,48 @@ class Judge:
         declared, name = self.snapshot.declaration, full_name(server, tool)
         if method not in METHODS or not self.snapshot.serves(server):
             return None
-        known = self.standing.known.get(method)
-        if known is not None and name not in known:  # what is held back is not known here
+        known = self.cache.known.get(method)
+        if known is not None and name not in known:  # quarantined definitions are not listed
             return None
-        if (
-            method == _COMPLETION and name in self.standing.held
-        ):  # nor is what completes its arguments
+        # Arguments of a quarantined prompt are not completed either.
+        if method == _COMPLETION and name in self.cache.quarantined:
             return None
         bounds = payer.principal.bounds
-        if not (bounds.cover(name) if server != BUILT_IN else _may_program(payer, name)):
+        if not (bounds.cover(name) if server != BUILT_IN else _may_use_builtin(payer, name)):
             return None
         cause = payer.principal.covering(name) if method in _APPROVABLE else ""
-        told = (
+        details = (
             cause,
             known[name] if known is not None else "",
             *payer.principal.recording(server),
             payer.principal.strict,
         )
         if method != TOOLS_CALL:
-            return Admission(payer, FREE, (), (), *told)
+            return Admission(payer, FREE, (), (), *details)
         cost = cost_of(name, declared.prices)
         counting = tuple(each for each in payer.budgets if each.counts(name, cost.held))
-        return Admission(payer, cost, counting, payer.loops, *told)
+        return Admission(payer, cost, counting, payer.loops, *details)
 
     def _payer(self, principal: Principal) -> Payer:
         try:
-            return self.standing.payers.recall(principal.key, principal)
+            return self.cache.payers.get(principal.key, principal)
         except KeyError:
-            return self.standing.payers.keep(principal.key, principal, payer_of(principal))
+            return self.cache.payers.put(principal.key, principal, payer_of(principal))
 
 
-def _may_program(payer: Payer, name: str) -> bool:
-    """Our own tools need no grant, for they reach no further than the key: only no denial."""
+def _may_use_builtin(payer: Payer, name: str) -> bool:
+    """Return whether the payer may use a built-in tool, which needs no grant, only no denial."""
     principal = payer.principal
     return principal.code_mode is not False and not principal.bounds.deny(name)
 
 
-def _unknown(server: str, method: str, tool: str) -> UnknownToolError:
+def _unknown_error(server: str, method: str, tool: str) -> UnknownToolError:
     named = tool if method.startswith("resources/") else full_name(server, tool)
     return UnknownToolError.named(named, method)
 
 
-def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
-    return all(granted(patterns, name) for patterns in narrower)
+def _within(restrictions: tuple[Patterns, ...], name: str) -> bool:
+    return all(granted(patterns, name) for patterns in restrictions)
 
 
 def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:
@@ -213,7 +215,7 @@ def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:
 
 
 def payer_of(principal: Principal) -> Payer:
-    """A key with everything above it: grants intersect, limits add up."""
+    """Return a key with its hierarchy: grants intersect, limits add up."""
     levels = principal.levels
     return Payer(
         principal=principal,

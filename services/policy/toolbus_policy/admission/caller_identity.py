@@ -1,4 +1,4 @@
-"""What a server is told of who calls, where its declaration says that it is told. Pure."""
+"""Identity of the caller as a server receives it, if its configuration asks for it. Pure."""
 
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.access.token_cache import is_person
@@ -8,8 +8,10 @@ from toolbus_policy.ledger.admitted_call import Payer
 UNKNOWN = ("unknown",)
 
 
-def identified(snapshot: ConfigSnapshot, call: CallRequested, payer: Payer) -> Identified | None:
-    """What executor cannot know of itself; None where nobody is told."""
+def caller_identity_of(
+    snapshot: ConfigSnapshot, call: CallRequested, payer: Payer
+) -> Identified | None:
+    """Return the identity fields executor cannot derive; None if the server wants none."""
     server = snapshot.declaration.servers.get(call.server)
     if server is None or server.identity is None:
         return None
@@ -17,9 +19,9 @@ def identified(snapshot: ConfigSnapshot, call: CallRequested, payer: Payer) -> I
 
 
 def _actors(snapshot: ConfigSnapshot, key_digest: str, name: str) -> tuple[str, ...]:
-    """Who acts for them. A token that ended while a call waited for a person tells it no more.
+    """Return the actors of a person; `UNKNOWN` if the token ended while the call was suspended.
 
-    Then somebody does whom nobody knows: not to say so would say that the person acts alone.
+    An empty result would claim that the person acts alone.
     """
     if is_person(name) and snapshot.bearers.known(hash_of(key_digest)) is None:
         return UNKNOWN

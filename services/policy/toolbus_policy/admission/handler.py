@@ -1,7 +1,7 @@
-"""The gate every call passes: decide, hold the money, write the intent, hand over."""
+"""Admit calls: authorize, evaluate rules, reserve, record the intent, dispatch to executor."""
 
-import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import time
 
@@ -35,22 +35,25 @@ from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import Tracer, current
 from toolbus_common.rules import SILENT, Verdict
 from toolbus_common.service.service import Service
-from toolbus_policy.admission.authorizer import Judge
-from toolbus_policy.admission.messages import Yes, admitted_of, denial_of, intent_of, unsent
-from toolbus_policy.admission.rule_evaluator import Ruling
-from toolbus_policy.approvals.elicitation import STATE
+from toolbus_policy.admission.authorizer import Authorizer
+from toolbus_policy.admission.messages import (
+    Decision,
+    build_admitted,
+    build_denied,
+    build_intent,
+    build_not_dispatched,
+)
+from toolbus_policy.approvals.elicitation import STATE_PREFIX
 from toolbus_policy.approvals.model import RULE, Cause
-from toolbus_policy.approvals.service import Approving, Permit
-from toolbus_policy.approvals.tasks.model import concerns
-from toolbus_policy.idempotency.claims import Once
-from toolbus_policy.idempotency.replay import event_of, replayed
+from toolbus_policy.approvals.service import ApprovalGrant, ApprovalService
+from toolbus_policy.approvals.tasks.model import is_deferred_task_request
+from toolbus_policy.idempotency.claims import IdempotencyClaims
+from toolbus_policy.idempotency.replay import build_replayed, replay_reply
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.ledger import Ledger
-from toolbus_policy.ledger.limits import repeated
-from toolbus_policy.ledger.reservation import About
-from toolbus_policy.ledger.reserve_args import Claim, over_run_budget
-
-log = logging.getLogger(__name__)
+from toolbus_policy.ledger.limits import repetition_key
+from toolbus_policy.ledger.reservation import CallContext
+from toolbus_policy.ledger.reserve_args import ReservationRequest, run_budget_error
 
 ALLOWED = DECISIONS.labels("allowed")
 REPLAYED = DECISIONS.labels("replayed")
@@ -58,224 +61,242 @@ _tracer = Tracer("policy")
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """Policy's handler of `CallRequested`. `judge` gives the judge of the newest snapshot."""
+class AdmissionHandler:
+    """Handler of `CallRequested`. `authorizer` returns the one of the newest snapshot."""
 
     service: Service
-    judge: Callable[[], Judge]
+    authorizer: Callable[[], Authorizer]
     ledger: Ledger
-    approving: Approving
-    once: Once
+    approvals: ApprovalService
+    idempotency: IdempotencyClaims
     reap_grace: float
 
-    def pass_through(self, call: CallRequested, reply: ReplyChannel) -> Awaitable[None]:
-        """Admit the call and hand it to executor, or answer why not."""
+    def handle(self, call: CallRequested, reply: ReplyChannel) -> Awaitable[None]:
+        """Admit the call and dispatch it to executor, or reply with the reason for the denial."""
         span = _tracer.span("toolbus.decide", call.traceparent)
-        return span.around(self._pass(call, reply))
+        return span.around(self._admit(call, reply))
 
-    async def _pass(self, call: CallRequested, reply: ReplyChannel) -> None:
-        judge, admission = self.judge(), None
+    async def _admit(self, call: CallRequested, reply: ReplyChannel) -> None:
+        authorizer, admission = self.authorizer(), None
         try:
             try:
-                admission = self._decide(judge, call)
+                admission = self._authorize(authorizer, call)
             except UnauthorizedError:
-                if not await self._knows_by_now(judge, call):
+                # The access token may have been issued moments ago.
+                if await authorizer.snapshot.bearers.learn(hash_of(call.key_digest)) is None:
                     raise
-                admission = self._decide(judge, call)
-            verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
+                admission = self._authorize(authorizer, call)
+            verdict = _evaluate_rules(authorizer, call, admission)
         except ToolbusError as error:
             await self._deny(call, error, reply, admission)
             return
-        yes = Yes(judge, admission, verdict)
-        if call.method != TOOLS_CALL and concerns(call):
-            await self._tell_of_task(yes, call, reply)
+        decision = Decision(authorizer, admission, verdict)
+        if call.method != TOOLS_CALL and is_deferred_task_request(call):
+            await self._handle_task_request(decision, call, reply)
         elif call.idempotency_key:
-            await self._pass_once(yes, call, reply)
-        elif _may_need_person(yes, call):
-            await self._pass_by_approval(yes, call, reply)
+            await self._admit_once(decision, call, reply)
+        elif _may_need_approval(decision, call):
+            await self._admit_with_approval(decision, call, reply)
         else:
-            await self._go_on(yes, call, reply)
+            await self._dispatch(decision, call, reply)
 
-    async def _pass_once(self, yes: Yes, call: CallRequested, reply: ReplyChannel) -> None:
-        """The same for a call with an idempotency key: made once, and answered from then on."""
-        principal = yes.admission.payer.principal
+    async def _admit_once(
+        self, decision: Decision, call: CallRequested, reply: ReplyChannel
+    ) -> None:
+        """Admit a call with an idempotency key once, and replay its outcome from then on."""
+        principal = decision.admission.payer.principal
         try:
-            turn = await self.once.turn(call, principal)
+            claim = await self.idempotency.claim(call, principal)
         except ToolbusError as error:
-            await self._deny(call, error, reply, yes.admission)
+            await self._deny(call, error, reply, decision.admission)
             return
-        if isinstance(turn, StoredOutcome):
-            await self._replay(turn, call, reply, principal)
+        if isinstance(claim, StoredOutcome):
+            await self._replay(claim, call, reply, principal)
             return
-        yes = replace(yes, claim=turn)
-        if _may_need_person(yes, call):
-            await self._pass_by_approval(yes, call, reply)
+        decision = replace(decision, claim=claim)
+        if _may_need_approval(decision, call):
+            await self._admit_with_approval(decision, call, reply)
         else:
-            await self._go_on(yes, call, reply)
+            await self._dispatch(decision, call, reply)
 
     async def _replay(
-        self, kept: StoredOutcome, call: CallRequested, reply: ReplyChannel, principal: Principal
+        self, stored: StoredOutcome, call: CallRequested, reply: ReplyChannel, principal: Principal
     ) -> None:
-        """Answer a call with what became of the first one with its idempotency key."""
-        told = replayed(kept, call.family)
-        self.service.events.publish(event_of(kept, call, principal, told))
+        """Reply with the outcome of the first call that had this idempotency key."""
+        outcome = replay_reply(stored, call.family)
+        self.service.events.publish(build_replayed(stored, call, principal, outcome))
         REPLAYED.inc()
-        await reply.send(told)
+        await reply.send(outcome)
 
-    async def _pass_by_approval(self, yes: Yes, call: CallRequested, reply: ReplyChannel) -> None:
-        """The same for a call that may need a person. What time passed over is decided anew."""
-        turn, claim, admission = None, yes.claim, None
+    async def _admit_with_approval(
+        self, decision: Decision, call: CallRequested, reply: ReplyChannel
+    ) -> None:
+        """Admit a call that may need approval; a call that has waited is authorized again."""
+        result, claim, admission = None, decision.claim, None
         try:
-            while turn is None:
-                judge = self.judge()
-                admission = self._decide(judge, call)
-                verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
-                yes = Yes(judge, admission, verdict, claim)
-                principal, cause = admission.payer.principal, _cause(call, admission, verdict)
+            while result is None:
+                authorizer = self.authorizer()
+                admission = self._authorize(authorizer, call)
+                verdict = _evaluate_rules(authorizer, call, admission)
+                decision = Decision(authorizer, admission, verdict, claim)
+                cause = _approval_cause(call, admission, verdict)
                 with _tracer.below("toolbus.approval"):
-                    turn = await self.approving.turn(call, principal, cause)
+                    result = await self.approvals.check(call, admission.payer.principal, cause)
         except ToolbusError as error:
             await self._deny(call, error, reply, admission, claim)
             return
-        if isinstance(turn, InputRequired | TaskCreated):
-            await self._answer(turn, call, reply, claim)
-        elif not await self._go_on(yes, turn.call, reply, turn):
-            await self.approving.give_back(turn)
+        if isinstance(result, InputRequired | TaskCreated):
+            await self._reply(result, call, reply, claim)
+        elif not await self._dispatch(decision, result.call, reply, result):
+            await self.approvals.restore(result)
 
-    async def pass_deferred(
+    async def handle_deferred(
         self, call: CallRequested, reply: ReplyChannel, key: str, approval: str
     ) -> None:
-        """The same for a call that became a task, now that a person has approved it.
+        """Admit a call that became a task, now that it is approved.
 
-        While it waited nothing was claimed for its idempotency key: that is done here.
+        Its idempotency key is claimed here: a suspended call holds no claim.
         """
         with _tracer.span("toolbus.decide", call.traceparent):
-            await self._pass_approved(call, reply, key, approval)
-
-    async def _pass_approved(
-        self, call: CallRequested, reply: ReplyChannel, key: str, approval: str
-    ) -> None:
-        judge, who, admission, claim = self.judge(), None, None, None
-        try:
-            now = time()
-            self._check(call, now)
-            who = judge.holder(key, now)
-            about = (call.server, call.method, call.tool)
-            admission = judge.decide_for(who.principal, *about, call.narrower)
-            verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
-            turn = await self.once.turn(call, who.principal) if call.idempotency_key else None
-            if isinstance(turn, StoredOutcome):
-                await self._replay(turn, call, reply, who.principal)
+            authorizer, payer, admission, claim = self.authorizer(), None, None, None
+            try:
+                now = time()
+                self._check_accepting(call, now)
+                payer = authorizer.payer_of_key(key, now)
+                admission = authorizer.authorize_principal(
+                    payer.principal, call.server, call.method, call.tool, call.restriction
+                )
+                verdict = _evaluate_rules(authorizer, call, admission)
+                if call.idempotency_key:
+                    claimed = await self.idempotency.claim(call, payer.principal)
+                    if isinstance(claimed, StoredOutcome):
+                        await self._replay(claimed, call, reply, payer.principal)
+                        return
+                    claim = claimed
+                grant = await self.approvals.use_approval(call, payer.principal, approval)
+            except ToolbusError as error:
+                await self._deny(call, error, reply, admission, claim, payer)
                 return
-            claim = turn
-            permit = await self.approving.spend(call, who.principal, approval)
-        except ToolbusError as error:
-            await self._deny(call, error, reply, admission, claim, who)
-            return
-        if not await self._go_on(Yes(judge, admission, verdict, claim), call, reply, permit):
-            await self.approving.give_back(permit)
+            decision = Decision(authorizer, admission, verdict, claim)
+            if not await self._dispatch(decision, call, reply, grant):
+                await self.approvals.restore(grant)
 
-    async def _tell_of_task(self, yes: Yes, call: CallRequested, reply: ReplyChannel) -> None:
-        """Answer who asks after a task that is kept here, or pass the question on to its server."""
+    async def _handle_task_request(
+        self, decision: Decision, call: CallRequested, reply: ReplyChannel
+    ) -> None:
+        """Reply to a request about a task stored here, or dispatch it to the task's server."""
         try:
-            told = await self.approving.deferring.answer(call, yes.admission.payer.key)
+            result = await self.approvals.task_service.handle_request(
+                call, decision.admission.payer.key
+            )
         except ToolbusError as error:
             await reply.send(CallError(error))
             return
-        if isinstance(told, CallRequested):
-            await self._go_on(yes, told, reply)
+        if isinstance(result, CallRequested):
+            await self._dispatch(decision, result, reply)
         else:
-            await reply.send(told)
+            await reply.send(result)
 
-    async def _go_on(
-        self, yes: Yes, call: CallRequested, reply: ReplyChannel, permit: Permit | None = None
+    async def _dispatch(
+        self,
+        decision: Decision,
+        call: CallRequested,
+        reply: ReplyChannel,
+        grant: ApprovalGrant | None = None,
     ) -> bool:
-        """Hold the money, write the intent, hand over; whether it came to the last."""
-        admission = yes.admission
+        """Reserve, record the intent, and hand the call to executor.
+
+        Return whether the intent was recorded. If not, the caller has an error and the approval
+        can be restored.
+        """
+        admission, claim = decision.admission, decision.claim
         try:
             reserved = await self._reserve(call, admission)
         except ToolbusError as error:
-            await self._deny(call, error, reply, admission, yes.claim)
+            await self._deny(call, error, reply, admission, claim)
             return False
-        intent = intent_of(yes, call, permit.approval if permit else "", reserved=reserved)
+        intent = build_intent(decision, call, grant.approval if grant else "", reserved=reserved)
         try:
             await self._record_intent(intent)
         except ToolbusError as error:
-            self._say_not_sent(call, admission, error, reserved=reserved)
-            await self._answer(CallError(error), call, reply, yes.claim)
+            self._publish_not_dispatched(call, admission, error, reserved=reserved)
+            await self._reply(CallError(error), call, reply, claim)
             return False
-        if permit is not None:
-            self.approving.record_use(permit)
+        if grant is not None:
+            self.approvals.record_use(grant)
         ALLOWED.inc()
-        await self._hand_over(yes, call, reply, reserved=reserved)
+        admitted = build_admitted(decision, call, reply.address, reserved=reserved)
+        _end_decision_span("allowed")
+
+        def no_executor() -> None:
+            error = ExecutorDownError(f"No executor serves '{call.server}'; retry shortly.")
+            self._publish_not_dispatched(call, admission, error, reserved=reserved)
+            self.service.spawn(self._reply(CallError(error), call, reply, claim))
+
+        try:
+            await self.service.calls.hand_over(admitted, reply, no_executor)
+        except BusDownError as error:
+            self._publish_not_dispatched(call, admission, error, reserved=reserved)
+            await self._reply(CallError(error), call, reply, claim)
         return True
 
-    def _decide(self, judge: Judge, call: CallRequested) -> Admission:
+    def _authorize(self, authorizer: Authorizer, call: CallRequested) -> Admission:
         now = time()
-        self._check(call, now)
-        admission = judge.decide(
-            call.key_digest, call.server, call.method, call.tool, now, call.narrower
+        self._check_accepting(call, now)
+        admission = authorizer.authorize(
+            call.key_digest, call.server, call.method, call.tool, now, call.restriction
         )
         if call.most is not None and admission.charge > call.most:
-            raise over_run_budget(admission.charge, call.most)
+            raise run_budget_error(admission.charge, call.most)
         return admission
 
-    async def _knows_by_now(self, judge: Judge, call: CallRequested) -> bool:
-        """Whether the proof is that of an access token which was found good a moment ago."""
-        return await judge.snapshot.bearers.learn(hash_of(call.key_digest)) is not None
-
-    def _check(self, call: CallRequested, now: float) -> None:
+    def _check_accepting(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
-            raise InvalidError("The call's deadline had passed before it was decided.")
+            raise InvalidError("The call's deadline passed before the call was authorized.")
         if self.service.events.full:
-            raise BusDownError("Events can be kept nowhere (the spool is full): no call may run.")
+            raise BusDownError(
+                "Audit outbox full: calls are rejected until the bus is reachable. Retry later."
+            )
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
+        """Return whether a budget holds the price. A call without limits needs no reservation."""
         if not admission.limited:
             return False
-        claim = Claim(
-            call.call_id,
-            admission,
-            _about(call, admission, self.ledger.newest),
-            call.deadline + self.reap_grace,
-            _repeated(call, admission) if admission.loops else "",
+        key, repeated = admission.payer.key, ""
+        if admission.loops:
+            run = call.run or f"key:{key}"
+            repeated = repetition_key(run, call.server, call.tool, call.arguments)
+        context = CallContext(
+            call.server,
+            call.tool,
+            key,
+            trace_id(call.traceparent),
+            call.parent_id,
+            self.ledger.newest,
         )
-        await _tracer.below("toolbus.reserve").around(self.ledger.reserve(claim))
+        due = call.deadline + self.reap_grace
+        request = ReservationRequest(call.call_id, admission, context.encode(), due, repeated)
+        await _tracer.below("toolbus.reserve").around(self.ledger.reserve(request))
         return bool(admission.budgets)
 
     async def _record_intent(self, intent: CallAllowed) -> None:
-        """Return once the stream has the intent, before the call's deadline.
+        """Return once the stream has stored the intent, before the call's deadline.
 
-        The sweeper relies on both: an intent that comes after the deadline is of no call that ran.
-        Raises `BusDownError` or `UnavailableError`.
+        The sweeper relies on both: an intent stored after the deadline belongs to no call that
+        ran. Raises `BusDownError` or `UnavailableError`.
         """
         try:
             with _tracer.below("toolbus.record_intent"):
                 await self.service.events.publish_durable(intent)
         except BusDownError as error:
-            raise _not_recorded() from error
+            raise BusDownError(
+                "The call could not be recorded, so it was not dispatched. Retry."
+            ) from error
         if time() > intent.deadline:
             raise UnavailableError(
-                "The call's deadline passed while it was being recorded; nothing was sent. Retry."
+                "The call's deadline passed while the call was being recorded; it was not "
+                "dispatched. Retry."
             )
-
-    async def _hand_over(
-        self, yes: Yes, call: CallRequested, reply: ReplyChannel, *, reserved: bool
-    ) -> None:
-        admission = yes.admission
-        admitted = admitted_of(yes, call, reply.address, reserved=reserved)
-        _decided("allowed")
-
-        def nobody() -> None:
-            error = ExecutorDownError(f"No executor serves {call.server} now; retry shortly.")
-            self._say_not_sent(call, admission, error, reserved=reserved)
-            self.service.spawn(self._answer(CallError(error), call, reply, yes.claim))
-
-        try:
-            await self.service.calls.hand_over(admitted, reply, nobody)
-        except BusDownError as error:
-            self._say_not_sent(call, admission, error, reserved=reserved)
-            await self._answer(CallError(error), call, reply, yes.claim)
 
     async def _deny(
         self,
@@ -284,81 +305,68 @@ class Gate:
         reply: ReplyChannel,
         admission: Admission | None,
         claim: OutcomeClaim | None = None,
-        who: Payer | None = None,
+        payer: Payer | None = None,
     ) -> None:
+        """Publish the denial and reply with its error. An unknown key has no payer."""
         DECISIONS.labels(error.code).inc()
-        _decided(error.code)
-        if who is None:
-            who = admission.payer if admission is not None else self._who(call)
-        actors = self.judge().snapshot.actors(who.key, call.key_digest) if who is not None else ()
-        self.service.events.publish(denial_of(call, error, admission, who, actors))
-        await self._answer(CallError(error), call, reply, claim)
+        _end_decision_span(error.code)
+        if payer is None and admission is not None:
+            payer = admission.payer
+        elif payer is None:
+            with suppress(UnauthorizedError):
+                payer = self.authorizer().payer_for(call.key_digest, time())
+        actors: tuple[str, ...] = ()
+        if payer is not None:
+            actors = self.authorizer().snapshot.actors(payer.key, call.key_digest)
+        self.service.events.publish(build_denied(call, error, admission, payer, actors))
+        await self._reply(CallError(error), call, reply, claim)
 
-    async def _answer(
+    async def _reply(
         self,
-        told: FinalReply | CallError,
+        message: FinalReply | CallError,
         call: CallRequested,
         reply: ReplyChannel,
         claim: OutcomeClaim | None,
     ) -> None:
-        """Answer a call that is not handed over."""
+        """Reply to a call that is not dispatched, and release its claim."""
         if claim is not None:
-            await self.once.release(call, claim)
-        await reply.send(told)
+            await self.idempotency.release(call, claim)
+        await reply.send(message)
 
-    def _who(self, call: CallRequested) -> Payer | None:
-        try:
-            return self.judge().asker(call.key_digest, time())
-        except UnauthorizedError:
-            return None
-
-    def _say_not_sent(
+    def _publish_not_dispatched(
         self, call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
     ) -> None:
-        """The outcome of a call that reached nobody; settlement refunds it from this event."""
-        self.service.events.publish(unsent(call, admission, error, reserved=reserved))
+        """Publish the outcome of a call that was not dispatched; settlement refunds it."""
+        self.service.events.publish(build_not_dispatched(call, admission, error, reserved=reserved))
 
 
-def _decided(decision: str) -> None:
-    """The decision's span ends here; in one process the call itself goes on below."""
+def _end_decision_span(decision: str) -> None:
+    """End the decision's span; if the services share a process, the call continues below it."""
     span = current()
     if span.recorded:
         span.note("toolbus.decision", decision)
         span.end()
 
 
-def _may_need_person(yes: Yes, call: CallRequested) -> bool:
-    """Whether a person is to be asked, or an answer of one comes with the call."""
-    wanted = yes.admission.cause or yes.verdict.approve_by
-    return bool(wanted or (call.extra and STATE in call.extra))
+def _may_need_approval(decision: Decision, call: CallRequested) -> bool:
+    """Return whether approval is needed, or the call brings an approval's state."""
+    needed = decision.admission.cause or decision.verdict.approve_by
+    return bool(needed or (call.extra and STATE_PREFIX in call.extra))
 
 
-def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict:
-    """What the rules say, when they do not forbid the call."""
-    verdict = ruling.verdict(call, admission.payer.principal, admission.charge, time())
+def _evaluate_rules(authorizer: Authorizer, call: CallRequested, admission: Admission) -> Verdict:
+    """Return the verdict of the rules. Raises `RuleDeniedError`."""
+    if authorizer.rule_evaluator is None:
+        return SILENT
+    principal, charge = admission.payer.principal, admission.charge
+    verdict = authorizer.rule_evaluator.verdict(call, principal, charge, time())
     if verdict.denied_by:
         raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
     return verdict
 
 
-def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause:
-    """Who wants a person asked. A task belongs to a call that was let through."""
+def _approval_cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause:
+    """Return the level or rule that requires approval. A task's call was approved already."""
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
         return Cause(admission.cause, charge=admission.charge)
     return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)
-
-
-def _about(call: CallRequested, admission: Admission, after: int) -> str:
-    trace, key = trace_id(call.traceparent), admission.payer.key
-    return About(call.server, call.tool, key, trace, call.parent_id, after).encode()
-
-
-def _repeated(call: CallRequested, admission: Admission) -> str:
-    run = call.run or f"key:{admission.payer.key}"
-    return repeated(run, call.server, call.tool, call.arguments)
-
-
-def _not_recorded() -> BusDownError:
-    return BusDownError(
-        "The call could not be recorded, so it was not made; nothing was sent. Retry."
-    )

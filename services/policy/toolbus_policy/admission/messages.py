@@ -1,4 +1,4 @@
-"""What the gate says of a call: its intent, its admission, its denial, its failure to be sent."""
+"""Build the messages and events of admission: intent, admitted call, denial, failed dispatch."""
 
 from hashlib import sha256
 from time import time
@@ -21,28 +21,30 @@ from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded
 from toolbus_common.rules import Verdict
-from toolbus_policy.admission.authorizer import Judge
-from toolbus_policy.admission.caller_identity import identified
+from toolbus_policy.admission.authorizer import Authorizer
+from toolbus_policy.admission.caller_identity import caller_identity_of
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 
 _allowed, _admitted = trusted(CallAllowed), trusted(CallAdmitted)
 
 
-class Yes(Struct, frozen=True):
-    """What was decided about a call that may go on, and by whom.
+class Decision(Struct, frozen=True):
+    """An authorized call: its authorizer, its admission and the verdict of the rules.
 
-    `claim` is there when it has an idempotency key: free again unless the call is handed over.
+    `claim` is set if the call has an idempotency key. It is released unless the call is dispatched.
     """
 
-    judge: Judge
+    authorizer: Authorizer
     admission: Admission
     verdict: Verdict
     claim: OutcomeClaim | None = None
 
 
-def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) -> CallAdmitted:
-    """The call as executor gets it."""
-    admission, payer = yes.admission, yes.admission.payer
+def build_admitted(
+    decision: Decision, call: CallRequested, address: str, *, reserved: bool
+) -> CallAdmitted:
+    """Return the call as executor receives it."""
+    admission, payer = decision.admission, decision.admission.payer
     admitted = _admitted(
         call_id=call.call_id,
         reply_to=address,
@@ -66,24 +68,26 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         charge=admission.charge,
         reserved=reserved,
         price=admission.cost.parts,
-        claim=yes.claim,
+        claim=decision.claim,
         result_content=admission.result_content,
         user=payer.user,
-        identity=identified(yes.judge.snapshot, call, payer),
+        identity=caller_identity_of(decision.authorizer.snapshot, call, payer),
         principal_id=payer.id_for(call.key_digest),
         session=call.session,
-        checked=None if admission.strict else yes.verdict.reads,
+        checked=None if admission.strict else decision.verdict.reads,
         arguments=call.arguments,
     )
     if call.server != BUILT_IN:
         return admitted
-    theirs = {"key_digest": call.key_digest, "narrower": call.narrower, "terms": call.terms}
-    return admitted.model_copy(update=theirs)
+    caller = {"key_digest": call.key_digest, "restriction": call.restriction, "terms": call.terms}
+    return admitted.model_copy(update=caller)
 
 
-def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> CallAllowed:
-    """The event that must be kept before the call is handed over."""
-    judge, admission, verdict = yes.judge, yes.admission, yes.verdict
+def build_intent(
+    decision: Decision, call: CallRequested, approval: str, *, reserved: bool
+) -> CallAllowed:
+    """Return the event that must be stored before the call is dispatched."""
+    authorizer, admission, verdict = decision.authorizer, decision.admission, decision.verdict
     payer = admission.payer
     return _allowed(
         id=f"{call.call_id}.allowed",
@@ -107,41 +111,43 @@ def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -
         arguments_digest=sha256(call.arguments).hexdigest(),
         arguments_bytes=len(call.arguments),
         deadline=call.deadline,
-        policy_version=judge.version,
+        policy_version=authorizer.version,
         approval=approval,
         definition_digest=admission.definition,
-        actors=judge.snapshot.actors(payer.key, call.key_digest),
+        actors=authorizer.snapshot.actors(payer.key, call.key_digest),
     )
 
 
-def denial_of(
+def build_denied(
     call: CallRequested,
     error: ToolbusError,
     admission: Admission | None,
-    who: Payer | None,
+    payer: Payer | None,
     actors: tuple[str, ...] = (),
 ) -> CallDenied:
-    """The event of a call that was refused; who asked is told if that is known."""
+    """Return the event of a denied call; it names the caller if the key is known."""
     event = CallDenied(
         id=f"{call.call_id}.denied",
-        **about_call(call, who.customer if who else DEFAULT_CUSTOMER, who.key if who else ""),
+        **about_call(
+            call, payer.customer if payer else DEFAULT_CUSTOMER, payer.key if payer else ""
+        ),
         family=call.family,
         charge=admission.charge if admission else 0,
         code=error.code,
         reason=error.reason,
         rule=error.data.get("rule", ""),
     )
-    if who is None:
+    if payer is None:
         return event
-    asker = {name: getattr(who, name) for name in ("team", "user", "environment")}
-    arguments = recorded(call.arguments, who.principal.recording(call.server)[0])
-    return event.model_copy(update={**asker, "arguments": arguments, "actors": actors})
+    levels = {name: getattr(payer, name) for name in ("team", "user", "environment")}
+    arguments = recorded(call.arguments, payer.principal.recording(call.server)[0])
+    return event.model_copy(update={**levels, "arguments": arguments, "actors": actors})
 
 
-def unsent(
+def build_not_dispatched(
     call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
 ) -> CallFailed:
-    """The outcome of a call that reached nobody; settlement refunds it from this event."""
+    """Return the outcome of a call that was not dispatched; settlement refunds it."""
     return CallFailed(
         id=f"{call.call_id}.failed",
         **about_call(call, admission.payer.customer, admission.payer.key),

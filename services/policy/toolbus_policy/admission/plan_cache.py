@@ -1,4 +1,4 @@
-"""What was worked out from keys' principals: it holds while a principal is the same object."""
+"""Cache of values computed from principals, valid while the principal object is unchanged."""
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -9,23 +9,23 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Memory(Generic[K, V]):
-    """Values by what they are about. When it is full it begins anew."""
+class PrincipalCache(Generic[K, V]):
+    """Values by key, each bound to one principal object. A full cache is cleared."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: dict[K, tuple[Principal, V]] = {}
+        self._values: dict[K, tuple[Principal, V]] = {}
 
-    def recall(self, about: K, principal: Principal) -> V:
-        """What was kept. Raises `KeyError` when nothing was, or not for this principal."""
-        of, value = self._kept[about]
-        if of is not principal:
-            raise KeyError(about)
+    def get(self, key: K, principal: Principal) -> V:
+        """Return the cached value. Raises `KeyError` if none is cached for this principal."""
+        owner, value = self._values[key]
+        if owner is not principal:
+            raise KeyError(key)
         return value
 
-    def keep(self, about: K, principal: Principal, value: V) -> V:
-        """Keep a value; it is given back."""
-        if len(self._kept) >= self._most:
-            self._kept.clear()
-        self._kept[about] = (principal, value)
+    def put(self, key: K, principal: Principal, value: V) -> V:
+        """Store a value and return it."""
+        if len(self._values) >= self._most:
+            self._values.clear()
+        self._values[key] = (principal, value)
         return value

@@ -1,4 +1,4 @@
-"""What the rules say of a call: the slice of its case is kept while the configuration lasts."""
+"""Evaluate the configured rules for a call; rule slices are cached per configuration."""
 
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.access.principal import Principal
@@ -6,42 +6,40 @@ from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Configuration, Rule
 from toolbus_common.contracts import CallRequested
 from toolbus_common.rules import Asker, Case, Rulebook, Slice, Verdict, labels_of
-from toolbus_policy.admission.plan_cache import Memory
+from toolbus_policy.admission.plan_cache import PrincipalCache
 
-MOST_REMEMBERED = 50_000
+MAX_ENTRIES = 50_000
 
 
-class Ruling:
-    """The compiled rules, asked about the calls under one declaration."""
+class RuleEvaluator:
+    """The compiled rules of one configuration."""
 
     def __init__(self, book: Rulebook, declared: Configuration) -> None:
         self.declared = declared
         self._book = book
-        # A key's number is that of all keys like it to the rules.
-        self._alike = Memory[str, int](MOST_REMEMBERED)
+        # Keys that the rules do not distinguish share one number.
+        self._numbers = PrincipalCache[str, int](MAX_ENTRIES)
         self._askers: dict[Asker, int] = {}
         self._slices: dict[tuple[int, str, str, str, str], Slice] = {}
 
     def verdict(self, call: CallRequested, key: Principal, charge: int, now: float) -> Verdict:
-        """What the rules say of this call of a key, at this price."""
+        """Return the verdict of the rules on this call of a key, at this price."""
         try:
-            alike = self._alike.recall(key.key, key)
+            number = self._numbers.get(key.key, key)
         except KeyError:
-            alike = self._alike.keep(key.key, key, self._number(key))
-        about = (alike, call.server, call.method, call.tool, call.family)
-        part = self._slices.get(about)
+            found = self._askers.setdefault(self._asker(key), len(self._askers))
+            number = self._numbers.put(key.key, key, found)
+        case = (number, call.server, call.method, call.tool, call.family)
+        part = self._slices.get(case)
         if part is None:
-            if len(self._slices) >= MOST_REMEMBERED:
+            if len(self._slices) >= MAX_ENTRIES:
                 self._slices.clear()
-            part = self._slices[about] = self._book.slice(self._case(call, key, charge))
+            part = self._slices[case] = self._book.slice(self._case(call, key, charge))
         return part.decide(call.arguments, now)
 
-    def _number(self, key: Principal) -> int:
-        return self._askers.setdefault(self._asker(key), len(self._askers))
-
     def _asker(self, key: Principal) -> Asker:
-        told, own = key.key if self._book.names_keys else "", key.own
-        return Asker(told, own.team, own.user, _customer(key), key.environment)
+        name, own = key.key if self._book.names_keys else "", key.own
+        return Asker(name, own.team, own.user, _customer(key), key.environment)
 
     def _case(self, call: CallRequested, key: Principal, charge: int) -> Case:
         labels = labels_of(full_name(call.server, call.tool), self.declared)
@@ -50,16 +48,16 @@ class Ruling:
         )
 
 
-class Rulings:
-    """Compiles the rules when they change, and only then."""
+class RuleCompiler:
+    """Compile the rules when they change, and only then."""
 
     def __init__(self) -> None:
         self._rules: dict[str, Rule] = {}
         self._book = Rulebook({})
-        self._newest: Ruling | None = None
+        self._newest: RuleEvaluator | None = None
 
-    def of(self, snapshot: ConfigSnapshot) -> Ruling | None:
-        """The rules of a snapshot; None when it has none."""
+    def of(self, snapshot: ConfigSnapshot) -> RuleEvaluator | None:
+        """Return the rules of a snapshot; None if it has none."""
         rules = snapshot.declaration.rules
         if rules is not self._rules and list(rules.items()) != list(self._rules.items()):
             self._book = Rulebook(rules)
@@ -67,10 +65,10 @@ class Rulings:
         if not rules:
             self._newest = None
         elif self._newest is None or self._newest.declared is not snapshot.declaration:
-            self._newest = Ruling(self._book, snapshot.declaration)
+            self._newest = RuleEvaluator(self._book, snapshot.declaration)
         return self._newest
 
 
 def _customer(principal: Principal) -> str:
-    named = (told.partition(":") for told, _ in principal.levels)
+    named = (level.partition(":") for level, _ in principal.levels)
     return next((name for kind, _, name in named if kind == "customer"), "")

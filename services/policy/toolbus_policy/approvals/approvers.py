@@ -1,4 +1,4 @@
-"""People who decide: operators, and keys with the right to, of whom each is asked who it is."""
+"""Show pending approvals to operators and authorized keys, and store their decisions."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,56 +19,56 @@ from toolbus_common.errors import (
 )
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_policy.approvals import model as approvals
-from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, State, event_of
-from toolbus_policy.approvals.repository import Docket, Kept
+from toolbus_policy.approvals.model import MAX_ARGUMENT_BYTES, Approval, State, event_of
+from toolbus_policy.approvals.repository import ApprovalRepository, StoredApproval
 
-LONGEST_NOTE = 512
-LONGEST_NAME = 64
-MOST_LISTED = 100
-LISTED_ARGUMENTS = 4096  # characters of each, in a list
-HEARD_SECONDS = 1.0  # within which every replica has heard of an approval
+MAX_NOTE_LENGTH = 512
+MAX_NAME_LENGTH = 64
+MAX_LISTED = 100
+LISTED_ARGUMENT_LENGTH = 4096  # characters of each call's arguments in a list
+PROPAGATION_SECONDS = 1.0  # for another replica's new approval to arrive
 ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """Who decides, by the name that is recorded; a key also by what it may decide."""
+    """A person who decides, by the name that is recorded; for a key, also its customer and user."""
 
     name: str
     key: str = ""
     user: str = ""
     customer: str = ""
 
-    def concerned_by(self, approval: Approval) -> bool:
-        """Whether it is this approver's to see: a customer's key sees that customer's."""
+    def can_see(self, approval: Approval) -> bool:
+        """Return whether the approval is visible: a customer's key sees only that customer's."""
         return self.customer in ("", approval.customer)
 
-    def asked_it(self, approval: Approval) -> bool:
-        """Whether the call is this approver's own, under this key or another of the person's."""
+    def is_caller(self, approval: Approval) -> bool:
+        """Return whether the call was made with this key or another key of the same user."""
         return bool(self.key) and (
             self.key == approval.key or (self.user != "" and self.user == approval.user)
         )
 
 
 def operator(name: str) -> Approver:
-    """Whoever holds the operator's seed, as they name themselves."""
-    return Approver(f"operator:{name[:LONGEST_NAME]}")
+    """Return the approver for an operator, under the name the operator gives."""
+    return Approver(f"operator:{name[:MAX_NAME_LENGTH]}")
 
 
-def holder(snapshot: ConfigSnapshot, key_digest: str, now: float) -> Approver:
-    """Whoever holds a key. Raises `UnauthorizedError` or `ForbiddenError`."""
+def approver_for_key(snapshot: ConfigSnapshot, key_digest: str, now: float) -> Approver:
+    """Return the approver for a key. Raises `UnauthorizedError` or `ForbiddenError`."""
     found = snapshot.principal_for(key_digest, now)
     if found is None:
-        raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
+        raise UnauthorizedError("Invalid, revoked or expired API key.")
     if "approve" not in found.own.rights:
         raise ForbiddenError(
-            "This key may not decide approvals; an operator can give it 'rights: [approve]'."
+            "This key may not decide approvals. An operator can grant it with 'rights: [approve]'."
         )
     bearer = snapshot.bearers.known(hash_of(key_digest))
     if bearer is not None and (bearer.actors or bearer.scope != TOOLS):
         raise ForbiddenError(
-            "Nobody decides in another's name, nor with a token for less than all tools: come with "
-            f"one of your own, for the scope {TOOLS}."
+            "A delegated token, or one without access to all tools, cannot decide approvals: use "
+            f"your own token with scope '{TOOLS}'."
         )
     customer = "" if found.customer == DEFAULT_CUSTOMER else found.customer
     return Approver(f"key:{found.key}", found.key, _user(found.own), customer)
@@ -79,86 +79,96 @@ def _user(key: Key) -> str:
 
 
 @dataclass(slots=True)
-class Approvers:
-    """Answers who asks what waits, and writes what they decide."""
+class ApproverService:
+    """List approvals and store decisions."""
 
-    docket: Docket
+    approval_repository: ApprovalRepository
     events: EventPublisher
     snapshot: Callable[[], ConfigSnapshot]
     granted_seconds: float
 
-    async def answer(self, asked: ApproverRequest) -> ApprovalsReply:
-        """What the holder of a key wants, as far as the key goes."""
-        who = holder(self.snapshot(), asked.key_digest, time())
-        if asked.wish == "show":
-            return await self.show(who, asked.id)
-        return await self.decide(who, asked.id, asked.note, approve=asked.wish == "approve")
+    async def handle(self, request: ApproverRequest) -> ApprovalsReply:
+        """Handle a request from the holder of a key, within that key's rights."""
+        who = approver_for_key(self.snapshot(), request.key_digest, time())
+        if request.wish == "show":
+            return await self.show(who, request.id)
+        return await self.decide(who, request.id, request.note, approve=request.wish == "approve")
 
     async def show(self, who: Approver, approval_id: str = "") -> ApprovalsReply:
-        """What waits and concerns them, in short; or one approval, in full."""
+        """Return visible pending approvals, abbreviated; or one approval in full."""
         if approval_id:
-            return _one(await self._found(who, approval_id))
-        waiting = [kept for kept in self.docket.waiting() if who.concerned_by(kept.approval)]
-        bindings = [kept.approval.binding for kept in waiting[:MOST_LISTED]]
-        found = await asyncio.gather(*map(self.docket.whole, bindings))
-        told = [
-            approvals.told(kept.approval, LISTED_ARGUMENTS)
-            for kept in found
-            if kept is not None and kept.approval.state is State.PENDING
+            return _full_reply(await self._load(who, approval_id))
+        waiting = [
+            stored for stored in self.approval_repository.pending() if who.can_see(stored.approval)
         ]
-        return ApprovalsReply(approvals=tuple(told), more=len(waiting) > MOST_LISTED)
+        bindings = [stored.approval.binding for stored in waiting[:MAX_LISTED]]
+        found = await asyncio.gather(*map(self.approval_repository.load, bindings))
+        states = [
+            approvals.state_of(stored.approval, LISTED_ARGUMENT_LENGTH)
+            for stored in found
+            if stored is not None and stored.approval.state is State.PENDING
+        ]
+        return ApprovalsReply(approvals=tuple(states), more=len(waiting) > MAX_LISTED)
 
     async def decide(
         self, who: Approver, approval_id: str, note: str, *, approve: bool
     ) -> ApprovalsReply:
-        """Approve or reject what waits.
+        """Approve or reject a pending approval.
 
         Raises:
-            UnknownApprovalError: nothing waits under this id, or no longer.
-            ForbiddenError: nobody decides about their own calls.
+            UnknownApprovalError: no approval with this id is pending.
+            ForbiddenError: the approver made the call.
+            InvalidError: the note is too long.
+            BusDownError: the decision cannot be stored.
 
         """
-        if len(note) > LONGEST_NOTE:
-            raise InvalidError(f"A note may have {LONGEST_NOTE} characters; say it shorter.")
+        if len(note) > MAX_NOTE_LENGTH:
+            raise InvalidError(f"The note exceeds {MAX_NOTE_LENGTH} characters; shorten it.")
         if self.events.full:
             raise BusDownError(
-                "Events can be kept nowhere (the spool is full): nothing may change."
+                "Audit outbox full: changes are rejected until the bus is reachable. Retry later."
             )
         for _ in range(ATTEMPTS):
-            kept = await self._found(who, approval_id)
-            approval = kept.approval
-            if approval.state is not State.PENDING or not approval.stands(time()):
-                raise _no_longer(approval)
-            if who.asked_it(approval):
-                raise ForbiddenError("Nobody decides about their own calls; ask another approver.")
+            stored = await self._load(who, approval_id)
+            approval = stored.approval
+            if approval.state is not State.PENDING or not approval.is_current(time()):
+                raise _not_pending_error(approval)
+            if who.is_caller(approval):
+                raise ForbiddenError(
+                    "Approvers cannot decide about their own calls; ask another approver."
+                )
             decided = (
                 approvals.granted(approval, who.name, note, time() + self.granted_seconds)
                 if approve
                 else approvals.rejected(approval, who.name, note, approval.ends)
             )
-            if await self.docket.put(decided, kept):
+            if await self.approval_repository.put(decided, stored):
                 self.events.publish(event_of(decided, time()))
-                return ApprovalsReply(approvals=(approvals.told(decided, 0),))
-        raise BusDownError("This approval is being changed by others all the time; retry.")
+                return ApprovalsReply(approvals=(approvals.state_of(decided, 0),))
+        raise BusDownError("Concurrent changes to this approval kept conflicting; retry.")
 
-    async def _found(self, who: Approver, approval_id: str) -> Kept:
-        known = await self.docket.named(approval_id, HEARD_SECONDS)
-        kept = await self.docket.whole(known.approval.binding) if known is not None else None
-        if kept is None or kept.approval.id != approval_id or not who.concerned_by(kept.approval):
+    async def _load(self, who: Approver, approval_id: str) -> StoredApproval:
+        known = await self.approval_repository.find_by_id(approval_id, PROPAGATION_SECONDS)
+        stored = (
+            await self.approval_repository.load(known.approval.binding)
+            if known is not None
+            else None
+        )
+        if stored is None or stored.approval.id != approval_id or not who.can_see(stored.approval):
             raise UnknownApprovalError(
-                "Nothing waits under this id: it is unknown, or its time is long over. "
-                "'toolbus approvals' lists what waits."
+                "No approval with this id is pending: the id is unknown, or the approval expired. "
+                "'toolbus approvals' lists pending approvals."
             )
-        return kept
+        return stored
 
 
-def _one(kept: Kept) -> ApprovalsReply:
-    told: ApprovalState = approvals.told(kept.approval, LARGEST_ARGUMENTS)
-    return ApprovalsReply(approvals=(told,))
+def _full_reply(stored: StoredApproval) -> ApprovalsReply:
+    state: ApprovalState = approvals.state_of(stored.approval, MAX_ARGUMENT_BYTES)
+    return ApprovalsReply(approvals=(state,))
 
 
-def _no_longer(approval: Approval) -> UnknownApprovalError:
-    shown = approval.stands(time()) or approval.state is State.WITHDRAWN
+def _not_pending_error(approval: Approval) -> UnknownApprovalError:
+    shown = approval.is_current(time()) or approval.state is State.WITHDRAWN
     state = approval.state if shown else State.EXPIRED
     by = f" by {approval.by}" if approval.by and state is not State.EXPIRED else ""
-    return UnknownApprovalError(f"This approval no longer waits: it is {state.value}{by}.")
+    return UnknownApprovalError(f"This approval is no longer pending: it is {state.value}{by}.")

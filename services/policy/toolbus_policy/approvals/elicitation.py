@@ -1,6 +1,6 @@
-"""How a caller is shown the page of an approval, and what it brings back. Pure.
+"""Elicitation of an approval: the request sent to a caller and its response. Pure.
 
-The form is that of MCP 2026-07-28; ingress turns it into what older clients understand.
+The form is that of MCP 2026-07-28; ingress converts it for older clients.
 """
 
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from toolbus_common.contracts import CallRequested, InputRequired
 from toolbus_common.errors import ApprovalRejectedError
 from toolbus_policy.approvals.model import Approval
 
-STATE = "toolbus.approval."  # what a state of ours begins with; ingress seals it
+STATE_PREFIX = "toolbus.approval."  # prefix of an approval's `requestState`; ingress seals it
 ACCEPTED = "accept"
-# Requests whose answer may be a question (MCP 2026-07-28).
-ASKABLE = frozenset({"tools/call", "prompts/get", "resources/read"})
-QUESTION = "approval"  # what the one question is called
+# Requests whose result may be `input_required` (MCP 2026-07-28).
+ELICITATION_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"})
+REQUEST_NAME = "approval"  # name of the one entry of `inputRequests`
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
-    """What a call brings along: our approval and what was answered, or a state of its server's."""
+class ApprovalResponse:
+    """The elicitation response in a call: an approval's id and the action, or a server's state."""
 
     approval: str = ""
     action: str = ""
     state: str = ""
 
-    def without_ours(self, call: CallRequested) -> CallRequested:
-        """The call as its server may see it."""
+    def without_approval(self, call: CallRequested) -> CallRequested:
+        """Return the call without the response, as its server receives it."""
         if not self.approval:
             return call
         members = _members(call.extra)
@@ -41,47 +41,49 @@ class Brought:
         return call.model_copy(update={"extra": extra})
 
 
-def brought(extra: str) -> Brought:
-    """Read what travels beside the arguments."""
+def parse_response(extra: str) -> ApprovalResponse:
+    """Parse the request fields that accompany the arguments."""
     members = _members(extra) if extra else {}
     state = msgspec.json.decode(members["requestState"]) if "requestState" in members else ""
-    if not isinstance(state, str) or not state.startswith(STATE):
-        return Brought(state=str(state))
-    answer = _object(_object(msgspec.json.decode(members.get("inputResponses", b"{}"))), QUESTION)
-    return Brought(state.removeprefix(STATE), str(answer.get("action", "")))
+    if not isinstance(state, str) or not state.startswith(STATE_PREFIX):
+        return ApprovalResponse(state=str(state))
+    answer = _object(
+        _object(msgspec.json.decode(members.get("inputResponses", b"{}"))), REQUEST_NAME
+    )
+    return ApprovalResponse(state.removeprefix(STATE_PREFIX), str(answer.get("action", "")))
 
 
-def can_open_pages(capabilities: str) -> bool:
-    """Whether the client declared elicitation in the mode `url`."""
+def supports_url_elicitation(capabilities: str) -> bool:
+    """Return whether the client declared elicitation in mode `url`."""
     return "url" in _object(_object(msgspec.json.decode(capabilities)), "elicitation")
 
 
-def question(approval: Approval, page: str) -> InputRequired:
-    """The one question: open the page."""
-    asked = {
+def approval_elicitation(approval: Approval, page: str) -> InputRequired:
+    """Return the reply that asks the client to open the approval page."""
+    result = {
         "resultType": "input_required",
-        "inputRequests": {QUESTION: page_question(approval.server, approval.tool, page)},
-        "requestState": f"{STATE}{approval.id}",
+        "inputRequests": {REQUEST_NAME: url_elicitation(approval.server, approval.tool, page)},
+        "requestState": f"{STATE_PREFIX}{approval.id}",
     }
-    return InputRequired(msgspec.json.encode(asked))
+    return InputRequired(msgspec.json.encode(result))
 
 
-def page_question(server: str, tool: str, page: str) -> dict[str, Any]:
-    """A page to open, as an entry of `inputRequests`."""
+def url_elicitation(server: str, tool: str, page: str) -> dict[str, Any]:
+    """Return an entry of `inputRequests` that opens a page."""
     params = {
         "mode": "url",
-        "message": f"{full_name(server, tool)} needs a person's approval. Open the page to have it "
-        "decided.",
+        "message": f"{full_name(server, tool)} needs a person's approval. Open the page to approve "
+        "or reject it.",
         "url": page,
     }
     return {"method": "elicitation/create", "params": params}
 
 
-def refusal(approval: str, note: str) -> ApprovalRejectedError:
-    """What a person's no is told with."""
+def rejection_error(approval: str, note: str) -> ApprovalRejectedError:
+    """Return the error of a call that a person rejected."""
     reason = note or "no reason was given"
     return ApprovalRejectedError(
-        f"A person refused this call: {reason}. Do not repeat it as it is.",
+        f"A person rejected this call: {reason}. Do not repeat it unchanged.",
         approval=approval,
         note=note,
     )

@@ -1,4 +1,4 @@
-"""One approval, from the asking to its end: what it is, and what it can become. Pure."""
+"""An approval and its state transitions. Pure."""
 
 import secrets
 from enum import StrEnum
@@ -23,13 +23,13 @@ from toolbus_common.contracts import (
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded
 
-RULE = "rule:"  # what the name of a rule is told with, as levels are with theirs
-LARGEST_ARGUMENTS = 64 * 1024  # bytes; an approver must be able to see all of them
-MOST_ROUNDS = 32  # of answers to what a server asks within one approved call
+RULE = "rule:"  # prefix of a rule's name in a cause, like `key:` for a key
+MAX_ARGUMENT_BYTES = 64 * 1024  # an approver must be able to see all arguments
+MAX_ROUNDS = 32  # `input_required` responses within one approved call
 
 
 class State(StrEnum):
-    """Where an approval stands."""
+    """State of an approval."""
 
     PENDING = "pending"
     GRANTED = "granted"
@@ -40,13 +40,13 @@ class State(StrEnum):
 
 
 OPEN = (State.PENDING, State.GRANTED)
-_OVER = (State.EXPIRED, State.WITHDRAWN)  # of these nothing is told to the same call made again
+_VOID = (State.EXPIRED, State.WITHDRAWN)  # the same call requests a new approval
 
 
 class Cause(NamedTuple):
-    """The level or rule that wants a person asked (empty when none does), and its sentence.
+    """The level or rule that requires approval (empty if none does), and its reason.
 
-    `charge` is what the call costs or holds, in micro-dollars.
+    `charge` is what the call costs or reserves, in micro-dollars.
     """
 
     name: str = ""
@@ -57,9 +57,9 @@ class Cause(NamedTuple):
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of the bucket `tb_approvals`, under its binding. Times are seconds since the epoch.
 
-    `ends` is when its present state ends. `arguments` are kept only while it is open. `used_by`
-    is the id of the call that was made with it, and `rounds` are digests of the states with which
-    that call has gone on since.
+    `ends` is when the present state ends. `arguments` are stored only while the approval is open.
+    `used_by` is the id of the call that used it. `rounds` are digests of the server's states with
+    which that call has continued since.
     """
 
     id: str
@@ -84,32 +84,36 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     used_by: str = ""
     rounds: tuple[str, ...] = ()
 
-    def stands(self, now: float) -> bool:
-        """Whether its state still counts."""
-        return self.state not in _OVER and now < self.ends
+    def is_current(self, now: float) -> bool:
+        """Return whether the state has not ended."""
+        return self.state not in _VOID and now < self.ends
 
-    def lets_on(self, state: str, now: float) -> bool:
-        """Whether it still says something about a call that brings this state of its server's.
+    def applies_to(self, state: str, now: float) -> bool:
+        """Return whether the approval applies to a call that brings this state of its server.
 
-        A call that has used its approval may answer what its server asks, once for each state the
-        server gave it. Anything else is another call, and asks again.
+        A call that used its approval may answer its server's requests, once for each state the
+        server returned. Any other call needs a new approval.
         """
-        if not self.stands(now) or self.state is not State.USED:
-            return self.stands(now)
-        return bool(state) and _mark(state) not in self.rounds and len(self.rounds) < MOST_ROUNDS
+        if not self.is_current(now) or self.state is not State.USED:
+            return self.is_current(now)
+        return (
+            bool(state)
+            and _state_digest(state) not in self.rounds
+            and len(self.rounds) < MAX_ROUNDS
+        )
 
 
-def asked(
+def new_approval(
     call: CallRequested, principal: Principal, cause: Cause, binding: str, span: tuple[float, float]
 ) -> Approval:
-    """A new approval for a call; `span` is when it is asked for, and until when."""
+    """Return a pending approval for a call; `span` is when it is requested and when it ends."""
     levels = dict(principal.levels)
     return Approval(
         id=secrets.token_hex(16),
         binding=binding,
         state=State.PENDING,
         key=principal.key,
-        user=next((told for told in levels if told.startswith("user:")), ""),
+        user=next((state_of for state_of in levels if state_of.startswith("user:")), ""),
         customer=principal.customer,
         server=call.server,
         tool=call.tool,
@@ -126,37 +130,37 @@ def asked(
 
 
 def granted(approval: Approval, by: str, note: str, ends: float) -> Approval:
-    """Once approved: one call may be made until `ends`."""
+    """Return the approval as granted: one call may be made until `ends`."""
     return replace(approval, state=State.GRANTED, by=by, note=note, ends=ends)
 
 
 def rejected(approval: Approval, by: str, note: str, ends: float) -> Approval:
-    """Once rejected: the same call is told so until `ends`."""
+    """Return the approval as rejected: the same call is rejected until `ends`."""
     return replace(approval, state=State.REJECTED, by=by, note=note, ends=ends, arguments="")
 
 
 def used(approval: Approval, ends: float, call_id: str) -> Approval:
-    """Once used: the call may answer what its server asks until `ends`, and nothing else."""
+    """Return the approval as used: until `ends` its call may only answer its server's requests."""
     return replace(approval, state=State.USED, ends=ends, arguments="", used_by=call_id, rounds=())
 
 
-def gone_on(approval: Approval, state: str) -> Approval:
-    """The approved call goes on with a state of its server's."""
-    return replace(approval, rounds=(*approval.rounds, _mark(state)))
+def continued(approval: Approval, state: str) -> Approval:
+    """Return the approval after its call continued with a state of its server."""
+    return replace(approval, rounds=(*approval.rounds, _state_digest(state)))
 
 
 def expired(approval: Approval) -> Approval:
-    """Once its time is over."""
+    """Return the approval as expired."""
     return replace(approval, state=State.EXPIRED, arguments="")
 
 
 def withdrawn(approval: Approval) -> Approval:
-    """Once its caller took the call back."""
+    """Return the approval as withdrawn by the cancellation of its call."""
     return replace(approval, state=State.WITHDRAWN, arguments="")
 
 
-def told(approval: Approval, most: int) -> ApprovalState:
-    """The approval as people see it, with that many characters of the arguments."""
+def state_of(approval: Approval, most: int) -> ApprovalState:
+    """Return the approval for display, with at most `most` characters of the arguments."""
     return ApprovalState(
         id=approval.id,
         state=approval.state.value,
@@ -175,9 +179,12 @@ def told(approval: Approval, most: int) -> ApprovalState:
     )
 
 
-def read_by_rules(call: CallRequested, principal: Principal, charge: int) -> dict[str, Any]:
-    """What rules can read of a call, as the event has it that a person is asked about it."""
-    names = {kind: name for kind, _, name in (told.partition(":") for told, _ in principal.levels)}
+def rule_input(call: CallRequested, principal: Principal, charge: int) -> dict[str, Any]:
+    """Return the call's fields that rules can read, for the event of a requested approval."""
+    names = {
+        kind: name
+        for kind, _, name in (state_of.partition(":") for state_of, _ in principal.levels)
+    }
     return {
         "team": names.get("team", ""),
         "user": names.get("user", ""),
@@ -191,9 +198,9 @@ def read_by_rules(call: CallRequested, principal: Principal, charge: int) -> dic
 def event_of(
     approval: Approval, at: float, call_id: str = "", read: dict[str, Any] | None = None
 ) -> ApprovalEvent:
-    """What is recorded of an approval that has just become what it is.
+    """Return the event of an approval that just entered its state.
 
-    `read` is what rules could read of the call, of an approval that is asked for.
+    `read` are the fields that rules could read, for a requested approval.
     """
     kind = _EVENTS[approval.state]
     more: dict[str, Any] = {}
@@ -221,7 +228,7 @@ def event_of(
     )
 
 
-def _mark(state: str) -> str:
+def _state_digest(state: str) -> str:
     return sha256(state.encode()).hexdigest()
 
 

@@ -1,8 +1,7 @@
-"""The docket: every approval there is, in a bucket that only policy writes, one entry a binding.
+"""Store approvals in a bucket that only policy writes, one entry for each binding.
 
-Each replica follows the bucket, to know what waits and to hear decisions. What a call is due is
-read from the bucket itself, and every change is a compare-and-swap: who has not seen the newest
-looks again.
+Each replica watches the bucket to learn of pending approvals and decisions. The decision about a
+call reads the bucket itself, and every write is a compare-and-swap that is retried on conflict.
 """
 
 import asyncio
@@ -22,133 +21,135 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """An approval and its revision. In memory it is without its arguments."""
+class StoredApproval:
+    """An approval and its revision. In memory it has no arguments."""
 
     approval: Approval
     revision: int
 
 
-class Docket:
-    """The approvals as this replica knows them."""
+class ApprovalRepository:
+    """The approvals, with a local projection of the bucket."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
         self._bucket: Bucket
-        self._kept: dict[str, Kept] = {}
-        self._bindings: dict[str, str] = {}  # by id
-        self._waiting: set[tuple[Callable[[], object], asyncio.Future[None]]] = set()
+        self._stored: dict[str, StoredApproval] = {}
+        self._bindings: dict[str, str] = {}  # by approval id
+        self._waiters: set[tuple[Callable[[], object], asyncio.Future[None]]] = set()
         self.on_change: Callable[[], None] = lambda: None
 
     def open(self, bucket: Bucket) -> None:
-        """Where changes are written."""
+        """Set the bucket that is written."""
         self._bucket = bucket
 
-    def hear(self, change: Change | None) -> None:
-        """Take one change of the bucket."""
+    def apply_change(self, change: Change | None) -> None:
+        """Apply one change of the bucket."""
         change = self._records.opened(change)
         if change is None:
             return
         if change.value is None:
             self._forget(change.key)
         else:
-            self._take(Kept(_decode(change.value), change.revision))
+            self._remember(StoredApproval(_decode(change.value), change.revision))
 
-    def find(self, binding: str) -> Kept | None:
-        """What is known of a binding."""
-        return self._kept.get(binding)
+    def find(self, binding: str) -> StoredApproval | None:
+        """Return the locally known approval of a binding."""
+        return self._stored.get(binding)
 
-    def every(self) -> Iterator[Kept]:
-        """All that is known, as it is now."""
-        return iter(list(self._kept.values()))
+    def all(self) -> Iterator[StoredApproval]:
+        """Return all locally known approvals, as a copy."""
+        return iter(list(self._stored.values()))
 
-    def waiting(self, key: str = "") -> list[Kept]:
-        """What waits for a person, the oldest first; of one key or of all."""
+    def pending(self, key: str = "") -> list[StoredApproval]:
+        """Return pending approvals, oldest first; of one key or of all."""
         now = time()
         found = [
-            kept
-            for kept in self._kept.values()
-            if kept.approval.state is State.PENDING
-            and kept.approval.stands(now)
-            and key in ("", kept.approval.key)
+            stored
+            for stored in self._stored.values()
+            if stored.approval.state is State.PENDING
+            and stored.approval.is_current(now)
+            and key in ("", stored.approval.key)
         ]
-        return sorted(found, key=lambda kept: kept.approval.requested_at)
+        return sorted(found, key=lambda stored: stored.approval.requested_at)
 
-    async def named(self, approval_id: str, seconds: float) -> Kept | None:
-        """The approval of an id; one that was asked for elsewhere may take a moment to be heard."""
-        await self._until(lambda: approval_id in self._bindings, seconds)
-        return self._kept.get(self._bindings.get(approval_id, ""))
+    async def find_by_id(self, approval_id: str, seconds: float) -> StoredApproval | None:
+        """Return an approval by id; wait up to `seconds` for one created by another replica."""
+        await self._wait_until(lambda: approval_id in self._bindings, seconds)
+        return self._stored.get(self._bindings.get(approval_id, ""))
 
-    async def newer(self, than: Kept, seconds: float) -> bool:
-        """Wait for an approval to become something else; whether it did."""
+    async def wait_for_change(self, than: StoredApproval, seconds: float) -> bool:
+        """Wait for an approval to change; return whether it did."""
         binding = than.approval.binding
 
         def changed() -> bool:
-            kept = self._kept.get(binding)
-            return kept is None or kept.revision > than.revision
+            stored = self._stored.get(binding)
+            return stored is None or stored.revision > than.revision
 
-        return await self._until(changed, seconds)
+        return await self._wait_until(changed, seconds)
 
-    async def whole(self, binding: str) -> Kept | None:
-        """The entry as the bucket has it, with its arguments. Raises `BusDownError`."""
+    async def load(self, binding: str) -> StoredApproval | None:
+        """Return the entry from the bucket, with its arguments. Raises `BusDownError`."""
         entry = await self._bucket.get(binding)
         if entry is None or entry.value is None:
             self._forget(binding)
             return None
-        kept = Kept(_decode(self._records.open(binding, entry.value)), entry.revision)
-        self._take(kept)
-        return kept
+        stored = StoredApproval(_decode(self._records.open(binding, entry.value)), entry.revision)
+        self._remember(stored)
+        return stored
 
-    async def put(self, approval: Approval, over: Kept | None) -> bool:
-        """Write over what is known; whether nobody was faster. Raises `BusDownError`."""
-        last = over.revision if over is not None else 0
+    async def put(self, approval: Approval, previous: StoredApproval | None) -> bool:
+        """Write over the known revision; return False on a conflict. Raises `BusDownError`."""
+        last = previous.revision if previous is not None else 0
         sealed = self._records.seal(approval.binding, _encode(approval))
         revision = await self._bucket.swap(approval.binding, sealed, last)
         if revision is None:
             return False
-        self._take(Kept(approval, revision))
+        self._remember(StoredApproval(approval, revision))
         return True
 
-    def forget_ended(self, now: float) -> None:
-        """Keep nothing in memory that no longer counts; the bucket forgets by itself."""
-        for kept in self.every():
-            if kept.approval.state not in OPEN and not kept.approval.stands(now):
-                self._forget(kept.approval.binding)
+    def evict_ended(self, now: float) -> None:
+        """Remove ended approvals from memory; entries of the bucket expire by age."""
+        for stored in self.all():
+            if stored.approval.state not in OPEN and not stored.approval.is_current(now):
+                self._forget(stored.approval.binding)
 
-    def _take(self, kept: Kept) -> None:
-        binding = kept.approval.binding
-        before = self._kept.get(binding)
-        if before is not None and before.revision >= kept.revision:
+    def _remember(self, stored: StoredApproval) -> None:
+        binding = stored.approval.binding
+        before = self._stored.get(binding)
+        if before is not None and before.revision >= stored.revision:
             return
         if before is not None:
             self._bindings.pop(before.approval.id, None)
-        self._kept[binding] = Kept(replace(kept.approval, arguments=""), kept.revision)
-        self._bindings[kept.approval.id] = binding
-        self._tell()
+        self._stored[binding] = StoredApproval(
+            replace(stored.approval, arguments=""), stored.revision
+        )
+        self._bindings[stored.approval.id] = binding
+        self._notify()
 
     def _forget(self, binding: str) -> None:
-        before = self._kept.pop(binding, None)
+        before = self._stored.pop(binding, None)
         if before is not None:
             self._bindings.pop(before.approval.id, None)
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self.on_change()
-        for condition, heard in self._waiting:
-            if not heard.done() and condition():
-                heard.set_result(None)
+        for condition, changed_future in self._waiters:
+            if not changed_future.done() and condition():
+                changed_future.set_result(None)
 
-    async def _until(self, condition: Callable[[], object], seconds: float) -> bool:
+    async def _wait_until(self, condition: Callable[[], object], seconds: float) -> bool:
         if condition():
             return True
-        heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = (condition, heard)
-        self._waiting.add(waiter)
+        changed_future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = (condition, changed_future)
+        self._waiters.add(waiter)
         try:
             async with asyncio.timeout(seconds):
-                await heard
+                await changed_future
         except TimeoutError:
             return False
         finally:
-            self._waiting.discard(waiter)
+            self._waiters.discard(waiter)
         return True

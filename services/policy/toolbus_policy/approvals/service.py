@@ -1,4 +1,4 @@
-"""A call that needs a person: asked for once, waited for, and let through once."""
+"""Request approval for a call, wait for the decision, and allow the call once."""
 
 import asyncio
 from collections import Counter
@@ -21,35 +21,35 @@ from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.elicitation import (
     ACCEPTED,
-    ASKABLE,
-    Brought,
-    brought,
-    can_open_pages,
-    question,
-    refusal,
+    ELICITATION_METHODS,
+    ApprovalResponse,
+    approval_elicitation,
+    parse_response,
+    rejection_error,
+    supports_url_elicitation,
 )
 from toolbus_policy.approvals.model import (
-    LARGEST_ARGUMENTS,
+    MAX_ARGUMENT_BYTES,
     RULE,
     Approval,
     Cause,
     State,
     event_of,
-    read_by_rules,
+    rule_input,
 )
-from toolbus_policy.approvals.repository import Docket, Kept
+from toolbus_policy.approvals.repository import ApprovalRepository, StoredApproval
 from toolbus_policy.approvals.tasks.model import wants_task
-from toolbus_policy.approvals.tasks.service import Deferring
+from toolbus_policy.approvals.tasks.service import TaskService
 
-ATTEMPTS = 8  # to change an entry that others change too
-WAITED_SHARE = 0.5  # of the time a call has left: the other half is for the call itself
+ATTEMPTS = 8  # while concurrent changes conflict
+WAIT_SHARE = 0.5  # of the call's remaining time; the rest is for the call itself
 
 Bind = Callable[[CallRequested, Principal], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """How long an approval may wait for a person, and then for its call, in seconds."""
+class ApprovalLimits:
+    """How long an approval may be pending and then unused, in seconds, and how many may be."""
 
     pending: float
     granted: float
@@ -58,124 +58,131 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Permit:
-    """The call may go on, as it is to be handed over.
+class ApprovalGrant:
+    """A call that may go on, in the form to dispatch.
 
-    `kept` is the approval it has used, `before` what that was until now.
+    `stored` is the approval that the call used, `before` the same approval until then.
     """
 
     call: CallRequested
-    kept: Kept | None = None
-    before: Kept | None = None
+    stored: StoredApproval | None = None
+    before: StoredApproval | None = None
 
     @property
     def approval(self) -> str:
         """The approval's id, for the intent."""
-        return self.kept.approval.id if self.kept is not None else ""
+        return self.stored.approval.id if self.stored is not None else ""
 
 
-Turn = Permit | InputRequired | TaskCreated | None
+ApprovalResult = ApprovalGrant | InputRequired | TaskCreated | None
 
 
 @dataclass(slots=True)
-class Approving:
-    """What becomes of calls that need a person. `bind` works out what an approval must hold for."""
+class ApprovalService:
+    """Decide calls that need approval. `bind` computes the binding of a call."""
 
-    docket: Docket
+    approval_repository: ApprovalRepository
     events: EventPublisher
     bind: Bind
-    terms: Terms
-    deferring: Deferring
-    _asking: Counter[str] = field(default_factory=Counter)
+    limits: ApprovalLimits
+    task_service: TaskService
+    _requesting: Counter[str] = field(default_factory=Counter)
     _waiting: dict[str, "asyncio.Future[bool]"] = field(default_factory=dict)
 
-    async def turn(self, call: CallRequested, principal: Principal, cause: Cause) -> Turn:
-        """What the call is due now; None when it has waited, and must be decided about anew.
+    async def check(
+        self, call: CallRequested, principal: Principal, cause: Cause
+    ) -> ApprovalResult:
+        """Return the result for the call; None if it has waited and must be authorized again.
 
         Raises:
-            ApprovalRequiredError: the client cannot be shown a page, or nobody has decided yet.
-            ApprovalRejectedError: a person said no.
+            ApprovalRequiredError: no decision yet, or the client cannot open the approval page.
+            ApprovalRejectedError: a person rejected the call.
+            InvalidError: the arguments are too large for an approval.
+            CallCancelledError: the caller cancelled the call while it waited.
 
         """
-        came = brought(call.extra)
+        response = parse_response(call.extra)
         if not cause.name:
-            return Permit(came.without_ours(call))
-        if len(call.arguments) > LARGEST_ARGUMENTS:
+            return ApprovalGrant(response.without_approval(call))
+        if len(call.arguments) > MAX_ARGUMENT_BYTES:
             raise InvalidError(
-                f"A person must approve this call, and can be shown {LARGEST_ARGUMENTS} bytes of "
-                "arguments at most; send less."
+                "This call needs approval, and its arguments exceed the limit of "
+                f"{MAX_ARGUMENT_BYTES} bytes for approvals; send smaller arguments."
             )
         binding = self.bind(call, principal)
         for _ in range(ATTEMPTS):
-            # As the bucket has it: another replica may have heard the decision a moment ago.
-            kept = await self.docket.whole(binding)
-            if kept is None or not kept.approval.lets_on(came.state, time()):
-                made = await self._ask(call, principal, cause, binding, kept)
+            # Read the bucket: another replica may have stored a decision moments ago.
+            stored = await self.approval_repository.load(binding)
+            if stored is None or not stored.approval.applies_to(response.state, time()):
+                made = await self._request(call, principal, cause, binding, stored)
                 if made is not None:
-                    return await self._told(made, call, Brought())
-            elif kept.approval.state is State.PENDING:
-                return await self._pending(kept, call, came)
-            elif (used := await self._use(kept, came, call.call_id)) is not None:
-                return Permit(came.without_ours(call), used, kept)
-        raise BusDownError("This call's approval is being changed by others all the time; retry.")
+                    return await self._request_input(made, call, ApprovalResponse())
+            elif stored.approval.state is State.PENDING:
+                return await self._wait_for_decision(stored, call, response)
+            elif (used := await self._use(stored, response, call.call_id)) is not None:
+                return ApprovalGrant(response.without_approval(call), used, stored)
+        raise BusDownError("Concurrent changes to this call's approval kept conflicting; retry.")
 
-    async def spend(self, call: CallRequested, principal: Principal, approval_id: str) -> Permit:
-        """Use the one approval a deferred call waited for; no other is asked for.
+    async def use_approval(
+        self, call: CallRequested, principal: Principal, approval_id: str
+    ) -> ApprovalGrant:
+        """Use the approval for which a deferred call waited; no other approval is requested.
 
         Raises:
-            ApprovalRequiredError: what it holds for has changed since, or it was used.
-            CallCancelledError: the caller took it back.
+            ApprovalRequiredError: its binding has changed, or the approval was used.
+            CallCancelledError: the caller cancelled the call.
 
         """
-        kept = await self.docket.whole(self.bind(call, principal))
-        if kept is not None and kept.approval.id == approval_id:
-            approval = kept.approval
+        stored = await self.approval_repository.load(self.bind(call, principal))
+        if stored is not None and stored.approval.id == approval_id:
+            approval = stored.approval
             if approval.state is State.WITHDRAWN:
-                raise CallCancelledError("The caller took the call back; it was not made.")
-            if approval.state is State.GRANTED and approval.stands(time()):
-                used = await self._use(kept, Brought(), call.call_id)
+                raise CallCancelledError("The caller cancelled the call; it was not dispatched.")
+            if approval.state is State.GRANTED and approval.is_current(time()):
+                used = await self._use(stored, ApprovalResponse(), call.call_id)
                 if used is not None:
-                    return Permit(call, used, kept)
+                    return ApprovalGrant(call, used, stored)
         raise ApprovalRequiredError(
-            "The tool, or the policy for it, has changed since this call was approved, or its "
-            "approval was used: it was not made. Make it again to ask anew.",
+            "The tool or its policy changed since this call was approved, or the approval was "
+            "used by another call: the call was not made. Repeat the call to request approval "
+            "again.",
             approval=approval_id,
         )
 
-    def record_use(self, permit: Permit) -> None:
-        """Say that an approved call goes on; its further rounds tell no more of it."""
-        if permit.kept is not None and not permit.kept.approval.rounds:
-            self.events.publish(event_of(permit.kept.approval, time(), permit.call.call_id))
+    def record_use(self, grant: ApprovalGrant) -> None:
+        """Publish that an approved call goes on; continuations publish nothing more."""
+        if grant.stored is not None and not grant.stored.approval.rounds:
+            self.events.publish(event_of(grant.stored.approval, time(), grant.call.call_id))
 
-    async def give_back(self, permit: Permit) -> None:
-        """The call was refused after all, and nothing was sent: its approval is as it was."""
-        if permit.kept is not None and permit.before is not None:
-            await self.docket.put(permit.before.approval, permit.kept)
+    async def restore(self, grant: ApprovalGrant) -> None:
+        """Restore the approval of a call that was not dispatched after all."""
+        if grant.stored is not None and grant.before is not None:
+            await self.approval_repository.put(grant.before.approval, grant.stored)
 
     def cancel(self, call_id: str) -> None:
-        """The caller no longer waits."""
+        """End the wait of a cancelled call."""
         waiting = self._waiting.get(call_id)
         if waiting is not None:
             waiting.cancel()
 
     async def expire(self) -> None:
-        """End what nobody decided, or nobody made use of, in time."""
+        """Expire approvals that were not decided, or not used, in time."""
         now = time()
-        for kept in self.docket.every():
-            approval = kept.approval
-            if approval.state in approvals.OPEN and not approval.stands(now):
-                await self._put(approvals.expired(approval), kept)
-        self.docket.forget_ended(now)
+        for stored in self.approval_repository.all():
+            approval = stored.approval
+            if approval.state in approvals.OPEN and not approval.is_current(now):
+                await self._put(approvals.expired(approval), stored)
+        self.approval_repository.evict_ended(now)
 
-    async def _pending(
-        self, kept: Kept, call: CallRequested, came: Brought
+    async def _wait_for_decision(
+        self, stored: StoredApproval, call: CallRequested, response: ApprovalResponse
     ) -> InputRequired | TaskCreated | None:
-        """Nobody has decided. A caller that was shown the page waits here for who decides."""
-        ours = came.approval == kept.approval.id
-        seconds = (call.deadline - time()) * WAITED_SHARE
-        if not ours or came.action != ACCEPTED:
-            return await self._told(kept, call, came if ours else Brought())
-        waiting = asyncio.ensure_future(self.docket.newer(kept, seconds))
+        """Wait for the decision if the caller accepted the page; else ask for it."""
+        own = response.approval == stored.approval.id
+        seconds = (call.deadline - time()) * WAIT_SHARE
+        if not own or response.action != ACCEPTED:
+            return await self._request_input(stored, call, response if own else ApprovalResponse())
+        waiting = asyncio.ensure_future(self.approval_repository.wait_for_change(stored, seconds))
         self._waiting[call.call_id] = waiting
         try:
             await asyncio.wait([waiting])
@@ -183,83 +190,98 @@ class Approving:
             del self._waiting[call.call_id]
             waiting.cancel()
         if waiting.cancelled():
-            raise CallCancelledError("The caller took the call back before anybody decided.")
+            raise CallCancelledError("The caller cancelled the call before it was approved.")
         if not waiting.result():
-            raise self._required(kept.approval)
+            raise self._required_error(stored.approval)
         return None
 
-    async def _use(self, kept: Kept, came: Brought, call_id: str) -> Kept | None:
-        """Use an approval, or go on with the call that has; None when somebody was faster."""
-        if kept.approval.state is State.REJECTED:
-            raise refusal(kept.approval.id, kept.approval.note)
-        ends = time() + self.terms.granted
-        if kept.approval.state is State.GRANTED:
-            used = approvals.used(kept.approval, ends, call_id)
-            return await self._put(used, kept, silent=True)
-        return await self._put(approvals.gone_on(kept.approval, came.state), kept, silent=True)
+    async def _use(
+        self, stored: StoredApproval, response: ApprovalResponse, call_id: str
+    ) -> StoredApproval | None:
+        """Use an approval, or continue its call; None on a conflicting change."""
+        if stored.approval.state is State.REJECTED:
+            raise rejection_error(stored.approval.id, stored.approval.note)
+        ends = time() + self.limits.granted
+        if stored.approval.state is State.GRANTED:
+            used = approvals.used(stored.approval, ends, call_id)
+            return await self._put(used, stored, silent=True)
+        return await self._put(
+            approvals.continued(stored.approval, response.state), stored, silent=True
+        )
 
-    async def _ask(
+    async def _request(
         self,
         call: CallRequested,
         principal: Principal,
         cause: Cause,
         binding: str,
-        over: Kept | None,
-    ) -> Kept | None:
-        """Put a new approval on the docket; None when somebody else changed it meanwhile."""
+        previous: StoredApproval | None,
+    ) -> StoredApproval | None:
+        """Store a new approval; None on a conflicting change."""
         key = principal.key
-        if len(self.docket.waiting(key)) + self._asking[key] >= self.terms.most_pending:
+        if (
+            len(self.approval_repository.pending(key)) + self._requesting[key]
+            >= self.limits.most_pending
+        ):
             raise OverloadedError(
-                f"{self.terms.most_pending} calls of this key wait for a person already; have "
-                "them decided ('toolbus approvals'), or wait until they expire."
+                f"This key already has {self.limits.most_pending} calls pending approval; decide "
+                "them ('toolbus approvals'), or wait until they expire."
             )
         now = time()
-        made = approvals.asked(call, principal, cause, binding, (now, now + self.terms.pending))
-        self._asking[key] += 1
+        made = approvals.new_approval(
+            call, principal, cause, binding, (now, now + self.limits.pending)
+        )
+        self._requesting[key] += 1
         try:
-            return await self._put(made, over, read=read_by_rules(call, principal, cause.charge))
+            return await self._put(made, previous, read=rule_input(call, principal, cause.charge))
         finally:
-            self._asking[key] -= 1
-            self._asking += Counter()  # forgets who asks nothing
+            self._requesting[key] -= 1
+            self._requesting += Counter()  # drops keys without requests
 
     async def _put(
         self,
         approval: Approval,
-        over: Kept | None,
+        previous: StoredApproval | None,
         *,
         read: dict[str, Any] | None = None,
         silent: bool = False,
-    ) -> Kept | None:
-        """Change an entry and say so; None when somebody was faster."""
+    ) -> StoredApproval | None:
+        """Store a change and publish its event; None on a conflicting change."""
         if self.events.full:
             raise BusDownError(
-                "Events can be kept nowhere (the spool is full): nothing may change."
+                "Audit outbox full: changes are rejected until the bus is reachable. Retry later."
             )
-        if not await self.docket.put(approval, over):
+        if not await self.approval_repository.put(approval, previous):
             return None
         if not silent:
             self.events.publish(event_of(approval, time(), read=read))
-        return self.docket.find(approval.binding)
+        return self.approval_repository.find(approval.binding)
 
-    async def _told(
-        self, kept: Kept, call: CallRequested, came: Brought
+    async def _request_input(
+        self, stored: StoredApproval, call: CallRequested, response: ApprovalResponse
     ) -> InputRequired | TaskCreated:
-        """A task, where the client takes one; else a page to open, unless it declined to."""
-        if not came.approval and wants_task(call):
-            task = await self.deferring.begin(call, kept.approval, self._page(kept.approval))
+        """Return a task if the client takes one; else the page, unless it was declined."""
+        if not response.approval and wants_task(call):
+            task = await self.task_service.create(
+                call, stored.approval, self._page(stored.approval)
+            )
             if task is not None:
                 return task
-        if came.approval or call.method not in ASKABLE or not can_open_pages(call.capabilities):
-            raise self._required(kept.approval)
-        return question(kept.approval, self._page(kept.approval))
+        if (
+            response.approval
+            or call.method not in ELICITATION_METHODS
+            or not supports_url_elicitation(call.capabilities)
+        ):
+            raise self._required_error(stored.approval)
+        return approval_elicitation(stored.approval, self._page(stored.approval))
 
-    def _required(self, approval: Approval) -> ApprovalRequiredError:
+    def _required_error(self, approval: Approval) -> ApprovalRequiredError:
         name = full_name(approval.server, approval.tool)
         why = f"{approval.why} " if approval.why else ""
         return ApprovalRequiredError(
-            f"{why}{name} waits for a person to approve this call: have the operator run 'toolbus "
-            f"approve {approval.id}', or an approver open {self._page(approval)}. Then make the "
-            "same call again, with the same arguments.",
+            f"{why}'{name}' needs a person's approval: an operator can run 'toolbus "
+            f"approve {approval.id}', or an approver can open {self._page(approval)}. Then repeat "
+            "the call with the same arguments.",
             approval=approval.id,
             page=self._page(approval),
             cause=approval.cause,
@@ -268,4 +290,4 @@ class Approving:
         )
 
     def _page(self, approval: Approval) -> str:
-        return f"{self.terms.public_url.rstrip('/')}/approvals/{approval.id}"
+        return f"{self.limits.public_url.rstrip('/')}/approvals/{approval.id}"

@@ -1,4 +1,4 @@
-"""Calls with an idempotency key: each is claimed before it is made, and then never made again."""
+"""Claim the idempotency key of a call before the call is made, so that it is made once."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -9,63 +9,66 @@ from toolbus_common.contracts import CallRequested, OutcomeClaim, Stage, StoredO
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.sealed_records import Records
-from toolbus_policy.idempotency.quota import Allowance
-from toolbus_policy.idempotency.replay import digest_of_arguments, entry_of, weighed
+from toolbus_policy.idempotency.quota import OutcomeQuota
+from toolbus_policy.idempotency.replay import check_outcome, digest_of_arguments, entry_name_of
 
-ATTEMPTS = 8  # to claim what others claim too
+ATTEMPTS = 8  # while concurrent claims conflict
 
 
-class Once:
-    """The bucket of claims and outcomes. Of many who claim the same call the bus lets one."""
+class IdempotencyClaims:
+    """Claims and outcomes in their bucket. Of concurrent claims, the bus accepts one."""
 
-    def __init__(self, allowance: Allowance, records: Records, grace: float) -> None:
-        self.allowance = allowance
+    def __init__(self, quota: OutcomeQuota, records: Records, grace: float) -> None:
+        self.quota = quota
         self._records = records
         self._grace = grace
         self._bucket: Bucket
-        self._kept: OutcomeStore
+        self._outcomes: OutcomeStore
 
     def open(self, bucket: Bucket, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        """Where claims are written."""
-        self._bucket, self._kept = bucket, OutcomeStore(bucket, spawn)
+        """Set the bucket in which claims are stored."""
+        self._bucket, self._outcomes = bucket, OutcomeStore(bucket, spawn)
 
-    async def turn(self, call: CallRequested, principal: Principal) -> OutcomeClaim | StoredOutcome:
-        """The claim of a call that may be made now, or the outcome of the one that was.
+    async def claim(
+        self, call: CallRequested, principal: Principal
+    ) -> OutcomeClaim | StoredOutcome:
+        """Return the claim of a call to make now, or the outcome of the first call with the key.
 
         Raises:
             IdempotencyConflictError: the key was used with other arguments.
-            CallUnderWayError, OutcomeUnknownError: it has not ended, or nobody knows how.
-            OutcomeNotKeptError: it ended in more than is kept.
-            RateExceededError: too much is kept for this caller already.
-            BusDownError: nothing could be claimed, so nothing may be made.
-            UnavailableError: what is kept cannot be opened, so nobody knows.
+            CallUnderWayError: the first call has not ended.
+            OutcomeUnknownError: the outcome of the first call is missing.
+            OutcomeNotKeptError: the outcome of the first call was too large to store.
+            RateExceededError: the caller has stored as many outcomes as it may.
+            BusDownError: the claim could not be written, so the call must not be made.
+            UnavailableError: the stored record cannot be decrypted.
 
         """
-        name, mine = entry_of(call, principal), claimed(call)
-        self.allowance.check(name, principal.key)
-        over, seal = 0, self._records.key_of(name)
+        name, mine = entry_name_of(call, principal), new_claim(call)
+        self.quota.check(name, principal.key)
+        revision_before, seal = 0, self._records.key_of(name)
         for _ in range(ATTEMPTS):
-            revision = await self._bucket.swap(name, seal.seal(mine.encode()), over)
+            revision = await self._bucket.swap(name, seal.seal(mine.encode()), revision_before)
             if revision is not None:
                 return OutcomeClaim(
                     name=name, revision=revision, digest=mine.digest, seal=seal.encode()
                 )
             found = await self._bucket.get(name)
             if found is not None and found.value is not None:
-                kept = StoredOutcome.decode(self._records.open(name, found.value))
-                if kept.stage is not Stage.FREE:
-                    return weighed(kept, mine.digest, call, self._grace)
-            over = found.revision if found is not None else 0
-        raise BusDownError("This idempotency key is being claimed by others all the time; retry.")
+                stored = StoredOutcome.decode(self._records.open(name, found.value))
+                if stored.stage is not Stage.FREE:
+                    return check_outcome(stored, mine.digest, call, self._grace)
+            revision_before = found.revision if found is not None else 0
+        raise BusDownError("Concurrent calls keep claiming this idempotency key; retry.")
 
     async def release(self, call: CallRequested, claim: OutcomeClaim) -> None:
-        """The call was not handed over after all: its key may be used again."""
-        free = claimed(call).model_copy(update={"stage": Stage.FREE})
-        await self._kept.write(claim, free)
+        """Release the claim of a call that was not dispatched: its key may be used again."""
+        free = new_claim(call).model_copy(update={"stage": Stage.FREE})
+        await self._outcomes.write(claim, free)
 
 
-def claimed(call: CallRequested) -> StoredOutcome:
-    """What is written before a call is made."""
+def new_claim(call: CallRequested) -> StoredOutcome:
+    """Return the record that is written before a call is made."""
     return StoredOutcome(
         call_id=call.call_id,
         digest=digest_of_arguments(call.arguments),

@@ -1,4 +1,4 @@
-"""How many outcomes each key has kept in a day, so that none of them fills the bucket."""
+"""Limit the outcomes that each key stores in a day, so that no key fills the bucket."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,23 +8,23 @@ from toolbus_common.errors import OverloadedError, RateExceededError
 from toolbus_common.nats.bucket_sizes import Size
 from toolbus_common.nats.topology import DAY
 
-MOST_IN_ALL = 200_000  # entries this replica keeps in mind, some 60 MB
+MAX_TOTAL_OUTCOMES = 200_000  # entries in memory, about 60 MB
 
 
 @dataclass(slots=True)
-class Allowance:
-    """What this replica has heard of the bucket. An entry's name begins with whose it is."""
+class OutcomeQuota:
+    """Stored outcomes as this replica knows them. An entry's name begins with its owner."""
 
     most: int
     most_bytes: int
-    most_in_all: int = MOST_IN_ALL
-    _sizes: dict[str, Size] = field(default_factory=dict)  # the longest unchanged first
+    most_in_all: int = MAX_TOTAL_OUTCOMES
+    _sizes: dict[str, Size] = field(default_factory=dict)  # the oldest change first
     _count: Counter[str] = field(default_factory=Counter)
     _bytes: Counter[str] = field(default_factory=Counter)
 
-    def hear(self, size: Size) -> None:
-        """Take one change of the bucket, and forget what the bucket has forgotten."""
-        self._forget(size.key)
+    def apply_change(self, size: Size) -> None:
+        """Apply one change of the bucket, and evict expired entries."""
+        self._evict(size.key)
         self._sizes[size.key] = size
         owner = size.key.partition(".")[0]
         self._count[owner] += 1
@@ -32,19 +32,19 @@ class Allowance:
         self.expire(time())
 
     def expire(self, now: float) -> None:
-        """Forget what is a day old."""
+        """Evict entries that are a day old."""
         while self._sizes:
             oldest = next(iter(self._sizes.values()))
             if oldest.at + DAY > now:
                 return
-            self._forget(oldest.key)
+            self._evict(oldest.key)
 
     def check(self, name: str, key: str) -> None:
-        """Whether one more may be kept for this key.
+        """Check that one more outcome may be stored for this key.
 
         Raises:
-            RateExceededError: the key has kept what it may.
-            OverloadedError: all keys together have.
+            RateExceededError: the key has reached its limit.
+            OverloadedError: all keys together have reached the limit.
 
         """
         self.expire(time())
@@ -53,20 +53,21 @@ class Allowance:
             return
         if len(self._sizes) >= self.most_in_all:
             raise OverloadedError(
-                "No room is left for outcomes of calls with an idempotency key; nothing was sent. "
-                "Call without such a key, or later."
+                "The store of outcomes for idempotency keys is full; the call was not dispatched. "
+                "Retry later, or call without an idempotency key."
             )
         if self._count[owner] >= self.most or self._bytes[owner] >= self.most_bytes:
             raise RateExceededError(
-                f"key:{key} has used {self._count[owner]} idempotency keys in a day, whose "
-                f"outcomes take {self._bytes[owner]} bytes; at most {self.most} are kept, or "
-                f"{self.most_bytes} bytes. Nothing was sent: wait, or call without such a key.",
+                f"'key:{key}' has stored {self._count[owner]} outcomes of idempotency keys in a "
+                f"day ({self._bytes[owner]} bytes); the limit is {self.most} outcomes or "
+                f"{self.most_bytes} bytes. The call was not dispatched: wait, or call without an "
+                "idempotency key.",
                 level=f"key:{key}",
                 limit_calls=self.most,
                 per="day",
             )
 
-    def _forget(self, name: str) -> None:
+    def _evict(self, name: str) -> None:
         size = self._sizes.pop(name, None)
         if size is None:
             return

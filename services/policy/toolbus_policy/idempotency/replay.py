@@ -1,4 +1,4 @@
-"""What a repeated call is told, from what is kept of the first one. Pure."""
+"""Replay the stored outcome of a call that was made with the same idempotency key. Pure."""
 
 from hashlib import sha256
 from time import time
@@ -32,24 +32,26 @@ from toolbus_common.errors import (
 from toolbus_common.mcp.result_versions import as_legacy, as_modern
 
 RETRY_SECONDS = 1.0
-LARGEST_READ = 64 << 10  # bytes of arguments that are compared as values, not as bytes
-_OWNER, _CALL = 24, 40  # hex digits of an entry's name
+MAX_PARSED_BYTES = (
+    64 << 10
+)  # arguments up to this size are compared as JSON values, larger ones as bytes
+_OWNER, _CALL = 24, 40  # lengths of the digests in an entry's name, in hex digits
 
-Told = CallResult | TaskCreated | CallError
+Outcome = CallResult | TaskCreated | CallError
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def entry_of(call: CallRequested, principal: Principal) -> str:
-    """The entry of a call: whose it is, then which; nothing of either can be read from it."""
+def entry_name_of(call: CallRequested, principal: Principal) -> str:
+    """Return the name of a call's entry: digests of the owner and of the call."""
     owner = _digest(principal.customer, holder_of(call.key_digest, principal))[:_OWNER]
     return f"{owner}.{_digest(call.server, call.tool, call.idempotency_key)[:_CALL]}"
 
 
 def digest_of_arguments(raw: bytes) -> str:
-    """Equal JSON values have equal digests, as far as reading them takes no long time."""
-    if len(raw) <= LARGEST_READ:
+    """Return a digest; equal JSON values have equal digests up to `MAX_PARSED_BYTES`."""
+    if len(raw) <= MAX_PARSED_BYTES:
         try:
             return digest_of(msgspec.json.decode(raw))
         except (msgspec.MsgspecError, UncanonicalError, RecursionError):
@@ -57,84 +59,89 @@ def digest_of_arguments(raw: bytes) -> str:
     return sha256(raw).hexdigest()
 
 
-def weighed(kept: StoredOutcome, digest: str, call: CallRequested, grace: float) -> StoredOutcome:
-    """The first call's outcome, if a call with these arguments may be told it.
+def check_outcome(
+    stored: StoredOutcome, digest: str, call: CallRequested, grace: float
+) -> StoredOutcome:
+    """Return the first call's outcome if a call with these arguments may receive it.
 
     Raises:
-        IdempotencyConflictError, CallUnderWayError, OutcomeUnknownError, OutcomeNotKeptError: if
-            not, and why.
+        IdempotencyConflictError: the arguments differ.
+        CallUnderWayError: the first call has not ended.
+        OutcomeUnknownError: the first call's outcome is missing.
+        OutcomeNotKeptError: the outcome was too large to store.
 
     """
-    first = {"firstCallId": kept.call_id}
-    if kept.digest != digest:
+    first = {"firstCallId": stored.call_id}
+    if stored.digest != digest:
         raise IdempotencyConflictError(
             "This idempotency key was used for a call of this tool with other arguments. Repeat "
-            "that call as it was, or use a new key for this one.",
+            "the first call unchanged, or use a new key for this one.",
             **first,
         )
-    if kept.stage is Stage.CLAIMED:
-        if time() <= kept.deadline + grace:
+    if stored.stage is Stage.CLAIMED:
+        if time() <= stored.deadline + grace:
             raise CallUnderWayError(
-                "The first call with this idempotency key has not ended yet; repeat this one "
-                f"in {RETRY_SECONDS:g} s to be told its outcome.",
+                "The first call with this idempotency key has not ended yet; repeat this call "
+                f"in {RETRY_SECONDS:g} s to receive its outcome.",
                 **first,
                 retry_after=RETRY_SECONDS,
             )
         name = full_name(call.server, call.tool)
         raise OutcomeUnknownError(
-            f"The first call of {name} with this idempotency key was handed over and its outcome "
-            "never came: it may have happened. It is not made again: find out whether it did, "
-            "and if it did not, call again with a new key.",
+            f"The first call of '{name}' with this idempotency key was dispatched, and its outcome "
+            "is missing: it may have been executed. It is not repeated: check whether it was "
+            "executed; if it was not, call again with a new key.",
             **first,
         )
-    if kept.stage is Stage.TOO_LARGE:
+    if stored.stage is Stage.TOO_LARGE:
         raise OutcomeNotKeptError(
-            "The first call with this idempotency key ended, in a result of more than "
-            f"{LARGEST_STORED >> 10} KiB, too large to store. It is not repeated: read what it did "
+            "The first call with this idempotency key returned more than "
+            f"{LARGEST_STORED >> 10} KiB, too large to store. It is not repeated: read its effect "
             "another way, or call again with a new key.",
             **first,
         )
-    return kept
+    return stored
 
 
-def replayed(kept: StoredOutcome, family: ProtocolFamily) -> Told:
-    """A kept outcome in the form of the family of who asks now, marked as what it is."""
-    frame = decode_reply(kept.frame)
-    if isinstance(frame, CallError):
-        frame.error.data["replayed"] = True
-        return frame
-    if isinstance(frame, TaskCreated) and kept.family is not family:
+def replay_reply(stored: StoredOutcome, family: ProtocolFamily) -> Outcome:
+    """Return a stored outcome in the form of the caller's protocol family, marked as replayed."""
+    reply = decode_reply(stored.reply)
+    if isinstance(reply, CallError):
+        reply.error.data["replayed"] = True
+        return reply
+    if isinstance(reply, TaskCreated) and stored.family is not family:
         error = OutcomeNotKeptError(
-            "The first call with this idempotency key became a task, which only a client of its "
-            "own family can follow. It is not made again: follow the task there, or use a new key.",
-            firstCallId=kept.call_id,
+            "The first call with this idempotency key became a task, which only a client of the "
+            "same protocol family can follow. It is not repeated: follow the task there, or use a "
+            "new key.",
+            firstCallId=stored.call_id,
         )
         return CallError(error)
-    if not isinstance(frame, CallResult | TaskCreated):
-        raise ValueError(f"no outcome: {type(frame).__name__}")  # noqa: TRY004 - it is of its value
-    members = _members(frame.body)
-    if kept.family is not family:
+    if not isinstance(reply, CallResult | TaskCreated):
+        raise ValueError(f"not an outcome: {type(reply).__name__}")  # noqa: TRY004
+    members = _members(reply.body)
+    if stored.family is not family:
         members = as_modern(members) if family is ProtocolFamily.MODERN else as_legacy(members)
-    members["_meta"] = msgspec.Raw(_encode(_marked(members.get("_meta"))))
-    return type(frame)(_encode(members))
+    members["_meta"] = msgspec.Raw(_encode(_mark_replayed(members.get("_meta"))))
+    return type(reply)(_encode(members))
 
 
-def event_of(
-    kept: StoredOutcome, call: CallRequested, principal: Principal, told: Told
+def build_replayed(
+    stored: StoredOutcome, call: CallRequested, principal: Principal, outcome: Outcome
 ) -> CallReplayed:
-    """The event of a repeated call that was told an earlier one's outcome."""
+    """Return the event of a call that received an earlier call's outcome."""
     return CallReplayed(
         id=f"{call.call_id}.replayed",
         **about_call(call, principal.customer, principal.key),
-        first=kept.call_id,
-        code=told.error.code if isinstance(told, CallError) else "",
+        first=stored.call_id,
+        code=outcome.error.code if isinstance(outcome, CallError) else "",
     )
 
 
-def _marked(meta: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+def _mark_replayed(meta: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
     try:
         members = _members(meta) if meta is not None else {}
-    except msgspec.DecodeError:  # a server's nonsense, which no client can want
+    except msgspec.DecodeError:  # malformed by the server, useless to clients
         members = {}
     return {**members, REPLAYED: msgspec.Raw(b"true")}
 

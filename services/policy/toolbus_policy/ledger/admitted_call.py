@@ -1,4 +1,4 @@
-"""What an admitted call costs, and which limits it must fit. Pure."""
+"""Cost of an admitted call, and the limits it must fit. Pure."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,12 @@ from toolbus_common.access.anonymous import is_anonymous
 from toolbus_common.access.pricing import FREE, Cost
 from toolbus_common.access.principal import Principal
 from toolbus_common.config import Content
-from toolbus_policy.ledger.limits import (
-    BudgetLimit,
-    LoopLimit,
-    RateLimit,
-)
+from toolbus_policy.ledger.limits import BudgetLimit, LoopLimit, RateLimit
 
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """A key with everything above it, and the limits of all of them."""
+    """A key with its hierarchy, and the limits of every level."""
 
     principal: Principal
     team: str
@@ -25,10 +21,10 @@ class Payer:
     rates: tuple[RateLimit, ...]
     loops: tuple[LoopLimit, ...] = ()
     environment: str = ""
-    id: str = ""  # whose state at servers its calls may touch
+    id: str = ""  # principal id: whose state at servers its calls may use
 
     def id_for(self, key_digest: str) -> str:
-        """Return whose state the calls of a proof may touch: anonymous clients have their own."""
+        """Return whose state at servers a call may use: anonymous clients have their own."""
         return (
             session_owner.principal_id_of(self.principal, key_digest)
             if is_anonymous(key_digest)
@@ -42,18 +38,18 @@ class Payer:
 
     @property
     def customer(self) -> str:
-        """Who pays."""
+        """The customer who pays."""
         return self.principal.customer
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A yes: for whom, at what cost, and which limits the call must fit.
+    """An authorized call: its payer, its cost, and the limits it must fit.
 
-    A free call fits every budget in money, and only calls of tools count against budgets. `cause`
-    is the level that wants a person asked first; empty when none does. `definition` is the digest
-    of the tool or prompt as it is shown; `content` and `result_content` are how much is recorded.
-    `strict` says that a level wants arguments to fit their schema.
+    A free call fits every budget in money, and only tool calls count against budgets. `cause` is
+    the level that requires approval; empty if none does. `definition` is the digest of the tool or
+    prompt as listed. `content` and `result_content` say how much is recorded. `strict` means that a
+    level requires arguments to match their schema.
     """
 
     payer: Payer
@@ -68,10 +64,10 @@ class Admission:
 
     @property
     def charge(self) -> int:
-        """What is held for the call, in micro-dollars."""
+        """The amount to reserve for the call, in micro-dollars."""
         return self.cost.held
 
     @property
     def limited(self) -> bool:
-        """Whether the ledger has to be asked at all."""
+        """Whether the call needs a reservation or a limit check."""
         return bool(self.budgets or self.loops or self.payer.rates)

@@ -1,4 +1,4 @@
-"""The ledger: money, calls and rates in Redis, every change one atomic script over many calls."""
+"""The ledger: budgets, rates and loop limits in Redis; each change is one atomic script."""
 
 import logging
 import secrets
@@ -9,18 +9,18 @@ from typing import Any, Literal, TypeVar, cast
 
 from toolbus_common.errors import LedgerDownError, LedgerRebuildingError, ToolbusError
 from toolbus_common.messaging.batcher import Batcher
-from toolbus_policy.ledger.epochs import Epochs, Known
-from toolbus_policy.ledger.periods import Calendars
-from toolbus_policy.ledger.reservation import About, Record
-from toolbus_policy.ledger.reserve_args import Claim, Packing, refusal
-from toolbus_policy.ledger.valkey_store import Store, inside, slot
+from toolbus_policy.ledger.generations import GenerationStore, KnownGeneration
+from toolbus_policy.ledger.periods import PeriodCache
+from toolbus_policy.ledger.reservation import CallContext, ReservationRecord
+from toolbus_policy.ledger.reserve_args import ReservationRequest, ReserveArguments, error_of
+from toolbus_policy.ledger.valkey_store import ValkeyStore, customer_key, generation_key
 
 log = logging.getLogger(__name__)
 
-NOW = 1e11  # the year 5138: no bound but Redis' clock
-MOST_OVERDUE = 1000  # claimed at once: their intents are looked for together
+NO_LIMIT = 1e11  # the year 5138: only the clock of Redis limits
+MAX_EXPIRED = 1000  # reservations claimed at once, whose intents are searched together
 T = TypeVar("T")
-How = Literal["settle", "refund", "unknown"]
+EndKind = Literal["settle", "refund", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class ReservationEnd:
 
     rid: str
     customer: str
-    how: How
+    how: EndKind
     actual: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A reservation that may last longer: until `due`, in seconds since the epoch."""
+    """A later due time of a reservation, in seconds since the epoch."""
 
     rid: str
     customer: str
@@ -43,247 +43,265 @@ class Extension:
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue:
-    """A reservation whose call should have ended. `at` is when it was made, epoch seconds."""
+class ExpiredReservation:
+    """A reservation past its due time. `at` is when it was made, in seconds since the epoch."""
 
     rid: str
     customer: str
     at: int
     amount: int
-    about: About
+    about: CallContext
 
 
-Changing = TypeVar("Changing", ReservationEnd, Extension)
+Change = TypeVar("Change", ReservationEnd, Extension)
 
 
 @dataclass(slots=True)
-class Book:
-    """The counters of a customer as this process knows them: their epoch, the newest tick seen."""
+class CounterState:
+    """A customer's counters as this process knows them: generation, newest tick, stored tick."""
 
-    epoch: str
+    generation: str
     tick: int
     marked: int
 
 
 class Ledger:
-    """Reserve and settle. All keys of one paying customer share one hash slot.
+    """Reserve and settle. All keys of one customer share one hash slot.
 
-    An epoch is written to Redis and to the bus at a customer's first use, and every change
-    counts on. Counters of another epoch, or behind what was seen of them, are not ours: an
-    emptied Redis, or one restored from an older copy, never means fresh budgets.
+    A generation is written to Redis and to the bus at a customer's first use, and every change
+    increments its tick. Counters of another generation, or with a lower tick than was seen, are
+    lost: an emptied Redis, or one restored from an older copy, never resets budgets.
 
-    `newest` is the newest message of the stream this process has heard of; it goes into each
-    reservation's `About.after`.
+    `newest` is the newest stream message this process knows; it goes into each reservation's
+    `CallContext.after`.
     """
 
-    def __init__(self, url: str, epochs: Epochs, seconds: float = 1.0) -> None:
-        self.store = Store(url, seconds)
-        self.epochs = epochs
+    def __init__(self, url: str, generations: GenerationStore, seconds: float = 1.0) -> None:
+        self.store = ValkeyStore(url, seconds)
+        self.generations = generations
         self.on_lost: Callable[[str], None] = lambda _customer: None
-        self.why_lost: dict[str, str] = {}
+        self.rebuild_errors: dict[str, str] = {}
         self.newest = 0
-        self._books: dict[str, Book] = {}
-        self._calendars = Calendars()
-        self._claims: Batcher[Claim, ToolbusError | None] = Batcher(self._reserve_all, lanes=2)
+        self._states: dict[str, CounterState] = {}
+        self._calendars = PeriodCache()
+        self._requests: Batcher[ReservationRequest, ToolbusError | None] = Batcher(
+            self._reserve_all, concurrency=2
+        )
 
     async def close(self) -> None:
-        """Leave."""
+        """Close the connections."""
         await self.store.close()
 
-    async def reserve(self, claim: Claim) -> None:
-        """Hold the price at every level and pass every rate and loop limit, or hold nothing.
+    async def reserve(self, request: ReservationRequest) -> None:
+        """Reserve the price at every level and pass every rate and loop limit, or change nothing.
 
         Raises:
             BudgetExceededError, RateExceededError, LoopDetectedError: naming level and limit.
             LedgerDownError: the counters cannot be read.
-            LedgerRebuildingError: they are not the ones we know.
+            LedgerRebuildingError: the counters are lost and being rebuilt.
 
         """
-        refused = await self._claims.add(claim)
-        if refused is not None:
-            raise refused
+        error = await self._requests.add(request)
+        if error is not None:
+            raise error
 
-    async def settle(self, endings: Sequence[ReservationEnd]) -> None:
-        """End reservations, each once however often it is told.
+    async def settle(self, ends: Sequence[ReservationEnd]) -> None:
+        """End reservations; each ends once, so the call is idempotent.
 
-        Endings of counters that are lost are passed over: those are made anew from the events,
-        which these endings come from. Raises `LedgerDownError`, also while that is under way;
-        every other customer's are dealt with first.
+        Ends of lost counters are ignored: the rebuild reads the events that they come from. Every
+        other customer is settled first. Raises `LedgerDownError`, also while counters are being
+        rebuilt.
         """
-        await self._each(endings, self._settle)
+        await self._each(ends, self._settle)
 
     async def extend(self, extensions: Sequence[Extension]) -> None:
-        """Postpone when reservations are due, those of calls that are still open.
+        """Postpone the due times of open reservations.
 
         Raises `LedgerDownError`, also while counters are being rebuilt.
         """
         await self._each(extensions, self._extend)
 
-    async def overdue(
-        self, customer: str, until: float = NOW, most: int = MOST_OVERDUE
-    ) -> list[Overdue]:
+    async def claim_expired(
+        self, customer: str, until: float = NO_LIMIT, most: int = MAX_EXPIRED
+    ) -> list[ExpiredReservation]:
         """Claim reservations due before now, and before `until`. Raises `LedgerDownError`."""
-        raw = await self._known(customer, lambda book: self._due(customer, book, until, most))
+        raw = await self._known(
+            customer, lambda state: self._claim_due(customer, state, until, most)
+        )
         if raw is None or raw == b"lost":
             return []
         pairs = zip(raw[::2], raw[1::2], strict=True)
-        return [_overdue(customer, rid.decode(), record.decode()) for rid, record in pairs]
+        return [_decode_expired(customer, rid.decode(), record.decode()) for rid, record in pairs]
 
-    async def known_of(self, customer: str, rids: Sequence[str]) -> set[str]:
-        """Those of these calls the counters still know of. Raises `LedgerDownError`."""
-        known = await self.epochs.known(customer)
+    async def recorded_calls(self, customer: str, rids: Sequence[str]) -> set[str]:
+        """Return those of these calls that have a reservation record. Raises `LedgerDownError`."""
+        known = await self.generations.known(customer)
         if known is None:
             return set()
         if await self.is_lost(customer, known):
-            raise LedgerDownError(f"The ledger of {customer} is being rebuilt.")
-        return await self.store.recorded(customer, known.epoch.id, rids)
+            raise LedgerDownError(f"The ledger of '{customer}' is being rebuilt; retry shortly.")
+        return await self.store.recorded(customer, known.generation.id, rids)
 
     async def mark(self) -> None:
-        """Tell the bus how far the counters have come since it was last told."""
-        for customer, book in list(self._books.items()):
-            if book.tick > book.marked:
-                tick = book.tick
-                await self.epochs.mark(customer, book.epoch, tick)
-                book.marked = tick
+        """Store the newest ticks on the bus."""
+        for customer, state in list(self._states.items()):
+            if state.tick > state.marked:
+                tick = state.tick
+                await self.generations.mark(customer, state.generation, tick)
+                state.marked = tick
 
-    def marked(self, customer: str, epoch: str, tick: int) -> None:
-        """Hear how far another replica has seen the counters come."""
-        book = self._books.get(customer)
-        if book is not None and book.epoch == epoch:
-            book.tick = max(book.tick, tick)
+    def observe_mark(self, customer: str, generation: str, tick: int) -> None:
+        """Apply the tick that another replica has seen."""
+        state = self._states.get(customer)
+        if state is not None and state.generation == generation:
+            state.tick = max(state.tick, tick)
 
-    async def is_lost(self, customer: str, known: Known) -> bool:
-        """Whether the counters in Redis are not those the bus and this process know."""
-        epoch, tick = await self.store.book(customer)
-        return epoch != known.epoch.id or tick < self._remember(customer, known).tick
+    async def is_lost(self, customer: str, known: KnownGeneration) -> bool:
+        """Return whether the counters in Redis are not those the bus and this process know."""
+        generation, tick = await self.store.read_state(customer)
+        return generation != known.generation.id or tick < self._remember(customer, known).tick
 
     # -- scripts -----------------------------------------------------------------------------
 
-    async def _reserve_all(self, claims: list[Claim]) -> Sequence[ToolbusError | None]:
-        refusals: dict[str, ToolbusError | None] = {}
-        groups = _grouped(claims, [claim.admission.payer.customer for claim in claims])
+    async def _reserve_all(
+        self, requests: list[ReservationRequest]
+    ) -> Sequence[ToolbusError | None]:
+        errors: dict[str, ToolbusError | None] = {}
+        groups = _group(requests, [request.admission.payer.customer for request in requests])
         for customer, group in groups.items():
             try:
-                answers = await self._reserve_scope(customer, group)
+                answers = await self._reserve_for(customer, group)
             except ToolbusError as error:
-                refusals |= {claim.rid: error for claim in group}
+                errors |= {request.rid: error for request in group}
                 continue
-            for claim, answer in zip(group, answers, strict=True):
-                refusals[claim.rid] = refusal(claim.admission, answer)
-        return [refusals[claim.rid] for claim in claims]
+            for request, answer in zip(group, answers, strict=True):
+                errors[request.rid] = error_of(request.admission, answer)
+        return [errors[request.rid] for request in requests]
 
-    async def _reserve_scope(self, customer: str, claims: list[Claim]) -> list[list[Any]]:
-        book = self._books.get(customer) or await self._agree(customer)
-        answer = await self._reserve_in(customer, book, claims)
-        if answer == b"epoch":  # another replica may have rebuilt them
-            log.warning("ledger.epoch_differs", extra={"customer": customer})
-            answer = await self._reserve_in(customer, await self._agree(customer), claims)
+    async def _reserve_for(
+        self, customer: str, requests: list[ReservationRequest]
+    ) -> list[list[Any]]:
+        state = self._states.get(customer) or await self._agree(customer)
+        answer = await self._reserve_in(customer, state, requests)
+        if answer == b"epoch":  # another replica may have rebuilt the counters
+            log.warning("ledger.generation_differs", extra={"customer": customer})
+            answer = await self._reserve_in(customer, await self._agree(customer), requests)
         if answer == b"epoch":
             self.on_lost(customer)
-            raise lost(customer, self.why_lost.get(customer, ""))
+            raise rebuilding_error(customer, self.rebuild_errors.get(customer, ""))
         return cast("list[list[Any]]", answer)
 
-    async def _reserve_in(self, customer: str, book: Book, claims: list[Claim]) -> Any:
-        packing = Packing(customer, book.epoch)
-        told = packing.packed(claims, self._calendars, time())
-        answer = await self.store.run("reserve", packing.keys, [book.epoch, book.tick, told])
+    async def _reserve_in(
+        self, customer: str, state: CounterState, requests: list[ReservationRequest]
+    ) -> Any:
+        arguments = ReserveArguments(customer, state.generation)
+        packed = arguments.packed(requests, self._calendars, time())
+        answer = await self.store.run(
+            "reserve", arguments.keys, [state.generation, state.tick, packed]
+        )
         if answer == b"epoch":
             return answer
-        book.tick = max(book.tick, answer[0])
+        state.tick = max(state.tick, answer[0])
         return answer[1]
 
-    async def _known(self, customer: str, work: Callable[[Book], Awaitable[Any]]) -> Any:
-        """Work on counters the bus knows of; None where nothing was ever spent, or all is lost."""
-        book = self._books.get(customer)
-        if book is None:
-            known = await self.epochs.known(customer)
+    async def _known(self, customer: str, work: Callable[[CounterState], Awaitable[Any]]) -> Any:
+        """Run work on known counters; None if nothing was reserved yet, or all is lost."""
+        state = self._states.get(customer)
+        if state is None:
+            known = await self.generations.known(customer)
             if known is None:
                 return None
-            book = self._remember(customer, known)
-        answer = await work(book)
+            state = self._remember(customer, known)
+        answer = await work(state)
         if answer == b"lost":
-            known = await self.epochs.known(customer)
-            if known is not None and known.epoch.id != book.epoch:
+            known = await self.generations.known(customer)
+            if known is not None and known.generation.id != state.generation:
                 answer = await work(self._remember(customer, known))
         return answer
 
     async def _each(
         self,
-        items: Sequence[Changing],
-        change: Callable[[str, Book, list[Changing]], Awaitable[Any]],
+        items: Sequence[Change],
+        change: Callable[[str, CounterState, list[Change]], Awaitable[Any]],
     ) -> None:
-        """Change the reservations of every customer; those being rebuilt make it raise at last."""
+        """Change the reservations of every customer; raise at the end if any is being rebuilt."""
         waits = []
-        for customer, group in _grouped(items, [each.customer for each in items]).items():
-            if await self._known(customer, _changing(change, customer, group)) == b"wait":
+        for customer, group in _group(items, [each.customer for each in items]).items():
+            if await self._known(customer, _bind_group(change, customer, group)) == b"wait":
                 waits.append(customer)
         if waits:
-            raise LedgerDownError(f"The ledger of {', '.join(waits)} is being rebuilt.")
+            raise LedgerDownError(
+                f"The ledger of {', '.join(waits)} is being rebuilt; retry shortly."
+            )
 
-    async def _extend(self, customer: str, book: Book, extensions: list[Extension]) -> Any:
-        told = [part for each in extensions for part in (each.rid, int(each.due * 1000))]
-        keys = [*_beside(customer, book), slot(customer, "lock")]
-        return await self.store.run("extend", keys, [book.epoch, book.tick, *told])
+    async def _extend(self, customer: str, state: CounterState, extensions: list[Extension]) -> Any:
+        changes = [part for each in extensions for part in (each.rid, int(each.due * 1000))]
+        keys = [*_reservation_keys(customer, state), customer_key(customer, "lock")]
+        return await self.store.run("extend", keys, [state.generation, state.tick, *changes])
 
-    async def _settle(self, customer: str, book: Book, endings: list[ReservationEnd]) -> Any:
-        told = [part for ending in endings for part in (ending.rid, ending.how, ending.actual)]
-        keys = [*_beside(customer, book), slot(customer, "lock")]
-        answer = await self.store.run("settle", keys, [book.epoch, book.tick, *told])
+    async def _settle(self, customer: str, state: CounterState, ends: list[ReservationEnd]) -> Any:
+        changes = [part for end in ends for part in (end.rid, end.how, end.actual)]
+        keys = [*_reservation_keys(customer, state), customer_key(customer, "lock")]
+        answer = await self.store.run("settle", keys, [state.generation, state.tick, *changes])
         if isinstance(answer, int):
-            book.tick = max(book.tick, answer)
+            state.tick = max(state.tick, answer)
         return answer
 
-    async def _due(self, customer: str, book: Book, until: float, most: int) -> Any:
-        given = [book.epoch, book.tick, most, int(until * 1000)]
-        return await self.store.run("due", _beside(customer, book), given)
+    async def _claim_due(self, customer: str, state: CounterState, until: float, most: int) -> Any:
+        arguments = [state.generation, state.tick, most, int(until * 1000)]
+        return await self.store.run("due", _reservation_keys(customer, state), arguments)
 
-    async def _agree(self, customer: str) -> Book:
-        known = await self.epochs.known(customer)
+    async def _agree(self, customer: str) -> CounterState:
+        known = await self.generations.known(customer)
         if known is None:
-            # Redis decides between replicas that come first together; the bus then remembers.
-            found = await self.store.begin(customer, secrets.token_hex(4))
-            known = await self.epochs.begin(customer, found)
+            # Redis decides between replicas that begin at once; the bus then stores the result.
+            found = await self.store.begin_generation(customer, secrets.token_hex(4))
+            known = await self.generations.begin(customer, found)
         return self._remember(customer, known)
 
-    def _remember(self, customer: str, known: Known) -> Book:
-        book = self._books.get(customer)
-        if book is None or book.epoch != known.epoch.id:
-            book = self._books[customer] = Book(known.epoch.id, known.tick, known.tick)
-        book.tick = max(book.tick, known.tick)
-        return book
+    def _remember(self, customer: str, known: KnownGeneration) -> CounterState:
+        state = self._states.get(customer)
+        if state is None or state.generation != known.generation.id:
+            state = self._states[customer] = CounterState(
+                known.generation.id, known.tick, known.tick
+            )
+        state.tick = max(state.tick, known.tick)
+        return state
 
 
-def _changing(
-    change: Callable[[str, Book, list[Changing]], Awaitable[Any]],
+def _bind_group(
+    change: Callable[[str, CounterState, list[Change]], Awaitable[Any]],
     customer: str,
-    group: list[Changing],
-) -> Callable[[Book], Awaitable[Any]]:
-    return lambda book: change(customer, book, group)
+    group: list[Change],
+) -> Callable[[CounterState], Awaitable[Any]]:
+    return lambda state: change(customer, state, group)
 
 
-def _beside(customer: str, book: Book) -> list[str]:
+def _reservation_keys(customer: str, state: CounterState) -> list[str]:
     return [
-        slot(customer, "book"),
-        *(inside(customer, book.epoch, own) for own in ("calls", "due")),
+        customer_key(customer, "book"),
+        *(generation_key(customer, state.generation, own) for own in ("calls", "due")),
     ]
 
 
-def _grouped(items: Sequence[T], customers: list[str]) -> dict[str, list[T]]:
+def _group(items: Sequence[T], customers: list[str]) -> dict[str, list[T]]:
     groups: dict[str, list[T]] = {}
     for item, customer in zip(items, customers, strict=True):
         groups.setdefault(customer, []).append(item)
     return groups
 
 
-def _overdue(customer: str, rid: str, record: str) -> Overdue:
-    found = Record.decode(record)
-    return Overdue(rid, customer, found.at, found.amount, About.decode(found.about))
+def _decode_expired(customer: str, rid: str, record: str) -> ExpiredReservation:
+    found = ReservationRecord.decode(record)
+    return ExpiredReservation(
+        rid, customer, found.at, found.amount, CallContext.decode(found.about)
+    )
 
 
-def lost(customer: str, why: str = "") -> LedgerRebuildingError:
-    """The sentence for counters that are not ours."""
+def rebuilding_error(customer: str, why: str = "") -> LedgerRebuildingError:
+    """Return the error for lost counters."""
     return LedgerRebuildingError(
-        f"The ledger of {customer} has lost its counters; nothing may be spent until they are "
-        f"rebuilt from the events. {why or 'That has begun: retry shortly.'}",
+        f"The ledger of '{customer}' lost its counters; spending is rejected until they are "
+        f"rebuilt from the events. {why or 'The rebuild has begun: retry shortly.'}",
         customer=customer,
     )

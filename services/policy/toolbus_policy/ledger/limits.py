@@ -1,7 +1,7 @@
-"""Limits of every level, and the counters they are kept in. Pure.
+"""Limits of every level, and the names of their counters. Pure.
 
-A counter's name holds what must differ for it to be another counter: level, kind, period, zone,
-tools. The limit itself is not part of it, so a changed limit keeps what was spent.
+A counter's name holds everything that makes it a different counter: level, kind, period, zone,
+tools. The limit itself is not part of the name, so a changed limit keeps what was spent.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ L = TypeVar("L", "BudgetLimit", "RateLimit")
 
 @dataclass(frozen=True, slots=True)
 class BudgetLimit:
-    """A budget of one level, by its name as users see it (`key:bot`, `team:support`)."""
+    """A budget of one level, named as users see it (`key:bot`, `team:support`)."""
 
     level: str
     budget: Budget
@@ -32,7 +32,7 @@ class BudgetLimit:
         return self.budget.usd is not None
 
     def counts(self, name: str, charge: int) -> bool:
-        """Whether a call of this tool at this price has to fit it."""
+        """Return whether a call of this tool at this price must fit the budget."""
         tools = self.budget.tools
         return bool(charge or not self.in_money) and (not tools or granted(tools, name))
 
@@ -50,37 +50,37 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class LoopLimit:
-    """How often one level lets the same call be repeated in one agent run."""
+    """How often one level allows the same call in one agent run."""
 
     level: str
     loop: Loop
 
 
 def budgets_of(levels: Levels) -> tuple[BudgetLimit, ...]:
-    """Every budget of these levels."""
+    """Return every budget of these levels."""
     return _strictest(
-        BudgetLimit(told, budget, _counter(told, budget), budget.limit)
-        for told, level in levels
+        BudgetLimit(name, budget, _counter(name, budget), budget.limit)
+        for name, level in levels
         for budget in level.all_budgets
     )
 
 
 def rates_of(levels: Levels) -> tuple[RateLimit, ...]:
-    """Every rate of these levels."""
+    """Return every rate of these levels."""
     return _strictest(
-        RateLimit(told, rate, f"rate:{told}:{rate.per}", rate.calls, SECONDS[rate.per] * 1_000_000)
-        for told, level in levels
+        RateLimit(name, rate, f"rate:{name}:{rate.per}", rate.calls, SECONDS[rate.per] * 1_000_000)
+        for name, level in levels
         for rate in level.all_rates
     )
 
 
 def loops_of(levels: Levels) -> tuple[LoopLimit, ...]:
-    """Every limit on repeated calls of these levels."""
-    return tuple(LoopLimit(told, level.loop) for told, level in levels if level.loop)
+    """Return every loop limit of these levels."""
+    return tuple(LoopLimit(name, level.loop) for name, level in levels if level.loop)
 
 
-def repeated(run: str, server: str, tool: str, arguments: bytes) -> str:
-    """What is the same for the same call in the same agent run."""
+def repetition_key(run: str, server: str, tool: str, arguments: bytes) -> str:
+    """Return a digest that is equal for equal calls in the same agent run."""
     about = (run.encode(), server.encode(), tool.encode(), arguments)
     return sha256(b"\0".join(about)).hexdigest()[:32]
 
@@ -94,7 +94,7 @@ def _counter(level: str, budget: Budget) -> str:
 
 
 def _strictest(limits: Iterable[L]) -> tuple[L, ...]:
-    """One limit per counter: of several the one that lets the least pass."""
+    """Return one limit for each counter: the lowest."""
     found: dict[str, L] = {}
     for limit in limits:
         other = found.get(limit.counter)

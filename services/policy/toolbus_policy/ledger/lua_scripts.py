@@ -1,7 +1,6 @@
-"""The ledger's scripts, each asked for over a connection it has to itself, without detours.
+"""Run the ledger's scripts, each on its own connection.
 
-The client's own way to run one costs more than the script does: a task, the locks of a pool and
-reports of how it went, each time.
+The client's script API costs more than the script: a task, pool locks and metrics for each run.
 """
 
 import asyncio
@@ -18,11 +17,11 @@ from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import NoScriptError, ResponseError
 
 SCRIPTS = ("reserve", "extend", "settle", "due", "open")
-ALONE = ("open",)  # the scripts that need nothing of the shared part
+STANDALONE = ("open",)  # scripts without the shared part
 
 
-class Scripts:
-    """Runs them by their digests. What breaks a connection closes it: no answer meets another."""
+class ScriptRunner:
+    """Run scripts by digest. An error closes the connection, so replies are never mixed up."""
 
     def __init__(self, url: str, seconds: float) -> None:
         self._seconds = seconds
@@ -37,37 +36,37 @@ class Scripts:
         }
 
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """One script, in `seconds` or not at all. Raises what the client does, or `TimeoutError`.
+        """Run one script within `seconds`. Raises the client's errors or `TimeoutError`.
 
-        It may run twice where its connection broke: all of them may.
+        A script may run twice if its connection breaks; all scripts allow that.
         """
         command = ("EVALSHA", self._digests[name], len(keys), *keys, *arguments)
         async with asyncio.timeout(self._seconds):
             try:
-                return await self._known(name, command)
-            except BrokenError:  # the server may have restarted: no other connection is good either
+                return await self._evaluate(name, command)
+            except BrokenError:  # the server may have restarted: all connections are broken
                 await self.close()
-                return await self._known(name, command)
+                return await self._evaluate(name, command)
 
     async def close(self) -> None:
-        """Close what is idle."""
+        """Close idle connections."""
         idle, self._idle = self._idle, []
         for connection in idle:
             await connection.disconnect()
 
-    async def _known(self, name: str, command: tuple[Any, ...]) -> Any:
+    async def _evaluate(self, name: str, command: tuple[Any, ...]) -> Any:
         try:
-            return await self._ask(command)
+            return await self._execute(command)
         except NoScriptError:
-            await self._ask(("SCRIPT", "LOAD", self._sources[name]))
-            return await self._ask(command)
+            await self._execute(("SCRIPT", "LOAD", self._sources[name]))
+            return await self._execute(command)
 
-    async def _ask(self, command: tuple[Any, ...]) -> Any:
+    async def _execute(self, command: tuple[Any, ...]) -> Any:
         connection = self._idle.pop() if self._idle else self._connection()
         try:
             packed = pack_command(command)
             await connection.send_packed_command(packed, check_health=False)
-            answer = await connection.read_response()
+            reply = await connection.read_response()
         except ResponseError:
             self._idle.append(connection)
             raise
@@ -75,14 +74,14 @@ class Scripts:
             await connection.disconnect(nowait=True)
             raise
         self._idle.append(connection)
-        return answer
+        return reply
 
     def _connection(self) -> Connection:
-        made: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        return made
+        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        return connection
 
 
 def _source(name: str) -> bytes:
     folder = files(__package__) / "lua"
-    shared = b"" if name in ALONE else (folder / "shared.lua").read_bytes()
+    shared = b"" if name in STANDALONE else (folder / "shared.lua").read_bytes()
     return shared + (folder / f"{name}.lua").read_bytes()

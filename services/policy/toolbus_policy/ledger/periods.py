@@ -1,4 +1,4 @@
-"""Calendar periods in any time zone, and the parts of rolling ones. Pure: no clock, no I/O."""
+"""Calendar periods in any time zone, and parts of rolling periods. Pure: no clock, no I/O."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from toolbus_common.config import Budget, Period
 
 HOUR = 3600
-PARTS = 60  # a rolling period is counted in so many parts, and one more so that it never overshoots
+PARTS = 60  # a rolling period has this many parts, and one more so that it never overshoots
 ROLLING = {
     Period.HOUR: HOUR,
     Period.DAY: 24 * HOUR,
@@ -18,48 +18,48 @@ Span = tuple[int, int]
 
 
 def span(period: Period, zone: ZoneInfo, now: float) -> Span:
-    """The seconds, from and before, of the calendar's period around `now`.
+    """Return the first second of the calendar period around `now`, and of the next one.
 
-    Periods follow each other without gap or overlap, whatever the zone's clocks do.
+    Periods have no gap and no overlap, whatever the zone's clocks do.
     """
     if period is Period.HOUR:
         return _hour(zone, int(now))
     day = _first_day(period, datetime.fromtimestamp(now, zone).date())
-    # A clock set back across midnight shows a date again that had ended.
+    # A clock set back across midnight repeats a date that had ended.
     while _midnight(_next_day(period, day), zone) <= now:
         day = _next_day(period, day)
     return _midnight(day, zone), _midnight(_next_day(period, day), zone)
 
 
-def part(period: Period) -> int:
-    """The length of one part of a rolling period, in seconds."""
+def part_length(period: Period) -> int:
+    """Return the length of one part of a rolling period, in seconds."""
     return ROLLING[period] // PARTS
 
 
-def opening(budget: Budget, now: float) -> float:
-    """The first second whose spending still counts now."""
+def period_start(budget: Budget, now: float) -> float:
+    """Return the first second whose spending counts now."""
     if not budget.rolling:
         return span(Period(budget.per), budget.zone, now)[0]
-    length = part(Period(budget.per))
+    length = part_length(Period(budget.per))
     return float((int(now) // length - PARTS) * length)
 
 
-class Calendars:
-    """What the ledger's script is told of each budget's period; worked out once per period.
+class PeriodCache:
+    """Period arguments of the ledger's script, computed once for each period.
 
-    For a calendar period the second it began, with the bounds of the one before and the one
-    after: the script decides by its own clock, which may be a little off ours. For a rolling one
-    the length of a part and their number.
+    A calendar period is given by its bounds and those of its neighbours: the script uses its own
+    clock, which may differ slightly from this one. A rolling period is given by the length of a
+    part and the number of parts.
     """
 
     def __init__(self) -> None:
         self._known: dict[tuple[Period, str], tuple[int, ...]] = {}
 
-    def told(self, budget: Budget, now: float) -> tuple[int, ...]:
-        """The numbers for this budget's period."""
+    def arguments(self, budget: Budget, now: float) -> tuple[int, ...]:
+        """Return the numbers for this budget's period."""
         period = Period(budget.per)
         if budget.rolling:
-            return part(period), PARTS
+            return part_length(period), PARTS
         key = period, budget.timezone
         bounds = self._known.get(key)
         if bounds is None or not bounds[1] <= now < bounds[2]:
@@ -82,7 +82,7 @@ def _next_day(period: Period, day: date) -> date:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> int:
-    """The first moment of a day; where the clocks skip midnight, the moment they skip it."""
+    """Return the first moment of a day; if the clocks skip midnight, the moment they skip it."""
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
 
 
@@ -92,7 +92,7 @@ def _offset(zone: ZoneInfo, second: int) -> int:
 
 
 def _hour(zone: ZoneInfo, second: int) -> Span:
-    """The hour by the zone's clocks; when they are set within it, the part before or after."""
+    """Return the hour by the zone's clocks; if they change within it, the part around `second`."""
     offset = _offset(zone, second)
     start = (second + offset) // HOUR * HOUR - offset
     end = start + HOUR
@@ -102,7 +102,7 @@ def _hour(zone: ZoneInfo, second: int) -> Span:
 
 
 def _changes(zone: ZoneInfo, start: int, end: int) -> Iterator[int]:
-    """The moment within an hour at which its clocks were set, if they were."""
+    """Yield the moment within an hour at which the zone's clocks change, if they do."""
     last = end - 1
     if (before := _offset(zone, start)) == _offset(zone, last):
         return

@@ -1,4 +1,4 @@
-"""A reservation's record in Redis: `state|second|amount|counters|about`. Pure."""
+"""Records of reservations in Redis: `state|second|amount|counters|about`. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
@@ -12,11 +12,11 @@ _BARS = 4
 _encode = msgspec.json.Encoder().encode
 
 
-class About(NamedTuple):
-    """What the sweeper must know of a call to say what became of it.
+class CallContext(NamedTuple):
+    """What the sweeper must know about a call to publish its outcome.
 
-    `after` is a message of the stream that was there before the reservation was made: the call's
-    intent, if there is one, has a higher number.
+    `after` is a stream message older than the reservation: the call's intent, if there is one, has
+    a higher sequence number.
     """
 
     server: str
@@ -27,21 +27,21 @@ class About(NamedTuple):
     after: int = 0
 
     def encode(self) -> str:
-        """As it is written: names are an upstream's, so nothing may be taken for a border."""
+        """Return it as JSON: names come from upstream servers and may contain any separator."""
         return _encode(self).decode()
 
     @classmethod
-    def decode(cls, text: str) -> "About":
-        """Read what was written."""
+    def decode(cls, text: str) -> "CallContext":
+        """Parse the written form."""
         return _decode(text)
 
 
-_decode = msgspec.json.Decoder(About).decode
+_decode = msgspec.json.Decoder(CallContext).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One reservation. States: d open, perhaps handed over; u charged as unknown."""
+class ReservationRecord:
+    """One reservation. States: d open, possibly dispatched; u charged as unknown."""
 
     state: str
     at: int
@@ -50,16 +50,16 @@ class Record:
     about: str
 
     def encode(self) -> str:
-        """As the scripts read it."""
+        """Return the form that the scripts parse."""
         return "|".join(map(str, astuple(self)))
 
     @classmethod
-    def decode(cls, text: str) -> "Record":
-        """As the scripts wrote it."""
+    def decode(cls, text: str) -> "ReservationRecord":
+        """Parse the form that the scripts write."""
         state, at, amount, counters, about = text.split("|", _BARS)
         return cls(state, int(at), int(amount), counters, about)
 
 
 def counters_of(limits: Iterable[BudgetLimit]) -> str:
-    """The counters a reservation is held in, as a record names them."""
+    """Return the counters of a reservation as its record names them."""
     return ",".join(("$" if limit.in_money else "#") + limit.counter for limit in limits)

@@ -1,4 +1,4 @@
-"""What the reservation script is told, and what its answers mean to callers. Pure."""
+"""Arguments of the reservation script, and the errors for its replies. Pure."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -17,18 +17,18 @@ from toolbus_common.errors import (
 )
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.limits import BudgetLimit, LoopLimit, RateLimit
-from toolbus_policy.ledger.periods import Calendars
-from toolbus_policy.ledger.valkey_store import inside, slot
+from toolbus_policy.ledger.periods import PeriodCache
+from toolbus_policy.ledger.valkey_store import customer_key, generation_key
 
 SECOND = 1_000_000  # microseconds
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Claim(Struct, frozen=True):
-    """A reservation asked for. `due` is when a missing outcome is looked into, epoch seconds.
+class ReservationRequest(Struct, frozen=True):
+    """A requested reservation. `due` is when a missing outcome is examined, in epoch seconds.
 
-    `repeated` names the call for limits on repetition; empty where there are none.
+    `repeated` identifies the call for loop limits; empty if there are none.
     """
 
     rid: str
@@ -38,44 +38,48 @@ class Claim(Struct, frozen=True):
     repeated: str = ""
 
 
-class Packing:
-    """The keys and the one JSON argument of a script; a level used by many calls is one key."""
+class ReserveArguments:
+    """The keys and the one JSON argument of the script; calls share the keys of their levels."""
 
-    def __init__(self, customer: str, epoch: str) -> None:
-        self._customer, self._epoch = customer, epoch
+    def __init__(self, customer: str, generation: str) -> None:
+        self._customer, self._generation = customer, generation
         self.keys = [
-            slot(customer, "book"),
-            *(inside(customer, epoch, own) for own in ("calls", "due")),
+            customer_key(customer, "book"),
+            *(generation_key(customer, generation, name) for name in ("calls", "due")),
         ]
         self._index: dict[str, int] = {}
         self._periods: dict[tuple[int, ...], int] = {}
 
-    def packed(self, claims: list[Claim], calendars: Calendars, now: float) -> bytes:
-        """The calls and the periods they name, as the script reads them."""
-        # One argument for all: the client encodes each argument apart, and slowly.
-        calls = [self._call(claim, calendars, now) for claim in claims]
+    def packed(
+        self, requests: list[ReservationRequest], calendars: PeriodCache, now: float
+    ) -> bytes:
+        """Return the calls and the periods they refer to, as the script parses them."""
+        # One argument for all calls: the client encodes each argument separately, and slowly.
+        calls = [self._call(request, calendars, now) for request in requests]
         return _encode((list(self._periods), calls))
 
-    def _call(self, claim: Claim, calendars: Calendars, now: float) -> tuple[Any, ...]:
-        admission, counter, period = claim.admission, self._counter, self._period
+    def _call(
+        self, request: ReservationRequest, calendars: PeriodCache, now: float
+    ) -> tuple[Any, ...]:
+        admission, counter, period = request.admission, self._counter, self._period
         return (
-            claim.rid,
-            claim.about,
-            int(claim.due * 1000),
+            request.rid,
+            request.about,
+            int(request.due * 1000),
             admission.cost.held,
             [
                 (
                     counter(each.counter),
                     each.most,
                     int(each.in_money),
-                    period(calendars.told(each.budget, now)),
+                    period(calendars.arguments(each.budget, now)),
                 )
                 for each in admission.budgets
             ],
             [(counter(each.counter), each.most, each.length) for each in admission.payer.rates],
             [
                 (
-                    counter(f"loop:{each.level}:{claim.repeated}"),
+                    counter(f"loop:{each.level}:{request.repeated}"),
                     each.loop.calls,
                     each.loop.seconds * SECOND,
                 )
@@ -86,57 +90,57 @@ class Packing:
     def _counter(self, name: str) -> int:
         index = self._index.get(name)
         if index is None:
-            self.keys.append(inside(self._customer, self._epoch, name))
+            self.keys.append(generation_key(self._customer, self._generation, name))
             index = self._index[name] = len(self.keys)
         return index
 
-    def _period(self, told: tuple[int, ...]) -> int:
-        return self._periods.setdefault(told, len(self._periods) + 1)
+    def _period(self, numbers: tuple[int, ...]) -> int:
+        return self._periods.setdefault(numbers, len(self._periods) + 1)
 
 
-def refusal(admission: Admission, answer: list[Any]) -> ToolbusError | None:
-    """What a call is told of the script's answer; None when it may go on."""
+def error_of(admission: Admission, answer: list[Any]) -> ToolbusError | None:
+    """Return the error for the script's reply; None if the call may go on."""
     kind = answer[0]
     if kind == b"ok":
         return None
     if kind == b"clock":
         return LedgerDownError(
-            "The clocks of policy and Redis differ by more than a budget's period, so nothing "
-            "may be spent; set them right."
+            "The clocks of policy and Redis differ by more than a budget's period, so spending is "
+            "rejected; synchronize the clocks."
         )
     which = answer[1] - 1
     if kind == b"budget":
         limit = admission.budgets[which]
-        return over_budget(limit, spent=answer[2], held=answer[3], resets_at=answer[4])
+        return budget_error(limit, spent=answer[2], held=answer[3], resets_at=answer[4])
     if kind == b"rate":
-        return over_rate(admission.payer.rates[which], answer[2] / SECOND)
-    return looping(admission.loops[which], answer[2] / SECOND)
+        return rate_error(admission.payer.rates[which], answer[2] / SECOND)
+    return loop_error(admission.loops[which], answer[2] / SECOND)
 
 
-def over_budget(
+def budget_error(
     limit: BudgetLimit, *, spent: int, held: int, resets_at: int
 ) -> BudgetExceededError:
-    """A level's money or calls are spent."""
+    """Return the error of a level whose budget is used up."""
     budget = limit.budget
     resets = datetime.fromtimestamp(resets_at, UTC).astimezone(budget.zone).isoformat()
-    told = {"level": limit.level, "per": budget.per, "resets_at": resets}
+    data = {"level": limit.level, "per": budget.per, "resets_at": resets}
     period = f"{'rolling ' if budget.rolling else ''}{budget.per}"
     only = f" on {', '.join(budget.tools)}" if budget.tools else ""
-    begin = f"Budget exceeded: {limit.level} has spent or holds"
+    begin = f"Budget exceeded: '{limit.level}' has spent or reserved"
     end = f"per {period}{only}; it resets at {resets}."
     if budget.usd is None:
         return BudgetExceededError(
             f"{begin} {spent + held} of {limit.most} calls {end}",
-            **told, limit_calls=limit.most, spent_calls=spent, held_calls=held,
+            **data, limit_calls=limit.most, spent_calls=spent, held_calls=held,
         )  # fmt: skip
     return BudgetExceededError(
         f"{begin} ${(spent + held) / MICRO:g} of ${budget.usd:g} {end}",
-        **told, limit_usd=budget.usd, spent_usd=spent / MICRO, held_usd=held / MICRO,
+        **data, limit_usd=budget.usd, spent_usd=spent / MICRO, held_usd=held / MICRO,
     )  # fmt: skip
 
 
-def over_run_budget(charge: int, most: int) -> RunBudgetExceededError:
-    """A program may not spend this much more."""
+def run_budget_error(charge: int, most: int) -> RunBudgetExceededError:
+    """Return the error of a call that exceeds its program's run budget."""
     return RunBudgetExceededError(
         f"Run budget exceeded: this call costs up to ${charge / MICRO:g}, and its program may "
         f"spend ${most / MICRO:g} more.",
@@ -145,11 +149,11 @@ def over_run_budget(charge: int, most: int) -> RunBudgetExceededError:
     )
 
 
-def over_rate(limit: RateLimit, wait: float) -> RateExceededError:
-    """Too many calls in a period."""
+def rate_error(limit: RateLimit, wait: float) -> RateExceededError:
+    """Return the error of too many calls in a period."""
     rate = limit.rate
     return RateExceededError(
-        f"Rate exceeded: {limit.level} may make {rate.calls} calls per {rate.per}; "
+        f"Rate exceeded: '{limit.level}' may make {rate.calls} calls per {rate.per}; "
         f"retry in {wait:.3g} s.",
         level=limit.level,
         limit_calls=rate.calls,
@@ -158,13 +162,13 @@ def over_rate(limit: RateLimit, wait: float) -> RateExceededError:
     )
 
 
-def looping(limit: LoopLimit, wait: float) -> LoopDetectedError:
-    """The same call again and again; told to the model, who alone can change its mind."""
+def loop_error(limit: LoopLimit, wait: float) -> LoopDetectedError:
+    """Return the error of a repeated call, written for the model that repeats it."""
     loop = limit.loop
     return LoopDetectedError(
-        f"Loop detected: this tool was called {loop.calls} times with these very arguments within "
-        f"{loop.seconds} s of this run, and {limit.level} allows no more. Calling it again will "
-        "not help: change the arguments, take another way, or stop and say what is missing.",
+        f"Loop detected: this tool was called {loop.calls} times with the same arguments within "
+        f"{loop.seconds} s of this run, the limit of '{limit.level}'. Calling it again will "
+        "not help: change the arguments, try another approach, or stop and report what is missing.",
         level=limit.level,
         limit_calls=loop.calls,
         seconds=loop.seconds,

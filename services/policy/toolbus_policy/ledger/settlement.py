@@ -1,4 +1,4 @@
-"""Settlement: outcomes end reservations; a reservation without an outcome ends by its time."""
+"""Settle reservations from outcomes, and sweep reservations that expired without one."""
 
 import asyncio
 import logging
@@ -13,17 +13,17 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
-from toolbus_policy.ledger.ledger import Extension, Ledger, Overdue, ReservationEnd
+from toolbus_policy.ledger.ledger import ExpiredReservation, Extension, Ledger, ReservationEnd
 from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
 
 log = logging.getLogger(__name__)
 
-REAP_SECONDS = 1.0
-MOST_PER_SCRIPT = 500
+SWEEP_SECONDS = 1.0
+SCRIPT_BATCH_SIZE = 500
 
 
-class Outcome(msgspec.Struct):
-    """What settlement reads of an outcome, and of an event that extends a call."""
+class OutcomeFields(msgspec.Struct):
+    """The fields of an outcome, or of an extension, that settlement reads."""
 
     event: str
     call_id: str
@@ -37,108 +37,108 @@ class Outcome(msgspec.Struct):
 
     @property
     def free(self) -> bool:
-        """Whether it costs nothing: nobody was reached, or the call goes on in another one."""
+        """Whether the call costs nothing: it was not dispatched, or continues in another call."""
         return not self.sent or self.ending == "input_required"
 
 
-_outcome = msgspec.json.Decoder(Outcome).decode
+_outcome = msgspec.json.Decoder(OutcomeFields).decode
 
 
 @dataclass(slots=True)
-class Settlement:
-    """Hears outcomes, and looks after reservations whose outcome never came.
+class SettlementConsumer:
+    """Consume outcomes, and sweep expired reservations.
 
-    An extension that was published before its reservation was due is dealt with before the
-    reservation is looked at: `reap` is never ahead of what was heard.
+    An extension published before its reservation was due is applied before the reservation is
+    examined: the sweep never overtakes the consumer.
     """
 
     service: Service
     ledger: Ledger
     customers: Callable[[], Iterable[str]]
     grace: float
-    _heard: float = 0.0  # every outcome said before this moment has been dealt with, by any replica
-    _marked: tuple[int, float] = (0, 0.0)  # a message of the stream, and when it was the newest
+    _processed: float = 0.0  # every outcome published before this moment was processed
+    _marked: tuple[int, float] = (0, 0.0)  # a stream sequence, and when it was the newest
 
-    async def hear(self, messages: list[StoredMessage]) -> None:
-        """Extend and end the reservations these events are about, then acknowledge.
+    async def handle_batch(self, messages: list[StoredMessage]) -> None:
+        """Extend and end the reservations of these events, then acknowledge.
 
-        Telling an ending twice is harmless, so a batch that failed half-way simply comes again.
+        Ending a reservation twice is harmless, so a batch that failed half-way is redelivered.
         """
-        endings, extensions = list[ReservationEnd](), list[Extension]()
+        ends, extensions = list[ReservationEnd](), list[Extension]()
         for message in messages:
-            ended, extended = read(message.data, self.grace)
-            endings += ended
+            ended, extended = parse_outcomes(message.data, self.grace)
+            ends += ended
             extensions += extended
-        for start in range(0, len(extensions), MOST_PER_SCRIPT):
-            await self.ledger.extend(extensions[start : start + MOST_PER_SCRIPT])
-        await self._settle(endings)
+        for start in range(0, len(extensions), SCRIPT_BATCH_SIZE):
+            await self.ledger.extend(extensions[start : start + SCRIPT_BATCH_SIZE])
+        await self._settle(ends)
         for message in messages:
             await message.done()
 
-    async def follow(self) -> int:
-        """Note the stream's newest message for the reservations to come, and return it.
+    async def note_newest(self) -> int:
+        """Store the stream's newest sequence for coming reservations, and return it.
 
         Raises `BusDownError`.
         """
         self.ledger.newest = await self.service.bus.newest(EVENTS)
         return self.ledger.newest
 
-    async def reap(self) -> None:
-        """Without end: charge expired reservations whose intent is in the stream, refund the rest.
+    async def sweep(self) -> None:
+        """Settle expired reservations forever: charged with an intent in the stream, else refunded.
 
-        Only what was due before the newest outcome that every replica has dealt with: one that a
-        killed replica took with it comes again after a while, and until then nobody knows. While
-        the bus is away nothing is decided.
+        Only reservations due before the newest outcome that every replica has processed are
+        examined: an outcome that a killed replica had received is redelivered later. Nothing is
+        decided while the bus is unreachable.
         """
         while True:
-            await asyncio.sleep(REAP_SECONDS)
+            await asyncio.sleep(SWEEP_SECONDS)
             try:
-                await self.reap_once()
+                await self.sweep_once()
             except ToolbusError as error:
-                log.warning("settlement.reap_failed", extra={"reason": error.reason})
+                log.warning("settlement.sweep_failed", extra={"reason": error.reason})
 
-    async def reap_once(self) -> None:
-        """Look at every customer's reservations."""
-        heard = await self._heard_until()
+    async def sweep_once(self) -> None:
+        """Examine every customer's expired reservations."""
+        processed = await self._processed_until()
         for customer in sorted(self.customers()):
-            overdue = await self.ledger.overdue(customer, heard)
-            if overdue:
-                await self._reap(customer, overdue)
+            expired = await self.ledger.claim_expired(customer, processed)
+            if expired:
+                await self._settle_expired(customer, expired)
 
-    async def _heard_until(self) -> float:
-        now, newest = time(), await self.follow()
+    async def _processed_until(self) -> float:
+        now, newest = time(), await self.note_newest()
         marked, at = self._marked
         if await self.service.bus.finished(EVENTS, self.service.name) >= marked:
-            self._heard, self._marked = at, (newest, now)
-        return self._heard
+            self._processed, self._marked = at, (newest, now)
+        return self._processed
 
-    async def _reap(self, customer: str, overdue: list[Overdue]) -> None:
+    async def _settle_expired(self, customer: str, expired: list[ExpiredReservation]) -> None:
         began = monotonic()
-        ran = await may_have_run(self.service.bus, customer, overdue)
-        for late in overdue:
+        ran = await may_have_run(self.service.bus, customer, expired)
+        for late in expired:
             if late.rid in ran:
                 await self.service.events.publish_until_durable(unknown_outcome(late))
         charged = [
-            ReservationEnd(late.rid, customer, "unknown") for late in overdue if late.rid in ran
+            ReservationEnd(late.rid, customer, "unknown") for late in expired if late.rid in ran
         ]
         refunded = [
-            ReservationEnd(late.rid, customer, "refund") for late in overdue if late.rid not in ran
+            ReservationEnd(late.rid, customer, "refund") for late in expired if late.rid not in ran
         ]
         await self._settle([*charged, *refunded])
-        told = {"charged": len(charged), "refunded": len(refunded)}
-        log.info("settlement.reaped", extra={**told, "seconds": round(monotonic() - began, 3)})
+        counts = {"charged": len(charged), "refunded": len(refunded)}
+        log.info("settlement.swept", extra={**counts, "seconds": round(monotonic() - began, 3)})
 
-    async def _settle(self, endings: list[ReservationEnd]) -> None:
-        for start in range(0, len(endings), MOST_PER_SCRIPT):
-            await self.ledger.settle(endings[start : start + MOST_PER_SCRIPT])
+    async def _settle(self, ends: list[ReservationEnd]) -> None:
+        for start in range(0, len(ends), SCRIPT_BATCH_SIZE):
+            await self.ledger.settle(ends[start : start + SCRIPT_BATCH_SIZE])
 
 
-def read(lines: bytes, grace: float) -> tuple[list[ReservationEnd], list[Extension]]:
+def parse_outcomes(lines: bytes, grace: float) -> tuple[list[ReservationEnd], list[Extension]]:
     """Return the reservations that one message of events ends, and those that it extends.
 
-    A line that is neither is passed over.
+    Other lines are ignored.
     """
-    endings, extensions = list[ReservationEnd](), list[Extension]()
+    ends, extensions = list[ReservationEnd](), list[Extension]()
     for line in lines.split(b"\n"):
         try:
             outcome = _outcome(line)
@@ -151,14 +151,14 @@ def read(lines: bytes, grace: float) -> tuple[list[ReservationEnd], list[Extensi
                 extensions.append(Extension(outcome.call_id, outcome.customer, due))
         elif outcome.reserved:
             how = "refund" if outcome.free else "settle"
-            endings.append(
+            ends.append(
                 ReservationEnd(outcome.call_id, outcome.customer, how, outcome.charge)  # type: ignore[arg-type]
             )
-    return endings, extensions
+    return ends, extensions
 
 
-def unknown_outcome(late: Overdue) -> CallFailed:
-    """The event about a call that may have run and has no outcome: charged in full."""
+def unknown_outcome(late: ExpiredReservation) -> CallFailed:
+    """Return the outcome of a call that may have run: charged in full."""
     server, tool, key, trace, parent, _ = late.about
     return CallFailed(
         id=f"{late.rid}.unknown",
@@ -171,9 +171,10 @@ def unknown_outcome(late: Overdue) -> CallFailed:
         server=server,
         tool=tool,
         charge=late.amount,
-        # Already ended in the ledger: settlement must not take this for a second ending.
+        # The reservation has ended: settlement must not end it a second time.
         reserved=False,
         code="outcome_unknown",
-        reason="No outcome came by the deadline; it may have happened, so it is charged in full.",
+        reason="The call has no outcome by its deadline. It may have been executed, so it is "
+        "charged in full.",
         sent=True,
     )

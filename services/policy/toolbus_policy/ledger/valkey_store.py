@@ -10,33 +10,33 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from toolbus_common.errors import LedgerDownError
-from toolbus_policy.ledger.lua_scripts import Scripts
+from toolbus_policy.ledger.lua_scripts import ScriptRunner
 
-FAULTS = (TimeoutError, RedisError, OSError)
-AT_ONCE = 500
+REDIS_ERRORS = (TimeoutError, RedisError, OSError)
+BATCH_SIZE = 500
 
 
-def slot(customer: str, name: str) -> str:
-    """A key of a customer, whatever its epoch."""
+def customer_key(customer: str, name: str) -> str:
+    """Return a customer's key that is independent of the generation."""
     return f"{{{customer}}}:{name}"
 
 
-def inside(customer: str, epoch: str, name: str) -> str:
-    """A key of one epoch: counters of another are never mistaken for it."""
-    return f"{{{customer}}}:{epoch}:{name}"
+def generation_key(customer: str, generation: str, name: str) -> str:
+    """Return a key of one generation, so that counters of generations never mix."""
+    return f"{{{customer}}}:{generation}:{name}"
 
 
 @dataclass(slots=True)
-class Contents:
-    """What an epoch begins with: levels by counter, records by call, and when each is due."""
+class CounterContents:
+    """Initial contents of a generation: levels by counter, records by call, and due times."""
 
     levels: dict[str, dict[str, int]] = field(default_factory=dict)
     records: dict[str, str] = field(default_factory=dict)
     due: dict[str, int] = field(default_factory=dict)
 
 
-class Store:
-    """The scripts, and the little that is done without them. Faults are `LedgerDownError`."""
+class ValkeyStore:
+    """Scripts and plain commands of the ledger. Redis errors become `LedgerDownError`."""
 
     def __init__(self, url: str, seconds: float) -> None:
         self._redis: Redis = Redis.from_url(
@@ -46,120 +46,132 @@ class Store:
             retry=Retry(NoBackoff(), 1),
             max_connections=16,
         )
-        self._scripts = Scripts(url, seconds)
+        self._scripts = ScriptRunner(url, seconds)
 
     async def close(self) -> None:
-        """Leave."""
+        """Close the connections."""
         await self._scripts.close()
         await self._redis.aclose()
 
     async def reachable(self) -> bool:
-        """Whether it answers now."""
+        """Return whether Redis replies."""
         try:
             return bool(await self._redis.ping())
         except (RedisError, OSError):
             return False
 
     async def run(self, script: str, keys: list[str], arguments: Sequence[Any]) -> Any:
-        """One script."""
-        return await self._done(self._scripts.run(script, keys, arguments))
+        """Run one script."""
+        return await self._checked(self._scripts.run(script, keys, arguments))
 
-    async def begin(self, customer: str, epoch: str) -> str:
-        """The customer's epoch; this one if there was none. Redis decides who came first."""
-        book = slot(customer, "book")
-        await self._done(self._redis.hsetnx(book, "epoch", epoch))
-        return (await self._done(self._redis.hget(book, "epoch"))).decode()  # type: ignore[no-any-return]
+    async def begin_generation(self, customer: str, generation: str) -> str:
+        """Return the customer's generation; store this one if none exists. Redis decides races."""
+        book = customer_key(customer, "book")
+        await self._checked(self._redis.hsetnx(book, "epoch", generation))
+        return (await self._checked(self._redis.hget(book, "epoch"))).decode()  # type: ignore[no-any-return]
 
-    async def end(self, customer: str) -> None:
-        """Close the customer's book: nothing is spent until another is opened."""
-        await self._done(self._redis.delete(slot(customer, "book")))
+    async def close_counters(self, customer: str) -> None:
+        """Close the customer's counters: nothing is reserved until a generation is opened."""
+        await self._checked(self._redis.delete(customer_key(customer, "book")))
 
     async def lock(self, customer: str, token: str, seconds: float) -> bool:
-        """Become the one who rebuilds."""
-        key, milliseconds = slot(customer, "lock"), int(seconds * 1000)
-        return bool(await self._done(self._redis.set(key, token, nx=True, px=milliseconds)))
+        """Take the rebuild lock; return whether it was free."""
+        key, milliseconds = customer_key(customer, "lock"), int(seconds * 1000)
+        return bool(await self._checked(self._redis.set(key, token, nx=True, px=milliseconds)))
 
-    async def hold(self, customer: str, seconds: float) -> None:
-        """Stay the one who rebuilds."""
-        await self._done(self._redis.pexpire(slot(customer, "lock"), int(seconds * 1000)))
+    async def extend_lock(self, customer: str, seconds: float) -> None:
+        """Extend the rebuild lock."""
+        await self._checked(
+            self._redis.pexpire(customer_key(customer, "lock"), int(seconds * 1000))
+        )
 
     async def unlock(self, customer: str, token: str) -> None:
-        """Leave the rebuilding to others."""
-        key = slot(customer, "lock")
-        if await self._done(self._redis.get(key)) == token.encode():
-            await self._done(self._redis.delete(key))
+        """Release the rebuild lock, if it still has this token."""
+        key = customer_key(customer, "lock")
+        if await self._checked(self._redis.get(key)) == token.encode():
+            await self._checked(self._redis.delete(key))
 
-    async def remember(self, customer: str, name: str, value: float) -> None:
-        """Keep a number that is no counter."""
-        await self._done(self._redis.set(slot(customer, name), repr(value)))
+    async def write_number(self, customer: str, name: str, value: float) -> None:
+        """Store a number that is not a counter."""
+        await self._checked(self._redis.set(customer_key(customer, name), repr(value)))
 
-    async def recall(self, customer: str, name: str) -> float:
-        """That number, 0 if there is none."""
-        return float(await self._done(self._redis.get(slot(customer, name))) or 0)
+    async def read_number(self, customer: str, name: str) -> float:
+        """Return that number, 0 if there is none."""
+        return float(await self._checked(self._redis.get(customer_key(customer, name))) or 0)
 
-    async def open(self, customer: str, token: str, epoch: str) -> bool:
-        """Let an epoch's counters count, if it is still us who rebuild."""
-        keys = [slot(customer, "book"), slot(customer, "lock")]
-        return bool(await self.run("open", keys, [token, epoch]))
+    async def open_generation(self, customer: str, token: str, generation: str) -> bool:
+        """Open a generation's counters, if this process still has the rebuild lock."""
+        keys = [customer_key(customer, "book"), customer_key(customer, "lock")]
+        return bool(await self.run("open", keys, [token, generation]))
 
-    async def book(self, customer: str) -> tuple[str, int]:
-        """The epoch and the tick of the counters that are there; empty when none are."""
-        epoch, tick = await self._done(self._redis.hmget(slot(customer, "book"), ["epoch", "tick"]))
-        return (epoch or b"").decode(), int(tick or 0)
+    async def read_state(self, customer: str) -> tuple[str, int]:
+        """Return the generation and tick of the present counters; empty if there are none."""
+        generation, tick = await self._checked(
+            self._redis.hmget(customer_key(customer, "book"), ["epoch", "tick"])
+        )
+        return (generation or b"").decode(), int(tick or 0)
 
-    async def fill(self, customer: str, epoch: str, contents: Contents) -> None:
-        """Write what an epoch begins with; nobody reads it before the book says so."""
-        calls, due = inside(customer, epoch, "calls"), inside(customer, epoch, "due")
+    async def write_contents(
+        self, customer: str, generation: str, contents: CounterContents
+    ) -> None:
+        """Write a generation's initial contents; they are unused until it is opened."""
+        calls, due = (
+            generation_key(customer, generation, "calls"),
+            generation_key(customer, generation, "due"),
+        )
         pipeline = self._redis.pipeline(transaction=False)
         for counter, fields in contents.levels.items():
-            pipeline.hset(inside(customer, epoch, counter), mapping=fields)  # type: ignore[arg-type]
+            pipeline.hset(generation_key(customer, generation, counter), mapping=fields)  # type: ignore[arg-type]
         rids = list(contents.records)
-        for start in range(0, len(rids), AT_ONCE):
-            some = rids[start : start + AT_ONCE]
+        for start in range(0, len(rids), BATCH_SIZE):
+            some = rids[start : start + BATCH_SIZE]
             pipeline.hset(calls, mapping={rid: contents.records[rid] for rid in some})
             pipeline.zadd(due, {rid: contents.due[rid] for rid in some})
-        await self._done(pipeline.execute())
+        await self._checked(pipeline.execute())
 
-    async def levels(
-        self, customer: str, epoch: str, counters: Sequence[str]
+    async def read_levels(
+        self, customer: str, generation: str, counters: Sequence[str]
     ) -> list[dict[str, int]]:
-        """The levels behind these counters as they are stored."""
+        """Return the stored levels of these counters."""
         pipeline = self._redis.pipeline(transaction=False)
         for counter in counters:
-            pipeline.hgetall(inside(customer, epoch, counter))
-        return [_numbers(raw) for raw in await self._done(pipeline.execute())]
+            pipeline.hgetall(generation_key(customer, generation, counter))
+        return [_numbers(raw) for raw in await self._checked(pipeline.execute())]
 
-    async def recorded(self, customer: str, epoch: str, rids: Sequence[str]) -> set[str]:
-        """Those of these calls that have a record."""
-        found = await self._done(self._redis.hmget(inside(customer, epoch, "calls"), list(rids)))
+    async def recorded(self, customer: str, generation: str, rids: Sequence[str]) -> set[str]:
+        """Return those of these calls that have a record."""
+        found = await self._checked(
+            self._redis.hmget(generation_key(customer, generation, "calls"), list(rids))
+        )
         return {rid for rid, record in zip(rids, found, strict=True) if record}
 
-    async def forget(self, customer: str, epoch: str) -> None:
-        """Remove what is left of every other epoch."""
-        kept = tuple(slot(customer, name) for name in ("book", "lock", f"{epoch}:"))
-        pattern = slot(customer, "*")  # names of customers have none of the signs patterns use
+    async def delete_other_generations(self, customer: str, generation: str) -> None:
+        """Delete every other generation."""
+        present = tuple(customer_key(customer, name) for name in ("book", "lock", f"{generation}:"))
+        pattern = customer_key(customer, "*")  # customer names contain no pattern characters
         try:
             old = [
                 key
                 async for key in self._redis.scan_iter(match=pattern, count=1000)
-                if not key.decode().startswith(kept)
+                if not key.decode().startswith(present)
             ]
-            for start in range(0, len(old), AT_ONCE):
-                await self._redis.unlink(*old[start : start + AT_ONCE])
-        except FAULTS as error:
-            raise down() from error
+            for start in range(0, len(old), BATCH_SIZE):
+                await self._redis.unlink(*old[start : start + BATCH_SIZE])
+        except REDIS_ERRORS as error:
+            raise ledger_down_error() from error
 
-    async def _done(self, work: Any) -> Any:
+    async def _checked(self, work: Any) -> Any:
         try:
             return await work
-        except FAULTS as error:
-            raise down() from error
+        except REDIS_ERRORS as error:
+            raise ledger_down_error() from error
 
 
-def down() -> LedgerDownError:
-    """The sentence for a Redis that is not there."""
+def ledger_down_error() -> LedgerDownError:
+    """Return the error for an unreachable Redis."""
     return LedgerDownError(
-        "The ledger (Redis) cannot be reached, so nothing may be spent; nothing was sent. Retry."
+        "The ledger (Redis) is unreachable, so spending is rejected; the call was not dispatched. "
+        "Retry."
     )
 
 

@@ -25,7 +25,7 @@ from toolbus_common.config_store.redacted_view import exported, restored
 from toolbus_common.egress import Egress
 from toolbus_common.errors import FaultyError
 from toolbus_common.nats.stream_reader import StreamEntry
-from toolbus_policy.admin.remote_restrictions import Reach
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 
 KEYS = {"access_key": "AKIA", "secret_key": "${env:S3_SECRET}"}
 LAKE = {"to": "s3://events/lake", "endpoint": "https://s3.example", "credentials": KEYS}
@@ -42,8 +42,8 @@ def declared(**sections: Any) -> Configuration:
 @pytest.mark.parametrize(
     ("export", "reason"),
     [
-        ({"to": "exports"}, "whole path"),
-        ({"to": "/data/../etc"}, "whole path"),
+        ({"to": "exports"}, "absolute path"),
+        ({"to": "/data/../etc"}, "absolute path"),
         ({"to": "s3://UPPER/x", "credentials": KEYS}, "s3://bucket/prefix"),
         ({"to": "s3://events"}, "needs credentials"),
         ({"to": "/data", "credentials": {"password": "x"}}, "not password"),
@@ -70,12 +70,12 @@ def test_a_sink_leads_to_a_host_and_port(url: str) -> None:
 
 def test_a_file_says_on_which_line_a_sink_is_wrong() -> None:
     loaded = load("sinks:\n  siem:\n    url: syslog+tls://siem.example\n", {})
-    assert [(fault.line, fault.place) for fault in loaded.faults] == [(3, "sinks.siem.url")]
+    assert [(fault.line, fault.path) for fault in loaded.problems] == [(3, "sinks.siem.url")]
 
 
 def test_an_unset_variable_is_warned_of() -> None:
     loaded = load('sinks: {siem: {url: "https://h", headers: {A: "${env:NOT_THERE}"}}}', {})
-    assert loaded.faults == ()
+    assert loaded.problems == ()
     assert [str(each) for each in loaded.warnings] == [
         "sinks.siem.headers.A: the environment has no NOT_THERE; set it"
     ]
@@ -121,20 +121,24 @@ def test_events_leave_to_nowhere_that_was_declared_from_afar(
     sections: dict[str, Any], place: str
 ) -> None:
     new = declared(**sections)
-    assert [fault["place"] for fault in Reach().faults(Configuration(), new)] == [place]
-    assert Reach().faults(new, new) == []
+    assert [fault["place"] for fault in RemoteRestrictions().violations(Configuration(), new)] == [
+        place
+    ]
+    assert RemoteRestrictions().violations(new, new) == []
     narrowed = {
         section: {"far": {**entries["far"], "customers": ["acme"]}}
         for section, entries in sections.items()
     }
-    assert Reach().faults(new, declared(**narrowed)) == []
+    assert RemoteRestrictions().violations(new, declared(**narrowed)) == []
 
 
 def test_a_variable_shown_to_a_sink_must_be_named_even_where_the_sink_was_there() -> None:
     old = declared(sinks={"far": {**SIEM, "headers": {}}})
-    (fault,) = Reach().faults(old, declared(sinks={"far": SIEM}))
+    (fault,) = RemoteRestrictions().violations(old, declared(sinks={"far": SIEM}))
     assert fault["place"] == "sinks.far.headers.Authorization"
-    assert Reach(variables=("HEC",)).faults(old, declared(sinks={"far": SIEM})) == []
+    assert (
+        RemoteRestrictions(variables=("HEC",)).violations(old, declared(sinks={"far": SIEM})) == []
+    )
 
 
 # -- signatures and frames -------------------------------------------------------------------

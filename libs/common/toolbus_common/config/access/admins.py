@@ -1,4 +1,4 @@
-"""Who administers Toolbus over HTTP: admin keys, each with one role."""
+"""Admin keys, for administration over HTTP, each with one role."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ Role = Literal["viewer", "auditor", "operator", "admin"]
 
 
 class Admin(ConfigModel):
-    """An admin key: it opens the administration as far as `role` goes, and no tool at all.
+    """An admin key: it has the rights of its `role` in administration, and access to no tool.
 
     `expires` is its last day in UTC, or a time. `secret_hash` is SHA-256 of SHA-256 of the
     secret, in hex.
@@ -23,5 +23,5 @@ class Admin(ConfigModel):
     revoked: bool = False
 
     def live(self, now: float) -> bool:
-        """Whether it opens anything."""
+        """Return whether the key is neither revoked nor expired."""
         return not self.revoked and not expired(self.expires, now)

@@ -1,4 +1,4 @@
-"""What callers without a credential may do."""
+"""Access of callers without a credential."""
 
 from typing import Self
 
@@ -8,10 +8,10 @@ from toolbus_common.config.access.levels import Key, KeyTerms
 
 
 class Anonymous(KeyTerms):
-    """The principal that all callers without a credential share; it is off without grants.
+    """The principal shared by all callers without a credential; disabled without grants.
 
-    It is served on this machine alone, unless `allow_remote` says that everybody who reaches the
-    gateway may use these tools.
+    It is available on this machine only, unless `allow_remote` permits everyone who reaches the
+    gateway to use these tools.
     """
 
     allow_remote: bool = False
@@ -23,13 +23,13 @@ class Anonymous(KeyTerms):
 
     @property
     def key(self) -> Key:
-        """The same as a key; no secret opens it."""
+        """The same as a key; it has no secret."""
         return Key(**{name: getattr(self, name) for name in KeyTerms.model_fields})
 
     @model_validator(mode="after")
-    def _is_nobody(self) -> Self:
+    def _has_no_identity(self) -> Self:
         if self.user:
-            raise ValueError("names a user, but anonymous callers are nobody; leave user out")
+            raise ValueError("names a user, but anonymous callers have none; leave user out")
         if self.rights:
-            raise ValueError("has rights, but anonymous callers approve nothing; leave rights out")
+            raise ValueError("has rights, but anonymous callers cannot approve; leave rights out")
         return self

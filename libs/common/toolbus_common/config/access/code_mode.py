@@ -1,4 +1,4 @@
-"""Whether tools are shown through programs, and what one program may use."""
+"""Code mode: whether tools are used through programs, and the limits of one program."""
 
 from pydantic import Field
 
@@ -6,9 +6,9 @@ from toolbus_common.config.base import ConfigModel
 
 
 class Programs(ConfigModel):
-    """`code_mode` at length: `shown` is what `true` and `false` say, the others are caps.
+    """The long form of `code_mode`: `shown` is its `true` or `false`, the others are limits.
 
-    They hold for one program: dollars its calls may cost together, their number, seconds.
+    They apply to one program: the dollars its calls may cost together, their number, and seconds.
     """
 
     shown: bool | None = None

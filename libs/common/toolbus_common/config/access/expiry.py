@@ -1,4 +1,4 @@
-"""When a key or a level stops working: at the end of a day in UTC, or at a time of day."""
+"""Expiry of keys and levels: at the end of a day in UTC, or at a time."""
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
@@ -31,19 +31,19 @@ Expiry = Annotated[date | datetime, BeforeValidator(parse_expiry)]
 
 
 def ends_at(expires: date | datetime) -> float:
-    """Return the first moment, in seconds since the epoch, at which nothing works any more."""
+    """Return the first moment, in seconds since the epoch, at which access has expired."""
     if isinstance(expires, datetime):
         return _utc(expires).timestamp()
     return datetime.combine(expires, time.min, UTC).timestamp() + timedelta(days=1).total_seconds()
 
 
 def expired(expires: date | datetime | None, now: float) -> bool:
-    """Return whether it has ended at `now`; what has no end never does."""
+    """Return whether it has expired at `now`; None never expires."""
     return expires is not None and now >= ends_at(expires)
 
 
 def shown_expiry(expires: date | datetime | None) -> str:
-    """Return the text that configuration and commands take, or nothing."""
+    """Return the text form for configuration and commands; empty for None."""
     if expires is None:
         return ""
     text = expires.isoformat()

@@ -1,4 +1,4 @@
-"""Who is somebody: providers that vouch for people, and what those they vouch for may do."""
+"""Identity providers, and the access of people and machines that sign in through them."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -9,7 +9,7 @@ from toolbus_common.config.access.admins import Role
 from toolbus_common.config.access.levels import KeyTerms
 from toolbus_common.config.base import ConfigModel, Name
 
-LOCAL = "local"  # whoever signs in with an account kept here
+LOCAL = "local"  # people who sign in with an account stored here
 MACHINES = "machines"  # clients that act in their own name
 OWN_ISSUERS = (LOCAL, MACHINES)
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
@@ -17,10 +17,10 @@ Text = Annotated[str, Field(max_length=512)]
 
 
 class Issuer(ConfigModel):
-    """An OpenID provider. Its access tokens are taken; with `client_id` people sign in through it.
+    """An OpenID provider. Its access tokens are accepted; with `client_id` people sign in with it.
 
-    A token must be made for this gateway's own URL, or for exactly `audience`. `user` is the claim
-    that names a person as `users` does; without it nobody it vouches for is one of those. `secret`
+    A token's audience must be this gateway's own URL, or exactly `audience`. `user` is the claim
+    with the name of an entry in `users`; without it no signed-in person is one of those. `secret`
     may be a reference such as `${env:NAME}`, resolved by oauth.
     """
 
@@ -43,18 +43,19 @@ class Issuer(ConfigModel):
     def _takes_no_identity_for_access(self) -> Self:
         if self.client_id and self.audience == self.client_id:
             raise ValueError(
-                "audience is the client_id: that is what ID tokens are for, and they open nothing"
+                "audience is the client_id: that is for ID tokens, which give no access; name "
+                "another audience, or leave it out"
             )
         return self
 
 
 class Access(KeyTerms):
-    """What somebody who signed in, or a token's holder, may do through any client.
+    """The grants of a signed-in user, or of a token's holder, through any client.
 
-    It holds for those whom `issuer` vouches for with all of `claims`; of several rules the first
-    that covers somebody counts. Budgets are a matter of users, teams and customers. With `role`
-    they administer as well, as far as an admin key of that role. With `dpop` a token must be bound
-    to a key of its client's.
+    The rule applies to users of `issuer` whose token has all of `claims`; of several matching rules
+    the first applies. Budgets belong to users, teams and customers. With `role` its users are
+    administrators as well, with the rights of that role. With `dpop` a token must be bound to a key
+    of its client (RFC 9449).
     """
 
     issuer: Name = LOCAL
@@ -65,7 +66,7 @@ class Access(KeyTerms):
     @model_validator(mode="after")
     def _leaves_money_to_levels(self) -> Self:
         if self.budget or self.budgets:
-            raise ValueError("has a budget; give it to a team, a customer or a user instead")
+            raise ValueError("has a budget; move it to a team, a customer or a user")
         if self.user:
-            raise ValueError("names a user; who signs in is the user")
+            raise ValueError("names a user, but the user is who signs in; leave user out")
         return self

@@ -1,4 +1,4 @@
-"""Who pays and who may: customers, teams, users, keys, and named groups of patterns."""
+"""Levels of the hierarchy: customers, teams, users, keys, and named groups of patterns."""
 
 from typing import Literal, Self
 
@@ -14,10 +14,10 @@ Content = Literal["full", "redacted", "digest"]
 
 
 class Group(ConfigModel):
-    """Patterns under a name, to be granted (`tools`) or denied (`deny`) wherever it is attached.
+    """Named patterns, granted (`tools`) or denied (`deny`) at every level that has the group.
 
-    A group without `tools` only denies: it bounds nothing. With `scope` people can let a client
-    use these tools alone: it asks for them `first`, or comes back for them `later`.
+    A group without `tools` only denies: it restricts nothing else. With `scope` it is an OAuth
+    scope: a client requests it `first`, or `later` when it needs these tools.
     """
 
     tools: Patterns | None = None
@@ -25,22 +25,22 @@ class Group(ConfigModel):
     scope: Literal["first", "later"] | None = None
 
     @model_validator(mode="after")
-    def _is_plain_where_it_is_a_scope(self) -> Self:
+    def _is_plain_scope(self) -> Self:
         if self.scope and (self.tools is None or self.deny):
-            raise ValueError("with a scope it needs tools, and no deny: scopes only add up")
+            raise ValueError("has a scope, so it needs tools and no deny: scopes can only add")
         return self
 
 
 class Level(ConfigModel):
-    """What every level can hold.
+    """Fields that every level can have.
 
-    `tools` and the tools of `groups` together bound everything below; a level with neither adds
-    no bound. `deny` wins over every grant. Calls that `approve` covers wait for a person.
-    `code_mode` shows tools through programs (true), or never (false); unset, a request may ask.
-    It may hold caps on one program as well.
-    `content` says how much of a call's arguments is recorded, `result_content` of its result: the
-    strictest word of all levels, the environment and the server counts. `validation: strict`
-    refuses calls whose arguments do not fit the schema of their tool, whatever the server says.
+    `tools` and the tools of `groups` together restrict everything below; a level with neither adds
+    no restriction. `deny` overrides every grant. Calls that match `approve` wait for approval.
+    `code_mode` requires the use of tools through programs (true), or forbids it (false); unset, a
+    request may choose. It may have limits for one program as well.
+    `content` is how much of a call's arguments is recorded, `result_content` of its result: the
+    strictest value of all levels, the environment and the server applies. `validation: strict`
+    rejects calls whose arguments do not match their tool's schema, whatever the server's setting.
     """
 
     tools: Patterns | None = None
@@ -61,33 +61,33 @@ class Level(ConfigModel):
 
     @property
     def through_programs(self) -> bool | None:
-        """Whether tools are shown through programs; None where this level leaves that open."""
-        said = self.code_mode
-        return said.shown if isinstance(said, Programs) else said
+        """Whether tools are used through programs; None if this level does not set it."""
+        mode = self.code_mode
+        return mode.shown if isinstance(mode, Programs) else mode
 
     def expired(self, now: float) -> bool:
-        """Return whether this level has ended."""
+        """Return whether this level has expired."""
         return expired(self.expires, now)
 
     @property
     def all_budgets(self) -> tuple[Budget, ...]:
-        """Every budget of this level."""
+        """All budgets of this level."""
         return (self.budget, *self.budgets) if self.budget else self.budgets
 
     @property
     def all_rates(self) -> tuple[Rate, ...]:
-        """Every rate of this level."""
+        """All rates of this level."""
         return (self.rate, *self.rates) if self.rate else self.rates
 
 
 class Customer(Level):
-    """Who pays: the level above teams and users. `retention` is how long its events are kept."""
+    """A paying customer: the level above teams and users. `retention` applies to its events."""
 
     retention: Retention | None = None
 
 
 class Environment(ConfigModel):
-    """What holds wherever a level names this environment."""
+    """Settings for every level that names this environment."""
 
     content: Content | None = None
     result_content: Content | None = None
@@ -100,16 +100,16 @@ class Team(Level):
 
 
 class User(Level):
-    """A person, beside the teams: somebody's keys share the person's limits."""
+    """A person, independent of teams: all keys of the person share these limits."""
 
     customer: str = ""
 
 
 class KeyTerms(Level):
-    """What a key is given. Without `tools` or `groups` it opens nothing.
+    """The terms of a key. Without `tools` or `groups` it has no access.
 
-    `rights` let its holder act for the operators: decide approvals. `auto_execute` covers the
-    tools an agent loop may run without asking its client; everything else is explicit.
+    `rights` permit its holder operators' tasks: deciding approvals. `auto_execute` matches the
+    tools that an agent loop may run without asking its client; all others are explicit.
     """
 
     team: str = ""

@@ -1,4 +1,4 @@
-"""Limits and prices: budgets in money or calls, rates, repeated calls, what a call costs."""
+"""Limits and prices: budgets in money or calls, rates, loop detection, prices of calls."""
 
 from enum import StrEnum
 from typing import Literal, Self
@@ -21,10 +21,10 @@ class Period(StrEnum):
 
 
 class Budget(ConfigModel):
-    """So many dollars, or so many calls, per period.
+    """A maximum of dollars, or of calls, per period.
 
-    A period is the calendar's in `timezone` (an IANA name), or, when `rolling`, the last hour,
-    day, week or month of 30 days. With `tools`, only calls these patterns cover count.
+    A period is a calendar period in `timezone` (an IANA name), or, if `rolling`, the last hour,
+    day, week or month of 30 days. With `tools`, only calls matching these patterns count.
     """
 
     usd: float | None = Field(default=None, ge=0, le=1_000_000_000)
@@ -42,11 +42,11 @@ class Budget(ConfigModel):
         return timezone
 
     @model_validator(mode="after")
-    def _is_of_one_kind(self) -> Self:
+    def _has_one_unit(self) -> Self:
         if (self.usd is None) == (self.calls is None):
             raise ValueError("needs exactly one of usd and calls")
         if self.rolling and self.timezone != "UTC":
-            raise ValueError("needs no timezone when it is rolling")
+            raise ValueError("is rolling, which has no timezone; leave timezone out")
         return self
 
     @property
@@ -56,28 +56,29 @@ class Budget(ConfigModel):
 
     @property
     def zone(self) -> ZoneInfo:
-        """The time zone its calendar periods are of."""
+        """The time zone of its calendar periods."""
         return ZoneInfo(self.timezone)
 
 
 class Rate(ConfigModel):
-    """So many calls per period, evened out by GCRA with a burst of the same size."""
+    """A maximum of calls per period, smoothed by GCRA with a burst of the same size."""
 
     calls: int = Field(ge=1, le=1_000_000_000)
     per: Literal[Period.SECOND, Period.MINUTE, Period.HOUR, Period.DAY]
 
 
 class Loop(ConfigModel):
-    """The same tool with the same arguments, `calls` times within `seconds` of one agent run."""
+    """A maximum of identical calls (tool and arguments) within `seconds` of one agent run."""
 
     calls: int = Field(ge=1, le=1000)
     seconds: int = Field(default=60, ge=1, le=3600)
 
 
 class Price(ConfigModel):
-    """What a call costs in dollars: for itself, per kilobyte and per token of its result.
+    """The price of a call in dollars: per call, per kilobyte and per token of its result.
 
-    `most` is held before a call whose price depends on its result, and bounds what it is charged.
+    `most` is the amount reserved before a call whose price depends on its result, and the maximum
+    charge.
     """
 
     call: float = Field(default=0, ge=0, le=1_000_000)
@@ -88,7 +89,7 @@ class Price(ConfigModel):
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:
         if self.most is None and (self.kilobyte or self.token):
-            raise ValueError("needs most, the dollars held before the result is known")
+            raise ValueError("needs most, the dollars reserved before the result is known")
         if self.most is not None and self.most < self.call:
-            raise ValueError("has a most below its call")
+            raise ValueError("has a most below its call; raise most")
         return self

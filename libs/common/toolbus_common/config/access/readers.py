@@ -1,4 +1,4 @@
-"""Who may read the evidence with programs of their own: analysts, dashboards."""
+"""Readers: people and programs that query the audit data themselves, such as dashboards."""
 
 from typing import Annotated
 
@@ -12,10 +12,10 @@ Whose = Annotated[str, Field(pattern=r"^(?:\*|[A-Za-z0-9_-]{1,64})$")]
 
 
 class Reader(ConfigModel):
-    """Somebody who asks audit's HTTP interface in SQL, and sees the events of `customers` alone.
+    """A user of audit's SQL interface over HTTP, who sees only the events of `customers`.
 
-    `*` among them means all, and events of no customer. `secret_hash` is SHA-256 of SHA-256 of the
-    secret, in hex; without it, the reader is let in by nothing.
+    `*` means all customers, and events without a customer. `secret_hash` is SHA-256 of SHA-256 of
+    the secret, in hex; a reader without it has no access.
     """
 
     customers: tuple[Whose, ...] = Field(min_length=1, max_length=256)

@@ -1,4 +1,4 @@
-"""Rules on calls, in Cedar, and who is told when a person is needed."""
+"""Rules on calls, in Cedar, and webhooks for events."""
 
 import re
 from fnmatch import fnmatchcase
@@ -9,14 +9,14 @@ from pydantic import Field, field_validator
 from toolbus_common.config.base import ConfigModel, Name
 from toolbus_common.contracts.events.base import POSTED
 
-CHECKPOINT = "checkpoint.signed"  # no event: what audit signs of a customer's log
+CHECKPOINT = "checkpoint.signed"  # not an event: what audit signs for a customer's log
 
 
 class Rule(ConfigModel):
-    """Cedar policies (`forbid … when {…};`) on calls that grants allow.
+    """Cedar policies (`forbid … when {…};`) on granted calls.
 
-    `effect` is what happens to a call that one of them forbids: it is refused, or it waits for a
-    person. With `shadow` it is only recorded what would have happened.
+    `effect` applies to a call that one of them forbids: it is denied, or it waits for approval.
+    With `shadow` the effect is only recorded.
     """
 
     cedar: str = Field(min_length=1, max_length=65_536)
@@ -26,10 +26,10 @@ class Rule(ConfigModel):
 
 
 class Webhook(ConfigModel):
-    """Where events of these kinds (`approval.requested`, `approval.*`) are posted, signed.
+    """A URL that receives events of these kinds (`approval.requested`, `approval.*`), signed.
 
-    `secret` may be `${env:NAME}`, resolved by the service that posts. Of `checkpoint.signed` the
-    newest is posted. With `customers` only what concerns these is.
+    `secret` may be `${env:NAME}`, resolved by the service that posts. For `checkpoint.signed` only
+    the newest checkpoint is posted. `customers` restricts the events to these customers.
     """
 
     url: str
@@ -50,10 +50,10 @@ class Webhook(ConfigModel):
         for event in events:
             if event.partition(".")[0] not in (*POSTED, "checkpoint"):
                 known = ", ".join((*POSTED, "checkpoint"))
-                raise ValueError(f"'{event}' is not posted; kinds begin with {known}")
+                raise ValueError(f"'{event}' is never posted; kinds begin with {known}")
         return events
 
     def wants(self, name: str, customer: str) -> bool:
-        """Whether events of this name, about this customer, are posted here."""
-        told = not self.customers or customer in self.customers
-        return told and any(fnmatchcase(name, pattern) for pattern in self.events)
+        """Return whether events of this name and customer are posted here."""
+        relevant = not self.customers or customer in self.customers
+        return relevant and any(fnmatchcase(name, pattern) for pattern in self.events)

@@ -1,4 +1,4 @@
-"""Events that leave Toolbus: written as files on a schedule, or told to a SIEM as they come."""
+"""Export of events: files on a schedule, or live forwarding to a SIEM."""
 
 import re
 from fnmatch import fnmatchcase
@@ -17,24 +17,24 @@ S3_KEYS = frozenset({"access_key", "secret_key", "session_token"})
 
 
 class Leaving(ConfigModel):
-    """Which events leave: those of these names, of these customers (none named: of all)."""
+    """A selection of events by name and customer; without customers, of all."""
 
     events: tuple[EventPattern, ...] = Field(default=("*",), min_length=1, max_length=64)
     customers: tuple[Name, ...] = Field(default=(), max_length=1024)
 
     def wants(self, event: str, customer: str) -> bool:
-        """Whether an event of this name and customer leaves."""
+        """Return whether an event of this name and customer is selected."""
         if self.customers and customer not in self.customers:
             return False
         return any(fnmatchcase(event, pattern) for pattern in self.events)
 
 
 class Place(ConfigModel):
-    """Where files go: a directory of audit's machine, or s3://bucket/prefix.
+    """A target for files: a directory on audit's machine, or s3://bucket/prefix.
 
-    `endpoint` is that of an S3-compatible store; without one it is Amazon's in the `region`.
-    `credentials` are `access_key`, `secret_key` and, where there is one, `session_token`; each
-    may be a reference to a secret, read by audit.
+    `endpoint` is that of an S3-compatible store; the default is Amazon's in the `region`.
+    `credentials` are `access_key`, `secret_key` and optionally `session_token`; each may be a
+    reference to a secret, resolved by audit.
     """
 
     to: str = Field(max_length=1024)
@@ -45,12 +45,12 @@ class Place(ConfigModel):
 
     @field_validator("to")
     @classmethod
-    def _is_a_place(cls, to: str) -> str:
+    def _is_target(cls, to: str) -> str:
         if to.startswith("s3:"):
             if not _BUCKET.fullmatch(to):
                 raise ValueError("must be s3://bucket/prefix, with plain letters and digits")
         elif not to.startswith("/") or ".." in to.split("/"):
-            raise ValueError("must be s3://bucket/prefix, or a directory's whole path")
+            raise ValueError("must be s3://bucket/prefix, or the absolute path of a directory")
         return to
 
     @field_validator("endpoint")
@@ -61,7 +61,7 @@ class Place(ConfigModel):
         return endpoint.rstrip("/")
 
     @model_validator(mode="after")
-    def _has_its_credentials(self) -> Self:
+    def _has_credentials(self) -> Self:
         if unknown := set(self.credentials) - S3_KEYS:
             raise ValueError(f"credentials are {', '.join(sorted(S3_KEYS))}, not {min(unknown)}")
         if self.in_bucket and not {"access_key", "secret_key"} <= set(self.credentials):
@@ -70,17 +70,17 @@ class Place(ConfigModel):
 
     @property
     def in_bucket(self) -> bool:
-        """Whether it goes to a bucket, and not to a directory."""
+        """Whether it is a bucket rather than a directory."""
         return self.to.startswith("s3://")
 
     @property
     def seconds(self) -> int:
-        """How often."""
+        """The interval in seconds."""
         return int(self.every[:-1]) * _SECONDS[self.every[-1]]
 
     @property
     def bucket_url(self) -> str:
-        """Where the bucket's objects are, without a slash at the end; empty for a directory."""
+        """The URL of the bucket's objects, without a trailing slash; empty for a directory."""
         if not self.in_bucket:
             return ""
         host = self.endpoint or f"https://s3.{self.region}.amazonaws.com"
@@ -88,16 +88,16 @@ class Place(ConfigModel):
 
 
 class Export(Place, Leaving):
-    """Files written `every` so often."""
+    """Files written at the interval `every`."""
 
     format: Literal["jsonl", "parquet", "ocsf"] = "jsonl"
 
 
 class Sink(Leaving):
-    """A SIEM that is told events as they come: over syslog (RFC 5424), or in POSTs of `shape`.
+    """A SIEM that receives events live: over syslog (RFC 5424), or in POSTs of the form `shape`.
 
-    `headers` may hold references to secrets, read by audit. A sink declared anew is told what
-    happens from now on, or, with `begin: oldest`, all that the stream still has.
+    `headers` may have references to secrets, resolved by audit. A new sink receives events from now
+    on, or, with `begin: oldest`, all events the stream still has.
     """
 
     url: str = Field(max_length=1024)
@@ -109,7 +109,7 @@ class Sink(Leaving):
 
     @field_validator("url")
     @classmethod
-    def _leads_to_a_sink(cls, url: str) -> str:
+    def _is_sink_url(cls, url: str) -> str:
         if not _SINK.match(url):
             raise ValueError("must begin with https://, syslog+tls://, syslog+tcp:// or the like")
         if url.startswith("syslog"):
@@ -118,7 +118,7 @@ class Sink(Leaving):
 
     @property
     def transport(self) -> str:
-        """Which way it is told: http, tls, tcp or udp."""
+        """The transport: http, tls, tcp or udp."""
         scheme = self.url.partition("://")[0]
         return scheme.removeprefix("syslog+") if scheme.startswith("syslog") else "http"
 

@@ -1,4 +1,4 @@
-"""How long events are kept, and who is given the signed checkpoints over them."""
+"""Retention of events, and publication of the signed checkpoints over them."""
 
 import re
 from base64 import b64decode
@@ -10,23 +10,23 @@ from pydantic import BeforeValidator, Field, field_validator
 from toolbus_common.config.audit.exports import Place
 from toolbus_common.config.base import ConfigModel, Name
 
-SHORTEST = 183  # days: half a year, which the EU's AI Act demands of those who deploy (Art. 26(6))
+SHORTEST = 183  # days: half a year, which the EU's AI Act requires of deployers (Art. 26(6))
 USUAL = 400
 _COSIGNATURE, _KEY_BYTES = b"\x04", 33  # the algorithm's number, and with it a public key
 _DAYS = re.compile(r"(\d{1,5})d")
 
 
-def _days(said: Any) -> Any:
-    """`400d` as 400; what else it may be is told by the type."""
-    found = _DAYS.fullmatch(said) if isinstance(said, str) else None
-    return int(found[1]) if found else said
+def _days(value: Any) -> Any:
+    """Return 400 for `400d`, and any other value unchanged: its type is validated next."""
+    found = _DAYS.fullmatch(value) if isinstance(value, str) else None
+    return int(found[1]) if found else value
 
 
 Retention = Annotated[int, Field(ge=SHORTEST, le=36_500), BeforeValidator(_days)]
 
 
 class Audit(ConfigModel):
-    """`retention` is how long events are kept (`400d`), unless their customer says otherwise."""
+    """`retention` is how long events are stored (`400d`), unless their customer overrides it."""
 
     retention: Retention = USUAL
 
@@ -56,7 +56,7 @@ class Witness(ConfigModel):
 
 
 class Cosigner(NamedTuple):
-    """Who cosigns: the name and the id in its signature lines, and its public key."""
+    """A cosigner: the name and id in its signature lines, and its public key."""
 
     name: str
     id: bytes
@@ -64,29 +64,29 @@ class Cosigner(NamedTuple):
 
 
 def cosigner_of(key: str) -> Cosigner:
-    """Read a verifier key. Raises `ValueError`."""
+    """Parse a verifier key. Raises `ValueError`."""
     name, _, rest = key.partition("+")
-    told, _, encoded = rest.partition("+")
+    key_id, _, encoded = rest.partition("+")
     try:
         data = b64decode(encoded, validate=True)
     except ValueError:
         data = b""
     known = sha256(name.encode() + b"\n" + data).digest()[:4]
-    if not re.fullmatch(r"[^\s+]+", name) or known.hex() != told:
+    if not re.fullmatch(r"[^\s+]+", name) or known.hex() != key_id:
         raise ValueError("must be a verifier key as the witness prints it: name+id+base64")
     if data[:1] != _COSIGNATURE or len(data) != _KEY_BYTES:
-        raise ValueError("must be an Ed25519 cosignature key (type 4); other kinds are not known")
+        raise ValueError("must be an Ed25519 cosignature key (type 4); no other is supported")
     return Cosigner(name, known, data[1:])
 
 
 class Checkpoints(Place):
-    """Where the newest checkpoint of each customer is written, each in a file of its own."""
+    """A target for the newest checkpoint of each customer, one file per customer."""
 
     every: str = Field(default="1m", pattern=r"^[1-9][0-9]{0,3}[smhd]$")
 
 
 class Evidence(ConfigModel):
-    """`origin` names this installation in all it signs; it is fixed when audit first starts."""
+    """`origin` names this installation in all signatures; it is fixed when audit first starts."""
 
     origin: str = Field(
         default="", max_length=128, pattern=r"^(?:[a-z0-9][a-z0-9._-]*(?:/[a-z0-9._-]+)*)?$"
@@ -98,5 +98,5 @@ class Evidence(ConfigModel):
     @classmethod
     def _have_names(cls, witnesses: tuple[Witness, ...]) -> tuple[Witness, ...]:
         if len({each.name for each in witnesses}) < len(witnesses):
-            raise ValueError("must each have a name of their own")
+            raise ValueError("must have distinct names; rename one")
         return witnesses

@@ -1,4 +1,4 @@
-"""Where a server is reached: its URLs, and the operations that a described API offers."""
+"""Addresses of a server: its URLs, and the operations of a described API."""
 
 import re
 
@@ -15,12 +15,12 @@ def http_url(url: str) -> str:
 
 
 def as_http(grpc: str) -> str:
-    """Return the URL of a gRPC server as others know it."""
+    """Return the URL of a gRPC server with http:// or https://."""
     return grpc.replace("grpc", "http", 1) if grpc else ""
 
 
 class Replica(ConfigModel):
-    """One of several addresses of a server, and its share of the calls beside the others'."""
+    """One of several addresses of a server; `weight` is its relative share of the calls."""
 
     url: str = Field(min_length=1)
     weight: int = Field(default=1, ge=1, le=100)
@@ -32,7 +32,7 @@ class Replica(ConfigModel):
 
 
 class Operations(ConfigModel):
-    """Which operations of an OpenAPI document become tools.
+    """The operations of an OpenAPI document that become tools.
 
     A pattern is an operationId, `tag:billing`, `/contacts/*` or `GET /contacts/*`.
     """

@@ -1,4 +1,4 @@
-"""How a server is told who calls."""
+"""The caller's identity, sent to a server with each request."""
 
 import re
 
@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from toolbus_common.config.base import ConfigModel
 from toolbus_common.mcp.param_headers import TOKEN
 
-# What requests have a use for already, or carry from hop to hop.
+# Headers with another meaning, and hop-by-hop headers.
 _TAKEN = frozenset(
     {
         "accept", "authorization", "baggage", "connection", "content-length", "content-type",
@@ -20,20 +20,20 @@ _OTHERS = ("mcp-", "grpc-", "proxy-", "sec-", ":")
 
 
 class ServerIdentity(ConfigModel):
-    """Each request says in a header, signed, who calls; the server verifies it."""
+    """A signed header with the caller's identity in each request; the server verifies it."""
 
     header: str = Field(default="Toolbus-Identity", max_length=64)
 
     @property
     def fits_grpc(self) -> bool:
-        """Whether gRPC can carry it as text."""
+        """Whether gRPC can carry the header as text metadata."""
         return bool(_METADATA.fullmatch(self.header)) and not self.header.lower().endswith("-bin")
 
     @field_validator("header")
     @classmethod
     def _is_free(cls, header: str) -> str:
         if not TOKEN.fullmatch(header):
-            raise ValueError("is no name a header can have; leave it out for Toolbus-Identity")
+            raise ValueError("is not a valid header name; leave it out for Toolbus-Identity")
         if header.lower() in _TAKEN or header.lower().startswith(_OTHERS):
-            raise ValueError(f"{header} has another use; name another, or leave it out")
+            raise ValueError(f"{header} has another meaning; name another, or leave it out")
         return header

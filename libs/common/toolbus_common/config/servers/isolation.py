@@ -1,4 +1,4 @@
-"""What a server's process may use up, touch and reach."""
+"""Isolation of a server's process: resources, files and network."""
 
 import re
 from typing import Any, Literal, cast
@@ -12,11 +12,11 @@ _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}")
 
 
 class Limits(ConfigModel):
-    """The most a process may use: MiB of memory, open files; how many may be started; processors.
+    """Resource limits of a process: MiB of memory, open files, processes, CPUs.
 
-    `scratch` are MiB of its private home, /tmp and /dev/shm together. Memory is each process's, and
-    of all together where there is a control group. `cpu` needs one. `cpu_seconds` is how long each
-    process may compute, all in all.
+    `scratch` is MiB of its private home, /tmp and /dev/shm together. Memory applies to each
+    process, and to all together if there is a control group, which `cpu` requires. `cpu_seconds`
+    is the total CPU time of each process.
     """
 
     memory: int = Field(default=4096, ge=16, le=1 << 24)
@@ -28,7 +28,7 @@ class Limits(ConfigModel):
 
 
 class Hosts(ConfigModel):
-    """The hosts a process may reach, and nothing else: api.example, *.example:443, 10.1.0.0/16."""
+    """The only hosts a process may connect to: api.example, *.example:443, 10.1.0.0/16."""
 
     hosts: tuple[str, ...] = Field(min_length=1, max_length=256)
 
@@ -37,7 +37,7 @@ class Hosts(ConfigModel):
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         for each in hosts:
             if len(Allowed.of(each).items) != 1:
-                raise ValueError(f"{each[:80]!r} must be one host; write each by itself")
+                raise ValueError(f"{each[:80]!r} must be one host; list each separately")
         return hosts
 
 
@@ -45,13 +45,13 @@ Network = Literal["any", "loopback", "none"] | Hosts
 _WORDS = ("any", "loopback", "none")
 
 
-def network_of(told: Any) -> Network:
-    """A network as it is declared. Raises `ValueError` with one sentence, not one for each form."""
-    if isinstance(told, Hosts) or (isinstance(told, str) and told in _WORDS):
-        return cast("Network", told)
-    if not isinstance(told, dict) or set(told) != {"hosts"}:
+def network_of(value: Any) -> Network:
+    """Parse a configured network. Raises `ValueError` with one message for all its forms."""
+    if isinstance(value, Hosts) or (isinstance(value, str) and value in _WORDS):
+        return cast("Network", value)
+    if not isinstance(value, dict) or set(value) != {"hosts"}:
         raise ValueError("must be any, loopback, none, or a list: {hosts: [api.example]}")
-    hosts = told["hosts"]
+    hosts = value["hosts"]
     try:
         return Hosts(hosts=tuple(hosts) if isinstance(hosts, list) else hosts)
     except ValidationError as error:
@@ -59,7 +59,7 @@ def network_of(told: Any) -> Network:
 
 
 class Container(ConfigModel):
-    """An image, named with its digest: a tag comes to mean another one. `args` go to it."""
+    """An image, named with its digest because a tag can change. `args` are its arguments."""
 
     image: str = Field(max_length=512)
     args: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Container(ConfigModel):
 
 
 class Files(ConfigModel):
-    """The files a process may read beside the system's, and those it may change too.
+    """Files a process may read in addition to the system's, and files it may also write.
 
     `~/` is the executor's home.
     """

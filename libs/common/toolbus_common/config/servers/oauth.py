@@ -1,4 +1,4 @@
-"""How Toolbus is authorized towards a server that wants OAuth."""
+"""OAuth authorization of Toolbus at upstream servers."""
 
 import re
 from typing import Annotated, Final, Literal, Self
@@ -13,8 +13,8 @@ _PROCESSES = ("command", "python", "container")
 Text = Annotated[str, Field(max_length=512)]
 CLIENT_CREDENTIALS, WORKLOAD, ENTERPRISE = "client_credentials", "workload", "enterprise"
 OF_PEOPLE = ("consent", ENTERPRISE)
-REFERENCES = ("secret", "key", "assertion", "certificate")  # of a client, to what is shown there
-BY_KEY: Final = "private_key_jwt"  # a client proves itself by its signature
+REFERENCES = ("secret", "key", "assertion", "certificate")  # fields of a client with references
+BY_KEY: Final = "private_key_jwt"  # a client authenticates by its signature
 BY_AUTHORITY, BY_ITSELF = "tls_client_auth", "self_signed_tls_client_auth"
 BY_CERTIFICATE = (BY_AUTHORITY, BY_ITSELF)  # RFC 8705 section 2
 Method = Literal[
@@ -29,14 +29,14 @@ Method = Literal[
 
 
 class OAuthClient(ConfigModel):
-    """What an authorization server knows Toolbus as. `secret`, `key` and the rest are references.
+    """The registration of Toolbus at an authorization server. Credentials are references.
 
-    `method` is how it proves itself; empty: with its secret as the server likes best. `key` is a
-    private key in PEM form for `private_key_jwt`; without it Toolbus signs with its own. Beside a
-    `certificate`, in PEM form too, it is that one's: both are shown in TLS, and the certificate
-    proves the client (`tls_client_auth`) or, with another method, is what its tokens are bound to.
-    `assertion` is a token of the workload's own, which others vouch for and renew: it stands in the
-    place of a signature, or is what the grant `workload` is asked with.
+    `method` is the client authentication; if empty, with `secret` as the server prefers. `key` is a
+    private key in PEM form for `private_key_jwt`; without it Toolbus signs with its own. With a
+    `certificate` (PEM) it is the certificate's key: both are used in TLS, and the certificate
+    authenticates the client (`tls_client_auth`) or, with another method, binds its tokens (RFC
+    8705). `assertion` is a token of the workload, issued and renewed by its platform: it is used
+    instead of a signature, or requests the grant `workload`.
     """
 
     id: Text = Field(min_length=1)
@@ -50,11 +50,11 @@ class OAuthClient(ConfigModel):
     @classmethod
     def _is_reference(cls, secret: str) -> str:
         if secret and not _REFERENCE.fullmatch(secret):
-            raise ValueError("must be a reference, such as ${env:NAME}; a secret is not kept here")
+            raise ValueError("must be a reference, such as ${env:NAME}; no secret is stored here")
         return secret
 
     @model_validator(mode="after")
-    def _signs_with_its_key(self) -> Self:
+    def _has_one_signature(self) -> Self:
         if self.certificate:
             return self
         if self.key and self.method not in ("", BY_KEY):
@@ -64,7 +64,7 @@ class OAuthClient(ConfigModel):
         return self
 
     @model_validator(mode="after")
-    def _has_its_certificate(self) -> Self:
+    def _has_certificate_and_key(self) -> Self:
         if self.certificate and not self.key:
             raise ValueError("has a certificate without its key; name both, as references")
         if self.method in BY_CERTIFICATE and not self.certificate:
@@ -75,19 +75,18 @@ class OAuthClient(ConfigModel):
 
 
 class ServerOAuth(ConfigModel):
-    """Whose tokens a server is called with, and how they are got.
+    """The tokens a server is called with, and how Toolbus obtains them.
 
-    `tokens`: `shared` is one for everybody, `user` one of each person's own. `grant`: a person
-    consents; Toolbus is its own master (`client_credentials`), or what it runs on vouches for it
-    (`workload`); or `provider`, one of `issuers`, vouches for each person (`enterprise`). `issuer`
-    is which authorization server counts where the server names several. `clients` are
-    registrations, by issuer; what is declared for one is never shown to another. `scopes` are asked
-    for beside what the server wants. `listing` is the user with whose connection tools are listed
-    where each person has their own; without it, whichever lasts longest is used. `dpop`: tokens are
-    bound to a key of Toolbus' own; unset: where the authorization server offers it, and no bound
-    token is no reason to give up. `resource` is the URL that tokens are for, where that is not
-    where the server is. A process gets its token in the variable `env` of its environment, or in
-    the file `file` of its private home.
+    `tokens`: `shared` is one token for all users, `user` one for each user. `grant`: `consent` of a
+    person, Toolbus itself (`client_credentials`), the workload's assertion (`workload`), or an
+    assertion of `provider`, one of `issuers`, for each user (`enterprise`). `issuer` selects the
+    authorization server if the server names several. `clients` are registrations by issuer; the
+    credentials for one are never sent to another. `scopes` are requested in addition to those the
+    server requires. `listing` is the user whose token is used to list tools if each user has their
+    own; without it, the token with the longest lifetime is used. `dpop`: tokens are bound to a key
+    of Toolbus; unset: if the authorization server supports it, without requiring it. `resource` is
+    the URL tokens are for, if it is not the server's URL. A process receives its token in the
+    environment variable `env`, or in the file `file` of its private home.
     """
 
     tokens: Literal["shared", "user"] = "shared"
@@ -106,7 +105,7 @@ class ServerOAuth(ConfigModel):
     @classmethod
     def _is_url(cls, resource: str) -> str:
         if resource and not re.fullmatch(r"https?://[^/\s?#]+[^\s#]*", resource):
-            raise ValueError("must be the URL that tokens are for, without #")
+            raise ValueError("must be the URL that tokens are for, without a fragment (#)")
         return resource
 
     @field_validator("env")
@@ -122,16 +121,16 @@ class ServerOAuth(ConfigModel):
         if file and (not _FILE.fullmatch(file) or ".." in file.split("/")):
             raise ValueError(
                 "must be a file in a directory of its own below the private home, such as "
-                "~/.secrets/token: nothing else is in that directory"
+                "~/.secrets/token, because no other file is in that directory"
             )
         return file
 
     @model_validator(mode="after")
-    def _fits_itself(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.tokens == "user" and self.grant not in OF_PEOPLE:
-            raise ValueError("tokens of each user need grant consent (leave it out) or enterprise")
+            raise ValueError("tokens: user needs grant consent (the default) or enterprise")
         if (self.grant == ENTERPRISE) is not bool(self.provider):
-            raise ValueError("grant enterprise and provider, who vouches, belong together")
+            raise ValueError("grant enterprise and provider belong together; name both or neither")
         if self.grant == ENTERPRISE and (self.tokens != "user" or not self.clients):
             raise ValueError(
                 "grant enterprise needs tokens: user, and clients that the provider knows"
@@ -139,35 +138,35 @@ class ServerOAuth(ConfigModel):
         if self.grant == WORKLOAD and not any(each.assertion for each in self.clients.values()):
             raise ValueError("grant workload needs a client with an assertion; name it")
         if self.listing and self.tokens != "user":
-            raise ValueError("listing names one of several; it needs tokens: user, or leave it out")
+            raise ValueError("has listing, which needs tokens: user; leave it out otherwise")
         return self
 
 
 def misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...] = ()) -> str:
-    """Return what does not fit a server of this kind; empty where everything does."""
+    """Return an error message for OAuth settings that do not fit this kind; empty for none."""
     if kind in _PROCESSES:
         return _process_misfit(oauth, kind, own_env) or _unproven_misfit(oauth, kind)
     if oauth.env or oauth.file:
-        return "env and file are for processes, which are given their token; leave them out"
+        return "env and file are for processes, which receive their token there; leave them out"
     if oauth.resource and kind in ("url", "sse"):
-        return f"resource is where the {kind} leads; leave it out"
+        return f"resource is the {kind} itself; leave it out"
     return _unproven_misfit(oauth, kind) if kind == "grpc" else ""
 
 
 def _process_misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...]) -> str:
     if bool(oauth.env) is bool(oauth.file):
-        return "name how the process is given its token: either env (a variable) or file"
+        return "choose how the process receives its token: either env (a variable) or file"
     if oauth.env in own_env:
-        return f"{oauth.env} is under env already; leave one of them out"
+        return f"{oauth.env} is already in env; leave one of them out"
     if oauth.file and kind == "container":
-        return "a container has no private home: give it its token by env"
+        return "a container has no private home: choose env to pass its token"
     return ""
 
 
 def _unproven_misfit(oauth: ServerOAuth, kind: str) -> str:
-    """Of servers that nobody asks over HTTP what they want, and that prove nothing."""
+    """Check servers whose requirements are not discovered over HTTP, and that support no DPoP."""
     if oauth.dpop:
         return f"a {kind} server cannot prove a bound token; leave dpop out"
     if not (oauth.issuer or oauth.resource):
-        return "name the issuer whose tokens it takes, or the resource they are for"
+        return "name the issuer whose tokens it accepts, or the resource they are for"
     return ""

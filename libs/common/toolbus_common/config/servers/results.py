@@ -1,4 +1,4 @@
-"""What becomes of results: how large they may be, how long large ones are kept."""
+"""Results: maximum sizes, storage of large results, response cache."""
 
 from typing import Literal
 
@@ -8,14 +8,14 @@ from toolbus_common.config.base import ConfigModel
 
 USUAL_LIMIT = 6 << 20  # bytes; what fits a message
 USUAL_LARGEST = 256 << 20
-LONGEST_TTL = 3600.0  # seconds; the store forgets then
+LONGEST_TTL = 3600.0  # seconds; the object store then deletes them
 
 
 class Results(ConfigModel):
-    """A server's results.
+    """Sizes of a server's results.
 
-    One of more than `limit` bytes is kept for `ttl` seconds, and its caller told how it begins and
-    how to read it; one of more than `largest` is an error.
+    A result of more than `limit` bytes is stored for `ttl` seconds, and the caller receives its
+    beginning and a URI to read it; a result of more than `largest` bytes is an error.
     """
 
     limit: int = Field(default=USUAL_LIMIT, ge=64 << 10, le=USUAL_LIMIT)
@@ -24,10 +24,10 @@ class Results(ConfigModel):
 
 
 class ToolCache(ConfigModel):
-    """The operator's word that a tool only reads, so that its answers hold for `ttl` seconds.
+    """The operator's statement that a tool only reads, so that its results are cached for `ttl`.
 
-    `private` answers are told to the key they were given to, `public` ones to every key that may
-    call the tool. A server's own word is not taken for it.
+    `ttl` is in seconds. `private` results are returned to the same key only, `public` ones to every
+    key that may call the tool. Hints of the server are not sufficient for caching.
     """
 
     ttl: float = Field(gt=0, le=24 * 3600)

@@ -1,4 +1,4 @@
-"""Upstream servers, and how agents see their tools."""
+"""Upstream servers, and their tools as clients see them."""
 
 import json
 import re
@@ -29,69 +29,69 @@ Validation = Literal["report", "strict", "arguments", "results", "both", "none"]
 Sessions = Literal["principal", "shared", "client"]
 Protocol = Literal["auto", "modern", "legacy"]
 PROTOCOLS = (
-    "auto (each caller's own family where the server speaks both), modern (stateless, 2026-07-28) "
+    "auto (each caller's own family if the server supports both), modern (stateless, 2026-07-28) "
     "or legacy (with a handshake, 2025-11-25 and before)"
 )
 _PROXY = re.compile(rf"http://[^/@\s]+/?|{REFERENCE.pattern}")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
-# What says who is given them.
-FILES = ("ca", "certificate", "key")  # of the executor's machine
+# Fields that decide where credentials are sent.
+FILES = ("ca", "certificate", "key")  # paths on the executor's machine
 DESTINATION = (
     "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "grpc",
     "python", "container", "proxy", "oauth", *FILES,
 )  # fmt: skip
-# What bounds whoever is given them, beside that.
+# Fields that isolate the process which receives credentials.
 BOUNDS = ("limits", "files", "network", "namespaces")
 MOST_REPLICAS = 16
-LARGEST_LIST = 6 << 20  # bytes; all that a server lists is one entry of a bucket
+LARGEST_LIST = 6 << 20  # bytes; the lists of a server are one entry of a bucket
 MOST_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
 _OF_PROCESS = BOUNDS
 _OF_SESSIONS = ("idle", "sessions", "most_sessions", "most_sessions_each")
 _OF_OPENAPI = ("base_url", "credentials", "probe_path")
 _PROBE_PATH = re.compile(r"/[!-~]*")
-_OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come of a description
+_OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come from an API description
 
 
 class Server(ConfigModel):
-    """An upstream: `url`, `command` or `sse` for MCP, or of another kind.
+    """An upstream server: MCP (`url`, `command` or `sse`), or of another kind.
 
     `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE. `replicas` are several
-    URLs of one server, with weights. `probe` is after how many idle seconds it is asked whether it
-    is there; 0 is never.
-    `openapi` is the document's URL or file, `base_url` where its operations are called,
-    `credentials` what its security schemes want, by their names (`user:password` for basic
-    ones), `refresh` after how many seconds the document is read anew, `probe_path` what is read
-    there to see whether the API is well.
-    `graphql` is an API's address, `grpc` a server that reflects, as grpc://host:port or grpcs://
-    over TLS; `operations` and `refresh` are for them likewise.
-    `python` names functions as `package.module:function`, found from `cwd`. `container` is an
-    image with its digest, whose program speaks MCP on stdio.
-    `timeout` is how many seconds a call may take without progress; each progress notification
-    restarts it, until the call has taken `max_total_timeout` (600 s, or `timeout` where that is
-    longer). `concurrency` is the most calls at once. Values of `headers`,
-    `env`, `credentials` and `proxy` may hold references, `${env:NAME}`, which the executor reads
-    and nobody else. `expose` bounds what anybody may use of it, by its own names. `definitions`
-    says what happens to a tool that is new or has changed: `trust` shows it; `first` pins what is
-    seen first and holds back later changes; `each` holds back everything until somebody approves
-    it. `code_mode` keeps its tools for programs (true), or shows them as they are even to callers
-    in code mode (false). `validation` says what follows when arguments do not fit the schema that
-    the server declares: `report` says so in the call's event, `strict` refuses the call, `none`
-    says nothing; `arguments` is another word for strict. `results` and `both` refuse results that
-    do not fit. `list_limit` is how many bytes everything it lists may have.
-    `content` and `result_content` bound what is recorded of its calls.
-    A process (`command`, `python`, `container`) is ended after `idle` seconds without work, and
-    started again by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound
-    it.
-    `sessions` says who shares a session of a server that keeps state (a process, or an MCP session
-    over HTTP): one `principal` (a user, or a key without one), one `client` session, or
-    everybody (`shared`, the operator's word that the server keeps no state). At most
-    `most_sessions` are open at once, `most_sessions_each` of one principal; one that is unused for
-    `idle` seconds is ended. `protocol` is the family of MCP revisions that the server is spoken to
-    in: `modern` (stateless, 2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or
-    `auto`: the caller's own where the server speaks both, else the one it speaks.
-    `proxy` stands before a URL (`none`: none does), `ca` are whom it may be vouched for by,
-    `certificate` and `key` what it is shown; the three are files in PEM form. `oauth` says whose
-    tokens it is called with, where it wants them; `identity` that each request says who calls.
+    URLs of one server, with weights. `probe` is the number of idle seconds before a health probe;
+    0 disables it.
+    `openapi` is the document's URL or file, `base_url` the URL of its operations, `credentials` the
+    values for its security schemes by name (`user:password` for basic ones), `refresh` the seconds
+    until the document is read again, `probe_path` the path of the health probe.
+    `graphql` is an API's URL, `grpc` a server with reflection, as grpc://host:port or grpcs:// over
+    TLS; `operations` and `refresh` apply to them likewise.
+    `python` names functions as `package.module:function`, imported from `cwd`. `container` is an
+    image with its digest, whose program uses MCP on stdio.
+    `timeout` is the maximum seconds of a call without progress; each progress notification restarts
+    it, up to `max_total_timeout` (600 s, or `timeout` if that is longer). `concurrency` is the
+    maximum of concurrent calls. Values of `headers`, `env`, `credentials` and `proxy` may have
+    references, `${env:NAME}`, which only the executor resolves. `expose` restricts the tools that
+    any key may use, by the server's own names. `definitions` is the treatment of a tool that is new
+    or has changed: `trust` shows it; `first` pins the first listing and quarantines later changes;
+    `each` quarantines everything until an operator approves it. `code_mode` offers its tools only
+    in programs (true), or shows them directly even to callers in code mode (false). `validation` is
+    the reaction to arguments that do not match the server's schema: `report` records it in the
+    call's event, `strict` rejects the call, `none` ignores it; `arguments` is a synonym of strict.
+    `results` and `both` reject results that do not match. `list_limit` is the maximum bytes of all
+    its lists.
+    `content` and `result_content` restrict what is recorded of its calls.
+    A process (`command`, `python`, `container`) is stopped after `idle` seconds without work, and
+    started again by the next call; 0 keeps it running. `limits`, `files`, `network` and
+    `namespaces` isolate it.
+    `sessions` is who shares a session of a server with state (a process, or an MCP session over
+    HTTP): one `principal` (a user, or a key without one), one `client` session, or all callers
+    (`shared`, the operator's statement that the server has no state). At most `most_sessions` are
+    open at once, `most_sessions_each` per principal; one that is unused for `idle` seconds is
+    closed. `protocol` is the family of MCP revisions used with the server: `modern` (stateless,
+    2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or `auto`: the caller's own if
+    the server supports both, else the one it supports.
+    `proxy` is the HTTP proxy for the URL (`none` for none), `ca` the trusted certificate
+    authorities, `certificate` and `key` the client certificate; the three are files in PEM form.
+    `oauth` configures the tokens it is called with; `identity` sends the caller's identity with
+    each request.
     """
 
     url: str = ""
@@ -142,25 +142,25 @@ class Server(ConfigModel):
 
     @property
     def is_process(self) -> bool:
-        """Whether it is a process of the executor's own."""
+        """Whether it is a process started by the executor."""
         return bool(self.command or self.python or self.container)
 
     @property
     def kind(self) -> str:
-        """Return the field that says what it is."""
+        """The field that defines its kind."""
         kinds = ("url", "replicas", "sse", "openapi", "graphql", "grpc", "command", "python")
         return next((each for each in kinds if getattr(self, each)), "container")
 
     @property
     def oauth_url(self) -> str:
-        """Return the URL its tokens are for, where its authorization server is looked up."""
-        told = self.oauth
-        if told is not None and told.resource:
-            return told.resource
+        """The URL its tokens are for, used to discover its authorization server."""
+        oauth = self.oauth
+        if oauth is not None and oauth.resource:
+            return oauth.resource
         if self.replicas:
             return self.replicas[0].url
         if self.is_process:
-            return told.issuer if told is not None else ""
+            return oauth.issuer if oauth is not None else ""
         document = self.openapi if self.openapi.startswith(("http://", "https://")) else ""
         return (
             self.url or self.sse or self.base_url or document or self.graphql or as_http(self.grpc)
@@ -168,19 +168,19 @@ class Server(ConfigModel):
 
     @property
     def oauth_place(self) -> str:
-        """Return what a token is of use for: where it is sent, or which program is given it."""
+        """The recipient of tokens: the URL they are sent to, or the program that receives them."""
         if self.url or self.sse:
             return self.oauth_url
         if self.is_process:
-            told = self.model_dump(mode="json", include={"command", "python", "container", "cwd"})
-            program = json.dumps(told, sort_keys=True)
+            fields = self.model_dump(mode="json", include={"command", "python", "container", "cwd"})
+            program = json.dumps(fields, sort_keys=True)
             return f"{self.oauth_url} {sha256(program.encode()).hexdigest()[:32]}"
         own = self.base_url or self.openapi or self.graphql or self.grpc
         return f"{self.oauth_url} {own}" if own else self.oauth_url
 
     @property
     def misfits(self) -> Misfits:
-        """What follows when arguments do not fit; Toolbus reads those of described APIs itself."""
+        """The reaction to invalid arguments; those of described APIs are always validated."""
         if self.validation in ("strict", "arguments", "both"):
             return "strict"
         if self.validation == "none":
@@ -195,7 +195,7 @@ class Server(ConfigModel):
 
     @property
     def session_bound(self) -> int:
-        """How many of its sessions may be open at once in one executor."""
+        """The maximum of its open sessions in one executor."""
         return self.most_sessions or MOST_SESSIONS[self.is_process]
 
     @field_validator("url", "sse", "base_url", "graphql")
@@ -212,7 +212,7 @@ class Server(ConfigModel):
 
     @field_validator("replicas", mode="before")
     @classmethod
-    def _may_be_urls(cls, replicas: Any) -> Any:
+    def _accepts_plain_urls(cls, replicas: Any) -> Any:
         if not isinstance(replicas, list | tuple):
             return replicas
         return tuple({"url": each} if isinstance(each, str) else each for each in replicas)
@@ -221,12 +221,12 @@ class Server(ConfigModel):
     @classmethod
     def _are_several(cls, replicas: tuple[Replica, ...]) -> tuple[Replica, ...]:
         if len({each.url for each in replicas}) < len(replicas):
-            raise ValueError("names a URL twice; give it a greater weight instead")
+            raise ValueError("names a URL twice; increase its weight instead")
         return replicas
 
     @field_validator("proxy")
     @classmethod
-    def _keeps_its_password(cls, proxy: str) -> str:
+    def _has_no_plain_password(cls, proxy: str) -> str:
         if proxy not in ("", "none") and not _PROXY.fullmatch(proxy):
             raise ValueError(
                 "must be none, or http://host:port; with a password, a whole reference: ${env:NAME}"
@@ -249,7 +249,7 @@ class Server(ConfigModel):
     @classmethod
     def _is_path(cls, path: str) -> str:
         if path and not _PROBE_PATH.fullmatch(path):
-            raise ValueError("must begin with / and hold neither blanks nor letters beyond ASCII")
+            raise ValueError("must begin with / and contain only printable ASCII without blanks")
         return path
 
     @field_validator("grpc")
@@ -264,7 +264,7 @@ class Server(ConfigModel):
     def _is_list(cls, python: Any) -> Any:
         if isinstance(python, str):
             return (python,)
-        # What a validator has seen is Python, where strict reading takes no list for a tuple.
+        # After this validator the value counts as Python, where strict mode rejects a list.
         return tuple(python) if isinstance(python, list) else python
 
     @field_validator("python")
@@ -272,12 +272,12 @@ class Server(ConfigModel):
     def _are_functions(cls, python: tuple[str, ...]) -> tuple[str, ...]:
         for each in python:
             if not _FUNCTION.fullmatch(each):
-                raise ValueError(f"{each[:80]!r} is no function; write package.module:function")
+                raise ValueError(f"{each[:80]!r} is not a function; write package.module:function")
         return python
 
     @field_validator("tools")
     @classmethod
-    def _differ(cls, tools: dict[str, ToolView]) -> dict[str, ToolView]:
+    def _have_distinct_names(cls, tools: dict[str, ToolView]) -> dict[str, ToolView]:
         owners: dict[str, str] = {}
         for own, view in tools.items():
             if view.hidden:
@@ -303,10 +303,10 @@ class Server(ConfigModel):
         return self
 
     @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
+    def _has_fields_of_its_kind(self) -> Self:
         if self.is_process and self.headers:
             raise ValueError(
-                "headers belong to what has an address, env to a command, python or container"
+                "headers are for servers with a URL; use env for command, python or container"
             )
         if not self.openapi:
             self._refuse_alien(_OF_OPENAPI, "openapi")
@@ -324,10 +324,10 @@ class Server(ConfigModel):
         return self
 
     @model_validator(mode="after")
-    def _has_that_family(self) -> Self:
+    def _supports_family(self) -> Self:
         if self.sse and self.protocol == "modern":
             raise ValueError(
-                "sse is of the legacy revisions alone: leave protocol out, or declare a url"
+                "sse is legacy only: leave protocol out, or configure a url instead of sse"
             )
         return self
 
@@ -338,26 +338,26 @@ class Server(ConfigModel):
         if any(name.lower() == "authorization" for name in self.headers):
             raise ValueError("has oauth and a header Authorization; leave one of them out")
         if self.oauth.tokens == "user" and self._has_public_cache:
-            raise ValueError("answers each user by their own token: no cache may be public")
-        fault = misfit(self.oauth, self.kind, own_env=tuple(self.env))
-        if not fault and not self.oauth_url:
-            fault = "the URL that tokens are for is not known: name it with resource or base_url"
-        if fault:
-            raise ValueError(f"oauth: {fault}")
+            raise ValueError("uses a token per user: no cache may be public; make it private")
+        problem = misfit(self.oauth, self.kind, own_env=tuple(self.env))
+        if not problem and not self.oauth_url:
+            problem = "the URL that tokens are for is unknown: set resource or base_url"
+        if problem:
+            raise ValueError(f"oauth: {problem}")
         return self
 
     @model_validator(mode="after")
-    def _is_told_who_calls(self) -> Self:
+    def _can_send_identity(self) -> Self:
         if self.identity is None:
             return self
         if self.is_process:
-            raise ValueError("identity belongs to what has an address; leave it out")
+            raise ValueError("identity is for servers with a URL; leave it out")
         if any(name.lower() == self.identity.header.lower() for name in self.headers):
             raise ValueError(f"has identity and a header {self.identity.header}; leave one out")
         if self._has_public_cache:
-            raise ValueError("is told who calls, with identity: no cache may be public")
+            raise ValueError("receives the caller's identity: no cache may be public")
         if self.grpc and not self.identity.fits_grpc:
-            raise ValueError(f"{self.identity.header} is no name gRPC takes; name another")
+            raise ValueError(f"{self.identity.header} is not valid in gRPC; name another")
         return self
 
     @property
@@ -366,7 +366,7 @@ class Server(ConfigModel):
         return any(each is not None and each.scope == "public" for each in caches)
 
     @model_validator(mode="after")
-    def _fits_itself(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.network != "any" and not self.namespaces:
             raise ValueError("network needs namespaces; leave one of them out")
         if self.container and isinstance(self.network, Hosts):
@@ -376,7 +376,7 @@ class Server(ConfigModel):
         return self
 
     def _refuse_alien(self, names: tuple[str, ...], owner: str) -> None:
-        """Raises `ValueError` for a field that only servers of another kind have."""
+        """Raise `ValueError` for a field that only servers of another kind have."""
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].get_default(
                 call_default_factory=True

@@ -1,15 +1,15 @@
-"""How long calls may take: without progress, and in total."""
+"""Timeouts of calls: without progress, and in total."""
 
 from typing import NamedTuple
 
 from toolbus_common.config.servers.server import Server
 
 DEFAULT_IDLE, DEFAULT_TOTAL = 60.0, 600.0  # seconds
-WAIT_SECONDS = 30.0  # granted in addition, for a free place at the server or for a person
+WAIT_SECONDS = 30.0  # granted in addition, for a concurrency slot or for an approval
 
 
 class Timeouts(NamedTuple):
-    """Seconds a call may take: `idle` without progress, `total` however much is reported."""
+    """Maximum seconds of a call: `idle` without progress, `total` with progress."""
 
     idle: float
     total: float
@@ -19,7 +19,7 @@ DEFAULT = Timeouts(DEFAULT_IDLE, DEFAULT_TOTAL)
 
 
 def timeouts_of(server: Server, tool: str = "") -> Timeouts:
-    """Return the timeouts of one tool of a server; of anything else without a tool's name."""
+    """Return the timeouts of one tool of a server; without a tool, of its other requests."""
     view = server.tools.get(tool)
     idle, total = server.timeout, server.max_total_timeout
     if view is not None:

@@ -1,4 +1,4 @@
-"""How single tools of a server are shown and called."""
+"""Settings of single tools of a server."""
 
 import re
 from typing import Literal
@@ -8,17 +8,17 @@ from pydantic import Field, field_validator
 from toolbus_common.config.base import ConfigModel
 from toolbus_common.config.servers.results import ToolCache
 
-Misfits = Literal["report", "strict", "none"]  # what follows when arguments do not fit
-LONGEST_CALL = 12 * 3600  # seconds; idempotency claims and tasks are forgotten after a day
+Misfits = Literal["report", "strict", "none"]  # reaction to arguments that do not match the schema
+LONGEST_CALL = 12 * 3600  # seconds; idempotency claims and tasks expire after a day
 
 
 class ToolView(ConfigModel):
-    """How agents see a tool: under an alias, with another description, or not at all.
+    """A tool for clients: under an alias, with another description, or hidden.
 
-    Grants, prices and events keep to the name its server gave it. `idempotent` is the operator's
-    word that a call may happen twice: one that failed may be tried again. A server's is not taken.
-    `timeout` and `max_total_timeout` replace those of its server.
-    `validation` is what follows when arguments do not fit the schema, instead of its server's word.
+    Grants, prices and events use the server's name of the tool. `idempotent` is the operator's
+    statement that a failed call may be retried; hints of the server are not sufficient.
+    `timeout` and `max_total_timeout` (seconds) override those of its server. `validation` overrides
+    the server's reaction to arguments that do not match the schema.
     """
 
     alias: str = ""

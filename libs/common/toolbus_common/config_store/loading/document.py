@@ -1,4 +1,4 @@
-"""A YAML text as plain data that still knows on which line each part stands."""
+"""YAML text as plain data with the line of each part."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,64 +9,64 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from toolbus_common.config_store.loading.yaml_nodes import compose
 
-Place = tuple[str | int, ...]
+ConfigPath = tuple[str | int, ...]
 
 DEEPEST = 32
-MOST_NODES = 200_000  # aliases of aliases would otherwise multiply without end
+MOST_NODES = 200_000  # nested aliases would otherwise multiply without limit
 TOO_MANY = (
-    f"here are more than the {MOST_NODES:,} values a file may hold, aliases counted where they are "
-    "used; make keys with 'toolbus keys create' instead of declaring so many"
+    f"here are more than the {MOST_NODES:,} values that a file may have, aliases counted at each "
+    "use; create keys with 'toolbus keys create' instead of configuring so many"
 )
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ConfigProblem:
-    """What is wrong, on which line (from 1), at which dotted place."""
+    """A validation error or warning: its line (from 1), its dotted path, and a message."""
 
     line: int
-    place: str
-    sentence: str
+    path: str
+    message: str
 
     def __str__(self) -> str:
-        """The fault as one sentence."""
-        return f"{self.place}: {self.sentence}" if self.place else self.sentence
+        """Return the path and the message."""
+        return f"{self.path}: {self.message}" if self.path else self.message
 
 
 @dataclass(slots=True)
 class Document:
-    """The data, the line of every place in it, and what was wrong with the text itself."""
+    """The data, the line of every path in it, and errors in the text itself."""
 
     data: Any = None
-    lines: dict[Place, int] = field(default_factory=dict)
-    faults: list[ConfigProblem] = field(default_factory=list)
+    lines: dict[ConfigPath, int] = field(default_factory=dict)
+    problems: list[ConfigProblem] = field(default_factory=list)
 
-    def line(self, place: Place) -> int:
-        """The line of a place, or of the nearest thing around it."""
-        while place and place not in self.lines:
-            place = place[:-1]
-        return self.lines.get(place, 1)
+    def line(self, path: ConfigPath) -> int:
+        """Return the line of a path, or of its nearest existing parent."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
 
-    def fault(self, place: Place, sentence: str) -> ConfigProblem:
-        """A fault at a place."""
-        return ConfigProblem(self.line(place), dotted(place), sentence)
+    def problem(self, path: ConfigPath, message: str) -> ConfigProblem:
+        """Return a problem at a path."""
+        return ConfigProblem(self.line(path), dotted(path), message)
 
 
 class _TooManyError(Exception):
-    """More values than are read, on this line."""
+    """The file has more values than allowed, at this line."""
 
     def __init__(self, line: int) -> None:
         super().__init__(line)
         self.line = line
 
 
-def dotted(place: Place) -> str:
-    """A place as people write it."""
-    return ".".join(map(str, place))
+def dotted(path: ConfigPath) -> str:
+    """Return a path in dotted form."""
+    return ".".join(map(str, path))
 
 
 def read(text: str) -> Document:
-    """Read a text. Never raises: what cannot be read is a fault."""
+    """Parse a text. Never raises: what cannot be parsed is a problem."""
     document = Document()
     try:
         node = compose(text)
@@ -75,41 +75,41 @@ def read(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        document.faults.append(ConfigProblem(line, "", f"this is not YAML: {error.problem}"))
+        document.problems.append(ConfigProblem(line, "", f"this is not YAML: {error.problem}"))
     except yaml.YAMLError as error:
-        document.faults.append(
+        document.problems.append(
             ConfigProblem(1, "", f"this is not YAML: {str(error).splitlines()[0]}")
         )
     except _TooManyError as error:
-        document.faults.append(ConfigProblem(error.line, "", TOO_MANY))
+        document.problems.append(ConfigProblem(error.line, "", TOO_MANY))
     except RecursionError:
-        document.faults.append(ConfigProblem(1, "", "this is nested too deeply"))
+        document.problems.append(ConfigProblem(1, "", "this is nested too deeply"))
     return document
 
 
 class _Reader:
-    """Turns nodes into data, noting lines on the way."""
+    """Turns nodes into data and records lines."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
         self._nodes = 0
         self._scalars = yaml.constructor.SafeConstructor()
 
-    def value(self, node: Node, place: Place) -> Any:
+    def value(self, node: Node, path: ConfigPath) -> Any:
         self._nodes += 1
-        self._document.lines.setdefault(place, node.start_mark.line + 1)
-        if len(place) > DEEPEST:
-            self._fault(node, place, "is nested too deeply")
+        self._document.lines.setdefault(path, node.start_mark.line + 1)
+        if len(path) > DEEPEST:
+            self._add(node, path, "is nested too deeply")
             return None
         if self._nodes > MOST_NODES:
             raise _TooManyError(node.start_mark.line + 1)
         if isinstance(node, MappingNode):
-            return self._mapping(node, place)
+            return self._mapping(node, path)
         if isinstance(node, SequenceNode):
-            return [self.value(each, (*place, at)) for at, each in enumerate(node.value)]
-        return self._scalar(node, place)
+            return [self.value(each, (*path, at)) for at, each in enumerate(node.value)]
+        return self._scalar(node, path)
 
-    def _mapping(self, node: MappingNode, place: Place) -> dict[str, Any]:
+    def _mapping(self, node: MappingNode, path: ConfigPath) -> dict[str, Any]:
         data: dict[str, Any] = {}
         first: dict[str, int] = {}
         merged: list[Node] = []
@@ -118,42 +118,42 @@ class _Reader:
             if key.tag == _MERGE:
                 merged.append(value)
             elif not isinstance(key, ScalarNode):
-                self._fault(key, place, "has a name that is not plain text")
+                self._add(key, path, "has a name that is not plain text")
             elif key.value in first:
                 before = first[key.value]
-                where = (*place, key.value)
-                self._fault(key, where, f"is given twice; the first is on line {before}")
+                where = (*path, key.value)
+                self._add(key, where, f"is given twice; the first is on line {before}")
             else:
                 first[key.value] = line
-                self._document.lines[(*place, key.value)] = line
-                data[key.value] = self.value(value, (*place, key.value))
-        return self._with_merged(data, merged, place)
+                self._document.lines[(*path, key.value)] = line
+                data[key.value] = self.value(value, (*path, key.value))
+        return self._with_merged(data, merged, path)
 
     def _with_merged(
-        self, data: dict[str, Any], merged: list[Node], place: Place
+        self, data: dict[str, Any], merged: list[Node], path: ConfigPath
     ) -> dict[str, Any]:
         for node in _each_merged(merged):
-            inherited = self.value(node, place)
+            inherited = self.value(node, path)
             if isinstance(inherited, dict):
                 data = {**inherited, **data}
             else:
-                self._fault(node, place, "merges (<<) something that has no fields")
+                self._add(node, path, "merges (<<) a value that has no fields; name a mapping")
         return data
 
-    def _scalar(self, node: Node, place: Place) -> Any:
+    def _scalar(self, node: Node, path: ConfigPath) -> Any:
         try:
             return self._scalars.construct_object(node, deep=True)
         except yaml.constructor.ConstructorError:
-            self._fault(node, place, f"uses the tag {node.tag}, which means nothing here")
+            self._add(node, path, f"uses the tag {node.tag}, which is unknown here; remove it")
         except (ValueError, OverflowError):
-            self._fault(
-                node, place, "looks like a date or a number but is none, such as 2027-13-01"
+            self._add(
+                node, path, "looks like a date or a number but is invalid, such as 2027-13-01"
             )
         return None
 
-    def _fault(self, node: Node, place: Place, sentence: str) -> None:
-        fault = ConfigProblem(node.start_mark.line + 1, dotted(place), sentence)
-        self._document.faults.append(fault)
+    def _add(self, node: Node, path: ConfigPath, message: str) -> None:
+        problem = ConfigProblem(node.start_mark.line + 1, dotted(path), message)
+        self._document.problems.append(problem)
 
 
 def _each_merged(merged: list[Node]) -> Iterator[Node]:

@@ -1,4 +1,4 @@
-"""From a text to a declaration, or to every fault in it."""
+"""Load a configuration from text, or report every error in it."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -15,12 +15,12 @@ from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.config.access.expiry import expired
 from toolbus_common.config_store.loading import references, rules
 from toolbus_common.config_store.loading.document import ConfigProblem, Document, read
-from toolbus_common.config_store.loading.messages import sentence
+from toolbus_common.config_store.loading.messages import describe_error
 
 SHORTEST_SECRET = 24
 _MAY_BE_BARE = ("customers", "teams", "users", "keys", "groups")
 Environ = Mapping[str, str] | None
-NO_REFERENCE = "may be no reference here; give the secret itself, or none and one is made"
+NO_REFERENCE = "may not be a reference here; give the secret itself, or none to generate one"
 NOT_SET = "the environment has no {}; set it before starting"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _VARIABLE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -28,66 +28,66 @@ _VARIABLE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A checked text. With faults there is no declaration to speak of.
+    """A validated text. With problems the configuration is empty.
 
-    `secrets` holds the key secrets the text or the environment gave, by key: never stored.
+    `secrets` has the key secrets from the text or the environment, by key: they are never stored.
     """
 
     declaration: Configuration = field(default_factory=Configuration)
-    faults: tuple[ConfigProblem, ...] = ()
+    problems: tuple[ConfigProblem, ...] = ()
     warnings: tuple[ConfigProblem, ...] = ()
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def load(text: str, environ: Environ, beside: PurePath | None = None) -> Loaded:
-    """Check a text as a whole. Without an environment no secret may be a reference to one.
+def load(text: str, environ: Environ, base_dir: PurePath | None = None) -> Loaded:
+    """Validate a text as a whole. Without an environment, secrets cannot refer to it.
 
-    Files it names lie `beside` it.
+    Relative names of files are resolved against `base_dir`.
     """
     document = read(text)
-    if beside is not None and isinstance(document.data, dict):
-        _find_documents(document.data, beside)
+    if base_dir is not None and isinstance(document.data, dict):
+        _find_documents(document.data, base_dir)
     return check(document, environ)
 
 
 def check(document: Document, environ: Environ) -> Loaded:
-    """Check what was read, as a whole. Its data is used up."""
-    found = list(document.faults)
+    """Validate a parsed document as a whole. Its data is consumed."""
+    found = list(document.problems)
     if document.data is None and not found:
         document.data = {}
     if not isinstance(document.data, dict):
         found = found or [
-            ConfigProblem(1, "", "the file must hold sections such as servers: and keys:")
+            ConfigProblem(1, "", "the file must have sections such as servers: and keys:")
         ]
-        return Loaded(faults=tuple(found))
+        return Loaded(problems=tuple(found))
     _drop_empty(document.data)
-    found += [*references.faults(document), *rules.faults(document)]
+    found += [*references.problems(document), *rules.problems(document)]
     secrets: dict[str, str] = {}
     found += _take_secrets(document, environ, secrets)
-    declaration, wrong = _validated(document)
-    found += _reached_from_afar(document, declaration, environ or {})
-    faults = tuple(sorted({*found, *wrong}))
+    configuration, errors = _validated(document)
+    found += _reachable_anonymously(document, configuration, environ or {})
+    problems = tuple(sorted({*found, *errors}))
     warnings = [
         *references.warnings(document, environ or {}),
-        *rules.warnings(document, declaration),
-        *_expired(document, declaration),
-        *_let_in_by_nothing(document, declaration),
-        *_open_to_everybody(document, declaration),
+        *rules.warnings(document, configuration),
+        *_expired(document, configuration),
+        *_without_secret(document, configuration),
+        *_open_to_everyone(document, configuration),
     ]
-    return Loaded(declaration, faults, tuple(sorted(set(warnings))), secrets)
+    return Loaded(configuration, problems, tuple(sorted(set(warnings))), secrets)
 
 
-def _find_documents(data: dict[str, Any], beside: PurePath) -> None:
-    """Name OpenAPI files as they are found from anywhere: executors work elsewhere."""
+def _find_documents(data: dict[str, Any], base_dir: PurePath) -> None:
+    """Resolve names of OpenAPI files: executors have another working directory."""
     servers = data.get("servers")
     for server in servers.values() if isinstance(servers, dict) else ():
-        told = server.get("openapi") if isinstance(server, dict) else None
-        if isinstance(told, str) and told and "://" not in told:
-            server["openapi"] = str(beside / told)
+        path = server.get("openapi") if isinstance(server, dict) else None
+        if isinstance(path, str) and path and "://" not in path:
+            server["openapi"] = str(base_dir / path)
 
 
 def _drop_empty(data: dict[str, Any]) -> None:
-    """A section whose entries are all commented out declares nothing; so does a bare name."""
+    """Treat empty sections as absent, and names without a value as entries with defaults."""
     for name, section in list(data.items()):
         if section is None and name in Configuration.model_fields:
             del data[name]
@@ -98,18 +98,18 @@ def _drop_empty(data: dict[str, Any]) -> None:
 def _take_secrets(
     document: Document, environ: Environ, secrets: dict[str, str]
 ) -> Iterator[ConfigProblem]:
-    """Put a hash in the place of every secret."""
+    """Replace every secret by its hash."""
     owners: dict[str, str] = {}
     for section, name, entry in _with_secrets(document.data):
         yield from _checked_hash(document, (section, name), entry)
         if "secret" not in entry:
             continue
-        place = (section, name, "secret")
-        secret, wrong = _resolved(entry.pop("secret"), environ)
-        if wrong:
-            yield document.fault(place, wrong)
+        path = (section, name, "secret")
+        secret, error = _resolved(entry.pop("secret"), environ)
+        if error:
+            yield document.problem(path, error)
         elif secret in owners:
-            yield document.fault(place, f"is also the secret of {owners[secret]}")
+            yield document.problem(path, f"is also the secret of {owners[secret]}; use another")
         else:
             owners[secret] = f"the {section.removesuffix('s')} '{name}'"
             entry["secret_hash"] = hash_of(key_digest_of(secret))
@@ -126,21 +126,21 @@ def _with_secrets(data: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
 
 
 def _checked_hash(
-    document: Document, place: tuple[str, str], entry: dict[str, Any]
+    document: Document, path: tuple[str, str], entry: dict[str, Any]
 ) -> Iterator[ConfigProblem]:
     if "secret_hash" not in entry:
         return
-    where = (*place, "secret_hash")
+    where = (*path, "secret_hash")
     if "secret" in entry:
-        yield document.fault(where, "is given beside secret; keep one of them")
+        yield document.problem(where, "is given in addition to secret; keep one of them")
     elif not _HASH.fullmatch(str(entry["secret_hash"])):
-        yield document.fault(
+        yield document.problem(
             where, "must be 64 hex digits: SHA-256 of the hex SHA-256 of the secret"
         )
 
 
 def _resolved(secret: Any, environ: Environ) -> tuple[str, str]:
-    """The secret itself, or what is wrong. What is wrong never quotes it."""
+    """Return the secret, or an error message, which never quotes the secret."""
     if not isinstance(secret, str):
         return "", "must be text; put it in quotes"
     whole = _VARIABLE.fullmatch(secret)
@@ -155,7 +155,7 @@ def _resolved(secret: Any, environ: Environ) -> tuple[str, str]:
     if len(secret) < SHORTEST_SECRET:
         return "", f"is shorter than {SHORTEST_SECRET} characters{source}; make it longer"
     if not (secret.isascii() and secret.isprintable() and " " not in secret):
-        return "", f"may hold printable ASCII without spaces only{source}: it travels in a header"
+        return "", f"must be printable ASCII without spaces{source}: it is sent in a header"
     return secret, ""
 
 
@@ -165,53 +165,52 @@ def _validated(document: Document) -> tuple[Configuration, list[ConfigProblem]]:
     except ValidationError as error:
         found = []
         for each in error.errors(include_url=False):
-            place, said = sentence(each, Configuration)
-            found.append(document.fault(place, said))
+            path, message = describe_error(each, Configuration)
+            found.append(document.problem(path, message))
         return Configuration(), found
 
 
-def _expired(document: Document, declaration: Configuration) -> Iterator[ConfigProblem]:
+def _expired(document: Document, configuration: Configuration) -> Iterator[ConfigProblem]:
+    """Warn about keys that have expired."""
     now = datetime.now(UTC).timestamp()
     entries: tuple[tuple[str, Mapping[str, Key | Admin]], ...] = (
-        ("keys", declaration.keys), ("admins", declaration.admins),
+        ("keys", configuration.keys), ("admins", configuration.admins),
     )  # fmt: skip
     for section, expiring in entries:
         for name, entry in expiring.items():
             if expired(entry.expires, now):
                 noun = section.removesuffix("s")
-                said = f"is in the past: the {noun} opens nothing"
-                yield document.fault((section, name, "expires"), said)
+                message = f"is in the past: the {noun} has no access; set a later date or delete it"
+                yield document.problem((section, name, "expires"), message)
 
 
-def _let_in_by_nothing(document: Document, declaration: Configuration) -> Iterator[ConfigProblem]:
-    """Readers without a secret: unlike that of keys, theirs is never made for them."""
-    for name, reader in declaration.readers.items():
+def _without_secret(document: Document, configuration: Configuration) -> Iterator[ConfigProblem]:
+    """Warn about readers without a secret: unlike keys, they get no generated one."""
+    for name, reader in configuration.readers.items():
         if not reader.secret_hash:
-            said = (
-                "has no secret: unless it had one before, nobody can ask as this reader; give one"
-            )
-            yield document.fault(("readers", name), said)
+            message = "has no secret: unless one is stored, the reader has no access; set one"
+            yield document.problem(("readers", name), message)
 
 
-def _reached_from_afar(
-    document: Document, declaration: Configuration, environ: Mapping[str, str]
+def _reachable_anonymously(
+    document: Document, configuration: Configuration, environ: Mapping[str, str]
 ) -> Iterator[ConfigProblem]:
-    """Callers without a credential, where other machines may reach the gateway."""
-    if not declaration.anonymous.on or declaration.anonymous.allow_remote:
+    """Report anonymous access to a gateway that other machines can reach."""
+    if not configuration.anonymous.on or configuration.anonymous.allow_remote:
         return
-    told = (environ.get(f"TOOLBUS_{each}", "") for each in ("PUBLIC_URL", "TRUSTED_PROXIES"))
-    reason = remote_reason(environ.get("TOOLBUS_HTTP_HOST") or "127.0.0.1", *told)
+    urls = (environ.get(f"TOOLBUS_{each}", "") for each in ("PUBLIC_URL", "TRUSTED_PROXIES"))
+    reason = remote_reason(environ.get("TOOLBUS_HTTP_HOST") or "127.0.0.1", *urls)
     if reason:
-        yield document.fault(
+        yield document.problem(
             ("anonymous",),
-            f"lets in callers without a credential, and {reason}: anybody who reaches it could use "
-            f"these tools. Listen on 127.0.0.1 only, or accept that with {FORCE}",
+            f"permits callers without a credential, and {reason}: anyone who reaches it could use "
+            f"these tools. Listen on 127.0.0.1 only, or permit it with {FORCE}",
         )
 
 
-def _open_to_everybody(document: Document, declaration: Configuration) -> Iterator[ConfigProblem]:
-    if declaration.anonymous.on and declaration.anonymous.allow_remote:
-        yield document.fault(
+def _open_to_everyone(document: Document, configuration: Configuration) -> Iterator[ConfigProblem]:
+    if configuration.anonymous.on and configuration.anonymous.allow_remote:
+        yield document.problem(
             ("anonymous", "allow_remote"),
-            "lets everybody who reaches the gateway use these tools without a key",
+            "permits everyone who reaches the gateway to use these tools without a key",
         )

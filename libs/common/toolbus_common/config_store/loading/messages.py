@@ -1,4 +1,4 @@
-"""What is wrong with a field, as a sentence that says what would be right."""
+"""Messages for validation errors, with the fix."""
 
 import re
 from difflib import get_close_matches
@@ -8,48 +8,48 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from toolbus_common.config import ConfigModel
-from toolbus_common.config_store.loading.document import Place
+from toolbus_common.config_store.loading.document import ConfigPath
 
 LONGEST_SHOWN = 40
 _MEMBER = re.compile(r"<[^<>:]*: ('[^']*')>")  # <Period.DAY: 'day'>
-# What DESIGN promises for later: said plainly rather than called unknown.
+# Sections planned for later versions: "not supported" is clearer than "unknown".
 LATER = {"guardrails", "hooks", "llm"}
 _NAME_RULE = (
-    "is no name: use at most 32 letters, digits, '-' and single '_', beginning with a letter "
-    "or digit"
+    "is not a valid name: use at most 32 letters, digits, '-' and single '_', beginning with a "
+    "letter or digit"
 )
-_PATTERN_RULE = "is no pattern: use 1 to 256 characters, such as docs__*"
+_PATTERN_RULE = "is not a valid pattern: use 1 to 256 characters, such as docs__*"
 
 
-def sentence(error: ErrorDetails, model: type[BaseModel]) -> tuple[Place, str]:
-    """The place and the sentence for one of pydantic's errors."""
-    place: Place = tuple(error["loc"])
+def describe_error(error: ErrorDetails, model: type[BaseModel]) -> tuple[ConfigPath, str]:
+    """Return the path and the message for one of pydantic's errors."""
+    path: ConfigPath = tuple(error["loc"])
     kind = error["type"]
-    if place and place[-1] == "[key]":
+    if path and path[-1] == "[key]":
         is_pattern = kind in ("string_too_short", "string_too_long")
-        return place[:-1], _PATTERN_RULE if is_pattern else _NAME_RULE
+        return path[:-1], _PATTERN_RULE if is_pattern else _NAME_RULE
     if kind == "extra_forbidden":
-        return place, unknown_field(str(place[-1]), place[:-1], model)
+        return path, unknown_field(str(path[-1]), path[:-1], model)
     if kind == "missing":
-        return place[:-1], f"needs the field '{place[-1]}'"
-    return place, _said(kind, error)
+        return path[:-1], f"needs the field '{path[-1]}'"
+    return path, _describe(kind, error)
 
 
-def unknown_field(name: str, parent: Place, model: type[BaseModel]) -> str:
-    """What to say of a field nobody knows."""
+def unknown_field(name: str, parent: ConfigPath, model: type[BaseModel]) -> str:
+    """Return the message for an unknown field."""
     if name in LATER:
         return "is not supported by this version"
     known = fields_at(parent, model)
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"is unknown; did you mean '{close[0]}'?"
-    return f"is unknown; known here: {', '.join(known)}"
+    return f"is unknown; known fields: {', '.join(known)}"
 
 
-def fields_at(place: Place, model: type[BaseModel]) -> list[str]:
-    """The fields one may write at a place."""
+def fields_at(path: ConfigPath, model: type[BaseModel]) -> list[str]:
+    """Return the fields that are valid at a path."""
     current: Any = model
-    for step in place:
+    for step in path:
         current = _below(current, step)
     if not _is_model(current):
         return []
@@ -61,13 +61,13 @@ def fields_at(place: Place, model: type[BaseModel]) -> list[str]:
 def _below(annotation: Any, step: str | int) -> Any:
     if _is_model(annotation):
         field = annotation.model_fields.get(str(step))
-        return _declared_in(field.annotation) if field else None
+        return _model_in(field.annotation) if field else None
     arguments = get_args(annotation)
-    return _declared_in(arguments[-1]) if get_origin(annotation) is dict and arguments else None
+    return _model_in(arguments[-1]) if get_origin(annotation) is dict and arguments else None
 
 
-def _declared_in(annotation: Any) -> Any:
-    """The model in `Model | None`, else the annotation itself."""
+def _model_in(annotation: Any) -> Any:
+    """Return the model in `Model | None`, else the annotation itself."""
     models = [each for each in get_args(annotation) if _is_model(each)]
     return models[0] if models and get_origin(annotation) is not dict else annotation
 
@@ -76,12 +76,12 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, ConfigModel)
 
 
-def _said(kind: str, error: ErrorDetails) -> str:
+def _describe(kind: str, error: ErrorDetails) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if kind == "string_type":
         return "must be text; put it in quotes"
     if kind in ("model_type", "dict_type", "model_attributes_type"):
-        return "must hold named fields (name: value)"
+        return "must have named fields (name: value)"
     if kind in ("tuple_type", "list_type"):
         return 'must be a list, such as ["docs__*"]'
     if kind in ("enum", "literal_error"):
@@ -91,6 +91,6 @@ def _said(kind: str, error: ErrorDetails) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value short enough to be shown."""
+    """Return a value's repr, truncated for messages."""
     text = repr(value)
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"

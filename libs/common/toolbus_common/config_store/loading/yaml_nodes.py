@@ -1,4 +1,4 @@
-"""From a YAML text to its nodes: libyaml's parser where there is one, five times as fast."""
+"""Parse YAML to nodes, with libyaml's parser if it is available: five times as fast."""
 
 from importlib import import_module
 
@@ -9,7 +9,7 @@ from yaml.resolver import Resolver
 
 
 class _Quick(Composer, Resolver):
-    """Composes in Python what libyaml parses: its own composer crashes where nesting is deep."""
+    """Composes in Python what libyaml parses: libyaml's own composer crashes on deep nesting."""
 
     def __init__(self, text: str) -> None:
         Composer.__init__(self)
@@ -21,9 +21,9 @@ class _Quick(Composer, Resolver):
 
 
 def compose(text: str) -> Node | None:
-    """The node of the whole text. Raises `yaml.YAMLError` or `RecursionError`.
+    """Return the root node of a text. Raises `yaml.YAMLError` or `RecursionError`.
 
-    What is wrong is told by the parser in Python: in the same words everywhere.
+    Errors are always reported by the Python parser, so that their texts are the same everywhere.
     """
     found: Node | None
     if yaml.__with_libyaml__:

@@ -1,4 +1,4 @@
-"""Events about approvals: asked for, decided about, used or over."""
+"""Events about approvals: requested, decided, used, expired or withdrawn."""
 
 from typing import ClassVar
 
@@ -8,9 +8,11 @@ from toolbus_common.contracts.events.base import CallEvent
 
 
 class ApprovalEvent(CallEvent):
-    """What every event about an approval has. `binding` is what it holds for and nothing else.
+    """Fields of every event about an approval.
 
-    `call_id` is the call that asked, and in `approval.used` the call that was let through.
+    `approval` is its id, `binding` the digest of the call it is valid for. `call_id` is the call
+    that requested it, and in `approval.used` the call that it allowed. `by` is the operator who
+    decided, and `reason` the text given with the decision.
     """
 
     PERSON: ClassVar[str] = "by"
@@ -24,10 +26,12 @@ class ApprovalEvent(CallEvent):
 
 
 class ApprovalRequested(ApprovalEvent):
-    """A call waits for a person until `expires`; `cause` is the level or rule that wants that.
+    """A call waits for a person's approval until `expires` (seconds since the epoch).
 
-    `rule` is the rule alone. `arguments` is raw JSON, and empty unless the key's calls are
-    recorded in full. With `charge` and the others it is what rules could read of the call.
+    Published by policy. `cause` is the level or rule that requires approval, `rule` the rule alone.
+    `arguments` is raw JSON, and empty unless the key's calls are recorded in full.
+    `arguments_digest` is SHA-256 of the arguments in hex. `charge` is the price in micro-dollars;
+    with `team`, `user`, `environment` and `family` it is what rules could read of the call.
     """
 
     NAME: ClassVar[str] = "approval.requested"
@@ -49,7 +53,10 @@ class ApprovalRequested(ApprovalEvent):
 
 
 class ApprovalGranted(ApprovalEvent):
-    """`by` approved: the call may be made once, until `expires`."""
+    """An operator approved the call: it may be made once, until `expires`.
+
+    `expires` is in seconds since the epoch, `by` the operator. Published by policy.
+    """
 
     NAME: ClassVar[str] = "approval.granted"
 
@@ -57,24 +64,24 @@ class ApprovalGranted(ApprovalEvent):
 
 
 class ApprovalRejected(ApprovalEvent):
-    """`by` rejected the call for the `reason` given."""
+    """An operator rejected the call; `reason` is the operator's text. Published by policy."""
 
     NAME: ClassVar[str] = "approval.rejected"
 
 
 class ApprovalExpired(ApprovalEvent):
-    """Nobody decided, or nobody made the approved call, in time."""
+    """The approved call runs; the approval is valid for no other call. Published by policy."""
 
     NAME: ClassVar[str] = "approval.expired"
 
 
 class ApprovalUsed(ApprovalEvent):
-    """The approved call goes on: this approval lets no other through."""
+    """The approved call is executed; the approval is not valid for another. Published by policy."""
 
     NAME: ClassVar[str] = "approval.used"
 
 
 class ApprovalWithdrawn(ApprovalEvent):
-    """The caller took its call back before it was made."""
+    """The caller cancelled its call before it was made. Published by policy."""
 
     NAME: ClassVar[str] = "approval.withdrawn"

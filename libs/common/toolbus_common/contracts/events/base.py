@@ -1,4 +1,4 @@
-"""What events have in common; what there is of them is in `events`."""
+"""Base classes of events; `calls.EVENTS` lists all events."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,36 +7,40 @@ from typing import ClassVar
 from toolbus_common.contracts.base import Plain
 from toolbus_common.contracts.calls import TOOLS_CALL
 
-# What webhooks can be told of. Calls are too many to post: they are for the audit.
+# Events that webhooks can receive. Calls are too many to post: they are recorded by audit only.
 POSTED = (
     "approval", "breaker", "config", "definition", "hold", "key", "person", "rule", "server",
     "witness",
 )  # fmt: skip
 
-DEFAULT_CUSTOMER = "default"  # who pays when no customer is declared
+DEFAULT_CUSTOMER = "default"  # the paying customer when none is configured
 
-_BEFORE = "tb.event."
-EVERY_EVENT = f"{_BEFORE}>"
-NOBODY: Mapping[str, str] = MappingProxyType({})
+_PREFIX = "tb.event."
+EVERY_EVENT = f"{_PREFIX}>"
+NO_PEOPLE: Mapping[str, str] = MappingProxyType({})
 
 
 def subject_of(name: str, customer: str) -> str:
-    """Where events of a name and a customer are said."""
-    return f"{_BEFORE}{name}.{customer}"
+    """Return the subject for events with this name and customer."""
+    return f"{_PREFIX}{name}.{customer}"
 
 
 def told_by(subject: str) -> tuple[str, str]:
-    """The name and the customer of the events on a subject."""
-    name, _, customer = subject.removeprefix(_BEFORE).rpartition(".")
+    """Return the name and the customer of the events on a subject."""
+    name, _, customer = subject.removeprefix(_PREFIX).rpartition(".")
     return name, customer
 
 
 class Event(Plain):
-    """What every event has. `at` is seconds since the epoch; `customer` is the paying customer."""
+    """Fields of every event.
+
+    `id` is unique. `at` is the time in seconds since the epoch; `customer` is the customer that
+    pays.
+    """
 
     NAME: ClassVar[str]
-    # The field that names a person, what kind of person that is, fields in which the name is
-    # mentioned with its kind, and fields that are sealed under that person's key.
+    # The field that names a person, the kind of that person, the fields that mention the name with
+    # its kind, and the fields that are encrypted with that person's key.
     PERSON: ClassVar[str] = ""
     KIND: ClassVar[str] = "user"
     MENTIONS: ClassVar[tuple[str, ...]] = ()
@@ -48,35 +52,40 @@ class Event(Plain):
 
     @property
     def subject(self) -> str:
-        """Where this event is said."""
+        """The subject on which this event is published."""
         return subject_of(self.NAME, self.customer)
 
     @property
     def impersonal(self) -> bool:
-        """Whether it surely names nobody, and holds nothing that is sealed: most do not."""
-        told = self.__dict__
-        return not (told.get(self.PERSON) or any(map(told.get, self.CONTENT)))
+        """Whether the event names no person and has no encrypted content: most events do not."""
+        fields = self.__dict__
+        return not (fields.get(self.PERSON) or any(map(fields.get, self.CONTENT)))
 
     @property
     def people(self) -> Mapping[str, str]:
-        """Fields that name somebody, and whom."""
-        return {self.PERSON: name} if (name := self._named) else NOBODY
+        """The fields that name a person, with that person (`<kind>:<name>`)."""
+        return {self.PERSON: name} if (name := self._named) else NO_PEOPLE
 
     @property
     def content(self) -> Mapping[str, str]:
-        """Fields that are sealed, and under whose key: the person's, or where none is named its."""
+        """The fields to encrypt, with the owner of the key: the person, or else the API key."""
         filled = [field for field in self.CONTENT if getattr(self, field)]
         owner = (self._named or f"key:{getattr(self, 'key', '')}") if filled else ""
-        return dict.fromkeys(filled, owner) if filled else NOBODY
+        return dict.fromkeys(filled, owner) if filled else NO_PEOPLE
 
     @property
     def _named(self) -> str:
-        said: str = getattr(self, self.PERSON) if self.PERSON else ""
-        return said if ":" in said or not said else f"{self.KIND}:{said}"
+        name: str = getattr(self, self.PERSON) if self.PERSON else ""
+        return name if ":" in name or not name else f"{self.KIND}:{name}"
 
 
 class CallEvent(Event):
-    """What every event about a call has."""
+    """Fields of every event about a call.
+
+    `call_id` identifies the call, `parent_id` the call of code mode whose program made it.
+    `trace_id` is the W3C trace id. `key` is the name of the caller's key, `method` the MCP method,
+    and `tool` its target at `server`: the name of a tool or prompt, or a URI.
+    """
 
     call_id: str
     parent_id: str = ""

@@ -1,8 +1,8 @@
-"""Events: what happened, in the past tense, kept in the stream EVENTS.
+"""Events of the stream EVENTS: what happened, in the past tense.
 
-A message on `tb.event.<name>.<customer>` is one or more events of that name and customer, one JSON
-document a line. `producer` and `seq` are added by the writer: each process numbers its events
-without gaps, so a loss anywhere later is a visible hole.
+A message on `tb.event.<name>.<customer>` has one or more events of that name and customer, one JSON
+document per line. The publisher adds `producer` and `seq`: each process numbers its events without
+gaps, so that a loss in transit is detected.
 """
 
 from typing import ClassVar
@@ -54,11 +54,12 @@ from toolbus_common.contracts.events.servers import (
 
 
 class Decided(CallEvent):
-    """What policy decided about a call, and what rules could read of it.
+    """Fields of every decision of policy about a call, as far as rules could read them.
 
     `actors` are the machines that act in the user's name (RFC 8693), the nearest first.
-    `charge` is the price in micro-dollars. `arguments` are the call's as JSON, only where
-    `content` is `full`, or struck where it is `redacted`; too long, they are cut and end in `…`.
+    `charge` is the price in micro-dollars. `arguments` are the arguments of the call as JSON, if
+    `content` is `full`, or with secrets removed if it is `redacted`. Long arguments are truncated
+    and end in `…`.
     """
 
     PERSON: ClassVar[str] = "user"
@@ -74,13 +75,14 @@ class Decided(CallEvent):
 
 
 class CallAllowed(Decided):
-    """The intent: policy let the call through. Durable before anything is sent.
+    """Policy allowed the call. The event is durable before the call is sent to executor.
 
-    `arguments_digest` is SHA-256 in hex of the arguments as they are sent on; `deadline` is
-    seconds since the epoch. `shadow` names the rules that would have refused the call or asked
-    a person, were they not shadows; `name:error` is one that could not be evaluated.
-    `approval` is the approval that let it through, if it needed one.
-    `definition_digest` is that of the tool or prompt as it is shown.
+    `reserved` says whether the ledger has a reservation for it. `arguments_digest` is SHA-256 in
+    hex of the arguments as they are sent on, `arguments_bytes` their size; `deadline` is in seconds
+    since the epoch. `shadow` names the shadow rules that would have denied the call or required
+    approval; `name:error` is a shadow rule that failed to evaluate. `policy_version` is the
+    revision of the configuration. `approval` is the id of the approval that allowed the call, if
+    it needed one. `definition_digest` is that of the tool or prompt as clients see it.
     """
 
     NAME: ClassVar[str] = "call.allowed"
@@ -96,9 +98,9 @@ class CallAllowed(Decided):
 
 
 class CallDenied(Decided):
-    """Policy refused the call; `code` and `reason` are what the caller was told.
+    """Policy denied the call; `code` and `reason` are those of the error that the caller received.
 
-    `rule` names the rule that did.
+    `rule` names the rule that denied it.
     """
 
     NAME: ClassVar[str] = "call.denied"
@@ -110,9 +112,11 @@ class CallDenied(Decided):
 
 
 class Outcome(CallEvent):
-    """The end of an allowed call. `charge` is what it cost, `latency_us` the time upstream.
+    """Fields of every outcome of an allowed call.
 
-    `misfit` names the arguments that did not fit the tool's schema, by the schema's own names.
+    `charge` is the cost in micro-dollars, `reserved` whether the ledger had a reservation,
+    `latency_us` the time upstream in microseconds. `misfit` names the arguments that did not match
+    the tool's schema, by the names in the schema.
     """
 
     charge: int = 0
@@ -122,15 +126,15 @@ class Outcome(CallEvent):
 
 
 class CallCompleted(Outcome):
-    """The upstream answered; `is_error` when the tool itself reported an error.
+    """The upstream replied; `is_error` says that the tool itself reported an error.
 
-    `ending` is `complete`, `input_required` (the call goes on with the caller's answer, and costs
-    nothing yet) or `task` (the server goes on by itself). `cached` says that it was not asked: an
-    earlier answer was told again. `result_bytes` counts what was kept instead of told, too.
-    `sent_bytes` is the size of the result as the caller got it, `whole_bytes` as the server
-    answered, before a selection. `result_digest` is SHA-256 in hex of the result as it was told.
-    `result` is its text where `result_content` says so, cut as arguments are, and `user` then whose
-    call it was.
+    Published by executor. `ending` is `complete`, `input_required` (the call continues with the
+    caller's input, and costs nothing yet) or `task` (the server continues in a task). `cached` says
+    that the result came from the response cache and the server was not called. `result_bytes` is
+    the size of the result with its stored large parts. `sent_bytes` is the size of the result as
+    the caller received it, `whole_bytes` as the server sent it, before a selection. `result_digest`
+    is SHA-256 in hex of the result that the caller received. `result` is its text if
+    `result_content` requires it, truncated like arguments; then `user` is the caller's user.
     """
 
     NAME: ClassVar[str] = "call.completed"
@@ -149,7 +153,11 @@ class CallCompleted(Outcome):
 
 
 class CallFailed(Outcome):
-    """No answer. `sent` is False only when provably nothing reached the upstream."""
+    """The call has no result. `sent` is False only if provably nothing reached the upstream.
+
+    Published by executor, and by policy for a call whose outcome is unknown. `code` and `reason`
+    are those of the error that the caller received.
+    """
 
     NAME: ClassVar[str] = "call.failed"
 
@@ -159,10 +167,10 @@ class CallFailed(Outcome):
 
 
 class CallExtended(CallEvent):
-    """The server reports progress: the call has until `deadline`, in seconds since the epoch.
+    """The server reported progress: the deadline is now `deadline`, in seconds since the epoch.
 
-    Published at most once in half the server's `timeout`. `held` says whether the ledger holds
-    anything for the call.
+    Published by executor, at most once in half the server's `timeout`. `held` says whether the
+    ledger has a reservation for the call.
     """
 
     NAME: ClassVar[str] = "call.extended"
@@ -172,9 +180,10 @@ class CallExtended(CallEvent):
 
 
 class CallReplayed(CallEvent):
-    """A call with a known idempotency key was answered with the outcome of the call `first`.
+    """A call with a known idempotency key received the outcome of the call `first`.
 
-    It reached no server and costs nothing. `code` is the failure's, where that was the outcome.
+    Published by policy. The call reached no server and costs nothing. `code` is the error code if
+    that outcome is a failure.
     """
 
     NAME: ClassVar[str] = "call.replayed"
@@ -184,12 +193,12 @@ class CallReplayed(CallEvent):
 
 
 class ContextSpent(CallEvent):
-    """What one call of code mode cost its model to read and write, in tokens.
+    """The context tokens that one call of code mode cost the model. Published by codemode.
 
-    `classic` is what the definitions of all its caller may use would have cost a request, by
-    server; `own_tokens` what the definitions of code mode's tools cost it instead.
-    `request_tokens` are those of the call's arguments, `answer_tokens` of its answer; `engine` is
-    the language of a program. `counted_by` names the vocabulary, or `bytes/4` for an estimate.
+    `classic` is the cost per request of the definitions of all tools the caller may use, by server;
+    `own_tokens` is the cost of the definitions of code mode's tools instead. `request_tokens` are
+    those of the call's arguments, `answer_tokens` of its result; `engine` is the language of the
+    program. `counted_by` names the tokenizer's vocabulary, or `bytes/4` for an estimate.
     """
 
     NAME: ClassVar[str] = "context.spent"
@@ -203,11 +212,12 @@ class ContextSpent(CallEvent):
 
 
 class ContextListed(Event):
-    """What the lists of one key cost its context in a minute or so, in bytes.
+    """The context bytes that the lists for one key cost in about a minute. Published by ingress.
 
-    `spent_bytes` were sent; `classic_bytes` are the definitions of all that the key may use, and
-    `whole_bytes` of all there is, as often. `server` is set for the endpoint of one server, `mode`
-    is how the key sees tools.
+    `lists` is the number of lists sent by `method`, `spent_bytes` their size. `classic_bytes` is
+    the size of the definitions of all tools the key may use, and `whole_bytes` of all tools there
+    are, sent as often. `server` is set for the endpoint of one server; `mode` is how the key sees
+    tools.
     """
 
     NAME: ClassVar[str] = "context.listed"
@@ -223,7 +233,10 @@ class ContextListed(Event):
 
 
 class ContextMeasured(ServerEvent):
-    """The tokens of a server's definitions, by tool: said when first counted, and when changed."""
+    """The tokens of a server's definitions, by tool; published by codemode at each change.
+
+    `counted_by` names the tokenizer's vocabulary, or `bytes/4` for an estimate.
+    """
 
     NAME: ClassVar[str] = "context.measured"
 
@@ -232,9 +245,11 @@ class ContextMeasured(ServerEvent):
 
 
 class DefinitionEvent(ServerEvent):
-    """What every event about a definition has; `kind` is tools or prompts, `tool` its name.
+    """Fields of every event about a definition.
 
-    Digests are the canonical SHA-256 in hex; `approved_digest` is what was approved before.
+    `kind` is `tools` or `prompts`, `tool` the name of the tool or prompt. Digests are the canonical
+    SHA-256 in hex; `approved_digest` is that of the definition approved before. `by` is the
+    operator.
     """
 
     kind: str
@@ -245,19 +260,19 @@ class DefinitionEvent(ServerEvent):
 
 
 class DefinitionPinned(DefinitionEvent):
-    """Seen with its server's first listing, and approved by that."""
+    """A definition was approved automatically, as part of its server's first listing."""
 
     NAME: ClassVar[str] = "definition.pinned"
 
 
 class DefinitionChanged(DefinitionEvent):
-    """New or not as it was approved: it is held back."""
+    """A definition is new or differs from the approved one: it is quarantined."""
 
     NAME: ClassVar[str] = "definition.changed"
 
 
 class DefinitionApproved(DefinitionEvent):
-    """Somebody approved it as it is."""
+    """An operator approved the definition as it is."""
 
     NAME: ClassVar[str] = "definition.approved"
     PERSON: ClassVar[str] = "by"
@@ -265,7 +280,7 @@ class DefinitionApproved(DefinitionEvent):
 
 
 class DefinitionRejected(DefinitionEvent):
-    """Somebody refused it as it is."""
+    """An operator rejected the definition as it is."""
 
     NAME: ClassVar[str] = "definition.rejected"
     PERSON: ClassVar[str] = "by"
@@ -273,9 +288,11 @@ class DefinitionRejected(DefinitionEvent):
 
 
 class LedgerOpened(Event):
-    """A customer's counters began: at first use, rebuilt from the events, or accepted incomplete.
+    """A customer's counters were created: at first use, by a rebuild from events, or incomplete.
 
-    What was spent before `since` (seconds since the epoch) does not concern them.
+    Published by policy. `epoch` identifies the generation of the counters and `how` its origin.
+    Charges before `since` (seconds since the epoch) are not counted. `by` is the operator who
+    accepted incomplete counters.
     """
 
     NAME: ClassVar[str] = "ledger.opened"

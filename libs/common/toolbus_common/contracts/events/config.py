@@ -1,4 +1,4 @@
-"""Events about what is declared: keys that came and went, and every entry that changed."""
+"""Events about configuration: keys created and revoked, and every changed entry."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -8,11 +8,11 @@ from pydantic import Field
 
 from toolbus_common.contracts.events.base import Event
 
-PEOPLES = {"users": "user", "admins": "admin"}  # sections whose entries are people's
+PERSON_KINDS = {"users": "user", "admins": "admin"}  # sections whose entries describe people
 
 
 class KeyCreated(Event):
-    """A key exists; its secret is known to its holder alone."""
+    """A key was created by the operator `by`. Only its holder has the secret."""
 
     NAME: ClassVar[str] = "key.created"
     PERSON: ClassVar[str] = "by"
@@ -23,7 +23,7 @@ class KeyCreated(Event):
 
 
 class KeyRevoked(Event):
-    """A key no longer opens anything."""
+    """A key was revoked by the operator `by`: it has no access."""
 
     NAME: ClassVar[str] = "key.revoked"
     PERSON: ClassVar[str] = "by"
@@ -34,9 +34,10 @@ class KeyRevoked(Event):
 
 
 class ConfigApplied(Event):
-    """A declared configuration took effect; `revision` is its number in the bucket.
+    """A configuration was applied by the operator `by`; `revision` is its revision in the bucket.
 
-    `changes` are entries and their signs; of those that are people's, how many.
+    `changes` lists the changed entries with their signs (`+`, `-`, `~`); for entries that describe
+    people it has only their number.
     """
 
     NAME: ClassVar[str] = "config.applied"
@@ -49,10 +50,11 @@ class ConfigApplied(Event):
 
 
 class ConfigChanged(Event):
-    """One entry of what is declared became another: `before` and `after` are JSON, empty for none.
+    """One entry of the configuration changed: `before` and `after` are JSON, empty for no entry.
 
-    Credentials are struck out; of a key's hash there is the beginning of its digest. `revision` is
-    the declaration's, and 0 for what is kept beside it (keys made one by one).
+    `kind` is the section and `name` the entry; `by` is the operator. Credentials are redacted; for
+    a key's hash the first digits of its digest are shown. `revision` is that of the configuration,
+    and 0 for entries stored separately (keys created one by one).
     """
 
     NAME: ClassVar[str] = "config.changed"
@@ -68,35 +70,35 @@ class ConfigChanged(Event):
 
     @property
     def impersonal(self) -> bool:
-        """Never surely: its entry may be a person's."""
+        """Return False: the entry may describe a person."""
         return False
 
     @property
     def people(self) -> Mapping[str, str]:
-        """An entry that is a person's is named after the person."""
+        """The people named by the event; an entry that describes a person is named after them."""
         named = super().people
-        return {**named, "name": person} if (person := self._entrys) else named
+        return {**named, "name": person} if (person := self._entry_person) else named
 
     @property
     def content(self) -> Mapping[str, str]:
-        """An entry that is a person's, or says whose it is, is sealed as that person's."""
-        if person := self._entrys:
+        """The entry, encrypted for the person it describes or names as its user."""
+        if person := self._entry_person:
             return dict.fromkeys(("before", "after"), person)
-        told = {field: _user_in(getattr(self, field)) for field in ("before", "after")}
-        return {field: f"user:{user}" for field, user in told.items() if user}
+        users = {field: _user_in(getattr(self, field)) for field in ("before", "after")}
+        return {field: f"user:{user}" for field, user in users.items() if user}
 
     @property
-    def _entrys(self) -> str:
-        kind = PEOPLES.get(self.kind)
+    def _entry_person(self) -> str:
+        kind = PERSON_KINDS.get(self.kind)
         return f"{kind}:{self.name}" if kind else ""
 
 
 def _user_in(entry: str) -> str:
-    """Whose an entry says it is."""
+    """Return the user that an entry names; empty for none, `unknown` if it is truncated."""
     if '"user"' not in entry:
         return ""
     try:
-        told = msgspec.json.decode(entry)
-    except msgspec.DecodeError:  # it was cut: whoever it is, the text is sealed
+        value = msgspec.json.decode(entry)
+    except msgspec.DecodeError:  # it was truncated: encrypt it for an unknown user
         return "unknown"
-    return str(told.get("user", "")) if isinstance(told, dict) else ""
+    return str(value.get("user", "")) if isinstance(value, dict) else ""

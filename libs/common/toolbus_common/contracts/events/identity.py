@@ -1,4 +1,4 @@
-"""Events about who signed in, and which client may act for them."""
+"""Events about sign-in, and about clients that may act for users."""
 
 from typing import ClassVar
 
@@ -6,11 +6,11 @@ from toolbus_common.contracts.events.base import Event
 
 
 class GrantCreated(Event):
-    """Somebody let a client act for them, or a machine was given a token of its own.
+    """A user authorized a client, or a machine received a token of its own. Published by oauth.
 
-    `access` is the rule that covers them, `client` what the client calls itself, `scopes` what its
-    tokens are for. `actors` are who act with a token that was exchanged for another's, the nearest
-    first.
+    `grant` is its id. `access` is the access rule that applies to the user, `client` the client's
+    own name, `resource` the URL the tokens are valid for, `scopes` their OAuth scopes. `actors` are
+    the machines that act with an exchanged token (RFC 8693), the nearest first.
     """
 
     NAME: ClassVar[str] = "grant.created"
@@ -27,7 +27,10 @@ class GrantCreated(Event):
 
 
 class GrantEnded(Event):
-    """A client may no longer act for somebody; `reason` says why."""
+    """A client may no longer act for a user; `reason` says why, `by` is the operator if any.
+
+    Published by oauth.
+    """
 
     NAME: ClassVar[str] = "grant.ended"
     PERSON: ClassVar[str] = "user"
@@ -40,7 +43,10 @@ class GrantEnded(Event):
 
 
 class SignInDenied(Event):
-    """Somebody could not sign in as `user`, or nothing is granted to who could."""
+    """A sign-in as `user` failed, or the user has no access; `reason` says which.
+
+    Published by oauth.
+    """
 
     NAME: ClassVar[str] = "signin.denied"
     PERSON: ClassVar[str] = "user"
@@ -50,11 +56,12 @@ class SignInDenied(Event):
 
 
 class AccessRejected(Event):
-    """Requests from one client address that were rejected for one reason, counted over a minute.
+    """Requests from one client address were rejected for one reason, counted over a minute.
 
-    `entrance` is where they came (`mcp`, `admin`, `approvals`, `oauth`, `reader`, `http`), `code`
-    why, `address` the client's (IPv6: its /64), empty where too many addresses came to tell them
-    apart. `since` is when the first came, in seconds since the epoch, and `at` when the last did.
+    `entrance` is where they arrived (`mcp`, `admin`, `approvals`, `oauth`, `reader`, `http`),
+    `code` the error code, `count` their number. `address` is the client's (IPv6: its /64), and
+    empty if there were too many addresses to count separately. `since` is the time of the first
+    request and `at` of the last, both in seconds since the epoch.
     """
 
     NAME: ClassVar[str] = "access.rejected"

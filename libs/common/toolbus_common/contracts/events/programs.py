@@ -1,4 +1,4 @@
-"""Events about programs: that one began, and how it ended and what it used."""
+"""Events about programs of code mode: started, completed or failed, and their use of resources."""
 
 from typing import ClassVar
 
@@ -8,9 +8,10 @@ from toolbus_common.contracts.events.base import CallEvent
 
 
 class RunEvent(CallEvent):
-    """What every event about a program has: `call_id` is that of the call that carried it.
+    """Fields of every event about a program; `call_id` is the call that carried it.
 
-    `program_digest` is SHA-256 in hex of its text, of so many `lines`.
+    `engine` is its language, `program_digest` SHA-256 of its text in hex, `lines` the number of
+    its lines.
     """
 
     PERSON: ClassVar[str] = "user"
@@ -24,7 +25,10 @@ class RunEvent(CallEvent):
 
 
 class RunStarted(RunEvent):
-    """A program begins. `program` is its text, only where its key has `content: full`."""
+    """A program started. Published by codemode.
+
+    `program` is its text, only if its key has `content: full`.
+    """
 
     NAME: ClassVar[str] = "run.started"
     CONTENT: ClassVar[tuple[str, ...]] = ("program",)
@@ -33,11 +37,12 @@ class RunStarted(RunEvent):
 
 
 class RunEnded(RunEvent):
-    """What a program used. Of its `calls` policy `refused` some, and others `failed`.
+    """Resources that a program used. Of its `calls`, policy denied `refused` and others `failed`.
 
-    `cost` is micro-dollars as counted against its cap: a call whose outcome was not told counts in
-    full. `latency_us` is the time it took, `cpu_us` what it computed in that. `kept` of its
-    results were too large to be told.
+    `cost` is in micro-dollars, as counted against the program's limit: a call without a known
+    outcome counts in full. `latency_us` is its duration and `cpu_us` its CPU time, in microseconds.
+    `output_bytes` is the size of its output. `kept` is the number of results that were too large to
+    return and were stored.
     """
 
     calls: int = 0
@@ -51,13 +56,13 @@ class RunEnded(RunEvent):
 
 
 class RunCompleted(RunEnded):
-    """A program came to its end."""
+    """A program completed. Published by codemode."""
 
     NAME: ClassVar[str] = "run.completed"
 
 
 class RunFailed(RunEnded):
-    """A program was ended, at `at_line` of it where that is known, by the error `code`."""
+    """A program failed with the error `code`, at line `at_line` if known. Published by codemode."""
 
     NAME: ClassVar[str] = "run.failed"
     CONTENT: ClassVar[tuple[str, ...]] = ("reason",)

@@ -1,4 +1,4 @@
-"""Events about the evidence itself: what was erased, held, and deleted after its time."""
+"""Events about the audit log itself: erased people, legal holds, and expired events."""
 
 from typing import ClassVar
 
@@ -6,9 +6,10 @@ from toolbus_common.contracts.events.base import Event
 
 
 class PersonErased(Event):
-    """Somebody's key is shredded: what `pseudonym` stands for, nobody can tell any more.
+    """A person's encryption key was deleted: `pseudonym` can no longer be resolved to a person.
 
-    Said in the log of each customer whose events name that person, before the key goes.
+    Published by audit in the log of each customer whose events name that person, before the key is
+    deleted. `by` is the operator, `reason` the operator's text.
     """
 
     NAME: ClassVar[str] = "person.erased"
@@ -21,7 +22,10 @@ class PersonErased(Event):
 
 
 class HoldEvent(Event):
-    """What every event about a legal hold has; `customer` is the customer whose events are held."""
+    """Fields of every event about a legal hold; `customer` is the customer whose events it covers.
+
+    `by` is the operator, `reason` the operator's text.
+    """
 
     PERSON: ClassVar[str] = "by"
     KIND: ClassVar[str] = "operator"
@@ -31,21 +35,21 @@ class HoldEvent(Event):
 
 
 class HoldPlaced(HoldEvent):
-    """Nothing of this customer is deleted or erased until the hold is lifted."""
+    """A legal hold was placed: no event of this customer is deleted until it is lifted."""
 
     NAME: ClassVar[str] = "hold.placed"
 
 
 class HoldLifted(HoldEvent):
-    """What is past its time may be deleted again."""
+    """A legal hold was lifted: expired events of this customer may be deleted again."""
 
     NAME: ClassVar[str] = "hold.lifted"
 
 
 class EventsExpired(Event):
-    """The first `size` events of this customer's log are past their `days`, and deleted.
+    """The first `size` events of a customer's log were deleted after their retention of `days`.
 
-    The log goes on from the statement of that size, whose last message in `stream` is `to`.
+    The log continues from the checkpoint of that size; `to` is its last message in `stream`.
     """
 
     NAME: ClassVar[str] = "events.expired"
@@ -57,10 +61,10 @@ class EventsExpired(Event):
 
 
 class WitnessContradicted(Event):
-    """A witness knows a log of this origin that ours does not go on from.
+    """A witness knows a log of this `origin` that is inconsistent with the local one.
 
-    It cosigned `known` events, while the newest checkpoint here has `size`. Either what audit keeps
-    was lost or set back, or somebody else signs with its key.
+    The witness cosigned `known` events, while the newest local checkpoint has `size`. Either data
+    of audit was lost or rolled back, or another party signs with its key.
     """
 
     NAME: ClassVar[str] = "witness.contradicted"

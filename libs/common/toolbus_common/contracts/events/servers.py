@@ -1,4 +1,4 @@
-"""Events about upstream servers, of no call and no customer."""
+"""Events about upstream servers, without a call or customer."""
 
 from typing import ClassVar
 
@@ -8,14 +8,17 @@ from toolbus_common.contracts.events.base import Event
 
 
 class ServerEvent(Event):
-    """What every event about an upstream server has."""
+    """Fields of every event about an upstream server; `reason` says why, if there is a reason."""
 
     server: str
     reason: str = ""
 
 
 class ServerConnected(ServerEvent):
-    """An upstream answered and its tools are listed."""
+    """An upstream server was connected and listed; `tools` is their number, `version` its version.
+
+    Published by executor.
+    """
 
     NAME: ClassVar[str] = "server.connected"
 
@@ -24,15 +27,17 @@ class ServerConnected(ServerEvent):
 
 
 class ServerLost(ServerEvent):
-    """An upstream cannot be reached: said once for each loss, and again for another reason."""
+    """An upstream server became unreachable. Published once per loss, and for each new reason."""
 
     NAME: ClassVar[str] = "server.lost"
 
 
 class ServerFaulted(ServerEvent):
-    """Some of what an upstream lists is not shown, repaired, or a list of its fails.
+    """A server's lists have errors. Published by executor at each change.
 
-    Each has the reason by name; all are empty when the upstream lists without fault again.
+    `dropped` holds the entries that are not shown, `repaired` those shown in a corrected form, and
+    `failed` the lists that could not be read, each by name with the reason. All are empty when the
+    lists have no errors any more.
     """
 
     NAME: ClassVar[str] = "server.faulted"
@@ -43,7 +48,7 @@ class ServerFaulted(ServerEvent):
 
 
 class ServerCommandEvent(ServerEvent):
-    """What every event about an operator's word on a server has: `by` is who gave it."""
+    """Fields of every event about an operator's command; `by` is the operator."""
 
     PERSON: ClassVar[str] = "by"
     KIND: ClassVar[str] = "operator"
@@ -52,33 +57,36 @@ class ServerCommandEvent(ServerEvent):
 
 
 class ServerDrained(ServerCommandEvent):
-    """An operator lets it have no new calls."""
+    """An operator drained the server: it receives no new calls."""
 
     NAME: ClassVar[str] = "server.drained"
 
 
 class ServerUndrained(ServerCommandEvent):
-    """An operator lets it have calls again."""
+    """An operator resumed the server: it receives calls again."""
 
     NAME: ClassVar[str] = "server.undrained"
 
 
 class ServerReset(ServerCommandEvent):
-    """An operator has it met anew: another connection, a closed breaker."""
+    """An operator reset the server: it is reconnected, and its circuit breaker closed."""
 
     NAME: ClassVar[str] = "server.reset"
 
 
 class BreakerOpened(ServerEvent):
-    """Calls to this upstream are refused until a probe succeeds; or one replica gets none."""
+    """The circuit breaker opened: calls to the server fail until a probe succeeds.
+
+    With `replica`, it is the breaker of that replica only.
+    """
 
     NAME: ClassVar[str] = "breaker.opened"
 
-    replica: str = ""  # the others still take calls
+    replica: str = ""  # the other replicas still receive calls
 
 
 class BreakerClosed(ServerEvent):
-    """A probe succeeded; calls flow again."""
+    """The circuit breaker closed after a successful probe; calls are sent again."""
 
     NAME: ClassVar[str] = "breaker.closed"
 
@@ -86,7 +94,10 @@ class BreakerClosed(ServerEvent):
 
 
 class ConnectionCreated(Event):
-    """Somebody let Toolbus act for them at a server; without `user` for everybody."""
+    """A user connected an account at a server; without `user` it is shared by all users.
+
+    Published by oauth. `issuer` is the server's authorization server.
+    """
 
     NAME: ClassVar[str] = "connection.created"
     PERSON: ClassVar[str] = "user"
@@ -97,7 +108,10 @@ class ConnectionCreated(Event):
 
 
 class ConnectionEnded(Event):
-    """Toolbus has no token of somebody's for a server any more; `reason` says why."""
+    """Toolbus no longer has a user's token for a server; `reason` says why. Published by oauth.
+
+    `by` is the operator if one ended it.
+    """
 
     NAME: ClassVar[str] = "connection.ended"
     PERSON: ClassVar[str] = "user"

@@ -1,4 +1,4 @@
-"""The question of who administers over HTTP: one operation, asked of policy by ingress."""
+"""Requests of the HTTP administration API, sent by ingress to policy."""
 
 from typing import ClassVar
 
@@ -9,10 +9,11 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class AdminRequest(Query):
-    """Do `operation` in the name of whoever holds the admin key. Heard by policy.
+    """Run one administration operation for the holder of an admin key.
 
-    Policy resolves `key_digest` itself: ingress can vouch for nobody. `match` is the revision that
-    was seen, `*` for any; `form` says how `body` is written.
+    Sent by ingress, answered by policy. Policy resolves `key_digest` itself: ingress cannot assert
+    an identity. `match` is the revision the client read (`If-Match`), `*` for any. `form` is the
+    format of `body`. `limit` and `after` page through lists.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.admin"
@@ -32,7 +33,7 @@ class AdminRequest(Query):
 
 
 class AdminReply(Message):
-    """The answer as it is to be shown; `revision` is the configuration's, where it matters."""
+    """The response to an operation; `revision` is the configuration's, if it applies."""
 
     BODY: ClassVar[str | None] = "body"
 

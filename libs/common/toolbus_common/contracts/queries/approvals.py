@@ -1,4 +1,4 @@
-"""Questions about calls that wait for a person: what waits, and what was decided."""
+"""Queries about calls that wait for approval."""
 
 from typing import ClassVar, Literal
 
@@ -9,7 +9,10 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class ApprovalsQuery(Query):
-    """What waits? Heard by policy, asked by operators; with an `id` that one, in full."""
+    """List the pending approvals, or with an `id` that one in full.
+
+    Sent by operators, answered by policy.
+    """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.approvals"
 
@@ -17,7 +20,7 @@ class ApprovalsQuery(Query):
 
 
 class ApproveRequest(Query):
-    """Let the call through, once. Heard by policy, asked by operators."""
+    """Approve a call once, as the operator `by`. Sent by operators, answered by policy."""
 
     SUBJECT: ClassVar[str] = "tb.query.policy.approve"
 
@@ -27,7 +30,10 @@ class ApproveRequest(Query):
 
 
 class RejectRequest(Query):
-    """Refuse the call; `note` is the reason its caller is told. Asked by operators."""
+    """Reject a call; `note` is the reason its caller receives.
+
+    Sent by operators, answered by policy.
+    """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.reject"
 
@@ -37,9 +43,10 @@ class RejectRequest(Query):
 
 
 class ApproverRequest(Query):
-    """The same three for the holder of a key with the right to approve. Asked by ingress.
+    """Show, approve or reject calls for the holder of a key with the right to approve.
 
-    Policy resolves `key_digest` itself: ingress can vouch for nobody.
+    Sent by ingress, answered by policy. Policy resolves `key_digest` itself: ingress cannot assert
+    an identity. `wish` is the requested operation.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.approver"
@@ -51,10 +58,10 @@ class ApproverRequest(Query):
 
 
 class ApprovalState(Message):
-    """One approval. Times are seconds since the epoch.
+    """One approval. Times are in seconds since the epoch.
 
-    `arguments` is raw JSON, cut where `cut` says so; it is empty once the approval has ended.
-    `cause` is the level or rule that wants a person asked.
+    `arguments` is raw JSON, truncated if `cut`; it is empty once the approval has ended. `cause` is
+    the level or rule that requires approval. `ends` is when the approval expires.
     """
 
     id: str
@@ -74,7 +81,7 @@ class ApprovalState(Message):
 
 
 class ApprovalsReply(Message):
-    """The answer to all of these; `more` when not all that wait are told."""
+    """The reply to all of these queries; `more` says that there are further pending approvals."""
 
     approvals: tuple[ApprovalState, ...] = ()
     more: bool = False

@@ -1,4 +1,4 @@
-"""Questions that make audit write what its tables lack."""
+"""Requests to audit to write missing rows of its tables."""
 
 from typing import ClassVar
 
@@ -7,10 +7,11 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class BackfillRequest(Query):
-    """Write what the stream has and the tables lack, from message `first` on. Heard by audit.
+    """Write the rows that the stream has and the tables lack, from message `first` on.
 
-    `since` (seconds since the epoch) begins with the first message kept then or later instead.
-    With `dead` only messages with dead letters are read: what was unreadable may no longer be.
+    Sent by operators, answered by audit. `since` (seconds since the epoch) starts at the first
+    message of that time or later instead. With `dead` only messages with dead letters are read:
+    they may be readable now.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.backfill"
@@ -21,10 +22,10 @@ class BackfillRequest(Query):
 
 
 class BackfillLinesRequest(Query):
-    """Write events of an export that the table lacks, a line each as their producers wrote them.
+    """Write events of an export that the table lacks, one line each as their producers wrote them.
 
-    Heard by audit. They are told apart by their ids, and have no place in a stream. Events of the
-    last hour are passed over: they may be on their way.
+    Sent by operators, answered by audit. Events are identified by their ids, and have no position
+    in a stream. Events of the last hour are skipped: the stream may still deliver them.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.lines"
@@ -33,10 +34,10 @@ class BackfillLinesRequest(Query):
 
 
 class BackfillReply(Message):
-    """One stretch of the stream, or of an export: its lines, and how many were written only now.
+    """Part of the stream or of an export: its lines, and the number `written` by this request.
 
-    `unreadable` are dead letters. `next` is where to go on, 0 at the end. Messages that audit has
-    not acknowledged are left to it; the last of those that were read is `until`.
+    `unreadable` counts dead letters. `next` is the position to continue at, 0 at the end. `until`
+    is the last message that was read: messages that audit has not acknowledged are skipped.
     """
 
     lines: int

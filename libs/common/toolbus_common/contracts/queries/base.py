@@ -1,4 +1,4 @@
-"""The question lane: `tb.query.<service>.<what>`, answered at once and never stored."""
+"""Queries: requests on `tb.query.<service>.<query>`, replied to immediately and never stored."""
 
 from typing import Any, ClassVar
 
@@ -8,10 +8,10 @@ from toolbus_common.contracts.base import Message
 
 
 class Query(Message):
-    """A question to one service, or with service `all` to every replica of every service.
+    """A query to one service, or with service `all` to every replica of every service.
 
-    `AT_ONCE` is how many of them a replica works on at the same time: more than one where anybody
-    outside may ask, or an answer waits for others.
+    `AT_ONCE` is the number of queries of this type that a replica processes concurrently: more than
+    one if clients outside Toolbus can cause them, so that they do not wait for each other.
     """
 
     SUBJECT: ClassVar[str]
@@ -19,15 +19,16 @@ class Query(Message):
 
 
 class StatusQuery(Query):
-    """How are you? Heard by every replica of every service."""
+    """Return the status. Sent by operators, answered by every replica of every service."""
 
     SUBJECT: ClassVar[str] = "tb.query.all.status"
 
 
 class ServiceStatus(Message):
-    """One process's answer for one service. `since` is seconds since the epoch.
+    """The status of one service in one process. `since` is in seconds since the epoch.
 
-    `heard` is the newest revision it knows of each bucket it watches: who is behind shows there.
+    `heard` is the newest revision received of each bucket that the process watches: it shows which
+    replica lags behind. `reason` says why the service is not ready.
     """
 
     service: str
@@ -41,36 +42,36 @@ class ServiceStatus(Message):
 
 
 class ServersQuery(Query):
-    """How are the upstreams? Heard by executor."""
+    """Return the status of all upstream servers. Answered by executor."""
 
     SUBJECT: ClassVar[str] = "tb.query.executor.servers"
 
 
 class ServersReply(Message):
-    """One row per upstream: name, state, breaker, in flight, last failure."""
+    """One row per upstream server: name, state, breaker, calls in flight, last error."""
 
     servers: tuple[dict[str, Any], ...]
 
 
 class SessionsQuery(Query):
-    """Which sessions at servers are held, and by whom? Heard by every executor."""
+    """Return the open sessions at upstream servers. Answered by every executor replica."""
 
     SUBJECT: ClassVar[str] = "tb.query.all.sessions"
 
 
 class SessionsReply(Message):
-    """One executor's answer: for each server its bounds, how many are open, and who holds them."""
+    """One executor's sessions: for each server its limits, the number open, and their owners."""
 
     instance: str
     servers: dict[str, dict[str, Any]]
 
 
 class AuditQuery(Query):
-    """One read-only SQL statement. Heard by audit, asked by operators only.
+    """Run one read-only SQL statement. Sent by operators only, answered by audit.
 
-    `parameters` are the values of its `{name:Type}`, as text.
-    What is sealed of people is told in the plain while their keys exist, unless it is wanted
-    `as_stored`.
+    `parameters` are the values of its `{name:Type}` placeholders, as text. `limit` is the maximum
+    number of rows. Encrypted personal data is returned as plain text while its keys exist, unless
+    `as_stored` is set.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.query"
@@ -82,7 +83,7 @@ class AuditQuery(Query):
 
 
 class RowsReply(Message):
-    """The answer to a query: columns, and rows of JSON values. `more` when cut at the limit."""
+    """The result of an audit query: columns, and rows of JSON values. `more` if truncated."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -90,10 +91,10 @@ class RowsReply(Message):
 
 
 class SpendingQuery(Query):
-    """What did the events charge a customer for tools? Heard by audit, asked by policy.
+    """Return a customer's charges for tools, from the events. Sent by policy, answered by audit.
 
-    Calls count at the moment they were allowed, from `start` and before `end`, in steps of so many
-    seconds (0: in one).
+    Calls count at the time they were allowed, from `start` and before `end` (seconds since the
+    epoch), in steps of `step` seconds (0: one step).
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.spending"
@@ -107,8 +108,8 @@ class SpendingQuery(Query):
 class SpendingReply(Message):
     """Rows of key, user, team, server, tool, step, calls, micro-dollars.
 
-    `since` is when the oldest event of all was said. With `more` there are too many rows or calls
-    to tell at once: ask for a shorter time.
+    `since` is the time of the oldest event of all. `more` says that there are too many rows or
+    calls for one reply: query a shorter interval.
     """
 
     rows: tuple[tuple[Any, ...], ...]
@@ -117,9 +118,10 @@ class SpendingReply(Message):
 
 
 class OpenCallsQuery(Query):
-    """Which calls has no outcome ended? Heard by audit, asked by policy.
+    """Return the allowed calls without an outcome. Sent by policy, answered by audit.
 
-    With them come calls charged as unknown at `late` or after: an outcome may still correct those.
+    The reply includes calls charged as unknown at `late` or after: an outcome may still correct
+    them. Times are in seconds since the epoch.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.open"
@@ -131,9 +133,10 @@ class OpenCallsQuery(Query):
 
 
 class OpenCall(Message):
-    """A call that was allowed. `unknown_at` is when it was charged as unknown, 0 if it was not.
+    """An allowed call without an outcome. Times are in seconds since the epoch.
 
-    `stream_seq` is the number its intent has in the stream EVENTS.
+    `unknown_at` is when it was charged as unknown, 0 if it was not. `charge` is in micro-dollars.
+    `stream_seq` is the sequence number of its `call.allowed` event in the stream EVENTS.
     """
 
     call_id: str
@@ -152,14 +155,17 @@ class OpenCall(Message):
 
 
 class OpenCallsReply(Message):
-    """The calls. With `more` there are too many to tell at once: ask for a shorter time."""
+    """The open calls. `more` says that there are too many for one reply: shorten the interval."""
 
     calls: tuple[OpenCall, ...]
     more: bool = False
 
 
 class LedgerQuery(Query):
-    """How do the budgets stand? Heard by policy. Of one customer, or of all when it is empty."""
+    """Return the state of all budgets of one customer, or of all if it is empty.
+
+    Sent by operators, answered by policy.
+    """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.ledger"
 
@@ -167,7 +173,11 @@ class LedgerQuery(Query):
 
 
 class BudgetState(Message):
-    """One budget. Amounts are micro-dollars where `kind` is `usd`, else calls."""
+    """One budget. Amounts are in micro-dollars if `kind` is `usd`, else calls.
+
+    `spent` is settled, `held` reserved by running calls, `debt` carried over. `resets_at` is in
+    seconds since the epoch.
+    """
 
     customer: str
     level: str
@@ -184,7 +194,7 @@ class BudgetState(Message):
 
 
 class LedgerReply(Message):
-    """Every budget, and of each customer whose counters are lost a sentence. `more` when cut."""
+    """All budgets, and a message per customer whose counters were lost. `more` if truncated."""
 
     budgets: tuple[BudgetState, ...]
     lost: dict[str, str] = Field(default_factory=dict)
@@ -192,9 +202,9 @@ class LedgerReply(Message):
 
 
 class RebuildRequest(Query):
-    """Make a customer's counters anew from the events. Heard by policy, asked by operators.
+    """Rebuild a customer's counters from the events. Sent by operators, answered by policy.
 
-    With `accept` also when the events do not reach back as far as the budgets do.
+    With `accept` the counters are created even if the events do not cover the budgets' periods.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.rebuild"
@@ -205,7 +215,10 @@ class RebuildRequest(Query):
 
 
 class RebuildReply(Message):
-    """The new epoch, what it began with, and since when the events were counted."""
+    """The new epoch of the counters, its initial values, and the start of the counted events.
+
+    `calls` and `held` are what it began with; `since` is in seconds since the epoch.
+    """
 
     epoch: str
     calls: int

@@ -1,4 +1,4 @@
-"""Taking events out by command: one page of them at a time, as bytes of a format."""
+"""Export of events by command: one page at a time, in one of several formats."""
 
 from typing import ClassVar
 
@@ -9,10 +9,11 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class EventsQuery(Query):
-    """The next events from `since` and before `until` (seconds since the epoch), by time.
+    """Return the next page of events from `since` and before `until`, ordered by time.
 
-    `format` is jsonl, ocsf or parquet. Events of these names (patterns) and customers; none named
-    are all. `after` is empty at first, then the `next` of the page before. Asked by operators.
+    Sent by operators, answered by audit. Times are in seconds since the epoch. `format` is jsonl,
+    ocsf or parquet. `events` (patterns of names) and `customers` restrict the export; empty for
+    all. `after` is empty for the first page, then the `next` of the previous page.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.events"
@@ -26,9 +27,9 @@ class EventsQuery(Query):
 
 
 class EventsReply(Message):
-    """One page: so many rows, and `total` in all (told with the first page only).
+    """One page of `rows` events as lines, or as a whole Parquet file.
 
-    Lines, or a whole Parquet file. With an empty `next` it was the last.
+    `total` is the number of all events (first page only). `next` is empty on the last page.
     """
 
     BODY: ClassVar[str | None] = "data"

@@ -1,4 +1,4 @@
-"""What is asked of the oauth service: pages, tokens that are shown, what operators wish."""
+"""Queries to oauth: pages, presented tokens, and commands of operators."""
 
 from typing import Any, ClassVar
 
@@ -9,9 +9,9 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class PageRequest(Query):
-    """One HTTP request for the authorization server, as the edge took it. Heard by oauth.
+    """Handle one HTTP request for the authorization server. Sent by ingress, answered by oauth.
 
-    `headers` are those the service reads, by lower-case name.
+    `headers` has only those that the service reads, by lower-case name.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.page"
@@ -26,9 +26,9 @@ class PageRequest(Query):
 
 
 class PageReply(Message):
-    """The answer to it; each header is a name and a value.
+    """The HTTP response; each header is a pair of name and value.
 
-    `rejected` says why, where it refuses somebody's credentials; ingress counts it.
+    `rejected` is the reason if credentials were rejected; ingress counts rejections.
     """
 
     BODY: ClassVar[str | None] = "body"
@@ -40,7 +40,7 @@ class PageReply(Message):
 
 
 class TokenQuery(Query):
-    """Is this access token good, and whose is it? Asked by ingress when it first sees one."""
+    """Return the holder of an access token. Sent by ingress at its first use, answered by oauth."""
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.token"
     AT_ONCE: ClassVar[int] = 64
@@ -49,14 +49,14 @@ class TokenQuery(Query):
 
 
 class Bearer(Message):
-    """Who holds an access token, as oauth found it: an entry of the bucket tb_tokens, too.
+    """The holder of an access token, as resolved by oauth; also an entry of the bucket tb_tokens.
 
-    `access` names the rule that covers its holder, `user` the person or machine, `client` the
-    program that acts. It is good at `resource` alone, until `ends` (seconds since the epoch).
-    `handle` stands for the user where calls are recorded, which keep no names. `scope` is what the
-    token is for (`toolbus_common.access.oauth_scopes`), `actors` who act in the user's name with an
-    exchanged token, the nearest first. With `jkt` it is good only beside a proof of the key that
-    has this thumbprint (RFC 9449).
+    `access` names the access rule that applies to the holder, `user` the person or machine,
+    `client` the program that acts. The token is valid at `resource` only, until `ends` (seconds
+    since the epoch). `handle` is the pseudonym of the user in recorded calls, which contain no
+    names. `scope` is the token's OAuth scope (`toolbus_common.access.oauth_scopes`). `actors` are
+    the machines that act in the user's name with an exchanged token, the nearest first. With `jkt`
+    the token is valid only with a DPoP proof of the key with this thumbprint (RFC 9449).
     """
 
     access: str
@@ -72,19 +72,20 @@ class Bearer(Message):
 
     @property
     def name(self) -> str:
-        """What stands for a key's name."""
+        """The principal's name, used where a key's name is for key holders."""
         return f"{self.access}:{self.handle or self.user}"
 
     @property
     def holder(self) -> str:
-        """Who holds it, whichever of theirs it is."""
+        """The holder's identity, the same for all tokens of the same client and resource."""
         return f"{self.client} {self.name} {self.resource}"
 
 
 class IdentityRequest(Query):
-    """What an operator wishes of accounts, clients and grants. Heard by oauth.
+    """Run an operator's command on accounts, clients or grants. Answered by oauth.
 
-    `about` is raw JSON, and may hold what only this service may keep.
+    `wish` is the command. `about` is its parameters as raw JSON, and may contain secrets that only
+    this service stores.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.identity"
@@ -96,6 +97,6 @@ class IdentityRequest(Query):
 
 
 class IdentityReply(Message):
-    """Rows of named values, to be shown; secrets among them are told once."""
+    """Rows of named values for display; secrets in them are returned only once."""
 
     rows: tuple[dict[str, Any], ...] = Field(default=(), repr=False)

@@ -1,13 +1,13 @@
-"""Texts as SQL has them: literals, where there can be no parameter, and patterns. Pure."""
+"""SQL literals, where there can be no parameter, and LIKE patterns. Pure."""
 
 
 def quoted(text: str) -> str:
-    """A text as a literal."""
+    """Return a text as an SQL literal."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def like(pattern: str) -> str:
-    """A pattern with `*` and `?` as LIKE has it."""
+    """Return a pattern with `*` and `?` as a LIKE pattern."""
     plain = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return plain.replace("*", "%").replace("?", "_")

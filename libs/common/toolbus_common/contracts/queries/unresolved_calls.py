@@ -1,4 +1,4 @@
-"""Calls that were allowed and of which nothing more was heard."""
+"""Allowed calls without an outcome event."""
 
 from typing import ClassVar
 
@@ -7,7 +7,10 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class UnresolvedCallsQuery(Query):
-    """Which calls allowed from `start` and before `end` has no event ended? Heard by audit."""
+    """Return the calls allowed from `start` and before `end` that have no outcome event.
+
+    Sent by operators, answered by audit. Times are in seconds since the epoch.
+    """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.unresolved"
 
@@ -16,9 +19,10 @@ class UnresolvedCallsQuery(Query):
 
 
 class UnresolvedCall(Message):
-    """One of them, as its intent told it; `deadline` is seconds since the epoch.
+    """An allowed call without an outcome, from its `call.allowed` event.
 
-    `reserved` says that money was held for it.
+    `charge` is in micro-dollars, `reserved` whether it was reserved in the ledger. `at` and
+    `deadline` are in seconds since the epoch.
     """
 
     call_id: str
@@ -36,7 +40,7 @@ class UnresolvedCall(Message):
 
 
 class UnresolvedCallsReply(Message):
-    """The calls, the oldest first. With `more` there are others that were allowed later."""
+    """The calls, the oldest first. `more` says that there are others, allowed later."""
 
     calls: tuple[UnresolvedCall, ...]
     more: bool = False

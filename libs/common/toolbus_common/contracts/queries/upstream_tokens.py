@@ -1,4 +1,4 @@
-"""What executor asks of oauth: with which token a server may be called for somebody."""
+"""Queries of executor to oauth: tokens for upstream servers, and the identity signing key."""
 
 from typing import ClassVar
 
@@ -9,10 +9,11 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class UpstreamTokenQuery(Query):
-    """The token for a server's calls in a user's name; empty: the shared one. Asked by executor.
+    """Return the token for a server's calls by a user; without `user` the shared token.
 
-    With `listing` anybody's will do. `challenge` is what the server said when it refused, and
-    `refused` SHA-256 of the token it refused, in hex.
+    Sent by executor, answered by oauth. With `listing` the token of any user is accepted.
+    `challenge` is the server's `WWW-Authenticate` header when it rejected a token, and `refused`
+    SHA-256 of that token in hex.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.upstream"
@@ -26,10 +27,11 @@ class UpstreamTokenQuery(Query):
 
 
 class UpstreamTokenReply(Message):
-    """A token, good until `ends` (seconds since the epoch); or none and what to do.
+    """A token, valid until `ends` (seconds since the epoch), or the way to get one.
 
-    `link` is the page at which the person consents, `reason` a sentence where nothing helps. `key`
-    is the private key the token is bound to (RFC 9449), which proves each request; empty: to none.
+    `link` is the page where the user consents, `reason` the error message if no consent helps.
+    `key` is the private key that the token is bound to (RFC 9449), for the proof of each request;
+    empty for a bearer token.
     """
 
     token: str = Field(default="", repr=False)
@@ -40,13 +42,13 @@ class UpstreamTokenReply(Message):
 
 
 class IdentityKeyQuery(Query):
-    """The key that servers are told with who calls. Asked by executor, heard by oauth."""
+    """Return the key that signs the caller's identity. Sent by executor, answered by oauth."""
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.identitykey"
 
 
 class IdentityKeyReply(Message):
-    """The private key of now, its id among the public ones, and who signs with it."""
+    """The current private key, its id in the published key set, and the issuer that signs."""
 
     issuer: str
     id: str

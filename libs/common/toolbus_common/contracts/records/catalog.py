@@ -1,4 +1,4 @@
-"""What the executor publishes about each server: its state and what it offers, in the KV bucket."""
+"""Entries of the catalog bucket: each server's state and definitions, written by executor."""
 
 from enum import StrEnum
 from typing import Any
@@ -9,21 +9,21 @@ from toolbus_common.contracts.base import Message
 
 
 class ServerState(StrEnum):
-    """Where a server stands, as operators see it."""
+    """State of the connection to a server."""
 
     CONNECTING = "connecting"
     READY = "ready"
-    STALE = "stale"  # unreachable, its last known tools are still listed
+    STALE = "stale"  # unreachable; its last known tools are still listed
     FAILED = "failed"  # never reached
 
 
 class CatalogEntry(Message):
-    """One thing a server offers, by its name or URI there, and its whole definition.
+    """A tool, prompt, resource or template of a server, by its name or URI, with its definition.
 
-    Where strict clients could not read it as its server sent it, `definition` is the repaired one,
-    `sent` the other, and `repaired` says what was changed. `digest` is the canonical SHA-256 in hex
-    of what was sent, of tools and prompts. `shown_to` are the
-    classes of clients that the server offers it to (`client_classes`); None: to all.
+    If strict clients could not parse the server's definition, `definition` is the repaired form,
+    `sent` the original, and `repaired` describes the change. `digest` is the canonical SHA-256 of
+    the original in hex, for tools and prompts. `shown_to` lists the client classes that the server
+    offers it to (`client_classes`); None for all.
     """
 
     name: str
@@ -40,7 +40,10 @@ class CatalogEntry(Message):
 
 
 class Quarantined(CatalogEntry):
-    """A tool or prompt nobody may see or use as it is now; `approved` is the pinned digest."""
+    """A quarantined tool or prompt, hidden from all clients; `approved` is the pinned digest.
+
+    `kind` is `tools` or `prompts`, `why` the reason.
+    """
 
     kind: str
     approved: str = ""
@@ -48,9 +51,9 @@ class Quarantined(CatalogEntry):
 
 
 class Handshake(Message):
-    """What a server that speaks both protocol families says of itself in the handshake.
+    """Handshake data of a server that supports both protocol families.
 
-    `tasks` names the tools that may run as tasks there, with what each says of it.
+    `tasks` holds the tools that may run as tasks, each with the server's `taskSupport`.
     """
 
     version: str
@@ -61,18 +64,18 @@ class Handshake(Message):
 
 
 class Listing(Message):
-    """One server's entry in the catalogue bucket, under the server's name.
+    """One server's entry in the catalog bucket, under the server's name.
 
-    `ttl_ms` is the least its lists may be kept by the server's own word, None where it gave none;
-    `listed_at`, in seconds since the epoch, is told only with a `ttl_ms` above zero: else every
-    listing would differ from the one before.
-    What is held back stands apart: who reads the other lists cannot show or call it by mistake.
-    `known` once pins decided about the server: should they be lost, nothing is trusted anew.
-    `declared` tells a process's declaration from others, so that none is started only to be listed
-    as before. `server_info` is the server's name for itself, with its version, title and icons.
-    `handshake` is there for a server that speaks both families, of which `family` is the newest.
-    `hints` are the milliseconds each method's result may be kept by the server's own word.
-    `depends` says whether the lists depend on what a client declares; None where that is not known.
+    `ttl_ms` is the cache lifetime that the server gives for its lists, or None. `listed_at` (in
+    seconds since the epoch) is set only with a `ttl_ms` above zero: otherwise each listing would
+    differ from the previous one. Quarantined definitions are in `quarantined` only, so that no
+    reader of the other lists shows or calls one by mistake. `known` is set once pins exist for the
+    server: if they are lost, nothing is trusted as a first listing again. `declared` is the digest
+    of a process server's configuration: if it is unchanged, the server is not started just to be
+    listed. `server_info` is the server's own name, version, title and icons. `handshake` is set for
+    a server that supports both protocol families, of which `family` is the newest. `hints` are the
+    cache lifetimes in milliseconds that the server gives for results, by method. `depends` says
+    whether the lists depend on the client's capabilities; None if unknown.
     """
 
     server: str
@@ -84,14 +87,14 @@ class Listing(Message):
     capabilities: dict[str, Any] = Field(default_factory=dict)  # as the server declared them
     dropped: dict[str, str] = Field(default_factory=dict)  # name -> why it is not listed
     failed: dict[str, str] = Field(default_factory=dict)  # method of a list -> why it is left out
-    lost_at: float = 0.0  # since when it is stale or failed, in seconds since the epoch
+    lost_at: float = 0.0  # when it became stale or failed, in seconds since the epoch
     ttl_ms: int | None = None
     listed_at: float = 0.0
     tools: tuple[CatalogEntry, ...] = ()
     prompts: tuple[CatalogEntry, ...] = ()
     resources: tuple[CatalogEntry, ...] = ()  # by URI
     templates: tuple[CatalogEntry, ...] = ()  # by URI template
-    held: tuple[Quarantined, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
     known: bool = False
     declared: str = ""
     server_info: dict[str, Any] = Field(default_factory=dict)
@@ -100,12 +103,12 @@ class Listing(Message):
     depends: bool | None = None
 
     def left_ms(self, now: float) -> int | None:
-        """How long its lists may still be kept; None where the server does not say."""
+        """Return how long its lists may still be cached; None if the server gave no lifetime."""
         if self.ttl_ms is None:
             return None
-        gone = max(0.0, now - self.listed_at) * 1000
-        return max(0, int(self.ttl_ms - gone))
+        age = max(0.0, now - self.listed_at) * 1000
+        return max(0, int(self.ttl_ms - age))
 
     def same_but_for_time(self, other: "Listing") -> bool:
-        """Whether they say the same, whenever they were listed."""
+        """Return whether two listings differ at most in the time of listing."""
         return self.model_copy(update={"listed_at": other.listed_at}) == other

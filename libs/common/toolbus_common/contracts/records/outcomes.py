@@ -1,4 +1,4 @@
-"""What became of a call with an idempotency key: an entry of the bucket tb_outcomes."""
+"""Outcomes of calls with an idempotency key: entries of the bucket tb_outcomes."""
 
 from enum import StrEnum
 from typing import ClassVar
@@ -10,26 +10,26 @@ from toolbus_common.contracts.calls import ProtocolFamily
 
 
 class Stage(StrEnum):
-    """How far a call with an idempotency key has come."""
+    """Stage of a call with an idempotency key."""
 
-    CLAIMED = "claimed"  # it may be under way; past its deadline nobody knows
+    CLAIMED = "claimed"  # possibly running; after its deadline the outcome is unknown
     ENDED = "ended"
-    TOO_LARGE = "too_large"  # ended, in more than is kept
-    FREE = "free"  # nothing was sent, or it ended with a question: the key may be used again
+    TOO_LARGE = "too_large"  # ended, with an outcome too large to store
+    FREE = "free"  # nothing was sent, or input was requested: the key may be used again
 
 
 class StoredOutcome(Message):
-    """Claimed by policy before a call is made, written over by whoever ends it.
+    """An outcome, claimed by policy before the call, overwritten by the service that ends it.
 
-    `digest` is that of the arguments; `deadline`, in seconds since the epoch, is that of the call.
-    `frame` is what its caller was told, in the form of its `family`; empty unless the call ended.
+    `digest` is that of the arguments; `deadline` is the call's, in seconds since the epoch. `reply`
+    is the final reply in the form of `family`; empty unless the call ended.
     """
 
-    BODY: ClassVar[str | None] = "frame"
+    BODY: ClassVar[str | None] = "reply"
 
     call_id: str
     digest: str
     deadline: float
     family: ProtocolFamily
     stage: Stage = Stage.CLAIMED
-    frame: bytes = Field(default=b"", exclude=True, repr=False)
+    reply: bytes = Field(default=b"", exclude=True, repr=False)

@@ -1,4 +1,4 @@
-"""What is approved of definitions: the entries of the bucket tb_pins."""
+"""Approved definitions: entries of the bucket tb_pins."""
 
 from typing import Any
 
@@ -8,10 +8,11 @@ from toolbus_common.contracts.base import Message
 
 
 class Pin(Message):
-    """What is approved of one tool or prompt; an empty `digest` approves nothing.
+    """The approved definition of one tool or prompt; an empty `digest` approves nothing.
 
-    `definition` is the approved one, whole, to compare with; `rejected` is the digest somebody
-    said no to last. `at` is seconds since the epoch, `by` the operator or `first listing`.
+    `definition` is the whole approved definition, for comparison. `rejected` is the digest that an
+    operator rejected last. `at` is in seconds since the epoch, `by` the operator or
+    `first listing`.
     """
 
     digest: str = ""
@@ -22,9 +23,9 @@ class Pin(Message):
 
 
 class FirstListing(Message):
-    """A server's first listing, by which it is known from then on: entry of a pin -> digest.
+    """A server's first listing, trusted from then on: names of pin entries with their digests.
 
-    Whoever writes it first has seen the server first. It is empty where nothing was trusted.
+    The first replica that writes it decides. It is empty if nothing was trusted.
     """
 
     digests: dict[str, str] = Field(default_factory=dict)

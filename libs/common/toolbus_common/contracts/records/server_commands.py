@@ -1,14 +1,14 @@
-"""What operators ask of single servers: entries of tb_config, heard by every executor."""
+"""Operator commands for single servers: entries of tb_config, watched by every executor."""
 
 from toolbus_common.contracts.base import Message
 
-SERVER_COMMAND_PREFIX = "steered."  # and the server's name
+SERVER_COMMAND_PREFIX = "steered."  # followed by the server's name
 
 
 class ServerCommand(Message):
-    """How one server is steered, whatever is declared of it.
+    """The commands in effect for one server, independent of its configuration.
 
-    `drained`: it is given no new calls. `resets` counts how often it was to be met anew. `at` is
+    `drained`: it receives no new calls. `resets` counts the requested reconnections. `at` is in
     seconds since the epoch, `by` the operator.
     """
 

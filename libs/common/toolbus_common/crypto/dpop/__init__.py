@@ -1,1 +1,1 @@
-"""Proofs that whoever shows a token holds its key (DPoP, RFC 9449): read, made, and good once."""
+"""DPoP (RFC 9449): create, verify and replay-check proofs that a token's holder has its key."""

@@ -1,4 +1,4 @@
-"""Our own keys and proofs: what a client of another's server shows with a token."""
+"""Create DPoP keys and proofs, as a client of upstream servers."""
 
 import re
 import secrets
@@ -15,7 +15,7 @@ class ProofKey(P256Key):
     """The key that tokens are bound to."""
 
     def proof(self, method: str, url: str, *, token: str = "", nonce: str = "") -> str:
-        """A proof for one request to a URL, which has no query."""
+        """Return a proof for one request; `url` has no query."""
         claims = {"jti": secrets.token_urlsafe(16), "htm": method, "htu": url, "iat": int(time())}
         if token:
             claims["ath"] = digest_of(token)
@@ -29,5 +29,5 @@ class ProofKey(P256Key):
 
 
 def bare(url: str) -> str:
-    """A URL as a proof names it: without query and fragment."""
+    """Return a URL as proofs contain it: without query and fragment."""
     return _TAIL.sub("", url)

@@ -1,4 +1,4 @@
-"""The public keys that proofs carry: read strictly, known by their thumbprint (RFC 7638). Pure."""
+"""Public keys in DPoP proofs: validated strictly, identified by thumbprint (RFC 7638). Pure."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from toolbus_common.base64url import decoded, encoded
 from toolbus_common.crypto.p256 import P256_BYTES
 
 ALGORITHMS = ("ES256", "EdDSA", "RS256")
-SHORTEST_RSA, LONGEST_RSA = 2048, 4096  # bits: less is weak, more is work for whoever checks
+SHORTEST_RSA, LONGEST_RSA = 2048, 4096  # bits: less is weak, more is costly to verify
 LARGEST_EXPONENT = 2**32
 _FIXED = {
     "ES256": {"crv": "P-256", "kty": "EC"},
@@ -33,32 +33,34 @@ _NUMBERS = {"ES256": ("x", "y"), "EdDSA": ("x",), "RS256": ("e", "n")}
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
-Verify = Callable[[bytes, bytes], None]  # signature and message; raises what says no
+Verify = Callable[[bytes, bytes], None]  # signature and message; raises if they do not match
 
 
 class KeyRefusedError(Exception):
-    """No key of these algorithms; the clause says why."""
+    """The key is not valid for these algorithms; the message is a clause with the reason."""
 
 
 def thumbprint(algorithm: str, jwk: Mapping[str, Any]) -> str:
-    """What stands for the key. Raises `KeyRefusedError` for one that is none, or not public."""
+    """Return the thumbprint of a key. Raises `KeyRefusedError` if it is invalid or private."""
     fixed = _FIXED.get(algorithm)
     if fixed is None:
         raise KeyRefusedError(f"its alg must be one of {', '.join(ALGORITHMS)}")
     if _PRIVATE & jwk.keys():
-        raise KeyRefusedError("its jwk holds a private key, which is lost by that: make another")
+        raise KeyRefusedError(
+            "its jwk contains a private key, which is compromised now: create a new key"
+        )
     if any(jwk.get(name) != value for name, value in fixed.items()):
-        raise KeyRefusedError(f"its jwk is no key for {algorithm}")
+        raise KeyRefusedError(f"its jwk is not a key for {algorithm}")
     members = {**fixed, **{name: _text(jwk.get(name)) for name in _NUMBERS[algorithm]}}
     return encoded(sha256(msgspec.json.encode(members, order="sorted")).digest())
 
 
 def is_signed(algorithm: str, jwk: Mapping[str, Any], signature: bytes, message: bytes) -> bool:
-    """Whether this key made this signature. Raises `KeyRefusedError` for one that is none."""
+    """Return whether this key made this signature. Raises `KeyRefusedError`."""
     try:
         verify = _VERIFIERS[algorithm](*(decoded(_text(jwk.get(n))) for n in _NUMBERS[algorithm]))
     except ValueError as error:
-        raise KeyRefusedError(f"its jwk is no key for {algorithm}") from error
+        raise KeyRefusedError(f"its jwk is not a key for {algorithm}") from error
     try:
         verify(signature, message)
     except (InvalidSignature, ValueError):

@@ -1,4 +1,4 @@
-"""One proof: of which key, for which request, made when. Whether it is new is judged elsewhere."""
+"""Verify one DPoP proof: its key, request and time. `replay_check` verifies that it is new."""
 
 import re
 from hashlib import sha256
@@ -21,9 +21,9 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class ProofError(Exception):
-    """A proof that proves nothing here.
+    """An invalid proof.
 
-    `code` is RFC 9449's word for it, `nonce` what to make the next one with, where one is wanted.
+    `code` is the error code of RFC 9449; `nonce` is the nonce to use next if one is required.
     """
 
     def __init__(self, sentence: str, code: str = INVALID, nonce: str = "") -> None:
@@ -34,7 +34,7 @@ class ProofError(Exception):
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """What a good proof says: its key's thumbprint, its own id, and the nonce it was made with."""
+    """A valid proof: its key's thumbprint, its id, and the nonce it was created with."""
 
     key: str
     id: str
@@ -62,34 +62,34 @@ _claims = msgspec.json.Decoder(_Claims).decode
 
 
 def proven(text: str, method: str, url: str, now: float, token: str = "") -> Proof:
-    """What a proof proves for this request, and this token where one is shown.
+    """Verify a proof for this request, and for this token if there is one.
 
     Raises:
-        ProofError: nothing.
+        ProofError: the proof is invalid.
 
     """
     parts = _PARTS.fullmatch(text) if len(text) <= LONGEST_PROOF else None
     if parts is None:
-        raise ProofError("The DPoP header must hold one proof, a signed JWT.")
+        raise ProofError("The DPoP header must contain one proof, a signed JWT.")
     try:
         header, claims = _header(decoded(parts[1])), _claims(decoded(parts[2]))
         signature = decoded(parts[3])
     except (ValueError, RecursionError) as error:
-        raise ProofError("The DPoP proof cannot be read: a claim is missing or odd.") from error
+        raise ProofError("The DPoP proof is malformed: a claim is missing or invalid.") from error
     _check(claims, method, url, now)
     if token and claims.ath != digest_of(token):
-        raise ProofError("The DPoP proof was made for another token: its ath does not fit.")
+        raise ProofError("The DPoP proof was made for another token: its ath does not match.")
     key = _key(header, signature, text.rpartition(".")[0].encode())
     return Proof(key, claims.jti, claims.nonce)
 
 
-def nonce_told(told: str) -> str:
-    """The nonce that a server's header told; empty where it is none that is used."""
-    return told if len(told) <= LONGEST_NONCE else ""
+def nonce_told(value: str) -> str:
+    """Return the nonce in a server's header; empty if it is too long to be used."""
+    return value if len(value) <= LONGEST_NONCE else ""
 
 
 def digest_of(token: str) -> str:
-    """What a proof says of the token it is shown with."""
+    """Return the `ath` claim of a proof that accompanies a token."""
     return encoded(sha256(token.encode()).digest())
 
 
@@ -100,7 +100,7 @@ def _key(header: _Header, signature: bytes, message: bytes) -> str:
         key = thumbprint(header.alg, header.jwk)
         signed = is_signed(header.alg, header.jwk, signature, message)
     except KeyRefusedError as error:
-        raise ProofError(f"The DPoP proof is not taken: {error}.") from error
+        raise ProofError(f"The DPoP proof is rejected: {error}.") from error
     if not signed:
         raise ProofError("The DPoP proof is not signed with the key it carries.")
     return key
@@ -114,24 +114,24 @@ def _check(claims: _Claims, method: str, url: str, now: float) -> None:
         )
     if not now - LATE_SECONDS <= claims.iat <= now + EARLY_SECONDS:
         raise ProofError(
-            f"The DPoP proof's iat must be within the last {LATE_SECONDS:.0f} s; make one for each "
+            f"The DPoP proof's iat must be within the last {LATE_SECONDS:.0f} s; create one per "
             "request, and set the clock."
         )
     if not 0 < len(claims.jti) <= LONGEST_ID or len(claims.nonce) > LONGEST_NONCE:
         raise ProofError(f"The DPoP proof needs a jti of at most {LONGEST_ID} characters.")
 
 
-def _is_same(told: str, url: str) -> bool:
-    """Whether two addresses are one (RFC 3986 section 6.2); a query makes it another."""
-    if "?" in told or "#" in told:
+def _is_same(value: str, url: str) -> bool:
+    """Return whether two URLs are equivalent (RFC 3986 section 6.2); a URL with a query is not."""
+    if "?" in value or "#" in value:
         return False
     try:
-        return _place(urlsplit(told)) == _place(urlsplit(url))
+        return _normalized(urlsplit(value)) == _normalized(urlsplit(url))
     except ValueError:
         return False
 
 
-def _place(parts: SplitResult) -> tuple[str, str, int | None, str, bool]:
+def _normalized(parts: SplitResult) -> tuple[str, str, int | None, str, bool]:
     port = parts.port or _PORTS.get(parts.scheme)
     named = "@" in parts.netloc
     return parts.scheme, parts.hostname or "", port, unquote(parts.path) or "/", named

@@ -1,4 +1,4 @@
-"""Traces as OpenTelemetry has them: spans of sampled calls, sent off beside the call path."""
+"""OpenTelemetry traces: spans of sampled calls, exported off the call path."""
 
 from toolbus_common.observability.tracing.context import (
     NOTHING,

@@ -1,8 +1,8 @@
-"""What a recorded span says of a tool's result: whether it reports a failure."""
+"""Read from a tool's result whether it reports a failure, for its span."""
 
 import msgspec
 
-LARGEST = 1024 * 1024  # bytes that are looked through for the sake of a span
+LARGEST = 1024 * 1024  # bytes parsed for a span
 
 
 class _Result(msgspec.Struct):
@@ -13,7 +13,7 @@ _decode = msgspec.json.Decoder(_Result).decode
 
 
 def says_it_failed(body: bytes) -> bool:
-    """Whether a result has `isError`; one that is very large is not looked through."""
+    """Return whether a result has `isError`; results above `LARGEST` are not parsed."""
     if len(body) > LARGEST:
         return False
     try:

@@ -1,4 +1,4 @@
-"""The span of an admitted call where it is carried out, whoever does that."""
+"""Record the span of an admitted call in the service that executes it."""
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -14,25 +14,25 @@ S = TypeVar("S")
 Handler = Callable[[S, CallAdmitted, ReplyChannel], Coroutine[Any, Any, None]]
 
 
-class NotingReply:
-    """A call's way back that has its span note how the call ended."""
+class TracedReply:
+    """A reply channel that records in the span how the call ended."""
 
     def __init__(self, reply: ReplyChannel, span: Span) -> None:
         self._reply = reply
         self._span = span
         self.address = reply.address
 
-    async def send(self, frame: ReplyMessage) -> None:
-        """Say a frame."""
-        if isinstance(frame, CallError):
-            self._span.fail(frame.error.code)
-        elif isinstance(frame, CallResult) and says_it_failed(frame.body):
+    async def send(self, message: ReplyMessage) -> None:
+        """Send a message."""
+        if isinstance(message, CallError):
+            self._span.fail(message.error.code)
+        elif isinstance(message, CallResult) and says_it_failed(message.body):
             self._span.fail("tool_error")
-        await self._reply.send(frame)
+        await self._reply.send(message)
 
 
 def executing(tracer: Tracer) -> Callable[[Handler[S]], Handler[S]]:
-    """Decorate the method that carries out admitted calls."""
+    """Decorate the method that executes admitted calls."""
 
     def traced(handler: Handler[S]) -> Handler[S]:
         @wraps(handler)
@@ -44,7 +44,7 @@ def executing(tracer: Tracer) -> Callable[[Handler[S]], Handler[S]]:
                 return handler(service, call, reply)
             span.note("toolbus.server", call.server)
             span.note("toolbus.call.id", call.call_id)
-            return span.around(handler(service, call, NotingReply(reply, span)))
+            return span.around(handler(service, call, TracedReply(reply, span)))
 
         return handle
 

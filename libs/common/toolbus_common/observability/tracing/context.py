@@ -1,4 +1,4 @@
-"""The span a task works on now, and the trace its log lines belong to."""
+"""The current span of a task, and the trace its log lines belong to."""
 
 from asyncio import CancelledError
 from collections.abc import Awaitable
@@ -12,19 +12,19 @@ from toolbus_common.observability.trace_context import child_of, span_id
 T = TypeVar("T")
 Value = str | bool | int | float
 
-MOST_LINKS = 128  # of one span
+MOST_LINKS = 128  # per span
 
 
 class Sink(Protocol):
-    """What takes spans that have ended."""
+    """Receives ended spans."""
 
     def take(self, span: "Span") -> None:
-        """Have it, at once and without waiting."""
+        """Take a span without blocking."""
         ...
 
 
 class Nothing:
-    """The span of a call that is not recorded: it costs what it does, which is nothing."""
+    """The span of a call that is not recorded; every method is a no-op."""
 
     __slots__ = ()
     recorded = False
@@ -37,23 +37,23 @@ class Nothing:
         pass
 
     def around(self, work: Awaitable[T]) -> Awaitable[T]:
-        """The work as it is."""
+        """Return the work unchanged."""
         return work
 
     def note(self, _name: str, _value: Value) -> None:
-        """Nothing is noted."""
+        """Ignore an attribute."""
 
     def fail(self, _kind: str) -> None:
-        """Nothing is noted."""
+        """Ignore a failure."""
 
     def end(self) -> None:
-        """It never began."""
+        """Ignore the end."""
 
 
 class Span:
-    """Something that takes time in one service, as part of a trace.
+    """An operation of one service within a trace.
 
-    Only names, kinds and numbers belong into its attributes: no argument, no result, no secret.
+    Attributes hold only names, kinds and numbers: no argument, no result, no secret.
     """
 
     __slots__ = (
@@ -91,22 +91,22 @@ class Span:
         self.end()
 
     async def around(self, work: Awaitable[T]) -> T:
-        """What some work comes to, which takes as long as this."""
+        """Await some work inside this span and return its result."""
         with self:
             return await work
 
     def note(self, name: str, value: Value) -> None:
-        """Note an attribute, unless there is nothing to say."""
+        """Set an attribute, unless the value is empty."""
         if value != "":
             self.attributes[name] = value
 
     def fail(self, kind: str) -> None:
-        """It did not succeed; `kind` is one of few words, never a sentence."""
+        """Mark the span as failed; `kind` is an error code of low cardinality, never a message."""
         self.error = kind
         self.attributes["error.type"] = kind
 
     def end(self) -> None:
-        """It is over. Whatever comes after the first end is not noted."""
+        """End the span; calls after the first are ignored."""
         if not self.ended:
             self.ended = time_ns()
             self._sink.take(self)
@@ -126,15 +126,15 @@ _bound: ContextVar[str] = ContextVar("toolbus_trace", default="")
 
 
 def current() -> Span | Nothing:
-    """The span under way in this task."""
+    """Return the current span of this task."""
     return _current.get()
 
 
 def bind(traceparent: str) -> None:
-    """Have this task work for that trace, recorded or not: its log lines say so."""
+    """Bind this task to a trace, recorded or not; its log lines carry the ids."""
     _bound.set(traceparent)
 
 
 def bound() -> str:
-    """The traceparent this task works for; empty when for none."""
+    """Return the traceparent this task is bound to; empty if there is none."""
     return _bound.get()

@@ -1,4 +1,4 @@
-"""Where traces go, as the environment says it in OpenTelemetry's own variables."""
+"""Configure the trace exporter from OpenTelemetry's environment variables."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,20 +7,20 @@ from secrets import token_hex
 from urllib.parse import unquote, urlsplit
 
 from toolbus_common.observability.trace_context import Sampler
-from toolbus_common.observability.tracing.sampling import USUAL, SamplerError, sampler_of
+from toolbus_common.observability.tracing.sampling import DEFAULT, SamplerError, sampler_of
 
-USUAL_ENDPOINT = "http://localhost:4318"
+DEFAULT_ENDPOINT = "http://localhost:4318"
 PROTOCOL = "http/protobuf"
 _PREFIX, _TRACES = "OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"
 
 
 class TracingError(ValueError):
-    """The variables say something that cannot be done; the sentence says what would."""
+    """A variable has a value that is not supported; the message names valid ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exporting:
-    """Configure an exporter. Times are in seconds; `resource` are attributes of every service."""
+    """Configure an exporter. Times are in seconds; `resource` holds attributes of every service."""
 
     endpoint: str
     sampler: Sampler
@@ -35,19 +35,19 @@ class Exporting:
     most_sent: int = 512
 
     def resource_of(self, service: str) -> dict[str, str]:
-        """The attributes of one service of this process."""
-        told = {
+        """Return the resource attributes of one service of this process."""
+        attributes = {
             "service.name": f"toolbus-{service}",
             "service.namespace": "toolbus",
             "service.instance.id": _INSTANCE,
             "process.pid": str(os.getpid()),
             **self.resource,
         }
-        return {**told, "service.name": self.service} if self.service else told
+        return {**attributes, "service.name": self.service} if self.service else attributes
 
 
 def exporting(environ: Mapping[str, str]) -> Exporting | None:
-    """What the variables say; None when no traces are wanted. Raises `TracingError`."""
+    """Return the exporter's options; None if traces are disabled. Raises `TracingError`."""
     if _true(environ, "OTEL_SDK_DISABLED") or not _wanted(environ):
         return None
     protocol = _of_traces(environ, "PROTOCOL") or PROTOCOL
@@ -58,7 +58,8 @@ def exporting(environ: Mapping[str, str]) -> Exporting | None:
         )
     try:
         sampler = sampler_of(
-            environ.get("OTEL_TRACES_SAMPLER") or USUAL, environ.get("OTEL_TRACES_SAMPLER_ARG", "")
+            environ.get("OTEL_TRACES_SAMPLER") or DEFAULT,
+            environ.get("OTEL_TRACES_SAMPLER_ARG", ""),
         )
     except SamplerError as error:
         raise TracingError(str(error)) from error
@@ -79,7 +80,7 @@ def exporting(environ: Mapping[str, str]) -> Exporting | None:
 
 
 def _wanted(environ: Mapping[str, str]) -> bool:
-    """Traces are wanted where somebody says where to: a default would send them to nobody."""
+    """Return whether traces are enabled: only if an endpoint or exporter is set."""
     exporter = environ.get("OTEL_TRACES_EXPORTER", "")
     if exporter not in ("", "otlp", "none"):
         raise TracingError(f"OTEL_TRACES_EXPORTER is {exporter!r}; it must be otlp or none.")
@@ -87,29 +88,29 @@ def _wanted(environ: Mapping[str, str]) -> bool:
 
 
 def _endpoint(environ: Mapping[str, str]) -> str:
-    """The address for traces: as it is told for them, else below the one for everything."""
+    """Return the endpoint for traces: its own variable, else below the general one."""
     own = environ.get(f"{_TRACES}ENDPOINT", "")
-    base = environ.get(f"{_PREFIX}ENDPOINT", "") or USUAL_ENDPOINT
-    told = own or f"{base.rstrip('/')}/v1/traces"
-    parts = urlsplit(told)
+    base = environ.get(f"{_PREFIX}ENDPOINT", "") or DEFAULT_ENDPOINT
+    endpoint = own or f"{base.rstrip('/')}/v1/traces"
+    parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise TracingError("OTEL_EXPORTER_OTLP_ENDPOINT must be an http:// or https:// address.")
-    return told
+    return endpoint
 
 
 def _headers(environ: Mapping[str, str]) -> dict[str, str]:
-    told = dict(_pairs(environ, _either(environ, "HEADERS")))
-    if any(not (name + value).isprintable() for name, value in told.items()):
+    headers = dict(_pairs(environ, _either(environ, "HEADERS")))
+    if any(not (name + value).isprintable() for name, value in headers.items()):
         raise TracingError("OTEL_EXPORTER_OTLP_HEADERS holds a line break; write name=value,….")
-    return told
+    return headers
 
 
 def _pairs(environ: Mapping[str, str], name: str) -> Iterator[tuple[str, str]]:
-    """`name=value` after `name=value`, apart by commas, with odd characters percent-encoded."""
+    """Yield comma-separated `name=value` pairs, percent-decoded."""
     for each in filter(str.strip, environ.get(name, "").split(",")):
         key, equals, value = each.partition("=")
         if not equals or not key.strip():
-            raise TracingError(f"{name} must be name=value, and more of them after commas.")
+            raise TracingError(f"{name} must be name=value pairs separated by commas.")
         yield key.strip(), unquote(value.strip())
 
 
@@ -118,7 +119,7 @@ def _of_traces(environ: Mapping[str, str], name: str) -> str:
 
 
 def _either(environ: Mapping[str, str], name: str) -> str:
-    """The variable for traces where it is set, else the one for everything."""
+    """Return the name of the variable for traces if it is set, else of the general one."""
     return f"{_TRACES}{name}" if environ.get(f"{_TRACES}{name}") else f"{_PREFIX}{name}"
 
 
@@ -126,12 +127,12 @@ def _true(environ: Mapping[str, str], name: str) -> bool:
     return environ.get(name, "").strip().lower() == "true"
 
 
-def _number(environ: Mapping[str, str], name: str, usual: float) -> float:
+def _number(environ: Mapping[str, str], name: str, default: float) -> float:
     try:
-        number = float(environ.get(name) or usual)
+        number = float(environ.get(name) or default)
     except ValueError:
         number = -1
-    if not 0 < number < 1e9:  # noqa: PLR2004 - nothing here is as much
+    if not 0 < number < 1e9:  # noqa: PLR2004 - no setting is as large
         raise TracingError(f"{name} must be a number above 0.")
     return number
 

@@ -1,7 +1,7 @@
-"""Spans as OTLP has them on the wire: the protobuf message of a batch, written out by hand.
+"""Encode spans as OTLP protobuf messages, written by hand.
 
-Field numbers are those of opentelemetry/proto/trace/v1/trace.proto; tests read what is written
-here with the classes generated from it.
+Field numbers are those of opentelemetry/proto/trace/v1/trace.proto; tests decode the messages with
+the classes generated from it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ _double = Struct("<d").pack
 def resource_spans(
     resource: Mapping[str, str], service: str, spans: Iterable[bytes], version: str
 ) -> bytes:
-    """One service's spans; these, one after the other, are an ExportTraceServiceRequest."""
+    """Encode the spans of one service; concatenated, these are an ExportTraceServiceRequest."""
     attributes = b"".join(_attribute(1, name, value) for name, value in resource.items())
     scope = _text(1, f"toolbus.{service}") + _text(2, version)
     scoped = _nested(1, scope) + b"".join(_nested(2, span) for span in spans)
@@ -30,7 +30,7 @@ def resource_spans(
 
 
 def encoded(span: Span) -> bytes:
-    """One Span."""
+    """Encode one Span."""
     parts = [
         _nested(1, bytes.fromhex(trace_id(span.traceparent))),
         _nested(2, bytes.fromhex(span_id(span.traceparent))),
@@ -56,7 +56,7 @@ def _link(traceparent: str) -> bytes:
     return _nested(1, ids[0]) + _nested(2, ids[1]) + _LINK_SAMPLED
 
 
-@lru_cache(4096, typed=True)  # most are the same again: 1 and True are not
+@lru_cache(4096, typed=True)  # most repeat; `typed` keeps 1 and True apart
 def _attribute(field: int, name: str, value: Value) -> bytes:
     return _nested(field, _text(1, name) + _nested(2, _value(value)))
 
@@ -88,14 +88,14 @@ def _tag(field: int, kind: int) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    if number < 0x80:  # noqa: PLR2004 - seven bits a byte
+    if number < 0x80:  # noqa: PLR2004 - seven bits per byte
         return _ONE[number]
-    told = bytearray()
+    encoded_number = bytearray()
     while number > 0x7F:  # noqa: PLR2004
-        told.append(number & 0x7F | 0x80)
+        encoded_number.append(number & 0x7F | 0x80)
         number >>= 7
-    told.append(number)
-    return bytes(told)
+    encoded_number.append(number)
+    return bytes(encoded_number)
 
 
 _ONE = [bytes((each,)) for each in range(0x80)]

@@ -1,27 +1,27 @@
-"""Which traces are recorded, by the names OpenTelemetry gives its samplers."""
+"""Samplers: which traces are recorded, by OpenTelemetry's names."""
 
 from toolbus_common.observability.trace_context import Sampler
 
 PARENT_BASED = "parentbased_"
-USUAL = "parentbased_always_on"
+DEFAULT = "parentbased_always_on"
 RANGE = 1 << 64
 
 
 class SamplerError(ValueError):
-    """There is no such sampler; the sentence says what there is."""
+    """There is no such sampler; the message lists the valid ones."""
 
 
 def sampler_of(name: str, argument: str) -> Sampler:
-    """The sampler of that name. Raises `SamplerError`."""
-    alone = _alone(name.removeprefix(PARENT_BASED), argument)
-    return _by_parent(alone) if name.startswith(PARENT_BASED) else alone
+    """Return the sampler of that name. Raises `SamplerError`."""
+    root = _root_sampler(name.removeprefix(PARENT_BASED), argument)
+    return _by_parent(root) if name.startswith(PARENT_BASED) else root
 
 
-def _alone(name: str, argument: str) -> Sampler:
+def _root_sampler(name: str, argument: str) -> Sampler:
     if name == "always_on":
-        return lambda _trace, _asked: True
+        return lambda _trace, _parent_sampled: True
     if name == "always_off":
-        return lambda _trace, _asked: False
+        return lambda _trace, _parent_sampled: False
     if name != "traceidratio":
         raise SamplerError(
             f"OTEL_TRACES_SAMPLER is {name!r}; it must be always_on, always_off or traceidratio, "
@@ -41,10 +41,12 @@ def _ratio(argument: str) -> float:
 
 
 def _by_ratio(ratio: float) -> Sampler:
-    """So that everybody who is told the same ratio records the same traces."""
+    """Sample by trace id, so that every process with the same ratio records the same traces."""
     bound = round(ratio * RANGE)
-    return lambda trace, _asked: int(trace[16:], 16) < bound
+    return lambda trace, _parent_sampled: int(trace[16:], 16) < bound
 
 
 def _by_parent(root: Sampler) -> Sampler:
-    return lambda trace, asked: root(trace, None) if asked is None else asked
+    return lambda trace, parent_sampled: (
+        root(trace, None) if parent_sampled is None else parent_sampled
+    )

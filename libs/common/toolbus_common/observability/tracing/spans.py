@@ -1,4 +1,4 @@
-"""How a service begins spans: in traces that are recorded, where this process records any."""
+"""Start the spans of a service, in traces that are recorded."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from typing import Final
 
 from toolbus_common.observability.trace_context import (
     Sampler,
-    as_asked,
     continued,
     entered,
     is_sampled,
     is_traceparent,
+    parent_based,
 )
 from toolbus_common.observability.tracing.context import (
     MOST_LINKS,
@@ -28,27 +28,27 @@ CLIENT: Final = 3
 
 
 class Recording:
-    """Where this process' spans go, and which traces it begins; nowhere until it is told."""
+    """The sink and sampler of this process; without a sink nothing is recorded."""
 
     def __init__(self) -> None:
         self.sink: Sink | None = None
-        self.sampler: Sampler = as_asked
+        self.sampler: Sampler = parent_based
 
     @contextmanager
     def to(self, sink: Sink, sampler: Sampler) -> Iterator[None]:
-        """Record until left."""
+        """Record until the context is left."""
         self.sink, self.sampler = sink, sampler
         try:
             yield
         finally:
-            self.sink, self.sampler = None, as_asked
+            self.sink, self.sampler = None, parent_based
 
 
 recording = Recording()  # one for a process, as there is one set of metrics
 
 
 class Tracer:
-    """Begins the spans of one service."""
+    """Starts the spans of one service."""
 
     __slots__ = ("_service",)
 
@@ -56,7 +56,7 @@ class Tracer:
         self._service = service
 
     def entrance(self, traceparent: str, parent_id: str, name: str) -> Span | Nothing:
-        """The span of a request from outside, which has its traceparent already."""
+        """Start the span of an incoming request, whose traceparent is created already."""
         sink = recording.sink
         if sink is None or not is_sampled(traceparent):
             return NOTHING
@@ -65,25 +65,31 @@ class Tracer:
         return span
 
     def span(self, name: str, parent: str, kind: int = INTERNAL) -> Span | Nothing:
-        """A span below one that another service may have begun."""
+        """Start a span below one that another service may have started."""
         sink = recording.sink
         if sink is None or not is_sampled(parent):
             return NOTHING
         return Span(sink, self._service, name, kind, parent)
 
     def below(self, name: str, kind: int = INTERNAL) -> Span | Nothing:
-        """A span below the one under way in this task, if there is one."""
+        """Start a span below the current one of this task, if there is one."""
         if recording.sink is None:
             return NOTHING
         above = current()
         return self.span(name, above.traceparent, kind) if above.recorded else NOTHING
 
-    def linked(self, name: str, told: Iterable[str]) -> Span | Nothing:
-        """A trace of its own for work done for many together: each tells traceparents, or none."""
+    def linked(self, name: str, traceparents: Iterable[str]) -> Span | Nothing:
+        """Start a trace for work on behalf of several others, linked to their traceparents."""
         sink = recording.sink
         if sink is None:
             return NOTHING
-        spans = (span for each in told if each for span in each.split(",") if is_traceparent(span))
+        spans = (
+            span
+            for each in traceparents
+            if each
+            for span in each.split(",")
+            if is_traceparent(span)
+        )
         links = list(dict.fromkeys(islice(spans, MOST_LINKS)))
         if not links:
             return NOTHING
@@ -94,5 +100,5 @@ class Tracer:
 
 
 def enter(parent: str) -> tuple[str, str]:
-    """A traceparent for a request from outside, and the id of the span above it."""
+    """Return a traceparent for an incoming request, and the id of its parent span."""
     return entered(parent, recording.sampler)

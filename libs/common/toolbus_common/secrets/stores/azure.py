@@ -1,4 +1,4 @@
-"""Secrets and keys in Azure Key Vault, with the credentials Azure's own tools would use here."""
+"""Azure Key Vault secrets and keys, with the default credentials of Azure's tools."""
 
 import re
 import threading
@@ -12,7 +12,7 @@ _PATH = re.compile(r"([A-Za-z0-9-]{3,24})/([A-Za-z0-9-]{1,127})(?:/([0-9a-f]{32}
 _KEY = re.compile(r"([A-Za-z0-9-]{3,24})/([A-Za-z0-9-]{1,127})")
 _VERSION = re.compile(rb"[0-9a-f]{32}")
 _BETWEEN = b"."
-_WAY: Any = "RSA-OAEP-256"
+_ALGORITHM: Any = "RSA-OAEP-256"
 _PATIENCE = {"retry_total": 1, "connection_timeout": 3, "read_timeout": 5}
 
 
@@ -34,72 +34,78 @@ def _url(vault: str) -> str:
     return f"https://{vault}.vault.azure.net"
 
 
-def _ask(deed: str, question: Callable[[], Any]) -> Any:
-    """What Azure answers. Raises `SecretError` with the deed that was not done."""
-    wrong = library("azure.core.exceptions", "azure").AzureError
+def _ask(operation: str, request: Callable[[], Any]) -> Any:
+    """Return Azure's response. Raises `SecretError` that names the failed operation."""
+    failure = library("azure.core.exceptions", "azure").AzureError
     try:
-        return question()
-    except wrong as error:
-        reason = f"Azure did not {deed}: {type(error).__name__}"
-        raise SecretError(f"{reason}; see that this service may do so.") from error
+        return request()
+    except failure as error:
+        reason = f"Azure did not {operation}: {type(error).__name__}"
+        raise SecretError(f"{reason}; check the permissions of this service.") from error
 
 
 class Azure:
-    """One client for each vault, made when it is first asked."""
+    """Azure Key Vault secrets; one client per vault, created on first use."""
 
     def __init__(self, client: Callable[[str], Any] = _client) -> None:
         self._client = client
         self._clients: dict[str, Any] = {}
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def read(self, path: str) -> str:
-        """A version of `vault/secret`: the newest, unless `/version` follows."""
+        """Return a version of `vault/secret`: the newest, unless `/version` follows."""
         named = _PATH.fullmatch(path)
         if named is None:
             raise SecretError(f"azure:{path} is not of the form vault/secret.")
 
-        def told() -> Any:
+        def call() -> Any:
             return self._of(named[1]).get_secret(named[2], named[3]).value
 
-        value: str | None = _ask(f"tell the secret {path}", told)
+        value: str | None = _ask(f"read the secret {path}", call)
         return value or ""
 
     def _of(self, vault: str) -> Any:
-        with self._turn:
+        with self._lock:
             return self._clients.setdefault(vault, self._clients.get(vault) or self._client(vault))
 
 
 class AzureKeys:
-    """Key Vault's RSA keys, as `vault/key`; what is wrapped begins with the version that did it."""
+    """RSA keys in Key Vault, as `vault/key`; wrapped keys start with the key's version."""
 
     def __init__(self, client: Callable[[str, str], Any] = _crypto) -> None:
         self._client = client
 
     def wrap(self, path: str, key: bytes) -> bytes:
-        """The key, with the newest version of the one named."""
+        """Encrypt a key with the newest version of the key at `path`."""
         vault, name = _named(path)
-        wrapped = self._ask("wrap", path, vault, name, lambda client: client.wrap_key(_WAY, key))
+        wrapped = self._ask(
+            "wrap", path, vault, name, lambda client: client.wrap_key(_ALGORITHM, key)
+        )
         version = str(wrapped.key_id).rpartition("/")[2].encode()
         return version + _BETWEEN + bytes(wrapped.encrypted_key)
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """The key again, with the version that wrapped it."""
+        """Decrypt a key with the version that wrapped it."""
         vault, name = _named(path)
         version, _, sealed = wrapped.partition(_BETWEEN)
         if not _VERSION.fullmatch(version):
-            raise SecretError(f"What is kept was not wrapped by azure-key:{path}; name that key.")
+            raise SecretError(
+                f"The stored key was not wrapped by azure-key:{path}; name the key that wrapped it."
+            )
         exact = f"{name}/{version.decode()}"
-        told = self._ask("unwrap", path, vault, exact, lambda one: one.unwrap_key(_WAY, sealed))
-        return bytes(told.key)
+        response = self._ask(
+            "unwrap", path, vault, exact, lambda one: one.unwrap_key(_ALGORITHM, sealed)
+        )
+        return bytes(response.key)
 
     def _ask(
-        self, verb: str, path: str, vault: str, key: str, question: Callable[[Any], Any]
+        self, verb: str, path: str, vault: str, key: str, request: Callable[[Any], Any]
     ) -> Any:
-        def told() -> Any:
+        def call() -> Any:
             with self._client(vault, key) as client:
-                return question(client)
+                return request(client)
 
-        return _ask(f"{verb} with the key {path}", told)
+        return _ask(f"{verb} with the key {path}", call)
 
 
 def _named(path: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Google Cloud's Secret Manager and KMS, with the machine's default credentials."""
+"""Google Cloud Secret Manager and KMS, with the machine's default credentials."""
 
 import re
 import threading
@@ -14,25 +14,25 @@ _KEY = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/
 
 
 class _Service:
-    """One client, made when it is first asked, if none is given."""
+    """One client, created on first use unless one is given."""
 
     def __init__(self, module: str, kind: str, client: Any) -> None:
         self._module, self._kind = module, kind
         self._client = client
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
-    def ask(self, deed: str, question: Callable[[Any], Any]) -> Any:
-        """What the service answers. Raises `SecretError` with the deed that was not done."""
-        wrong = library("google.api_core.exceptions", "gcp").GoogleAPICallError
-        unknown = library("google.auth.exceptions", "gcp").GoogleAuthError
+    def ask(self, operation: str, request: Callable[[Any], Any]) -> Any:
+        """Return the service's response. Raises `SecretError` that names the failed operation."""
+        call_error = library("google.api_core.exceptions", "gcp").GoogleAPICallError
+        auth_error = library("google.auth.exceptions", "gcp").GoogleAuthError
         try:
-            return question(self._made())
-        except (wrong, unknown) as error:
-            reason = f"Google did not {deed}: {type(error).__name__}"
-            raise SecretError(f"{reason}; see that this service may do so.") from error
+            return request(self._made())
+        except (call_error, auth_error) as error:
+            reason = f"Google did not {operation}: {type(error).__name__}"
+            raise SecretError(f"{reason}; check the permissions of this service.") from error
 
     def _made(self) -> Any:
-        with self._turn:
+        with self._lock:
             if self._client is None:
                 made = getattr(library(self._module, "gcp"), self._kind)
                 self._client = made(transport="rest")
@@ -40,48 +40,48 @@ class _Service:
 
 
 class Google:
-    """Secret Manager."""
+    """Google Cloud Secret Manager."""
 
     def __init__(self, client: Any = None) -> None:
         self._service = _Service("google.cloud.secretmanager", "SecretManagerServiceClient", client)
 
     def read(self, path: str) -> str:
-        """A version of `projects/P/secrets/S`: the newest, unless `/versions/V` follows."""
+        """Return a version of `projects/P/secrets/S`: the newest, unless `/versions/V` follows."""
         named = _NAME.fullmatch(path)
         if named is None:
             raise SecretError(f"gcp:{path} is not of the form projects/P/secrets/S.")
         name = path if named[1] else f"{path}/versions/latest"
-        told = self._service.ask(
-            f"tell the secret {path}",
+        response = self._service.ask(
+            f"read the secret {path}",
             lambda client: client.access_secret_version(name=name, timeout=TIMEOUT),
         )
-        text: str = told.payload.data.decode()
+        text: str = response.payload.data.decode()
         return text
 
 
 class GoogleKeys:
-    """KMS: keys as `projects/P/locations/L/keyRings/R/cryptoKeys/K`."""
+    """Google Cloud KMS: keys as `projects/P/locations/L/keyRings/R/cryptoKeys/K`."""
 
     def __init__(self, client: Any = None) -> None:
         self._service = _Service("google.cloud.kms", "KeyManagementServiceClient", client)
 
     def wrap(self, path: str, key: bytes) -> bytes:
-        """The key, with the primary version of the one named."""
+        """Encrypt a key with the primary version of the key at `path`."""
         _check(path)
-        told = self._service.ask(
+        response = self._service.ask(
             f"wrap with the key {path}",
             lambda client: client.encrypt(name=path, plaintext=key, timeout=TIMEOUT),
         )
-        return bytes(told.ciphertext)
+        return bytes(response.ciphertext)
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """The key again, whichever version wrapped it."""
+        """Decrypt a key, whichever version wrapped it."""
         _check(path)
-        told = self._service.ask(
+        response = self._service.ask(
             f"unwrap with the key {path}",
             lambda client: client.decrypt(name=path, ciphertext=wrapped, timeout=TIMEOUT),
         )
-        return bytes(told.plaintext)
+        return bytes(response.plaintext)
 
 
 def _check(path: str) -> None:

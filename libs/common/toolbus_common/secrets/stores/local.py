@@ -1,4 +1,4 @@
-"""Secrets of this machine: variables of the environment, and files as orchestrators mount them."""
+"""Secrets of this machine: environment variables, and files mounted by orchestrators."""
 
 import os
 import stat
@@ -12,27 +12,27 @@ LARGEST = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The variables this process was started with."""
+    """The environment variables of this process."""
 
     environ: Mapping[str, str]
 
     def read(self, path: str) -> str:
-        """The variable of that name."""
+        """Return the variable of that name."""
         found = self.environ.get(path)
         if found is None:
             raise SecretError(
-                f"The variable {path} is not set; set it where this service is started."
+                f"The variable '{path}' is not set; set it in the environment of this service."
             )
         return found
 
 
 class Files:
-    """Regular files, by absolute path; the line end they usually have is not part of the secret."""
+    """Regular files by absolute path; one line end at the end is not part of the secret."""
 
     def read(self, path: str) -> str:
-        """The file's text."""
+        """Return the file's text."""
         if not path.startswith("/"):
-            raise SecretError(f"file:{path} is no absolute path; begin it with a /.")
+            raise SecretError(f"file:{path} is not an absolute path; start it with a /.")
         try:
             return _text(path)
         except (OSError, ValueError) as error:
@@ -41,22 +41,23 @@ class Files:
 
 
 class Unopened:
-    """Stands for values of the declaration that this service could not open: it has none."""
+    """Stands for sealed values of the configuration that this service has no key for."""
 
     def read(self, path: str) -> str:
         """Raise `SecretError`."""
         raise SecretError(
-            f"The value of {path} was sealed for another key than this service has. Give it that "
-            "key, in the directory 'sealing' of its state, or the value again by 'toolbus apply'."
+            f"The value of {path} was sealed with a key that this service does not have. Copy the "
+            "key to the directory 'sealing' of its state, or set the value again with "
+            "'toolbus apply'."
         )
 
 
 def _text(path: str) -> str:
-    # Without waiting, since opening a pipe does.
+    # Non-blocking, since opening a pipe blocks.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         raw = file.read(LARGEST + 1)
     if len(raw) > LARGEST:
         raise ValueError(f"it is larger than {LARGEST} bytes")

@@ -1,4 +1,4 @@
-"""Libraries of stores that only who uses one has to install."""
+"""Import the libraries of stores, which are optional dependencies."""
 
 from importlib import import_module
 from typing import Any
@@ -7,7 +7,7 @@ from toolbus_common.secrets.references import SecretError
 
 
 def library(name: str, extra: str) -> Any:
-    """A library by its name. Raises `SecretError` with what to install."""
+    """Import a library by name. Raises `SecretError` with what to install."""
     try:
         return import_module(name)
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""HashiCorp Vault or OpenBao: version 2 of its key-value engine, and its transit engine.
+"""HashiCorp Vault or OpenBao: version 2 of the key-value engine, and the transit engine.
 
-Where it is and who asks is told by its own variables: VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT,
+Address and credentials come from Vault's own variables: VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT,
 and VAULT_TOKEN, or VAULT_ROLE_ID with VAULT_SECRET_ID, or VAULT_K8S_ROLE.
 """
 
@@ -21,51 +21,51 @@ _NO_KEY = "Vault has no key {}; write mount/name of the transit engine, as trans
 
 
 class _Session:
-    """Signs in when it is first asked, and again once when it is refused: tokens end."""
+    """Signs in on first use, and again once if a token is rejected, since tokens expire."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._client: Any = None
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
-    def ask(self, deed: str, unknown: str, question: Callable[[Any], Any]) -> Any:
-        """What Vault answers. Raises `SecretError`: `unknown` where it has no such thing."""
+    def ask(self, operation: str, unknown: str, request: Callable[[Any], Any]) -> Any:
+        """Return Vault's response. Raises `SecretError` with `unknown` if there is no such path."""
         hvac = library("hvac", "vault")
         failed = library("requests", "vault").RequestException
-        with self._turn:
+        with self._lock:
             try:
-                return self._ask(hvac, question)
+                return self._ask(hvac, request)
             except hvac.exceptions.InvalidPath as error:
                 raise SecretError(unknown) from error
             except (hvac.exceptions.VaultError, failed) as error:
-                # Their texts may quote what was sent.
-                reason = f"Vault did not {deed}: {type(error).__name__}"
-                raise SecretError(f"{reason}; see that this service may do so.") from error
+                # Vault's error texts may quote the request.
+                reason = f"Vault did not {operation}: {type(error).__name__}"
+                raise SecretError(f"{reason}; check the permissions of this service.") from error
 
-    def _ask(self, hvac: Any, question: Callable[[Any], Any]) -> Any:
+    def _ask(self, hvac: Any, request: Callable[[Any], Any]) -> Any:
         if self._client is None:
             self._client = self._signed_in(hvac)
         try:
-            return question(self._client)
+            return request(self._client)
         except hvac.exceptions.Forbidden:
             self._client = self._signed_in(hvac)
-            return question(self._client)
+            return request(self._client)
 
     def _signed_in(self, hvac: Any) -> Any:
-        told = self._environ
-        if not told.get("VAULT_ADDR"):
+        environ = self._environ
+        if not environ.get("VAULT_ADDR"):
             raise SecretError("VAULT_ADDR is not set; set it to Vault's URL for this service.")
         client = hvac.Client(
-            told["VAULT_ADDR"],
-            token=told.get("VAULT_TOKEN", ""),
-            namespace=told.get("VAULT_NAMESPACE"),
-            verify=told.get("VAULT_CACERT", True),
+            environ["VAULT_ADDR"],
+            token=environ.get("VAULT_TOKEN", ""),
+            namespace=environ.get("VAULT_NAMESPACE"),
+            verify=environ.get("VAULT_CACERT", True),
             timeout=TIMEOUT,
         )
-        if told.get("VAULT_ROLE_ID"):
-            client.auth.approle.login(told["VAULT_ROLE_ID"], told.get("VAULT_SECRET_ID"))
-        elif told.get("VAULT_K8S_ROLE"):
-            client.auth.kubernetes.login(told["VAULT_K8S_ROLE"], Path(ACCOUNT).read_text())
+        if environ.get("VAULT_ROLE_ID"):
+            client.auth.approle.login(environ["VAULT_ROLE_ID"], environ.get("VAULT_SECRET_ID"))
+        elif environ.get("VAULT_K8S_ROLE"):
+            client.auth.kubernetes.login(environ["VAULT_K8S_ROLE"], Path(ACCOUNT).read_text())
         return client
 
 
@@ -76,16 +76,16 @@ class HashiCorp:
         self._session = _Session(environ)
 
     def read(self, path: str) -> str:
-        """The fields of the newest version at `mount/path`."""
+        """Return the fields of the newest version at `mount/path` as JSON."""
         mount, rest = _parts("vault", path)
-        told = self._session.ask(
-            f"tell {path}",
+        response = self._session.ask(
+            f"read {path}",
             _UNKNOWN.format(path),
             lambda client: client.secrets.kv.v2.read_secret_version(
                 rest, mount_point=mount, raise_on_deleted_version=True
             ),
         )
-        return json.dumps(told["data"]["data"])
+        return json.dumps(response["data"]["data"])
 
 
 class HashiCorpKeys:
@@ -95,34 +95,34 @@ class HashiCorpKeys:
         self._session = _Session(environ)
 
     def wrap(self, path: str, key: bytes) -> bytes:
-        """The key, with the newest version of the one named."""
+        """Encrypt a key with the newest version of the key at `path`."""
         mount, name = _parts("vault-transit", path)
         plaintext = b64encode(key).decode()
-        told = self._session.ask(
+        response = self._session.ask(
             f"wrap with the key {path}",
             _NO_KEY.format(path),
             lambda client: client.secrets.transit.encrypt_data(
                 name, plaintext=plaintext, mount_point=mount
             ),
         )
-        return str(told["data"]["ciphertext"]).encode()
+        return str(response["data"]["ciphertext"]).encode()
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """The key again, whichever version wrapped it."""
+        """Decrypt a key, whichever version wrapped it."""
         mount, name = _parts("vault-transit", path)
         ciphertext = wrapped.decode("ascii", "replace")
-        told = self._session.ask(
+        response = self._session.ask(
             f"unwrap with the key {path}",
             _NO_KEY.format(path),
             lambda client: client.secrets.transit.decrypt_data(
                 name, ciphertext=ciphertext, mount_point=mount
             ),
         )
-        return b64decode(told["data"]["plaintext"])
+        return b64decode(response["data"]["plaintext"])
 
 
 def _parts(store: str, path: str) -> tuple[str, str]:
-    """The mount, and what is below it. Raises `SecretError`."""
+    """Split a path into mount and rest. Raises `SecretError`."""
     mount, _, rest = path.partition("/")
     if not mount or {"", ".", ".."} & set(rest.split("/")):
         raise SecretError(f"{store}:{path} is not of the form mount/path.")

@@ -1,4 +1,4 @@
-"""Several messages in one POST, as sessions of 2025-03-26 may send them: each judged on its own."""
+"""Batches, as sessions of MCP 2025-03-26 may send them: each message is checked on its own."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,95 +7,103 @@ from typing import Any
 from msgspec.structs import replace
 
 from toolbus_common import strict_json
-from toolbus_ingress.auth.request_context import Visit
+from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
-from toolbus_ingress.protocol_versions import RuleBrokenError
-from toolbus_ingress.sessions.event_log import Journal
-from toolbus_ingress.sessions.event_log_store import ANSWER, Shelf
+from toolbus_ingress.protocol_versions import ProtocolError
+from toolbus_ingress.sessions.event_log import EventLog
+from toolbus_ingress.sessions.event_log_store import ANSWER_STREAM, EventLogStore
 from toolbus_ingress.sessions.session_store import Session
-from toolbus_ingress.sessions.sse_writer import EventStream, attend
+from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 
 REVISION = "2025-03-26"  # the only one with batches
 MOST = 32
 MOST_WAITING = 2048
-LARGEST = 32 * 1024 * 1024  # of the stream: its answers must outlast a slow reader
+LARGEST = 32 * 1024 * 1024  # bytes of the stream: its answers must outlast a slow reader
 
-One = Callable[[Visit, Any], Awaitable[Response | None]]
+MessageHandler = Callable[[RequestContext, Any], Awaitable[Response | None]]
 
 _ACCEPTED = Response(202, b"")
+_VERSIONS = (b"", REVISION.encode())
 
 
 class Batch:
-    """One batch: its answers are one JSON array, or a stream once a call has more to say."""
+    """One batch: its answers are one JSON array, or a stream once a call sends a notification."""
 
-    def __init__(self, visit: Visit, messages: list[Any], shelf: Shelf) -> None:
-        self._visit = visit
+    def __init__(
+        self, context: RequestContext, messages: list[Any], event_logs: EventLogStore
+    ) -> None:
+        self._context = context
         self._messages = messages
-        self._shelf = shelf
+        self._event_logs = event_logs
         self._answers: list[bytes] = []
-        self._journal: Journal | None = None
-        self._telling: asyncio.Task[None] | None = None
+        self._event_log: EventLog | None = None
+        self._writer: asyncio.Task[None] | None = None
 
-    async def answer(self, one: One) -> Response | None:
-        """Have each message answered by `one`; None when the answers were streamed."""
-        visit = replace(self._visit, tell=self._tell)
-        working = [asyncio.create_task(self._take(one(visit, each))) for each in self._messages]
+    async def answer(self, handler: MessageHandler) -> Response | None:
+        """Have `handler` answer each message; None if the answers were streamed."""
+        context = replace(self._context, write=self._write)
+        working = [
+            asyncio.create_task(self._collect(handler(context, message)))
+            for message in self._messages
+        ]
         try:
             await asyncio.gather(*working)
         finally:
             for task in working:
                 task.cancel()
-        if self._journal is not None and self._telling is not None:
-            self._journal.close()
-            await self._telling
+        if self._event_log is not None and self._writer is not None:
+            self._event_log.close()
+            await self._writer
             return None
         body = b"[%b]" % b",".join(self._answers)
         return Response(jsonrpc.OK, body) if self._answers else _ACCEPTED
 
-    async def _take(self, answering: Awaitable[Response | None]) -> None:
+    async def _collect(self, answering: Awaitable[Response | None]) -> None:
         answer = await answering
         if answer is None or not answer.body:
             return
-        if self._journal is not None:
-            self._journal.put(answer.body)
+        if self._event_log is not None:
+            self._event_log.put(answer.body)
         else:
             self._answers.append(answer.body)
 
-    def _tell(self, message: bytes) -> None:
-        """Say something before the answers: from now on everything is told on a stream."""
-        if self._journal is None:
-            visit = self._visit
-            self._journal = self._shelf.open(visit.session, ANSWER, MOST_WAITING, LARGEST)
+    def _write(self, message: bytes) -> None:
+        """Write a message before the answers; from then on the response is a stream."""
+        if self._event_log is None:
+            context = self._context
+            self._event_log = self._event_logs.open(
+                context.session, ANSWER_STREAM, MOST_WAITING, LARGEST
+            )
             for answer in self._answers:
-                self._journal.put(answer)
-            reading = attend(visit.scope, self._journal.read(), EventStream(visit.send))
-            self._telling = asyncio.create_task(reading)
-        self._journal.put(message)
+                self._event_log.put(answer)
+            writing = serve_reader(context.scope, self._event_log.read(), EventStream(context.send))
+            self._writer = asyncio.create_task(writing)
+        self._event_log.put(message)
 
 
 def check(messages: list[Any], session: Session | None, version: bytes) -> None:
-    """Refuse a batch as a whole: one where there are none, or of which answers would be unclear.
+    """Check a batch as a whole.
 
     Raises:
-        RuleBrokenError: with the answer.
+        ProtocolError: the revision has no batches, the batch is too large, or an id repeats, so
+            that its answers would be ambiguous.
 
     """
     if session is None or session.claims.version != REVISION or version not in _VERSIONS:
-        raise _broken("Send one JSON-RPC 2.0 message; only sessions of 2025-03-26 have batches.")
+        raise _invalid(
+            "Batches are supported only in sessions of 2025-03-26. Send one JSON-RPC 2.0 message."
+        )
     if not 0 < len(messages) <= MOST:
-        raise _broken(f"A batch holds 1 to {MOST} messages; send several.")
+        raise _invalid(f"A batch must hold 1 to {MOST} messages. Split it.")
     ids = [
         strict_json.dump(each["id"])
         for each in messages
         if isinstance(each, dict) and "id" in each and "method" in each
     ]
     if len(set(ids)) < len(ids):
-        raise _broken("An id is used twice in this batch; give each request its own.")
+        raise _invalid("Two requests of the batch have the same id. Use unique ids.")
 
 
-_VERSIONS = (b"", REVISION.encode())
-
-
-def _broken(sentence: str) -> RuleBrokenError:
-    return RuleBrokenError(jsonrpc.error(400, jsonrpc.INVALID_REQUEST, sentence))
+def _invalid(message: str) -> ProtocolError:
+    return ProtocolError(jsonrpc.error(400, jsonrpc.INVALID_REQUEST, message))

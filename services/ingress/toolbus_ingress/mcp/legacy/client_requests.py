@@ -1,4 +1,4 @@
-"""Requests to handshake-family clients: sent on the stream of a call, answered by a POST."""
+"""Requests to session-based clients: sent on the stream of a call, answered by a POST."""
 
 import asyncio
 import secrets
@@ -14,78 +14,80 @@ from toolbus_ingress.http.jsonrpc import INTERNAL_ERROR
 from toolbus_ingress.mcp.tasks import RELATED
 from toolbus_ingress.sessions.session_store import Session
 
-PATIENCE = 300.0  # seconds a person has to answer
-MOST_ROUNDS = 32  # of questions within one call
+RESPONSE_SECONDS = 300.0  # how long a person may take to respond
+MOST_ROUNDS = 32  # of requests for input within one call
 LONGEST_MESSAGE = 2000  # characters of an error's message
 
-_NEEDS = {
+_CAPABILITIES = {
     "elicitation/create": "elicitation",
     "sampling/createMessage": "sampling",
     "roots/list": "roots",
 }
 
 
-Answer = asyncio.Future[dict[str, Any] | None]
+ClientResponse = asyncio.Future[dict[str, Any] | None]
 
 
-class Questions:
-    """What this replica waits to hear from clients, by the id it asked under.
+class PendingClientRequests:
+    """The requests to clients that this replica waits for, by their JSON-RPC id.
 
-    An answer is None when the client took back the request that led to the question.
+    A response is None if the client cancelled the request that led to it, or its session ended.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, tuple[str, bytes, Answer]] = {}
+        self._pending: dict[str, tuple[str, bytes, ClientResponse]] = {}
 
-    def heard(self, sid: str, body: bytes) -> bool:
-        """Take a client's answer; whether it was asked for here and in this session."""
+    def resolve(self, sid: str, body: bytes) -> bool:
+        """Accept a client's response; return whether this replica and session waits for it."""
         message = msgspec.json.decode(body)
-        sid_asked, _, answer = self._waiting.get(str(message.get("id")), ("", b"", None))
-        if answer is None or sid_asked != sid:
+        requested_sid, _, response = self._pending.get(str(message.get("id")), ("", b"", None))
+        if response is None or requested_sid != sid:
             return False
-        if not answer.done():
-            answer.set_result(message)
+        if not response.done():
+            response.set_result(message)
         return True
 
-    def give_up(self, sid: str, request: bytes) -> None:
-        """Wait no more for answers that a request of a session needs."""
-        for asked, about, answer in self._waiting.values():
-            if (asked, about) == (sid, request) and not answer.done():
-                answer.set_result(None)
+    def cancel(self, sid: str, request: bytes) -> None:
+        """Cancel the requests to a client that one of its own requests led to."""
+        for pending_sid, cause, response in self._pending.values():
+            if (pending_sid, cause) == (sid, request) and not response.done():
+                response.set_result(None)
 
     @asynccontextmanager
-    async def asking(self, sid: str, request: bytes) -> AsyncIterator[tuple[str, Answer]]:
-        """An id to ask under for a request, and the answer to come."""
+    async def open(self, sid: str, request: bytes) -> AsyncIterator[tuple[str, ClientResponse]]:
+        """Yield the id for a new request to a client, and its future response."""
         number = f"toolbus-{secrets.token_hex(8)}"
-        answer: Answer = asyncio.get_running_loop().create_future()
-        self._waiting[number] = sid, request, answer
+        response: ClientResponse = asyncio.get_running_loop().create_future()
+        self._pending[number] = sid, request, response
         try:
-            yield number, answer
+            yield number, response
         finally:
-            del self._waiting[number]
+            del self._pending[number]
 
 
-def question(number: str, asked: Any, session: Session, task: str = "") -> bytes:
-    """One entry of `inputRequests` as a request of the handshake families; `task` is whose it is.
+def client_request(number: str, input_request: Any, session: Session, task: str = "") -> bytes:
+    """Encode one entry of `inputRequests` as a request to a session-based client.
+
+    `number` is the request's id; `task` is the handle of the task that it belongs to, if any.
 
     Raises:
-        InvalidError: the client did not declare that it can be asked this.
+        InvalidError: the client did not declare the capability.
 
     """
-    method = asked.get("method") if isinstance(asked, dict) else None
-    params = asked.get("params") if isinstance(asked, dict) else None
-    if not isinstance(method, str) or method not in _NEEDS:
-        raise InvalidError("The server asks for something that this gateway cannot pass on.")
+    method = input_request.get("method") if isinstance(input_request, dict) else None
+    params = input_request.get("params") if isinstance(input_request, dict) else None
+    if not isinstance(method, str) or method not in _CAPABILITIES:
+        raise InvalidError("The server requests input of a kind that this gateway cannot forward.")
     params = dict(params) if isinstance(params, dict) else {}
-    if not _declared(session, _NEEDS[method], params.get("mode")):
+    if not _is_declared(session, _CAPABILITIES[method], params.get("mode")):
         raise InvalidError(
-            f"The server asks for {_NEEDS[method]}, which this client did not declare; use a "
-            "client that offers it, or give the tool all it needs."
+            f"The server requires {_CAPABILITIES[method]}, which this client did not declare. Use "
+            "a client that supports it, or pass everything the tool needs as arguments."
         )
     if params.get("mode") == "url":
         if not session.can("elicitation", "url"):
             raise InvalidError(
-                f"The server asks to open a page, which this client cannot do. Open "
+                "The server requires a page to be opened, which this client cannot do. Open "
                 f"{params.get('url')} yourself, then retry."
             )
         params.setdefault("elicitationId", number)
@@ -93,31 +95,32 @@ def question(number: str, asked: Any, session: Session, task: str = "") -> bytes
         del params["mode"]
     if task:
         meta = params.get("_meta")
-        own = {RELATED: {"taskId": task}}
-        params["_meta"] = {**(meta if isinstance(meta, dict) else {}), **own}
+        related = {RELATED: {"taskId": task}}
+        params["_meta"] = {**(meta if isinstance(meta, dict) else {}), **related}
     return msgspec.json.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
 
 
-def _declared(session: Session, kind: str, mode: Any) -> bool:
-    """Whether the client offers it; who names the modes of elicitation offers no others."""
+def _is_declared(session: Session, kind: str, mode: Any) -> bool:
+    """Return whether the client supports it; one that names modes of elicitation has no others."""
     modes = session.declared.get("elicitation")
-    unnamed = kind != "elicitation" or mode == "url" or not isinstance(modes, dict) or not modes
-    return session.can(kind) and (unnamed or session.can(kind, "form"))
+    any_mode = kind != "elicitation" or mode == "url" or not isinstance(modes, dict) or not modes
+    return session.can(kind) and (any_mode or session.can(kind, "form"))
 
 
-def answer_of(message: dict[str, Any], method: str) -> dict[str, Any]:
-    """Return a client's answer as an entry of `inputResponses`.
+def input_response(message: dict[str, Any], method: str) -> dict[str, Any]:
+    """Return a client's response as an entry of `inputResponses`.
 
-    An error travels in `_meta`, and beside it what says the same to a server that takes no errors.
+    An error travels in `_meta`; an elicitation also gets the action `cancel`, which servers
+    understand that do not know of errors.
     """
     if isinstance(message.get("result"), dict):
         result: dict[str, Any] = message["result"]
         return result
     error = message.get("error")
     if not isinstance(error, dict) or type(error.get("code")) is not int:
-        error = {"code": INTERNAL_ERROR, "message": "The client's answer has no result."}
-    told = {"code": error["code"], "message": str(error.get("message", ""))[:LONGEST_MESSAGE]}
+        error = {"code": INTERNAL_ERROR, "message": "The client's response has no result."}
+    forwarded = {"code": error["code"], "message": str(error.get("message", ""))[:LONGEST_MESSAGE]}
     if "data" in error:
-        told["data"] = error["data"]
-    own = {"action": "cancel"} if method == "elicitation/create" else {}
-    return {**own, "_meta": {ERROR: told}}
+        forwarded["data"] = error["data"]
+    action = {"action": "cancel"} if method == "elicitation/create" else {}
+    return {**action, "_meta": {ERROR: forwarded}}

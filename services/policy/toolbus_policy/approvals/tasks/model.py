@@ -1,4 +1,4 @@
-"""One deferred call: it waits for a person as a task, is run once, and keeps how it ended. Pure."""
+"""A deferred call: it waits for approval as a task, runs once, and stores its result. Pure."""
 
 from base64 import b64decode, b64encode
 from enum import StrEnum
@@ -26,21 +26,21 @@ from toolbus_common.errors import (
     UpstreamFaultError,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_policy.approvals.elicitation import refusal
+from toolbus_policy.approvals.elicitation import rejection_error
 from toolbus_policy.approvals.model import Approval, State
 
 EXTENSION = "io.modelcontextprotocol/tasks"
-KEPT_SECONDS = 3600.0  # how long an ended task is told of
-LARGEST_BESIDE = 16 * 1024  # bytes that travel beside the arguments, and of capabilities
-LARGEST_RESULT = 1 << 20
-AGAIN_SECONDS = 1.0
-MOST_OF_A_KEY = 100  # waiting, running and ended
+RETENTION_SECONDS = 3600.0  # for which an ended task can be read
+MAX_METADATA_BYTES = 16 * 1024  # of request fields and capabilities together, without the arguments
+MAX_RESULT_BYTES = 1 << 20
+RETRY_SECONDS = 1.0
+MAX_TASKS_PER_KEY = 100  # in every stage
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Stage(StrEnum):
-    """How far a deferred call has come."""
+    """Stage of a deferred call."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -48,7 +48,7 @@ class Stage(StrEnum):
 
 
 class Step(StrEnum):
-    """What is to be done about one."""
+    """The next action for a deferred call."""
 
     NOTHING = "nothing"
     RUN = "run"
@@ -56,12 +56,12 @@ class Step(StrEnum):
     FORGET = "forget"
 
 
-class Deferred(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of the bucket `tb_tasks`, under the id of its approval, which is its own.
+class DeferredCall(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of the bucket `tb_tasks`, under the id of its approval, which is also its own.
 
-    `call` is the request without arguments, which the approval keeps while it is open, and without
-    the proof of its key, which nothing keeps. `ends` is when its present stage is over; `ending` is
-    the frame it ended with. `opens_pages` until its caller has answered that it opened the page.
+    `call` is the request without its arguments, which the approval stores while it is open, and
+    without the key's digest, which is never stored. `ends` is when the present stage ends; `result`
+    is the final reply. `opens_pages` is true until the caller has responded to the page.
     """
 
     id: str
@@ -80,57 +80,59 @@ class Deferred(msgspec.Struct, frozen=True, kw_only=True):
     opens_pages: bool = False
     call: str = ""
     call_id: str = ""
-    ending: bytes = b""
-    hindered: str = ""
+    result: bytes = b""
+    retry_reason: str = ""
 
     @property
     def name(self) -> str:
-        """What its task is called; ingress seals it."""
+        """The task's id for clients; ingress seals it."""
         return DEFERRED + self.id
 
     @property
-    def frame(self) -> CallResult | TaskCreated | CallError:
-        """How it ended."""
-        frame = decode_reply(self.ending)
+    def reply(self) -> CallResult | TaskCreated | CallError:
+        """The final reply."""
+        reply = decode_reply(self.result)
         return (
-            frame
-            if isinstance(frame, CallResult | TaskCreated | CallError)
-            else CallError(_unreadable())
+            reply
+            if isinstance(reply, CallResult | TaskCreated | CallError)
+            else CallError(_unreadable_error())
         )
 
 
 def wants_task(call: CallRequested) -> bool:
-    """Whether the call's caller takes a task for it, and the call can be kept."""
-    if call.method != TOOLS_CALL or call.server == BUILT_IN:  # ours goes on in its caller's name
+    """Return whether the caller accepts a task for this call, and the call can be stored."""
+    if (
+        call.method != TOOLS_CALL or call.server == BUILT_IN
+    ):  # a built-in tool needs its caller's key
         return False
-    if len(call.extra) + len(call.capabilities) > LARGEST_BESIDE:
+    if len(call.extra) + len(call.capabilities) > MAX_METADATA_BYTES:
         return False
     if call.family is ProtocolFamily.LEGACY:
         return '"task"' in call.extra and "task" in _members(call.extra)
-    return EXTENSION in _decoded(_decoded(call.capabilities).get("extensions"))
+    return EXTENSION in _decode_members(_decode_members(call.capabilities).get("extensions"))
 
 
-def concerns(call: CallRequested) -> bool:
-    """Whether a request about a task is about one that is kept here."""
+def is_deferred_task_request(call: CallRequested) -> bool:
+    """Return whether a request is about a task that is stored here."""
     about_one = call.method.startswith("tasks/") and DEFERRED.encode() in call.arguments
-    return about_one and task_of(call) != ""
+    return about_one and task_id_of(call) != ""
 
 
-def task_of(call: CallRequested) -> str:
-    """The id of the deferred call a request names; empty when it names another's task."""
-    named = _decoded(msgspec.Raw(call.arguments)).get("taskId")
-    told = msgspec.json.decode(named) if named is not None else ""
-    ours = isinstance(told, str) and told.startswith(DEFERRED)
-    return told.removeprefix(DEFERRED) if ours else ""
+def task_id_of(call: CallRequested) -> str:
+    """Return the id of the deferred call that a request names; empty for another kind of task."""
+    named = _decode_members(msgspec.Raw(call.arguments)).get("taskId")
+    name = msgspec.json.decode(named) if named is not None else ""
+    own = isinstance(name, str) and name.startswith(DEFERRED)
+    return name.removeprefix(DEFERRED) if own else ""
 
 
-def deferred(
+def new_deferred_call(
     call: CallRequested, approval: Approval, page: str, now: float, *, opens_pages: bool
-) -> Deferred:
-    """A call that waits from now on."""
+) -> DeferredCall:
+    """Return a call that waits from now on."""
     bare = {"key_digest": "", "reply_to": "", "arguments": b"", "progress": False, "log_level": ""}
-    bare |= {"capabilities": _unasking(call.capabilities), "default_logs": False}
-    return Deferred(
+    bare |= {"capabilities": _without_client_requests(call.capabilities), "default_logs": False}
+    return DeferredCall(
         id=approval.id,
         binding=approval.binding,
         key=approval.key,
@@ -141,22 +143,22 @@ def deferred(
         requested_at=now,
         changed_at=now,
         ends=approval.ends,
-        kept_until=approval.ends + KEPT_SECONDS,
+        kept_until=approval.ends + RETENTION_SECONDS,
         seconds=max(1.0, call.deadline - now),
         opens_pages=opens_pages,
         call=b64encode(call.model_copy(update=bare).encode()).decode(),
     )
 
 
-def revived(
-    waiting: Deferred, arguments: bytes, call_id: str, reply_to: str, now: float
+def rebuild_request(
+    waiting: DeferredCall, arguments: bytes, call_id: str, reply_to: str, now: float
 ) -> CallRequested:
-    """The call, as it is made once approved."""
-    asked = CallRequested.decode(b64decode(waiting.call))
-    return asked.model_copy(
+    """Return the request of an approved call, ready to be admitted."""
+    request = CallRequested.decode(b64decode(waiting.call))
+    return request.model_copy(
         update={
             "call_id": call_id,
-            "parent_id": asked.call_id,
+            "parent_id": request.call_id,
             "reply_to": reply_to,
             "deadline": now + waiting.seconds,
             "arguments": arguments,
@@ -164,91 +166,97 @@ def revived(
     )
 
 
-def due(waiting: Deferred, approval: Approval | None, now: float) -> Step:
-    """What is to be done, with its approval as it stands; None when that is gone."""
+def next_step(waiting: DeferredCall, approval: Approval | None, now: float) -> Step:
+    """Return the next action, given the task's approval; None if that no longer exists."""
     if waiting.stage is Stage.ENDED:
         return Step.FORGET if now >= waiting.ends else Step.NOTHING
     if waiting.stage is Stage.RUNNING:
         return Step.END if now >= waiting.ends else Step.NOTHING
-    if approval is None or approval.id != waiting.id or not approval.stands(now):
+    if approval is None or approval.id != waiting.id or not approval.is_current(now):
         return Step.END
     if approval.state is State.PENDING or _too_soon(waiting, now):
         return Step.NOTHING
     return Step.RUN if approval.state is State.GRANTED else Step.END
 
 
-def _too_soon(waiting: Deferred, now: float) -> bool:
-    """Whether a call that could not be made is not to be tried again yet."""
-    return bool(waiting.hindered) and now < waiting.changed_at + AGAIN_SECONDS
+def _too_soon(waiting: DeferredCall, now: float) -> bool:
+    """Return whether a call that could not be dispatched must wait before its next attempt."""
+    return bool(waiting.retry_reason) and now < waiting.changed_at + RETRY_SECONDS
 
 
-def why_ended(over: Deferred, approval: Approval | None) -> ToolbusError:
-    """What a call ends with that was not made, or of which nothing was heard again."""
-    if over.stage is Stage.RUNNING:
+def end_error(task: DeferredCall, approval: Approval | None) -> ToolbusError:
+    """Return the error of a call that was not made, or whose outcome is missing."""
+    if task.stage is Stage.RUNNING:
         return OutcomeUnknownError(
-            "The approved call was made, and no answer was kept; it may or may not have happened. "
-            "Look the approval up in the audit before repeating it.",
-            approval=over.id,
+            "The approved call was dispatched, and its outcome is missing; it may have been "
+            "executed. Check the audit log for the approval before repeating the call.",
+            approval=task.id,
         )
-    state = approval.state if approval is not None and approval.id == over.id else State.EXPIRED
+    state = approval.state if approval is not None and approval.id == task.id else State.EXPIRED
     note = approval.note if approval is not None else ""
     if state is State.REJECTED:
-        return refusal(over.id, note)
+        return rejection_error(task.id, note)
     if state is State.WITHDRAWN:
-        return CallCancelledError("The caller took the call back; it was not made.")
+        return CallCancelledError("The caller cancelled the call; it was not dispatched.")
     if state is State.USED:
         return ApprovalRequiredError(
-            "The same call, made again meanwhile, has used this approval.", approval=over.id
+            "A repetition of this call used the approval.", approval=task.id
         )
-    why = f" ({over.hindered})" if over.hindered else ""
+    why = f" ({task.retry_reason})" if task.retry_reason else ""
     return ApprovalRequiredError(
-        f"Nobody approved this call in time, or it could not be made in time{why}; it was not "
-        "made. Make it again to ask anew.",
-        approval=over.id,
+        f"This call was not approved or could not be dispatched in time{why}; it was not made. "
+        "Repeat the call to request approval again.",
+        approval=task.id,
     )
 
 
-def running(waiting: Deferred, call_id: str, now: float, grace: float) -> Deferred:
-    """Once it is made; nobody else makes it."""
+def running(waiting: DeferredCall, call_id: str, now: float, grace: float) -> DeferredCall:
+    """Return the task as running with this call id; no other replica runs it."""
     ends = now + waiting.seconds + grace
     return replace(waiting, stage=Stage.RUNNING, call_id=call_id, changed_at=now, ends=ends)
 
 
-def extended(over: Deferred, deadline: float, grace: float) -> Deferred:
-    """Return a task whose call may take longer."""
-    return replace(over, ends=max(over.ends, deadline + grace))
+def extended(task: DeferredCall, deadline: float, grace: float) -> DeferredCall:
+    """Return the task of a call whose deadline was extended."""
+    return replace(task, ends=max(task.ends, deadline + grace))
 
 
-def put_off(tried: Deferred, waiting: Deferred, why: str) -> Deferred:
-    """Once it could not be made, and nothing was sent: it is as it was."""
-    return replace(waiting, hindered=why, changed_at=tried.changed_at)
+def postponed(tried: DeferredCall, waiting: DeferredCall, why: str) -> DeferredCall:
+    """Return the task as waiting again: the call could not be dispatched."""
+    return replace(waiting, retry_reason=why, changed_at=tried.changed_at)
 
 
-def page_opened(waiting: Deferred, now: float) -> Deferred:
-    """Once its caller has answered that the page was opened, or that it will not be."""
+def page_opened(waiting: DeferredCall, now: float) -> DeferredCall:
+    """Return the task after its caller responded to the page."""
     return replace(waiting, opens_pages=False, changed_at=now)
 
 
-def ended(over: Deferred, ending: FinalReply | CallError, now: float) -> Deferred:
-    """Once it is over."""
-    frame = ending.encode()
-    if len(frame) > LARGEST_RESULT:
-        frame = CallError(_too_large(len(frame))).encode()
-    elif not isinstance(ending, CallResult | TaskCreated | CallError):
-        frame = CallError(_asked()).encode()
-    kept = now + KEPT_SECONDS
+def ended(task: DeferredCall, result: FinalReply | CallError, now: float) -> DeferredCall:
+    """Return the task as ended with this reply."""
+    reply = result.encode()
+    if len(reply) > MAX_RESULT_BYTES:
+        reply = CallError(_too_large_error(len(reply))).encode()
+    elif not isinstance(result, CallResult | TaskCreated | CallError):
+        reply = CallError(_input_required_error()).encode()
+    stored = now + RETENTION_SECONDS
     return replace(
-        over, stage=Stage.ENDED, ending=frame, call="", changed_at=now, ends=kept, kept_until=kept
+        task,
+        stage=Stage.ENDED,
+        result=reply,
+        call="",
+        changed_at=now,
+        ends=stored,
+        kept_until=stored,
     )
 
 
-def _unasking(capabilities: str) -> str:
-    """What a caller can do, without what it could be asked: nobody waits there."""
-    extensions = _decoded(msgspec.Raw(capabilities.encode())).get("extensions")
+def _without_client_requests(capabilities: str) -> str:
+    """Return the capabilities without those for requests to the client, who is not connected."""
+    extensions = _decode_members(msgspec.Raw(capabilities.encode())).get("extensions")
     return msgspec.json.encode({"extensions": extensions}).decode() if extensions else NOTHING
 
 
-def _decoded(raw: msgspec.Raw | str | None) -> dict[str, msgspec.Raw]:
+def _decode_members(raw: msgspec.Raw | str | None) -> dict[str, msgspec.Raw]:
     if raw is None:
         return {}
     try:
@@ -257,19 +265,19 @@ def _decoded(raw: msgspec.Raw | str | None) -> dict[str, msgspec.Raw]:
         return {}
 
 
-def _too_large(size: int) -> UpstreamFaultError:
+def _too_large_error(size: int) -> UpstreamFaultError:
     return UpstreamFaultError(
-        f"The approved call was made, and its result of {size} bytes is more than a task can keep "
-        f"({LARGEST_RESULT}). Have the tool answer with less."
+        f"The approved call was made, and its result of {size} bytes exceeds the limit of a task "
+        f"({MAX_RESULT_BYTES} bytes). Configure the tool to return less."
     )
 
 
-def _asked() -> UpstreamFaultError:
+def _input_required_error() -> UpstreamFaultError:
     return UpstreamFaultError(
-        "The approved call was made, and its server asks its caller something, which nobody waits "
-        "to answer. Call this tool from a client that opens pages, and not as a task."
+        "The approved call was made, and its server requested input, which a task cannot return to "
+        "its client. Call this tool without a task, from a client that supports elicitation."
     )
 
 
-def _unreadable() -> UpstreamFaultError:
-    return UpstreamFaultError("What this task ended with cannot be read.")
+def _unreadable_error() -> UpstreamFaultError:
+    return UpstreamFaultError("The stored result of this task cannot be decoded. Repeat the call.")

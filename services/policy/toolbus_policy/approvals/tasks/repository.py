@@ -1,7 +1,7 @@
-"""The book of deferred calls: a bucket that only policy writes, one entry a task.
+"""Store deferred calls in a bucket that only policy writes, one entry for each task.
 
-Each replica follows it, to know what is to be done and to hear of ends; what is decided upon is
-read from the bucket itself, and every change is a compare-and-swap.
+Each replica watches the bucket to learn of due steps and results. Decisions read the bucket
+itself, and every write is a compare-and-swap.
 """
 
 import asyncio
@@ -14,108 +14,108 @@ from msgspec.structs import replace
 
 from toolbus_common.nats.kv_bucket import Bucket, Change
 from toolbus_common.nats.sealed_records import Records
-from toolbus_policy.approvals.tasks.model import Deferred, Stage
+from toolbus_policy.approvals.tasks.model import DeferredCall, Stage
 
-_decode = msgspec.json.Decoder(Deferred).decode
+_decode = msgspec.json.Decoder(DeferredCall).decode
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A deferred call and its revision. In memory it is without the call and without its result."""
+class StoredTask:
+    """A deferred call and its revision. In memory it has neither the call nor its result."""
 
-    task: Deferred
+    task: DeferredCall
     revision: int
 
 
-class TaskBook:
-    """The deferred calls as this replica knows them."""
+class TaskRepository:
+    """The deferred calls, with a local projection of the bucket."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
         self._bucket: Bucket
-        self._known: dict[str, Entry] = {}
-        self._of_key: Counter[str] = Counter()
+        self._known: dict[str, StoredTask] = {}
+        self._counts: Counter[str] = Counter()
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self.on_change: Callable[[], None] = lambda: None
 
     def open(self, bucket: Bucket) -> None:
-        """Where changes are written."""
+        """Set the bucket that is written."""
         self._bucket = bucket
 
-    def hear(self, change: Change | None) -> None:
-        """Take one change of the bucket."""
+    def apply_change(self, change: Change | None) -> None:
+        """Apply one change of the bucket."""
         change = self._records.opened(change)
         if change is None:
             return
         if change.value is None:
             self._drop(change.key)
         else:
-            self._take(Entry(_decode(change.value), change.revision))
+            self._remember(StoredTask(_decode(change.value), change.revision))
 
-    def every(self) -> Iterator[Deferred]:
-        """All that is known, as it is now."""
+    def all(self) -> Iterator[DeferredCall]:
+        """Return all locally known tasks, as a copy."""
         return iter([entry.task for entry in self._known.values()])
 
-    def of_key(self, key: str) -> int:
-        """How many a key has."""
-        return self._of_key[key]
+    def count_for_key(self, key: str) -> int:
+        """Return the number of a key's tasks."""
+        return self._counts[key]
 
-    async def whole(self, task: str) -> Entry | None:
-        """The entry as the bucket has it. Raises `BusDownError`."""
+    async def load(self, task: str) -> StoredTask | None:
+        """Return the entry from the bucket. Raises `BusDownError`."""
         found = await self._bucket.get(task)
         if found is None or found.value is None:
             return None
-        entry = Entry(_decode(self._records.open(task, found.value)), found.revision)
-        self._take(entry)
+        entry = StoredTask(_decode(self._records.open(task, found.value)), found.revision)
+        self._remember(entry)
         return entry
 
-    async def put(self, task: Deferred, over: Entry | None) -> Entry | None:
-        """Write over what is known; None when somebody was faster. Raises `BusDownError`."""
+    async def put(self, task: DeferredCall, previous: StoredTask | None) -> StoredTask | None:
+        """Write over the known revision; None on a conflict. Raises `BusDownError`."""
         sealed = self._records.seal(task.id, _encode(task))
-        revision = await self._bucket.swap(task.id, sealed, over.revision if over else 0)
+        revision = await self._bucket.swap(task.id, sealed, previous.revision if previous else 0)
         if revision is None:
             return None
-        entry = Entry(task, revision)
-        self._take(entry)
+        entry = StoredTask(task, revision)
+        self._remember(entry)
         return entry
 
     async def forget(self, task: str) -> None:
-        """Keep an entry no longer."""
+        """Delete an entry."""
         await self._bucket.delete(task)
         self._drop(task)
 
-    async def until_ended(self, task: str, seconds: float) -> None:
-        """Wait for a task's end, at most so long."""
+    async def wait_until_ended(self, task: str, seconds: float) -> None:
+        """Wait for the end of a task, at most `seconds`."""
         known = self._known.get(task)
         if known is not None and known.task.stage is Stage.ENDED:
             return
-        heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(task, set())
-        waiting.add(heard)
+        waiting.add(ended)
         try:
-            await asyncio.wait([heard], timeout=seconds)
+            await asyncio.wait([ended], timeout=seconds)
         finally:
-            waiting.discard(heard)
+            waiting.discard(ended)
             if not waiting:
                 self._waiting.pop(task, None)
 
     def _drop(self, task: str) -> None:
         before = self._known.pop(task, None)
         if before is not None:
-            self._of_key[before.task.key] -= 1
-            self._of_key += Counter()  # forgets who has none
+            self._counts[before.task.key] -= 1
+            self._counts += Counter()  # drops keys without tasks
 
-    def _take(self, entry: Entry) -> None:
+    def _remember(self, entry: StoredTask) -> None:
         task = entry.task
         before = self._known.get(task.id)
         if before is not None and before.revision >= entry.revision:
             return
         if before is None:
-            self._of_key[task.key] += 1
-        self._known[task.id] = Entry(replace(task, call="", ending=b""), entry.revision)
+            self._counts[task.key] += 1
+        self._known[task.id] = StoredTask(replace(task, call="", result=b""), entry.revision)
         self.on_change()
         if task.stage is Stage.ENDED:
-            for heard in self._waiting.get(task.id, ()):
-                if not heard.done():
-                    heard.set_result(None)
+            for ended in self._waiting.get(task.id, ()):
+                if not ended.done():
+                    ended.set_result(None)

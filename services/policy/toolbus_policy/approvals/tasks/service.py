@@ -1,4 +1,4 @@
-"""Calls that wait for a person as tasks: begun, run once approved, told of, taken back."""
+"""Run calls that wait for approval as MCP tasks: create, run once approved, report, cancel."""
 
 import asyncio
 import logging
@@ -35,167 +35,181 @@ from toolbus_common.errors import (
 from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
-from toolbus_policy.approvals.elicitation import QUESTION, can_open_pages
+from toolbus_policy.approvals.elicitation import REQUEST_NAME, supports_url_elicitation
 from toolbus_policy.approvals.model import OPEN, Approval, State, event_of, withdrawn
-from toolbus_policy.approvals.repository import Docket, Kept
+from toolbus_policy.approvals.repository import ApprovalRepository, StoredApproval
 from toolbus_policy.approvals.tasks import model as tasks
 from toolbus_policy.approvals.tasks.model import (
-    MOST_OF_A_KEY,
-    Deferred,
+    MAX_TASKS_PER_KEY,
+    DeferredCall,
     Stage,
     Step,
-    due,
-    task_of,
-    why_ended,
+    end_error,
+    next_step,
+    task_id_of,
 )
-from toolbus_policy.approvals.tasks.repository import Entry, TaskBook
-from toolbus_policy.approvals.tasks.views import ACKNOWLEDGED, begun, told
+from toolbus_policy.approvals.tasks.repository import StoredTask, TaskRepository
+from toolbus_policy.approvals.tasks.views import ACKNOWLEDGED, created_reply, task_reply
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 1.0
-CANCEL_SECONDS = 5.0  # to hear that a call which is under way has ended
-MARGIN_SECONDS = 1.0  # before its deadline, who waits for a result is told that there is none yet
+CANCEL_SECONDS = 5.0  # to wait for a cancelled call to end
+MARGIN_SECONDS = 1.0  # before the request's deadline a wait ends with "no result yet"
 ATTEMPTS = 8
-AT_ONCE = 200  # tasks looked at in one turn of the event loop
-# Nothing was sent, and later it may be.
-AGAIN = (UnavailableError, RateExceededError, CallUnderWayError)
+BATCH_SIZE = 200  # tasks examined before yielding to the event loop
+# The call was not dispatched, and a later attempt may succeed.
+RETRYABLE = (UnavailableError, RateExceededError, CallUnderWayError)
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-# Makes an approved call in the name of a key: the call, where its answer goes, key and approval.
-PassOn = Callable[[CallRequested, ReplyChannel, str, str], Awaitable[None]]
+# Admits an approved call for a key: the call, its reply channel, the key and the approval.
+RunApproved = Callable[[CallRequested, ReplyChannel, str, str], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class Deferring:
-    """The deferred calls. `pass_on` is the gate's, which decides about each of them anew."""
+class TaskService:
+    """The deferred calls. `run_approved` is the admission handler's and authorizes each again."""
 
-    book: TaskBook
-    docket: Docket
+    task_repository: TaskRepository
+    approval_repository: ApprovalRepository
     events: EventPublisher
-    lane: CallTransport
+    calls: CallTransport
     bus: Bus
     grace: float
-    pass_on: PassOn = field(init=False)
+    run_approved: RunApproved = field(init=False)
     _busy: set[str] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    # -- what happens to them ----------------------------------------------------------------
+    # -- life of a task ----------------------------------------------------------------------
 
-    async def begin(self, call: CallRequested, approval: Approval, page: str) -> TaskCreated | None:
-        """The task of a call that waits; None when this key has too many to be given another."""
-        entry = await self.book.whole(approval.id)
+    async def create(
+        self, call: CallRequested, approval: Approval, page: str
+    ) -> TaskCreated | None:
+        """Return the task of a suspended call; None if the key has too many tasks."""
+        entry = await self.task_repository.load(approval.id)
         if entry is None:
-            if self.book.of_key(approval.key) >= MOST_OF_A_KEY:
+            if self.task_repository.count_for_key(approval.key) >= MAX_TASKS_PER_KEY:
                 return None
-            opens = call.family is ProtocolFamily.MODERN and can_open_pages(call.capabilities)
-            made = tasks.deferred(call, approval, page, time(), opens_pages=opens)
-            entry = await self.book.put(made, None) or await self.book.whole(approval.id)
+            opens = call.family is ProtocolFamily.MODERN and supports_url_elicitation(
+                call.capabilities
+            )
+            made = tasks.new_deferred_call(call, approval, page, time(), opens_pages=opens)
+            entry = await self.task_repository.put(made, None) or await self.task_repository.load(
+                approval.id
+            )
         if entry is None or entry.task.family is not call.family:
             return None
-        return begun(entry.task)
+        return created_reply(entry.task)
 
-    async def work(self) -> None:
-        """Without end: do what is due, whenever something changed and now and then."""
-        self.book.on_change = self.docket.on_change = self._changed.set
+    async def run(self) -> None:
+        """Run due steps forever, after each change and at least every `SWEEP_SECONDS`."""
+        self.task_repository.on_change = self.approval_repository.on_change = self._changed.set
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_SECONDS):
                     await self._changed.wait()
             self._changed.clear()
-            for number, task in enumerate(self.book.every(), 1):
-                self._begin_to_settle(task)
-                if number % AT_ONCE == 0:  # the loop is that of calls
+            for number, task in enumerate(self.task_repository.all(), 1):
+                self._start_due_step(task)
+                if number % BATCH_SIZE == 0:  # calls share the event loop
                     await asyncio.sleep(0)
 
-    def _begin_to_settle(self, task: Deferred) -> None:
-        kept = self.docket.find(task.binding)
-        approval = kept.approval if kept is not None else None
-        if task.id not in self._busy and due(task, approval, time()) is not Step.NOTHING:
+    def _start_due_step(self, task: DeferredCall) -> None:
+        stored = self.approval_repository.find(task.binding)
+        approval = stored.approval if stored is not None else None
+        if task.id not in self._busy and next_step(task, approval, time()) is not Step.NOTHING:
             self._busy.add(task.id)
-            self.lane.spawn(self._settle(task.id))
+            self.calls.spawn(self._run_due_step(task.id))
 
-    async def _settle(self, task: str) -> None:
-        """Do what is due, by what the buckets have."""
+    async def _run_due_step(self, task: str) -> None:
+        """Run the due step of one task, as its bucket has it."""
         try:
-            entry = await self.book.whole(task)
-            kept = await self.docket.whole(entry.task.binding) if entry is not None else None
+            entry = await self.task_repository.load(task)
+            stored = (
+                await self.approval_repository.load(entry.task.binding)
+                if entry is not None
+                else None
+            )
             if entry is not None:
-                await self._step(entry, kept)
+                await self._step(entry, stored)
         except ToolbusError as error:
-            log.warning("task.not_settled", extra={"task": task, "reason": error.reason})
+            log.warning("task.step_failed", extra={"task": task, "reason": error.reason})
         except Exception:
-            log.exception("task.not_settled", extra={"task": task})
+            log.exception("task.step_failed", extra={"task": task})
         finally:
             self._busy.discard(task)
 
-    async def _step(self, entry: Entry, kept: Kept | None) -> None:
-        approval = kept.approval if kept is not None else None
-        step = due(entry.task, approval, time())
-        if step is Step.RUN and kept is not None:
-            await self._run(entry, kept)
+    async def _step(self, entry: StoredTask, stored: StoredApproval | None) -> None:
+        approval = stored.approval if stored is not None else None
+        step = next_step(entry.task, approval, time())
+        if step is Step.RUN and stored is not None:
+            await self._run(entry, stored)
         elif step is Step.END:
-            why = CallError(why_ended(entry.task, approval))
-            await self.book.put(tasks.ended(entry.task, why, time()), entry)
+            why = CallError(end_error(entry.task, approval))
+            await self.task_repository.put(tasks.ended(entry.task, why, time()), entry)
         elif step is Step.FORGET:
-            await self.book.forget(entry.task.id)
+            await self.task_repository.forget(entry.task.id)
 
-    async def _run(self, entry: Entry, kept: Kept) -> None:
+    async def _run(self, entry: StoredTask, stored: StoredApproval) -> None:
         """Make the call, unless another replica does."""
-        waiting, call_id = entry.task, self.lane.new_call_id()
-        taken = await self.book.put(tasks.running(waiting, call_id, time(), self.grace), entry)
+        waiting, call_id = entry.task, self.calls.new_call_id()
+        taken = await self.task_repository.put(
+            tasks.running(waiting, call_id, time(), self.grace), entry
+        )
         if taken is None:
             return
-        running = _Running(self.book, taken, self.grace, self.lane.spawn)
-        arguments, address = kept.approval.arguments.encode(), self.lane.address(call_id)
-        call = tasks.revived(waiting, arguments, call_id, address, time())
-        ending: FinalReply | CallError
+        running = _RunningTask(self.task_repository, taken, self.grace, self.calls.spawn)
+        arguments, address = stored.approval.arguments.encode(), self.calls.address(call_id)
+        call = tasks.rebuild_request(waiting, arguments, call_id, address, time())
+        result: FinalReply | CallError
         try:
             made = partial(self._pass_on, waiting)
-            ending = await self.lane.ask_here(call, made, running.extend)
+            result = await self.calls.ask_here(call, made, running.extend)
         except ToolbusError as error:
-            if isinstance(error, AGAIN) and await self._still_approved(kept, call_id):
+            if isinstance(error, RETRYABLE) and await self._still_approved(stored, call_id):
                 last = await running.stop()
-                await self._put(tasks.put_off(last.task, waiting, error.reason), last)
+                await self._put(tasks.postponed(last.task, waiting, error.reason), last)
                 return
-            ending = CallError(error)
+            result = CallError(error)
         last = await running.stop()
-        await self._put(tasks.ended(last.task, ending, time()), last)
+        await self._put(tasks.ended(last.task, result, time()), last)
 
-    async def _pass_on(self, waiting: Deferred, call: CallRequested, reply: ReplyChannel) -> None:
-        await self.pass_on(call, reply, waiting.key, waiting.id)
+    async def _pass_on(
+        self, waiting: DeferredCall, call: CallRequested, reply: ReplyChannel
+    ) -> None:
+        await self.run_approved(call, reply, waiting.key, waiting.id)
 
-    async def _still_approved(self, before: Kept, call_id: str) -> bool:
-        """Whether the approval can be used once more, by a call that has not been made.
+    async def _still_approved(self, before: StoredApproval, call_id: str) -> bool:
+        """Return whether the approval can be used again by a call that was not dispatched.
 
-        Another call may have used it meanwhile: that one was made, and nothing is given back.
+        If another call used the approval meanwhile, that call was made and nothing is restored.
         """
-        now = await self.docket.whole(before.approval.binding)
+        now = await self.approval_repository.load(before.approval.binding)
         if now is None or now.approval.id != before.approval.id:
             return False
         if now.approval.state is State.USED and now.approval.used_by == call_id:
-            return await self.docket.put(before.approval, now)
+            return await self.approval_repository.put(before.approval, now)
         return now.approval.state is State.GRANTED
 
-    async def _put(self, task: Deferred, over: Entry) -> None:
-        """Write what became of a call; the bus may be away for a moment."""
+    async def _put(self, task: DeferredCall, previous: StoredTask) -> None:
+        """Store the result of a call, retrying while the bus is unreachable."""
         for attempt in range(ATTEMPTS):
             try:
-                await self.book.put(task, over)
+                await self.task_repository.put(task, previous)
             except BusDownError:
                 await asyncio.sleep(0.1 * 2**attempt)
             else:
                 return
         log.error("task.outcome_lost", extra={"task": task.id})
 
-    # -- what their owners ask ---------------------------------------------------------------
+    # -- requests about a task ---------------------------------------------------------------
 
-    async def answer(self, call: CallRequested, key: str) -> FinalReply | CallRequested:
-        """The answer to a request about one; or the request to pass on, to who began a task of it.
+    async def handle_request(self, call: CallRequested, key: str) -> FinalReply | CallRequested:
+        """Return the reply to a task request, or the request to dispatch to the task's server.
 
         Raises:
-            ToolbusError: what it ended with, or why there is nothing to tell.
+            ToolbusError: the error the task ended with, or why no reply is possible.
 
         """
         entry = await self._owned(call, key)
@@ -203,79 +217,79 @@ class Deferring:
             await self._cancel(entry)
         elif call.method == "tasks/result":
             seconds = call.deadline - time() - MARGIN_SECONDS
-            await self.book.until_ended(entry.task.id, max(0.0, seconds))
+            await self.task_repository.wait_until_ended(entry.task.id, max(0.0, seconds))
         elif call.method == "tasks/update":
-            await self._take_answers(call, entry)
+            await self._record_page_response(call, entry)
         task = (await self._owned(call, key)).task
-        if task.stage is Stage.ENDED and isinstance(task.frame, TaskCreated):
-            return _about(call, task.frame)
+        if task.stage is Stage.ENDED and isinstance(task.reply, TaskCreated):
+            return _redirect_to_upstream_task(call, task.reply)
         return _answer(call, task)
 
-    async def _owned(self, call: CallRequested, key: str) -> Entry:
-        entry = await self.book.whole(task_of(call))
-        asker = (key, call.server, call.tool, call.family)
+    async def _owned(self, call: CallRequested, key: str) -> StoredTask:
+        entry = await self.task_repository.load(task_id_of(call))
+        owner = (key, call.server, call.tool, call.family)
         task = entry.task if entry is not None else None
-        if task is None or (task.key, task.server, task.tool, task.family) != asker:
-            raise InvalidError("Unknown task: it is not one of this key's, or ended long ago.")
+        if task is None or (task.key, task.server, task.tool, task.family) != owner:
+            raise InvalidError("Unknown task: this key has no such task, or the task expired.")
         return entry  # type: ignore[return-value]
 
-    async def _cancel(self, entry: Entry) -> None:
-        """Take back the approval, or else the call."""
+    async def _cancel(self, entry: StoredTask) -> None:
+        """Withdraw the approval, or cancel the running call."""
         task = entry.task
         if task.stage is Stage.ENDED:
-            if task.family is ProtocolFamily.LEGACY and not isinstance(task.frame, TaskCreated):
-                raise InvalidError("The task has ended already; there is nothing to cancel.")
+            if task.family is ProtocolFamily.LEGACY and not isinstance(task.reply, TaskCreated):
+                raise InvalidError("The task has already ended, so it cannot be cancelled.")
             return
-        if not await self._withdrawn(task):
-            running = (await self.book.whole(task.id) or entry).task
+        if not await self._withdraw_approval(task):
+            running = (await self.task_repository.load(task.id) or entry).task
             cancelled = CallCancelled(call_id=running.call_id or task.id)
             await self.bus.publish(cancelled.subject, cancelled.encode())
-        await self.book.until_ended(task.id, CANCEL_SECONDS)
+        await self.task_repository.wait_until_ended(task.id, CANCEL_SECONDS)
 
-    async def _withdrawn(self, task: Deferred) -> bool:
-        """Take the approval back; whether no call can use it any more."""
+    async def _withdraw_approval(self, task: DeferredCall) -> bool:
+        """Withdraw the approval; return whether no call can use it any more."""
         for _ in range(ATTEMPTS):
-            kept = await self.docket.whole(task.binding)
-            if kept is None or kept.approval.id != task.id:
+            stored = await self.approval_repository.load(task.binding)
+            if stored is None or stored.approval.id != task.id:
                 return True
-            if kept.approval.state not in OPEN or not kept.approval.stands(time()):
-                return kept.approval.state is not State.USED
-            back = withdrawn(kept.approval)
-            if await self.docket.put(back, kept):
+            if stored.approval.state not in OPEN or not stored.approval.is_current(time()):
+                return stored.approval.state is not State.USED
+            back = withdrawn(stored.approval)
+            if await self.approval_repository.put(back, stored):
                 self.events.publish(event_of(back, time()))
                 return True
-        raise BusDownError("This approval is being changed by others all the time; retry.")
+        raise BusDownError("Concurrent changes to this approval kept conflicting; retry.")
 
-    async def _take_answers(self, call: CallRequested, entry: Entry) -> None:
-        """Whatever was answered, the page has been shown: it is not asked for again."""
+    async def _record_page_response(self, call: CallRequested, entry: StoredTask) -> None:
+        """Record any response to the page, so that it is not requested again."""
         answers = _members(call.arguments).get("inputResponses", msgspec.Raw(b"{}"))
         task = entry.task
-        asked = task.opens_pages and task.stage is Stage.WAITING
-        if asked and QUESTION in _members(answers):
-            await self.book.put(tasks.page_opened(task, time()), entry)
+        requested = task.opens_pages and task.stage is Stage.WAITING
+        if requested and REQUEST_NAME in _members(answers):
+            await self.task_repository.put(tasks.page_opened(task, time()), entry)
 
 
-class _Running:
-    """The entry of a task whose call is under way, kept until the call's latest deadline."""
+class _RunningTask:
+    """The entry of a task whose call is running, extended to the call's latest deadline."""
 
     def __init__(
         self,
-        book: TaskBook,
-        entry: Entry,
+        task_repository: TaskRepository,
+        entry: StoredTask,
         grace: float,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        self._book = book
+        self._book = task_repository
         self._entry = entry
         self._grace = grace
         self._spawn = spawn
         self._turn = asyncio.Lock()
 
     def extend(self, deadline: float) -> None:
-        """Write a later deadline, beside everything else."""
+        """Store a later deadline in the background."""
         self._spawn(self._write(deadline))
 
-    async def stop(self) -> Entry:
+    async def stop(self) -> StoredTask:
         """Return the entry as it was last written."""
         async with self._turn:
             return self._entry
@@ -289,35 +303,37 @@ class _Running:
                 log.warning("task.not_extended", extra={"reason": error.reason})
 
 
-def _answer(call: CallRequested, task: Deferred) -> FinalReply:
+def _answer(call: CallRequested, task: DeferredCall) -> FinalReply:
     if call.method == FOLLOW:
-        raise InvalidError("Of a task that waits for a person nothing is told unasked: look at it.")
+        raise InvalidError(
+            "A task that waits for approval sends no notifications; poll 'tasks/get'."
+        )
     if call.method == "tasks/result":
         return _result(task)
     if task.family is ProtocolFamily.MODERN and call.method != "tasks/get":
         return CallResult(ACKNOWLEDGED)
-    return told(task)
+    return task_reply(task)
 
 
-def _result(task: Deferred) -> FinalReply:
+def _result(task: DeferredCall) -> FinalReply:
     if task.stage is Stage.WAITING:
         raise ApprovalRequiredError(
-            f"No person has approved this call yet: have it approved at {task.page}, then ask for "
-            "the result again.",
+            f"This call is not approved yet: approve it at {task.page}, then request the result "
+            "again.",
             approval=task.id,
             page=task.page,
         )
     if task.stage is Stage.RUNNING:
-        raise UpstreamTimeoutError("The approved call is under way; ask for its result again.")
-    frame = task.frame
-    if isinstance(frame, CallError):
-        raise frame.error
-    return frame
+        raise UpstreamTimeoutError("The approved call is still running; request its result again.")
+    reply = task.reply
+    if isinstance(reply, CallError):
+        raise reply.error
+    return reply
 
 
-def _about(call: CallRequested, frame: TaskCreated) -> CallRequested:
-    """The same request about the task the server began, once it was asked."""
-    told = _members(frame.body)
-    task = _members(told["task"]) if "task" in told else told
+def _redirect_to_upstream_task(call: CallRequested, reply: TaskCreated) -> CallRequested:
+    """Return the same request for the task that the server created."""
+    task_reply = _members(reply.body)
+    task = _members(task_reply["task"]) if "task" in task_reply else task_reply
     arguments = {**_members(call.arguments), "taskId": task.get("taskId", msgspec.Raw(b'""'))}
     return call.model_copy(update={"arguments": msgspec.json.encode(arguments)})

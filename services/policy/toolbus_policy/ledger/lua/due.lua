@@ -1,9 +1,9 @@
--- Reservations past their time, claimed for half a minute so that one replica deals with each.
--- KEYS: book, calls, due. ARGV: expected epoch, least tick, most, until (ms): none due later.
--- Returns rid, record, rid, record, ...; 'lost' when the counters are not those we know.
--- A record charged as unknown a day ago is forgotten here.
+-- Expired reservations, claimed for half a minute so that one replica settles each.
+-- KEYS: book, calls, due. ARGV: expected epoch, least tick, most, until (ms): only earlier due times.
+-- Returns rid, record, rid, record, ...; 'lost' if the counters are lost.
+-- A record charged as unknown a day ago is deleted here.
 
-if not ours(ARGV[1], ARGV[2]) then return 'lost' end
+if not known_counters(ARGV[1], ARGV[2]) then return 'lost' end
 
 local CLAIM_MS = 30000
 local now_ms = math.floor(now_us / 1000)

@@ -1,10 +1,10 @@
--- Postpone when reservations are due; one that has ended, or was charged as unknown, stays so.
+-- Postpone reservations' due times; one that ended, or was charged as unknown, is unchanged.
 -- KEYS: book, calls, due, the rebuilder's lock.
 -- ARGV: expected epoch, least tick, then per call rid and when it is due (ms).
--- Returns 'ok'; or, when the counters are not those we know, 'wait' while they are being rebuilt,
+-- Returns 'ok'; or, if the counters are lost, 'wait' while they are being rebuilt,
 -- else 'lost': they are rebuilt from the events, which hold the extended deadlines.
 
-if not ours(ARGV[1], ARGV[2]) then
+if not known_counters(ARGV[1], ARGV[2]) then
   return redis.call('EXISTS', KEYS[4]) == 1 and 'wait' or 'lost'
 end
 

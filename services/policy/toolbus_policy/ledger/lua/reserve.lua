@@ -1,18 +1,18 @@
--- Reserve at every level and pass every rate and loop limit, or touch nothing: many calls at once.
+-- Reserve at every level and pass every rate and loop limit, or change nothing, for many calls.
 -- KEYS: book, calls, due, then the counters.
 -- ARGV: expected epoch, least tick, and as JSON [periods, calls]. A period is
 --   [bounds before, from, to and after] of the calendar's, or [length, number] of rolling parts.
 -- A call is [rid, about, deadline ms, amount,
 --   [[counter, limit, 1 if money, period], ...], [[counter, calls, length in us], ...],
 --   [[counter, calls, length in us], ...]]: budgets, rates, loops; counters are indexes of KEYS.
--- Returns 'epoch' when the counters are not those we know; else the tick, and per call one of
+-- Returns 'epoch' if the counters are lost; else the tick, and per call one of
 --   {'ok'} | {'budget', which, spent, held, resets at s} | {'rate', which, wait us}
 --   | {'loop', which, wait us} | {'clock'}.
 
-if not ours(ARGV[1], ARGV[2]) then return 'epoch' end
+if not known_counters(ARGV[1], ARGV[2]) then return 'epoch' end
 
-local told = cjson.decode(ARGV[3])
-local periods, calls = told[1], told[2]
+local packed = cjson.decode(ARGV[3])
+local periods, calls = packed[1], packed[2]
 local tats, touched = {}, {}
 
 local function tat(key)
@@ -20,7 +20,7 @@ local function tat(key)
   return tats[key]
 end
 
--- Sum up a rolling level: every part that overlaps the period counts in full.
+-- Add up a rolling level: every part that overlaps the period counts in full.
 local function roll(l, key, span, parts)
   if l.resets then return l.resets end
   if l.span == 0 then l.span, l.changed = span, true end
@@ -41,7 +41,7 @@ local function roll(l, key, span, parts)
   return l.resets
 end
 
--- Bring a level to the present; the second at which it resets, or nil when our clocks differ.
+-- Advance a level to now; return the second at which it resets, or nil if the clocks differ.
 local function turn(l, key, period)
   if #period == 2 then return roll(l, key, period[1], period[2]) end
   if now < period[1] then return nil end

@@ -2,11 +2,11 @@
 -- KEYS: book, calls, due, the rebuilder's lock. The counters are in the records.
 -- ARGV: expected epoch, least tick, then per call rid, how ('settle', 'refund' or 'unknown'),
 -- actual amount.
--- Returns the tick; or, when the counters are not those we know, 'wait' while somebody rebuilds
--- them (these endings may have come too late to be part of that), else 'lost' (they will be).
+-- Returns the tick; or, if the counters are lost, 'wait' while a replica rebuilds them (the rebuild
+-- may have read the events before these ends), else 'lost' (the rebuild will include these ends).
 -- A call charged as unknown leaves a record for a day, so that a late outcome can still correct it.
 
-if not ours(ARGV[1], ARGV[2]) then
+if not known_counters(ARGV[1], ARGV[2]) then
   return redis.call('EXISTS', KEYS[4]) == 1 and 'wait' or 'lost'
 end
 
@@ -16,9 +16,9 @@ local rids = {}
 for i = 3, #ARGV, 3 do rids[#rids + 1] = ARGV[i] end
 local found = redis.call('HMGET', KEYS[2], unpack(rids))
 
-local ended, kept, later = {}, {}, {}
+local ended, charged, later = {}, {}, {}
 
--- What one counter is charged in the end, of the amount that was reserved in it.
+-- The final charge of one counter, given the amount that was reserved in it.
 local function final(counter, how, amount, actual)
   if how == 'refund' then return 0 end
   if not counter.money then return 1 end
@@ -41,7 +41,7 @@ local function finish(i, rid, how, actual)
     l.debt = l.debt + math.max(0, spent - reserved)
   end
   if how == 'unknown' then
-    kept[#kept + 1], kept[#kept + 2] = rid, 'u' .. string.sub(found[i], 2)
+    charged[#charged + 1], charged[#charged + 2] = rid, 'u' .. string.sub(found[i], 2)
     later[#later + 1], later[#later + 2] = string.format('%d', now * 1000 + DAY_MS), rid
   else
     ended[#ended + 1] = rid
@@ -61,8 +61,8 @@ if #ended > 0 then
   redis.call('HDEL', KEYS[2], unpack(ended))
   redis.call('ZREM', KEYS[3], unpack(ended))
 end
-if #kept > 0 then
-  redis.call('HSET', KEYS[2], unpack(kept))
+if #charged > 0 then
+  redis.call('HSET', KEYS[2], unpack(charged))
   redis.call('ZADD', KEYS[3], unpack(later))
 end
 return next_tick()

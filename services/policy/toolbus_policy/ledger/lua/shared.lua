@@ -1,6 +1,6 @@
 -- Shared by the ledger's scripts: levels are read once per script, changed here, written once.
--- KEYS[1] is the book, a hash {epoch, tick} that says whose counters these are; KEYS[2] is
--- `{customer}:epoch:calls`, and whatever a record names lies beside it, in the same hash slot.
+-- KEYS[1] is `book`, a hash {epoch, tick} that identifies the counters' generation; KEYS[2] is
+-- `{customer}:epoch:calls`, and every counter that a record names is in the same hash slot.
 -- A level is a hash {window, spent, held, debt}, integers in micro-dollars or in calls; a rolling
 -- one has {span, held, debt} and a field b<n> for what was spent in each part of its period.
 -- Time is the server's.
@@ -10,8 +10,8 @@ local now_us = clock[1] * 1000000 + clock[2]
 local now = tonumber(clock[1])
 local prefix = string.sub(KEYS[2], 1, -6)
 
--- Whether these are the counters we know, no older than the newest we have seen of them.
-local function ours(epoch, least)
+-- Return whether the counters have the expected generation and at least the tick already seen.
+local function known_counters(epoch, least)
   local book = redis.call('HMGET', KEYS[1], 'epoch', 'tick')
   return book[1] == epoch and tonumber(book[2] or 0) >= tonumber(least)
 end
@@ -36,7 +36,7 @@ local function level(key)
   return found
 end
 
--- What was reserved at a second and has ended counts in the period of that second.
+-- A reservation counts in the period of the second at which it was made.
 local function charge(l, at, amount)
   if l.span > 0 then
     local part = math.floor(at / l.span)
@@ -65,7 +65,7 @@ local function write_levels()
 end
 
 -- A record is `state|second|amount|counters|about`; states: d open, perhaps handed
--- over; u charged as unknown. Until 0.1 h was one that was not handed over yet: it is taken for d.
+-- over; u charged as unknown. Until 0.1, h was one not handed over yet: it is treated as d.
 -- Counters are joined with commas; each begins with $ when it counts money, with # for calls.
 local function parse(record)
   local state, at, amount, names, about = string.match(record, '^(%a)|(%d+)|(%d+)|([^|]*)|(.*)$')

@@ -16,11 +16,11 @@ from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.nats.connection import Bus, Extent
 from toolbus_common.nats.stream_reader import StreamEntry, next_at_leader, read_from
 from toolbus_common.nats.topology import EVENTS
-from toolbus_policy.ledger.ledger import Overdue
+from toolbus_policy.ledger.ledger import ExpiredReservation
 
 log = logging.getLogger(__name__)
 
-PAGE = 500  # messages; a page is held in memory and decoded in one turn of the event loop
+PAGE = 500  # messages; a page is in memory and decoded without yielding to the event loop
 PAGE_BYTES = 1 << 20
 
 
@@ -31,21 +31,21 @@ class _Intent(msgspec.Struct):
 _intent = msgspec.json.Decoder(_Intent).decode
 
 
-async def may_have_run(bus: Bus, customer: str, overdue: Sequence[Overdue]) -> set[str]:
+async def may_have_run(bus: Bus, customer: str, expired: Sequence[ExpiredReservation]) -> set[str]:
     """Return the ids of those calls of one customer that may have run.
 
     The customer's intents are read once for all of them, from the oldest reservation on, and no
-    further than needed. Raises `BusDownError`: then nobody knows, and nothing may be refunded.
+    further than needed. Raises `BusDownError`: then nothing may be refunded.
     """
-    found = await _with_intent(bus, customer, overdue)
-    # After the reading: what it did not see had not been removed before.
+    found = await _with_intent(bus, customer, expired)
+    # Read the extent last: no message was removed before it could be read.
     extent = await bus.extent(EVENTS)
-    return found | {late.rid for late in overdue if not _shown(late, extent)}
+    return found | {late.rid for late in expired if not _would_be_stored(late, extent)}
 
 
-async def _with_intent(bus: Bus, customer: str, overdue: Sequence[Overdue]) -> set[str]:
-    wanted, found = {late.rid for late in overdue}, set[str]()
-    first = min(late.about.after for late in overdue) + 1
+async def _with_intent(bus: Bus, customer: str, expired: Sequence[ExpiredReservation]) -> set[str]:
+    wanted, found = {late.rid for late in expired}, set[str]()
+    first = min(late.about.after for late in expired) + 1
     while found < wanted and (page := await _page(bus, customer, first)):
         for message in page:
             found |= _calls_of(message, wanted)
@@ -59,7 +59,9 @@ async def _page(bus: Bus, customer: str, first: int) -> list[StreamEntry]:
     page = await read_from(bus.client, EVENTS, first, subject, PAGE, PAGE_BYTES)
     if page:
         return page
-    last = await next_at_leader(bus.client, EVENTS, first, subject)  # replicas may lag behind it
+    last = await next_at_leader(
+        bus.client, EVENTS, first, subject
+    )  # replicas may lag behind the leader
     return [last] if last is not None else []
 
 
@@ -69,13 +71,13 @@ def _calls_of(message: StreamEntry, wanted: Collection[str]) -> set[str]:
         return {_intent(line).call_id for line in message.data.split(b"\n")}.intersection(wanted)
     except msgspec.DecodeError:
         log.error("evidence.unreadable", extra={"stream_seq": message.sequence})  # noqa: TRY400
-        return set(wanted)  # any of them may be in it
+        return set(wanted)  # any of their intents may be in the message
 
 
-def _shown(late: Overdue, extent: Extent) -> bool:
-    """Whether an intent of this call would be in the stream as it is now.
+def _would_be_stored(late: ExpiredReservation, extent: Extent) -> bool:
+    """Return whether an intent of this call would be in the stream as it is now.
 
-    It would not if the stream removed messages since the reservation, or was made or restored
+    It would not if the stream removed messages since the reservation, or was created or restored
     from a copy after it.
     """
     after = late.about.after

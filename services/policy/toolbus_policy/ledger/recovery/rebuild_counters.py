@@ -1,4 +1,4 @@
-"""What a customer's counters hold by the events: from rows and open calls to counters. Pure."""
+"""Compute a customer's counters from event sums and open calls. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,65 +10,69 @@ from toolbus_common.config import Budget, Configuration, Key, Period
 from toolbus_common.contracts import OpenCall
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_policy.ledger.limits import BudgetLimit, budgets_of
-from toolbus_policy.ledger.periods import opening, part
-from toolbus_policy.ledger.reservation import About, Record, counters_of
-from toolbus_policy.ledger.valkey_store import Contents
+from toolbus_policy.ledger.periods import part_length, period_start
+from toolbus_policy.ledger.reservation import CallContext, ReservationRecord, counters_of
+from toolbus_policy.ledger.valkey_store import CounterContents
 
-CORRECTABLE = 86_400.0  # seconds an outcome may still correct what was charged as unknown
-Row = tuple[Any, ...]  # as `SpendingTold` has them
+CORRECTABLE = 86_400.0  # seconds in which an outcome may correct a charge as unknown
+Row = tuple[Any, ...]  # as in `SpendingReply`
 Limits = Mapping[str, Sequence[BudgetLimit]]  # by level
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Need:
-    """Sums the counters of some budgets are made of: from a second on, in steps (0: in one)."""
+class RequiredSum:
+    """Sums needed for some budgets' counters: from a second on, in steps (0: one sum)."""
 
     start: float
     step: int
 
 
 def limits_of(customer: str, declared: Configuration, keys: Mapping[str, Key]) -> Limits:
-    """The budgets of every level this customer pays for."""
+    """Return the budgets of every level this customer pays for."""
     limits: dict[str, tuple[BudgetLimit, ...]] = {}
     for name, key in keys.items():
         principal = principal_of(name, key, declared)
         if principal.customer == customer:
             levels = [each for each in principal.levels if each[0] not in limits]
-            limits |= {told: budgets_of([(told, level)]) for told, level in levels}
+            limits |= {name: budgets_of([(name, level)]) for name, level in levels}
     above = [("team", declared.teams), ("user", declared.users)]
     for kind, section in above:
         for name, level in section.items():  # type: ignore[attr-defined]
             if (level.customer or DEFAULT_CUSTOMER) == customer:
                 limits[f"{kind}:{name}"] = budgets_of([(f"{kind}:{name}", level)])
     if customer in declared.customers:
-        told = f"customer:{customer}"
-        limits[told] = budgets_of([(told, declared.customers[customer])])
-    return {told: found for told, found in limits.items() if found}
+        name = f"customer:{customer}"
+        limits[name] = budgets_of([(name, declared.customers[customer])])
+    return {name: found for name, found in limits.items() if found}
 
 
-def need_of(budget: Budget, now: float) -> Need:
-    """What a budget's counter is made of."""
-    return Need(opening(budget, now), part(Period(budget.per)) if budget.rolling else 0)
+def required_sum_of(budget: Budget, now: float) -> RequiredSum:
+    """Return the sum that a budget's counter needs."""
+    return RequiredSum(
+        period_start(budget, now), part_length(Period(budget.per)) if budget.rolling else 0
+    )
 
 
-def needs_of(limits: Limits, now: float) -> list[Need]:
-    """Every sum that has to be asked for, once."""
-    return sorted({need_of(each.budget, now) for found in limits.values() for each in found})
+def required_sums_of(limits: Limits, now: float) -> list[RequiredSum]:
+    """Return every required sum once, in order."""
+    return sorted(
+        {required_sum_of(each.budget, now) for found in limits.values() for each in found}
+    )
 
 
-class Restoring:
-    """Fills an epoch's contents."""
+class CounterRebuild:
+    """Build the contents of a generation."""
 
     def __init__(self, customer: str, limits: Limits, now: float, grace: float) -> None:
         self._customer, self._limits, self._grace = customer, limits, grace
-        self.contents = Contents()
+        self.contents = CounterContents()
         every = [limit for found in limits.values() for limit in found]
-        self._needs = {limit.counter: need_of(limit.budget, now) for limit in every}
+        self._needs = {limit.counter: required_sum_of(limit.budget, now) for limit in every}
         for limit in every:
             self._level(limit)
 
-    def spent(self, need: Need, rows: Iterable[Row]) -> None:
-        """Take the sums of one need."""
+    def add_sums(self, need: RequiredSum, rows: Iterable[Row]) -> None:
+        """Add the rows of one required sum."""
         for key, user, team, server, tool, step, calls, charge in rows:
             for limit in self._counting(key, user, team, full_name(server, tool)):
                 if self._needs[limit.counter] == need:
@@ -76,8 +80,8 @@ class Restoring:
                     level, field = self._level(limit), f"b{step}" if need.step else "spent"
                     level[field] = level.get(field, 0) + amount
 
-    def still_open(self, call: OpenCall) -> None:
-        """Hold what a call may yet be charged; charged as unknown, it counts already."""
+    def add_open_call(self, call: OpenCall) -> None:
+        """Reserve what a call may yet be charged; a call charged as unknown already counts."""
         name = full_name(call.server, call.tool)
         counting = self._counting(call.key, call.user, call.team, name)
         limits = [limit for limit in counting if limit.counts(name, call.charge)]
@@ -86,12 +90,12 @@ class Restoring:
         if not call.unknown_at:
             for limit in limits:
                 self._level(limit)["held"] += call.charge if limit.in_money else 1
-        after = max(0, call.stream_seq - 1)  # the sweeper finds the intent where audit has it from
-        about = About(
+        after = max(0, call.stream_seq - 1)  # the intent has the sequence number that audit stored
+        about = CallContext(
             call.server, call.tool, call.key, call.trace_id, call.parent_id, after
         ).encode()
         state = "u" if call.unknown_at else "d"
-        record = Record(state, int(call.at), call.charge, counters_of(limits), about)
+        record = ReservationRecord(state, int(call.at), call.charge, counters_of(limits), about)
         self.contents.records[call.call_id] = record.encode()
         known_until = call.unknown_at + CORRECTABLE
         due = known_until if call.unknown_at else call.deadline + self._grace

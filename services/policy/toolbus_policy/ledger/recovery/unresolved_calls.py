@@ -1,8 +1,8 @@
-"""Names calls that never ended and of which the ledger knows nothing.
+"""Publish outcomes for calls that never ended and have no reservation.
 
-No money was held for them, or the intent reached the stream only after the sweeper had looked for
-it and refunded the reservation. Such a call was not handed over. The intent is there, so the end
-has to be.
+Either no money was reserved for them, or the intent reached the stream only after the sweeper had
+looked for it and refunded the reservation. Such a call was not dispatched, but its intent is in the
+stream, so an outcome must follow.
 """
 
 import asyncio
@@ -25,92 +25,98 @@ from toolbus_policy.ledger.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
-EVERYBODY = "*"  # no customer is named so
+ALL_CUSTOMERS = "*"  # not a valid customer name
 MARK = "unended"
 HOUR = 3600.0
-OVERLAP = 60.0  # seconds: clocks differ, and an intent may be spooled for a while
+OVERLAP = 60.0  # seconds: clocks differ, and an intent may wait in the outbox
 LOCK_SECONDS = 60.0
 CATCH_UP_SECONDS = 30.0
-ASK_SECONDS = 15.0
+QUERY_SECONDS = 15.0
 AUDIT = "audit"
 
 
 @dataclass(slots=True)
-class Unended:
-    """Looks at what was allowed since all of it was known to have ended; one replica at a time.
+class UnresolvedCallSweeper:
+    """Examine calls allowed since the last sweep that found all ended; one replica at a time.
 
-    A call is named only once audit has every event the stream had after its deadline. Whoever
-    looks next waits for the same, and so finds it named.
+    An outcome is published only once audit has every event that the stream had after the call's
+    deadline. The next replica waits for the same and so finds the outcome.
     """
 
     service: Service
     ledger: Ledger
     grace: float
 
-    async def work(self) -> None:
-        """Look, again and again, without end."""
+    async def run(self) -> None:
+        """Sweep forever."""
         while True:
             await asyncio.sleep(max(1.0, 3 * self.grace))
             try:
-                await self.look()
+                await self.sweep_once()
             except ToolbusError as error:
-                log.info("unended.not_looked", extra={"reason": error.reason})
+                log.info("unresolved_calls.sweep_postponed", extra={"reason": error.reason})
             except Exception:
-                log.exception("unended.failed_inside")
+                log.exception("unresolved_calls.sweep_failed")
 
-    async def look(self) -> int:
-        """Name what has not ended by its deadline; how many calls that were."""
+    async def sweep_once(self) -> int:
+        """Publish outcomes for calls past their deadline without one; return their number."""
         token = secrets.token_hex(8)
-        if not await self.ledger.store.lock(EVERYBODY, token, LOCK_SECONDS):
+        if not await self.ledger.store.lock(ALL_CUSTOMERS, token, LOCK_SECONDS):
             return 0
         try:
-            return await self._look(time() - self.grace)
+            return await self._sweep(time() - self.grace)
         finally:
-            await self.ledger.store.unlock(EVERYBODY, token)
+            await self.ledger.store.unlock(ALL_CUSTOMERS, token)
 
-    async def _look(self, due: float) -> int:
-        since = await self.ledger.store.recall(EVERYBODY, MARK) or due - HOUR
-        asked = UnresolvedCallsQuery(start=since - OVERLAP, end=due)
-        found, forgotten = await self._asked(asked), set[str]()
+    async def _sweep(self, due: float) -> int:
+        since = await self.ledger.store.read_number(ALL_CUSTOMERS, MARK) or due - HOUR
+        query = UnresolvedCallsQuery(start=since - OVERLAP, end=due)
+        found, settled = await self._query(query), set[str]()
         if any(call.reserved for call in found.calls):
-            forgotten = await self._forgotten(found.calls)
-            found = await self._asked(asked)  # the ledger may have just heard of their outcomes
-        late = [call for call in found.calls if call.deadline < due and _is_free(call, forgotten)]
+            settled = await self._without_record(found.calls)
+            found = await self._query(query)  # their outcomes may have been settled meanwhile
+        late = [
+            call
+            for call in found.calls
+            if call.deadline < due and _has_no_reservation(call, settled)
+        ]
         for call in late:
             await self.service.events.publish_until_durable(unknown_end(call))
-        await self.ledger.store.remember(EVERYBODY, MARK, _until(found, late, due))
+        await self.ledger.store.write_number(ALL_CUSTOMERS, MARK, _resolved_until(found, late, due))
         if late:
-            log.info("unended.named", extra={"calls": len(late)})
+            log.info("unresolved_calls.published", extra={"calls": len(late)})
         return len(late)
 
-    async def _asked(self, asked: UnresolvedCallsQuery) -> UnresolvedCallsReply:
-        """Audit's answer, once it keeps every event that is in the stream now."""
-        newest, give_up = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
+    async def _query(self, query: UnresolvedCallsQuery) -> UnresolvedCallsReply:
+        """Return audit's reply, once it stores every event that is in the stream now."""
+        newest, timeout = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
         while await self.service.bus.finished(EVENTS, AUDIT) < newest:
-            if monotonic() > give_up:
-                raise UnavailableError("Audit has not yet taken every event.")
+            if monotonic() > timeout:
+                raise UnavailableError("Audit has not stored every event yet.")
             await asyncio.sleep(0.2)
-        return await self.service.requests.ask(asked, UnresolvedCallsReply, ASK_SECONDS)
+        return await self.service.requests.ask(query, UnresolvedCallsReply, QUERY_SECONDS)
 
-    async def _forgotten(self, calls: Iterable[UnresolvedCall]) -> set[str]:
-        """Those that held money and of which the ledger has no record: the sweeper is done."""
-        by_scope: dict[str, list[str]] = {}
+    async def _without_record(self, calls: Iterable[UnresolvedCall]) -> set[str]:
+        """Return the reserved calls without a record: the sweeper has settled them."""
+        by_customer: dict[str, list[str]] = {}
         for call in calls:
             if call.reserved:
-                by_scope.setdefault(call.customer, []).append(call.call_id)
-        forgotten: set[str] = set()
-        for customer, rids in by_scope.items():
-            forgotten |= set(rids) - await self.ledger.known_of(customer, rids)
-        return forgotten
+                by_customer.setdefault(call.customer, []).append(call.call_id)
+        settled: set[str] = set()
+        for customer, rids in by_customer.items():
+            settled |= set(rids) - await self.ledger.recorded_calls(customer, rids)
+        return settled
 
 
-def _is_free(call: UnresolvedCall, forgotten: set[str]) -> bool:
-    """Whether no reservation holds anything for it."""
-    return not call.reserved or call.call_id in forgotten
+def _has_no_reservation(call: UnresolvedCall, settled: set[str]) -> bool:
+    """Return whether no reservation holds anything for the call."""
+    return not call.reserved or call.call_id in settled
 
 
-def _until(found: UnresolvedCallsReply, named: Sequence[UnresolvedCall], due: float) -> float:
-    """When the first call was allowed that is not known to have ended, or later ones may be."""
+def _resolved_until(
+    found: UnresolvedCallsReply, named: Sequence[UnresolvedCall], due: float
+) -> float:
+    """Return when the first call that may be unresolved was allowed."""
     open_still = [call.at for call in found.calls if call not in named]
     if found.more:
         open_still.append(found.calls[-1].at)
@@ -118,7 +124,7 @@ def _until(found: UnresolvedCallsReply, named: Sequence[UnresolvedCall], due: fl
 
 
 def unknown_end(call: UnresolvedCall) -> CallFailed:
-    """The event about a call that was handed over and never heard of again."""
+    """Return the outcome of a call whose outcome is missing."""
     return CallFailed(
         id=f"{call.call_id}.unknown",
         at=time(),
@@ -130,8 +136,8 @@ def unknown_end(call: UnresolvedCall) -> CallFailed:
         server=call.server,
         tool=call.tool,
         method=call.method,
-        charge=0 if call.reserved else call.charge,  # what was held was given back
+        charge=0 if call.reserved else call.charge,  # the reservation was refunded
         code="outcome_unknown",
-        reason="No outcome came by the deadline; it may have happened.",
+        reason="The call has no outcome by its deadline. It may have been executed.",
         sent=True,
     )

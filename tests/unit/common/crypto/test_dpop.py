@@ -1,0 +1,195 @@
+"""DPoP proofs (RFC 9449): which proofs are valid, and each only once."""
+
+import os
+import time
+from typing import Any
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from harness.proofs import Holder, decoded, encoded, read
+from toolbus_common.crypto.dpop.client import ProofKey, bare
+from toolbus_common.crypto.dpop.proof import Proof, ProofError, digest_of, proven
+from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker, UsedProofs
+from toolbus_common.crypto.sealed_tokens import TokenSealer
+from toolbus_common.errors import OverloadedError
+
+URL = "https://gateway.test/oauth/token"
+ANN = Holder()
+# The example of RFC 9449 section 4.1, and the thumbprint its section 6.1 gives of that key.
+EXAMPLE = (
+    "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNo"
+    "UklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERW"
+    "clUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh"
+    "0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8"
+    "v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg"
+)
+EXAMPLE_KEY, EXAMPLE_TIME = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I", 1562262616
+
+
+def verified(text: str, **more: Any) -> Proof:
+    return proven(text, "POST", URL, time.time(), **more)
+
+
+def test_the_standards_own_example_proves_its_key() -> None:
+    at = ("POST", "https://server.example.com/token", EXAMPLE_TIME + 1)
+    assert proven(EXAMPLE, *at).key == EXAMPLE_KEY
+    with pytest.raises(ProofError, match="not signed"):
+        proven(f"{EXAMPLE[:-2]}A{EXAMPLE[-1]}", *at)
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
+def test_a_proof_of_each_advertised_algorithm_is_accepted(algorithm: str) -> None:
+    holder = Holder(algorithm)
+    assert verified(holder.proof("POST", URL)).key == holder.jkt
+    other = Holder(algorithm)
+    with pytest.raises(ProofError, match="not signed"):
+        verified(holder.proof("POST", URL, header={"jwk": other.jwk}))
+
+
+def test_a_proof_is_taken_as_others_make_it_and_ours_are_read_by_others() -> None:
+    key = ECKey.generate_key("P-256")
+    header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": key.as_dict(private=False)}
+    claims = {"jti": "1", "htm": "POST", "htu": URL, "iat": time.time()}
+    made = jwt.encode(header, claims, key, algorithms=["ES256"])
+    assert verified(made).key == key.thumbprint()
+    ours = ProofKey.new()
+    claims, jkt = read(ours.proof("GET", "https://docs.test/mcp", token="t", nonce="n"))
+    assert (claims["htm"], claims["htu"], claims["nonce"]) == ("GET", "https://docs.test/mcp", "n")
+    assert claims["ath"] == digest_of("t")
+    assert read(ProofKey.of(ours.kept).proof("GET", URL))[1] == jkt
+    assert verified(ours.proof("POST", URL)).key == jkt
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ({"alg": "none"}, "alg must be"),
+        ({"alg": "HS256"}, "alg must be"),
+        ({"alg": "ES384"}, "alg must be"),
+        ({"alg": "RS256"}, "not a key for RS256"),
+        ({"typ": "JWT"}, "typ must be"),
+        ({"crit": ["x"]}, "without crit"),
+        ({"jwk": ANN.private}, "private key"),
+        ({"jwk": {"kty": "oct", "k": "AAAA"}}, "private key"),
+        ({"jwk": {"kty": "oct"}}, "not a key for ES256"),
+        ({"jwk": {**ANN.jwk, "x": "AAAA"}}, "not a key for ES256"),
+        ({"jwk": {**ANN.jwk, "x": ANN.jwk["y"]}}, "not a key for ES256"),
+        ({"jwk": {**ANN.jwk, "x": f"{ANN.jwk['x']}="}}, "cannot be read"),
+        ({"jwk": {**ANN.jwk, "x": 7}}, "cannot be read"),
+        ({"jwk": None}, "is malformed"),
+    ],
+)
+def test_a_proof_of_another_kind_proves_nothing(header: Any, why: str) -> None:
+    with pytest.raises(ProofError, match=why):
+        verified(ANN.proof("POST", URL, header=header))
+
+
+@pytest.mark.parametrize(
+    ("claims", "why"),
+    [
+        ({"htm": "GET"}, "another request"),
+        ({"htm": "post"}, "another request"),
+        ({"htu": "https://gateway.test/oauth/tokens"}, "another request"),
+        ({"htu": "https://evil.test/oauth/token"}, "another request"),
+        ({"htu": "http://gateway.test/oauth/token"}, "another request"),
+        ({"htu": "https://gateway.test:444/oauth/token"}, "another request"),
+        ({"htu": "https://a@gateway.test/oauth/token"}, "another request"),
+        ({"htu": f"{URL}?x=1"}, "without query"),
+        ({"htu": f"{URL}#x"}, "without query"),
+        ({"htu": "https://[x/"}, "another request"),
+        ({"iat": int(time.time()) - 3600}, "iat must be"),
+        ({"iat": int(time.time()) + 3600}, "iat must be"),
+        ({"iat": str(int(time.time()))}, "is malformed"),
+        ({"jti": ""}, "needs a jti"),
+        ({"jti": "x" * 300}, "needs a jti"),
+        ({"jti": 7}, "is malformed"),
+        ({"nonce": "x" * 2000}, "needs a jti"),
+        *(({name: None}, "is malformed") for name in ("jti", "htm", "htu", "iat")),
+    ],
+)
+def test_a_proof_for_another_request_or_time_proves_nothing(claims: Any, why: str) -> None:
+    with pytest.raises(ProofError, match=why):
+        verified(ANN.proof("POST", URL, **claims))
+
+
+def test_an_address_is_the_same_however_its_host_and_port_are_written() -> None:
+    for same in ("HTTPS://Gateway.test:443/oauth/token", "https://gateway.test/oauth/%74oken"):
+        assert verified(ANN.proof("POST", same)).key == ANN.jkt
+
+
+@pytest.mark.parametrize("text", ["", "x", "a.b.c", "a.b.c, a.b.c", "a.b.c.d", "é.b.c", "x" * 5000])
+def test_text_that_is_not_a_proof_is_rejected(text: str) -> None:
+    with pytest.raises(ProofError):
+        verified(text)
+    with pytest.raises(ProofError):
+        verified(ANN.proof("POST", URL) + text + ".")
+
+
+def test_a_proof_is_for_one_token() -> None:
+    assert verified(ANN.proof("POST", URL, "mine"), token="mine").key == ANN.jkt
+    for other in (ANN.proof("POST", URL), ANN.proof("POST", URL, "theirs")):
+        with pytest.raises(ProofError, match="another token"):
+            verified(other, token="mine")
+
+
+def test_keys_that_are_too_short_or_too_much_work_are_refused() -> None:
+    holder = Holder("RS256")
+    number = decoded(holder.jwk["n"])
+    for wrong in ({"n": number[:128]}, {"n": number * 3}, {"e": b"\xff" * 256}):
+        jwk = {**holder.jwk, **{name: encoded(raw) for name, raw in wrong.items()}}
+        with pytest.raises(ProofError, match="not a key for RS256"):
+            verified(holder.proof("POST", URL, header={"jwk": jwk}))
+
+
+def test_a_proof_is_good_once_and_for_the_key_a_token_is_bound_to() -> None:
+    checker, proof = ProofChecker(), ANN.proof("POST", URL)
+    with pytest.raises(ProofError, match="another key"):
+        checker.judge(proof, "POST", URL, key=Holder().jkt)
+    assert checker.judge(proof, "POST", URL, key=ANN.jkt).key == ANN.jkt
+    with pytest.raises(ProofError, match="used before"):
+        checker.judge(proof, "POST", URL)
+    again = ANN.proof("POST", URL, jti="same"), Holder().proof("POST", URL, jti="same")
+    assert len({checker.judge(each, "POST", URL).key for each in again}) == 2
+
+
+def test_a_used_proof_is_remembered_as_long_as_it_could_be_used_and_no_more_are_kept() -> None:
+    now = 0.0
+    spent = UsedProofs(seconds=90.0, most=3, clock=lambda: now)
+    first = Proof("k", "1", "")
+    assert spent.first(first)
+    for now in (0.0, 89.0, 91.0, 179.0):
+        assert not spent.first(first), now
+    now = 400.0
+    assert spent.first(first)
+    assert all(spent.first(Proof("k", f"{number}", "")) for number in (2, 3))
+    with pytest.raises(OverloadedError):
+        spent.first(Proof("k", "4", ""))
+    now = 600.0
+    assert spent.first(Proof("k", "4", ""))
+
+
+def test_where_a_nonce_is_wanted_only_one_of_ours_will_do_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checker = ProofChecker(Nonces(TokenSealer(os.urandom(32))))
+
+    def refused(nonce: str) -> ProofError:
+        with pytest.raises(ProofError) as caught:
+            checker.judge(ANN.proof("POST", URL, nonce=nonce), "POST", URL)
+        assert caught.value.code == "use_dpop_nonce"
+        return caught.value
+
+    fresh = refused("made-up").nonce
+    refused(Nonces(TokenSealer(os.urandom(32))).fresh())
+    assert checker.judge(ANN.proof("POST", URL, nonce=fresh), "POST", URL).nonce == fresh
+    later = time.time() + 3600
+    monkeypatch.setattr("toolbus_common.crypto.dpop.replay_check.time", lambda: later)
+    with pytest.raises(ProofError, match="nonce"):
+        checker.judge(ANN.proof("POST", URL, nonce=fresh, iat=later), "POST", URL)
+
+
+def test_a_url_is_reduced_to_scheme_host_and_path() -> None:
+    for claims in ("https://a.test/x", "https://a.test/x?y=#z", "https://a.test/x#?"):
+        assert bare(claims) == "https://a.test/x"

@@ -1,0 +1,52 @@
+"""Keys in files: made whole where none is, for their owner alone, and never made by mistake."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_audit.transparency_log.checkpoint import load_signer
+from toolbus_common.crypto.key_file import KEY_BYTES, load_key, read_key
+from toolbus_common.nats.permissions import create_seeds
+
+
+def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "key"
+    made = load_key(path)
+    assert len(made) == KEY_BYTES
+    assert load_key(path) == read_key(path) == made
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_key_that_must_be_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="There is no key file"):
+        read_key(tmp_path / "mistyped")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_length_is_no_key(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"short")
+    with pytest.raises(ValueError, match="must hold"):
+        load_key(tmp_path / "key")
+
+
+@pytest.mark.parametrize("name", ["TOOLBUS_EVIDENCE_KEY_FILE", "TOOLBUS_SEAL_KEY"])
+def test_audits_signing_key_is_known_by_its_own_name_and_by_the_one_before(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLBUS_SEAL_KEY_FILE", "/of/ingress")
+    monkeypatch.setenv(name, "/of/audit")
+    assert AuditSettings().signing_key == Path("/of/audit")
+
+
+def test_who_makes_a_key_for_signing_or_for_the_bus_leaves_nothing_half_made(
+    tmp_path: Path,
+) -> None:
+    assert (
+        load_signer("logs", tmp_path / "a" / "key.pem").verifier
+        == load_signer("logs", tmp_path / "a" / "key.pem").verifier
+    )
+    assert create_seeds(tmp_path / "b") == create_seeds(tmp_path / "b")
+    assert [each.name for each in (tmp_path / "a").iterdir()] == ["key.pem"]
+    assert {each.suffix for each in (tmp_path / "b").iterdir()} == {".seed"}

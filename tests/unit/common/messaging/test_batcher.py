@@ -1,0 +1,125 @@
+"""Many small requests of one moment share a round trip, and each gets its own result."""
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_common.messaging.batcher import Batcher
+from toolbus_common.observability.tracing import bind, bound
+
+
+class Recorder:
+    """A flush that doubles numbers, remembers its batches, and can be held."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.at_once = 0
+        self.most_at_once = 0
+        self.began = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self, items: list[int]) -> list[int]:
+        self.batches.append(items)
+        self.began.set()
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await self.gate.wait()
+        self.at_once -= 1
+        return [item * 2 for item in items]
+
+
+async def test_items_of_one_turn_share_one_batch() -> None:
+    recorder = Recorder()
+    batcher: Batcher[int, int] = Batcher(recorder)
+    results = await asyncio.gather(*(batcher.add(item) for item in range(5)))
+    assert results == [0, 2, 4, 6, 8]
+    assert recorder.batches == [[0, 1, 2, 3, 4]]
+
+
+async def test_a_single_item_is_not_delayed() -> None:
+    batcher: Batcher[int, int] = Batcher(Recorder())
+    assert await batcher.add(21) == 42
+
+
+async def test_items_gather_while_every_lane_is_busy() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    batcher: Batcher[int, int] = Batcher(recorder, concurrency=1)
+    first = batcher.add(1)
+    await recorder.began.wait()
+    others = [batcher.add(item) for item in (2, 3, 4)]
+    recorder.gate.set()
+    assert await asyncio.gather(first, *others) == [2, 4, 6, 8]
+    assert recorder.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_failed_batch_fails_each_of_its_items_and_no_other() -> None:
+    async def flush(items: list[int]) -> list[int]:
+        if 13 in items:
+            raise RuntimeError("unlucky")
+        return items
+
+    batcher: Batcher[int, int] = Batcher(flush)
+    together = await asyncio.gather(batcher.add(1), batcher.add(13), return_exceptions=True)
+    assert [str(error) for error in together] == ["unlucky", "unlucky"]
+    assert await batcher.add(2) == 2
+
+
+async def test_a_caller_that_gave_up_does_not_disturb_the_others() -> None:
+    batcher: Batcher[int, int] = Batcher(Recorder())
+    gone, stays = batcher.add(1), batcher.add(2)
+    gone.cancel()
+    assert await stays == 4
+    assert gone.cancelled()
+
+
+async def test_draining_waits_for_waiting_items_and_batches_in_flight() -> None:
+    batcher: Batcher[int, int] = Batcher(Recorder(), most=2, concurrency=1)
+    futures = [batcher.add(item) for item in range(7)]
+    await batcher.drain()
+    assert all(future.done() for future in futures)
+
+
+@given(
+    items=st.lists(st.integers(), max_size=60),
+    most=st.integers(1, 9),
+    concurrency=st.integers(1, 4),
+)
+def test_every_item_gets_its_own_answer_in_bounded_batches(
+    items: list[int], most: int, concurrency: int
+) -> None:
+    async def check() -> None:
+        recorder = Recorder()
+        batcher: Batcher[int, int] = Batcher(recorder, most=most, concurrency=concurrency)
+        results = await asyncio.gather(*map(batcher.add, items))
+        assert results == [item * 2 for item in items]
+        assert [item for batch in recorder.batches for item in batch] == items
+        assert all(len(batch) <= most for batch in recorder.batches)
+        assert recorder.most_at_once <= concurrency
+
+    asyncio.run(check())
+
+
+async def test_too_few_results_fail_each_item_rather_than_hang() -> None:
+    async def forgetful(items: list[int]) -> list[int]:
+        return items[:-1]
+
+    batcher: Batcher[int, int] = Batcher(forgetful)
+    errors = await asyncio.gather(batcher.add(1), batcher.add(2), return_exceptions=True)
+    assert [type(error) for error in errors] == [ValueError, ValueError]
+
+
+async def test_a_batch_does_not_run_in_the_context_of_its_first_item() -> None:
+    seen: list[str] = []
+
+    async def flush(items: list[int]) -> list[int]:
+        seen.append(bound())
+        return items
+
+    for linger in (0.0, 0.001):
+        batcher: Batcher[int, int] = Batcher(flush, linger=linger)
+        bind("00-trace")
+        await batcher.add(1)
+    assert seen == ["", ""]

@@ -1,0 +1,217 @@
+"""What slicing decides is what the engine decides when it is asked about every rule, each time."""
+
+import json
+import re
+from contextlib import suppress
+from itertools import product
+from typing import Any
+
+import pytest
+from cedarpy import is_authorized
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from toolbus_common.config import Rule
+from toolbus_common.rules import Asker, Case, Rulebook, RuleError, Verdict, policies, problems
+from toolbus_common.rules.policy_set import moment
+from toolbus_common.rules.request import entities_of
+from toolbus_common.rules.schema import METHODS
+from toolbus_policy.admission.authorizer import METHODS as JUDGED
+
+WORDS = ("a", "b", "ab", "")
+NAMES = ("p", "q")
+ARGUMENT = st.sampled_from([f"context.arguments.{name}" for name in NAMES])
+TEXT = st.one_of(
+    ARGUMENT,
+    st.sampled_from(["context.arguments.p.q", "context.family", "principal.team", "resource.name"]),
+    st.sampled_from(WORDS).map(json.dumps),
+)
+NUMBER = st.one_of(
+    ARGUMENT,
+    st.sampled_from(["context.cost", "resource.price", "context.time.hour", "context.time.epoch"]),
+    st.integers(-3, 30).map(str),
+)
+ATOM = st.one_of(
+    st.sampled_from(NAMES).map(lambda name: f"context.arguments has {name}"),
+    st.just("context.arguments has p.q"),
+    st.builds("{} == {}".format, TEXT | NUMBER, TEXT | NUMBER),
+    st.builds("{} != {}".format, TEXT | NUMBER, TEXT | NUMBER),
+    st.builds("{} {} {}".format, NUMBER, st.sampled_from(["<", "<=", ">", ">="]), NUMBER),
+    st.builds("{} + {} > 3".format, NUMBER, NUMBER),
+    st.builds("{} like {}".format, TEXT, st.sampled_from(['"a*"', '"*b"', '"*a*b*"', '"a"', '""'])),
+    st.builds('["a", "b"].contains({})'.format, TEXT),
+    st.builds("[1, 2].contains({})".format, NUMBER),
+    st.builds("context.arguments.p.contains({})".format, TEXT | NUMBER),
+    st.sampled_from(
+        [
+            'principal in Team::"a"',
+            'resource in Server::"s"',
+            'resource.labels.contains("a")',
+            "context.arguments == {p: 1}",
+            "context has arguments",
+            "context.arguments.p",
+            "true",
+            "false",
+        ]
+    ),
+)
+CONDITION = st.recursive(
+    ATOM,
+    lambda inner: st.one_of(
+        st.builds("({} && {})".format, inner, inner),
+        st.builds("({} || {})".format, inner, inner),
+        st.builds("!({})".format, inner),
+        st.builds("(if {} then {} else {})".format, inner, inner, inner),
+    ),
+    max_leaves=5,
+)
+CLAUSE = st.builds("{} {{ {} }}".format, st.sampled_from(["when", "unless"]), CONDITION)
+POLICY = st.builds(
+    "forbid(principal{}, action{}, resource{}) {};".format,
+    st.sampled_from(["", ' == Key::"a"', ' in Team::"a"', " is Key"]),
+    st.sampled_from(["", ' == Action::"tools/call"']),
+    st.sampled_from(["", ' == Tool::"s__t"', ' in Server::"s"']),
+    st.lists(CLAUSE, max_size=3).map(" ".join),
+)
+RULE = st.builds(
+    Rule,
+    cedar=st.lists(POLICY, min_size=1, max_size=2).map("\n".join),
+    effect=st.sampled_from(["deny", "approve"]),
+    shadow=st.booleans(),
+)
+RULES = st.lists(RULE, max_size=6).map(lambda rules: {f"r{at}": r for at, r in enumerate(rules)})
+SCALAR = st.sampled_from([*WORDS, 0, 1, 2, -1, 2**63 - 1, True, False])
+ARGUMENTS = st.dictionaries(
+    st.sampled_from([*NAMES, "z"]),
+    SCALAR | st.lists(SCALAR, max_size=3) | st.dictionaries(st.sampled_from(NAMES), SCALAR),
+)
+CASES = st.builds(
+    Case,
+    asker=st.builds(Asker, key=st.sampled_from("ab"), team=st.sampled_from(WORDS)),
+    method=st.sampled_from(["tools/call", "prompts/get"]),
+    server=st.sampled_from("st"),
+    tool=st.sampled_from("tu"),
+    labels=st.sampled_from([(), ("a",), ("b", "c")]),
+    cost=st.integers(0, 5),
+    family=st.sampled_from(["modern", "a"]),
+)
+
+
+def everything(rules: dict[str, Rule], case: Case, arguments: Any, now: float) -> Verdict:
+    """Every rule asked on its own, with all there is to know."""
+    context = {**case.settled, "arguments": arguments, "time": moment(now)}
+    request = {**case.request, "context": json.dumps(context)}
+    matched, failed = [], []
+    for name, rule in rules.items():
+        told = is_authorized(request, rule.cedar, entities_of(case)).diagnostics
+        matched += [name] if told.reasons else []
+        failed += [name] if told.errors else []
+    shadow = [
+        said
+        for name, rule in rules.items()
+        if rule.shadow
+        for said in [name] * (name in matched) + [f"{name}:error"] * (name in failed)
+    ]
+    firm = [name for name, rule in rules.items() if not rule.shadow]
+    refusing = [name for name in firm if name in matched and rules[name].effect == "deny"]
+    faulty = [name for name in firm if name in failed]
+    asking = [name for name in firm if name in matched]
+    if refusing or faulty:
+        return Verdict(denied_by=(refusing + faulty)[0], shadow=tuple(shadow))
+    return Verdict(approve_by=(asking or [""])[0], shadow=tuple(shadow))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(RULES, CASES, ARGUMENTS, st.sampled_from([0, 40_000, 86_399, 2e9]))
+def test_a_sliced_decision_is_that_of_all_rules(
+    rules: dict[str, Rule], case: Case, arguments: dict[str, Any], now: float
+) -> None:
+    sliced = Rulebook(rules).slice(case).decide(json.dumps(arguments).encode(), now)
+    whole = everything(rules, case, arguments, now)
+    assert (sliced.denied_by, sliced.approve_by, sliced.shadow) == (
+        whole.denied_by,
+        whole.approve_by,
+        whole.shadow,
+    )
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.text(max_size=300) | POLICY)
+def test_whatever_a_text_is_its_faults_are_sentences(text: str) -> None:
+    for said in problems(text):
+        assert said
+        assert not re.search(r"Traceback|panicked", said)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "(" * 5000 + "true" + ")" * 5000,
+        "[" * 5000 + "1" + "]" * 5000,
+        "true && " * 5000 + "true",
+        "context" + ".a" * 5000,
+        "if true then true else " * 2000 + "true",
+        '"))))))))" == ' * 3 + "(" * 5000,
+    ],
+)
+def test_a_text_nested_too_deeply_is_a_fault_and_not_the_end_of_the_process(body: str) -> None:
+    (said,) = problems(f"forbid(principal, action, resource) when {{ {body} }};")
+    assert "nested too deeply" in said
+
+
+@pytest.mark.parametrize("depth", range(15, 50))
+@pytest.mark.parametrize("clause", ["when", "unless"])
+@pytest.mark.parametrize(
+    ("opening", "closing"), [("1 + (", ")"), ("2 > 1 && (", ")"), ("[", "]"), ("!(1 < ", ")")]
+)
+def test_a_text_without_faults_is_compiled_however_deep(
+    depth: int, clause: str, opening: str, closing: str
+) -> None:
+    nested = f"{opening * depth}1{closing * depth} == 1"
+    text = f"forbid(principal, action, resource) {clause} {{ {nested} && context.cost > 1 }};"
+    with suppress(RuleError):
+        policies(text)
+        book = Rulebook({"deep": Rule(cedar=text)})
+        assert "its text" not in book.slice(Case(Asker("a"), "tools/call", "s", "t")).verdict.reason
+
+
+@pytest.mark.parametrize("length", [50, 70, 90])
+def test_a_long_chain_of_conditions_is_no_fault(length: int) -> None:
+    asked = "context.arguments has path && " + " && ".join(
+        f'context.arguments.path != "/{at}"' for at in range(length)
+    )
+    text = f"forbid(principal, action, resource) when {{ {asked} }};"
+    assert problems(text) == []
+    part = Rulebook({"r": Rule(cedar=text)}).slice(Case(Asker("a"), "tools/call", "s", "t"))
+    assert part.decide(b'{"path": "/x"}', 0).denied_by == "r"
+    assert part.decide(b'{"path": "/7"}', 0).denied_by == ""
+
+
+def test_rules_know_every_method_that_policy_judges() -> None:
+    assert set(METHODS) == JUDGED
+
+
+VALUES = [*map("".join, (w for n in range(5) for w in product("ab", repeat=n)))]
+ODD: list[Any] = [0, 1, True, False, [], ["a"], [1, True], {"q": "a"}, {}]
+CONDITIONS = [
+    *(f'context.arguments.p like "{pattern}"' for pattern in ("a*a", "*a*b*", "ab", "*", "ab*ba")),
+    *(f"context.arguments.p {sign} {other}" for sign in ("==", "!=") for other in ("1", '"a"')),
+    *(f"context.arguments.p {sign} 1" for sign in ("<", "<=", ">", ">=")),
+    '[1, "a"].contains(context.arguments.p)',
+    "context.arguments.p.contains(1)",
+    "context.arguments.p has q",
+    'context.arguments.p.q == "a"',
+    "context.arguments.p && true",
+    "context.arguments.p || true",
+]
+
+
+@pytest.mark.parametrize("clause", ["when", "unless"])
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_plain_no_is_the_engines_no(condition: str, clause: str) -> None:
+    rules = {"r": Rule(cedar=f"forbid(principal, action, resource) {clause} {{ {condition} }};")}
+    case = Case(Asker("a"), "tools/call", "s", "t")
+    part = Rulebook(rules).slice(case)
+    for value in (*VALUES, *ODD):
+        sliced = part.decide(json.dumps({"p": value}).encode(), 0)
+        assert sliced.denied_by == everything(rules, case, {"p": value}, 0).denied_by, value

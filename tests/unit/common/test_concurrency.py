@@ -1,0 +1,85 @@
+"""Tasks are ended even when they lose a cancellation, or fail in ending."""
+
+import asyncio
+
+import pytest
+from nats.aio.client import Client
+
+from toolbus_common.concurrency import end, in_time
+from toolbus_common.errors import BusDownError
+from toolbus_common.nats.connection import Bus
+
+
+async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
+    lost: list[int] = []
+
+    async def deaf() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost.append(1)
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await end(task)
+    assert task.cancelled()
+    assert lost == [1]
+
+
+async def test_a_task_that_fails_in_ending_is_ended() -> None:
+    async def failing() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ValueError
+
+    task = asyncio.create_task(failing())
+    await asyncio.sleep(0)
+    await end(task)
+    assert isinstance(task.exception(), ValueError)
+
+
+async def test_nothing_to_end_is_ended_at_once() -> None:
+    await end()
+
+
+async def test_work_that_takes_too_long_and_loses_a_cancellation_is_ended_and_told() -> None:
+    ended = asyncio.Event()
+    with pytest.raises(TimeoutError):
+        await in_time(losing_a_cancellation(ended), 0.01)
+    assert ended.is_set()
+
+
+async def test_work_in_time_gives_or_raises_what_it_does() -> None:
+    async def failing() -> None:
+        raise ValueError
+
+    assert await in_time(asyncio.sleep(0, "done"), 60) == "done"
+    with pytest.raises(ValueError):  # noqa: PT011 - it is the one above
+        await in_time(failing(), 60)
+
+
+async def test_a_bus_is_given_up_in_time_though_its_client_loses_the_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(_client: Client) -> None:
+        await losing_a_cancellation(asyncio.Event())
+
+    monkeypatch.setattr(Client, "_select_next_server", never)
+    async with asyncio.timeout(60):
+        with pytest.raises(BusDownError, match="Cannot connect to NATS"):
+            await Bus("operator", "nats://127.0.0.1:9").open(0.01)
+
+
+async def losing_a_cancellation(ended: asyncio.Event) -> None:
+    """Try for ever, as the client of the bus does; the first word to end is not heard."""
+    try:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            await asyncio.sleep(3600)
+    finally:
+        ended.set()

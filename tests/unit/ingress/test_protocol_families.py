@@ -1,0 +1,117 @@
+"""Which family a request belongs to, and how a broken rule is answered."""
+
+import json
+from typing import Any
+
+import pytest
+
+from toolbus_common.contracts import ProtocolFamily
+from toolbus_common.mcp.param_headers import decoded
+from toolbus_ingress.protocol_versions import CAPABILITIES, VERSION, ProtocolError, parse_request
+
+NOW = "2026-07-28"
+
+
+def message(method: str = "tools/list", meta: Any = None, **params: Any) -> dict[str, Any]:
+    if meta is not None:
+        params["_meta"] = meta
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+def modern_meta(version: str = NOW) -> dict[str, Any]:
+    return {VERSION: version, CAPABILITIES: {}}
+
+
+def headers(method: str = "tools/list", name: str | None = None) -> dict[bytes, bytes]:
+    found = {b"mcp-protocol-version": NOW.encode(), b"mcp-method": method.encode()}
+    return found if name is None else found | {b"mcp-name": name.encode()}
+
+
+def refusal(body: Any, heads: dict[bytes, bytes]) -> tuple[int, dict[str, Any]]:
+    with pytest.raises(ProtocolError) as caught:
+        parse_request(body, b"1", heads)
+    return caught.value.response.status, json.loads(caught.value.response.body)["error"]
+
+
+def test_a_modern_request_is_modern() -> None:
+    assert (
+        parse_request(message(meta=modern_meta()), b"1", headers()).family is ProtocolFamily.MODERN
+    )
+
+
+@pytest.mark.parametrize("heads", [{}, {b"mcp-protocol-version": b"2025-06-18"}])
+def test_a_request_without_modern_marks_is_legacy(heads: dict[bytes, bytes]) -> None:
+    assert parse_request(message(), b"1", heads).family is ProtocolFamily.LEGACY
+
+
+def test_initialize_is_legacy_even_with_a_method_header() -> None:
+    assert (
+        parse_request(message("initialize"), b"1", {b"mcp-method": b"initialize"}).family
+        is ProtocolFamily.LEGACY
+    )
+
+
+def test_a_modern_body_without_the_version_header_is_a_mismatch() -> None:
+    status, error = refusal(message(meta=modern_meta()), {b"mcp-method": b"tools/list"})
+    assert (status, error["code"]) == (400, -32020)
+
+
+def test_a_modern_header_without_meta_is_invalid() -> None:
+    status, error = refusal(message(), headers())
+    assert (status, error["code"]) == (400, -32602)
+
+
+@pytest.mark.parametrize("missing", [VERSION, CAPABILITIES])
+def test_both_meta_members_are_required(missing: str) -> None:
+    meta = modern_meta()
+    del meta[missing]
+    status, error = refusal(message(meta=meta), headers())
+    assert (status, error["code"]) == (400, -32602)
+
+
+def test_an_unserved_version_is_answered_with_those_that_are() -> None:
+    heads = headers() | {b"mcp-protocol-version": b"2099-01-01"}
+    status, error = refusal(message(meta=modern_meta("2099-01-01")), heads)
+    assert (status, error["code"]) == (400, -32022)
+    assert error["data"] == {"supported": [NOW], "requested": "2099-01-01"}
+
+
+@pytest.mark.parametrize("body", [None, "tools/call"])
+def test_the_method_header_must_repeat_the_body(body: str | None) -> None:
+    heads = headers()
+    del heads[b"mcp-method"]
+    if body:
+        heads[b"mcp-method"] = body.encode()
+    status, error = refusal(message(meta=modern_meta()), heads)
+    assert (status, error["code"]) == (400, -32020)
+
+
+def test_the_name_header_must_repeat_the_tool() -> None:
+    body = message("tools/call", modern_meta(), name="a__b")
+    status, error = refusal(body, headers("tools/call", "a__c"))
+    assert (status, error["code"]) == (400, -32020)
+    assert parse_request(body, b"1", headers("tools/call", "a__b")).params["name"] == "a__b"
+
+
+def test_the_name_header_of_a_task_may_be_left_out_but_not_differ() -> None:
+    body = message("tasks/get", modern_meta(), taskId="t1")
+    assert parse_request(body, b"1", headers("tasks/get")).params["taskId"] == "t1"
+    status, error = refusal(body, headers("tasks/get", "t2"))
+    assert (status, error["code"]) == (400, -32020)
+
+
+def test_an_encoded_name_header_is_decoded() -> None:
+    assert decoded(b"=?base64?w6Q=?=") == "ä"
+    assert decoded(b"=?base64?!!?=") == "=?base64?!!?="
+
+
+def test_an_unknown_legacy_version_header_is_refused() -> None:
+    heads = {b"mcp-protocol-version": b"1999-01-01", b"mcp-session-id": b"s"}
+    status, _ = refusal(message(), heads)
+    assert status == 400
+
+
+@pytest.mark.parametrize("body", [[], [message()], "x", {"jsonrpc": "1.0", "id": 1}])
+def test_what_is_no_single_request_is_refused(body: Any) -> None:
+    status, error = refusal(body, {})
+    assert (status, error["code"]) == (400, -32600)

@@ -1,0 +1,400 @@
+"""Administration roles, remote restrictions and redaction, without a bus."""
+
+import json
+import re
+from threading import current_thread, main_thread
+from typing import Any, cast, get_args
+
+import pytest
+import yaml
+
+from toolbus_common.access.administrators import Administrator, of_key
+from toolbus_common.admin_api.operations import OPERATIONS
+from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
+from toolbus_common.config import Admin, Configuration, Role, Team
+from toolbus_common.config_store.redacted_view import event_json, restored
+from toolbus_common.config_store.repository import (
+    Applied,
+    ConfigRepository,
+    Make,
+    StoredConfiguration,
+)
+from toolbus_common.contracts import AdminRequest
+from toolbus_common.egress import Allowed, Egress
+from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
+from toolbus_ingress.admin_api import openapi, request
+from toolbus_policy.admin import request_parser as reading
+from toolbus_policy.admin.pagination import page
+from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
+from toolbus_policy.admin.service import AdminService
+
+HASH = "a" * 64
+URL = "https://docs.example/mcp"
+
+
+def declared(**sections: Any) -> Configuration:
+    return Configuration.model_validate(sections)
+
+
+# -- roles ----------------------------------------------------------------------------------------
+
+
+def test_every_right_is_described_and_belongs_to_a_role() -> None:
+    assert set(RIGHTS) == set(get_args(Right))
+    assert all(may("admin", right) for right in RIGHTS)
+
+
+def test_an_unknown_role_may_nothing() -> None:
+    assert not any(may("root", right) for right in RIGHTS)
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "admin"])
+def test_only_an_admin_declares_and_appoints(role: str) -> None:
+    assert not may(role, "declare")
+    assert not may(role, "appoint")
+
+
+def test_an_auditor_changes_nothing() -> None:
+    for operation in OPERATIONS.values():
+        if operation.changes:
+            assert operation.right is not None
+            assert not may("viewer", operation.right)
+            assert not may("auditor", operation.right)
+
+
+# -- shown and taken back -------------------------------------------------------------------------
+
+
+def test_a_kept_credential_is_not_given_to_another_address() -> None:
+    old = declared(servers={"docs": {"url": URL, "headers": {"X": "secret"}}})
+    new = declared(servers={"docs": {"url": "https://else.example", "headers": {"X": "(set)"}}})
+    with pytest.raises(FaultyError, match=r"servers\.docs\.headers\.X"):
+        restored(new, old)
+
+
+def test_an_event_holds_neither_a_hash_nor_a_credential() -> None:
+    result = event_json({"secret_hash": HASH, "headers": {"X": "canary"}, "secret": "canary"})
+    assert HASH not in result
+    assert "canary" not in result
+    assert len(json.loads(result)["secret_digest"]) == 16
+
+
+# -- from afar ------------------------------------------------------------------------------------
+
+STDIO = {"command": ["sh", "-c", "true"]}
+VARIABLE = {"url": URL, "headers": {"Authorization": "Bearer ${env:DOCS_TOKEN}"}}
+REPLICAS = {"replicas": ["https://a.example/mcp"], "headers": VARIABLE["headers"]}
+
+PYTHON = {"python": ["sh:main"]}
+API = {"openapi": "https://a.example/o.json", "credentials": {"token": "${env:DOCS_TOKEN}"}}
+
+
+@pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
+def test_programs_and_variables_are_out_of_reach_unless_named(server: dict[str, Any]) -> None:
+    new = declared(servers={"far": server})
+    assert len(RemoteRestrictions().violations(Configuration(), new)) == 1
+    assert RemoteRestrictions(("sh", "sh:*"), ("DOCS_*",)).violations(Configuration(), new) == []
+    assert RemoteRestrictions(("other",), ("OTHER_*",)).violations(Configuration(), new) != []
+
+
+@pytest.mark.parametrize("kept", ["file:/etc/shadow", "vault:kv/docs#token", "aws:docs"])
+def test_a_secret_of_a_store_is_out_of_reach_unless_its_store_is_named(kept: str) -> None:
+    new = declared(servers={"far": {"url": URL, "headers": {"Authorization": f"${{{kept}}}"}}})
+    (problem,) = RemoteRestrictions((), ("*", "other:*")).violations(Configuration(), new)
+    assert kept in problem["reason"]
+    assert RemoteRestrictions((), (kept,)).violations(Configuration(), new) == []
+
+
+@pytest.mark.parametrize("field", ["secret", "key", "assertion"])
+def test_a_secret_of_an_oauth_client_is_out_of_reach_likewise(field: str) -> None:
+    client = {"id": "x", field: "${file:/state/oauth-signing.json}"}
+    oauth = {
+        "grant": "client_credentials",
+        "tokens": "shared",
+        "clients": {"https://a.test": client},
+    }
+    new = declared(servers={"far": {"url": URL, "oauth": oauth}})
+    (problem,) = RemoteRestrictions().violations(Configuration(), new)
+    assert problem["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
+    moved = declared(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
+    assert RemoteRestrictions().violations(new, moved) != []
+    assert RemoteRestrictions().violations(new, new) == []
+
+
+def test_a_file_of_the_executors_machine_is_out_of_reach() -> None:
+    new = declared(servers={"far": {"openapi": "/etc/hosts"}})
+    (problem,) = RemoteRestrictions(("*",), ("*",)).violations(Configuration(), new)
+    assert problem["place"] == "servers.far.openapi"
+    assert RemoteRestrictions().violations(new, new) == []
+
+
+@pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
+def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
+    old = declared(servers={"far": server})
+    assert (
+        RemoteRestrictions().violations(old, declared(servers={"far": {**server, "timeout": 9}}))
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("server", "change"),
+    [
+        (STDIO, {"command": ["sh", "-c", "false"]}),
+        (STDIO, {"env": {"LD_PRELOAD": "x"}}),
+        (STDIO, {"cwd": "/elsewhere"}),
+        ({**STDIO, "files": {}}, {"files": None}),
+        (STDIO, {"limits": {"memory": 1 << 20}}),
+        (STDIO, {"namespaces": False}),
+        ({**STDIO, "network": "none"}, {"network": "any"}),
+        (VARIABLE, {"url": "https://collector.example/mcp"}),
+        (VARIABLE, {"headers": {"Authorization": "${env:ANOTHER}"}}),
+        (REPLICAS, {"replicas": ["https://a.example/mcp", "https://collector.example/mcp"]}),
+        (PYTHON, {"python": ["os:system"]}),
+        (API, {"openapi": "https://collector.example/o.json"}),
+        (API, {"base_url": "https://collector.example"}),
+    ],
+)
+def test_what_was_there_is_not_turned_into_something_else(
+    server: dict[str, Any], change: dict[str, Any]
+) -> None:
+    old = declared(servers={"far": server})
+    assert (
+        RemoteRestrictions().violations(old, declared(servers={"far": {**server, **change}})) != []
+    )
+
+
+def test_what_a_permitted_program_is_given_may_not_make_another_of_it() -> None:
+    given = declared(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
+    (problem,) = RemoteRestrictions(("sh",), ("DOCS_*",)).violations(Configuration(), given)
+    assert problem["place"] == "servers.far.env.NODE_OPTIONS"
+    assert RemoteRestrictions(("sh",), ("NODE_*",)).violations(Configuration(), given) == []
+
+
+@pytest.mark.parametrize("server", [PYTHON, {"command": ["bin/sh"]}])
+def test_a_permitted_program_is_not_looked_for_elsewhere(server: dict[str, Any]) -> None:
+    given = declared(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
+    (problem,) = RemoteRestrictions(("sh:*", "bin/sh"), ()).violations(Configuration(), given)
+    assert problem["place"] == "servers.far.cwd"
+    assert (
+        RemoteRestrictions(("sh:*", "bin/sh", "/srv/*"), ()).violations(Configuration(), given)
+        == []
+    )
+
+
+def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
+    hook = {"url": "https://collector.example", "secret": "${env:SOMEBODYS_TOKEN}"}
+    new = declared(webhooks={"far": hook})
+    (problem,) = RemoteRestrictions().violations(Configuration(), new)
+    assert problem["place"] == "webhooks.far.secret"
+    assert RemoteRestrictions((), ("SOMEBODYS_*",)).violations(Configuration(), new) == []
+    result_with_more = declared(webhooks={"far": {**hook, "events": ["key.*"]}})
+    assert RemoteRestrictions().violations(new, result_with_more) == []
+    elsewhere = declared(webhooks={"far": {**hook, "url": "https://else.example"}})
+    assert RemoteRestrictions().violations(new, elsewhere) != []
+
+
+@pytest.mark.parametrize(
+    ("server", "place"),
+    [
+        ({"url": "http://127.0.0.1:9000/mcp"}, "url"),
+        ({"sse": "http://0x7f.1/sse"}, "sse"),
+        ({"openapi": "https://localhost/o.json"}, "openapi"),
+        ({"openapi": "https://a.example/o.json", "base_url": "http://[::1]"}, "base_url"),
+        ({"url": URL, "proxy": "http://10.0.0.1:3128"}, "proxy"),
+        ({"url": URL, "ca": "/etc/hosts"}, "ca"),
+        ({"url": URL, "certificate": "/etc/hosts"}, "certificate"),
+    ],
+)
+def test_where_nothing_may_be_called_is_out_of_reach(server: dict[str, Any], place: str) -> None:
+    new = declared(servers={"far": server})
+    (problem,) = RemoteRestrictions().violations(Configuration(), new)
+    assert problem["place"] == f"servers.far.{place}"
+    assert (
+        RemoteRestrictions().violations(new, declared(servers={"far": {**server, "timeout": 9}}))
+        == []
+    )
+
+
+def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> None:
+    new = declared(
+        servers={"far": {"url": "http://10.0.0.1/mcp"}},
+        webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
+    )
+    places = [problem["place"] for problem in RemoteRestrictions().violations(Configuration(), new)]
+    assert places == ["servers.far.url", "webhooks.far.url"]
+    assert (
+        RemoteRestrictions(egress=Egress(Allowed.of("10.0.0.0/30"))).violations(
+            Configuration(), new
+        )
+        == []
+    )
+
+
+# -- the office -----------------------------------------------------------------------------------
+
+
+class Papers:
+    """A desk on which one declaration lies."""
+
+    def __init__(self, declaration: Configuration) -> None:
+        self.now = StoredConfiguration(declaration, 7)
+
+    async def declared(self) -> StoredConfiguration:
+        return self.now
+
+    async def change(self, make: Make, _source: str, _at: int | None) -> Applied:
+        """Somebody else is as fast, and changes the next revision."""
+        made = make(self.now.declaration)
+        teams = {name: Team(environment="of another") for name in made.teams}
+        self.now = StoredConfiguration(made.model_copy(update={"teams": teams}), 9)
+        return Applied((), 8)
+
+
+def admin_service(role: Role, papers: Papers) -> AdminService:
+    consulted: Any = None  # approvers and the ledger: nothing here asks them
+
+    async def ann(_key_digest: str) -> Administrator:
+        return of_key("ann", Admin(role=role))
+
+    return AdminService(
+        ann,
+        lambda _by: cast("ConfigRepository", papers),
+        consulted,
+        consulted,
+        RemoteRestrictions(),
+    )
+
+
+async def test_an_entry_is_not_returned_under_another_kind() -> None:
+    papers = Papers(declared(admins={"root": {"role": "admin"}}))
+    for operation in ("list_servers", "show_server"):
+        request = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
+        with pytest.raises(InvalidError):
+            await admin_service("viewer", papers).handle(request)
+
+
+async def test_a_returned_entry_has_its_own_revision() -> None:
+    request = AdminRequest(
+        key_digest="p", operation="put_team", kind="teams", name="ops", body=b"{}"
+    )
+    result = await admin_service("admin", Papers(Configuration())).handle(request)
+    assert json.loads(result.body)["value"] == {"environment": "of another"}
+    assert (result.revision, json.loads(result.body)["revision"]) == (9, 9)
+
+
+async def test_a_whole_configuration_is_parsed_and_written_off_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here: list[bool] = []
+
+    def seen(work: Any) -> Any:
+        def working(*given: Any, **named: Any) -> Any:
+            here.append(current_thread() is main_thread())
+            return work(*given, **named)
+
+        return working
+
+    papers = Papers(declared(teams={"ops": {}}))
+    monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
+    monkeypatch.setattr(reading, "load_configuration", seen(reading.load_configuration))
+    admin = admin_service("admin", papers)
+    result = await admin.handle(
+        AdminRequest(key_digest="p", operation="show_declaration", form="yaml")
+    )
+    assert yaml.safe_load(result.body) == {"teams": {"ops": {}}}
+    with pytest.raises(UnconditionalError):
+        await admin.handle(
+            AdminRequest(
+                key_digest="p", operation="apply_declaration", form="yaml", body=result.body
+            )
+        )
+    assert here == [False, False]
+
+
+# -- read -----------------------------------------------------------------------------------------
+
+
+def test_a_number_is_not_taken_from_a_text() -> None:
+    with pytest.raises(InvalidError, match=r"budget\.usd"):
+        reading.parse_entry("teams", b'{"budget": {"usd": "5", "per": "day"}}')
+    with pytest.raises(FaultyError, match="exactly one"):
+        reading.parse_entry("teams", b'{"budget": {"per": "day"}}')
+
+
+def test_a_price_that_lacks_something_has_the_form_of_a_price() -> None:
+    with pytest.raises(FaultyError, match=r"prices\.a: needs most"):
+        reading.parse_body(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
+    with pytest.raises(InvalidError, match=r"prices\.a"):
+        reading.parse_body(Configuration, b'{"prices": {"a": "x"}}')
+
+
+def test_a_whole_number_may_be_written_as_a_fraction() -> None:
+    assert reading.parse_entry("teams", b'{"loop": {"calls": 9.0}}') == {"loop": {"calls": 9}}
+    with pytest.raises(InvalidError, match=r"loop\.calls"):
+        reading.parse_entry("teams", b'{"loop": {"calls": 9.5}}')
+
+
+def test_a_query_of_very_many_parameters_is_refused() -> None:
+    with pytest.raises(InvalidError, match="Too many"):
+        request.parse_query(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
+
+
+def test_what_was_wrong_before_hinders_no_other_change() -> None:
+    old = declared(teams={"lost": {"customer": "nobody"}})
+    new = reading.with_entry(old, "users", "ann", {})
+    assert set(new.users) == {"ann"}
+    with pytest.raises(FaultyError, match=r"users\.ann\.customer"):
+        reading.with_entry(old, "users", "ann", {"customer": "nobody"})
+
+
+def test_a_page_ends_where_it_is_large_and_the_next_goes_on() -> None:
+    entries = {name: name * 900_000 for name in "cab"}
+    first = page(entries, entries.__getitem__, "", 100)
+    assert (len(first["items"]), first["next"]) == (2, "b")
+    last = page(entries, entries.__getitem__, first["next"], 100)
+    assert (len(last["items"]), last["next"]) == (1, None)
+
+
+@pytest.mark.parametrize("result", ["", "x", '"', '1"x', "W/1", "1, 2"])
+def test_a_condition_that_cannot_be_read_is_refused(result: str) -> None:
+    with pytest.raises(InvalidError):
+        request.if_match({b"if-match": result.encode()})
+
+
+# -- described ------------------------------------------------------------------------------------
+
+
+def test_every_operation_is_described_for_the_roles_that_may() -> None:
+    result = json.loads(openapi.document())
+    described = {
+        each["operationId"]: each["description"]
+        for path, methods in result["paths"].items()
+        for each in methods.values()
+        if path.startswith("/api/v1")
+    }
+    assert set(described) == set(OPERATIONS)
+    for operation in OPERATIONS.values():
+        for role in ROLES:
+            allowed = operation.right is None or may(role, operation.right)
+            named = described[operation.id].removeprefix("For the roles ").rstrip(".").split(", ")
+            assert (role in named) == allowed
+
+
+def test_the_bounds_of_a_number_are_described_as_in_json_schema() -> None:
+    result = openapi.document().decode()
+    assert not re.findall(r'"(?:ge|gt|le|lt|min_length|max_length)":', result)
+    assert '"minimum": 183' in result
+
+
+def test_a_path_leads_to_its_operation_alone() -> None:
+    for operation in OPERATIONS.values():
+        found = request.match_operation(operation.path.replace("{name}", "a"), operation.method)
+        assert isinstance(found, request.Matched)
+        assert found.operation is operation
+
+
+@pytest.mark.parametrize("result", [["shop.tools:search"], "shop.tools:search"])
+def test_functions_are_taken_as_a_list_and_as_one(result: Any) -> None:
+    found = reading.parse_entry("servers", json.dumps({"python": result}).encode())
+    assert found == {"python": ["shop.tools:search"]}

@@ -1,0 +1,216 @@
+"""Authorization: deny by default, hidden means unknown, grants intersect, limits add up."""
+
+from datetime import date
+from time import time
+from typing import Any
+
+import pytest
+
+from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of, key_digest_of
+from toolbus_common.access.pricing import cost_of
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import TOOLS_CALL, CatalogEntry, Listing, Quarantined, ServerState
+from toolbus_common.errors import UnauthorizedError, UnknownToolError
+from toolbus_common.mcp.result_uris import Handle
+from toolbus_policy.admission.authorizer import Authorizer, payer_of
+
+SECRET = "tbk_bot_0123456789abcdef"
+KEY_DIGEST = key_digest_of(SECRET)
+
+
+def snapshot(key: dict[str, Any], **sections: Any) -> ConfigSnapshot:
+    declared = {
+        "servers": {"docs": {"url": "http://127.0.0.1:1/mcp"}},
+        "keys": {"bot": {"secret_hash": hash_of(KEY_DIGEST), **key}},
+        **sections,
+    }
+    declaration = Configuration.model_validate(declared)
+    return ConfigSnapshot.of(declaration)
+
+
+def authorizer(key: dict[str, Any], **sections: Any) -> Authorizer:
+    tools = tuple(
+        CatalogEntry(name=name, definition={"name": name}) for name in ("search", "delete")
+    )
+    listing = Listing(server="docs", state=ServerState.READY, tools=tools)
+    listing = listing.model_copy(update={"prompts": tools[:1]})
+    return Authorizer(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
+
+
+def test_a_granted_tool_is_admitted() -> None:
+    admission = authorizer({"tools": ["docs__*"]}).authorize(
+        KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
+    )
+    assert admission.payer.key == "bot"
+
+
+def test_a_tool_no_grant_names_is_denied() -> None:
+    with pytest.raises(UnknownToolError, match="Unknown tool: docs__search"):
+        authorizer({}).authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+
+
+def test_a_hidden_tool_and_an_unknown_one_get_the_same_error() -> None:
+    decide = authorizer({"tools": ["docs__search"]}).authorize
+    result = []
+    for tool in ("delete", "nonsense"):
+        with pytest.raises(UnknownToolError) as caught:
+            decide(KEY_DIGEST, "docs", TOOLS_CALL, tool, time())
+        result.append(caught.value.reason.replace(tool, "X"))
+    assert result[0] == result[1]
+
+
+def test_a_tool_the_configuration_hides_is_unknown_whatever_is_granted() -> None:
+    server = {"url": "http://127.0.0.1:1/mcp", "tools": {"delete": {"hidden": True}}}
+    decide = authorizer({"tools": ["*"]}, servers={"docs": server}).authorize
+    decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+    with pytest.raises(UnknownToolError, match="Unknown tool: docs__delete"):
+        decide(KEY_DIGEST, "docs", TOOLS_CALL, "delete", time())
+
+
+def test_an_alias_does_not_change_what_is_granted_or_charged() -> None:
+    server = {"url": "http://127.0.0.1:1/mcp", "tools": {"search": {"alias": "find"}}}
+    sections = {"servers": {"docs": server}, "prices": {"docs__search": 1, "docs__find": 2}}
+    admission = authorizer({"tools": ["docs__search"]}, **sections).authorize(
+        KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
+    )
+    assert admission.charge == 1_000_000
+
+
+def test_a_tool_of_a_server_that_is_not_declared_is_unknown() -> None:
+    with pytest.raises(UnknownToolError):
+        authorizer({"tools": ["*"]}).authorize(
+            KEY_DIGEST, "undeclared", TOOLS_CALL, "search", time()
+        )
+
+
+def test_a_team_bounds_its_keys() -> None:
+    decide = authorizer(
+        {"tools": ["*"], "team": "ops"}, teams={"ops": {"tools": ["docs__search"]}}
+    ).authorize
+    decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+    with pytest.raises(UnknownToolError):
+        decide(KEY_DIGEST, "docs", TOOLS_CALL, "delete", time())
+
+
+@pytest.mark.parametrize("key", [{"revoked": True}, {"expires": date(2020, 1, 1)}])
+def test_a_dead_key_opens_nothing(key: dict[str, Any]) -> None:
+    with pytest.raises(UnauthorizedError):
+        authorizer({"tools": ["*"], **key}).authorize(
+            KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
+        )
+
+
+def test_the_stored_hash_is_no_proof() -> None:
+    with pytest.raises(UnauthorizedError):
+        authorizer({"tools": ["*"]}).authorize(
+            hash_of(KEY_DIGEST), "docs", TOOLS_CALL, "search", time()
+        )
+
+
+def test_a_key_on_its_last_day_still_opens() -> None:
+    found = authorizer({"tools": ["*"], "expires": date(2026, 1, 1)})
+    last_second = 1767311999.0  # 2026-01-01T23:59:59Z
+    found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second)
+    with pytest.raises(UnauthorizedError):
+        found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second + 1)
+
+
+def test_limits_of_every_level_add_up() -> None:
+    budget = {"usd": 1, "per": "day"}
+    found = snapshot(
+        {"team": "ops", "budget": budget},
+        teams={"ops": {"customer": "acme", "budget": budget}},
+        customers={"acme": {"budget": budget, "rate": {"calls": 1, "per": "hour"}}},
+    )
+    principal = payer_of(found.principal("bot"))
+    assert [limit.level for limit in principal.budgets] == ["key:bot", "team:ops", "customer:acme"]
+    assert [limit.level for limit in principal.rates] == ["customer:acme"]
+    assert principal.customer == "acme"
+
+
+def test_a_free_call_needs_no_budget() -> None:
+    found = authorizer({"tools": ["*"], "budget": {"usd": 0, "per": "day"}})
+    assert found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).budgets == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "micro"),
+    [("docs__search", 2000), ("docs__delete", 5000), ("git__log", 1), ("x", 1)],
+)
+def test_the_nearest_price_counts(name: str, micro: int) -> None:
+    prices = {"docs__search": 0.002, "docs__*": 0.005, "*": 0.000001}
+    assert cost_of(name, prices).held == micro
+
+
+def test_a_tool_nothing_prices_is_free() -> None:
+    assert cost_of("docs__search", {}).held == 0
+
+
+def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
+    decide = authorizer({"tools": ["docs__*"]}).authorize
+    assert decide(KEY_DIGEST, "docs", "prompts/get", "search", time()).charge == 0
+    with pytest.raises(UnknownToolError, match="Unknown prompt: docs__delete"):
+        decide(KEY_DIGEST, "docs", "prompts/get", "delete", time())
+
+
+def test_a_resource_need_not_be_listed_but_must_be_granted() -> None:
+    read = "resources/read"
+    found = authorizer({"tools": ["docs__file:///public/*"]}).authorize
+    assert found(KEY_DIGEST, "docs", read, "file:///public/a", time()).payer.key == "bot"
+    with pytest.raises(UnknownToolError, match="Unknown resource: file:///etc/passwd"):
+        found(KEY_DIGEST, "docs", read, "file:///etc/passwd", time())
+
+
+def test_only_tools_have_a_price() -> None:
+    found = authorizer({"tools": ["*"]}, prices={"*": 1}).authorize
+    assert found(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).charge == 1_000_000
+    for method in ("prompts/get", "resources/read", "completion/complete", "tasks/get"):
+        assert found(KEY_DIGEST, "docs", method, "search", time()).charge == 0
+
+
+def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
+    """The definition is not approved, so nothing is sent to its server."""
+    held = Quarantined(kind="prompts", name="fill", definition={"name": "fill"})
+    tool = Quarantined(kind="tools", name="x://y", definition={"name": "x://y"})
+    listing = Listing(server="docs", state=ServerState.READY, quarantined=(held, tool))
+    found = Authorizer(snapshot({"tools": ["*"]}), {"docs": listing}).authorize
+    for method in ("prompts/get", "completion/complete"):
+        with pytest.raises(UnknownToolError):
+            found(KEY_DIGEST, "docs", method, "fill", time())
+    found(KEY_DIGEST, "docs", "completion/complete", "x://y", time())
+
+
+def test_a_method_that_is_not_known_is_never_admitted() -> None:
+    with pytest.raises(UnknownToolError):
+        authorizer({"tools": ["*"]}).authorize(
+            KEY_DIGEST, "docs", "sampling/createMessage", "search", time()
+        )
+
+
+def test_a_call_that_a_level_wants_approved_names_the_level() -> None:
+    found = authorizer({"tools": ["*"], "team": "ops"}, teams={"ops": {"approve": ["docs__s*"]}})
+    assert found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == "team:ops"
+    assert (
+        authorizer({"tools": ["*"]})
+        .authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+        .cause
+        == ""
+    )
+
+
+@pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "completion/complete"])
+def test_what_belongs_to_a_call_already_made_is_not_approved_again(method: str) -> None:
+    found = authorizer({"tools": ["*"], "approve": ["docs__*"]})
+    assert found.authorize(KEY_DIGEST, "docs", method, "search", time()).cause == ""
+    assert found.authorize(KEY_DIGEST, "docs", "resources/read", "x://y", time()).cause == "key:bot"
+
+
+def test_a_kept_result_is_read_by_who_may_call_the_tool_that_made_it() -> None:
+    uri = Handle("docs", "search", "a" * 32).uri(5, 5)
+    decide = authorizer({"tools": ["docs__search"]}).authorize
+    assert decide(KEY_DIGEST, "docs", "resources/read", uri, time()).charge == 0
+    for other in (Handle("docs", "delete", "a" * 32).uri(), "docs://search", f"{uri} "):
+        with pytest.raises(UnknownToolError):
+            decide(KEY_DIGEST, "docs", "resources/read", other, time())
+    with pytest.raises(UnknownToolError):
+        decide(KEY_DIGEST, "docs", "resources/read", uri, time(), (("docs__delete",),))

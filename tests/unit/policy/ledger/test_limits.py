@@ -1,0 +1,82 @@
+"""Counter names: a changed limit keeps what was spent, and budgets do not mix."""
+
+from typing import Any
+
+import pytest
+
+from toolbus_common.config import Key, Level
+from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of, repetition_key
+
+DAILY = {"usd": 1, "per": "day"}
+
+
+def counters(**fields: Any) -> list[str]:
+    return [each.counter for each in budgets_of([("key:bot", Key.model_validate(fields))])]
+
+
+def test_a_changed_limit_keeps_its_counter() -> None:
+    assert counters(budget=DAILY) == counters(budget={**DAILY, "usd": 2})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"calls": 1, "per": "day"},
+        {"usd": 1, "per": "hour"},
+        {"usd": 1, "per": "day", "timezone": "Europe/Berlin"},
+        {"usd": 1, "per": "day", "rolling": True},
+        {"usd": 1, "per": "day", "tools": ["docs__*"]},
+    ],
+)
+def test_budgets_that_count_something_else_have_counters_of_their_own(
+    other: dict[str, Any],
+) -> None:
+    assert len(set(counters(budgets=[DAILY, other]))) == 2
+
+
+def test_the_order_of_tools_does_not_make_another_counter() -> None:
+    one, two = ({**DAILY, "tools": tools} for tools in (["a__*", "b__*"], ["b__*", "a__*"]))
+    assert counters(budget=one) == counters(budget=two)
+
+
+def test_of_two_budgets_with_one_counter_the_stricter_holds() -> None:
+    key = Key.model_validate({"budgets": [DAILY, {**DAILY, "usd": 0.5}]})
+    assert [each.most for each in budgets_of([("key:bot", key)])] == [500_000]
+
+
+def test_every_rate_of_a_level_is_a_limit() -> None:
+    rates = [{"calls": 1, "per": "second"}, {"calls": 10, "per": "minute"}]
+    key = Key.model_validate({"rates": rates})
+    assert [(each.most, each.length) for each in rates_of([("key:bot", key)])] == [
+        (1, 1_000_000),
+        (10, 60_000_000),
+    ]
+
+
+def test_a_budget_for_some_tools_counts_only_those() -> None:
+    level = Level.model_validate({"budget": {**DAILY, "tools": ["docs__*"]}})
+    (limit,) = budgets_of([("team:ops", level)])
+    assert limit.counts("docs__search", 1)
+    assert not limit.counts("mail__send", 1)
+
+
+def test_a_free_call_counts_as_a_call_and_as_no_money() -> None:
+    level = Level.model_validate({"budgets": [DAILY, {"calls": 1, "per": "day"}]})
+    counting = [each.counts("docs__search", 0) for each in budgets_of([("team:ops", level)])]
+    assert counting == [False, True]
+
+
+def test_a_call_is_repeated_only_by_the_same_call_in_the_same_run() -> None:
+    call = ("run", "docs", "search", b'{"q": 1}')
+    others = [
+        ("other", "docs", "search", b'{"q": 1}'),
+        ("run", "mail", "search", b'{"q": 1}'),
+        ("run", "docs", "delete", b'{"q": 1}'),
+        ("run", "docs", "search", b'{"q": 2}'),
+    ]
+    assert repetition_key(*call) == repetition_key(*call)
+    assert repetition_key(*call) not in {repetition_key(*other) for other in others}
+
+
+def test_a_level_without_a_loop_has_no_limit_on_repetition() -> None:
+    assert loops_of([("key:bot", Key())]) == ()
