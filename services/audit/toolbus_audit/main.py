@@ -93,16 +93,7 @@ def build(exchange: LocalTransport, settings: Settings | None = None) -> Service
         **({"people": people.fault} if people.fault else {}),
     }
 
-    @service.add_resource
-    @asynccontextmanager
-    async def close_store() -> AsyncIterator[None]:
-        """Write the messages received before the store closes."""
-        try:
-            yield
-            await writer.close(CLOSE_SECONDS)
-        finally:
-            await store.close()
-
+    _close_store(service, writer, store)
     outbound = _outbound(service, settings)
     _serve_backfill(service, writer, store)
     _dispatch_webhooks(service, outbound, people)
@@ -120,6 +111,19 @@ def build(exchange: LocalTransport, settings: Settings | None = None) -> Service
 
     _answer_queries(service, store, people)
     return service
+
+
+def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
+    """Write the messages received before the store closes."""
+
+    @service.add_resource
+    @asynccontextmanager
+    async def close_store() -> AsyncIterator[None]:
+        try:
+            yield
+            await writer.close(CLOSE_SECONDS)
+        finally:
+            await store.close()
 
 
 def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> None:
