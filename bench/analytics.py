@@ -22,7 +22,7 @@ from rich.table import Table
 
 from figures import console, keep, load, met, row
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_audit.ingest.rollups import add_up, add_up_days
+from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 from toolbus_audit.settings import Settings
 
 DASHBOARDS = Path(__file__).resolve().parents[1] / "deploy" / "grafana"
@@ -160,8 +160,10 @@ def loading(total: int, until: datetime, days: int) -> Iterator[str]:
 async def laid_down(store: ClickHouse, total: int, until: datetime, days: int = DAYS) -> None:
     """Fill the tables of an open store."""
     for statement in loading(total, until, days):
-        await store.beside(statement)
-    while await add_up(store.beside) or await add_up_days(store.beside):
+        await store.run_in_background(statement)
+    while await roll_up_hours(store.run_in_background) or await roll_up_days(
+        store.run_in_background
+    ):
         pass
 
 
@@ -217,8 +219,8 @@ async def _measured(directory: Path, options: argparse.Namespace) -> dict[str, A
             "megabytes": await _figure(
                 store, "sum(bytes_on_disk) / 1e6", "system.parts WHERE active"
             ),
-            "hours": await _figure(store, "count()", "sums"),
-            "days": await _figure(store, "count()", "sums_of_days"),
+            "hours": await _figure(store, "count()", "rollup_hours"),
+            "days": await _figure(store, "count()", "rollup_days"),
             "panels": [await _timed(store, each, options.rounds) for each in found],
         }
     finally:
@@ -235,7 +237,7 @@ async def _timed(store: ClickHouse, panel: Panel, rounds: int) -> dict[str, Any]
     took, used = [], []
     for _ in range(rounds):
         began, before = perf_counter(), process_time()
-        await store.ask(panel.sql, 10_000)
+        await store.query(panel.sql, 10_000)
         took.append(perf_counter() - began)
         used.append(process_time() - before)
     return {

@@ -23,17 +23,17 @@ from typing import Any
 from figures import console, keep, met, row, show
 from sandbox_programs import CANARY, Hostile, corpus
 from toolbus_codemode.sandbox.program import (
-    Ended,
     Engine,
     Failure,
     Function,
     Namespace,
     Program,
+    ProgramResult,
     ToolCall,
     ToolOutcome,
 )
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
-from toolbus_codemode.sandbox.session import BrokenError, Conversation
+from toolbus_codemode.sandbox.session import BrokenError, Session
 
 HERE = Path(__file__).parent
 OVERRUN = 0.3
@@ -85,7 +85,7 @@ class Tools:
         return ToolOutcome({"n": asked.arguments.get("n")})
 
 
-def leaked(ended: Ended) -> bool:
+def leaked(ended: ProgramResult) -> bool:
     """Whether anything the program got to say holds the canary."""
     return CANARY in repr(ended)
 
@@ -93,7 +93,7 @@ def leaked(ended: Ended) -> bool:
 async def hostile(sandbox: Sandbox, programs: list[Hostile]) -> dict[str, Any]:
     """Run them all; count what must not be."""
     tools = Tools()
-    ends: list[tuple[Hostile, Ended]] = []
+    ends: list[tuple[Hostile, ProgramResult]] = []
 
     before = {launcher.module: launcher.process for launcher in sandbox.launchers.values()}
     for each in programs:  # one at a time: an overrun is to be the sandbox's own
@@ -163,7 +163,7 @@ async def believed(frame: bytes) -> bool:
 
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_unix_connection(sock=ours)
-    talk = Conversation(Program("1", tools=TOOLS), call, reader, writer)
+    talk = Session(Program("1", tools=TOOLS), call, reader, writer)
     theirs.settimeout(0)
     sending = asyncio.create_task(send(theirs, frame))
     try:

@@ -209,7 +209,7 @@ def test_a_large_result_is_read_and_picked_from_by_a_later_program(
         assert picked.text == "2999"
     assert begin.startswith("The result has ")
     foreign = run(cluster.client(SPENDER), f"result = results.read('{handle}')")
-    assert foreign.text.startswith("tool_failed (line 1): unknown_result: There is no such result")
+    assert foreign.text.startswith("tool_failed (line 1): unknown_result: Unknown result")
     caught = run(cluster.client(SPENDER), "result = try_call(results.read, 'r0').error.code")
     assert caught.text == "unknown_result"
 
@@ -251,7 +251,7 @@ def test_a_large_result_of_another_key_cannot_be_read_by_a_program(cluster: Clus
 
 REFUSED = [
     (SPENDER, "[one.count(id='z') for _ in range(6)]", "run_budget_exceeded",
-     "key:spender lets the calls of one program cost $0.05 together"),
+     "key:spender limits the calls of one program to $0.05"),
     (BROKE, "[one.count(id='z') for _ in range(2)]", "budget_exceeded", "key:broke' has spent"),
     (HASTY, "[one.say(text='z') for _ in range(2)]", "rate_exceeded", "Make fewer calls"),
     (LOOPER, "[one.say(text='z') for _ in range(2)]", "loop_detected", "change the arguments"),

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from harness.bench import Bench, admitted
 from harness.peers import TURNS, closed_after, served
 from harness.probes import LISTED, Resolver
-from toolbus_audit.delivery.http_client import Poster, PostError
-from toolbus_audit.export.targets import PlaceError, target_for
+from toolbus_audit.delivery.http_client import HttpClient, PostError
+from toolbus_audit.export.targets import TargetError, target_for
 from toolbus_audit.siem.base import SinkError
-from toolbus_audit.siem.http_sink import HttpOutlet
+from toolbus_audit.siem.http_sink import HttpTransport
 from toolbus_audit.siem.records import Record
-from toolbus_audit.siem.syslog_sink import StreamOutlet
+from toolbus_audit.siem.syslog_sink import StreamTransport
 from toolbus_common.config import Export, Server, Sink, Webhook
 from toolbus_common.egress import Allowed, Egress, Target
 from toolbus_common.egress.resolver import resolved_here
@@ -159,8 +159,13 @@ class Tried:
 
     async def sink(self, url: str) -> None:
         """A SIEM that is posted to."""
-        outlet = HttpOutlet(
-            Sink(url=url), self._poster(), THREADS, NO_SECRETS, named=lambda: False, host="tests"
+        outlet = HttpTransport(
+            Sink(url=url),
+            self._poster(),
+            THREADS,
+            NO_SECRETS,
+            is_operator_named=lambda: False,
+            host="tests",
         )
         await outlet.send([EVENT])
 
@@ -169,7 +174,9 @@ class Tried:
         place = urlsplit(url)
         port = f":{place.port or 514}" if not place.netloc.endswith(f":{place.port}") else ""
         sink = Sink(url=f"syslog+tcp://{place.netloc}{port}")
-        outlet = StreamOutlet(sink, self._poster(), THREADS, named=lambda: False, host="tests")
+        outlet = StreamTransport(
+            sink, self._poster(), THREADS, is_operator_named=lambda: False, host="tests"
+        )
         try:
             await outlet.send([EVENT])
         finally:
@@ -273,13 +280,13 @@ class Tried:
         hook = Webhook(url=url, secret="x")
         await asyncio.to_thread(self._poster().post, hook, b"{}", {})
 
-    def _poster(self) -> Poster:
+    def _poster(self) -> HttpClient:
         names = Resolver()
 
         def told(target: Target) -> list[str]:
             return names.meaning(target.host) or resolved_here(target)
 
-        return Poster(self.egress, lambda _: False, resolve=told)
+        return HttpClient(self.egress, lambda _: False, resolve=told)
 
     def _file(self, text: bytes) -> str:
         path = self.directory / "openapi.json"
@@ -342,7 +349,7 @@ async def counted(entrance: Entrance, urls: Iterable[str], tried: Tried, seen: L
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await entrance(tried, url)
-        except (ToolbusError, PostError, SinkError, PlaceError, ValidationError, ValueError):
+        except (ToolbusError, PostError, SinkError, TargetError, ValidationError, ValueError):
             count.refused += 1
         for _ in range(TURNS):  # who was called, and not read from, has met its caller by now
             await asyncio.sleep(0)

@@ -17,7 +17,7 @@ from harness.written import files_in
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.cursor import Cursor
-from toolbus_audit.export.scheduler import Exporting
+from toolbus_audit.export.scheduler import ExportTask
 from toolbus_audit.export.targets import Target
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.concurrency import end
@@ -66,35 +66,35 @@ class Table:
 def opened(directory: Path) -> Iterator[ClickHouse]:
     """The embedded engine on a directory, for tests each of which has a stream of its own."""
     store = ClickHouse(AuditSettings(state_dir=directory))
-    store._write.submit(store._open).result()
+    store._write_thread.submit(store._open).result()
     try:
         yield store
     finally:
-        store._write.submit(store._close).result()
-        store._write.shutdown()
-        store._ask.shutdown()
+        store._write_thread.submit(store._close).result()
+        store._write_thread.shutdown()
+        store._query_thread.shutdown()
 
 
 def exporting(
     at: Table, export: Export, bucket: Bucket, target: Target, holder: str = "one"
-) -> Exporting:
+) -> ExportTask:
     """One export, as the service makes it, due when a test says so."""
     cursor = Cursor(bucket, "export.lake", holder, LEASE)
-    return Exporting("lake", export, cursor, at.store, at.until, target, 0.05)
+    return ExportTask("lake", export, cursor, at.store, at.until, target, 0.05)
 
 
-async def once(made: Exporting) -> None:
+async def once(made: ExportTask) -> None:
     """Hold its cursor, and write every window there is."""
 
     async def work() -> None:
-        await made.take_up()
-        await made.catch_up()
+        await made.start()
+        await made.export_closed()
 
-    await made._cursor.while_held(work)
+    await made._cursor.run_while_held(work)
 
 
 @asynccontextmanager
-async def at_work(made: Exporting) -> AsyncIterator[None]:
+async def at_work(made: ExportTask) -> AsyncIterator[None]:
     """On its schedule, while this is entered."""
     task = asyncio.create_task(made.run())
     try:

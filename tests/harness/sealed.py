@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from harness.events import allowed, completed
 from harness.peopled import Kept, people
-from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer, signer
-from toolbus_audit.transparency_log.merkle_tree import EMPTY, Tree
+from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer, load_signer
+from toolbus_audit.transparency_log.merkle_tree import EMPTY, MerkleTree
 from toolbus_cli.evidence import bundle, verify
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.messaging.outbox import Outbox
@@ -75,7 +75,7 @@ def world(
     """Two producers' events of so many calls, perhaps a user's, sealed every six of them."""
     known = people(directory, Kept()) if user else None
     lines = asyncio.run(_lines(directory, calls, user, known, customer))
-    by = signer("toolbus", directory / key)
+    by = load_signer("toolbus", directory / key)
     sizes = {*range(6, len(lines), 6), len(lines)}
     made = sealed(lines, sizes, by, customer=customer)
     return World(directory, by, lines, made, people=known, customer=customer)
@@ -113,13 +113,13 @@ def sealed(
 ) -> list[bundle.Sealed]:
     """Checkpoints over the first so many lines each."""
     origin = f"{by.name}/{quote(customer, safe='')}/{stream}"
-    tree, found, before = Tree(), [], (0, EMPTY)
+    tree, found, before = MerkleTree(), [], (0, EMPTY)
     for number, line in enumerate(lines, 1):
         tree.append(line)
         if number in sizes:
             at = BEGAN + 10_000 + number
             checkpoint = Checkpoint(origin, number, tree.root, at, *before)
-            edge = tuple(map(_base64, tree.edge))
+            edge = tuple(map(_base64, tree.right_edge))
             found.append(bundle.Sealed(number, number, edge, by.sign(checkpoint)))
             before = number, tree.root
     return found

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from harness.events import bus_of
-from toolbus_audit.delivery.http_client import Poster
-from toolbus_audit.siem.forwarder import Stream
-from toolbus_audit.siem.registry import Pace, Sinks
+from toolbus_audit.delivery.http_client import HttpClient
+from toolbus_audit.siem.forwarder import EventStream
+from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_common.config import Sink
 from toolbus_common.contracts.events.base import EVERY_EVENT, Event
 from toolbus_common.egress import Allowed, Egress
@@ -21,7 +21,7 @@ from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
 
 AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8 localhost"))
-PACE = Pace(first_retry=0.05, settle=60.0)  # what a server was not told for sure comes again
+PACE = Timing(first_retry=0.05, settle=60.0)  # what a server was not told for sure comes again
 SECRETS = Secrets(stores_of({"TOKEN": "a token of the receiver"}))
 
 
@@ -30,7 +30,7 @@ def sink(url: str, **given: Any) -> Sink:
     return Sink.model_validate({"url": url, "begin": "oldest", **given})
 
 
-def stream_of(bus: Bus) -> Stream:
+def stream_of(bus: Bus) -> EventStream:
     """The stream EVENTS, as the service reads it."""
 
     async def when() -> str:
@@ -42,7 +42,7 @@ def stream_of(bus: Bus) -> Stream:
     async def read(first: int, most: int) -> list[StreamEntry]:
         return await read_from(bus.client, EVENTS, first, EVERY_EVENT, most)
 
-    return Stream(when, newest, read)
+    return EventStream(when, newest, read)
 
 
 class Remembered:
@@ -68,7 +68,7 @@ class Remembered:
         """Another stream of the same name."""
         self.named, self.kept = f"{self.named}1", {}
 
-    def stream(self) -> Stream:
+    def stream(self) -> EventStream:
         """As a sink reads it."""
 
         async def when() -> str:
@@ -80,7 +80,7 @@ class Remembered:
         async def read(first: int, most: int) -> list[StreamEntry]:
             return [each for sequence, each in self.kept.items() if sequence >= first][:most]
 
-        return Stream(when, newest, read)
+        return EventStream(when, newest, read)
 
 
 @asynccontextmanager
@@ -90,14 +90,14 @@ async def sinking(
     holder: str = "one",
     *,
     tls: Tls = SYSTEMS,
-    pace: Pace = PACE,
-    stream: Stream | None = None,
-) -> AsyncIterator[Sinks]:
+    pace: Timing = PACE,
+    stream: EventStream | None = None,
+) -> AsyncIterator[SinkRegistry]:
     """The sinks of one audit, told as audit may by the bus."""
-    poster = Poster(AT_LOOPBACK, lambda _: False, tls)
-    sinks = Sinks(lambda: declared, poster, lambda _: False, SECRETS, holder, pace)
+    poster = HttpClient(AT_LOOPBACK, lambda _: False, tls)
+    sinks = SinkRegistry(lambda: declared, poster, lambda _: False, SECRETS, holder, pace)
     async with (
         bus_of("audit", settings) as bus,
-        sinks.telling(await bus.bucket(EXPORTS), stream or stream_of(bus)),
+        sinks.forwarding(await bus.bucket(EXPORTS), stream or stream_of(bus)),
     ):
         yield sinks

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.sealed import BEGAN, STREAM, World, seen, world
 from harness.witness import Witness
-from toolbus_audit.transparency_log.checkpoint import Signer, signer
+from toolbus_audit.transparency_log.checkpoint import Signer, load_signer
 from toolbus_cli.evidence import verify
 from toolbus_common.contracts import PersonErased
 from toolbus_common.messaging.event_publisher import EventPublisher
@@ -142,7 +142,7 @@ def _anothers_checkpoint(log: World) -> set[str]:
 
 def _another_installation(log: World) -> set[str]:
     """The same key in another installation, whose logs have other names."""
-    other = signer("elsewhere", log.directory / "key.pem")
+    other = load_signer("elsewhere", log.directory / "key.pem")
     foreign = log.resealed({each.size for each in log.sealed}, other)
     path = asyncio.run(foreign.written())
     return {kind for kind, _ in verify.verify(str(path), log.signer.verifier).found}
@@ -200,7 +200,7 @@ def _rewritten(path: Path, member: str, old: bytes, new: bytes) -> Path:
 
 
 def _forger(log: World) -> Signer:
-    return signer("toolbus", log.directory / "forged" / "key.pem")
+    return load_signer("toolbus", log.directory / "forged" / "key.pem")
 
 
 # What is done, how it is done, and which findings name it: these, and perhaps what follows of it.

@@ -129,7 +129,7 @@ async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
     async with aclosing(bus.consume("EVENTS", "audit", 500, 1.0)) as taken:  # type: ignore[type-var]
         async for messages in taken:
             if messages:
-                await writer._write(messages, asyncio.get_running_loop().time() + 10)
+                await writer._store_rows(messages, asyncio.get_running_loop().time() + 10)
                 for message in messages:
                     await message.again(0)
                 return
@@ -144,7 +144,7 @@ async def test_the_same_insert_sent_again_is_stored_once_without_a_look(settings
         await store.insert("events", found, token(found))
         await store.insert("dead_letters", dead, token(dead))
     counted = "SELECT (SELECT count() FROM events), (SELECT count() FROM dead_letters)"
-    assert await store._writing(store._rows, counted) == [(2, 1)]
+    assert await store._in_write_thread(store._rows, counted) == [(2, 1)]
     await store.close()
 
 
@@ -175,7 +175,7 @@ async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
 ) -> None:
     store = ClickHouse(audit_settings(settings))
     await store.open()
-    store._opened().command("ALTER TABLE events MODIFY COLUMN team FixedString(8)")
+    store._connected().command("ALTER TABLE events MODIFY COLUMN team FixedString(8)")
     await store.close()
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await until(lambda: ready(service), "audit is ready")
@@ -205,7 +205,7 @@ async def test_a_second_audit_on_the_same_directory_stands_by_and_takes_over(
 
 
 async def standing_by(service: Service) -> bool:
-    return "stands by" in service.status().reason
+    return "this one waits" in service.status().reason
 
 
 async def test_a_fault_in_a_question_is_told_in_clickhouses_words(
@@ -328,7 +328,7 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
     for _ in range(2):
         store = ClickHouse(audit_settings(settings))
         await store.open()
-        assert await store._writing(
+        assert await store._in_write_thread(
             store._rows, "SELECT version, name FROM migrations ORDER BY version"
         ) == [(each.version, each.name) for each in migrations()]
         await store.close()

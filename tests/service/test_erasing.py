@@ -250,7 +250,7 @@ class Later:
         self._rounds = 0
         apply = Retention.apply
 
-        async def later(kept: Retention, now: float) -> list[retention.Cut]:
+        async def later(kept: Retention, now: float) -> list[retention.Truncation]:
             cuts = await apply(kept, now + self.ahead)
             self._rounds += 1
             return cuts
@@ -296,7 +296,9 @@ async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_prov
 
         await later.come_back()
         await evidence.call("acme2")
-        ((cut,),) = await evidence.rows("SELECT max(size) FROM cuts WHERE customer = 'acme'")
+        ((cut,),) = await evidence.rows(
+            "SELECT max(size) FROM log_truncations WHERE customer = 'acme'"
+        )
         await evidence.sealed(int(cut) + 2)
         await until(partial(evidence.has_calls, "acme", 2), "the later events are rows")
         report = await evidence.bundle("rest.zip")

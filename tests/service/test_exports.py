@@ -17,10 +17,10 @@ from harness.sinking import AT_LOOPBACK
 from harness.waiting import until
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.cursor import Cursor, OvertakenError
-from toolbus_audit.delivery.http_client import Poster
+from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.export import scheduler as schedule
 from toolbus_audit.export import windows
-from toolbus_audit.export.targets import Directory, PlaceError, Target, target_for
+from toolbus_audit.export.targets import DirectoryTarget, Target, TargetError, target_for
 from toolbus_common.config import Export
 from toolbus_common.egress import Egress
 from toolbus_common.nats.kv_bucket import Bucket
@@ -69,7 +69,7 @@ async def test_each_event_is_in_one_file_of_its_hour_and_customer(
     await at.keep_intents(1, 2, at=EIGHT)
     await at.keep_intents(3, at=NINE)
     await at.keep_intents(4, at=EIGHT, customer="bolt")
-    await once(exporting(at, declared(lake), bucket, Directory(lake, named)))
+    await once(exporting(at, declared(lake), bucket, DirectoryTarget(lake, named)))
     found = files(lake)
     (manifest,) = manifests(found)
     assert [file["path"].rpartition("/")[0] for file in manifest["files"]] == [
@@ -89,13 +89,13 @@ async def test_each_event_is_in_one_file_of_its_hour_and_customer(
 async def test_a_late_event_goes_into_the_next_file_of_its_hour(
     at: Table, bucket: Bucket, lake: Path
 ) -> None:
-    made = exporting(at, declared(lake), bucket, Directory(lake, named))
+    made = exporting(at, declared(lake), bucket, DirectoryTarget(lake, named))
     await at.keep_intents(1, at=EIGHT)
     await once(made)
     before = files(lake)
     await at.keep_intents(2, at=NINE)
     await at.keep_intents(3, at=EIGHT)
-    await once(exporting(at, declared(lake), bucket, Directory(lake, named)))
+    await once(exporting(at, declared(lake), bucket, DirectoryTarget(lake, named)))
     found = files(lake)
     assert before.items() <= found.items(), "what was written stays as it is"
     assert [each["id"] for each in lines(found)] == ["c1.allowed", "c3.allowed", "c2.allowed"]
@@ -122,7 +122,7 @@ async def test_a_kill_at_any_file_leaves_no_gap_and_nothing_twice(
 ) -> None:
     await at.keep_intents(1, 2, at=EIGHT)
     await at.keep_intents(3, at=NINE)
-    directory = Directory(lake, named)
+    directory = DirectoryTarget(lake, named)
     killed = exporting(at, declared(lake), bucket, directory, "killed")
     killed._target = Killing(directory, after)
     if after < 3:
@@ -142,25 +142,25 @@ async def test_a_kill_at_any_file_leaves_no_gap_and_nothing_twice(
 async def _without_leaving(killed: Any) -> None:
     """As a kill -9 would end it: it holds its entry still."""
     cursor: Cursor = killed._cursor
-    await cursor._take()
-    await killed.take_up()
-    await killed.catch_up()
+    await cursor._acquire()
+    await killed.start()
+    await killed.export_closed()
 
 
 async def _killed_before_it_says_that_it_is_done(killed: Any) -> None:
     cursor: Cursor = killed._cursor
-    await cursor._take()
-    await killed.take_up()
-    cursor.place.until = 3
-    await cursor.keep()
-    window = windows.Window(cursor.place.stream, 0, 3)
-    await windows.write(killed._store, "lake", killed._export, window, killed._target)
+    await cursor._acquire()
+    await killed.start()
+    cursor.state.until = 3
+    await cursor.save()
+    window = windows.Window(cursor.state.stream, 0, 3)
+    await windows.write_window(killed._store, "lake", killed._export, window, killed._target)
 
 
 async def test_a_stream_begun_anew_is_written_from_its_start_after_the_rest_of_the_old(
     at: Table, bucket: Bucket, lake: Path
 ) -> None:
-    directory = Directory(lake, named)
+    directory = DirectoryTarget(lake, named)
     await at.keep_intents(1)
     await once(exporting(at, declared(lake), bucket, directory))
     await at.keep_intents(2)
@@ -176,7 +176,7 @@ async def test_large_windows_are_many_and_large_files_too(
     monkeypatch.setattr(schedule, "MOST_MESSAGES", 3)
     monkeypatch.setattr(windows, "MOST_ROWS", 2)
     await at.keep_intents(*range(7), at=EIGHT)
-    await once(exporting(at, declared(lake), bucket, Directory(lake, named)))
+    await once(exporting(at, declared(lake), bucket, DirectoryTarget(lake, named)))
     found = files(lake)
     assert [[file["rows"] for file in each["files"]] for each in manifests(found)] == [
         [2, 1], [2, 1], [1]
@@ -189,7 +189,7 @@ async def test_an_export_takes_only_what_it_wants(at: Table, bucket: Bucket, lak
     await at.keep_intents(2, customer="bolt")
     await at.keep_intents(3, customer="it's")
     wants = {"customers": ["bolt"], "events": ["call.all*", "key.*"]}
-    await once(exporting(at, declared(lake, **wants), bucket, Directory(lake, named)))
+    await once(exporting(at, declared(lake, **wants), bucket, DirectoryTarget(lake, named)))
     assert [each["id"] for each in lines(files(lake))] == ["c2.allowed"]
 
 
@@ -198,7 +198,7 @@ async def test_events_are_written_as_the_schema_has_them(
 ) -> None:
     await at.keep_intents(1, 2)
     export = declared(lake, format="ocsf")
-    await once(exporting(at, export, bucket, Directory(lake, named)))
+    await once(exporting(at, export, bucket, DirectoryTarget(lake, named)))
     events = lines(files(lake), ".ocsf.jsonl.gz")
     assert [faults(each) for each in events] == [[], []]
     assert [each["metadata"]["uid"] for each in events] == at.ids
@@ -207,7 +207,7 @@ async def test_events_are_written_as_the_schema_has_them(
 async def test_parquet_has_the_tables_columns(at: Table, bucket: Bucket, lake: Path) -> None:
     await at.keep(*(allowed(call_id=f"c{each}", at=EIGHT) for each in range(3)))
     export = declared(lake, format="parquet")
-    await once(exporting(at, export, bucket, Directory(lake, named)))
+    await once(exporting(at, export, bucket, DirectoryTarget(lake, named)))
     (path,) = (name for name in files(lake) if name.endswith(".parquet"))
     rows = parquet.read_table(lake / path, partitioning=None)
     assert rows.column("id").to_pylist() == at.ids
@@ -217,14 +217,14 @@ async def test_parquet_has_the_tables_columns(at: Table, bucket: Bucket, lake: P
 
 async def test_a_directory_that_is_not_there_is_not_made(at: Table, lake: Path) -> None:
     await at.keep_intents(1)
-    with pytest.raises(PlaceError, match="cannot be written"):
-        await Directory(lake / "not-mounted", named).put("a/b", b"x")
+    with pytest.raises(TargetError, match="is not writable"):
+        await DirectoryTarget(lake / "not-mounted", named).put("a/b", b"x")
     assert not (lake / "not-mounted").exists()
 
 
 async def test_a_directory_the_operator_did_not_name_is_not_written_to(lake: Path) -> None:
-    with pytest.raises(PlaceError, match="toolbus apply"):
-        await Directory(lake, lambda: False).put("a", b"x")
+    with pytest.raises(TargetError, match="toolbus apply"):
+        await DirectoryTarget(lake, lambda: False).put("a", b"x")
     assert files(lake) == {}
 
 
@@ -233,9 +233,9 @@ async def test_what_cannot_be_written_now_is_written_later_and_why_is_told(
 ) -> None:
     await at.keep_intents(1)
     gone = lake / "later"
-    made = exporting(at, declared(gone, every="1s"), bucket, Directory(gone, named))
+    made = exporting(at, declared(gone, every="1s"), bucket, DirectoryTarget(gone, named))
     async with at_work(made):
-        await until(lambda: "cannot be written" in str(made.state), "its word")
+        await until(lambda: "is not writable" in str(made.state), "its word")
         gone.mkdir()
         await until(lambda: len(lines(files(gone))) == 1, "the event")
         await until(lambda: str(made.state) == "1 written", "that it is well")
@@ -243,12 +243,12 @@ async def test_what_cannot_be_written_now_is_written_later_and_why_is_told(
 
 async def test_of_two_audits_one_exports(at: Table, bucket: Bucket, lake: Path) -> None:
     await at.keep_intents(1)
-    first = exporting(at, declared(lake), bucket, Directory(lake, named), "first")
-    await first._cursor._take()
+    first = exporting(at, declared(lake), bucket, DirectoryTarget(lake, named), "first")
+    await first._cursor._acquire()
     second = Cursor(bucket, "export.lake", "second", 0.5)
-    await second._take()  # the first has been silent for as long
+    await second._acquire()  # the first has been silent for as long
     with pytest.raises(OvertakenError):
-        await first._cursor.keep()
+        await first._cursor.save()
 
 
 # -- a bucket --------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def secrets(key: str) -> Secrets:
 
 
 def target(s3: Store, export: Export, secret: str = "") -> Target:
-    poster = Poster(AT_LOOPBACK, lambda _: False)
+    poster = HttpClient(AT_LOOPBACK, lambda _: False)
     return target_for(export, poster, secrets(secret or s3.secret_key), lambda: False)
 
 
@@ -290,7 +290,7 @@ async def test_files_go_to_a_store_that_checks_signatures(
 
 
 async def test_a_store_that_does_not_know_the_secret_takes_nothing(s3: Store) -> None:
-    with pytest.raises(PlaceError, match=r"it answered 403 \(SignatureDoesNotMatch\)"):
+    with pytest.raises(TargetError, match=r"it returned status 403 \(SignatureDoesNotMatch\)"):
         await target(s3, in_bucket(s3), "another secret").put("a b/c=d/é.txt", b"x")
     assert "lake/a b/c=d/é.txt" not in s3.objects()
     await target(s3, in_bucket(s3)).put("a b/c=d/é.txt", b"x")
@@ -299,7 +299,7 @@ async def test_a_store_that_does_not_know_the_secret_takes_nothing(s3: Store) ->
 
 async def test_a_store_nobody_listed_is_not_called(s3: Store) -> None:
     export = in_bucket(s3)
-    strict = Poster(Egress(), lambda _: False)
-    with pytest.raises(PlaceError, match="TOOLBUS_EGRESS_ALLOW"):
+    strict = HttpClient(Egress(), lambda _: False)
+    with pytest.raises(TargetError, match="TOOLBUS_EGRESS_ALLOW"):
         await target_for(export, strict, secrets("x"), lambda: False).put("never", b"x")
     assert "lake/never" not in s3.objects()

@@ -93,4 +93,4 @@ def shown(audit: Service) -> bool:
     """Whether the status tells that both have it."""
     details = audit.status().details
     told = str(details["sinks"].get("siem", ""))
-    return details["exports"] == {"lake": "1 written"} and told.startswith("1 told, 0 behind")
+    return details["exports"] == {"lake": "1 written"} and told.startswith("1 delivered, 0 behind")

@@ -42,9 +42,7 @@ async def test_a_race_for_the_last_dollar_never_overshoots(ledger: Ledger, valke
 
 
 async def test_a_denial_names_the_level_the_limit_and_the_reset(ledger: Ledger) -> None:
-    with pytest.raises(
-        BudgetExceededError, match=r"key:bot' .* of \$0.01 per day; it resets at"
-    ):
+    with pytest.raises(BudgetExceededError, match=r"key:bot' .* of \$0.01 per day; it resets at"):
         await ledger.reserve(claim("r", admission(10_001)))
 
 

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from harness.connections import RawHttp, chunked, request
 from toolbus_audit.bi_gateway.request import GatewayRequest
-from toolbus_audit.bi_gateway.server import listening
+from toolbus_audit.bi_gateway.server import serve_readers
 
 READER = ("X-ClickHouse-User: ann", "X-ClickHouse-Key: a-secret-of-a-reader")
 SQL = b"SELECT count() FROM events"
@@ -40,7 +40,7 @@ class Answering:
 @pytest_asyncio.fixture
 async def reading() -> AsyncIterator[Answering]:
     made = Answering()
-    async with listening(made.answer, lambda *_: None, "127.0.0.1", 0) as made.port:
+    async with serve_readers(made.answer, lambda *_: None, "127.0.0.1", 0) as made.port:
         yield made
 
 

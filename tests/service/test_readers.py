@@ -16,11 +16,11 @@ import pytest
 import pytest_asyncio
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from toolbus_audit.bi_gateway.executor import Answering
-from toolbus_audit.bi_gateway.server import listening
+from toolbus_audit.bi_gateway.executor import QueryExecutor
+from toolbus_audit.bi_gateway.server import serve_readers
 from toolbus_audit.clickhouse.row_mapper import CheckpointRow, DeadRow, EventRow, token
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_audit.ingest.rollups import add_up, add_up_days
+from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.config import Reader
 from toolbus_common.config_store.repository import hashed
@@ -113,16 +113,16 @@ async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[En
     """The real engine with eight events of two customers, behind the real listener."""
     store = ClickHouse(AuditSettings(state_dir=tmp_path_factory.mktemp("readers")))
     await store.open()
-    answering = Answering(store, lambda: READERS, 10.0)
+    answering = QueryExecutor(store, lambda: READERS, 10.0)
     try:
         await store.insert("events", ROWS, token(ROWS))
         dead = [DeadRow(AT, 9, 0, "tb.event.x.beta", "no JSON", CANARY, "00")]
         await store.insert("dead_letters", dead, token(dead))
         told = [CheckpointRow("beta", "1", 5, int(AT), 8, (), CANARY)]
         await store.insert("checkpoints", told, "checkpoint")
-        assert await add_up(store.beside)
-        assert await add_up_days(store.beside)
-        async with listening(answering.answer, lambda *_: None, "127.0.0.1", 0) as port:
+        assert await roll_up_hours(store.run_in_background)
+        assert await roll_up_days(store.run_in_background)
+        async with serve_readers(answering.execute, lambda *_: None, "127.0.0.1", 0) as port:
             yield Endpoint(port)
     finally:
         answering.close()

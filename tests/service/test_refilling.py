@@ -44,7 +44,7 @@ async def changed(settings: Settings, *statements: str) -> None:
     await store.open()
     try:
         for statement in statements:
-            store._opened().command(statement)
+            store._connected().command(statement)
     finally:
         await store.close()
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from harness.engines import NatsAt
-from toolbus_codemode.results.result_store import LARGEST, PLACES, Results
+from toolbus_codemode.results.result_store import LARGEST, SLOTS, Results
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
@@ -43,7 +43,7 @@ async def test_a_result_is_read_by_any_replica_for_the_key_that_made_it(bus: Bus
 async def test_another_key_has_nothing_under_the_same_handle(results: Results) -> None:
     await results.keep(YOURS, "yours")
     handle = await results.keep(MINE, "mine")
-    for place in range(PLACES):
+    for place in range(SLOTS):
         guessed = f"r{place:x}{handle[2:]}"
         assert await results.read(YOURS, guessed) is None
     assert await results.read(MINE, handle) == b'"mine"'
@@ -78,11 +78,11 @@ async def test_nobody_who_reads_the_store_reads_a_result(bus: Bus, operator: Bus
 
 
 async def test_a_key_keeps_its_newest_results_only(results: Results, operator: Bus) -> None:
-    handles = [await results.keep(MINE, number) for number in range(PLACES + 3)]
+    handles = [await results.keep(MINE, number) for number in range(SLOTS + 3)]
     left = [await results.read(MINE, handle) for handle in handles]
-    assert left == [None] * 3 + [str(number).encode() for number in range(3, PLACES + 3)]
+    assert left == [None] * 3 + [str(number).encode() for number in range(3, SLOTS + 3)]
     state = (await operator.client.jetstream().stream_info(f"OBJ_{RESULTS}")).state
-    assert state.messages == 2 * PLACES  # what was replaced takes no room any more
+    assert state.messages == 2 * SLOTS  # what was replaced takes no room any more
 
 
 async def test_the_largest_result_is_kept_whole(results: Results) -> None:

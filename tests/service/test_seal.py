@@ -9,8 +9,8 @@ import pytest
 from harness.events import allowed, bus_of, completed, events_of, until
 from harness.sealed import seen
 from harness.witnessed import auditing
-from toolbus_audit.transparency_log.checkpoint import signer
-from toolbus_audit.transparency_log.sealer import Log, OvertakenError, Sealer
+from toolbus_audit.transparency_log.checkpoint import load_signer
+from toolbus_audit.transparency_log.log_signer import Log, LogSigner, OvertakenError
 from toolbus_cli.evidence import bundle, verify
 from toolbus_cli.evidence.collect import gathered
 from toolbus_common.contracts import AuditQuery, RowsReply
@@ -29,11 +29,11 @@ class Sealing:
         self._key = settings.state_dir / "seal" / "key.pem"
         self._bus = bus
 
-    async def begin(self) -> Sealer:
+    async def begin(self) -> LogSigner:
         """A sealer that goes on where the last one ended."""
-        sealing = signer("toolbus", self._key)
-        sealer = Sealer(await self._bus.bucket(SEALS), sealing, self._read, self._tell)
-        await sealer.take_up(await created_at(self._bus.client, EVENTS))
+        sealing = load_signer("toolbus", self._key)
+        sealer = LogSigner(await self._bus.bucket(SEALS), sealing, self._read, self._tell)
+        await sealer.start(await created_at(self._bus.client, EVENTS))
         return sealer
 
     async def _read(self, first: int) -> list[StreamEntry]:
@@ -60,7 +60,7 @@ async def test_every_customer_has_a_log_of_its_own(
     async with events_of("policy", settings, tmp_path) as policy:
         for customer in ("acme", "acme", "bolt", "acme"):
             await policy.publish_durable(allowed(customer=customer))
-    await (await sealing.begin()).seal()
+    await (await sealing.begin()).sign_all()
     assert (sealing.sizes("acme"), sealing.sizes("bolt")) == ([3], [1])
 
 
@@ -69,10 +69,10 @@ async def test_a_sealer_that_starts_again_goes_on_and_says_its_last_statements_a
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
         await policy.publish_durable(allowed())
-        await (await sealing.begin()).seal()
+        await (await sealing.begin()).sign_all()
         await policy.publish_durable(allowed())
         await policy.publish_durable(allowed())
-    await (await sealing.begin()).seal()
+    await (await sealing.begin()).sign_all()
     assert sealing.sizes("acme") == [1, 1, 3]
     assert sealing.told["acme"][0] == sealing.told["acme"][1]
 
@@ -80,18 +80,18 @@ async def test_a_sealer_that_starts_again_goes_on_and_says_its_last_statements_a
 async def test_a_sealer_killed_between_a_statement_and_its_position_seals_nothing_twice(
     sealing: Sealing, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def killed(_sealer: Sealer) -> None:
+    async def killed(_sealer: LogSigner) -> None:
         raise KeyboardInterrupt
 
     async with events_of("policy", settings, tmp_path) as policy:
         for _ in range(3):
             await policy.publish_durable(allowed())
         with monkeypatch.context() as patched:
-            patched.setattr(Sealer, "_keep_position", killed)
+            patched.setattr(LogSigner, "_keep_position", killed)
             with pytest.raises(KeyboardInterrupt):
-                await (await sealing.begin()).seal()
+                await (await sealing.begin()).sign_all()
         await policy.publish_durable(allowed())
-    await (await sealing.begin()).seal()
+    await (await sealing.begin()).sign_all()
     assert sealing.sizes("acme") == [3, 4]
 
 
@@ -101,9 +101,9 @@ async def test_of_two_sealers_one_writes_and_the_other_stops(
     first, second = await sealing.begin(), await sealing.begin()
     async with events_of("policy", settings, tmp_path) as policy:
         await policy.publish_durable(allowed())
-    await first.seal()
+    await first.sign_all()
     with pytest.raises(OvertakenError):
-        await second.seal()
+        await second.sign_all()
     assert sealing.sizes("acme") == [1]
 
 

@@ -15,7 +15,7 @@ from harness.receiver import Received, Receiver
 from harness.sinking import Remembered, sink, sinking
 from harness.syslogs import Datagrams, SyslogServer
 from harness.waiting import PATIENCE, until
-from toolbus_audit.siem.registry import Pace, Sinks
+from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_common.contracts import CallAllowed, CallDenied, Event
 from toolbus_common.egress.tls import Tls
 from toolbus_common.settings import Settings
@@ -43,7 +43,7 @@ def denied(number: int) -> CallDenied:
     )  # fmt: skip
 
 
-def state(sinks: Sinks) -> str:
+def state(sinks: SinkRegistry) -> str:
     """How the sink is, as `toolbus status` shows it."""
     return sinks.states().get("siem", "")
 
@@ -104,7 +104,7 @@ async def test_what_a_syslog_server_has_is_not_told_again(
         declared = {"siem": sink(f"syslog+tcp://127.0.0.1:{server.port}")}
         for numbers in (range(3), range(3, 6)):
             await said(settings, tmp_path, *intents(*numbers))
-            async with sinking(settings, declared, pace=Pace(settle=0.0)) as sinks:
+            async with sinking(settings, declared, pace=Timing(settle=0.0)) as sinks:
                 await until(partial(_settled, sinks), "that it has them")
         await until(lambda: len(server.ids) >= 6, "all of them, read")
         assert server.ids == ids(*range(6))
@@ -118,11 +118,13 @@ async def test_what_the_stream_forgot_before_a_sink_was_told_is_counted(
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url, events=["call.all*"])}
         async with sinking(settings, declared, stream=stream.stream()) as sinks:
-            await until(lambda: "4 told, 0 behind, 0 refused, 0 lost" in state(sinks), "four")
+            await until(lambda: "4 delivered, 0 behind, 0 rejected, 0 lost" in state(sinks), "four")
         stream.say(*intents(5, 6, 7))
         stream.forget(1, 5, 6)
         async with sinking(settings, declared, stream=stream.stream()) as sinks:
-            await until(lambda: "1 told, 0 behind, 0 refused, 2 lost" in state(sinks), "two lost")
+            await until(
+                lambda: "1 delivered, 0 behind, 0 rejected, 2 lost" in state(sinks), "two lost"
+            )
     assert _told(receiver) == ids(1, 2, 3, 4, 7)
 
 
@@ -147,7 +149,7 @@ async def test_datagrams_are_sent_and_one_too_long_is_counted(
         async with sinking(settings, {"siem": siem}) as sinks:
             async with asyncio.timeout(PATIENCE):
                 assert (await port.heard()).told["id"] == "c2.allowed"
-            await until(lambda: "1 told, 0 behind, 1 refused" in state(sinks), "both")
+            await until(lambda: "1 delivered, 0 behind, 1 rejected" in state(sinks), "both")
 
 
 async def test_a_sink_is_told_only_what_it_wants(settings: Settings, tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ async def test_a_sink_is_told_only_what_it_wants(settings: Settings, tmp_path: P
         siem = sink(receiver.url, events=["call.den*", "call.all*"], customers=["acme"])
         other = sink(receiver.url + "/other", events=["key.*"])
         async with sinking(settings, {"siem": siem, "other": other}) as sinks:
-            await until(lambda: "3 told, 0 behind" in str(sinks.states()), "three events")
+            await until(lambda: "3 delivered, 0 behind" in str(sinks.states()), "three events")
     assert _told(receiver) == ["c2.denied", *ids(3, 4)]
     assert {each.path for each in receiver.received} == {"/hook"}
 
@@ -171,7 +173,7 @@ async def test_a_receiver_that_was_away_is_told_all_and_another_meanwhile(
         declared = {"away": sink(away.url), "well": sink(well.url)}
         async with sinking(settings, declared) as sinks:
             await said(settings, tmp_path, *intents(*range(30)))
-            await until(lambda: "cannot be reached" in sinks.states().get("away", ""), "its word")
+            await until(lambda: "is unreachable" in sinks.states().get("away", ""), "its word")
             await until(lambda: _told(well) == ids(*range(30)), "the one that is well")
             with away:
                 await until(lambda: set(_told(away)) == set(ids(*range(30))), "the other")
@@ -227,7 +229,7 @@ async def test_a_sink_declared_now_is_not_told_what_was(settings: Settings, tmp_
     await said(settings, tmp_path, *intents(1))
     with Receiver() as receiver:
         async with sinking(settings, {"siem": sink(receiver.url, begin="now")}) as sinks:
-            await until(lambda: state(sinks).startswith("0 told, 0 behind"))
+            await until(lambda: state(sinks).startswith("0 delivered, 0 behind"))
             await until(lambda: "waiting" not in state(sinks), "it has begun")
             await said(settings, tmp_path, *intents(2))
             await until(lambda: receiver.received, "the second")
@@ -269,7 +271,7 @@ async def test_elasticsearch_has_each_event_once_and_what_it_refuses_is_counted(
         receiver.answer = _bulk({"c1.allowed": 409, "c2.allowed": 400})
         siem = sink(receiver.url, shape="elastic", index="events-test")
         async with sinking(settings, {"siem": siem}) as sinks:
-            await until(lambda: "2 told, 0 behind, 1 refused" in state(sinks))
+            await until(lambda: "2 delivered, 0 behind, 1 rejected" in state(sinks))
         lines = [json.loads(line) for line in receiver.received[0].body.splitlines()]
     assert lines[0] == {"create": {"_index": "events-test", "_id": "c1.allowed"}}
     assert lines[1]["id"] == "c1.allowed"
@@ -281,9 +283,9 @@ async def test_a_busy_elasticsearch_is_told_again(settings: Settings, tmp_path: 
     with Receiver() as receiver:
         receiver.answer = _bulk({"c2.allowed": 429})
         async with sinking(settings, {"siem": sink(receiver.url, shape="elastic")}) as sinks:
-            await until(lambda: "it answered 429" in state(sinks), "its word")
+            await until(lambda: "it returned status 429" in state(sinks), "its word")
             receiver.answer = _bulk({"c1.allowed": 409})
-            await until(lambda: "2 told, 0 behind, 0 refused" in state(sinks))
+            await until(lambda: "2 delivered, 0 behind, 0 rejected" in state(sinks))
 
 
 async def test_an_event_that_does_not_fit_is_given_up_alone(
@@ -293,7 +295,7 @@ async def test_an_event_that_does_not_fit_is_given_up_alone(
     with Receiver() as receiver:
         receiver.answer = lambda told: (413 if b"c7.allowed" in told.body else 204, b"")
         async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
-            await until(lambda: "9 told, 0 behind, 1 refused" in state(sinks))
+            await until(lambda: "9 delivered, 0 behind, 1 rejected" in state(sinks))
         taken = [each for each in receiver.received if b"c7.allowed" not in each.body]
     told = [json.loads(line)["id"] for each in taken for line in each.body.splitlines()]
     assert sorted(told) == ids(*(number for number in range(10) if number != 7))
@@ -306,10 +308,10 @@ async def test_a_sink_that_takes_nothing_has_nothing_given_up(
     with Receiver() as receiver:
         receiver.status = 400
         async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
-            await until(lambda: "takes none of the events" in state(sinks), "its word")
+            await until(lambda: "rejects every event" in state(sinks), "its word")
             receiver.received.clear()
             receiver.status = 200
-            await until(lambda: "2 told, 0 behind, 0 refused" in state(sinks))
+            await until(lambda: "2 delivered, 0 behind, 0 rejected" in state(sinks))
 
 
 async def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent_without_it(
@@ -323,8 +325,8 @@ async def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent_without_i
         assert receiver.received == []
 
 
-def _settled(sinks: Sinks) -> bool:
-    return state(sinks).startswith("3 told, 0 behind")
+def _settled(sinks: SinkRegistry) -> bool:
+    return state(sinks).startswith("3 delivered, 0 behind")
 
 
 def _told(receiver: Receiver) -> list[str]:

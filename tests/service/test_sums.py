@@ -21,7 +21,7 @@ from toolbus_audit.clickhouse import migrate as migrating
 from toolbus_audit.clickhouse import store as storing
 from toolbus_audit.clickhouse.row_mapper import EventRow, token
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_audit.ingest.rollups import add_up, add_up_days
+from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.analytics import saved_queries
 
@@ -29,8 +29,8 @@ HOUR = 1_763_708_400.0  # 2025-11-21 07:00 UTC
 PLAIN = "SELECT count() AS n, sum(charge) AS c FROM events"
 SUMMED = "SELECT sum(events) AS n, sum(charge) AS c FROM events_by_hour"
 OF_DAYS = "SELECT sum(events) AS n, sum(charge) AS c FROM events_by_day"
-DAYS_HELD = "SELECT countIf(holds) AS held, count() AS of FROM days"
-SUMS_HELD = "SELECT countIf(holds) AS held, count() AS of FROM hours"
+DAYS_HELD = "SELECT countIf(valid) AS held, count() AS of FROM days"
+SUMS_HELD = "SELECT countIf(valid) AS held, count() AS of FROM hours"
 
 
 @asynccontextmanager
@@ -44,7 +44,7 @@ async def opened(directory: Path) -> AsyncIterator[ClickHouse]:
 
 
 async def asked(store: ClickHouse, sql: str, **parameters: str) -> list[dict[str, Any]]:
-    told = json.loads(await store.ask(sql, 10_000, parameters))
+    told = json.loads(await store.query(sql, 10_000, parameters))
     names = [column["name"] for column in told["meta"]]
     return [dict(zip(names, row, strict=True)) for row in told["data"]]
 
@@ -63,7 +63,9 @@ async def add(store: ClickHouse, *rows: EventRow) -> None:
 
 
 async def added_up(store: ClickHouse) -> None:
-    while await add_up(store.beside) or await add_up_days(store.beside):
+    while await roll_up_hours(store.run_in_background) or await roll_up_days(
+        store.run_in_background
+    ):
         pass
 
 
@@ -88,29 +90,29 @@ async def test_sums_agree_with_the_events_before_and_after_they_are_added_up(
         )
         await add(store, *(event("call.completed", f"c{n}", HOUR + n, charge=3) for n in range(8)))
         assert await agree(store) == {"n": 17, "c": 69}
-        assert await add_up(store.beside) == 1
+        assert await roll_up_hours(store.run_in_background) == 1
         assert await asked(store, SUMS_HELD) == [{"held": 1, "of": 1}]
         assert await agree(store) == {"n": 17, "c": 69}
-        assert await add_up(store.beside) == 0
+        assert await roll_up_hours(store.run_in_background) == 0
 
 
 async def test_a_day_is_added_up_once_it_is_over_and_all_its_hours_are(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await add(store, event("call.completed", "c1", HOUR, charge=3))
-        await add_up(store.beside)
+        await roll_up_hours(store.run_in_background)
         await add(store, event("call.completed", "c2", HOUR + 3600, charge=4))
-        assert await add_up_days(store.beside) == 0
-        await add_up(store.beside)
-        assert await add_up_days(store.beside) == 1
+        assert await roll_up_days(store.run_in_background) == 0
+        await roll_up_hours(store.run_in_background)
+        assert await roll_up_days(store.run_in_background) == 1
         assert await asked(store, DAYS_HELD) == [{"held": 1, "of": 1}]
         assert await days_agree(store) == {"n": 2, "c": 7}
         await add(store, event("call.completed", "c3", datetime.now(UTC).timestamp() + 86_400))
-        await store.beside(  # as one says whose clock is ahead
-            "INSERT INTO added_up (hour, customer, events, version)"
-            " SELECT hour, customer, events, 1 FROM hours WHERE NOT holds"
+        await store.run_in_background(  # as one says whose clock is ahead
+            "INSERT INTO rollup_hours_done (hour, customer, events, version)"
+            " SELECT hour, customer, events, 1 FROM hours WHERE NOT valid"
         )
         assert await asked(store, SUMS_HELD) == [{"held": 3, "of": 3}]
-        assert await add_up_days(store.beside) == 0
+        assert await roll_up_days(store.run_in_background) == 0
 
 
 async def test_a_day_with_late_or_deleted_events_is_asked_by_the_hour_until_added_up_again(
@@ -124,9 +126,9 @@ async def test_a_day_with_late_or_deleted_events_is_asked_by_the_hour_until_adde
         await added_up(store)
         await add(store, event("call.completed", "late", HOUR, charge=8))
         assert await days_agree(store) == {"n": 5, "c": 1 + 2 + 4 + 8 + 64}
-        assert await add_up(store.beside) == 1
+        assert await roll_up_hours(store.run_in_background) == 1
         assert await days_agree(store) == {"n": 5, "c": 1 + 2 + 4 + 8 + 64}
-        assert await add_up_days(store.beside) == 1
+        assert await roll_up_days(store.run_in_background) == 1
         assert await days_agree(store) == {"n": 5, "c": 1 + 2 + 4 + 8 + 64}
         await store.command(gone.format("'c0', 'late'"))  # an hour
         assert await days_agree(store) == {"n": 3, "c": 2 + 4 + 64}
@@ -140,30 +142,30 @@ async def test_a_days_sums_that_were_not_told_or_are_of_other_hours_are_not_aske
 ) -> None:
     async with opened(tmp_path) as store:
         await add(store, event("call.completed", "c", HOUR, charge=3))
-        await add_up(store.beside)
-        await store.beside(
-            "INSERT INTO sums_of_days (day, customer, event, events, charge, version)"
+        await roll_up_hours(store.run_in_background)
+        await store.run_in_background(
+            "INSERT INTO rollup_days (day, customer, event, events, charge, version)"
             f" VALUES (toDate({int(HOUR)}), 'acme', 'call.completed', 1, 99, 12)"
         )
         assert await days_agree(store) == {"n": 1, "c": 3}
         # As one says who was overtaken: an hour was added up anew since he asked what is due.
-        await store.beside(
-            "INSERT INTO days_added_up (day, customer, events, made_of, version)"
+        await store.run_in_background(
+            "INSERT INTO rollup_days_done (day, customer, events, source_hash, version)"
             f" VALUES (toDate({int(HOUR)}), 'acme', 1, 5, 12)"
         )
         assert await days_agree(store) == {"n": 1, "c": 3}
-        await add_up_days(store.beside)
+        await roll_up_days(store.run_in_background)
         assert await days_agree(store) == {"n": 1, "c": 3}
 
 
 async def test_a_late_event_is_counted_at_once_and_the_hour_added_up_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await add(store, event("call.completed", "early", HOUR, charge=3))
-        await add_up(store.beside)
+        await roll_up_hours(store.run_in_background)
         await add(store, event("call.completed", "late", HOUR + 5, charge=4))
         assert await agree(store) == {"n": 2, "c": 7}
         assert await asked(store, SUMS_HELD) == [{"held": 0, "of": 1}]
-        assert await add_up(store.beside) == 1
+        assert await roll_up_hours(store.run_in_background) == 1
         assert await asked(store, SUMS_HELD) == [{"held": 1, "of": 1}]
         assert await agree(store) == {"n": 2, "c": 7}
 
@@ -174,19 +176,19 @@ async def test_the_same_batch_sent_again_counts_once(tmp_path: Path) -> None:
         for _ in range(3):
             await add(store, *batch)
             assert await agree(store) == {"n": 5, "c": 5}
-            await add_up(store.beside)
+            await roll_up_hours(store.run_in_background)
 
 
 async def test_sums_told_and_not_written_whole_are_not_asked(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await add(store, event("call.completed", "c", HOUR, charge=3))
         # As a kill between the two statements leaves it, and as one in the first would.
-        await store.beside(
-            "INSERT INTO sums (hour, customer, event, events, charge, version)"
+        await store.run_in_background(
+            "INSERT INTO rollup_hours (hour, customer, event, events, charge, version)"
             f" VALUES (toDateTime({int(HOUR)}), 'acme', 'call.completed', 7, 99, 12)"
         )
         assert await agree(store) == {"n": 1, "c": 3}
-        await add_up(store.beside)
+        await roll_up_hours(store.run_in_background)
         assert await agree(store) == {"n": 1, "c": 3}
 
 
@@ -211,7 +213,7 @@ async def test_events_older_than_the_sums_are_in_them(
                 "SELECT sum(spent_tokens) AS s, sum(classic_tokens) AS c FROM context_by_hour",
             )
             assert tokens == {"s": 7, "c": 53}
-            await add_up(store.beside)
+            await roll_up_hours(store.run_in_background)
 
 
 async def test_an_outcome_is_given_the_team_its_key_had(tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ async def test_an_outcome_is_given_the_team_its_key_had(tmp_path: Path) -> None:
                 {"team": "new", "calls": 2, "c": 2},
                 {"team": "", "calls": 1, "c": 4},
             ]
-            await add_up(store.beside)
+            await roll_up_hours(store.run_in_background)
 
 
 async def test_a_call_charged_as_unknown_is_taken_back_when_it_ends(tmp_path: Path) -> None:
@@ -266,7 +268,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from test_sums import add, event, opened, HOUR
-from toolbus_audit.ingest.rollups import add_up, add_up_days
+from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 
 async def main():
     async with opened(Path(sys.argv[1])) as store:
@@ -277,8 +279,8 @@ async def main():
             rows = [event("call.completed", f"b{batch}-{n}", at, charge=1) for n, at in ats]
             await add(store, *rows)
             print("wrote", flush=True)
-            await add_up(store.beside)
-            await add_up_days(store.beside)
+            await roll_up_hours(store.run_in_background)
+            await roll_up_days(store.run_in_background)
             batch += 1
 
 asyncio.run(main())

@@ -84,9 +84,9 @@ async def test_pages_stay_below_what_the_bus_carries(
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ({"format": "csv"}, "no format 'csv'"),
-        ({"events": ("call%",)}, "is no event's name"),
-        ({"after": "nonsense"}, "no place to go on from"),
+        ({"format": "csv"}, "Unknown format 'csv'"),
+        ({"events": ("call%",)}, "is not an event name"),
+        ({"after": "nonsense"}, "is not a cursor"),
     ],
 )
 async def test_what_cannot_be_asked_is_told_with_the_mend(

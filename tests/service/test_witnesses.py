@@ -67,7 +67,7 @@ async def test_a_witness_that_is_down_holds_up_nothing_and_catches_up(auditor: A
 
             async def behind() -> bool:
                 said = str(service.status().details["witnesses"]["w1"])
-                return "8 events behind" in said and "it answered 503" in said
+                return "8 events behind" in said and "it returned status 503" in said
 
             await until(behind, "status says how far behind it is")
         async with auditing(auditor.settings):  # what it lacks is known after a restart
@@ -133,7 +133,7 @@ async def test_an_answer_signed_with_another_key_is_not_taken(auditor: Auditor) 
 
             async def refused() -> bool:
                 said = str(service.status().details["witnesses"]["w1"])
-                return "not signed with the key that is declared" in said
+                return "does not match the key configured" in said
 
             await until(refused, "status says so")
             assert (await auditor.rows("SELECT count() FROM cosignatures"))[0][0] == 0

@@ -12,7 +12,7 @@ import pytest
 
 from harness.sealed import World, seen, world
 from harness.tampering import TAMPERED, named
-from toolbus_audit.transparency_log.checkpoint import signer
+from toolbus_audit.transparency_log.checkpoint import load_signer
 from toolbus_cli.evidence import verify
 
 
@@ -101,12 +101,12 @@ def test_a_fork_within_one_bundle_is_found(log: World) -> None:
 
 
 def test_a_log_signed_with_another_key_is_found(log: World, tmp_path: Path) -> None:
-    forger = signer("toolbus", tmp_path / "forged" / "key.pem")
+    forger = load_signer("toolbus", tmp_path / "forged" / "key.pem")
     assert log.resealed((6, 12, 18, 24), forger).kinds() == {"signature"}
 
 
 def test_an_edited_event_whose_tree_was_built_anew_is_found(log: World, tmp_path: Path) -> None:
-    forger = signer("toolbus", tmp_path / "forged" / "key.pem")
+    forger = load_signer("toolbus", tmp_path / "forged" / "key.pem")
     log.lines[7] = edited(log.lines[7])
     assert log.resealed((6, 12, 18, 24), forger).kinds() == {"signature", "altered"}
 

@@ -181,7 +181,8 @@ async def _cut(lane: RequestReply, named: str, stream: str) -> int:
     """Return how many events of a log have expired; it continues from the checkpoints there."""
     (row,) = await _asked(
         lane,
-        f"SELECT max(size) FROM cuts WHERE customer = {named} AND stream = {quoted(stream)}",  # noqa: S608
+        f"SELECT max(size) FROM log_truncations WHERE customer = {named}"  # noqa: S608
+        f" AND stream = {quoted(stream)}",
     )
     return int(row[0] or 0)
 

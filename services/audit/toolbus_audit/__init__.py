@@ -1,1 +1,1 @@
-"""The audit service."""
+"""Audit service: stores events and makes them queryable, exportable and provable."""

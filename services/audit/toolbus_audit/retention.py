@@ -1,7 +1,8 @@
-"""Deletes what is past its time, so that what is left stays provable.
+"""Delete events past their retention time; the remaining events stay provable.
 
-A customer's log is cut at a statement: what was sealed by then is deleted, and the log goes on from
-that statement, which has all the proof of the rest needs. What is not sealed is not deleted.
+A customer's log is truncated at a checkpoint: the events it covers are deleted, and the log starts
+after it. The checkpoint has all that proofs of later events need. Events that no checkpoint covers
+are not deleted.
 """
 
 import asyncio
@@ -24,18 +25,18 @@ DAY = 86_400
 
 
 class Store(Protocol):
-    """What keeps the rows."""
+    """Store of event rows."""
 
     async def select(self, sql: str) -> Sequence[tuple[Any, ...]]:
-        """The answer to our own statement. Raises `StoreDownError`."""
+        """Run a query of audit itself. Raises `StoreDownError`."""
 
     async def command(self, sql: str) -> None:
-        """Do what our own statement says, to its end. Raises `StoreDownError`."""
+        """Run a command of audit itself to completion. Raises `StoreDownError`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """Where a log is to begin: behind its first `size` events."""
+class Truncation:
+    """New start of a log: after its first `size` events, up to stream sequence `to`."""
 
     customer: str
     stream: str
@@ -45,32 +46,32 @@ class Cut:
 
     @property
     def log(self) -> str:
-        """The rows of this log, as a condition."""
+        """SQL condition for the rows of this log."""
         return f"customer = {quoted(self.customer)} AND stream = {quoted(self.stream)}"
 
     @property
     def rows(self) -> str:
-        """Those of them that lie before it."""
+        """SQL condition for the rows before the new start."""
         return f"{self.log} AND stream_seq <= {self.to}"
 
 
 class Retention:
-    """`declared` says how long, `holds` of whom nothing is deleted, `say` records an event."""
+    """Retention as configured; `holds` are the customers under a legal hold."""
 
     def __init__(
         self,
         store: Store,
-        declared: Callable[[], Configuration],
+        configured: Callable[[], Configuration],
         holds: Callable[[], frozenset[str]],
-        say: Callable[[Event], Awaitable[None]],
+        publish: Callable[[Event], Awaitable[None]],
     ) -> None:
         self._store = store
-        self._declared = declared
+        self._configured = configured
         self._holds = holds
-        self._say = say
+        self._publish = publish
 
     async def run(self, ready: Callable[[], bool]) -> None:
-        """Look every hour, while `ready` says that all that is declared and held is known."""
+        """Apply every hour, if `ready` confirms that configuration and legal holds are current."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             try:
@@ -79,56 +80,65 @@ class Retention:
             except (StoreDownError, BusDownError) as error:
                 log.warning("retention.waiting", extra={"reason": str(error)})
             except Exception:
-                log.exception("retention.failed_inside")
+                log.exception("retention.internal_error")
 
-    async def apply(self, now: float) -> list[Cut]:
-        """Delete what is past its time now; where logs begin since. What is held is left."""
+    async def apply(self, now: float) -> list[Truncation]:
+        """Delete expired events and return the truncations; customers on hold are skipped."""
         found = []
         for customer, stream in await self._logs():
-            cut = await self._due(customer, stream, now)
-            if cut is not None and customer not in self._holds():
-                await self._cut(cut)
-                found.append(cut)
-        await self._clear_unsealed(now)
+            truncation = await self._due(customer, stream, now)
+            if truncation is not None and customer not in self._holds():
+                await self._truncate(truncation)
+                found.append(truncation)
+        await self._delete_unlogged(now)
         return found
 
     async def _logs(self) -> Sequence[tuple[Any, ...]]:
         return await self._store.select("SELECT DISTINCT customer, stream FROM checkpoints")
 
-    async def _due(self, customer: str, stream: str, now: float) -> Cut | None:
-        """The last statement that is itself past the time: all it covers is older still."""
-        days = days_of(self._declared(), customer)
+    async def _due(self, customer: str, stream: str, now: float) -> Truncation | None:
+        """Return the truncation at the last expired checkpoint; its events are older than it."""
+        days = retention_days(self._configured(), customer)
         found = await self._store.select(
             f"SELECT size, to FROM checkpoints WHERE customer = {quoted(customer)}"  # noqa: S608
-            f" AND stream = {quoted(stream)} AND at <= toDateTime({_before(now, days)}, 'UTC')"
+            f" AND stream = {quoted(stream)} AND at <= toDateTime({_cutoff(now, days)}, 'UTC')"
             " ORDER BY size DESC, to DESC LIMIT 1"
         )
-        return Cut(customer, stream, int(found[0][0]), int(found[0][1]), days) if found else None
+        return (
+            Truncation(customer, stream, int(found[0][0]), int(found[0][1]), days)
+            if found
+            else None
+        )
 
-    async def _cut(self, cut: Cut) -> None:
-        """Said first, then noted, then done: whatever was interrupted is done the next time."""
-        known = await self._store.select(f"SELECT max(size) FROM cuts WHERE {cut.log}")  # noqa: S608
-        if int(known[0][0] or 0) < cut.size:
-            await self._say(_event_of(cut))
+    async def _truncate(self, truncation: Truncation) -> None:
+        """Publish the event, record the truncation, then delete; an interruption is repeated."""
+        known = await self._store.select(
+            f"SELECT max(size) FROM log_truncations WHERE {truncation.log}"  # noqa: S608
+        )
+        if int(known[0][0] or 0) < truncation.size:
+            await self._publish(_event_of(truncation))
             await self._store.command(
-                "INSERT INTO cuts (customer, stream, size, to, at) VALUES "  # noqa: S608
-                f"({quoted(cut.customer)}, {quoted(cut.stream)}, {cut.size}, {cut.to}, now())"
+                "INSERT INTO log_truncations (customer, stream, size, to, at) VALUES "  # noqa: S608
+                f"({quoted(truncation.customer)}, {quoted(truncation.stream)},"
+                f" {truncation.size}, {truncation.to}, now())"
             )
-        await self._delete("events", cut.rows)
-        # Lines that could be no row are of this log where their subject ends in its customer.
-        ended = f"endsWith(subject, {quoted('.' + cut.customer)})"
-        sealed = f"stream_seq <= {cut.to} AND at <= toDateTime({_before(time(), cut.days)}, 'UTC')"
-        await self._delete("dead_letters", f"{ended} AND {sealed}")
+        await self._delete("events", truncation.rows)
+        # Dead letters have no customer column; their subject ends with the customer.
+        of_customer = f"endsWith(subject, {quoted('.' + truncation.customer)})"
+        expired = f"at <= toDateTime({_cutoff(time(), truncation.days)}, 'UTC')"
+        await self._delete(
+            "dead_letters", f"{of_customer} AND stream_seq <= {truncation.to} AND {expired}"
+        )
 
-    async def _clear_unsealed(self, now: float) -> None:
-        """Events from before there was a seal belong to no log: they go by their own time."""
-        unsealed = await self._store.select(
+    async def _delete_unlogged(self, now: float) -> None:
+        """Delete expired events without a stream: they belong to no log, so only age counts."""
+        unlogged = await self._store.select(
             "SELECT DISTINCT customer FROM events WHERE stream = ''"
         )
-        for (customer,) in unsealed:
+        for (customer,) in unlogged:
             if customer not in self._holds():
-                days = days_of(self._declared(), customer)
-                old = f"at <= toDateTime({_before(now, days)}, 'UTC')"
+                days = retention_days(self._configured(), customer)
+                old = f"at <= toDateTime({_cutoff(now, days)}, 'UTC')"
                 await self._delete(
                     "events", f"stream = '' AND customer = {quoted(customer)} AND {old}"
                 )
@@ -142,24 +152,24 @@ class Retention:
             log.info("retention.deleted", extra={"table": table, "rows": int(count)})
 
 
-def days_of(declared: Configuration, customer: str) -> int:
-    """How many days a customer's events are kept."""
-    found = declared.customers.get(customer)
-    own = found.retention if found is not None else None
-    return own or declared.audit.retention
+def retention_days(configured: Configuration, customer: str) -> int:
+    """Return for how many days a customer's events are retained."""
+    found = configured.customers.get(customer)
+    override = found.retention if found is not None else None
+    return override or configured.audit.retention
 
 
-def _before(now: float, days: int) -> int:
+def _cutoff(now: float, days: int) -> int:
     return max(int(now) - days * DAY, 0)
 
 
-def _event_of(cut: Cut) -> EventsExpired:
+def _event_of(truncation: Truncation) -> EventsExpired:
     return EventsExpired(
-        id=f"{cut.customer}.{cut.stream}.{cut.size}.expired",
+        id=f"{truncation.customer}.{truncation.stream}.{truncation.size}.expired",
         at=time(),
-        customer=cut.customer,
-        stream=cut.stream,
-        size=cut.size,
-        to=cut.to,
-        days=cut.days,
+        customer=truncation.customer,
+        stream=truncation.stream,
+        size=truncation.size,
+        to=truncation.to,
+        days=truncation.days,
     )

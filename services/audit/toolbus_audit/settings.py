@@ -1,4 +1,4 @@
-"""What audit is told by its environment, beyond what every service is told."""
+"""Settings of audit, in addition to those of every service."""
 
 from pathlib import Path
 
@@ -8,17 +8,16 @@ from toolbus_common.settings import Settings as CommonSettings
 
 
 class Settings(CommonSettings):
-    """`clickhouse_url` may hold a password; empty means ClickHouse's engine inside this process.
+    """Environment variables of the audit service, with the prefix `TOOLBUS_`.
 
-    `clickhouse_cluster` names the cluster that server is of, for tables on all its servers.
-    `seal_name` names this installation in all it signs, at audit's first start, where the declared
-    `evidence.origin` is not there by then. `evidence_key_file` has the Ed25519 key in PEM that
-    signs, made where there is none: `<state_dir>/seal/key.pem`. Between two
-    checkpoints of a log that grows lie `seal_seconds`. At `audit_http_port` readers are answered in
-    ClickHouse's way, from the embedded engine (0: nowhere).
-
-    What an audit that was killed was exporting or telling, another takes over when it has been
-    silent for `lease_seconds`.
+    `clickhouse_url` may contain a password; if it is empty, ClickHouse runs inside this process.
+    `clickhouse_cluster` is the cluster of that server; tables are created on all its servers.
+    `seal_name` is the origin of this installation's logs if `evidence.origin` is not configured
+    when audit starts for the first time. `evidence_key_file` is the Ed25519 signing key in PEM; by
+    default it is created as `<state_dir>/seal/key.pem`. A growing log gets a checkpoint every
+    `seal_seconds`. BI tools connect to `audit_http_port` (0 disables it), which needs the embedded
+    engine. Another replica takes over exports and sinks `lease_seconds` after the last renewal by
+    the replica that ran them.
     """
 
     clickhouse_url: SecretStr = SecretStr("")
@@ -28,7 +27,7 @@ class Settings(CommonSettings):
     audit_http_host: str = "127.0.0.1"
     audit_http_port: int = Field(default=0, ge=0, le=65535)
     seal_name: str = Field(default="", pattern=r"^(?:[a-z0-9][a-z0-9._/-]{0,127})?$")
-    evidence_key_file: Path | None = Field(  # under the name it had before too, for one release
+    evidence_key_file: Path | None = Field(  # the former name is accepted for one release
         default=None,
         validation_alias=AliasChoices("TOOLBUS_EVIDENCE_KEY_FILE", "TOOLBUS_SEAL_KEY"),
     )
@@ -36,11 +35,11 @@ class Settings(CommonSettings):
     lease_seconds: float = 20.0
 
     @property
-    def sealing_key(self) -> Path:
-        """Where the sealing key is."""
+    def signing_key(self) -> Path:
+        """Path of the signing key."""
         return self.evidence_key_file or self.state_dir / "seal" / "key.pem"
 
     @property
     def clickhouse_directory(self) -> Path:
-        """Where the embedded engine keeps its data."""
+        """Data directory of the embedded engine."""
         return self.state_dir / "clickhouse"

@@ -1,4 +1,4 @@
-"""Handle admitted calls of Toolbus' own tools: each ends in one answer and one outcome."""
+"""Handle admitted calls of the built-in server: each gets one reply and one outcome event."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ import msgspec
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.catalog.read_tools import answer
 from toolbus_codemode.programs.runner import Programs
-from toolbus_codemode.tokens.context_savings import Spending, Spent
+from toolbus_codemode.tokens.context_savings import ContextMeter, CountedCall
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
 from toolbus_common.access.pricing import charged
 from toolbus_common.access.principal import Principal
@@ -42,11 +42,11 @@ from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
 
-Result = tuple[dict[str, Any], bool]  # a tool's result, and whether it says it failed
+Result = tuple[dict[str, Any], bool]  # a tool's result, and whether it is an error
 
 
 class ProgramHandler:
-    """Answers calls of the built-in server."""
+    """Handler of the calls of the built-in server."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class ProgramHandler:
         directory: ConfigProjection,
         catalogue: Catalogue,
         programs: Programs,
-        spending: Spending,
+        spending: ContextMeter,
         outcomes: OutcomeStore,
     ) -> None:
         self._service = service
@@ -67,7 +67,7 @@ class ProgramHandler:
         self._revoked: set[str] = set()
 
     def cancel(self, call_id: str) -> None:
-        """End a call nobody waits for any more, with everything its program has under way."""
+        """Cancel a call, with all running calls of its program."""
         task = self._running.get(call_id)
         if task is not None:
             self._revoked.add(call_id)
@@ -78,27 +78,29 @@ class ProgramHandler:
         """Handle one admitted call."""
         began = perf_counter()
         try:
-            result, is_error = await self._revocable(call, reply)
+            result, is_error = await self._cancellable(call, reply)
         except ToolbusError as error:
             await self._fail(call, reply, error, began)
         except asyncio.CancelledError:
             if call.call_id not in self._revoked:
-                stopped = OutcomeUnknownError("The service stopped while the call was under way.")
+                stopped = OutcomeUnknownError(
+                    "The service stopped during the call; it may have been executed in part."
+                )
                 await self._fail(call, reply, stopped, began)
                 raise
-            taken_back = CallCancelledError("The caller took the call back.")
-            await self._fail(call, reply, taken_back, began)
+            cancelled = CallCancelledError("The caller cancelled the call.")
+            await self._fail(call, reply, cancelled, began)
         except Exception:
             log.exception("call.failed_inside", extra={"call_id": call.call_id})
-            inside = ToolbusError("Something failed inside; the log of codemode says what.")
+            inside = ToolbusError("Internal error; see the log of codemode for this call id.")
             await self._fail(call, reply, inside, began)
         else:
             await self._complete(call, reply, result, began, is_error=is_error)
         finally:
             self._revoked.discard(call.call_id)
 
-    async def _revocable(self, call: CallAdmitted, reply: ReplyChannel) -> Result:
-        """The result, in a way that `cancel` finds; what has ended is told and kept undisturbed."""
+    async def _cancellable(self, call: CallAdmitted, reply: ReplyChannel) -> Result:
+        """Return the result; while it runs, `cancel` can end it, but not its outcome and reply."""
         self._running[call.call_id] = asyncio.current_task()
         try:
             return await self._result(call, reply)
@@ -113,16 +115,16 @@ class ProgramHandler:
         bounds = principal.bounds.narrowed(call.restriction)
         try:
             if call.tool == EXECUTE:
-                shelf = self._catalogue.shelf(bounds)
+                namespace = self._catalogue.namespace(bounds)
                 call = await self._extended(
                     call, reply, self._programs.needed_until(call, principal)
                 )
-                ran = await self._programs.run(call, principal, shelf, arguments)
+                ran = await self._programs.run(call, principal, namespace, arguments)
                 return text(ran.text), ran.is_error
             plain = decode_options(call.terms).mode is Mode.SEARCH
-            told = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
-            return text(told), False
-        except InvalidError as error:  # the model can mend this: it is an answer to it
+            response = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
+            return text(response), False
+        except InvalidError as error:  # a result, because the model can correct its arguments
             return text(error.reason), True
 
     async def _extended(
@@ -138,17 +140,17 @@ class ProgramHandler:
         return call.model_copy(update={"deadline": deadline})
 
     async def _known(self, call: CallAdmitted) -> Principal:
-        """The same, where the caller's access token may be known since a moment only."""
+        """Return the caller; look up an access token that this replica may not know yet."""
         with suppress(UnauthorizedError):
             return self._principal(call)
         await self._directory.bearers.learn(hash_of(call.key_digest))
         return self._principal(call)
 
     def _principal(self, call: CallAdmitted) -> Principal:
-        """The caller as it is now, whatever it was when the call was admitted."""
+        """Return the caller with its current grants, not those at admission."""
         found = self._directory.now.principal_for(call.key_digest, time())
         if found is None:
-            raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
+            raise UnauthorizedError("Invalid, revoked or expired API key.")
         return found
 
     async def _complete(
@@ -179,12 +181,12 @@ class ProgramHandler:
         self._count(call, result)
 
     def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
-        """Have the call counted, now that nobody waits for it."""
-        with suppress(UnauthorizedError):  # the key was revoked meanwhile: its bounds are gone
+        """Count the call's tokens, after its reply was sent."""
+        with suppress(UnauthorizedError):  # the key was revoked meanwhile
             bounds = self._principal(call).bounds.narrowed(call.restriction)
-            seen = self._catalogue.shelf(bounds)
-            told = result["content"][0]["text"]
-            self._spending.note(Spent(call, told, seen, self._catalogue.whole()))
+            visible = self._catalogue.namespace(bounds)
+            response = result["content"][0]["text"]
+            self._spending.note(CountedCall(call, response, visible, self._catalogue.whole()))
 
     async def _fail(
         self, call: CallAdmitted, reply: ReplyChannel, error: ToolbusError, began: float
@@ -201,12 +203,12 @@ class ProgramHandler:
             )
         )
         if call.claim is not None:
-            # Nothing of the call was made only where it was refused: a program may have begun.
-            begun = not isinstance(error, UnauthorizedError)
-            await self._outcomes.end(call, call.claim, CallError(error), sent=begun)
+            # Only a rejected call was certainly not executed; a program may have started.
+            started = not isinstance(error, UnauthorizedError)
+            await self._outcomes.end(call, call.claim, CallError(error), sent=started)
         await reply.send(CallError(error))
 
 
-def text(told: str) -> dict[str, Any]:
-    """A tool's result of one text."""
-    return {"content": [{"type": "text", "text": told}]}
+def text(content: str) -> dict[str, Any]:
+    """Return a tool result with one text."""
+    return {"content": [{"type": "text", "text": content}]}

@@ -1,11 +1,11 @@
-"""The codemode service: tools that read the catalogue, and programs that call tools.
+"""The codemode service: catalogue tools, and programs that call tools.
 
-hears   the calls of the built-in server `toolbus`, `tb.run.toolbus`, and `tb.cancel.*`;
-        the buckets `tb_config`, `tb_catalogue` and `tb_tokens`
-says    `call.completed`, `call.failed` and `context.spent` for them; `context.measured`;
-        `run.started`, `run.completed`, `run.failed`; `tb.call.<server>` for what programs call
-owns    the built-in server's entry in `tb_catalogue`, the outcomes it keeps in `tb_outcomes`; the
-        object store `tb_results`
+subscribes  calls of the built-in server `toolbus` (`tb.run.toolbus`), `tb.cancel.*`;
+            buckets `tb_config`, `tb_catalogue` and `tb_tokens`
+publishes   `call.completed`, `call.failed`, `context.spent`, `context.measured`, `run.started`,
+            `run.completed`, `run.failed`; `tb.call.<server>` for the calls of programs
+owns        the entry of the built-in server in `tb_catalogue`, its outcomes in `tb_outcomes`, the
+            object store `tb_results`
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from contextlib import asynccontextmanager
 
 from toolbus_codemode.catalog.builtin_tools import own_listing
 from toolbus_codemode.catalog.catalog import Catalogue
-from toolbus_codemode.catalog.search.embeddings import Meaning, NoModelError
+from toolbus_codemode.catalog.search.embeddings import EmbeddingModel, NoModelError
 from toolbus_codemode.handler import ProgramHandler
-from toolbus_codemode.programs.runner import ENGINES, Programs, usual_caps
+from toolbus_codemode.programs.runner import ENGINES, Programs, default_limits
 from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.settings import Settings
-from toolbus_codemode.tokens.context_savings import Spending
+from toolbus_codemode.tokens.context_savings import ContextMeter
 from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.contracts import CallAdmitted, CallCancelled
@@ -34,33 +34,33 @@ from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
 
-# Seconds until the engines start, unless a program comes before: until then the processor is for
-# services that are not ready yet.
-BEGIN_AFTER = 3.0
+# Seconds until the engines start, unless a program arrives earlier. Other services in the process
+# use the processor to become ready first.
+START_DELAY = 3.0
 
 
 def build(exchange: LocalTransport) -> Service:
-    """Wire the service. Nothing connects until it runs."""
+    """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("codemode", settings, exchange)
     use_person_keys(service)
     directory = _directory(service)
-    meaning = _meaning(settings.search_model)
+    meaning = _model(settings.search_model)
     catalogue = Catalogue(directory, meaning)
     service.watch_bucket(CATALOGUE)(catalogue.hear)
 
     @asynccontextmanager
     async def served() -> AsyncIterator[None]:
         sandbox = Sandbox(SandboxSettings(without_seccomp=settings.without_seccomp))
-        later = asyncio.get_running_loop().call_later(BEGIN_AFTER, sandbox.begin)
+        later = asyncio.get_running_loop().call_later(START_DELAY, sandbox.begin)
         service.details = lambda: {
             "engines": [e for e in ENGINES if e not in sandbox.unavailable],
             "search": "words and meaning" if meaning else "words",
         }
-        usual = usual_caps(settings.program_seconds, settings.program_calls)
+        usual = default_limits(settings.program_seconds, settings.program_calls)
         results = Results(lambda: Objects.opened(service.bus, RESULTS))
         programs = Programs(service, directory, sandbox, results, usual)
-        spending = Spending(service.events.publish)
+        spending = ContextMeter(service.events.publish)
         outcomes = await _opened(service, directory)
         handler = ProgramHandler(service, directory, catalogue, programs, spending, outcomes)
         await (await service.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
@@ -88,17 +88,17 @@ def _directory(service: Service) -> ConfigProjection:
 
 
 async def _opened(service: Service, directory: ConfigProjection) -> OutcomeStore:
-    """Where outcomes are kept, and where tokens of a moment ago are looked up."""
+    """Open the outcome store, and the bucket in which new access tokens are looked up."""
     directory.bearers.open(await service.bucket(TOKENS))
     return OutcomeStore(await service.bucket(OUTCOMES), service.spawn)
 
 
-def _meaning(where: str) -> Meaning | None:
-    """The model asked for; without it search goes by words, and says so."""
+def _model(where: str) -> EmbeddingModel | None:
+    """Load the configured embedding model; without one, search uses words only."""
     if not where:
         return None
     try:
-        return Meaning(where)
+        return EmbeddingModel(where)
     except NoModelError as error:
         log.warning("search.no_model", extra={"reason": str(error)})
         return None

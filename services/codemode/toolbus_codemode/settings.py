@@ -6,10 +6,11 @@ from toolbus_common.settings import Settings as CommonSettings
 
 
 class Settings(CommonSettings):
-    """`program_seconds` and `program_calls` bound one program.
+    """Environment variables of the codemode service, with the prefix `TOOLBUS_`.
 
-    `without_seccomp` lets programs run on a host that cannot confine them: only where every
-    program is trusted. `search_model` has search go by meaning too: `wordllama`, or a directory.
+    `program_seconds` and `program_calls` limit one program. `without_seccomp` allows programs on a
+    host without seccomp; use it only if every program is trusted. `search_model` adds semantic
+    search: `wordllama`, or a directory with a model.
     """
 
     program_seconds: float = Field(default=30.0, gt=0, le=600)

@@ -22,7 +22,7 @@ from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import end
 from toolbus_common.config_store.literal_secrets import Reader
-from toolbus_common.config_store.operator_targets import Named
+from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
     ClientMessage,
     ConnectionCreated,
@@ -50,7 +50,7 @@ from toolbus_common.nats.topology import (
     SESSIONS,
 )
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_common.service.privacy import know_people
+from toolbus_common.service.privacy import use_person_keys
 from toolbus_common.service.service import Service
 from toolbus_executor.calls.call_handler import CallHandler
 from toolbus_executor.calls.early_cancellations import EarlyCancellations
@@ -65,8 +65,8 @@ from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.results.selection.worker_client import Selector
 from toolbus_executor.servers.supervisor import Buckets, ServerSupervisor
 from toolbus_executor.settings import Settings
-from toolbus_executor.transport.dialer_factory import Ways
-from toolbus_executor.upstreams.sessions.session_claims import Places
+from toolbus_executor.transport.dialer_factory import DialerFactory
+from toolbus_executor.upstreams.sessions.session_claims import SessionClaims
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class ServerRegistry:
         )
         self._selector = Selector()
         self._outcomes: OutcomeStore
-        self._claims: Places
+        self._claims: SessionClaims
 
     def __len__(self) -> int:
         return len(self._supervisors)
@@ -126,7 +126,7 @@ class ServerRegistry:
         buckets = Buckets(*[await self._service.bucket(name) for name in (CATALOGUE, LEASES, PINS)])
         self._outcomes = OutcomeStore(await self._service.bucket(OUTCOMES), self._service.spawn)
         claims = await self._service.bucket(SESSIONS)
-        self._claims = Places(claims, buckets.leases, self._service.events.producer)
+        self._claims = SessionClaims(claims, buckets.leases, self._service.events.producer)
         self._claims.on_taken = self._session_taken
         self._changed.set()
         await self._suspended_calls.open(self._cancel)
@@ -241,12 +241,14 @@ def build(transport: LocalTransport) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("executor", settings, transport)
-    know_people(service)
+    use_person_keys(service)
     directory = ConfigProjection(Reader.at("executor", settings.sealing).opened)
     pins = Pins(service.events)
     commands = OperatorCommands()
     keys = IdentityKeys(partial(_identity_key, service))
-    dialers = Ways(settings.egress, Named(), settings.egress_ca, os.environ, keys)
+    dialers = DialerFactory(
+        settings.egress, ConfirmedTargets(), settings.egress_ca, os.environ, keys
+    )
     service.watch_bucket(CONFIG)(dialers.named.hear)
     service.watch_bucket(CONFIG)(directory.hear)
     service.watch_bucket(CONFIG)(commands.apply_change)
@@ -261,7 +263,7 @@ def build(transport: LocalTransport) -> Service:
             dialers, large_results, settings, starts, secrets, partial(_token, service)
         )
         registry = ServerRegistry(service, directory, pins, commands, dependencies)
-        directory.on_declared.append(registry.reconcile)
+        directory.on_configured.append(registry.reconcile)
         service.details = lambda: {"servers": len(registry)}
 
         await service.requests.answer_all(SessionsQuery, registry.sessions)

@@ -62,8 +62,8 @@ AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Events audit could not read"
 AUDIT_DEAD_KEPT = Gauge("toolbus_audit_dead_letters_kept", "Dead letters in the table")
 
 # Events added to the Merkle trees, and when all of them had last been signed.
-SEALED_EVENTS = Counter("toolbus_sealed_events", "Events sealed")
-SEALED_UNTIL = Gauge("toolbus_sealed_until_seconds", "When everything was last sealed")
+SEALED_EVENTS = Counter("toolbus_sealed_events", "Events in signed checkpoints")
+SEALED_UNTIL = Gauge("toolbus_sealed_until_seconds", "When all logs were last signed")
 # For the customer that is furthest behind: events of its newest checkpoint not yet cosigned.
 WITNESS_BEHIND = Gauge("toolbus_witness_behind", "Events not cosigned by a witness", ["witness"])
 WITNESS_FAILURES = Counter(
@@ -78,13 +78,13 @@ RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=_
 # 1 while a service of this process can work; set when metrics are read.
 SERVICE_READY = Gauge("toolbus_service_ready", "Whether a service can work", ["service"])
 # Events sent to sinks, events sinks reject permanently, backlog in messages, failed attempts.
-SINK_EVENTS = Counter("toolbus_sink_events", "Events sent to a sink", ["sink"])
+SINK_EVENTS = Counter("toolbus_sink_events", "Events delivered to a sink", ["sink"])
 SINK_DEAD = Counter("toolbus_sink_dead_letters", "Events a sink rejects permanently", ["sink"])
 SINK_LOST = Counter(
     "toolbus_sink_lost", "Messages expired before they were sent to a sink", ["sink"]
 )
 SINK_FAILURES = Counter("toolbus_sink_failures", "Failed attempts to send to a sink", ["sink"])
-SINK_BEHIND = Gauge("toolbus_sink_behind", "Messages not yet sent to a sink", ["sink"])
+SINK_BEHIND = Gauge("toolbus_sink_behind", "Messages not yet delivered to a sink", ["sink"])
 # Events written by exports, and the time up to which everything is exported.
 EXPORT_EVENTS = Counter("toolbus_export_events", "Events written to files", ["export"])
 EXPORT_FAILURES = Counter("toolbus_export_failures", "Exports that failed", ["export"])

@@ -1,1 +1,1 @@
-"""ClickHouse's HTTP interface to the embedded engine, for readers who see their customers alone."""
+"""ClickHouse-compatible HTTP interface for BI tools, limited to a reader's customers."""

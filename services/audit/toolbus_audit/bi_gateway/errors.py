@@ -1,4 +1,4 @@
-"""What a reader is told when something is refused: in ClickHouse's codes, which clients know."""
+"""Errors of the BI gateway, with ClickHouse's codes, which its clients understand."""
 
 BAD_ARGUMENTS = 36
 UNKNOWN_DATABASE = 81
@@ -20,23 +20,23 @@ _STATUS = {
     LOGICAL_ERROR: 500,
 }
 
-# What is counted as rejected access, and as what.
-REJECTING = {AUTHENTICATION_FAILED: "unauthorized", ACCESS_DENIED: "forbidden"}
+# Error codes that count as rejected access, and the code of that event.
+REJECTIONS = {AUTHENTICATION_FAILED: "unauthorized", ACCESS_DENIED: "forbidden"}
 
 
-class RefusedError(Exception):
-    """A question that is not answered: ClickHouse's code, and a sentence."""
+class GatewayError(Exception):
+    """Rejected request, with ClickHouse's error code and a message."""
 
-    def __init__(self, code: int, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
         self.code = code
 
     @property
     def status(self) -> int:
-        """The status of the HTTP answer: what the engine refuses is the question's fault."""
+        """HTTP status of the response; 400 for errors that the engine raises."""
         return _STATUS.get(self.code, 400)
 
     @property
     def text(self) -> str:
-        """The body, as ClickHouse writes it."""
+        """Body of the response in ClickHouse's format."""
         return f"Code: {self.code}. DB::Exception: {self}\n"

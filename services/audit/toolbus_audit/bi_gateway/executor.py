@@ -1,4 +1,4 @@
-"""Answers readers' questions from the embedded engine: who asks, whose rows, in which bounds."""
+"""Run readers' queries on the embedded engine: authenticate, limit rows and resources."""
 
 import asyncio
 import hmac
@@ -19,12 +19,12 @@ from toolbus_audit.bi_gateway.errors import (
     TOO_MANY,
     TOO_MUCH,
     UNKNOWN_DATABASE,
-    RefusedError,
+    GatewayError,
 )
 from toolbus_audit.bi_gateway.native_hello import hello, is_hello
 from toolbus_audit.bi_gateway.request import GatewayRequest
 from toolbus_audit.clickhouse import row_policies
-from toolbus_audit.clickhouse.store import ClickHouse, sentence
+from toolbus_audit.clickhouse.store import ClickHouse, message_of
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Reader
 from toolbus_common.contracts.queries.sql_text import quoted
@@ -37,15 +37,15 @@ MOST_WAITING = 16
 MOST_ROWS = 1_000_000
 MOST_BYTES = 64 * 1024 * 1024
 _CODE = re.compile(r"Code: (\d+)")
-# A parameter is read as a value of the format TabSeparated is.
+# The engine parses parameters like values of the format TabSeparated.
 _ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
-_NOBODY = hash_of(key_digest_of("nobody"))
+_UNKNOWN_READER_HASH = hash_of(key_digest_of("nobody"))
 Session = Any  # a connection of chdb, which has no types
 _connect: Callable[[str], Session] = chdb.connect
 
 
-class Answering:
-    """Every question has a connection of its own, which can set nothing once it is asked."""
+class QueryExecutor:
+    """Executor of queries; each query gets a new connection that cannot change its settings."""
 
     def __init__(
         self, store: ClickHouse, readers: Callable[[], Mapping[str, Reader]], seconds: float
@@ -57,76 +57,73 @@ class Answering:
         self._waiting = 0
 
     def close(self) -> None:
-        """Finish what is running."""
+        """Finish running queries."""
         self._threads.shutdown(cancel_futures=True)
 
-    async def answer(self, asked: GatewayRequest) -> tuple[str, bytes]:
-        """The format and the body. Raises `RefusedError`."""
-        reader = self._known(asked)
-        if asked.database not in ("", "default", self._store.database):
-            raise RefusedError(UNKNOWN_DATABASE, f"There is one database, {self._store.database}.")
-        if not asked.sql.strip():
-            return asked.format, b"Ok.\n"
+    async def execute(self, request: GatewayRequest) -> tuple[str, bytes]:
+        """Run a request and return the format and the body. Raises `GatewayError`."""
+        reader = self._authenticate(request)
+        if request.database not in ("", "default", self._store.database):
+            raise GatewayError(UNKNOWN_DATABASE, f"The only database is '{self._store.database}'.")
+        if not request.sql.strip():
+            return request.format, b"Ok.\n"
         if self._waiting >= MOST_WAITING:
-            raise RefusedError(TOO_MANY, "Too many questions at once; ask again in a moment.")
+            raise GatewayError(TOO_MANY, "Too many concurrent queries; retry in a moment.")
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._answer, asked, reader)
+            return await loop.run_in_executor(self._threads, self._execute, request, reader)
         finally:
             self._waiting -= 1
 
-    def _known(self, asked: GatewayRequest) -> Reader:
-        """Who asks. Whether there is no such reader or the secret is another is not told."""
-        reader = self._readers().get(asked.user)
-        wanted = reader.secret_hash if reader and reader.secret_hash else _NOBODY
-        fits = hmac.compare_digest(hash_of(key_digest_of(asked.secret)), wanted)
+    def _authenticate(self, request: GatewayRequest) -> Reader:
+        """Return the authenticated reader. An unknown name and a wrong secret are one error."""
+        reader = self._readers().get(request.user)
+        wanted = reader.secret_hash if reader and reader.secret_hash else _UNKNOWN_READER_HASH
+        fits = hmac.compare_digest(hash_of(key_digest_of(request.secret)), wanted)
         if reader is None or not reader.secret_hash or not fits:
-            raise RefusedError(
+            raise GatewayError(
                 AUTHENTICATION_FAILED,
-                "No reader of that name with that secret; readers are declared under 'readers'.",
+                "Unknown reader or wrong secret; configure readers under 'readers'.",
             )
         return reader
 
-    # -- on a thread ---------------------------------------------------------------------------
+    # -- on a thread of the pool ---------------------------------------------------------------
 
-    def _answer(self, asked: GatewayRequest, reader: Reader) -> tuple[str, bytes]:
-        with self._session(asked, reader) as session:
-            if is_hello(asked.sql, asked.protocol):
-                return "Native", hello(_text(session, "SELECT version()"), asked.protocol)
-            canonical = _text(session, "SELECT formatQuerySingleLine({sql:String})", asked.sql)
-            sql, form = statement_check.split(canonical, asked.format)
+    def _execute(self, request: GatewayRequest, reader: Reader) -> tuple[str, bytes]:
+        with self._session(request, reader) as session:
+            if is_hello(request.sql, request.protocol):
+                return "Native", hello(_text(session, "SELECT version()"), request.protocol)
+            canonical = _text(session, "SELECT formatQuerySingleLine({sql:String})", request.sql)
+            sql, form = statement_check.split(canonical, request.format)
             statement_check.check(sql)
-            body = bytes(session.query(sql, form, params=dict(asked.parameters)).bytes() or b"")
+            body = bytes(session.query(sql, form, params=dict(request.parameters)).bytes() or b"")
         if len(body) > MOST_BYTES:
-            raise RefusedError(
-                TOO_MUCH, f"The answer is over {MOST_BYTES >> 20} MiB; ask for less."
-            )
+            raise GatewayError(TOO_MUCH, f"The result is over {MOST_BYTES >> 20} MiB; select less.")
         return form, body
 
     @contextmanager
-    def _session(self, asked: GatewayRequest, reader: Reader) -> Iterator[Session]:
-        """A connection that sees the reader's rows. Read-only comes last: nothing is set after."""
+    def _session(self, request: GatewayRequest, reader: Reader) -> Iterator[Session]:
+        """Open a connection limited to the reader's rows. `readonly` is set last: it locks all."""
         try:
-            session: Session = _connect(self._store.opened_embedded())
+            session: Session = _connect(self._store.embedded_connection())
         except UnavailableError as error:
-            raise RefusedError(NOT_NOW, str(error)) from error
+            raise GatewayError(NOT_NOW, str(error)) from error
         try:
             session.query(f"USE `{self._store.database}`")
-            for name, value in self._settings(asked, reader).items():
+            for name, value in self._settings(request, reader).items():
                 session.query(f"SET {name} = {quoted(value)}")
             yield session
         except RuntimeError as error:
-            told = str(error)
-            match = _CODE.search(told)
-            raise RefusedError(
-                int(match[1]) if match else BAD_ARGUMENTS, sentence(error)
+            match = _CODE.search(str(error))
+            raise GatewayError(
+                int(match[1]) if match else BAD_ARGUMENTS, message_of(error)
             ) from error
         finally:
             session.close()
 
-    def _settings(self, asked: GatewayRequest, reader: Reader) -> dict[str, str]:
-        chosen = {**asked.settings}
+    def _settings(self, request: GatewayRequest, reader: Reader) -> dict[str, str]:
+        chosen = {**request.settings}
         seconds = min(float(chosen.pop("max_execution_time", 0)) or self._seconds, self._seconds)
         rows = min(int(float(chosen.pop("max_result_rows", 0))) or MOST_ROWS, MOST_ROWS)
         return {

@@ -1,4 +1,4 @@
-"""A request as ClickHouse's clients send it: who asks, what, in which format. Pure."""
+"""Parser of HTTP requests as ClickHouse's clients send them. Pure."""
 
 import re
 from base64 import b64decode
@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
-from toolbus_audit.bi_gateway.errors import BAD_ARGUMENTS, READ_ONLY, UNKNOWN_DATABASE, RefusedError
+from toolbus_audit.bi_gateway.errors import BAD_ARGUMENTS, READ_ONLY, UNKNOWN_DATABASE, GatewayError
 
 LONGEST_SQL = 256 * 1024
 MOST_PARAMETERS = 256
 LONGEST_NAME = 64
 
-# What belongs to the transport: of no use here, and no setting of the engine.
+# Parameters of the HTTP transport: ignored, and not settings of the engine.
 _TRANSPORT = re.compile(
     r"query|database|default_format|query_id|user|password|session_id|session_timeout|session_check"
     r"|compress|decompress|client_protocol_version|role|wait_end_of_query|buffer_size|quota_key"
     r"|enable_http_compression|send_progress_in_http_headers|http_\w+|network_compression_method"
     r"|log_queries|log_comment|readonly|add_http_cors_header|cancel_http_readonly_queries_on_client_close"
 )
-# How an answer is written, and nothing that names a file or widens a bound.
+# Settings of the output format; none of them names a file or raises a limit.
 _SETTINGS = re.compile(
     r"output_format_(?:json_quote_(?:64bit_integers|64bit_floats|denormals|decimals)"
     r"|json_named_tuples_as_objects|decimal_trailing_zeros|csv_crlf_end_of_line)"
@@ -33,7 +33,7 @@ _NAME = re.compile(r"\w{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class GatewayRequest:
-    """One request. `settings` are only those a reader may choose."""
+    """Parsed request. `settings` has only those that a reader may choose."""
 
     user: str
     secret: str = field(repr=False)
@@ -47,30 +47,32 @@ class GatewayRequest:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(query: str, headers: Mapping[str, str], body: bytes) -> GatewayRequest:
-    """What is asked. `headers` have names in small letters. Raises `RefusedError`."""
-    given = _pairs(query)
-    user, secret = _credentials(given, headers)
+def parse_request(query: str, headers: Mapping[str, str], body: bytes) -> GatewayRequest:
+    """Parse a request. `headers` have lower-case names. Raises `GatewayError`."""
+    parameters = _pairs(query)
+    user, secret = _credentials(parameters, headers)
     text = _text(body)
-    sql = "\n".join(part for part in (given.get("query", ""), text) if part)
+    sql = "\n".join(part for part in (parameters.get("query", ""), text) if part)
     if len(sql) > LONGEST_SQL:
-        raise RefusedError(BAD_ARGUMENTS, f"The statement is over {LONGEST_SQL} characters.")
+        raise GatewayError(BAD_ARGUMENTS, f"The statement is over {LONGEST_SQL} characters.")
     return GatewayRequest(
         user=user,
         secret=secret,
         sql=sql,
-        database=given.get("database") or headers.get("x-clickhouse-database", ""),
-        format=headers.get("x-clickhouse-format") or given.get("default_format") or "TabSeparated",
-        query_id=given.get("query_id", "")[:LONGEST_NAME],
-        protocol=_whole(given.get("client_protocol_version", "")),
-        gzip=given.get("enable_http_compression") == "1"
+        database=parameters.get("database") or headers.get("x-clickhouse-database", ""),
+        format=headers.get("x-clickhouse-format")
+        or parameters.get("default_format")
+        or "TabSeparated",
+        query_id=parameters.get("query_id", "")[:LONGEST_NAME],
+        protocol=_number(parameters.get("client_protocol_version", "")),
+        gzip=parameters.get("enable_http_compression") == "1"
         and "gzip" in headers.get("accept-encoding", ""),
         parameters={
             name.removeprefix("param_"): value
-            for name, value in given.items()
+            for name, value in parameters.items()
             if name.startswith("param_") and _NAME.fullmatch(name)
         },
-        settings=_settings(given),
+        settings=_settings(parameters),
     )
 
 
@@ -78,27 +80,29 @@ def _pairs(query: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
     except ValueError as error:
-        raise RefusedError(BAD_ARGUMENTS, "The address has too many parameters.") from error
+        raise GatewayError(
+            BAD_ARGUMENTS, f"The URL has more than {MOST_PARAMETERS} parameters."
+        ) from error
     return dict(pairs)
 
 
-def _credentials(given: Mapping[str, str], headers: Mapping[str, str]) -> tuple[str, str]:
-    """Of the headers, of basic authentication, or of the address: the first that names a user."""
+def _credentials(parameters: Mapping[str, str], headers: Mapping[str, str]) -> tuple[str, str]:
+    """Return user and secret from the headers, from basic authentication, or from the URL."""
     if user := headers.get("x-clickhouse-user"):
         return user, headers.get("x-clickhouse-key", "")
-    kind, _, told = headers.get("authorization", "").partition(" ")
+    kind, _, encoded = headers.get("authorization", "").partition(" ")
     if kind.lower() == "basic":
         try:
-            user, _, secret = b64decode(told, validate=True).decode().partition(":")
+            user, _, secret = b64decode(encoded, validate=True).decode().partition(":")
         except ValueError:
             return "", ""
         return user, secret
-    return given.get("user", ""), given.get("password", "")
+    return parameters.get("user", ""), parameters.get("password", "")
 
 
-def _settings(given: Mapping[str, str]) -> dict[str, str]:
+def _settings(parameters: Mapping[str, str]) -> dict[str, str]:
     found = {}
-    for name, value in given.items():
+    for name, value in parameters.items():
         if _TRANSPORT.fullmatch(name) or name.startswith("param_"):
             continue
         if name in _BOUNDS and _NUMBER.fullmatch(value):
@@ -106,8 +110,8 @@ def _settings(given: Mapping[str, str]) -> dict[str, str]:
         elif _SETTINGS.fullmatch(name):
             found[name] = value[:LONGEST_NAME]
         else:
-            raise RefusedError(
-                READ_ONLY, f"The setting '{name[:LONGEST_NAME]}' is not yours to change."
+            raise GatewayError(
+                READ_ONLY, f"The setting '{name[:LONGEST_NAME]}' cannot be changed by readers."
             )
     return found
 
@@ -116,11 +120,11 @@ def _text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise RefusedError(BAD_ARGUMENTS, "The statement must be UTF-8.") from error
+        raise GatewayError(BAD_ARGUMENTS, "The statement must be UTF-8.") from error
 
 
-def _whole(said: str) -> int:
-    return int(said) if said.isdecimal() and len(said) < 9 else 0  # noqa: PLR2004
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 9 else 0  # noqa: PLR2004
 
 
-__all__ = ["UNKNOWN_DATABASE", "GatewayRequest", "read"]
+__all__ = ["UNKNOWN_DATABASE", "GatewayRequest", "parse_request"]

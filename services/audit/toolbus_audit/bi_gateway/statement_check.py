@@ -1,13 +1,14 @@
-"""Whether a reader may ask this, judged on its canonical form; the engine sees to whose rows show.
+"""Check that a reader may run a canonical statement.
 
-What the engine does not keep apart by customer is refused by name: its own tables, which tell what
-others asked, and functions that reach beyond the tables. Pure.
+Row policies of the engine limit a reader to the rows of its customers. What they do not cover is
+rejected by name: system tables, which show the queries of others, and functions that access more
+than the tables. These checks come on top of `clickhouse.sql_guard`. Pure.
 """
 
 import re
 
-from toolbus_audit.bi_gateway.errors import ACCESS_DENIED, BAD_ARGUMENTS, READ_ONLY, RefusedError
-from toolbus_audit.clickhouse.sql_guard import named, refusal
+from toolbus_audit.bi_gateway.errors import ACCESS_DENIED, BAD_ARGUMENTS, READ_ONLY, GatewayError
+from toolbus_audit.clickhouse.sql_guard import forbidden_function, rejection, without_strings
 
 
 def _words(text: str) -> frozenset[str]:
@@ -24,15 +25,15 @@ FORMATS = _words(
     " Markdown Parquet Arrow ArrowStream"
 )
 _FORMAT = re.compile(r"\s+FORMAT\s+(\w+)$")
-_OWN = re.compile(r"\b(system|information_schema)\.(\w+)", re.IGNORECASE)
-# What clients look at to know the engine and the tables; nothing of it tells of other readers.
-_SHOWN = _words(
+_SYSTEM_TABLE = re.compile(r"\b(system|information_schema)\.(\w+)", re.IGNORECASE)
+# Tables that clients read to learn about the engine and schema; none shows other readers.
+_VISIBLE_TABLES = _words(
     "one numbers numbers_mt zeros databases tables columns settings functions formats"
     " data_type_families table_engines table_functions keywords collations contributors licenses"
     " time_zones build_options schemata views key_column_usage"
 )
-_CALLED = re.compile(r"(\w+)\s*\(")
-_BEYOND = re.compile(
+
+_FORBIDDEN = re.compile(
     r"merge|mergetree\w*|dict\w+|joinget\w*|catboostevaluate|getmacro|getserversetting|logtrace"
     r"|getclienthttpheader|addressto\w+|demangle|timeseries\w+selector|view|viewifpermitted"
 )
@@ -41,40 +42,39 @@ _SHOW = re.compile(
 )
 
 
-def split(canonical: str, usual: str) -> tuple[str, str]:
-    """The statement without its FORMAT, and the format. Raises `RefusedError`."""
+def split(canonical: str, default: str) -> tuple[str, str]:
+    """Return the statement without its FORMAT, and the format. Raises `GatewayError`."""
     match = _FORMAT.search(canonical)
-    form = match[1] if match else usual
+    form = match[1] if match else default
     if form not in FORMATS:
-        raise RefusedError(
+        raise GatewayError(
             BAD_ARGUMENTS,
-            f"The format '{form[:40]}' is not written here; take Native, JSON or CSV.",
+            f"The format '{form[:40]}' is not supported; use Native, JSON or CSV.",
         )
     return (canonical[: match.start()] if match else canonical), form
 
 
 def check(statement: str) -> None:
-    """Raise `RefusedError` unless a reader may ask this."""
-    words = named(statement)
-    if reason := refusal(statement) or _refused(words):
-        raise RefusedError(ACCESS_DENIED, reason)
+    """Raise `GatewayError` unless a reader may run this statement."""
+    words = without_strings(statement)
+    if reason := rejection(statement) or _reader_rejection(words):
+        raise GatewayError(ACCESS_DENIED, reason)
     if re.search(r"\bSETTINGS\b", words):
-        raise RefusedError(READ_ONLY, "Leave out SETTINGS; bounds are set for every reader.")
+        raise GatewayError(READ_ONLY, "Remove SETTINGS; the gateway sets the limits of readers.")
 
 
-def _refused(words: str) -> str:
-    for database, table in _OWN.findall(words):
-        if table.lower() not in _SHOWN:
-            return f"{database}.{table} is not shown to readers."
-    for name in _CALLED.findall(words):
-        if _BEYOND.fullmatch(name.lower()):
-            return f"{name}() reaches beyond the audit tables and is not allowed."
+def _reader_rejection(words: str) -> str:
+    for database, table in _SYSTEM_TABLE.findall(words):
+        if table.lower() not in _VISIBLE_TABLES:
+            return f"{database}.{table} is not visible to readers."
+    if reason := forbidden_function(words, _FORBIDDEN):
+        return reason
     if words.startswith("SHOW") and not _SHOW.match(words):
         return (
-            "Of SHOW, only TABLES, DATABASES, COLUMNS, FUNCTIONS, SETTINGS and CREATE are answered."
+            "SHOW is allowed only for TABLES, DATABASES, COLUMNS, FUNCTIONS, SETTINGS and CREATE."
         )
     if words.startswith("EXPLAIN"):
-        return "EXPLAIN is for operators."
+        return "EXPLAIN is not allowed for readers."
     if re.search(r"\{\w+:\s*Identifier\}", words):
-        return "Name tables and columns in the statement; only values may be parameters."
+        return "Write table and column names into the statement; parameters may only be values."
     return ""

@@ -1,11 +1,11 @@
-"""The two ways a store fails: not now, and not these rows."""
+"""Errors of the store: temporarily unavailable, or rows that it rejects for good."""
 
 from toolbus_common.errors import UnavailableError
 
 
 class StoreDownError(UnavailableError):
-    """The store cannot be reached, or cannot take anything now: try again later."""
+    """The store is unreachable or rejects all work now; retry later."""
 
 
-class UnreadableError(Exception):
-    """The store cannot read or hold a value of this insert, however often it is sent."""
+class RowsRejectedError(Exception):
+    """The store cannot parse or represent a value of this insert; a retry fails too."""

@@ -1,4 +1,4 @@
-"""Numbered SQL files, applied once each in order, and recorded where they were applied."""
+"""Migrations: numbered SQL files, applied once each in order and recorded in the database."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -19,12 +19,12 @@ ENGINE = ReplacingMergeTree ORDER BY version
 
 
 class MigrationError(Exception):
-    """The store's tables and this program's do not fit; the sentence says how."""
+    """The tables of the store and of this version do not match; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file. Its statements may run twice without harm: a crash may fall between any two."""
+    """One file. Its statements are idempotent, because a crash may occur between any two."""
 
     version: int
     name: str
@@ -32,17 +32,17 @@ class Migration:
 
     @property
     def digest(self) -> str:
-        """What tells an edited file from the one that was applied."""
+        """SHA-256 of the file, to detect that an applied file was edited."""
         return sha256(self.sql.encode()).hexdigest()
 
     def statements(self) -> list[str]:
-        """Its statements, without comments."""
+        """Return the statements without comments."""
         parts = _COMMENT.sub("", self.sql).split(";\n")
         return [part.strip() for part in parts if part.strip()]
 
 
 def migrations() -> list[Migration]:
-    """Every migration this program knows, in order."""
+    """Return every migration of this version, in order."""
     found = [
         Migration(int(match[1]), match[2], file.read_text("utf-8"))
         for file in (files(__package__) / "migrations").iterdir()
@@ -52,7 +52,7 @@ def migrations() -> list[Migration]:
 
 
 def pending(applied: dict[int, str], known: Iterable[Migration]) -> list[Migration]:
-    """What is still to do. Raises `MigrationError` when an applied file was edited since."""
+    """Return the migrations not applied yet. Raises `MigrationError` if an applied one changed."""
     todo = []
     for migration in known:
         digest = applied.get(migration.version)
@@ -60,8 +60,8 @@ def pending(applied: dict[int, str], known: Iterable[Migration]) -> list[Migrati
             todo.append(migration)
         elif digest != migration.digest:
             raise MigrationError(
-                f"Migration {migration.version:04} was applied in another form than this "
-                f"version holds; restore the file and add a new one instead."
+                f"Migration {migration.version:04} was applied with another content than this "
+                "version has; restore the file, and put the change into a new migration."
             )
     return todo
 
@@ -71,26 +71,26 @@ def migrate(
     rows: Callable[[str], Iterable[tuple[int, str]]],
     cluster: str = "",
 ) -> list[int]:
-    """Bring the tables up to date; the versions applied now. Two may do so at once."""
-    for statement in spelled([RECORD.strip()], cluster):
+    """Apply pending migrations and return their versions. Safe to run concurrently."""
+    for statement in for_cluster([RECORD.strip()], cluster):
         execute(statement)
     applied = dict(rows("SELECT version, digest FROM migrations"))
     todo = pending(applied, migrations())
     for migration in todo:
-        for statement in spelled(migration.statements(), cluster):
+        for statement in for_cluster(migration.statements(), cluster):
             execute(statement)
-        execute(  # the values are our own files' names and digests
+        execute(  # the values are names and digests of files of this package
             "INSERT INTO migrations (version, name, digest) VALUES "  # noqa: S608
             f"({migration.version}, '{migration.name}', '{migration.digest}')"
         )
     return [migration.version for migration in todo]
 
 
-def spelled(statements: Iterable[str], cluster: str) -> list[str]:
-    """These statements as they are run on one server, or on a cluster.
+def for_cluster(statements: Iterable[str], cluster: str) -> list[str]:
+    """Return the statements unchanged, or rewritten for a cluster if one is named.
 
     Raises:
-        MigrationError: one of them cannot be run on a cluster.
+        MigrationError: a statement has no equivalent on a cluster.
 
     """
     if not cluster:
@@ -98,6 +98,6 @@ def spelled(statements: Iterable[str], cluster: str) -> list[str]:
     every = (each for migration in migrations() for each in migration.statements())
     known = tables([RECORD.strip(), *every])
     try:
-        return [made for each in statements for made in clustered(each, cluster, known)]
+        return [rewritten for each in statements for rewritten in clustered(each, cluster, known)]
     except ClusterError as error:
         raise MigrationError(str(error)) from error

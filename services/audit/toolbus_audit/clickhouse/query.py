@@ -1,4 +1,4 @@
-"""Answers questions in SQL: one statement, reading only, within bounds of time, rows and bytes."""
+"""Answer SQL queries: one read-only statement within limits of time, rows and bytes."""
 
 import re
 from collections.abc import Mapping
@@ -20,44 +20,51 @@ _PERSON = re.compile(r"\bperson\(\s*'([^'\\]{1,128})'\s*\)")
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 
 
-class Answers(Protocol):
-    """What asks ClickHouse."""
+class ReadOnlyStore(Protocol):
+    """Store that runs read-only statements."""
 
-    async def ask(
+    async def query(
         self, sql: str, limit: int, parameters: Mapping[str, str] = NO_PARAMETERS
     ) -> bytes:
-        """The answer to one reading statement as JSONCompact; `InvalidError` if it is not one."""
+        """Return the result of one read-only statement as JSONCompact. Raises `InvalidError`."""
 
 
 class _Column(msgspec.Struct):
     name: str
 
 
-class _Told(msgspec.Struct):
+class Table(msgspec.Struct):
+    """Result of a query, as JSONCompact encodes it."""
+
     meta: list[_Column] = []
     data: list[list[Any]] = []
 
 
-_decode = msgspec.json.Decoder(_Told).decode
+_decode = msgspec.json.Decoder(Table).decode
 
 
-async def answer(store: Answers, people: PersonKeys, question: AuditQuery) -> RowsReply:
-    """The rows, at most as many as asked for. Raises `InvalidError` with ClickHouse's sentence.
+def decode(result: bytes) -> Table:
+    """Decode JSONCompact; an empty result is a table without columns and rows."""
+    return _decode(result) if result else Table()
 
-    `person('ann')` in the statement is what events call that person.
+
+async def answer(store: ReadOnlyStore, people: PersonKeys, query: AuditQuery) -> RowsReply:
+    """Return at most as many rows as requested. Raises `InvalidError` with ClickHouse's message.
+
+    `person('ann')` in the statement stands for the pseudonym of that person in events.
     """
-    if len(question.sql) > LONGEST_SQL:
+    if len(query.sql) > LONGEST_SQL:
         raise InvalidError(f"The statement is longer than {LONGEST_SQL} characters; shorten it.")
-    limit = min(max(question.limit, 1), MOST_ROWS)
-    sql = _PERSON.sub(lambda found: f"'{people.pseudonym_of(found[1])}'", question.sql)
-    data = await store.ask(sql, limit + 1, question.parameters)
+    limit = min(max(query.limit, 1), MOST_ROWS)
+    sql = _PERSON.sub(lambda found: f"'{people.pseudonym_of(found[1])}'", query.sql)
+    data = await store.query(sql, limit + 1, query.parameters)
     if len(data) > MOST_BYTES:
         megabytes = MOST_BYTES // 2**20
-        raise InvalidError(f"The answer is over {megabytes} MiB; ask for fewer rows or columns.")
-    told = _decode(data) if data else _Told()
-    rows = told.data[:limit]
+        raise InvalidError(f"The result is over {megabytes} MiB; select fewer rows or columns.")
+    table = decode(data)
+    rows = table.data[:limit]
     return RowsReply(
-        columns=tuple(column.name for column in told.meta),
-        rows=tuple(map(tuple, rows if question.as_stored else people.revealed(rows))),
-        more=len(told.data) > limit,
+        columns=tuple(column.name for column in table.meta),
+        rows=tuple(map(tuple, rows if query.as_stored else people.revealed(rows))),
+        more=len(table.data) > limit,
     )

@@ -1,16 +1,17 @@
-"""Map a message of the stream to typed rows: each line becomes an event's row or a dead letter."""
+"""Map stream messages to typed rows: each line becomes an event row or a dead letter."""
 
 import time
+from collections.abc import Iterable
 from hashlib import sha256
 from operator import attrgetter
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 from msgspec import Meta, Struct
 
 from toolbus_common.contracts.events.base import subject_of
 
-LONGEST_RAW = 65_536  # characters of an unreadable line that are kept
+LONGEST_RAW = 65_536  # characters of an unreadable line that are stored
 
 Text = Annotated[str, Meta(min_length=1)]
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -18,8 +19,24 @@ Signed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Moment = Annotated[float, Meta(ge=0, le=4e9)]  # seconds since the epoch, within DateTime64
 
 
+class Message(Protocol):
+    """Message of the stream: one event per line."""
+
+    @property
+    def subject(self) -> str:
+        """Its subject."""
+
+    @property
+    def sequence(self) -> int:
+        """Its number in the stream."""
+
+    @property
+    def data(self) -> bytes:
+        """Its payload."""
+
+
 class EventRow(Struct, gc=False):
-    """One row of `events`. What an event does not have stays empty; `detail` is the whole event."""
+    """Row of `events`. Missing fields are empty; `detail` is the whole event as JSON."""
 
     event: Text
     id: Text
@@ -56,12 +73,12 @@ class EventRow(Struct, gc=False):
 
     @property
     def position(self) -> tuple[int, int, str]:
-        """Where it stands in the stream, and what it is: a stream begun anew reuses positions."""
+        """Sequence, line and id; the id, because a re-created stream reuses numbers."""
         return self.stream_seq, self.line, self.id
 
 
 class DeadRow(Struct, gc=False):
-    """One row of `dead_letters`: a line nobody could read, and why."""
+    """Row of `dead_letters`: a line that could not be parsed or stored, and why."""
 
     at: float
     stream_seq: int
@@ -73,12 +90,12 @@ class DeadRow(Struct, gc=False):
 
     @property
     def position(self) -> tuple[int, int, str]:
-        """Where it stands in the stream, and what it is."""
+        """Sequence, line, and digest of the line."""
         return self.stream_seq, self.line, self.digest
 
 
 class CheckpointRow(Struct, gc=False):
-    """One row of `checkpoints`: how far a customer's log had come, signed. `at` is seconds."""
+    """Row of `checkpoints`: a signed checkpoint of a customer's log. `at` is Unix seconds."""
 
     customer: str
     stream: str
@@ -90,7 +107,7 @@ class CheckpointRow(Struct, gc=False):
 
 
 class CosignatureRow(Struct, gc=False):
-    """One row of `cosignatures`: a checkpoint's note as one witness cosigned it."""
+    """Row of `cosignatures`: a checkpoint's note as cosigned by one witness."""
 
     customer: str
     stream: str
@@ -114,7 +131,7 @@ _VALUES = {kind: attrgetter(*columns) for kind, columns in _COLUMNS.items()}
 def read(
     subject: str, stream_seq: int, data: bytes, stream: str = ""
 ) -> tuple[list[EventRow], list[DeadRow]]:
-    """Every line of one message, as a row or as a dead letter; none is passed over."""
+    """Map every line of one message to an event row or a dead letter; no line is skipped."""
     rows: list[EventRow] = []
     dead: list[DeadRow] = []
     for number, line in enumerate(data.split(b"\n")):
@@ -122,7 +139,7 @@ def read(
             row = _decode(line)
             row.detail = line.decode()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            dead.append(_dead(subject, stream_seq, number, line, str(error)))
+            dead.append(_dead_row(subject, stream_seq, number, line, str(error)))
             continue
         row.stream, row.stream_seq, row.line = stream, stream_seq, number
         if row.event == "call.completed":
@@ -131,34 +148,45 @@ def read(
     return rows, dead
 
 
-def refused(row: EventRow, reason: str) -> DeadRow:
-    """The dead letter of a row that the store would not take."""
-    return _dead(
+def read_messages(messages: Iterable[Message], stream: str) -> tuple[list[EventRow], list[DeadRow]]:
+    """Map every line of these messages, in order."""
+    rows: list[EventRow] = []
+    dead: list[DeadRow] = []
+    for message in messages:
+        good, bad = read(message.subject, message.sequence, message.data, stream)
+        rows += good
+        dead += bad
+    return rows, dead
+
+
+def rejected_row(row: EventRow, reason: str) -> DeadRow:
+    """Return the dead letter for a row that the store rejected."""
+    return _dead_row(
         subject_of(row.event, row.customer), row.stream_seq, row.line, row.detail.encode(), reason
     )
 
 
 def columns(rows: Written) -> tuple[str, ...]:
-    """The columns of these rows, in the order `encoded` writes them."""
+    """Return the columns of these rows, in the order in which `encoded` writes them."""
     return _COLUMNS[type(rows[0])]
 
 
 def encoded(rows: Written) -> bytes:
-    """The rows as lines of JSON arrays: of ClickHouse's text formats the cheapest to read."""
+    """Encode rows as lines of JSON arrays, the text format that ClickHouse parses fastest."""
     values = _VALUES[type(rows[0])]
     return _encoder.encode_lines([values(row) for row in rows])
 
 
 def token(rows: Rows) -> str:
-    """What marks this insert: the same rows have the same token, in any process, and others not.
+    """Return the deduplication token of an insert, a function of the rows' positions alone.
 
-    The ends in the stream are there to be read; the digest tells rows of one message apart.
+    The first and last sequence are for people who read logs; the digest makes it unique.
     """
     positions = repr([row.position for row in rows]).encode()
     return f"{rows[0].stream_seq}-{rows[-1].stream_seq}-{sha256(positions).hexdigest()[:32]}"
 
 
-def _dead(subject: str, stream_seq: int, line: int, raw: bytes, reason: str) -> DeadRow:
+def _dead_row(subject: str, stream_seq: int, line: int, raw: bytes, reason: str) -> DeadRow:
     return DeadRow(
         at=time.time(),
         stream_seq=stream_seq,

@@ -1,8 +1,9 @@
-"""Row policies of the embedded engine: whose rows a connection sees, whatever it asks.
+"""Row policies of the embedded engine: limit a connection to the rows of its customers.
 
-The engine has one user, and takes policies from a file alone. So the policy is the same for all
-connections, and reads whose rows it may show from a setting that text fits into, `log_comment`:
-empty for audit's own work, else a reader's customers, set before the connection becomes read-only.
+The engine has one user and reads policies only from a file. All connections therefore share one
+policy, which takes the customers from `log_comment`, a setting that can hold any text. It is empty
+for audit's own connections. A reader's connection sets it to the reader's customers before the
+connection becomes read-only.
 """
 
 import re
@@ -14,30 +15,34 @@ from toolbus_audit.clickhouse.migrate import RECORD, Migration
 
 CARRIER = "log_comment"
 EVERYTHING = "*"
-_SAID = f"getSetting('{CARRIER}')"
-_ALL = f"{_SAID} IN ('', '{EVERYTHING}')"
-_OF_CUSTOMER = f"{_ALL} OR has(splitByChar(',', {_SAID}), customer)"
+_CUSTOMERS = f"getSetting('{CARRIER}')"
+_ALL = f"{_CUSTOMERS} IN ('', '{EVERYTHING}')"
+_OF_CUSTOMER = f"{_ALL} OR has(splitByChar(',', {_CUSTOMERS}), customer)"
 _TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)\s*\((.*?)\)\s*ENGINE", re.DOTALL)
-_SCOPED = re.compile(r"^\s*\(?customer\s", re.MULTILINE)
+_HAS_CUSTOMER = re.compile(r"^\s*\(?customer\s", re.MULTILINE)
 
 
-def customers(whose: Sequence[str]) -> str:
-    """What a connection's setting says for a reader of these customers."""
-    return EVERYTHING if EVERYTHING in whose else ",".join(whose)
+def customers(names: Sequence[str]) -> str:
+    """Return the value of the setting for a reader of these customers."""
+    return EVERYTHING if EVERYTHING in names else ",".join(names)
 
 
 def filters(known: Iterable[Migration]) -> dict[str, str]:
-    """The filter of every table: by its customer, or where a row has none, for all or nobody."""
+    """Return the filter of every table.
+
+    A table with a column `customer` is filtered by it. Other tables are visible only to readers of
+    all customers.
+    """
     statements = [RECORD, *(each for migration in known for each in migration.statements())]
     return {
-        match[1]: _OF_CUSTOMER if _SCOPED.search(match[2]) else _ALL
+        match[1]: _OF_CUSTOMER if _HAS_CUSTOMER.search(match[2]) else _ALL
         for statement in statements
         if (match := _TABLE.search(statement))
     }
 
 
-def users(database: str, filtered: dict[str, str]) -> str:
-    """The file of users: the engine's one, with its policies."""
+def users_xml(database: str, filtered: dict[str, str]) -> str:
+    """Return the engine's users.xml: its only user, with the policies of all tables."""
     policies = "".join(
         f"<{table}><filter>{escape(rule)}</filter></{table}>" for table, rule in filtered.items()
     )
@@ -49,14 +54,14 @@ def users(database: str, filtered: dict[str, str]) -> str:
     )
 
 
-def laid_down(beside: Path, database: str, known: Iterable[Migration]) -> Path:
-    """Write what the engine reads when it begins; the file to name to it."""
-    directory = beside.with_name(f"{beside.name}.policies")
+def write_files(data: Path, database: str, known: Iterable[Migration]) -> Path:
+    """Write the engine's configuration beside its data directory; return the path of config.xml."""
+    directory = data.with_name(f"{data.name}.policies")
     directory.mkdir(mode=0o700, exist_ok=True)
-    told = directory / "users.xml"
-    told.write_text(users(database, filters(known)))
+    path = directory / "users.xml"
+    path.write_text(users_xml(database, filters(known)))
     configuration = directory / "config.xml"
     configuration.write_text(
-        f"<clickhouse><users_config>{escape(str(told.resolve()))}</users_config></clickhouse>\n"
+        f"<clickhouse><users_config>{escape(str(path.resolve()))}</users_config></clickhouse>\n"
     )
     return configuration

@@ -1,14 +1,16 @@
-"""Whether a statement only reads, judged on its canonical form, before the engine judges again.
+"""Check that a canonical statement only reads the tables, before the engine checks it again.
 
-The engine's own read-only mode refuses every write, but embedded it still lets a statement
-read files by `file()`, write one by INTO OUTFILE, or evaluate text. Those are refused here.
+The engine's read-only mode rejects every write. But the embedded engine still allows a statement to
+read files with `file()`, to write one with INTO OUTFILE, or to evaluate text. This guard rejects
+those. Audit queries and BI readers both pass it; `bi_gateway.statement_check` adds what readers
+limited to some customers may not do.
 """
 
 import re
 
 READING = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXPLAIN")
-# Functions that reach beyond the tables. The engine refuses most table functions itself, but not
-# inside DESCRIBE, and some act while their arguments are read: sqlite() leaves a file behind.
+# Functions that access more than the tables. The engine rejects most table functions itself, but
+# not inside DESCRIBE, and some act while the statement is analysed: sqlite() creates a file.
 FORBIDDEN = re.compile(
     r"(cluster|dictionary|eval|executable|file|filesystem|fuzzquery|input|loop|python)"
     r"|(showcertificate|sleepeachrow|remote|remotesecure|url|s3|gcs|oss|cosn|hdfs|azureblobstorage)"
@@ -19,33 +21,44 @@ FORBIDDEN = re.compile(
 # One pass over both kinds of quotes: each may hold the other.
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'|`((?:[^`\\]|\\.)*)`|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
 _CALLED = re.compile(r"(\w+)\s*\(")
-_REFUSED = {
-    rf"^(?!{'|'.join(READING)})": f"Only a reading statement is answered: {', '.join(READING)}.",
-    r"\bINTO OUTFILE\b": "INTO OUTFILE is not allowed; take the rows from the answer.",
-    r"\bPARALLEL WITH\b": "Ask one statement at a time, without PARALLEL WITH.",
-    r"\bFORMAT \w+( SETTINGS .*)?$": "Leave out FORMAT; the rows come as data.",
-    r"^DESCRIBE.*\(": "DESCRIBE takes a table's name.",
+_REJECTED = {
+    rf"^(?!{'|'.join(READING)})": f"Only a read-only statement is allowed: {', '.join(READING)}.",
+    r"\bINTO OUTFILE\b": "INTO OUTFILE is not allowed; use the rows of the response.",
+    r"\bPARALLEL WITH\b": "Send one statement at a time, without PARALLEL WITH.",
+    r"\bFORMAT \w+( SETTINGS .*)?$": "Remove FORMAT; the rows are returned as data.",
+    r"^DESCRIBE.*\(": "DESCRIBE accepts only the name of a table.",
 }
 
 
-def refusal(canonical: str) -> str:
-    """Why this statement may not run, or nothing. The form is `formatQuerySingleLine`'s."""
-    words = named(canonical)
-    for pattern, reason in _REFUSED.items():
+def rejection(canonical: str) -> str:
+    """Return why this statement may not run, or an empty text.
+
+    `canonical` is the output of ClickHouse's `formatQuerySingleLine`.
+    """
+    words = without_strings(canonical)
+    for pattern, reason in _REJECTED.items():
         if re.search(pattern, words):
             return reason
+    return forbidden_function(words, FORBIDDEN)
+
+
+def forbidden_function(words: str, forbidden: re.Pattern[str]) -> str:
+    """Return why a call of a function whose lower-case name matches is rejected, or an empty text.
+
+    `words` is a statement as `without_strings` returns it.
+    """
     for name in _CALLED.findall(words):
-        if FORBIDDEN.fullmatch(name.lower()):
-            return f"{name}() reaches beyond the audit tables and is not allowed."
+        if forbidden.fullmatch(name.lower()):
+            return f"{name}() accesses more than the audit tables and is not allowed."
     return ""
 
 
-def named(canonical: str) -> str:
-    """The statement with what is quoted left out, but for names that could be a function's."""
+def without_strings(canonical: str) -> str:
+    """Return the statement without quoted texts, except names that could name a function."""
     return _QUOTED.sub(_unquoted, canonical)
 
 
 def _unquoted(match: re.Match[str]) -> str:
-    """A quoted name that could be a function's, else something that cannot."""
+    """Return the quoted name if a function could have it, else an empty string literal."""
     name = match[1] or match[2] or ""
     return name if re.fullmatch(r"\w+", name) else "''"

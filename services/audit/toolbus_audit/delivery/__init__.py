@@ -1,1 +1,1 @@
-"""Deliver events to other systems: cursor, reconciler and HTTP client that all deliveries share."""
+"""Delivery to other systems: the cursor, reconciler and HTTP client that all of it shares."""

@@ -1,7 +1,8 @@
-"""How far an export or a sink has come: one entry of the bucket, written by whoever holds it.
+"""Progress of an export or a SIEM sink, stored in the bucket, with a lease for its holder.
 
-Of several audits one holds it and does the work. It writes the entry anew every few seconds; where
-nobody does, another takes over. Time is measured by each one's own clock, so clocks may differ.
+One audit replica holds the lease and does the work. It renews the entry every few seconds; if an
+entry is not renewed, another replica takes over. Each replica measures the time between changes
+with its own clock, so clocks may differ.
 """
 
 import asyncio
@@ -20,19 +21,19 @@ from toolbus_common.nats.kv_bucket import Bucket
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
-LOOK_SECONDS = 1.0  # of who waits for it
-LEASE_SECONDS = 20.0  # without a word from its holder
+LOOK_SECONDS = 1.0  # between two looks of a replica that waits for the lease
+LEASE_SECONDS = 20.0  # without a renewal by the holder
 
 
 class OvertakenError(Exception):
-    """Another audit holds it now."""
+    """Another audit replica holds the lease now."""
 
 
-class Place(Struct):
-    """What is kept. `done` is the last message of `stream` that needs nothing more.
+class CursorState(Struct):
+    """Stored state. `done` is the sequence of the last processed message of `stream`.
 
-    `until` is where the window ends that an export is writing, 0 between windows; `at` when the
-    last one was done, in seconds. `holder` is empty where nobody holds it.
+    `until` is the end of the window that an export is writing, 0 between windows. `at` is the time
+    of the last finished window, in Unix seconds. `holder` is empty if the lease is free.
     """
 
     holder: str = ""
@@ -43,7 +44,7 @@ class Place(Struct):
 
 
 class Cursor:
-    """One entry. `place` may be changed while it is held, and `keep` makes that last."""
+    """One entry of the bucket. The holder may change `state`; `save` stores it."""
 
     def __init__(self, bucket: Bucket, key: str, holder: str, lease: float = LEASE_SECONDS) -> None:
         self._bucket = bucket
@@ -53,18 +54,18 @@ class Cursor:
         self._beat = min(BEAT_SECONDS, lease / 4)
         self._revision = 0
         self._writing = asyncio.Lock()
-        self.place = Place()
+        self.state = CursorState()
 
-    async def while_held(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Wait until it may be held, hold it, and do the work meanwhile.
+    async def run_while_held(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Wait for the lease, then run `work` while renewing it.
 
         Raises:
-            OvertakenError: another took over.
+            OvertakenError: another replica took over.
             BusDownError: the bucket cannot be reached.
 
         """
-        await self._take()
-        tasks = [asyncio.ensure_future(work()), asyncio.ensure_future(self._beating())]
+        await self._acquire()
+        tasks = [asyncio.ensure_future(work()), asyncio.ensure_future(self._renew())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -72,50 +73,50 @@ class Cursor:
                     task.result()
         finally:
             await end(*tasks)
-            await self._leave()
+            await self._release()
 
-    async def keep(self) -> None:
-        """Write the place. Raises `OvertakenError` or `BusDownError`."""
+    async def save(self) -> None:
+        """Store the state. Raises `OvertakenError` or `BusDownError`."""
         async with self._writing:
-            told = msgspec.json.encode(self.place)
-            revision = await self._bucket.swap(self._key, told, self._revision)
+            data = msgspec.json.encode(self.state)
+            revision = await self._bucket.swap(self._key, data, self._revision)
             if revision is None:
                 raise OvertakenError
             self._revision = revision
 
-    async def _take(self) -> None:
+    async def _acquire(self) -> None:
         seen, since = -1, monotonic()
         while True:
             entry = await self._bucket.get(self._key)
-            place = _place(entry.value if entry is not None else None)
+            state = _decode_state(entry.value if entry is not None else None)
             revision = entry.revision if entry is not None else 0
             if revision != seen:
                 seen, since = revision, monotonic()
-            if place.holder in ("", self._holder) or monotonic() - since >= self._lease:
-                self.place, self._revision = place, revision
-                self.place.holder = self._holder
-                with suppress(OvertakenError):  # another was faster: look again
-                    await self.keep()
+            if state.holder in ("", self._holder) or monotonic() - since >= self._lease:
+                self.state, self._revision = state, revision
+                self.state.holder = self._holder
+                with suppress(OvertakenError):  # another replica was faster: look again
+                    await self.save()
                     return
             await asyncio.sleep(min(self._beat, LOOK_SECONDS))
 
-    async def _beating(self) -> None:
+    async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._beat)
-            await self.keep()
+            await self.save()
 
-    async def _leave(self) -> None:
-        """Let another have it at once; where that cannot be said, the lease runs out."""
-        self.place.holder = ""
+    async def _release(self) -> None:
+        """Free the lease; if that cannot be stored, it expires."""
+        self.state.holder = ""
         with suppress(OvertakenError, BusDownError):
-            await self.keep()
+            await self.save()
 
 
-def _place(value: bytes | None) -> Place:
+def _decode_state(value: bytes | None) -> CursorState:
     if not value:
-        return Place()
+        return CursorState()
     try:
-        return msgspec.json.decode(value, type=Place)
+        return msgspec.json.decode(value, type=CursorState)
     except msgspec.MsgspecError:
-        log.error("cursor.unreadable")  # noqa: TRY400 - it begins anew
-        return Place()
+        log.error("cursor.unreadable")  # noqa: TRY400 - the work starts from the beginning
+        return CursorState()

@@ -1,4 +1,4 @@
-"""A task for each declared entry: begun, begun anew and ended as the declaration changes."""
+"""Reconciler: one task per configured entry, started, restarted and ended as entries change."""
 
 import asyncio
 import logging
@@ -12,26 +12,26 @@ log = logging.getLogger(__name__)
 
 E = TypeVar("E")
 LOOK_SECONDS = 0.5
-AGAIN_SECONDS = 5.0
+RETRY_SECONDS = 5.0
 
 
-class Tended(Generic[E]):
-    """`declared` gives the entries as they are now; `work` is done for each, without end."""
+class Reconciler(Generic[E]):
+    """Runner of `work` for each entry that `configured` returns; work that ends is restarted."""
 
     def __init__(
         self,
-        declared: Callable[[], Mapping[str, E]],
+        configured: Callable[[], Mapping[str, E]],
         work: Callable[[str, E], Awaitable[None]],
-        again: float = AGAIN_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        self._declared = declared
+        self._configured = configured
         self._work = work
-        self._again = again
+        self._retry_seconds = retry_seconds
         self._tasks: dict[str, tuple[E, asyncio.Task[None]]] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look after what is declared while this is entered."""
+        """Reconcile while the context is entered."""
         task = asyncio.create_task(self.run())
         try:
             yield
@@ -39,29 +39,29 @@ class Tended(Generic[E]):
             await end(task)
 
     async def run(self) -> None:
-        """Without end: look after what is declared. Cancelled, it ends every task."""
+        """Reconcile without end. On cancellation, every task ends."""
         try:
             while True:
-                await self._follow()
+                await self._reconcile()
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             await end(*(task for _, task in self._tasks.values()))
 
-    async def _follow(self) -> None:
-        declared = self._declared()
+    async def _reconcile(self) -> None:
+        configured = self._configured()
         for name, (entry, task) in list(self._tasks.items()):
-            if declared.get(name) != entry:
+            if configured.get(name) != entry:
                 await end(task)
                 del self._tasks[name]
-        for name, entry in declared.items():
+        for name, entry in configured.items():
             if name not in self._tasks:
-                task = asyncio.get_running_loop().create_task(self._tend(name, entry))
+                task = asyncio.get_running_loop().create_task(self._run_entry(name, entry))
                 self._tasks[name] = entry, task
 
-    async def _tend(self, name: str, entry: E) -> None:
+    async def _run_entry(self, name: str, entry: E) -> None:
         while True:
             try:
                 await self._work(name, entry)
             except Exception:
-                log.exception("tended.failed", extra={"entry": name})
-            await asyncio.sleep(self._again)
+                log.exception("reconciler.task_failed", extra={"entry": name})
+            await asyncio.sleep(self._retry_seconds)

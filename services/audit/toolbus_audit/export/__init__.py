@@ -1,1 +1,1 @@
-"""Events taken out as files: by command page by page, or on a schedule window by window."""
+"""Export of events: pages for the CLI, and files on a schedule."""

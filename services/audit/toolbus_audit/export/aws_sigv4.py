@@ -1,4 +1,4 @@
-"""Requests to S3-compatible stores, signed as AWS Signature Version 4 says. Pure."""
+"""AWS Signature Version 4 for requests to S3-compatible stores. Pure."""
 
 import hmac
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Who signs, and where."""
+    """Credentials, and the region they sign for."""
 
     access: str
     secret: str = field(repr=False)
@@ -22,43 +22,43 @@ class Keys:
 
 
 def url_of(bucket_url: str, path: str) -> str:
-    """An object's URL; its path is written as it is signed."""
+    """Return an object's URL, with the path encoded as in the signature."""
     return f"{bucket_url}/{quote(path, safe='/-_.~')}"
 
 
-def signed(
+def sign_request(
     keys: Keys, method: str, url: str, body: bytes, headers: Mapping[str, str], now: datetime
 ) -> dict[str, str]:
-    """The headers with which the request is sent. `now` is UTC."""
+    """Return the headers of the signed request. `now` is in UTC."""
     parts = urlsplit(url)
     at = now.strftime("%Y%m%dT%H%M%SZ")
-    told = {name.lower(): value.strip() for name, value in headers.items()}
-    told |= {
-        "host": _authority(url),
+    signed_headers = {name.lower(): value.strip() for name, value in headers.items()}
+    signed_headers |= {
+        "host": _host_header(url),
         "x-amz-content-sha256": sha256(body).hexdigest(),
         "x-amz-date": at,
     }
     if keys.token:
-        told["x-amz-security-token"] = keys.token
-    names = ";".join(sorted(told))
+        signed_headers["x-amz-security-token"] = keys.token
+    names = ";".join(sorted(signed_headers))
     canonical = "\n".join(
         (
             method,
             parts.path or "/",
             parts.query,
-            *(f"{name}:{told[name]}" for name in sorted(told)),
+            *(f"{name}:{signed_headers[name]}" for name in sorted(signed_headers)),
             "",
             names,
-            told["x-amz-content-sha256"],
+            signed_headers["x-amz-content-sha256"],
         )
     )
     scope = f"{at[:8]}/{keys.region}/s3/aws4_request"
     text = "\n".join((_ALGORITHM, at, scope, sha256(canonical.encode()).hexdigest()))
     signature = hmac.new(_key(keys, at[:8]), text.encode(), sha256).hexdigest()
-    told["authorization"] = (
+    authorization = (
         f"{_ALGORITHM} Credential={keys.access}/{scope},SignedHeaders={names},Signature={signature}"
     )
-    return told
+    return signed_headers | {"authorization": authorization}
 
 
 def _key(keys: Keys, day: str) -> bytes:
@@ -68,8 +68,8 @@ def _key(keys: Keys, day: str) -> bytes:
     return key
 
 
-def _authority(url: str) -> str:
-    """The host as the request names it: without the port its scheme has anyway."""
+def _host_header(url: str) -> str:
+    """Return the value of the Host header: without the default port of the scheme."""
     parts = urlsplit(url)
     default = parts.port is None or parts.port == _PORTS[parts.scheme]
     host = parts.hostname or ""

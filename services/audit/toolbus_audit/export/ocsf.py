@@ -1,8 +1,8 @@
-"""An event as an event of the Open Cybersecurity Schema Framework, version 1.8.0. Pure.
+"""Map events to the Open Cybersecurity Schema Framework (OCSF), version 1.8.0. Pure.
 
-Calls and programs are API Activity, approvals User Access Management, keys, definitions and the
-configuration Entity Management, servers Application Lifecycle; what fits none is a Base Event. What
-has no place in a class stands under `unmapped`, so that nothing of an event is lost.
+Calls and programs map to API Activity, approvals to User Access Management, servers to Application
+Lifecycle. Keys, definitions and the configuration map to Entity Management, all others to Base
+Event. Fields without an attribute in the class are listed under `unmapped`, so none is lost.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,8 +24,8 @@ _STATUSES = {SUCCESS: "Success", FAILURE: "Failure"}
 
 
 @dataclass(frozen=True, slots=True)
-class Class:
-    """A class of events, and how an event is told as one."""
+class OcsfClass:
+    """OCSF class, and the function that fills its attributes from an event."""
 
     uid: int
     category: int
@@ -35,60 +35,60 @@ class Class:
 
 
 @dataclass(frozen=True, slots=True)
-class Meant:
-    """What an event's name means: a class, its activity (99: under its own name), its severity."""
+class EventMapping:
+    """Mapping of an event's name to a class, an activity (99: other), a severity and a status."""
 
-    of: Class
+    of: OcsfClass
     activity: int = OTHER
     severity: int = INFORMATIONAL
     status: int = SUCCESS
 
 
 def ocsf_event_of(event: Event) -> OcsfEvent:
-    """The event of an event as its line decodes."""
+    """Map a decoded event to an OCSF event."""
     name = str(event["event"])
-    meant = _meant(name, event)
-    activity = meant.of.activities.get(meant.activity, name)
+    mapping = _mapping_of(name, event)
+    activity = mapping.of.activities.get(mapping.activity, name)
     record = {
-        "class_uid": meant.of.uid,
-        "class_name": meant.of.name,
-        "category_uid": meant.of.category,
-        "activity_id": meant.activity,
+        "class_uid": mapping.of.uid,
+        "class_name": mapping.of.name,
+        "category_uid": mapping.of.category,
+        "activity_id": mapping.activity,
         "activity_name": activity,
-        "type_uid": meant.of.uid * 100 + meant.activity,
-        "severity_id": meant.severity,
-        "severity": _SEVERITIES[meant.severity],
+        "type_uid": mapping.of.uid * 100 + mapping.activity,
+        "severity_id": mapping.severity,
+        "severity": _SEVERITIES[mapping.severity],
         "time": round(float(event["at"]) * 1000),
         "message": _message(name, event),
         "metadata": _metadata(name, event),
-        **_status(meant, event),
-        **meant.of.fill(event),
+        **_status(mapping, event),
+        **mapping.of.fill(event),
     }
-    if left := {field: value for field, value in event.items() if _is_left(field, value)}:
+    if left := {field: value for field, value in event.items() if _is_unmapped(field, value)}:
         record["unmapped"] = left
     return record
 
 
-def encoded(line: bytes) -> bytes:
-    """An event's line as an event's. Raises `ValueError` when it is none."""
+def encode_ocsf(line: bytes) -> bytes:
+    """Encode an event's line as an OCSF event. Raises `ValueError` if it is not an event."""
     try:
         return msgspec.json.encode(ocsf_event_of(msgspec.json.decode(line)))
     except (msgspec.DecodeError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError("the line is no event") from error
+        raise ValueError("the line is not an event") from error
 
 
-# -- what every event has --------------------------------------------------------------------
+# -- attributes of every class ---------------------------------------------------------------
 
-# What has a place of its own in every event; the rest is under `unmapped`.
+# Fields that map to an attribute of every class.
 _PLACED = frozenset({"event", "id", "at", "customer", "seq", "call_id", "code", "reason"})
 
 
-def _is_left(field: str, value: Any) -> bool:
+def _is_unmapped(field: str, value: Any) -> bool:
     return field not in _PLACED and value not in ("", None, [], {}, ())
 
 
 def _metadata(name: str, event: Event) -> OcsfEvent:
-    told: OcsfEvent = {
+    metadata: OcsfEvent = {
         "version": VERSION,
         "product": {"name": "Toolbus", "vendor_name": "Toolbus"},
         "uid": str(event["id"]),
@@ -97,29 +97,29 @@ def _metadata(name: str, event: Event) -> OcsfEvent:
         "tenant_uid": str(event.get("customer", "")),
     }
     if call := event.get("call_id"):
-        told["correlation_uid"] = str(call)
+        metadata["correlation_uid"] = str(call)
     if "seq" in event:
-        told["sequence"] = int(event["seq"])
+        metadata["sequence"] = int(event["seq"])
     if event.get("trace_id"):
-        told["profiles"] = ["trace"]
-    return told
+        metadata["profiles"] = ["trace"]
+    return metadata
 
 
-def _status(meant: Meant, event: Event) -> OcsfEvent:
-    told: OcsfEvent = {"status_id": meant.status, "status": _STATUSES[meant.status]}
+def _status(mapping: EventMapping, event: Event) -> OcsfEvent:
+    status: OcsfEvent = {"status_id": mapping.status, "status": _STATUSES[mapping.status]}
     if event.get("code"):
-        told["status_code"] = str(event["code"])
+        status["status_code"] = str(event["code"])
     if event.get("reason"):
-        told["status_detail"] = str(event["reason"])
-    return told
+        status["status_detail"] = str(event["reason"])
+    return status
 
 
 def _message(name: str, event: Event) -> str:
-    about = _tool(event) or str(event.get("name") or event.get("key") or "")
+    about = _tool_name(event) or str(event.get("name") or event.get("key") or "")
     return " ".join(part for part in (name, about) if part)
 
 
-def _tool(event: Event) -> str:
+def _tool_name(event: Event) -> str:
     server, tool = str(event.get("server") or ""), str(event.get("tool") or "")
     return f"{server}__{tool}" if tool else server
 
@@ -138,13 +138,13 @@ def _call(event: Event) -> OcsfEvent:
         api["group"] = {"name": str(method)}
     if failed := _failure(event):
         api["response"] = failed
-    # An agent's address is not recorded: the key it came with says who it is.
+    # The caller's address is not recorded; its key identifies it.
     record: OcsfEvent = {
         "actor": _actor(event),
         "api": api,
         "src_endpoint": {"name": str(event.get("key") or "unknown")},
         "dst_endpoint": {"svc_name": server},
-        "resources": [{"name": _tool(event) or server, "type": "tool"}],
+        "resources": [{"name": _tool_name(event) or server, "type": "tool"}],
     }
     if trace := event.get("trace_id"):
         record["trace"] = {"uid": str(trace)}
@@ -152,8 +152,8 @@ def _call(event: Event) -> OcsfEvent:
 
 
 def _failure(event: Event) -> OcsfEvent:
-    told = {"error": event.get("code"), "error_message": event.get("reason")}
-    return {field: str(value) for field, value in told.items() if value}
+    failure = {"error": event.get("code"), "error_message": event.get("reason")}
+    return {field: str(value) for field, value in failure.items() if value}
 
 
 def _actor(event: Event) -> OcsfEvent:
@@ -164,18 +164,18 @@ def _actor(event: Event) -> OcsfEvent:
     return actor
 
 
-# -- the others ------------------------------------------------------------------------------
+# -- other classes ---------------------------------------------------------------------------
 
 
 def _by(event: Event) -> OcsfEvent:
-    """Who did it, where somebody said so."""
+    """Return the actor, if the event names one."""
     return {"actor": {"user": {"name": str(event["by"])}}} if event.get("by") else {}
 
 
 def _access(event: Event) -> OcsfEvent:
     return {
         "user": {"name": str(event.get("key") or "unknown"), "type_id": 4, "type": "Service"},
-        "privileges": [f"call {_tool(event)}"],
+        "privileges": [f"call {_tool_name(event)}"],
         **_by(event),
     }
 
@@ -183,7 +183,7 @@ def _access(event: Event) -> OcsfEvent:
 def _entity(event: Event) -> OcsfEvent:
     name = str(event["event"])
     if name.startswith("definition."):
-        entity = {"name": _tool(event), "type": "tool definition"}
+        entity = {"name": _tool_name(event), "type": "tool definition"}
         digest = str(event.get("definition_digest") or "")
         return {"entity": entity | ({"version": digest} if digest else {}), **_by(event)}
     if name.startswith("key."):
@@ -209,60 +209,60 @@ def _nothing(_: Event) -> OcsfEvent:
 
 _CHANGES = {1: "Create", 2: "Read", 3: "Update", 4: "Delete", 8: "Enable", 9: "Disable"}
 _LIFE = {3: "Start", 4: "Stop", 5: "Restart", 6: "Enable", 7: "Disable", 8: "Update"}
-API = Class(6003, 6, "API Activity", {2: "Read"}, _call)
-ACCESS = Class(3005, 3, "User Access Management", {1: "Assign Privileges"}, _access)
-ENTITY = Class(3004, 3, "Entity Management", _CHANGES, _entity)
-LIFE = Class(6002, 6, "Application Lifecycle", _LIFE, _server)
-BASE = Class(0, 0, "Base Event", {}, _nothing)
+API = OcsfClass(6003, 6, "API Activity", {2: "Read"}, _call)
+ACCESS = OcsfClass(3005, 3, "User Access Management", {1: "Assign Privileges"}, _access)
+ENTITY = OcsfClass(3004, 3, "Entity Management", _CHANGES, _entity)
+LIFE = OcsfClass(6002, 6, "Application Lifecycle", _LIFE, _server)
+BASE = OcsfClass(0, 0, "Base Event", {}, _nothing)
 
-_MEANT = {
-    "call.allowed": Meant(API),
-    "call.extended": Meant(API),
-    "call.completed": Meant(API),
-    "call.denied": Meant(API, severity=LOW, status=FAILURE),
-    "call.failed": Meant(API, severity=LOW, status=FAILURE),
-    "call.replayed": Meant(API),
-    "run.started": Meant(API),
-    "run.completed": Meant(API),
-    "run.failed": Meant(API, severity=LOW, status=FAILURE),
-    "access.rejected": Meant(BASE, severity=MEDIUM, status=FAILURE),
-    "approval.granted": Meant(ACCESS, 1),
-    "approval.requested": Meant(ACCESS),
-    "approval.rejected": Meant(ACCESS, severity=LOW, status=FAILURE),
-    "approval.expired": Meant(ACCESS, status=FAILURE),
-    "approval.used": Meant(ACCESS),
-    "approval.withdrawn": Meant(ACCESS),
-    "key.created": Meant(ENTITY, 1),
-    "key.revoked": Meant(ENTITY, 4),
-    "config.applied": Meant(ENTITY, 3),
-    "definition.pinned": Meant(ENTITY, 1),
-    "definition.changed": Meant(ENTITY, 3, MEDIUM),
-    "definition.approved": Meant(ENTITY, 8),
-    "definition.rejected": Meant(ENTITY, 9, LOW),
-    "server.connected": Meant(LIFE, 3),
-    "server.lost": Meant(LIFE, 4, MEDIUM, FAILURE),
-    "server.faulted": Meant(LIFE, severity=LOW, status=FAILURE),
-    "server.drained": Meant(LIFE, 7),
-    "server.undrained": Meant(LIFE, 6),
-    "server.reset": Meant(LIFE, 5),
-    "breaker.opened": Meant(LIFE, 7, MEDIUM, FAILURE),
-    "breaker.closed": Meant(LIFE, 6),
+_MAPPINGS = {
+    "call.allowed": EventMapping(API),
+    "call.extended": EventMapping(API),
+    "call.completed": EventMapping(API),
+    "call.denied": EventMapping(API, severity=LOW, status=FAILURE),
+    "call.failed": EventMapping(API, severity=LOW, status=FAILURE),
+    "call.replayed": EventMapping(API),
+    "run.started": EventMapping(API),
+    "run.completed": EventMapping(API),
+    "run.failed": EventMapping(API, severity=LOW, status=FAILURE),
+    "access.rejected": EventMapping(BASE, severity=MEDIUM, status=FAILURE),
+    "approval.granted": EventMapping(ACCESS, 1),
+    "approval.requested": EventMapping(ACCESS),
+    "approval.rejected": EventMapping(ACCESS, severity=LOW, status=FAILURE),
+    "approval.expired": EventMapping(ACCESS, status=FAILURE),
+    "approval.used": EventMapping(ACCESS),
+    "approval.withdrawn": EventMapping(ACCESS),
+    "key.created": EventMapping(ENTITY, 1),
+    "key.revoked": EventMapping(ENTITY, 4),
+    "config.applied": EventMapping(ENTITY, 3),
+    "definition.pinned": EventMapping(ENTITY, 1),
+    "definition.changed": EventMapping(ENTITY, 3, MEDIUM),
+    "definition.approved": EventMapping(ENTITY, 8),
+    "definition.rejected": EventMapping(ENTITY, 9, LOW),
+    "server.connected": EventMapping(LIFE, 3),
+    "server.lost": EventMapping(LIFE, 4, MEDIUM, FAILURE),
+    "server.faulted": EventMapping(LIFE, severity=LOW, status=FAILURE),
+    "server.drained": EventMapping(LIFE, 7),
+    "server.undrained": EventMapping(LIFE, 6),
+    "server.reset": EventMapping(LIFE, 5),
+    "breaker.opened": EventMapping(LIFE, 7, MEDIUM, FAILURE),
+    "breaker.closed": EventMapping(LIFE, 6),
 }
-_BASE = Meant(BASE)
+_BASE = EventMapping(BASE)
 
 
-def _meant(name: str, event: Event) -> Meant:
+def _mapping_of(name: str, event: Event) -> EventMapping:
     if name == "config.changed":
         before, after = bool(event.get("before")), bool(event.get("after"))
-        return Meant(ENTITY, 3 if before and after else 1 if after else 4)
+        return EventMapping(ENTITY, 3 if before and after else 1 if after else 4)
     if name == "call.completed" and event.get("is_error"):
-        return Meant(API, severity=LOW, status=FAILURE)
-    meant = _MEANT.get(name, _BASE)
-    if meant.of is API and str(event.get("method", "")).endswith(("/read", "/get", "/list")):
-        return Meant(API, READ, meant.severity, meant.status)
-    return meant
+        return EventMapping(API, severity=LOW, status=FAILURE)
+    mapping = _MAPPINGS.get(name, _BASE)
+    if mapping.of is API and str(event.get("method", "")).endswith(("/read", "/get", "/list")):
+        return EventMapping(API, READ, mapping.severity, mapping.status)
+    return mapping
 
 
 def severity_of(name: str) -> int:
-    """How grave events of a name are: 1 informational, 2 low, 3 medium."""
-    return _MEANT.get(name, _BASE).severity
+    """Return the severity of events of a name: 1 informational, 2 low, 3 medium."""
+    return _MAPPINGS.get(name, _BASE).severity

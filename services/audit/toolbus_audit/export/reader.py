@@ -1,4 +1,4 @@
-"""Reads selected rows of `events` in pieces, each as bytes of a format and none too large."""
+"""Read selected rows of `events` in pieces of limited size, encoded in an export format."""
 
 import asyncio
 from dataclasses import dataclass
@@ -14,34 +14,34 @@ JSONL, OCSF, PARQUET = "jsonl", "ocsf", "parquet"
 FORMATS = (JSONL, OCSF, PARQUET)
 
 
-class Reads(Protocol):
-    """What reads the tables."""
+class RowReader(Protocol):
+    """Store that runs read-only statements of audit itself."""
 
     async def read(self, sql: str, form: str, parameters: Parameters) -> bytes:
-        """The answer to a statement of our own, in one of ClickHouse's formats."""
+        """Return the result in one of ClickHouse's formats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """By which columns pieces follow each other, each with its ClickHouse type."""
+    """Sort order of pieces: columns, each with its ClickHouse type."""
 
     columns: tuple[tuple[str, str], ...]
 
     @property
     def by(self) -> str:
-        """For ORDER BY."""
+        """The columns for ORDER BY."""
         return ", ".join(name for name, _ in self.columns)
 
-    def after(self, place: tuple[Any, ...]) -> Selection:
-        """What lies behind a place."""
-        return self._beside(">", "after", place)
+    def after(self, position: tuple[Any, ...]) -> Selection:
+        """Select the rows after a position."""
+        return self._compare(">", "after", position)
 
-    def up_to(self, place: tuple[Any, ...]) -> Selection:
-        """What lies before a place, and the place."""
-        return self._beside("<=", "upto", place)
+    def up_to(self, position: tuple[Any, ...]) -> Selection:
+        """Select the rows up to a position, inclusive."""
+        return self._compare("<=", "upto", position)
 
-    def _beside(self, sign: str, prefix: str, place: tuple[Any, ...]) -> Selection:
-        named = {f"{prefix}{at}": value for at, value in enumerate(place)}
+    def _compare(self, sign: str, prefix: str, position: tuple[Any, ...]) -> Selection:
+        named = {f"{prefix}{at}": value for at, value in enumerate(position)}
         kinds = (kind for _, kind in self.columns)
         values = ", ".join(f"{{{name}:{kind}}}" for name, kind in zip(named, kinds, strict=True))
         return Selection(f"({self.by}) {sign} ({values})", named)
@@ -53,45 +53,48 @@ TIME = Order((("toUnixTimestamp64Micro(at)", "Int64"), ("id", "String")))
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some rows; `last` is the place of the last of them."""
+    """Encoded rows; `last` is the position of the last one."""
 
     rows: int
     last: tuple[Any, ...]
     data: bytes
 
 
-async def piece(
-    store: Reads, chosen: Selection, order: Order, form: str, most_bytes: int, most_rows: int
+async def read_piece(
+    store: RowReader, selection: Selection, order: Order, form: str, most_bytes: int, most_rows: int
 ) -> Piece | None:
-    """The first of the chosen rows, of so many bytes and rows; one at least, if there is one."""
-    # The names of columns are this module's own; every value is bound.
+    """Return the first selected rows within these limits, but at least one; None if there is none.
+
+    `most_bytes` limits the sum of the events' JSON lines.
+    """
+    # Column names are constants of this module; every value is bound.
     cut = (
         f"SELECT {order.by}, n FROM (SELECT *, sum(length(detail)) OVER w AS bytes,"  # noqa: S608
-        f" row_number() OVER w AS n FROM (SELECT * FROM events WHERE {chosen.condition}"
+        f" row_number() OVER w AS n FROM (SELECT * FROM events WHERE {selection.condition}"
         f" ORDER BY {order.by} LIMIT {most_rows})"
         f" WINDOW w AS (ORDER BY {order.by} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW))"
         f" WHERE bytes <= {most_bytes} OR n = 1 ORDER BY n DESC LIMIT 1"
     )
-    found = await table(store, cut, chosen.parameters)
+    found = await read_table(store, cut, selection.parameters)
     if not found:
         return None
     *last, count = found[0]
-    rows = both(chosen, order.up_to(tuple(last)))
-    return Piece(int(count), tuple(last), await _rendered(store, rows, order, form))
+    rows = intersection(selection, order.up_to(tuple(last)))
+    return Piece(int(count), tuple(last), await _encode_rows(store, rows, order, form))
 
 
-def both(one: Selection, other: Selection) -> Selection:
-    """The rows both choose."""
+def intersection(one: Selection, other: Selection) -> Selection:
+    """Select the rows that both select."""
     return one.and_(other.condition, **other.parameters)
 
 
-async def table(store: Reads, sql: str, parameters: Parameters) -> list[list[Any]]:
-    """The rows of a short answer."""
+async def read_table(store: RowReader, sql: str, parameters: Parameters) -> list[list[Any]]:
+    """Return all rows of a short result."""
     lines = await store.read(sql, "JSONCompactEachRow", parameters)
     return [msgspec.json.decode(line) for line in lines.split(b"\n") if line]
 
 
-async def _rendered(store: Reads, rows: Selection, order: Order, form: str) -> bytes:
+async def _encode_rows(store: RowReader, rows: Selection, order: Order, form: str) -> bytes:
     columns = "*" if form == PARQUET else "detail"
     sql = f"SELECT {columns} FROM events WHERE {rows.condition} ORDER BY {order.by}"  # noqa: S608
     if form == PARQUET:
@@ -100,9 +103,9 @@ async def _rendered(store: Reads, rows: Selection, order: Order, form: str) -> b
     if form == JSONL:
         return lines
     if form == OCSF:
-        return await asyncio.to_thread(_as_events, lines)
-    raise InvalidError(f"There is no format '{form}'; the formats are {', '.join(FORMATS)}.")
+        return await asyncio.to_thread(_as_ocsf, lines)
+    raise InvalidError(f"Unknown format '{form}'; use one of {', '.join(FORMATS)}.")
 
 
-def _as_events(lines: bytes) -> bytes:
-    return b"".join(b"%b\n" % ocsf.encoded(line) for line in lines.split(b"\n") if line)
+def _as_ocsf(lines: bytes) -> bytes:
+    return b"".join(b"%b\n" % ocsf.encode_ocsf(line) for line in lines.split(b"\n") if line)

@@ -1,4 +1,4 @@
-"""Runs the declared exports: each on its schedule, window after window, one audit at a time."""
+"""Run the configured exports on their schedules, window by window, on one replica at a time."""
 
 import asyncio
 import logging
@@ -10,11 +10,11 @@ from time import time
 
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_audit.delivery.cursor import LEASE_SECONDS, Cursor, OvertakenError
-from toolbus_audit.delivery.http_client import Poster
-from toolbus_audit.delivery.reconciler import Tended
-from toolbus_audit.export.reader import Reads
-from toolbus_audit.export.targets import PlaceError, Target, target_for
-from toolbus_audit.export.windows import Window, write
+from toolbus_audit.delivery.http_client import HttpClient
+from toolbus_audit.delivery.reconciler import Reconciler
+from toolbus_audit.export.reader import RowReader
+from toolbus_audit.export.targets import Target, TargetError, target_for
+from toolbus_audit.export.windows import Window, write_window
 from toolbus_common.config import Export
 from toolbus_common.errors import BusDownError, ToolbusError
 from toolbus_common.nats.kv_bucket import Bucket
@@ -27,35 +27,35 @@ PREFIX = "export."
 MOST_THREADS = 16  # an export uses one at a time
 MOST_MESSAGES = 50_000  # of one window
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 60.0
-_END = 2**62  # of a stream that is over: all of it is closed
+_END = 2**62  # end of a stream that was replaced: all of it is closed
 
-# The stream, and its last message up to which everything is in the table.
-Closed = Callable[[], Awaitable[tuple[str, int]]]
+# Returns the stream, and the sequence up to which all its events are in the table.
+ClosedUntil = Callable[[], Awaitable[tuple[str, int]]]
 
 
 @dataclass(slots=True)
 class State:
-    """How an export is, for `toolbus status`."""
+    """Status of an export, for `toolbus status`."""
 
     written: int = 0
-    why: str = ""
+    problem: str = ""
     done: float = 0.0
 
     def __str__(self) -> str:
-        """In a few words."""
-        return f"{self.written} written" + (f"; {self.why}" if self.why else "")
+        """Return a summary."""
+        return f"{self.written} written" + (f"; {self.problem}" if self.problem else "")
 
 
-class Exporting:
-    """One export, for as long as its cursor is ours."""
+class ExportTask:
+    """Task of one export while this replica holds its cursor."""
 
     def __init__(
         self,
         name: str,
         export: Export,
         cursor: Cursor,
-        store: Reads,
-        closed: Closed,
+        store: RowReader,
+        closed: ClosedUntil,
         target: Target,
         first_retry: float = FIRST_RETRY,
     ) -> None:
@@ -69,116 +69,123 @@ class Exporting:
         self._first_retry = first_retry
 
     async def run(self) -> None:
-        """Export, until another audit does or the bus is lost."""
+        """Export until another replica takes over or the bus is lost."""
         try:
-            await self._cursor.while_held(self._keep_on)
+            await self._cursor.run_while_held(self._run_schedule)
         except OvertakenError:
-            self.state.why = "another audit writes it"
+            self.state.problem = "another audit replica writes it"
         except BusDownError as error:
-            self.state.why = error.reason
+            self.state.problem = error.reason
 
-    async def _keep_on(self) -> None:
-        await self.take_up()
+    async def _run_schedule(self) -> None:
+        await self.start()
         delay = self._first_retry
         while True:
             await asyncio.sleep(max(self._due() - time(), 0))
             try:
-                await self.catch_up()
+                await self.export_closed()
                 delay = self._first_retry
-            except (PlaceError, StoreDownError, ToolbusError) as error:
+            except (TargetError, StoreDownError, ToolbusError) as error:
                 if isinstance(error, BusDownError):
                     raise
-                self._failed(str(error))
+                self._record_failure(str(error))
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, SLOWEST_RETRY)
 
     def _due(self) -> float:
-        """When the next window closes: the first whole span after the last one that was done."""
-        if self._cursor.place.until:
-            return 0.0  # one was begun
+        """Return when the next window closes: the next multiple of the interval (Unix seconds)."""
+        if self._cursor.state.until:
+            return 0.0  # a window was started and not finished
         every = self._export.seconds
-        return (self._cursor.place.at // every + 1) * every
+        return (self._cursor.state.at // every + 1) * every
 
-    async def take_up(self) -> None:
-        """Where nothing was written yet: from the beginning of the stream, at the next due time."""
-        if not self._cursor.place.stream:
-            self._cursor.place.stream, _ = await self._closed()
-            self._cursor.place.at = time()
-            await self._cursor.keep()
+    async def start(self) -> None:
+        """Initialize a new export: the whole stream, at the next scheduled time."""
+        if not self._cursor.state.stream:
+            self._cursor.state.stream, _ = await self._closed()
+            self._cursor.state.at = time()
+            await self._cursor.save()
 
-    async def catch_up(self) -> None:
-        """Write every window up to what is in the table by now."""
-        begun, place = time(), self._cursor.place
+    async def export_closed(self) -> None:
+        """Write every window up to the last closed message."""
+        started, state = time(), self._cursor.state
         stream, closed = await self._closed()
-        if place.stream != stream:
-            await self._window(_END)  # what is left of a stream that is over
-            place.stream, place.done = stream, 0
-        while place.until or place.done < closed:
-            await self._window(place.until or min(closed, place.done + MOST_MESSAGES))
-        place.at = begun
-        await self._cursor.keep()
-        self.state.why, self.state.done = "", begun
-        EXPORT_UNTIL.labels(self._name).set(begun)
+        if state.stream != stream:
+            await self._export_window(_END)  # the rest of the replaced stream
+            state.stream, state.done = stream, 0
+        while state.until or state.done < closed:
+            await self._export_window(state.until or min(closed, state.done + MOST_MESSAGES))
+        state.at = started
+        await self._cursor.save()
+        self.state.problem, self.state.done = "", started
+        EXPORT_UNTIL.labels(self._name).set(started)
 
-    async def _window(self, until: int) -> None:
-        """Say which window it is, write it, and say that it is done: a crash writes it again."""
-        place = self._cursor.place
-        place.until = until
-        await self._cursor.keep()
-        window = Window(place.stream, place.done, until)
-        rows = await write(self._store, self._name, self._export, window, self._target)
-        place.done, place.until = until, 0
-        await self._cursor.keep()
+    async def _export_window(self, until: int) -> None:
+        """Store the window's end, write it, store that it is done; a crash repeats the window."""
+        state = self._cursor.state
+        state.until = until
+        await self._cursor.save()
+        window = Window(state.stream, state.done, until)
+        rows = await write_window(self._store, self._name, self._export, window, self._target)
+        state.done, state.until = until, 0
+        await self._cursor.save()
         self.state.written += rows
         EXPORT_EVENTS.labels(self._name).inc(rows)
 
-    def _failed(self, why: str) -> None:
+    def _record_failure(self, problem: str) -> None:
         EXPORT_FAILURES.labels(self._name).inc()
-        if why != self.state.why:
-            self.state.why = why
-            log.warning("export.failed", extra={"export": self._name, "reason": why})
+        if problem != self.state.problem:
+            self.state.problem = problem
+            log.warning("export.failed", extra={"export": self._name, "reason": problem})
 
 
-class Exports:
-    """The declared ones; `named` says whose place the operator named himself."""
+class ExportScheduler:
+    """Scheduler of configured exports.
+
+    `is_operator_named` returns whether the operator (not an API caller) configured a location.
+    """
 
     def __init__(
         self,
-        declared: Callable[[], Mapping[str, Export]],
-        poster: Poster,
-        named: Callable[[Export], bool],
+        configured: Callable[[], Mapping[str, Export]],
+        http: HttpClient,
+        is_operator_named: Callable[[Export], bool],
         secrets: Secrets,
         holder: str,
         lease: float = LEASE_SECONDS,
     ) -> None:
-        self._declared = declared
-        self._poster = poster
-        self._named = named
+        self._configured = configured
+        self._http = http
+        self._is_operator_named = is_operator_named
         self._holder = holder
         self._secrets = secrets
         self._lease = lease
         self._states: dict[str, State] = {}
 
     def states(self) -> dict[str, str]:
-        """How each is, for `toolbus status`."""
-        return {name: str(self._states[name]) for name in self._declared() if name in self._states}
+        """Return the status of each export, for `toolbus status`."""
+        return {
+            name: str(self._states[name]) for name in self._configured() if name in self._states
+        }
 
     @asynccontextmanager
-    async def exporting(self, bucket: Bucket, store: Reads, closed: Closed) -> AsyncIterator[None]:
-        """Export while this is entered."""
+    async def running(
+        self, bucket: Bucket, store: RowReader, closed: ClosedUntil
+    ) -> AsyncIterator[None]:
+        """Run the exports while the context is entered."""
         threads = ThreadPoolExecutor(MOST_THREADS, "export")
 
         def work(name: str, export: Export) -> Awaitable[None]:
             cursor = Cursor(bucket, PREFIX + name, self._holder, self._lease)
             target = target_for(
-                export, self._poster, self._secrets, lambda: self._named(export), threads
+                export, self._http, self._secrets, lambda: self._is_operator_named(export), threads
             )
-            exporting = Exporting(name, export, cursor, store, closed, target)
-            self._states[name] = exporting.state
-            return exporting.run()
+            task = ExportTask(name, export, cursor, store, closed, target)
+            self._states[name] = task.state
+            return task.run()
 
         try:
-            async with Tended(self._declared, work).running():
+            async with Reconciler(self._configured, work).running():
                 yield
         finally:
             threads.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Which rows of `events` are taken out, as a condition in SQL with its values apart. Pure."""
+"""Row selections of `events`: SQL conditions with bound values. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,27 +11,27 @@ Parameters = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A condition; no value is ever part of its text."""
+    """SQL condition; values are parameters and never part of its text."""
 
     condition: str = "1"
     parameters: Parameters = field(default_factory=dict)
 
     def and_(self, condition: str, **parameters: Any) -> "Selection":
-        """The rows of these that fulfil another one as well."""
+        """Return the conjunction with another condition."""
         return Selection(f"{self.condition} AND {condition}", self.parameters | parameters)
 
 
-def of(events: Sequence[str] = (), customers: Sequence[str] = ()) -> Selection:
-    """Events whose names fit one of the patterns, of these customers; none named are all."""
-    chosen = Selection()
+def select_events(events: Sequence[str] = (), customers: Sequence[str] = ()) -> Selection:
+    """Select events whose name matches a pattern, of these customers; empty means all."""
+    selection = Selection()
     if events and "*" not in events:
-        chosen = _any(chosen, "event LIKE", "f", [like(pattern) for pattern in events])
+        selection = _any(selection, "event LIKE", "f", [like(pattern) for pattern in events])
     if customers:
-        chosen = _any(chosen, "customer =", "c", list(customers))
-    return chosen
+        selection = _any(selection, "customer =", "c", list(customers))
+    return selection
 
 
-def _any(chosen: Selection, test: str, letter: str, values: list[str]) -> Selection:
+def _any(selection: Selection, test: str, letter: str, values: list[str]) -> Selection:
     named = {f"{letter}{at}": value for at, value in enumerate(values)}
     tests = " OR ".join(f"{test} {{{name}:String}}" for name in named)
-    return chosen.and_(f"({tests})", **named)
+    return selection.and_(f"({tests})", **named)

@@ -1,7 +1,7 @@
-"""Writes one closed window of the stream as files, each in the hour and customer of its events.
+"""Write one closed window of the stream as files, partitioned by date, hour and customer.
 
-A window is a span of positions in the stream of which everything is in the table. Names and
-contents follow from it, so that writing it again writes the same: nothing is there twice.
+A window is a range of stream sequences whose events are all in the table. The names and contents
+of its files depend on the window alone, so a repeated write replaces files and duplicates nothing.
 """
 
 import gzip
@@ -12,20 +12,27 @@ from urllib.parse import quote
 
 import msgspec
 
-from toolbus_audit.export.reader import ARRIVAL, PARQUET, Reads, both, piece, table
-from toolbus_audit.export.selection import Selection, of
+from toolbus_audit.export.reader import (
+    ARRIVAL,
+    PARQUET,
+    RowReader,
+    intersection,
+    read_piece,
+    read_table,
+)
+from toolbus_audit.export.selection import Selection, select_events
 from toolbus_audit.export.targets import Target
 from toolbus_common.config import Export
 
 MOST_BYTES = 32 << 20  # of events' lines in one file
 MOST_ROWS = 250_000
 _LAST_LINE = (1 << 16) - 1
-_ENDINGS = {"jsonl": "jsonl.gz", "ocsf": "ocsf.jsonl.gz", PARQUET: "parquet"}
+_EXTENSIONS = {"jsonl": "jsonl.gz", "ocsf": "ocsf.jsonl.gz", PARQUET: "parquet"}
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What lies behind one message of a stream, up to another."""
+    """Range of a stream: after one sequence, up to and including another."""
 
     stream: str
     after: int
@@ -33,13 +40,13 @@ class Window:
 
     @property
     def name(self) -> str:
-        """As files are called; later ones come later by name."""
+        """Part of file names; sorts in the order of windows."""
         return f"{self.stream}-{self.after:012d}-{self.until:012d}"
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file, as the manifest has it."""
+    """Entry of a file in the manifest."""
 
     path: str
     rows: int
@@ -55,17 +62,19 @@ class _Partition:
 
     @property
     def path(self) -> str:
-        """As engines read partitions from paths."""
+        """Path in Hive style, from which query engines read partitions."""
         customer = quote(self.customer, safe="").replace(".", "%2E")
         return f"date={self.day}/hour={self.hour:02d}/customer={customer}"
 
 
-async def write(store: Reads, name: str, export: Export, window: Window, target: Target) -> int:
-    """Write the window's files, and then the manifest that says they are all; how many events.
+async def write_window(
+    store: RowReader, name: str, export: Export, window: Window, target: Target
+) -> int:
+    """Write the window's files, then the manifest that lists them; return the number of events.
 
-    Raises `PlaceError`, or what the store raises; it is to be written again then.
+    Raises `PlaceError` or an error of the store; write the window again then.
     """
-    chosen = of(export.events, export.customers).and_(
+    selection = select_events(export.events, export.customers).and_(
         "stream = {stream:String} AND stream_seq > {after:UInt64} AND stream_seq <= {until:UInt64}",
         stream=window.stream,
         after=window.after,
@@ -73,8 +82,10 @@ async def write(store: Reads, name: str, export: Export, window: Window, target:
     )
     files = [
         file
-        for partition in await _partitions(store, chosen)
-        async for file in _written(store, name, export, window, partition, chosen, target)
+        for partition in await _partitions(store, selection)
+        async for file in _write_partition(
+            store, name, export, window, partition, selection, target
+        )
     ]
     rows = sum(file.rows for file in files)
     manifest = {
@@ -89,41 +100,41 @@ async def write(store: Reads, name: str, export: Export, window: Window, target:
     return rows
 
 
-async def _partitions(store: Reads, chosen: Selection) -> list[_Partition]:
-    found = await table(
+async def _partitions(store: RowReader, selection: Selection) -> list[_Partition]:
+    found = await read_table(
         store,
         "SELECT toString(toDate(at)) AS day, toHour(at) AS hour, customer FROM events"  # noqa: S608
-        f" WHERE {chosen.condition} GROUP BY day, hour, customer ORDER BY day, hour, customer",
-        chosen.parameters,
+        f" WHERE {selection.condition} GROUP BY day, hour, customer ORDER BY day, hour, customer",
+        selection.parameters,
     )
     return [_Partition(str(day), int(hour), str(customer)) for day, hour, customer in found]
 
 
-async def _written(
-    store: Reads,
+async def _write_partition(
+    store: RowReader,
     name: str,
     export: Export,
     window: Window,
     partition: _Partition,
-    chosen: Selection,
+    selection: Selection,
     target: Target,
 ) -> AsyncIterator[File]:
-    chosen = chosen.and_(
+    selection = selection.and_(
         "toDate(at) = {day:Date} AND toHour(at) = {hour:UInt8} AND customer = {customer:String}",
         day=partition.day,
         hour=partition.hour,
         customer=partition.customer,
     )
-    place: tuple[int, int] = (window.after, _LAST_LINE)
+    position: tuple[int, int] = (window.after, _LAST_LINE)
     number = 0
     while True:
-        rest = both(chosen, ARRIVAL.after(place))
-        found = await piece(store, rest, ARRIVAL, export.format, MOST_BYTES, MOST_ROWS)
+        rest = intersection(selection, ARRIVAL.after(position))
+        found = await read_piece(store, rest, ARRIVAL, export.format, MOST_BYTES, MOST_ROWS)
         if found is None:
             return
-        place = (int(found.last[0]), int(found.last[1]))
-        ending = _ENDINGS[export.format]
-        path = f"{partition.path}/{name}-{window.name}-{number:04d}.{ending}"
+        position = (int(found.last[0]), int(found.last[1]))
+        extension = _EXTENSIONS[export.format]
+        path = f"{partition.path}/{name}-{window.name}-{number:04d}.{extension}"
         data = found.data if export.format == PARQUET else gzip.compress(found.data, 6, mtime=0)
         await target.put(path, data)
         yield File(path, found.rows, len(data), sha256(data).hexdigest())

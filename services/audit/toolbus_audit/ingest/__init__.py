@@ -1,1 +1,1 @@
-"""Consume events, and write them as rows and roll-ups."""
+"""Event ingestion: rows, roll-ups, backfill."""

@@ -1,7 +1,7 @@
-"""Writes what the stream has and the tables lack, on an operator's word; what is there stays once.
+"""Write events that the stream or an export has and the tables lack, without duplicates.
 
-Only messages that were acknowledged are read: the others are on their way, and writing them here
-too would race with that.
+Only acknowledged messages are read. The others are still in the writer's hands, and writing them
+here as well would race with it.
 """
 
 import asyncio
@@ -11,43 +11,50 @@ from datetime import UTC, datetime
 from time import time
 from typing import Protocol
 
-from toolbus_audit.clickhouse.errors import UnreadableError
-from toolbus_audit.clickhouse.row_mapper import DeadRow, EventRow, Rows, read, refused, token
+from toolbus_audit.clickhouse.errors import RowsRejectedError
+from toolbus_audit.clickhouse.row_mapper import (
+    DeadRow,
+    EventRow,
+    Rows,
+    read,
+    read_messages,
+    rejected_row,
+    token,
+)
 from toolbus_common.contracts import BackfillReply, BackfillRequest
 from toolbus_common.nats.stream_reader import StreamEntry
 
 log = logging.getLogger(__name__)
 
 Position = tuple[int, int, str]
-Read = Callable[
-    [int | datetime, int], Awaitable[list[StreamEntry]]
-]  # so many messages from a place on
-MOST = 1000  # messages of the stream that are read at once
-YOUNG = 3600.0  # seconds: an event of an export may be on its way for so long
-MOST_DEAD = 100  # messages with dead letters that are read again at once
+# Reads at most so many messages, from a sequence or a time on.
+Read = Callable[[int | datetime, int], Awaitable[list[StreamEntry]]]
+MOST = 1000  # messages of the stream read at once
+IN_FLIGHT_SECONDS = 3600.0  # the writer may still be about to store events younger than this
+MOST_DEAD = 100  # messages with dead letters read at once
 
 
 class Store(Protocol):
-    """What keeps the rows."""
+    """Store of event rows and dead letters."""
 
-    async def insert(self, table: str, what: Rows, token: str) -> None:
-        """Write the rows; the same token again writes nothing."""
+    async def insert(self, table: str, batch: Rows, token: str) -> None:
+        """Insert rows; a repeated token inserts nothing."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """The positions already stored, of events and dead letters, in these messages."""
+        """Return the positions of events and dead letters stored from these messages."""
 
     async def dead_from(self, first: int, most: int) -> list[Position]:
-        """The dead letters of so many messages, from number `first` on, in their order."""
+        """Return the dead letters of at most `most` messages from sequence `first` on, in order."""
 
-    async def ids(self, some: Sequence[str]) -> set[str]:
-        """Those of these ids that events have which are stored."""
+    async def stored_ids(self, ids: Sequence[str]) -> set[str]:
+        """Return which of these event ids are stored."""
 
-    async def bury(self, letters: Sequence[Position]) -> None:
-        """Remove dead letters that have become rows."""
+    async def delete_dead_letters(self, letters: Sequence[Position]) -> None:
+        """Delete dead letters whose lines are rows now."""
 
 
-class Refilling:
-    """Reads the stream again. `settled` tells up to where audit has acknowledged all of it."""
+class Backfill:
+    """Re-read of the stream. `settled` returns the sequence up to which audit acknowledged all."""
 
     def __init__(
         self,
@@ -59,95 +66,87 @@ class Refilling:
         self._store = store
         self._read = read_from
         self._settled = settled
-        self._stream = stream  # which one the messages are of
-        self._one = asyncio.Lock()  # two at once would look, and then both write
+        self._stream = stream  # the stream of the messages
+        self._lock = asyncio.Lock()  # two concurrent look-ups would both find a row missing
 
-    async def answer(self, question: BackfillRequest) -> BackfillReply:
-        """One stretch of the stream.
+    async def from_stream(self, request: BackfillRequest) -> BackfillReply:
+        """Write what is missing of one section of the stream.
 
         Raises:
             StoreDownError: ClickHouse cannot take events now.
             BusDownError: the stream cannot be read.
 
         """
-        async with self._one:
+        async with self._lock:
             until = await self._settled()
-            if question.dead:
-                return await self._dead(question.first, until)
-            first = datetime.fromtimestamp(question.since, UTC) if question.since else None
-            found = await self._read(first or max(question.first, 1), MOST)
-            some = [message for message in found if message.sequence <= until]
-            return await self._write(some, some[-1].sequence + 1 if some else 0, until)
+            if request.dead:
+                return await self._retry_dead(request.first, until)
+            first = datetime.fromtimestamp(request.since, UTC) if request.since else None
+            found = await self._read(first or max(request.first, 1), MOST)
+            messages = [message for message in found if message.sequence <= until]
+            following = messages[-1].sequence + 1 if messages else 0
+            return await self._write(messages, following, until)
 
-    async def take(self, lines: Sequence[str]) -> BackfillReply:
-        """Events of an export. Raises `StoreDownError`."""
-        async with self._one:
+    async def from_export(self, lines: Sequence[str]) -> BackfillReply:
+        """Write the events of an export that are missing, by id. Raises `StoreDownError`."""
+        async with self._lock:
             found = [read("", 0, line.encode()) for line in lines]
-            rows = {row.id: row for good, _ in found for row in good if row.at < time() - YOUNG}
-            known = await self._store.ids(list(rows))
+            oldest = time() - IN_FLIGHT_SECONDS
+            rows = {row.id: row for good, _ in found for row in good if row.at < oldest}
+            known = await self._store.stored_ids(list(rows))
             missing = [row for row in rows.values() if row.id not in known]
-            lost = await self._insert(missing)
-        unreadable = sum(len(bad) for _, bad in found) + len(lost)
-        written = len(missing) - len(lost)
+            rejected = await self._insert(missing)
         return BackfillReply(
-            lines=len(lines), written=written, unreadable=unreadable, next=0, until=0
+            lines=len(lines),
+            written=len(missing) - len(rejected),
+            unreadable=sum(len(bad) for _, bad in found) + len(rejected),
+            next=0,
+            until=0,
         )
 
-    async def _dead(self, first: int, until: int) -> BackfillReply:
+    async def _retry_dead(self, first: int, until: int) -> BackfillReply:
+        """Parse messages with dead letters again, and delete the letters that are rows now."""
         letters = await self._store.dead_from(first, MOST_DEAD)
         numbers = sorted({number for number, _, _ in letters if number <= until})
-        some = []
+        messages = []
         for number in numbers:
-            kept = await self._read(number, 1)
-            some += [message for message in kept if message.sequence == number]
+            found = await self._read(number, 1)
+            messages += [message for message in found if message.sequence == number]
         more = len(numbers) == MOST_DEAD
-        told = await self._write(some, numbers[-1] + 1 if more else 0, until)
-        await self._bury(letters)
-        return told
+        reply = await self._write(messages, numbers[-1] + 1 if more else 0, until)
+        # An export would contain a line twice that is both a row and a dead letter.
+        known = await self._store.stored(sorted({number for number, _, _ in letters}))
+        rows = {(number, line) for number, line, _ in known - set(letters)}
+        if recovered := [each for each in letters if each[:2] in rows]:
+            await self._store.delete_dead_letters(recovered)
+            log.info("audit.dead_letters_recovered", extra={"lines": len(recovered)})
+        return reply
 
     async def _write(self, messages: list[StreamEntry], go_on: int, until: int) -> BackfillReply:
-        events, dead = self._rows(messages)
+        events, dead = read_messages(messages, self._stream())
         lines = len(events) + len(dead)
         known = await self._store.stored([message.sequence for message in messages])
         missing = [row for row in events if row.position not in known]
-        lost = await self._insert(missing)
-        new = [row for row in dead if row.position not in known]
-        new += [row for row in lost if row.position not in known]
+        rejected = await self._insert(missing)
+        new = [row for row in (*dead, *rejected) if row.position not in known]
         if new:
             await self._store.insert("dead_letters", new, token(new))
-        if written := len(missing) - len(lost):
-            log.info("audit.refilled", extra={"rows": written, "stream_seq": until})
-        unreadable = len(dead) + len(lost)
+        if written := len(missing) - len(rejected):
+            log.info("audit.backfilled", extra={"rows": written, "stream_seq": until})
+        unreadable = len(dead) + len(rejected)
         return BackfillReply(
             lines=lines, written=written, unreadable=unreadable, next=go_on, until=until
         )
 
-    def _rows(self, messages: list[StreamEntry]) -> tuple[list[EventRow], list[DeadRow]]:
-        events: list[EventRow] = []
-        dead: list[DeadRow] = []
-        for message in messages:
-            good, bad = read(message.subject, message.sequence, message.data, self._stream())
-            events += good
-            dead += bad
-        return events, dead
-
     async def _insert(self, events: list[EventRow]) -> list[DeadRow]:
-        """Insert; those that ClickHouse cannot hold, found by halving."""
+        """Insert events; bisect a rejected batch and return the rejected rows."""
         if not events:
             return []
         try:
             await self._store.insert("events", events, token(events))
-        except UnreadableError as error:
+        except RowsRejectedError as error:
             if len(events) == 1:
-                return [refused(events[0], str(error))]
+                return [rejected_row(events[0], str(error))]
             half = len(events) // 2
             return await self._insert(events[:half]) + await self._insert(events[half:])
         return []
-
-    async def _bury(self, letters: list[Position]) -> None:
-        """Remove the letters whose lines are rows now: an export would tell them twice."""
-        known = await self._store.stored(sorted({number for number, _, _ in letters}))
-        rows = {(number, line) for number, line, _ in known - set(letters)}
-        if mended := [each for each in letters if each[:2] in rows]:
-            await self._store.bury(mended)
-            log.info("audit.dead_letters_mended", extra={"lines": len(mended)})

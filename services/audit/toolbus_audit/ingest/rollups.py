@@ -1,9 +1,9 @@
-"""Adds up the events of hours and days that are over, so that questions about spans need not.
+"""Roll-ups of closed hours and days, so that queries over long spans do not read every event.
 
-A sum holds for as long as it is made of as many events as there are (the view `hours`), and a day's
-for as long as it is made of its hours' sums that hold (`days`): this service may be killed at any
-moment, and events may come late; what does not hold is added up from what it is made of by whoever
-asks, until it is added up here.
+A roll-up of an hour is valid while it counts as many events as the hour has (view `hours`). A
+roll-up of a day is valid while it was computed from the valid roll-ups of its hours (view `days`).
+The service may be killed at any moment and events may arrive late: the views compute what has no
+valid roll-up from its source, until a roll-up is written again.
 """
 
 import asyncio
@@ -13,58 +13,58 @@ from itertools import accumulate
 from time import time
 from typing import Any
 
-from toolbus_audit.clickhouse.errors import StoreDownError, UnreadableError
+from toolbus_audit.clickhouse.errors import RowsRejectedError, StoreDownError
 from toolbus_common.contracts.queries.sql_text import quoted
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 60.0
-SETTLED_SECONDS = 120  # after its end, an hour's last events are on their way
+SETTLED_SECONDS = 120  # after the end of an hour, until its last events have arrived
 HOURS_AT_ONCE = 24
-DAYS_AT_ONCE = 500  # customers' days
+DAYS_AT_ONCE = 500  # pairs of a day and a customer
 EVENTS_AT_ONCE = 2_000_000
 _DUE = f"""
 SELECT toUnixTimestamp(hour), sum(events) FROM hours
-WHERE NOT holds AND hour < toStartOfHour(now() - toIntervalSecond({SETTLED_SECONDS}))
+WHERE NOT valid AND hour < toStartOfHour(now() - toIntervalSecond({SETTLED_SECONDS}))
 GROUP BY hour ORDER BY hour LIMIT {HOURS_AT_ONCE}
-"""  # noqa: S608 - numbers of ours
-_SUM = """
-INSERT INTO sums (hour, customer, team, key, server, tool, event, code, events, charge,
+"""  # noqa: S608 - constants of this module
+_ROLL_UP = """
+INSERT INTO rollup_hours (hour, customer, team, key, server, tool, event, code, events, charge,
     corrected,
     errors, spent_tokens, classic_tokens, latency, version)
 SELECT hour, customer, team, key, server, tool, event, code, events, charge,
     corrected, errors,
     spent_tokens, classic_tokens, latency, {version}
-FROM sums_anew WHERE hour IN ({hours})
+FROM rollup_hours_live WHERE hour IN ({hours})
 """
-# Told last, of what was written: a kill before leaves sums that nobody asks.
-_TELL = """
-INSERT INTO added_up (hour, customer, events, version)
-SELECT hour, customer, sum(events), {version} FROM sums
+# Written last, from the rows that were written: after a kill in between, no view reads the version.
+_MARK_DONE = """
+INSERT INTO rollup_hours_done (hour, customer, events, version)
+SELECT hour, customer, sum(events), {version} FROM rollup_hours
 WHERE version = {version} AND hour IN ({hours}) GROUP BY hour, customer
 """
 _DAYS_DUE = f"""
-SELECT toString(day), customer, made_of, events FROM days
-WHERE whole AND NOT holds AND day < toDate(now('UTC')) ORDER BY day LIMIT {DAYS_AT_ONCE}
-"""  # noqa: S608 - numbers of ours
-_SUM_DAYS = """
-INSERT INTO sums_of_days (day, customer, team, key, server, tool, event, code, events, charge,
+SELECT toString(day), customer, source_hash, events FROM days
+WHERE complete AND NOT valid AND day < toDate(now('UTC')) ORDER BY day LIMIT {DAYS_AT_ONCE}
+"""  # noqa: S608 - constants of this module
+_ROLL_UP_DAYS = """
+INSERT INTO rollup_days (day, customer, team, key, server, tool, event, code, events, charge,
     corrected,
     errors, spent_tokens, classic_tokens, latency, version)
 SELECT toDate(hour) AS day, customer, team, key, server, tool, event, code, sum(events),
     sum(charge), sum(corrected), sum(errors), sum(spent_tokens), sum(classic_tokens),
     quantilesTDigestMergeState(0.5, 0.9, 0.95, 0.99)(latency), {version}
-FROM sums
+FROM rollup_hours
 WHERE (toDate(hour), customer) IN (SELECT day, customer FROM {days})
-    AND (hour, customer, version) IN (SELECT hour, customer, version FROM hours WHERE holds)
+    AND (hour, customer, version) IN (SELECT hour, customer, version FROM hours WHERE valid)
 GROUP BY day, customer, team, key, server, tool, event, code
 """
-# `made_of` is of before they were written: an hour added up anew meanwhile makes it another.
-_TELL_DAYS = """
-INSERT INTO days_added_up (day, customer, events, made_of, version)
-SELECT written.day, written.customer, written.events, due.made_of, {version}
+# `source_hash` was read before the roll-up was written: if an hour changed since, it differs.
+_MARK_DAYS_DONE = """
+INSERT INTO rollup_days_done (day, customer, events, source_hash, version)
+SELECT written.day, written.customer, written.events, due.source_hash, {version}
 FROM (
-    SELECT day, customer, sum(events) AS events FROM sums_of_days WHERE version = {version}
+    SELECT day, customer, sum(events) AS events FROM rollup_days WHERE version = {version}
     GROUP BY day, customer
 ) AS written
 INNER JOIN {days} AS due ON written.day = due.day AND written.customer = due.customer
@@ -73,31 +73,34 @@ INNER JOIN {days} AS due ON written.day = due.day AND written.customer = due.cus
 Rows = Callable[[str], Awaitable[list[tuple[Any, ...]]]]
 
 
-async def add_up(rows: Rows) -> int:
-    """Add up the oldest hours that are due; how many. Two may do so at once."""
-    due = _few(await rows(_DUE))
+async def roll_up_hours(rows: Rows) -> int:
+    """Roll up the oldest hours that are due and return their number. Safe to run concurrently."""
+    due = _limit_by_events(await rows(_DUE))
     if due:
         hours = ", ".join(f"toDateTime({hour}, 'UTC')" for hour, _ in due)
         version = int(time() * 1e6)
-        await rows(_SUM.format(hours=hours, version=version))
-        await rows(_TELL.format(hours=hours, version=version))
+        await rows(_ROLL_UP.format(hours=hours, version=version))
+        await rows(_MARK_DONE.format(hours=hours, version=version))
     return len(due)
 
 
-async def add_up_days(rows: Rows) -> int:
-    """Add up customers' oldest days of which every hour is; how many. Two may do so at once."""
-    due = _few(await rows(_DAYS_DUE))
+async def roll_up_days(rows: Rows) -> int:
+    """Roll up the oldest days that are due and return their number. Safe to run concurrently."""
+    due = _limit_by_events(await rows(_DAYS_DUE))
     if due:
-        told = ", ".join(f"('{day}', {quoted(customer)}, {of})" for day, customer, of, _ in due)
-        days = f"values('day Date, customer String, made_of UInt64', {told})"
+        values = ", ".join(f"('{day}', {quoted(customer)}, {of})" for day, customer, of, _ in due)
+        days = f"values('day Date, customer String, source_hash UInt64', {values})"
         version = int(time() * 1e6)
-        await rows(_SUM_DAYS.format(days=days, version=version))
-        await rows(_TELL_DAYS.format(days=days, version=version))
+        await rows(_ROLL_UP_DAYS.format(days=days, version=version))
+        await rows(_MARK_DAYS_DONE.format(days=days, version=version))
     return len(due)
 
 
-def _few(due: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The first, as many as are added up in one go: by their events, told last; one at least."""
+def _limit_by_events(due: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the leading entries that together have few enough events, but at least one.
+
+    The last column of an entry is its number of events.
+    """
     together = accumulate(each[-1] for each in due)
     return [
         each
@@ -106,12 +109,12 @@ def _few(due: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     ]
 
 
-async def keep_adding_up(rows: Rows) -> None:
-    """For as long as the service runs; not at once, when the store has yet to be opened."""
+async def run_rollups(rows: Rows) -> None:
+    """Roll up without end. The first run waits, because the store may not be open yet."""
     while True:
         await asyncio.sleep(EVERY_SECONDS)
         try:
-            while await add_up(rows) or await add_up_days(rows):
+            while await roll_up_hours(rows) or await roll_up_days(rows):
                 pass
-        except (StoreDownError, UnreadableError) as error:
-            log.warning("audit.not_added_up", extra={"reason": str(error)})
+        except (StoreDownError, RowsRejectedError) as error:
+            log.warning("audit.rollup_failed", extra={"reason": str(error)})

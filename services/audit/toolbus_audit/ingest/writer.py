@@ -1,4 +1,4 @@
-"""Takes events from the stream to the store, exactly once, in batches; nothing is lost."""
+"""Write events from the stream to the store in batches, exactly once and without loss."""
 
 import asyncio
 import logging
@@ -6,8 +6,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from toolbus_audit.clickhouse.errors import StoreDownError, UnreadableError
-from toolbus_audit.clickhouse.row_mapper import DeadRow, EventRow, Rows, read, refused, token
+from toolbus_audit.clickhouse.errors import RowsRejectedError, StoreDownError
+from toolbus_audit.clickhouse.row_mapper import (
+    DeadRow,
+    EventRow,
+    Rows,
+    read_messages,
+    rejected_row,
+    token,
+)
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.observability.metrics import (
     AUDIT_BEHIND,
@@ -18,43 +25,44 @@ from toolbus_common.observability.metrics import (
 
 log = logging.getLogger(__name__)
 
-FULL = 10_000  # events
-MESSAGES = 500  # in one pull; a pull brings fewer only when its second is over
-# A batch is held this long at most, and then one attempt more: together less than the
-# consumer's ack_wait, after which others may have it.
+BATCH_EVENTS = 10_000
+PULL_MESSAGES = 500  # a pull returns fewer only when its wait of a second is over
+# A batch is held for this long at most, plus one attempt. Together that is less than the consumer's
+# `ack_wait`, after which the messages may be delivered to another replica.
 HOLD_SECONDS = 5.0
-AGAIN_SECONDS = 10.0  # no less than an insert whose answer was lost may still be running
-SLOWEST_RETRY = 2.0
+# At least as long as an insert whose response was lost may still be running.
+REDELIVERY_SECONDS = 10.0
+LONGEST_RETRY = 2.0
 
 T = TypeVar("T")
 Position = tuple[int, int, str]
 
 
 class Store(Protocol):
-    """What keeps the rows."""
+    """Store of event rows and dead letters."""
 
     async def open(self) -> None:
         """Connect. Raises `StoreDownError`."""
 
-    async def insert(self, table: str, what: Rows, token: str) -> None:
-        """Write the rows; the same token again writes nothing."""
+    async def insert(self, table: str, batch: Rows, token: str) -> None:
+        """Insert rows; a repeated token inserts nothing."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """The positions already stored, of events and dead letters, in these messages."""
+        """Return the positions of events and dead letters stored from these messages."""
 
     async def last_sequence(self) -> int:
-        """The newest message of which anything is stored."""
+        """Return the highest stream sequence of which anything is stored."""
 
     async def dead_letters(self) -> int:
-        """How many lines lie in the table of those nobody could read."""
+        """Return the number of rows in the table `dead_letters`."""
 
 
 class Writer:
-    """The consumer's side of audit.
+    """Consumer of the stream: batches messages, stores their rows, acknowledges them.
 
-    A message is acknowledged only when its rows are stored. One that may have been stored
-    before (delivered before, or not newer than all that is stored) is looked up by position,
-    so neither a lost acknowledgement nor a kill between insert and acknowledgement copies it.
+    A message is acknowledged only after its rows are stored. A message that may have been stored
+    before (redelivered, or not newer than the newest stored one) is looked up by position, so that
+    neither a lost acknowledgement nor a kill between insert and acknowledgement duplicates rows.
     """
 
     def __init__(self, store: Store, *, hold_seconds: float = HOLD_SECONDS) -> None:
@@ -62,76 +70,61 @@ class Writer:
         self._hold = hold_seconds
         self._waiting: list[StoredMessage] = []
         self._events = 0
-        self._since = 0.0  # when the first of those that wait was heard
+        self._since = 0.0  # when the first waiting message was received
         self._newest = 0
-        self.stream = ""  # which stream the messages are of
+        self.stream = ""  # the stream of the messages
         self._in_doubt = True
         self._writing: asyncio.Task[None] | None = None
         self.reason = "opening the store"
         self.rows = 0
-        self.dead = 0  # in the table, whenever they came there
+        self.dead = 0  # rows in the table, of this process and others
 
     async def open(self) -> None:
-        """Return once the store is open, however long that takes; `reason` says why meanwhile."""
+        """Return once the store is open, however long that takes; `reason` says why it waits."""
         while True:
             try:
                 await self._store.open()
-                await self._look_again()
+                await self._load_newest()
                 await self.count_dead()
             except StoreDownError as error:
-                self._say(str(error))
-                await asyncio.sleep(SLOWEST_RETRY / 2)
+                self._set_reason(str(error))
+                await asyncio.sleep(LONGEST_RETRY / 2)
             else:
                 self.reason = ""
                 return
 
     async def count_dead(self) -> None:
-        """Look how many dead letters there are. Raises `StoreDownError`."""
+        """Refresh the number of dead letters. Raises `StoreDownError`."""
         self.dead = await self._store.dead_letters()
         AUDIT_DEAD_KEPT.set(self.dead)
 
-    def doubt(self) -> None:
-        """The bus was lost: it may have forgotten which messages were delivered before."""
+    def bus_lost(self) -> None:
+        """Distrust delivery counts: the bus may have forgotten which messages it delivered."""
         self._in_doubt = True
 
-    async def hear(self, messages: list[StoredMessage]) -> None:
-        """Take a pull's messages, and write when a batch is full or its second is over.
+    async def receive(self, messages: list[StoredMessage]) -> None:
+        """Add the messages of one pull; write when the batch is full or the pull was not full.
 
-        While a full batch is written the next one gathers: the engine has a core of its own.
+        The next batch gathers while a full one is being written.
         """
         if not self._waiting:
             self._since = asyncio.get_running_loop().time()
         self._waiting += messages
         self._events += sum(message.data.count(b"\n") + 1 for message in messages)
         AUDIT_BEHIND.set(messages[-1].pending if messages else 0)
-        if len(messages) < MESSAGES:
+        if len(messages) < PULL_MESSAGES:
             await self.flush()
-        elif self._events >= FULL:
-            await self._begin()
+        elif self._events >= BATCH_EVENTS:
+            await self._start_write()
 
     async def flush(self) -> None:
-        """Write and acknowledge everything heard. A write once begun is not cut short."""
-        await self._begin()
+        """Write and acknowledge every message received. A running write is not cancelled."""
+        await self._start_write()
         if self._writing is not None:
             await asyncio.shield(self._writing)
 
-    async def _begin(self) -> None:
-        """Begin to write what waits, after what is being written."""
-        if self._writing is not None and not self._writing.done():
-            await asyncio.wait([self._writing])
-            if asyncio.get_running_loop().time() > self._since + self._hold:
-                await self._give_back()
-        messages, self._waiting, self._events = self._waiting, [], 0
-        if messages:
-            self._writing = asyncio.get_running_loop().create_task(self._keep(messages))
-
-    async def _give_back(self) -> None:
-        """What waited for too long comes again: others may have it by now, and are asked then."""
-        messages, self._waiting, self._events = self._waiting, [], 0
-        await _again(messages)
-
     async def close(self, seconds: float) -> None:
-        """Write what is left; what the store does not take in time stays in the stream."""
+        """Write what is left; messages not stored within `seconds` stay in the stream."""
         try:
             async with asyncio.timeout(seconds):
                 await self.flush()
@@ -140,39 +133,60 @@ class Writer:
             if self._writing is not None:
                 self._writing.cancel()
 
-    async def _keep(self, messages: list[StoredMessage]) -> None:
+    async def _start_write(self) -> None:
+        """Start to write the waiting messages once the running write is over.
+
+        Messages that waited longer than the hold time are returned to the bus instead: another
+        replica may have received them by then.
+        """
+        expired = False
+        if self._writing is not None and not self._writing.done():
+            await asyncio.wait([self._writing])
+            expired = asyncio.get_running_loop().time() > self._since + self._hold
+        messages, self._waiting, self._events = self._waiting, [], 0
+        if expired:
+            await _redeliver(messages)
+        elif messages:
+            self._writing = asyncio.get_running_loop().create_task(self._write_batch(messages))
+
+    async def _write_batch(self, messages: list[StoredMessage]) -> None:
         try:
-            await self._write(messages, asyncio.get_running_loop().time() + self._hold)
+            await self._store_rows(messages, asyncio.get_running_loop().time() + self._hold)
             for message in messages[:-1]:
                 await message.done()
             await messages[-1].done(wait=True)
         except StoreDownError:
-            await _again(messages)
+            await _redeliver(messages)
             await self.open()
         except Exception:
             log.exception("audit.batch_failed", extra={"messages": len(messages)})
-            await _again(messages)
+            await _redeliver(messages)
 
-    async def _write(self, messages: list[StoredMessage], until: float) -> None:
-        events: list[EventRow] = []
-        dead: list[DeadRow] = []
-        for message in {message.sequence: message for message in messages}.values():
-            good, bad = read(message.subject, message.sequence, message.data, self.stream)
-            events += good
-            dead += bad
-        known = await self._patiently(until, self._stored_of, messages)
+    async def _store_rows(self, messages: list[StoredMessage], deadline: float) -> None:
+        unique = {message.sequence: message for message in messages}.values()
+        events, dead = read_messages(unique, self.stream)
+        known = await self._retry(deadline, self._stored_positions, messages)
         if known:
             events = [row for row in events if row.position not in known]
-        await self._insert_events(events, dead, until)
-        # After the events: the store may have refused one of them.
+        await self._insert_events(events, dead, deadline)
+        # Only after the events, because the store may have rejected some of them.
         dead = [row for row in dead if row.position not in known]
-        await self._insert("dead_letters", dead, until)
+        await self._insert("dead_letters", dead, deadline)
         self._newest = max(self._newest, *(message.sequence for message in messages))
-        self._count(len(events), dead)
+        self.rows += len(events)
+        self.dead += len(dead)
+        AUDIT_ROWS.inc(len(events))
+        if dead:
+            AUDIT_DEAD.inc(len(dead))
+            AUDIT_DEAD_KEPT.set(self.dead)
+            log.warning(
+                "audit.dead_letters", extra={"lines": len(dead), "stream_seq": dead[0].stream_seq}
+            )
 
-    async def _stored_of(self, messages: list[StoredMessage]) -> set[Position]:
+    async def _stored_positions(self, messages: list[StoredMessage]) -> set[Position]:
+        """Return which positions of messages in doubt are stored already."""
         if self._in_doubt:
-            await self._look_again()
+            await self._load_newest()
         doubtful = [
             message.sequence
             for message in messages
@@ -180,7 +194,7 @@ class Writer:
         ]
         return await self._store.stored(doubtful) if doubtful else set()
 
-    async def _look_again(self) -> None:
+    async def _load_newest(self) -> None:
         self._in_doubt = False
         try:
             self._newest = max(self._newest, await self._store.last_sequence())
@@ -189,58 +203,47 @@ class Writer:
             raise
 
     async def _insert_events(
-        self, events: list[EventRow], dead: list[DeadRow], until: float
+        self, events: list[EventRow], dead: list[DeadRow], deadline: float
     ) -> None:
-        """Insert; where ClickHouse cannot hold a value, halve until the one row is found."""
+        """Insert events; bisect a rejected batch and move the rejected rows to `dead`."""
         try:
-            await self._insert("events", events, until)
-        except UnreadableError as error:
+            await self._insert("events", events, deadline)
+        except RowsRejectedError as error:
             if len(events) == 1:
-                dead.append(refused(events.pop(), str(error)))
+                dead.append(rejected_row(events.pop(), str(error)))
                 return
             half = len(events) // 2
             for part in (events[:half], events[half:]):
-                await self._insert_events(part, dead, until)
+                await self._insert_events(part, dead, deadline)
 
-    async def _insert(self, table: str, what: Rows, until: float) -> None:
-        if what:
-            # One token for all attempts: an insert whose answer was lost is not done twice.
-            await self._patiently(until, self._store.insert, table, what, token(what))
+    async def _insert(self, table: str, batch: Rows, deadline: float) -> None:
+        if batch:
+            # All attempts share a token, so that an insert whose response was lost is not repeated.
+            await self._retry(deadline, self._store.insert, table, batch, token(batch))
 
-    async def _patiently(self, until: float, work: Callable[..., Awaitable[T]], *given: Any) -> T:
-        """Try until it succeeds or the batch may no longer be held."""
+    async def _retry(self, deadline: float, work: Callable[..., Awaitable[T]], *given: Any) -> T:
+        """Retry with backoff while the store is down, until the deadline of the loop's clock."""
         delay = 0.1
         while True:
             try:
                 result = await work(*given)
             except StoreDownError as error:
-                self._say(str(error))
-                if asyncio.get_running_loop().time() + delay > until:
+                self._set_reason(str(error))
+                if asyncio.get_running_loop().time() + delay > deadline:
                     raise
             else:
                 self.reason = ""
                 return result
             await asyncio.sleep(delay)
-            delay = min(delay * 2, SLOWEST_RETRY)
+            delay = min(delay * 2, LONGEST_RETRY)
 
-    def _count(self, events: int, dead: list[DeadRow]) -> None:
-        self.rows += events
-        self.dead += len(dead)
-        AUDIT_ROWS.inc(events)
-        if dead:
-            AUDIT_DEAD.inc(len(dead))
-            AUDIT_DEAD_KEPT.set(self.dead)
-            log.warning(
-                "audit.dead_letters", extra={"lines": len(dead), "stream_seq": dead[0].stream_seq}
-            )
-
-    def _say(self, reason: str) -> None:
+    def _set_reason(self, reason: str) -> None:
         if reason != self.reason:
             self.reason = reason
             log.warning("audit.waiting", extra={"reason": reason})
 
 
-async def _again(messages: list[StoredMessage]) -> None:
+async def _redeliver(messages: list[StoredMessage]) -> None:
     for message in messages:
-        with suppress(Exception):  # the bus may be gone: it sends them again by itself then
-            await message.again(AGAIN_SECONDS)
+        with suppress(Exception):  # without a connection the bus redelivers after `ack_wait`
+            await message.again(REDELIVERY_SECONDS)

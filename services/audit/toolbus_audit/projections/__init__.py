@@ -1,1 +1,1 @@
-"""Keep read models of events that other services query."""
+"""Read models of events that other services query."""

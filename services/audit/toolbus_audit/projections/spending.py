@@ -1,11 +1,9 @@
-"""What the events say was spent, and which calls are still open: for counters made anew."""
+"""Spending and open calls as events record them, for policy to rebuild its counters."""
 
 import re
 from typing import Any
 
-import msgspec
-
-from toolbus_audit.clickhouse.query import Answers
+from toolbus_audit.clickhouse.query import ReadOnlyStore, decode
 from toolbus_common.contracts import (
     OpenCall,
     OpenCallsQuery,
@@ -17,11 +15,11 @@ from toolbus_common.errors import InvalidError
 from toolbus_common.privacy.key_store import PersonKeys
 
 MOST_ROWS = 10_000
-CORRECTABLE = 86_400  # seconds an outcome may still correct what was charged as unknown
-_SCOPE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+CORRECTABLE = 86_400  # seconds in which an outcome may still correct a charge as unknown
+_CUSTOMER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-# One row per call allowed in a time. The first outcome that came counts, as in the ledger; that a
-# call was charged as unknown is no outcome, unless none came within the day it could be corrected.
+# One row per call allowed in a period. The first outcome counts, as in the ledger. A charge as
+# unknown is not an outcome, unless none arrived within the time for corrections.
 _CALLS = """
 SELECT call_id,
     anyIf(key, is_intent) AS key_,
@@ -70,17 +68,10 @@ WHERE outcomes = 0 AND (unknowns = 0 OR unknown_at >= {late})
 """
 
 
-class _Told(msgspec.Struct):
-    data: list[list[Any]] = []
-
-
-_decode = msgspec.json.Decoder(_Told).decode
-
-
-async def spending(store: Answers, people: PersonKeys, question: SpendingQuery) -> SpendingReply:
-    """What was charged, by who and what. Raises `InvalidError`."""
-    step = f"intDiv(toInt64(at_), {question.step:d})" if question.step else "0"
-    sql = _SPENDING.format(calls=_calls(question), step=step)
+async def spending(store: ReadOnlyStore, people: PersonKeys, query: SpendingQuery) -> SpendingReply:
+    """Return the charges by key, user, team, server, tool and step. Raises `InvalidError`."""
+    step = f"intDiv(toInt64(at_), {query.step:d})" if query.step else "0"
+    sql = _SPENDING.format(calls=_calls(query), step=step)
     rows = await _rows(store, sql)
     oldest = await _rows(store, "SELECT toFloat64(min(at)), count() FROM events")
     return SpendingReply(
@@ -91,28 +82,29 @@ async def spending(store: Answers, people: PersonKeys, question: SpendingQuery) 
 
 
 async def open_calls(
-    store: Answers, people: PersonKeys, question: OpenCallsQuery
+    store: ReadOnlyStore, people: PersonKeys, query: OpenCallsQuery
 ) -> OpenCallsReply:
-    """The calls no outcome has ended. Raises `InvalidError`."""
-    sql = _OPEN.format(calls=_calls(question), late=f"{question.late:.6f}")
+    """Return the calls without an outcome. Raises `InvalidError`."""
+    sql = _OPEN.format(calls=_calls(query), late=f"{query.late:.6f}")
     rows = await _rows(store, sql)
     names = tuple(OpenCall.model_fields)
     plain = people.revealed(rows[:MOST_ROWS])
-    told = [OpenCall(**dict(zip(names, row, strict=True))) for row in plain]
-    return OpenCallsReply(calls=tuple(told), more=len(rows) > MOST_ROWS)
+    calls = [OpenCall(**dict(zip(names, row, strict=True))) for row in plain]
+    return OpenCallsReply(calls=tuple(calls), more=len(rows) > MOST_ROWS)
 
 
-def _calls(question: SpendingQuery | OpenCallsQuery) -> str:
-    if not _SCOPE.fullmatch(question.customer):
-        raise InvalidError("That is no customer's name.")
+def _calls(query: SpendingQuery | OpenCallsQuery) -> str:
+    if not _CUSTOMER_NAME.fullmatch(query.customer):
+        raise InvalidError(
+            "The query's `customer` is not a valid name; use letters, digits, '_' and '-'."
+        )
     return _CALLS.format(
-        customer=question.customer,
-        start=int(question.start * 1e6),
-        end=int(question.end * 1e6),
+        customer=query.customer,
+        start=int(query.start * 1e6),
+        end=int(query.end * 1e6),
         correctable=CORRECTABLE,
     )
 
 
-async def _rows(store: Answers, sql: str) -> list[list[Any]]:
-    data = await store.ask(sql, MOST_ROWS + 1)
-    return _decode(data).data if data else []
+async def _rows(store: ReadOnlyStore, sql: str) -> list[list[Any]]:
+    return decode(await store.query(sql, MOST_ROWS + 1)).data

@@ -1,15 +1,11 @@
-"""Calls that were allowed and never ended, as far as the events tell."""
+"""Calls that were allowed and have no outcome event."""
 
-from typing import Any
-
-import msgspec
-
-from toolbus_audit.clickhouse.query import Answers
+from toolbus_audit.clickhouse.query import ReadOnlyStore, decode
 from toolbus_common.contracts import UnresolvedCall, UnresolvedCallsQuery, UnresolvedCallsReply
 
 MOST = 1000
-# The calls first, of which there are few, and then what their intents say.
-_UNENDED = """
+# Selects the few unresolved calls first, and only then reads their intents.
+_UNRESOLVED = """
 SELECT call_id, parent_id, trace_id, customer, key, server, tool, method, charge,
     toFloat64(at) AS at_, greatest(JSONExtractFloat(detail, 'deadline'), extended.deadline),
     JSONExtractBool(detail, 'reserved')
@@ -30,18 +26,12 @@ ORDER BY at_, call_id
 """
 
 
-class _Told(msgspec.Struct):
-    data: list[list[Any]] = []
-
-
-_decode = msgspec.json.Decoder(_Told).decode
-
-
-async def unended(store: Answers, question: UnresolvedCallsQuery) -> UnresolvedCallsReply:
-    """Those of them that were allowed first."""
-    sql = _UNENDED.format(start=int(question.start * 1e6), end=int(question.end * 1e6))
-    data = await store.ask(sql, MOST + 1)
-    rows = _decode(data).data if data else []
+async def unresolved_calls(
+    store: ReadOnlyStore, query: UnresolvedCallsQuery
+) -> UnresolvedCallsReply:
+    """Return the unresolved calls of a period, the oldest first."""
+    sql = _UNRESOLVED.format(start=int(query.start * 1e6), end=int(query.end * 1e6))
+    rows = decode(await store.query(sql, MOST + 1)).data
     names = tuple(UnresolvedCall.model_fields)
     calls = [UnresolvedCall(**dict(zip(names, row, strict=True))) for row in rows[:MOST]]
     return UnresolvedCallsReply(calls=tuple(calls), more=len(rows) > MOST)

@@ -1,1 +1,1 @@
-"""Events told to SIEMs as they come, from the stream, each sink at its own pace."""
+"""Live forwarding of events to SIEM sinks, each with an independent position in the stream."""

@@ -1,4 +1,4 @@
-"""What every way to a SIEM has in common."""
+"""Transport of a SIEM sink: the protocol that HTTP and syslog implement."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,24 +7,27 @@ from toolbus_audit.siem.records import Record
 
 
 class SinkError(Exception):
-    """Nothing was taken for sure: try again, not before so many seconds. The sentence says why."""
+    """Delivery is not confirmed; retry, not before `retry_after` seconds. The message says why."""
 
-    def __init__(self, reason: str, after: float = 0.0) -> None:
+    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
-        self.after = after
+        self.retry_after = retry_after
 
 
-class Outlet(Protocol):
-    """One way to one sink. What it was given and is not `taken` may have to be given again."""
+class Transport(Protocol):
+    """Connection to one sink. Records not covered by `delivered_until` may have to be resent."""
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Tell of these; which of them the sink refuses for good. Raises `SinkError`."""
+        """Send records and return those the sink rejects for good. Raises `SinkError`."""
 
-    def sent(self, sequence: int) -> None:
-        """Note that everything up to this message was sent."""
+    def mark_sent(self, sequence: int) -> None:
+        """Record that everything up to this message was sent."""
 
-    def taken(self) -> int:
-        """Everything up to this message was taken. Raises `SinkError` when the way is lost."""
+    def delivered_until(self) -> int:
+        """Return up to which message everything is delivered.
+
+        Raises `SinkError` if the connection is lost.
+        """
 
     async def close(self) -> None:
-        """Leave."""
+        """Close the connection."""

@@ -1,4 +1,4 @@
-"""What is posted to a SIEM, and what its answer says of each event. Pure."""
+"""Request bodies for SIEMs, and the results in their responses. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from toolbus_common import strict_json
 from toolbus_common.config import Sink
 
 SPLUNK, ELASTIC = "splunk", "elastic"
-_CONFLICT = 409  # it has this event already
+_CONFLICT = 409  # the document exists already
 _TOO_MANY = 429
 _JSON, _LINES = "application/json", "application/x-ndjson"
 _encode = msgspec.json.encode
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Of what was posted: refused for good, or not taken now (`again`)."""
+class DeliveryResult:
+    """Result of a POST: records rejected for good, or a request to retry all of them."""
 
-    refused: tuple[Record, ...] = ()
-    again: bool = False
-    why: str = ""
+    rejected: tuple[Record, ...] = ()
+    retry: bool = False
+    reason: str = ""
 
 
-def media_of(sink: Sink) -> str:
-    """The type of what is posted."""
+def content_type(sink: Sink) -> str:
+    """Return the content type of requests."""
     return _JSON if sink.shape == SPLUNK else _LINES
 
 
 def body_of(sink: Sink, records: Sequence[Record], host: str) -> bytes:
-    """The body of one POST."""
+    """Return the body of one POST."""
     if sink.shape == SPLUNK:
         return b"\n".join(_splunk(sink, each, host) for each in records)
     if sink.shape == ELASTIC:
@@ -42,36 +42,40 @@ def body_of(sink: Sink, records: Sequence[Record], host: str) -> bytes:
     return b"".join(b"%b\n" % each.body for each in records)
 
 
-def verdict(sink: Sink, records: Sequence[Record], answered: HttpResponse) -> Verdict:
-    """What an answer that is good says of each event."""
+def result_of(sink: Sink, records: Sequence[Record], response: HttpResponse) -> DeliveryResult:
+    """Return the result of each record from a response with status 2xx."""
     if sink.shape != ELASTIC:
-        return Verdict()
+        return DeliveryResult()
     try:
-        told = strict_json.members(answered.body)
-        if not told["errors"]:
-            return Verdict()
-        items = [item["create"] for item in told["items"]]
+        body = strict_json.members(response.body)
+        if not body["errors"]:
+            return DeliveryResult()
+        items = [item["create"] for item in body["items"]]
         statuses = [int(item["status"]) for item in items]
     except (KeyError, TypeError, ValueError, OverflowError):
-        return Verdict(again=True, why="its answer is none of a bulk request")
+        return DeliveryResult(retry=True, reason="its response is not one of the bulk API")
     if len(statuses) != len(records):
-        return Verdict(again=True, why="its answer does not tell of every event")
-    return _of_items(records, items, statuses)
+        return DeliveryResult(retry=True, reason="its response does not list every event")
+    return _result_of_items(records, items, statuses)
 
 
-def _of_items(records: Sequence[Record], items: list[Any], statuses: list[int]) -> Verdict:
+def _result_of_items(
+    records: Sequence[Record], items: list[Any], statuses: list[int]
+) -> DeliveryResult:
     bad = [
         (record, status, item)
         for record, status, item in zip(records, statuses, items, strict=True)
-        if status >= 300 and status != _CONFLICT  # noqa: PLR2004 - as HTTP has it
+        if status >= 300 and status != _CONFLICT  # noqa: PLR2004 - HTTP status
     ]
-    why = next((f"it answered {status} ({_kind(item)})" for _, status, item in bad), "")
+    reason = next(
+        (f"it returned status {status} ({_error_type(item)})" for _, status, item in bad), ""
+    )
     if any(status == _TOO_MANY or status >= 500 for _, status, _ in bad):  # noqa: PLR2004
-        return Verdict(again=True, why=why)
-    return Verdict(tuple(record for record, _, _ in bad), why=why)
+        return DeliveryResult(retry=True, reason=reason)
+    return DeliveryResult(tuple(record for record, _, _ in bad), reason=reason)
 
 
-def _kind(item: Any) -> str:
+def _error_type(item: Any) -> str:
     error = item.get("error")
     return str(error.get("type", "?"))[:64] if isinstance(error, dict) else "?"
 
@@ -89,7 +93,7 @@ def _splunk(sink: Sink, record: Record, host: str) -> bytes:
 
 
 def _elastic(sink: Sink, record: Record) -> bytes:
-    """With the event's id for the document's: told twice, it is there once."""
+    """Return a create action with the event's id, so that a resent event is not duplicated."""
     at = datetime.fromtimestamp(record.at, UTC).isoformat().replace("+00:00", "Z")
     action = _encode({"create": {"_index": sink.index, "_id": record.id}})
     return b'%b\n{"@timestamp":"%b",%b\n' % (action, at.encode(), record.body[1:])

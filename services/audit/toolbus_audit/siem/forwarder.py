@@ -1,4 +1,4 @@
-"""Tells one sink: reads the stream from where the sink is, and goes on when it took something."""
+"""Forward the stream to one sink, from its stored position on, as fast as the sink accepts."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from toolbus_audit.delivery.cursor import Cursor, OvertakenError
-from toolbus_audit.siem.base import Outlet, SinkError
+from toolbus_audit.siem.base import SinkError, Transport
 from toolbus_audit.siem.records import records_of
 from toolbus_common.config import Sink
 from toolbus_common.errors import BusDownError
@@ -25,168 +25,173 @@ from toolbus_common.observability.metrics import (
 
 log = logging.getLogger(__name__)
 
-MOST = 100  # messages read at once
+MESSAGES_AT_ONCE = 100  # messages read at once
 POLL_SECONDS = 0.5
-KEEP_SECONDS = 1.0  # between two notes of how far it is
+SAVE_SECONDS = 1.0  # between two writes of the position
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """The stream EVENTS, as a sink reads it."""
+class EventStream:
+    """Access to the stream EVENTS; `created` identifies the stream."""
 
-    begun: Callable[[], Awaitable[str]]
+    created: Callable[[], Awaitable[str]]
     newest: Callable[[], Awaitable[int]]
-    read: Callable[[int, int], Awaitable[list[StreamEntry]]]  # from a message on, so many
+    read: Callable[[int, int], Awaitable[list[StreamEntry]]]  # first sequence, limit
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How a sink is told: its outlet, the threads of sinks, and when one that failed is tried."""
+class Delivery:
+    """Transport of a sink, threads for conversion, and the first retry delay in seconds."""
 
-    outlet: Outlet
+    transport: Transport
     threads: Executor
     first_retry: float = FIRST_RETRY
 
 
 @dataclass(slots=True)
 class State:
-    """How a sink is, for `toolbus status`."""
+    """Status of a sink, for `toolbus status`."""
 
-    told: int = 0
+    delivered: int = 0
     behind: int = 0
     dead: int = 0
     lost: int = 0
-    why: str = "waiting for another audit to let it go"
+    problem: str = "waiting for another audit replica to release it"
 
     def __str__(self) -> str:
-        """In a few words."""
-        counts = f"{self.told} told, {self.behind} behind, {self.dead} refused, {self.lost} lost"
-        return f"{counts}; {self.why}" if self.why else counts
+        """Return a summary."""
+        counts = (
+            f"{self.delivered} delivered, {self.behind} behind,"
+            f" {self.dead} rejected, {self.lost} lost"
+        )
+        return f"{counts}; {self.problem}" if self.problem else counts
 
 
-class Telling:
-    """One sink, for as long as its cursor is ours."""
+class Forwarder:
+    """Forwarder to one sink while this replica holds its cursor."""
 
     def __init__(
         self,
         name: str,
         sink: Sink,
         cursor: Cursor,
-        stream: Stream,
-        way: Way,
+        stream: EventStream,
+        delivery: Delivery,
     ) -> None:
         self.state = State()
         self._name = name
         self._sink = sink
         self._cursor = cursor
         self._stream = stream
-        self._outlet = way.outlet
-        self._threads = way.threads
-        self._first_retry = way.first_retry
+        self._transport = delivery.transport
+        self._threads = delivery.threads
+        self._first_retry = delivery.first_retry
         self._at = 0  # the last message sent
-        self._looked = 0.0
+        self._checked_at = 0.0
 
     async def run(self) -> None:
-        """Tell, until another audit does or the bus is lost."""
+        """Forward until another replica takes over or the bus is lost."""
         try:
-            await self._cursor.while_held(self._tell)
+            await self._cursor.run_while_held(self._forward)
         except OvertakenError:
-            self.state.why = "another audit tells it"
+            self.state.problem = "another audit replica forwards to it"
         except BusDownError as error:
-            self.state.why = error.reason
+            self.state.problem = error.reason
             log.info("sink.waiting", extra={"sink": self._name, "reason": error.reason})
 
-    async def _tell(self) -> None:
-        await self._take_up()
+    async def _forward(self) -> None:
+        await self._start()
         delay = self._first_retry
         try:
             while True:
                 try:
                     more = await self._step()
-                    await self._look()
-                    delay, self.state.why = self._first_retry, ""
+                    await self._check_progress()
+                    delay, self.state.problem = self._first_retry, ""
                 except SinkError as error:
-                    await self._failed(error, delay)
+                    await self._handle_failure(error, delay)
                     delay = min(delay * 2, SLOWEST_RETRY)
                     continue
                 if not more:
                     await asyncio.sleep(POLL_SECONDS)
         finally:
-            self._note_taken()
-            await self._outlet.close()
+            self._record_delivered()
+            await self._transport.close()
 
-    def _note_taken(self) -> None:
-        """What is known to be taken is not told again, however this ends."""
+    def _record_delivered(self) -> None:
+        """Advance the position, so that confirmed records are not sent again."""
         with suppress(SinkError):
-            self._cursor.place.done = max(self._cursor.place.done, self._outlet.taken())
+            self._cursor.state.done = max(
+                self._cursor.state.done, self._transport.delivered_until()
+            )
 
-    async def _take_up(self) -> None:
-        """Where to begin: where it was, else now or at the oldest; a stream begun anew, whole."""
-        place, stream = self._cursor.place, await self._stream.begun()
-        if place.stream != stream:
-            first = not place.stream and self._sink.begin == "now"
-            place.done = await self._stream.newest() if first else 0
-            place.stream = stream
-            await self._cursor.keep()
-        self._at = place.done
-        self._outlet.sent(place.done)
-        self.state.why = ""
+    async def _start(self) -> None:
+        """Find the start: the stored position, else as configured; a re-created stream from 1."""
+        state, stream = self._cursor.state, await self._stream.created()
+        if state.stream != stream:
+            first = not state.stream and self._sink.begin == "now"
+            state.done = await self._stream.newest() if first else 0
+            state.stream = stream
+            await self._cursor.save()
+        self._at = state.done
+        self._transport.mark_sent(state.done)
+        self.state.problem = ""
 
     async def _step(self) -> bool:
-        """Read some messages and send what is wanted of them; whether there were any."""
-        kept = await self._stream.read(self._at + 1, MOST)
-        if not kept:
+        """Read messages and send their selected events; return whether there were messages."""
+        messages = await self._stream.read(self._at + 1, MESSAGES_AT_ONCE)
+        if not messages:
             return False
         loop = asyncio.get_running_loop()
         records, unreadable = await loop.run_in_executor(
-            self._threads, records_of, self._sink, kept
+            self._threads, records_of, self._sink, messages
         )
-        refused = await self._outlet.send(records) if records else []
-        for each in refused:
-            log.error("sink.refused", extra={"sink": self._name, "event_id": each.id})
-        self._count(len(records) - len(refused), unreadable + len(refused))
-        self._count_lost(kept[0].sequence)
-        self._at = kept[-1].sequence
-        self._outlet.sent(self._at)
+        rejected = await self._transport.send(records) if records else []
+        for each in rejected:
+            log.error("sink.rejected", extra={"sink": self._name, "event_id": each.id})
+        self._count(len(records) - len(rejected), unreadable + len(rejected))
+        self._count_lost(messages[0].sequence)
+        self._at = messages[-1].sequence
+        self._transport.mark_sent(self._at)
         return True
 
-    async def _look(self) -> None:
-        """Note how far it is, now and then. Raises `SinkError` when the way to it is lost."""
-        taken = self._outlet.taken()
-        if monotonic() - self._looked < KEEP_SECONDS:
+    async def _check_progress(self) -> None:
+        """Store the position now and then. Raises `SinkError` if the connection is lost."""
+        delivered = self._transport.delivered_until()
+        if monotonic() - self._checked_at < SAVE_SECONDS:
             return
-        self._looked = monotonic()
+        self._checked_at = monotonic()
         newest = await self._stream.newest()
         if newest < self._at:
-            raise BusDownError("The stream was begun anew; what is in it is told from its start.")
-        self.state.behind = newest - taken
-        SINK_BEHIND.labels(self._name).set(newest - taken)
-        if taken > self._cursor.place.done:
-            self._cursor.place.done = taken
-            await self._cursor.keep()
+            raise BusDownError("The stream was re-created; it is forwarded from its start.")
+        self.state.behind = newest - delivered
+        SINK_BEHIND.labels(self._name).set(newest - delivered)
+        if delivered > self._cursor.state.done:
+            self._cursor.state.done = delivered
+            await self._cursor.save()
 
-    async def _failed(self, error: SinkError, delay: float) -> None:
+    async def _handle_failure(self, error: SinkError, delay: float) -> None:
         SINK_FAILURES.labels(self._name).inc()
-        if str(error) != self.state.why:
-            self.state.why = str(error)
+        if str(error) != self.state.problem:
+            self.state.problem = str(error)
             log.warning("sink.failed", extra={"sink": self._name, "reason": str(error)})
-        self._note_taken()
-        await self._outlet.close()
-        self._at = self._cursor.place.done
-        self._outlet.sent(self._at)
+        self._record_delivered()
+        await self._transport.close()
+        self._at = self._cursor.state.done
+        self._transport.mark_sent(self._at)
         pause = delay * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-        await asyncio.sleep(max(pause, error.after))
+        await asyncio.sleep(max(pause, error.retry_after))
 
-    def _count(self, told: int, dead: int) -> None:
-        self.state.told += told
+    def _count(self, delivered: int, dead: int) -> None:
+        self.state.delivered += delivered
         self.state.dead += dead
-        SINK_EVENTS.labels(self._name).inc(told)
+        SINK_EVENTS.labels(self._name).inc(delivered)
         if dead:
             SINK_DEAD.labels(self._name).inc(dead)
 
     def _count_lost(self, first: int) -> None:
-        """What the stream forgot before the sink was told of it."""
+        """Count messages that the stream deleted before they were forwarded."""
         lost = first - self._at - 1
         if self._at and lost > 0:
             self.state.lost += lost

@@ -1,115 +1,117 @@
-"""Events in POSTs: to Splunk's collector, to Elasticsearch's bulk API, or as lines to anybody."""
+"""HTTP transport: Splunk's HTTP Event Collector, Elasticsearch's bulk API, or JSON lines."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from toolbus_audit.delivery.http_client import HttpResponse, Poster, PostError, Request
+from toolbus_audit.delivery.http_client import HttpClient, HttpResponse, PostError, Request
 from toolbus_audit.siem.base import SinkError
-from toolbus_audit.siem.formats import body_of, media_of, verdict
+from toolbus_audit.siem.formats import body_of, content_type, result_of
 from toolbus_audit.siem.records import Record
 from toolbus_common.config import Sink
 from toolbus_common.secrets import SecretError, Secrets, filled
 
-LARGEST_ANSWER = 8 << 20
-MOST_BYTES = 1 << 20  # of events in one POST, but for one that is longer alone
-MOST_REFUSALS = 64  # of one attempt in which nothing was taken
+LARGEST_RESPONSE = 8 << 20
+MOST_BYTES = 1 << 20  # of events in one POST, unless a single one is longer
+MOST_REJECTIONS = 64  # POSTs of one attempt in which the sink accepted nothing
 LONGEST_PAUSE = 300.0
-_UNFIT = (400, 413, 422)  # what was posted does not fit: some event in it may be to blame
+_BAD_CONTENT = (400, 413, 422)  # the content was rejected, perhaps because of one event
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """What became of the events of one batch."""
+    """Counts of one batch of events."""
 
-    taken: int = 0
-    refusals: int = 0
-    why: str = ""
+    accepted: int = 0
+    rejections: int = 0
+    reason: str = ""
 
 
-class HttpOutlet:
-    """One sink that answers, so that what it took is known at once."""
+class HttpTransport:
+    """Transport to a sink whose responses confirm delivery."""
 
     def __init__(
         self,
         sink: Sink,
-        poster: Poster,
+        http: HttpClient,
         threads: Executor,
         secrets: Secrets,
         *,
-        named: Callable[[], bool],
+        is_operator_named: Callable[[], bool],
         host: str,
     ) -> None:
         self._sink = sink
-        self._poster = poster
+        self._http = http
         self._threads = threads
-        self._named = named
+        self._is_operator_named = is_operator_named
         self._host = host
         self._secrets = secrets
-        self._taken = 0
+        self._delivered = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Tell of these; which of them it refuses for good.
+        """Send records and return those the sink rejects for good.
 
-        An event is given up only where the sink took another one of the same batch: a sink that
-        takes none is not set up rightly, and events wait for that. Raises `SinkError`.
+        An event counts as rejected only if the sink accepted another one of the same batch. A sink
+        that accepts none is misconfigured, and the events wait. Raises `SinkError`.
         """
-        refused: list[Record] = []
+        rejected: list[Record] = []
         attempt = _Attempt()
         for batch in _batches(records):
-            refused += await self._told(batch, attempt)
-        if refused and not attempt.taken:
-            raise SinkError(f"{attempt.why}; it takes none of the events")
-        return refused
+            rejected += await self._send_batch(batch, attempt)
+        if rejected and not attempt.accepted:
+            raise SinkError(f"{attempt.reason}; it rejects every event")
+        return rejected
 
-    def sent(self, sequence: int) -> None:
-        """What was sent was taken."""
-        self._taken = sequence
+    def mark_sent(self, sequence: int) -> None:
+        """Record the message: what was sent is delivered."""
+        self._delivered = sequence
 
-    def taken(self) -> int:
-        """The last message sent."""
-        return self._taken
+    def delivered_until(self) -> int:
+        """Return the last message sent."""
+        return self._delivered
 
     async def close(self) -> None:
-        """Nothing is held open between POSTs."""
+        """Do nothing: no connection stays open between POSTs."""
 
-    async def _told(self, records: Sequence[Record], attempt: _Attempt) -> list[Record]:
-        answered = await self._posted(records)
-        if answered.good:
-            found = verdict(self._sink, records, answered)
-            if found.again:
-                raise SinkError(found.why)
-            attempt.taken += len(records) - len(found.refused)
-            attempt.why = attempt.why or found.why
-            return list(found.refused)
-        why = f"it answered {answered.status}"
-        if answered.status not in _UNFIT:
-            raise SinkError(why, _pause(answered.retry_after))
-        attempt.refusals += 1
-        attempt.why = why
-        if attempt.refusals > MOST_REFUSALS and not attempt.taken:
-            raise SinkError(f"{why}; it takes none of the events")
+    async def _send_batch(self, records: Sequence[Record], attempt: _Attempt) -> list[Record]:
+        response = await self._post_in_thread(records)
+        if response.accepted:
+            found = result_of(self._sink, records, response)
+            if found.retry:
+                raise SinkError(found.reason)
+            attempt.accepted += len(records) - len(found.rejected)
+            attempt.reason = attempt.reason or found.reason
+            return list(found.rejected)
+        reason = f"it returned status {response.status}"
+        if response.status not in _BAD_CONTENT:
+            raise SinkError(reason, _retry_delay(response.retry_after))
+        attempt.rejections += 1
+        attempt.reason = reason
+        if attempt.rejections > MOST_REJECTIONS and not attempt.accepted:
+            raise SinkError(f"{reason}; it rejects every event")
         if len(records) == 1:
             return list(records)
         half = len(records) // 2
-        first = await self._told(records[:half], attempt)
-        return first + await self._told(records[half:], attempt)
+        first = await self._send_batch(records[:half], attempt)
+        return first + await self._send_batch(records[half:], attempt)
 
-    async def _posted(self, records: Sequence[Record]) -> HttpResponse:
-        loop, told = asyncio.get_running_loop(), self._sink.headers
+    async def _post_in_thread(self, records: Sequence[Record]) -> HttpResponse:
+        loop, configured = asyncio.get_running_loop(), self._sink.headers
         try:
-            found = await self._secrets.read(told.values())
-            headers = {name: filled(value, found) for name, value in told.items()}
+            found = await self._secrets.read(configured.values())
+            headers = {name: filled(value, found) for name, value in configured.items()}
             return await loop.run_in_executor(self._threads, self._post, records, headers)
         except (PostError, SecretError) as error:
             raise SinkError(str(error)) from error
 
-    def _post(self, records: Sequence[Record], told: Mapping[str, str]) -> HttpResponse:
-        headers = {"content-type": media_of(self._sink), "user-agent": "toolbus", **told}
+    def _post(self, records: Sequence[Record], configured: Mapping[str, str]) -> HttpResponse:
+        headers = {"content-type": content_type(self._sink), "user-agent": "toolbus", **configured}
         body = body_of(self._sink, records, self._host)
         request = Request("POST", self._sink.url, body, headers)
-        return self._poster.ask(request, named=self._named(), largest=LARGEST_ANSWER)
+        return self._http.request_url(
+            request, is_operator_named=self._is_operator_named(), max_bytes=LARGEST_RESPONSE
+        )
 
 
 def _batches(records: Sequence[Record]) -> list[list[Record]]:
@@ -124,5 +126,5 @@ def _batches(records: Sequence[Record]) -> list[list[Record]]:
     return batches
 
 
-def _pause(retry_after: str) -> float:
+def _retry_delay(retry_after: str) -> float:
     return min(float(retry_after), LONGEST_PAUSE) if retry_after.isdecimal() else 0.0

@@ -1,4 +1,4 @@
-"""What a sink is told of a message of the stream: its events, in the form the sink wants. Pure."""
+"""Records for a sink: the selected events of stream messages in the sink's format. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from toolbus_common.nats.stream_reader import StreamEntry
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One event: `sequence` is its message's place, `body` what is told, in one line of JSON."""
+    """Event to send: the sequence of its message, and the body as one line of JSON."""
 
     sequence: int
     id: str
@@ -31,19 +31,19 @@ class _Head(msgspec.Struct):
 _head = msgspec.json.Decoder(_Head).decode
 
 
-def records_of(sink: Sink, kept: Sequence[StreamEntry]) -> tuple[list[Record], int]:
-    """What the sink wants of these messages, and how many lines of it nobody could read."""
+def records_of(sink: Sink, messages: Sequence[StreamEntry]) -> tuple[list[Record], int]:
+    """Return the records that the sink selects, and the number of unreadable lines."""
     records: list[Record] = []
     unreadable = 0
-    for message in kept:
-        # Every line of a message is of the name and the customer in its subject.
+    for message in messages:
+        # All lines of a message have the event name and customer of its subject.
         event, customer = parse_subject(message.subject)
         if not sink.wants(event, customer):
             continue
         for line in message.data.split(b"\n"):
             try:
                 head = _head(line)
-                body = ocsf.encoded(line) if sink.format == "ocsf" else line
+                body = ocsf.encode_ocsf(line) if sink.format == "ocsf" else line
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 unreadable += 1
                 continue

@@ -1,4 +1,4 @@
-"""An event as a message of RFC 5424, and how messages are told apart on a stream. Pure."""
+"""Syslog messages (RFC 5424), and their framing on a stream. Pure."""
 
 from datetime import UTC, datetime
 
@@ -12,19 +12,21 @@ LONGEST_HOST, LONGEST_NAME = 255, 32
 
 
 def message_of(record: Record, host: str) -> bytes:
-    """The message: the event's name is its MSGID, its line the text, in UTF-8 without a mark."""
+    """Return the message: the event's name as MSGID, its line as text in UTF-8 without BOM."""
     severity = _SEVERITIES.get(severity_of(record.event), _WARNING)
     at = datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    name = _word(record.event, LONGEST_NAME)
-    head = f"<{_LOG_AUDIT * 8 + severity}>1 {at} {_word(host, LONGEST_HOST)} toolbus - {name} - "
+    name = _printable(record.event, LONGEST_NAME)
+    head = (
+        f"<{_LOG_AUDIT * 8 + severity}>1 {at} {_printable(host, LONGEST_HOST)} toolbus - {name} - "
+    )
     return head.encode() + record.body
 
 
-def framed(message: bytes) -> bytes:
-    """The message counted in octets (RFC 6587, 3.4.1; RFC 5425)."""
+def octet_counted(message: bytes) -> bytes:
+    """Frame a message by octet counting (RFC 6587, section 3.4.1; RFC 5425)."""
     return b"%d %b" % (len(message), message)
 
 
-def _word(text: str, longest: int) -> str:
-    """Printable ASCII without blanks, or the nil value."""
+def _printable(text: str, longest: int) -> str:
+    """Keep printable ASCII without blanks; return the nil value if nothing is left."""
     return "".join(sign for sign in text if "!" <= sign <= "~")[:longest] or "-"

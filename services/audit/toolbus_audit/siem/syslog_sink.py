@@ -1,8 +1,8 @@
-"""Events over syslog: TCP or TLS with octets counted, or UDP.
+"""Syslog transports: TCP or TLS with octet counting, or UDP.
 
-Syslog has no answers. So what was written to a connection counts as taken once the other side's
-system has confirmed every byte and the connection has lived on for a while; what was written to
-one that broke before is written again to the next. Over UDP what is lost is lost.
+Syslog has no responses. Over a connection, messages count as delivered once the peer's kernel has
+acknowledged every byte and the connection has stayed open for a while. Messages written to a
+connection that broke earlier are sent again over the next. UDP datagrams may get lost.
 """
 
 import asyncio
@@ -18,101 +18,106 @@ from functools import partial
 from time import monotonic
 from urllib.parse import urlsplit
 
-from toolbus_audit.delivery.http_client import Poster, PostError
+from toolbus_audit.delivery.http_client import HttpClient, PostError
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.records import Record
-from toolbus_audit.siem.rfc5424 import framed, message_of
+from toolbus_audit.siem.rfc5424 import message_of, octet_counted
 from toolbus_common.config import Sink
 from toolbus_common.egress import EgressError, Target, as_http, target_of
 
-WAIT_SECONDS = 15.0  # for a connection, and for a sink that reads slowly
+WAIT_SECONDS = 15.0  # to connect, and to write to a slow sink
 SETTLE_SECONDS = 3.0
 LARGEST_DATAGRAM = 65_000
 
 
-class _Way:
-    """Where a sink is, checked anew for every connection."""
+class _Destination:
+    """Address of a sink, resolved and checked again for every connection."""
 
     def __init__(
-        self, sink: Sink, poster: Poster, threads: Executor, named: Callable[[], bool]
+        self, sink: Sink, http: HttpClient, threads: Executor, is_operator_named: Callable[[], bool]
     ) -> None:
         self._threads = threads
         self._url = sink.url
-        self._poster = poster
-        self._named = named
+        self._http = http
+        self._is_operator_named = is_operator_named
         self.secure = sink.transport == "tls"
 
-    async def found(self) -> tuple[Target, list[str]]:
-        """The target and its addresses. Raises `SinkError`."""
+    async def resolved(self) -> tuple[Target, list[str]]:
+        """Return the target and its addresses. Raises `SinkError`."""
         try:
             target = self._target()
-            looked_up = partial(self._poster.addresses, target, named=self._named())
+            looked_up = partial(
+                self._http.addresses, target, is_operator_named=self._is_operator_named()
+            )
             loop = asyncio.get_running_loop()
             return target, await loop.run_in_executor(self._threads, looked_up)
         except (EgressError, PostError) as error:
             raise SinkError(str(error)) from error
         except OSError as error:
-            raise SinkError(f"its name cannot be looked up ({type(error).__name__})") from error
+            raise SinkError(f"its host name cannot be resolved ({type(error).__name__})") from error
 
     def _target(self) -> Target:
-        """As of a URL; with TLS it may be public, and without it may not."""
+        """Return the target of the URL. The scheme says whether a public address is allowed."""
         target = target_of(as_http(self._url))
         scheme = "https" if self.secure else "http"
         return target._replace(scheme=scheme, port=urlsplit(self._url).port or target.port)
 
 
-class StreamOutlet:
-    """One connection, made when there is something to tell."""
+class StreamTransport:
+    """Transport over one connection, opened when there is something to send."""
 
     def __init__(
         self,
         sink: Sink,
-        poster: Poster,
+        http: HttpClient,
         threads: Executor,
         *,
-        named: Callable[[], bool],
+        is_operator_named: Callable[[], bool],
         host: str,
         settle: float = SETTLE_SECONDS,
     ) -> None:
-        self._way = _Way(sink, poster, threads, named)
-        self._tls = poster.tls
+        self._destination = _Destination(sink, http, threads, is_operator_named)
+        self._tls = http.tls
         self._host = host
         self._settle = settle
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._written: deque[tuple[float, int]] = deque()
-        self._taken = 0
+        self._delivered = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Write them; none is refused. Raises `SinkError`."""
+        """Write records; none is rejected. Raises `SinkError`."""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 writer = self._writer or await self._connect()
-                writer.writelines(framed(message_of(each, self._host)) for each in records)
+                writer.writelines(octet_counted(message_of(each, self._host)) for each in records)
                 await writer.drain()
         except (OSError, TimeoutError, ValueError) as error:
-            raise SinkError(f"it cannot be reached ({type(error).__name__})") from error
+            raise SinkError(f"it is unreachable ({type(error).__name__})") from error
         return []
 
-    def sent(self, sequence: int) -> None:
-        """Note what was written by now."""
-        if self._writer is None:  # nothing of it was wanted, and nothing is under way
-            self._taken = sequence
+    def mark_sent(self, sequence: int) -> None:
+        """Record the message as written; it is delivered later."""
+        if self._writer is None:  # none of its events was selected, and nothing is in flight
+            self._delivered = sequence
         else:
             self._written.append((monotonic(), sequence))
 
-    def taken(self) -> int:
-        """What was written long enough ago. Raises `SinkError` when the connection is lost."""
+    def delivered_until(self) -> int:
+        """Return the last message written long enough ago.
+
+        Raises `SinkError` if the connection is lost.
+        """
         if self._reader is not None and (self._reader.at_eof() or self._reader.exception()):
             raise SinkError("it closed the connection")
         if self._written and self._unconfirmed() == 0:
             settled = monotonic() - self._settle
             while self._written and self._written[0][0] <= settled:
-                self._taken = self._written.popleft()[1]
-        return self._taken
+                self._delivered = self._written.popleft()[1]
+        return self._delivered
 
     async def close(self) -> None:
-        """Leave; what is not settled is written again to the next connection."""
+        """Close the connection; unconfirmed records are sent again over the next."""
         writer, self._reader, self._writer = self._writer, None, None
         self._written.clear()
         if writer is not None:
@@ -122,9 +127,9 @@ class StreamOutlet:
                     await writer.wait_closed()
 
     async def _connect(self) -> asyncio.StreamWriter:
-        target, addresses = await self._way.found()
+        target, addresses = await self._destination.resolved()
         try:
-            context = self._tls.context if self._way.secure else None
+            context = self._tls.context if self._destination.secure else None
         except EgressError as error:
             raise SinkError(str(error)) from error
         name = target.host if context is not None else None
@@ -141,57 +146,57 @@ class StreamOutlet:
         raise failure
 
     def _unconfirmed(self) -> int:
-        """Bytes that are not with the other side's system yet."""
-        assert self._writer is not None  # noqa: S101 - only what was written is asked after
+        """Return the number of bytes that the peer has not acknowledged yet."""
+        assert self._writer is not None  # noqa: S101 - called only after a write
         waiting = self._writer.transport.get_write_buffer_size()
-        told: socket.socket | None = self._writer.get_extra_info("socket")
-        if told is None:
+        connection: socket.socket | None = self._writer.get_extra_info("socket")
+        if connection is None:
             return 1
-        counted = fcntl.ioctl(told.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+        counted = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
         return waiting + int(struct.unpack("i", counted)[0])
 
 
-class DatagramOutlet:
-    """Datagrams: nobody knows whether they arrive."""
+class DatagramTransport:
+    """Transport over UDP, without confirmation."""
 
     def __init__(
         self,
         sink: Sink,
-        poster: Poster,
+        http: HttpClient,
         threads: Executor,
         *,
-        named: Callable[[], bool],
+        is_operator_named: Callable[[], bool],
         host: str,
     ) -> None:
         self._threads = threads
-        self._way = _Way(sink, poster, threads, named)
+        self._destination = _Destination(sink, http, threads, is_operator_named)
         self._host = host
-        self._taken = 0
+        self._delivered = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Send them; which are too long for a datagram. Raises `SinkError`."""
-        target, addresses = await self._way.found()
+        """Send records and return those too long for a datagram. Raises `SinkError`."""
+        target, addresses = await self._destination.resolved()
         fit = {each: message_of(each, self._host) for each in records}
         try:
-            sending = partial(_sent, addresses[0], target.port, list(fit.values()))
+            sending = partial(_send_datagrams, addresses[0], target.port, list(fit.values()))
             await asyncio.get_running_loop().run_in_executor(self._threads, sending)
         except OSError as error:
-            raise SinkError(f"it cannot be reached ({type(error).__name__})") from error
+            raise SinkError(f"it is unreachable ({type(error).__name__})") from error
         return [each for each, message in fit.items() if len(message) > LARGEST_DATAGRAM]
 
-    def sent(self, sequence: int) -> None:
-        """What was sent is done with."""
-        self._taken = sequence
+    def mark_sent(self, sequence: int) -> None:
+        """Record the message: datagrams are not confirmed."""
+        self._delivered = sequence
 
-    def taken(self) -> int:
-        """The last message sent."""
-        return self._taken
+    def delivered_until(self) -> int:
+        """Return the last message sent."""
+        return self._delivered
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no connection is open."""
 
 
-def _sent(address: str, port: int, messages: list[bytes]) -> None:
+def _send_datagrams(address: str, port: int, messages: list[bytes]) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as out:
         for message in messages:

@@ -1,1 +1,1 @@
-"""The seal: a hash tree over every customer's events, and signed statements of its growth."""
+"""Transparency log: a Merkle tree over each customer's events, with signed checkpoints."""

@@ -1,4 +1,4 @@
-"""What the sealer states and signs: C2SP tlog-checkpoint in the form of signed-note."""
+"""Signed checkpoints: C2SP tlog-checkpoint in the form of signed-note."""
 
 from base64 import b64encode
 from contextlib import suppress
@@ -23,29 +23,29 @@ _ED25519 = b"\x01"  # the algorithm's number in signed-note
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A log had `size` events and this root; the checkpoint before it `before`, and that root.
+    """Size and root of a log, and those of the previous checkpoint.
 
-    `at` is seconds since the epoch. The last three are extension lines, which the form permits.
+    `at` is in Unix seconds. The last three fields are extension lines, which the format permits.
     """
 
     origin: str
     size: int
     root: bytes
     at: int
-    before: int
-    root_before: bytes
+    previous_size: int
+    previous_root: bytes
 
     @property
     def text(self) -> str:
-        """What is signed."""
+        """Text that is signed."""
         return (
             f"{self.origin}\n{self.size}\n{_base64(self.root)}\n"
-            f"at {self.at}\nbefore {self.before} {_base64(self.root_before)}\n"
+            f"at {self.at}\nbefore {self.previous_size} {_base64(self.previous_root)}\n"
         )
 
 
 class Signer:
-    """The only holder of the sealing key; `name` is whose key it is."""
+    """Owner of the signing key; `name` is the name of the key and the origin of logs."""
 
     def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
         self.name = name
@@ -55,20 +55,20 @@ class Signer:
 
     @property
     def verifier(self) -> str:
-        """The public key, as `verify` wants it: what auditors are given, beforehand."""
+        """Public key in the form that `toolbus audit verify` and auditors use."""
         return f"{self.name}+{self._id.hex()}+{_base64(_ED25519 + self._public)}"
 
     def sign(self, checkpoint: Checkpoint) -> str:
-        """The note: the text, an empty line, and a line with the signature."""
+        """Return the signed note: the text, an empty line, and the signature line."""
         signature = self._key.sign(checkpoint.text.encode())
         return f"{checkpoint.text}\n\u2014 {self.name} {_base64(self._id + signature)}\n"
 
 
-def signer(name: str, path: Path) -> Signer:
-    """The signer of the key in this file, made where there is none, readable by its owner only.
+def load_signer(name: str, path: Path) -> Signer:
+    """Load the signing key, or create it in a file that only its owner can read.
 
     Raises:
-        ValueError: what is there is no Ed25519 key in PEM.
+        ValueError: the file is not an Ed25519 key in PEM.
 
     """
     create_key(path, _new_key)
@@ -77,7 +77,9 @@ def signer(name: str, path: Path) -> Signer:
         key = load_pem_private_key(data, None)
         if isinstance(key, Ed25519PrivateKey):
             return Signer(name, key)
-    raise ValueError(f"{path} is no Ed25519 key in PEM without a password; put the right one there")
+    raise ValueError(
+        f"{path} is not an Ed25519 key in PEM without a password; restore the right key there"
+    )
 
 
 def _new_key() -> bytes:

@@ -1,4 +1,4 @@
-"""Gives the installation its name: made once, kept for good, and signed in every checkpoint."""
+"""Origin of the installation's logs: its name, set once and signed in every checkpoint."""
 
 from secrets import token_hex
 
@@ -7,15 +7,15 @@ from toolbus_common.nats.kv_bucket import Bucket
 ORIGIN = "origin"  # the entry of the bucket
 
 
-async def settled(bucket: Bucket, wanted: str) -> str:
-    """The name that is kept; the wanted one, or one that nobody else has, where none is yet.
+async def origin_of_installation(bucket: Bucket, wanted: str) -> str:
+    """Return the stored name; if there is none, store the wanted or a random one.
 
-    It is never changed: logs under another name would be other logs, to auditors and witnesses.
+    The name never changes: to auditors and witnesses, logs under another name are other logs.
     """
-    kept = await bucket.get(ORIGIN)
-    if kept is not None and kept.value:
-        return kept.value.decode()
+    stored = await bucket.get(ORIGIN)
+    if stored is not None and stored.value:
+        return stored.value.decode()
     name = wanted or f"toolbus-{token_hex(8)}"
-    if await bucket.swap(ORIGIN, name.encode(), kept.revision if kept else 0) is None:
-        return await settled(bucket, wanted)  # another audit was faster
+    if await bucket.swap(ORIGIN, name.encode(), stored.revision if stored else 0) is None:
+        return await origin_of_installation(bucket, wanted)  # another audit replica was faster
     return name

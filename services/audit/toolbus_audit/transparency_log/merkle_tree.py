@@ -1,4 +1,4 @@
-"""A Merkle tree that only grows (RFC 6962, section 2.1), held by its right edge alone."""
+"""Append-only Merkle tree (RFC 6962, section 2.1), represented by its right edge."""
 
 from collections.abc import Iterable
 from hashlib import sha256
@@ -6,30 +6,30 @@ from hashlib import sha256
 EMPTY = sha256(b"").digest()
 
 
-class Tree:
-    """`size` leaves; `edge` has the roots of the perfect trees they make up, the largest first."""
+class MerkleTree:
+    """Tree of `size` leaves; `right_edge` has the roots of its perfect subtrees, largest first."""
 
-    def __init__(self, size: int = 0, edge: Iterable[bytes] = ()) -> None:
+    def __init__(self, size: int = 0, right_edge: Iterable[bytes] = ()) -> None:
         self.size = size
-        self.edge = list(edge)
+        self.right_edge = list(right_edge)
 
     def append(self, leaf: bytes) -> None:
-        """Add one leaf: the bytes of an event as its producer wrote them."""
+        """Add one leaf: the bytes of an event that its producer published."""
         node = sha256(b"\x00" + leaf).digest()
-        # Two perfect trees of one height make one of the next: as a binary counter carries.
+        # Two perfect subtrees of one height merge into one of the next, like carries of a counter.
         carries = self.size
         while carries & 1:
-            node = sha256(b"\x01" + self.edge.pop() + node).digest()
+            node = sha256(b"\x01" + self.right_edge.pop() + node).digest()
             carries >>= 1
-        self.edge.append(node)
+        self.right_edge.append(node)
         self.size += 1
 
     @property
     def root(self) -> bytes:
-        """The tree's hash, 32 bytes."""
-        if not self.edge:
+        """Hash of the tree, 32 bytes."""
+        if not self.right_edge:
             return EMPTY
-        root = self.edge[-1]
-        for node in reversed(self.edge[:-1]):
+        root = self.right_edge[-1]
+        for node in reversed(self.right_edge[:-1]):
             root = sha256(b"\x01" + node + root).digest()
         return root

@@ -1,4 +1,4 @@
-"""Tells what was sealed: rows in ClickHouse, and a file for each customer to be copied away."""
+"""Publish checkpoints as rows in ClickHouse, and as one file per customer to be copied away."""
 
 import asyncio
 import logging
@@ -9,43 +9,43 @@ from typing import Protocol, cast
 
 import msgspec
 
-from toolbus_audit.clickhouse.errors import StoreDownError, UnreadableError
+from toolbus_audit.clickhouse.errors import RowsRejectedError, StoreDownError
 from toolbus_audit.clickhouse.row_mapper import CheckpointRow, CosignatureRow, Written
-from toolbus_audit.transparency_log.sealer import Log
+from toolbus_audit.transparency_log.log_signer import Log
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 10_000  # rows kept while ClickHouse is away; the files have them all
+MOST_WAITING = 10_000  # rows queued while ClickHouse is down; the files have all of them
 
 
 class Store(Protocol):
-    """What keeps the rows."""
+    """Store of checkpoint rows."""
 
-    async def insert(self, table: str, what: Written, token: str) -> None:
-        """Write the rows; the same token again writes nothing."""
+    async def insert(self, table: str, batch: Written, token: str) -> None:
+        """Insert rows; a repeated token inserts nothing."""
 
 
 Row = CheckpointRow | CosignatureRow
 _TABLES: dict[type[Row], str] = {CheckpointRow: "checkpoints", CosignatureRow: "cosignatures"}
 
 
-class Publishing:
-    """Where checkpoints are told. ClickHouse may be away: that holds up no sealing."""
+class CheckpointPublisher:
+    """Publisher of checkpoints. If ClickHouse is down, signing continues."""
 
     def __init__(self, store: Store, directory: Path) -> None:
         self._store = store
         self._directory = directory
-        self._turn = asyncio.Lock()  # the sealer tells, and so does whoever has them cosigned
+        self._lock = asyncio.Lock()  # both the signer and the witness client publish
         self._waiting: dict[type[Row], deque[Row]] = {
             kind: deque(maxlen=MOST_WAITING) for kind in _TABLES
         }
 
-    async def tell(self, signed: list[tuple[str, Log]], witness: str = "") -> None:
-        """Tell of checkpoints, or of those that this witness cosigned.
+    async def publish(self, signed: list[tuple[str, Log]], witness: str = "") -> None:
+        """Publish checkpoints, or those cosigned by `witness`.
 
-        They are in the files at once, in the table when it is there.
+        Files are written before this returns; rows are inserted once ClickHouse accepts them.
         """
-        async with self._turn:
+        async with self._lock:
             rows = [_row(customer, each, witness) for customer, each in signed]
             if rows:
                 await asyncio.to_thread(self._write, rows)
@@ -60,9 +60,9 @@ class Publishing:
         rows = list(waiting)
         token = sha256("".join(row.note for row in rows).encode()).hexdigest()
         try:
-            await self._store.insert(table, cast("Written", rows), f"seal-{token}")
-        except (StoreDownError, UnreadableError) as error:
-            log.info("seal.not_in_table", extra={"reason": str(error)})
+            await self._store.insert(table, cast("Written", rows), f"checkpoint-{token}")
+        except (StoreDownError, RowsRejectedError) as error:
+            log.info("checkpoint.not_in_table", extra={"reason": str(error)})
         else:
             waiting.clear()
 

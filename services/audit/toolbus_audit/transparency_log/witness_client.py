@@ -1,8 +1,8 @@
-"""Has declared witnesses cosign every log: the newest checkpoint, with proof that it only grew.
+"""Have witnesses cosign the latest checkpoint of every log, with a proof that it only grew.
 
-What a witness cosigned last is kept in the bucket, and from there on the hashes of the events that
-came since, read from the stream: so it can be away for as long as it likes. A witness that knows
-more than there is here, or something else, is an alarm: what audit keeps was lost or set back.
+The bucket stores what a witness cosigned last, and the hashes of the events added since, read from
+the stream. So a witness may be down for any time. If a witness knows more events, or other events,
+than audit has, the data of audit was lost or reset, and an alarm is raised.
 """
 
 import logging
@@ -17,16 +17,20 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from toolbus_audit.delivery.http_client import HttpResponse, Poster, PostError, Request
+from toolbus_audit.delivery.http_client import HttpClient, HttpResponse, PostError, Request
 from toolbus_audit.transparency_log.checkpoint_delivery import (
     FIRST_RETRY,
-    Line,
-    Newest,
-    NotTakenError,
+    LatestCheckpoints,
+    NotAcceptedError,
+    Recipient,
 )
-from toolbus_audit.transparency_log.consistency_proof import Growth
-from toolbus_audit.transparency_log.cosignature import cosignatures, request_of, size_told
-from toolbus_audit.transparency_log.sealer import LOGS, Log
+from toolbus_audit.transparency_log.consistency_proof import LogGrowth
+from toolbus_audit.transparency_log.cosignature import (
+    add_checkpoint_body,
+    conflicting_size,
+    cosignatures,
+)
+from toolbus_audit.transparency_log.log_signer import LOGS, Log
 from toolbus_common.config import Witness
 from toolbus_common.config.audit.retention import cosigner_of
 from toolbus_common.contracts import WitnessContradicted
@@ -37,102 +41,107 @@ from toolbus_common.observability.metrics import WITNESS_BEHIND, WITNESS_FAILURE
 
 log = logging.getLogger(__name__)
 
-KNOWN = "witnessed."  # begins entries of the bucket that say what a witness cosigned last
-MOST_TRIES = 3  # of one checkpoint, while the witness says that it knows another size
-LARGEST_ANSWER = 65_536  # bytes
-_TAKEN, _FORBIDDEN, _UNKNOWN, _CONFLICT, _NO_PROOF = 200, 403, 404, 409, 422
+STATE_PREFIX = "witnessed."  # prefix of bucket entries with what a witness cosigned last
+MOST_ATTEMPTS = 3  # of one checkpoint while the witness reports another size
+LARGEST_RESPONSE = 65_536  # bytes
+_ACCEPTED, _FORBIDDEN, _UNKNOWN, _CONFLICT, _NO_PROOF = 200, 403, 404, 409, 422
 
-Read = Callable[
-    [int, str], Awaitable[list[StreamEntry]]
-]  # messages of a customer, from a number on
-Tell = Callable[[list[tuple[str, Log]], str], Awaitable[None]]  # and who cosigned them
+# Reads messages from a sequence on, of one customer.
+Read = Callable[[int, str], Awaitable[list[StreamEntry]]]
+# Publishes pairs of a customer and a checkpoint, cosigned by the named witness.
+Publish = Callable[[list[tuple[str, Log]], str], Awaitable[None]]
 
 
 class Store(Protocol):
-    """What keeps the checkpoints."""
+    """Store of checkpoints."""
 
     async def select(self, sql: str) -> list[tuple[Any, ...]]:
-        """The answer to our own statement. Raises `StoreDownError`."""
+        """Run a query of audit itself. Raises `StoreDownError`."""
 
 
-class Mark(Struct):
-    """What a witness knows of a log, and the log's growth since; hashes in Base64."""
+class WitnessState(Struct):
+    """Last log state that a witness cosigned, and the growth since; hashes in Base64."""
 
     stream: str
     size: int = 0
     edge: tuple[str, ...] = ()
     since: tuple[tuple[int, str], ...] = ()
-    to: int = 0  # the last message that is in it
-    contradicted: int = -1  # the size for which the alarm was raised
+    to: int = 0  # sequence of the last message included
+    contradicted: int = -1  # size for which the alarm was raised
 
     @property
-    def growth(self) -> Growth:
-        """As it can grow."""
+    def growth(self) -> LogGrowth:
+        """The growth, decoded."""
         since = [(count, b64decode(node)) for count, node in self.since]
-        return Growth(self.size, list(map(b64decode, self.edge)), since)
+        return LogGrowth(self.size, list(map(b64decode, self.edge)), since)
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where hashes are from, and where cosigned checkpoints and alarms go."""
+    """Sources of hashes and checkpoints, and destinations of cosigned checkpoints and alarms."""
 
     bucket: Bucket
     read: Read
     store: Store
-    tell: Tell
+    publish_cosigned: Publish
     publish: Callable[[WitnessContradicted], Awaitable[None]]
 
 
-class Witnessing:
-    """`declared` gives the witnesses as they are now; `named` whether the operator named one."""
+class WitnessClient:
+    """Client of the witnesses that `configured` returns.
+
+    `is_operator_named` returns whether the operator (not an API caller) configured a witness.
+    """
 
     def __init__(
         self,
-        declared: Callable[[], tuple[Witness, ...]],
-        poster: Poster,
-        named: Callable[[Witness], bool],
+        configured: Callable[[], tuple[Witness, ...]],
+        http: HttpClient,
+        is_operator_named: Callable[[Witness], bool],
         sources: Sources,
         first_retry: float = FIRST_RETRY,
     ) -> None:
-        self._declared = declared
-        self._poster = poster
-        self._named = named
+        self._configured = configured
+        self._http = http
+        self._is_operator_named = is_operator_named
         self._sources = sources
-        self._marks: dict[Line, Mark] = {}
+        self._witness_states: dict[Recipient, WitnessState] = {}
         self._sizes: dict[str, int] = {}
-        self._newest = Newest("witness", self._deliver, first_retry)
+        self._pending = LatestCheckpoints("witness", self._deliver, first_retry)
 
-    def tell(self, signed: list[tuple[str, Log]]) -> None:
-        """Take checkpoints; return at once."""
-        for witness in self._declared():
+    def offer(self, signed: list[tuple[str, Log]]) -> None:
+        """Queue checkpoints without waiting for cosignatures."""
+        for witness in self._configured():
             for customer, each in signed:
                 self._sizes[customer] = each.size
-                self._newest.offer((witness.name, customer), each)
+                self._pending.offer((witness.name, customer), each)
             self._measure(witness.name)
 
     async def close(self) -> None:
-        """Stop; what was not cosigned is offered again after the next start."""
-        await self._newest.close()
+        """Stop; checkpoints not cosigned are offered again after the next start."""
+        await self._pending.close()
 
     def states(self) -> dict[str, str]:
-        """For `toolbus status`: how far behind each witness is, and why."""
-        return {witness.name: self._state(witness.name) for witness in self._declared()}
+        """Return how far behind each witness is, and why, for `toolbus status`."""
+        return {witness.name: self._summary(witness.name) for witness in self._configured()}
 
-    def _state(self, name: str) -> str:
-        why = {
-            customer: why
-            for (receiver, customer), why in self._newest.why.items()
+    def _summary(self, name: str) -> str:
+        problems = {
+            customer: problem
+            for (receiver, customer), problem in self._pending.problems.items()
             if receiver == name
         }
         behind = self._behind(name)
-        if not why:
+        if not problems:
             return f"{behind} events behind" if behind else "ok"
-        customer, reason = next(iter(why.items()))
-        return f"{behind} events behind; {len(why)} logs not cosigned ({customer}: {reason})"
+        customer, reason = next(iter(problems.items()))
+        return f"{behind} events behind; {len(problems)} logs not cosigned ({customer}: {reason})"
 
     def _behind(self, name: str) -> int:
         known = {
-            customer: mark.size for (each, customer), mark in self._marks.items() if each == name
+            customer: state.size
+            for (each, customer), state in self._witness_states.items()
+            if each == name
         }
         return max(
             (size - known.get(customer, 0) for customer, size in self._sizes.items()), default=0
@@ -141,55 +150,59 @@ class Witnessing:
     def _measure(self, name: str) -> None:
         WITNESS_BEHIND.labels(name).set(self._behind(name))
 
-    async def _deliver(self, line: Line, newest: Log) -> float:
-        witness = {each.name: each for each in self._declared()}.get(line[0])
+    async def _deliver(self, recipient: Recipient, checkpoint: Log) -> float:
+        witness = {each.name: each for each in self._configured()}.get(recipient[0])
         if witness is None:
             return 0.0
         try:
-            await self._cosign(witness, line, newest)
-        except NotTakenError:
+            await self._cosign(witness, recipient, checkpoint)
+        except NotAcceptedError:
             WITNESS_FAILURES.labels(witness.name).inc()
             raise
         self._measure(witness.name)
         return 0.0
 
-    async def _cosign(self, witness: Witness, line: Line, newest: Log) -> None:
-        mark = await self._mark(line, newest)
-        for _ in range(MOST_TRIES):
-            if mark.size > newest.size:
-                await self._contradict(line, newest, mark, mark.size, "it cosigned more events")
-            mark = await self._grown(line, newest, mark)
-            answered = await self._asked(witness, mark, newest)
-            if answered.status == _TAKEN:
-                await self._taken(witness, line, newest, mark, answered.body)
+    async def _cosign(self, witness: Witness, recipient: Recipient, checkpoint: Log) -> None:
+        state = await self._load_state(recipient, checkpoint)
+        for _ in range(MOST_ATTEMPTS):
+            if state.size > checkpoint.size:
+                await self._raise_alarm(
+                    recipient, checkpoint, state, state.size, "it cosigned more events"
+                )
+            state = await self._append_new_events(recipient, checkpoint, state)
+            response = await self._post_checkpoint(witness, state, checkpoint)
+            if response.status == _ACCEPTED:
+                await self._accept(witness, recipient, checkpoint, state, response.body)
                 return
-            found = await self._refused(line, newest, mark, answered)
-            mark = await self._keep(line, found)
-        raise NotTakenError("it says again and again that it knows another size")
+            found = await self._resolve_rejection(recipient, checkpoint, state, response)
+            state = await self._save(recipient, found)
+        raise NotAcceptedError(f"it reported another size in {MOST_ATTEMPTS} attempts")
 
-    async def _mark(self, line: Line, newest: Log) -> Mark:
-        mark = self._marks.get(line)
-        if mark is None:
-            kept = await self._sources.bucket.get(_entry(line))
-            mark = Mark(newest.stream)
-            if kept is not None and kept.value:
-                mark = msgspec.json.decode(kept.value, type=Mark)
-        # A stream begun anew is another log, of which the witness knows nothing.
-        return mark if mark.stream == newest.stream else Mark(newest.stream)
+    async def _load_state(self, recipient: Recipient, checkpoint: Log) -> WitnessState:
+        state = self._witness_states.get(recipient)
+        if state is None:
+            stored = await self._sources.bucket.get(_entry(recipient))
+            state = WitnessState(checkpoint.stream)
+            if stored is not None and stored.value:
+                state = msgspec.json.decode(stored.value, type=WitnessState)
+        # A re-created stream is another log, which the witness does not know.
+        return state if state.stream == checkpoint.stream else WitnessState(checkpoint.stream)
 
-    async def _keep(self, line: Line, mark: Mark) -> Mark:
-        self._marks[line] = mark
-        await self._sources.bucket.put(_entry(line), msgspec.json.encode(mark))
-        return mark
+    async def _save(self, recipient: Recipient, state: WitnessState) -> WitnessState:
+        self._witness_states[recipient] = state
+        await self._sources.bucket.put(_entry(recipient), msgspec.json.encode(state))
+        return state
 
-    async def _grown(self, line: Line, newest: Log, mark: Mark) -> Mark:
-        """The mark with the hashes of all events up to the checkpoint."""
-        growth, to = mark.growth, mark.to
-        if not mark.size or growth.reach >= newest.size:
-            return mark
-        while to < newest.to and (kept := await self._sources.read(to + 1, line[1])):
-            for message in kept:
-                if message.sequence > newest.to:
+    async def _append_new_events(
+        self, recipient: Recipient, checkpoint: Log, state: WitnessState
+    ) -> WitnessState:
+        """Return the state with the hashes of all events up to the checkpoint."""
+        growth, to = state.growth, state.to
+        if not state.size or growth.current_size >= checkpoint.size:
+            return state
+        while to < checkpoint.to and (found := await self._sources.read(to + 1, recipient[1])):
+            for message in found:
+                if message.sequence > checkpoint.to:
                     break
                 for event in message.data.split(b"\n"):
                     growth.append(event)
@@ -197,102 +210,127 @@ class Witnessing:
             else:
                 continue
             break
-        if growth.reach != newest.size:
-            raise NotTakenError(
-                f"the stream no longer has the events after the first {growth.reach}, without "
-                "which nothing proves that the log only grew since this witness last cosigned it"
+        if growth.current_size != checkpoint.size:
+            raise NotAcceptedError(
+                f"the stream no longer has the events after number {growth.current_size}; without"
+                " them audit cannot prove that the log only grew since this witness cosigned it"
             )
-        since = tuple((count, b64encode(node).decode()) for count, node in growth.since)
-        grown = Mark(mark.stream, mark.size, mark.edge, since, to, mark.contradicted)
-        return await self._keep(line, grown)
+        since = tuple((count, b64encode(node).decode()) for count, node in growth.added_trees)
+        grown = WitnessState(state.stream, state.size, state.edge, since, to, state.contradicted)
+        return await self._save(recipient, grown)
 
-    async def _asked(self, witness: Witness, mark: Mark, newest: Log) -> HttpResponse:
+    async def _post_checkpoint(
+        self, witness: Witness, state: WitnessState, checkpoint: Log
+    ) -> HttpResponse:
         headers = {"content-type": "text/plain; charset=utf-8", "user-agent": "toolbus"}
-        body = request_of(mark.size, mark.growth.proof(), newest.note)
+        body = add_checkpoint_body(state.size, state.growth.proof(), checkpoint.note)
         request = Request("POST", f"{witness.url}/add-checkpoint", body, headers)
-        ask = partial(self._poster.ask, request, named=self._named(witness), largest=LARGEST_ANSWER)
+        request_url = partial(
+            self._http.request_url,
+            request,
+            is_operator_named=self._is_operator_named(witness),
+            max_bytes=LARGEST_RESPONSE,
+        )
         try:
-            return await self._newest.in_thread(ask)
+            return await self._pending.in_thread(request_url)
         except PostError as error:
-            raise NotTakenError(str(error)) from error
+            raise NotAcceptedError(str(error)) from error
 
-    async def _taken(
-        self, witness: Witness, line: Line, newest: Log, mark: Mark, answer: bytes
+    async def _accept(
+        self,
+        witness: Witness,
+        recipient: Recipient,
+        checkpoint: Log,
+        state: WitnessState,
+        body: bytes,
     ) -> None:
-        """Keep what it cosigned, and publish it."""
-        lines = cosignatures(answer, newest.note, cosigner_of(witness.key))
+        """Publish the cosigned checkpoint and store the new state."""
+        lines = cosignatures(body, checkpoint.note, cosigner_of(witness.key))
         if not lines:
-            raise NotTakenError("its answer is not signed with the key that is declared for it")
-        note = newest.note + "".join(f"{each}\n" for each in lines)
-        told = msgspec.structs.replace(newest, note=note)
-        await self._sources.tell([(line[1], told)], witness.name)
-        await self._keep(line, Mark(mark.stream, newest.size, newest.edge, (), newest.to))
+            raise NotAcceptedError("its cosignature does not match the key configured for it")
+        note = checkpoint.note + "".join(f"{each}\n" for each in lines)
+        cosigned = msgspec.structs.replace(checkpoint, note=note)
+        await self._sources.publish_cosigned([(recipient[1], cosigned)], witness.name)
+        await self._save(
+            recipient,
+            WitnessState(state.stream, checkpoint.size, checkpoint.edge, (), checkpoint.to),
+        )
 
-    async def _refused(self, line: Line, newest: Log, mark: Mark, answered: HttpResponse) -> Mark:
-        """What the witness knows instead. Raises `NotTakenError`."""
-        known = size_told(answered.body) if answered.status == _CONFLICT else None
-        if answered.status == _NO_PROOF or known == mark.size == newest.size:
-            why = "its tree is another than ours"
-            await self._contradict(line, newest, mark, mark.size, why)
-        if known is not None and known > newest.size:
-            await self._contradict(line, newest, mark, known, "it cosigned more events")
+    async def _resolve_rejection(
+        self, recipient: Recipient, checkpoint: Log, state: WitnessState, response: HttpResponse
+    ) -> WitnessState:
+        """Return the state that the witness reports instead. Raises `NotAcceptedError`."""
+        known = conflicting_size(response.body) if response.status == _CONFLICT else None
+        if response.status == _NO_PROOF or known == state.size == checkpoint.size:
+            reason = "its tree differs"
+            await self._raise_alarm(recipient, checkpoint, state, state.size, reason)
+        if known is not None and known > checkpoint.size:
+            await self._raise_alarm(recipient, checkpoint, state, known, "it cosigned more events")
         if known == 0:
-            return Mark(newest.stream)
+            return WitnessState(checkpoint.stream)
         if known is not None:
-            return await self._recalled(line, newest, mark, known)
-        origin = newest.note.partition("\n")[0]
-        raise NotTakenError(
+            return await self._state_of_size(recipient, checkpoint, state, known)
+        origin = checkpoint.note.partition("\n")[0]
+        raise NotAcceptedError(
             {
-                _UNKNOWN: f"it does not know the log {origin}; have its operator add it",
-                _FORBIDDEN: f"it has another key for the log {origin}; give its operator ours",
-            }.get(answered.status, f"it answered {answered.status}")
+                _UNKNOWN: f"it does not know the log {origin}; ask its operator to add it",
+                _FORBIDDEN: f"it has another key for the log {origin}; send its operator the key",
+            }.get(response.status, f"it returned status {response.status}")
         )
 
-    async def _recalled(self, line: Line, newest: Log, mark: Mark, known: int) -> Mark:
-        """Our own checkpoint of the size the witness knows."""
+    async def _state_of_size(
+        self, recipient: Recipient, checkpoint: Log, state: WitnessState, known: int
+    ) -> WitnessState:
+        """Return the state at audit's own checkpoint of the size that the witness knows."""
         found = await self._sources.store.select(
-            f"SELECT edge, to FROM checkpoints WHERE customer = {quoted(line[1])}"  # noqa: S608
-            f" AND stream = {quoted(newest.stream)} AND size = {known} LIMIT 1"
+            f"SELECT edge, to FROM checkpoints WHERE customer = {quoted(recipient[1])}"  # noqa: S608
+            f" AND stream = {quoted(checkpoint.stream)} AND size = {known} LIMIT 1"
         )
-        if known == newest.size:
-            found = [(newest.edge, newest.to)]
+        if known == checkpoint.size:
+            found = [(checkpoint.edge, checkpoint.to)]
         if not found:
-            await self._contradict(line, newest, mark, known, "we never signed that size")
+            await self._raise_alarm(
+                recipient, checkpoint, state, known, "audit never signed that size"
+            )
         ((edge, to),) = found
-        return Mark(newest.stream, known, tuple(map(str, edge)), (), int(to), mark.contradicted)
+        return WitnessState(
+            checkpoint.stream, known, tuple(map(str, edge)), (), int(to), state.contradicted
+        )
 
-    async def _contradict(self, line: Line, newest: Log, mark: Mark, known: int, why: str) -> None:
-        """Raise the alarm, once for what it knows. Raises `NotTakenError` always."""
-        name, customer = line
-        await self._check_newest(line, newest)
-        reason = f"it knows {known} events of this log, we have {newest.size}: {why}"
-        log.error("witness.contradicted", extra={"witness": name, "reason": reason})
-        if mark.contradicted != known:
+    async def _raise_alarm(
+        self, recipient: Recipient, checkpoint: Log, state: WitnessState, known: int, reason: str
+    ) -> None:
+        """Publish an alarm, once per size. Always raises `NotAcceptedError`."""
+        name, customer = recipient
+        await self._require_latest(recipient, checkpoint)
+        detail = f"it knows {known} events of this log, audit has {checkpoint.size}: {reason}"
+        log.error("witness.contradicted", extra={"witness": name, "reason": detail})
+        if state.contradicted != known:
             found = WitnessContradicted(
                 id=f"{token_hex(10)}.contradicted",
                 at=time(),
                 customer=customer,
                 witness=name,
-                origin=newest.note.partition("\n")[0],
+                origin=checkpoint.note.partition("\n")[0],
                 known=known,
-                size=newest.size,
-                reason=reason,
+                size=checkpoint.size,
+                reason=detail,
             )
             await self._sources.publish(found)
-            mark.contradicted = known
-            await self._keep(line, mark)
+            state.contradicted = known
+            await self._save(recipient, state)
         page = "docs/explanation/evidence.md, 'Distribution of checkpoints'"
-        raise NotTakenError(f"CONTRADICTION: {reason}; see {page}")
+        raise NotAcceptedError(f"CONTRADICTION: {detail}; see {page}")
 
-    async def _check_newest(self, line: Line, newest: Log) -> None:
-        """Raise `NotTakenError` where another audit seals by now, whose checkpoints are newer."""
-        kept = await self._sources.bucket.get(LOGS + line[1])
-        if kept is not None and kept.value:
-            found = msgspec.json.decode(kept.value, type=Log)
-            if (found.stream, found.size) != (newest.stream, newest.size):
-                self._marks.pop(line, None)
-                raise NotTakenError("there is a newer checkpoint by now")
+    async def _require_latest(self, recipient: Recipient, checkpoint: Log) -> None:
+        """Raise `NotAcceptedError` if another replica has stored a newer checkpoint."""
+        stored = await self._sources.bucket.get(LOGS + recipient[1])
+        if stored is not None and stored.value:
+            found = msgspec.json.decode(stored.value, type=Log)
+            if (found.stream, found.size) != (checkpoint.stream, checkpoint.size):
+                self._witness_states.pop(recipient, None)
+                raise NotAcceptedError("a newer checkpoint exists")
 
 
-def _entry(line: Line) -> str:
-    return f"{KNOWN}{line[0]}.{line[1]}"
+def _entry(recipient: Recipient) -> str:
+    return f"{STATE_PREFIX}{recipient[0]}.{recipient[1]}"

@@ -1,7 +1,7 @@
-"""Tells webhooks of events, at least once each, and each webhook at its own pace.
+"""Deliver events to webhooks, at least once, with an independent queue per webhook.
 
-A message of the stream is acknowledged once every webhook that wants one of its events has it, or
-is given up; until then the bus keeps it, so a crash loses nothing.
+A message of the stream is acknowledged once every subscribed webhook has accepted its events or
+has missed the deadline. Until then it stays in the stream, so a crash loses nothing.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from toolbus_common.secrets import SecretError, Secrets, filled
 
 log = logging.getLogger(__name__)
 
-MOST_BEHIND = 1000  # events that one webhook may be behind; then it loses the oldest
+LONGEST_QUEUE = 1000  # events of one webhook; beyond that the oldest are dropped
 MOST_THREADS = 64  # a webhook uses one at a time
-GIVE_UP_SECONDS = 24 * 3600.0  # after which an event is news no longer
+GIVE_UP_SECONDS = 24 * 3600.0  # age of an event after which delivery is not retried
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 300.0
 
 Batches = AsyncIterator[list[StoredMessage]]
@@ -34,102 +34,103 @@ Event = dict[str, Any]
 
 
 @dataclass(eq=False, slots=True)
-class Parcel:
-    """One message of the stream, and how many deliveries it still waits for."""
+class PendingMessage:
+    """Message of the stream, and the number of its deliveries that are not finished."""
 
     message: StoredMessage
-    left: int = 0
+    deliveries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event for one webhook."""
+    """Delivery of one event to one webhook."""
 
-    parcel: Parcel
+    pending: PendingMessage
     event: Event
 
 
 @dataclass(eq=False, slots=True)
-class Line:
-    """What one webhook is still to be told, in order."""
+class WebhookQueue:
+    """Deliveries that one webhook has yet to accept, in order."""
 
     waiting: list[Delivery] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None
 
 
-class Webhooks:
-    """`declared` gives the webhooks as they are now, by name; `secrets` what they sign with."""
+class WebhookDispatcher:
+    """Dispatcher to the webhooks that `configured` returns, by name, signed with their secrets."""
 
     def __init__(
         self,
-        declared: Callable[[], Mapping[str, Webhook]],
+        configured: Callable[[], Mapping[str, Webhook]],
         send: Post,
         secrets: Secrets,
         first_retry: float = FIRST_RETRY,
         reveal: Callable[[str], str] = str,
     ) -> None:
-        self._declared = declared
+        self._configured = configured
         self._secrets = secrets
         self._send = send
         self._first_retry = first_retry
-        self._reveal = reveal  # what is sealed of people is told to webhooks in the plain
+        self._reveal = reveal  # decrypts personal data: webhooks receive plain text
         self._threads = ThreadPoolExecutor(MOST_THREADS, "webhook")
-        self._lines: dict[str, Line] = {}
-        self._parcels: dict[int, Parcel] = {}  # by their place in the stream
+        self._queues: dict[str, WebhookQueue] = {}
+        self._pending: dict[int, PendingMessage] = {}  # by sequence in the stream
 
     async def run(self, batches: Batches) -> None:
-        """Without end: take what the stream has."""
+        """Dispatch the messages of the stream without end."""
         async for messages in batches:
             for message in messages:
-                await self._take(message)
+                await self._accept(message)
 
     async def close(self) -> None:
-        """Stop; what was not told comes again at the next start."""
-        tasks = [line.task for line in self._lines.values() if line.task is not None]
+        """Stop; events not delivered are redelivered at the next start."""
+        tasks = [queue.task for queue in self._queues.values() if queue.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _take(self, message: StoredMessage) -> None:
-        known = self._parcels.get(message.sequence)
-        if known is not None:  # it comes again because it takes long: answer to the newest
+    async def _accept(self, message: StoredMessage) -> None:
+        known = self._pending.get(message.sequence)
+        if known is not None:  # redelivered because delivery is slow: acknowledge the newest copy
             known.message = message
             return
-        parcel = Parcel(message)
+        pending = PendingMessage(message)
         wanted = [
-            (name, Delivery(parcel, event))
+            (name, Delivery(pending, event))
             for event in _events(message.data)
-            for name, hook in self._declared().items()
+            for name, hook in self._configured().items()
             if hook.wants(event["event"], str(event.get("customer", "")))
         ]
         if not wanted:
             await _acknowledge(message.done)
             return
-        parcel.left = len(wanted)
-        self._parcels[message.sequence] = parcel
+        pending.deliveries = len(wanted)
+        self._pending[message.sequence] = pending
         for name, delivery in wanted:
-            await self._add(name, delivery)
+            await self._enqueue(name, delivery)
 
-    async def _add(self, name: str, delivery: Delivery) -> None:
-        line = self._lines.setdefault(name, Line())
-        if len(line.waiting) >= MOST_BEHIND:
-            # The first may be under way: it is the next that goes.
-            log.error("webhook.given_up", extra={"webhook": name, "reason": "it is too far behind"})
-            await self._ended(line.waiting.pop(1))
-        line.waiting.append(delivery)
-        if line.task is None or line.task.done():
-            line.task = asyncio.get_running_loop().create_task(self._work(name, line))
+    async def _enqueue(self, name: str, delivery: Delivery) -> None:
+        queue = self._queues.setdefault(name, WebhookQueue())
+        if len(queue.waiting) >= LONGEST_QUEUE:
+            # The first may be in flight, so the next one is dropped.
+            reason = f"its queue has {LONGEST_QUEUE} events"
+            log.error("webhook.given_up", extra={"webhook": name, "reason": reason})
+            await self._finish(queue.waiting.pop(1))
+        queue.waiting.append(delivery)
+        if queue.task is None or queue.task.done():
+            queue.task = asyncio.get_running_loop().create_task(self._work(name, queue))
 
-    async def _work(self, name: str, line: Line) -> None:
-        while line.waiting:
-            await self._deliver(name, line.waiting[0].event)
-            await self._ended(line.waiting.pop(0))
+    async def _work(self, name: str, queue: WebhookQueue) -> None:
+        while queue.waiting:
+            await self._deliver(name, queue.waiting[0].event)
+            await self._finish(queue.waiting.pop(0))
 
     async def _deliver(self, name: str, event: Event) -> None:
-        """Try until it is told, nobody wants it any more, or it is no news."""
+        """Retry until the webhook accepts the event, is removed, or the event is too old."""
         delay = self._first_retry
-        while (hook := self._declared().get(name)) is not None:
+        while (hook := self._configured().get(name)) is not None:
             try:
                 key = key_of(filled(hook.secret, await self._secrets.read([hook.secret])))
                 loop = asyncio.get_running_loop()
@@ -149,25 +150,25 @@ class Webhooks:
         body = self._reveal(body_of(event).decode()).encode()
         self._send(hook, body, headers_of(key, event["id"], int(time()), body))
 
-    async def _ended(self, delivery: Delivery) -> None:
-        parcel = delivery.parcel
-        parcel.left -= 1
-        if not parcel.left:
-            self._parcels.pop(parcel.message.sequence, None)
-            await _acknowledge(parcel.message.done)
+    async def _finish(self, delivery: Delivery) -> None:
+        pending = delivery.pending
+        pending.deliveries -= 1
+        if not pending.deliveries:
+            self._pending.pop(pending.message.sequence, None)
+            await _acknowledge(pending.message.done)
 
 
 async def _acknowledge(done: Callable[[], Awaitable[None]]) -> None:
     try:
         await done()
-    except Exception as error:  # noqa: BLE001 - the bus is away: it sends the message again
+    except Exception as error:  # noqa: BLE001 - the bus is down and will redeliver the message
         log.info("webhook.not_acknowledged", extra={"reason": str(error)})
 
 
 def _events(lines: bytes) -> Iterator[Event]:
-    for line in lines.split(b"\n"):
+    for queue in lines.split(b"\n"):
         try:
-            event = msgspec.json.decode(line)
+            event = msgspec.json.decode(queue)
             if (
                 isinstance(event["event"], str)
                 and isinstance(event["id"], str)

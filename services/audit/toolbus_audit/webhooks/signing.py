@@ -1,4 +1,4 @@
-"""What a webhook is sent, signed as Standard Webhooks (version 1) says. Pure."""
+"""Webhook bodies and signatures according to Standard Webhooks, version 1. Pure."""
 
 import hmac
 from base64 import b64decode, b64encode
@@ -14,20 +14,20 @@ _PREFIX = "whsec_"
 
 
 class NoSecretError(Exception):
-    """The secret cannot be had: nothing is posted unsigned."""
+    """The secret is empty or malformed; nothing is posted unsigned."""
 
 
 def body_of(event: Mapping[str, Any]) -> bytes:
-    """An event as the body of a request."""
+    """Return the body of the request for an event."""
     at = datetime.fromtimestamp(event["at"], UTC).isoformat().replace("+00:00", "Z")
     return msgspec.json.encode({"type": event["event"], "timestamp": at, "data": event})
 
 
 def key_of(secret: str) -> bytes:
-    """The key behind a secret: what follows `whsec_` as Base64, or the text itself.
+    """Return the signing key of a secret: Base64 after `whsec_`, or the text itself.
 
     Raises:
-        NoSecretError: it is empty, or no Base64.
+        NoSecretError: the secret is empty, or not Base64.
 
     """
     if not secret:
@@ -37,11 +37,11 @@ def key_of(secret: str) -> bytes:
     try:
         return b64decode(secret.removeprefix(_PREFIX), validate=True)
     except NotBase64 as error:
-        raise NoSecretError("its secret is no Base64 after whsec_") from error
+        raise NoSecretError("its secret is not Base64 after whsec_") from error
 
 
 def headers_of(key: bytes, message_id: str, at: int, body: bytes) -> dict[str, str]:
-    """The headers that say who sent this, when, and that nobody changed it."""
+    """Return the headers with the message's id, time (Unix seconds) and signature."""
     signed = b"%b.%d.%b" % (message_id.encode(), at, body)
     signature = b64encode(hmac.new(key, signed, sha256).digest()).decode()
     return {

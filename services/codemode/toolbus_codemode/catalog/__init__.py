@@ -1,1 +1,1 @@
-"""Describe tools to programs and models: stubs, signatures, documentation."""
+"""Descriptions of tools for programs and models: stubs, signatures, documentation."""

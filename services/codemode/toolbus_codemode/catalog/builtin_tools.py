@@ -1,4 +1,4 @@
-"""The tools of Toolbus itself, as agents read them."""
+"""Definitions of the tools of the built-in server."""
 
 from typing import Any
 
@@ -77,6 +77,6 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
 
 
 def own_listing() -> Listing:
-    """Toolbus itself, as an entry of the catalogue."""
+    """Return the catalogue entry of the built-in server."""
     tools = tuple(CatalogEntry(name=str(each["name"]), definition=each) for each in _DEFINITIONS)
     return Listing(server=BUILT_IN, state=ServerState.READY, family="modern", tools=tools)

@@ -1,10 +1,10 @@
-"""Every server's tools as they are now, and what each caller's programs may call of them."""
+"""Catalogue of every server's tools, with the tool namespace and search index of each caller."""
 
 from typing import Any
 
-from toolbus_codemode.catalog.namespace import Shelf
-from toolbus_codemode.catalog.search.bm25 import Index, Library
-from toolbus_codemode.catalog.search.embeddings import Meaning
+from toolbus_codemode.catalog.namespace import ToolNamespace
+from toolbus_codemode.catalog.search.bm25 import DocumentCache, Index
+from toolbus_codemode.catalog.search.embeddings import EmbeddingModel
 from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.access.tool_names import Names
@@ -20,22 +20,22 @@ EVERYTHING = EffectiveGrants((("*",),))
 
 
 class Catalogue:
-    """Shelves and search indexes, kept per bounds until declaration or catalogue change."""
+    """Tool namespaces and search indexes, cached per grants until anything changes."""
 
     MOST_KEPT = 256
 
-    def __init__(self, directory: ConfigProjection, meaning: Meaning | None = None) -> None:
+    def __init__(self, directory: ConfigProjection, meaning: EmbeddingModel | None = None) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
         self._offers: Offers | None = None
         self._names = Names()
-        self._shelves: dict[EffectiveGrants, Shelf] = {}
+        self._namespaces_by_grants: dict[EffectiveGrants, ToolNamespace] = {}
         self._indexes: dict[EffectiveGrants, Index] = {}
-        self._library = Library(meaning)
+        self._library = DocumentCache(meaning)
         directory.on_configured.append(self._forget)
 
     def hear(self, change: Change | None) -> None:
-        """Take one change of the catalogue bucket."""
+        """Apply one change of the catalogue bucket."""
         if change is None or change.key == BUILT_IN:
             return
         if change.value is None:
@@ -44,32 +44,34 @@ class Catalogue:
             self._listings[change.key] = Listing.decode(change.value)
         self._forget()
 
-    def shelf(self, bounds: EffectiveGrants) -> Shelf:
-        """What may be called within bounds."""
-        found = self._shelves.get(bounds)
+    def namespace(self, bounds: EffectiveGrants) -> ToolNamespace:
+        """Return the tools that may be called within these grants."""
+        found = self._namespaces_by_grants.get(bounds)
         if found is None:
-            if len(self._shelves) >= self.MOST_KEPT:
-                self._shelves.clear()
+            if len(self._namespaces_by_grants) >= self.MOST_KEPT:
+                self._namespaces_by_grants.clear()
                 self._indexes.clear()
-            found = self._shelves[bounds] = Shelf(self._offered(), bounds, self._called)
+            found = self._namespaces_by_grants[bounds] = ToolNamespace(
+                self._offered(), bounds, self._called
+            )
         return found
 
-    def whole(self) -> Shelf:
-        """What anybody may call."""
-        return self.shelf(EVERYTHING)
+    def whole(self) -> ToolNamespace:
+        """Return the tools of all servers."""
+        return self.namespace(EVERYTHING)
 
     async def index(self, bounds: EffectiveGrants) -> Index:
-        """The same, ready to be searched."""
+        """Return the search index of the tools within these grants."""
         found = self._indexes.get(bounds)
         if found is None:
-            shelf = self.shelf(bounds)
-            found = await self._library.index(shelf.tools())
-            if self._shelves.get(bounds) is shelf:  # nothing has changed meanwhile
+            namespace = self.namespace(bounds)
+            found = await self._library.index(namespace.tools())
+            if self._namespaces_by_grants.get(bounds) is namespace:  # unchanged meanwhile
                 self._indexes[bounds] = found
         return found
 
     def _offered(self) -> Offers:
-        """What operators let agents see, by the servers' own names, with their descriptions."""
+        """Return the tools that operators expose, by the servers' own names."""
         if self._offers is None:
             declared = self._directory.now.declaration.servers
             listed = [self._listings[name] for name in declared if name in self._listings]
@@ -83,7 +85,7 @@ class Catalogue:
 
     def _forget(self) -> None:
         self._offers = None
-        self._shelves.clear()
+        self._namespaces_by_grants.clear()
         self._indexes.clear()
 
 
@@ -91,9 +93,9 @@ def _seen(listing: Listing, names: Names) -> dict[str, dict[str, Any]]:
     found = {}
     for offered in listing.tools:
         if offered.shown_to is not None and NONE not in offered.shown_to:
-            continue  # a program can be asked nothing
+            continue  # it may elicit input, which a program cannot answer
         shown = names.shown("tools", listing.server, offered.name)
         if shown is not None:
-            said = {"description": shown.description} if shown.description else {}
-            found[offered.name] = {**offered.definition, **said}
+            override = {"description": shown.description} if shown.description else {}
+            found[offered.name] = {**offered.definition, **override}
     return found

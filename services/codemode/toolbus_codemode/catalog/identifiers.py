@@ -1,15 +1,15 @@
-"""What a program calls servers and tools: names that each lead back to one of them."""
+"""Identifiers of servers and tools in programs, each mapped to one server or tool."""
 
 from collections.abc import Collection, Iterable
 
 from toolbus_codemode.sandbox.program import TAKEN, identifier
 
-RESULTS = "results"  # where programs find what earlier ones left
-RESERVED = TAKEN | {RESULTS}  # what a server may not be called in a program
+RESULTS = "results"  # namespace with the stored results of earlier programs
+RESERVED = TAKEN | {RESULTS}  # identifiers that no server may have
 
 
 def distinct(names: Iterable[str], taken: Collection[str] = ()) -> dict[str, str]:
-    """Identifier -> name, for names of one namespace; of equal ones the later is numbered."""
+    """Map identifiers to the names of one namespace; later duplicates get a number."""
     found: dict[str, str] = {}
     for name in sorted(names):
         found[identifier(name, {*taken, *found})] = name

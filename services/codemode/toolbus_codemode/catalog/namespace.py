@@ -1,4 +1,4 @@
-"""What one caller's programs may call: servers and tools under the names programs use for them."""
+"""Tool namespace of a caller: the servers and tools its programs may call, by identifier."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,33 +12,33 @@ from toolbus_common.access.tool_patterns import full_name
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool, by its server's name for it and by what programs call it."""
+    """Tool, with its server's name for it and its identifier in programs."""
 
     server: str
     name: str
     space: str  # the server, as programs write it
     function: str  # the tool, as programs write it
     definition: dict[str, Any]
-    called: str = ""  # what agents that call it without a program know it by
+    called: str = ""  # name for agents that call it without a program
 
     @property
     def path(self) -> str:
-        """How a program calls it: `github.create_issue`."""
+        """Name in programs, such as `github.create_issue`."""
         return f"{self.space}.{self.function}"
 
     @property
     def schema(self) -> Any:
-        """Its input schema."""
+        """Input schema of the tool."""
         return self.definition.get("inputSchema")
 
     @property
     def description(self) -> str:
-        """Its description, as its server or the operator wrote it."""
+        """Description by the server or the operator."""
         return str(self.definition.get("description") or self.definition.get("title") or "")
 
 
-class Shelf:
-    """Every tool within a caller's bounds, by server and function."""
+class ToolNamespace:
+    """Every tool within a caller's grants, by server and function."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class Shelf:
         bounds: EffectiveGrants,
         called: Callable[[str, str], str] = full_name,
     ) -> None:
-        """`offered` holds the definitions of every server's tools, by its own names.
+        """Select from `offered`, the definitions of every server's tools by its own names.
 
-        `called` tells what agents know a server's tool by.
+        `called` returns the name that agents use for a server's tool without a program.
         """
         self._spaces: dict[str, dict[str, Tool]] = {}
         for space, server in distinct(offered, RESERVED).items():
@@ -65,22 +65,22 @@ class Shelf:
 
     @property
     def spaces(self) -> dict[str, dict[str, Tool]]:
-        """The tools of each server, by function."""
+        """Tools of each server, by function."""
         return self._spaces
 
     def tools(self) -> list[Tool]:
-        """Every tool, in the order of the servers' and the tools' names."""
+        """Return every tool, sorted by server and tool."""
         return [tool for functions in self._spaces.values() for tool in functions.values()]
 
     def tool(self, space: str, function: str) -> Tool | None:
-        """A tool by what programs call it, or by its server's own names."""
+        """Find a tool by its identifiers in programs or by its server's own names."""
         for each in self._spaces.get(space, self._spaces_named(space)).values():
             if function in (each.function, each.name, each.called):
                 return each
         return None
 
     def near(self, space: str, function: str, most: int = 3) -> list[str]:
-        """The paths most like one that leads nowhere."""
+        """Return the paths most similar to an unknown one."""
         paths = {tool.path: tool for tool in self.tools()}
         close = get_close_matches(f"{space}.{function}", paths, n=most, cutoff=0.5)
         same = [path for path, tool in paths.items() if tool.function == function]

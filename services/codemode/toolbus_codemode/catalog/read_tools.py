@@ -1,4 +1,4 @@
-"""The tools that only read: what there is, stubs, manuals, search. Pure but for the catalogue."""
+"""Read-only built-in tools: list files, read stubs, read documentation, search."""
 
 from typing import Any
 
@@ -21,17 +21,17 @@ async def answer(
     *,
     plain: bool = False,
 ) -> str:
-    """The text of one reading tool's answer. Raises `InvalidError`: what to ask for instead.
+    """Return the text of a read-only tool's result. Raises `InvalidError` with a suggestion.
 
-    With `plain` tools are told as they are called without a program.
+    With `plain`, tools are shown as they are called without a program.
     """
-    shelf = catalogue.shelf(bounds)
+    namespace = catalogue.namespace(bounds)
     if tool == LIST:
-        return tree(shelf, _text(arguments, "server", ""))
+        return tree(namespace, _text(arguments, "server", ""))
     if tool == READ:
         end = arguments.get("endLine")
         first = _number(arguments.get("startLine", 1), "startLine")
-        return read(shelf, _text(arguments, "fileName"), first, end and _number(end, "endLine"))
+        return read(namespace, _text(arguments, "fileName"), first, end and _number(end, "endLine"))
     if tool == DOCS:
         return _manual(catalogue, bounds, arguments, plain=plain)
     if tool == SEARCH:
@@ -42,11 +42,11 @@ async def answer(
 def _manual(
     catalogue: Catalogue, bounds: EffectiveGrants, arguments: dict[str, Any], *, plain: bool
 ) -> str:
-    shelf = catalogue.shelf(bounds)
+    namespace = catalogue.namespace(bounds)
     server, name = _text(arguments, "server"), _text(arguments, "tool")
-    found = shelf.tool(server, name.removeprefix(f"{server}."))
+    found = namespace.tool(server, name.removeprefix(f"{server}."))
     if found is None:
-        near = ", ".join(shelf.near(server, name)) or "none; use searchTools"
+        near = ", ".join(namespace.near(server, name)) or "none; use searchTools"
         raise InvalidError(f"There is no tool {server}.{name}; the nearest are {near}.")
     return manual(found, plain=plain)
 

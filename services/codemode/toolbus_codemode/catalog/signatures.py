@@ -1,4 +1,4 @@
-"""A tool as a signature: what a model must read to call it, in a line or two of Python."""
+"""Signatures of tools in Python syntax: what a model must know to call them."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ MOST_CHOICES = 8
 MOST_PARAMETERS = 100
 MOST_ALTERNATIVES = 8
 MOST_NESTED = 24
-MOST_PARTS = 400  # schemas looked into for one type: a server may send any number, at any depth
+MOST_PARTS = 400  # subschemas visited for one type; a server may send any number at any depth
 LONGEST_TYPE = 2_000
 LONGEST_RETURN = 240
 LONGEST_NAME = 64
@@ -21,49 +21,49 @@ _SIMPLE = {
 
 
 def signature(name: str, schema: Any, output: Any = None) -> str:
-    """`name(title: str, labels: list[str] = None) -> {id: int}`; the required stand first."""
+    """Return `name(title: str, labels: list[str] = None) -> {id: int}`, required first."""
     return f"{name}({', '.join(parameters(schema))}){_returned(output)}"
 
 
 def parameters(schema: Any) -> list[str]:
-    """Each parameter with its type, and its default or None where it may be left out."""
+    """Return each parameter with its type, and the default of an optional one."""
     known, needed = properties(schema), required(schema)
-    told = []
+    listed = []
     for each in ordered(schema)[:MOST_PARAMETERS]:
         shown = f"{_plain(each)}: {type_of(known[each])}"
-        told.append(shown if each in needed else f"{shown} = {_default(known[each])}")
-    return told if len(known) <= MOST_PARAMETERS else [*told, "…"]
+        listed.append(shown if each in needed else f"{shown} = {_default(known[each])}")
+    return listed if len(known) <= MOST_PARAMETERS else [*listed, "…"]
 
 
 def ordered(schema: Any) -> list[str]:
-    """The names of the parameters, the required ones first, each group in the schema's order."""
+    """Return parameter names, required ones first, each group in the schema's order."""
     known, needed = properties(schema), required(schema)
     return sorted(known, key=lambda each: each not in needed)
 
 
 def type_of(schema: Any, deepest: int = DEEPEST) -> str:
-    """A JSON Schema as a Python type, as far as it helps to write a call; bounded in any case."""
+    """Return a JSON Schema as a Python-like type of limited length."""
     return _cut(_Typing(deepest).of(schema), LONGEST_TYPE)
 
 
 def _returned(output: Any) -> str:
-    """` -> Type` where a schema says it: as much of it as fits on a line, outer levels first."""
+    """Return ` -> Type`, with as many nested levels as fit on a line, or an empty text."""
     if not isinstance(output, dict):
         return ""
     shapes = (type_of(output, deepest) for deepest in range(DEEPEST, -1, -1))
-    told = next((shape for shape in shapes if len(shape) <= LONGEST_RETURN), "Any")
-    return "" if told == "Any" else f" -> {told}"
+    fitting = next((shape for shape in shapes if len(shape) <= LONGEST_RETURN), "Any")
+    return "" if fitting == "Any" else f" -> {fitting}"
 
 
 class _Typing:
-    """One type, worked out of a schema that may be of any size."""
+    """Conversion of one schema of any size to a type."""
 
     def __init__(self, deepest: int) -> None:
         self.deepest = deepest
         self.left = MOST_PARTS
 
     def of(self, schema: Any, depth: int = 0, nested: int = 0) -> str:
-        """The type at this depth of objects, in so many lists, dicts and alternatives."""
+        """Return the type at this depth of objects and this nesting of other types."""
         self.left -= 1
         if not isinstance(schema, dict) or self.left < 0 or nested > MOST_NESTED:
             return "Any"
@@ -72,8 +72,8 @@ class _Typing:
             return _literal(choices)
         alternatives = _alternatives(schema)
         if alternatives:
-            told = [self.of(each, depth, nested + 1) for each in alternatives]
-            return " | ".join(dict.fromkeys(told))
+            types = [self.of(each, depth, nested + 1) for each in alternatives]
+            return " | ".join(dict.fromkeys(types))
         kind = schema.get("type")
         if kind == "object" or "properties" in schema:
             return self._object(schema, depth, nested + 1)
@@ -101,7 +101,7 @@ class _Typing:
 
 
 def _alternatives(schema: dict[str, Any]) -> list[Any]:
-    """The schemas a value may be of, where there are several."""
+    """Return the alternative schemas of a union, or nothing."""
     for union in ("anyOf", "oneOf"):
         if isinstance(schema.get(union), list):
             return list(schema[union][:MOST_ALTERNATIVES])
@@ -112,15 +112,15 @@ def _alternatives(schema: dict[str, Any]) -> list[Any]:
     return [{**schema, "type": kind} for kind in named][:MOST_ALTERNATIVES]
 
 
-def first_sentence(text: Any) -> str:
-    """What a description says first, on one line, within bounds."""
+def summary_of(text: Any) -> str:
+    """Return the first sentence of a description on one line, shortened."""
     line = " ".join(str(text or "").split())
-    sentence = line.split(". ")[0].rstrip(".")
-    return _cut(sentence, LONGEST_LINE)
+    first = line.split(". ")[0].rstrip(".")
+    return _cut(first, LONGEST_LINE)
 
 
 def _literal(choices: list[Any]) -> str:
-    shown = [_said(each) for each in choices[:MOST_CHOICES]]
+    shown = [_json_literal(each) for each in choices[:MOST_CHOICES]]
     more = ["…"] if len(choices) > MOST_CHOICES else []
     return " | ".join(shown + more)
 
@@ -128,12 +128,12 @@ def _literal(choices: list[Any]) -> str:
 def _default(schema: Any) -> str:
     default = schema.get("default") if isinstance(schema, dict) else None
     if isinstance(default, str):
-        return _said(default)
+        return _json_literal(default)
     return "None" if isinstance(default, dict | list) else _cut(repr(default), LONGEST_LITERAL)
 
 
-def _said(value: Any) -> str:
-    """A value as JSON; of a long one the beginning."""
+def _json_literal(value: Any) -> str:
+    """Encode a value as JSON, shortened."""
     shown = value[:LONGEST_LITERAL] if isinstance(value, str) else value
     try:
         return _cut(json.dumps(shown, ensure_ascii=False), LONGEST_LITERAL)
@@ -142,7 +142,7 @@ def _said(value: Any) -> str:
 
 
 def _plain(name: str) -> str:
-    """A parameter's name on one line, within bounds."""
+    """Return a parameter's name on one line, shortened."""
     return _cut(" ".join(name.split()), LONGEST_NAME)
 
 
@@ -151,13 +151,13 @@ def _cut(text: str, most: int) -> str:
 
 
 def properties(schema: Any) -> dict[str, Any]:
-    """The parameters of a schema, by name; none where it has no such thing."""
+    """Return the parameters of a schema by name, or an empty dict."""
     found = schema.get("properties") if isinstance(schema, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def required(schema: Any) -> frozenset[str]:
-    """The names of the parameters that must be given."""
+    """Return the names of the required parameters."""
     found = schema.get("required") if isinstance(schema, dict) else None
     return (
         frozenset(each for each in found if isinstance(each, str))

@@ -1,29 +1,30 @@
-"""The tools as a tree of small files: what there is, and the stubs of one server or one tool."""
+"""Virtual files with the stubs of tools: one per server and one per tool."""
 
 from collections.abc import Iterator
 
-from toolbus_codemode.catalog.namespace import Shelf, Tool
-from toolbus_codemode.catalog.signatures import first_sentence, signature
+from toolbus_codemode.catalog.namespace import Tool, ToolNamespace
+from toolbus_codemode.catalog.signatures import signature, summary_of
 from toolbus_common.errors import InvalidError
 
 SUFFIX = ".pyi"
 MOST_LINES = 400
 
 
-def tree(shelf: Shelf, server: str = "") -> str:
-    """The files: one a server, or with `server` one a tool of it."""
+def tree(namespace: ToolNamespace, server: str = "") -> str:
+    """List the files of all servers, or of one server's tools."""
     if server:
-        functions = _functions(shelf, server)
+        functions = _functions(namespace, server)
         return "\n".join(f"{tool.space}/{tool.function}{SUFFIX}" for tool in functions)
     lines = [
-        f"{space}{SUFFIX}  # {_count(len(functions))}" for space, functions in shelf.spaces.items()
+        f"{space}{SUFFIX}  # {_count(len(functions))}"
+        for space, functions in namespace.spaces.items()
     ]
     return "\n".join(lines) or "(no tools)"
 
 
-def read(shelf: Shelf, name: str, start: int = 1, end: int | None = None) -> str:
-    """Lines of a file, numbered from 1, both ends included. Raises `InvalidError`."""
-    lines = list(_lines(shelf, name))
+def read(namespace: ToolNamespace, name: str, start: int = 1, end: int | None = None) -> str:
+    """Return lines `start` to `end` of a file, from 1, inclusive. Raises `InvalidError`."""
+    lines = list(_lines(namespace, name))
     last = min(len(lines) if end is None else end, start + MOST_LINES - 1)
     if start < 1 or last < start or start > len(lines):
         raise InvalidError(f"{name} has lines 1 to {len(lines)}; ask for some of them.")
@@ -36,31 +37,31 @@ def read(shelf: Shelf, name: str, start: int = 1, end: int | None = None) -> str
 
 
 def stub(tool: Tool, name: str = "") -> str:
-    """One tool on one line: its signature, and the first sentence of what it does."""
-    said = first_sentence(tool.description)
+    """Return a tool's signature and the first sentence of its description on one line."""
+    summary = summary_of(tool.description)
     shown = signature(name or tool.function, tool.schema, tool.definition.get("outputSchema"))
-    return shown + (f"  # {said}" if said else "")
+    return shown + (f"  # {summary}" if summary else "")
 
 
-def _lines(shelf: Shelf, name: str) -> Iterator[str]:
+def _lines(namespace: ToolNamespace, name: str) -> Iterator[str]:
     path = name.removeprefix("servers/").removesuffix(SUFFIX).strip("/")
     space, separator, function = path.partition("/")
-    functions = _functions(shelf, space)
+    functions = _functions(namespace, space)
     if separator:
         functions = [tool for tool in functions if function in (tool.function, tool.name)]
         if not functions:
-            near = ", ".join(shelf.near(space, function)) or "none"
+            near = ", ".join(namespace.near(space, function)) or "none"
             raise InvalidError(f"There is no {name}; the nearest tools are {near}.")
     yield f"# call as {functions[0].space}.<function>(…)"
     for tool in functions:
         yield stub(tool)
 
 
-def _functions(shelf: Shelf, space: str) -> list[Tool]:
+def _functions(namespace: ToolNamespace, space: str) -> list[Tool]:
     wanted = space.removesuffix(SUFFIX)
-    found = [tool for tool in shelf.tools() if wanted in (tool.space, tool.server)]
+    found = [tool for tool in namespace.tools() if wanted in (tool.space, tool.server)]
     if not found:
-        known = ", ".join(shelf.spaces) or "none"
+        known = ", ".join(namespace.spaces) or "none"
         raise InvalidError(f"There is no {space}{SUFFIX}; the servers are {known}.")
     return found
 

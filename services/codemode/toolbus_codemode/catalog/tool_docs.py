@@ -1,4 +1,4 @@
-"""The full documentation of one tool, as a model reads it when a stub is not enough."""
+"""Full documentation of one tool, for a model."""
 
 import json
 from typing import Any
@@ -11,9 +11,9 @@ LONGEST_SCHEMA = 16_000
 
 
 def manual(tool: Tool, *, plain: bool = False) -> str:
-    """Signature, description, every parameter, what comes back, and an example.
+    """Return signature, description, parameters, result and an example.
 
-    With `plain` it is for who calls the tool without a program.
+    With `plain`, the tool is shown as it is called without a program.
     """
     parts = [stub(tool, tool.called if plain else tool.path), tool.description]
     parameters = [_parameter(name, each) for name, each in properties(tool.schema).items()]
@@ -29,13 +29,13 @@ def manual(tool: Tool, *, plain: bool = False) -> str:
 
 
 def example(tool: Tool) -> str:
-    """A call with a plausible value for everything required."""
+    """Return a sample call with plausible values for required parameters."""
     given = [f"{name}={_python(value)}" for name, value in _samples(tool.schema).items()]
     return f"{tool.path}({', '.join(given)})"
 
 
 def plain_example(tool: Tool) -> str:
-    """The same for a call without a program: the tool's name and its arguments as JSON."""
+    """Return a sample call without a program: the tool's name and arguments as JSON."""
     return f"{tool.called} {json.dumps(_samples(tool.schema), ensure_ascii=False)}"
 
 
@@ -45,8 +45,9 @@ def _samples(schema: Any) -> dict[str, Any]:
 
 
 def _parameter(name: str, schema: Any) -> str:
-    said = " ".join(str(schema.get("description", "")).split()) if isinstance(schema, dict) else ""
-    return f"- {name}: {type_of(schema)}" + (f": {said}" if said else "")
+    text = schema.get("description", "") if isinstance(schema, dict) else ""
+    description = " ".join(str(text).split())
+    return f"- {name}: {type_of(schema)}" + (f": {description}" if description else "")
 
 
 def _sample(schema: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Run one program: its budget, its nested calls, its response, its events."""
+"""Runs of programs: limits, budget, nested calls, response, events."""

@@ -1,7 +1,7 @@
-"""What the calls of one program may cost together, in micro-dollars.
+"""Run budget: the total cost of one program's calls, in micro-dollars.
 
-A call's price is held before it is asked for and settled when it has ended, so that calls made at
-once never cost more than the cap. Policy refuses the call that costs more than was held for it.
+A call's price is reserved before the call and settled after it, so that concurrent calls never cost
+more than the limit. Policy denies a call that costs more than its reservation.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from toolbus_common.config import MICRO
 
 
 @dataclass(slots=True)
-class Purse:
-    """Held and spent, within the cap if there is one."""
+class RunBudget:
+    """Reserved and spent amounts within the limit, if there is one."""
 
     cap: Cap | None = None
     held: int = 0
@@ -20,23 +20,23 @@ class Purse:
 
     @property
     def left(self) -> int | None:
-        """What nobody holds and nobody has spent; None without a cap."""
+        """Amount neither reserved nor spent; None without a limit."""
         if self.cap is None:
             return None
         return max(0, int(round(self.cap.most * MICRO, 3)) - self.held - self.spent)
 
     def hold(self, price: int) -> int:
-        """Hold a call's price, or all that is left where that is less."""
+        """Reserve a call's price, or all that is left if that is less."""
         left = self.left
         amount = price if left is None else min(price, left)
         self.held += amount
         return amount
 
     def settle(self, amount: int, charge: int) -> None:
-        """End a hold: of its amount, this was charged."""
+        """Release a reservation and record its charge."""
         self.held -= amount
         self.spent += charge
 
     def most(self, amount: int) -> int | None:
-        """What a call with this hold may be charged; None where nothing bounds it."""
+        """Return the most that a call with this reservation may cost; None without a limit."""
         return None if self.cap is None else amount

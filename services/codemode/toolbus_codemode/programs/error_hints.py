@@ -1,10 +1,10 @@
-"""What a program is told of a call that failed: its code, why, and what its author can do."""
+"""Failures of nested calls for programs: code, reason, and what the author can do."""
 
 from toolbus_codemode.programs.limits import Cap
 from toolbus_codemode.sandbox.program import Failure
 from toolbus_common.errors import ToolbusError
 
-ASKS = (
+NEEDS_INPUT = (
     "This tool asks its caller something, which a program cannot answer. Call it as a tool of its "
     "own, outside of a program."
 )
@@ -12,11 +12,11 @@ LATER = (
     "This tool answers later, by a task, which a program cannot wait for. Call it as a tool of "
     "its own, outside of a program."
 )
-# What is to be done about a code, where the sentence itself does not say it to a program.
+# Advice for codes whose message has none for programs.
 _DO = {
     "unknown_tool": "It was there when the program began and is no longer offered: list the tools "
     "again with listToolFiles.",
-    "budget_exceeded": "Calls that cost something are refused until then: return what there is, "
+    "budget_exceeded": "Calls that cost something are denied until then: return what there is, "
     "or have the budget raised.",
     "rate_exceeded": "Make fewer calls in one program, or send the rest in a later one.",
     "approval_required": "What this program did before is done: send a program that makes only "
@@ -27,12 +27,12 @@ _DO = {
 
 
 def failure_of(error: ToolbusError, cap: Cap | None = None) -> Failure:
-    """The failure of one call. A sentence of ours never holds a secret."""
+    """Return the failure of one call. Error reasons of Toolbus never contain secrets."""
     if error.code == "run_budget_exceeded" and cap is not None:
-        told = (
-            f"{error.reason} {cap.by} lets the calls of one program cost ${cap.most:g} together. "
-            "Return what there is, and go on in another program if that is wanted."
+        reason = (
+            f"{error.reason} {cap.by} limits the calls of one program to ${cap.most:g}. "
+            "Return what there is, and continue in another program if needed."
         )
-        return Failure(error.code, told)
-    todo = _DO.get(error.code, "")
-    return Failure(error.code, f"{error.reason} {todo}" if todo else error.reason)
+        return Failure(error.code, reason)
+    advice = _DO.get(error.code, "")
+    return Failure(error.code, f"{error.reason} {advice}" if advice else error.reason)

@@ -1,4 +1,4 @@
-"""What one program may use: the smallest cap of its key and of every level above it. Pure."""
+"""Limits of one program: the smallest of its key and of every level above it. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ REQUEST = "the request"
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A bound and who set it, as users see it (`key:bot`)."""
+    """Limit, and the level that sets it, such as `key:bot`."""
 
     most: float
     by: str
@@ -19,19 +19,19 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """The bounds of one program: dollars that its calls may cost, their number, seconds."""
+    """Limits of one program: cost of its calls in dollars, number of calls, seconds."""
 
     usd: Cap | None = None
     calls: Cap | None = None
     seconds: Cap | None = None
 
-    def within(self, by: str, told: "Programs | CodeModeOptions") -> "Caps":
-        """The same, where `by` wants less."""
+    def within(self, by: str, other: "Programs | CodeModeOptions") -> "Caps":
+        """Return the limits, lowered where `by` sets a lower one."""
         return replace(
             self,
-            usd=_lower(self.usd, told.usd, by),
-            calls=_lower(self.calls, told.calls, by),
-            seconds=_lower(self.seconds, told.seconds, by),
+            usd=_lower(self.usd, other.usd, by),
+            calls=_lower(self.calls, other.calls, by),
+            seconds=_lower(self.seconds, other.seconds, by),
         )
 
 
@@ -39,7 +39,7 @@ NO_CAPS = Caps()
 
 
 def caps_of(levels: Iterable[tuple[str, Level]], usual: Caps = NO_CAPS) -> Caps:
-    """What every level with its name says together, within what is usual."""
+    """Return the lowest limits of all levels and `usual`."""
     caps = usual
     for name, level in levels:
         if isinstance(level.code_mode, Programs):

@@ -1,4 +1,4 @@
-"""The calls of one program: each is a call like any other, judged, priced and recorded."""
+"""Nested calls of a program: each is authorized, priced and recorded like any call."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from toolbus_codemode.programs.budget import Purse
-from toolbus_codemode.programs.error_hints import ASKS, LATER, failure_of
+from toolbus_codemode.programs.budget import RunBudget
+from toolbus_codemode.programs.error_hints import LATER, NEEDS_INPUT, failure_of
 from toolbus_codemode.programs.value_conversion import outcome_of
 from toolbus_codemode.results import large_result_reader
 from toolbus_codemode.results.result_store import Results
@@ -43,7 +43,7 @@ RESOURCES_READ = "resources/read"
 
 @dataclass(slots=True)
 class Tally:
-    """How a program's calls went: policy refused some, others failed."""
+    """Counts of a program's calls: all, denied by policy, failed."""
 
     calls: int = 0
     refused: int = 0
@@ -51,46 +51,46 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Inner:
-    """Makes the calls of one program, and counts them."""
+class NestedCalls:
+    """Caller of tools for one program."""
 
     service: Service
     directory: ConfigProjection
     results: Results
     outer: CallAdmitted
-    purse: Purse
-    trace: str = ""  # the span its calls are below
+    budget: RunBudget
+    trace: str = ""  # parent span of the calls
     tally: Tally = field(default_factory=Tally)
     _priced: Configuration | None = None
     _costs: dict[str, Cost] = field(default_factory=dict)
 
     async def make(self, wanted: ToolCall) -> ToolOutcome:
-        """Make one call; how it failed is a value too, in words its caller may read."""
+        """Make one call and return its value or failure, whose text the program may read."""
         if wanted.server == BUILT_IN:
             return await self._result(wanted.arguments)
         self.tally.calls += 1
         declared = self.directory.now.declaration
         cost = self._cost(declared, full_name(wanted.server, wanted.tool))
-        amount = charge = self.purse.hold(cost.held)
+        amount = charge = self.budget.hold(cost.held)
         try:
-            ending = await self._asked(wanted, self.purse.most(amount))
-            # With another declaration the price may be another: all that was held is spent.
+            reply = await self._call_tool(wanted, self.budget.most(amount))
+            # If the configuration changed, the price may differ: the whole reservation is spent.
             if declared is self.directory.now.declaration:
-                charge = min(amount, _charge(cost, ending))
-            outcome = _outcome(ending)
+                charge = min(amount, _charge(cost, reply))
+            outcome = _outcome(reply)
             self.tally.failed += outcome.failure is not None
         except ToolbusError as error:
             if isinstance(error, RefusedError | UnavailableError | InvalidError):
-                charge = 0  # nothing was sent
+                charge = 0  # not dispatched
             self.tally.refused += isinstance(error, RefusedError)
             self.tally.failed += not isinstance(error, RefusedError)
-            return ToolOutcome(failure=failure_of(error, self.purse.cap))
+            return ToolOutcome(failure=failure_of(error, self.budget.cap))
         finally:
-            self.purse.settle(amount, charge)
+            self.budget.settle(amount, charge)
         return outcome
 
     async def _result(self, arguments: dict[str, Any]) -> ToolOutcome:
-        """Read what an earlier program left, or a large result of a tool."""
+        """Read the stored result of an earlier program, or a large result of a tool."""
         uri = large_result_reader.uri_in(arguments.get("handle"))
         if uri is None:
             return await self.results.recalled(self.outer.key_digest, arguments)
@@ -102,17 +102,17 @@ class Inner:
     async def _piece(self, handle: Handle, uri: str) -> FinalReply:
         trace = child_of(self.trace or self.outer.traceparent)
         wanted = ToolCall(handle.server, uri, {})
-        return await self._answered(self._call(wanted, {}, "", None, trace, RESOURCES_READ))
+        return await self._await_reply(self._call(wanted, {}, "", None, trace, RESOURCES_READ))
 
     def _cost(self, declared: Configuration, name: str) -> Cost:
-        """A tool's price, looked up once while the declaration is the same."""
+        """Return a tool's price, cached until the configuration changes."""
         if self._priced is not declared:
             self._priced, self._costs = declared, {}
         if name not in self._costs:
             self._costs[name] = cost_of(name, declared.prices)
         return self._costs[name]
 
-    async def _asked(self, wanted: ToolCall, most: int | None) -> FinalReply:
+    async def _call_tool(self, wanted: ToolCall, most: int | None) -> FinalReply:
         arguments = {**wanted.arguments}
         key = validated_key(arguments.pop(IDEMPOTENCY, None))
         name = full_name(wanted.server, wanted.tool)
@@ -121,7 +121,7 @@ class Inner:
             span.note("gen_ai.operation.name", "execute_tool")
             span.note("gen_ai.tool.name", name)
             trace = span.traceparent or child_of(self.trace or self.outer.traceparent)
-            return await self._answered(self._call(wanted, arguments, key, most, trace))
+            return await self._await_reply(self._call(wanted, arguments, key, most, trace))
 
     def _call(
         self,
@@ -157,10 +157,10 @@ class Inner:
             arguments=msgspec.json.encode(arguments),
         )
 
-    async def _answered(self, call: CallRequested) -> FinalReply:
+    async def _await_reply(self, call: CallRequested) -> FinalReply:
         try:
             return await self.service.calls.ask(call)
-        except asyncio.CancelledError:  # the program ended first: nobody waits any more
+        except asyncio.CancelledError:  # the program ended first
             self.service.spawn(self._cancel(call.call_id))
             raise
 
@@ -169,17 +169,17 @@ class Inner:
         await self.service.bus.publish(cancelled.subject, cancelled.encode())
 
 
-def _outcome(ending: FinalReply) -> ToolOutcome:
-    if isinstance(ending, CallResult):
-        return outcome_of(ending.body)
-    sentence = ASKS if isinstance(ending, InputRequired) else LATER
-    return ToolOutcome(failure=Failure("input_required", sentence))
+def _outcome(reply: FinalReply) -> ToolOutcome:
+    if isinstance(reply, CallResult):
+        return outcome_of(reply.body)
+    message = NEEDS_INPUT if isinstance(reply, InputRequired) else LATER
+    return ToolOutcome(failure=Failure("input_required", message))
 
 
-def _charge(cost: Cost, ending: FinalReply) -> int:
-    """What an answer costs, as executor settles it."""
-    if isinstance(ending, InputRequired):
+def _charge(cost: Cost, reply: FinalReply) -> int:
+    """Return the charge of a reply, with executor's rule."""
+    if isinstance(reply, InputRequired):
         return 0
-    if not isinstance(ending, CallResult):
+    if not isinstance(reply, CallResult):
         return cost.held
-    return charged(cost.held, cost.parts, len(ending.body))
+    return charged(cost.held, cost.parts, len(reply.body))

@@ -1,6 +1,6 @@
-"""What goes back to the model: prints, and the result or what went wrong, within bounds.
+"""Responses of programs to the model: prints, and the result or an error, of limited size.
 
-What is too large is kept under a handle, and told by its shape and its first items.
+What is too large is stored under a handle, and the response shows its shape and first items.
 """
 
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from typing import Any
 from toolbus_codemode.programs.value_conversion import explained, shown
 from toolbus_codemode.results.preview import preview
 from toolbus_codemode.results.result_store import Results
-from toolbus_codemode.sandbox.program import Ended
+from toolbus_codemode.sandbox.program import ProgramResult
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.topology import RESULT_SECONDS
 
-LONGEST_ANSWER = 64_000  # characters that an agent is told at once
-BEGINNING = 4_000
+LONGEST_ANSWER = 64_000  # characters of a response
+PREVIEW_CHARACTERS = 4_000
 _READ = {"starlark": 'results.read("{}")', "python": '(await results.read("{}"))'}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The text, whether it tells of an error, and how much of it was kept under handles."""
+class Response:
+    """Text, whether it is an error, and the number of parts stored under handles."""
 
     text: str
     is_error: bool
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Part:
-    """Prints, a result or an error; `value` is what a later program finds in its place."""
+    """Prints, a result or an error; `value` is what is stored for later programs."""
 
     name: str
     text: str
@@ -40,22 +40,22 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """Answers of one caller's programs, in one language."""
+class ResponseBuilder:
+    """Builder of responses to one caller's programs in one language."""
 
     results: Results
     key_digest: str
     engine: str
 
-    async def answer(self, ended: Ended) -> Answer:
-        """How a program ended, as its author is told."""
+    async def answer(self, ended: ProgramResult) -> Response:
+        """Build the response; store the largest parts until it is short enough."""
         parts = parts_of(ended)
         size = sum(len(part.text.encode(errors="replace")) for part in parts)
         for part in sorted(parts, key=lambda each: -len(each.text)):
             if sum(len(each.text) for each in parts) > LONGEST_ANSWER:
                 await self._keep(part)
         text = "\n".join(part.text for part in parts)
-        return Answer(text, ended.error is not None, size, sum(part.kept for part in parts))
+        return Response(text, ended.error is not None, size, sum(part.kept for part in parts))
 
     async def _keep(self, part: Part) -> None:
         whole = len(part.text)
@@ -63,27 +63,27 @@ class Answers:
             handle = await self.results.keep(self.key_digest, part.value)
         except ToolbusError as error:
             part.text = (
-                f"{part.text[:BEGINNING]}\n… the {part.name} has {whole:,} characters, of which "
-                f"this is the beginning, and could not be kept: {error.reason} Pick fields, count "
-                "or slice in the program and return less."
+                f"{part.text[:PREVIEW_CHARACTERS]}\n… the {part.name} has {whole:,} characters, of "
+                f"which this is the beginning, and could not be stored: {error.reason} Pick "
+                "fields, count or slice in the program and return less."
             )
             return
         part.kept = True
         until = datetime.now(UTC) + timedelta(seconds=RESULT_SECONDS)
         part.text = (
-            f"The {part.name} has {whole:,} characters, too many to tell, and is kept as "
+            f"The {part.name} has {whole:,} characters, too many to return; it is stored as "
             f"{handle!r} until {until:%H:%M} UTC. Pick from it in a program: "
             f"{_READ[self.engine].format(handle)}\n{preview(part.value)}"
         )
 
 
-def parts_of(ended: Ended) -> list[Part]:
-    """What there is to tell."""
+def parts_of(ended: ProgramResult) -> list[Part]:
+    """Return the parts of a response: prints, then the result or the error."""
     prints = ended.prints.rstrip("\n")
     parts = [Part("print", prints, prints)] if ended.prints else []
     if ended.error is not None:
-        told = explained(ended.error)
-        parts.append(Part("error", told, told))
+        message = explained(ended.error)
+        parts.append(Part("error", message, message))
     elif ended.value is not None or not parts:
         parts.append(Part("result", shown(ended.value), ended.value))
     return parts

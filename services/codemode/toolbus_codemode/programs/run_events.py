@@ -1,4 +1,4 @@
-"""What is told of each program: that it began, and how it ended and what it used."""
+"""Events of a program run: started, completed or failed, with its resource use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,34 +6,34 @@ from hashlib import sha256
 from time import time
 from typing import Any
 
-from toolbus_codemode.programs.budget import Purse
+from toolbus_codemode.programs.budget import RunBudget
 from toolbus_codemode.programs.nested_calls import Tally
-from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
+from toolbus_codemode.sandbox.program import Program, ProgramError, ProgramResult
 from toolbus_common.access.principal import Principal
 from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.contracts import CallAdmitted, Event, RunCompleted, RunFailed, RunStarted
 from toolbus_common.observability.metrics import RUN_SECONDS, RUNS
 
 LONGEST_REASON = 500
-LONGEST_PROGRAM = 64 << 10  # characters; what is longer is not run
-_OF_CONTENT = frozenset({"runtime", "syntax", "not_plain"})  # they repeat what was computed
+LONGEST_PROGRAM = 64 << 10  # characters; longer programs are rejected
+_OF_CONTENT = frozenset({"runtime", "syntax", "not_plain"})  # their messages quote computed values
 
 
 @dataclass(slots=True)
 class Run:
-    """One program under way, and the events about it."""
+    """Events of one running program."""
 
     call: CallAdmitted
     principal: Principal
     program: Program
-    purse: Purse
+    budget: RunBudget
     tally: Tally
-    say: Callable[[Event], None]
+    publish: Callable[[Event], None]
     _began: float = field(default_factory=time)
 
     def started(self) -> None:
-        """It begins; its text is told only where its key's calls are recorded in full."""
-        self.say(
+        """Publish the start, with the source only if the key's calls are recorded in full."""
+        self.publish(
             RunStarted(
                 id=f"{self.call.call_id}.run.started",
                 **self._about(),
@@ -41,8 +41,8 @@ class Run:
             )
         )
 
-    def ended(self, ended: Ended, output_bytes: int, kept: int) -> None:
-        """It came to an end of its own, or of the sandbox's."""
+    def ended(self, ended: ProgramResult, output_bytes: int, kept: int) -> None:
+        """Publish the end of a program that ended itself or was ended by the sandbox."""
         RUNS.labels(ended.error.name if ended.error else "ok").inc()
         RUN_SECONDS.observe(ended.seconds)
         used = self._used(ended.seconds) | {
@@ -51,13 +51,13 @@ class Run:
             "kept": kept,
         }
         if ended.error is None:
-            self.say(RunCompleted(id=f"{self.call.call_id}.run.completed", **used))
+            self.publish(RunCompleted(id=f"{self.call.call_id}.run.completed", **used))
             return
         error = ended.error
         self._failed(error.name, self._reason(error), error.line or 0, used)
 
-    def broke_off(self, code: str, reason: str) -> None:
-        """It was ended from outside: its caller left, or the service stopped."""
+    def cancelled(self, code: str, reason: str) -> None:
+        """Publish the failure of a program that was cancelled."""
         RUNS.labels(code).inc()
         self._failed(code, reason, 0, self._used(time() - self._began))
 
@@ -66,7 +66,7 @@ class Run:
         return self.principal.content == "full"
 
     def _reason(self, error: ProgramError) -> str:
-        """Why, in words that hold nothing of the calls' content unless that is recorded."""
+        """Return the reason, without content of calls unless that is recorded."""
         if self._full:
             return error.message
         if error.name == "tool_failed":
@@ -74,8 +74,8 @@ class Run:
         return "" if error.name in _OF_CONTENT else error.message
 
     def _failed(self, code: str, reason: str, line: int, used: dict[str, Any]) -> None:
-        told = {"code": code, "reason": reason[:LONGEST_REASON], "at_line": line}
-        self.say(RunFailed(id=f"{self.call.call_id}.run.failed", **told, **used))
+        cause = {"code": code, "reason": reason[:LONGEST_REASON], "at_line": line}
+        self.publish(RunFailed(id=f"{self.call.call_id}.run.failed", **cause, **used))
 
     def _used(self, seconds: float) -> dict[str, Any]:
         return {
@@ -83,7 +83,7 @@ class Run:
             "calls": self.tally.calls,
             "refused": self.tally.refused,
             "failed": self.tally.failed,
-            "cost": self.purse.spent,
+            "cost": self.budget.spent,
             "latency_us": int(seconds * 1e6),
         }
 
@@ -100,5 +100,5 @@ class Run:
         }
 
     def _above(self) -> list[tuple[str, str]]:
-        split = (told.partition(":") for told, _ in self.principal.levels)
+        split = (level.partition(":") for level, _ in self.principal.levels)
         return [(kind, name) for kind, _, name in split]

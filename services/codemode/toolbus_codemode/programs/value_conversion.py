@@ -1,4 +1,4 @@
-"""Between results of tools and values of programs, and what an agent is told in the end."""
+"""Conversions between results of tools, values of programs, and text for the model."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ LONGEST_MESSAGE = 2_000
 
 
 def outcome_of(body: bytes) -> ToolOutcome:
-    """A tool's result as a program sees it: its structure, else its text, read if it is JSON."""
+    """Convert a tool's result: its structured content, else its text, parsed if it is JSON."""
     result = msgspec.json.decode(body)
-    # A large structure is an error to clients that insist on its schema, and a link to programs.
+    # A large structured result is an error for clients that check schemas, a link for programs.
     if result.get("isError") and uri_in(result.get("content")) is None:
-        message = _texts(result) or "The tool reports an error without saying which."
+        message = _texts(result) or "The tool returned an error without a message."
         return ToolOutcome(failure=Failure("tool_error", message[:LONGEST_MESSAGE]))
     if result.get("structuredContent") is not None:
         return ToolOutcome(result["structuredContent"])
@@ -37,7 +37,7 @@ def _texts(result: dict[str, Any]) -> str:
 
 
 def _read(text: str) -> Any:
-    """JSON as what it says; any other text, and a bare number or word, as it stands."""
+    """Parse a JSON object or array; return any other text unchanged."""
     if not text.lstrip().startswith(("{", "[")):
         return text
     try:
@@ -47,11 +47,11 @@ def _read(text: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A result as text: JSON, or the text it is."""
+    """Return a value as text: itself, or JSON."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def explained(error: ProgramError) -> str:
-    """An error with its line, and what to do about it."""
-    place = f" (line {error.line})" if error.line else ""
-    return f"{error.name}{place}: {error.message}" + (f"\n{error.hint}" if error.hint else "")
+    """Return an error as text, with its line and hint."""
+    position = f" (line {error.line})" if error.line else ""
+    return f"{error.name}{position}: {error.message}" + (f"\n{error.hint}" if error.hint else "")

@@ -1,1 +1,1 @@
-"""Store large results of programs, preview them, and read them back."""
+"""Large results: storage, preview, reading."""

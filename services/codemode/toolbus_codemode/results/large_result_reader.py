@@ -1,4 +1,4 @@
-"""Large results of tools, read by programs with `results.read`: whole, a piece, or a selection."""
+"""Reader of large tool results for `results.read`: whole, a range, or a selection."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
@@ -12,19 +12,19 @@ from toolbus_codemode.sandbox.program import Failure, ToolOutcome
 from toolbus_common.contracts import CallResult, FinalReply
 from toolbus_common.mcp.result_uris import MOST_LENGTH, SCHEME, Handle, parse_result_uri
 
-LARGEST = 4 << 20  # bytes of a result that is read whole
+LARGEST = 4 << 20  # bytes of a result that can be read whole
 _META = "dev.toolbus/result"
-# Reads one piece by its URI: a `resources/read` like any other, decided and recorded by policy.
+# Reads one piece by its URI with `resources/read`, which policy authorizes and records.
 ReadPiece = Callable[[Handle, str], Awaitable[FinalReply]]
 
 
 class _InvalidReadError(Exception):
-    """The read cannot be made; the text says what to change."""
+    """The read is invalid; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One piece of a result, and the URI of the next one."""
+    """Piece of a result, and the URI of the next one."""
 
     value: bytes
     media: str
@@ -43,15 +43,15 @@ def uri_in(given: Any) -> str | None:
 async def read(read_piece: ReadPiece, uri: str, arguments: dict[str, Any]) -> ToolOutcome:
     """Return a large result: decoded if it is JSON, text, or base64.
 
-    `offset` and `length` ask for some bytes as they are, `select` for what a JMESPath finds.
-    Raises `ToolbusError` if a piece is refused.
+    `offset` and `length` select raw bytes, `select` the result of a JMESPath expression.
+    Raises `ToolbusError` if a read is denied.
     """
     piece = parse_result_uri(uri)
     if piece is None:
         return _failed(f"{uri[:200]!r} is not the URI of a large result.")
     try:
-        if asked := _asked(arguments):
-            part = await _part(read_piece, piece.handle, f"{piece.handle.uri()}?{asked}")
+        if query := _uri_query(arguments):
+            part = await _part(read_piece, piece.handle, f"{piece.handle.uri()}?{query}")
             return ToolOutcome(_decoded(part, as_json="select" in arguments))
         return ToolOutcome(await _whole(read_piece, piece.handle))
     except _InvalidReadError as error:
@@ -76,10 +76,10 @@ async def _whole(read_piece: ReadPiece, handle: Handle) -> Any:
 
 
 async def _part(read_piece: ReadPiece, handle: Handle, uri: str) -> _Part:
-    ending = await read_piece(handle, uri)
-    if not isinstance(ending, CallResult):
+    reply = await read_piece(handle, uri)
+    if not isinstance(reply, CallResult):
         raise _InvalidReadError("The result cannot be read by a program.")
-    content = msgspec.json.decode(ending.body)["contents"][0]
+    content = msgspec.json.decode(reply.body)["contents"][0]
     is_text = "text" in content
     value = content["text"].encode() if is_text else b64decode(content["blob"])
     about = (content.get("_meta") or {}).get(_META) or {}
@@ -104,20 +104,20 @@ def _decoded(part: _Part, *, as_json: bool) -> Any:
         return text
 
 
-def _asked(arguments: dict[str, Any]) -> str:
-    """The query of a URI for what a program asks for; empty for the whole."""
+def _uri_query(arguments: dict[str, Any]) -> str:
+    """Return the URI query for a program's arguments; empty for the whole result."""
     select = arguments.get("select")
     if select is not None:
         if not isinstance(select, str) or not select:
             raise _InvalidReadError("select must be a JMESPath expression, as text.")
         return f"select={quote(select, safe='')}"
-    asked = {name: arguments[name] for name in ("offset", "length") if name in arguments}
-    for name, value in asked.items():
+    given = {name: arguments[name] for name in ("offset", "length") if name in arguments}
+    for name, value in given.items():
         if type(value) is not int or value < (name == "length"):
             raise _InvalidReadError(f"{name} must be a number of bytes.")
-    if not asked:
+    if not given:
         return ""
-    return f"offset={asked.get('offset', 0)}&length={asked.get('length', MOST_LENGTH)}"
+    return f"offset={given.get('offset', 0)}&length={given.get('length', MOST_LENGTH)}"
 
 
 def _uri_of(given: Any) -> str:

@@ -1,4 +1,4 @@
-"""The preview of a result too large to tell: its shape, its sizes, its first items."""
+"""Preview of a large result: its shape, sizes and first items."""
 
 from itertools import islice
 from typing import Any
@@ -15,23 +15,23 @@ LONGEST_SHAPE = 2_000
 
 
 def preview(value: Any) -> str:
-    """What a model has to know to write the program that picks from it."""
+    """Return what a model needs to write a program that selects from the value."""
     return "\n".join([_cut(shape(value), LONGEST_SHAPE), *_first(value)])
 
 
 def shape(value: Any) -> str:
-    """A value's type with its sizes: `list of 5,000 {id: int, name: str}`."""
+    """Return a value's type with sizes: `list of 5,000 {id: int, name: str}`."""
     return _Shaping().of(value, 0)
 
 
 class _Shaping:
-    """One shape, of a value that may have any number of members."""
+    """Builder of a shape of limited length for a value of any size."""
 
     def __init__(self) -> None:
         self.left = MOST_PARTS
 
     def of(self, value: Any, depth: int) -> str:
-        """The shape of what stands at this depth."""
+        """Return the shape of a value at this depth."""
         self.left -= 1
         if isinstance(value, str):
             return f"str of {len(value):,} characters" if len(value) > LONGEST_TEXT else "str"
@@ -59,7 +59,7 @@ class _Shaping:
 
 
 def _first(value: Any) -> list[str]:
-    """The first items of a list, or of the largest list an object holds; else the beginning."""
+    """Return the first items of a list or of an object's largest list, else the beginning."""
     if isinstance(value, str):
         return [_cut(value, LONGEST_ITEM)]
     if isinstance(value, dict):

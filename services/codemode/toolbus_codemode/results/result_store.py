@@ -1,8 +1,9 @@
-"""Results too large to tell: kept for an hour for the key whose program made them, under a handle.
+"""Large results of programs, stored for an hour under a handle for the key of their caller.
 
-A key has few places, and the newest result takes the oldest's: the bounds hold by the names alone,
-in every replica. A result is encrypted under a key made of what only its caller's requests bring,
-and the handle is the nonce: nobody who reads the store, and no other caller, can read it.
+A key has few slots, and the newest result replaces the oldest. Object names depend on key and slot
+alone, so the limit holds across replicas. A result is encrypted with a key derived from the key
+digest, which only the caller's requests contain; the handle carries the nonce. Neither a reader of
+the store nor another caller can decrypt it.
 
 Source: HKDF is RFC 5869, AES-256-GCM is NIST SP 800-38D.
 """
@@ -25,50 +26,50 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from toolbus_codemode.sandbox.program import Failure, ToolOutcome
 from toolbus_common.errors import ToolbusError
 
-PLACES = 16  # results of one key at a time
+SLOTS = 16  # results of one key at a time
 LARGEST = 4 << 20  # bytes of one
 _NONCE = 12
 _HANDLE = re.compile(r"r([0-9a-f])([A-Za-z0-9_-]{16})")
 _GONE = (
-    "There is no such result: a handle lasts an hour, for the key that made it, and a key keeps "
-    f"its {PLACES} newest. Run the program that made it again."
+    "Unknown result: a handle is valid for an hour, for the key that created it, and a key keeps "
+    f"its {SLOTS} newest results. Run the program that created it again."
 )
 
 
 class Store(Protocol):
-    """Objects by name, each with the moment it was written; old ones go by themselves."""
+    """Object store; old objects expire."""
 
     async def put(self, name: str, value: bytes) -> None:
-        """Write, whatever is there. Raises `ToolbusError`."""
+        """Write or replace an object. Raises `ToolbusError`."""
         ...
 
     async def get(self, name: str) -> bytes | None:
-        """What is there. Raises `ToolbusError`."""
+        """Return an object, or None. Raises `ToolbusError`."""
         ...
 
     async def written(self, name: str) -> str:
-        """When it was written, as text that sorts; empty when nothing is there."""
+        """Return the time of writing as sortable text, or an empty text."""
         ...
 
 
 @dataclass(slots=True)
 class Results:
-    """Keeps results and reads them again. `store` opens the bucket when it is first needed."""
+    """Store of results; `open_store` opens the bucket at the first use."""
 
     open_store: Callable[[], Awaitable[Store]]
     _store: Store | None = field(default=None)
 
     async def keep(self, key_digest: str, value: Any) -> str:
-        """The handle of a result kept. Raises `ToolbusError`."""
+        """Store a result and return its handle. Raises `ToolbusError`."""
         body = msgspec.json.encode(value)
         store, nonce = await self._opened(), os.urandom(_NONCE)
-        place = await self._place(store, key_digest)
-        sealed = _cipher(key_digest).encrypt(nonce, body, _name(key_digest, place).encode())
-        await store.put(_name(key_digest, place), sealed)
-        return f"r{place:x}{urlsafe_b64encode(nonce).decode()}"
+        position = await self._free_slot(store, key_digest)
+        sealed = _cipher(key_digest).encrypt(nonce, body, _name(key_digest, position).encode())
+        await store.put(_name(key_digest, position), sealed)
+        return f"r{position:x}{urlsafe_b64encode(nonce).decode()}"
 
     async def read(self, key_digest: str, handle: str) -> bytes | None:
-        """The result as JSON; None where this key has none under this handle."""
+        """Return the result as JSON, or None if this key has none under this handle."""
         found = _HANDLE.fullmatch(handle)
         if found is None:
             return None
@@ -81,7 +82,7 @@ class Results:
             return None
 
     async def recalled(self, key_digest: str, arguments: dict[str, Any]) -> ToolOutcome:
-        """What a program gets for a handle."""
+        """Return the stored result, or a failure, as the outcome of `results.read`."""
         handle = arguments.get("handle")
         try:
             body = await self.read(key_digest, handle) if isinstance(handle, str) else None
@@ -91,10 +92,10 @@ class Results:
             return ToolOutcome(failure=Failure("unknown_result", _GONE))
         return ToolOutcome(msgspec.json.decode(body))
 
-    async def _place(self, store: Store, key_digest: str) -> int:
-        """An empty place of a key, else that of its oldest result; any of those, for replicas."""
-        written = await gather(*(store.written(_name(key_digest, each)) for each in range(PLACES)))
-        oldest = sorted(range(PLACES), key=lambda each: written[each])
+    async def _free_slot(self, store: Store, key_digest: str) -> int:
+        """Return a random free slot (replicas choose too), or that of the oldest result."""
+        written = await gather(*(store.written(_name(key_digest, each)) for each in range(SLOTS)))
+        oldest = sorted(range(SLOTS), key=lambda each: written[each])
         free = [each for each in oldest if not written[each]]
         return free[os.urandom(1)[0] % len(free)] if free else oldest[0]
 
@@ -104,9 +105,9 @@ class Results:
         return self._store
 
 
-def _name(key_digest: str, place: int) -> str:
-    """Where a key's result is. It tells nobody which key: the proof is kept nowhere."""
-    return f"{sha256(b'result of ' + key_digest.encode()).hexdigest()[:32]}-{place:x}"
+def _name(key_digest: str, position: int) -> str:
+    """Return the object name of a key's slot, from which the key cannot be derived."""
+    return f"{sha256(b'result of ' + key_digest.encode()).hexdigest()[:32]}-{position:x}"
 
 
 def _cipher(key_digest: str) -> AESGCM:

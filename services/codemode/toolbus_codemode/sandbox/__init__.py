@@ -1,1 +1,1 @@
-"""The sandbox: runs one untrusted program in one process of its own, and knows no bus."""
+"""Sandbox: run each untrusted program in a separate process. It does not use the bus."""

@@ -1,4 +1,4 @@
-"""Binding: positional and named arguments become a tool's named ones, or a sentence why not."""
+"""Binding of positional and named arguments to a tool's parameters."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ from toolbus_codemode.sandbox.protocol import IDEMPOTENCY, Tool
 
 
 class NotBoundError(Exception):
-    """The arguments do not fit the tool."""
+    """The arguments do not match the tool's parameters."""
 
-    def __init__(self, subject: str, sentence: str) -> None:
-        super().__init__(f"{subject} {sentence}")
+    def __init__(self, subject: str, problem: str) -> None:
+        super().__init__(f"{subject} {problem}")
         self.subject = subject
 
 
 def bound(
     namespace: str, tool: Tool, positional: tuple[Any, ...], named: dict[str, Any]
 ) -> dict[str, Any]:
-    """Arguments by name. A tool of which no parameter is known takes any by name.
+    """Return the arguments by name. Raises `NotBoundError`.
 
-    Any tool takes an idempotency key beside its own.
+    A tool without known parameters accepts any names. Every tool accepts an idempotency key.
     """
     subject = f"{namespace}.{tool.name}"
     if len(positional) > len(tool.parameters):

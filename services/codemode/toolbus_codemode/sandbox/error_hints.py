@@ -1,4 +1,4 @@
-"""Hints: what a program's error means in its own terms, and what to do about it."""
+"""Errors of programs in the terms of their language, with hints for the model."""
 
 import difflib
 import re
@@ -36,7 +36,7 @@ CATCHING = {
     " .value and .error.",
     "python": "To go on after a failure put the call into try/except RuntimeError as error.",
 }
-# A tool that exists was not found: the name means something else since the program imported it.
+# The tool exists, but the program imported another module under the server's name.
 HIDDEN = (
     "The program's own `import {0}` hides the server {0}: remove it, or write"
     " `import {0} as lib_{0}`."
@@ -53,7 +53,7 @@ DEATHS: dict[int, tuple[ErrorName, str]] = {
 
 
 def death(status: int | None, limits: Limits) -> ProgramError:
-    """What the end of a child that told nothing means."""
+    """Return the error for a child that ended without a message."""
     if status == -signal.SIGXCPU:
         return plain("time", f"The program used more than {limits.cpu} s of processor time.")
     name, message = DEATHS.get(-(status or 0), ("crashed", "The program's engine crashed."))
@@ -61,17 +61,17 @@ def death(status: int | None, limits: Limits) -> ProgramError:
 
 
 def plain(name: ErrorName, message: str) -> ProgramError:
-    """An error without a place."""
+    """Return an error without a position."""
     return ProgramError(name, message, hint=HINTS.get(name, ""))
 
 
 def late(limits: Limits) -> ProgramError:
-    """The error of a run that was ended at its deadline."""
+    """Return the error of a run that exceeded its deadline."""
     return plain("time", f"The program took longer than {limits.deadline:g} s.")
 
 
 def explained(failed: ProgramFailed, program: Program) -> ProgramError:
-    """A failure as the model is told it."""
+    """Return a child's failure as an error with a hint."""
     if failed.name == "unknown_name":
         return unknown(failed, program)
     name: ErrorName = failed.name if failed.name in NAMES else "crashed"  # type: ignore[assignment]
@@ -86,7 +86,7 @@ def explained(failed: ProgramFailed, program: Program) -> ProgramError:
 
 
 def usage(subject: str, program: Program) -> str:
-    """How a tool is called."""
+    """Return how a tool is called."""
     space, _, name = subject.partition(".")
     for each in functions(program, space):
         if each.name == name:
@@ -95,12 +95,12 @@ def usage(subject: str, program: Program) -> str:
 
 
 def functions(program: Program, space: str) -> tuple[Function, ...]:
-    """The functions of one namespace."""
+    """Return the functions of one namespace."""
     return next((each.functions for each in program.tools if each.name == space), ())
 
 
 def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
-    """A name that is not there: a tool's, when it stands on a server or is called like one."""
+    """Return the error for an unknown name: of a tool if it follows a server or resembles one."""
     found = UNKNOWN.search(failed.message)
     missed = next((word for word in found.groups() if word), "") if found else ""
     space = owner(missed, failed.line, program)
@@ -118,7 +118,7 @@ def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
 
 
 def owner(missed: str, line: int | None, program: Program) -> str:
-    """The server on which the missed name was looked for, by the line it stands on."""
+    """Return the server before the missing name on its line, or an empty text."""
     lines = program.source.splitlines()
     text = lines[line - 1] if line and line <= len(lines) else program.source
     spaces = {space.name for space in program.tools}
@@ -127,7 +127,7 @@ def owner(missed: str, line: int | None, program: Program) -> str:
 
 
 def nearest(missed: str, space: str, program: Program) -> str:
-    """The tools of a server whose names are close, with their signatures."""
+    """Return a hint with the server's tools of similar names and their signatures."""
     known = {each.name: each for each in functions(program, space)}
     if missed in known:
         return HIDDEN.format(space)
@@ -141,7 +141,7 @@ def nearest(missed: str, space: str, program: Program) -> str:
 
 
 def elsewhere(missed: str, program: Program) -> list[str]:
-    """Tools and servers by a name close to the one missed."""
+    """Return tools and servers with a name similar to the missing one."""
     names = {f"{space.name}.{each.name}" for space in program.tools for each in space.functions}
     exact = [name for name in sorted(names) if name.endswith(f".{missed}")]
     spaces = [space.name for space in program.tools]
@@ -149,7 +149,7 @@ def elsewhere(missed: str, program: Program) -> list[str]:
 
 
 def what_exists(missed: str, program: Program) -> str:
-    """Where to look instead."""
+    """Return a hint with what exists instead."""
     if close := elsewhere(missed, program):
         return "Did you mean " + " or ".join(close) + "?"
     servers = listed([space.name for space in program.tools]) or "none"
@@ -157,7 +157,7 @@ def what_exists(missed: str, program: Program) -> str:
 
 
 def listed(names: object) -> str:
-    """The first few names of many."""
+    """Return the first names of many."""
     known = sorted(names)  # type: ignore[call-overload]
     more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
     return ", ".join(known[:SHOWN]) + more

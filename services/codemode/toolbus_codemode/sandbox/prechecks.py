@@ -1,4 +1,4 @@
-"""Pre-checks: what would crash an engine or starve it is refused with a sentence, unread."""
+"""Pre-checks: reject sources that would crash an engine or exhaust its parser."""
 
 from toolbus_codemode.sandbox.program import ProgramError
 
@@ -10,7 +10,7 @@ OPENING, CLOSING = "([{", ")]}"
 
 
 def refused(source: str) -> ProgramError | None:
-    """Why this source is not worth starting a process for, if so."""
+    """Return why the source is rejected before a process starts, or None."""
     if len(source.encode(errors="replace")) > MOST_SOURCE:
         return ProgramError(
             "source_too_large",
@@ -27,7 +27,7 @@ def refused(source: str) -> ProgramError | None:
 
 
 def too_deep(source: str) -> ProgramError | None:
-    """Where brackets, signs or indentation go deeper than an engine's parser survives."""
+    """Return an error if brackets, signs or indentation are deeper than a parser survives."""
     depth = signs = 0
     for line, text in enumerate(source.splitlines(), start=1):
         indent = len(text) - len(text.lstrip(" \t"))
@@ -43,7 +43,7 @@ def too_deep(source: str) -> ProgramError | None:
 
 
 def words(source: str) -> ProgramError | None:
-    """The same for chains of words that a parser follows by recursion."""
+    """Return an error if chains of keywords are longer than a parser survives."""
     for line, text in enumerate(source.splitlines(), start=1):
         for word in (" not ", "lambda", " if ", " else ", "**"):
             if text.count(word) > MOST_DEPTH:
@@ -52,7 +52,7 @@ def words(source: str) -> ProgramError | None:
 
 
 def nested(line: int, column: int) -> ProgramError:
-    """The refusal, with its place."""
+    """Return the error, with its position."""
     return ProgramError(
         "too_deep",
         f"The program is nested more than {MOST_DEPTH} deep.",

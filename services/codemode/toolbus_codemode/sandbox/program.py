@@ -1,4 +1,4 @@
-"""A program to run, what it may call, and how it ended: all that crosses the sandbox's border."""
+"""Programs, the tools they may call, and their results: the interface of the sandbox."""
 
 import keyword
 import re
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 Engine = Literal["starlark", "python"]
 
-# What a model may be told went wrong. Everything that can happen has one of these names.
+# Error names that a model may receive; every error has one of them.
 ErrorName = Literal[
     "syntax",
     "unknown_tool",
@@ -29,21 +29,21 @@ ErrorName = Literal[
     "unavailable",
 ]
 
-# What a server may not be called in a program: it would hide what stands there already.
+# Identifiers that no server may have, because they would hide built-in names.
 TAKEN = frozenset({
     "struct", "json", "call", "parallel", "try_call", "print", "result", "map", "filter",
     "partial", "asyncio", "fail", "type", "len", "str", "int", "float", "bool", "list", "dict",
     "tuple", "range", "sorted", "reversed", "enumerate", "zip", "min", "max", "any", "all", "abs",
     "hasattr", "getattr", "dir", "repr", "hash", "chr", "ord",
 })  # fmt: skip
-RESERVED = frozenset({"load"})  # by Starlark alone; what both reserve, Python's list has
+RESERVED = frozenset({"load"})  # in Starlark only; Python's keywords are checked too
 SHOWN_PARAMETERS = 12
 
 
 def identifier(name: str, taken: Collection[str] = ()) -> str:
-    """A name both engines accept for a tool, or a server, unlike those taken.
+    """Return an identifier that both engines accept for a tool or a server, unlike those taken.
 
-    Of a name in another script little may be left: a hash of the whole tells it apart.
+    A name with characters outside ASCII gets a hash of the whole name to stay distinct.
     """
     plain = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "tool"
     if not name.isascii():
@@ -57,14 +57,14 @@ def identifier(name: str, taken: Collection[str] = ()) -> str:
 
 
 def checked(name: str, taken: Collection[str] = ()) -> None:
-    """An identifier, or the Program is refused: names become source text in the engines."""
+    """Raise `ValueError` unless the name is an identifier: engines embed names in source text."""
     if identifier(name, taken) != name:
-        raise ValueError(f"{name!r} is no name for a program; map it with identifier()")
+        raise ValueError(f"{name!r} is not an identifier; map it with identifier()")
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A tool as a program sees it: its parameters in order, the required ones first."""
+    """Tool as a program sees it: its parameters in order, required ones first."""
 
     name: str
     tool: str
@@ -76,7 +76,7 @@ class Function:
 
     @property
     def signature(self) -> str:
-        """How it is called, as a hint shows it."""
+        """Signature for hints."""
         words = [
             word if place < self.required else f"{word}=…"
             for place, word in enumerate(self.parameters[:SHOWN_PARAMETERS])
@@ -87,7 +87,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A server as a program sees it: a name with functions on it."""
+    """Server as a program sees it: a name with functions."""
 
     name: str
     server: str
@@ -99,7 +99,7 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most a run may use."""
+    """Limits of a run, in seconds, calls and bytes."""
 
     deadline: float = 30.0
     calls: int = 100
@@ -111,7 +111,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Source, the engine that reads it, the tools it may name, and its limits."""
+    """Source, engine, available tools, and limits."""
 
     source: str
     engine: Engine = "starlark"
@@ -121,7 +121,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call the program asks for. It comes from outside: judge it as such."""
+    """Call requested by a program; untrusted."""
 
     server: str
     tool: str
@@ -130,7 +130,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a call has no value: both words reach the program, so neither may hold a secret."""
+    """Failure of a call; the program sees code and message, so neither may contain a secret."""
 
     code: str
     message: str
@@ -138,7 +138,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ToolOutcome:
-    """What a call came to: a plain JSON value, or a failure."""
+    """Outcome of a call: a JSON value or a failure."""
 
     value: Any = None
     failure: Failure | None = None
@@ -146,7 +146,7 @@ class ToolOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ProgramError:
-    """Why a program ended early, where, and what to do about it."""
+    """Error of a program, its position, and a hint."""
 
     name: ErrorName
     message: str
@@ -156,8 +156,8 @@ class ProgramError:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a run ended."""
+class ProgramResult:
+    """Result of a run."""
 
     value: Any = None
     error: ProgramError | None = None

@@ -1,6 +1,7 @@
-"""The messages between the service and the process that runs one program: length, then JSON.
+"""Messages between the service and the process that runs one program: length, then JSON.
 
-The service trusts nothing it reads here: a program that broke its engine can write what it likes.
+The service validates everything it reads: a program that broke out of its engine can write any
+bytes.
 """
 
 from typing import Any
@@ -8,24 +9,24 @@ from typing import Any
 import msgspec
 
 HEADER = 4
-IDEMPOTENCY = "toolbus_idempotency_key"  # what every tool takes beside its own parameters
-OUT_OF_MEMORY = 4  # the status of a child that could tell no more than this
+IDEMPOTENCY = "toolbus_idempotency_key"  # accepted by every tool, besides its own parameters
+OUT_OF_MEMORY = 4  # exit status of a child without memory to send a message
 
 
-class Spoken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """Any message."""
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """Base of all messages."""
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A function of a namespace, as the engine binds it."""
+    """Function of a namespace, as the engine binds it."""
 
     name: str
     parameters: tuple[str, ...]
     required: int
 
 
-class Start(Spoken, frozen=True):
-    """Service to child: the program. Namespaces the source does not name are left out."""
+class Start(Message, frozen=True):
+    """Service to child: the program, with the namespaces that its source names."""
 
     source: str
     namespaces: dict[str, tuple[Tool, ...]]
@@ -37,7 +38,7 @@ class Start(Spoken, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One call a program asks for, by the names it knows."""
+    """Call requested by a program, with its identifiers."""
 
     id: int
     namespace: str
@@ -45,7 +46,7 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arguments: dict[str, Any]
 
 
-class Calls(Spoken, frozen=True):
+class Calls(Message, frozen=True):
     """Child to service: calls to make at once."""
 
     calls: tuple[Call, ...]
@@ -53,7 +54,7 @@ class Calls(Spoken, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one call came to."""
+    """Outcome of one call."""
 
     id: int
     value: Any = None
@@ -61,21 +62,21 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
 
 
-class Outcomes(Spoken, frozen=True):
-    """Service to child: results of calls. Starlark gets all of a batch, Python one at a time."""
+class Outcomes(Message, frozen=True):
+    """Service to child: outcomes of calls; in Starlark of a whole batch, in Python of one call."""
 
     outcomes: tuple[Outcome, ...]
 
 
-class Done(Spoken, frozen=True):
-    """Child to service: the program came to its end; the result is raw JSON."""
+class Done(Message, frozen=True):
+    """Child to service: the program completed; the result is raw JSON."""
 
     value: msgspec.Raw
     printed: str = ""
 
 
-class ProgramFailed(Spoken, frozen=True):
-    """Child to service: the program ended early."""
+class ProgramFailed(Message, frozen=True):
+    """Child to service: the program failed."""
 
     name: str
     message: str
@@ -85,14 +86,14 @@ class ProgramFailed(Spoken, frozen=True):
     printed: str = ""
 
 
-Heard = Calls | Done | ProgramFailed
-Told = Start | Outcomes
+ChildMessage = Calls | Done | ProgramFailed
+ServiceMessage = Start | Outcomes
 
-heard = msgspec.json.Decoder(Heard)
-told = msgspec.json.Decoder(Told)
+child_decoder = msgspec.json.Decoder(ChildMessage)
+service_decoder = msgspec.json.Decoder(ServiceMessage)
 
 
-def framed(message: Spoken) -> bytes:
-    """A message with its length before it."""
+def with_length(message: Message) -> bytes:
+    """Encode a message with its length in front."""
     body = msgspec.json.encode(message)
     return len(body).to_bytes(HEADER, "big") + body

@@ -1,4 +1,4 @@
-"""The sandbox: runs programs, each in a process of its own that is killed when it overstays."""
+"""Sandbox: run each program in a separate process, killed at its deadline."""
 
 import asyncio
 import logging
@@ -10,13 +10,13 @@ import msgspec
 
 from toolbus_codemode.sandbox import error_hints, prechecks
 from toolbus_codemode.sandbox.process.launcher import Launched, Launcher, UnavailableError
-from toolbus_codemode.sandbox.program import Ended, Engine, Limits, Program, ProgramError
+from toolbus_codemode.sandbox.program import Engine, Limits, Program, ProgramError, ProgramResult
 from toolbus_codemode.sandbox.protocol import Done, ProgramFailed
-from toolbus_codemode.sandbox.session import BrokenError, Conversation, MakeCall
+from toolbus_codemode.sandbox.session import BrokenError, MakeCall, Session
 from toolbus_common.concurrency import end
 
 log = logging.getLogger(__name__)
-GRACE = 0.25  # what a child has past its deadline to tell of it itself
+GRACE = 0.25  # seconds past the deadline in which the child may report it
 plain = msgspec.json.Decoder()
 LAUNCHERS: dict[Engine, str] = {
     "starlark": "toolbus_codemode.sandbox.process.zygote",
@@ -24,8 +24,8 @@ LAUNCHERS: dict[Engine, str] = {
 }
 
 
-class Took(NamedTuple):
-    """What a run used: calls, seconds, seconds of processor."""
+class Usage(NamedTuple):
+    """Resource use of a run: calls, seconds, seconds of processor time."""
 
     calls: int
     seconds: float
@@ -34,18 +34,18 @@ class Took(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SandboxSettings:
-    """What the operator decides."""
+    """Settings by the operator."""
 
     engines: tuple[Engine, ...] = ("starlark", "python")
     most_runs: int = 64
     spares: int = 4
-    usual: Limits = field(default_factory=Limits)
+    default: Limits = field(default_factory=Limits)
     without_seccomp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """One protection of one engine, and whether this host gives it."""
+    """Protection of an engine, and whether this host supports it."""
 
     engine: Engine
     name: str
@@ -53,23 +53,23 @@ class Protection:
 
 
 class Sandbox:
-    """Start it, or let the first program start it; run programs, close it."""
+    """Sandbox with all engines; the first program starts it if `start` was not called."""
 
     def __init__(self, settings: SandboxSettings | None = None) -> None:
         self.settings = settings or SandboxSettings()
         allowed = ("--without-seccomp",) if self.settings.without_seccomp else ()
-        usual = {"memory": self.settings.usual.memory, "cpu": self.settings.usual.cpu}
+        default = {"memory": self.settings.default.memory, "cpu": self.settings.default.cpu}
         self.launchers = {
-            engine: Launcher(LAUNCHERS[engine], usual, self.settings.spares, allowed)
+            engine: Launcher(LAUNCHERS[engine], default, self.settings.spares, allowed)
             for engine in self.settings.engines
         }
         self.protections: tuple[Protection, ...] = ()
         self.unavailable: dict[Engine, str] = {}
         self.starting: dict[Engine, asyncio.Task[None]] = {}
-        self.places = asyncio.Semaphore(self.settings.most_runs)
+        self.slots = asyncio.Semaphore(self.settings.most_runs)
 
     async def start(self) -> None:
-        """Start the engines, and wait. Raises `UnavailableError` when none runs here."""
+        """Start the engines and wait. Raises `UnavailableError` if none can run on this host."""
         self.begin()
         await asyncio.gather(*self.starting.values())
         if len(self.unavailable) == len(self.launchers):
@@ -77,107 +77,108 @@ class Sandbox:
             raise UnavailableError(" ".join(self.unavailable.values()))
 
     def begin(self) -> None:
-        """Have the engines start beside everything else; a program waits for its own."""
+        """Start the engines in the background; a program waits for its engine."""
         for engine in self.launchers:
             if engine not in self.starting:
                 self.starting[engine] = asyncio.create_task(self.started(engine))
 
     async def started(self, engine: Engine) -> None:
-        """Start one engine. It proves its protections; without seccomp it does not run."""
+        """Start one engine and check its protections; without seccomp it is unavailable."""
         try:
-            self.learn(engine, await self.launchers[engine].start())
+            self.record_protections(engine, await self.launchers[engine].start())
             await self.launchers[engine].fill()
         except (UnavailableError, OSError) as error:
             log.warning("sandbox.unavailable", extra={"engine": engine, "reason": str(error)})
             self.unavailable[engine] = str(error)
 
-    def learn(self, engine: Engine, told: dict[str, bool]) -> None:
-        """Keep what an engine is protected by; refuse it where that is not enough."""
+    def record_protections(self, engine: Engine, reported: dict[str, bool]) -> None:
+        """Record an engine's protections. Raises `UnavailableError` if they are insufficient."""
         self.protections += tuple(
-            Protection(engine, name, bool(in_force)) for name, in_force in told.items()
+            Protection(engine, name, bool(in_force)) for name, in_force in reported.items()
         )
-        if not told.get("seccomp") and not self.settings.without_seccomp:
+        if not reported.get("seccomp") and not self.settings.without_seccomp:
             raise UnavailableError(
-                f"The {engine} engine does not run here: this host has no seccomp filter for it. "
-                "Allow it by setting without_seccomp, where every program is trusted."
+                f"The {engine} engine cannot run on this host, which has no seccomp filter for it. "
+                "Set TOOLBUS_WITHOUT_SECCOMP to allow it if every program is trusted."
             )
 
     async def close(self) -> None:
-        """End every run, and the engines."""
+        """End every run and the engines."""
         await end(*self.starting.values())
         for launcher in self.launchers.values():
             await launcher.close()
 
-    async def run(self, program: Program, call: MakeCall) -> Ended:
-        """Run one program to its end, whatever that is. It never raises for what a program does."""
+    async def run(self, program: Program, call: MakeCall) -> ProgramResult:
+        """Run one program and return its result or error. A program cannot make this raise."""
         if refused := prechecks.refused(program.source):
-            return Ended(error=refused)
+            return ProgramResult(error=refused)
         self.begin()
         if program.engine in self.starting:
             await asyncio.shield(self.starting[program.engine])
         if program.engine not in self.launchers or program.engine in self.unavailable:
             why = self.unavailable.get(program.engine, f"The {program.engine} engine is off.")
-            return Ended(error=ProgramError("unavailable", why, hint="Use another engine."))
-        async with self.places:
+            return ProgramResult(error=ProgramError("unavailable", why, hint="Use another engine."))
+        async with self.slots:
             return await self.launched(program, call)
 
-    async def launched(self, program: Program, call: MakeCall) -> Ended:
-        """A process for the program, and its end."""
+    async def launched(self, program: Program, call: MakeCall) -> ProgramResult:
+        """Launch a process for the program and run it."""
         try:
             process = await self.launchers[program.engine].launch(
                 memory=program.limits.memory, cpu=program.limits.cpu
             )
         except UnavailableError as error:
-            return Ended(error=ProgramError("unavailable", str(error), hint="Try again."))
+            return ProgramResult(error=ProgramError("unavailable", str(error), hint="Try again."))
         try:
             return await held(program, call, process)
         finally:
             process.kill()
 
 
-async def held(program: Program, call: MakeCall, process: Launched) -> Ended:
-    """The conversation with a child, ended by it or by the deadline."""
+async def held(program: Program, call: MakeCall, process: Launched) -> ProgramResult:
+    """Hold the session with a child until it ends or the deadline passes."""
     began, before = time.monotonic(), process.cpu
     reader, writer = await asyncio.open_unix_connection(sock=process.socket)
-    talk = Conversation(program, call, reader, writer)
+    session = Session(program, call, reader, writer)
     try:
         async with asyncio.timeout(program.limits.deadline + GRACE):
-            said = await talk.hold()
-            error = None if said else error_hints.death(await process.ended, program.limits)
+            message = await session.hold()
+            error = None if message else error_hints.death(await process.ended, program.limits)
     except TimeoutError:
-        said, error = None, error_hints.late(program.limits)
+        message, error = None, error_hints.late(program.limits)
     except BrokenError:
-        said, error = None, error_hints.plain("crashed", "The program's engine broke its protocol.")
+        message = None
+        error = error_hints.plain("crashed", "The program's engine broke its protocol.")
     finally:
-        took = Took(talk.calls, time.monotonic() - began, max(0.0, process.cpu - before))
+        usage = Usage(session.calls, time.monotonic() - began, max(0.0, process.cpu - before))
         writer.transport.abort()
-    return told(program, said, error, took)
+    return _result_of(program, message, error, usage)
 
 
-def told(
+def _result_of(
     program: Program,
-    said: Done | ProgramFailed | None,
+    message: Done | ProgramFailed | None,
     error: ProgramError | None,
-    took: Took,
-) -> Ended:
-    """The end of a run, for whoever asked for it."""
-    if isinstance(said, Done):
-        return done(program, said, took)
-    prints = said.printed[: program.limits.output] if said else ""
-    if said:
-        error = error_hints.explained(said, program)
-    return Ended(None, error, prints, *took)
+    usage: Usage,
+) -> ProgramResult:
+    """Return the result of a run."""
+    if isinstance(message, Done):
+        return _completed(program, message, usage)
+    prints = message.printed[: program.limits.output] if message else ""
+    if message:
+        error = error_hints.explained(message, program)
+    return ProgramResult(None, error, prints, *usage)
 
 
-def done(program: Program, said: Done, took: Took) -> Ended:
-    """The end of a run that came to one: its value is read as hostile text."""
+def _completed(program: Program, message: Done, usage: Usage) -> ProgramResult:
+    """Return the result of a completed run; its value is untrusted and decoded within limits."""
     most = program.limits.output
-    if len(said.value) + len(said.printed) > most:
+    if len(message.value) + len(message.printed) > most:
         error = error_hints.plain("output_too_large", "The result is larger than it may be.")
-        return Ended(None, error, said.printed[:most], *took)
+        return ProgramResult(None, error, message.printed[:most], *usage)
     try:
-        value = plain.decode(said.value)
+        value = plain.decode(message.value)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         error = error_hints.plain("not_plain", "The result is no plain value.")
-        return Ended(None, error, said.printed, *took)
-    return Ended(value, None, said.printed, *took)
+        return ProgramResult(None, error, message.printed, *usage)
+    return ProgramResult(value, None, message.printed, *usage)

@@ -1,4 +1,4 @@
-"""The service's side of one run: hears calls, has them made, and believes nothing it is told."""
+"""Service side of one run: receive calls, make them, and validate every message."""
 
 import asyncio
 import logging
@@ -27,21 +27,21 @@ from toolbus_codemode.sandbox.protocol import (
     ProgramFailed,
     Start,
     Tool,
-    framed,
-    heard,
+    child_decoder,
+    with_length,
 )
 
 MakeCall = Callable[[ToolCall], Awaitable[ToolOutcome]]
-ENVELOPE = 64 << 10  # what a message may have around its largest content
+ENVELOPE = 64 << 10  # bytes of a message besides its content
 log = logging.getLogger(__name__)
 
 
 class BrokenError(Exception):
-    """The child said what no child of ours says: it is no longer ours."""
+    """The child broke the protocol, so its program controls it."""
 
 
 def start(program: Program) -> Start:
-    """The program as its child is told it: with the servers that its source names."""
+    """Return the start message, with the servers that the source names."""
     words = set(re.findall(r"\w+", program.source))
     limits = program.limits
     return Start(
@@ -56,20 +56,20 @@ def start(program: Program) -> Start:
 
 
 def tools(space: Namespace) -> tuple[Tool, ...]:
-    """The functions of a namespace."""
+    """Return the functions of a namespace."""
     return tuple(Tool(each.name, each.parameters, each.required) for each in space.functions)
 
 
 def outcome_of(call: Call, made: ToolOutcome) -> Outcome:
-    """An outcome on the wire: a failure is its code and message, never anything else."""
+    """Convert an outcome for the wire; a failure has only its code and message."""
     if made.failure:
         return Outcome(call.id, None, made.failure.code or "failed", made.failure.message)
     return Outcome(call.id, made.value)
 
 
 @dataclass(slots=True)
-class Conversation:
-    """Messages of one run, until it has ended."""
+class Session:
+    """Exchange of messages with the child of one run."""
 
     program: Program
     make_call: MakeCall
@@ -77,24 +77,24 @@ class Conversation:
     writer: asyncio.StreamWriter
     calls: int = 0
     printed: str = ""
-    under_way: set[asyncio.Task[None]] = field(default_factory=set)
+    running: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def limits(self) -> Limits:
-        """What this run may use."""
+        """Limits of this run."""
         return self.program.limits
 
     async def hold(self) -> Done | ProgramFailed | None:
-        """Talk until the child tells its end; None when it went away without one."""
+        """Run until the child sends its final message; None if it ended without one."""
         known = {
             (space.name, each.name): (space, each)
             for space in self.program.tools
             for each in space.functions
         }
         try:
-            self.writer.write(framed(start(self.program)))
+            self.writer.write(with_length(start(self.program)))
             while True:
-                message = await self.hear()
+                message = await self.receive()
                 if not isinstance(message, Calls):
                     return message
                 self.take(message, known)
@@ -103,15 +103,15 @@ class Conversation:
         finally:
             await self.forsake()
 
-    async def hear(self) -> Calls | Done | ProgramFailed:
-        """The next message, of a size we allow."""
+    async def receive(self) -> Calls | Done | ProgramFailed:
+        """Receive the next message, of limited size."""
         length = int.from_bytes(await self.reader.readexactly(HEADER), "big")
         if length > max(self.limits.message, self.limits.output) + ENVELOPE:
             return ProgramFailed(
                 "message_too_large", "The program sent a message larger than it may."
             )
         try:
-            message: Calls | Done | ProgramFailed = heard.decode(
+            message: Calls | Done | ProgramFailed = child_decoder.decode(
                 await self.reader.readexactly(length)
             )
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
@@ -121,46 +121,46 @@ class Conversation:
     def take(
         self, message: Calls, known: dict[tuple[str, str], tuple[Namespace, Function]]
     ) -> None:
-        """Begin the calls asked for, if they are calls a program can ask for."""
+        """Start the requested calls. Raises `BrokenError` for calls that no program can request."""
         self.calls += len(message.calls)
         if self.calls > self.limits.calls or not message.calls:
             raise BrokenError
-        asked = []
+        requested = []
         for call in message.calls:
             found = known.get((call.namespace, call.function))
             if found is None:
                 raise BrokenError
             space, function = found
-            asked.append((call, ToolCall(space.server, function.tool, call.arguments)))
-        task = asyncio.create_task(self.answer(asked))
-        self.under_way.add(task)
-        task.add_done_callback(self.under_way.discard)
+            requested.append((call, ToolCall(space.server, function.tool, call.arguments)))
+        task = asyncio.create_task(self.answer(requested))
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
 
-    async def answer(self, asked: list[tuple[Call, ToolCall]]) -> None:
-        """Make calls at once, and tell the child what they came to."""
-        if len(asked) == 1:  # by far the most: no task for it
-            made = [await self.made(*asked[0])]
+    async def answer(self, requested: list[tuple[Call, ToolCall]]) -> None:
+        """Make calls concurrently and send the child their outcomes."""
+        if len(requested) == 1:  # the usual case, without tasks
+            made = [await self.made(*requested[0])]
         else:
-            made = await asyncio.gather(*(self.made(call, wanted) for call, wanted in asked))
-        frame = framed(Outcomes(tuple(made)))
-        if len(frame) > self.limits.message + ENVELOPE:
+            made = await asyncio.gather(*(self.made(call, wanted) for call, wanted in requested))
+        data = with_length(Outcomes(tuple(made)))
+        if len(data) > self.limits.message + ENVELOPE:
             too_large = "The tools' results are together larger than a message may be."
             refused = (Outcome(each.id, None, "message_too_large", too_large) for each in made)
-            frame = framed(Outcomes(tuple(refused)))
-        self.writer.write(frame)
+            data = with_length(Outcomes(tuple(refused)))
+        self.writer.write(data)
         await self.writer.drain()
 
     async def made(self, call: Call, wanted: ToolCall) -> Outcome:
-        """One call. The text of what it raises may hold a secret: only its class is logged."""
+        """Make one call. An exception's text may contain a secret: only its class is logged."""
         try:
             return outcome_of(call, await self.make_call(wanted))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the program may not see it
+        except Exception as error:  # noqa: BLE001 - the program must not see any exception
             log.error("program.call_failed", extra={"reason": type(error).__name__})  # noqa: TRY400
             failure = Failure("internal", "The call failed inside the gateway.")
             return outcome_of(call, ToolOutcome(failure=failure))
 
     async def forsake(self) -> None:
-        """Take back the calls nobody waits for any longer."""
-        for task in tuple(self.under_way):
+        """Cancel the calls still running."""
+        for task in tuple(self.running):
             task.cancel()
-        await asyncio.gather(*self.under_way, return_exceptions=True)
+        await asyncio.gather(*self.running, return_exceptions=True)

@@ -1,1 +1,1 @@
-"""Count tokens, and account for the context a list or a program costs."""
+"""Token counts and context cost."""

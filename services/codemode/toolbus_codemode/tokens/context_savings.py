@@ -1,7 +1,7 @@
-"""What code mode spends of a model's context, beside what every definition would have cost.
+"""Context cost of code mode, compared with the cost of listing every definition.
 
-Counting happens after the answer was sent, many calls at a time, on a thread that waits for the
-process that counts.
+Tokens are counted after the response was sent, in batches, on a thread that waits for the counting
+process.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from time import time
 import msgspec
 
 from toolbus_codemode.catalog.builtin_tools import own_listing
-from toolbus_codemode.catalog.namespace import Shelf
+from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.tokens.counter_process import CountingProcess
-from toolbus_codemode.tokens.definition_cost import Measure, definition
+from toolbus_codemode.tokens.definition_cost import DefinitionCounter, definition
 from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.contracts import CallAdmitted, ContextMeasured, ContextSpent, Event
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
@@ -26,51 +26,51 @@ from toolbus_common.mcp.builtin_server import EXECUTE
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 1000  # calls not counted yet; beyond them the oldest goes uncounted, and is told
-MOST_SERVERS = 100  # servers told apart in one event
+MOST_WAITING = 1000  # calls not counted yet; beyond that the oldest is dropped and logged
+MOST_SERVERS = 100  # servers listed in one event
 OTHERS = "(others)"
 DEFAULT_ENGINE = "starlark"
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """One call of code mode; `seen` is what its caller may use, `whole` what anybody may."""
+class CountedCall:
+    """Call of code mode; `seen` are the tools its caller may use, `whole` those of all servers."""
 
     call: CallAdmitted
     answer: str
-    seen: Shelf
-    whole: Shelf
+    seen: ToolNamespace
+    whole: ToolNamespace
 
     @property
     def engine(self) -> str:
-        """The language of the program the call carries; empty when it carries none."""
+        """Language of the call's program; empty if it has none."""
         if self.call.tool != EXECUTE:
             return ""
         return str(msgspec.json.decode(self.call.arguments).get("language", DEFAULT_ENGINE))
 
 
-class Bookkeeper:
-    """Has calls and definitions counted; for one thread at a time."""
+class ContextCounter:
+    """Counter of calls and definitions. Not thread-safe."""
 
     def __init__(self) -> None:
         self.measured: dict[str, dict[str, int]] = {}
         self.tokens = CountingProcess()
-        self.measure = Measure(self.tokens)
+        self.measure = DefinitionCounter(self.tokens)
 
-    def events(self, batch: list[Spent]) -> list[Event]:
-        """What is newly known of definitions, and what each call has cost."""
+    def events(self, batch: list[CountedCall]) -> list[Event]:
+        """Return events for changed definitions, and for each call."""
         return [*self._measured(batch[-1].whole), *map(self._spent, batch)]
 
     @cached_property
     def own(self) -> int:
-        """What code mode's own tools cost a request that lists them."""
+        """Tokens of the definitions of the built-in tools."""
         listed = (each.definition for each in own_listing().tools)
         return sum(
             self.tokens.of(definition(each["name"], each["description"], each["inputSchema"]))
             for each in listed
         )
 
-    def _measured(self, whole: Shelf) -> Iterator[Event]:
+    def _measured(self, whole: ToolNamespace) -> Iterator[Event]:
         before, self.measured = self.measured, self.measure.tools(whole)
         for server, tools in self.measured.items():
             if before.get(server) != tools:
@@ -83,7 +83,7 @@ class Bookkeeper:
                     counted_by=self.tokens.counted_by,
                 )
 
-    def _spent(self, spent: Spent) -> Event:
+    def _spent(self, spent: CountedCall) -> Event:
         return ContextSpent(
             id=f"{spent.call.call_id}.spent",
             **call_fields(spent.call, spent.call.customer, spent.call.key),
@@ -96,16 +96,16 @@ class Bookkeeper:
         )
 
 
-class Spending:
-    """Takes calls as they end, and says what each has cost when it is counted."""
+class ContextMeter:
+    """Queue of calls to count; publishes an event for each."""
 
-    def __init__(self, say: Callable[[Event], None]) -> None:
-        self._say = say
-        self._waiting: asyncio.Queue[Spent] = asyncio.Queue(MOST_WAITING)
-        self._bookkeeper = Bookkeeper()
+    def __init__(self, publish: Callable[[Event], None]) -> None:
+        self._publish = publish
+        self._waiting: asyncio.Queue[CountedCall] = asyncio.Queue(MOST_WAITING)
+        self._counter = ContextCounter()
 
-    def note(self, spent: Spent) -> None:
-        """Have a call counted soon."""
+    def note(self, spent: CountedCall) -> None:
+        """Queue a call."""
         if self._waiting.full():
             lost = self._waiting.get_nowait()
             log.warning("context.uncounted", extra={"call_id": lost.call.call_id})
@@ -113,7 +113,7 @@ class Spending:
 
     @asynccontextmanager
     async def counting(self) -> AsyncIterator[None]:
-        """Count while this is open, and in the end what still waits."""
+        """Count while the context is entered, and the remaining calls at its end."""
         with ThreadPoolExecutor(1, "tokens") as thread:
             counter = asyncio.create_task(self._count(thread))
             try:
@@ -121,24 +121,24 @@ class Spending:
             finally:
                 counter.cancel()
                 await asyncio.gather(counter, return_exceptions=True)
-                await self._tell(thread, self._taken())
-                self._bookkeeper.tokens.close()
+                await self._publish_counted(thread, self._take_waiting())
+                self._counter.tokens.close()
 
     async def _count(self, thread: ThreadPoolExecutor) -> None:
         while True:
-            await self._tell(thread, [await self._waiting.get(), *self._taken()])
+            await self._publish_counted(thread, [await self._waiting.get(), *self._take_waiting()])
 
-    def _taken(self) -> list[Spent]:
+    def _take_waiting(self) -> list[CountedCall]:
         return [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
 
-    async def _tell(self, thread: ThreadPoolExecutor, batch: list[Spent]) -> None:
+    async def _publish_counted(self, thread: ThreadPoolExecutor, batch: list[CountedCall]) -> None:
         if not batch:
             return
         loop = asyncio.get_running_loop()
         try:
-            told = await loop.run_in_executor(thread, self._bookkeeper.events, batch)
+            events = await loop.run_in_executor(thread, self._counter.events, batch)
         except Exception:
             log.exception("context.not_counted", extra={"calls": len(batch)})
         else:
-            for event in told:
-                self._say(event)
+            for event in events:
+                self._publish(event)

@@ -1,7 +1,7 @@
-"""Tokens, counted in a process of their own.
+"""Token counter in a separate process.
 
-Loading the vocabulary holds an interpreter for a second and counting for milliseconds: where the
-service shares its process with the call path, calls would wait for both.
+Loading the vocabulary blocks an interpreter for a second, and counting for milliseconds. If the
+service shares its process with others, calls would wait for both.
 """
 
 import os
@@ -14,15 +14,15 @@ from toolbus_codemode.sandbox.process.launcher import KEPT_ENVIRONMENT
 from toolbus_codemode.tokens.tokenizer import Tokens
 
 LENGTH = 4
-NICENESS = 10  # nobody waits for a count
+NICENESS = 10  # counts are not urgent
 
 
 class CountingEndedError(Exception):
-    """The process went away in the middle of a count; the next one starts another."""
+    """The process ended during a count; the next count starts another."""
 
 
 class CountingProcess:
-    """Counts texts, for one thread at a time; the process is started by the first of them."""
+    """Client of the process, which starts with the first text. Not thread-safe."""
 
     def __init__(self) -> None:
         self.counted_by = ""
@@ -30,33 +30,33 @@ class CountingProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process, if there is one."""
+        """Process id, if the process runs."""
         return self._process.pid if self._process else None
 
     def of(self, text: str) -> int:
-        """How many tokens a text has. Raises `CountingEndedError`."""
+        """Return the number of tokens of a text. Raises `CountingEndedError`."""
         whole = text.encode(errors="replace")
         process = self._process or self._started()
         try:
             _into(process).write(len(whole).to_bytes(LENGTH) + whole)
             _into(process).flush()
-            told = _out_of(process).read(LENGTH)
+            count = _out_of(process).read(LENGTH)
         except OSError:
-            told = b""
-        if len(told) != LENGTH:
+            count = b""
+        if len(count) != LENGTH:
             self.close()
             raise CountingEndedError
-        return int.from_bytes(told)
+        return int.from_bytes(count)
 
     def close(self) -> None:
-        """End the process, if there is one."""
+        """End the process, if it runs."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.communicate()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        self._process = subprocess.Popen(  # noqa: S603 - our own module; no name of a shell
+        self._process = subprocess.Popen(  # noqa: S603 - a module of this package, no shell
             [sys.executable, "-I", "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -68,17 +68,17 @@ class CountingProcess:
 
 
 def _into(process: subprocess.Popen[bytes]) -> IO[bytes]:
-    assert process.stdin is not None  # noqa: S101 - it was asked for
+    assert process.stdin is not None  # noqa: S101 - the pipe was requested
     return process.stdin
 
 
 def _out_of(process: subprocess.Popen[bytes]) -> IO[bytes]:
-    assert process.stdout is not None  # noqa: S101 - it was asked for
+    assert process.stdout is not None  # noqa: S101 - the pipe was requested
     return process.stdout
 
 
 def main() -> None:
-    """Tell which vocabulary counts, then a number for each text until there are no more."""
+    """Write the name of the vocabulary, then a count for each text until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not with a key press
     os.nice(NICENESS)
     tokens = Tokens()

@@ -1,7 +1,7 @@
-"""Tokens as models with the o200k vocabulary count them; an estimate where it is not installed.
+"""Token counts with the o200k vocabulary, or an estimate if it is not installed.
 
-The vocabulary takes a second and 150 MB to load, so it is loaded by whoever counts first; the
-service has it loaded by a process of its own (`counting`).
+Loading the vocabulary takes a second and 150 MB, so it is loaded at the first use, in the separate
+process of `counter_process`.
 """
 
 from collections.abc import Callable
@@ -10,29 +10,29 @@ from importlib import import_module
 from typing import Protocol
 
 VOCABULARY = "o200k_base"
-ESTIMATE = "bytes/4"  # near for English and JSON, and called what it is
+ESTIMATE = "bytes/4"  # close for English and JSON
 Encode = Callable[[str], list[int]]
 
 
 class Counter(Protocol):
-    """Whoever counts texts."""
+    """Counter of tokens."""
 
     counted_by: str
 
     def of(self, text: str) -> int:
-        """How many tokens a text has."""
+        """Return the number of tokens of a text."""
         ...
 
 
 class Tokens:
-    """Counts texts. `counted_by` names the vocabulary, or says that it is an estimate."""
+    """Token counter; `counted_by` names the vocabulary or the estimate."""
 
     def __init__(self, package: str = "bpe_openai") -> None:
         self._encode = _encoder(package)
         self.counted_by = ESTIMATE if self._encode is None else VOCABULARY
 
     def of(self, text: str) -> int:
-        """How many tokens a text has. Words that mean something to a model are only text here."""
+        """Return the number of tokens of a text. Special tokens count as plain text."""
         whole = text.encode(errors="replace")
         if self._encode is None:
             return (len(whole) + 3) // 4

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_audit.transparency_log.checkpoint import signer
+from toolbus_audit.transparency_log.checkpoint import load_signer
 from toolbus_common.crypto.key_file import KEY_BYTES, load_key, read_key
 from toolbus_common.nats.permissions import create_seeds
 
@@ -37,15 +37,15 @@ def test_audits_signing_key_is_known_by_its_own_name_and_by_the_one_before(
 ) -> None:
     monkeypatch.setenv("TOOLBUS_SEAL_KEY_FILE", "/of/ingress")
     monkeypatch.setenv(name, "/of/audit")
-    assert AuditSettings().sealing_key == Path("/of/audit")
+    assert AuditSettings().signing_key == Path("/of/audit")
 
 
 def test_who_makes_a_key_for_signing_or_for_the_bus_leaves_nothing_half_made(
     tmp_path: Path,
 ) -> None:
     assert (
-        signer("logs", tmp_path / "a" / "key.pem").verifier
-        == signer("logs", tmp_path / "a" / "key.pem").verifier
+        load_signer("logs", tmp_path / "a" / "key.pem").verifier
+        == load_signer("logs", tmp_path / "a" / "key.pem").verifier
     )
     assert create_seeds(tmp_path / "b") == create_seeds(tmp_path / "b")
     assert [each.name for each in (tmp_path / "a").iterdir()] == ["key.pem"]

@@ -1,5 +1,6 @@
--- Every event, one row each. Hour first: people ask about a span of time, then about a customer
--- and a key; an event's id ends the key so that a replacing merge removes only true copies.
+-- One row per event. The sorting key begins with the hour because queries select a time range
+-- first, then a customer and a key. It ends with the event's id, so that a replacing merge removes
+-- only duplicates of the same event.
 CREATE TABLE IF NOT EXISTS events
 (
     stream_seq UInt64 CODEC(Delta, LZ4),
@@ -35,7 +36,7 @@ SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1;
 
 CREATE TABLE IF NOT EXISTS dead_letters
 (
-    at DateTime64(6, 'UTC') COMMENT 'when audit gave up on it',
+    at DateTime64(6, 'UTC') COMMENT 'when audit failed to parse the line',
     stream_seq UInt64,
     line UInt16,
     subject String,

@@ -1,4 +1,4 @@
--- What rules read of a call, and which of them spoke.
+-- The attributes that rules evaluate, and the rules that matched.
 ALTER TABLE events ADD COLUMN IF NOT EXISTS user LowCardinality(String) AFTER team;
 ALTER TABLE events ADD COLUMN IF NOT EXISTS environment LowCardinality(String) AFTER user;
 ALTER TABLE events ADD COLUMN IF NOT EXISTS family LowCardinality(String) AFTER method;

@@ -1,2 +1,3 @@
--- Which definition a call was allowed by, and which one was pinned, held back or decided about.
+-- The digest of the definition that a call used, or that was pinned, quarantined, approved or
+-- rejected.
 ALTER TABLE events ADD COLUMN IF NOT EXISTS definition_digest String AFTER ending;

@@ -1,5 +1,5 @@
--- Tokens: what listing every definition would have cost each caller, and what code mode cost.
--- A server's row holds what its definitions would have cost; the row of `toolbus` what was spent.
+-- Tokens per day: the cost of listing every definition (`classic_tokens`, one row per server) and
+-- the cost of code mode (`spent_tokens`, in the rows of the server `toolbus`).
 CREATE VIEW IF NOT EXISTS context_by_day AS
 SELECT
     toDate(at) AS day,
@@ -32,7 +32,7 @@ FROM
 )
 GROUP BY day, customer, key, server;
 
--- What each tool's definition costs a request that lists it, as last counted.
+-- The token count of each tool's definition, as last measured.
 CREATE VIEW IF NOT EXISTS context_definitions AS
 SELECT
     of_server AS server,

@@ -1,4 +1,5 @@
--- Who changed what of the configuration, before and after. Credentials are struck out in the events.
+-- Configuration changes: author, entry, and its value before and after. Events hold no credentials:
+-- they are redacted before publishing.
 CREATE VIEW IF NOT EXISTS config_changes AS
 SELECT
     at,

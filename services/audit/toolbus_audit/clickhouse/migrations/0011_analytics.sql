@@ -1,46 +1,47 @@
--- Of each customer's hours: those whose sums hold, and those to be added up anew.
+-- The hours of each customer, and whether their roll-up is valid.
 CREATE VIEW IF NOT EXISTS hours AS
 SELECT
-    there.hour AS hour,
-    there.customer AS customer,
-    there.events AS events,
-    told.version AS version,
-    told.version > 0 AND told.events = there.events AS holds
+    counted.hour AS hour,
+    counted.customer AS customer,
+    counted.events AS events,
+    done.version AS version,
+    done.version > 0 AND done.events = counted.events AS valid
 FROM
 (
     SELECT toStartOfHour(at) AS hour, events.customer AS customer, count() AS events
     FROM events
     GROUP BY hour, customer
-) AS there
+) AS counted
 LEFT JOIN
 (
-    SELECT hour, customer, argMax(added_up.events, added_up.version) AS events,
-        max(added_up.version) AS version
-    FROM added_up
+    SELECT hour, customer, argMax(rollup_hours_done.events, rollup_hours_done.version) AS events,
+        max(rollup_hours_done.version) AS version
+    FROM rollup_hours_done
     GROUP BY hour, customer
-) AS told
-ON there.hour = told.hour AND there.customer = told.customer;
+) AS done
+ON counted.hour = done.hour AND counted.customer = done.customer;
 
--- The hours whose sums do not hold, added up from the events. An outcome does not say its team: it is
--- given the one its key had that hour, or up to a day before. A call that ended after it was charged
--- as unknown is taken back in the hour in which it ended (`call.corrected`).
-CREATE VIEW IF NOT EXISTS sums_anew AS
+-- The hours without a valid roll-up, computed from the events. An outcome has no team: it gets the
+-- team that its key had in that hour, or up to a day before. A call whose outcome arrived after it was
+-- charged as unknown is corrected in the hour of that outcome (`call.corrected`). Such outcomes are
+-- searched from a day before the first hour without a valid roll-up, not in the whole table.
+CREATE VIEW IF NOT EXISTS rollup_hours_live AS
 SELECT
-    said.hour AS hour,
-    said.customer AS customer,
-    if(said.team != '', said.team, teams.team) AS team,
-    said.key AS key,
-    said.server AS server,
-    said.tool AS tool,
-    said.event AS event,
-    said.code AS code,
-    said.events AS events,
-    said.charge AS charge,
-    said.corrected AS corrected,
-    said.errors AS errors,
-    said.spent_tokens AS spent_tokens,
-    said.classic_tokens AS classic_tokens,
-    said.latency AS latency
+    counted.hour AS hour,
+    counted.customer AS customer,
+    if(counted.team != '', counted.team, teams.team) AS team,
+    counted.key AS key,
+    counted.server AS server,
+    counted.tool AS tool,
+    counted.event AS event,
+    counted.code AS code,
+    counted.events AS events,
+    counted.charge AS charge,
+    counted.corrected AS corrected,
+    counted.errors AS errors,
+    counted.spent_tokens AS spent_tokens,
+    counted.classic_tokens AS classic_tokens,
+    counted.latency AS latency
 FROM
 (
     SELECT
@@ -60,7 +61,7 @@ FROM
         sum(events.classic_tokens) AS classic_tokens,
         quantilesTDigestState(0.5, 0.9, 0.95, 0.99)(events.latency_us) AS latency
     FROM events
-    WHERE (toStartOfHour(at), events.customer) IN (SELECT hour, customer FROM hours WHERE NOT holds)
+    WHERE (toStartOfHour(at), events.customer) IN (SELECT hour, customer FROM hours WHERE NOT valid)
     GROUP BY hour, customer, team, key, server, tool, event, code
     UNION ALL
     SELECT
@@ -86,6 +87,9 @@ FROM
         FROM events
         WHERE event IN ('call.completed', 'call.failed') AND is_unknown = false
             AND call_id IN (SELECT call_id FROM events WHERE is_unknown = true)
+            AND toStartOfHour(events.at) >= (
+                SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT valid
+            )
         GROUP BY call_id
     ) AS ended
     INNER JOIN
@@ -93,9 +97,9 @@ FROM
         SELECT call_id, any(charge) AS charge FROM events WHERE is_unknown = true GROUP BY call_id
     ) AS unknown
     ON ended.call_id = unknown.call_id
-    WHERE (toStartOfHour(ended.at), ended.customer) IN (SELECT hour, customer FROM hours WHERE NOT holds)
+    WHERE (toStartOfHour(ended.at), ended.customer) IN (SELECT hour, customer FROM hours WHERE NOT valid)
     GROUP BY hour, customer, team, key, server, tool, event, code
-) AS said
+) AS counted
 LEFT JOIN
 (
     SELECT
@@ -109,28 +113,28 @@ LEFT JOIN
             events.team AS team, count() AS events
         FROM events
         WHERE events.team != '' AND toStartOfHour(at) >= (
-            SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT holds
+            SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT valid
         )
         GROUP BY hour, customer, key, team
     ) AS known
     ARRAY JOIN range(25) AS later
     GROUP BY hour, customer, key
 ) AS teams
-ON said.customer = teams.customer AND said.key = teams.key AND said.hour = teams.hour;
+ON counted.customer = teams.customer AND counted.key = teams.key AND counted.hour = teams.hour;
 
--- Every kind of event by hour and by what it is about. `latency` is a state: read it with
--- quantilesTDigestMerge(0.5, 0.9, 0.95, 0.99)(latency).
+-- All events by hour, customer, team, key, server, tool, event and code. `latency` is an aggregate
+-- state: read it with quantilesTDigestMerge(0.5, 0.9, 0.95, 0.99)(latency).
 CREATE VIEW IF NOT EXISTS events_by_hour AS
 SELECT hour, customer, team, key, server, tool, event, code, events, charge, corrected, errors,
     spent_tokens, classic_tokens, latency
-FROM sums
-WHERE (hour, customer, version) IN (SELECT hour, customer, version FROM hours WHERE holds)
+FROM rollup_hours
+WHERE (hour, customer, version) IN (SELECT hour, customer, version FROM hours WHERE valid)
 UNION ALL
 SELECT hour, customer, team, key, server, tool, event, code, events, charge, corrected, errors,
     spent_tokens, classic_tokens, latency
-FROM sums_anew;
+FROM rollup_hours_live;
 
--- Calls by hour: how they ended, what they cost, how long the server took.
+-- Calls by hour: outcomes, charges in micro-dollars, latency of the server.
 CREATE VIEW IF NOT EXISTS calls_by_hour AS
 SELECT
     hour,
@@ -150,13 +154,14 @@ SELECT
 FROM events_by_hour
 WHERE event IN ('call.completed', 'call.failed', 'call.denied', 'call.corrected');
 
--- Tokens of code mode by hour: spent, and what every definition would have cost instead.
+-- Tokens of code mode by hour: the tokens spent, and the tokens that listing every definition would
+-- have cost.
 CREATE VIEW IF NOT EXISTS context_by_hour AS
 SELECT hour, customer, team, key, events_by_hour.events AS calls, spent_tokens, classic_tokens
 FROM events_by_hour
 WHERE event = 'context.spent';
 
--- Approvals, from the question to the answer.
+-- Approvals, one row each, from request to decision.
 CREATE VIEW IF NOT EXISTS approvals AS
 SELECT
     approval,

@@ -1,10 +1,10 @@
--- Where each customer's log begins now: what lies before was past its time, and is deleted.
-CREATE TABLE IF NOT EXISTS cuts
+-- The new start of each customer's log after retention deleted the events before it.
+CREATE TABLE IF NOT EXISTS log_truncations
 (
     customer LowCardinality(String),
     stream LowCardinality(String),
-    size UInt64 COMMENT 'events deleted so far, from the log''s beginning',
-    to UInt64 COMMENT 'the last message of the stream among them',
+    size UInt64 COMMENT 'number of events deleted from the start of the log',
+    to UInt64 COMMENT 'stream sequence of the last deleted message',
     at DateTime('UTC')
 )
 ENGINE = ReplacingMergeTree

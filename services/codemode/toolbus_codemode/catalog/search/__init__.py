@@ -1,1 +1,1 @@
-"""Search tools by words and by meaning."""
+"""Search of tools by words and embeddings."""

@@ -1,6 +1,6 @@
-"""Search among tools: BM25 over names, descriptions and parameters. Stateless, of one caller.
+"""Search of tools: BM25 over names, descriptions and parameters.
 
-Where a model is loaded, nearness in meaning counts as much as the words do.
+If an embedding model is loaded, semantic similarity counts as much as the words.
 
 Source: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009).
 """
@@ -15,13 +15,13 @@ from math import log
 from typing import Any
 
 from toolbus_codemode.catalog.namespace import Tool
-from toolbus_codemode.catalog.search.embeddings import Meaning
+from toolbus_codemode.catalog.search.embeddings import EmbeddingModel
 from toolbus_codemode.catalog.signatures import properties
 
 K1, B = 1.2, 0.75
-LEAST_ALIKE = 0.25  # below this two texts have no more in common than any two
-NAME_WEIGHT, SERVER_WEIGHT = 3, 2  # a word in a name says more than one in a description
-LONGEST_WORD = 64  # what is longer is no word, and words are remembered
+LEAST_ALIKE = 0.25  # a lower similarity is that of unrelated texts
+NAME_WEIGHT, SERVER_WEIGHT = 3, 2  # relative to a word in the description
+LONGEST_WORD = 64  # longer ones are not words, and would fill the cache of stems
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _STOP = frozenset(
     ["a", "an", "and", "as", "at", "by", "for", "from", "in", "into", "is", "it", "me", "my", "of",
@@ -31,29 +31,29 @@ _STOP = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A tool's words, each as often as it counts, and what it means as a vector, if asked for."""
+    """Weighted word counts of a tool, and its embedding if a model is loaded."""
 
     counts: Mapping[str, int]
     length: int
     vector: Any = None
 
 
-class Library:
-    """The documents of all tools, each made once, whoever may see it."""
+class DocumentCache:
+    """Cache of the documents of all tools, shared by all callers."""
 
-    # Characters of their texts. What is forgotten is made again: a server may describe its tools
-    # anew all day.
+    # Characters of all texts; beyond it the cache is cleared, because a server may change its
+    # descriptions without end.
     LARGEST_KEPT = 32 << 20
-    AT_ONCE = 8  # a slice of work that holds nobody up
+    AT_ONCE = 8  # tools per turn of the event loop
 
-    def __init__(self, meaning: Meaning | None = None) -> None:
-        self._meaning = meaning
+    def __init__(self, meaning: EmbeddingModel | None = None) -> None:
+        self._model = meaning
         self._documents: dict[str, Document] = {}
         self.size = 0
 
     async def index(self, tools: Iterable[Tool]) -> "Index":
-        """An index of some tools, made a few in each turn of the event loop."""
-        made = Index(self._meaning)
+        """Build an index of tools, a few per turn of the event loop."""
+        made = Index(self._model)
         for number, tool in enumerate(tools, 1):
             made.add(tool, self._document(tool))
             if number % self.AT_ONCE == 0:
@@ -68,77 +68,79 @@ class Library:
                 self._documents.clear()
                 self.size = 0
             self.size += len(key)
-            vector = self._meaning.of(_told(tool)) if self._meaning else None
+            vector = self._model.of(_embedding_text(tool)) if self._model else None
             found = self._documents[key] = _document(tool, vector)
         return found
 
 
 class Index:
-    """Tools, ready to be asked for by words, and by meaning where a model is loaded."""
+    """Search index over words, and embeddings if a model is loaded."""
 
-    def __init__(self, meaning: Meaning | None = None) -> None:
-        self._meaning = meaning
+    def __init__(self, meaning: EmbeddingModel | None = None) -> None:
+        self._model = meaning
         self._tools: list[Tool] = []
         self._lengths: list[int] = []
         self._vectors: list[Any] = []
-        self._found: dict[str, list[tuple[int, int]]] = {}  # word -> (tool's place, count)
+        self._found: dict[str, list[tuple[int, int]]] = {}  # word -> (index of the tool, count)
 
     def add(self, tool: Tool, document: Document) -> None:
-        """One tool more."""
-        place = len(self._tools)
+        """Add one tool."""
+        position = len(self._tools)
         self._tools.append(tool)
         self._lengths.append(document.length)
         self._vectors.append(document.vector)
         for word, count in document.counts.items():
-            self._found.setdefault(word, []).append((place, count))
+            self._found.setdefault(word, []).append((position, count))
 
     def best(self, query: str, most: int) -> list[Tool]:
-        """The tools that fit a query best, best first; none when nothing fits."""
+        """Return the best matching tools, best first; none if nothing matches."""
         scores = self._by_words(query)
-        if self._meaning is not None:
-            scores = fused(scores, self._meaning.alike(self._vectors, query))
-        ordered = sorted(scores, key=lambda place: (-scores[place], self._tools[place].path))
-        return [self._tools[place] for place in ordered[:most]]
+        if self._model is not None:
+            scores = fused(scores, self._model.alike(self._vectors, query))
+        ordered = sorted(
+            scores, key=lambda position: (-scores[position], self._tools[position].path)
+        )
+        return [self._tools[position] for position in ordered[:most]]
 
     def _by_words(self, query: str) -> dict[int, float]:
-        """How well each tool fits that has any of the words, by its place."""
+        """Return the BM25 score of each tool with any of the words, by index."""
         scores: dict[int, float] = {}
         mean = sum(self._lengths) / max(1, len(self._lengths)) or 1
         for word in words(query):
             places = self._found.get(word, ())
             weight = log(1 + (len(self._tools) - len(places) + 0.5) / (len(places) + 0.5))
-            for place, count in places:
-                norm = K1 * (1 - B + B * self._lengths[place] / mean)
+            for position, count in places:
+                norm = K1 * (1 - B + B * self._lengths[position] / mean)
                 gained = weight * count * (K1 + 1) / (count + norm)
-                scores[place] = scores.get(place, 0.0) + gained
+                scores[position] = scores.get(position, 0.0) + gained
         return scores
 
 
 def fused(scores: dict[int, float], alike: list[float]) -> dict[int, float]:
-    """Both in one: words as a share of the best, and nearness; what is neither is left out."""
+    """Add word scores, relative to the best, and similarities above the threshold."""
     most = max(scores.values(), default=1.0)
-    both = {place: score / most for place, score in scores.items()}
-    for place, nearness in enumerate(alike):
-        if place in both or nearness >= LEAST_ALIKE:
-            both[place] = both.get(place, 0.0) + nearness
+    both = {position: score / most for position, score in scores.items()}
+    for position, nearness in enumerate(alike):
+        if position in both or nearness >= LEAST_ALIKE:
+            both[position] = both.get(position, 0.0) + nearness
     return both
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, without their commonest endings; names are split where they join."""
+    """Return the stemmed words of a text; identifiers are split into their words."""
     found = (each for each in _WORDS.findall(text) if len(each) <= LONGEST_WORD)
     return [word for each in found if (word := _word(each))]
 
 
 @lru_cache(50_000)
 def _word(found: str) -> str:
-    """What is looked for: the lower case without its ending; nothing for the commonest words."""
+    """Return the stem in lower case, or an empty text for a stop word."""
     word = found.lower()
     return "" if word in _STOP else _stem(word)
 
 
-def _told(tool: Tool) -> str:
-    """What of a tool is read for its meaning."""
+def _embedding_text(tool: Tool) -> str:
+    """Return the text of a tool to embed."""
     return f"{' '.join(_WORDS.findall(f'{tool.server} {tool.name}'))}. {tool.description}"
 
 
@@ -152,7 +154,7 @@ def _document(tool: Tool, vector: Any) -> Document:
 
 
 def _stem(word: str) -> str:
-    for ending in ("ies", "ing", "es", "ed", "s"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:  # noqa: PLR2004
-            return word.removesuffix(ending) + ("y" if ending == "ies" else "")
+    for reply in ("ies", "ing", "es", "ed", "s"):
+        if word.endswith(reply) and len(word) - len(reply) >= 3:  # noqa: PLR2004
+            return word.removesuffix(reply) + ("y" if reply == "ies" else "")
     return word.removesuffix("e") if len(word) > 4 else word  # noqa: PLR2004

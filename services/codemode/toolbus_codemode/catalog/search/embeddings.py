@@ -1,8 +1,8 @@
-"""Texts as points: how near two are in meaning, by static embeddings. Optional, off by default.
+"""Static text embeddings for semantic search. Optional, off by default.
 
-A model is a table of a vector for each token, and the tokenizer; a text is the mean of its tokens'
-vectors. The package `wordllama` carries one; another is a directory with `model.safetensors` and
-`tokenizer.json`, as model2vec writes it. Nothing is downloaded.
+A model is a table with a vector per token, and a tokenizer; the vector of a text is the mean of its
+tokens' vectors. The package `wordllama` contains a model. Another one is a directory with
+`model.safetensors` and `tokenizer.json`, as model2vec writes it. Nothing is downloaded.
 """
 
 from importlib.util import find_spec
@@ -19,11 +19,11 @@ LONGEST = 2_000  # characters of a text that are read
 
 
 class NoModelError(Exception):
-    """There is no model there; the sentence says what to do."""
+    """The model is missing or unreadable; the message says what to do."""
 
 
-class Meaning:
-    """A model, loaded."""
+class EmbeddingModel:
+    """Loaded embedding model."""
 
     def __init__(self, where: str) -> None:
         """Load the packaged model, or a directory's. Raises `NoModelError`."""
@@ -46,14 +46,14 @@ class Meaning:
         self._numpy = numpy
 
     def of(self, text: str) -> Any:
-        """A text's vector, of length one; of none of whose tokens is known, of length zero."""
+        """Return a text's unit vector, or the zero vector if no token is known."""
         encoded = self._tokenizer.encode(text[:LONGEST], add_special_tokens=False)
         known = [token for token in encoded.ids if token < len(self._table)]
         mean = self._table[known].astype("float32").sum(axis=0)
         return mean / (float(self._numpy.linalg.norm(mean)) or 1.0)
 
     def alike(self, vectors: list[Any], text: str) -> list[float]:
-        """How near each is to a text: 1 the same, 0 nothing in common."""
+        """Return the cosine similarity of each vector to a text."""
         if not vectors:
             return []
         found: list[float] = (self._numpy.stack(vectors) @ self.of(text)).tolist()

@@ -1,1 +1,1 @@
-"""Confine a sandbox process with Landlock, resource limits and seccomp."""
+"""Confinement of sandbox processes: Landlock, resource limits, seccomp."""

@@ -1,9 +1,9 @@
-"""Hardening: what a process takes from itself before it touches an untrusted program.
+"""Hardening: drop privileges of a process before it runs an untrusted program.
 
-The order matters: the parent-death signal is lost with a change of user and so asked for twice;
-Landlock opens descriptors and so comes before their number is cut; seccomp comes last, for it
-would forbid all the rest. Only the standard library is used, and nothing is imported on the way:
-once the user is dropped the interpreter's own files may be unreadable.
+The order matters. A change of user clears the parent-death signal, so it is set twice. Landlock
+opens descriptors, so it precedes their limit. Seccomp forbids all the other steps, so it is last.
+Only the standard library is used, and nothing is imported during hardening, because the
+interpreter's files may be unreadable after the change of user.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from toolbus_common.process.rlimits import cap
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 NEW_USER, NEW_NET, NEW_IPC, NEW_UTS = 0x10000000, 0x40000000, 0x08000000, 0x04000000
-NOBODY = 65534
+NOBODY_UID = 65534
 STACK = 8 << 20
 CLOSE_RANGE = 436  # the same on every architecture
 
@@ -28,7 +28,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What a process is held to: bytes of address space, seconds of processor, and more."""
+    """Limits of a process: bytes of address space, seconds of processor time, and more."""
 
     memory: int
     cpu: int
@@ -40,15 +40,15 @@ class Confinement:
 
 
 def unshare() -> bool:
-    """Leave the host's network, IPC and names behind, where that is permitted."""
+    """Enter new network, IPC and UTS namespaces; return whether the host permits it."""
     spaces = NEW_NET | NEW_IPC | NEW_UTS
-    return any(libc.unshare(asked) == 0 for asked in (spaces, spaces | NEW_USER))
+    return any(libc.unshare(flags) == 0 for flags in (spaces, spaces | NEW_USER))
 
 
 def die_with(parent: int) -> None:
-    """Be killed when the parent ends; it may have ended before we could ask.
+    """Request SIGKILL when the parent ends, and exit if it ended already.
 
-    The kernel means the parent's thread: 0 where threads of the parent come and go.
+    The kernel watches the parent's thread; pass 0 if threads of the parent end.
     """
     if not parent:
         return
@@ -58,7 +58,7 @@ def die_with(parent: int) -> None:
 
 
 def limit(held: Confinement) -> None:
-    """The limits the kernel counts. Of processor time there is a second more, to be told why."""
+    """Set resource limits. The hard limit of processor time is a second higher, to report it."""
     cap(resource.RLIMIT_AS, held.memory)
     cap(resource.RLIMIT_FSIZE, 0)
     cap(resource.RLIMIT_CORE, 0)
@@ -67,20 +67,20 @@ def limit(held: Confinement) -> None:
 
 
 def drop_user() -> bool:
-    """Become nobody, if we are root; whoever is not root already is somebody harmless."""
+    """Switch from root to the user nobody; return False if that is impossible."""
     if os.geteuid() != 0:
         return True
     try:
         os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.setresgid(NOBODY_UID, NOBODY_UID, NOBODY_UID)
+        os.setresuid(NOBODY_UID, NOBODY_UID, NOBODY_UID)
     except OSError:  # a user namespace with one user in it
         return False
     return True
 
 
 def harden(held: Confinement) -> dict[str, bool]:
-    """Take everything away, and tell which protections are in force."""
+    """Apply all protections and return which are in force."""
     die_with(held.parent)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     limit(held)
@@ -99,10 +99,10 @@ def harden(held: Confinement) -> dict[str, bool]:
 
 
 def filtered(held: Confinement) -> bool:
-    """The filter, last. Without it nothing runs, unless the operator said so."""
+    """Load the seccomp filter. Without it nothing runs, unless the operator allowed that."""
     try:
         seccomp.load(libc, held.rules(os.getpid()))
-    except (OSError, KeyError):  # a kernel without it, an architecture we have no table for
+    except (OSError, KeyError):  # no seccomp in the kernel, or no table for the architecture
         if not held.without_seccomp:
             raise
         return False
@@ -110,7 +110,7 @@ def filtered(held: Confinement) -> bool:
 
 
 def close_all_but(kept: int) -> int:
-    """Close every descriptor but one, which becomes number 0."""
+    """Close every descriptor except one, which becomes number 0."""
     if kept:
         os.dup2(kept, 0)
     if libc.syscall(CLOSE_RANGE, 1, ctypes.c_uint(0xFFFFFFFF), 0):

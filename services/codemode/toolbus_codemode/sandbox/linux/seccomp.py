@@ -1,6 +1,6 @@
-"""Seccomp: a list of the system calls allowed, compiled to BPF; anything else ends the process.
+"""Seccomp filter: an allow-list of system calls compiled to BPF; others kill the process.
 
-Only the standard library is used here: the process that loads the filter has little else.
+Only the standard library is used, because the process that loads the filter has little else.
 """
 
 import ctypes
@@ -58,7 +58,7 @@ STARTING = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one argument must be: the masked half of it equals a value."""
+    """Condition on an argument: a masked half of it equals a value."""
 
     argument: int
     mask: int
@@ -68,7 +68,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One system call, allowed when every check holds."""
+    """System call, allowed if every check holds."""
 
     call: str
     checks: tuple[Check, ...] = ()
@@ -76,7 +76,7 @@ class Rule:
 
 
 def for_calculating(pid: int) -> tuple[Rule, ...]:
-    """Compute, and speak over the descriptors that are open: nothing else."""
+    """Return rules to compute, and to use open descriptors."""
     no_new_code = (Check(2, PROT_EXEC, 0),)
     return (
         *(Rule(call) for call in CALCULATING),
@@ -87,16 +87,16 @@ def for_calculating(pid: int) -> tuple[Rule, ...]:
 
 
 def for_a_loaded_program(pid: int) -> tuple[Rule, ...]:
-    """The same for a binary that still has to be loaded, and that starts a thread of its own.
+    """Return rules for a binary that is loaded afterwards and starts a thread.
 
-    What it may open and execute is Landlock's to say; here it may not write or make a file.
+    Landlock limits what it may open and execute. These rules forbid writing or creating files.
     """
     return (
         *(Rule(call) for call in (*CALCULATING, *STARTING)),
         Rule("tgkill", (Check(0, 0xFFFFFFFF, pid),)),
         Rule("openat", (Check(2, WRITING_OR_CREATING, 0),), REFUSE | errno.EACCES),
         Rule("clone", (Check(0, CLONE_THREAD, CLONE_THREAD),)),
-        Rule("clone3", (Check(0, 0, 1),), REFUSE | errno.ENOSYS),  # libc then asks by clone
+        Rule("clone3", (Check(0, 0, 1),), REFUSE | errno.ENOSYS),  # libc then uses clone
         Rule("prctl", (Check(0, 0xFFFFFFFF, PR_SET_NAME),), REFUSE | errno.EPERM),
         Rule(
             "prlimit64",
@@ -107,12 +107,12 @@ def for_a_loaded_program(pid: int) -> tuple[Rule, ...]:
 
 
 def instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    """One instruction of classic BPF."""
+    """Encode one instruction of classic BPF."""
     return struct.pack("=HBBI", code, if_true, if_false, operand)
 
 
 def check(wanted: Check, otherwise: int) -> list[bytes]:
-    """Go on when the argument is as wanted; return otherwise."""
+    """Return instructions that continue if the check holds, and else return `otherwise`."""
     at = ARGUMENTS_AT + 8 * wanted.argument + (4 if wanted.high else 0)
     return [
         instruction(LOAD, at),
@@ -123,7 +123,7 @@ def check(wanted: Check, otherwise: int) -> list[bytes]:
 
 
 def block(number: int, rule: Rule) -> list[bytes]:
-    """The instructions for one system call, passed over for every other."""
+    """Return the instructions for one system call."""
     body = [line for wanted in rule.checks for line in check(wanted, rule.otherwise)]
     body.append(instruction(RETURN, ALLOW))
     return [
@@ -134,7 +134,7 @@ def block(number: int, rule: Rule) -> list[bytes]:
 
 
 def compiled(rules: Iterable[Rule], machine: str | None = None) -> bytes:
-    """The filter: this architecture alone, no x32, the calls listed; the rest is killed."""
+    """Compile the filter for this architecture without x32; it kills on all other calls."""
     machine = machine or platform.machine()
     numbers = NUMBERS[machine]
     lines = [
@@ -152,13 +152,13 @@ def compiled(rules: Iterable[Rule], machine: str | None = None) -> bytes:
 
 
 class Filter(ctypes.Structure):
-    """A sock_fprog: how the kernel is handed a filter."""
+    """The kernel's `struct sock_fprog`."""
 
     _fields_ = (("length", ctypes.c_ushort), ("lines", ctypes.c_void_p))
 
 
 def load(libc: ctypes.CDLL, rules: Iterable[Rule]) -> None:
-    """Put the filter on this process, for good. NO_NEW_PRIVS comes first."""
+    """Install the filter on this process. NO_NEW_PRIVS must be set before."""
     code = compiled(rules)
     lines = ctypes.create_string_buffer(code, len(code))
     program = Filter(len(code) // 8, ctypes.addressof(lines))

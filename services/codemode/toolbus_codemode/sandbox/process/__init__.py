@@ -1,1 +1,1 @@
-"""Run programs in processes forked from a prepared one."""
+"""Processes of programs, forked from a prepared process."""

@@ -1,4 +1,4 @@
-"""The child: one process, one program. It was forked from the zygote and never comes back."""
+"""Child of the zygote: run one program, then exit."""
 
 import os
 
@@ -8,19 +8,19 @@ from toolbus_codemode.sandbox.protocol import (
     OUT_OF_MEMORY,
     Call,
     Calls,
+    Message,
     Outcome,
     Outcomes,
     ProgramFailed,
-    Spoken,
     Start,
-    framed,
-    told,
+    service_decoder,
+    with_length,
 )
 from toolbus_codemode.sandbox.starlark.engine import Run
 
 LARGEST_START = 4 << 20
 FAILED = 3
-# How the engine panics when it asks for more than there is, or than a value may have.
+# Panics of the engine when memory or the size of a value is exhausted.
 STARVED = {
     "out of memory",
     "capacity overflow",
@@ -30,24 +30,24 @@ STARVED = {
 
 
 def warm() -> None:
-    """Run a program of ours, one that ends and one that fails."""
+    """Warm the engine with one program that completes and one that fails."""
     for source in ("1 + 1", "nope"):
         Run(Start(source, {}, 5.0, 1, 1 << 20, 1 << 20, 0), lambda _: ()).run()
 
 
 class MessageTooLargeError(Exception):
-    """A message of ours is larger than may be sent."""
+    """The message exceeds the limit."""
 
 
-class Line:
-    """The one descriptor left: messages to the service and from it."""
+class Connection:
+    """Connection to the service over the only open descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.largest = LARGEST_START
 
     def read(self, wanted: int) -> bytes:
-        """Exactly that many bytes; the service's end is ours."""
+        """Read exactly that many bytes; exit if the service closed the connection."""
         parts = []
         while wanted:
             part = os.read(self.descriptor, min(wanted, 1 << 20))
@@ -57,30 +57,30 @@ class Line:
             wanted -= len(part)
         return b"".join(parts)
 
-    def hear(self) -> Start | Outcomes:
-        """The next message of the service."""
+    def receive(self) -> Start | Outcomes:
+        """Receive the next message."""
         length = int.from_bytes(self.read(HEADER), "big")
-        message: Start | Outcomes = told.decode(self.read(length))
+        message: Start | Outcomes = service_decoder.decode(self.read(length))
         return message
 
-    def say(self, message: Spoken) -> None:
-        """Send a message, if it is not too large."""
-        frame = memoryview(framed(message))
-        if len(frame) > self.largest:
+    def send(self, message: Message) -> None:
+        """Send a message. Raises `MessageTooLargeError`."""
+        rest = memoryview(with_length(message))
+        if len(rest) > self.largest:
             raise MessageTooLargeError
-        while frame:
-            frame = frame[os.write(self.descriptor, frame) :]
+        while rest:
+            rest = rest[os.write(self.descriptor, rest) :]
 
     def ask(self, calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
-        """Have calls made, and wait for all of them."""
-        self.say(Calls(calls))
-        heard = self.hear()
-        return heard.outcomes if isinstance(heard, Outcomes) else ()
+        """Request calls and wait for all outcomes."""
+        self.send(Calls(calls))
+        message = self.receive()
+        return message.outcomes if isinstance(message, Outcomes) else ()
 
 
-def run(line: Line) -> None:
-    """Hear a program, run it, tell how it ended."""
-    start = line.hear()
+def run(line: Connection) -> None:
+    """Receive a program, run it, send its result."""
+    start = line.receive()
     if not isinstance(start, Start):
         return
     line.largest = start.message
@@ -90,18 +90,18 @@ def run(line: Line) -> None:
     except MemoryError:
         ended = ProgramFailed("memory", "The program used more memory than it may.")
     try:
-        line.say(ended)
+        line.send(ended)
     except MessageTooLargeError:
-        line.say(ProgramFailed("message_too_large", "The result is larger than a message may be."))
-    line.read(1)  # the service looks at what this process used, and ends it
+        line.send(ProgramFailed("message_too_large", "The result is larger than a message may be."))
+    line.read(1)  # the service reads the resource use of this process, and kills it
 
 
 def be_child(descriptor: int, held: Confinement) -> None:
-    """Harden, run, leave. What the engine raises is not told: its text may be anybody's."""
+    """Harden, run, exit. Errors of the engine are not sent: their text may contain data."""
     try:
-        line = Line(close_all_but(descriptor))
+        line = Connection(close_all_but(descriptor))
         harden(held)
-        warm()  # a child that waits has its pages by the time its program comes
+        warm()  # touches the memory pages before the program arrives
         run(line)
     except BaseException as error:  # noqa: BLE001 - a panic of the engine is a BaseException
         os._exit(OUT_OF_MEMORY if starved(error) else FAILED)
@@ -109,5 +109,5 @@ def be_child(descriptor: int, held: Confinement) -> None:
 
 
 def starved(error: BaseException) -> bool:
-    """Whether it was memory that an allocator of ours or of the engine did not get."""
+    """Return whether the interpreter or the engine failed to allocate memory."""
     return isinstance(error, MemoryError) or str(error) in STARVED

@@ -1,7 +1,7 @@
-"""The service's side of a process that starts runs: the zygote, or the host of Python workers.
+"""Client of a process that starts runs: the zygote, or the host of Python workers.
 
-Orders go out; back come a handle on the new process with a socket to it, and later its end. When
-the launcher itself dies its runs have ended, and the next order starts another.
+It sends orders and receives a pidfd and a socket of each new process, and later its end. If that
+process dies, its runs have ended, and the next order starts another.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from toolbus_common.concurrency import end
 LARGEST_WORD = 4096
 READY_WITHIN = 30.0
 FULL_FOR = 0.001
-UNDER_WAY = 0.01  # seconds in which most runs that call nothing have ended
+SPARE_DELAY = 0.01  # seconds in which most runs without calls end
 KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH",)
 
 
 class UnavailableError(Exception):
-    """Programs cannot be run here; the sentence says why."""
+    """Programs cannot run on this host; the message says why."""
 
 
 @dataclass(slots=True)
 class Launched:
-    """One run's process: the socket to it, a handle to kill it by, and how it ended."""
+    """Process of a run: its socket, its pidfd, and its exit status."""
 
     socket: socket.socket
     handle: int
@@ -39,7 +39,7 @@ class Launched:
 
     @property
     def cpu(self) -> float:
-        """Seconds of processor the process has used, as the kernel counts them; 0 if it is gone."""
+        """Seconds of processor time used, as the kernel counts them; 0 if the process ended."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             fields = words(f"/proc/self/fdinfo/{self.handle}")
             threads = f"/proc/{int(fields[fields.index(b'Pid:') + 1])}/task"
@@ -48,7 +48,7 @@ class Launched:
         return 0.0
 
     def kill(self) -> None:
-        """End the process, if it has not ended. A handle never names another process."""
+        """Kill the process if it runs. A pidfd never names another process."""
         if self.handle < 0:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -59,7 +59,7 @@ class Launched:
 
 
 def words(path: str) -> list[bytes]:
-    """What the kernel says there. Every run asks, so it is asked in three calls."""
+    """Return the words of a file in /proc, with few system calls because every run reads it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, LARGEST_WORD).split()
@@ -72,10 +72,10 @@ Ordered = asyncio.Future[Launched | None]
 
 @dataclass(slots=True)
 class Launcher:
-    """A process of ours that starts runs on order, and keeps a few started before they are."""
+    """Client of a launcher process, with a few spare processes started in advance."""
 
     module: str
-    usual: dict[str, int]
+    default: dict[str, int]
     spares: int
     arguments: tuple[str, ...] = ()
     spare: deque[Ordered] = field(default_factory=deque)
@@ -90,19 +90,19 @@ class Launcher:
     filling: asyncio.Task[None] | None = None
 
     async def start(self) -> dict[str, Any]:
-        """Start the process; what it says of itself when it is ready."""
+        """Start the launcher process and return the protections it reports."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(0)
         self.control, self.ready = ours, loop.create_future()
         with theirs:
-            self.process = subprocess.Popen(  # noqa: ASYNC220, S603 - quick; no name of a shell
+            self.process = subprocess.Popen(  # noqa: ASYNC220, S603 - quick; no shell
                 [sys.executable, "-I", "-m", self.module, *self.arguments],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
             )
-        loop.add_reader(ours.fileno(), self.hear, ours)
+        loop.add_reader(ours.fileno(), self.receive, ours)
         try:
             return await asyncio.wait_for(asyncio.shield(self.ready), READY_WITHIN)
         except TimeoutError:
@@ -110,7 +110,7 @@ class Launcher:
             raise UnavailableError(f"{self.module} did not become ready.") from None
 
     async def close(self) -> None:
-        """End it, and every run it started."""
+        """End the launcher process and every run it started."""
         if self.filling is not None:
             await end(self.filling)
         self.lost()
@@ -120,14 +120,14 @@ class Launcher:
             await asyncio.get_running_loop().run_in_executor(None, process.wait)
 
     def lost(self) -> None:
-        """The process is gone, or about to be: its runs have ended."""
+        """Clean up after the launcher process ended: all its runs have ended."""
         control, self.control = self.control, None
         if control:
             asyncio.get_running_loop().remove_reader(control.fileno())
             control.close()
         if self.ready and not self.ready.done():
             self.ready.set_exception(UnavailableError(f"{self.module} ended before it was ready."))
-            self.ready.exception()  # whoever waited may have left: nobody need be told
+            self.ready.exception()  # marks it as retrieved: its waiter may be gone
         self.spare.clear()
         for order in self.ordered.values():
             if not order.done():
@@ -139,8 +139,8 @@ class Launcher:
             if not run.ended.done():
                 run.ended.set_result(None)
 
-    def hear(self, control: socket.socket) -> None:
-        """Whatever the process has said by now."""
+    def receive(self, control: socket.socket) -> None:
+        """Handle all messages received by now."""
         while control is self.control:
             try:
                 word, handles, _, _ = socket.recv_fds(control, LARGEST_WORD, 2)
@@ -149,22 +149,22 @@ class Launcher:
             except OSError:
                 word, handles = b"", []
             if word:
-                self.heard(json.loads(word), handles)
+                self.handle(json.loads(word), handles)
             else:
                 self.lost()
 
-    def heard(self, told: dict[str, Any], handles: list[int]) -> None:
-        """One word: ready, started with a handle and a socket, or ended with a status."""
+    def handle(self, message: dict[str, Any], handles: list[int]) -> None:
+        """Handle one message: ready, started with a pidfd and a socket, or ended with a status."""
         self.words += 1
-        if "ready" in told and self.ready:
-            self.ready.set_result(told["ready"])
-        elif "started" in told:
-            self.started(told["started"], *handles)
-        elif "ended" in told:
-            self.ended(told["ended"], told["status"])
+        if "ready" in message and self.ready:
+            self.ready.set_result(message["ready"])
+        elif "started" in message:
+            self.started(message["started"], *handles)
+        elif "ended" in message:
+            self.ended(message["ended"], message["status"])
 
     def started(self, number: int, handle: int, descriptor: int) -> None:
-        """A process is there; if nobody waits for it any longer, not for long."""
+        """Record a started process; kill it if its order was cancelled."""
         ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         launched = Launched(socket.socket(fileno=descriptor), handle, ended)
         self.runs[number] = launched
@@ -175,7 +175,7 @@ class Launcher:
             launched.kill()
 
     def ended(self, number: int, status: int | None) -> None:
-        """A process has ended, or could not be started."""
+        """Record that a process ended or could not be started."""
         run, order = self.runs.pop(number, None), self.ordered.pop(number, None)
         if run and not run.ended.done():
             run.ended.set_result(status)
@@ -183,12 +183,12 @@ class Launcher:
             order.set_result(None)
 
     async def launch(self, **order: int) -> Launched:
-        """A process for a run: one that waits already, if it is held to the usual limits."""
+        """Return a process for a run: a spare one if the limits are the default ones."""
         async with self.starting:
             if self.control is None:
                 await self.close()
                 await self.start()
-        while order == self.usual and self.spare:
+        while order == self.default and self.spare:
             launched = await self.spare.popleft()
             if launched and not launched.ended.done():
                 self.fill_later()
@@ -201,7 +201,7 @@ class Launcher:
         return launched
 
     async def waited(self, ordered: Ordered) -> Launched | None:
-        """What was ordered, as long as anything comes: a launcher that is busy is not stuck."""
+        """Wait for an order while the launcher sends anything: a busy launcher is not stuck."""
         while not ordered.done():
             before = self.words
             await asyncio.wait((ordered,), timeout=READY_WITHIN)
@@ -210,22 +210,22 @@ class Launcher:
         return ordered.result() if ordered.done() else None
 
     def fill_later(self) -> None:
-        """Order spares when the run that took one is well under way: it is waited for, not they."""
+        """Order spares later, so that they do not delay the run that took one."""
         if self.filling is None or self.filling.done():
-            self.filling = asyncio.create_task(self.filled())
+            self.filling = asyncio.create_task(self.fill_after_delay())
 
-    async def filled(self) -> None:
-        """Spares, after a while."""
-        await asyncio.sleep(UNDER_WAY)
+    async def fill_after_delay(self) -> None:
+        """Order spares after a short wait."""
+        await asyncio.sleep(SPARE_DELAY)
         await self.fill()
 
     async def fill(self) -> None:
-        """Order as many spare processes as are kept."""
+        """Order spare processes up to the configured number."""
         while len(self.spare) < self.spares and self.control:
-            self.spare.append(await self.order(self.usual))
+            self.spare.append(await self.order(self.default))
 
     async def order(self, wanted: dict[str, int]) -> Ordered:
-        """Order a process; wait a little where the launcher is behind."""
+        """Order a process; wait briefly if the launcher's queue is full."""
         self.number += 1
         number, ordered = self.number, asyncio.get_running_loop().create_future()
         self.ordered[number] = ordered

@@ -1,8 +1,8 @@
-"""The zygote: a small process of one thread that has the engine warm, and only forks.
+"""Zygote: a small single-threaded process with a warm engine that forks a child per run.
 
-Over its control socket it hears a run's number and limits, forks a child for it, answers with a
-handle on that child's process and a socket to it, and later tells how the child ended.
-When the service goes away the control socket closes, the zygote ends, and its children with it.
+Over its control socket it receives a run's number and limits, forks a child, returns a pidfd and a
+socket of the child, and later reports how the child ended. When the service ends, the control
+socket closes, and the zygote and its children end too.
 """
 
 import gc
@@ -23,7 +23,7 @@ FORBIDDEN_CALL = 41 if os.uname().machine == "x86_64" else 198  # socket()
 
 
 def probed(*, without_seccomp: bool) -> dict[str, bool]:
-    """What a child is protected by: asked of one that hardens, and then breaks the filter."""
+    """Return the protections of a child, from one that hardens itself and then violates seccomp."""
     reading, writing = os.pipe()
     me = os.getpid()
     child = os.fork()
@@ -33,16 +33,16 @@ def probed(*, without_seccomp: bool) -> dict[str, bool]:
             Confinement(PROBE_MEMORY, PROBE_CPU, me, 0, (), without_seccomp=without_seccomp),
         )
     os.close(writing)
-    told = os.read(reading, LARGEST_ORDER)
+    report = os.read(reading, LARGEST_ORDER)
     os.close(reading)
     _, status = os.waitpid(child, 0)
-    found: dict[str, bool] = json.loads(told or b"{}")
+    found: dict[str, bool] = json.loads(report or b"{}")
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS
     return found | {"seccomp": found.get("seccomp", False) and killed}
 
 
 def tell_and_break_out(writing: int, held: Confinement) -> None:
-    """In the probe: report, then make a call that has to be this process's last."""
+    """Report the protections, then make a system call that must kill this process."""
     try:
         os.write(writing, json.dumps(hardening.harden(held)).encode())
         hardening.libc.syscall(FORBIDDEN_CALL, 1, 1, 0)
@@ -51,7 +51,7 @@ def tell_and_break_out(writing: int, held: Confinement) -> None:
 
 
 class Zygote:
-    """Forks on order, and tells of each child's end."""
+    """Server that forks children on request and reports their end."""
 
     def __init__(self, control: socket.socket, *, without_seccomp: bool) -> None:
         self.control = control
@@ -60,7 +60,7 @@ class Zygote:
         self.pid = os.getpid()
 
     def serve(self) -> None:
-        """Until the service goes away."""
+        """Serve until the service ends."""
         awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -70,26 +70,26 @@ class Zygote:
         while True:
             for key, _ in ready.select():
                 if key.fileobj is self.control:
-                    self.hear()
+                    self.receive()
                 else:
                     os.read(awake, LARGEST_ORDER)
-                    self.reap()
+                    self.report_ended()
 
-    def hear(self) -> None:
-        """One order, or the end."""
+    def receive(self) -> None:
+        """Handle one order, or end with the service."""
         order = self.control.recv(LARGEST_ORDER)
         if not order:
             os._exit(0)
-        told = json.loads(order)
-        self.fork(told["run"], told["memory"], told["cpu"])
+        request = json.loads(order)
+        self.fork(request["run"], request["memory"], request["cpu"])
 
     def fork(self, run: int, memory: int, cpu: int) -> None:
-        """Fork a child for this run; the service gets a handle that never names another process."""
+        """Fork a child for this run and pass its pidfd, which never names another process."""
         held = Confinement(memory, cpu, self.pid, without_seccomp=self.without_seccomp)
         ours, theirs = socket.socketpair()
         try:
             child = os.fork()
-        except OSError:  # too many processes, too little memory: the service tells
+        except OSError:  # too many processes or too little memory; the service reports it
             self.control.send(json.dumps({"ended": run, "status": None}).encode())
             return
         if not child:
@@ -104,8 +104,8 @@ class Zygote:
         ours.close()
         theirs.close()
 
-    def reap(self) -> None:
-        """Tell of the children that have ended."""
+    def report_ended(self) -> None:
+        """Report the children that have ended."""
         while self.runs:
             child, status = os.waitpid(-1, os.WNOHANG)
             if not child:
@@ -118,7 +118,7 @@ def main() -> None:
     """Warm up, prove the protections, serve. The control socket is standard input."""
     without_seccomp = "--without-seccomp" in sys.argv
     control = socket.socket(fileno=os.dup(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not with a key press
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not on Ctrl-C
     warm()
     gc.collect()
     gc.freeze()

@@ -1,1 +1,1 @@
-"""Run programs in a subset of Python."""
+"""Python engine, for a subset of the language."""

@@ -1,4 +1,4 @@
-"""The Python engine: binds tools as awaitable functions of modules, runs a program in a worker."""
+"""Python engine: bind tools as awaitable functions of modules, run a program in a worker."""
 
 import asyncio
 import itertools
@@ -14,28 +14,28 @@ from toolbus_codemode.sandbox.protocol import (
     Call,
     Calls,
     Done,
+    Message,
     Outcome,
     Outcomes,
     ProgramFailed,
-    Spoken,
     Start,
     Tool,
-    framed,
-    told,
+    service_decoder,
+    with_length,
 )
 
-# Each server is imported under this prefix and bound to its own name: by that name alone the engine
-# would import its standard library's `time` instead of a server that is called so.
+# Each server is imported under this prefix and bound to its name. Under the plain name, the engine
+# would import its standard library's `time` instead of a server of that name.
 MODULE = "_toolbus_server_"
 UNAWAITED = "<coroutine external_future("
 RECURSION = 200
 SUSPENSIONS = 10_000
 SHOWN = 500
-LONGEST_FAILURE = 4_000  # of what the service said of a call: it tells what to do at its end
+LONGEST_FAILURE = 4_000  # characters of a call's failure, whose advice is at its end
 FLOODED = "The program printed more than it may."
 encoder = msgspec.json.Encoder()
 
-# What an exception of the worker means; the first that fits.
+# Error names of exceptions; the first match counts.
 NAMED: tuple[tuple[type[BaseException], str], ...] = (
     (MemoryError, "memory"),
     (TimeoutError, "time"),
@@ -48,7 +48,7 @@ NAMED: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def limits(memory: int, cpu: int) -> pydantic_monty.ResourceLimits:
-    """What the engine itself counts. Time here is the program's own, without its calls."""
+    """Return the engine's own limits. Its time excludes the time of calls."""
     return {
         "max_memory": memory,
         "max_feed_duration_secs": float(cpu),
@@ -58,11 +58,11 @@ def limits(memory: int, cpu: int) -> pydantic_monty.ResourceLimits:
 
 
 class Stopped(Exception):  # noqa: N818 - raised into the program, which may catch it
-    """A call has no value; the text is the code and message the service gave."""
+    """A call failed; the text is the code and message from the service."""
 
 
 class Prints:
-    """What a program prints, until it is too much."""
+    """Collector of printed text up to a limit."""
 
     def __init__(self, most: int, flooded: Callable[[], object]) -> None:
         self.left = most
@@ -70,7 +70,7 @@ class Prints:
         self.parts: list[str] = []
 
     def take(self, _stream: str, text: str) -> None:
-        """One piece. An exception here would be heard at the program's end only."""
+        """Add text. It does not raise, because the engine would report that only at the end."""
         if self.left < 0:
             return
         self.left -= len(text)
@@ -81,12 +81,12 @@ class Prints:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """All printed text."""
         return "".join(self.parts)
 
 
 class Run:
-    """One program in one worker."""
+    """Run of one program in one worker."""
 
     def __init__(
         self,
@@ -104,57 +104,57 @@ class Run:
         self.failures: dict[str, tuple[str, str]] = {}
         self.called = 0
 
-    async def hear(self) -> Start | Outcomes:
-        """The next message of the service."""
+    async def receive(self) -> Start | Outcomes:
+        """Receive the next message."""
         length = int.from_bytes(await self.reader.readexactly(HEADER), "big")
-        message: Start | Outcomes = told.decode(await self.reader.readexactly(length))
+        message: Start | Outcomes = service_decoder.decode(await self.reader.readexactly(length))
         return message
 
-    def say(self, message: Spoken) -> None:
-        """A message to the service."""
-        self.writer.write(framed(message))
+    def send(self, message: Message) -> None:
+        """Send a message."""
+        self.writer.write(with_length(message))
 
     async def run(self) -> None:
-        """Hear a program, run it, tell how it ended. The service may go away at any time."""
+        """Receive a program, run it, send its result. The service may end at any time."""
         try:
-            start = await self.hear()
+            start = await self.receive()
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         if not isinstance(start, Start):
             return
         self.start = start
         running = asyncio.create_task(self.ended())
-        hearing = asyncio.create_task(self.hear_outcomes())
-        await asyncio.wait((running, hearing), return_when=asyncio.FIRST_COMPLETED)
+        receiving = asyncio.create_task(self.receive_outcomes())
+        await asyncio.wait((running, receiving), return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             running.cancel()
             await asyncio.wait((running,))
             return
-        self.say(running.result())
+        self.send(running.result())
         await self.writer.drain()
-        await hearing  # the service looks at what the worker used, and leaves
+        await receiving  # the service reads the worker's resource use, and disconnects
 
-    async def hear_outcomes(self) -> None:
-        """Give each call its outcome."""
+    async def receive_outcomes(self) -> None:
+        """Pass each outcome to its call."""
         while True:
             try:
-                heard = await self.hear()
+                message = await self.receive()
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
-            for outcome in heard.outcomes if isinstance(heard, Outcomes) else ():
+            for outcome in message.outcomes if isinstance(message, Outcomes) else ():
                 waits = self.waiting.pop(outcome.id, None)
                 if waits and not waits.done():
                     waits.set_result(outcome)
 
     async def ended(self) -> Done | ProgramFailed:
-        """The program's end, whatever it is."""
+        """Run the program and return its result or failure."""
         loop, running = asyncio.get_running_loop(), asyncio.current_task()
         assert running  # noqa: S101 - a coroutine runs in a task
         prints = Prints(self.start.output, lambda: loop.call_soon_threadsafe(running.cancel))
         try:
             async with asyncio.timeout(self.start.deadline):
                 value = await self.value(prints)
-                await asyncio.sleep(0)  # a flood at the very end is a flood
+                await asyncio.sleep(0)  # lets a pending cancellation for too much output happen
                 return self.done(value, prints.text)
         except asyncio.CancelledError:
             if prints.left >= 0:
@@ -171,7 +171,7 @@ class Run:
             return ProgramFailed("not_plain", str(error)[:SHOWN], printed=prints.text)
 
     async def value(self, prints: Prints) -> Any:
-        """Run the program: its `result`, or the value of its last expression."""
+        """Run the program and return its `result`, or the value of its last expression."""
         for name, tools in self.start.namespaces.items():
             functions = {tool.name: self.function(name, tool) for tool in tools}
             module = pydantic_monty.ExternalModule(functions)
@@ -185,7 +185,7 @@ class Run:
         return value
 
     async def named(self, value: Any) -> Any:
-        """The global `result`, or else the value given."""
+        """Return the global `result`, or the given value."""
         try:
             return await self.session.feed_run("result")
         except pydantic_monty.MontyRuntimeError as error:
@@ -194,7 +194,7 @@ class Run:
             raise
 
     def function(self, namespace: str, tool: Tool) -> Callable[..., Awaitable[Any]]:
-        """The function a program awaits for a tool."""
+        """Return the function that a program awaits for a tool."""
 
         async def function(*positional: Any, **named: Any) -> Any:
             try:
@@ -205,7 +205,7 @@ class Run:
                     TypeError(str(error)), "wrong_argument", error.subject
                 ) from None
             except (TypeError, ValueError, OverflowError, RecursionError):
-                text = f"{namespace}.{tool.name} got what is no plain value."
+                text = f"{namespace}.{tool.name} got a value that is not plain."
                 raise self.remembered(TypeError(text), "wrong_argument", "") from None
             if len(encoded) > self.start.message:
                 text = "The arguments are larger than a message may be."
@@ -215,19 +215,19 @@ class Run:
         return function
 
     def remembered(self, error: Exception, name: str, subject: str) -> Exception:
-        """An exception of ours, known again if the program lets it pass."""
+        """Remember an exception, to recognize it if the program does not catch it."""
         self.failures[str(error)] = (name, subject)
         return error
 
     async def outcome(self, call: Call) -> Any:
-        """Have one call made."""
+        """Make one call."""
         self.called += 1
         if self.called > self.start.calls:
             text = f"A program may make {self.start.calls} calls."
             raise self.remembered(RuntimeError(text), "too_many_calls", "")
         waits: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.waiting[call.id] = waits
-        self.say(Calls((call,)))
+        self.send(Calls((call,)))
         outcome = await waits
         if outcome.code:
             text = f"{outcome.code}: {outcome.message}"
@@ -235,16 +235,16 @@ class Run:
         return outcome.value
 
     def done(self, value: Any, printed: str) -> Done | ProgramFailed:
-        """The end of a program that had one."""
+        """Return the result of a completed program."""
         if isinstance(value, str) and value.startswith(UNAWAITED):
             return ProgramFailed(
-                "not_plain", "The result is a call nobody awaited: write await before it."
+                "not_plain", "The result is a call that was not awaited; write await before it."
             )
         try:
             body = encoder.encode(value)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             return ProgramFailed(
-                "not_plain", f"The result is no plain value: {error}"[:SHOWN], printed=printed
+                "not_plain", f"The result is not a plain value: {error}"[:SHOWN], printed=printed
             )
         if len(body) + len(printed) > self.start.output:
             return ProgramFailed("output_too_large", "The result is larger than it may be.")
@@ -255,25 +255,25 @@ class Run:
         error: pydantic_monty.MontySyntaxError | pydantic_monty.MontyRuntimeError,
         printed: str,
     ) -> ProgramFailed:
-        """The end of a program by an exception: ours, the engine's, or its own."""
-        inner = error.exception()
-        text = str(inner)
-        line, column = place(error)
+        """Return the failure of a program that raised an exception."""
+        exception = error.exception()
+        text = str(exception)
+        line, column = position(error)
         name, subject = self.failures.get(text, ("", ""))
         if not name:
-            name = next((word for kind, word in NAMED if isinstance(inner, kind)), "runtime")
+            name = next((word for kind, word in NAMED if isinstance(exception, kind)), "runtime")
         if isinstance(error, pydantic_monty.MontySyntaxError):
             name = "too_deep" if "nested" in text else "syntax"
         if name in {"tool_failed", "wrong_argument"}:
             message = text[:LONGEST_FAILURE]
         else:
-            message = f"{type(inner).__name__}: {text}"[:SHOWN]
+            message = f"{type(exception).__name__}: {text}"[:SHOWN]
         return ProgramFailed(name, message, line, column, subject, printed)
 
 
-def place(
+def position(
     error: pydantic_monty.MontySyntaxError | pydantic_monty.MontyRuntimeError,
 ) -> tuple[int | None, int | None]:
-    """Where in the program: the innermost frame."""
-    frames = error.traceback()
-    return (frames[-1].line, frames[-1].column) if frames else (None, None)
+    """Return the innermost position in the program."""
+    entries = error.traceback()
+    return (entries[-1].line, entries[-1].column) if entries else (None, None)

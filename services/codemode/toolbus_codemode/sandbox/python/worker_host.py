@@ -1,7 +1,8 @@
-"""Host Python workers: start hardened workers on order, and relay each one's messages.
+"""Host of Python workers: start hardened workers on request, and run a program in each.
 
-The workers are another project's binary and its client is native code, so the client lives here
-and not in the service: if it falls, the service starts another. A worker serves one program.
+The workers are a binary of another project and its client is native code. So the client runs in
+this process and not in the service: if it crashes, the service starts another. A worker serves one
+program.
 """
 
 import asyncio
@@ -25,15 +26,15 @@ from toolbus_common.process import landlock
 
 LARGEST_ORDER = 4096
 MOST_WORKERS = 512
-ADDRESS_SPACE = 1 << 30  # the engine counts its heap itself; this is what its process may map
+ADDRESS_SPACE = 1 << 30  # of the process; the engine limits its heap itself
 CPU = 30
-EXECUTABLE = 0x10  # MFD_EXEC of Linux 6.3: older ones refuse it, and need not be told
+EXECUTABLE = 0x10  # MFD_EXEC, since Linux 6.3; older kernels reject it and do not need it
 
 
 def launcher(*, without_seccomp: bool) -> tuple[int, Path]:
-    """A script that the client takes for the worker's binary, and the descriptor it is kept by.
+    """Create a script that the client runs as the worker's binary; return its descriptor and path.
 
-    It has no name in any directory, so nothing is left of it however this process ends.
+    It is an anonymous file, so nothing is left of it however this process ends.
     """
     seccomp = "without-seccomp" if without_seccomp else "seccomp"
     words = [
@@ -49,22 +50,22 @@ def launcher(*, without_seccomp: bool) -> tuple[int, Path]:
 
 
 def confined(pid: int) -> dict[str, bool]:
-    """What the kernel says of a worker."""
-    told = dict(
+    """Return the protections of a worker, as the kernel reports them."""
+    status = dict(
         line.split(":\t", 1)
         for line in Path(f"/proc/{pid}/status").read_text().splitlines()
         if ":\t" in line
     )
     return {
-        "seccomp": told.get("Seccomp") == "2",
-        "no_new_privs": told.get("NoNewPrivs") == "1",
-        "user": told["Uid"].split()[0] != "0",
+        "seccomp": status.get("Seccomp") == "2",
+        "no_new_privs": status.get("NoNewPrivs") == "1",
+        "user": status["Uid"].split()[0] != "0",
         "landlock": landlock.version(hardening.libc) > 0,
     }
 
 
 class Host:
-    """Workers on order, over the same words as the zygote."""
+    """Server of workers, with the same protocol as the zygote."""
 
     def __init__(self, pool: pydantic_monty.AsyncMonty, control: socket.socket) -> None:
         self.pool = pool
@@ -72,16 +73,16 @@ class Host:
         self.runs: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
-        """Until the service goes away."""
+        """Serve until the service ends."""
         loop = asyncio.get_running_loop()
         while order := await loop.sock_recv(self.control, LARGEST_ORDER):
-            told = json.loads(order)
-            task = asyncio.create_task(self.run(**told))
+            request = json.loads(order)
+            task = asyncio.create_task(self.run(**request))
             self.runs.add(task)
             task.add_done_callback(self.runs.discard)
 
-    def say(self, word: dict[str, Any], *descriptors: int) -> None:
-        """Send one message to the service. It is small, and a living service reads at once."""
+    def send(self, word: dict[str, Any], *descriptors: int) -> None:
+        """Send one small message to the service."""
         encoded = [json.dumps(word).encode()]
         with contextlib.suppress(OSError):
             if descriptors:
@@ -90,16 +91,16 @@ class Host:
                 self.control.send(encoded[0])
 
     async def run(self, run: int, memory: int, cpu: int) -> None:
-        """One worker, for one program."""
+        """Run one worker for one program."""
         modules: dict[str, pydantic_monty.ExternalModule] = {}
         try:
             checkout = self.pool.checkout(limits=limits(memory, cpu), external_modules=modules)
             async with checkout as session:
                 await self.held(run, session, modules)
         except (pydantic_monty.MontyError, OSError, TimeoutError):
-            pass  # killed by the service, or never started: the service is told that it ended
+            pass  # killed by the service, or not started; reported as ended below
         finally:
-            self.say({"ended": run, "status": None})
+            self.send({"ended": run, "status": None})
 
     async def held(
         self,
@@ -107,13 +108,13 @@ class Host:
         session: pydantic_monty.AsyncMontySession,
         modules: dict[str, pydantic_monty.ExternalModule],
     ) -> None:
-        """Hand the service a worker, and run what it sends."""
+        """Pass the worker's handles to the service, and run the program it sends."""
         if session.worker_pid is None:
             return
         ours, theirs = socket.socketpair()
         handle = os.pidfd_open(session.worker_pid)
         try:
-            self.say({"started": run}, handle, theirs.fileno())
+            self.send({"started": run}, handle, theirs.fileno())
         finally:
             os.close(handle)
             theirs.close()
@@ -124,7 +125,7 @@ class Host:
             writer.transport.abort()
 
     async def probed(self) -> dict[str, bool]:
-        """What a worker is protected by: asked of the kernel, while it stands ready."""
+        """Return the protections of a worker, as the kernel reports them."""
         async with self.pool.checkout() as session:
             if await session.feed_run("1 + 1") != 1 + 1 or session.worker_pid is None:
                 return {}
@@ -132,8 +133,8 @@ class Host:
 
 
 async def main() -> None:
-    """Start the pool, tell how it is protected, serve. The control socket is standard input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not with a key press
+    """Start the pool, report protections, serve. The control socket is standard input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not on Ctrl-C
     control = socket.socket(fileno=os.dup(0))
     control.settimeout(0)
     separate = hardening.unshare()
@@ -145,7 +146,7 @@ async def main() -> None:
         max_checkouts_per_worker=1,
     ) as pool:
         host = Host(pool, control)
-        host.say({"ready": {"namespaces": separate, **await host.probed()}})
+        host.send({"ready": {"namespaces": separate, **await host.probed()}})
         await host.serve()
         for run in tuple(host.runs):
             run.cancel()

@@ -1,7 +1,7 @@
-"""Becomes a hardened Python worker: `worker_launch.py COMMON BINARY MEMORY CPU ALLOWED ARGS…`.
+"""Become a hardened Python worker: `worker_launch.py COMMON BINARY MEMORY CPU ALLOWED ARGS…`.
 
-It runs without site packages, so that little is imported; COMMON is where the common package is.
-The binary is opened before the user is dropped, for nobody may be unable to walk to it.
+It runs without site packages, so that little is imported; COMMON is the path of the common package.
+The binary is opened before the change of user, because the user nobody may not reach its path.
 """
 
 import os
@@ -19,11 +19,11 @@ DESCRIPTORS = 64
 
 
 def main() -> None:
-    """Never returns: it is the worker afterwards, or it has ended."""
+    """Replace this process by the worker; never return."""
     binary, memory, cpu, allowed, *arguments = sys.argv[2:]
     opened = os.open(binary, os.O_RDONLY | os.O_CLOEXEC)
     silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 2)  # what a worker complains of may be the program's own text
+    os.dup2(silent, 2)  # messages of a worker may contain text of the program
     held = Confinement(
         int(memory),
         int(cpu),

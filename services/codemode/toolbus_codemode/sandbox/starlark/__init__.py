@@ -1,1 +1,1 @@
-"""Run programs in Starlark."""
+"""Starlark engine of the sandbox."""

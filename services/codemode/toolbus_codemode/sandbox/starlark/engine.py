@@ -1,4 +1,4 @@
-"""The Starlark engine: binds tools as functions, runs a program, tells how it ended."""
+"""Starlark engine: bind tools as functions, run a program, return its result."""
 
 import itertools
 import re
@@ -11,7 +11,7 @@ import msgspec
 import starlark
 
 from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
-from toolbus_codemode.sandbox.call_log import Ask, Journal
+from toolbus_codemode.sandbox.call_log import Ask, CallLog
 from toolbus_codemode.sandbox.protocol import Call, Done, Outcome, ProgramFailed, Start, Tool
 
 CALL_STACK = 200
@@ -28,7 +28,7 @@ encoder = msgspec.json.Encoder()
 
 
 def dialect() -> starlark.Dialect:
-    """Everything but load: a program is one file."""
+    """Return the dialect: everything except `load`, because a program is one file."""
     spoken = starlark.Dialect.extended()
     spoken.enable_f_strings = True
     spoken.enable_load = False
@@ -41,19 +41,19 @@ GLOBALS = starlark.Globals.extended_by(EXTENSIONS)
 PRELUDE = (files(__package__) / "prelude.star").read_text()
 
 
-class Stopped(Exception):  # noqa: N818 - its reason is told apart, its text reaches nobody
-    """The program cannot go on. It carries no text: the engine would show it to the program."""
+class Stopped(Exception):  # noqa: N818 - control flow; its reason is stored separately
+    """The program must stop. It has no text, because the engine would show it to the program."""
 
 
 class Run:
-    """One program, from its first pass to its last."""
+    """Run of one program in one or more passes."""
 
     def __init__(self, start: Start, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
         self.program = start
         self.clock = clock
         self.ends_at = clock() + start.deadline
         self.ask = ask
-        self.journal = Journal(self.counted, kept="parallel" in start.source)
+        self.call_log = CallLog(self.counted, kept="parallel" in start.source)
         self.ids = itertools.count()
         self.prepared: list[Call] = []
         self.mode = ""
@@ -63,12 +63,12 @@ class Run:
         self.called = 0
 
     def stop(self, name: str, message: str, subject: str = "") -> NoReturn:
-        """End the program for a reason of ours."""
+        """Stop the program with this error."""
         self.failure = self.failure or (name, message, subject)
         raise Stopped
 
     def tool(self, namespace: str, tool: Tool) -> Callable[..., Any]:
-        """The function a program calls for a tool."""
+        """Return the function that a program calls for a tool."""
 
         def function(*positional: Any, **named: Any) -> Any:
             mode, self.mode = self.mode, ""
@@ -77,33 +77,33 @@ class Run:
             if mode == "prepare":
                 self.prepared.append(call)
                 return len(self.prepared) - 1
-            return self.told(self.outcome(call), caught=mode == "try")
+            return self.value_of(self.outcome(call), caught=mode == "try")
 
         return function
 
     def bound(
         self, namespace: str, tool: Tool, positional: tuple[Any, ...], named: dict[str, Any]
     ) -> dict[str, Any]:
-        """Arguments by name; what does not fit ends the program with the signature."""
+        """Return the arguments by name; a mismatch stops the program."""
         try:
             return bound(namespace, tool, positional, named)
         except NotBoundError as error:
             self.stop("wrong_argument", str(error), error.subject)
 
     def outcome(self, call: Call) -> Outcome:
-        """Ask for one call, within the deadline and the number allowed."""
+        """Make one call within the limits."""
         self.check_time()
-        return self.journal.outcome(call)
+        return self.call_log.outcome(call)
 
     def counted(self, calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
-        """Ask for calls, as many as are allowed."""
+        """Make calls, up to the allowed number."""
         self.called += len(calls)
         if self.called > self.program.calls:
             self.stop("too_many_calls", f"A program may make {self.program.calls} calls.")
         return self.ask(calls)
 
-    def told(self, outcome: Outcome, *, caught: bool) -> Any:
-        """An outcome as the program gets it; a failure nobody catches ends the program."""
+    def value_of(self, outcome: Outcome, *, caught: bool) -> Any:
+        """Return an outcome's value; a failure that is not caught stops the program."""
         if caught:
             return {"value": outcome.value, "code": outcome.code, "message": outcome.message}
         if outcome.code:
@@ -111,30 +111,30 @@ class Run:
         return outcome.value
 
     def together(self, numbers: list[Any], catch: Any) -> list[Any]:
-        """Calls prepared before, made now and at once."""
+        """Make prepared calls concurrently."""
         self.check_time()
-        outcomes = self.journal.together(tuple(self.again(number) for number in numbers))
-        return [self.told(outcome, caught=bool(catch)) for outcome in outcomes]
+        outcomes = self.call_log.together(tuple(self.again(number) for number in numbers))
+        return [self.value_of(outcome, caught=bool(catch)) for outcome in outcomes]
 
     def again(self, number: Any) -> Call:
-        """A call like the one prepared under this number."""
+        """Return a copy of the call prepared under this number."""
         if not isinstance(number, int) or not 0 <= number < len(self.prepared):
-            self.stop("wrong_argument", "This is no call that call() prepared.", "parallel")
+            self.stop("wrong_argument", "This is not a call prepared by call().", "parallel")
         before = self.prepared[number]
         return Call(next(self.ids), before.namespace, before.function, before.arguments)
 
     def set_mode(self, mode: str) -> None:
-        """What the next call of a tool is to do. A mode nobody used means it was no tool."""
+        """Set the mode of the next tool call. An unused mode means that no tool was called."""
         if self.mode and not mode:
             self.stop("wrong_argument", "This takes a tool and its arguments.", "try_call")
         self.mode = mode
 
     def wrong(self, subject: str, usage: str) -> None:
-        """A function of the prelude was called in another way than it is meant."""
+        """Stop the program because a function of the prelude was misused."""
         self.stop("wrong_argument", f"{subject} is used so: {usage}.", "")
 
     def print(self, *values: Any, sep: str = " ", end: str = "\n") -> None:
-        """Keep what is printed, until it is too much."""
+        """Collect printed text up to the limit."""
         text = str(sep).join(v if isinstance(v, str) else shown(v) for v in values) + str(end)
         self.printed_bytes += len(text)
         if self.printed_bytes > self.program.output:
@@ -142,30 +142,30 @@ class Run:
         self.printed.append(text)
 
     def fork(self, branches: int) -> int:
-        """A `parallel` begins."""
+        """Begin a `parallel`."""
         if branches > self.program.calls:
             self.stop("too_many_calls", f"A program may make {self.program.calls} calls.")
-        return self.journal.fork()
+        return self.call_log.fork()
 
     def check_time(self) -> None:
-        """Stop at the deadline: the engine polls loops, but not a loop of slow calls."""
+        """Stop the program at the deadline: the engine does not check between slow calls."""
         if self.late():
             self.stop("time", f"The program took longer than {self.program.deadline:g} s.")
 
     def late(self) -> bool:
-        """Whether the deadline has passed."""
+        """Return whether the deadline has passed."""
         return self.clock() >= self.ends_at
 
     def module(self) -> starlark.Module:
-        """A fresh module with the prelude and the tools."""
+        """Return a new module with the prelude and the tools."""
         module = starlark.Module()
         bound: dict[str, Callable[..., Any]] = {
             "_mode": self.set_mode,
             "_together": self.together,
             "_wrong": self.wrong,
             "_fork": self.fork,
-            "_enter": self.journal.enter,
-            "_leave": self.journal.leave,
+            "_enter": self.call_log.enter,
+            "_leave": self.call_log.leave,
             "_join": self.join,
             "print": self.print,
         }
@@ -182,13 +182,13 @@ class Run:
         return module
 
     def join(self) -> None:
-        """The end of a `parallel`."""
+        """End a `parallel`."""
         self.check_time()
-        self.journal.join()
+        self.call_log.join()
 
     def passed(self) -> Any:
-        """One pass over the program: its value, or Again."""
-        self.journal.start_over()
+        """Run one pass and return the value, or raise `Again`."""
+        self.call_log.start_over()
         self.printed, self.printed_bytes, self.mode, self.prepared = [], 0, "", []
         module = self.module()
         options = starlark.EvalOptions(check_cancelled=self.late, max_callstack_size=CALL_STACK)
@@ -198,7 +198,7 @@ class Run:
         return named if named is not None else evaluated.value
 
     def run(self) -> Done | ProgramFailed:
-        """Pass after pass, until one comes to its end."""
+        """Run passes until one completes or fails."""
         while True:
             try:
                 return self.done(self.passed())
@@ -209,22 +209,22 @@ class Run:
             except RecursionError:
                 return ProgramFailed("too_deep", "A value is nested too deep.")
             except (TypeError, ValueError, UnicodeError):
-                return ProgramFailed("not_plain", "The result is no plain value.")
-            if self.failure or self.late() or not self.journal.again:
+                return ProgramFailed("not_plain", "The result is not a plain value.")
+            if self.failure or self.late() or not self.call_log.again:
                 return self.failed(text)
 
     def done(self, value: Any) -> Done | ProgramFailed:
-        """The end of a program that had one."""
+        """Return the result of a completed program."""
         try:
             body = encoder.encode(value)
         except (TypeError, OverflowError, ValueError) as error:
-            return ProgramFailed("not_plain", f"The result is no plain value: {error}"[:SHOWN])
+            return ProgramFailed("not_plain", f"The result is not a plain value: {error}"[:SHOWN])
         if len(body) + self.printed_bytes > self.program.output:
             return ProgramFailed("output_too_large", "The result is larger than it may be.")
         return Done(msgspec.Raw(body), "".join(self.printed))
 
     def failed(self, text: str) -> ProgramFailed:
-        """The end of a program that was stopped, by us or by an error of its own."""
+        """Return the failure of a program that was stopped or raised an error."""
         line, column = where(text)
         printed = "".join(self.printed)
         if self.late() and not self.failure:
@@ -241,7 +241,7 @@ class Run:
 
 
 def shown(value: Any) -> str:
-    """A value as print shows it: JSON, as a model writes it."""
+    """Return a value as `print` shows it."""
     if value is None or isinstance(value, bool):
         return str(value)
     try:
@@ -251,7 +251,7 @@ def shown(value: Any) -> str:
 
 
 def where(text: str) -> tuple[int | None, int | None]:
-    """Line and column in the program, out of the engine's text: the innermost place in it."""
+    """Return the innermost line and column in the program from the engine's error text."""
     if at := re.search(rf"^ *--> {FILE}:(\d+):(\d+)$", text, re.MULTILINE):
         return int(at[1]), int(at[2])
     if lines := re.findall(rf"^ *\* {FILE}:(\d+), in ", text, re.MULTILINE):
@@ -269,9 +269,9 @@ NAMED = (
 
 
 def named(text: str) -> tuple[str, str]:
-    """The engine's own error: a name for it, and its sentence."""
-    sentence = re.search(r"^error: (.*)$", text, re.MULTILINE)
-    message = sentence[1] if sentence else text.strip().split("\n", 1)[0]
+    """Return the name and message of an error of the engine."""
+    found = re.search(r"^error: (.*)$", text, re.MULTILINE)
+    message = found[1] if found else text.strip().split("\n", 1)[0]
     for pattern, name in NAMED:
         if re.search(pattern, text, re.MULTILINE):
             return name, message

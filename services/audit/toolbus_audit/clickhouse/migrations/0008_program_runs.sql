@@ -1,0 +1,64 @@
+-- One row per program run, with its resource use and its calls in the order of their outcomes.
+-- In events of a run, `call_id` identifies the run; in events of its calls, `parent_id` does.
+CREATE VIEW IF NOT EXISTS runs AS
+SELECT
+    of_run AS run,
+    anyIf(outer, is_run) AS parent,
+    minIf(event_at, name = 'run.started') AS began,
+    anyIf(paid_by, is_run) AS customer,
+    anyIf(of_key, is_run) AS key,
+    anyIf(JSONExtractString(run_detail, 'team'), is_run) AS team,
+    anyIf(JSONExtractString(run_detail, 'user'), is_run) AS user,
+    anyIf(JSONExtractString(run_detail, 'engine'), is_run) AS engine,
+    anyIf(JSONExtractString(run_detail, 'program_digest'), is_run) AS program_digest,
+    anyIf(JSONExtractUInt(run_detail, 'lines'), is_run) AS lines,
+    anyIf(JSONExtractString(run_detail, 'program'), name = 'run.started') AS program,
+    multiIf(
+        countIf(name = 'run.completed') > 0, 'completed',
+        countIf(name = 'run.failed') > 0, 'failed',
+        'under way'
+    ) AS state,
+    anyIf(of_code, name = 'run.failed') AS code,
+    anyIf(why, name = 'run.failed') AS reason,
+    anyIf(JSONExtractUInt(run_detail, 'at_line'), name = 'run.failed') AS at_line,
+    anyIf(JSONExtractUInt(run_detail, 'calls'), is_end) AS calls,
+    anyIf(JSONExtractUInt(run_detail, 'refused'), is_end) AS refused,
+    anyIf(JSONExtractUInt(run_detail, 'failed'), is_end) AS failed,
+    sumIf(cost_of_call, is_call) AS cost,
+    anyIf(took_us, is_end) AS latency_us,
+    anyIf(JSONExtractUInt(run_detail, 'cpu_us'), is_end) AS cpu_us,
+    anyIf(JSONExtractUInt(run_detail, 'output_bytes'), is_end) AS output_bytes,
+    anyIf(JSONExtractUInt(run_detail, 'kept'), is_end) AS kept,
+    arraySort(groupArrayIf(
+        CAST(
+            (event_at, own_id, concat(of_server, '__', of_tool), name, of_code, cost_of_call, took_us),
+            'Tuple(at DateTime64(6, \'UTC\'), call_id String, tool String, event String, code String, charge Int64, latency_us Int64)'
+        ),
+        is_call
+    )) AS inner_calls
+FROM
+(
+    SELECT
+        event AS name,
+        at AS event_at,
+        detail AS run_detail,
+        startsWith(event, 'run.') AS is_run,
+        event IN ('run.completed', 'run.failed') AS is_end,
+        NOT is_run AS is_call,
+        if(is_run, call_id, parent_id) AS of_run,
+        if(is_run, parent_id, '') AS outer,
+        call_id AS own_id,
+        customer AS paid_by,
+        key AS of_key,
+        server AS of_server,
+        tool AS of_tool,
+        code AS of_code,
+        reason AS why,
+        if(event = 'call.denied', 0, charge) AS cost_of_call,
+        latency_us AS took_us
+    FROM events
+    WHERE event IN ('run.started', 'run.completed', 'run.failed')
+        OR (parent_id != '' AND event IN ('call.completed', 'call.failed', 'call.denied'))
+)
+GROUP BY of_run
+HAVING countIf(is_run) > 0;

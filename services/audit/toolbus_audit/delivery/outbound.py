@@ -1,0 +1,24 @@
+"""Outbound connections: the configuration of deliveries, and the clients they share."""
+
+from dataclasses import dataclass
+
+from toolbus_audit.delivery.http_client import HttpClient
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.config import Configuration
+from toolbus_common.config_store.operator_targets import ConfirmedTargets
+from toolbus_common.secrets import Secrets
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """Configuration of deliveries to other systems, and the clients for them."""
+
+    projection: ConfigProjection
+    operator_named: ConfirmedTargets
+    http: HttpClient
+    secrets: Secrets
+
+    @property
+    def configuration(self) -> Configuration:
+        """Current configuration."""
+        return self.projection.now.declaration

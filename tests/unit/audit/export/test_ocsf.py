@@ -1,0 +1,135 @@
+"""Every event as an event of the public schema: its class, what it requires, nothing unknown."""
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from pydantic import BaseModel
+
+from harness.ocsf import SCHEMA, faults
+from toolbus_audit.export.ocsf import VERSION, encode_ocsf, ocsf_event_of
+from toolbus_common.contracts import EVENTS
+from toolbus_common.contracts.events.base import Event
+
+VALUES: dict[Any, Any] = {str: "text", int: 7, float: 1_763_708_342.25, bool: True}
+
+
+def event(name: str, **given: Any) -> dict[str, Any]:
+    """An event with every field given, as its line has it."""
+    cls = EVENTS[name]
+    fields = {each: _sample(field.annotation) for each, field in cls.model_fields.items()}
+    told: dict[str, Any] = msgspec.json.decode(cls(**{**fields, **given}).encode())
+    return {"event": name, **told, "producer": "p1", "seq": 3, "prev": "ab" * 32}
+
+
+def bare(cls: type[Event]) -> dict[str, Any]:
+    """An event with nothing but what it must have."""
+    fields = {
+        each: _sample(field.annotation)
+        for each, field in cls.model_fields.items()
+        if field.is_required()
+    }
+    told: dict[str, Any] = msgspec.json.decode(cls(**fields).encode())
+    return {"event": cls.NAME, **told}
+
+
+def _sample(annotation: Any) -> Any:
+    if annotation in VALUES:
+        return VALUES[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        raise NotImplementedError(annotation)
+    inner = [each for each in get_args(annotation) if each is not Ellipsis]
+    if getattr(annotation, "__origin__", None) is dict:
+        return {"text": _sample(inner[1]) if inner[1] is not Any else 7}
+    return (_sample(inner[0]),)
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_every_event_is_a_valid_event_whatever_it_holds(name: str) -> None:
+    assert faults(ocsf_event_of(event(name))) == []
+    assert faults(ocsf_event_of(bare(EVENTS[name]))) == []
+
+
+def test_it_is_the_version_of_the_schema_it_was_held_against() -> None:
+    assert SCHEMA["version"] == VERSION
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "type_uid", "status"),
+    [
+        ("call.completed", {"is_error": False, "method": "tools/call"}, 600399, "Success"),
+        ("call.completed", {"is_error": True, "method": "tools/call"}, 600399, "Failure"),
+        ("call.allowed", {"method": "resources/read"}, 600302, "Success"),
+        ("call.denied", {"method": "tools/call"}, 600399, "Failure"),
+        ("approval.granted", {}, 300501, "Success"),
+        ("key.created", {}, 300401, "Success"),
+        ("key.revoked", {}, 300404, "Success"),
+        ("config.changed", {"before": "", "after": "{}"}, 300401, "Success"),
+        ("config.changed", {"before": "{}", "after": "{}"}, 300403, "Success"),
+        ("config.changed", {"before": "{}", "after": ""}, 300404, "Success"),
+        ("definition.rejected", {}, 300409, "Success"),
+        ("server.connected", {}, 600203, "Success"),
+        ("server.lost", {}, 600204, "Failure"),
+        ("ledger.opened", {}, 99, "Success"),
+    ],
+)
+def test_an_event_is_what_it_means(
+    name: str, given: dict[str, Any], type_uid: int, status: str
+) -> None:
+    shown = ocsf_event_of(event(name, **given))
+    assert (shown["type_uid"], shown["status"]) == (type_uid, status)
+
+
+def test_who_asked_what_of_whom_and_why_not_stands_where_analysts_look() -> None:
+    told = event(
+        "call.denied", server="docs", tool="search", key="bot", user="ann", code="rule_denied",
+        reason="Not at night.", customer="acme", call_id="c1", id="c1.denied",
+        at=1_763_708_342.123456,
+    )  # fmt: skip
+    shown = ocsf_event_of(told)
+    assert shown["time"] == 1_763_708_342_123
+    assert shown["actor"] == {"app_uid": "bot", "user": {"name": "ann", "type_id": 1}}
+    assert shown["api"]["operation"] == "search"
+    assert shown["api"]["service"] == {"name": "docs"}
+    assert shown["metadata"]["tenant_uid"] == "acme"
+    assert shown["metadata"]["correlation_uid"] == "c1"
+    assert shown["metadata"]["uid"] == "c1.denied"
+    assert (shown["status_code"], shown["status_detail"]) == ("rule_denied", "Not at night.")
+
+
+def test_what_has_no_place_in_a_class_is_not_lost() -> None:
+    shown = ocsf_event_of(event("call.completed", charge=2000, latency_us=17))
+    assert shown["unmapped"]["charge"] == 2000
+    assert shown["unmapped"]["latency_us"] == 17
+    assert shown["unmapped"]["prev"] == "ab" * 32
+
+
+def test_an_event_of_an_unknown_name_is_a_base_event() -> None:
+    shown = ocsf_event_of(
+        {"event": "login.refused", "id": "x", "at": 1.0, "customer": "a", "who": "ann"}
+    )
+    assert faults(shown) == []
+    assert (shown["class_uid"], shown["unmapped"]) == (0, {"who": "ann"})
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"[1]", b'{"event":"x"}', b'{"event":"x","id":"i","at":"no"}']
+)
+def test_a_line_that_is_no_event_is_no_event(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"not an event|could not convert"):
+        encode_ocsf(line)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"type_uid": 7}, "type_uid"),
+        ({"severity_id": 42}, "severity_id"),
+        ({"colour": "red"}, "colour is unknown"),
+        ({"metadata": {"version": "1.8.0"}}, "metadata.product is required"),
+        ({"actor": {}}, "actor."),
+    ],
+)
+def test_the_check_finds_what_is_wrong(change: dict[str, Any], fault: str) -> None:
+    shown = ocsf_event_of(event("call.allowed")) | change
+    assert any(each.startswith(fault) for each in faults(shown))

@@ -1,0 +1,232 @@
+"""The writer against a store that fails in every way it can."""
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from toolbus_audit.clickhouse.errors import StoreDownError
+from toolbus_audit.clickhouse.row_mapper import Rows
+from toolbus_audit.ingest.writer import BATCH_EVENTS, PULL_MESSAGES, Writer
+from toolbus_common.nats.connection import StoredMessage
+
+LINE = b'{"event":"call.allowed","producer":"p","seq":1,"id":"%d","at":1763708342.5,"customer":"a"}'
+
+
+class Store:
+    """A store by hand: keeps positions, and is down as many times as told."""
+
+    def __init__(self, down: int = 0) -> None:
+        self.down = down
+        self.inserts: list[tuple[str, int, str]] = []
+        self.positions: list[tuple[int, int, str]] = []
+        self.looked_up: list[list[int]] = []
+        self.tokens: list[str] = []
+
+    async def open(self) -> None:
+        self._fail()
+
+    async def insert(self, table: str, what: Rows, token: str) -> None:
+        self.tokens.append(token)
+        self._fail()
+        self.inserts.append((table, len(what), token))
+        self.positions += [row.position for row in what]
+
+    async def stored(self, sequences: Sequence[int]) -> set[tuple[int, int, str]]:
+        self._fail()
+        self.looked_up.append(list(sequences))
+        return {position for position in self.positions if position[0] in sequences}
+
+    async def last_sequence(self) -> int:
+        self._fail()
+        return max((position[0] for position in self.positions), default=0)
+
+    async def dead_letters(self) -> int:
+        return 0
+
+    def _fail(self) -> None:
+        if self.down:
+            self.down -= 1
+            raise StoreDownError("ClickHouse is resting.")
+
+
+class Said:
+    """What became of each message."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[int] = []
+        self.returned: list[int] = []
+
+    def message(self, sequence: int, lines: int = 1, *, delivered: int = 1) -> StoredMessage:
+        async def ack() -> None:
+            self.acknowledged.append(sequence)
+
+        async def nak(**_: Any) -> None:
+            self.returned.append(sequence)
+
+        data = b"\n".join(LINE % (sequence * 1000 + line) for line in range(lines))
+        source: Any = SimpleNamespace(ack=ack, ack_sync=ack, nak=nak)
+        return StoredMessage("tb.event.call.allowed.a", data, sequence, delivered, 0, source)
+
+
+async def test_a_message_is_acknowledged_only_after_its_rows_are_stored() -> None:
+    store, said = Store(), Said()
+    writer = Writer(store)
+    await writer.open()
+    await writer.receive([said.message(1, 3), said.message(2)])
+    assert [(table, rows) for table, rows, _ in store.inserts] == [("events", 4)]
+    assert said.acknowledged == [1, 2]
+    assert store.looked_up == []
+
+
+async def test_a_full_pull_waits_for_more_until_the_batch_is_full() -> None:
+    store, said = Store(), Said()
+    writer = Writer(store)
+    await writer.open()
+    lines = BATCH_EVENTS // PULL_MESSAGES // 2
+    await writer.receive([said.message(n + 1, lines) for n in range(PULL_MESSAGES)])
+    assert store.inserts == []
+    await writer.receive([said.message(PULL_MESSAGES + n + 1, lines) for n in range(PULL_MESSAGES)])
+    await writer.flush()
+    assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS]
+    assert len(said.acknowledged) == 2 * PULL_MESSAGES
+
+
+class Slow(Store):
+    """A store whose inserts end when they are told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = 0
+        self.go_on = asyncio.Event()
+
+    async def insert(self, table: str, what: Rows, token: str) -> None:
+        self.begun += 1
+        await self.go_on.wait()
+        await super().insert(table, what, token)
+
+
+def full(said: Said, first: int) -> list[StoredMessage]:
+    """A pull that fills a batch."""
+    return [said.message(first + n, BATCH_EVENTS // PULL_MESSAGES) for n in range(PULL_MESSAGES)]
+
+
+async def test_a_batch_gathers_while_one_is_written_and_no_third() -> None:
+    store, said = Slow(), Said()
+    writer = Writer(store)
+    await writer.open()
+    await writer.receive(full(said, 1))
+    await writer.receive([said.message(PULL_MESSAGES + n + 1) for n in range(PULL_MESSAGES)])
+    third = asyncio.create_task(writer.receive(full(said, 2 * PULL_MESSAGES + 1)))
+    await asyncio.sleep(0.01)
+    assert (store.begun, store.inserts, said.acknowledged) == (1, [], [])
+    store.go_on.set()
+    await third
+    await writer.flush()
+    assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS, PULL_MESSAGES + BATCH_EVENTS]
+    assert said.acknowledged == list(range(1, 3 * PULL_MESSAGES + 1))
+
+
+async def test_what_waited_too_long_for_a_slow_write_comes_again_and_is_not_written() -> None:
+    store, said = Slow(), Said()
+    writer = Writer(store, hold_seconds=0.0)
+    await writer.open()
+    await writer.receive(full(said, 1))
+    waiting = asyncio.create_task(writer.receive([said.message(PULL_MESSAGES + 1)]))
+    await asyncio.sleep(0.01)
+    store.go_on.set()
+    await waiting
+    assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS]
+    assert said.returned == [PULL_MESSAGES + 1]
+
+
+async def test_a_write_that_fails_inside_gives_its_messages_back() -> None:
+    class Broken(Store):
+        async def insert(self, table: str, what: Rows, token: str) -> None:
+            raise ValueError(table, what, token)
+
+    said = Said()
+    writer = Writer(Broken())
+    await writer.open()
+    await writer.receive([said.message(1), said.message(2)])
+    assert (said.acknowledged, said.returned) == ([], [1, 2])
+
+
+async def test_the_rest_is_written_when_the_pulls_run_dry() -> None:
+    store, said = Store(), Said()
+    writer = Writer(store)
+    await writer.open()
+    await writer.receive([said.message(n + 1) for n in range(PULL_MESSAGES)])
+    await writer.receive([])
+    assert len(said.acknowledged) == PULL_MESSAGES
+
+
+async def test_a_store_down_for_a_moment_is_tried_again_with_the_same_token() -> None:
+    store, said = Store(), Said()
+    writer = Writer(store)
+    await writer.open()
+    store.down = 2
+    await writer.receive([said.message(1)])
+    assert said.acknowledged == [1]
+    assert len(store.tokens) == 3
+    assert len(set(store.tokens)) == 1
+    assert writer.reason == ""
+
+
+async def test_a_batch_held_too_long_goes_back_and_the_writer_waits_for_the_store() -> None:
+    store, said = Store(), Said()
+    writer = Writer(store, hold_seconds=0.0)
+    await writer.open()
+    store.down = 2
+    await writer.receive([said.message(1), said.message(2)])
+    assert said.acknowledged == []
+    assert said.returned == [1, 2]
+    assert store.down == 0
+    assert writer.reason == ""
+
+
+@pytest.mark.parametrize("delivered", [1, 2])
+async def test_a_message_seen_before_is_looked_up_and_only_acknowledged(delivered: int) -> None:
+    store, said = Store(), Said()
+    for _ in range(2):
+        writer = Writer(store)
+        await writer.open()
+        await writer.receive([said.message(5, 2, delivered=delivered)])
+    assert [rows for _, rows, _ in store.inserts] == [2]
+    assert said.acknowledged == [5, 5]
+
+
+async def test_after_the_bus_was_lost_what_others_stored_meanwhile_is_looked_up() -> None:
+    store, said = Store(), Said()
+    mine, theirs = Writer(store), Writer(store)
+    await mine.open()
+    await theirs.open()
+    await theirs.receive([said.message(1)])
+    mine.bus_lost()
+    await mine.receive([said.message(1)])
+    assert len(store.inserts) == 1
+
+
+async def test_events_of_a_recreated_stream_are_not_taken_for_old_ones() -> None:
+    store, said = Store(), Said()
+    writer = Writer(store)
+    await writer.open()
+    await writer.receive([said.message(1)])
+    store.positions = [(1, 0, "another event of an older stream")]
+    await writer.receive([said.message(1)])
+    assert len(store.inserts) == 2
+
+
+async def test_closing_with_the_store_down_ends_in_time_and_acknowledges_nothing() -> None:
+    store, said = Store(), Said()
+    writer = Writer(store)
+    await writer.open()
+    store.down = 10**6
+    hearing = asyncio.create_task(writer.receive([said.message(1)]))
+    while not store.tokens:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    hearing.cancel()
+    await writer.close(0.05)
+    assert said.acknowledged == []

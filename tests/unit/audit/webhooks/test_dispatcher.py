@@ -1,0 +1,281 @@
+"""Webhooks over real HTTP: signed, at least once each, none held up by another."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Self, cast
+from urllib.parse import urlsplit
+
+import pytest
+from pydantic import ValidationError
+
+from harness.peopled import Kept, people
+from harness.receiver import Receiver
+from harness.waiting import until
+from toolbus_audit.delivery.http_client import HttpClient, PostError
+from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
+from toolbus_audit.webhooks.signing import NoSecretError, headers_of, key_of
+from toolbus_common.concurrency import end
+from toolbus_common.config import Webhook
+from toolbus_common.egress import Allowed, Egress, Target
+from toolbus_common.nats.connection import StoredMessage
+from toolbus_common.secrets import Secrets, stores_of
+
+SECRET = "a secret of the receiver's"
+SECRETS = Secrets(stores_of({"HOOK": SECRET}))
+AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8"))
+POSTER = HttpClient(AT_LOOPBACK, lambda _: False)
+
+
+class Stream:
+    """Messages as the bus would bring them, and which were acknowledged."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[int] = []
+        self._queue: asyncio.Queue[list[StoredMessage]] = asyncio.Queue()
+
+    def say(self, sequence: int, *events: dict[str, Any]) -> None:
+        lines = b"\n".join(json.dumps(event).encode() for event in events)
+        message = StoredMessage("tb.event.x", lines, sequence, 1, 0, cast("Any", self))
+        object.__setattr__(message, "source", _Source(self, sequence))
+        self._queue.put_nowait([message])
+
+    async def batches(self) -> AsyncIterator[list[StoredMessage]]:
+        while True:
+            yield await self._queue.get()
+
+
+class _Source:
+    def __init__(self, stream: Stream, sequence: int) -> None:
+        self._stream, self._sequence = stream, sequence
+
+    async def ack(self) -> None:
+        self._stream.acknowledged.append(self._sequence)
+
+
+def event(number: int, kind: str = "approval.requested", **more: Any) -> dict[str, Any]:
+    return {"event": kind, "id": f"a{number}.requested", "at": time.time(), "tool": "burn", **more}
+
+
+class Telling:
+    """Webhooks at work on a stream."""
+
+    def __init__(self, hooks: dict[str, Webhook], reveal: Callable[[str], str] = str) -> None:
+        self.stream = Stream()
+        self.hooks = hooks
+        self.webhooks = WebhookDispatcher(lambda: self.hooks, POSTER.post, SECRETS, 0.05, reveal)
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self.webhooks.run(self.stream.batches()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await end(self._task)
+        await self.webhooks.close()
+
+
+def hook(receiver: Receiver, **more: Any) -> Webhook:
+    return Webhook.model_validate({"url": receiver.url, "secret": "${env:HOOK}", **more})
+
+
+async def test_an_event_is_posted_signed_and_then_acknowledged() -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver)}) as telling:
+            telling.stream.say(1, event(1), event(2, "approval.used"))
+            await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+        (told,) = receiver.received
+    assert told.signed_with(SECRET.encode())
+    assert not told.signed_with(b"another secret")
+    assert told.headers["webhook-id"] == "a1.requested"
+    assert abs(int(told.headers["webhook-timestamp"]) - time.time()) < 60
+    assert told.json["type"] == "approval.requested"
+    assert told.json["data"]["tool"] == "burn"
+
+
+async def test_what_no_webhook_wants_is_acknowledged_and_posted_nowhere() -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver, events=["key.*"])}) as telling:
+            telling.stream.say(1, event(1))
+            telling.stream.say(2, event(2, "key.revoked"))
+            await until(lambda: telling.stream.acknowledged == [1, 2], "both")
+        assert [told.json["type"] for told in receiver.received] == ["key.revoked"]
+
+
+async def test_a_webhook_for_some_customers_receives_no_other() -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver, customers=["acme"])}) as telling:
+            telling.stream.say(1, event(1, customer="bolt"), event(2, customer="acme"))
+            telling.stream.say(2, event(3, customer="bolt"))
+            await until(lambda: sorted(telling.stream.acknowledged) == [1, 2], "both")
+        assert [told.json["data"]["id"] for told in receiver.received] == ["a2.requested"]
+
+
+async def test_a_webhook_receives_personal_data_in_plain_text(tmp_path: Path) -> None:
+    book = people(tmp_path, Kept())
+    await book.learn(["user:ann"])
+    sealed = event(
+        1, user=book.pseudonym("user:ann"), arguments=book.seal("user:ann", '{"q": "a"}')
+    )
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver)}, book.reveal) as telling:
+            telling.stream.say(1, sealed)
+            await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+        (told,) = receiver.received
+    assert (told.json["data"]["user"], told.json["data"]["arguments"]) == ("ann", '{"q": "a"}')
+    assert told.signed_with(SECRET.encode())
+
+
+async def test_a_receiver_that_was_down_gets_its_events_once_it_is_up() -> None:
+    receiver = Receiver()
+    async with Telling({"ops": hook(receiver)}) as telling:
+        telling.stream.say(1, event(1))
+        telling.stream.say(2, event(2))
+        await asyncio.sleep(0.3)
+        assert telling.stream.acknowledged == []
+        with receiver:
+            await until(lambda: telling.stream.acknowledged == [1, 2], "both")
+    assert [told.headers["webhook-id"] for told in receiver.received] == [
+        "a1.requested",
+        "a2.requested",
+    ]
+
+
+async def test_one_bad_webhook_does_not_hold_the_others() -> None:
+    with Receiver() as good, Receiver() as bad:
+        bad.status = 500
+        async with Telling({"bad": hook(bad), "good": hook(good)}) as telling:
+            for number in range(20):
+                telling.stream.say(number, event(number))
+            await until(lambda: len(good.received) == 20, "the good one")
+            assert telling.stream.acknowledged == []
+            bad.status = 200
+            await until(lambda: len(telling.stream.acknowledged) == 20, "the bad one")
+    assert len(good.received) == 20, "nothing twice"
+
+
+async def test_a_message_redelivered_during_delivery_is_delivered_once() -> None:
+    receiver = Receiver()
+    async with Telling({"ops": hook(receiver)}) as telling:
+        telling.stream.say(1, event(1))
+        telling.stream.say(1, event(1))
+        with receiver:
+            await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+    assert len(receiver.received) == 1
+
+
+async def test_no_redirect_is_followed() -> None:
+    with Receiver() as elsewhere, Receiver() as receiver:
+        receiver.status, receiver.location = 307, elsewhere.url
+        async with Telling({"ops": hook(receiver)}) as telling:
+            telling.stream.say(1, event(1))
+            await until(lambda: len(receiver.received) >= 2, "another try")
+        assert elsewhere.received == []
+        assert telling.stream.acknowledged == []
+
+
+async def test_nothing_is_posted_unsigned() -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver, secret="${env:NOT_THERE}")}) as telling:
+            telling.stream.say(1, event(1))
+            await asyncio.sleep(0.2)
+            telling.hooks = {"ops": hook(receiver)}
+            await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+    assert [told.signed_with(SECRET.encode()) for told in receiver.received] == [True]
+
+
+async def test_a_webhook_that_is_gone_is_waited_for_no_longer() -> None:
+    receiver = Receiver()
+    async with Telling({"ops": hook(receiver)}) as telling:
+        telling.stream.say(1, event(1))
+        await asyncio.sleep(0.1)
+        telling.hooks = {}
+        await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+
+
+async def test_what_is_a_day_old_is_news_no_longer() -> None:
+    receiver = Receiver()
+    async with Telling({"ops": hook(receiver)}) as telling:
+        telling.stream.say(1, event(1, at=time.time() - 2 * 86_400))
+        await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+
+
+async def test_an_unreadable_line_is_skipped() -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver)}) as telling:
+            telling.stream.say(1, {"event": 7}, {"at": 1.0}, event(1))
+            await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+    assert len(receiver.received) == 1
+
+
+def poster(address: str, *, named: bool = False) -> HttpClient:
+    """One for whom every name stands for this address."""
+
+    def stands_for(_target: Target) -> list[str]:
+        return [address]
+
+    return HttpClient(AT_LOOPBACK, lambda _: named, resolve=stands_for)
+
+
+def at(url: str) -> Webhook:
+    return Webhook(url=url, secret="x")
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8"])
+def test_without_tls_nothing_public_is_posted_to(address: str) -> None:
+    with pytest.raises(PostError, match="use https"):
+        poster(address, named=True).post(at("http://hook.example/"), b"", {})
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "0.0.0.0", "10.0.0.1", "::ffff:10.0.0.1"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_unlisted_address_is_not_posted_to(scheme: str, address: str) -> None:
+    with pytest.raises(PostError, match="TOOLBUS_EGRESS_ALLOW"):
+        poster(address).post(at(f"{scheme}://hook.example/"), b"", {})
+
+
+def test_a_webhook_the_operator_named_may_be_at_a_private_address() -> None:
+    with Receiver() as receiver:
+        HttpClient(Egress(), lambda hook: hook.url == receiver.url).post(
+            at(receiver.url), b"{}", {}
+        )
+    assert len(receiver.received) == 1
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_posted_to() -> None:
+    with Receiver() as receiver:
+        port = urlsplit(receiver.url).port
+        poster("127.0.0.1").post(at(f"http://hook.example:{port}/x"), b"{}", {})
+    (told,) = receiver.received
+    assert told.headers["host"] == f"hook.example:{port}"
+
+
+def test_the_signature_is_the_one_the_specification_gives() -> None:
+    key = key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    body = b'{"test": 2432232314}'
+    told = headers_of(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+    assert told["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_no base64!"])
+def test_what_is_no_secret_signs_nothing(secret: str) -> None:
+    with pytest.raises(NoSecretError) as caught:
+        key_of(secret)
+    assert "no base64" not in str(caught.value)
+
+
+async def test_nothing_is_posted_unsigned_where_the_secret_cannot_be_had(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver, secret="${env:NOT_THERE}")}) as telling:
+            telling.stream.say(1, event(1))
+            await until(lambda: "webhook.failed" in caplog.messages, "the word of it")
+        assert receiver.received == []
+        assert telling.stream.acknowledged == []
+
+
+def test_calls_are_too_many_to_post() -> None:
+    with pytest.raises(ValidationError, match="is never posted"):
+        Webhook.model_validate({"url": "https://a.example", "secret": "x", "events": ["call.*"]})

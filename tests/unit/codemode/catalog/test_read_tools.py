@@ -1,0 +1,202 @@
+"""Tools as a model reads them: identifiers, stubs, files, documentation, search."""
+
+import ast
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_codemode.catalog.identifiers import distinct
+from toolbus_codemode.catalog.namespace import ToolNamespace
+from toolbus_codemode.catalog.signatures import LONGEST_TYPE, parameters, signature, type_of
+from toolbus_codemode.catalog.stub_tree import read, stub, tree
+from toolbus_codemode.catalog.tool_docs import example, manual
+from toolbus_common.access.principal import EffectiveGrants
+from toolbus_common.errors import InvalidError
+
+EVERYTHING = EffectiveGrants((("*",),))
+ISSUE = {
+    "type": "object",
+    "properties": {
+        "labels": {"type": "array", "items": {"type": "string"}},
+        "title": {"type": "string", "description": "What it is about."},
+        "state": {"enum": ["open", "closed"], "default": "open"},
+        "author": {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]},
+    },
+    "required": ["title"],
+}
+
+
+def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
+    issue = {"description": "Create an issue. It is public.", "inputSchema": ISSUE}
+    listed = {"description": "List the issues of a repository.", "inputSchema": {"type": "object"}}
+    mail = {"description": "Send an e-mail to a person."}
+    github = {"create_issue": issue, "list_issues": listed}
+    return ToolNamespace({"git-hub": github, "mail": {"send": mail}}, bounds)
+
+
+@given(st.lists(st.text("ab-_.", min_size=1, max_size=4), unique=True))
+def test_no_two_names_share_an_identifier(names: list[str]) -> None:
+    made = distinct(names)
+    assert sorted(made.values()) == sorted(names)
+    assert all(each.isidentifier() for each in made)
+
+
+def test_a_signature_has_the_required_first() -> None:
+    assert signature("create_issue", ISSUE) == (
+        'create_issue(title: str, labels: list[str] = None, state: "open" | "closed" = "open", '
+        "author: {id: int} = None)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"type": "string"}, "str"),
+        ({"type": ["string", "null"]}, "str | None"),
+        ({"anyOf": [{"type": "integer"}, {"type": "array"}]}, "int | list"),
+        ({"const": 5}, "5"),
+        ({"type": "object", "additionalProperties": {"type": "number"}}, "dict[str, float]"),
+        ({"$ref": "#/x"}, "Any"),
+        (None, "Any"),
+        ({"enum": list(range(20))}, "0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | …"),
+    ],
+)
+def test_a_schema_reads_as_a_type(schema: Any, told: str) -> None:
+    assert type_of(schema) == told
+
+
+def test_a_stub_tells_what_comes_back_where_that_is_known() -> None:
+    output = {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}
+    assert signature("get", {}, output) == "get() -> {id: int}"
+    assert signature("get", {}, {"type": "array", "items": {"type": "string"}}).endswith(
+        "-> list[str]"
+    )
+    assert signature("get", {}, None) == signature("get", {}, {}) == "get()"
+
+
+def test_a_return_type_is_shown_as_deep_as_fits_on_a_line() -> None:
+    inner = {"type": "object", "properties": {f"field_{n}": {"type": "string"} for n in range(30)}}
+    output = {"type": "object", "properties": {"one": inner, "many": {"type": "array"}}}
+    assert signature("get", {}, output) == "get() -> {one?: dict, many?: list}"
+    wide = {"type": "object", "properties": {f"f{n}": {"type": "string"} for n in range(500)}}
+    assert signature("get", {}, wide) == "get() -> dict"
+
+
+def nested(kind: str, levels: int) -> Any:
+    """A schema that many levels deep: of lists, of alternatives, of objects, of dicts."""
+    made: Any = {"type": "string"}
+    for _ in range(levels):
+        made = {
+            "list": {"type": "array", "items": made},
+            "either": {"anyOf": [made, made, made, made]},
+            "kinds": {"type": ["object", "array", "null"] * 50, "properties": {"a": made}},
+            "object": {"type": "object", "properties": {"a": made, "b": made, "c": made}},
+            "dict": {"type": "object", "additionalProperties": made},
+        }[kind]
+    return made
+
+
+@pytest.mark.parametrize("kind", ["list", "either", "kinds", "object", "dict"])
+def test_a_hostile_schema_makes_no_long_type(kind: str) -> None:
+    levels = 500 if kind != "either" else 60  # the same object again and again: small in memory
+    schema = nested(kind, levels)
+    assert len(type_of(schema)) <= LONGEST_TYPE
+    told = signature("f", {"properties": {"x": schema}}, schema)
+    assert len(told) <= LONGEST_TYPE + 300
+
+
+def test_a_tool_of_countless_parameters_is_shown_in_part() -> None:
+    many = {"properties": {f"p{n}\n": {"enum": ["x" * 9999]} for n in range(50_000)}}
+    told = signature("f", many)
+    assert told.endswith(", …)")
+    assert "\n" not in told
+    assert len(told) < 20_000
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.text(max_size=5) | st.integers(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["type", "properties", "required", "items", "enum", "anyOf", "default", "a"]
+                ),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=20,
+    )
+)
+def test_no_schema_makes_a_stub_fail(schema: Any) -> None:
+    assert all(isinstance(each, str) for each in parameters(schema))
+
+
+def test_the_tree_names_a_file_for_each_server_and_for_each_tool() -> None:
+    assert tree(shelf()) == "git_hub.pyi  # 2 tools\nmail.pyi  # 1 tool"
+    assert tree(shelf(), "git_hub") == "git_hub/create_issue.pyi\ngit_hub/list_issues.pyi"
+    assert tree(shelf(EffectiveGrants(()).narrowed([()]))) == "(no tools)"
+
+
+def test_a_tool_outside_the_callers_bounds_stands_nowhere() -> None:
+    bounded = shelf(EffectiveGrants((("git-hub__list_issues",),)))
+    assert "create_issue" not in read(bounded, "git_hub.pyi")
+    assert tree(bounded) == "git_hub.pyi  # 1 tool"
+    with pytest.raises(InvalidError):
+        read(bounded, "mail.pyi")
+
+
+def test_a_file_is_read_by_lines() -> None:
+    lines = read(shelf(), "servers/git_hub.pyi").splitlines()
+    assert lines[0] == "# call as git_hub.<function>(…)"
+    assert lines[1].startswith("create_issue(title: str")
+    assert lines[2] == "list_issues()  # List the issues of a repository"
+    assert read(shelf(), "git_hub.pyi", 3, 3) == lines[2]
+    assert read(shelf(), "git_hub.pyi", 1, 1).endswith("# … 2 more lines; read on from 2")
+    assert "create_issue" in read(shelf(), "git_hub/create_issue.pyi")
+
+
+def test_a_missing_file_is_an_error_that_lists_what_exists() -> None:
+    with pytest.raises(InvalidError, match="the servers are git_hub, mail"):
+        read(shelf(), "github.pyi")
+    with pytest.raises(InvalidError, match=r"git_hub\.create_issue"):
+        read(shelf(), "git_hub/create_isue.pyi")
+    with pytest.raises(InvalidError, match="lines 1 to 3"):
+        read(shelf(), "git_hub.pyi", 9)
+
+
+def test_a_manual_tells_everything_and_shows_a_call() -> None:
+    tool = shelf().tool("git_hub", "create_issue")
+    assert tool is not None
+    told = manual(tool)
+    assert "It is public." in told
+    assert "- title: str: What it is about." in told
+    assert 'result = git_hub.create_issue(title="…")' in told
+    ast.parse(example(tool))
+
+
+def test_a_stub_is_one_line() -> None:
+    for tool in shelf().tools():
+        assert "\n" not in stub(tool, tool.path)
+
+
+# -- without programs --------------------------------------------------------------------------
+
+
+def test_a_tool_is_shown_by_the_name_its_caller_uses() -> None:
+    tool = shelf().tool("git_hub", "git-hub__create_issue")
+    assert tool is not None
+    assert tool.called == "git-hub__create_issue"
+    told = manual(tool, plain=True)
+    assert told.startswith("git-hub__create_issue(title: str")
+    assert told.endswith('Example:\ngit-hub__create_issue {"title": "…"}')
+
+
+@pytest.mark.parametrize("server", ["json", "results", "print", "result", "asyncio"])
+def test_no_server_hides_what_stands_in_every_program(server: str) -> None:
+    made = ToolNamespace({server: {"get": {}}}, EVERYTHING)
+    assert list(made.spaces) == [f"{server}_2"]
+    assert made.tool(server, "get") is not None

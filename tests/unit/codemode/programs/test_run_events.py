@@ -1,0 +1,136 @@
+"""Events of runs and nested calls: no content, and failures with advice."""
+
+from hashlib import sha256
+
+import pytest
+
+from toolbus_codemode.programs.budget import RunBudget
+from toolbus_codemode.programs.error_hints import failure_of
+from toolbus_codemode.programs.limits import Cap
+from toolbus_codemode.programs.nested_calls import Tally, _outcome
+from toolbus_codemode.programs.run_events import LONGEST_PROGRAM, Run
+from toolbus_codemode.sandbox.program import Program, ProgramError, ProgramResult
+from toolbus_common.access.principal import principal_of
+from toolbus_common.config import Configuration, Key, Team
+from toolbus_common.contracts import (
+    CallAdmitted,
+    Event,
+    InputRequired,
+    ProtocolFamily,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    TaskCreated,
+)
+from toolbus_common.errors import (
+    OutcomeUnknownError,
+    RunBudgetExceededError,
+    UnknownToolError,
+    UpstreamTimeoutError,
+)
+
+CALL = CallAdmitted(
+    call_id="c1", reply_to="r", server="toolbus", tool="executeToolCode", customer="acme",
+    key="bot", family=ProtocolFamily.MODERN, deadline=9e9,
+    traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+)  # fmt: skip
+SECRET = "what-a-tool-answered"
+
+
+def run(content: str, said: list[Event], source: str = "result = 1\n") -> Run:
+    key = Key.model_validate({"team": "support", "content": content})
+    declared = Configuration(keys={"bot": key}, teams={"support": Team()})
+    principal = principal_of("bot", key, declared)
+    return Run(CALL, principal, Program(source), RunBudget(spent=5), Tally(3, 1, 1), said.append)
+
+
+@pytest.mark.parametrize("content", ["full", "digest"])
+def test_a_programs_source_is_published_only_if_content_is_recorded(content: str) -> None:
+    said: list[Event] = []
+    run(content, said).started()
+    (event,) = said
+    assert isinstance(event, RunStarted)
+    assert event.program == ("result = 1\n" if content == "full" else "")
+    assert (event.lines, event.engine, event.team, event.key) == (1, "starlark", "support", "bot")
+    assert event.program_digest == sha256(b"result = 1\n").hexdigest()
+
+
+def test_a_program_too_long_to_run_is_not_published_whole() -> None:
+    said: list[Event] = []
+    run("full", said, "x" * 10 * LONGEST_PROGRAM).started()
+    assert isinstance(said[0], RunStarted)
+    assert len(said[0].program) == LONGEST_PROGRAM
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "told"),
+    [
+        ("tool_failed", f"tool_error: {SECRET}", "tool_error"),
+        ("runtime", f"ValueError: {SECRET}", ""),
+        ("too_many_calls", "A program may make 3 calls.", "A program may make 3 calls."),
+    ],
+)
+def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
+    name: str, message: str, told: str
+) -> None:
+    ended = ProgramResult(error=ProgramError(name, message, 7))  # type: ignore[arg-type]
+    said: list[Event] = []
+    for content in ("digest", "full"):
+        run(content, said).ended(ended, 0, 0)
+    without, whole = said
+    assert isinstance(without, RunFailed)
+    assert isinstance(whole, RunFailed)
+    assert (without.code, without.at_line, without.reason) == (name, 7, told)
+    assert SECRET not in without.model_dump_json()
+    assert whole.reason == message
+
+
+def test_a_run_tells_what_it_used() -> None:
+    said: list[Event] = []
+    run("digest", said).ended(ProgramResult(1, seconds=0.5, cpu=0.25), 17, 1)
+    (event,) = said
+    assert isinstance(event, RunCompleted)
+    assert (event.calls, event.refused, event.failed, event.cost) == (3, 1, 1, 5)
+    assert (event.latency_us, event.cpu_us, event.output_bytes, event.kept) == (
+        500_000,
+        250_000,
+        17,
+        1,
+    )
+
+
+def test_a_run_that_was_broken_off_says_by_what() -> None:
+    said: list[Event] = []
+    run("digest", said).cancelled("cancelled", "Its caller left.")
+    assert isinstance(said[0], RunFailed)
+    assert (said[0].code, said[0].reason) == ("cancelled", "Its caller left.")
+
+
+def test_a_tool_that_is_gone_is_an_error_that_says_where_to_look() -> None:
+    told = failure_of(UnknownToolError.named("one__say"))
+    assert told.code == "unknown_tool"
+    assert told.message.startswith("Unknown tool: one__say")
+    assert "listToolFiles" in told.message
+
+
+def test_an_exhausted_budget_names_the_level_that_set_it() -> None:
+    error = RunBudgetExceededError("Run budget exceeded: it costs $0.02.")
+    told = failure_of(error, Cap(0.05, "team:support")).message
+    assert "team:support limits the calls of one program to $0.05." in told
+
+
+@pytest.mark.parametrize("error", [UpstreamTimeoutError("Late."), OutcomeUnknownError("Lost.")])
+def test_an_unknown_outcome_asks_to_check_first(
+    error: UpstreamTimeoutError | OutcomeUnknownError,
+) -> None:
+    assert "before repeating it" in failure_of(error).message
+
+
+@pytest.mark.parametrize("ending", [InputRequired(b"{}"), TaskCreated(b"{}")])
+def test_a_tool_that_cannot_answer_a_program_is_to_be_called_outside_of_one(
+    ending: InputRequired | TaskCreated,
+) -> None:
+    failure = _outcome(ending).failure
+    assert failure is not None
+    assert failure.code == "input_required"
+    assert "Call it as a tool of its own" in failure.message

@@ -1,0 +1,61 @@
+"""Engines that start in the background, and the processes that wait for programs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from harness.programs import AMPLE, Tools
+from harness.waiting import until
+from toolbus_codemode.sandbox.process.launcher import Launcher
+from toolbus_codemode.sandbox.program import Program
+from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
+
+PATIENT = 60.0
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """One engine, which nobody has started."""
+    made = Sandbox(SandboxSettings(engines=("starlark",), spares=2))
+    yield made
+    await made.close()
+
+
+def waiting(launcher: Launcher) -> list[int]:
+    """The handles of the processes that are there and wait."""
+    there = [each.result() for each in launcher.spare if each.done()]
+    return [each.handle for each in there if each is not None]
+
+
+async def test_the_first_program_starts_its_engine_and_waits_for_it(sandbox: Sandbox) -> None:
+    ended = await sandbox.run(Program("result = 6 * 7", limits=AMPLE), Tools().call)
+    assert (ended.value, ended.error) == (42, None)
+
+
+async def test_programs_that_come_while_an_engine_starts_share_one(sandbox: Sandbox) -> None:
+    sandbox.begin()
+    runs = (sandbox.run(Program(f"result = {n}", limits=AMPLE), Tools().call) for n in range(3))
+    assert [ended.value for ended in await asyncio.gather(*runs)] == [0, 1, 2]
+    assert len(sandbox.starting) == 1
+
+
+async def test_a_process_that_was_taken_is_replaced(sandbox: Sandbox) -> None:
+    await sandbox.start()
+    launcher = sandbox.launchers["starlark"]
+    await until(lambda: len(waiting(launcher)) == 2, "both spares", PATIENT)
+    first = launcher.spare[0].result()
+    await sandbox.run(Program("result = 1"), Tools().call)
+    assert first is not None
+    assert first.handle == -1
+    await until(lambda: len(waiting(launcher)) == 2, "both spares again", PATIENT)
+    assert launcher.spare[-1].result() is not first
+
+
+async def test_closing_ends_an_engine_that_has_not_started_yet(sandbox: Sandbox) -> None:
+    sandbox.begin()
+    launcher = sandbox.launchers["starlark"]
+    process = await until(lambda: launcher.process, "the zygote", PATIENT)
+    await sandbox.close()
+    assert process.poll() is not None
+    assert launcher.control is None

@@ -1,0 +1,69 @@
+"""Token counts: exact or marked as estimated, each definition counted once."""
+
+import pytest
+
+from toolbus_codemode.catalog.namespace import ToolNamespace
+from toolbus_codemode.tokens.definition_cost import DefinitionCounter
+from toolbus_codemode.tokens.tokenizer import Tokens
+from toolbus_common.access.principal import EffectiveGrants
+
+EVERYTHING = EffectiveGrants((("*",),))
+
+
+class Counted(Tokens):
+    """Tokens that remember what they were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def of(self, text: str) -> int:
+        self.asked.append(text)
+        return super().of(text)
+
+
+def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
+    described = {"description": "Says what it is told.", "inputSchema": {"type": "object"}}
+    return ToolNamespace(
+        {"one": {"say": described, "hear": described}, "two": {"say": described}}, bounds
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("", 0), ("hello world", 2), ("<|endoftext|>", 7), ("half a pair: \ud800", 5)],
+)
+def test_a_text_has_the_tokens_of_the_vocabulary(text: str, tokens: int) -> None:
+    counted = Tokens()
+    assert counted.of(text) == tokens
+    assert counted.counted_by == "o200k_base"
+
+
+def test_without_the_package_tokens_are_estimated_and_called_so() -> None:
+    counted = Tokens("a_package_nobody_has")
+    assert counted.counted_by == "bytes/4"
+    assert (counted.of(""), counted.of("12345"), counted.of("é" * 4)) == (0, 2, 2)
+
+
+def test_a_caller_is_measured_by_what_its_bounds_cover() -> None:
+    measure = DefinitionCounter(Tokens())
+    narrow = measure.tools(shelf(EffectiveGrants((("two__*",),))))
+    assert set(narrow) == {"two"}
+    assert narrow["two"] == measure.tools(shelf())["two"]
+
+
+def test_a_definition_is_counted_once_for_all_who_see_it() -> None:
+    tokens = Counted()
+    measure = DefinitionCounter(tokens)
+    for _ in range(3):
+        measure.tools(shelf())
+        measure.tools(shelf(EffectiveGrants((("one__*",),))))
+    assert len(tokens.asked) == len(set(tokens.asked)) == 3
+
+
+def test_the_cheapest_servers_beyond_a_number_are_counted_together() -> None:
+    measure, seen = DefinitionCounter(Tokens()), shelf()
+    whole = measure.servers(seen, 2, "(others)")
+    assert set(whole) == {"one", "two"}
+    cut = measure.servers(seen, 1, "(others)")
+    assert cut == {"one": whole["one"], "(others)": whole["two"]}
