@@ -55,8 +55,8 @@ async def _row(entrance: Entrance, directory: Path) -> dict[str, Any]:
 def _show(rows: list[dict[str, Any]], hits: int) -> None:
     table = Table("entrance", "is", "probes", "refused", "hits", "hits of the control")
     for row in rows:
-        told = (row[each] for each in ("entrance", "is", "probes", "refused", "hits", "control"))
-        table.add_row(*map(str, told))
+        items = (row[each] for each in ("entrance", "is", "probes", "refused", "hits", "control"))
+        table.add_row(*map(str, items))
     console.print(table)
     console.print(f"S9: {hits} hits at loopback of {sum(row['probes'] for row in rows)} probes")
 

@@ -118,10 +118,10 @@ class Caller:
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--revocations", type=int, default=100)
-    asked.add_argument("--keys", type=int, default=10_000)
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--revocations", type=int, default=100)
+    parser.add_argument("--keys", type=int, default=10_000)
+    options = parser.parse_args()
     before = load()
     figures = revocations(options.revocations) | many_keys(options.keys)
     rows = [row(name, figures[name], "<=", most) for name, most in DEMANDS.items()]

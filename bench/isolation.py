@@ -44,10 +44,10 @@ MARK = f"bench-{uuid.uuid4().hex}"
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--kills", type=int, default=200)
-    asked.add_argument("--restarts", type=int, default=5, help="of the executor, by kill -9")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--restarts", type=int, default=5, help="of the executor, by kill -9")
+    options = parser.parse_args()
     before = load()
     rows = [starting(), *fleet(options.restarts), *killing(options.kills)]
     show(rows)
@@ -166,7 +166,7 @@ def _still(before: dict[int, str]) -> list[int]:
 def _zombies(parent: int) -> list[int]:
     every = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
     stats = {pid: _stat(pid) for pid in every}
-    return [pid for pid, told in stats.items() if told and told[:2] == ["Z", str(parent)]]
+    return [pid for pid, item in stats.items() if item and item[:2] == ["Z", str(parent)]]
 
 
 def _stat(pid: int) -> list[str]:
@@ -223,9 +223,9 @@ def _callers(cluster: Cluster, names: list[str]) -> Iterator[None]:
 def _called(client: Client, name: str) -> bool:
     """Whether a call of a server is answered."""
     params = {"name": f"{name}__plain", "arguments": {}}
-    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     with suppress(OSError, KeyError, ValueError):
-        return client.post(asked, mcp_protocol_version="2025-06-18").text == "here"
+        return client.post(request, mcp_protocol_version="2025-06-18").text == "here"
     return False
 
 

@@ -94,8 +94,8 @@ class Caller:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         body = await _body(head, reader)
         took = monotonic() - began
-        told = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
-        return took, told["error"]["data"]["code"] if "error" in told else ""
+        parsed = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
+        return took, parsed["error"]["data"]["code"] if "error" in parsed else ""
 
     def close(self) -> None:
         """Let the connection go."""
@@ -118,9 +118,9 @@ async def _body(head: str, reader: asyncio.StreamReader) -> bytes:
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--seconds", type=float, default=10.0, help="of every phase and round")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of every phase and round")
+    options = parser.parse_args()
     before = load()
     rows = [
         *isolation(options.seconds),
@@ -168,13 +168,13 @@ async def _one_bad(
     attempts = await _told(port, "") - before
     calls = len(bad.answered) + bad.codes.total()
     await _until_well(endpoint)
-    told = {"trouble": trouble, "bad": dict(bad.codes), "calls": calls, "attempts": attempts}
-    told["baseline_and_others_ms"] = pairs
+    fields = {"trouble": trouble, "bad": dict(bad.codes), "calls": calls, "attempts": attempts}
+    fields["baseline_and_others_ms"] = pairs
     ratio = _p99(others.answered) / _p99(baseline.answered)
     return [
-        row(f"{trouble}: p99 of the others ÷ baseline", ratio, "<=", MOST_RATIO, **told),
-        row(f"{trouble}: failures of the others", others.codes.total(), "<=", 0, **told),
-        row(f"{trouble}: attempts ÷ calls", attempts / calls, "<=", MOST_ATTEMPTS, **told),
+        row(f"{trouble}: p99 of the others ÷ baseline", ratio, "<=", MOST_RATIO, **fields),
+        row(f"{trouble}: failures of the others", others.codes.total(), "<=", 0, **fields),
+        row(f"{trouble}: attempts ÷ calls", attempts / calls, "<=", MOST_ATTEMPTS, **fields),
     ]
 
 
@@ -219,11 +219,11 @@ async def _one_hung(endpoint: str, ports: list[int], seconds: float) -> list[dic
     await _told(ports[0], "hung?wholly")
     before = await _crowd(endpoint, TIMEOUT + SETTLING)  # the calls that meet it, and end
     after = await _crowd(endpoint, seconds)
-    asked = [await _told(port, "") for port in ports]
-    told: dict[str, Any] = {"calls": len(after.answered) + after.codes.total(), "asked": asked}
-    told |= {"before": dict(before.codes), "codes": dict(after.codes)}
+    request = [await _told(port, "") for port in ports]
+    fields: dict[str, Any] = {"calls": len(after.answered) + after.codes.total(), "asked": request}
+    fields |= {"before": dict(before.codes), "codes": dict(after.codes)}
     what = "one of three replicas hung: calls that fail after its ejection"
-    return [row(what, after.codes.total(), "<=", 0, **told)]
+    return [row(what, after.codes.total(), "<=", 0, **fields)]
 
 
 async def _crowd(endpoint: str, seconds: float) -> Seen:
@@ -253,12 +253,12 @@ async def _overloaded(endpoint: str, seconds: float) -> list[dict[str, Any]]:
     best = len(peak.answered) / (monotonic() - began)
     crowd = Seen()
     good = await _offered(endpoint, crowd, 3 * best, seconds)
-    told: dict[str, Any] = {"peak": best, "goodput": good, "answered": len(crowd.answered)}
-    told |= {"codes": dict(crowd.codes), "offered": 3 * best}
+    fields: dict[str, Any] = {"peak": best, "goodput": good, "answered": len(crowd.answered)}
+    fields |= {"codes": dict(crowd.codes), "offered": 3 * best}
     refusal = _p99(crowd.refused)
     return [
-        row("3x overload: goodput ÷ peak", good / best, ">=", LEAST_GOODPUT, **told),
-        row("3x overload: p99 of a refusal, ms", refusal, "<=", MOST_REFUSAL_MS, **told),
+        row("3x overload: goodput ÷ peak", good / best, ">=", LEAST_GOODPUT, **fields),
+        row("3x overload: p99 of a refusal, ms", refusal, "<=", MOST_REFUSAL_MS, **fields),
     ]
 
 

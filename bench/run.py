@@ -49,12 +49,12 @@ DEMANDS = {
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--rounds", type=int, default=3)
-    asked.add_argument("--seconds", type=float, default=5.0)
-    asked.add_argument("--rules", type=int, default=0, help="Cedar rules declared.")
-    asked.add_argument("--mode", choices=("fused", "separate", "both"), default="both")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rules", type=int, default=0, help="Cedar rules declared.")
+    parser.add_argument("--mode", choices=("fused", "separate", "both"), default="both")
+    options = parser.parse_args()
     modes = ("fused", "separate") if options.mode == "both" else (options.mode,)
     report: dict[str, Any] = {"machine": machine()}
     report["rules"] = options.rules
@@ -188,8 +188,8 @@ def _load(url: str, tool: str, key: str, connections: int, seconds: float) -> di
         exact=bool(tool),
     )
     command = [sys.executable, str(HERE / "load.py"), json.dumps(asdict(plan))]
-    told = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
-    seen: dict[str, Any] = json.loads(told.stdout)
+    result = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
+    seen: dict[str, Any] = json.loads(result.stdout)
     if seen["wrong"]:
         raise SystemExit(f"{seen['wrong']} wrong answers from {url}: {seen['example']}")
     return seen
@@ -198,8 +198,8 @@ def _load(url: str, tool: str, key: str, connections: int, seconds: float) -> di
 def _sessions(url: str, seconds: float) -> dict[str, Any]:
     plan = {"url": url, "key": AGENT_SECRET, "tool": "echo__echo", "seconds": seconds}
     command = [sys.executable, str(HERE / "sessions.py"), json.dumps(plan)]
-    told = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
-    seen: dict[str, Any] = json.loads(told.stdout)
+    result = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
+    seen: dict[str, Any] = json.loads(result.stdout)
     return seen
 
 

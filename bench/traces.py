@@ -35,9 +35,9 @@ class Kept:
 
 def main() -> int:
     """Run it; 0 when the demands are met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--times", type=int, default=100_000)
-    times = asked.parse_args().times
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=100_000)
+    times = parser.parse_args().times
     figures = _measured(times)
     rows = [
         row("a span where nothing is configured, ns", figures["off_ns"], "<=", MOST_UNRECORDED_NS),

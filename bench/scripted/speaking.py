@@ -23,8 +23,8 @@ class Speaker:
         """The whole answer to one request."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         self._connection.request("POST", self._where, json.dumps(request), self._headers)
-        told: dict[str, Any] = json.loads(self._connection.getresponse().read())
-        return told
+        body: dict[str, Any] = json.loads(self._connection.getresponse().read())
+        return body
 
     def tools(self) -> list[dict[str, Any]]:
         """The tools as they are listed."""
@@ -33,10 +33,10 @@ class Speaker:
 
     def call(self, tool: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         """The text of a tool's answer, and whether it is an error."""
-        told = self.ask("tools/call", {"name": tool, "arguments": arguments})
-        if "error" in told:
-            return str(told["error"]["message"]), True
-        result = told["result"]
+        reply = self.ask("tools/call", {"name": tool, "arguments": arguments})
+        if "error" in reply:
+            return str(reply["error"]["message"]), True
+        result = reply["result"]
         return result["content"][0]["text"], bool(result.get("isError"))
 
     def close(self) -> None:

@@ -76,12 +76,12 @@ def _tried(family: Family, given: dict[str, Any]) -> tuple[int, frozenset[str]]:
     used: set[str] = set()
     while True:
         try:
-            asked = agent.send(results)  # type: ignore[arg-type]
+            request = agent.send(results)  # type: ignore[arg-type]
         except StopIteration:
             return calls, frozenset(used)
-        results = [_answer(company, tool, arguments) for tool, arguments in asked]
-        calls += len(asked)
-        used.update(tool.replace("__", ".") for tool, _ in asked)
+        results = [_answer(company, tool, arguments) for tool, arguments in request]
+        calls += len(request)
+        used.update(tool.replace("__", ".") for tool, _ in request)
 
 
 def _answer(company: Company, tool: str, arguments: dict[str, Any]) -> Any:

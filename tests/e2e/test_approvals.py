@@ -89,8 +89,8 @@ def visited(url: str, form: dict[str, str] | None = None, **headers: str) -> tup
     try:
         connection.request("POST" if form is not None else "GET", target.path, body, sent)
         response = connection.getresponse()
-        told = {name.lower(): value for name, value in response.getheaders()}
-        answer = Answer(response.status, told, response.read())
+        fields = {name.lower(): value for name, value in response.getheaders()}
+        answer = Answer(response.status, fields, response.read())
         return answer, answer.body.decode()
     finally:
         connection.close()
@@ -150,8 +150,8 @@ async def test_a_client_that_opens_pages_goes_on_once_a_person_approved(
         return ElicitResult(action="accept")
 
     async with sdk(place, mode, opens) as client:
-        said = await client.call_tool(TOOL, {"text": f"paged {mode}"})
-        assert said.content[0].text == f"paged {mode}"  # type: ignore[union-attr]
+        message = await client.call_tool(TOOL, {"text": f"paged {mode}"})
+        assert message.content[0].text == f"paged {mode}"  # type: ignore[union-attr]
     assert len(opened) == 1, "asked once"
     assert TOOL in opened[0].message
     assert "Approved" in await deciding[0]
@@ -181,8 +181,8 @@ async def test_a_client_without_pages_is_told_the_id_and_goes_through_afterwards
         assert data["code"] == "approval_required"
         ran = await asyncio.to_thread(place.toolbus, "approve", data["approval"])
         assert (ran.returncode, ran.stderr) == (0, "")
-        said = await client.call_tool(TOOL, call)
-        assert said.content[0].text == f"plain {mode}"  # type: ignore[union-attr]
+        message = await client.call_tool(TOOL, call)
+        assert message.content[0].text == f"plain {mode}"  # type: ignore[union-attr]
         with pytest.raises(MCPError, match="needs a person's approval"):
             await client.call_tool(TOOL, call)
 
@@ -195,13 +195,13 @@ async def test_a_client_that_takes_tasks_waits_in_one_for_a_person(
     async with sdk(place, "auto", extensions=[taken]) as client:
         call = asyncio.create_task(client.call_tool(TOOL, {"text": "as a task"}))
         await taken.arrived.wait()
-        (begun,) = taken.begun
-        assert begun.status == "working"
-        (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", begun.status_message)
+        (started,) = taken.begun
+        assert started.status == "working"
+        (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", started.status_message)
         await asyncio.to_thread(decided, url, wish, "Not today.")
-        told = await call
-        assert said in told.content[0].text  # type: ignore[union-attr]
-        assert told.is_error is (wish == "reject")
+        result = await call
+        assert said in result.content[0].text  # type: ignore[union-attr]
+        assert result.is_error is (wish == "reject")
 
 
 async def test_a_client_that_takes_tasks_and_opens_pages_is_shown_the_page(place: Launched) -> None:
@@ -217,8 +217,8 @@ async def test_a_client_that_takes_tasks_and_opens_pages_is_shown_the_page(place
         raise AssertionError("The call itself asks nothing.")
 
     async with sdk(place, "auto", opens, extensions=[Tasks(answer)]) as client:
-        told = await client.call_tool(TOOL, {"text": "shown and waited for"})
-        assert told.content[0].text == "shown and waited for"  # type: ignore[union-attr]
+        result = await client.call_tool(TOOL, {"text": "shown and waited for"})
+        assert result.content[0].text == "shown and waited for"  # type: ignore[union-attr]
     assert len(opened) == 1, "asked once"
 
 
@@ -287,8 +287,8 @@ def test_the_api_lists_and_decides(place: Launched) -> None:
     client = place.client(BOT)
     approval, _ = required(client.call(TOOL, {"text": "over the api"}))
     listed = api(place, "").json["approvals"]
-    (told,) = (each for each in listed if each["id"] == approval)
-    assert json.loads(told["arguments"]) == {"text": "over the api"}
+    (items,) = (each for each in listed if each["id"] == approval)
+    assert json.loads(items["arguments"]) == {"text": "over the api"}
     assert api(place, f"/{approval}/approve", body={"note": "Fine."}).json["by"] == "key:boss"
     assert client.call(TOOL, {"text": "over the api"}).text == "over the api"
     again = api(place, f"/{approval}/approve", body={})
@@ -328,8 +328,8 @@ def test_the_command_line_lists_and_decides(place: Launched) -> None:
     shown = place.toolbus("approvals")
     assert approval in shown.stdout
     assert "\x1b[2J" not in shown.stdout
-    told = json.loads(place.toolbus("approvals", approval, "--json").stdout)["approvals"][0]
-    assert (told["key"], told["cause"]) == ("bot", "key:bot")
+    body = json.loads(place.toolbus("approvals", approval, "--json").stdout)["approvals"][0]
+    assert (body["key"], body["cause"]) == ("bot", "key:bot")
     assert place.toolbus("reject", approval, "--reason", "Too late.").returncode == 0
     assert "Too late." in client.call(TOOL, {"text": "\x1b[2J on the line"}).error["message"]
     unknown = place.toolbus("approve", "0" * 32)
@@ -368,11 +368,11 @@ def test_a_webhook_that_was_down_is_told_with_a_signature_once_it_is_up(
     def told() -> list[Any]:
         return [each for each in list(receiver.received) if approval in each.body.decode()]
 
-    asked = until_now(told, "the webhook")[0]
-    assert asked.signed_with(HOOK.encode())
-    assert asked.json["type"] == "approval.requested"
-    assert asked.json["data"]["tool"] == "say"
-    assert b"canary-of-the-hook" not in asked.body
+    request = until_now(told, "the webhook")[0]
+    assert request.signed_with(HOOK.encode())
+    assert request.json["type"] == "approval.requested"
+    assert request.json["data"]["tool"] == "say"
+    assert b"canary-of-the-hook" not in request.body
     api(place, f"/{approval}/reject", body={"reason": "Told."})
     wanted = {"approval.requested", "approval.rejected"}
     until_now(lambda: {each.json["type"] for each in told()} == wanted, "the decision")

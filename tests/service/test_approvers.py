@@ -21,8 +21,8 @@ from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownAppr
 
 
 async def decide(made: Policing, secret: str, approval: str, wish: str = "approve") -> Any:
-    asked = ApproverRequest(key_digest=key_digest_of(secret), id=approval, wish=wish)
-    return await made.ingress.requests.ask(asked, ApprovalsReply, PATIENCE)
+    request = ApproverRequest(key_digest=key_digest_of(secret), id=approval, wish=wish)
+    return await made.ingress.requests.ask(request, ApprovalsReply, PATIENCE)
 
 
 @pytest.mark.parametrize("secret", [SECRET, OWN], ids=["its own key", "its person's other key"])
@@ -41,8 +41,8 @@ async def test_a_key_with_the_right_decides_and_is_named(at_work: Policing, secr
     async def listed() -> Any:
         return (await decide(at_work, secret, "", "show")).approvals
 
-    (told,) = await until_told(listed, "what waits")
-    assert told.id == approval
+    (result,) = await until_told(listed, "what waits")
+    assert result.id == approval
     (decided,) = (await decide(at_work, secret, approval)).approvals
     assert decided.by == f"key:{secret.split('_')[1]}"
     assert isinstance(await at_work.ask(), CallResult)

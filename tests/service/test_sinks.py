@@ -243,8 +243,8 @@ async def test_splunk_is_told_events_with_their_time(settings: Settings, tmp_pat
         siem = sink(receiver.url, shape="splunk", format="ocsf")
         async with sinking(settings, {"siem": siem}):
             await until(lambda: receiver.received, "both")
-        (told,) = receiver.received
-    events = [json.loads(line) for line in told.body.split(b"\n")]
+        (result,) = receiver.received
+    events = [json.loads(line) for line in result.body.split(b"\n")]
     assert [each["event"]["metadata"]["uid"] for each in events] == ["c1.denied", "c2.denied"]
     assert events[0]["time"] == 1_763_708_342.5
     assert (events[0]["source"], events[0]["sourcetype"]) == ("toolbus", "ocsf")
@@ -255,8 +255,8 @@ def _bulk(statuses: dict[str, int]) -> Any:
 
     def answer(received: Received) -> tuple[int, bytes]:
         lines = received.body.splitlines()
-        told = [json.loads(line)["create"]["_id"] for line in lines[::2]]
-        items = [{"create": {"_id": each, "status": statuses.get(each, 201)}} for each in told]
+        body = [json.loads(line)["create"]["_id"] for line in lines[::2]]
+        items = [{"create": {"_id": each, "status": statuses.get(each, 201)}} for each in body]
         errors = any(each["create"]["status"] >= 300 for each in items)
         return 200, json.dumps({"errors": errors, "items": items}).encode()
 

@@ -61,8 +61,13 @@ async def test_only_what_is_asked_for_comes(engine: ClickHouse) -> None:
         allowed(call_id="a2", scope="asked", at=EIGHT + 1), allowed(call_id="a3", at=EIGHT),
         allowed(call_id="a4", scope="asked", at=EIGHT + 2),
     )  # fmt: skip
-    asked = {"customers": ("asked",), "events": ("call.all*",), "since": EIGHT, "until": EIGHT + 2}
-    assert (await taken(engine, **asked))[0] == ["a1.allowed", "a2.allowed"]
+    request = {
+        "customers": ("asked",),
+        "events": ("call.all*",),
+        "since": EIGHT,
+        "until": EIGHT + 2,
+    }
+    assert (await taken(engine, **request))[0] == ["a1.allowed", "a2.allowed"]
     assert (await taken(engine, customers=("nobody' OR '1",)))[0] == []
 
 
