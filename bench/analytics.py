@@ -127,7 +127,7 @@ def _span(said: str) -> timedelta:
 
 
 def expanded(sql: str, since: datetime, until: datetime) -> str:
-    """The statement with the plugin's macros as the plugin writes them, and all customers."""
+    """Return the statement with the plugin's macros expanded, for all customers."""
     first, last = int(since.timestamp()), int(until.timestamp())
     step = max((last - first) // 500, 60)
     sql = re.sub(

@@ -100,7 +100,7 @@ def measured(running: Stage, size: int, asked: Sequence[Task]) -> dict[str, Any]
 
 
 def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of many runs."""
+    """Return the figures of many runs."""
     spent = [run["milliseconds"] for run in runs]
     return {
         "right": sum(run["right"] for run in runs),

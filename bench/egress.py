@@ -35,7 +35,7 @@ async def _tried() -> list[dict[str, Any]]:
 
 
 async def _row(entrance: Entrance, directory: Path) -> dict[str, Any]:
-    """The list, and a control: that a listed server is met at this entrance at all."""
+    """Return the list, and a control: that a listed server is met at this entrance at all."""
     async with Listener().listening() as seen, Listener().listening() as leader:
         tried = Tried(lists(f"127.0.0.1:{leader.port}"), leader, directory)
         count: Count = await counted(entrance, spellings(seen.port), tried, seen)

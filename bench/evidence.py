@@ -69,7 +69,7 @@ def _measured(directory: Path, events: int) -> dict[str, Any]:
 
 
 def _verified(log: World) -> dict[str, Any]:
-    """What the verifier says, run by itself from inside the bundle."""
+    """Return what the verifier says, run by itself from inside the bundle."""
     path = asyncio.run(log.written())
     with zipfile.ZipFile(path) as bundle:
         bundle.extract("verify.py", log.directory)

@@ -62,7 +62,7 @@ class Seen:
             self.refused.append(took * 1000)
 
     def add(self, other: "Seen") -> None:
-        """What another phase saw, too."""
+        """Return what another phase saw, too."""
         self.answered += other.answered
         self.refused += other.refused
         self.codes += other.codes
@@ -104,7 +104,7 @@ class Caller:
 
 
 async def _body(head: str, reader: asyncio.StreamReader) -> bytes:
-    """A body by its length, or in chunks."""
+    """Return a body by its length, or in chunks."""
     if "content-length:" in head:
         length = head.partition("content-length:")[2].partition("\r\n")[0]
         return await reader.readexactly(int(length))
@@ -137,7 +137,7 @@ def main() -> int:
 
 
 def isolation(seconds: float) -> Iterator[dict[str, Any]]:
-    """The other nine's p99 beside the baseline, for each trouble; and attempts per call.
+    """Return the other nine's p99 beside the baseline, for each trouble; and attempts per call.
 
     A trouble's p99 is of some twenty calls, and a machine's own hiccups are longer than those:
     the median over every round of every trouble is the steady figure.
@@ -179,7 +179,7 @@ async def _one_bad(
 
 
 async def _phase(endpoint: str, seconds: float) -> tuple[Seen, Seen]:
-    """What callers of nine servers and of the tenth see."""
+    """Return what callers of nine servers and of the tenth see."""
     others, bad, until = Seen(), Seen(), monotonic() + seconds
     callers = [Caller(endpoint, f"u{number}") for number in range(1, UPSTREAMS)]
     worse = [Caller(endpoint, "u0", "twice") for _ in range(BAD_CALLERS)]
@@ -209,7 +209,7 @@ async def _until_well(endpoint: str) -> None:
 
 
 def replicas(seconds: float) -> list[dict[str, Any]]:
-    """Calls that fail at a server of three replicas, one of which hangs, once that is ejected."""
+    """Return failed calls to a server of three replicas after the hanging one is ejected."""
     declared = Server(url="http://x", timeout=TIMEOUT)
     with _gateway(REPLICAS, declared, replicated=True) as (endpoint, ports):
         return asyncio.run(_one_hung(endpoint, ports, seconds))
@@ -227,7 +227,7 @@ async def _one_hung(endpoint: str, ports: list[int], seconds: float) -> list[dic
 
 
 async def _crowd(endpoint: str, seconds: float) -> Seen:
-    """What some callers of the first server see."""
+    """Return what some callers of the first server see."""
     seen, until = Seen(), monotonic() + seconds
     callers = [Caller(endpoint, "u0") for _ in range(BAD_CALLERS)]
     await asyncio.gather(*(_paced(caller, seen, until) for caller in callers))
@@ -296,7 +296,7 @@ async def _offered(endpoint: str, seen: Seen, rate: float, seconds: float) -> fl
 def _gateway(
     count: int, like: Server, *options: str, replicated: bool = False
 ) -> Iterator[tuple[str, list[int]]]:
-    """A gateway over so many upstreams u0, u1, …, or one of so many replicas; and their ports."""
+    """Start a gateway over upstreams u0, u1, …, or one of replicas; yield it and their ports."""
     ports = [own_port() for _ in range(count)]
     program = [sys.executable, "-m", "harness.troubled", *map(str, ports), *options]
     upstreams = subprocess.Popen(program, preexec_fn=die_with_parent)  # noqa: PLW1509

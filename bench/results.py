@@ -94,7 +94,7 @@ def _one(client: Client, tool: str, mib: int, pid: int) -> dict[str, Any]:
 
 
 def _memory(pid: int, name: str) -> float:
-    """What the system says of a process's memory, in MiB."""
+    """Return what the system says of a process's memory, in MiB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition(f"{name}:")[2].split()[0]) / 1024
 

@@ -82,7 +82,7 @@ class Gateway:
 
 @contextmanager
 def echoing() -> Iterator[int]:
-    """An upstream of 500 tools that answers at once: its port."""
+    """Return an upstream of 500 tools that answers at once: its port."""
     port = _free_port()
     echo = _start([str(HERE / "echo_upstream.py"), "--port", str(port), "--tools", "500"])
     try:
@@ -144,7 +144,7 @@ def _figures(up: Gateway, echo_port: int, rounds: int, seconds: float) -> dict[s
 
 
 def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
-    """The load at concurrency 64, and the CPU of each process until its events are all rows."""
+    """Return the load at concurrency 64, and each process's CPU until all events are rows."""
     before = {pid: cpu_seconds(pid) for pid in pids}
     seen = _load(endpoint, "echo__echo", SECRET, 64, seconds)
     _quiet(pids)
@@ -295,7 +295,7 @@ def _free_port() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on."""
+    """Return what it was measured on."""
     return {"cores": os.cpu_count(), "python": platform.python_version(), "os": platform.release()}
 
 

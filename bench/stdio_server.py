@@ -10,7 +10,7 @@ TOOL = {"name": "plain", "inputSchema": {"type": "object"}}
 
 
 def leave_a_stray() -> None:
-    """A process that left the group and the session, heeds no signal, and holds every pipe."""
+    """Start a process outside the group and session that ignores signals and holds every pipe."""
     started, beginning = os.pipe()  # closed by the stray's own program
     if middle := os.fork():
         os.close(beginning)
@@ -25,7 +25,7 @@ def leave_a_stray() -> None:
 
 
 def told(asked: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one request."""
+    """Return the answer to one request."""
     answers: dict[str, dict[str, Any]] = {
         "initialize": {
             "protocolVersion": "2025-06-18",

@@ -94,7 +94,7 @@ def _looked_up(bearers: list[Bearer], rounds: int) -> list[float]:
 
 @asynccontextmanager
 async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterator[RequestReply]:
-    """The service over so many connections that are about to end; who asks it."""
+    """Return the service over so many connections that are about to end; who asks it."""
     nats = NatsServer(directory / "nats")
     nats.start()
     try:

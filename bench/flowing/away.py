@@ -24,7 +24,7 @@ PATIENCE = 600.0
 
 
 def away(mode: str, rate: float, minutes: float) -> Iterator[Row]:
-    """The rows of one mode, `embedded` or `server`."""
+    """Return the rows of one mode, `embedded` or `server`."""
     with tempfile.TemporaryDirectory(prefix="toolbus-away-") as name:
         server = ClickHouseServer(Path(name) / "clickhouse") if mode == "server" else None
         fields = {"TOOLBUS_CLICKHOUSE_URL": server.url} if server else {}

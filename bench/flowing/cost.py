@@ -32,7 +32,7 @@ WAYS = {"nothing": "1s", "default": "1s", "always": "always"}  # what is recorde
 
 
 def cost(calls: int) -> Iterator[Row]:
-    """What the default adds, which has a demand, and what `always` does, which has none."""
+    """Return what the default adds, which has a demand, and what `always` does, which has none."""
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="toolbus-cost-") as name:
         upstream = Upstream(Path(name) / "upstream")
         upstream.start()
@@ -52,7 +52,7 @@ def cost(calls: int) -> Iterator[Row]:
 
 
 def _told(what: str, value: float) -> Row:
-    """A figure that nothing is demanded of."""
+    """Return a figure that nothing is demanded of."""
     return {"what": what, "value": value, "demand": "", "met": True}
 
 

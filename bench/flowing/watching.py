@@ -39,7 +39,7 @@ class Watched:
 
 
 def watching(killing: Killing, seconds: float) -> Iterator[Row]:
-    """The row of each figure."""
+    """Return the row of each figure."""
     watched = Watched()
     sealed = killing.cluster.state_dir / "seal" / "default.jsonl"
     with killing.loaded() as load:

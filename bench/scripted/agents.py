@@ -72,7 +72,7 @@ def turn(talk: Conversation, speaker: Speaker, asked: list[Ask]) -> list[tuple[s
 
 
 def together(asked: list[Ask], speaker: Speaker, talk: Conversation) -> list[tuple[str, bool]]:
-    """The calls of one turn, and their results in the conversation."""
+    """Return the calls of one turn, and their results in the conversation."""
     items = []
     for tool, arguments in asked:
         talk.add(said(tool, arguments))
@@ -106,7 +106,7 @@ def seen(path: str, talk: Conversation) -> bool:
 
 
 def called(task: Task) -> set[str]:
-    """The tools of a task's program."""
+    """Return the tools of a task's program."""
     return {".".join(found) for found in _TOOLS.findall(task.family.program)}
 
 

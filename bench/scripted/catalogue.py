@@ -82,7 +82,7 @@ def tools() -> dict[str, list[Schema]]:
 
 
 def name_of(noun: Noun, verb: str) -> str:
-    """What the tool is called."""
+    """Return what the tool is called."""
     return f"{verb}_{noun.plural if verb in ('list', 'search', 'count') else noun.one}"
 
 

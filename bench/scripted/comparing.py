@@ -97,7 +97,7 @@ def _summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """The figures by the number of tools."""
+    """Return the figures by the number of tools."""
     shown = Table(title="Input tokens a task, mean, of a published benchmark's tools and tasks")
     for column in (
         "tools", "definitions", "no schemas", "tasks", "classic", "code mode", "saved %",

@@ -112,7 +112,7 @@ def _entries(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _task(told: Mapping[str, Any], tools: dict[str, list[Schema]]) -> PublishedTask:
-    """A task; a tool several servers have is that of a server the task names."""
+    """Return a task; a tool several servers have is that of a server the task names."""
     servers = [str(each).lower() for each in told.get("expected_servers", ())]
     ordered = sorted(tools, key=lambda server: server.replace("-", "") not in servers)
     found = []

@@ -38,17 +38,17 @@ class Task:
         return self.filled(self.family.question)
 
     def filled(self, text: str) -> str:
-        """A text of the family, with this task's parameters; numbers are months, of two digits."""
+        """Return a text of the family with this task's parameters; months have two digits."""
         given = {n: f"{v:02}" if isinstance(v, int) else v for n, v in self.given.items()}
         return Template(text).substitute(given).strip()
 
     def truth(self) -> tuple[Any, list[Any]]:
-        """The right answer, and what must have been changed."""
+        """Return the right answer, and what must have been changed."""
         company = Company()
         return self.family.truth(company, **self.given), company.effects
 
     def classic(self) -> Classic:
-        """The agent that calls tools one turn after the other."""
+        """Return the agent that calls tools one turn after the other."""
         return self.family.classic(**self.given)
 
 

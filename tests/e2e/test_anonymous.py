@@ -291,7 +291,7 @@ def test_a_listener_for_other_machines_refuses_the_declaration_unless_it_is_forc
     assert nobody.post(call, Origin="https://evil.example").status == FORBIDDEN
     page = nobody.post(call, Origin="http://localhost:3000")
     assert page.status == DENIED, "web pages are not let in by allow_remote"
-    assert "everybody" in launched.toolbus("status").stdout
+    assert "everyone" in launched.toolbus("status").stdout
 
 
 def test_a_service_that_listens_for_other_machines_refuses_by_itself(
