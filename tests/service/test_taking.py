@@ -17,7 +17,7 @@ from toolbus_common.errors import InvalidError
 EIGHT = 1_763_712_000.0  # of the 21st of November 2025
 
 
-@pytest.fixture(customer="module")
+@pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
     with opened(tmp_path_factory.mktemp("audit")) as store:
         yield store
