@@ -199,7 +199,7 @@ async def test_what_a_sink_was_told_still_counts_once_it_is_begun_anew(
         declared = {"siem": sink(first.url)}
         async with sinking(settings, declared) as sinks:
             await said(settings, tmp_path, *intents(1, 2))
-            await until(lambda: "2 told" in state(sinks), "the first two")
+            await until(lambda: "2 delivered" in state(sinks), "the first two")
             declared["siem"] = sink(second.url)
             last = 2
             while not second.received:
@@ -218,7 +218,9 @@ async def test_of_two_audits_one_tells_and_the_other_takes_over_when_it_leaves(
             async with sinking(settings, declared, "first") as first:
                 await said(settings, tmp_path, *intents(1, 2))
                 both = (first, second)
-                await until(lambda: any("2 told" in state(each) for each in both), "by one of them")
+                await until(
+                    lambda: any("2 delivered" in state(each) for each in both), "by one of them"
+                )
             await said(settings, tmp_path, *intents(3))
             await until(lambda: len(_told(receiver)) == 3, "the third")
             assert second.states()
