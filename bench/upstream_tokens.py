@@ -110,7 +110,7 @@ async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterato
             bus_of("executor", settings) as bus,
         ):
             revision = await _declared(settings, far)
-            await until(lambda: service.status().heard.get(CONFIG, 0) >= revision)
+            await until(lambda: service.status().revisions.get(CONFIG, 0) >= revision)
             await _connected(settings, far, tokens)
             yield RequestReply("executor", bus)
     finally:

@@ -144,8 +144,8 @@ class Play:
 
     def _consent(self) -> bool:
         async def ask(bus: Bus) -> IdentityReply:
-            wish = IdentityRequest(wish="connect", name=self.server, by="conformance")
-            return await RequestReply(OPERATOR, bus).ask(wish, IdentityReply, 30.0)
+            action = IdentityRequest(action="connect", name=self.server, by="conformance")
+            return await RequestReply(OPERATOR, bus).ask(action, IdentityReply, 30.0)
 
         try:
             (row,) = self.launched.on_the_bus(ask).rows

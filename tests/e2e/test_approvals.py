@@ -101,10 +101,10 @@ def ticket_on(page: str) -> str:
     return html.unescape(found)
 
 
-def decided(url: str, wish: str, note: str = "", secret: str = BOSS) -> str:
+def decided(url: str, action: str, note: str = "", secret: str = BOSS) -> str:
     """The whole way through the page."""
-    _, shown = visited(url, {"key": secret, "wish": "show"})
-    _, done = visited(url, {"ticket": ticket_on(shown), "wish": wish, "note": note})
+    _, shown = visited(url, {"key": secret, "action": "show"})
+    _, done = visited(url, {"ticket": ticket_on(shown), "action": action, "note": note})
     return done
 
 
@@ -187,9 +187,9 @@ async def test_a_client_without_pages_is_told_the_id_and_goes_through_afterwards
             await client.call_tool(TOOL, call)
 
 
-@pytest.mark.parametrize(("wish", "said"), [("approve", "as a task"), ("reject", "Not today.")])
+@pytest.mark.parametrize(("action", "said"), [("approve", "as a task"), ("reject", "Not today.")])
 async def test_a_client_that_takes_tasks_waits_in_one_for_a_person(
-    place: Launched, wish: str, said: str
+    place: Launched, action: str, said: str
 ) -> None:
     taken = Tasks()
     async with sdk(place, "auto", extensions=[taken]) as client:
@@ -198,10 +198,10 @@ async def test_a_client_that_takes_tasks_waits_in_one_for_a_person(
         (started,) = taken.begun
         assert started.status == "working"
         (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", started.status_message)
-        await asyncio.to_thread(decided, url, wish, "Not today.")
+        await asyncio.to_thread(decided, url, action, "Not today.")
         result = await call
         assert said in result.content[0].text  # type: ignore[union-attr]
-        assert result.is_error is (wish == "reject")
+        assert result.is_error is (action == "reject")
 
 
 async def test_a_client_that_takes_tasks_and_opens_pages_is_shown_the_page(place: Launched) -> None:
@@ -233,14 +233,14 @@ def test_the_page_tells_nothing_before_it_knows_who_reads(place: Launched) -> No
     for word in ("canary-of-the-page", TOOL, "key:bot"):
         assert word not in page
     for secret, status in ((PLAIN, 403), (BOT, 403), ("tbk_nobody_knows-this", 401), ("", 401)):
-        answer, page = visited(url, {"key": secret, "wish": "show"})
+        answer, page = visited(url, {"key": secret, "action": "show"})
         assert (answer.status, "canary-of-the-page" in page) == (status, False)
 
 
 def test_the_page_needs_no_script_and_lets_none_run(place: Launched) -> None:
     text = '<script>alert(1)</script>"\u202e\u200b'
     _, url = required(place.client(BOT).call(TOOL, {"text": text}))
-    answer, page = visited(url, {"key": BOSS, "wish": "show"})
+    answer, page = visited(url, {"key": BOSS, "action": "show"})
     assert "<script" not in page
     assert "\u202e" not in page
     assert "\\u{202e}\\u{200b}" in page, "nothing invisible is left unseen"
@@ -256,27 +256,27 @@ def test_the_page_needs_no_script_and_lets_none_run(place: Launched) -> None:
 def test_a_decision_needs_what_only_the_shown_page_holds(place: Launched) -> None:
     approval, url = required(place.client(BOT).call(TOOL, {"text": "ticket"}))
     _, other_url = required(place.client(BOT).call(TOOL, {"text": "another ticket"}))
-    _, page = visited(url, {"key": BOSS, "wish": "show"})
+    _, page = visited(url, {"key": BOSS, "action": "show"})
     ticket = ticket_on(page)
     forms = [
-        (url, {"wish": "approve"}),
-        (url, {"wish": "approve", "key": BOSS}),
-        (url, {"wish": "approve", "ticket": ticket[:-4] + "AAAA"}),
-        (other_url, {"wish": "approve", "ticket": ticket}),
+        (url, {"action": "approve"}),
+        (url, {"action": "approve", "key": BOSS}),
+        (url, {"action": "approve", "ticket": ticket[:-4] + "AAAA"}),
+        (other_url, {"action": "approve", "ticket": ticket}),
     ]
     for where, form in forms:
         assert visited(where, form)[0].status == 403
-    foreign = visited(url, {"wish": "approve", "ticket": ticket}, Origin="https://evil.example")
+    foreign = visited(url, {"action": "approve", "ticket": ticket}, Origin="https://evil.example")
     assert foreign[0].status == 403
     assert api(place, f"/{approval}").json["state"] == "pending"
 
 
 def test_a_decision_on_the_page_is_made_once(place: Launched) -> None:
     _, url = required(place.client(BOT).call(TOOL, {"text": "once"}))
-    _, page = visited(url, {"key": BOSS, "wish": "show"})
-    form = {"ticket": ticket_on(page), "wish": "reject", "note": "<b>No.</b>"}
+    _, page = visited(url, {"key": BOSS, "action": "show"})
+    form = {"ticket": ticket_on(page), "action": "reject", "note": "<b>No.</b>"}
     assert "Rejected" in visited(url, form)[1]
-    answer, page = visited(url, {**form, "wish": "approve"})
+    answer, page = visited(url, {**form, "action": "approve"})
     assert (answer.status, "rejected by key:boss" in page) == (404, True)
 
 

@@ -70,8 +70,8 @@ def approval_of(place: Place, name: str) -> str:
     return str(only)
 
 
-def decided(place: Place, name: str, wish: str, **body: str) -> None:
-    answer = api(place, f"/{approval_of(place, name)}/{wish}", body)
+def decided(place: Place, name: str, action: str, **body: str) -> None:
+    answer = api(place, f"/{approval_of(place, name)}/{action}", body)
     assert answer.status == 200, answer.body
 
 

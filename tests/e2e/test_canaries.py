@@ -140,7 +140,7 @@ class Story:
     def people_sign_in(self) -> Browser:
         """A client of ann's gets tokens, uses them, and uses one twice; so does a machine."""
         about = {"password": hashed(self.secrets["password"]), "groups": ["staff"], "totp": True}
-        self.secrets["totp"] = self.at.wish("add_account", "ann", **about)["totp_secret"]
+        self.secrets["totp"] = self.at.action("add_account", "ann", **about)["totp_secret"]
         self.secrets["verifier"] = f"{canary('verifier')}{token_hex(16)}"
         browser = Browser(self.at.base)
         result = self.code(browser)
@@ -206,7 +206,7 @@ class Story:
 
     def machines_come(self) -> None:
         """A client in its own name, with the secret it has and with another."""
-        made = self.at.wish(
+        made = self.at.action(
             "add_client", "nightly", redirect_uris=[],
             token_endpoint_auth_method="client_secret_basic",
         )  # fmt: skip

@@ -321,7 +321,7 @@ def test_a_token_that_is_bound_to_a_key_opens_nothing_for_who_has_it_alone(
         "tools/list", Authorization=f"DPoP {token}", DPoP=stolen, dpop=stolen
     )
     assert doubled.status == 400
-    page = Browser(base).post(f"/approvals/{'0' * 32}", wish="show", key=token)
+    page = Browser(base).post(f"/approvals/{'0' * 32}", action="show", key=token)
     assert page.status == 401
-    assert "bound to a key" in page.text
+    assert "requires a DPoP proof" in page.text
     assert token not in launched.logs()

@@ -165,7 +165,7 @@ def _agents(place: Place, stream: Events) -> Iterator[Seed]:
         "approvals": _request("GET", "/api/approvals", Authorization=bearer),
         "approval": _json("POST", f"/api/approvals/{APPROVAL}/reject", {"reason": "no"}, KEY),
         "approval page": _posted(
-            f"/approvals/{APPROVAL}", {"wish": "show", "key": KEY, "ticket": "x"}
+            f"/approvals/{APPROVAL}", {"action": "show", "key": KEY, "ticket": "x"}
         ),
         "read the declaration": _request(
             "GET", "/api/v1/declaration?format=yaml", Authorization=f"Bearer {ADMIN}"

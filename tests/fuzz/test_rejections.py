@@ -39,7 +39,7 @@ def attempts(attacked: Place) -> dict[tuple[str, str], bytes]:
     listing = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
     form = {"Content_Type": "application/x-www-form-urlencoded"}
     guessed = seeds["sign in"].body.replace(urlencode({"p": PASSWORD})[2:].encode(), b"guessed")
-    page = urlencode({"wish": "show", "key": WRONG}).encode()
+    page = urlencode({"action": "show", "key": WRONG}).encode()
     return {
         ("mcp", "unauthorized"): asked("/mcp", "POST", listing, Authorization=wrong, **mcp),
         ("mcp", "no_credential"): asked("/mcp", "POST", listing, **mcp),

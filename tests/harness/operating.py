@@ -102,7 +102,7 @@ class Operating:
             newest = {name: await _newest(bus, name) for name in (CONFIG, CATALOGUE)}
             reply = await RequestReply(OPERATOR, bus).ask_all(0.2)
             return len(reply) == self.services and all(
-                service.heard.get(name, revision) >= revision
+                service.revisions.get(name, revision) >= revision
                 for service in reply
                 for name, revision in newest.items()
             )

@@ -80,11 +80,11 @@ class Planted:
         path.write_text(self.secrets[name])
         return f"${{file:{path}}}"
 
-    def wish(self, wish: str, name: str, **about: Any) -> dict[str, Any]:
+    def action(self, action: str, name: str, **about: Any) -> dict[str, Any]:
         """What an operator wishes of oauth."""
 
         async def ask(bus: Bus) -> IdentityReply:
-            request = IdentityRequest(wish=wish, name=name, by="op", about=json.dumps(about))
+            request = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
             return await RequestReply(OPERATOR, bus).ask(request, IdentityReply, 60.0)
 
         return dict(self.launched.on_the_bus(ask).rows[0])

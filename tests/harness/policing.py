@@ -116,7 +116,9 @@ class Policing:
     async def _applied(self, bucket: str, revision: int) -> None:
         """Return once every replica has the revision: the bus chooses the next one."""
         await until(
-            lambda: all(each.status().heard.get(bucket, 0) >= revision for each in self.policies),
+            lambda: all(
+                each.status().revisions.get(bucket, 0) >= revision for each in self.policies
+            ),
             "every policy has the revision",
         )
 

@@ -168,15 +168,15 @@ class Server:
         """Whose token this is. Raises `UnauthorizedError`."""
         return await self.ingress.ask(TokenQuery(token=token), Bearer, 60.0)
 
-    async def wish(self, wish: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
+    async def action(self, action: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
         """What an operator wishes."""
-        asked = IdentityRequest(wish=wish, name=name, by="op", about=json.dumps(about))
+        asked = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
         return list((await self.operator.ask(asked, IdentityReply, 60.0)).rows)
 
     async def account(self, name: str = "ann", **about: Any) -> dict[str, Any]:
         """Make an account."""
         fields = {"password": hashed(PASSWORD), "groups": ["staff"], **about}
-        (row,) = await self.wish("add_account", name, **fields)
+        (row,) = await self.action("add_account", name, **fields)
         return row
 
     async def declare(self, **sections: Any) -> None:
@@ -185,7 +185,7 @@ class Server:
         bucket = await self.config.bucket(CONFIG)
         await bucket.put(NAMED, encoded(set(digests_of(declaration))))
         revision = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
-        await until(lambda: self.service.status().heard.get(CONFIG, 0) >= revision, "declared")
+        await until(lambda: self.service.status().revisions.get(CONFIG, 0) >= revision, "declared")
 
 
 def asked(client_id: str, **more: str) -> dict[str, str]:

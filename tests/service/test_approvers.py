@@ -20,17 +20,17 @@ from toolbus_common.contracts import ApprovalsReply, ApproverRequest, CallResult
 from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownApprovalError
 
 
-async def decide(made: Policing, secret: str, approval: str, wish: str = "approve") -> Any:
-    request = ApproverRequest(key_digest=key_digest_of(secret), id=approval, wish=wish)
+async def decide(made: Policing, secret: str, approval: str, action: str = "approve") -> Any:
+    request = ApproverRequest(key_digest=key_digest_of(secret), id=approval, action=action)
     return await made.ingress.requests.ask(request, ApprovalsReply, PATIENCE)
 
 
 @pytest.mark.parametrize("secret", [SECRET, OWN], ids=["its own key", "its person's other key"])
 async def test_nobody_approves_their_own_calls(at_work: Policing, secret: str) -> None:
     approval = await required(at_work)
-    for wish in ("approve", "reject"):
+    for action in ("approve", "reject"):
         with pytest.raises(ForbiddenError, match="their own calls"):
-            await decide(at_work, secret, approval, wish)
+            await decide(at_work, secret, approval, action)
     await required(at_work)
 
 
@@ -53,9 +53,9 @@ async def test_another_customers_approver_sees_and_decides_nothing(at_work: Poli
     await at_work.the_one()
     for _ in range(8):
         assert (await decide(at_work, FOREIGN, "", "show")).approvals == ()
-    for wish in ("show", "approve", "reject"):
+    for action in ("show", "approve", "reject"):
         with pytest.raises(UnknownApprovalError):
-            await decide(at_work, FOREIGN, approval, wish)
+            await decide(at_work, FOREIGN, approval, action)
 
 
 async def test_a_key_without_the_right_is_told_so(at_work: Policing) -> None:

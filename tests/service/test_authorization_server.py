@@ -114,7 +114,7 @@ async def test_of_a_code_redeemed_many_times_at_once_nothing_is_left(server: Ser
     code = await Walker(server).code(client)
     answers = await asyncio.gather(*(server.token(client, code) for _ in range(8)))
     assert sum(status == 200 for status, _ in answers) <= 1
-    assert await server.wish("grants") == []
+    assert await server.action("grants") == []
 
 
 async def test_a_refresh_token_used_twice_ends_the_whole_family(server: Server) -> None:
@@ -133,7 +133,7 @@ async def test_a_refresh_token_used_twice_ends_the_whole_family(server: Server) 
     assert (await refresh(second["refresh_token"]))[1]["error"] == "invalid_grant"
     with pytest.raises(UnauthorizedError):
         await server.show(second["access_token"])
-    assert await server.wish("grants") == []
+    assert await server.action("grants") == []
 
 
 async def test_a_token_that_was_shown_is_forgotten_everywhere_when_its_grant_ends(
@@ -141,9 +141,9 @@ async def test_a_token_that_was_shown_is_forgotten_everywhere_when_its_grant_end
 ) -> None:
     result = await server.signed_in((await server.register())["client_id"])
     await server.show(result["access_token"])
-    (grant,) = await server.wish("grants")
+    (grant,) = await server.action("grants")
     assert (grant["user"], grant["client"]) == ("ann", "A client")
-    await server.wish("end_grant", grant["id"])
+    await server.action("end_grant", grant["id"])
     bucket = await operator.bucket(TOKENS)
 
     async def empty() -> bool:
@@ -228,7 +228,7 @@ async def test_an_account_that_changes_ends_what_it_allowed(server: Server) -> N
     walker = Walker(server)
     result = await server.signed_in(client)
     await walker.consenting(client)
-    await server.wish("change_account", "ann", groups=["guests"])
+    await server.action("change_account", "ann", groups=["guests"])
     with pytest.raises(UnauthorizedError):
         await server.show(result["access_token"])
     page = await walker.get("/oauth/authorize", **asked(client))
@@ -281,7 +281,7 @@ async def test_nothing_of_an_account_fits_another_one_that_is_given_its_name(
     client = (await server.register())["client_id"]
     walker = Walker(server)
     page = await walker.consenting(client)
-    await server.wish("remove_account", "ann")
+    await server.action("remove_account", "ann")
     await server.account("ann")
     refused = await walker.answered(page)
     assert refused.status == 403

@@ -42,7 +42,7 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
     kept = [each.value for each in await (await operator.bucket(CONNECTIONS)).present()]
     assert kept
     assert not any(first.key.encode() in value for value in kept if value)
-    (row,) = await asking.server.wish("connections")
+    (row,) = await asking.server.action("connections")
     assert row["bound"] is True
     assert first.key not in str(row)
 

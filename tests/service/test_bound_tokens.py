@@ -164,7 +164,7 @@ async def test_a_client_that_wants_bound_tokens_gets_no_others(server: Server) -
     assert (await server.token(result["client_id"], code, dpop=proof()))[0] == 200
     odd = await server.register(dpop_bound_access_tokens="yes")
     assert odd["error"] == "invalid_client_metadata"
-    row = (await server.wish("add_client", "Job", dpop_bound_access_tokens=True))[0]
+    row = (await server.action("add_client", "Job", dpop_bound_access_tokens=True))[0]
     assert row["dpop"] is True
     basic = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
     alone = await server.form("/oauth/token", grant_type="client_credentials", basic=basic)
@@ -181,7 +181,7 @@ async def test_a_rule_can_want_bound_tokens_also_of_who_refreshes(server: Server
     assert (await refreshed(server, client, before, dpop=proof()))[0] == 200
     machine = {"jobs": {"issuer": "machines", "dpop": True, "tools": ["*"]}}
     await server.declare(access=machine)
-    (row,) = await server.wish("add_client", "Job")
+    (row,) = await server.action("add_client", "Job")
     basic = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
     form = {"grant_type": "client_credentials", "basic": basic}
     assert (await server.form("/oauth/token", **form))[1]["error"] == "invalid_dpop_proof"

@@ -174,7 +174,7 @@ async def test_the_key_is_nowhere_to_be_read(
     mixed = await told(asking, far, docs, **shown((certificate, other)))
     assert "cannot be used together" in mixed.reason
     assert (await told(asking, far, docs, **shown((certificate, key)))).token
-    rows = await asking.server.wish("connections")
+    rows = await asking.server.action("connections")
     assert rows
     seen = (caplog.text, str(rows), mixed.reason)
     assert not any(line in text for line in (*_inner(key), *_inner(other)) for text in seen)

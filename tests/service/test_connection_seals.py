@@ -41,9 +41,9 @@ async def test_who_comes_under_the_name_of_a_removed_account_has_none_of_its_con
     ):
         await server.account("ann")
         await store.put("docs ann", RECORD)
-        assert [row["user"] for row in await server.wish("connections")] == ["ann"]
-        await server.wish("remove_account", "ann")
-        assert await server.wish("connections") == []
+        assert [row["user"] for row in await server.action("connections")] == ["ann"]
+        await server.action("remove_account", "ann")
+        assert await server.action("connections") == []
 
 
 async def test_another_master_key_seals_all_records_anew_and_the_old_one_opens_none(
@@ -145,12 +145,12 @@ async def test_a_service_whose_master_key_moves_to_a_key_service_keeps_its_conne
     monkeypatch.setenv("VAULT_ROLE_ID", ROLE)
     monkeypatch.setenv("VAULT_SECRET_ID", ROLE_SECRET)
     async with serving(settings, operator, monkeypatch, **fields) as server:
-        assert [row["user"] for row in await server.wish("connections")] == ["ann"]
+        assert [row["user"] for row in await server.action("connections")] == ["ann"]
     old.unlink()
     async with serving(
         settings, operator, monkeypatch, **{**fields, "OAUTH_EARLIER_VAULTS": ""}
     ) as server:
-        assert [row["user"] for row in await server.wish("connections")] == ["ann"]
+        assert [row["user"] for row in await server.action("connections")] == ["ann"]
     assert not old.exists()
     monkeypatch.setenv("TOOLBUS_OAUTH_VAULT_FILE", str(old))
     with pytest.raises(ValueError, match="both set the master key"):

@@ -46,7 +46,7 @@ class Machine:
 
     @classmethod
     async def made(cls, server: Server, name: str, *exchange: str) -> "Machine":
-        (row,) = await server.wish("add_client", name, exchange=list(exchange))
+        (row,) = await server.action("add_client", name, exchange=list(exchange))
         return cls(server, name, row)
 
     async def asks(self, **form: str) -> tuple[int, dict[str, Any]]:
@@ -93,7 +93,7 @@ async def test_a_machine_acts_on_for_a_person_where_it_was_told_it_may(server: S
     assert bearer.actors == ("machines/helper",)
     assert bearer.name == (await server.show(subject)).name, "limits are ann's, whoever acts"
     assert (await server.show(subject)).actors == ()
-    rows = await server.wish("grants")
+    rows = await server.action("grants")
     assert [
         row["actors"] for row in rows if row["client"] == "helper" and row["user"] == "ann"
     ] == [["machines/helper"]]
@@ -111,7 +111,9 @@ async def test_only_who_was_told_so_by_an_operator_exchanges_anything(server: Se
     _, refused = await server.form("/oauth/token", **form, **fields)
     assert refused["error"] == "unauthorized_client"
     with pytest.raises(InvalidError, match="secret or key"):
-        await server.wish("add_client", "open", exchange=[DOCS], token_endpoint_auth_method="none")
+        await server.action(
+            "add_client", "open", exchange=[DOCS], token_endpoint_auth_method="none"
+        )
 
 
 async def test_what_is_exchanged_never_reaches_further_than_what_it_was_exchanged_for(
@@ -232,14 +234,14 @@ async def test_what_was_exchanged_ends_with_what_it_was_exchanged_for(
     assert bearer.grant.startswith(source)
     known = await operator.bucket(TOKENS)
     assert await known.get(hash_of(key_digest_of(seen))) is not None
-    await server.wish("end_grant", source)
+    await server.action("end_grant", source)
     gone = await known.get(hash_of(key_digest_of(seen)))
     assert gone is None or gone.value is None, "it opens nothing at once, wherever it was shown"
     for token in (seen, unseen):
         with pytest.raises(UnauthorizedError):
             await server.show(token)
         assert await second.refused(token) == "invalid_grant"
-    assert not [row for row in await server.wish("grants") if row["user"] == "ann"]
+    assert not [row for row in await server.action("grants") if row["user"] == "ann"]
     pair = b64encode(f"{helper.row['id']}:{helper.row['secret']}".encode()).decode()
     _, result = await server.form("/oauth/introspect", basic=pair, token=seen)
     assert result == {"active": False}

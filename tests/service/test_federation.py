@@ -71,7 +71,7 @@ async def test_a_person_signs_in_where_the_company_has_them_sign_in(
     shown = await walker.get(await _away(walker, provider))
     assert "ann" in shown.text
     code = (await walker.answered(shown)).told["code"]
-    client = (await server.wish("clients"))[-1]["id"]
+    client = (await server.action("clients"))[-1]["id"]
     _, result = await server.token(client, code)
     bearer = await server.show(result["access_token"])
     assert (bearer.access, bearer.user) == ("staff", "ann")
@@ -206,7 +206,7 @@ async def test_nobody_of_an_issuer_without_a_user_claim_bears_a_declared_name(
 async def test_a_company_vouches_that_a_program_may_act_for_somebody_once_and_here(
     server: Server, provider: Provider
 ) -> None:
-    (row,) = await server.wish("add_client", "Agent")
+    (row,) = await server.action("add_client", "Agent")
     pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
 
     async def exchanged(typ: str = "oauth-id-jag+jwt", **changes: Any) -> dict[str, Any]:

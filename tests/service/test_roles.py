@@ -44,7 +44,7 @@ async def server(
 async def vouched(server: Server, **more: Any) -> str:
     """A client an operator made."""
     about = {"token_endpoint_auth_method": "none", "redirect_uris": [asked("")["redirect_uri"]]}
-    (row,) = await server.wish("add_client", "Console", **{**about, **more})
+    (row,) = await server.action("add_client", "Console", **{**about, **more})
     return str(row["id"])
 
 
@@ -113,7 +113,7 @@ async def test_a_role_that_is_taken_away_ends_what_was_granted_with_it(server: S
 
 async def test_a_machine_has_the_role_of_its_rule_in_its_own_name(server: Server) -> None:
     async def token(name: str) -> tuple[int, dict[str, Any]]:
-        (row,) = await server.wish("add_client", name)
+        (row,) = await server.action("add_client", name)
         pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
         form = {"grant_type": "client_credentials", "resource": API, "scope": "admin"}
         return await server.form("/oauth/token", **form, basic=pair)
@@ -205,7 +205,7 @@ async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server)
     ]
     assert [each.status for each in tries] == [404, 403, 403, 403, 403, 404, 404, 403]
     assert (await server.show(result["access_token"])).user == "ann"
-    await server.wish("change_account", "ann", password=hashed(PASSWORD + "!"))
+    await server.action("change_account", "ann", password=hashed(PASSWORD + "!"))
     late = await own.post("/oauth/account", ticket=hers.ticket, grant=bearer.grant)
     assert late.status == 403
 
@@ -226,4 +226,4 @@ async def test_people_see_what_is_connected_in_their_name_alone_and_end_it(
     page = await walker.get("/oauth/account")
     ended = await walker.post("/oauth/account", ticket=page.ticket, server="docs")
     assert "No service is connected" in ended.text
-    assert sorted(row["user"] for row in await server.wish("connections")) == ["", "bo"]
+    assert sorted(row["user"] for row in await server.action("connections")) == ["", "bo"]

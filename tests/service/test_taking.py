@@ -78,7 +78,9 @@ async def test_pages_stay_below_what_the_bus_carries(
     monkeypatch.setattr(paging, "_FIRST", {"jsonl": 16_000})
     at = Table(engine)
     for number in range(8):
-        await at.keep(allowed(call_id=f"l{number}", customer="long", at=EIGHT, arguments="x" * 1500))
+        await at.keep(
+            allowed(call_id=f"l{number}", customer="long", at=EIGHT, arguments="x" * 1500)
+        )
     ids, sizes, _ = await taken(engine, customers=("long",))
     assert (sorted(ids), max(sizes)) == (at.ids, 2)
     monkeypatch.setattr(paging, "MOST_BYTES", 1000)

@@ -21,14 +21,14 @@ from toolbus_oauth.main import build
 async def test_two_machines_of_one_name_would_be_one_actor_so_the_second_is_refused(
     server: Server,
 ) -> None:
-    (row,) = await server.wish("add_client", "nightly")
+    (row,) = await server.action("add_client", "nightly")
     for name in ("nightly", " nightly "):
         with pytest.raises(ConflictError, match=row["id"]):
-            await server.wish("add_client", name)
+            await server.action("add_client", name)
     desk = {"redirect_uris": ["https://desk.test/callback"]}
-    assert await server.wish("add_client", "nightly", **desk), "it acts in nobody's own name"
-    await server.wish("remove_client", row["id"])
-    assert await server.wish("add_client", "nightly")
+    assert await server.action("add_client", "nightly", **desk), "it acts in nobody's own name"
+    await server.action("remove_client", row["id"])
+    assert await server.action("add_client", "nightly")
 
 
 async def test_of_machines_that_two_services_make_at_once_under_one_name_one_is_left_at_most(
@@ -36,10 +36,10 @@ async def test_of_machines_that_two_services_make_at_once_under_one_name_one_is_
 ) -> None:
     async with build(LocalTransport()).running():  # the second service
         for name in ("nightly", "daily", "weekly"):
-            wishes = (server.wish("add_client", name) for _ in range(8))
+            wishes = (server.action("add_client", name) for _ in range(8))
             result = await asyncio.gather(*wishes, return_exceptions=True)
             made = [rows[0]["id"] for rows in result if not isinstance(rows, BaseException)]
-            rows = await server.wish("clients")
+            rows = await server.action("clients")
             assert [row["id"] for row in rows if row["name"] == name] == made
             assert len(made) <= 1
             refused = (each for each in result if isinstance(each, BaseException))
@@ -51,7 +51,7 @@ async def test_machines_prove_themselves_by_secret_or_key_each_assertion_once(
 ) -> None:
     sections = {"access": {**STAFF["access"], "robots": {"issuer": "machines", "tools": ["a__*"]}}}
     await server.declare(**sections)
-    (row,) = await server.wish("add_client", "nightly")
+    (row,) = await server.action("add_client", "nightly")
     pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
     status, result = await server.form("/oauth/token", grant_type="client_credentials", basic=pair)
     assert status == 200
@@ -65,7 +65,7 @@ async def test_machines_prove_themselves_by_secret_or_key_each_assertion_once(
     key = ECKey.generate_key("P-256")
     about = {"jwks": {"keys": [key.as_dict(private=False)]}}
     method = {"token_endpoint_auth_method": "private_key_jwt"}
-    (row,) = await server.wish("add_client", "keyed", **about, **method)
+    (row,) = await server.action("add_client", "keyed", **about, **method)
 
     async def asserted(signer: Any = key, alg: str = "ES256", **changes: Any) -> str:
         now = int(time.time())

@@ -291,10 +291,10 @@ async def test_a_connection_that_ends_is_given_back_and_its_person_is_asked_anew
     await asking.declare(docs.url, tokens="user")
     await asking.connected()
     assert (await asking.ask()).token
-    (row,) = await asking.server.wish("connections")
+    (row,) = await asking.server.action("connections")
     assert (row["server"], row["user"], row["renews"]) == ("docs", "ann", True)
     assert not any("far~" in str(value) or "again~" in str(value) for value in row.values())
-    await asking.server.wish("end_connection", "docs", user="ann")
+    await asking.server.action("end_connection", "docs", user="ann")
     reply = await asking.ask()
     assert (reply.token, bool(reply.link)) == ("", True)
 

@@ -160,7 +160,7 @@ async def test_what_it_said_is_renewed_where_it_can_be_and_else_they_sign_in_ane
     first, second = (each["subject_token"] for each in corp.exchanges()[-2:])
     assert parse_unverified(second)[1]["exp"] > parse_unverified(first)[1]["exp"] + 300
     corp.say(seconds=20, renews=False)
-    await asking.server.wish("end_connection", "docs", user="ann")
+    await asking.server.action("end_connection", "docs", user="ann")
     await asking.connected()
     assert (await asking.ask()).link, "nobody renews it: ann signs in once more"
 
@@ -171,7 +171,7 @@ async def test_who_was_cut_off_by_an_operator_signs_in_anew(
     docs.names(far.issuer)
     await asking.vouched(docs.url, far)
     await asking.connected()
-    await asking.server.wish("end_connection", "docs", user="ann")
+    await asking.server.action("end_connection", "docs", user="ann")
     page = await asking.walker.get((await asking.ask()).link)
     page = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert 'name="issuer"' in page.text, "the browser's session is not enough"
@@ -202,7 +202,7 @@ async def test_what_toolbus_runs_on_vouches_for_it_with_a_token_of_a_file(
     request = len(far.seen(JWT_BEARER))
     old = _signed(keys, far.issuer, -60)
     await asking.declare(docs.url, grant="workload", clients=_workload(far, tmp_path / "2", old))
-    await asking.server.wish("end_connection", "docs", user="")
+    await asking.server.action("end_connection", "docs", user="")
     assert "has expired" in (await asking.ask("")).reason
     assert len(far.seen(JWT_BEARER)) == request, "what has expired is shown to nobody"
 

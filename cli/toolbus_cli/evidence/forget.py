@@ -107,7 +107,9 @@ async def _let_go(desk: ConfigRepository, revision: int) -> int:
     seconds = ROUND_SECONDS
     while True:
         told = await lane.ask_all(seconds, wanted=() if heard else readers_of(PEOPLE))
-        heard |= {each.instance: each.heard[PEOPLE] for each in told if PEOPLE in each.heard}
+        heard |= {
+            each.instance: each.revisions[PEOPLE] for each in told if PEOPLE in each.revisions
+        }
         behind = sum(known < revision for known in heard.values())
         if heard and not behind:
             return len(heard)
