@@ -200,7 +200,7 @@ def test_an_operator_consents_for_everybody_and_a_key_without_a_person_may_call(
     launched: Launched,
 ) -> None:
     root = launched.client(ROOT)
-    assert "nobody's" in text_of(root.call("docs__whoami", {}))
+    assert "this key has no user" in text_of(root.call("docs__whoami", {}))
     made = launched.toolbus("connections", "connect", "wiki", "--json")
     assert made.returncode == 0, made.stderr
     connected(launched, json.loads(made.stdout)["link"])

@@ -250,7 +250,7 @@ def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
         yield _check("state directory", f"{state_dir}, mode {mode:o}{mend}", ok=private)
         free = shutil.disk_usage(state_dir).free
         enough = free >= LEAST_FREE
-        mend = "" if enough else "; events need service, or calls will be refused"
+        mend = "" if enough else "; events need disk space, or calls will be denied"
         yield _check("disk", f"{free / (1 << 30):.1f} GiB free{mend}", ok=enough)
     path = config or Path("toolbus.yaml")
     if config is not None or path.exists():

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from toolbus_common.concurrency import end
@@ -28,6 +29,7 @@ class PeriodicPublisher(Generic[T]):
     take: Callable[[], Iterable[T]]
     event_of: Callable[[T], Event]
     seconds: float
+    _pending: deque[T] = field(default_factory=deque, init=False)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -39,23 +41,24 @@ class PeriodicPublisher(Generic[T]):
             await end(task)
 
     def flush(self) -> None:
-        """Publish the current period at once and start the next one."""
-        for item in self._items():
-            self._publish(item)
+        """Publish what is pending and the current period at once, and start the next one."""
+        self._take()
+        while self._pending:
+            self._publish(self._pending.popleft())
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self.seconds)
-            for item in self._items():
-                self._publish(item)
+            self._take()
+            while self._pending:
+                self._publish(self._pending.popleft())
                 await asyncio.sleep(0)  # calls proceed between two events
 
-    def _items(self) -> Iterable[T]:
+    def _take(self) -> None:
         try:
-            return self.take()
+            self._pending.extend(self.take())
         except Exception:
             log.exception("periodic_events.not_taken")
-            return ()
 
     def _publish(self, item: T) -> None:
         try:

@@ -1,4 +1,4 @@
-"""One replica of a server: kept connected, call_count, and ejected while others do better."""
+"""One replica of a server: kept connected, probed, and ejected while others do better."""
 
 import asyncio
 import logging
@@ -103,7 +103,7 @@ class Replica:
         return self.compared and self.standing.place is Place.IN
 
     def _idle(self) -> bool:
-        """Return whether a probe is useful; an ejected replica is always call_count."""
+        """Return whether a probe is useful; an ejected replica is always probed."""
         return not self.in_progress or self.standing.place is Place.EJECTED
 
     def failed(self, error: ToolbusError) -> None:
