@@ -1,4 +1,4 @@
-"""One command from its words to its exit code: whatever fails is told in a sentence."""
+"""Run one command: arguments in, an exit code and error messages out."""
 
 import gc
 import os
@@ -14,11 +14,11 @@ INTERRUPTED = 130
 
 
 def main(words: Sequence[str]) -> int:
-    """Run one command; the exit code. Whatever fails is told in a sentence."""
-    # What a connection logs while it waits is told as the command's own sentence.
+    """Run one command; return its exit code. Errors are written to standard error."""
+    # Connection problems are reported by the command's own error message.
     logs.configure("toolbus", "critical", "text")
     app = built(words)
-    gc.freeze()  # what is imported stays
+    gc.freeze()  # imported modules are never collected
     gc.enable()
     try:
         app(args=list(words), prog_name="toolbus")
@@ -27,7 +27,7 @@ def main(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more at the end.
+        # The reader of our output is gone; Python would report the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:  # noqa: BLE001 - no stack trace for users
         return _failed(error)
@@ -41,7 +41,7 @@ def _failed(error: Exception) -> int:
         return _told(error.reason, 1)
     if "TOOLBUS_DEBUG" in os.environ:
         raise error
-    said = f"Something unexpected failed ({type(error).__name__}: {error})"
+    said = f"Unexpected error ({type(error).__name__}: {error})"
     return _told(f"{said}; set TOOLBUS_DEBUG=1 to see where.", 1)
 
 

@@ -10,7 +10,10 @@ _ROW = 26
 def over_time(
     title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]
 ) -> str:
-    """Stacked bars, one for each label; `series` are names with as many values. Else nothing."""
+    """Return stacked bars, one per label; empty if all values are 0.
+
+    Each of `series` is a name and one value per label.
+    """
     tallest = max((sum(column) for column in zip(*(v for _, v in series), strict=True)), default=0)
     if not tallest:
         return ""
@@ -43,7 +46,7 @@ def over_time(
 
 
 def by_name(title: str, values: Sequence[tuple[str, float]]) -> str:
-    """Bars side by side with their names, the longest first."""
+    """Return one horizontal bar per name."""
     if not values:
         return ""
     longest = max(value for _, value in values) or 1.0

@@ -1,4 +1,4 @@
-"""Forgets a person: says so in every log that names them, then shreds the key, everywhere."""
+"""Erasure of a data subject: an event in each log that names it, then crypto-shredding."""
 
 import secrets
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import held
 from toolbus_common.privacy.person_key import PersonKey
 
-SECONDS = 20.0  # longer than audit lets a question run
+SECONDS = 20.0  # longer than audit's query timeout
 HEARD_SECONDS, ROUND_SECONDS = 10.0, 0.4
 KINDS = ("user:", "operator:", "admin:", "key:")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A person events name: in whose logs, and how often in plain (before names were sealed)."""
+    """A data subject in events: the customers of the logs, and events with the plain name."""
 
     person: PersonKey
     revision: int
@@ -34,18 +34,18 @@ class Found:
 
 
 async def found(desk: ConfigRepository, people: PersonKeys, said: str) -> Found:
-    """Whom this means, and where they are named.
+    """Find a data subject by name, and the logs that name it.
 
     Raises:
-        CommandError: nobody has that name, or what names them is held.
+        CommandError: there is no key for that name, or its events are under a legal hold.
 
     """
     name = said if said.startswith(KINDS) else f"user:{said}"
     known = await people.find(name)
     if known is None:
         raise CommandError(
-            f"No key is kept of '{name}': no event names them, or they are forgotten already. "
-            f"A person is a {', '.join(KINDS)}… and a name."
+            f"There is no encryption key for '{name}': no event names it, or it is already "
+            f"erased. A data subject is written as {', '.join(KINDS)} followed by a name."
         )
     person, revision = known
     lane = RequestReply(OPERATOR, desk.bus)
@@ -55,7 +55,7 @@ async def found(desk: ConfigRepository, people: PersonKeys, said: str) -> Found:
     if holding:
         raise CommandError(
             f"Events of {', '.join(holding)} that name {name} are under a legal hold; "
-            "'toolbus audit hold list' says why, and nothing of them is erased until it is lifted."
+            "'toolbus audit hold list' shows the reason. Nothing is erased until it is lifted."
         )
     ((plain,),) = await _asked(
         lane,
@@ -65,7 +65,7 @@ async def found(desk: ConfigRepository, people: PersonKeys, said: str) -> Found:
 
 
 def _naming(person: PersonKey) -> str:
-    """Events that name somebody, as a condition: calls by their columns, for they are most."""
+    """Return an SQL condition for events that name a data subject; calls use indexed columns."""
     named = f"user = '{person.pseudonym}'"
     if person.name.startswith("key:"):
         named = f"key = {quoted(person.name.removeprefix('key:'))}"
@@ -74,10 +74,10 @@ def _naming(person: PersonKey) -> str:
 
 
 async def forget(desk: ConfigRepository, people: PersonKeys, found: Found, reason: str) -> int:
-    """Forget them; how many services have let go of the key.
+    """Erase a data subject; return the number of replicas that discarded its key.
 
     Raises:
-        BusDownError: it was not done to its end; do it again.
+        BusDownError: the erasure is incomplete; repeat it.
 
     """
     for customer in found.customers:
@@ -97,13 +97,13 @@ async def forget(desk: ConfigRepository, people: PersonKeys, found: Found, reaso
 
 
 async def _let_go(desk: ConfigRepository, revision: int) -> int:
-    """How many services have heard: all that are there. Raises `CommandError`.
+    """Wait until all replicas confirm; return their number. Raises `CommandError`.
 
-    A busy service misses a round, so at first each kind is waited for, and later rounds are longer:
-    who has answered once must have heard, and somebody must, for audit was there a moment ago.
+    The first round waits for each kind of service, and later rounds are longer, because a busy
+    replica may miss a round. Each replica that replied once must confirm, and at least one must.
     """
     lane, give_up = RequestReply(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
-    heard: dict[str, int] = {}  # how much each replica of a service knows of people
+    heard: dict[str, int] = {}  # the revision of PEOPLE that each replica has
     seconds = ROUND_SECONDS
     while True:
         told = await lane.ask_all(seconds, wanted=() if heard else readers_of(PEOPLE))
@@ -114,7 +114,7 @@ async def _let_go(desk: ConfigRepository, revision: int) -> int:
         if monotonic() > give_up:
             raise CommandError(
                 f"The key is shredded, but {behind or 'the'} services have not confirmed that "
-                "they let go of it; restart those that 'toolbus status' shows as unwell."
+                "they discarded it; restart those that 'toolbus status' shows as unhealthy."
             )
         seconds = min(2 * seconds, HEARD_SECONDS / 4)
 

@@ -1,4 +1,4 @@
-"""A Postman collection (v2.0 or v2.1), read as the requests it keeps."""
+"""Parser of Postman collections (v2.0 and v2.1)."""
 
 import json
 import re
@@ -16,24 +16,24 @@ _LANGUAGES = {"json": "application/json", "xml": "application/xml", "html": "tex
 
 
 def read(text: str) -> tuple[str, list[Sample], list[str]]:
-    """The collection's name, its requests, and what is to be told. Raises `CommandError`."""
+    """Return the collection's name, its requests, and messages. Raises `CommandError`."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"This is not JSON ({error}); export a collection of v2.1.") from error
+        raise CommandError(f"The file is not JSON ({error}); export a collection v2.1.") from error
     if not isinstance(data, dict) or not isinstance(data.get("item"), list):
-        raise CommandError("This is no Postman collection; export one as collection v2.1.")
+        raise CommandError("The file is not a Postman collection; export a collection v2.1.")
     variables = _pairs(data.get("variable"))
     samples = []
     for item, tag, auth in _requests(data["item"], "", data.get("auth"), 0):
         samples.append(_sample(item, tag, auth, variables))
         if len(samples) > MOST_REQUESTS:
-            raise CommandError(f"It has more than {MOST_REQUESTS} requests; export a part of it.")
+            raise CommandError(f"The collection exceeds {MOST_REQUESTS} requests; export a part.")
     sound = [each for each in samples if each.url.startswith(("http://", "https://"))]
     if not sound:
-        raise CommandError("No request of it has a whole address; set its variables and export it.")
+        raise CommandError("No request has a complete URL; set the variables and export again.")
     lost = [
-        f"'{each.name}' is left out: it has no whole address ({each.url[:60]}); set its variables."
+        f"'{each.name}' is left out: its URL is incomplete ({each.url[:60]}); set its variables."
         for each in samples
         if each not in sound
     ]
@@ -43,7 +43,7 @@ def read(text: str) -> tuple[str, list[Sample], list[str]]:
 def _requests(
     items: list[Any], tag: str, auth: Any, depth: int
 ) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Each request with its folder and the authorization that holds for it."""
+    """Yield each request with its folder and its effective authorization."""
     for item in items if depth <= DEEPEST else ():
         if not isinstance(item, dict):
             continue
@@ -72,7 +72,7 @@ def _sample(item: dict[str, Any], tag: str, auth: Any, variables: dict[str, str]
 
 
 def _address(raw: str, variables: dict[str, str]) -> str:
-    """An address with its variables filled in; what stays unknown in its path is a hole."""
+    """Return a URL with its variables replaced; unknown ones in the path become parameters."""
     filled = _filled(raw, variables)
     start, sign, rest = filled.partition("://")
     host, slash, path = rest.partition("/")
@@ -126,7 +126,7 @@ def _raw(text: str, language: str) -> tuple[str, Any]:
 
 
 def _pairs(told: Any) -> dict[str, str]:
-    """The enabled ones of a list of keys and values."""
+    """Return the enabled entries of a list of keys and values."""
     return {
         str(each["key"]): str(each.get("value") or "")
         for each in (told if isinstance(told, list) else ())

@@ -1,4 +1,4 @@
-"""Every process of one launcher: started, watched until ready, ended in order."""
+"""The processes of one launcher: started, awaited until ready, and stopped in order."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from toolbus_common.nats.permissions import OPERATOR
 
 FUSED = (("ingress", "policy", "executor", "codemode"), ("audit",), ("oauth",))
 SEPARATE = tuple((name,) for names in FUSED for name in names)
-# The edge ends first, so that what it has accepted is still decided, sent and recorded.
+# Ingress stops first, so that accepted calls are still authorized, executed and recorded.
 STAGES = {"ingress": 1, "codemode": 2, "policy": 3, "executor": 4, "oauth": 5, "audit": 6}
 DEMO_STAGE = 8
 DRAIN_SECONDS = 30.0
@@ -27,7 +27,7 @@ SERVERS_SECONDS = 2.0
 
 
 class Fleet:
-    """The children, in the order they end."""
+    """The child processes of the launcher, stopped by stage."""
 
     def __init__(self, note: Callable[[str, str], None], held: int) -> None:
         self._note = note
@@ -36,15 +36,15 @@ class Fleet:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Who runs now, by name."""
+        """The process ids of running children, by name."""
         return {c.program.name: c.pid for c in self.children if c.pid is not None}
 
     def start(self, program: Program) -> None:
-        """Run a program until the fleet is stopped."""
+        """Run a program until the group is stopped."""
         self.children.append(Child(program, self._note, self._held))
 
     async def stop(self) -> None:
-        """End stage after stage: services within 30 s altogether, then the engines."""
+        """Stop stage after stage: all services within 30 s, then the engines."""
         loop = asyncio.get_running_loop()
         services_end = loop.time() + DRAIN_SECONDS
         ordered = sorted(self.children, key=_stage)
@@ -53,12 +53,12 @@ class Fleet:
             await asyncio.gather(*(child.stop(max(left, 0.5)) for child in group))
 
     def kill(self) -> None:
-        """End everything at once."""
+        """Kill all processes immediately."""
         for child in self.children:
             child.kill()
 
     async def wait_ready(self, bus: Bus, services: Iterable[str]) -> None:
-        """Until each service says it is ready. Raises `CommandError` naming those that do not."""
+        """Wait until each service is ready. Raises `CommandError` naming those that are not."""
         wanted = set(services)
         lane = RequestReply(OPERATOR, bus)
         told: list[ServiceStatus] = []
@@ -67,7 +67,7 @@ class Fleet:
             waited = asyncio.get_running_loop().time() - began
             if waited > READY_SECONDS:
                 raise CommandError(self._why(sorted(missing), told))
-            # A machine too busy to begin soon is too busy to answer soon.
+            # A machine too busy to start quickly is too busy to reply quickly.
             told = await lane.ask_all(max(ASK_SECONDS, waited / 10))
 
     def _ready(self, told: Iterable[ServiceStatus]) -> set[str]:
@@ -85,7 +85,7 @@ class Fleet:
         for child in self.children:
             if service in child.program.name.split("+") and child.last_words:
                 return child.last_words[-1]
-        return "it said nothing"
+        return "no output"
 
 
 def service_program(
@@ -94,7 +94,7 @@ def service_program(
     hear: Hear,
     own: dict[str, dict[str, str]],
 ) -> Program:
-    """The process of some services; `own` holds what only one service may know."""
+    """Return the program for some services; `own` holds the environment of single services."""
     command = [sys.executable, "-P", "-m", "toolbus_cli.main", "run", *services]
     told = dict(environment)
     for service in services:
@@ -103,12 +103,12 @@ def service_program(
 
 
 def foreign(names: Iterable[str]) -> dict[str, str]:
-    """Empty values for settings that must not be inherited from our own environment."""
+    """Return empty values for settings that children must not inherit."""
     return {name: "" for name in names if name in os.environ}
 
 
 async def servers_settled(bus: Bus) -> list[dict[str, object]]:
-    """The upstreams once each was reached or failed, or as they are after two seconds."""
+    """Return the upstream servers once each is connected or failed, or after two seconds."""
     lane = RequestReply(OPERATOR, bus)
     give_up = asyncio.get_running_loop().time() + SERVERS_SECONDS
     told: ServersReply | None = None

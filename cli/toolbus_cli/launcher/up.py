@@ -1,4 +1,4 @@
-"""The whole of `toolbus up`, from an empty directory to a gateway that answers, and back."""
+"""`toolbus up`: start engines and services, apply and follow the configuration, and stop."""
 
 import asyncio
 import os
@@ -49,12 +49,12 @@ NATS_URL, REDIS_URL, CLICKHOUSE_URL = (
     "TOOLBUS_CLICKHOUSE_URL",
 )
 PUBLIC_URL = "TOOLBUS_PUBLIC_URL"
-SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each known to one service only
+SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each passed to one service only
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line said."""
+    """The options of the command line."""
 
     config: Path | None
     state_dir: Path
@@ -68,13 +68,13 @@ class Options:
 
     @property
     def processes(self) -> tuple[tuple[str, ...], ...]:
-        """Which services run in which process."""
+        """The services of each process."""
         return SEPARATE if self.separate else FUSED
 
 
 @dataclass(slots=True)
 class Launch:
-    """One run, as far as it has come."""
+    """The state of one run of `toolbus up`."""
 
     options: Options
     state: State
@@ -91,14 +91,14 @@ class Launch:
 
     @property
     def endpoint(self) -> str:
-        """Where agents connect."""
+        """The URL that agents connect to."""
         host = self.options.host
         shown = ports.LOOPBACK if host in ("0.0.0.0", "::") else host  # noqa: S104
         return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/mcp"
 
 
 def up(options: Options) -> int:
-    """Start everything, keep it running, and end it when told; the exit code."""
+    """Start everything and run until a signal; return the exit code."""
     began = time.monotonic()
     journal = Journal(options.log_form, options.log_level)
     state = State(options.state_dir.absolute())
@@ -119,7 +119,7 @@ async def _up(options: Options, state: State, journal: Journal, held: int, began
                 await _follow(launch, desk)
         journal.note("draining")
     except _StoppedError:
-        journal.note("stopped before it was ready")
+        journal.note("stopped before all services were ready")
     finally:
         await launch.fleet.stop()
         state.run_file.unlink(missing_ok=True)
@@ -129,11 +129,11 @@ async def _up(options: Options, state: State, journal: Journal, held: int, began
 
 
 class _StoppedError(Exception):
-    """A signal came before the bus answered."""
+    """A signal arrived before the bus was connected."""
 
 
 def _prepared(options: Options, state: State, journal: Journal, held: int, began: float) -> Launch:
-    """Everything that can be refused is refused here, before anything is started."""
+    """Validate all options, files and ports before any process is started."""
     before = read_json(state.ports_file)
     names = ["+".join(services) for services in options.processes]
     chosen = source.choose(options.config, state, ports.free(before.get("notes")))
@@ -178,7 +178,7 @@ def _stop_on_signals(launch: Launch) -> None:
 
 @asynccontextmanager
 async def _joined(launch: Launch) -> AsyncIterator[Bus]:
-    """The engines started, the bus joined and laid out."""
+    """Start the engines, connect to the bus and provision it."""
     for engine in (launch.nats, launch.valkey):
         if engine.program is not None:
             launch.fleet.start(engine.program)
@@ -198,7 +198,7 @@ async def _joined(launch: Launch) -> AsyncIterator[Bus]:
 
 
 async def _unless_stopped(launch: Launch, work: Coroutine[Any, Any, None]) -> bool:
-    """Whether the work was done before a signal came. Raises what the work raises."""
+    """Return whether the work completed before a signal. Raises what the work raises."""
     doing = asyncio.ensure_future(work)
     told = asyncio.ensure_future(launch.stop.wait())
     await asyncio.wait({doing, told}, return_when=asyncio.FIRST_COMPLETED)
@@ -217,7 +217,7 @@ def _start_services(launch: Launch) -> None:
         "TOOLBUS_NATS_URL": launch.nats.url,
         "TOOLBUS_LOG_FORMAT": "json",
         "TOOLBUS_LOG_LEVEL": launch.options.log_level,
-        "TOOLBUS_FILE": str(launch.source.path.absolute()),  # no server sees it
+        "TOOLBUS_FILE": str(launch.source.path.absolute()),  # upstream servers do not receive it
         **foreign(SECRETS),
     }
     public = os.environ.get(PUBLIC_URL) or launch.endpoint.removesuffix("/mcp")
@@ -266,7 +266,7 @@ async def _welcome(launch: Launch, desk: ConfigRepository, applied: Applied) -> 
 
 
 async def _first_key(launch: Launch, desk: ConfigRepository, applied: Applied) -> tuple[str, str]:
-    """The name of the key to start with, and its secret if it was just made or declared."""
+    """Return the key for the banner, and its secret if it is new or configured."""
     known = {**launch.loaded.secrets, **applied.secrets}
     names = [*(await desk.declared()).declaration.keys, *await desk.own_keys()]
     name = next((name for name in names if name in known), names[0] if names else "")
@@ -290,7 +290,7 @@ def _write_run_file(launch: Launch) -> None:
 
 
 async def _follow(launch: Launch, desk: ConfigRepository) -> None:
-    """Until told to stop: apply the file whenever it changes, and note who was started anew."""
+    """Apply the file whenever it changes, and record restarted processes, until stopped."""
     pids = launch.fleet.pids
     while not launch.stop.is_set():
         with suppress(TimeoutError):
@@ -320,5 +320,5 @@ def _relative(path: Path) -> str:
 
 
 def _command() -> str:
-    """What starts this command where the person is: its path, unless the shell finds it alone."""
+    """Return how to run this command in the operator's shell: its name, else its path."""
     return "toolbus" if shutil.which("toolbus") else os.path.relpath(sys.argv[0])
