@@ -28,13 +28,13 @@ class Place:
 
 def endpoint_of(state_dir: Path) -> str:
     """Return the URL that agents connect to. Raises `CommandError` if it is unknown."""
-    told = os.environ.get("TOOLBUS_URL") or State(state_dir).running().get("endpoint", "")
-    if not told:
+    url = os.environ.get("TOOLBUS_URL") or State(state_dir).running().get("endpoint", "")
+    if not url:
         raise CommandError(
             f"No Toolbus was started on {state_dir}; start one with 'toolbus up', name its "
             "directory with --state-dir, or set TOOLBUS_URL."
         )
-    return str(told)
+    return str(url)
 
 
 def find(state_dir: Path) -> Place:

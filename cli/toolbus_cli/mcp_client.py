@@ -21,7 +21,7 @@ def ask(endpoint: str, key: str, method: str, params: dict[str, Any], seconds: f
             f"{endpoint} returned {status} without JSON; check that it is a Toolbus endpoint."
         ) from error
     if "error" in answer:
-        raise CommandError(_said(answer["error"]))
+        raise CommandError(_error_text(answer["error"]))
     return answer["result"]
 
 
@@ -50,7 +50,7 @@ def _last_event(body: bytes) -> str:
     return data[-1] if data else ""
 
 
-def _said(error: dict[str, Any]) -> str:
+def _error_text(error: dict[str, Any]) -> str:
     data = error.get("data")
-    told = [f"{name} {value}" for name, value in data.items()] if isinstance(data, dict) else []
-    return f"{error.get('message')}" + (f" ({', '.join(told)})" if told else "")
+    details = [f"{name} {value}" for name, value in data.items()] if isinstance(data, dict) else []
+    return f"{error.get('message')}" + (f" ({', '.join(details)})" if details else "")

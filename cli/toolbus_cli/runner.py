@@ -22,8 +22,8 @@ def main(words: Sequence[str]) -> int:
     gc.enable()
     try:
         app(args=list(words), prog_name="toolbus")
-    except SystemExit as ending:
-        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -36,15 +36,15 @@ def main(words: Sequence[str]) -> int:
 
 def _failed(error: Exception) -> int:
     if isinstance(error, CommandError):
-        return _told(error.sentence, error.code)
+        return _report(error.sentence, error.code)
     if isinstance(error, ToolbusError):
-        return _told(error.reason, 1)
+        return _report(error.reason, 1)
     if "TOOLBUS_DEBUG" in os.environ:
         raise error
-    said = f"Unexpected error ({type(error).__name__}: {error})"
-    return _told(f"{said}; set TOOLBUS_DEBUG=1 to see where.", 1)
+    message = f"Unexpected error ({type(error).__name__}: {error})"
+    return _report(f"{message}; set TOOLBUS_DEBUG=1 to see where.", 1)
 
 
-def _told(sentence: str, code: int) -> int:
+def _report(sentence: str, code: int) -> int:
     sys.stderr.write(sentence.rstrip() + "\n")
     return code

@@ -12,7 +12,7 @@ from typing import Any
 
 from toolbus_cli.errors import CommandError
 
-ENDING_SECONDS = 45.0  # longer than the services may drain
+EXIT_SECONDS = 45.0  # longer than the services may drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ class State:
             os.close(descriptor)
 
     def _acquire(self, descriptor: int, wait: Callable[[str], None]) -> None:
-        give_up = time.monotonic() + ENDING_SECONDS
-        told = False
+        give_up = time.monotonic() + EXIT_SECONDS
+        reported = False
         while not _try_lock(descriptor):
             if self.alive() or time.monotonic() > give_up:
                 pid = self.running().get("pid", "unknown")
@@ -79,9 +79,9 @@ class State:
                     f"Toolbus already runs on {self.root} (process {pid}); stop it, or name "
                     "another directory with --state-dir."
                 )
-            if not told:
+            if not reported:
                 wait(f"waiting for processes of an earlier start on {self.root} to exit")
-                told = True
+                reported = True
             time.sleep(0.05)
 
 

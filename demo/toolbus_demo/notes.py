@@ -22,7 +22,7 @@ async def add(arguments: dict[str, Any], _progress: Progress) -> str:
     if len(notes) >= MOST_NOTES:
         raise ValueError(f"The limit of {MOST_NOTES} notes is reached; clear them first.")
     notes.append(text)
-    return f"note {len(notes)} is kept"
+    return f"note {len(notes)} is stored"
 
 
 async def list_notes(_arguments: dict[str, Any], _progress: Progress) -> str:
@@ -81,6 +81,8 @@ async def _send(send: Any, status: int, body: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--port", type=int, default=9010)
-    uvicorn.run(app, port=asked.parse_args().port, access_log=False, log_level="warning", ws="none")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=9010)
+    uvicorn.run(
+        app, port=parser.parse_args().port, access_log=False, log_level="warning", ws="none"
+    )

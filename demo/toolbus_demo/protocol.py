@@ -54,18 +54,18 @@ class DemoServer:
         if not isinstance(message, dict) or "id" not in message:
             return None
         params = message.get("params") or {}
-        told: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
+        reply: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
         try:
             result = await self._result(str(message.get("method")), params, notify)
         except LookupError as error:
             code = -32602 if "tool" in str(error) else -32601
-            return told | {"error": {"code": code, "message": str(error.args[0])}}
-        return told | {"result": result}
+            return reply | {"error": {"code": code, "message": str(error.args[0])}}
+        return reply | {"result": result}
 
     async def _result(self, method: str, params: dict[str, Any], notify: Notify) -> dict[str, Any]:
         if method == "initialize":
-            asked = params.get("protocolVersion")
-            version = asked if asked in LEGACY else LEGACY[0]
+            requested = params.get("protocolVersion")
+            version = requested if requested in LEGACY else LEGACY[0]
             return {"protocolVersion": version, **self._described()}
         if method == "ping":
             return {}
@@ -87,10 +87,10 @@ class DemoServer:
             raise LookupError(f"Unknown tool: {params.get('name')}")
         token = (params.get("_meta") or {}).get("progressToken")
         try:
-            told = await found.run(params.get("arguments") or {}, Progress(token, notify))
+            result = await found.run(params.get("arguments") or {}, Progress(token, notify))
         except ValueError as error:
             return _content(str(error), failed=True)
-        return _content(str(told), failed=False)
+        return _content(str(result), failed=False)
 
 
 def _content(text: str, *, failed: bool) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def test_a_wrong_key_is_told_what_to_do(gateway: Gateway, method: str) -> None:
     (told,) = done.heard
     assert told["id"] == 1
     assert "Invalid, revoked or expired API key" in told["error"]["message"]
-    assert "'toolbus keys create' makes one" in told["error"]["message"]
+    assert "'toolbus keys create' creates one" in told["error"]["message"]
     assert "tbk_wrong" not in f"{told}{done.errors!r}"
 
 
@@ -178,7 +178,7 @@ def test_an_endpoint_nobody_serves_is_told_with_the_mend() -> None:
     done = said(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
     (told,) = done.heard
     assert told["id"] == "a"
-    assert "cannot be reached" in told["error"]["message"]
+    assert "Cannot connect to" in told["error"]["message"]
     assert "toolbus up" in told["error"]["message"]
     assert told["error"]["data"] == {"code": "unavailable", "retryable": True}
     assert done.process.returncode == 0

@@ -58,9 +58,9 @@ def test_parameters_are_bound_as_text_and_moments_as_dates() -> None:
         "since": "2026-11-14 12:30:00",
         "least": "3; DROP",
     }
-    with pytest.raises(InvalidError, match="needs --param least"):
+    with pytest.raises(InvalidError, match="requires --param least"):
         question.bound({}, NOW)
-    with pytest.raises(InvalidError, match="takes no 'other'"):
+    with pytest.raises(InvalidError, match="has no parameter 'other'"):
         question.bound({"least": "1", "other": "2"}, NOW)
 
 

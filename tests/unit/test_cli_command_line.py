@@ -104,7 +104,7 @@ def test_a_file_with_faults_stops_up_before_anything_is_started(tmp_path: Path) 
     (tmp_path / "toolbus.yaml").write_text("keys:\n  bot: {tool: []}\n  two: {team: nobody}\n")
     said = refused(tmp_path, "up").splitlines()
     assert [each.partition(" ")[0] for each in said[:-1]] == ["toolbus.yaml:2:", "toolbus.yaml:3:"]
-    assert said[-1] == "toolbus.yaml has 2 faults; nothing was applied."
+    assert said[-1] == "toolbus.yaml has 2 errors; nothing was applied."
     assert not list((tmp_path / ".toolbus").glob("nats*"))
 
 
@@ -114,7 +114,7 @@ def test_a_taken_port_stops_up_before_anything_is_started(tmp_path: Path) -> Non
         listener.listen()
         port = listener.getsockname()[1]
         said = refused(tmp_path, "up", "--port", str(port))
-    assert said == f"Port {port} on 127.0.0.1 is taken; choose another with --port."
+    assert said == f"Port {port} on 127.0.0.1 is already in use; choose another with --port."
     assert not list((tmp_path / ".toolbus").glob("nats*"))
 
 
@@ -126,7 +126,7 @@ def test_arguments_that_are_no_json_are_told_before_anybody_is_called(tmp_path: 
 
 def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     said = refused(tmp_path, "call", "a__b", TOOLBUS_KEY="k", TOOLBUS_URL="http://127.0.0.1:9/mcp")
-    assert "cannot be reached" in said
+    assert "Cannot connect to" in said
 
 
 def test_the_configuration_of_nats_is_written_for_its_owner_only(tmp_path: Path) -> None:

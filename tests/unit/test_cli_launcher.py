@@ -142,8 +142,8 @@ async def test_a_process_that_ends_is_started_again(tmp_path: Path) -> None:
     async with child(tmp_path, "print('once', flush=True); raise SystemExit(3)", heard):
         await until(lambda: heard.lines.count("once") >= 3, "three lives")
     assert "exit code 3" in heard.notes[0]
-    assert "again in 0.1 s" in heard.notes[0]
-    assert "again in 0.2 s" in heard.notes[1]
+    assert "restarting in 0.1 s" in heard.notes[0]
+    assert "restarting in 0.2 s" in heard.notes[1]
 
 
 async def test_a_killed_process_is_started_again_under_another_pid(tmp_path: Path) -> None:
@@ -234,5 +234,5 @@ def test_the_banner_says_what_to_paste_and_how_the_servers_are() -> None:
 
 def test_the_banner_of_a_later_start_says_how_to_get_another_secret() -> None:
     shown = welcome()
-    assert "shown before" in shown
+    assert "was shown when it was created" in shown
     assert "toolbus keys rotate demo" in shown

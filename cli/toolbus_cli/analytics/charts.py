@@ -24,10 +24,10 @@ def over_time(
         for number, (name, values) in enumerate(series):
             high = values[at] / tallest * (HEIGHT - 16)
             top -= high
-            told = escape(f"{label}: {values[at]:,.6g} {name}")
+            label_text = escape(f"{label}: {values[at]:,.6g} {name}")
             bars.append(
                 f'<rect class="s{number}" x="{at * width:.1f}" y="{top:.1f}" height="{high:.1f}" '
-                f'width="{max(width - 1, 0.5):.1f}"><title>{told}</title></rect>'
+                f'width="{max(width - 1, 0.5):.1f}"><title>{label_text}</title></rect>'
             )
     ends = (
         f'<text x="0" y="{HEIGHT + 16}">{escape(labels[0])}</text>'

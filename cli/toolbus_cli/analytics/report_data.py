@@ -67,8 +67,8 @@ async def gathered(ask: Ask, by: By, since: datetime, until: datetime) -> Report
 
     async def rows(sql: str, limit: int = 1000) -> tuple[list[Row], bool]:
         found = await ask(AuditQuery(sql=sql, limit=limit, parameters=bounds))
-        told = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-        return [{name: row[name] for name in row if name != "q"} for row in told], found.more
+        named = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+        return [{name: row[name] for name in row if name != "q"} for row in named], found.more
 
     step = "hour" if until - start <= HOURS_SHOWN else "day"
     truncated = "toStartOfHour" if step == "hour" else "toStartOfDay"

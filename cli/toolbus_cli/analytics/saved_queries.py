@@ -41,19 +41,19 @@ class Saved:
         """Return the value of each parameter as ClickHouse text. Raises `InvalidError`."""
         known = {parameter.name for parameter in self.parameters}
         for name in given.keys() - known:
-            told = ", ".join(sorted(known)) or "none"
+            listed = ", ".join(sorted(known)) or "none"
             raise InvalidError(
-                f"'{self.name}' has no parameter '{name}'; its parameters are: {told}."
+                f"'{self.name}' has no parameter '{name}'; its parameters are: {listed}."
             )
         return {each.name: self._value(each, given, now) for each in self.parameters}
 
     def _value(self, parameter: Parameter, given: Mapping[str, str], now: datetime) -> str:
-        said = given.get(parameter.name, parameter.usual)
-        if said is None:
+        value = given.get(parameter.name, parameter.usual)
+        if value is None:
             raise InvalidError(
                 f"'{self.name}' requires --param {parameter.name}=…: {parameter.about}."
             )
-        return written(moment(said, now)) if parameter.type == "DateTime" else said
+        return written(moment(value, now)) if parameter.type == "DateTime" else value
 
 
 def read(name: str, text: str) -> Saved:
@@ -68,8 +68,8 @@ def read(name: str, text: str) -> Saved:
         parameters.append(Parameter(match[1], match[2], match[3], match[4]))
         at += 1
     sql = "\n".join(lines[at:])
-    told = {(each.name, each.type) for each in parameters}
-    if told != set(_USED.findall(sql)):
+    described = {(each.name, each.type) for each in parameters}
+    if described != set(_USED.findall(sql)):
         raise InvalidError(
             f"{name}.sql must describe exactly the parameters it uses, each in a line "
             "'-- name: Type = default | description' below its first line."

@@ -9,18 +9,18 @@ _AGO = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def moment(said: str, now: datetime) -> datetime:
+def moment(text: str, now: datetime) -> datetime:
     """Parse a time; one without a zone is in UTC. Raises `InvalidError`."""
-    if said == "now":
+    if text == "now":
         return now
     try:
-        if ago := _AGO.fullmatch(said):
+        if ago := _AGO.fullmatch(text):
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        found = datetime.fromisoformat(said)
+        found = datetime.fromisoformat(text)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidError(
-            f"'{said[:40]}' is not a time; use now, 30m, 24h, 7d, 2026-11-01 or 2026-11-01T02:47."
+            f"'{text[:40]}' is not a time; use now, 30m, 24h, 7d, 2026-11-01 or 2026-11-01T02:47."
         ) from None
 
 

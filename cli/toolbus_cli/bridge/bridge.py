@@ -68,8 +68,8 @@ class Bridge:
         """Forward one message of the client."""
         message = responses.parsed(line)
         if not message:
-            sentence = "The line is not a JSON-RPC 2.0 message; send one message per line."
-            self._say(responses.failure(None, responses.PARSE_ERROR, sentence))
+            reason = "The line is not a JSON-RPC 2.0 message; send one message per line."
+            self._say(responses.failure(None, responses.PARSE_ERROR, reason))
         elif "method" not in message:
             self._sessions.post(line)
         elif "id" not in message:
@@ -91,7 +91,7 @@ class Bridge:
 
         For MCP 2026-07-28, closing the request's stream is the cancellation.
         """
-        flight, _, _ = self._flights.get(_place(params.get("requestId")), (None, None, ""))
+        flight, _, _ = self._flights.get(_id_key(params.get("requestId")), (None, None, ""))
         if flight is None:
             return False
         if flight.modern:
@@ -102,16 +102,16 @@ class Bridge:
 
     def _request(self, line: bytes, message: dict[str, Any]) -> None:
         request_id, method = message["id"], str(message["method"])
-        place = _place(request_id)
-        if place in self._flights:
+        id_key = _id_key(request_id)
+        if id_key in self._flights:
             self._refuse(request_id, "A pending request has the same id; use another id.")
         elif len(self._flights) >= MOST_IN_FLIGHT:
-            sentence = f"{MOST_IN_FLIGHT} requests are pending; wait until one of them completes."
-            self._say(responses.failure(request_id, responses.UNAVAILABLE, sentence, "unavailable"))
+            reason = f"{MOST_IN_FLIGHT} requests are pending; wait until one of them completes."
+            self._say(responses.failure(request_id, responses.UNAVAILABLE, reason, "unavailable"))
         else:
             flight = Flight(modern=bool(version_of(message)))
             thread = Thread(target=self._answer, args=(line, message, flight), daemon=True)
-            self._flights[place] = (flight, thread, method)
+            self._flights[id_key] = (flight, thread, method)
             thread.start()
 
     def _answer(self, line: bytes, message: dict[str, Any], flight: Flight) -> None:
@@ -119,17 +119,17 @@ class Bridge:
         try:
             ask = self._ask_modern if flight.modern else self._ask_legacy
             reply = ask(line, message, flight)
-            told = responses.for_request(reply.body, request_id, reply.status, url)
+            answer = responses.for_request(reply.body, request_id, reply.status, url)
         except UnreachedError as error:
-            told = responses.unreached(request_id, url, str(error))
+            answer = responses.unreached(request_id, url, str(error))
         except LostError as error:
-            told = responses.lost(request_id, url, str(error))
+            answer = responses.lost(request_id, url, str(error))
         except Exception as error:  # noqa: BLE001 - a request without an answer hangs its client
-            sentence = f"The bridge failed ({type(error).__name__}); please report it."
-            told = responses.failure(request_id, responses.INTERNAL_ERROR, sentence)
-        self._flights.pop(_place(request_id), None)
+            reason = f"The bridge failed ({type(error).__name__}); please report it."
+            answer = responses.failure(request_id, responses.INTERNAL_ERROR, reason)
+        self._flights.pop(_id_key(request_id), None)
         if not flight.given_up:
-            self._say(told)
+            self._say(answer)
 
     def _ask_legacy(self, line: bytes, message: dict[str, Any], flight: Flight) -> Reply:
         begins = message["method"] == "initialize"
@@ -157,9 +157,9 @@ class Bridge:
     def _list_tools(self, message: dict[str, Any], flight: Flight) -> None:
         meta = {**params_of(message)["_meta"]}
         meta.pop("progressToken", None)
-        asked = {"jsonrpc": "2.0", "id": 0, "method": "tools/list", "params": {"_meta": meta}}
-        line = json.dumps(asked).encode()
-        self._learn(line, asked, self._send(line, modern_headers(asked, {}), flight))
+        request = {"jsonrpc": "2.0", "id": 0, "method": "tools/list", "params": {"_meta": meta}}
+        line = json.dumps(request).encode()
+        self._learn(line, request, self._send(line, modern_headers(request, {}), flight))
 
     def _learn(self, line: bytes, message: dict[str, Any], reply: Reply) -> None:
         """Store the parts of a reply that later requests need."""
@@ -195,10 +195,10 @@ class Bridge:
             if method != _LISTEN:
                 thread.join(max(0.0, until - time.monotonic()))
 
-    def _refuse(self, request_id: Any, sentence: str) -> None:
-        self._say(responses.failure(request_id, responses.INVALID_REQUEST, sentence))
+    def _refuse(self, request_id: Any, reason: str) -> None:
+        self._say(responses.failure(request_id, responses.INVALID_REQUEST, reason))
 
 
-def _place(request_id: Any) -> str:
+def _id_key(request_id: Any) -> str:
     """Return a request id as a dictionary key: 7 and "7" differ."""
     return json.dumps(request_id, sort_keys=True)

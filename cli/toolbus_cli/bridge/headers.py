@@ -12,8 +12,8 @@ Paths = dict[str, tuple[str, ...]]  # header -> path of its value in the argumen
 def version_of(message: dict[str, Any]) -> str:
     """Return the protocol version in a message; empty for the session-based family."""
     meta = params_of(message).get("_meta")
-    told = meta.get(VERSION) if isinstance(meta, dict) else None
-    return told if isinstance(told, str) else ""
+    version = meta.get(VERSION) if isinstance(meta, dict) else None
+    return version if isinstance(version, str) else ""
 
 
 def params_of(message: dict[str, Any]) -> dict[str, Any]:

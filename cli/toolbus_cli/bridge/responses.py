@@ -11,7 +11,7 @@ HEADER_MISMATCH = -32020  # MCP 2026-07-28
 UNAVAILABLE = -31010
 OUTCOME_UNKNOWN = -31030
 
-_MENDS = {
+_FIXES = {
     401: "Check the key in --key, --key-file or TOOLBUS_KEY; 'toolbus keys create' creates one.",
     503: "Check 'toolbus status'.",
 }
@@ -43,19 +43,19 @@ def for_request(raw: bytes, request_id: Any, status: int, url: str) -> bytes:
     """Return the endpoint's response as a reply with the request's id and, on errors, a fix."""
     message = parsed(raw)
     if not is_answer(message):
-        sentence = f"{url} returned {status} without JSON-RPC; set a Toolbus endpoint with --url."
-        return failure(request_id, UNAVAILABLE, sentence, "unavailable")
-    if message.get("id") == request_id and status not in _MENDS:
+        text = f"{url} returned {status} without JSON-RPC; set a Toolbus endpoint with --url."
+        return failure(request_id, UNAVAILABLE, text, "unavailable")
+    if message.get("id") == request_id and status not in _FIXES:
         return raw
     error = message.get("error")
-    if isinstance(error, dict) and status in _MENDS:
-        message["error"] = {**error, "message": f"{error.get('message')} {_MENDS[status]}"}
+    if isinstance(error, dict) and status in _FIXES:
+        message["error"] = {**error, "message": f"{error.get('message')} {_FIXES[status]}"}
     return json.dumps({**message, "id": request_id}).encode()
 
 
-def failure(request_id: Any, code: int, sentence: str, word: str = "") -> bytes:
+def failure(request_id: Any, code: int, text: str, word: str = "") -> bytes:
     """Return an error of the bridge; `word` is its code for programs."""
-    error: dict[str, Any] = {"code": code, "message": sentence}
+    error: dict[str, Any] = {"code": code, "message": text}
     if word:
         error["data"] = {"code": word, "retryable": word == "unavailable"}
     return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode()
@@ -63,11 +63,14 @@ def failure(request_id: Any, code: int, sentence: str, word: str = "") -> bytes:
 
 def unreached(request_id: Any, url: str, why: str) -> bytes:
     """Return the error for a request that was not sent because there is no connection."""
-    sentence = f"Cannot connect to {url} ({why}); start it with 'toolbus up', or check --url."
-    return failure(request_id, UNAVAILABLE, sentence, "unavailable")
+    text = f"Cannot connect to {url} ({why}); start it with 'toolbus up', or check --url."
+    return failure(request_id, UNAVAILABLE, text, "unavailable")
 
 
 def lost(request_id: Any, url: str, why: str) -> bytes:
     """Return the error for a connection that closed before the response was complete."""
-    sentence = f"{url} closed the connection before it replied ({why}); the request may have been executed."
-    return failure(request_id, OUTCOME_UNKNOWN, sentence, "outcome_unknown")
+    text = (
+        f"{url} closed the connection before it replied ({why}); "
+        "the request may have been executed."
+    )
+    return failure(request_id, OUTCOME_UNKNOWN, text, "outcome_unknown")

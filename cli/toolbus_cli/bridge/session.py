@@ -9,7 +9,7 @@ from toolbus_cli.bridge.http import Endpoint, Flight, LostError, UnreachedError,
 
 OK, NO_SESSION, NO_STREAM = 200, 404, 405
 NOTICE_SECONDS = 10.0  # for notifications, which have no reply
-ENDING_SECONDS = 1.0
+CLOSE_SECONDS = 1.0
 OPENING_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 _INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
@@ -43,7 +43,7 @@ class Sessions:
         self._endpoint, self._common = endpoint, common
         self._say, self._note = say, note
         self._lock = Lock()
-        self._ending = Event()
+        self._closing = Event()
         self._stream = Flight()
         self._settings: dict[str, bytes] = {}
         self.now: Session | None = None
@@ -121,7 +121,7 @@ class Sessions:
             except (UnreachedError, LostError) as error:
                 if not flight.given_up:
                     self._note(f"the notification stream of {self._endpoint.url} closed ({error})")
-            self._ending.wait(pause)
+            self._closing.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _followed(self, session: Session, flight: Flight, opened: Event) -> int:
@@ -139,14 +139,14 @@ class Sessions:
     def end(self) -> None:
         """Close the session, if there is one."""
         session, self.now = self.now, None
-        self._ending.set()
+        self._closing.set()
         self._stream.give_up()
         if session is None or not session.token:
             return
         headers = {**self._common, **session.headers}
         try:
             with self._endpoint.exchange(
-                "DELETE", headers, None, Flight(), ENDING_SECONDS
+                "DELETE", headers, None, Flight(), CLOSE_SECONDS
             ) as response:
                 whole(response)
         except (UnreachedError, LostError) as error:

@@ -52,8 +52,8 @@ class Case:
 class Pinboard:
     """An operator's access to the catalogue and the pins."""
 
-    def __init__(self, desk: ConfigRepository, catalogue: Bucket, pins: Bucket) -> None:
-        self._desk = desk
+    def __init__(self, repository: ConfigRepository, catalogue: Bucket, pins: Bucket) -> None:
+        self._repository = repository
         self._catalogue = catalogue
         self._pins = pins
 
@@ -67,7 +67,7 @@ class Pinboard:
 
         """
         server, own = split_name(named) if "__" in named else (named, "")
-        declared = (await self._desk.declared()).declaration.servers
+        declared = (await self._repository.declared()).declaration.servers
         if server and server not in declared:
             raise CommandError(
                 f"No server '{server}' is configured; 'toolbus get servers' lists them."
@@ -87,7 +87,7 @@ class Pinboard:
             CommandError: a definition changed, or would take the name of a listed tool.
 
         """
-        servers = (await self._desk.declared()).declaration.servers
+        servers = (await self._repository.declared()).declaration.servers
         listings = [found for name in servers if (found := await self._listing(name)) is not None]
         for case in cases:
             _still(case, listings)
@@ -96,15 +96,15 @@ class Pinboard:
             offered = case.offered
             pin = Pin(digest=offered.digest, definition=offered.as_sent, by=me(), at=time())
             await self._write(case, pin)
-            self._desk.record(DefinitionApproved(**_about(case, "approved")))
+            self._repository.record(DefinitionApproved(**_about(case, "approved")))
 
     async def reject(self, case: Case) -> None:
         """Reject the definition of the case, listed or not; another one stays approved."""
         digest = case.offered.digest
         withdrawn = {"digest": ""} if case.pin.digest == digest else {}
-        told = {"rejected": digest, "by": me(), "at": time()}
-        await self._write(case, case.pin.model_copy(update={**told, **withdrawn}))
-        self._desk.record(DefinitionRejected(**_about(case, "rejected")))
+        decision = {"rejected": digest, "by": me(), "at": time()}
+        await self._write(case, case.pin.model_copy(update={**decision, **withdrawn}))
+        self._repository.record(DefinitionRejected(**_about(case, "rejected")))
 
     async def _write(self, case: Case, pin: Pin) -> None:
         key = pin_key(case.kind, case.server, case.offered.name)
@@ -124,9 +124,11 @@ class Pinboard:
         return Listing.decode(entry.value) if entry is not None and entry.value else None
 
 
-async def at_pins(desk: ConfigRepository) -> Pinboard:
+async def at_pins(repository: ConfigRepository) -> Pinboard:
     """Return the pins of an installation."""
-    return Pinboard(desk, await desk.bus.bucket(CATALOGUE), await desk.bus.bucket(PINS))
+    return Pinboard(
+        repository, await repository.bus.bucket(CATALOGUE), await repository.bus.bucket(PINS)
+    )
 
 
 def changed_again(name: str) -> str:
@@ -189,7 +191,7 @@ def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, CatalogEntr
 def _about(case: Case, what: str) -> dict[str, Any]:
     """Return the fields of the event about a decision."""
     at, name = time(), case.offered.name
-    told = DefinitionEvent(
+    event = DefinitionEvent(
         id=f"{pin_key(case.kind, case.server, name)}.{what}.{at:.6f}",
         at=at,
         customer=DEFAULT_CUSTOMER,
@@ -200,4 +202,4 @@ def _about(case: Case, what: str) -> dict[str, Any]:
         approved_digest=case.pin.digest,
         by=me(),
     )
-    return told.model_dump()
+    return event.model_dump()

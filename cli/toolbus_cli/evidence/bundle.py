@@ -71,21 +71,21 @@ async def write(
 
 
 async def _pour(
-    events: AsyncIterator[str], bundle: zipfile.ZipFile, opened: Opening | None, beside: Path
+    events: AsyncIterator[str], bundle: zipfile.ZipFile, opened: Opening | None, directory: Path
 ) -> int:
     """Write the events, then the decrypted personal data; return the number of events."""
     count = 0
-    with TemporaryFile(dir=beside) as told:
+    with TemporaryFile(dir=directory) as buffer:
         with bundle.open("events.jsonl", "w", force_zip64=True) as file:
             async for line in events:
                 file.write(line.encode() + b"\n")
                 count += 1
                 if opened is not None:
-                    told.writelines(_opened(line, opened))
+                    buffer.writelines(_opened(line, opened))
         if opened is not None:
-            told.seek(0)
+            buffer.seek(0)
             with bundle.open("opened.jsonl", "w", force_zip64=True) as file:
-                copyfileobj(told, file)
+                copyfileobj(buffer, file)
     return count
 
 
@@ -94,8 +94,8 @@ def _opened(line: str, opened: Opening) -> Iterator[bytes]:
     for token in sorted({found[0] for found in TOKEN.finditer(line)}):
         if behind := opened(token):
             salt = b64encode(behind.salt).decode()
-            told = {"token": token, "salt": salt, "text": behind.text}
-            yield json.dumps(told).encode() + b"\n"
+            value = {"token": token, "salt": salt, "text": behind.text}
+            yield json.dumps(value).encode() + b"\n"
 
 
 def _lines(rows: Iterable[Any]) -> str:

@@ -23,7 +23,7 @@ _LOOKS, _PAUSE_SECONDS = 40, 0.25
 class Evidence:
     """A customer's log in one stream, between two checkpoints (or from its start)."""
 
-    lane: RequestReply
+    channel: RequestReply
     customer: str
     stream: str
     begins: Sealed | None
@@ -44,7 +44,7 @@ class Evidence:
         """Write the bundle and return the number of events. `advance` is called for each."""
         await self.settled()
 
-        async def told() -> AsyncIterator[str]:
+        async def counted_lines() -> AsyncIterator[str]:
             async for line in self.lines():
                 advance()
                 yield line
@@ -55,7 +55,7 @@ class Evidence:
             stream=self.stream,
             begins=self.begins,
             checkpoints=self.statements,
-            events=told(),
+            events=counted_lines(),
             opened=opened,
         )
 
@@ -66,7 +66,7 @@ class Evidence:
         """
         counted = f"SELECT count() FROM ({self._where(0, _AFTER_ALL_LINES, 'stream_seq')})"  # noqa: S608
         for _ in range(_LOOKS):
-            ((count,),) = await _asked(self.lane, counted)
+            ((count,),) = await _rows(self.channel, counted)
             if int(count) >= self.statements[-1].size - self.cut:
                 return
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -76,7 +76,7 @@ class Evidence:
         place = (self.begins.to if self.begins else 0), _AFTER_ALL_LINES
         while True:
             where = self._where(*place, "stream_seq, line, detail")
-            rows = await _asked(self.lane, f"{where} ORDER BY stream_seq, line LIMIT {PAGE}")
+            rows = await _rows(self.channel, f"{where} ORDER BY stream_seq, line LIMIT {PAGE}")
             for _, _, line in rows:
                 yield str(line)
             if len(rows) < PAGE:
@@ -95,7 +95,7 @@ class Evidence:
         )
 
 
-async def gathered(lane: RequestReply, customer: str, since: str = "") -> Evidence:
+async def gathered(channel: RequestReply, customer: str, since: str = "") -> Evidence:
     """Return the newest log of a customer, whole or from the last checkpoint before a time.
 
     Raises:
@@ -103,8 +103,8 @@ async def gathered(lane: RequestReply, customer: str, since: str = "") -> Eviden
 
     """
     named = quoted(customer)
-    newest = await _asked(
-        lane,
+    newest = await _rows(
+        channel,
         f"SELECT stream FROM checkpoints WHERE customer = {named} ORDER BY at DESC LIMIT 1",  # noqa: S608
     )
     if not newest:
@@ -113,39 +113,39 @@ async def gathered(lane: RequestReply, customer: str, since: str = "") -> Eviden
             "another customer: the table `checkpoints` lists all."
         )
     stream = str(newest[0][0])
-    statements = await _statements(lane, named, stream)
-    begun = await _begun(lane, named, stream, since) if since else 0
-    cut = await _cut(lane, named, stream)
-    begun = max(begun, cut)
-    before = [each for each in statements if each.size <= begun]
-    after = tuple(each for each in statements if each.size > begun)
+    statements = await _statements(channel, named, stream)
+    start = await _size_at(channel, named, stream, since) if since else 0
+    cut = await _cut(channel, named, stream)
+    start = max(start, cut)
+    before = [each for each in statements if each.size <= start]
+    after = tuple(each for each in statements if each.size > start)
     if not after:
         raise InvalidError(
             f"The log of '{customer}' has no checkpoint after {since}; use an earlier time."
         )
-    return Evidence(lane, customer, stream, before[-1] if before else None, after, cut)
+    return Evidence(channel, customer, stream, before[-1] if before else None, after, cut)
 
 
-async def _statements(lane: RequestReply, named: str, stream: str) -> list[Sealed]:
+async def _statements(channel: RequestReply, named: str, stream: str) -> list[Sealed]:
     found: list[Sealed] = []
     while True:
-        rows = await _asked(
-            lane,
+        rows = await _rows(
+            channel,
             f"SELECT DISTINCT size, to, edge, note, at FROM checkpoints WHERE customer = {named}"  # noqa: S608
             f" AND stream = {quoted(stream)}"
             f" ORDER BY size, at, note LIMIT {PAGE} OFFSET {len(found)}",
         )
         found += [Sealed(int(row[0]), int(row[1]), tuple(row[2]), str(row[3])) for row in rows]
         if len(rows) < PAGE:
-            return merged(found, await _cosigned(lane, named, stream))
+            return merged(found, await _cosigned(channel, named, stream))
 
 
-async def _cosigned(lane: RequestReply, named: str, stream: str) -> list[str]:
+async def _cosigned(channel: RequestReply, named: str, stream: str) -> list[str]:
     """Return the notes that witnesses cosigned, each with one witness's line."""
     found: list[str] = []
     while True:
-        rows = await _asked(
-            lane,
+        rows = await _rows(
+            channel,
             f"SELECT DISTINCT size, at, witness, note FROM cosignatures WHERE customer = {named}"  # noqa: S608
             f" AND stream = {quoted(stream)}"
             f" ORDER BY size, at, witness, note LIMIT {PAGE} OFFSET {len(found)}",
@@ -168,10 +168,10 @@ def merged(statements: list[Sealed], cosigned: list[str]) -> list[Sealed]:
     ]
 
 
-async def _begun(lane: RequestReply, named: str, stream: str, since: str) -> int:
+async def _size_at(channel: RequestReply, named: str, stream: str, since: str) -> int:
     """Return the size of the log at a time."""
-    (row,) = await _asked(
-        lane,
+    (row,) = await _rows(
+        channel,
         f"SELECT max(size) FROM checkpoints WHERE customer = {named}"  # noqa: S608
         f" AND stream = {quoted(stream)}"
         f" AND at <= parseDateTimeBestEffort({quoted(since)}, 'UTC')",
@@ -179,17 +179,17 @@ async def _begun(lane: RequestReply, named: str, stream: str, since: str) -> int
     return int(row[0] or 0)
 
 
-async def _cut(lane: RequestReply, named: str, stream: str) -> int:
+async def _cut(channel: RequestReply, named: str, stream: str) -> int:
     """Return how many events of a log have expired; it continues from the checkpoints there."""
-    (row,) = await _asked(
-        lane,
+    (row,) = await _rows(
+        channel,
         f"SELECT max(size) FROM log_truncations WHERE customer = {named}"  # noqa: S608
         f" AND stream = {quoted(stream)}",
     )
     return int(row[0] or 0)
 
 
-async def _asked(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
+async def _rows(channel: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
     return (
-        await lane.ask(AuditQuery(sql=sql, limit=PAGE, as_stored=True), RowsReply, SECONDS)
+        await channel.ask(AuditQuery(sql=sql, limit=PAGE, as_stored=True), RowsReply, SECONDS)
     ).rows

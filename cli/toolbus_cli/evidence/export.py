@@ -32,7 +32,7 @@ class Wanted:
 
 
 async def take(
-    lane: RequestReply, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
+    channel: RequestReply, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
 ) -> int:
     """Write the file and return the number of events; an existing file is replaced at the end.
 
@@ -42,7 +42,7 @@ async def take(
     rows = total = 0
     try:
         with _writing(half, wanted.format) as add:
-            async for page in pages(lane, wanted):
+            async for page in pages(channel, wanted):
                 total = max(total, page.total)
                 rows += page.rows
                 if page.data:
@@ -54,9 +54,9 @@ async def take(
     return rows
 
 
-async def pages(lane: RequestReply, wanted: Wanted) -> AsyncIterator[EventsReply]:
+async def pages(channel: RequestReply, wanted: Wanted) -> AsyncIterator[EventsReply]:
     """Yield the pages in order, one query at a time."""
-    asked = EventsQuery(
+    query = EventsQuery(
         format=wanted.format,
         since=wanted.since,
         until=wanted.until,
@@ -64,11 +64,11 @@ async def pages(lane: RequestReply, wanted: Wanted) -> AsyncIterator[EventsReply
         customers=wanted.customers,
     )
     while True:
-        page = await lane.ask(asked, EventsReply, SECONDS)
+        page = await channel.ask(query, EventsReply, SECONDS)
         yield page
         if not page.next:
             return
-        asked = asked.model_copy(update={"after": page.next})
+        query = query.model_copy(update={"after": page.next})
 
 
 def moment(text: str, otherwise: float) -> float:
@@ -78,12 +78,12 @@ def moment(text: str, otherwise: float) -> float:
     if span := re.fullmatch(r"(\d{1,6})([mhd])", text):
         return time() - timedelta(**{_SPANS[span[2]]: int(span[1])}).total_seconds()
     try:
-        told = datetime.fromisoformat(text)
+        time_given = datetime.fromisoformat(text)
     except ValueError as error:
         raise CommandError(
             f"'{text}' is not a time; use 2026-11-01, 2026-11-01T12:00:00 (UTC), or 7d."
         ) from error
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    return (time_given if time_given.tzinfo else time_given.replace(tzinfo=UTC)).timestamp()
 
 
 @contextmanager

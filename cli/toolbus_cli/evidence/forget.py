@@ -19,7 +19,7 @@ from toolbus_common.privacy.legal_holds import held
 from toolbus_common.privacy.person_key import PersonKey
 
 SECONDS = 20.0  # longer than audit's query timeout
-HEARD_SECONDS, ROUND_SECONDS = 10.0, 0.4
+CONFIRM_SECONDS, ROUND_SECONDS = 10.0, 0.4
 KINDS = ("user:", "operator:", "admin:", "key:")
 
 
@@ -33,14 +33,14 @@ class Found:
     plain: int
 
 
-async def found(desk: ConfigRepository, people: PersonKeys, said: str) -> Found:
+async def found(repository: ConfigRepository, people: PersonKeys, person_name: str) -> Found:
     """Find a data subject by name, and the logs that name it.
 
     Raises:
         CommandError: there is no key for that name, or its events are under a legal hold.
 
     """
-    name = said if said.startswith(KINDS) else f"user:{said}"
+    name = person_name if person_name.startswith(KINDS) else f"user:{person_name}"
     known = await people.find(name)
     if known is None:
         raise CommandError(
@@ -48,17 +48,17 @@ async def found(desk: ConfigRepository, people: PersonKeys, said: str) -> Found:
             f"erased. A data subject is written as {', '.join(KINDS)} followed by a name."
         )
     person, revision = known
-    lane = RequestReply(OPERATOR, desk.bus)
-    rows = await _asked(lane, f"SELECT DISTINCT customer FROM events WHERE {_naming(person)}")  # noqa: S608
+    channel = RequestReply(OPERATOR, repository.bus)
+    rows = await _rows(channel, f"SELECT DISTINCT customer FROM events WHERE {_naming(person)}")  # noqa: S608
     customers = {str(customer) for (customer,) in rows}
-    holding = sorted(customers.intersection(await held(await desk.bus.bucket(CONFIG))))
+    holding = sorted(customers.intersection(await held(await repository.bus.bucket(CONFIG))))
     if holding:
         raise CommandError(
             f"Events of {', '.join(holding)} that name {name} are under a legal hold; "
             "'toolbus audit hold list' shows the reason. Nothing is erased until it is lifted."
         )
-    ((plain,),) = await _asked(
-        lane,
+    ((plain,),) = await _rows(
+        channel,
         f"SELECT count() FROM events WHERE user = {quoted(person.shown)}",  # noqa: S608
     )
     return Found(person, revision, tuple(sorted(customers)) or (DEFAULT_CUSTOMER,), int(plain))
@@ -73,7 +73,9 @@ def _naming(person: PersonKey) -> str:
     return f"{named} OR ({others} AND position(detail, '{person.pseudonym}') > 0)"
 
 
-async def forget(desk: ConfigRepository, people: PersonKeys, found: Found, reason: str) -> int:
+async def forget(
+    repository: ConfigRepository, people: PersonKeys, found: Found, reason: str
+) -> int:
     """Erase a data subject; return the number of replicas that discarded its key.
 
     Raises:
@@ -81,43 +83,45 @@ async def forget(desk: ConfigRepository, people: PersonKeys, found: Found, reaso
 
     """
     for customer in found.customers:
-        desk.record(
+        repository.record(
             PersonErased(
                 id=f"{secrets.token_hex(10)}.erased",
                 at=time(),
                 customer=customer,
                 pseudonym=found.person.pseudonym,
-                by=desk.by,
+                by=repository.by,
                 reason=reason,
             )
         )
-    await desk.delivered()
-    revision = await shred(desk.bus, people.entry_of(found.person.name), found.revision)
-    return await _let_go(desk, revision)
+    await repository.delivered()
+    revision = await shred(repository.bus, people.entry_of(found.person.name), found.revision)
+    return await _let_go(repository, revision)
 
 
-async def _let_go(desk: ConfigRepository, revision: int) -> int:
+async def _let_go(repository: ConfigRepository, revision: int) -> int:
     """Wait until all replicas confirm; return their number. Raises `CommandError`.
 
     The first round waits for each kind of service, and later rounds are longer, because a busy
     replica may miss a round. Each replica that replied once must confirm, and at least one must.
     """
-    lane, give_up = RequestReply(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
-    heard: dict[str, int] = {}  # the revision of PEOPLE that each replica has
+    channel, give_up = RequestReply(OPERATOR, repository.bus), monotonic() + CONFIRM_SECONDS
+    confirmed: dict[str, int] = {}  # the revision of PEOPLE that each replica has
     seconds = ROUND_SECONDS
     while True:
-        told = await lane.ask_all(seconds, wanted=() if heard else readers_of(PEOPLE))
-        heard |= {each.instance: each.heard[PEOPLE] for each in told if PEOPLE in each.heard}
-        behind = sum(known < revision for known in heard.values())
-        if heard and not behind:
-            return len(heard)
+        statuses = await channel.ask_all(seconds, wanted=() if confirmed else readers_of(PEOPLE))
+        confirmed |= {
+            each.instance: each.heard[PEOPLE] for each in statuses if PEOPLE in each.heard
+        }
+        behind = sum(known < revision for known in confirmed.values())
+        if confirmed and not behind:
+            return len(confirmed)
         if monotonic() > give_up:
             raise CommandError(
                 f"The key is shredded, but {behind or 'the'} services have not confirmed that "
                 "they discarded it; restart those that 'toolbus status' shows as unhealthy."
             )
-        seconds = min(2 * seconds, HEARD_SECONDS / 4)
+        seconds = min(2 * seconds, CONFIRM_SECONDS / 4)
 
 
-async def _asked(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
-    return (await lane.ask(AuditQuery(sql=sql, as_stored=True), RowsReply, SECONDS)).rows
+async def _rows(channel: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
+    return (await channel.ask(AuditQuery(sql=sql, as_stored=True), RowsReply, SECONDS)).rows

@@ -181,8 +181,8 @@ class Key:
         newest = 0
         for each in self.signatures(note):
             at = int.from_bytes(each[:LENGTH_OF_STAMP], "big")
-            said = b"cosignature/v1\ntime %d\n%b" % (at, text)
-            if signed_by(self.public, each[LENGTH_OF_STAMP:], said):
+            message = b"cosignature/v1\ntime %d\n%b" % (at, text)
+            if signed_by(self.public, each[LENGTH_OF_STAMP:], message):
                 newest = max(newest, at)
         return newest
 
@@ -386,10 +386,12 @@ def _check_opened(lines: Iterator[bytes], report: "Report") -> None:
     for number, line in enumerate(lines, 1):
         report.opened += 1
         try:
-            told = json.loads(line)
-            name, _, sealed = told["token"].partition(".")
+            entry = json.loads(line)
+            name, _, sealed = entry["token"].partition(".")
             raw = base64.urlsafe_b64decode(f"{sealed}{'=' * (-len(sealed) % 4)}" or f"{name[1:]}==")
-            committed = hmac.digest(base64.b64decode(told["salt"]), told["text"].encode(), "sha256")
+            committed = hmac.digest(
+                base64.b64decode(entry["salt"]), entry["text"].encode(), "sha256"
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             report.add("malformed", f"opened.jsonl: line {number} is not of its form")
             continue
@@ -412,9 +414,9 @@ class Report:
         ) = self.seen = self.witnessed = self.witnessed_at = self.until = 0
         self.first, self.last = math.inf, 0.0
 
-    def add(self, kind: str, sentence: str) -> None:
+    def add(self, kind: str, text: str) -> None:
         """Add a finding. Raises `EnoughError`."""
-        self.found.append((kind, sentence))
+        self.found.append((kind, text))
         if len(self.found) >= MOST_FOUND:
             raise EnoughError
 
@@ -458,8 +460,8 @@ class Report:
         if self.first <= self.last:
             lines.append(f"events     from {_moment(self.first)} to {_moment(self.last)}")
         if self.witnessed_at:
-            told = f"{self.witnessed} events, at {_moment(self.witnessed_at)}"
-            lines.append(f"witnessed  {told}")
+            witnessed = f"{self.witnessed} events, at {_moment(self.witnessed_at)}"
+            lines.append(f"witnessed  {witnessed}")
         lines += [f"not proven {each}" for each in self.unproven]
         until = _moment(self.until) if self.until else "never"
         verdict = f"NOT SOUND: {counts}, last checkpoint {until}"
@@ -516,7 +518,7 @@ def _check(bundle: zipfile.ZipFile, key: Key, wanted: Wanted, report: Report) ->
     manifest = _manifest(bundle)
     tree = Tree(0, [])
     if manifest.get("begins") is not None:
-        tree = _begun(manifest["begins"])
+        tree = _tree_at_start(manifest["begins"])
         report.before = tree.size
         report.unproven.append(f"what the first {tree.size} events say: they are not here")
     checkpoints = list(_checkpoints(_notes(bundle, manifest, report), key, report))
@@ -640,17 +642,17 @@ def _checkpoints(
         yield each
 
 
-def _note_in(told: Any) -> str:
+def _note_in(value: Any) -> str:
     """Return the note in a JSON line or in a webhook's request body."""
-    told = told if isinstance(told, dict) else {}
-    data = told.get("data")
-    note = told.get("note", data.get("note") if isinstance(data, dict) else None)
+    value = value if isinstance(value, dict) else {}
+    data = value.get("data")
+    note = value.get("note", data.get("note") if isinstance(data, dict) else None)
     if not isinstance(note, str) or not 0 < len(note) <= LONGEST_NOTE:
         raise MalformedError("it has no checkpoint")
     return note
 
 
-def _begun(begins: Any) -> Tree:
+def _tree_at_start(begins: Any) -> Tree:
     """Return the tree at the start of a bundle."""
     size = begins.get("size") if isinstance(begins, dict) else None
     edge = begins.get("edge") if isinstance(begins, dict) else None
@@ -670,8 +672,8 @@ def _check_label(manifest: dict[str, Any], customer: str, log: Log, report: Repo
     labels = {"origin": str(log), "customer": log.customer, "stream": log.stream}
     for name, signed in labels.items():
         if manifest.get(name) != signed:
-            said = str(manifest.get(name))[:80]
-            what = f"manifest.json says {name} is {said!r}, what is signed says {signed!r}"
+            label = str(manifest.get(name))[:80]
+            what = f"manifest.json says {name} is {label!r}, what is signed says {signed!r}"
             report.add("relabelled", what)
     if customer and customer != log.customer:
         report.add("relabelled", f"this is the log of {log.customer}, not that of {customer}")
@@ -750,17 +752,17 @@ def _check_witnesses(checkpoints: list[Checkpoint], wanted: Wanted, report: Repo
         if each.genuine and each.log == report.log and at[quorum - 1]:
             report.witnessed, report.witnessed_at = each.size, at[quorum - 1]
             break
-    told = f"{quorum} of the {len(wanted.witnesses)} witnesses given"
+    required = f"{quorum} of the {len(wanted.witnesses)} witnesses given"
     if quorum and not report.witnessed_at:
-        report.add("unwitnessed", f"no checkpoint is cosigned by {told}")
+        report.add("unwitnessed", f"no checkpoint is cosigned by {required}")
     elif quorum and report.witnessed < newest[0].size:
         behind = newest[0].size - report.witnessed
-        report.unproven.append(f"that {told} know of the newest {behind} events")
+        report.unproven.append(f"that {required} know of the newest {behind} events")
     last = report.witnessed_at if quorum else report.until
     if last < wanted.until:
         kind = "cosignature" if quorum else "checkpoint"
-        said = _moment(last) if last else "none"
-        report.add("stale", f"the last {kind} is {said}, before {_moment(wanted.until)}")
+        shown = _moment(last) if last else "none"
+        report.add("stale", f"the last {kind} is {shown}, before {_moment(wanted.until)}")
 
 
 def _check_events(
@@ -812,8 +814,8 @@ def _most(due: list[Checkpoint], begun: int) -> int:
 
 def _check_customer(event: dict[str, Any], number: int, log: Log, report: Report) -> None:
     if event.get("customer") != log.customer:
-        said = str(event.get("customer"))[:80]
-        report.add("relabelled", f"event {number} is of the customer {said!r}")
+        shown = str(event.get("customer"))[:80]
+        report.add("relabelled", f"event {number} is of the customer {shown!r}")
 
 
 def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, sound: int) -> int:
@@ -843,47 +845,49 @@ def kept(places: Iterable[str]) -> Iterator[str]:
 
 def _time(text: str) -> float:
     try:
-        told = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError as error:
         raise UnreadableError(f"{text!r} is not a time; use 2026-11-01T12:00:00, in UTC") from error
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:
     form = argparse.RawDescriptionHelpFormatter
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    asked.add_argument("bundle", help="the file that `toolbus audit export` wrote")
-    asked.add_argument("--key", required=True, help="the log's public key, from a source you trust")
-    asked.add_argument(
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("bundle", help="the file that `toolbus audit export` wrote")
+    parser.add_argument(
+        "--key", required=True, help="the log's public key, from a source you trust"
+    )
+    parser.add_argument(
         "--seen",
         action="append",
         default=[],
         metavar="FILE|DIR",
         help="checkpoints that you stored elsewhere; repeatable",
     )
-    asked.add_argument(
+    parser.add_argument(
         "--witness",
         action="append",
         default=[],
         metavar="KEY",
         help="the key of a witness whose cosignature is required; repeatable",
     )
-    asked.add_argument(
+    parser.add_argument(
         "--quorum",
         type=int,
         default=0,
         metavar="N",
         help="the number of witnesses that must have cosigned; default: all",
     )
-    asked.add_argument("--customer", default="", help="the customer whose log is expected")
-    asked.add_argument(
+    parser.add_argument("--customer", default="", help="the customer whose log is expected")
+    parser.add_argument(
         "--until",
         default="",
         metavar="TIME",
         help="the last checkpoint (with --witness: cosignature) must not be older",
     )
-    asked.add_argument("--json", action="store_true", help="print the report as JSON")  # fmt: skip
-    return asked.parse_args(words)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")  # fmt: skip
+    return parser.parse_args(words)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -899,13 +903,13 @@ def main(words: list[str] | None = None) -> int:
         )
         report = verify(options.bundle, options.key, wanted=wanted)
     except (UnreadableError, OSError, UnicodeDecodeError) as error:
-        told = {"sound": False, "findings": [{"kind": "unreadable", "what": str(error)}]}
-        said = (
-            json.dumps(told, indent=2)
+        result = {"sound": False, "findings": [{"kind": "unreadable", "what": str(error)}]}
+        output = (
+            json.dumps(result, indent=2)
             if options.json
             else f"NOT VERIFIED: {_printable(str(error))}"
         )
-        sys.stdout.write(f"{said}\n")
+        sys.stdout.write(f"{output}\n")
         return 2
     sys.stdout.write(json.dumps(report.told(), indent=2) + "\n" if options.json else str(report))
     return 1 if report.found else 0

@@ -45,8 +45,8 @@ class Taken:
     @property
     def notes(self) -> list[str]:
         """Messages for the operator: omitted servers, and variables to set."""
-        told = [f"Set {variable} to {place}." for variable, place in self.moved.items()]
-        return [*self.skipped, *told]
+        variables = [f"Set {variable} to {place}." for variable, place in self.moved.items()]
+        return [*self.skipped, *variables]
 
 
 def read(path: Path) -> Taken:
@@ -178,14 +178,14 @@ def _view(server: dict[str, Any]) -> dict[str, Any]:
 def _values(values: Any, called: str, taken: Taken) -> dict[str, str]:
     """Return text values, with references to variables and inputs in Toolbus syntax."""
 
-    def asked(found: re.Match[str]) -> str:
+    def input_variable(found: re.Match[str]) -> str:
         variable = environment_variable(called, found[1])
         taken.moved[variable] = f"the value of the input '{found[1]}' of {called}"
         return f"${{env:{variable}}}"
 
     return {
         str(name): _VARIABLE.sub(
-            lambda found: f"${{env:{found[1] or found[2]}}}", _INPUT.sub(asked, str(value))
+            lambda found: f"${{env:{found[1] or found[2]}}}", _INPUT.sub(input_variable, str(value))
         )
         for name, value in _table(values).items()
         if value is not None

@@ -50,8 +50,8 @@ def read(line: str) -> Sample:
     url = urls[0] if "://" in urls[0] else f"http://{urls[0]}"
     sample = Sample("GET", url, headers=dict(_headers(options)))
     _take_body(sample, options)
-    told = [value for name, value in options if name in _METHODS]
-    sample.method = told[-1].upper() if told else sample.method
+    methods = [value for name, value in options if name in _METHODS]
+    sample.method = methods[-1].upper() if methods else sample.method
     return sample
 
 
@@ -75,8 +75,8 @@ def _options(words: list[str]) -> Iterator[tuple[str, str]]:
 def _headers(options: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     for name, value in options:
         if name in _HEADERS:
-            header, _, said = value.partition(":")
-            yield header.strip(), said.strip()
+            header, _, content = value.partition(":")
+            yield header.strip(), content.strip()
         elif name in _USERS:
             yield "Authorization", f"Basic {b64encode(value.encode()).decode()}"
         elif name in _COOKIES:
@@ -106,11 +106,11 @@ def _take_body(sample: Sample, options: list[tuple[str, str]]) -> None:
 def _body(media: str, text: str) -> tuple[str, Any]:
     """Return the media type and a sample; JSON is detected even if labelled as a form."""
     try:
-        told = json.loads(text)
+        sample = json.loads(text)
     except ValueError:
-        told = None
-    if isinstance(told, dict | list):
-        return ("application/json" if media == _FORM else media), told
+        sample = None
+    if isinstance(sample, dict | list):
+        return ("application/json" if media == _FORM else media), sample
     if media == _FORM:
         return media, dict(parse_qsl(text, keep_blank_values=True))
     return media, text

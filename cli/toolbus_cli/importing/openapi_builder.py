@@ -111,13 +111,13 @@ def _add(sketch: Sketch, sample: Sample, server: str) -> None:
         for name in re.findall(r"\{([^{}]+)\}", path)
     ]
     wanted: list[str] = []
-    told = [("query", *pair) for pair in parse_qsl(target.query, keep_blank_values=True)]
-    told += [("header", *pair) for pair in sample.headers.items()]
-    for place, name, value in told:
+    given = [("query", *pair) for pair in parse_qsl(target.query, keep_blank_values=True)]
+    given += [("header", *pair) for pair in sample.headers.items()]
+    for location, name, value in given:
         if name == sample.secret or is_credential(name):
-            wanted.append(_scheme(sketch, server, place, name, value))
+            wanted.append(_scheme(sketch, server, location, name, value))
         else:
-            parameters += _parameter(place, name, value)
+            parameters += _parameter(location, name, value)
     if parameters:
         made["parameters"] = list(
             {(each["in"], each["name"]): each for each in parameters}.values()
@@ -133,13 +133,13 @@ def _add(sketch: Sketch, sample: Sample, server: str) -> None:
 def _named(sample: Sample, path: str) -> dict[str, Any]:
     """Return the operation's id, tags and description."""
     called = client_safe(sample.name) or client_safe(f"{sample.method.lower()}_{path}")
-    told = {
+    fields = {
         "operationId": called,
         "tags": [sample.tag] if sample.tag else [],
         "summary": sample.name if sample.name != called else "",
         "description": sample.description[:1000],
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _place(sketch: Sketch, path: str, method: str, made: dict[str, Any]) -> None:
@@ -152,15 +152,15 @@ def _place(sketch: Sketch, path: str, method: str, made: dict[str, Any]) -> None
         item[method] = made
 
 
-def _parameter(place: str, name: str, value: str) -> list[dict[str, Any]]:
+def _parameter(location: str, name: str, value: str) -> list[dict[str, Any]]:
     """Return a parameter, or none for a header that every client sends."""
-    if place == "header" and name.lower() in _UNSAID:
+    if location == "header" and name.lower() in _UNSAID:
         return []
-    said = {"default": value} if value and "{{" not in value else {}
-    return [{"name": name, "in": place, "schema": {"type": "string"} | said}]
+    default = {"default": value} if value and "{{" not in value else {}
+    return [{"name": name, "in": location, "schema": {"type": "string"} | default}]
 
 
-def _scheme(sketch: Sketch, server: str, place: str, name: str, value: str) -> str:
+def _scheme(sketch: Sketch, server: str, location: str, name: str, value: str) -> str:
     """Add the security scheme of a credential to the document; return its name."""
     word = value.partition(" ")[0].lower()
     if name.lower() == "authorization" and word in ("bearer", "basic"):
@@ -168,8 +168,8 @@ def _scheme(sketch: Sketch, server: str, place: str, name: str, value: str) -> s
         what = "the token after 'Bearer'" if word == "bearer" else "user:password"
     else:
         called = client_safe(name) or "key"
-        scheme = {"type": "apiKey", "in": place, "name": name}
-        what = f"the value of the {place} {name}"
+        scheme = {"type": "apiKey", "in": location, "name": name}
+        what = f"the value of the {location} {name}"
     components = sketch.document.setdefault("components", {"securitySchemes": {}})
     components["securitySchemes"][called] = scheme
     variable = environment_variable(server, called)

@@ -56,8 +56,8 @@ def _requests(
 
 def _sample(item: dict[str, Any], tag: str, auth: Any, variables: dict[str, str]) -> Sample:
     request = item["request"]
-    told = request.get("url")
-    raw = str(told.get("raw", "")) if isinstance(told, dict) else str(told or "")
+    address = request.get("url")
+    raw = str(address.get("raw", "")) if isinstance(address, dict) else str(address or "")
     sample = Sample(
         str(request.get("method") or "GET").upper(),
         _address(raw, variables),
@@ -95,10 +95,10 @@ def _take_auth(sample: Sample, auth: dict[str, Any]) -> None:
     elif kind == "basic":
         sample.headers["Authorization"] = "Basic x"
     elif kind == "apikey":
-        told = _pairs(auth.get("apikey"))
-        name = told.get("key") or "X-API-Key"
+        fields = _pairs(auth.get("apikey"))
+        name = fields.get("key") or "X-API-Key"
         sample.secret = name
-        if told.get("in") == "query":
+        if fields.get("in") == "query":
             sample.url += ("&" if "?" in sample.url else "?") + f"{name}=x"
         else:
             sample.headers[name] = "x"
@@ -125,18 +125,18 @@ def _raw(text: str, language: str) -> tuple[str, Any]:
         return _LANGUAGES.get(language, "text/plain"), {} if language == "json" else text
 
 
-def _pairs(told: Any) -> dict[str, str]:
+def _pairs(entries: Any) -> dict[str, str]:
     """Return the enabled entries of a list of keys and values."""
     return {
         str(each["key"]): str(each.get("value") or "")
-        for each in (told if isinstance(told, list) else ())
+        for each in (entries if isinstance(entries, list) else ())
         if isinstance(each, dict) and each.get("key") and each.get("disabled") is not True
     }
 
 
-def _dict(told: Any) -> dict[str, Any]:
-    return told if isinstance(told, dict) else {}
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _words(told: Any) -> str:
-    return str(told.get("content") or "") if isinstance(told, dict) else str(told or "")
+def _words(text: Any) -> str:
+    return str(text.get("content") or "") if isinstance(text, dict) else str(text or "")

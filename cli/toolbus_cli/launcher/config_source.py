@@ -73,24 +73,24 @@ def listening_on(host: str) -> dict[str, str]:
     return {"TOOLBUS_HTTP_HOST": host} if host else {}
 
 
-async def apply_first(desk: ConfigRepository, source: Source, loaded: Loaded) -> Applied:
+async def apply_first(repository: ConfigRepository, source: Source, loaded: Loaded) -> Applied:
     """Apply the configuration at startup; the demo does not replace one applied otherwise."""
     if source.is_demo:
-        now = await desk.declared()
+        now = await repository.declared()
         if now.revision and now.by not in ("", DEMO):
             source.by = KEPT
             return Applied((), now.revision)
-    return await desk.apply(loaded.declaration, source.by)
+    return await repository.apply(loaded.declaration, source.by)
 
 
 async def reload(
-    desk: ConfigRepository, source: Source, note: Callable[[str, str], None]
+    repository: ConfigRepository, source: Source, note: Callable[[str, str], None]
 ) -> tuple[Loaded, Applied] | None:
     """Apply a changed file. Return None if it was invalid, and then nothing was applied."""
     try:
         loaded = source.load()
         tell_warnings(source.path, loaded, note)
-        applied = await desk.apply(loaded.declaration, source.by)
+        applied = await repository.apply(loaded.declaration, source.by)
     except CommandError as error:
         for line in error.sentence.splitlines():
             note(line, "error")

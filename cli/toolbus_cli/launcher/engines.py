@@ -89,8 +89,8 @@ def valkey(state: State, external: str, remembered: object, hear: Hear) -> Engin
 
 def nats_binary() -> str:
     """Return the path of nats-server. Raises `CommandError` if it is not installed."""
-    beside = Path(sys.executable).parent / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    installed = Path(sys.executable).parent / "nats-server"
+    found = str(installed) if installed.exists() else shutil.which("nats-server")
     if not found:
         raise CommandError(
             "nats-server is not installed; reinstall toolbus, or set TOOLBUS_NATS_URL"

@@ -29,9 +29,9 @@ class Journal:
         self._coloured = not self._json and self._out.isatty() and "NO_COLOR" not in os.environ
         self._colours: dict[str, str] = {}
 
-    def note(self, sentence: str, level: str = "info") -> None:
+    def note(self, message: str, level: str = "info") -> None:
         """Log a message of the launcher."""
-        self._structured("toolbus", {"level": level, "service": "toolbus", "event": sentence})
+        self._structured("toolbus", {"level": level, "service": "toolbus", "event": message})
 
     def service(self, name: str, line: str) -> None:
         """Log an output line of a service: a structured event, or plain text of a crash."""

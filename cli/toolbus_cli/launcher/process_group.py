@@ -60,26 +60,26 @@ class Fleet:
     async def wait_ready(self, bus: Bus, services: Iterable[str]) -> None:
         """Wait until each service is ready. Raises `CommandError` naming those that are not."""
         wanted = set(services)
-        lane = RequestReply(OPERATOR, bus)
-        told: list[ServiceStatus] = []
+        channel = RequestReply(OPERATOR, bus)
+        statuses: list[ServiceStatus] = []
         began = asyncio.get_running_loop().time()
-        while missing := wanted - self._ready(told):
+        while missing := wanted - self._ready(statuses):
             waited = asyncio.get_running_loop().time() - began
             if waited > READY_SECONDS:
-                raise CommandError(self._why(sorted(missing), told))
+                raise CommandError(self._why(sorted(missing), statuses))
             # A machine too busy to start quickly is too busy to reply quickly.
-            told = await lane.ask_all(max(ASK_SECONDS, waited / 10))
+            statuses = await channel.ask_all(max(ASK_SECONDS, waited / 10))
 
-    def _ready(self, told: Iterable[ServiceStatus]) -> set[str]:
+    def _ready(self, statuses: Iterable[ServiceStatus]) -> set[str]:
         ours = set(self.pids.values())
-        return {status.service for status in told if status.ready and status.pid in ours}
+        return {status.service for status in statuses if status.ready and status.pid in ours}
 
-    def _why(self, missing: list[str], told: Iterable[ServiceStatus]) -> str:
-        reasons = {status.service: status.reason for status in told}
-        said = [
+    def _why(self, missing: list[str], statuses: Iterable[ServiceStatus]) -> str:
+        reasons = {status.service: status.reason for status in statuses}
+        reasons_given = [
             f"{service}: {reasons.get(service) or self._last_words(service)}" for service in missing
         ]
-        return f"Not ready after {READY_SECONDS:.0f} s: {'; '.join(said)}"
+        return f"Not ready after {READY_SECONDS:.0f} s: {'; '.join(reasons_given)}"
 
     def _last_words(self, service: str) -> str:
         for child in self.children:
@@ -96,10 +96,12 @@ def service_program(
 ) -> Program:
     """Return the program for some services; `own` holds the environment of single services."""
     command = [sys.executable, "-P", "-m", "toolbus_cli.main", "run", *services]
-    told = dict(environment)
+    variables = dict(environment)
     for service in services:
-        told |= own.get(service, {})
-    return Program("+".join(services), command, hear, min(map(STAGES.__getitem__, services)), told)
+        variables |= own.get(service, {})
+    return Program(
+        "+".join(services), command, hear, min(map(STAGES.__getitem__, services)), variables
+    )
 
 
 def foreign(names: Iterable[str]) -> dict[str, str]:
@@ -109,18 +111,18 @@ def foreign(names: Iterable[str]) -> dict[str, str]:
 
 async def servers_settled(bus: Bus) -> list[dict[str, object]]:
     """Return the upstream servers once each is connected or failed, or after two seconds."""
-    lane = RequestReply(OPERATOR, bus)
+    channel = RequestReply(OPERATOR, bus)
     give_up = asyncio.get_running_loop().time() + SERVERS_SECONDS
-    told: ServersReply | None = None
-    while told is None or any(s["state"] == ServerState.CONNECTING for s in told.servers):
+    reply: ServersReply | None = None
+    while reply is None or any(s["state"] == ServerState.CONNECTING for s in reply.servers):
         if asyncio.get_running_loop().time() > give_up:
             break
         try:
-            told = await lane.ask(ServersQuery(), ServersReply, 1.0)
+            reply = await channel.ask(ServersQuery(), ServersReply, 1.0)
         except ToolbusError:
             break
         await asyncio.sleep(0.02)
-    return list(told.servers) if told else []
+    return list(reply.servers) if reply else []
 
 
 def _stage(child: Child) -> int:

@@ -13,9 +13,9 @@ COLUMNS = ("server", "held by", "client", "executor", "since", "last used", "cal
 Row = dict[str, Any]
 
 
-def with_sessions(servers: list[Row], told: Iterable[SessionsReply]) -> list[Row]:
+def with_sessions(servers: list[Row], replies: Iterable[SessionsReply]) -> list[Row]:
     """Return the servers, each with its sessions in all executors."""
-    answers = list(told)
+    answers = list(replies)
     return [{**row, "sessions": _whole(row, answers)} for row in servers]
 
 
