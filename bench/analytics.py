@@ -127,7 +127,7 @@ def _span(said: str) -> timedelta:
 
 
 def expanded(sql: str, since: datetime, until: datetime) -> str:
-    """The statement with the plugin's macros as the plugin writes them, and all customers."""
+    """Return the statement with the plugin's macros expanded, for all customers."""
     first, last = int(since.timestamp()), int(until.timestamp())
     step = max((last - first) // 500, 60)
     sql = re.sub(
@@ -169,18 +169,18 @@ async def laid_down(store: ClickHouse, total: int, until: datetime, days: int = 
 
 def main() -> int:
     """Run it; 0 when every question meets the demand."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--events", type=int, default=10_000_000)
-    asked.add_argument("--rounds", type=int, default=20, help="how often each question is asked")
-    asked.add_argument("--data", type=Path, help="keep the events here, and ask of those it has")
-    asked.add_argument("--only", default="", help="the panels that have this in their name")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=20, help="how often each question is asked")
+    parser.add_argument("--data", type=Path, help="keep the events here, and ask of those it has")
+    parser.add_argument("--only", default="", help="the panels that have this in their name")
+    options = parser.parse_args()
     before = load()
     with tempfile.TemporaryDirectory(prefix="toolbus-analytics-") as name:
         figures = asyncio.run(_measured(options.data or Path(name), options))
-    told = figures["panels"]
-    rows = [row(f"{each['panel']}: p95 s", each["p95"], "<=", MOST_SECONDS) for each in told]
-    _show(told)
+    result = figures["panels"]
+    rows = [row(f"{each['panel']}: p95 s", each["p95"], "<=", MOST_SECONDS) for each in result]
+    _show(result)
     console.print(
         f"{figures['events']:,.0f} events, laid down in {figures['load_seconds']:.0f} s "
         f"(0: they were there), {figures['megabytes']:,.0f} MB; "

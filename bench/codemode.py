@@ -43,13 +43,17 @@ console = Console(width=120)
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Tools a key sees.")
-    asked.add_argument("--separate", action="store_true", help="Every service its own process.")
-    asked.add_argument("--tools", type=Path, nargs="+", help="A published benchmark's tools.")
-    asked.add_argument("--tasks", type=Path, nargs="+", help="Its tasks, a file for each of tools.")
-    asked.add_argument("--search-model", default="", help="Search by meaning: wordllama, or where.")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Tools a key sees.")
+    parser.add_argument("--separate", action="store_true", help="Every service its own process.")
+    parser.add_argument("--tools", type=Path, nargs="+", help="A published benchmark's tools.")
+    parser.add_argument(
+        "--tasks", type=Path, nargs="+", help="Its tasks, a file for each of tools."
+    )
+    parser.add_argument(
+        "--search-model", default="", help="Search by meaning: wordllama, or where."
+    )
+    options = parser.parse_args()
     if options.tools or options.tasks:
         return others(options)
     report: dict[str, Any] = {
@@ -69,16 +73,16 @@ def main() -> int:
 
 def others(options: argparse.Namespace) -> int:
     """Somebody else's tools and tasks; 0 when both agents did every task."""
-    tools, asked = options.tools or [], options.tasks or []
-    if len(tools) != len(asked):
+    tools, request = options.tools or [], options.tasks or []
+    if len(tools) != len(request):
         console.print("Give --tools and --tasks, as many files of one as of the other.")
         return 2
-    pairs = list(zip(tools, asked, strict=True))
-    told = compared(pairs, fused=not options.separate, search_model=options.search_model)
-    report = {"counted_by": TOKENS.counted_by, **told}
+    pairs = list(zip(tools, request, strict=True))
+    result = compared(pairs, fused=not options.separate, search_model=options.search_model)
+    report = {"counted_by": TOKENS.counted_by, **result}
     console.print(table(report), SHOWS_OTHERS)
     keep("codemode-published", report)
-    return int(any(size[mode]["wrong"] for size in told["sizes"].values() for mode in AGENTS))
+    return int(any(size[mode]["wrong"] for size in result["sizes"].values() for mode in AGENTS))
 
 
 def measured(running: Stage, size: int, asked: Sequence[Task]) -> dict[str, Any]:
@@ -96,7 +100,7 @@ def measured(running: Stage, size: int, asked: Sequence[Task]) -> dict[str, Any]
 
 
 def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of many runs."""
+    """Return the figures of many runs."""
     spent = [run["milliseconds"] for run in runs]
     return {
         "right": sum(run["right"] for run in runs),

@@ -23,16 +23,16 @@ RATE = 200.0
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    asked.add_argument("--kills", type=int, default=20, help="of each victim")
-    asked.add_argument("--rate", type=float, default=RATE, help="calls a second")
-    asked.add_argument(
+    parser.add_argument("--kills", type=int, default=20, help="of each victim")
+    parser.add_argument("--rate", type=float, default=RATE, help="calls a second")
+    parser.add_argument(
         "--seconds", type=float, nargs=2, default=(0.5, 1.5), help="of peace between two kills"
     )
-    asked.add_argument("--only", choices=VICTIMS, nargs="+", default=VICTIMS, metavar="VICTIM")
-    options = asked.parse_args()
+    parser.add_argument("--only", choices=VICTIMS, nargs="+", default=VICTIMS, metavar="VICTIM")
+    options = parser.parse_args()
     before, found = load(), []
     for victim in options.only:
         found.append(_killed(victim, options))

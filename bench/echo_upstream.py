@@ -16,7 +16,7 @@ SCHEMA = {
 
 
 def definitions(extra: int) -> list[dict[str, Any]]:
-    """The tool `echo`, and others for long lists."""
+    """Return the tool `echo`, and others for long lists."""
     names = ["echo", *(f"tool_{number:04}" for number in range(extra))]
     return [
         {"name": name, "description": f"Says what it is told ({name}).", "inputSchema": SCHEMA}

@@ -35,7 +35,7 @@ async def _tried() -> list[dict[str, Any]]:
 
 
 async def _row(entrance: Entrance, directory: Path) -> dict[str, Any]:
-    """The list, and a control: that a listed server is met at this entrance at all."""
+    """Return the list, and a control: that a listed server is met at this entrance at all."""
     async with Listener().listening() as seen, Listener().listening() as leader:
         tried = Tried(lists(f"127.0.0.1:{leader.port}"), leader, directory)
         count: Count = await counted(entrance, spellings(seen.port), tried, seen)
@@ -55,8 +55,8 @@ async def _row(entrance: Entrance, directory: Path) -> dict[str, Any]:
 def _show(rows: list[dict[str, Any]], hits: int) -> None:
     table = Table("entrance", "is", "probes", "refused", "hits", "hits of the control")
     for row in rows:
-        told = (row[each] for each in ("entrance", "is", "probes", "refused", "hits", "control"))
-        table.add_row(*map(str, told))
+        items = (row[each] for each in ("entrance", "is", "probes", "refused", "hits", "control"))
+        table.add_row(*map(str, items))
     console.print(table)
     console.print(f"S9: {hits} hits at loopback of {sum(row['probes'] for row in rows)} probes")
 

@@ -28,9 +28,9 @@ MOST_SECONDS = 60.0  # for a million events
 
 def main() -> int:
     """Run it; 0 when both verdicts are right and the demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--events", type=int, default=1_000_000)
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="toolbus-evidence-") as name:
         figures = _measured(Path(name), options.events)
         figures["named"] = {
@@ -43,8 +43,8 @@ def main() -> int:
         row("one event altered: named, and nothing else", figures["altered_found"], ">=", 1),
         row("ways to tamper: named", sum(figures["named"].values()), ">=", len(TAMPERED)),
     ]
-    for what, told in figures["named"].items():
-        sys.stdout.write(f"{'named' if told else 'NOT NAMED':10} {what}\n")
+    for what, each in figures["named"].items():
+        sys.stdout.write(f"{'named' if each else 'NOT NAMED':10} {what}\n")
     show(rows)
     keep("evidence", {"events": options.events, **figures, "rows": rows})
     return 0 if met(rows) else 1
@@ -69,7 +69,7 @@ def _measured(directory: Path, events: int) -> dict[str, Any]:
 
 
 def _verified(log: World) -> dict[str, Any]:
-    """What the verifier says, run by itself from inside the bundle."""
+    """Return what the verifier says, run by itself from inside the bundle."""
     path = asyncio.run(log.written())
     with zipfile.ZipFile(path) as bundle:
         bundle.extract("verify.py", log.directory)

@@ -24,16 +24,16 @@ PARTS = ("ingest", "cost", "watching", "embedded", "server")
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    asked.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, metavar="PART")
-    asked.add_argument("--events", type=int, default=400_000, help="of `ingest`")
-    asked.add_argument("--calls", type=int, default=2000, help="of `cost`, through each gateway")
-    asked.add_argument("--rate", type=float, default=200.0, help="calls a second of the others")
-    asked.add_argument("--seconds", type=float, default=120.0, help="of `watching`")
-    asked.add_argument("--minutes", type=float, default=10.0, help="ClickHouse is away")
-    options = asked.parse_args()
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, metavar="PART")
+    parser.add_argument("--events", type=int, default=400_000, help="of `ingest`")
+    parser.add_argument("--calls", type=int, default=2000, help="of `cost`, through each gateway")
+    parser.add_argument("--rate", type=float, default=200.0, help="calls a second of the others")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of `watching`")
+    parser.add_argument("--minutes", type=float, default=10.0, help="ClickHouse is away")
+    options = parser.parse_args()
     before = load()
     parts: dict[str, Callable[[], Iterable[Row]]] = {
         "ingest": lambda: ingest(options.events),

@@ -15,13 +15,13 @@ console = Console()
 
 
 def row(what: str, value: float, sign: str, demand: float, **more: Any) -> Row:
-    """A figure beside its demand, which it meets by `sign`: at most `<=`, or at least `>=`."""
+    """Return a figure and whether it meets its demand: at most (`<=`) or at least (`>=`)."""
     met = value <= demand if sign == "<=" else value >= demand
     return {"what": what, "value": value, "demand": f"{sign} {demand:g}", "met": met, **more}
 
 
 def show(rows: list[Row]) -> None:
-    """The rows as a table."""
+    """Return the rows as a table."""
     table = Table("figure", "value", "demand", "")
     for each in rows:
         value, verdict = f"{each['value']:,.3f}", "" if each["met"] else "[bold red]MISSED[/]"
@@ -40,7 +40,7 @@ def load() -> dict[str, float]:
 
 
 def keep(name: str, report: dict[str, Any]) -> None:
-    """The report as JSON among the results, with when it was made; says where."""
+    """Return the report as JSON among the results, with when it was made; says where."""
     RESULTS.mkdir(exist_ok=True)
     now = datetime.now(UTC)
     path = RESULTS / f"{name}-{now:%Y%m%d-%H%M%S}.json"

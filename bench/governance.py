@@ -51,7 +51,7 @@ class Echo(Engine):
     """The bench's upstream, with so many tools."""
 
     def command(self) -> list[str]:
-        """It listens on our port."""
+        """Return whether it listens on our port."""
         program = str(HERE / "echo_upstream.py")
         return [sys.executable, program, "--port", str(self.port), "--tools", "500"]
 
@@ -118,10 +118,10 @@ class Caller:
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--revocations", type=int, default=100)
-    asked.add_argument("--keys", type=int, default=10_000)
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--revocations", type=int, default=100)
+    parser.add_argument("--keys", type=int, default=10_000)
+    options = parser.parse_args()
     before = load()
     figures = revocations(options.revocations) | many_keys(options.keys)
     rows = [row(name, figures[name], "<=", most) for name, most in DEMANDS.items()]
@@ -194,7 +194,7 @@ def _watch(endpoint: str, secret: str, refused: list[float]) -> None:
 
 
 def many_keys(count: int) -> dict[str, float]:
-    """What lists, policy's memory and policy's start cost with so many keys over 500 tools."""
+    """Return the cost of lists, policy's memory and its start with many keys over 500 tools."""
     with _cluster(1) as cluster:
         secrets = _make_keys(cluster, count)
         endpoint = cluster.client(ROOT).endpoint

@@ -23,10 +23,10 @@ MOST_MICROSECONDS = 50.0
 
 def main() -> int:
     """Run it; 0 when the demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--tokens", type=int, default=10_000, help="how many are known")
-    asked.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=10_000, help="how many are known")
+    parser.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")
+    options = parser.parse_args()
     spent = asyncio.run(_measured(options.tokens, options.rounds))
     p50, p99 = statistics.median(spent), statistics.quantiles(spent, n=100)[-1]
     rows = [

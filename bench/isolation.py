@@ -44,10 +44,10 @@ MARK = f"bench-{uuid.uuid4().hex}"
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--kills", type=int, default=200)
-    asked.add_argument("--restarts", type=int, default=5, help="of the executor, by kill -9")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--restarts", type=int, default=5, help="of the executor, by kill -9")
+    options = parser.parse_args()
     before = load()
     rows = [starting(), *fleet(options.restarts), *killing(options.kills)]
     show(rows)
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def starting() -> Row:
-    """What isolation adds to the start of a process, beside a tether that only ends it with us."""
+    """Return what isolation adds to the start of a process, beside a parent-death signal."""
     took: dict[str, list[float]] = {"isolated": [], "tethered": []}
     for _ in range(STARTS):
         for name, command in (
@@ -76,7 +76,7 @@ def starting() -> Row:
 
 
 def fleet(restarts: int) -> Iterator[Row]:
-    """A hundred declared, five used; and executors that come and go."""
+    """Return a hundred declared, five used; and executors that come and go."""
     names = [f"u{number}" for number in range(DECLARED)]
     with _gateway(names, idle=600) as cluster, _callers(cluster, names[:USED]):
         used = {f"{MARK}-{name}" for name in names[:USED]}
@@ -122,7 +122,7 @@ def _rss(pid: int) -> int:
 
 
 def killing(kills: int) -> Iterator[Row]:
-    """Processes of servers under load, killed one after the other; all there was of each."""
+    """Return processes of servers under load, killed one after the other; all there was of each."""
     names = [f"k{number}" for number in range(KILLED)]
     orphans, zombies, recoveries = 0, 0, list[float]()
     with _gateway(names, idle=600) as cluster, _callers(cluster, names * 2):
@@ -143,7 +143,7 @@ def killing(kills: int) -> Iterator[Row]:
 
 
 def _vital(pids: Iterable[int]) -> list[int]:
-    """The program and those that watch over it, without what it left behind."""
+    """Return the program and those that watch over it, without what it left behind."""
     return [pid for pid in pids if not words_of(pid)[0].startswith(MARK.encode())]
 
 
@@ -155,7 +155,7 @@ def _left(before: dict[int, str], began: float) -> int:
 
 
 def _alive_with_start(pids: list[int]) -> dict[int, str]:
-    """Processes and when each began: a number alone may come to name another."""
+    """Return processes and when each began: a number alone may come to name another."""
     return {pid: fields[19] for pid in pids if (fields := _stat(pid))}
 
 
@@ -166,11 +166,11 @@ def _still(before: dict[int, str]) -> list[int]:
 def _zombies(parent: int) -> list[int]:
     every = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
     stats = {pid: _stat(pid) for pid in every}
-    return [pid for pid, told in stats.items() if told and told[:2] == ["Z", str(parent)]]
+    return [pid for pid, item in stats.items() if item and item[:2] == ["Z", str(parent)]]
 
 
 def _stat(pid: int) -> list[str]:
-    """What follows the name: the state, the parent, …, and as the twentieth when it began."""
+    """Return the fields behind the name: state, parent, …; the twentieth is the start time."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return []
@@ -181,7 +181,7 @@ def _stat(pid: int) -> list[str]:
 
 @contextmanager
 def _gateway(names: list[str], idle: float) -> Iterator[Cluster]:
-    """A gateway over servers of these names."""
+    """Return a gateway over servers of these names."""
     program = (sys.executable, str(HERE / "stdio_server.py"))
     servers = {
         name: Server(command=(*program, f"{MARK}-{name}"), idle=idle, timeout=5) for name in names
@@ -223,9 +223,9 @@ def _callers(cluster: Cluster, names: list[str]) -> Iterator[None]:
 def _called(client: Client, name: str) -> bool:
     """Whether a call of a server is answered."""
     params = {"name": f"{name}__plain", "arguments": {}}
-    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     with suppress(OSError, KeyError, ValueError):
-        return client.post(asked, mcp_protocol_version="2025-06-18").text == "here"
+        return client.post(request, mcp_protocol_version="2025-06-18").text == "here"
     return False
 
 

@@ -30,12 +30,12 @@ BUDGET = Budget(usd=1_000_000, per=Period.MONTH)
 
 def main() -> int:
     """Run it; 0 when nothing overshot, drifted or leaked."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--reservations", type=int, default=100_000)
-    asked.add_argument("--clients", type=int, default=64)
-    asked.add_argument("--every", type=float, nargs=2, default=(2.0, 5.0), help="seconds of peace")
-    asked.add_argument("--latency-only", action="store_true")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reservations", type=int, default=100_000)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--every", type=float, nargs=2, default=(2.0, 5.0), help="seconds of peace")
+    parser.add_argument("--latency-only", action="store_true")
+    options = parser.parse_args()
     report: dict[str, Any] = {"machine": _machine()}
     clean = True
     with tempfile.TemporaryDirectory(prefix="toolbus-ledger-") as directory:
@@ -54,7 +54,7 @@ async def _latency(directory: Path) -> dict[str, Any]:
     server = LauncherValkey(directory)
     server.start()
     ledger = Ledger(server.url, RememberedEpochs())
-    levels = [(told, Level(budget=BUDGET)) for told in ("key:a", "user:b", "team:c", "customer:d")]
+    levels = [(each, Level(budget=BUDGET)) for each in ("key:a", "user:b", "team:c", "customer:d")]
     found: dict[str, list[float]] = {"one": [], "four": []}
     try:
         for number in range(ROUNDS):
@@ -69,11 +69,11 @@ async def _latency(directory: Path) -> dict[str, Any]:
 async def _reserved(ledger: Ledger, wanted: Admission, prefix: str) -> list[float]:
     taken, ends = [], []
     for number in range(CALLS):
-        asked = claim(f"{prefix}.{number}", wanted, time() + 60)
+        request = claim(f"{prefix}.{number}", wanted, time() + 60)
         began = perf_counter()
-        await ledger.reserve(asked)
+        await ledger.reserve(request)
         taken.append((perf_counter() - began) * 1e6)
-        ends.append(ReservationEnd(asked.rid, "acme", "settle", 100))
+        ends.append(ReservationEnd(request.rid, "acme", "settle", 100))
     for start in range(0, len(ends), 500):
         await ledger.settle(ends[start : start + 500])
     return taken

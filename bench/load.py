@@ -35,7 +35,7 @@ class Plan:
     exact: bool = False  # the answer must hold the request's own marker
 
     def request(self) -> bytes:
-        """The request's bytes, with `@@@@@@@@` where a marker goes."""
+        """Return the request's bytes, with `@@@@@@@@` where a marker goes."""
         parts = urlsplit(self.url)
         lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
         lines += ["Content-Type: application/json", "Accept: application/json, text/event-stream"]

@@ -125,7 +125,7 @@ def seconds_to_approve(place: Place, definitions: list[Any]) -> list[float]:
 
 
 def definitions_of(directory: Path) -> list[Any]:
-    """What two published servers and the fixture server list, as they list it."""
+    """Return what two published servers and the fixture server list, as they list it."""
     subprocess.run(["git", "init", "-q", str(directory)], check=True)
     commands = (
         [installed("mcp-server-git"), "--repository", str(directory)],
@@ -136,7 +136,7 @@ def definitions_of(directory: Path) -> list[Any]:
 
 
 async def listed_by(command: list[str]) -> list[Any]:
-    """What a stdio server lists."""
+    """Return what a stdio server lists."""
 
     async def nothing(_call: Any) -> None:
         return

@@ -8,7 +8,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def family(root: int) -> list[int]:
-    """A process and everything below it."""
+    """Return a process and everything below it."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
@@ -28,7 +28,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_mb(pids: Iterable[int]) -> float:
-    """The sum of resident memory, pages shared between processes counted in each."""
+    """Return the sum of resident memory, pages shared between processes counted in each."""
     total = 0
     for pid in pids:
         for line in _told(pid, "status").splitlines():
@@ -38,7 +38,7 @@ def resident_mb(pids: Iterable[int]) -> float:
 
 
 def name_of(pid: int) -> str:
-    """What a process is: the services it runs, or its program."""
+    """Return what a process is: the services it runs, or its program."""
     words = _told(pid, "cmdline").split("\0")
     if "run" in words:
         return "+".join(word for word in words[words.index("run") + 1 :] if word)
@@ -49,12 +49,12 @@ def name_of(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of a process behind its name, none of one that has ended."""
+    """Return the fields of a process behind its name, none of one that has ended."""
     return _told(pid, "stat").rpartition(")")[2].split()
 
 
 def _told(pid: int, what: str) -> str:
-    """What the kernel tells of a process, nothing of one that has ended."""
+    """Return what the kernel tells of a process, nothing of one that has ended."""
     try:
         return Path(f"/proc/{pid}/{what}").read_text(errors="replace")
     except OSError:

@@ -62,7 +62,7 @@ class Seen:
             self.refused.append(took * 1000)
 
     def add(self, other: "Seen") -> None:
-        """What another phase saw, too."""
+        """Return what another phase saw, too."""
         self.answered += other.answered
         self.refused += other.refused
         self.codes += other.codes
@@ -94,8 +94,8 @@ class Caller:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         body = await _body(head, reader)
         took = monotonic() - began
-        told = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
-        return took, told["error"]["data"]["code"] if "error" in told else ""
+        parsed = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
+        return took, parsed["error"]["data"]["code"] if "error" in parsed else ""
 
     def close(self) -> None:
         """Let the connection go."""
@@ -104,7 +104,7 @@ class Caller:
 
 
 async def _body(head: str, reader: asyncio.StreamReader) -> bytes:
-    """A body by its length, or in chunks."""
+    """Return a body by its length, or in chunks."""
     if "content-length:" in head:
         length = head.partition("content-length:")[2].partition("\r\n")[0]
         return await reader.readexactly(int(length))
@@ -118,9 +118,9 @@ async def _body(head: str, reader: asyncio.StreamReader) -> bytes:
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--seconds", type=float, default=10.0, help="of every phase and round")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of every phase and round")
+    options = parser.parse_args()
     before = load()
     rows = [
         *isolation(options.seconds),
@@ -137,7 +137,7 @@ def main() -> int:
 
 
 def isolation(seconds: float) -> Iterator[dict[str, Any]]:
-    """The other nine's p99 beside the baseline, for each trouble; and attempts per call.
+    """Return the other nine's p99 beside the baseline, for each trouble; and attempts per call.
 
     A trouble's p99 is of some twenty calls, and a machine's own hiccups are longer than those:
     the median over every round of every trouble is the steady figure.
@@ -168,18 +168,18 @@ async def _one_bad(
     attempts = await _told(port, "") - before
     calls = len(bad.answered) + bad.codes.total()
     await _until_well(endpoint)
-    told = {"trouble": trouble, "bad": dict(bad.codes), "calls": calls, "attempts": attempts}
-    told["baseline_and_others_ms"] = pairs
+    fields = {"trouble": trouble, "bad": dict(bad.codes), "calls": calls, "attempts": attempts}
+    fields["baseline_and_others_ms"] = pairs
     ratio = _p99(others.answered) / _p99(baseline.answered)
     return [
-        row(f"{trouble}: p99 of the others ÷ baseline", ratio, "<=", MOST_RATIO, **told),
-        row(f"{trouble}: failures of the others", others.codes.total(), "<=", 0, **told),
-        row(f"{trouble}: attempts ÷ calls", attempts / calls, "<=", MOST_ATTEMPTS, **told),
+        row(f"{trouble}: p99 of the others ÷ baseline", ratio, "<=", MOST_RATIO, **fields),
+        row(f"{trouble}: failures of the others", others.codes.total(), "<=", 0, **fields),
+        row(f"{trouble}: attempts ÷ calls", attempts / calls, "<=", MOST_ATTEMPTS, **fields),
     ]
 
 
 async def _phase(endpoint: str, seconds: float) -> tuple[Seen, Seen]:
-    """What callers of nine servers and of the tenth see."""
+    """Return what callers of nine servers and of the tenth see."""
     others, bad, until = Seen(), Seen(), monotonic() + seconds
     callers = [Caller(endpoint, f"u{number}") for number in range(1, UPSTREAMS)]
     worse = [Caller(endpoint, "u0", "twice") for _ in range(BAD_CALLERS)]
@@ -209,7 +209,7 @@ async def _until_well(endpoint: str) -> None:
 
 
 def replicas(seconds: float) -> list[dict[str, Any]]:
-    """Calls that fail at a server of three replicas, one of which hangs, once that is ejected."""
+    """Return failed calls to a server of three replicas after the hanging one is ejected."""
     declared = Server(url="http://x", timeout=TIMEOUT)
     with _gateway(REPLICAS, declared, replicated=True) as (endpoint, ports):
         return asyncio.run(_one_hung(endpoint, ports, seconds))
@@ -219,15 +219,15 @@ async def _one_hung(endpoint: str, ports: list[int], seconds: float) -> list[dic
     await _told(ports[0], "hung?wholly")
     before = await _crowd(endpoint, TIMEOUT + SETTLING)  # the calls that meet it, and end
     after = await _crowd(endpoint, seconds)
-    asked = [await _told(port, "") for port in ports]
-    told: dict[str, Any] = {"calls": len(after.answered) + after.codes.total(), "asked": asked}
-    told |= {"before": dict(before.codes), "codes": dict(after.codes)}
+    request = [await _told(port, "") for port in ports]
+    fields: dict[str, Any] = {"calls": len(after.answered) + after.codes.total(), "asked": request}
+    fields |= {"before": dict(before.codes), "codes": dict(after.codes)}
     what = "one of three replicas hung: calls that fail after its ejection"
-    return [row(what, after.codes.total(), "<=", 0, **told)]
+    return [row(what, after.codes.total(), "<=", 0, **fields)]
 
 
 async def _crowd(endpoint: str, seconds: float) -> Seen:
-    """What some callers of the first server see."""
+    """Return what some callers of the first server see."""
     seen, until = Seen(), monotonic() + seconds
     callers = [Caller(endpoint, "u0") for _ in range(BAD_CALLERS)]
     await asyncio.gather(*(_paced(caller, seen, until) for caller in callers))
@@ -253,12 +253,12 @@ async def _overloaded(endpoint: str, seconds: float) -> list[dict[str, Any]]:
     best = len(peak.answered) / (monotonic() - began)
     crowd = Seen()
     good = await _offered(endpoint, crowd, 3 * best, seconds)
-    told: dict[str, Any] = {"peak": best, "goodput": good, "answered": len(crowd.answered)}
-    told |= {"codes": dict(crowd.codes), "offered": 3 * best}
+    fields: dict[str, Any] = {"peak": best, "goodput": good, "answered": len(crowd.answered)}
+    fields |= {"codes": dict(crowd.codes), "offered": 3 * best}
     refusal = _p99(crowd.refused)
     return [
-        row("3x overload: goodput ÷ peak", good / best, ">=", LEAST_GOODPUT, **told),
-        row("3x overload: p99 of a refusal, ms", refusal, "<=", MOST_REFUSAL_MS, **told),
+        row("3x overload: goodput ÷ peak", good / best, ">=", LEAST_GOODPUT, **fields),
+        row("3x overload: p99 of a refusal, ms", refusal, "<=", MOST_REFUSAL_MS, **fields),
     ]
 
 
@@ -296,7 +296,7 @@ async def _offered(endpoint: str, seen: Seen, rate: float, seconds: float) -> fl
 def _gateway(
     count: int, like: Server, *options: str, replicated: bool = False
 ) -> Iterator[tuple[str, list[int]]]:
-    """A gateway over so many upstreams u0, u1, …, or one of so many replicas; and their ports."""
+    """Start a gateway over upstreams u0, u1, …, or one of replicas; yield it and their ports."""
     ports = [own_port() for _ in range(count)]
     program = [sys.executable, "-m", "harness.troubled", *map(str, ports), *options]
     upstreams = subprocess.Popen(program, preexec_fn=die_with_parent)  # noqa: PLW1509

@@ -34,10 +34,10 @@ MIB = 1 << 20
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--way", choices=WAYS, help="this one alone")
-    asked.add_argument("--mib", type=int, default=200, help="size of the large result")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--way", choices=WAYS, help="this one alone")
+    parser.add_argument("--mib", type=int, default=200, help="size of the large result")
+    options = parser.parse_args()
     rows = [_measured(way, options.mib) for way in WAYS if options.way in (None, way)]
     table = Table("way", "result", "seconds", "memory grew", "demand", "read back", "")
     for row in rows:
@@ -94,9 +94,9 @@ def _one(client: Client, tool: str, mib: int, pid: int) -> dict[str, Any]:
 
 
 def _memory(pid: int, name: str) -> float:
-    """What the system says of a process's memory, in MiB."""
-    told = Path(f"/proc/{pid}/status").read_text()
-    return int(told.partition(f"{name}:")[2].split()[0]) / 1024
+    """Return what the system says of a process's memory, in MiB."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition(f"{name}:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

@@ -59,10 +59,10 @@ def rules(count: int, server: str = "echo", tool: str = "echo") -> dict[str, str
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--rules", type=int, default=100)
-    asked.add_argument("--calls", type=int, default=20_000)
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rules", type=int, default=100)
+    parser.add_argument("--calls", type=int, default=20_000)
+    options = parser.parse_args()
     figures = _measured(options.rules, options.calls)
     rows = [row(name, figures[name], "<=", most) for name, most in DEMANDS.items()]
     show(rows)

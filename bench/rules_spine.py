@@ -19,11 +19,11 @@ LEAST = 0.9  # of the calls per second without rules
 
 def main() -> int:
     """Run it; 0 when the demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--rules", type=int, default=100)
-    asked.add_argument("--pairs", type=int, default=9)
-    asked.add_argument("--seconds", type=float, default=3.0)
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rules", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    options = parser.parse_args()
     with (
         echoing() as port,
         gateway("fused", port, 0) as without,

@@ -49,12 +49,12 @@ DEMANDS = {
 
 def main() -> int:
     """Run it; 0 when every demand is met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--rounds", type=int, default=3)
-    asked.add_argument("--seconds", type=float, default=5.0)
-    asked.add_argument("--rules", type=int, default=0, help="Cedar rules declared.")
-    asked.add_argument("--mode", choices=("fused", "separate", "both"), default="both")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rules", type=int, default=0, help="Cedar rules declared.")
+    parser.add_argument("--mode", choices=("fused", "separate", "both"), default="both")
+    options = parser.parse_args()
     modes = ("fused", "separate") if options.mode == "both" else (options.mode,)
     report: dict[str, Any] = {"machine": machine()}
     report["rules"] = options.rules
@@ -82,7 +82,7 @@ class Gateway:
 
 @contextmanager
 def echoing() -> Iterator[int]:
-    """An upstream of 500 tools that answers at once: its port."""
+    """Return an upstream of 500 tools that answers at once: its port."""
     port = _free_port()
     echo = _start([str(HERE / "echo_upstream.py"), "--port", str(port), "--tools", "500"])
     try:
@@ -144,7 +144,7 @@ def _figures(up: Gateway, echo_port: int, rounds: int, seconds: float) -> dict[s
 
 
 def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
-    """The load at concurrency 64, and the CPU of each process until its events are all rows."""
+    """Return the load at concurrency 64, and each process's CPU until all events are rows."""
     before = {pid: cpu_seconds(pid) for pid in pids}
     seen = _load(endpoint, "echo__echo", SECRET, 64, seconds)
     _quiet(pids)
@@ -188,8 +188,8 @@ def _load(url: str, tool: str, key: str, connections: int, seconds: float) -> di
         exact=bool(tool),
     )
     command = [sys.executable, str(HERE / "load.py"), json.dumps(asdict(plan))]
-    told = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
-    seen: dict[str, Any] = json.loads(told.stdout)
+    result = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
+    seen: dict[str, Any] = json.loads(result.stdout)
     if seen["wrong"]:
         raise SystemExit(f"{seen['wrong']} wrong answers from {url}: {seen['example']}")
     return seen
@@ -198,8 +198,8 @@ def _load(url: str, tool: str, key: str, connections: int, seconds: float) -> di
 def _sessions(url: str, seconds: float) -> dict[str, Any]:
     plan = {"url": url, "key": AGENT_SECRET, "tool": "echo__echo", "seconds": seconds}
     command = [sys.executable, str(HERE / "sessions.py"), json.dumps(plan)]
-    told = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
-    seen: dict[str, Any] = json.loads(told.stdout)
+    result = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
+    seen: dict[str, Any] = json.loads(result.stdout)
     return seen
 
 
@@ -295,7 +295,7 @@ def _free_port() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on."""
+    """Return what it was measured on."""
     return {"cores": os.cpu_count(), "python": platform.python_version(), "os": platform.release()}
 
 

@@ -167,13 +167,13 @@ async def believed(frame: bytes) -> bool:
     theirs.settimeout(0)
     sending = asyncio.create_task(send(theirs, frame))
     try:
-        said = await talk.hold()
+        message = await talk.hold()
     except BrokenError:
-        said = None
+        message = None
     writer.transport.abort()
     await sending
     theirs.close()
-    return bool(made) or getattr(said, "value", None) is not None
+    return bool(made) or getattr(message, "value", None) is not None
 
 
 async def syscalls() -> dict[str, Any]:
@@ -181,8 +181,8 @@ async def syscalls() -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(HERE / "sandbox_syscalls.py"), stdout=asyncio.subprocess.PIPE
     )
-    told, _ = await process.communicate()
-    found: dict[str, Any] = json.loads(told)
+    result, _ = await process.communicate()
+    found: dict[str, Any] = json.loads(result)
     return found
 
 

@@ -226,7 +226,7 @@ PYTHON: Families = {
 
 
 def filled(template: str, number: object, canary_file: str) -> str:
-    """A program out of its template."""
+    """Return a program out of its template."""
     deep = int(str(number))
     few = min(deep, 20_000)
     names = {

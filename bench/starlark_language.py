@@ -48,7 +48,7 @@ class Chunk:
 
 
 def chunks(path: Path) -> Iterator[Chunk]:
-    """The programs of one file."""
+    """Return the programs of one file."""
     line = 1
     for text in path.read_text().split("\n---\n"):
         lines, expected = [], None
@@ -63,7 +63,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
 
 
 async def no_tools(_asked: ToolCall) -> ToolOutcome:
-    """These programs call nothing."""
+    """Answer no call: these programs make none."""
     return ToolOutcome()
 
 

@@ -10,12 +10,12 @@ TOOL = {"name": "plain", "inputSchema": {"type": "object"}}
 
 
 def leave_a_stray() -> None:
-    """A process that left the group and the session, heeds no signal, and holds every pipe."""
-    begun, beginning = os.pipe()  # closed by the stray's own program
+    """Start a process outside the group and session that ignores signals and holds every pipe."""
+    started, beginning = os.pipe()  # closed by the stray's own program
     if middle := os.fork():
         os.close(beginning)
         os.waitpid(middle, 0)
-        os.read(begun, 1)
+        os.read(started, 1)
         return
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -25,7 +25,7 @@ def leave_a_stray() -> None:
 
 
 def told(asked: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one request."""
+    """Return the answer to one request."""
     answers: dict[str, dict[str, Any]] = {
         "initialize": {
             "protocolVersion": "2025-06-18",
@@ -44,9 +44,9 @@ def main() -> None:
     """Answer until the input ends."""
     leave_a_stray()
     for line in sys.stdin:
-        asked = json.loads(line)
-        if "id" in asked:
-            answer = {"jsonrpc": "2.0", "id": asked["id"], **told(asked)}
+        request = json.loads(line)
+        if "id" in request:
+            answer = {"jsonrpc": "2.0", "id": request["id"], **told(request)}
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()
 

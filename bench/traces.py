@@ -35,9 +35,9 @@ class Kept:
 
 def main() -> int:
     """Run it; 0 when the demands are met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--times", type=int, default=100_000)
-    times = asked.parse_args().times
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=100_000)
+    times = parser.parse_args().times
     figures = _measured(times)
     rows = [
         row("a span where nothing is configured, ns", figures["off_ns"], "<=", MOST_UNRECORDED_NS),
@@ -88,7 +88,7 @@ def _site(flags: str) -> Callable[[], None]:
 
 
 def _unsampled_call() -> None:
-    """What every call does for its trace, as the services do it."""
+    """Return what every call does for its trace, as the services do it."""
     traceparent, above = entered(THEIRS + "00")
     bind(traceparent)
     with Tracer("ingress").entrance(traceparent, above, "tools/call"):
@@ -104,7 +104,7 @@ def _recorded() -> None:
 
 
 def _sdk(times: int) -> dict[str, float | None]:
-    """The same of OpenTelemetry's own SDK, should it be installed."""
+    """Return the same of OpenTelemetry's own SDK, should it be installed."""
     try:
         from opentelemetry.exporter.otlp.proto.common.trace_encoder import (  # noqa: PLC0415
             encode_spans,

@@ -41,10 +41,10 @@ REQUEST = b"POST /mcp HTTP/1.1\r\nHost: docs.example\r\n\r\n" + b"x" * 1024
 
 def main() -> int:
     """Run it; 0 when the demands are met."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--tokens", type=int, default=1000, help="how many end together")
-    asked.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=1000, help="how many end together")
+    parser.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         rows = asyncio.run(_measured(Path(directory), options.tokens, options.rounds))
     show(rows)
@@ -94,23 +94,23 @@ def _looked_up(bearers: list[Bearer], rounds: int) -> list[float]:
 
 @asynccontextmanager
 async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterator[RequestReply]:
-    """The service over so many connections that are about to end; who asks it."""
+    """Return the service over so many connections that are about to end; who asks it."""
     nats = NatsServer(directory / "nats")
     nats.start()
     try:
         nats.copy_seeds(directory / "state")
         await provisioned(nats)
         settings = Settings(state_dir=directory / "state", nats_url=nats.url)
-        told = {"STATE_DIR": str(settings.state_dir), "NATS_URL": nats.url}
-        told |= {"PUBLIC_URL": "http://gateway.test", "EGRESS_ALLOW": "127.0.0.0/8"}
-        os.environ.update({f"TOOLBUS_{name}": value for name, value in told.items()})
+        fields = {"STATE_DIR": str(settings.state_dir), "NATS_URL": nats.url}
+        fields |= {"PUBLIC_URL": "http://gateway.test", "EGRESS_ALLOW": "127.0.0.0/8"}
+        os.environ.update({f"TOOLBUS_{name}": value for name, value in fields.items()})
         os.environ["FAR_SECRET"] = "s"
         async with (
             build(LocalTransport()).running() as service,
             bus_of("executor", settings) as bus,
         ):
             revision = await _declared(settings, far)
-            await until(lambda: service.status().heard.get(CONFIG, 0) >= revision)
+            await until(lambda: service.status().revisions.get(CONFIG, 0) >= revision)
             await _connected(settings, far, tokens)
             yield RequestReply("executor", bus)
     finally:

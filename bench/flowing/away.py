@@ -24,14 +24,14 @@ PATIENCE = 600.0
 
 
 def away(mode: str, rate: float, minutes: float) -> Iterator[Row]:
-    """The rows of one mode, `embedded` or `server`."""
+    """Return the rows of one mode, `embedded` or `server`."""
     with tempfile.TemporaryDirectory(prefix="toolbus-away-") as name:
         server = ClickHouseServer(Path(name) / "clickhouse") if mode == "server" else None
-        told = {"TOOLBUS_CLICKHOUSE_URL": server.url} if server else {}
+        fields = {"TOOLBUS_CLICKHOUSE_URL": server.url} if server else {}
         if server:
             server.start()
         try:
-            with Killing(Path(name), rate, TOOLBUS_REAP_GRACE="1", **told).begun() as killing:
+            with Killing(Path(name), rate, TOOLBUS_REAP_GRACE="1", **fields).begun() as killing:
                 yield from _away(killing, server, mode, minutes * 60)
         finally:
             if server:

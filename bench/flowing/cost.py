@@ -32,7 +32,7 @@ WAYS = {"nothing": "1s", "default": "1s", "always": "always"}  # what is recorde
 
 
 def cost(calls: int) -> Iterator[Row]:
-    """What the default adds, which has a demand, and what `always` does, which has none."""
+    """Return what the default adds, which has a demand, and what `always` does, which has none."""
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="toolbus-cost-") as name:
         upstream = Upstream(Path(name) / "upstream")
         upstream.start()
@@ -43,16 +43,16 @@ def cost(calls: int) -> Iterator[Row]:
         taken = asyncio.run(_called(clusters, calls))
     p50 = {way: statistics.median(each) for way, each in taken.items()}
     p99 = {way: statistics.quantiles(each, n=100)[98] for way, each in taken.items()}
-    told = {"p50_ms": p50, "p99_ms": p99, "calls": calls}
+    fields = {"p50_ms": p50, "p99_ms": p99, "calls": calls}
     adds = {way: p50[way] - p50["nothing"] for way in WAYS}
-    yield row("recording a call: ms it adds, p50", adds["default"], "<=", MOST_MS, **told)
+    yield row("recording a call: ms it adds, p50", adds["default"], "<=", MOST_MS, **fields)
     yield _told("the same, sync_interval: always", adds["always"])
     for way in WAYS:
         yield _told(f"a call, {WAYS_SAID[way]}: ms, p50", p50[way])
 
 
 def _told(what: str, value: float) -> Row:
-    """A figure that nothing is demanded of."""
+    """Return a figure that nothing is demanded of."""
     return {"what": what, "value": value, "demand": "", "met": True}
 
 
@@ -78,10 +78,10 @@ async def _called(clusters: dict[str, Cluster], calls: int) -> dict[str, list[fl
         for way, load in loads.items():
             call = Call(f"{way}.{number}", "count", f"{number + 1:032x}")
             began = time.perf_counter()
-            told = await load.asked(call)
+            result = await load.asked(call)
             took = (time.perf_counter() - began) * 1000
-            if call.answer not in json.dumps(told):
-                raise SystemExit(f"{way}: a wrong answer: {told}")
+            if call.answer not in json.dumps(result):
+                raise SystemExit(f"{way}: a wrong answer: {result}")
             if number >= WARM:
                 taken[way].append(took)
     for load in loads.values():

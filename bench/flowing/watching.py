@@ -39,7 +39,7 @@ class Watched:
 
 
 def watching(killing: Killing, seconds: float) -> Iterator[Row]:
-    """The row of each figure."""
+    """Return the row of each figure."""
     watched = Watched()
     sealed = killing.cluster.state_dir / "seal" / "default.jsonl"
     with killing.loaded() as load:
@@ -81,9 +81,9 @@ async def _until_seen(bus: Bus, watched: Watched, load: Load) -> None:
 async def _look(bus: Bus, watched: Watched, last: int) -> int:
     """See what is new behind message `last`; the newest message now."""
     sql = _NEW.format(last=max(0, last - BEFORE), most=BEFORE + AT_ONCE)
-    asked = AuditQuery(sql=sql, limit=BEFORE + AT_ONCE)
+    query = AuditQuery(sql=sql, limit=BEFORE + AT_ONCE)
     with suppress(ToolbusError):
-        found = await RequestReply("operator", bus).ask(asked, RowsReply, 5.0)
+        found = await RequestReply("operator", bus).ask(query, RowsReply, 5.0)
         now = time.monotonic()
         for trace, number in found.rows:
             watched.seen.setdefault(str(trace), now)

@@ -30,10 +30,10 @@ def classic(task: Task, speaker: Speaker, talk: Conversation) -> Any:
     while True:
         talk.request()
         try:
-            asked = agent.send(results)  # type: ignore[arg-type]
+            request = agent.send(results)  # type: ignore[arg-type]
         except StopIteration as end:
             return end.value
-        results = [_read(*told) for told in together(asked, speaker, talk)]
+        results = [_read(*each) for each in together(request, speaker, talk)]
 
 
 def coded(task: Task, speaker: Speaker, talk: Conversation) -> Any:
@@ -72,14 +72,14 @@ def turn(talk: Conversation, speaker: Speaker, asked: list[Ask]) -> list[tuple[s
 
 
 def together(asked: list[Ask], speaker: Speaker, talk: Conversation) -> list[tuple[str, bool]]:
-    """The calls of one turn, and their results in the conversation."""
-    told = []
+    """Return the calls of one turn, and their results in the conversation."""
+    items = []
     for tool, arguments in asked:
         talk.add(said(tool, arguments))
-        told.append(speaker.call(tool, arguments))
-    for text, _ in told:
+        items.append(speaker.call(tool, arguments))
+    for text, _ in items:
         talk.hear(text)
-    return told
+    return items
 
 
 def plausible(code: str, talk: Conversation) -> None:
@@ -106,7 +106,7 @@ def seen(path: str, talk: Conversation) -> bool:
 
 
 def called(task: Task) -> set[str]:
-    """The tools of a task's program."""
+    """Return the tools of a task's program."""
     return {".".join(found) for found in _TOOLS.findall(task.family.program)}
 
 

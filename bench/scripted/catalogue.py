@@ -82,7 +82,7 @@ def tools() -> dict[str, list[Schema]]:
 
 
 def name_of(noun: Noun, verb: str) -> str:
-    """What the tool is called."""
+    """Return what the tool is called."""
     return f"{verb}_{noun.plural if verb in ('list', 'search', 'count') else noun.one}"
 
 
@@ -107,14 +107,14 @@ def _definition(noun: Noun, verb: str) -> Schema:
 
 def _field(name: str, kind: str) -> Schema:
     word, *rest = kind.split()
-    told = f"The {name.replace('_', ' ')} as it is stored"
+    text = f"The {name.replace('_', ' ')} as it is stored"
     if word == "int":
-        return {"type": "integer", "description": f"{told}; a whole number."}
+        return {"type": "integer", "description": f"{text}; a whole number."}
     if word == "choice":
-        return {"type": "string", "enum": rest, "description": f"{told}; one of the words listed."}
+        return {"type": "string", "enum": rest, "description": f"{text}; one of the words listed."}
     if word == "ref":
-        return {"type": "string", "description": f"{told}; the id of one of the {rest[0]}."}
-    return {"type": "string", "description": f"{told}{'; YYYY-MM-DD' if word == 'day' else ''}."}
+        return {"type": "string", "description": f"{text}; the id of one of the {rest[0]}."}
+    return {"type": "string", "description": f"{text}{'; YYYY-MM-DD' if word == 'day' else ''}."}
 
 
 def _fields(noun: Noun) -> dict[str, Schema]:

@@ -44,7 +44,7 @@ def compared(
 def _measured(running: Stage, known: Published) -> dict[str, Any]:
     listed = running.listed(known.size, "tools")
     bare = [{**each, "inputSchema": {}} for each in listed]
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "tasks": len(known.tasks),
         "passed_over": known.passed_over,
         "tools_named_that_no_server_has": known.unknown,
@@ -54,12 +54,12 @@ def _measured(running: Stage, known: Published) -> dict[str, Any]:
     for mode in AGENTS:
         definitions = definitions_cost(running.listed(known.size, mode))
         runs = [_run(running, known, task, mode, definitions) for task in known.tasks]
-        told[mode] = _summed(runs)
+        fields[mode] = _summed(runs)
     for kind in ("input_tokens", "hard_input_tokens"):
-        if told["code"][kind]:
-            saved = 1 - told["code"][kind] / told["tools"][kind]
-            told[f"saved_{kind}_percent"] = round(100 * saved, 2)
-    return told
+        if fields["code"][kind]:
+            saved = 1 - fields["code"][kind] / fields["tools"][kind]
+            fields[f"saved_{kind}_percent"] = round(100 * saved, 2)
+    return fields
 
 
 def _run(
@@ -97,7 +97,7 @@ def _summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """The figures by the number of tools."""
+    """Return the figures by the number of tools."""
     shown = Table(title="Input tokens a task, mean, of a published benchmark's tools and tasks")
     for column in (
         "tools", "definitions", "no schemas", "tasks", "classic", "code mode", "saved %",

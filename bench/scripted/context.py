@@ -26,16 +26,16 @@ class Conversation:
     heard: list[str] = field(default_factory=list)
 
     def add(self, text: str) -> None:
-        """A message of anybody's."""
+        """Return a message of anybody's."""
         self.read += TOKENS.of(text) + AROUND
 
     def hear(self, text: str) -> None:
-        """A tool's answer, which the agent may go by from now on."""
+        """Return a tool's answer, which the agent may go by from now on."""
         self.heard.append(text)
         self.add(text)
 
     def request(self) -> None:
-        """The model is asked: it reads system, definitions and everything said so far."""
+        """Return the model is asked: it reads system, definitions and everything said so far."""
         self.requests.append(SYSTEM_TOKENS + self.definitions + self.read)
 
 
@@ -43,7 +43,7 @@ SYSTEM_TOKENS = TOKENS.of(SYSTEM) + AROUND
 
 
 def definitions_cost(tools: list[dict[str, Any]]) -> int:
-    """The tokens of tools as a request lists them: name, description and input schema."""
+    """Return the tokens of tools as a request lists them: name, description and input schema."""
     return sum(
         TOKENS.of(definition(tool["name"], tool.get("description", ""), tool["inputSchema"]))
         for tool in tools
@@ -51,5 +51,5 @@ def definitions_cost(tools: list[dict[str, Any]]) -> int:
 
 
 def said(tool: str, arguments: dict[str, Any]) -> str:
-    """A tool call as the model wrote it."""
+    """Return a tool call as the model wrote it."""
     return msgspec.json.encode({"name": tool, "arguments": arguments}).decode()

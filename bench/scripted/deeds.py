@@ -161,11 +161,11 @@ result = max(over, 0)
 
 
 def _ending(company: Company, month_number: int) -> Any:
-    ending = company.all("legal.contracts", ends_on=month(month_number))
-    for contract in ending:
+    final = company.all("legal.contracts", ends_on=month(month_number))
+    for contract in final:
         to = known(company, "people.employees", contract["owner_id"])["email"]
         company.did("mail.letters", "create", _letter(to, contract))
-    return sorted(contract["title"] for contract in ending)
+    return sorted(contract["title"] for contract in final)
 
 
 def _letter(to: str, contract: dict[str, Any]) -> dict[str, str]:
@@ -173,13 +173,13 @@ def _letter(to: str, contract: dict[str, Any]) -> dict[str, str]:
 
 
 def _ending_classic(month_number: int) -> Classic:
-    ending = yield from listed("legal__list_contracts", ends_on=month(month_number))
-    owners = yield from fetched("people__get_employee", distinct(ending, "owner_id"))
+    final = yield from listed("legal__list_contracts", ends_on=month(month_number))
+    owners = yield from fetched("people__get_employee", distinct(final, "owner_id"))
     yield [
         ("mail__create_letter", _letter(owners[contract["owner_id"]]["email"], contract))
-        for contract in ending
+        for contract in final
     ]
-    return sorted(contract["title"] for contract in ending)
+    return sorted(contract["title"] for contract in final)
 
 
 ENDING = Family(
@@ -223,8 +223,8 @@ def _gone_classic(id: str, word: str) -> Classic:  # noqa: A002
     (found,) = yield [("crm__get_customer", {"id": id})]
     if found:
         return found["id"]
-    (told,) = yield [("crm__search_customers", {"query": word})]
-    return next((each["id"] for each in told["items"] if word in each["name"]), None)
+    (items,) = yield [("crm__search_customers", {"query": word})]
+    return next((each["id"] for each in items["items"] if word in each["name"]), None)
 
 
 GONE = Family(
@@ -272,7 +272,7 @@ def _digest_classic(topic: str) -> Classic:
     counts = yield [
         ("chat__count_messages", {"filter": {"channel_id": each["id"]}}) for each in channels
     ]
-    return {each["name"]: told["count"] for each, told in zip(channels, counts, strict=True)}
+    return {each["name"]: item["count"] for each, item in zip(channels, counts, strict=True)}
 
 
 DIGEST = Family(

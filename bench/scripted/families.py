@@ -49,17 +49,17 @@ def fetched(tool: str, ids: list[str]) -> Generator[list[Ask], list[Any], dict[s
 
 
 def distinct(records: list[Any], field: str) -> list[str]:
-    """The values of a field, each once, in order."""
+    """Return the values of a field, each once, in order."""
     return sorted({record[field] for record in records})
 
 
 def month(number: int) -> dict[str, str]:
-    """A month as bounds of a day."""
+    """Return a month as bounds of a day."""
     return {"least": f"2026-{number:02}-01", "most": f"2026-{number:02}-28"}
 
 
 def known(company: Company, path: str, identity: str) -> Any:
-    """A record that must be there."""
+    """Return a record that must be there."""
     found = company.get(path, identity)
     if found is None:
         raise KeyError(identity)

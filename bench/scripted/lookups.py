@@ -99,7 +99,7 @@ def _severities_classic(status: str, month_number: int) -> Classic:
         )
         for each in _SEVERITIES
     ]
-    return {each: told["count"] for each, told in zip(_SEVERITIES, counts, strict=True)}
+    return {each: item["count"] for each, item in zip(_SEVERITIES, counts, strict=True)}
 
 
 SEVERITIES = Family(

@@ -209,7 +209,7 @@ class Noun:
         return _IRREGULAR.get(self.plural, self.plural.removesuffix("s"))
 
     def id_of(self, number: int) -> str:
-        """The id of one thing."""
+        """Return the id of one thing."""
         return f"{self.one}-{number:04}"
 
 

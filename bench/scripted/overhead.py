@@ -29,7 +29,7 @@ def overhead(stage: Stage, size: int) -> dict[str, float]:
 
 
 async def _runs() -> list[float]:
-    """A program that does nothing, one after the other, each in a process of its own."""
+    """Return a program that does nothing, one after the other, each in a process of its own."""
     sandbox = Sandbox(SandboxSettings(engines=("starlark",)))
     await sandbox.start()
     try:

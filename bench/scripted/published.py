@@ -102,17 +102,17 @@ def tools_in(path: Path) -> dict[str, list[Schema]]:
 
 
 def _entries(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
-    told = json.loads(path.read_text())
-    if not isinstance(told, list):
+    body = json.loads(path.read_text())
+    if not isinstance(body, list):
         raise FormError(f"{path.name} holds no list.")
-    for place, each in enumerate(told):
+    for place, each in enumerate(body):
         if not isinstance(each, dict) or not all(name in each for name in needed):
             raise FormError(f"{path.name}, entry {place}: needs {', '.join(needed)}.")
-    return told
+    return body
 
 
 def _task(told: Mapping[str, Any], tools: dict[str, list[Schema]]) -> PublishedTask:
-    """A task; a tool several servers have is that of a server the task names."""
+    """Return a task; a tool several servers have is that of a server the task names."""
     servers = [str(each).lower() for each in told.get("expected_servers", ())]
     ordered = sorted(tools, key=lambda server: server.replace("-", "") not in servers)
     found = []
@@ -153,8 +153,8 @@ def arguments_for(definition: Schema) -> dict[str, Any]:
     schema = definition["inputSchema"]
     found = {}
     for name in schema["required"]:
-        asked = schema["properties"][name]
-        found[name] = asked["enum"][0] if "enum" in asked else values[asked["type"]]
+        request = schema["properties"][name]
+        found[name] = request["enum"][0] if "enum" in request else values[request["type"]]
     return found
 
 

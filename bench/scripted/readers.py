@@ -22,11 +22,11 @@ def without(task: PublishedTask, tools: Schemas, speaker: Speaker, talk: Convers
     """Every definition in every request; whether each call was answered."""
     talk.add(task.query)
     talk.request()
-    told = together(
+    result = together(
         [(each, arguments_for(_tool(tools, each))) for each in task.tools], speaker, talk
     )
     talk.request()
-    return not any(failed for _, failed in told)
+    return not any(failed for _, failed in result)
 
 
 def with_programs(

@@ -20,23 +20,23 @@ class Speaker:
         }
 
     def ask(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The whole answer to one request."""
+        """Return the whole answer to one request."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         self._connection.request("POST", self._where, json.dumps(request), self._headers)
-        told: dict[str, Any] = json.loads(self._connection.getresponse().read())
-        return told
+        body: dict[str, Any] = json.loads(self._connection.getresponse().read())
+        return body
 
     def tools(self) -> list[dict[str, Any]]:
-        """The tools as they are listed."""
+        """Return the tools as they are listed."""
         listed: list[dict[str, Any]] = self.ask("tools/list")["result"]["tools"]
         return listed
 
     def call(self, tool: str, arguments: dict[str, Any]) -> tuple[str, bool]:
-        """The text of a tool's answer, and whether it is an error."""
-        told = self.ask("tools/call", {"name": tool, "arguments": arguments})
-        if "error" in told:
-            return str(told["error"]["message"]), True
-        result = told["result"]
+        """Return the text of a tool's answer, and whether it is an error."""
+        reply = self.ask("tools/call", {"name": tool, "arguments": arguments})
+        if "error" in reply:
+            return str(reply["error"]["message"]), True
+        result = reply["result"]
         return result["content"][0]["text"], bool(result.get("isError"))
 
     def close(self) -> None:
@@ -45,7 +45,7 @@ class Speaker:
 
 
 def got(url: str) -> Any:
-    """What a GET is answered with."""
+    """Return what a GET is answered with."""
     target = urlsplit(url)
     connection = HTTPConnection(target.hostname or "", target.port, timeout=60)
     try:

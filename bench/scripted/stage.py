@@ -32,7 +32,7 @@ class Servers(Engine):
     arguments: tuple[str, ...] = ()
 
     def command(self) -> Sequence[str]:
-        """It listens on our port."""
+        """Return whether it listens on our port."""
         given = ["", str(self.port), *self.arguments]
         code = f"import sys; sys.path.insert(0, {str(BENCH)!r}); sys.argv = {given!r}; "
         return [
@@ -55,7 +55,7 @@ class Stage:
     servers: Servers
 
     def speaker(self, size: int, mode: str) -> Speaker:
-        """A client that sees so many tools, in a mode."""
+        """Return a client that sees so many tools, in a mode."""
         return Speaker(f"{self.cluster.client('').endpoint}?mode={mode}", secret(size))
 
     def run(self, task: Task, size: int, mode: str, definitions: int) -> dict[str, Any]:
@@ -78,17 +78,17 @@ class Stage:
         }
 
     def definitions(self, size: int, mode: str) -> int:
-        """What the tools listed in a mode cost every request."""
+        """Return what the tools listed in a mode cost every request."""
         return definitions_cost(self.listed(size, mode))
 
     def listed(self, size: int, mode: str) -> list[dict[str, Any]]:
-        """The tools as an agent is told of them."""
+        """Return the tools as an agent is told of them."""
         with closing(self.speaker(size, mode)) as speaker:
             return speaker.tools()
 
 
 def secret(size: int) -> str:
-    """The key that sees so many tools."""
+    """Return the key that sees so many tools."""
     return f"tbk_sees{size}_a-secret-of-the-bench"
 
 
@@ -133,7 +133,7 @@ def stage(
 
 
 def declaration(url: str, servers: Iterable[str], seen: dict[int, list[str]]) -> Configuration:
-    """The servers, and a key for each size."""
+    """Return the servers, and a key for each size."""
     return Configuration.model_validate(
         {
             "servers": {server: {"url": f"{url}/{server}/mcp"} for server in servers},

@@ -38,17 +38,17 @@ class Task:
         return self.filled(self.family.question)
 
     def filled(self, text: str) -> str:
-        """A text of the family, with this task's parameters; numbers are months, of two digits."""
+        """Return a text of the family with this task's parameters; months have two digits."""
         given = {n: f"{v:02}" if isinstance(v, int) else v for n, v in self.given.items()}
         return Template(text).substitute(given).strip()
 
     def truth(self) -> tuple[Any, list[Any]]:
-        """The right answer, and what must have been changed."""
+        """Return the right answer, and what must have been changed."""
         company = Company()
         return self.family.truth(company, **self.given), company.effects
 
     def classic(self) -> Classic:
-        """The agent that calls tools one turn after the other."""
+        """Return the agent that calls tools one turn after the other."""
         return self.family.classic(**self.given)
 
 
@@ -76,12 +76,12 @@ def _tried(family: Family, given: dict[str, Any]) -> tuple[int, frozenset[str]]:
     used: set[str] = set()
     while True:
         try:
-            asked = agent.send(results)  # type: ignore[arg-type]
+            request = agent.send(results)  # type: ignore[arg-type]
         except StopIteration:
             return calls, frozenset(used)
-        results = [_answer(company, tool, arguments) for tool, arguments in asked]
-        calls += len(asked)
-        used.update(tool.replace("__", ".") for tool, _ in asked)
+        results = [_answer(company, tool, arguments) for tool, arguments in request]
+        calls += len(request)
+        used.update(tool.replace("__", ".") for tool, _ in request)
 
 
 def _answer(company: Company, tool: str, arguments: dict[str, Any]) -> Any:

@@ -53,14 +53,14 @@ class Upstream:
         request = _decode(body)
         if "id" not in request:
             return 202, b""
-        told = self._told(path.partition("/")[0], request["method"], request.get("params") or {})
-        return 200, _encode({"jsonrpc": "2.0", "id": request["id"], **told})
+        result = self._told(path.partition("/")[0], request["method"], request.get("params") or {})
+        return 200, _encode({"jsonrpc": "2.0", "id": request["id"], **result})
 
     def _told(self, server: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
         if method == "initialize":
             info = {"name": server, "version": "1"}
-            told = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}}
-            return {"result": {**told, "serverInfo": info}}
+            fields = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}}
+            return {"result": {**fields, "serverInfo": info}}
         if method == "tools/list":
             return {"result": {"tools": self._tools[server]}}
         if method == "tools/call":

@@ -105,9 +105,9 @@ def test_the_guide_of_rules_names_every_method() -> None:
 def test_the_bounds_of_connections_are_told_with_their_defaults() -> None:
     guide = (REFERENCE / "connection-limits.md").read_text()
     rows = re.findall(r"^\| `TOOLBUS_(\w+)` \| `?([^ `|]+)`?.*?\|", guide, re.MULTILINE)
-    told = {name.lower(): default.replace(",", "") for name, default in rows}
+    values = {name.lower(): default.replace(",", "") for name, default in rows}
     fields = IngressSettings.model_fields
-    for name, default in told.items():
+    for name, default in values.items():
         declared = fields[name].default
         assert (
             default == "none"
@@ -115,4 +115,4 @@ def test_the_bounds_of_connections_are_told_with_their_defaults() -> None:
             else default in (str(declared), f"{declared:g}" if isinstance(declared, float) else "")
         ), name
     bounds = {name for name in fields if name.startswith("most_per") or name.endswith("_timeout")}
-    assert bounds - {"call_timeout"} <= told.keys()
+    assert bounds - {"call_timeout"} <= values.keys()

@@ -75,13 +75,13 @@ def panels() -> list[dict[str, Any]]:
 
 
 def test_the_dashboard_asks_only_for_what_there_is() -> None:
-    asked = {
+    request = {
         re.sub(r"_bucket$", "", name)
         for panel in panels()
         for target in panel["targets"]
         for name in re.findall(r"toolbus_\w+", target["expr"])
     }
-    assert asked <= {exposed(metric) for metric in ALL}
+    assert request <= {exposed(metric) for metric in ALL}
 
 
 def test_the_dashboards_panels_group_by_labels_their_metric_has() -> None:

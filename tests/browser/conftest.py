@@ -34,17 +34,17 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     }
     launched = Launched(tmp_path_factory.mktemp("gateway"), **environment)
     launched.configure(configuration(echo.url, docs.url, corp.url))
-    with ExitStack() as ending:
+    with ExitStack() as final:
         for each in (far, docs, echo, corp):
             each.start()
-            ending.callback(each.kill)
+            final.callback(each.kill)
         corp.say(asks=True)
-        ending.callback(launched.stop)
+        final.callback(launched.stop)
         launched.start()
         launched.until_listed(launched.client(ROOT), "echo__say", "docs__connect_account")
         account(launched, "bob")
-        told = account(launched, "ann", "--totp")
-        yield Gateway(launched, told.rpartition(": ")[2].strip())
+        result = account(launched, "ann", "--totp")
+        yield Gateway(launched, result.rpartition(": ")[2].strip())
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +70,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def someone(browser: Browser, axe: str) -> Iterator[Callable[..., Person]]:
     """Makes people, each before a browser of their own."""
-    with ExitStack() as ending:
-        yield lambda **about: ending.enter_context(looking.person(browser, axe, **about))
+    with ExitStack() as final:
+        yield lambda **about: final.enter_context(looking.person(browser, axe, **about))
 
 
 @pytest.fixture

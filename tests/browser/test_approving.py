@@ -17,8 +17,8 @@ SOMETHING_LONG = {
 @pytest.fixture
 def page_of_a_call(gateway: Gateway, request: pytest.FixtureRequest) -> str:
     """Where somebody decides about a call that waits."""
-    told = {**SOMETHING_LONG, "for": request.node.name}
-    answer = gateway.launched.client(BOT).call("echo__say", told)
+    fields = {**SOMETHING_LONG, "for": request.node.name}
+    answer = gateway.launched.client(BOT).call("echo__say", fields)
     assert answer.code == "approval_required", answer.body
     return str(answer.error["data"]["page"])
 
@@ -44,9 +44,9 @@ def test_a_person_sees_the_call_and_approves_it_once(
     boss.keeps("approval-key-refused")
     boss.fills(Key=BOSS)
     boss.presses("Show")
-    told = boss.sees(QUESTION).inner_text()
+    result = boss.sees(QUESTION).inner_text()
     for what in ("echo__say", "bot", "/srv/archive/2026/03", "\\u{202e}"):
-        assert what in told
+        assert what in result
     boss.keeps("approval")
     boss.presses("Approve once")
     assert "Approved" in boss.sees("Approval").inner_text()

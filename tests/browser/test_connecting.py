@@ -9,8 +9,8 @@ from harness.waiting import until_now
 
 def link_told(gateway: Gateway) -> str:
     """The page that a call of bob's asks to be opened."""
-    told = gateway.launched.client(BOB).call("docs__connect_account").text
-    return next(word for word in told.split() if "/oauth/connect/" in word)
+    text = gateway.launched.client(BOB).call("docs__connect_account").text
+    return next(word for word in text.split() if "/oauth/connect/" in word)
 
 
 def test_a_person_connects_their_account_and_another_may_not(

@@ -58,8 +58,8 @@ def test_a_report_of_this_gateway_shows_its_calls(
     written = tmp_path / "report.html"
 
     def reported() -> bool:
-        told = launched.toolbus("audit", "report", "--html", str(written))
-        assert told.returncode == 0, told.stderr
+        result = launched.toolbus("audit", "report", "--html", str(written))
+        assert result.returncode == 0, result.stderr
         return "echo__say" in written.read_text()
 
     until_now(reported, "the call is in the report")

@@ -36,9 +36,9 @@ def test_a_person_with_a_second_factor_allows_a_program_and_it_calls(
     clock = TOTP(b32decode(gateway.second_factor), 6, SHA1(), 30)
     ann.fills(Name="ann", Password=PASSWORD, Code=clock.generate(int(time())).decode())
     ann.presses("Sign in")
-    told = ann.sees(CONSENT).inner_text()
+    result = ann.sees(CONSENT).inner_text()
     for what in ("Acme Desktop", "ann", f"{gateway.base}/mcp", program.redirect.split("/")[2]):
-        assert what in told
+        assert what in result
     ann.keeps("consent")
     ann.presses("Allow")
     ann.page.wait_for_url("**/thanks")

@@ -144,8 +144,8 @@ class Play:
 
     def _consent(self) -> bool:
         async def ask(bus: Bus) -> IdentityReply:
-            wish = IdentityRequest(wish="connect", name=self.server, by="conformance")
-            return await RequestReply(OPERATOR, bus).ask(wish, IdentityReply, 30.0)
+            action = IdentityRequest(action="connect", name=self.server, by="conformance")
+            return await RequestReply(OPERATOR, bus).ask(action, IdentityReply, 30.0)
 
         try:
             (row,) = self.launched.on_the_bus(ask).rows
@@ -182,12 +182,12 @@ def errands(launched: Launched) -> Iterator[int]:
 
         def do_POST(self) -> None:
             errand = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            said, failure = "", ""
+            message, failure = "", ""
             try:
-                said = self.todo.do(errand)
+                message = self.todo.do(errand)
             except Exception as error:  # noqa: BLE001 - whatever it is, the suite is told
                 failure = f"{FAILED}{error!r}"
-            raw = json.dumps({"said": said, "failure": failure}).encode()
+            raw = json.dumps({"said": message, "failure": failure}).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(raw)))
             self.end_headers()
@@ -220,14 +220,14 @@ def oauth_of(url: str, context: dict[str, Any], directory: Path) -> dict[str, An
             kept = directory / f"{what}-{sha256(context[what].encode()).hexdigest()[:8]}"
             kept.write_text(context[what])
             client[member] = f"${{file:{kept.resolve()}}}"
-    told: dict[str, Any] = {"clients": {_issuer_of(url): client}}
+    fields: dict[str, Any] = {"clients": {_issuer_of(url): client}}
     if "client-credentials" in name:
-        told["grant"] = "client_credentials"
+        fields["grant"] = "client_credentials"
     if "wif" in name:
-        told["grant"] = "workload"
+        fields["grant"] = "workload"
     if "enterprise" in name:
-        told |= {"grant": "enterprise", "tokens": "user", "provider": PROVIDER}
-    return told
+        fields |= {"grant": "enterprise", "tokens": "user", "provider": PROVIDER}
+    return fields
 
 
 def _followed(url: str) -> str:

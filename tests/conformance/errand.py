@@ -24,12 +24,12 @@ def main() -> int:
     leg = http.client.HTTPConnection("127.0.0.1", int(os.environ[PORT]), timeout=PATIENCE)
     try:
         leg.request("POST", "/", json.dumps(errand))
-        told = json.loads(leg.getresponse().read())
+        body = json.loads(leg.getresponse().read())
     finally:
         leg.close()
-    print(told["said"])
-    print(told["failure"], file=sys.stderr)
-    return 1 if told["failure"] else 0
+    print(body["said"])
+    print(body["failure"], file=sys.stderr)
+    return 1 if body["failure"] else 0
 
 
 if __name__ == "__main__":

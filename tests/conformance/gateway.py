@@ -27,8 +27,8 @@ def gateway(directory: Path, url: str, **more: str) -> Iterator[Launched]:
     """A running gateway that knows its upstream's tools, with more settings."""
     directory.mkdir(parents=True, exist_ok=True)
     settings = {"CALL_TIMEOUT": str(CALL_SECONDS), "POLL_AFTER": str(POLL_SECONDS), **more}
-    told = {f"TOOLBUS_{name}": value for name, value in settings.items()}
-    launched = Launched(directory, **told)
+    fields = {f"TOOLBUS_{name}": value for name, value in settings.items()}
+    launched = Launched(directory, **fields)
     launched.configure(configuration(url))
     try:
         launched.start()

@@ -81,8 +81,8 @@ class Verdict:
             for check, message in result.failures:
                 reason = self.expected.get(f"{result.scenario}:{check}")
                 reason = reason or self.expected.get(result.scenario)
-                told = f"expected: {reason}" if reason else message[:_WIDEST_MESSAGE]
-                print(f"             {check}: {told}")
+                text = f"expected: {reason}" if reason else message[:_WIDEST_MESSAGE]
+                print(f"             {check}: {text}")
         for complaint in (*self.complaints, *self.stale):
             print(f"  {complaint}")
 
@@ -116,8 +116,8 @@ def direct_run(revision: str) -> dict[str, int]:
 def _lacking(result: Result, checks: int) -> Result:
     if result.failures or result.passed >= checks:
         return result
-    told = f"{result.passed} checks passed, {checks} do in a direct run."
-    return replace(result, failures=(("fewer-checks", told),))
+    text = f"{result.passed} checks passed, {checks} do in a direct run."
+    return replace(result, failures=(("fewer-checks", text),))
 
 
 def _state(result: Result, *, unexpected: bool) -> str:

@@ -120,9 +120,9 @@ def run_client(
         return found
     # The suite counts a client that failed, which no check of it tells.
     lines = (output / "log").read_text().splitlines()
-    said = [line.partition(FAILED)[2] for line in lines if FAILED in line]
-    told = said[-1] if said else f"its log says why: {output / 'log'}"
-    return [replace(result, failures=(("client-failed", told),)) for result in found]
+    message = [line.partition(FAILED)[2] for line in lines if FAILED in line]
+    outcome = message[-1] if message else f"its log says why: {output / 'log'}"
+    return [replace(result, failures=(("client-failed", outcome),)) for result in found]
 
 
 def _run(words: Iterable[str], output: Path, environment: Mapping[str, str]) -> int:

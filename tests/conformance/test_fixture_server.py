@@ -110,23 +110,23 @@ async def test_the_fixture_asks_whoever_calls_it(
     way: str, servers: dict[str, FixtureServer]
 ) -> None:
     async with connected(way, servers) as client:
-        said = await text(client, "test_input_required_result_multiple_inputs")
-        assert said == "Name: Ada; Greeting: Paris; Roots: 2"
-        said = await text(client, "test_input_required_result_multi_round")
-        assert said == "Multi-round complete for Ada who likes green"
+        message = await text(client, "test_input_required_result_multiple_inputs")
+        assert message == "Name: Ada; Greeting: Paris; Roots: 2"
+        message = await text(client, "test_input_required_result_multi_round")
+        assert message == "Multi-round complete for Ada who likes green"
         assert await text(client, "test_x_mcp_header", region="norð") == "region: norð"
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_the_fixture_tells_progress(way: str, servers: dict[str, FixtureServer]) -> None:
-    told: list[float] = []
+    items: list[float] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
-        told.append(progress)
+        items.append(progress)
 
     async with connected(way, servers) as client:
         await client.call_tool("test_tool_with_progress", {}, progress_callback=hear)
-    assert told == [0, 50, 100]
+    assert items == [0, 50, 100]
 
 
 def test_the_fixture_tells_what_it_saw(servers: dict[str, FixtureServer]) -> None:

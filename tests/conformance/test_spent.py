@@ -14,9 +14,9 @@ def test_a_port_that_an_output_names_is_given_to_nobody_until_the_leg_is_over(
 ) -> None:
     with closing(socket.create_server(("", 0))) as mock:
         port = mock.getsockname()[1]
-    told = tmp_path / "auth" / "checks.json"
-    told.parent.mkdir()
-    told.write_text(f'{{"issuer": "http://localhost:{port}"}}')
+    body = tmp_path / "auth" / "checks.json"
+    body.parent.mkdir()
+    body.write_text(f'{{"issuer": "http://localhost:{port}"}}')
     with Spent() as spent:
         spent.hold(tmp_path)
         spent.hold(tmp_path)

@@ -97,13 +97,13 @@ def dockerfile() -> list[list[str]]:
 
 def covers(pattern: str, subject: str) -> bool:
     """Whether a NATS pattern covers a subject or a narrower pattern."""
-    wanted, asked = pattern.split("."), subject.split(".")
+    wanted, request = pattern.split("."), subject.split(".")
     for at, token in enumerate(wanted):
         if token == ">":
-            return len(asked) > at
-        if at >= len(asked) or asked[at] == ">" or token not in ("*", asked[at]):
+            return len(request) > at
+        if at >= len(request) or request[at] == ">" or token not in ("*", request[at]):
             return False
-    return len(asked) == len(wanted)
+    return len(request) == len(wanted)
 
 
 def may_say(subject: str) -> set[str]:
@@ -168,8 +168,8 @@ def test_every_seed_and_key_that_is_mounted_is_written_by_nats_config(
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_is_told_only_settings_it_knows(compose: dict[str, Any], service: str) -> None:
     known = importlib.import_module(f"toolbus_{service}.settings").Settings.model_fields
-    told = compose["services"][service]["environment"]
-    own = {name.removeprefix("TOOLBUS_").lower() for name in told if not name.startswith("OTEL_")}
+    result = compose["services"][service]["environment"]
+    own = {name.removeprefix("TOOLBUS_").lower() for name in result if not name.startswith("OTEL_")}
     assert own <= set(known)
 
 
@@ -180,7 +180,7 @@ def test_an_engines_password_is_known_to_one_service(
     compose: dict[str, Any], setting: str, service: str
 ) -> None:
     services = compose["services"].items()
-    assert [name for name, told in services if setting in told.get("environment", {})] == [service]
+    assert [name for name, each in services if setting in each.get("environment", {})] == [service]
 
 
 def test_no_password_stands_in_the_file(compose: dict[str, Any]) -> None:
@@ -194,7 +194,7 @@ def test_no_password_stands_in_the_file(compose: dict[str, Any]) -> None:
 def test_only_the_edge_is_reachable_from_outside_and_only_on_the_loopback(
     compose: dict[str, Any],
 ) -> None:
-    ports = {name: told["ports"] for name, told in compose["services"].items() if "ports" in told}
+    ports = {name: each["ports"] for name, each in compose["services"].items() if "ports" in each}
     assert list(ports) == ["ingress"]
     assert all(port.startswith("127.0.0.1:") for port in ports["ingress"])
 
@@ -362,18 +362,18 @@ def test_a_real_server_accepts_the_generated_configuration(tmp_path: Path) -> No
     )
     path = tmp_path / "nats.conf"
     path.write_text(json.dumps(configuration))
-    told = subprocess.run(
+    result = subprocess.run(
         [installed("nats-server"), "-t", "-c", str(path)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_generated_configuration_holds_no_private_key(tmp_path: Path) -> None:
     public = create_seeds(tmp_path)
-    told = json.dumps(server_configuration(public, host="h", port=1, store_dir="/data"))
+    result = json.dumps(server_configuration(public, host="h", port=1, store_dir="/data"))
     for seed in tmp_path.iterdir():
-        assert seed.read_text().strip() not in told
+        assert seed.read_text().strip() not in result
         assert seed.stat().st_mode & 0o077 == 0

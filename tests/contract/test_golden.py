@@ -79,8 +79,8 @@ def subject_of(cls: type[Message]) -> str:
 def shape(cls: type[Message]) -> dict[str, Any]:
     head, _, body = filled(cls).encode().partition(b"\n")  # type: ignore[attr-defined]
     required = [name for name, field in cls.model_fields.items() if field.is_required()]
-    told: dict[str, Any] = {"subject": subject_of(cls), "message": json.loads(head)}
-    return told | ({"body": body.decode()} if cls.BODY else {}) | {"required": required}
+    parsed: dict[str, Any] = {"subject": subject_of(cls), "message": json.loads(head)}
+    return parsed | ({"body": body.decode()} if cls.BODY else {}) | {"required": required}
 
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
@@ -133,9 +133,9 @@ def test_a_message_is_written_as_its_model_says(cls: type[Message]) -> None:
 
 @pytest.mark.parametrize("cls", TRUSTED, ids=lambda cls: cls.__name__)
 def test_a_trusted_message_is_the_same_as_one_that_was_looked_at(cls: type[Message]) -> None:
-    told = {name: sample(field.annotation) for name, field in cls.model_fields.items()}
-    needed = {name: told[name] for name, field in cls.model_fields.items() if field.is_required()}
-    for fields in (told, dict(reversed(told.items())), needed):
+    values = {name: sample(field.annotation) for name, field in cls.model_fields.items()}
+    needed = {name: values[name] for name, field in cls.model_fields.items() if field.is_required()}
+    for fields in (values, dict(reversed(values.items())), needed):
         made, seen = trusted(cls)(**fields), cls(**fields)
         assert made == seen
         assert made.encode() == seen.encode()

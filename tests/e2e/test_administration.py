@@ -215,9 +215,9 @@ def test_the_whole_is_replaced_only_by_who_says_what(admin: Administrator) -> No
     declared, etag = admin.declared()
     assert admin.ask("PUT", "/v1/declaration", declared).status == 428
     new = {**declared, "rules": {"late": {"cedar": "forbid (principal, action, resource);"}}}
-    told = admin.ask("PUT", "/v1/declaration?dry_run=true", new)
-    assert told.status == 200, told.body
-    assert [(c["sign"], c["kind"], c["name"]) for c in told.json["changes"]] == [
+    reply = admin.ask("PUT", "/v1/declaration?dry_run=true", new)
+    assert reply.status == 200, reply.body
+    assert [(c["sign"], c["kind"], c["name"]) for c in reply.json["changes"]] == [
         ("+", "rules", "late")
     ]
     assert admin.declared() == (declared, etag)
@@ -260,8 +260,8 @@ def test_a_list_is_told_page_by_page(admin: Administrator) -> None:
 
 
 def test_budgets_are_told(place: Launched) -> None:
-    told = at(place, SECRETS["viewer"]).ask("GET", "/v1/budgets")
-    assert (told.status, told.json["lost"]) == (200, {})
+    reply = at(place, SECRETS["viewer"]).ask("GET", "/v1/budgets")
+    assert (reply.status, reply.json["lost"]) == (200, {})
 
 
 def test_a_call_is_approved_by_an_operator(place: Launched, admin: Administrator) -> None:

@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     launched = Launched(tmp_path_factory.mktemp("fuzzed"))
     try:
         launched.configure(
-            {"admins": {role: {"role": role, "secret": told} for role, told in SECRETS.items()}}
+            {"admins": {role: {"role": role, "secret": each} for role, each in SECRETS.items()}}
         )
         launched.start()
         yield launched

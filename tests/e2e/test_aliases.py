@@ -56,10 +56,10 @@ def test_an_agent_sees_and_calls_the_alias_while_grants_keep_to_the_servers_name
 
 
 def test_the_operators_description_replaces_the_servers(launched: Launched) -> None:
-    told = launched.client(KEY).post(
+    result = launched.client(KEY).post(
         {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
     )
-    (tool,) = [each for each in told.json["result"]["tools"] if each["name"] == "echo__speak"]
+    (tool,) = [each for each in result.json["result"]["tools"] if each["name"] == "echo__speak"]
     assert tool["description"] == "Repeats what it is told."
 
 
@@ -71,8 +71,8 @@ def test_a_tool_the_operator_hides_is_neither_listed_nor_callable(launched: Laun
 
 
 def test_the_operator_sees_what_agents_are_not_shown_and_why(launched: Launched) -> None:
-    told = json.loads(launched.toolbus("tools", "--all", "--json").stdout)
-    unseen = {each["name"]: each["notShown"] for each in told if "notShown" in each}
+    body = json.loads(launched.toolbus("tools", "--all", "--json").stdout)
+    unseen = {each["name"]: each["notShown"] for each in body if "notShown" in each}
     assert unseen["echo__push_branch"] == "the configuration hides it"
     assert unseen["echo__wait"] == "its name echo__wait looks like ech0__wait"
-    assert "echo__speak" in {each["name"] for each in told}
+    assert "echo__speak" in {each["name"] for each in body}

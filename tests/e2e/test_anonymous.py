@@ -197,10 +197,10 @@ def test_a_session_task_and_result_of_one_client_are_unknown_to_another(place: P
     first, second = (begun(place.nobody, tasks) for _ in range(2))
     call = calling("echo__say", 1, text="mine")
     call["params"]["task"] = {"ttl": 60_000}
-    told = place.nobody.post(call, Mcp_Session_Id=first).json["result"]["task"]["taskId"]
+    body = place.nobody.post(call, Mcp_Session_Id=first).json["result"]["task"]["taskId"]
 
     def result(session: str, client: Client) -> Any:
-        wanted = {"jsonrpc": "2.0", "id": 2, "method": "tasks/result", "params": {"taskId": told}}
+        wanted = {"jsonrpc": "2.0", "id": 2, "method": "tasks/result", "params": {"taskId": body}}
         return client.post(wanted, **({"Mcp_Session_Id": session} if session else {}))
 
     assert result(first, place.nobody).text == "mine"
@@ -213,8 +213,8 @@ def test_they_take_no_more_places_than_one_principal(place: Place) -> None:
     held = [begun(place.nobody) for _ in range(5)]
     for session in held:
         place.nobody.post(calling("kept__remember", 1, text="x"), Mcp_Session_Id=session)
-    told = place.launched.toolbus("status", "--json")
-    assert '"bound": 8' in told.stdout
+    result = place.launched.toolbus("status", "--json")
+    assert '"bound": 8' in result.stdout
     # Of five sessions only three have a place: the longest unused have ended.
     texts = [
         place.nobody.post(calling("kept__recall", 1), Mcp_Session_Id=each).text
@@ -226,8 +226,8 @@ def test_they_take_no_more_places_than_one_principal(place: Place) -> None:
 
 def test_programs_call_the_same_tools_and_no_others(place: Place) -> None:
     client = place.at("/mcp?mode=code")
-    said = client.call("executeToolCode", {"code": 'result = echo.say(text="from a program")'})
-    assert "from a program" in said.text
+    message = client.call("executeToolCode", {"code": 'result = echo.say(text="from a program")'})
+    assert "from a program" in message.text
     refused = client.call("executeToolCode", {"code": "result = echo.wait(seconds=0)"})
     assert "unknown_tool" in refused.text or "nknown" in refused.text
 
@@ -241,8 +241,8 @@ def test_the_oldest_transport_serves_them_too(place: Place) -> None:
 
 
 def test_status_names_who_is_served(place: Place) -> None:
-    told = place.launched.toolbus("status").stdout
-    assert "anonymous=this machine" in told
+    text = place.launched.toolbus("status").stdout
+    assert "anonymous=this machine" in text
 
 
 def test_without_a_declaration_nobody_is_served(place: Place) -> None:
@@ -291,7 +291,7 @@ def test_a_listener_for_other_machines_refuses_the_declaration_unless_it_is_forc
     assert nobody.post(call, Origin="https://evil.example").status == FORBIDDEN
     page = nobody.post(call, Origin="http://localhost:3000")
     assert page.status == DENIED, "web pages are not let in by allow_remote"
-    assert "everybody" in launched.toolbus("status").stdout
+    assert "everyone" in launched.toolbus("status").stdout
 
 
 def test_a_service_that_listens_for_other_machines_refuses_by_itself(

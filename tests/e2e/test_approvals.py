@@ -89,8 +89,8 @@ def visited(url: str, form: dict[str, str] | None = None, **headers: str) -> tup
     try:
         connection.request("POST" if form is not None else "GET", target.path, body, sent)
         response = connection.getresponse()
-        told = {name.lower(): value for name, value in response.getheaders()}
-        answer = Answer(response.status, told, response.read())
+        fields = {name.lower(): value for name, value in response.getheaders()}
+        answer = Answer(response.status, fields, response.read())
         return answer, answer.body.decode()
     finally:
         connection.close()
@@ -101,10 +101,10 @@ def ticket_on(page: str) -> str:
     return html.unescape(found)
 
 
-def decided(url: str, wish: str, note: str = "", secret: str = BOSS) -> str:
+def decided(url: str, action: str, note: str = "", secret: str = BOSS) -> str:
     """The whole way through the page."""
-    _, shown = visited(url, {"key": secret, "wish": "show"})
-    _, done = visited(url, {"ticket": ticket_on(shown), "wish": wish, "note": note})
+    _, shown = visited(url, {"key": secret, "action": "show"})
+    _, done = visited(url, {"ticket": ticket_on(shown), "action": action, "note": note})
     return done
 
 
@@ -150,8 +150,8 @@ async def test_a_client_that_opens_pages_goes_on_once_a_person_approved(
         return ElicitResult(action="accept")
 
     async with sdk(place, mode, opens) as client:
-        said = await client.call_tool(TOOL, {"text": f"paged {mode}"})
-        assert said.content[0].text == f"paged {mode}"  # type: ignore[union-attr]
+        message = await client.call_tool(TOOL, {"text": f"paged {mode}"})
+        assert message.content[0].text == f"paged {mode}"  # type: ignore[union-attr]
     assert len(opened) == 1, "asked once"
     assert TOOL in opened[0].message
     assert "Approved" in await deciding[0]
@@ -181,27 +181,27 @@ async def test_a_client_without_pages_is_told_the_id_and_goes_through_afterwards
         assert data["code"] == "approval_required"
         ran = await asyncio.to_thread(place.toolbus, "approve", data["approval"])
         assert (ran.returncode, ran.stderr) == (0, "")
-        said = await client.call_tool(TOOL, call)
-        assert said.content[0].text == f"plain {mode}"  # type: ignore[union-attr]
+        message = await client.call_tool(TOOL, call)
+        assert message.content[0].text == f"plain {mode}"  # type: ignore[union-attr]
         with pytest.raises(MCPError, match="needs a person's approval"):
             await client.call_tool(TOOL, call)
 
 
-@pytest.mark.parametrize(("wish", "said"), [("approve", "as a task"), ("reject", "Not today.")])
+@pytest.mark.parametrize(("action", "said"), [("approve", "as a task"), ("reject", "Not today.")])
 async def test_a_client_that_takes_tasks_waits_in_one_for_a_person(
-    place: Launched, wish: str, said: str
+    place: Launched, action: str, said: str
 ) -> None:
     taken = Tasks()
     async with sdk(place, "auto", extensions=[taken]) as client:
         call = asyncio.create_task(client.call_tool(TOOL, {"text": "as a task"}))
         await taken.arrived.wait()
-        (begun,) = taken.begun
-        assert begun.status == "working"
-        (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", begun.status_message)
-        await asyncio.to_thread(decided, url, wish, "Not today.")
-        told = await call
-        assert said in told.content[0].text  # type: ignore[union-attr]
-        assert told.is_error is (wish == "reject")
+        (started,) = taken.begun
+        assert started.status == "working"
+        (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", started.status_message)
+        await asyncio.to_thread(decided, url, action, "Not today.")
+        result = await call
+        assert said in result.content[0].text  # type: ignore[union-attr]
+        assert result.is_error is (action == "reject")
 
 
 async def test_a_client_that_takes_tasks_and_opens_pages_is_shown_the_page(place: Launched) -> None:
@@ -217,8 +217,8 @@ async def test_a_client_that_takes_tasks_and_opens_pages_is_shown_the_page(place
         raise AssertionError("The call itself asks nothing.")
 
     async with sdk(place, "auto", opens, extensions=[Tasks(answer)]) as client:
-        told = await client.call_tool(TOOL, {"text": "shown and waited for"})
-        assert told.content[0].text == "shown and waited for"  # type: ignore[union-attr]
+        result = await client.call_tool(TOOL, {"text": "shown and waited for"})
+        assert result.content[0].text == "shown and waited for"  # type: ignore[union-attr]
     assert len(opened) == 1, "asked once"
 
 
@@ -233,14 +233,14 @@ def test_the_page_tells_nothing_before_it_knows_who_reads(place: Launched) -> No
     for word in ("canary-of-the-page", TOOL, "key:bot"):
         assert word not in page
     for secret, status in ((PLAIN, 403), (BOT, 403), ("tbk_nobody_knows-this", 401), ("", 401)):
-        answer, page = visited(url, {"key": secret, "wish": "show"})
+        answer, page = visited(url, {"key": secret, "action": "show"})
         assert (answer.status, "canary-of-the-page" in page) == (status, False)
 
 
 def test_the_page_needs_no_script_and_lets_none_run(place: Launched) -> None:
     text = '<script>alert(1)</script>"\u202e\u200b'
     _, url = required(place.client(BOT).call(TOOL, {"text": text}))
-    answer, page = visited(url, {"key": BOSS, "wish": "show"})
+    answer, page = visited(url, {"key": BOSS, "action": "show"})
     assert "<script" not in page
     assert "\u202e" not in page
     assert "\\u{202e}\\u{200b}" in page, "nothing invisible is left unseen"
@@ -256,27 +256,27 @@ def test_the_page_needs_no_script_and_lets_none_run(place: Launched) -> None:
 def test_a_decision_needs_what_only_the_shown_page_holds(place: Launched) -> None:
     approval, url = required(place.client(BOT).call(TOOL, {"text": "ticket"}))
     _, other_url = required(place.client(BOT).call(TOOL, {"text": "another ticket"}))
-    _, page = visited(url, {"key": BOSS, "wish": "show"})
+    _, page = visited(url, {"key": BOSS, "action": "show"})
     ticket = ticket_on(page)
     forms = [
-        (url, {"wish": "approve"}),
-        (url, {"wish": "approve", "key": BOSS}),
-        (url, {"wish": "approve", "ticket": ticket[:-4] + "AAAA"}),
-        (other_url, {"wish": "approve", "ticket": ticket}),
+        (url, {"action": "approve"}),
+        (url, {"action": "approve", "key": BOSS}),
+        (url, {"action": "approve", "ticket": ticket[:-4] + "AAAA"}),
+        (other_url, {"action": "approve", "ticket": ticket}),
     ]
     for where, form in forms:
         assert visited(where, form)[0].status == 403
-    foreign = visited(url, {"wish": "approve", "ticket": ticket}, Origin="https://evil.example")
+    foreign = visited(url, {"action": "approve", "ticket": ticket}, Origin="https://evil.example")
     assert foreign[0].status == 403
     assert api(place, f"/{approval}").json["state"] == "pending"
 
 
 def test_a_decision_on_the_page_is_made_once(place: Launched) -> None:
     _, url = required(place.client(BOT).call(TOOL, {"text": "once"}))
-    _, page = visited(url, {"key": BOSS, "wish": "show"})
-    form = {"ticket": ticket_on(page), "wish": "reject", "note": "<b>No.</b>"}
+    _, page = visited(url, {"key": BOSS, "action": "show"})
+    form = {"ticket": ticket_on(page), "action": "reject", "note": "<b>No.</b>"}
     assert "Rejected" in visited(url, form)[1]
-    answer, page = visited(url, {**form, "wish": "approve"})
+    answer, page = visited(url, {**form, "action": "approve"})
     assert (answer.status, "rejected by key:boss" in page) == (404, True)
 
 
@@ -287,8 +287,8 @@ def test_the_api_lists_and_decides(place: Launched) -> None:
     client = place.client(BOT)
     approval, _ = required(client.call(TOOL, {"text": "over the api"}))
     listed = api(place, "").json["approvals"]
-    (told,) = (each for each in listed if each["id"] == approval)
-    assert json.loads(told["arguments"]) == {"text": "over the api"}
+    (items,) = (each for each in listed if each["id"] == approval)
+    assert json.loads(items["arguments"]) == {"text": "over the api"}
     assert api(place, f"/{approval}/approve", body={"note": "Fine."}).json["by"] == "key:boss"
     assert client.call(TOOL, {"text": "over the api"}).text == "over the api"
     again = api(place, f"/{approval}/approve", body={})
@@ -328,8 +328,8 @@ def test_the_command_line_lists_and_decides(place: Launched) -> None:
     shown = place.toolbus("approvals")
     assert approval in shown.stdout
     assert "\x1b[2J" not in shown.stdout
-    told = json.loads(place.toolbus("approvals", approval, "--json").stdout)["approvals"][0]
-    assert (told["key"], told["cause"]) == ("bot", "key:bot")
+    body = json.loads(place.toolbus("approvals", approval, "--json").stdout)["approvals"][0]
+    assert (body["key"], body["cause"]) == ("bot", "key:bot")
     assert place.toolbus("reject", approval, "--reason", "Too late.").returncode == 0
     assert "Too late." in client.call(TOOL, {"text": "\x1b[2J on the line"}).error["message"]
     unknown = place.toolbus("approve", "0" * 32)
@@ -368,11 +368,11 @@ def test_a_webhook_that_was_down_is_told_with_a_signature_once_it_is_up(
     def told() -> list[Any]:
         return [each for each in list(receiver.received) if approval in each.body.decode()]
 
-    asked = until_now(told, "the webhook")[0]
-    assert asked.signed_with(HOOK.encode())
-    assert asked.json["type"] == "approval.requested"
-    assert asked.json["data"]["tool"] == "say"
-    assert b"canary-of-the-hook" not in asked.body
+    request = until_now(told, "the webhook")[0]
+    assert request.signed_with(HOOK.encode())
+    assert request.json["type"] == "approval.requested"
+    assert request.json["data"]["tool"] == "say"
+    assert b"canary-of-the-hook" not in request.body
     api(place, f"/{approval}/reject", body={"reason": "Told."})
     wanted = {"approval.requested", "approval.rejected"}
     until_now(lambda: {each.json["type"] for each in told()} == wanted, "the decision")

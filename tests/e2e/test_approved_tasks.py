@@ -34,9 +34,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def waiting(place: Place, name: str, **declared: Any) -> dict[str, Any]:
     """The task that a stateless client is given."""
     params = {"name": TOOL, "arguments": {"name": name}}
-    told: dict[str, Any] = ask(place.client(), "tools/call", params, **TASKS, **declared).json
-    assert told["result"]["resultType"] == "task", told
-    return dict(told["result"])
+    body: dict[str, Any] = ask(place.client(), "tools/call", params, **TASKS, **declared).json
+    assert body["result"]["resultType"] == "task", body
+    return dict(body["result"])
 
 
 def about(place: Place, task: str, what: str = "get", secret: str = ROOT, **more: Any) -> Answer:
@@ -63,15 +63,15 @@ def approval_of(place: Place, name: str) -> str:
     """The approval a call waits for, as who decides sees it."""
 
     def found() -> Any:
-        told = api(place).json.get("approvals", ())
-        return [each["id"] for each in told if json.loads(each["arguments"]) == {"name": name}]
+        body = api(place).json.get("approvals", ())
+        return [each["id"] for each in body if json.loads(each["arguments"]) == {"name": name}]
 
     (only,) = until_now(found, "the approval")
     return str(only)
 
 
-def decided(place: Place, name: str, wish: str, **body: str) -> None:
-    answer = api(place, f"/{approval_of(place, name)}/{wish}", body)
+def decided(place: Place, name: str, action: str, **body: str) -> None:
+    answer = api(place, f"/{approval_of(place, name)}/{action}", body)
     assert answer.status == 200, answer.body
 
 
@@ -137,10 +137,10 @@ def test_a_cancelled_task_takes_its_approval_back(place: Place) -> None:
 def test_a_client_that_opens_pages_too_answers_its_task(place: Place) -> None:
     task = waiting(place, "Cleo", **PAGES)
     assert task["status"] == "input_required"
-    asked = about(place, task["taskId"]).json["result"]["inputRequests"]
-    (question,) = asked.values()
+    request = about(place, task["taskId"]).json["result"]["inputRequests"]
+    (question,) = request.values()
     assert approval_of(place, "Cleo") in question["params"]["url"]
-    answers = {name: {"action": "accept"} for name in asked}
+    answers = {name: {"action": "accept"} for name in request}
     about(place, task["taskId"], "update", inputResponses=answers)
     decided(place, "Cleo", "approve")
     assert ended(place, task["taskId"])["result"]["content"][0]["text"] == "Hello, Cleo!"

@@ -94,8 +94,8 @@ class Person:
     async def sample(self, _context: Any, params: Any) -> types.CreateMessageResult:
         """Answer in a model's place."""
         self.asked.append(params.messages[0].content.text)
-        said = types.TextContent(type="text", text=f"{self.word} says")
-        return types.CreateMessageResult(role="assistant", content=said, model="m")
+        message = types.TextContent(type="text", text=f"{self.word} says")
+        return types.CreateMessageResult(role="assistant", content=message, model="m")
 
     async def list_roots(self, _context: Any) -> types.ListRootsResult:
         """Tell the roots."""
@@ -144,9 +144,9 @@ async def test_clients_that_are_asked_at_once_each_get_their_own_question(
     cluster: Cluster, server: str, mode: str
 ) -> None:
     async with people(cluster, mode) as every:
-        for tool, said in (("ask", "accept {}'s"), ("sample", "{} says")):
-            told = await asyncio.gather(*(each.call(f"{server}__{tool}") for each in every))
-            assert told == [said.format(each.word) for each in every]
+        for tool, message in (("ask", "accept {}'s"), ("sample", "{} says")):
+            result = await asyncio.gather(*(each.call(f"{server}__{tool}") for each in every))
+            assert result == [message.format(each.word) for each in every]
         assert [each.asked for each in every] == [[each.word] * 2 for each in every]
 
 
@@ -154,8 +154,8 @@ async def test_clients_that_are_asked_at_once_each_get_their_own_question(
 async def test_calls_of_one_client_are_asked_side_by_side(cluster: Cluster, server: str) -> None:
     async with Person(cluster, "one", "legacy").connected() as one:
         words = [f"v{number}" for number in range(4)]
-        told = await asyncio.gather(*(one.call(f"{server}__ask", word) for word in words))
-        assert told == ["accept one's"] * 4
+        result = await asyncio.gather(*(one.call(f"{server}__ask", word) for word in words))
+        assert result == ["accept one's"] * 4
         assert sorted(one.asked) == words
 
 
@@ -164,20 +164,20 @@ async def test_calls_of_one_client_are_asked_side_by_side(cluster: Cluster, serv
 async def test_a_client_that_does_not_answer_holds_nobody_else_up(
     cluster: Cluster, server: str, mode: str
 ) -> None:
-    never, asked = asyncio.Event(), asyncio.Event()
+    never, request = asyncio.Event(), asyncio.Event()
 
     async def silent(_context: Any, _params: Any) -> types.ElicitResult:
-        asked.set()
+        request.set()
         await never.wait()
         return types.ElicitResult(action="cancel")
 
     async with people(cluster, mode, 1, elicitation_callback=silent) as (quiet,):
         waiting = asyncio.create_task(quiet.call(f"{server}__ask"))
         async with asyncio.timeout(60):
-            await asked.wait()
+            await request.wait()
         async with people(cluster, mode, 3) as every:
-            told = await asyncio.gather(*(each.call(f"{server}__ask") for each in every))
-        assert told == [f"accept {each.word}'s" for each in every]
+            result = await asyncio.gather(*(each.call(f"{server}__ask") for each in every))
+        assert result == [f"accept {each.word}'s" for each in every]
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
 
@@ -186,8 +186,8 @@ async def test_a_client_that_does_not_answer_holds_nobody_else_up(
 async def test_a_client_that_leaves_frees_its_place_at_once(cluster: Cluster, server: str) -> None:
     for _ in range(3):  # three times eight are more than one key has places
         async with people(cluster, "legacy", 8) as every:
-            told = await asyncio.gather(*(each.call(f"{server}__ask") for each in every))
-            assert told == [f"accept {each.word}'s" for each in every]
+            result = await asyncio.gather(*(each.call(f"{server}__ask") for each in every))
+            assert result == [f"accept {each.word}'s" for each in every]
 
     async def gone() -> bool:
         rows = await asyncio.to_thread(cluster.on_the_bus, status)
@@ -213,10 +213,10 @@ async def test_what_a_server_asks_outside_calls_reaches_the_client_of_its_connec
             await each.call(f"{server}__plain")
 
         async def all_heard(*wanted: str) -> bool:
-            told = [await each.call(f"{server}__heard") for each in every]
+            items = [await each.call(f"{server}__heard") for each in every]
             return all(
                 line.format(each.word) in text.split(";")
-                for each, text in zip(every, told, strict=True)
+                for each, text in zip(every, items, strict=True)
                 for line in wanted
             )
 
@@ -236,8 +236,8 @@ async def test_what_a_server_asks_outside_calls_reaches_the_client_of_its_connec
         await until_told(lambda: all_heard(changed), "the roots of each once they changed")
         await asyncio.gather(*(each.call(f"{server}__later") for each in every))
         await until_told(lambda: all_heard("later accept {0}'s"), "answers after the call")
-        told = [await each.call(f"{server}__heard") for each in every]
-        for each, text in zip(every, told, strict=True):
+        items = [await each.call(f"{server}__heard") for each in every]
+        for each, text in zip(every, items, strict=True):
             assert not [other.word for other in every if other is not each and other.word in text]
 
 

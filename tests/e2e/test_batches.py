@@ -49,8 +49,8 @@ def test_each_message_of_a_batch_is_judged_on_its_own(place: Place) -> None:
 def test_calls_of_a_batch_run_side_by_side(place: Place) -> None:
     messages = [calling("echo__wait", n, id=f"batch{n}", seconds=0.1) for n in range(32)]
     answer = sent(place.client(), messages)
-    told = {each["id"]: each["result"]["content"][0]["text"] for each in answer.json}
-    assert told == {n: f"batch{n}" for n in range(32)}
+    body = {each["id"]: each["result"]["content"][0]["text"] for each in answer.json}
+    assert body == {n: f"batch{n}" for n in range(32)}
 
 
 def test_a_batch_without_requests_is_accepted(place: Place) -> None:
@@ -90,9 +90,9 @@ def test_a_batch_needs_a_session_and_no_other_revision_beside_it(place: Place) -
 def test_a_message_of_the_stateless_era_is_refused_within_a_batch(place: Place) -> None:
     meta = {"io.modelcontextprotocol/protocolVersion": NOW}
     modern = {**PING, "params": {"_meta": meta}}
-    (told,) = sent(place.client(), [modern]).json
-    assert told["id"] == "p"
-    assert "error" in told
+    (body,) = sent(place.client(), [modern]).json
+    assert body["id"] == "p"
+    assert "error" in body
 
 
 def test_a_batch_with_more_to_say_is_a_stream_that_can_be_resumed(place: Place) -> None:
@@ -101,11 +101,11 @@ def test_a_batch_with_more_to_say_is_a_stream_that_can_be_resumed(place: Place) 
     messages = [PING, calling("fix__test_sampling", 5, prompt="Say it")]
     with Events(client, messages, Mcp_Session_Id=session) as stream:
         assert stream.type == "text/event-stream"
-        asked = stream.until("sampling/createMessage")
+        request = stream.until("sampling/createMessage")
         came = stream.last_id
     content = {"type": "text", "text": "said"}
-    told = {"role": "assistant", "content": content, "model": "m"}
-    answer = {"jsonrpc": "2.0", "id": asked["id"], "result": told}
+    fields = {"role": "assistant", "content": content, "model": "m"}
+    answer = {"jsonrpc": "2.0", "id": request["id"], "result": fields}
     beside = client.post([answer, {**PING, "id": "q"}], Mcp_Session_Id=session)
     assert [each["id"] for each in beside.json] == ["q"]
     there = place.client(replica=1)

@@ -99,11 +99,11 @@ class Story:
     def a_process_dies(self) -> None:
         """A process prints what it was given, and what ann told it; then eve calls it."""
         ann, eve = self.client(self.secrets["ann"]), self.client(self.secrets["eve"])
-        told = {"card": self.secrets["card"], "words": self.secrets["last words"]}
+        fields = {"card": self.secrets["card"], "words": self.secrets["last words"]}
         self.at.launched.until_listed(ann, "frail__crash", "frail__calm")
         assert eve.call("frail__calm").text == "calm"
-        self.at.doom(*told.values())
-        assert self.told(ann.call("frail__crash", told)).code == "upstream_dead"
+        self.at.doom(*fields.values())
+        assert self.told(ann.call("frail__crash", fields)).code == "upstream_dead"
         for client in (eve, ann):
             for _ in range(TRIES):
                 answer = client.call("frail__calm")
@@ -140,26 +140,26 @@ class Story:
     def people_sign_in(self) -> Browser:
         """A client of ann's gets tokens, uses them, and uses one twice; so does a machine."""
         about = {"password": hashed(self.secrets["password"]), "groups": ["staff"], "totp": True}
-        self.secrets["totp"] = self.at.wish("add_account", "ann", **about)["totp_secret"]
+        self.secrets["totp"] = self.at.action("add_account", "ann", **about)["totp_secret"]
         self.secrets["verifier"] = f"{canary('verifier')}{token_hex(16)}"
         browser = Browser(self.at.base)
-        told = self.code(browser)
-        self.secrets["code"] = told["code"]
-        asked = {"client_id": self.registered, "redirect_uri": REDIRECT, "code": told["code"]}
-        asked |= {
+        result = self.code(browser)
+        self.secrets["code"] = result["code"]
+        request = {"client_id": self.registered, "redirect_uri": REDIRECT, "code": result["code"]}
+        request |= {
             "grant_type": "authorization_code",
             "resource": self.at.launched.ready["endpoint"],
         }
-        given = self.form("/oauth/token", **asked, code_verifier=self.secrets["verifier"])
+        given = self.form("/oauth/token", **request, code_verifier=self.secrets["verifier"])
         self.secrets["access token"] = given["access_token"]
         self.secrets["refresh token"] = given["refresh_token"]
         assert "blab__say" in self.client(given["access_token"]).tools()
         again = {"grant_type": "refresh_token", "client_id": self.registered}
-        told = self.form("/oauth/token", **again, refresh_token=given["refresh_token"])
-        self.secrets["second refresh token"] = told["refresh_token"]
-        told = self.form("/oauth/token", **again, refresh_token=given["refresh_token"])
-        assert told["error"] == "invalid_grant"
-        self.secrets.update({f"cookie {name}": told for name, told in browser.cookies.items()})
+        result = self.form("/oauth/token", **again, refresh_token=given["refresh_token"])
+        self.secrets["second refresh token"] = result["refresh_token"]
+        result = self.form("/oauth/token", **again, refresh_token=given["refresh_token"])
+        assert result["error"] == "invalid_grant"
+        self.secrets.update({f"cookie {name}": result for name, result in browser.cookies.items()})
         return browser
 
     def code(self, browser: Browser) -> dict[str, str]:
@@ -170,12 +170,12 @@ class Story:
         )
         self.registered = made.json["client_id"]
         challenge = sha256(self.secrets["verifier"].encode()).digest()
-        asked = {
+        request = {
             "response_type": "code", "client_id": self.registered, "redirect_uri": REDIRECT,
             "code_challenge": urlsafe_b64encode(challenge).rstrip(b"=").decode(),
             "code_challenge_method": "S256", "resource": self.at.launched.ready["endpoint"],
         }  # fmt: skip
-        page = browser.get(f"{self.at.base}/oauth/authorize?{urlencode(asked)}")
+        page = browser.get(f"{self.at.base}/oauth/authorize?{urlencode(request)}")
         self.through_the_company(page, browser)
         page = self.wrong(browser, page, self.secrets["wrong password"], "")
         page = self.wrong(browser, page, self.secrets["password"], self.secrets["wrong code"])
@@ -206,22 +206,22 @@ class Story:
 
     def machines_come(self) -> None:
         """A client in its own name, with the secret it has and with another."""
-        made = self.at.wish(
+        made = self.at.action(
             "add_client", "nightly", redirect_uris=[],
             token_endpoint_auth_method="client_secret_basic",
         )  # fmt: skip
         self.secrets["client"], self.secrets["wrong client"] = made["secret"], canary("client")
         for name, key in (("wrong client", "error"), ("client", "access_token")):
             basic = f"{made['id']}:{self.secrets[name]}"
-            told = self.form("/oauth/token", basic, grant_type="client_credentials")
-            assert key in told, told
-        self.secrets["machine's token"] = told["access_token"]
+            result = self.form("/oauth/token", basic, grant_type="client_credentials")
+            assert key in result, result
+        self.secrets["machine's token"] = result["access_token"]
 
     def ann_connects(self, browser: Browser) -> None:
         """Her account at another service, whose tokens end once and are renewed."""
         ann = self.client(self.secrets["ann"])
-        told = ann.call("docs__connect_account").text
-        page = browser.get(next(word for word in told.split() if "/oauth/connect/" in word))
+        text = ann.call("docs__connect_account").text
+        page = browser.get(next(word for word in text.split() if "/oauth/connect/" in word))
         sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
         back = sent_on(sent.location)
         self.secrets["server's code"] = dict(
@@ -255,9 +255,9 @@ class Story:
         self.heard["its log"] = [process.log.encode()]
         label = at(self.at.launched, self.secrets["operator"])
         assert label.ask("PUT", named("labels", "blab__*"), [LEAKED]).status == 201
-        told = ("table", "files", "sink", "webhooks")
+        items = ("table", "files", "sink", "webhooks")
         until_now(
-            lambda: all(singing({"": LEAKED}, recorded(self.at)[place]) for place in told),
+            lambda: all(singing({"": LEAKED}, recorded(self.at)[place]) for place in items),
             "the event of it everywhere",
         )
         for name in HOOKS:  # each in its own time
@@ -267,28 +267,28 @@ class Story:
 
     def hooked(self, name: str) -> bool:
         """Whether a webhook of two has told what leaked, and with that all that was before it."""
-        told = [each for each in self.at.receiver.received if LEAKED.encode() in each.body]
+        items = [each for each in self.at.receiver.received if LEAKED.encode() in each.body]
         secret = self.secrets[name].encode()
-        return any(each.path == "/hook" and each.signed_with(secret) for each in told)
+        return any(each.path == "/hook" and each.signed_with(secret) for each in items)
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """All of it told once, and listened to everywhere."""
     with planted(tmp_path_factory.mktemp("canaries")) as made:
-        told = Story(made)
-        told.agents_call()
-        told.a_process_dies()
-        told.strangers_come()
-        browser = told.people_sign_in()
-        told.machines_come()
-        told.ann_connects(browser)
-        told.leak()
-        told.heard |= everywhere(made) | {
-            "failures": told.failures,
-            "replies": told.replies,
+        result = Story(made)
+        result.agents_call()
+        result.a_process_dies()
+        result.strangers_come()
+        browser = result.people_sign_in()
+        result.machines_come()
+        result.ann_connects(browser)
+        result.leak()
+        result.heard |= everywhere(made) | {
+            "failures": result.failures,
+            "replies": result.replies,
         }
-        yield told
+        yield result
 
 
 def test_every_secret_is_used(story: Story) -> None:
@@ -308,17 +308,17 @@ def test_every_secret_is_used(story: Story) -> None:
 
 
 def test_no_secret_is_heard_anywhere(story: Story) -> None:
-    heard = {
-        place: singing(story.secrets, said) - MEANT_FOR.get(place, set())
-        for place, said in story.heard.items()
+    received = {
+        place: singing(story.secrets, message) - MEANT_FOR.get(place, set())
+        for place, message in story.heard.items()
     }
-    assert {place: names for place, names in heard.items() if names} == {}
+    assert {place: names for place, names in received.items() if names} == {}
 
 
 def test_operators_read_in_the_log_what_a_process_said_before_it_died(story: Story) -> None:
     """And nobody else does; of the lines that say it the secrets are struck."""
     word = {"": story.secrets["last words"]}
-    assert {place for place, said in story.heard.items() if singing(word, said)} == {"logs"}
+    assert {place for place, message in story.heard.items() if singing(word, message)} == {"logs"}
     lines = [each for each in story.heard["logs"][0].splitlines() if singing(word, [each])]
     for server in (b"frail", b"sulking"):
         assert any(server in each and b"[redacted]" in each for each in lines), server
@@ -353,5 +353,5 @@ def test_what_gets_out_is_heard_wherever_it_does(story: Story) -> None:
     leaking = {"its log", "its metrics", "traces"}
     recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "disk"}
     recording |= {"declaration", "administration"}
-    heard = {place for place, said in story.heard.items() if singing({"": LEAKED}, said)}
-    assert heard == leaking | recording
+    received = {place for place, message in story.heard.items() if singing({"": LEAKED}, message)}
+    assert received == leaking | recording

@@ -38,16 +38,16 @@ async def test_the_sdks_client_lists_and_calls(gateway: Gateway, mode: str) -> N
         names = {tool.name for tool in (await client.list_tools()).tools}
         assert {"echo__say", "time__get_current_time", "git__git_log", "every__echo"} <= names
         assert "web__echo" in names
-        said = await client.call_tool("echo__count", {"id": f"sdk-{mode}"})
-        assert text(said) == f"sdk-{mode}"
+        message = await client.call_tool("echo__count", {"id": f"sdk-{mode}"})
+        assert text(message) == f"sdk-{mode}"
 
 
 @modes
 async def test_an_upstream_on_stdio_tells_the_time(gateway: Gateway, mode: str) -> None:
     async with sdk(gateway, mode) as client:
-        told = await client.call_tool("time__get_current_time", {"timezone": "UTC"})
-        assert '"timezone": "UTC"' in text(told)
-        assert not told.is_error
+        result = await client.call_tool("time__get_current_time", {"timezone": "UTC"})
+        assert '"timezone": "UTC"' in text(result)
+        assert not result.is_error
 
 
 @modes
@@ -56,8 +56,8 @@ async def test_an_upstream_on_stdio_reads_a_repository(
 ) -> None:
     async with sdk(gateway, mode, READER_KEY) as client:
         assert [t.name for t in (await client.list_tools()).tools] == ["echo__say", "git__git_log"]
-        told = await client.call_tool("git__git_log", {"repo_path": str(repository)})
-        assert "The first commit" in text(told)
+        result = await client.call_tool("git__git_log", {"repo_path": str(repository)})
+        assert "The first commit" in text(result)
 
 
 @pytest.mark.parametrize("server", ["every", "web"])
@@ -79,15 +79,15 @@ async def test_server_everything_answers_on_stdio_and_over_http(
 
 @modes
 async def test_progress_reaches_the_client_before_the_result(gateway: Gateway, mode: str) -> None:
-    told: list[float] = []
+    items: list[float] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001 - the SDK names them
-        told.append(progress)
+        items.append(progress)
 
     async with sdk(gateway, mode) as client:
         result = await client.call_tool("echo__drip", {"steps": 3}, progress_callback=on_progress)
     assert text(result) == "3 steps"
-    assert told == [1, 2, 3]
+    assert items == [1, 2, 3]
 
 
 @modes

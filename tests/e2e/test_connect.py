@@ -113,8 +113,8 @@ def said(*messages: Any, url: str, secret: str = ROOT_KEY) -> Piped:
 
 
 def modern(request_id: Any, method: str, **params: Any) -> dict[str, Any]:
-    told = {**params, "_meta": META}
-    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": told}
+    fields = {**params, "_meta": META}
+    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": fields}
 
 
 def text(result: Any) -> str:
@@ -135,15 +135,15 @@ async def test_the_sdks_client_lists_and_calls_over_stdio(gateway: Gateway, mode
 async def test_progress_passes_through_the_bridge_before_the_result(
     gateway: Gateway, mode: str
 ) -> None:
-    told: list[float] = []
+    items: list[float] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001 - the SDK names them
-        told.append(progress)
+        items.append(progress)
 
     async with bridged(gateway.client().endpoint, mode) as client:
         result = await client.call_tool("echo__drip", {"steps": 3}, progress_callback=on_progress)
     assert text(result) == "3 steps"
-    assert told == [1, 2, 3]
+    assert items == [1, 2, 3]
 
 
 @modes
@@ -165,30 +165,30 @@ async def test_one_server_alone_has_its_own_names_over_stdio(gateway: Gateway, m
 @pytest.mark.parametrize("method", ["server/discover", "initialize"])
 def test_a_wrong_key_is_told_what_to_do(gateway: Gateway, method: str) -> None:
     handshake = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
-    asked = handshake if method == "initialize" else modern(1, method)
-    done = said(asked, url=gateway.client().endpoint, secret="tbk_wrong")
-    (told,) = done.heard
-    assert told["id"] == 1
-    assert "Invalid, revoked or expired API key" in told["error"]["message"]
-    assert "'toolbus keys create' creates one" in told["error"]["message"]
-    assert "tbk_wrong" not in f"{told}{done.errors!r}"
+    request = handshake if method == "initialize" else modern(1, method)
+    done = said(request, url=gateway.client().endpoint, secret="tbk_wrong")
+    (result,) = done.heard
+    assert result["id"] == 1
+    assert "Invalid, revoked or expired API key" in result["error"]["message"]
+    assert "'toolbus keys create' creates one" in result["error"]["message"]
+    assert "tbk_wrong" not in f"{result}{done.errors!r}"
 
 
 def test_an_endpoint_nobody_serves_is_told_with_the_mend() -> None:
     done = said(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
-    (told,) = done.heard
-    assert told["id"] == "a"
-    assert "Cannot connect to" in told["error"]["message"]
-    assert "toolbus up" in told["error"]["message"]
-    assert told["error"]["data"] == {"code": "unavailable", "retryable": True}
+    (result,) = done.heard
+    assert result["id"] == "a"
+    assert "Cannot connect to" in result["error"]["message"]
+    assert "toolbus up" in result["error"]["message"]
+    assert result["error"]["data"] == {"code": "unavailable", "retryable": True}
     assert done.process.returncode == 0
 
 
 def test_a_line_that_is_no_message_harms_no_other(gateway: Gateway) -> None:
     url = gateway.client().endpoint
-    told = said(b"nonsense", b"[]", modern(7, "tools/list"), url=url).heard
-    assert [each["error"]["code"] for each in told if each["id"] is None] == [-32700, -32700]
-    (listed,) = [each for each in told if each["id"] == 7]
+    result = said(b"nonsense", b"[]", modern(7, "tools/list"), url=url).heard
+    assert [each["error"]["code"] for each in result if each["id"] is None] == [-32700, -32700]
+    (listed,) = [each for each in result if each["id"] == 7]
     assert listed["result"]["tools"]
 
 
@@ -196,8 +196,8 @@ def test_many_requests_are_answered_each_under_its_id(gateway: Gateway) -> None:
     calls = [
         modern(at, "tools/call", name="echo__count", arguments={"id": f"n{at}"}) for at in range(40)
     ]
-    told = said(*calls, url=gateway.client().endpoint).heard
-    answers = {each["id"]: each["result"]["content"][0]["text"] for each in told}
+    result = said(*calls, url=gateway.client().endpoint).heard
+    answers = {each["id"]: each["result"]["content"][0]["text"] for each in result}
     assert answers == {at: f"n{at}" for at in range(40)}
 
 
@@ -271,14 +271,14 @@ async def test_a_server_that_asks_its_caller_is_answered_over_stdio(
     asking: Launched, mode: str
 ) -> None:
     async def accept(_context: Any, params: Any) -> ElicitResult:
-        asked.append(params.message)
+        request.append(params.message)
         return ElicitResult(action="accept", content={"name": "Ada"})
 
-    asked: list[str] = []
+    request: list[str] = []
     async with bridged(asking.ready["endpoint"], mode, elicitation_callback=accept) as client:
-        told = await client.call_tool("fix__test_elicitation", {"message": "Who is it?"})
-    assert asked == ["Who is it?"]
-    assert not told.is_error
+        result = await client.call_tool("fix__test_elicitation", {"message": "Who is it?"})
+    assert request == ["Who is it?"]
+    assert not result.is_error
 
 
 @modes
@@ -286,22 +286,22 @@ async def test_an_argument_wanted_in_a_header_passes_over_stdio(
     asking: Launched, mode: str
 ) -> None:
     async with bridged(asking.ready["endpoint"], mode) as client:
-        told = await client.call_tool("fix__test_x_mcp_header", {"region": "Zürich "})
-    assert not told.is_error
+        result = await client.call_tool("fix__test_x_mcp_header", {"region": "Zürich "})
+    assert not result.is_error
 
 
 async def test_a_list_that_changes_is_told_to_a_session_over_stdio(asking: Launched) -> None:
-    heard = asyncio.Event()
+    received = asyncio.Event()
 
     async def on_message(message: Any) -> None:
         if "ToolListChanged" in type(message).__name__:
-            heard.set()
+            received.set()
 
     async with bridged(asking.ready["endpoint"], "legacy", message_handler=on_message) as client:
 
         async def told() -> bool:
             await client.call_tool("fix__test_trigger_tool_change", {})
-            return heard.is_set()
+            return received.is_set()
 
         await until_told(told, "the change, once the session's stream has begun")
 

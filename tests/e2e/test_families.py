@@ -126,8 +126,8 @@ class Families:
             return ElicitResult(action="accept", content={"name": "Ann"})
 
         async def think(_ctx: Any, _params: Any) -> CreateMessageResult:
-            said = TextContent(type="text", text="so")
-            return CreateMessageResult(role="assistant", content=said, model="m")
+            message = TextContent(type="text", text="so")
+            return CreateMessageResult(role="assistant", content=message, model="m")
 
         able = {"elicitation_callback": answer, "sampling_callback": think}
         headers = {"Authorization": f"Bearer {ROOT}"}
@@ -216,27 +216,27 @@ def test_a_declared_family_that_a_server_does_not_offer_is_named_with_what_to_de
 async def test_a_client_that_named_no_level_is_told_what_its_server_logs(
     families: Families, server: str
 ) -> None:
-    heard: list[str] = []
+    received: list[str] = []
 
     async def hear(params: Any) -> None:
-        heard.append(str(params.data))
+        received.append(str(params.data))
 
     async with families.sdk("legacy", logging_callback=hear) as client:
         await client.call_tool(f"{server}__note", {"text": server})
-    assert heard == [f"{level} {server}" for level in ("debug", "info", "error")]
+    assert received == [f"{level} {server}" for level in ("debug", "info", "error")]
 
 
 async def test_a_client_that_named_a_level_is_told_nothing_below(families: Families) -> None:
-    heard: list[str] = []
+    received: list[str] = []
 
     async def hear(params: Any) -> None:
-        heard.append(str(params.data))
+        received.append(str(params.data))
 
     async with families.sdk("legacy", logging_callback=hear) as client:
         with pytest.warns(MCPDeprecationWarning):
             await client.set_logging_level("error")
         await client.call_tool("web__note", {"text": "x"})
-    assert heard == ["error x"]
+    assert received == ["error x"]
 
 
 def test_older_clients_with_a_session_are_told_too(families: Families) -> None:
@@ -249,10 +249,10 @@ def test_older_clients_with_a_session_are_told_too(families: Families) -> None:
 
 
 async def test_clients_of_http_sse_are_asked_and_told_too(families: Families) -> None:
-    heard: list[str] = []
+    received: list[str] = []
 
     async def hear(params: Any) -> None:
-        heard.append(str(params.data))
+        received.append(str(params.data))
 
     async def answer(_ctx: Any, _params: Any) -> ElicitResult:
         return ElicitResult(action="accept", content={"name": "Eve"})
@@ -263,35 +263,35 @@ async def test_clients_of_http_sse_are_asked_and_told_too(families: Families) ->
     async with SdkClient(sse_client(url, headers=headers), mode="legacy", **able) as client:
         await client.call_tool("pipe__note", {"text": "x"})
         assert text(await client.call_tool("web__greet")) == "Hello Eve"
-    assert heard == ["debug x", "info x", "error x"]
+    assert received == ["debug x", "info x", "error x"]
 
 
 async def test_a_stateless_client_is_told_what_it_asked_for_and_nothing_else(
     families: Families,
 ) -> None:
-    heard: list[str] = []
+    received: list[str] = []
 
     async def hear(params: Any) -> None:
-        heard.append(str(params.data))
+        received.append(str(params.data))
 
     async with families.sdk("auto", logging_callback=hear) as client:
         await client.call_tool("old__note", {"text": "x"})
-    assert not heard
+    assert not received
 
 
 async def test_log_messages_reach_nobody_but_the_caller_they_were_said_to(
     families: Families,
 ) -> None:
-    heard: list[str] = []
+    received: list[str] = []
 
     async def hear(params: Any) -> None:
-        heard.append(str(params.data))
+        received.append(str(params.data))
 
     async with families.sdk("legacy", logging_callback=hear) as other:
         async with families.sdk("legacy") as client:
             await client.call_tool("web__note", {"text": "mine"})
         await other.call_tool("web__note", {"text": "yours"})
-    assert heard == [f"{level} yours" for level in ("debug", "info", "error")]
+    assert received == [f"{level} yours" for level in ("debug", "info", "error")]
 
 
 # -- the endpoint of one server --------------------------------------------------------------------
@@ -353,8 +353,8 @@ async def test_what_is_unknown_is_named_as_it_was_asked_for(families: Families, 
 def test_how_long_a_list_may_be_kept_is_the_servers_word(families: Families) -> None:
     own, through = Client(families.web.url), families.client(server="web")
     for method in ("server/discover", "tools/list", "prompts/list", "resources/list"):
-        said, told = ask(own, method).json["result"], ask(through, method).json["result"]
-        assert told["ttlMs"] == said["ttlMs"], method
+        message, body = ask(own, method).json["result"], ask(through, method).json["result"]
+        assert body["ttlMs"] == message["ttlMs"], method
 
 
 def test_who_sees_nothing_of_a_server_learns_nothing_of_it(families: Families) -> None:
@@ -368,11 +368,11 @@ def test_who_sees_nothing_of_a_server_learns_nothing_of_it(families: Families) -
 
 def test_what_a_key_may_not_use_is_as_unknown_as_what_is_not_there(families: Families) -> None:
     client = families.client(NARROW, "web")
-    told = [
+    items = [
         ask(client, "tools/call", {"name": name, "arguments": {}}).error
         for name in ("greet", "nope")
     ]
-    for error in told:
+    for error in items:
         error["data"].pop("callId", None)
-    assert told[0]["message"].replace("greet", "nope") == told[1]["message"]
-    assert told[0]["data"] == told[1]["data"]
+    assert items[0]["message"].replace("greet", "nope") == items[1]["message"]
+    assert items[0]["data"] == items[1]["data"]

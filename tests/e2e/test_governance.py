@@ -106,11 +106,11 @@ def suggestion(tool: str, call_id: str = "call_1", **arguments: Any) -> dict[str
 
 def test_tools_are_told_as_functions_with_those_that_need_no_asking(cluster: Cluster) -> None:
     client = cluster.client(MEMBER)
-    told = client.get(urljoin(client.endpoint, "/v1/mcp/tools")).json
-    (only,) = told["data"]
+    body = client.get(urljoin(client.endpoint, "/v1/mcp/tools")).json
+    (only,) = body["data"]
     assert only["function"]["name"] == "one__say"
     assert only["function"]["parameters"]["type"] == "object"
-    assert told["auto_execute"] == []
+    assert body["auto_execute"] == []
     root = cluster.client(ROOT)
     assert root.get(urljoin(root.endpoint, "/v1/mcp/tools")).json["auto_execute"] == ["one__say"]
 
@@ -122,9 +122,9 @@ def test_a_suggestion_is_run_when_asked_and_answers_as_a_message(cluster: Cluste
 
 
 def test_a_suggestion_of_the_responses_api_answers_in_its_form(cluster: Cluster) -> None:
-    told = {"type": "function_call", "call_id": "c", "name": "one__say"}
-    told["arguments"] = '{"text":"x"}'
-    answer = execute(cluster.client(ROOT), told)
+    fields = {"type": "function_call", "call_id": "c", "name": "one__say"}
+    fields["arguments"] = '{"text":"x"}'
+    answer = execute(cluster.client(ROOT), fields)
     assert answer.json == {"type": "function_call_output", "call_id": "c", "output": "x"}
 
 

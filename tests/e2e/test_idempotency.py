@@ -114,8 +114,8 @@ def test_explicit_execution_takes_the_key_as_a_header(place: Place) -> None:
     assert arrived(place, "header") == 1
     several = {"tool_calls": [suggestion, {**suggestion, "id": "call_2"}]}
     for _ in range(2):
-        told = execute(several).json["messages"]
-        assert [message["content"] for message in told] == ["header", "header"]
+        parsed = execute(several).json["messages"]
+        assert [message["content"] for message in parsed] == ["header", "header"]
     assert arrived(place, "header") == 3, "each of several has a key of its own"
 
 
@@ -154,9 +154,9 @@ def sent(client: Client, key: str, **arguments: Any) -> Iterator[None]:
     body, headers = keyed(key, **arguments)
     target = urlsplit(client.endpoint)
     connection = HTTPConnection(target.hostname or "", target.port)
-    told = {name.replace("_", "-"): value for name, value in headers.items()}
-    told = {**JSON, **told, "Authorization": f"Bearer {client.key}"}
-    connection.request("POST", target.path, json.dumps(body), told)
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    fields = {**JSON, **fields, "Authorization": f"Bearer {client.key}"}
+    connection.request("POST", target.path, json.dumps(body), fields)
     try:
         yield
     finally:

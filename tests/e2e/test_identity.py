@@ -165,8 +165,8 @@ def test_an_endpoint_of_one_server_has_a_document_and_tokens_of_its_own(launched
         f'resource_metadata="{document}", scope="tools:saying"'
         in refused.headers["www-authenticate"]
     )
-    told: dict[str, Any] = Client(endpoint).get(document).json
-    assert (told["resource"], told["authorization_servers"]) == (endpoint, [base])
+    body: dict[str, Any] = Client(endpoint).get(document).json
+    assert (body["resource"], body["authorization_servers"]) == (endpoint, [base])
     assert Client(endpoint).get(document.replace("echo", "nowhere")).status == 404
     assert asyncio.run(_said(endpoint, Kept())) == ({"say"}, False)
 
@@ -188,9 +188,9 @@ async def _counted(endpoint: str, kept: Kept) -> tuple[set[str], str]:
 
 def test_a_client_comes_back_for_more_when_a_call_needs_it(launched: Launched) -> None:
     kept, endpoint = Kept(), launched.ready["endpoint"]
-    tools, told = asyncio.run(_counted(endpoint, kept))
+    tools, result = asyncio.run(_counted(endpoint, kept))
     assert {"echo__say", "echo__count", "echo__wait"} <= tools
-    assert "seven" in told
+    assert "seven" in result
     assert kept.tokens is not None
     assert set((kept.tokens.scope or "").split()) == {"tools:saying", "tools:counting"}
     refused = Client(endpoint, kept.token).call("echo__wait", {"id": "x", "seconds": 0})
@@ -212,9 +212,9 @@ def token_of(launched: Launched, resource: str, scope: str) -> str:
     waiting = json.loads(browser.post("/oauth/device/code", **device).text)
     allowed_by_cy(browser, waiting["verification_uri_complete"])
     form = {"client_id": "toolbus", "device_code": waiting["device_code"]}
-    told = browser.post("/oauth/token", grant_type=DEVICE, **form)
-    assert told.status == 200, told.text
-    return str(json.loads(told.text)["access_token"])
+    result = browser.post("/oauth/token", grant_type=DEVICE, **form)
+    assert result.status == 200, result.text
+    return str(json.loads(result.text)["access_token"])
 
 
 def allowed_by_cy(browser: Browser, page: str) -> None:
@@ -239,8 +239,8 @@ def test_somebody_with_a_role_administers_by_signing_in_and_is_named(coded: Laun
     ) as login:
         assert login.stderr is not None
         allowed_by_cy(Browser(base), login.stderr.readline().split()[1])
-        told, _ = login.communicate(timeout=120)
-    token = told.strip()
+        result, _ = login.communicate(timeout=120)
+    token = result.strip()
     cy = at(coded, token)
     who = cy.ask("GET", "/v1/self").json
     assert (who["name"], who["role"]) == ("cy", "operator")
@@ -289,9 +289,9 @@ def bound_token(base: str, holder: Holder) -> str:
     form |= {"code_verifier": VERIFIER, "redirect_uri": REDIRECT}
     proof = holder.proof("POST", f"{base}/oauth/token")
     sent = {"Content_Type": FORM["content-type"], "DPoP": proof}
-    told = Client(f"{base}/oauth/token").post(urlencode(form).encode(), **sent).json
-    assert told["token_type"] == "DPoP"
-    return str(told["access_token"])
+    body = Client(f"{base}/oauth/token").post(urlencode(form).encode(), **sent).json
+    assert body["token_type"] == "DPoP"
+    return str(body["access_token"])
 
 
 def test_a_token_that_is_bound_to_a_key_opens_nothing_for_who_has_it_alone(
@@ -321,7 +321,7 @@ def test_a_token_that_is_bound_to_a_key_opens_nothing_for_who_has_it_alone(
         "tools/list", Authorization=f"DPoP {token}", DPoP=stolen, dpop=stolen
     )
     assert doubled.status == 400
-    page = Browser(base).post(f"/approvals/{'0' * 32}", wish="show", key=token)
+    page = Browser(base).post(f"/approvals/{'0' * 32}", action="show", key=token)
     assert page.status == 401
-    assert "bound to a key" in page.text
+    assert "requires a DPoP proof" in page.text
     assert token not in launched.logs()

@@ -113,8 +113,8 @@ def test_a_function_is_called_in_its_own_process(launched: Launched) -> None:
 
 
 def test_status_tells_the_kinds_and_what_was_left_out(launched: Launched) -> None:
-    told = json.loads(launched.toolbus("status", "--json").stdout)["servers"]
-    servers = {each["name"]: each for each in told}
+    body = json.loads(launched.toolbus("status", "--json").stdout)["servers"]
+    servers = {each["name"]: each for each in body}
     assert (servers["pets"]["kind"], servers["calc"]["kind"]) == ("openapi", "python")
     assert "another document" in servers["pets"]["dropped"]["broken"]
     shown = launched.toolbus("get", "servers", "pets").stdout
@@ -145,16 +145,16 @@ def test_arguments_that_do_not_fit_are_refused_unsent_and_the_model_reads_why(
 
 def test_a_program_is_told_the_same_words(launched: Launched) -> None:
     coder = Client(f"{launched.client(KEY).endpoint}?mode=code", KEY)
-    told = coder.call("executeToolCode", {"code": "result = calc.add(a=1, b=[2])"})
-    assert "'b' must be an integer; it is an array" in told.text
+    result = coder.call("executeToolCode", {"code": "result = calc.add(a=1, b=[2])"})
+    assert "'b' must be an integer; it is an array" in result.text
 
 
 def test_a_call_through_another_toolbus_is_one_trace_and_each_charges_its_own_key(
     launched: Launched,
 ) -> None:
-    told = {"name": "self__calc__add", "arguments": {"a": 2, "b": 3}}
-    told["_meta"] = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
-    assert launched.client(FAR_KEY).ask("tools/call", told).text == "5"
+    fields = {"name": "self__calc__add", "arguments": {"a": 2, "b": 3}}
+    fields["_meta"] = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    assert launched.client(FAR_KEY).ask("tools/call", fields).text == "5"
     rows = launched.eventual_rows(
         "SELECT key, charge FROM events "
         f"WHERE trace_id = '{TRACE}' AND event = 'call.completed' ORDER BY key",
@@ -175,5 +175,5 @@ def test_a_gateway_that_is_its_own_upstream_ends_after_a_few_steps(launched: Lau
     assert max(name.count("self__") for name in client.tools()) == MOST_HOPS
     arguments = {"a": 1, "b": 1}
     assert client.call(FURTHEST, arguments).text == "2"
-    told = {"name": FURTHEST, "arguments": arguments, "_meta": {HOPS: 1}}
-    assert client.ask("tools/call", told).error["data"]["code"] == "loop_detected"
+    fields = {"name": FURTHEST, "arguments": arguments, "_meta": {HOPS: 1}}
+    assert client.ask("tools/call", fields).error["data"]["code"] == "loop_detected"

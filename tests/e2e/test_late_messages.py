@@ -78,10 +78,10 @@ def dropped(cluster: Cluster) -> dict[str, int]:
 def test_a_late_message_is_dropped_counted_and_logged_without_its_words(cluster: Cluster) -> None:
     ann, eve = cluster.client(ANN), cluster.client(EVE)
     told(ann, "late__leave", WORD)
-    heard = told(eve, "late__stay", OWN)
-    assert WORD not in str(heard)
-    assert not any(each.get("method") == "elicitation/create" for each in heard)
-    assert "refused: The request cannot be attributed" in str(heard[-1])
+    received = told(eve, "late__stay", OWN)
+    assert WORD not in str(received)
+    assert not any(each.get("method") == "elicitation/create" for each in received)
+    assert "refused: The request cannot be attributed" in str(received[-1])
     counts = dropped(cluster)
     assert counts["request"] == 1
     assert counts["log"] >= 1
@@ -93,8 +93,8 @@ def test_a_late_message_is_dropped_counted_and_logged_without_its_words(cluster:
 def test_within_its_own_call_a_customer_hears_the_server_and_is_asked(cluster: Cluster) -> None:
     ann = cluster.client(ANN)
     for word in ("first", "second"):
-        heard = told(ann, "own__ask", word)
-        methods = [each.get("method") for each in heard]
+        received = told(ann, "own__ask", word)
+        methods = [each.get("method") for each in received]
         assert methods == ["notifications/message", "elicitation/create", None]
-        assert heard[0]["params"]["data"] == word
-        assert "accept" in str(heard[-1]["result"])
+        assert received[0]["params"]["data"] == word
+        assert "accept" in str(received[-1]["result"])

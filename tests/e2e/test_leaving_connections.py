@@ -57,20 +57,20 @@ class Load:
 
     def _ask_until_told(self, connection: RawHttp, whole: bytes) -> None:
         """Ask until an answer says that it was the last of this connection."""
-        asked = 0
+        request = 0
         try:
             while True:
                 connection.send(whole)
                 answer = connection.answer()
-                asked += 1
+                request += 1
                 self.heard[str(answer.status)] += 1
                 if answer.closes:
                     self.heard["told"] += 1
                     return
         except (CutError, ConnectionError) as error:
             # The kernel had taken this connection, the closed listener had not: as good as refused.
-            if asked or getattr(error, "begun", False):
-                self.cuts.append(f"request {asked + 1}: {error!r}")
+            if request or getattr(error, "begun", False):
+                self.cuts.append(f"request {request + 1}: {error!r}")
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +132,10 @@ def test_the_readiness_goes_before_the_listener_and_idle_clients_are_closed(
         until_now(lambda: '"http.leaving"' in process.log, "it is leaving")
         late = client.call("echo__say", {"text": "late"})
         assert (late.text, late.headers["connection"]) == ("late", "close")
-        (told,) = (s for s in cluster.statuses() if s.pid == process.pid and s.service == "ingress")
-        assert not told.ready
+        (items,) = (
+            s for s in cluster.statuses() if s.pid == process.pid and s.service == "ingress"
+        )
+        assert not items.ready
         assert stream.ended()
         assert idle.ended()
     assert process.ended() == 0

@@ -86,8 +86,8 @@ def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_events(cluster
 
 def test_a_budget_of_calls_for_some_tools_leaves_the_others_alone(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
-    told = [client.call("echo__count", {"id": f"n{n}"}).code for n in range(3)]
-    assert told == ["", "", "budget_exceeded"]
+    items = [client.call("echo__count", {"id": f"n{n}"}).code for n in range(3)]
+    assert items == ["", "", "budget_exceeded"]
     assert say(client, "still", run=4).code == ""
 
 
@@ -143,8 +143,8 @@ def rebuilt(cluster: Cluster) -> dict[str, Any]:
     while True:
         done = toolbus(cluster, "ledger", "rebuild", "default", "--json")
         if done.returncode == 0:
-            told: dict[str, Any] = json.loads(done.stdout)
-            return told
+            body: dict[str, Any] = json.loads(done.stdout)
+            return body
         assert time.monotonic() < give_up, done.stderr
 
 

@@ -106,13 +106,13 @@ async def refused(*_: Any) -> Any:
 
 
 async def test_progress_keeps_calls_of_every_transport_and_client_alive(cluster: Cluster) -> None:
-    heard: dict[str, list[float]] = {}
+    received: dict[str, list[float]] = {}
 
     async def work(client: SdkClient, server: str, trace: str, *, listens: bool) -> str:
-        told = heard.setdefault(trace, [])
+        outcome = received.setdefault(trace, [])
 
         async def on_progress(step: float, _total: float | None, _message: str | None) -> None:
-            told.append(step)
+            outcome.append(step)
 
         more: Any = {"progress_callback": on_progress} if listens else {}
         result: Any = await client.call_tool(f"{server}__work", **long_call(trace), **more)
@@ -121,9 +121,9 @@ async def test_progress_keeps_calls_of_every_transport_and_client_alive(cluster:
     async with (
         sdk(cluster, "auto") as stateless,
         sdk(cluster, "legacy") as legacy,
-        sdk(cluster, "legacy", elicitation_callback=refused) as asked,
+        sdk(cluster, "legacy", elicitation_callback=refused) as request,
     ):
-        clients = (stateless, legacy, asked)
+        clients = (stateless, legacy, request)
         jobs = {
             f"{10 * number + index:032x}": (client, server, number == 1 or server == "http")
             for number, client in enumerate(clients, 1)
@@ -134,7 +134,7 @@ async def test_progress_keeps_calls_of_every_transport_and_client_alive(cluster:
         )
     assert found == [f"{STEPS} steps"] * len(jobs)
     for trace, (_, _, listens) in jobs.items():
-        assert heard[trace] == (list(range(1, STEPS + 1)) if listens else []), trace
+        assert received[trace] == (list(range(1, STEPS + 1)) if listens else []), trace
         await asyncio.to_thread(_was_extended_and_charged_once, cluster, trace)
 
 

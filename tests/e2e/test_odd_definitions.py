@@ -60,12 +60,12 @@ def place(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     assert pytestconfig.cache is not None
     program = strict_clients.installed(pytestconfig.cache.mkdir("node-strict"))
     directory = tmp_path_factory.mktemp("odd")
-    told = {"lists": LISTS, "results": RESULTS}
+    fields = {"lists": LISTS, "results": RESULTS}
     source = Path(odd_server.__file__)
     stored = directory / "told.json"
-    stored.write_text(json.dumps(told))
+    stored.write_text(json.dumps(fields))
     launched = Launched(directory)
-    with odd_server.serving(told) as url:
+    with odd_server.serving(fields) as url:
         pipe = {
             "command": [sys.executable, str(source), str(stored)],
             "files": {"read": [str(source), str(stored)]},
@@ -103,10 +103,10 @@ def test_the_typescript_sdk_reads_every_list_whatever_servers_list(
     place: Place, server: str, sdk: str, family: str
 ) -> None:
     endpoint = place.endpoint(server)
-    told = strict_clients.typescript(
+    result = strict_clients.typescript(
         place.program, sdk=sdk, family=family, endpoint=endpoint, key=KEY
     )
-    assert {member: set(found) for member, found in told["lists"].items()} == expected(server)
+    assert {member: set(found) for member, found in result["lists"].items()} == expected(server)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -114,14 +114,14 @@ def test_the_typescript_sdk_reads_every_list_whatever_servers_list(
 async def test_the_python_sdk_reads_every_list_whatever_servers_list(
     place: Place, server: str, mode: str
 ) -> None:
-    told = await strict_clients.python(place.endpoint(server), KEY, mode)
-    assert {member: set(found) for member, found in told.items()} == expected(server)
+    result = await strict_clients.python(place.endpoint(server), KEY, mode)
+    assert {member: set(found) for member, found in result.items()} == expected(server)
 
 
 def test_operators_see_what_is_held_back_and_what_was_repaired_and_why(place: Place) -> None:
-    told = json.loads(place.launched.toolbus("tools", "--quarantined", "--json").stdout)
-    held = {each["name"]: each["notShown"] for each in told if "notShown" in each}
-    repaired = {each["name"]: each["repaired"] for each in told if "repaired" in each}
+    body = json.loads(place.launched.toolbus("tools", "--quarantined", "--json").stdout)
+    held = {each["name"]: each["notShown"] for each in body if "notShown" in each}
+    repaired = {each["name"]: each["repaired"] for each in body if "repaired" in each}
     for server in SERVERS:
         names = {*TOOLS_HELD, *PROMPTS_HELD, *RESOURCES_HELD}
         assert {f"{server}__{name}" for name in names} <= held.keys()
@@ -162,12 +162,12 @@ def test_the_typescript_sdk_reads_every_result_or_is_told_whose_fault_it_is(
         ("complete", {"ref": reference, "argument": {"name": "a", "value": "odder"}}),
     ]
     endpoint = place.endpoint(server)
-    told = strict_clients.typescript(
+    result = strict_clients.typescript(
         place.program, sdk=sdk, family=family, endpoint=endpoint, key=KEY, calls=calls
     )["calls"]
     read, faulty = len(RESULTS_READ), len(names)
-    good = [*told[:read], *told[faulty : faulty + 3]]
-    bad = [*told[read:faulty], *told[faulty + 3 :]]
+    good = [*result[:read], *result[faulty : faulty + 3]]
+    bad = [*result[read:faulty], *result[faulty + 3 :]]
     assert [each["error"] for each in good if "error" in each] == []
     assert good[-2]["result"]["contents"] == [{"text": "read", "uri": "odd://size"}]
     assert len(bad) == len(RESULTS_FAULTY) + 3

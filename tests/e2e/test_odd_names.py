@@ -92,12 +92,12 @@ def test_every_tool_has_a_safe_name_on_the_shared_endpoint_and_its_own_at_its_se
     own = Client(f"{client.endpoint}/odd", KEY)
     assert set(own.tools()) == set(seen)
     for name in seen:
-        for asked, answer in (
+        for request, answer in (
             ("its safe name", client.call(shortened(f"odd__{name}"))),
             ("its whole name", client.call(f"odd__{name}")),
             ("its own name", own.call(name)),
         ):
-            assert json.loads(answer.text) == [name, {}], (name, asked)
+            assert json.loads(answer.text) == [name, {}], (name, request)
 
 
 def test_a_prompt_of_any_name_is_got_by_its_safe_name(launched: Launched) -> None:
@@ -116,8 +116,8 @@ def test_grants_prices_and_events_keep_to_the_servers_own_name(launched: Launche
         "AND tool = 'create issue'"
     )
     assert rows[0]["charge"] == 250_000
-    told = launched.toolbus("pins", "list", "--all", "--json").stdout
-    assert "odd__create issue" in told
+    text = launched.toolbus("pins", "list", "--all", "--json").stdout
+    assert "odd__create issue" in text
 
 
 def test_a_program_calls_an_odd_name_and_is_charged_under_the_servers_own(
@@ -125,8 +125,8 @@ def test_a_program_calls_an_odd_name_and_is_charged_under_the_servers_own(
 ) -> None:
     coder, run = launched.client(CODER_KEY), token_hex(16)
     code = "result = [odd.create_issue(count=count) for count in (5, 6)]"
-    told = coder.call("executeToolCode", {"code": code}, run)
-    assert json.loads(told.text) == [["create issue", {"count": count}] for count in (5, 6)]
+    result = coder.call("executeToolCode", {"code": code}, run)
+    assert json.loads(result.text) == [["create issue", {"count": count}] for count in (5, 6)]
     rows = launched.eventual_rows(
         "SELECT tool, charge FROM events WHERE event = 'call.completed' AND server = 'odd' "
         f"AND trace_id = '{run}'",
@@ -141,8 +141,8 @@ def test_a_program_calls_an_odd_name_and_is_charged_under_the_servers_own(
 
 def test_a_large_definition_is_shown_and_only_the_whole_list_is_bounded(launched: Launched) -> None:
     own = Client(f"{launched.client(KEY).endpoint}/odd", KEY)
-    told = own.ask("tools/list", {}).json["result"]["tools"]
-    assert next(each for each in told if each["name"] == "large")["description"] == LARGE
+    reply = own.ask("tools/list", {}).json["result"]["tools"]
+    assert next(each for each in reply if each["name"] == "large")["description"] == LARGE
     quarantined = json.loads(launched.toolbus("tools", "--quarantined", "--json").stdout)
     held = {each["name"]: each.get("notShown", "") for each in quarantined}
     assert "servers.small.list_limit" in held["small__large"]

@@ -82,9 +82,9 @@ def test_a_refused_question_reaches_the_server_which_decides_how_its_call_ends(o
     with Events(
         client, calling("old__test_sampling", 6, prompt="p"), Mcp_Session_Id=session
     ) as stream:
-        asked = stream.until("sampling/createMessage")
+        request = stream.until("sampling/createMessage")
         refused = {"code": -1, "message": "No model here"}
-        answer = {"jsonrpc": "2.0", "id": asked["id"], "error": refused}
+        answer = {"jsonrpc": "2.0", "id": request["id"], "error": refused}
         assert client.post(answer, Mcp_Session_Id=session).status == 202
         assert stream.next()["error"] == refused, "the server's own answer to its call"
     assert not old.cancelled("test_sampling")
@@ -137,9 +137,9 @@ def test_a_stateless_client_that_opens_no_pages_is_told_the_page(
 def test_a_client_of_its_own_era_is_told_its_refusal_whole(old: Old) -> None:
     client = old.client()
     session = begun(client, PAGES)
-    told = client.post(calling(SIGN_IN, 8), Mcp_Session_Id=session).error
-    assert told["code"] == -32042
-    (page,) = told["data"]["elicitations"]
+    result = client.post(calling(SIGN_IN, 8), Mcp_Session_Id=session).error
+    assert result["code"] == -32042
+    (page,) = result["data"]["elicitations"]
     assert (page["mode"], page["url"]) == ("url", PAGE)
     assert page["elicitationId"] == "fixture-elicitation-2"
 

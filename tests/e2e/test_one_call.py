@@ -53,17 +53,17 @@ def cluster(
 
 async def overheard(cluster: Cluster) -> Heard:
     """Everything said on the bus until one call's story is whole, by one who may hear all."""
-    heard: Heard = []
+    received: Heard = []
     async with AsyncExitStack() as joined:
         for account, subjects in (FUSED if cluster.fused else APART).items():
             bus = await joined.enter_async_context(joined_by_tester(cluster.nats.at, account))
             for each in subjects:
-                await bus.subscribe(each, lambda data, subject, _: heard.append((subject, data)))
+                await bus.subscribe(each, lambda data, subject, _: received.append((subject, data)))
             await bus.settled()
         answer = await asyncio.to_thread(cluster.client(SECRET).call, "echo__say", {"text": "hi"})
         assert answer.text == "hi"
-        await until(lambda: story(heard, cluster), "a call with all its steps")
-    return heard
+        await until(lambda: story(received, cluster), "a call with all its steps")
+    return received
 
 
 def story(heard: Heard, cluster: Cluster) -> Heard:
@@ -89,19 +89,21 @@ def told_subjects() -> list[re.Pattern[str]]:
 
 def kinds(heard: Heard) -> list[str]:
     """The subjects of calls, without the ids, and without what else happened meanwhile."""
-    said = [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in heard]
-    return [subject for subject in said if re.match(r"tb\.(call|run|reply|event\.call)\.", subject)]
+    message = [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in heard]
+    return [
+        subject for subject in message if re.match(r"tb\.(call|run|reply|event\.call)\.", subject)
+    ]
 
 
 async def test_the_subjects_come_in_the_order_of_the_story(cluster: Cluster) -> None:
-    heard = kinds(story(await overheard(cluster), cluster))
+    received = kinds(story(await overheard(cluster), cluster))
     events = ["tb.event.call.allowed.default", "tb.event.call.completed.default"]
     if cluster.fused:
-        assert heard == events
+        assert received == events
         return
-    asked, allowed, run = heard[:3]
-    assert (asked, allowed, run) == ("tb.call.echo", events[0], "tb.run.echo")
-    assert sorted(heard[3:]) == sorted(["tb.reply.ingress", events[1]])
+    request, allowed, run = received[:3]
+    assert (request, allowed, run) == ("tb.call.echo", events[0], "tb.run.echo")
+    assert sorted(received[3:]) == sorted(["tb.reply.ingress", events[1]])
 
 
 async def test_every_subject_said_is_in_the_table(cluster: Cluster) -> None:
@@ -112,19 +114,19 @@ async def test_every_subject_said_is_in_the_table(cluster: Cluster) -> None:
 
 
 async def test_the_bus_carries_a_proof_and_never_the_key(cluster: Cluster) -> None:
-    heard = await overheard(cluster)
-    said = b"\n".join(data for _, data in heard)
-    assert SECRET.encode() not in said
-    assert hash_of(key_digest_of(SECRET)).encode() not in said
+    received = await overheard(cluster)
+    message = b"\n".join(data for _, data in received)
+    assert SECRET.encode() not in message
+    assert hash_of(key_digest_of(SECRET)).encode() not in message
     if not cluster.fused:
-        of_it = dict(story(heard, cluster))
-        asked = CallRequested.decode(of_it["tb.call.echo"])
+        of_it = dict(story(received, cluster))
+        request = CallRequested.decode(of_it["tb.call.echo"])
         run = CallAdmitted.decode(of_it["tb.run.echo"])
-        assert asked.key_digest == key_digest_of(SECRET)
+        assert request.key_digest == key_digest_of(SECRET)
         assert key_digest_of(SECRET).encode() not in of_it["tb.run.echo"]
-        assert run.reply_to == asked.reply_to
-        assert asked.reply_to in of_it, "executor answers the waiting slot directly"
-        assert run.arguments == asked.arguments == b'{"text":"hi"}'
+        assert run.reply_to == request.reply_to
+        assert request.reply_to in of_it, "executor answers the waiting slot directly"
+        assert run.arguments == request.arguments == b'{"text":"hi"}'
         assert (run.charge, run.reserved) == (10_000, True)
 
 

@@ -49,7 +49,7 @@ def test_no_path_of_the_agents_port_answers_a_foreign_host_or_origin(
     demo: Launched, path: str
 ) -> None:
     for method in METHODS:
-        told = {"Access_Control_Request_Method": "POST"} if method == "OPTIONS" else {}
+        fields = {"Access_Control_Request_Method": "POST"} if method == "OPTIONS" else {}
         for foreign in (
             {"Host": "evil.example"},
             {"Host": ""},
@@ -57,7 +57,7 @@ def test_no_path_of_the_agents_port_answers_a_foreign_host_or_origin(
             {"Origin": "https://evil.example"},
             {"Host": "evil.example", "Origin": SCRIPTS},
         ):
-            answer = exchange(demo.port, asked(path, method, **told, **foreign))
+            answer = exchange(demo.port, asked(path, method, **fields, **foreign))
             assert answer.status == 403, (method, path, foreign, answer)
         twice = asked(path, method).replace(b"Host: 127.0.0.1\r\n", b"Host: 127.0.0.1\r\n" * 2)
         assert exchange(demo.port, twice).status == 400, (method, path)

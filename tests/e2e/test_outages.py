@@ -33,10 +33,10 @@ def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Cluster]:
     """A gateway that is whole again after each test, but for the last."""
-    told = {"CALL_TIMEOUT": "5", "REDIS_TIMEOUT": "2", "LEDGER_QUIET": "3"}
+    fields = {"CALL_TIMEOUT": "5", "REDIS_TIMEOUT": "2", "LEDGER_QUIET": "3"}
     made = Cluster(
         tmp_path_factory.mktemp("cluster"),
-        **{f"TOOLBUS_{name}": value for name, value in told.items()},
+        **{f"TOOLBUS_{name}": value for name, value in fields.items()},
     )
     declaration = Configuration(
         servers={"echo": Server(url=upstream.url)},
@@ -126,8 +126,8 @@ def budget(cluster: Cluster) -> BudgetState:
             LedgerQuery(customer="default"), LedgerReply, PATIENCE
         )
 
-    told = cluster.on_the_bus(ask)
-    return told.budgets[0]
+    result = cluster.on_the_bus(ask)
+    return result.budgets[0]
 
 
 def test_a_dead_upstream_is_named_and_then_its_breaker_opens(

@@ -24,8 +24,8 @@ def resumed(client: Client, session: str, event_id: str) -> Events:
 
 
 def answered(client: Client, session: str, asked: dict[str, Any]) -> None:
-    told = {"action": "accept", "content": {"response": "Ada"}}
-    answer = {"jsonrpc": "2.0", "id": asked["id"], "result": told}
+    fields = {"action": "accept", "content": {"response": "Ada"}}
+    answer = {"jsonrpc": "2.0", "id": asked["id"], "result": fields}
     assert client.post(answer, Mcp_Session_Id=session).status == 202
 
 
@@ -40,13 +40,13 @@ def test_a_call_goes_on_without_its_client_who_comes_back_for_the_answer(
     session = begun(client, {"elicitation": {}})
     with Events(client, WHO, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
-        asked = stream.until("elicitation/create")
+        request = stream.until("elicitation/create")
         came = stream.last_id
     assert primed != came
     with resumed(there, session, primed) as stream:
-        assert stream.next() == asked, "what came after the first id"
+        assert stream.next() == request, "what came after the first id"
         assert stream.last_id == came, "under the id it had"
-    answered(client, session, asked)
+    answered(client, session, request)
     with resumed(there, session, came) as stream:
         last = stream.next()
         assert (last["id"], "action=accept" in str(last["result"])) == (5, True)
@@ -64,11 +64,11 @@ def test_an_answer_comes_live_to_who_came_back(place: Place, replica: int) -> No
     client, there = place.client(), place.client(replica=replica)
     session = begun(client, {"elicitation": {}})
     with Events(client, WHO, Mcp_Session_Id=session) as stream:
-        asked = stream.until("elicitation/create")
+        request = stream.until("elicitation/create")
         came = stream.last_id
     with resumed(there, session, came) as stream:
         assert stream.status == 200
-        answered(client, session, asked)
+        answered(client, session, request)
         assert stream.next()["id"] == 5
 
 
@@ -77,7 +77,7 @@ def test_an_event_of_another_session_leads_nowhere(place: Place, replica: int) -
     client = place.client()
     session = begun(client, {"elicitation": {}})
     with Events(client, WHO, Mcp_Session_Id=session) as stream:
-        asked = stream.until("elicitation/create")
+        request = stream.until("elicitation/create")
         came = stream.last_id
     unknown = came.replace("a", "a0", 1)
     for secret in (OTHER, ROOT):
@@ -88,7 +88,7 @@ def test_an_event_of_another_session_leads_nowhere(place: Place, replica: int) -
             assert stolen.body == made_up.body, "and nothing tells which"
         with resumed(place.client(OTHER), session, came) as stream:
             assert stream.status == 404
-    answered(client, session, asked)
+    answered(client, session, request)
     with resumed(client, session, came) as stream:
         assert stream.next()["id"] == 5, "its own client still has it"
 
@@ -196,8 +196,8 @@ def test_a_resumed_stream_ends_with_its_session(place: Place, replica: int) -> N
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Two replicas that send clients away whose answers take their time."""
-    told = {"TOOLBUS_POLL_AFTER": str(POLL_SECONDS)}
-    with replicated(tmp_path_factory.mktemp("impatient"), fused=False, **told) as made:
+    fields = {"TOOLBUS_POLL_AFTER": str(POLL_SECONDS)}
+    with replicated(tmp_path_factory.mktemp("impatient"), fused=False, **fields) as made:
         yield made
 
 

@@ -94,8 +94,8 @@ def test_a_rule_refuses_a_call_and_is_named(launched: tuple[Launched, Upstream])
     assert len(echo.arrived()) == before
     assert made.client(FULL).call("echo__say", {"text": "/tmp/x"}).text == "/tmp/x"
     (row,) = rows(made, f"call_id = '{answer.error['data']['callId']}'")
-    told = (row["event"], row["code"], row["rule"], row["environment"])
-    assert told == ("call.denied", "rule_denied", "etc", "prod")
+    items = (row["event"], row["code"], row["rule"], row["environment"])
+    assert items == ("call.denied", "rule_denied", "etc", "prod")
 
 
 def test_a_shadow_lets_a_call_through_and_is_recorded(launched: tuple[Launched, Upstream]) -> None:
@@ -178,14 +178,14 @@ def test_a_proposed_rule_is_replayed_against_what_was_recorded(
     proposed = made.directory / "srv.cedar"
     proposed.write_text(SAYS.format("/srv*"))
 
-    said = made.toolbus("rules", "replay", str(proposed), "--since", "1h", "--json")
-    assert said.returncode == 0, said
-    told = json.loads(said.stdout)
-    assert told["refused"] == 2
-    assert told["by_key"]["full"]["refused"] == 2
-    assert set(told["by_key"]["digest"]) == {"unknown", "same"}  # one was refused already
-    assert {each["rule"] for each in told["examples"]["refused"]} == {"srv"}
-    assert all(each["call_id"] for each in told["examples"]["refused"])
+    message = made.toolbus("rules", "replay", str(proposed), "--since", "1h", "--json")
+    assert message.returncode == 0, message
+    body = json.loads(message.stdout)
+    assert body["refused"] == 2
+    assert body["by_key"]["full"]["refused"] == 2
+    assert set(body["by_key"]["digest"]) == {"unknown", "same"}  # one was refused already
+    assert {each["rule"] for each in body["examples"]["refused"]} == {"srv"}
+    assert all(each["call_id"] for each in body["examples"]["refused"])
     alone = made.toolbus("rules", "replay", "--rule", "home", "--json")
     assert json.loads(alone.stdout)["by_key"]["full"]["refused"] >= 1
 
@@ -195,8 +195,8 @@ def test_a_call_that_waits_for_a_person_and_was_refused_nothing_is_replayed_too(
 ) -> None:
     made, _ = launched
     params = {"name": "echo__count", "arguments": {"id": "paged"}}
-    asked = ask(made.client(FULL), "tools/call", params, elicitation={"url": {}})
-    assert asked.json["result"]["resultType"] == "input_required"
+    request = ask(made.client(FULL), "tools/call", params, elicitation={"url": {}})
+    assert request.json["result"]["resultType"] == "input_required"
     made.eventual_rows(
         "SELECT detail FROM events WHERE event = 'approval.requested'",
         lambda rows: any("paged" in row["detail"] for row in rows),
@@ -206,8 +206,8 @@ def test_a_call_that_waits_for_a_person_and_was_refused_nothing_is_replayed_too(
         'forbid(principal, action, resource == Tool::"echo__count") when {'
         ' context.arguments has id && context.arguments.id == "paged" };'
     )
-    said = made.toolbus("rules", "replay", str(proposed), "--json")
-    assert json.loads(said.stdout)["by_key"]["full"]["refused"] == 1
+    message = made.toolbus("rules", "replay", str(proposed), "--json")
+    assert json.loads(message.stdout)["by_key"]["full"]["refused"] == 1
 
 
 def test_a_rule_takes_effect_while_it_runs_and_a_faulty_one_does_not(
@@ -219,10 +219,10 @@ def test_a_rule_takes_effect_while_it_runs_and_a_faulty_one_does_not(
     made.configure(
         document(echo, later={"cedar": SAYS.format("later").replace("forbid(", "forbid")})
     )
-    said = checked(made)
-    assert said.returncode == 1
-    assert "rules.later.cedar: is not Cedar" in said.stderr
-    assert said.stderr.startswith(f"{made.config}:")
+    message = checked(made)
+    assert message.returncode == 1
+    assert "rules.later.cedar: is not Cedar" in message.stderr
+    assert message.stderr.startswith(f"{made.config}:")
     made.configure(document(echo, later={"cedar": SAYS.format("later")}))
     assert checked(made).returncode == 0
     until_now(lambda: client.call("echo__say", {"text": "later"}).code == "rule_denied")

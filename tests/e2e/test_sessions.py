@@ -89,18 +89,18 @@ def test_fifty_tenants_with_the_same_ids_at_once_get_their_own_replies(place: Pl
         client = place.client(TENANTS[number], number % 2)
         session = begun(client)
         together.wait(60)
-        heard = []
+        received = []
         for request_id in (1, "1", 2):
             text = f"{number}:{request_id!r}"
             call = calling("echo__wait", request_id, id=text, seconds=0.1)
             answer = client.post(call, Mcp_Session_Id=session)
             assert answer.json["id"] == request_id
-            heard.append(answer.text)
-        return heard
+            received.append(answer.text)
+        return received
 
     with ThreadPoolExecutor(len(TENANTS)) as pool:
-        for number, heard in enumerate(pool.map(tenant, range(len(TENANTS)))):
-            assert heard == [f"{number}:1", f"{number}:'1'", f"{number}:2"]
+        for number, received in enumerate(pool.map(tenant, range(len(TENANTS)))):
+            assert received == [f"{number}:1", f"{number}:'1'", f"{number}:2"]
 
 
 def told_until(stream: Events, condition: Callable[[], bool]) -> None:
@@ -119,9 +119,9 @@ def test_a_sessions_stream_tells_of_a_server_that_is_new(place: Place) -> None:
         assert (stream.status, stream.type) == (200, "text/event-stream")
         place.cluster.declare(place.declaration(more=Server(url=place.echo.url)))
         try:
-            told = stream.until("notifications/tools/list_changed")
-            assert "id" not in told
-            assert "_meta" not in told.get("params", {})
+            result = stream.until("notifications/tools/list_changed")
+            assert "id" not in result
+            assert "_meta" not in result.get("params", {})
             told_until(stream, lambda: "more__say" in client.tools())
         finally:
             place.cluster.declare(place.declaration())
@@ -193,9 +193,9 @@ def test_a_question_is_asked_on_the_stream_and_answered_at_any_replica(
     session = begun(client, {"elicitation": {}})
     call = calling("fix__test_elicitation", 5, message="Who?")
     with Events(client, call, Mcp_Session_Id=session) as stream:
-        asked = stream.until("elicitation/create")
-        assert asked["params"]["message"] == "Who?"
-        answer = {"jsonrpc": "2.0", "id": asked["id"], "result": told}
+        request = stream.until("elicitation/create")
+        assert request["params"]["message"] == "Who?"
+        answer = {"jsonrpc": "2.0", "id": request["id"], "result": told}
         assert place.client(OTHER).post(answer, Mcp_Session_Id=session).status == 404
         assert there.post(answer, Mcp_Session_Id=session).status == 202
         last = stream.next()

@@ -78,9 +78,9 @@ def with_handshake(client: Client, tool: str, **arguments: str) -> str:
 
 def by_program(client: Client, tool: str, **arguments: str) -> str:
     server, _, own = tool.partition("__")
-    told = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     at = Client(f"{client.endpoint}?mode=code", client.key)
-    return at.call("executeToolCode", {"code": f"result = {server}.{own}({told})['result']"}).text
+    return at.call("executeToolCode", {"code": f"result = {server}.{own}({text})['result']"}).text
 
 
 @pytest.mark.parametrize("server", ["legacy", "http", "sse"])
@@ -97,8 +97,8 @@ def test_what_a_key_leaves_at_a_server_is_met_by_its_user_alone(
     for client, letter in ((ann, "a"), (anns, "a"), (bob, "b")):
         whole = ",".join(letter + number for number in numbers)
         for way in ways:
-            told = {way(client, f"{server}__recall") for _ in range(TURNS)}
-            assert {each.strip('"') for each in told} == {whole}
+            fields = {way(client, f"{server}__recall") for _ in range(TURNS)}
+            assert {each.strip('"') for each in fields} == {whole}
 
 
 def test_a_process_of_both_families_keeps_what_each_family_of_callers_leaves(
@@ -114,15 +114,15 @@ def test_a_process_of_both_families_keeps_what_each_family_of_callers_leaves(
 
 def test_status_tells_who_holds_what_and_no_secret(cluster: Cluster) -> None:
     stateless(cluster.client(ANN), "stdio__remember", text="something private")
-    told = cluster.on_the_bus(status)
-    (server,) = (each for each in told if each["name"] == "stdio")
+    result = cluster.on_the_bus(status)
+    (server,) = (each for each in result if each["name"] == "stdio")
     held = {each["owner"] for each in server["sessions"]["held"]}
     assert {"user ann", "key bob"} >= held >= {"user ann"}
     assert all(each["executor"] for each in server["sessions"]["held"])
     assert server["sessions"]["bound"] == 32
-    assert ANN not in json.dumps(told)
-    assert "something private" not in json.dumps(told)
-    assert {row[1] for row in table_of(told, str)} >= {"user ann"}
+    assert ANN not in json.dumps(result)
+    assert "something private" not in json.dumps(result)
+    assert {row[1] for row in table_of(result, str)} >= {"user ann"}
 
 
 def test_when_an_executor_is_killed_its_sessions_begin_anew_elsewhere(cluster: Cluster) -> None:
@@ -136,6 +136,6 @@ def test_when_an_executor_is_killed_its_sessions_begin_anew_elsewhere(cluster: C
     for server in SERVERS:
         for client, other in ((ann, "b"), (bob, "a")):
             stateless(client, f"{server}__remember", text="again")
-            told = {stateless(client, f"{server}__recall") for _ in range(TURNS)}
-            assert len(told) == 1, "one session goes on being used"
-            assert other not in told.pop().replace("again", "")
+            fields = {stateless(client, f"{server}__recall") for _ in range(TURNS)}
+            assert len(fields) == 1, "one session goes on being used"
+            assert other not in fields.pop().replace("again", "")

@@ -36,9 +36,9 @@ def test_a_subscription_is_acknowledged_first_under_its_own_id(
         assert type(first["params"]["_meta"][META + "subscriptionId"]) is type(request_id)
         place.cluster.declare(place.declaration(more=Server(url=place.echo.url)))
         try:
-            told = stream.next()
-            assert told["method"] == "notifications/tools/list_changed", "only what was wanted"
-            assert told["params"]["_meta"] == mark
+            result = stream.next()
+            assert result["method"] == "notifications/tools/list_changed", "only what was wanted"
+            assert result["params"]["_meta"] == mark
             until_now(lambda: "more__say" in client.tools(), "the new server")
         finally:
             place.cluster.declare(place.declaration())
@@ -54,9 +54,9 @@ def test_a_subscription_tells_of_the_resources_it_named(place: Place) -> None:
         acknowledged = stream.next()["params"]["notifications"]
         assert acknowledged["resourceSubscriptions"] == [watched]
         place.client().call("fix__test_touch_watched_resource")
-        told = stream.until("notifications/resources/updated")
-        assert told["params"]["uri"] == watched
-        assert told["params"]["_meta"][META + "subscriptionId"] == 1
+        result = stream.until("notifications/resources/updated")
+        assert result["params"]["uri"] == watched
+        assert result["params"]["_meta"][META + "subscriptionId"] == 1
 
 
 def test_a_subscription_ends_with_a_result_when_the_gateway_does(place: Place) -> None:
@@ -108,20 +108,20 @@ def test_a_state_is_sealed_to_its_key_and_its_request(place: Place) -> None:
 
 def test_what_is_told_to_be_there_answers(place: Place) -> None:
     client = place.client()
-    told = ask(client, "server/discover").json["result"]["capabilities"]
+    body = ask(client, "server/discover").json["result"]["capabilities"]
     for kind, method in (
         ("tools", "tools/list"),
         ("prompts", "prompts/list"),
         ("resources", "resources/list"),
         ("resources", "resources/templates/list"),
     ):
-        assert told[kind]["listChanged"] is True
+        assert body[kind]["listChanged"] is True
         assert ask(client, method).json["result"]["resultType"] == "complete"
     ref = {"type": "ref/prompt", "name": "fix__test_prompt_with_arguments"}
     params = {"ref": ref, "argument": {"name": "arg1", "value": ""}}
-    assert "completions" in told
+    assert "completions" in body
     assert "completion" in ask(client, "completion/complete", params).json["result"]
-    assert told["resources"]["subscribe"] is True
+    assert body["resources"]["subscribe"] is True
     wanted = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
     with listening(client, **wanted) as stream:
         assert stream.next()["params"]["notifications"] == wanted

@@ -62,9 +62,9 @@ def started(place: Place, tool: str, session: str = "", **arguments: Any) -> dic
 def stateless_task(client: Client, tool: str, arguments: Any, **more: Any) -> dict[str, Any]:
     """The task that a stateless client is given."""
     params = {"name": tool, "arguments": arguments}
-    told: dict[str, Any] = ask(client, "tools/call", params, **TASKS, **more).json["result"]
-    assert told["resultType"] == "task"
-    return told
+    body: dict[str, Any] = ask(client, "tools/call", params, **TASKS, **more).json["result"]
+    assert body["resultType"] == "task"
+    return body
 
 
 def about(client: Client, method: str, task: str, more: Any = None, **declared: Any) -> Answer:
@@ -94,11 +94,11 @@ def test_tasks_are_declared_and_listed_to_clients_of_the_revision_that_has_them(
     both: Place,
 ) -> None:
     client = both.client()
-    for version, told in (("2025-11-25", True), ("2025-06-18", False)):
+    for version, each in (("2025-11-25", True), ("2025-06-18", False)):
         params = {"protocolVersion": version, "capabilities": {}, "clientInfo": {}}
         found = client.ask("initialize", params).json["result"]["capabilities"]
-        assert ("tasks" in found) is told
-        if told:
+        assert ("tasks" in found) is each
+        if each:
             assert found["tasks"] == {"cancel": {}, "requests": {"tools": {"call": {}}}}
     tools = {t["name"]: t for t in client.ask("tools/list").json["result"]["tools"]}
     assert tools["fix__slow_compute"]["execution"] == {"taskSupport": "optional"}
@@ -117,9 +117,9 @@ def test_a_client_with_a_session_runs_a_task_of_either_family(both: Place, serve
     assert done["content"][0]["text"] == "w done in 0.2 s"
     assert done["_meta"][RELATED] == about_it
     assert "resultType" not in done
-    told = there.ask("tasks/get", about_it).json["result"]
-    assert (told["taskId"], told["status"]) == (task["taskId"], "completed")
-    assert not {"result", "resultType", "ttlMs"} & set(told)
+    reply = there.ask("tasks/get", about_it).json["result"]
+    assert (reply["taskId"], reply["status"]) == (task["taskId"], "completed")
+    assert not {"result", "resultType", "ttlMs"} & set(reply)
     assert both.client(OTHER).ask("tasks/get", about_it).error["code"] == INVALID
 
 
@@ -139,9 +139,9 @@ def test_what_a_task_broke_with_is_what_its_result_is_refused_with(both: Place) 
 def test_a_client_with_a_session_cancels_its_task(both: Place, server: str) -> None:
     about_it = {"taskId": started(both, f"{server}__slow_compute", seconds=60)["taskId"]}
     assert both.client(OTHER).ask("tasks/cancel", about_it).error["code"] == INVALID
-    told = both.client().ask("tasks/cancel", about_it).json["result"]
-    assert told["status"] == "cancelled"
-    assert told["taskId"] == about_it["taskId"]
+    reply = both.client().ask("tasks/cancel", about_it).json["result"]
+    assert reply["status"] == "cancelled"
+    assert reply["taskId"] == about_it["taskId"]
     assert both.client().ask("tasks/cancel", about_it).error["code"] == INVALID
 
 
@@ -153,10 +153,10 @@ def test_a_task_asks_a_client_with_a_session_while_it_waits(both: Place, server:
     about_it = {"taskId": task["taskId"]}
     waiting = {"jsonrpc": "2.0", "id": 9, "method": "tasks/result", "params": about_it}
     with Events(client, waiting, Mcp_Session_Id=session) as stream:
-        asked = stream.until("elicitation/create")
-        assert asked["params"]["message"] == "Delete f?"
-        assert asked["params"]["_meta"][RELATED] == about_it
-        answer = {"jsonrpc": "2.0", "id": asked["id"], "result": YES}
+        request = stream.until("elicitation/create")
+        assert request["params"]["message"] == "Delete f?"
+        assert request["params"]["_meta"][RELATED] == about_it
+        answer = {"jsonrpc": "2.0", "id": request["id"], "result": YES}
         assert both.client(replica=1).post(answer, Mcp_Session_Id=session).status == 202
         last = stream.next()
         assert last["id"] == 9
@@ -167,8 +167,8 @@ def test_a_tool_that_insists_on_a_task_asks_a_client_that_knows_of_none(both: Pl
     client = both.client()
     session = begun(client, FORMS)
     with Events(client, calling("fix__confirm_job", 9), Mcp_Session_Id=session) as stream:
-        asked = stream.until("elicitation/create")
-        answer = {"jsonrpc": "2.0", "id": asked["id"], "result": YES}
+        request = stream.until("elicitation/create")
+        answer = {"jsonrpc": "2.0", "id": request["id"], "result": YES}
         assert both.client(replica=1).post(answer, Mcp_Session_Id=session).status == 202
         assert stream.next()["result"]["content"][0]["text"] == "agreed: True"
 
@@ -242,13 +242,13 @@ def test_a_task_asks_a_stateless_client_when_it_looks(both: Place, server: str) 
         """Whether it has ended; every executor that is looked at asks, until one was answered."""
         nonlocal asked_at_all
         seen = result_of(look())
-        if asked := seen.get("inputRequests"):
+        if request := seen.get("inputRequests"):
             asked_at_all = True
-            (only,) = asked.values()
+            (only,) = request.values()
             assert only["params"]["message"] == "Delete f?"
-            answers = {"inputResponses": dict.fromkeys(asked, YES)}
-            told = about(client, "tasks/update", task["taskId"], answers, **FORMS)
-            assert told.json["result"]["resultType"] == "complete"
+            answers = {"inputResponses": dict.fromkeys(request, YES)}
+            each = about(client, "tasks/update", task["taskId"], answers, **FORMS)
+            assert each.json["result"]["resultType"] == "complete"
         return bool(seen["status"] in OVER)
 
     until_now(answered, "the end")
@@ -285,19 +285,19 @@ def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) ->
         Events(there, body, **headers) as stream,
         Events(Client(there.endpoint, OTHER), body, **headers) as strangers,
     ):
-        told = stream.until("notifications/subscriptions/acknowledged")
-        assert told["params"]["notifications"] == {"taskIds": [task]}, "one server tells of none"
-        told = strangers.until("notifications/subscriptions/acknowledged")
-        assert told["params"]["notifications"] == {}
+        result = stream.until("notifications/subscriptions/acknowledged")
+        assert result["params"]["notifications"] == {"taskIds": [task]}, "one server tells of none"
+        result = strangers.until("notifications/subscriptions/acknowledged")
+        assert result["params"]["notifications"] == {}
         look = partial(about, client, "tasks/get", task, **FORMS)
-        asked = until_now(lambda: result_of(look()).get("inputRequests"), "the question")
-        answers = {"inputResponses": dict.fromkeys(asked, YES)}
+        request = until_now(lambda: result_of(look()).get("inputRequests"), "the question")
+        answers = {"inputResponses": dict.fromkeys(request, YES)}
         about(client, "tasks/update", task, answers, **FORMS)
-        while (told := stream.until("notifications/tasks")["params"])["status"] != "completed":
+        while (result := stream.until("notifications/tasks")["params"])["status"] != "completed":
             pass
-        assert told["taskId"] == task
-        assert told["result"]["content"][0]["text"] == "f is deleted"
-        assert told["_meta"] == {META + "subscriptionId": 7}
+        assert result["taskId"] == task
+        assert result["result"]["content"][0]["text"] == "f is deleted"
+        assert result["_meta"] == {META + "subscriptionId": 7}
 
 
 def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
@@ -313,9 +313,9 @@ def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
         theirs = foreign.json["result"]["task"]["taskId"]
         both.client(OTHER).ask("tasks/cancel", {"taskId": theirs}, Mcp_Session_Id=other)
         client.ask("tasks/cancel", {"taskId": task}, Mcp_Session_Id=session)
-        while (told := stream.until("notifications/tasks/status")["params"])["taskId"] == before:
+        while (result := stream.until("notifications/tasks/status")["params"])["taskId"] == before:
             pass
-        assert (told["taskId"], told["status"]) == (task, "cancelled")
+        assert (result["taskId"], result["status"]) == (task, "cancelled")
 
 
 # -- what handles outlive -------------------------------------------------------------------------
@@ -325,9 +325,9 @@ def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
 def test_a_task_is_found_after_every_service_was_killed(tmp_path: Path, server: str) -> None:
     old = FixtureServer(tmp_path / "old", "--family", "legacy")
     old.start()
-    with ExitStack() as ending:
-        ending.callback(old.kill)
-        place = ending.enter_context(replicated(tmp_path, fused=False))
+    with ExitStack() as final:
+        final.callback(old.kill)
+        place = final.enter_context(replicated(tmp_path, fused=False))
         place.servers["old"] = Server(url=old.url)
         place.cluster.declare(place.declaration())
         place.until_listed("old__slow_compute")
@@ -370,9 +370,9 @@ def test_a_stateless_client_runs_the_tasks_of_server_everything(
     tool = f"{server}__simulate-research-query"
     task = stateless_task(client, tool, arguments, **FORMS)["taskId"]
     look = partial(about, client, "tasks/get", task, **FORMS)
-    asked = until_now(lambda: result_of(look()).get("inputRequests"), "the question", 60)
+    request = until_now(lambda: result_of(look()).get("inputRequests"), "the question", 60)
     meant = {"action": "accept", "content": {"interpretation": "snake"}}
-    answers = {"inputResponses": dict.fromkeys(asked, meant)}
+    answers = {"inputResponses": dict.fromkeys(request, meant)}
     about(client, "tasks/update", task, answers, **FORMS)
     done = until_now(lambda: result_of(look()).get("result"), "the end", 60)
     assert "python (snake)" in done["content"][0]["text"]

@@ -99,20 +99,20 @@ def test_one_call_is_one_trace_of_all_services_with_the_server_below(traced: Tra
     assert call(traced.client(), "fix__greet", parent_of(trace), **carried).status == 200
     parts = ("toolbus.reserve", "toolbus.record_intent")
     spans = traced.collector.of(trace, *CALL, *parts)
-    edge, decided, executed, asked = (only(spans, name) for name in CALL)
+    edge, decided, executed, request = (only(spans, name) for name in CALL)
     assert edge.parent == "00000000000000aa"
     assert decided.parent == executed.parent == edge.id
-    assert asked.parent == executed.id
+    assert request.parent == executed.id
     for part in parts:
         assert only(spans, part).parent == decided.id
-    assert [each.scope for each in (edge, decided, executed, asked)] == [
+    assert [each.scope for each in (edge, decided, executed, request)] == [
         "ingress", "policy", "executor", "executor",
     ]  # fmt: skip
-    assert [each.kind for each in (edge, decided, executed, asked)] == [2, 1, 1, 3]
+    assert [each.kind for each in (edge, decided, executed, request)] == [2, 1, 1, 3]
     seen = traced.seen(trace)
-    below = f"00-{trace}-{asked.id}-01"
-    for told in (seen["params"]["_meta"], seen["headers"]):
-        assert {name: told[name] for name in ("traceparent", *carried)} == {
+    below = f"00-{trace}-{request.id}-01"
+    for item in (seen["params"]["_meta"], seen["headers"]):
+        assert {name: item[name] for name in ("traceparent", *carried)} == {
             "traceparent": below, **carried,
         }  # fmt: skip
 
@@ -121,8 +121,8 @@ def test_spans_are_named_by_the_conventions_for_mcp(traced: Traced) -> None:
     trace = token_hex(16)
     call(traced.client(), "fix__greet", parent_of(trace))
     spans = traced.collector.of(trace, *CALL)
-    edge, asked = only(spans, CALL[0]), only(spans, CALL[3])
-    for span, tool in ((edge, "fix__greet"), (asked, "greet")):
+    edge, request = only(spans, CALL[0]), only(spans, CALL[3])
+    for span, tool in ((edge, "fix__greet"), (request, "greet")):
         assert span.attributes["mcp.method.name"] == "tools/call"
         assert span.attributes["gen_ai.operation.name"] == "execute_tool"
         assert span.attributes["gen_ai.tool.name"] == tool
@@ -160,14 +160,14 @@ def test_a_programs_calls_are_nested_in_its_run(traced: Traced) -> None:
     assert run.attributes["toolbus.calls"] == 2
     inner = [span for span in spans if span.name == "tools/call fix__greet"]
     assert [span.parent for span in inner] == [run.id, run.id]
-    asked = [span for span in spans if span.name == "tools/call greet"]
-    assert {by_id[by_id[span.parent].parent].id for span in asked} == {each.id for each in inner}
+    request = [span for span in spans if span.name == "tools/call greet"]
+    assert {by_id[by_id[span.parent].parent].id for span in request} == {each.id for each in inner}
 
 
 def test_what_audit_writes_is_linked_to_the_spans_it_tells_of(traced: Traced) -> None:
     trace = token_hex(16)
     call(traced.client(), "fix__greet", parent_of(trace))
-    told = {
+    fields = {
         span.id
         for span in traced.collector.of(trace, *CALL, "toolbus.record_intent")
         if span.name in ("toolbus.record_intent", "toolbus.execute")
@@ -179,7 +179,7 @@ def test_what_audit_writes_is_linked_to_the_spans_it_tells_of(traced: Traced) ->
         inserts = [span for span in traced.collector.spans if span.name == "toolbus.insert"]
         return {id_ for span in inserts for of, id_ in span.links if of == trace}
 
-    until_now(lambda: linked() == told, "the links of both events")
+    until_now(lambda: linked() == fields, "the links of both events")
 
 
 def test_a_failure_is_told_by_its_code_on_every_span_it_passed(traced: Traced) -> None:
@@ -203,8 +203,8 @@ def test_a_person_who_is_asked_is_a_span_of_the_decision(traced: Traced) -> None
     trace = token_hex(16)
     assert call(traced.client(ASKER), "fix__greet", parent_of(trace)).code == "approval_required"
     spans = traced.collector.of(trace, CALL[0], "toolbus.decide", "toolbus.approval")
-    decided, asked = only(spans, "toolbus.decide"), only(spans, "toolbus.approval")
-    assert asked.parent == decided.id
+    decided, request = only(spans, "toolbus.decide"), only(spans, "toolbus.approval")
+    assert request.parent == decided.id
     assert decided.attributes["toolbus.decision"] == "approval_required"
 
 

@@ -42,9 +42,9 @@ def commands_of_the_readme(key: str) -> list[list[str]]:
 def test_the_readmes_commands_give_a_call_a_denial_and_their_rows(demo: Launched) -> None:
     call, denied, tail = commands_of_the_readme(demo.ready["key"])
     assert tail == ["audit", "tail"]
-    said = demo.toolbus(*call)
-    assert said.returncode == 0, said
-    assert "Oslo" in said.stdout or re.search(r"\d\d:\d\d", said.stdout)
+    message = demo.toolbus(*call)
+    assert message.returncode == 0, message
+    assert "Oslo" in message.stdout or re.search(r"\d\d:\d\d", message.stdout)
     refused = demo.toolbus(*denied)
     assert refused.returncode != 0
     assert "Unknown tool: notes__clear" in refused.stdout + refused.stderr

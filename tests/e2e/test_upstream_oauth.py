@@ -41,8 +41,11 @@ def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthSe
 @pytest.fixture(scope="module")
 def unlaunched(showing: ShowingOAuthServer, tmp_path_factory: pytest.TempPathFactory) -> Launched:
     """The gateway, whose address is known before it begins."""
-    told = {"TOOLBUS_EGRESS_ALLOW": "127.0.0.0/8 ::1", "TOOLBUS_EGRESS_CA": showing.certificates.ca}
-    return Launched(tmp_path_factory.mktemp("gateway"), **told)
+    fields = {
+        "TOOLBUS_EGRESS_ALLOW": "127.0.0.0/8 ::1",
+        "TOOLBUS_EGRESS_CA": showing.certificates.ca,
+    }
+    return Launched(tmp_path_factory.mktemp("gateway"), **fields)
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +156,10 @@ def test_a_client_that_opens_pages_is_asked_to_and_a_link_is_for_its_own_person(
     done = launched.toolbus("connections", "revoke", "docs", "--user", "ann")
     assert done.returncode == 0, done.stderr
     ann = launched.client(ANN)
-    asked = until_now(lambda: _asked(ann), "the question, once what was kept is let go")
-    params = asked["inputRequests"]["toolbus.connect"]["params"]
+    request = until_now(lambda: _asked(ann), "the question, once what was kept is let go")
+    params = request["inputRequests"]["toolbus.connect"]["params"]
     assert params["mode"] == "url"
-    assert ANN not in json.dumps(asked)
+    assert ANN not in json.dumps(request)
     browser = Browser(launched.ready["endpoint"].removesuffix("/mcp"))
     other = browser.sign_in(browser.get(params["url"]), "bob", PASSWORD)
     assert other.status == 403
@@ -189,8 +192,8 @@ def _called(
 
 
 def _asked(client: Client) -> dict[str, Any] | None:
-    told = _called(client)
-    return told if told.get("resultType") == "input_required" else None
+    result = _called(client)
+    return result if result.get("resultType") == "input_required" else None
 
 
 def test_an_operator_consents_for_everybody_and_a_key_without_a_person_may_call(
@@ -241,8 +244,8 @@ def test_a_server_sees_our_certificate_and_who_calls_and_no_agent_says_otherwise
     ann, root = launched.client(ANN), launched.client(ROOT)
     launched.until_listed(ann, "bank__whoami")
     for client in (ann, root):
-        told = _called(client, "bank__whoami", forged="forged")
-        assert told["content"][0]["text"] == "machine"
+        result = _called(client, "bank__whoami", forged="forged")
+        assert result["content"][0]["text"] == "machine"
     calls = [claims for claims in bank.told() if claims.get("tool") == "whoami"]
     assert [(each["sub"], each["key"], each.get("team")) for each in calls] == [
         ("ann", "ann", "tellers"), ("key:root", "root", None),

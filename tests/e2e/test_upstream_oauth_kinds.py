@@ -97,14 +97,14 @@ class Place:
         met = f"{kind}__connect_account"
         until_now(lambda: client.sees(met) or client.sees(tool), f"{kind} is listed", 90)
         until_now(self.launched.up_to_date, "all know it", 90)
-        asked = until_now(
+        request = until_now(
             lambda: _link_in(client.call(tool if client.sees(tool) else met, {}).json),
             f"a link of {kind}",
             90,
         )
         self.far.say(subject=f"{user}@far")
         browser = Browser(self.launched.ready["endpoint"].removesuffix("/mcp"))
-        page = browser.sign_in(browser.get(asked), user, PASSWORD)
+        page = browser.sign_in(browser.get(request), user, PASSWORD)
         sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
         assert sent.status == 303, sent.text
         done = browser.get(sent_on(sent.location))
@@ -174,9 +174,9 @@ def test_two_people_call_with_two_tokens_and_who_has_none_is_asked_to_connect(
     place.connected("bob", kind)
     for _ in range(3):
         for user, other in (("ann", "bob"), ("bob", "ann")):
-            told = place.who(user, kind)
-            assert f"{user}@far" in told, told
-            assert f"{other}@far" not in told
+            result = place.who(user, kind)
+            assert f"{user}@far" in result, result
+            assert f"{other}@far" not in result
 
 
 @pytest.mark.parametrize("kind", WHO)
@@ -243,16 +243,16 @@ def test_who_disconnects_loses_the_process_and_calls_nothing_more(place: Place, 
 
 def _pid(place: Place, user: str, kind: str) -> set[str]:
     """What marks a user's process on this machine: its own number is another in there."""
-    told = place.client(user).call(f"{kind}__begins").text
-    return _process_with(told, kind)
+    text = place.client(user).call(f"{kind}__begins").text
+    return _process_with(text, kind)
 
 
 def _process_with(mark: str, kind: str) -> set[str]:
     """The processes whose token ends so: the user's own, and perhaps the one that lists."""
     programs = (each for each in Path("/proc").iterdir() if each.name.isdigit())
-    told = _environment if kind == "byenv" else _file
+    result = _environment if kind == "byenv" else _file
     found = {
-        each.name for each in programs if _is_program(each, kind) and told(each).endswith(mark)
+        each.name for each in programs if _is_program(each, kind) and result(each).endswith(mark)
     }
     assert found, f"no process has a token that ends with {mark}"
     return found
@@ -269,10 +269,10 @@ def _is_program(process: Path, kind: str) -> bool:
 
 def _environment(process: Path) -> str:
     try:
-        told = (process / "environ").read_bytes().split(b"\0")
+        items = (process / "environ").read_bytes().split(b"\0")
     except OSError:
         return ""
-    return next((each.decode() for each in told if each.startswith(b"API_TOKEN=")), "")
+    return next((each.decode() for each in items if each.startswith(b"API_TOKEN=")), "")
 
 
 def _file(process: Path) -> str:
@@ -295,8 +295,8 @@ def test_a_process_finds_its_token_where_it_was_declared_and_never_in_words(
     place: Place, kind: str
 ) -> None:
     place.connected("ann", kind)
-    told = place.client("ann").call(f"{kind}__words").text
-    assert told == ("False " if kind == "byenv" else "False 0o600 read-only")
+    text = place.client("ann").call(f"{kind}__words").text
+    assert text == ("False " if kind == "byenv" else "False 0o600 read-only")
     token = place.client("ann").call(f"{kind}__begins").text
     every = [each / "cmdline" for each in Path("/proc").iterdir() if each.name.isdigit()]
     for each in every:
@@ -311,9 +311,9 @@ def test_an_api_that_repeats_a_token_does_not_tell_the_caller(
     place: Place, kind: str, tool: str
 ) -> None:
     place.connected("ann", kind)
-    told = json.dumps(place.client("ann").call(tool).json)
-    assert "(secret)" in told
-    assert "far~" not in told
+    body = json.dumps(place.client("ann").call(tool).json)
+    assert "(secret)" in body
+    assert "far~" not in body
 
 
 def test_a_key_of_nobody_is_told_so_and_no_token_is_written_anywhere(place: Place) -> None:

@@ -71,22 +71,22 @@ async def sampling(call: Call, _place: Place) -> Json:
 @tool("test_elicitation", takes(("message",), message=STRING))
 async def elicitation(call: Call, _place: Place) -> Json:
     """Asks the user."""
-    asked = form(str(call.arguments.get("message")), response=STRING)
-    return await elicit(call, asked, "User response")
+    request = form(str(call.arguments.get("message")), response=STRING)
+    return await elicit(call, request, "User response")
 
 
 @tool("test_elicitation_sep1034_defaults")
 async def elicitation_defaults(call: Call, _place: Place) -> Json:
     """Asks the user with defaults filled in."""
-    asked = optional_form("Please review the defaults", DEFAULTS)
-    return await elicit(call, asked, "Elicitation completed")
+    request = optional_form("Please review the defaults", DEFAULTS)
+    return await elicit(call, request, "Elicitation completed")
 
 
 @tool("test_elicitation_sep1330_enums")
 async def elicitation_enums(call: Call, _place: Place) -> Json:
     """Asks the user to choose."""
-    asked = optional_form("Please select options", MODES)
-    return await elicit(call, asked, "Elicitation completed")
+    request = optional_form("Please select options", MODES)
+    return await elicit(call, request, "Elicitation completed")
 
 
 @tool("test_elicitation_url")
@@ -150,12 +150,12 @@ async def round_tampered(call: Call, _place: Place) -> Json:
 @tool("test_input_required_result_multiple_inputs")
 async def round_multiple(call: Call, _place: Place) -> Json:
     """Asks the user, the model and the client at once."""
-    asked = {
+    request = {
         "user_name": NAME,
         "greeting": sample("Generate a greeting", 50),
         "client_roots": roots(),
     }
-    answers = await call.ask(asked, stateful=True)
+    answers = await call.ask(request, stateful=True)
     name = filled(answers["user_name"], "name")
     count = len(answers["client_roots"].get("roots", []))
     return said(f"Name: {name}; Greeting: {_sampled(answers['greeting'])}; Roots: {count}")
@@ -178,12 +178,12 @@ async def round_capabilities(call: Call, _place: Place) -> Json:
         "sampling": ("sample_input", sample("Say something", 50)),
         "roots": ("roots_input", roots()),
     }
-    asked = dict(entry for capability, entry in possible.items() if call.can(capability))
-    if not asked:
-        sentence = "The client can answer nothing."
+    request = dict(entry for capability, entry in possible.items() if call.can(capability))
+    if not request:
+        message = "The client can answer nothing."
         data: Json = {"requiredCapabilities": {"elicitation": {}}}
-        raise RefusedError(MISSING_CAPABILITY, sentence, data, status=400)
-    answers = await call.ask(asked)
+        raise RefusedError(MISSING_CAPABILITY, message, data, status=400)
+    answers = await call.ask(request)
     return said(f"capabilities-ok: received {', '.join(sorted(answers))}")
 
 

@@ -88,8 +88,8 @@ class Call:
         token = self.meta.get("progressToken")
         if token is None:
             return
-        told = {"progressToken": token, "progress": progress, "total": total, "message": message}
-        self.peer.notify(notification("notifications/progress", told))
+        fields = {"progressToken": token, "progress": progress, "total": total, "message": message}
+        self.peer.notify(notification("notifications/progress", fields))
 
     def log(self, level: str, data: Any) -> None:
         """Log, if the client wants to hear of this level; a lax server asks nobody."""
@@ -97,8 +97,8 @@ class Call:
         if wanted in LEVELS and LEVELS.index(level) < LEVELS.index(wanted):
             return
         if wanted in LEVELS or self.lax:
-            told = {"level": level, "logger": "fixture", "data": data}
-            self.peer.notify(notification("notifications/message", told))
+            fields = {"level": level, "logger": "fixture", "data": data}
+            self.peer.notify(notification("notifications/message", fields))
 
     async def ask(self, requests: Json, *, stateful: bool = False) -> Json:
         """The client's answers to these requests, by key.
@@ -113,26 +113,26 @@ class Call:
             return found
         if self.family is ProtocolFamily.LEGACY:
             asking = [
-                self.peer.request(asked["method"], asked.get("params", {}))
-                for asked in requests.values()
+                self.peer.request(request["method"], request.get("params", {}))
+                for request in requests.values()
             ]
             return dict(zip(requests, await asyncio.gather(*asking), strict=True))
         return self._collect(requests, stateful=stateful)
 
     def _check_abilities(self, requests: Json) -> None:
         lacking = {}
-        for asked in requests.values():
-            capability = _NEEDS[asked["method"]]
+        for request in requests.values():
+            capability = _NEEDS[request["method"]]
             needed: Json = {}
-            if asked.get("params", {}).get("mode") == "url":
+            if request.get("params", {}).get("mode") == "url":
                 needed = {"url": {}}
             declared = self.capabilities.get(capability)
             if not isinstance(declared, dict) or (needed and "url" not in declared):
                 lacking[capability] = needed
         if lacking:
-            sentence = f"The client does not offer {', '.join(sorted(lacking))}."
+            message = f"The client does not offer {', '.join(sorted(lacking))}."
             data = {"requiredCapabilities": lacking}
-            raise RefusedError(MISSING_CAPABILITY, sentence, data, status=400)
+            raise RefusedError(MISSING_CAPABILITY, message, data, status=400)
 
     def _collect(self, requests: Json, *, stateful: bool) -> Json:
         state = self._state() if stateful else {}
@@ -140,9 +140,9 @@ class Call:
         if isinstance(given, dict) and (state is not None):
             self._known |= {k: v for k, v in given.items() if k not in self._known}
         missing = {
-            key: asked
-            for key, asked in requests.items()
-            if not _fits(asked["method"], self._known.get(key))
+            key: request
+            for key, request in requests.items()
+            if not _fits(request["method"], self._known.get(key))
         }
         if missing:
             result: Json = {"resultType": "input_required", "inputRequests": missing}

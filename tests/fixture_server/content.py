@@ -42,9 +42,9 @@ def message(content: Json, role: str = "user") -> Json:
 
 def form(sentence: str, **fields: Json) -> Json:
     """A question with fields that must be filled in."""
-    asked = optional_form(sentence, fields)
-    asked["params"]["requestedSchema"]["required"] = list(fields)
-    return asked
+    request = optional_form(sentence, fields)
+    request["params"]["requestedSchema"]["required"] = list(fields)
+    return request
 
 
 def optional_form(sentence: str, fields: Json) -> Json:

@@ -113,8 +113,8 @@ class App:
         except RefusedError as refusal:
             await request.refuse(refusal, message["id"])
             return
-        told = {"mcp_session_id": session.id} if message["method"] == "initialize" else {}
-        await request.until_gone(_deliver(request, stream, session, **told))
+        fields = {"mcp_session_id": session.id} if message["method"] == "initialize" else {}
+        await request.until_gone(_deliver(request, stream, session, **fields))
 
     def _session(self, request: Request) -> Session:
         session_id = request.headers.get("mcp-session-id", "")

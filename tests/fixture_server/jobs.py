@@ -48,8 +48,8 @@ async def confirm_job(call: Call, _place: Place) -> Json:
 @tool("multi_input", task="optional")
 async def multi_input(call: Call, _place: Place) -> Json:
     """Asks two things at once."""
-    asked = {"first": NAME, "second": form("Go on?", confirm=BOOLEAN)}
-    answers = await call.ask(asked)
+    request = {"first": NAME, "second": form("Go on?", confirm=BOOLEAN)}
+    answers = await call.ask(request)
     return said(f"received {', '.join(sorted(answers))}")
 
 

@@ -45,8 +45,8 @@ def family_of(message: Json, headers: Headers) -> ProtocolFamily:
 def check_meta(meta: Json) -> None:
     """The two members every request carries, and the version."""
     if not isinstance(meta.get(VERSION), str) or not isinstance(meta.get(CAPABILITIES), dict):
-        sentence = f"_meta needs {VERSION} and {CAPABILITIES}."
-        raise RefusedError(INVALID_PARAMS, sentence, status=400)
+        message = f"_meta needs {VERSION} and {CAPABILITIES}."
+        raise RefusedError(INVALID_PARAMS, message, status=400)
 
 
 def check_version(meta: Json) -> None:
@@ -77,10 +77,10 @@ def _check_arguments(params: Json, headers: Headers) -> None:
 
 
 def _same(header: str, headers: Headers, meant: object) -> None:
-    told = headers.get(header.lower())
-    if (None if told is None else _decoded(header, told)) != meant:
-        sentence = f"The header {header} must repeat the body."
-        raise RefusedError(HEADER_MISMATCH, sentence, status=400)
+    result = headers.get(header.lower())
+    if (None if result is None else _decoded(header, result)) != meant:
+        message = f"The header {header} must repeat the body."
+        raise RefusedError(HEADER_MISMATCH, message, status=400)
 
 
 def _decoded(header: str, value: str) -> str:
@@ -89,5 +89,5 @@ def _decoded(header: str, value: str) -> str:
     try:
         return base64.b64decode(value[len(_HEAD) : -len(_TAIL)], validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
-        sentence = f"The header {header} is not well encoded."
-        raise RefusedError(HEADER_MISMATCH, sentence, status=400) from error
+        message = f"The header {header} is not well encoded."
+        raise RefusedError(HEADER_MISMATCH, message, status=400) from error

@@ -235,9 +235,9 @@ class Fixture:
         """Wait for the end, and put the task's questions to the client meanwhile."""
         task = self.tasks.find(call.params)
         while not task.ended:
-            for key, asked in task.pending.items():
-                params = {**asked.get("params", {}), "_meta": task.related}
-                await task.answer({key: await call.peer.request(asked["method"], params)})
+            for key, request in task.pending.items():
+                params = {**request.get("params", {}), "_meta": task.related}
+                await task.answer({key: await call.peer.request(request["method"], params)})
             async with task.changed:
                 await task.changed.wait_for(lambda: task.ended or bool(task.pending))
         if task.error is not None:
@@ -307,14 +307,14 @@ def _discover(_call: Call) -> Json:
 
 
 def _initialize(call: Call) -> Json:
-    asked = call.params.get("protocolVersion")
-    version = asked if asked in LEGACY else LEGACY[0]
-    told = dict(_INITIALIZED)
+    request = call.params.get("protocolVersion")
+    version = request if request in LEGACY else LEGACY[0]
+    result = dict(_INITIALIZED)
     if version != LEGACY[0]:
-        del told["tasks"]
+        del result["tasks"]
     return {
         "protocolVersion": version,
-        "capabilities": told,
+        "capabilities": result,
         "serverInfo": IMPLEMENTATION,
         "instructions": "A server of tests.",
     }

@@ -34,8 +34,8 @@ class Tool:
     @property
     def listed(self) -> Json:
         """As `tools/list` shows it."""
-        told = {"name": self.name, "description": self.description, "inputSchema": self.schema}
-        return {**told, **self.extra}
+        fields = {"name": self.name, "description": self.description, "inputSchema": self.schema}
+        return {**fields, **self.extra}
 
 
 TOOLS: dict[str, Tool] = {}

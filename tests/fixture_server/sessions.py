@@ -147,26 +147,26 @@ class Session:
             if running is not None:
                 running.cancel()
         elif "method" not in message:
-            asked = self._asked.get(str(message.get("id")))
-            if asked is not None and not asked.done():
-                asked.set_result(message)
+            request = self._asked.get(str(message.get("id")))
+            if request is not None and not request.done():
+                request.set_result(message)
 
     async def ask(self, method: str, params: Json, stream: Stream) -> Json:
         """Ask the client on a stream, and wait."""
         request_id = f"ask-{secrets.token_hex(6)}"
-        asked: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        self._asked[request_id] = asked
+        request: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        self._asked[request_id] = request
         stream.put({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
         try:
             async with asyncio.timeout(ASK_SECONDS):
-                answer = await asked
+                answer = await request
         except TimeoutError as error:
             raise RefusedError(INTERNAL_ERROR, "The client did not answer in time.") from error
         finally:
             del self._asked[request_id]
         if "error" in answer:
-            told = answer["error"]
-            raise RefusedError(told.get("code", INTERNAL_ERROR), told.get("message", ""))
+            outcome = answer["error"]
+            raise RefusedError(outcome.get("code", INTERNAL_ERROR), outcome.get("message", ""))
         result: Json = answer.get("result") or {}
         return result
 
@@ -180,8 +180,8 @@ class Session:
     def _remember(self, method: str, params: Json) -> None:
         if method == "initialize":
             self.capabilities = params.get("capabilities") or {}
-            asked = params.get("protocolVersion")
-            self.revision = asked if asked in LEGACY else LEGACY[0]
+            request = params.get("protocolVersion")
+            self.revision = request if request in LEGACY else LEGACY[0]
         elif method == "logging/setLevel":
             self._level = params.get("level")
         elif method == "resources/subscribe":

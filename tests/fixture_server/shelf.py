@@ -105,8 +105,8 @@ async def prompt(call: Call) -> Json:
         request = text("Please analyze the image above.")
         return {"messages": [message(image()), message(request)]}
     if name == "test_input_required_result_prompt":
-        asked = form("What context should the prompt use?", context=STRING)
-        answers = await call.ask({"user_context": asked})
+        requested = form("What context should the prompt use?", context=STRING)
+        answers = await call.ask({"user_context": requested})
         words = f"Prompt with context: {filled(answers['user_context'], 'context')}"
         return {"messages": [message(text(words))]}
     raise RefusedError(INVALID_PARAMS, f"There is no prompt {name!r}.")

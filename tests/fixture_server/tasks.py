@@ -43,14 +43,14 @@ class Task:
     @property
     def detailed(self) -> Json:
         """What `tasks/get` answers (2026-07-28)."""
-        told = self._fields
+        result = self._fields
         if self.status == "input_required":
-            told["inputRequests"] = self.pending
+            result["inputRequests"] = self.pending
         if self.result is not None:
-            told["result"] = {"resultType": "complete", **self.result}
+            result["result"] = {"resultType": "complete", **self.result}
         if self.error is not None:
-            told["error"] = self.error
-        return told
+            result["error"] = self.error
+        return result
 
     @property
     def nested(self) -> Json:
@@ -72,7 +72,7 @@ class Task:
     @property
     def pending(self) -> Json:
         """Questions nobody has answered."""
-        return {key: asked for key, asked in self.asked.items() if key not in self.answers}
+        return {key: request for key, request in self.asked.items() if key not in self.answers}
 
     @property
     def ended(self) -> bool:
@@ -92,7 +92,7 @@ class Task:
 
     async def ask(self, requests: Json) -> Json:
         """Park until every question has its answer."""
-        named = {f"{self.id}-{key}": asked for key, asked in requests.items()}
+        named = {f"{self.id}-{key}": request for key, request in requests.items()}
         self.asked |= named
         await self.move("input_required")
         async with self.changed:

@@ -45,8 +45,8 @@ async def multiple_content_types(_call: Call, _place: Place) -> Json:
 @tool("test_tool_with_logging")
 async def with_logging(call: Call, place: Place) -> Json:
     """Logs three times on its way."""
-    for sentence in ("Tool execution started", "Tool processing data"):
-        call.log("info", sentence)
+    for message in ("Tool execution started", "Tool processing data"):
+        call.log("info", message)
         await place.sleep(0.05)
     call.log("info", "Tool execution completed")
     return said("Tool with logging executed successfully")
@@ -103,8 +103,8 @@ async def missing_capability(call: Call, _place: Place) -> Json:
     """Needs a client that offers sampling."""
     if not call.can("sampling"):
         data: Json = {"requiredCapabilities": {"sampling": {}}}
-        sentence = "This tool needs a client that offers sampling."
-        raise RefusedError(MISSING_CAPABILITY, sentence, data, status=400)
+        message = "This tool needs a client that offers sampling."
+        raise RefusedError(MISSING_CAPABILITY, message, data, status=400)
     return said("The client offers sampling.")
 
 

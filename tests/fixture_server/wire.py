@@ -46,8 +46,8 @@ class RefusedError(Exception):
     @property
     def body(self) -> Json:
         """The member `error` of a response."""
-        told: Json = {"code": self.code, "message": str(self)}
-        return told if self.data is None else {**told, "data": self.data}
+        fields: Json = {"code": self.code, "message": str(self)}
+        return fields if self.data is None else {**fields, "data": self.data}
 
 
 def dump(message: Any) -> bytes:
@@ -62,8 +62,8 @@ def response(request_id: Any, result: Json) -> Json:
 
 def failure(request_id: Any, error: RefusedError) -> Json:
     """An answer that says why not; a request without a readable id is answered without one."""
-    told: Json = {"jsonrpc": "2.0", "error": error.body}
-    return told if request_id is None else {**told, "id": request_id}
+    fields: Json = {"jsonrpc": "2.0", "error": error.body}
+    return fields if request_id is None else {**fields, "id": request_id}
 
 
 def notification(method: str, params: Json) -> Json:

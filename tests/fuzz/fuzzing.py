@@ -103,11 +103,11 @@ def _of_the_log(place: Place) -> Iterator[str]:
     for line in place.launched.logs().splitlines():
         if TRACEBACK in line or '"exception"' in line:
             try:
-                told = json.loads(line)
+                body = json.loads(line)
             except ValueError:
-                told = {"event": "unstructured", "exception": line}
-            exception = str(told.get("exception", line))
+                body = {"event": "unstructured", "exception": line}
+            exception = str(body.get("exception", line))
             last = exception.strip().splitlines()[-1]
             where = [each for each in exception.splitlines() if each.lstrip().startswith("File")]
-            found.setdefault(f"{told.get('event')} {where[-1:]} {last[:200]}", exception[-1500:])
+            found.setdefault(f"{body.get('event')} {where[-1:]} {last[:200]}", exception[-1500:])
     return (f"logged: {kind}\n{text}" for kind, text in found.items())

@@ -108,20 +108,20 @@ def _account(made: Launched) -> None:
 
 
 def _request(method: str, target: str, body: bytes = b"", **headers: str) -> Request:
-    told = {"Host": "127.0.0.1", **{name.replace("_", "-"): v for name, v in headers.items()}}
-    pairs = tuple((name.encode(), value.encode()) for name, value in told.items())
+    fields = {"Host": "127.0.0.1", **{name.replace("_", "-"): v for name, v in headers.items()}}
+    pairs = tuple((name.encode(), value.encode()) for name, value in fields.items())
     return Request(method.encode(), target.encode(), pairs, body)
 
 
 def _json(method: str, target: str, value: object, secret: str = "", **headers: str) -> Request:
-    told = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}
-    told |= {"Authorization": f"Bearer {secret}"} if secret else {}
-    return _request(method, target, json.dumps(value).encode(), **{**told, **headers})
+    fields = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}
+    fields |= {"Authorization": f"Bearer {secret}"} if secret else {}
+    return _request(method, target, json.dumps(value).encode(), **{**fields, **headers})
 
 
 def _posted(target: str, fields: dict[str, str], **headers: str) -> Request:
-    told = {"Content_Type": FORM.decode(), **headers}
-    return _request("POST", target, urlencode(fields).encode(), **told)
+    text = {"Content_Type": FORM.decode(), **headers}
+    return _request("POST", target, urlencode(fields).encode(), **text)
 
 
 def _agents(place: Place, stream: Events) -> Iterator[Seed]:
@@ -130,16 +130,18 @@ def _agents(place: Place, stream: Events) -> Iterator[Seed]:
     session = begun(place.launched.client(KEY))
     say = calling("echo__say", 1, text="hello")
     modern, head = stateless("tools/call", say["params"], "a")
-    listen, heard = stateless("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
+    listen, received = stateless(
+        "subscriptions/listen", {"notifications": {"toolsListChanged": True}}
+    )
     ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
     posted = stream.data()  # where messages of the open stream go
     suggestion = {"name": "echo__say", "arguments": {"text": "hello"}}
     entry = {"url": "http://127.0.0.1:9/mcp", "headers": {"X": "y"}}
-    told = {
+    body = {
         "call": _json("POST", "/mcp", say, KEY),
         "call of a session": _json("POST", "/mcp", say, KEY, Mcp_Session_Id=session),
         "stateless call": _json("POST", "/mcp", modern, KEY, **head),
-        "stateless listening": _json("POST", "/mcp", listen, KEY, **heard),
+        "stateless listening": _json("POST", "/mcp", listen, KEY, **received),
         "list": _json("POST", "/mcp/echo", {**ping, "method": "tools/list", "params": {}}, KEY),
         "initialize": _json("POST", "/mcp", _initialize(), KEY),
         "batch": _json("POST", "/mcp", [say, ping], KEY, Mcp_Protocol_Version="2025-03-26"),
@@ -163,7 +165,7 @@ def _agents(place: Place, stream: Events) -> Iterator[Seed]:
         "approvals": _request("GET", "/api/approvals", Authorization=bearer),
         "approval": _json("POST", f"/api/approvals/{APPROVAL}/reject", {"reason": "no"}, KEY),
         "approval page": _posted(
-            f"/approvals/{APPROVAL}", {"wish": "show", "key": KEY, "ticket": "x"}
+            f"/approvals/{APPROVAL}", {"action": "show", "key": KEY, "ticket": "x"}
         ),
         "read the declaration": _request(
             "GET", "/api/v1/declaration?format=yaml", Authorization=f"Bearer {ADMIN}"
@@ -183,7 +185,7 @@ def _agents(place: Place, stream: Events) -> Iterator[Seed]:
         ),
         "document": _request("GET", "/api/openapi.json"),
     }
-    return (Seed(name, port, request) for name, request in told.items())
+    return (Seed(name, port, request) for name, request in body.items())
 
 
 def _initialize() -> dict[str, object]:
@@ -234,7 +236,7 @@ def _people(place: Place) -> Iterator[Seed]:
     exchanged = "urn:ietf:params:oauth:grant-type:token-exchange"
     jwt = "urn:ietf:params:oauth:token-type:jwt"
     assertion = "e30.e30.e30"
-    told = {
+    body = {
         "register": _json("POST", "/oauth/register", wanted),
         "authorize": _request("GET", f"/oauth/authorize?{query}", Cookie=cookie),
         "sign in": _posted(
@@ -288,7 +290,7 @@ def _people(place: Place) -> Iterator[Seed]:
             Access_Control_Request_Headers="a",
         ),
     }
-    return (Seed(name, port, request) for name, request in told.items())
+    return (Seed(name, port, request) for name, request in body.items())
 
 
 def _others(place: Place) -> Iterator[Seed]:

@@ -31,8 +31,8 @@ def test_every_seed_is_a_request_that_is_understood(fuzzed: Place) -> None:
 def test_a_registration_that_is_not_utf8_is_refused_with_a_reason(
     fuzzed: Place, body: bytes
 ) -> None:
-    told = asked("/oauth/register", "POST", body, Content_Type="application/json")
-    answer = exchange(fuzzed.launched.port, told)
+    result = asked("/oauth/register", "POST", body, Content_Type="application/json")
+    answer = exchange(fuzzed.launched.port, result)
     assert answer.status == 400
     assert b"invalid_request" in answer.body
     assert b"must be a JSON object" in answer.body

@@ -39,7 +39,7 @@ def attempts(attacked: Place) -> dict[tuple[str, str], bytes]:
     listing = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
     form = {"Content_Type": "application/x-www-form-urlencoded"}
     guessed = seeds["sign in"].body.replace(urlencode({"p": PASSWORD})[2:].encode(), b"guessed")
-    page = urlencode({"wish": "show", "key": WRONG}).encode()
+    page = urlencode({"action": "show", "key": WRONG}).encode()
     return {
         ("mcp", "unauthorized"): asked("/mcp", "POST", listing, Authorization=wrong, **mcp),
         ("mcp", "no_credential"): asked("/mcp", "POST", listing, **mcp),
@@ -83,10 +83,10 @@ def test_each_way_of_being_rejected_is_an_event_and_a_metric(attacked: Place) ->
         return {kind: found[kind] for kind in wanted if found[kind] != wanted[kind]}
 
     until_now(lambda: not missing(), "every way of being rejected")
-    told = [Client(url).get(f"{url}/metrics").body.decode() for url in _listeners(attacked)]
+    text = [Client(url).get(f"{url}/metrics").body.decode() for url in _listeners(attacked)]
     for entrance, code, _ in wanted:
         name = f'toolbus_rejected_access_total{{entrance="{entrance}",reason="{code}"}}'
-        assert any(name in page for page in told), name
+        assert any(name in page for page in text), name
 
 
 def test_a_good_request_leaves_nothing(attacked: Place) -> None:
@@ -133,9 +133,9 @@ def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: Plac
 def test_no_secret_is_in_an_event_and_no_customer_sees_one(attacked: Place) -> None:
     Client(attacked.launched.ready["endpoint"], WRONG).ask("tools/list")
     until_now(lambda: counts(attacked), "an event")
-    told = repr(attacked.launched.rows("SELECT * FROM events WHERE event = 'access.rejected'"))
+    result = repr(attacked.launched.rows("SELECT * FROM events WHERE event = 'access.rejected'"))
     for secret in (WRONG, KEY, ADMIN, READER, NARROW, PASSWORD, "guessed"):
-        assert secret not in told
+        assert secret not in result
     question = b"SELECT count() FROM rejections FORMAT TSV"
     for user, secret, sees in (("analyst", READER, True), ("customer", CUSTOMER_READER, False)):
         about = {"X_ClickHouse_User": user, "X_ClickHouse_Key": secret}

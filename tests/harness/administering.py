@@ -25,15 +25,15 @@ class Administrator:
             sent.setdefault("Authorization", f"Bearer {self.key}")
         data = None
         if body is not None:
-            told = isinstance(body, str)
-            data = (body if told else json.dumps(body)).encode()
-            sent.setdefault("Content-Type", "application/yaml" if told else "application/json")
+            result = isinstance(body, str)
+            data = (body if result else json.dumps(body)).encode()
+            sent.setdefault("Content-Type", "application/yaml" if result else "application/json")
         connection = HTTPConnection(target.hostname or "", target.port, timeout=60)
         try:
             connection.request(method, f"/api{path}", data, sent)
             response = connection.getresponse()
-            heard = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, heard, response.read())
+            received = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, received, response.read())
         finally:
             connection.close()
 

@@ -76,13 +76,13 @@ class Apart:
             )
 
     def _admitted(self, given: dict[str, Any], key: str) -> CallAdmitted:
-        told = {
+        fields = {
             "customer": "acme",
             "key": key,
             "key_digest": "",
             "principal_id": self.principal_id(key),
         }
-        return CallAdmitted(**given | told)
+        return CallAdmitted(**given | fields)
 
     def principal_id(self, key: str) -> str:
         """What policy calls a key's principal."""
@@ -114,7 +114,7 @@ class Apart:
         """How one call ended."""
         call_id = self.ingress.calls.new_call_id()
         arguments = more.pop("arguments", {})
-        told: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "server": server,
             "tool": tool,
             "key_digest": key,
@@ -124,7 +124,7 @@ class Apart:
         }
         return await self.ingress.calls.ask(
             CallRequested(
-                **told | more,
+                **fields | more,
                 call_id=call_id,
                 reply_to=self.ingress.calls.address(call_id),
                 arguments=json.dumps(arguments).encode(),
@@ -133,8 +133,8 @@ class Apart:
 
     async def say(self, key: str, tool: str, server: str = "s", **more: Any) -> str:
         """The text of an answer."""
-        ending = await self.end(key, tool, server, **more)
-        return str(json.loads(ending.body)["content"][0]["text"])
+        final = await self.end(key, tool, server, **more)
+        return str(json.loads(final.body)["content"][0]["text"])
 
     async def listed(self, server: str = "s") -> None:
         """Wait until somebody can be asked, as a key of nobody's."""
@@ -155,10 +155,12 @@ class Apart:
 
     async def holders(self) -> dict[str, str]:
         """Which executor holds the session of each owner at the server s."""
-        told = await RequestReply(OPERATOR, self._operator).ask_each(SessionsQuery(), SessionsReply)
+        reply = await RequestReply(OPERATOR, self._operator).ask_each(
+            SessionsQuery(), SessionsReply
+        )
         return {
             each["owner"]: answer.instance
-            for answer in told
+            for answer in reply
             if "s" in answer.servers
             for each in answer.servers["s"]["held"]
         }

@@ -137,7 +137,7 @@ class Bench:
 
 def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
     """A call policy let through."""
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "call_id": "c1",
         "reply_to": "r",
         "server": "s",
@@ -151,7 +151,7 @@ def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
         "checked": (),
         "arguments": json.dumps(arguments or {}).encode(),
     }
-    return CallAdmitted(**told | more)
+    return CallAdmitted(**fields | more)
 
 
 def connected(

@@ -34,16 +34,16 @@ class Blabbing:
         if request.method != "POST":
             return Response(405)
         self.heads.append(request.headers)
-        asked = request.json
-        if "id" not in asked:
+        requested = request.json
+        if "id" not in requested:
             return Response(202)
-        if request.path == "/refusing" and asked["method"] != "initialize":
-            told = f"{self._last}: {' '.join(request.headers.values())}"
-            wrong = {"code": -32099, "message": told, "data": told}
-            return Response(200, {**envelope(asked), "error": wrong}, JSON)
-        if asked["method"] != "tools/call":
-            return Response(200, {**envelope(asked), **local(asked)}, JSON)
-        return self._called(asked, request.headers)
+        if request.path == "/refusing" and requested["method"] != "initialize":
+            message = f"{self._last}: {' '.join(request.headers.values())}"
+            wrong = {"code": -32099, "message": message, "data": message}
+            return Response(200, {**envelope(requested), "error": wrong}, JSON)
+        if requested["method"] != "tools/call":
+            return Response(200, {**envelope(requested), **local(requested)}, JSON)
+        return self._called(requested, request.headers)
 
     def _called(self, asked: Any, heads: dict[str, str]) -> Response:
         if asked["params"]["name"] == "die":

@@ -115,5 +115,10 @@ def closed(reason: str) -> float:
 
 def within(**seconds: float) -> Limits:
     """Limits of which these alone are brief."""
-    told = {"head_seconds": LONG, "body_seconds": LONG, "idle_seconds": LONG, "write_seconds": LONG}
-    return Limits(**{**told, **seconds})  # type: ignore[arg-type]
+    fields = {
+        "head_seconds": LONG,
+        "body_seconds": LONG,
+        "idle_seconds": LONG,
+        "write_seconds": LONG,
+    }
+    return Limits(**{**fields, **seconds})  # type: ignore[arg-type]

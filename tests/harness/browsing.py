@@ -63,8 +63,8 @@ class Browser:
 
     def sign_in(self, page: Page, name: str, password: str, code: str = "") -> Page:
         """Fill in the form."""
-        told = {"name": name, "password": password, "code": code}
-        return self.post("/oauth/sign-in", ticket=page.ticket, **told)
+        fields = {"name": name, "password": password, "code": code}
+        return self.post("/oauth/sign-in", ticket=page.ticket, **fields)
 
     def answer(self, page: Page, answer: str = "allow") -> Page:
         """Press a button of the consent page."""
@@ -74,8 +74,8 @@ class Browser:
         target = urlsplit(url)
         connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=90)
         with closing(connection):
-            told = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-            sent = {**headers, **({"Cookie": told} if told else {})}
+            text = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+            sent = {**headers, **({"Cookie": text} if text else {})}
             where = f"{target.path}?{target.query}" if target.query else target.path
             connection.request(method, where, body, sent)
             answer = connection.getresponse()

@@ -30,19 +30,19 @@ def card() -> str:
 def spellings(secret: str) -> set[bytes]:
     """How a secret may be written: as it is, for a URL, in hex, in Base64 wherever it begins."""
     raw = secret.encode()
-    told = {raw, quote(secret, safe="").encode(), raw.hex().encode()}
+    fields = {raw, quote(secret, safe="").encode(), raw.hex().encode()}
     for before in range(3):
         for encode in (b64encode, urlsafe_b64encode):
             whole = encode(b"\0" * before + raw)
             # What shares a letter with what stands before or after it is another there.
             first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
-            told.add(whole[first:last])
-    return {each for each in told if len(each) >= _SHORTEST}
+            fields.add(whole[first:last])
+    return {each for each in fields if len(each) >= _SHORTEST}
 
 
 def singing(planted: Mapping[str, str], place: Iterable[bytes]) -> set[str]:
     """The names of those that can be heard at a place."""
-    told = b"\0".join(place)
+    text = b"\0".join(place)
     return {
-        name for name, secret in planted.items() if any(each in told for each in spellings(secret))
+        name for name, secret in planted.items() if any(each in text for each in spellings(secret))
     }

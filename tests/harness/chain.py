@@ -58,8 +58,8 @@ class Chain:
             assert isinstance(frame, Progress)
             on_progress(frame.body)
 
-        ending = await self.ingress.calls.ask(call, told if on_progress else None)
-        return ending.body
+        final = await self.ingress.calls.ask(call, told if on_progress else None)
+        return final.body
 
 
 def admitted(call: CallRequested) -> CallAdmitted:

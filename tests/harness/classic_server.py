@@ -33,18 +33,18 @@ class Name(BaseModel):
 @app.tool()
 async def greet(ctx: Context) -> str:
     """Ask for a name."""
-    told = await ctx.elicit("Who?", Name)
-    return f"Hello {told.data.name}" if told.action == "accept" else told.action
+    result = await ctx.elicit("Who?", Name)
+    return f"Hello {result.data.name}" if result.action == "accept" else result.action
 
 
 @app.tool()
 async def think(ctx: Context) -> str:
     """Ask the client's model."""
-    asked = SamplingMessage(role="user", content=TextContent(type="text", text="Think"))
-    told = await ctx.session.create_message(
-        [asked], max_tokens=5, related_request_id=ctx.request_id
+    request = SamplingMessage(role="user", content=TextContent(type="text", text="Think"))
+    result = await ctx.session.create_message(
+        [request], max_tokens=5, related_request_id=ctx.request_id
     )
-    return f"Thought {getattr(told.content, 'text', '')}"
+    return f"Thought {getattr(result.content, 'text', '')}"
 
 
 @app.tool()
@@ -72,8 +72,8 @@ class OfOneFamily:
         headers = dict(scope.get("headers") or ())
         if scope["type"] == "http" and headers.get(b"mcp-protocol-version") != b"2026-07-28":
             error = {"code": -32022, "message": "Unsupported", "data": {"supported": []}}
-            told = JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, 400)
-            await told(scope, receive, send)
+            result = JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, 400)
+            await result(scope, receive, send)
             return
         await self._inner(scope, receive, send)
 

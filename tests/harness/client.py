@@ -87,8 +87,8 @@ class Client:
             where = f"{target.path}?{target.query}" if target.query else target.path
             connection.request(method, where, data, headers)
             response = connection.getresponse()
-            told = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, told, response.read())
+            fields = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, fields, response.read())
         finally:
             connection.close()
 
@@ -109,5 +109,5 @@ class Client:
 
     def sees(self, *tools: str) -> bool:
         """Whether this key sees these by now; one that nobody knows yet sees none."""
-        told = self.ask("tools/list").json.get("result", {"tools": []})
-        return {*tools} <= {tool["name"] for tool in told["tools"]}
+        reply = self.ask("tools/list").json.get("result", {"tools": []})
+        return {*tools} <= {tool["name"] for tool in reply["tools"]}

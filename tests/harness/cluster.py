@@ -50,8 +50,8 @@ class Upstream(Engine):
 
     def arrived(self) -> list[dict[str, Any]]:
         """Every call that reached it; not the one whose line is still being written."""
-        told = self.journal.read_text() if self.journal.exists() else ""
-        return [json.loads(line) for line in told.splitlines(keepends=True) if line[-1] == "\n"]
+        text = self.journal.read_text() if self.journal.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
 
 class Process:
@@ -212,7 +212,7 @@ class Cluster(Operating):
         return self.state_dir / f"{self._started:02}-{name}.log"
 
     def _environment(self, services: list[str]) -> dict[str, str]:
-        told = {
+        fields = {
             "TOOLBUS_STATE_DIR": str(self.state_dir),
             "TOOLBUS_NATS_URL": self.nats.url,
             "TOOLBUS_REDIS_URL": self.valkey.url,
@@ -222,8 +222,8 @@ class Cluster(Operating):
         }
         if "ingress" in services:
             self._ports.append(own_port())
-            told["TOOLBUS_HTTP_PORT"] = str(self._ports[-1])
-        told["TOOLBUS_OPS_LISTEN"] = listen = f"127.0.0.1:{own_port()}"
+            fields["TOOLBUS_HTTP_PORT"] = str(self._ports[-1])
+        fields["TOOLBUS_OPS_LISTEN"] = listen = f"127.0.0.1:{own_port()}"
         self.ops |= dict.fromkeys(services, listen)
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
-        return {**kept, **told, **self._extra}
+        return {**kept, **fields, **self._extra}

@@ -40,8 +40,8 @@ class Asking:
         return STAFF
 
     async def ask(self, user: str = "ann", **more: Any) -> UpstreamTokenReply:
-        asked = UpstreamTokenQuery(server="docs", user=user, **more)
-        return await self.executor.ask(asked, UpstreamTokenReply, 60.0)
+        query = UpstreamTokenQuery(server="docs", user=user, **more)
+        return await self.executor.ask(query, UpstreamTokenReply, 60.0)
 
     async def declare(self, url: str, **oauth: Any) -> None:
         await self.server.declare(servers={"docs": {"url": url, "oauth": oauth}}, **self.people)
@@ -51,9 +51,9 @@ class Asking:
 
     async def sent(self) -> Page:
         """The browser on its way to the authorization server, from a new link."""
-        told = await self.ask()
-        assert told.link, told
-        page = await self.walker.get(told.link)
+        reply = await self.ask()
+        assert reply.link, reply
+        page = await self.walker.get(reply.link)
         if 'name="password"' in page.text:
             page = await self.signed_in(page)
         return await self.allowed(page)

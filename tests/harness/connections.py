@@ -132,8 +132,8 @@ def posting(path: str, body: bytes, *lines: str, length: int | None = None) -> b
 
 def request(method: str, path: str, body: bytes, *lines: str, length: int | None = None) -> bytes:
     """A request with a Content-Length."""
-    told = [f"Content-Length: {len(body) if length is None else length}", *lines]
-    head = "".join(f"{line}\r\n" for line in told).encode()
+    items = [f"Content-Length: {len(body) if length is None else length}", *lines]
+    head = "".join(f"{line}\r\n" for line in items).encode()
     return b"%b %b HTTP/1.1\r\n%b%b\r\n%b" % (method.encode(), path.encode(), HOST, head, body)
 
 

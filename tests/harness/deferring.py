@@ -17,9 +17,9 @@ ENDED = ("completed", "failed", "cancelled")
 
 async def begun(made: Policing, **form: Any) -> str:
     """The name of the task a call becomes."""
-    ending = await made.ask(**form)
-    assert isinstance(ending, TaskCreated)
-    told = json.loads(ending.body)
+    final = await made.ask(**form)
+    assert isinstance(final, TaskCreated)
+    told = json.loads(final.body)
     task: dict[str, Any] = told.get("task", told)
     assert task["taskId"].startswith(DEFERRED)
     return str(task["taskId"])
@@ -38,9 +38,9 @@ async def about(made: Policing, what: str, task: str, **form: Any) -> FinalReply
 
 
 async def told(made: Policing, task: str, **form: Any) -> dict[str, Any]:
-    ending = await about(made, "get", task, **form)
-    assert isinstance(ending, CallResult)
-    found: dict[str, Any] = json.loads(ending.body)
+    final = await about(made, "get", task, **form)
+    assert isinstance(final, CallResult)
+    found: dict[str, Any] = json.loads(final.body)
     assert found["taskId"] == task
     return found
 

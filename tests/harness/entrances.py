@@ -100,7 +100,7 @@ def _answered(status: bytes, media: bytes, body: bytes, more: bytes = b"") -> by
 def described(server: str, refers_to: str = "") -> bytes:
     """A document with one operation at a server."""
     schema = {"$ref": refers_to} if refers_to else {"type": "string"}
-    told = {
+    fields = {
         "parameters": [{"name": "q", "in": "query", "schema": schema}],
         "operationId": "ping",
         "responses": {"200": {"description": "fine"}},
@@ -111,7 +111,7 @@ def described(server: str, refers_to: str = "") -> bytes:
         "openapi": "3.1.0",
         "info": info,
         "servers": servers,
-        "paths": {"/p": {"get": told}},
+        "paths": {"/p": {"get": fields}},
     }
     return json.dumps(document).encode()
 

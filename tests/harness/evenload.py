@@ -36,8 +36,8 @@ class Call:
         name, arguments, _ = self._said()
         meta = {"traceparent": f"00-{self.trace}-00000000000000aa-01"}
         params = {"name": name, "arguments": arguments, "_meta": meta}
-        asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-        return json.dumps(asked).encode()
+        request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        return json.dumps(request).encode()
 
     @property
     def answer(self) -> str:
@@ -113,16 +113,16 @@ class Load:
         began = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE):
-                told = await self.asked(call)
+                result = await self.asked(call)
         except (*BROKEN, TimeoutError):
             self.broken += 1
             return
-        if "error" in told:
-            self.failed[told["error"]["data"]["code"]] += 1
-        elif told["result"].get("isError"):
+        if "error" in result:
+            self.failed[result["error"]["data"]["code"]] += 1
+        elif result["result"].get("isError"):
             self.failed["is_error"] += 1
-        elif (said := str(told["result"]["content"][0]["text"])) != call.answer:
-            self.wrong.append(f"{call.answer!r} was answered with {said!r}")
+        elif (message := str(result["result"]["content"][0]["text"])) != call.answer:
+            self.wrong.append(f"{call.answer!r} was answered with {message!r}")
         else:
             self.succeeded.append(Ended(call, began, time.monotonic()))
 
@@ -134,19 +134,19 @@ class Load:
         reader, writer = streams
         try:
             writer.write(self._request(parts.path, parts.netloc, call))
-            told = await _answer(reader)
+            result = await _answer(reader)
         except BaseException:
             await _closed(writer)
             raise
         idle.append(streams)
-        return told
+        return result
 
     def _request(self, path: str, host: str, call: Call) -> bytes:
         key = self.coder if call.kind == "program" else self.key
-        told = {**JSON, "Host": host, "Authorization": f"Bearer {key}"}
-        told["MCP-Protocol-Version"] = "2025-06-18"
-        told["Content-Length"] = str(len(call.body))
-        lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+        fields = {**JSON, "Host": host, "Authorization": f"Bearer {key}"}
+        fields["MCP-Protocol-Version"] = "2025-06-18"
+        fields["Content-Length"] = str(len(call.body))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + call.body
 
 
@@ -162,8 +162,8 @@ async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
             body += await reader.readexactly(size)
             await reader.readexactly(2)
         await reader.readexactly(2)
-    told: dict[str, Any] = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
-    return told
+    parsed: dict[str, Any] = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
+    return parsed
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:

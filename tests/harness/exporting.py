@@ -43,8 +43,8 @@ class Table:
         sequence = sequence or self.closed + 1
         lines = []
         for number, event in enumerate(events):
-            told = msgspec.json.decode(event.encode())
-            line = {"event": event.NAME, **told, "producer": producer, "seq": number}
+            body = msgspec.json.decode(event.encode())
+            line = {"event": event.NAME, **body, "producer": producer, "seq": number}
             lines.append(msgspec.json.encode(line))
         rows, dead = read("tb.event.x.y", sequence, b"\n".join(lines), self.stream)
         assert not dead

@@ -86,8 +86,8 @@ def stateless(
     headers = {"MCP_Protocol_Version": NOW, "Mcp_Method": method}
     name = params.get("name") or params.get("uri")
     headers |= {"Mcp_Name": name} if name else {}
-    told = {"jsonrpc": "2.0", "id": request_id, "method": method}
-    return {**told, "params": {**params, "_meta": meta}}, headers
+    fields = {"jsonrpc": "2.0", "id": request_id, "method": method}
+    return {**fields, "params": {**params, "_meta": meta}}, headers
 
 
 def ask(client: Client, method: str, params: Any = None, **capabilities: Any) -> Answer:

@@ -21,8 +21,8 @@ async def echo(request: Any, _context: Any) -> Any:
 
 async def fail(request: Any, context: Any) -> Any:
     """An error that repeats what only we should know."""
-    told = dict(context.invocation_metadata()).get("authorization", "")
-    await context.abort(grpc.StatusCode.NOT_FOUND, f"no {request.title} for {told}")
+    result = dict(context.invocation_metadata()).get("authorization", "")
+    await context.abort(grpc.StatusCode.NOT_FOUND, f"no {request.title} for {result}")
 
 
 async def count(request: Any, _context: Any) -> Any:
@@ -45,12 +45,15 @@ def asking(*files: str) -> Any:
 async def serve(port: int, *secure: str) -> None:
     """Until it is killed."""
     server = grpc.aio.server()
-    told = {"request_deserializer": Book.FromString, "response_serializer": Book.SerializeToString}
+    fields = {
+        "request_deserializer": Book.FromString,
+        "response_serializer": Book.SerializeToString,
+    }
     handlers = {
-        "Echo": grpc.unary_unary_rpc_method_handler(echo, **told),
-        "Fail": grpc.unary_unary_rpc_method_handler(fail, **told),
-        "Count": grpc.unary_stream_rpc_method_handler(count, **told),
-        "Gather": grpc.stream_unary_rpc_method_handler(gather, **told),
+        "Echo": grpc.unary_unary_rpc_method_handler(echo, **fields),
+        "Fail": grpc.unary_unary_rpc_method_handler(fail, **fields),
+        "Count": grpc.unary_stream_rpc_method_handler(count, **fields),
+        "Gather": grpc.stream_unary_rpc_method_handler(gather, **fields),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.Shop", handlers),))
     reflection.enable_server_reflection(("shop.Shop", reflection.SERVICE_NAME), server)

@@ -110,13 +110,13 @@ def gains() -> list[str]:
 
 
 def main() -> None:
-    asked = json.loads(sys.argv[1])
+    request = json.loads(sys.argv[1])
     os.makedirs(os.path.expanduser("~/own"), exist_ok=True)
-    told = {
-        "read": [path for path in asked["read"] if works(partial(reads, path))],
-        "write": [path for path in asked["write"] if writes(path)],
-        "sockets": [path for path in asked["sockets"] if works(partial(connects, path))],
-        "pids": {pid: ways for pid in asked["pids"] if (ways := reaches(pid))},
+    fields = {
+        "read": [path for path in request["read"] if works(partial(reads, path))],
+        "write": [path for path in request["write"] if writes(path)],
+        "sockets": [path for path in request["sockets"] if works(partial(connects, path))],
+        "pids": {pid: ways for pid in request["pids"] if (ways := reaches(pid))},
         "devices": devices(),
         "gains": gains(),
         "groups": [each for each in os.getgroups() if each != os.getgid()],
@@ -128,7 +128,7 @@ def main() -> None:
             if line[:6] in ("CapInh", "CapPrm", "CapEff", "CapAmb") and int(line.split()[1], 16)
         ],
     }
-    print(json.dumps(told))
+    print(json.dumps(fields))
 
 
 main()

@@ -52,9 +52,9 @@ class Issuing:
 def verified(token: str, key: jwt.PyJWK, audience: str, issuer: str) -> dict[str, Any]:
     """What PyJWT takes for true, with everything in it that a server must look at."""
     needed = ["iss", "aud", "sub", "iat", "exp"]
-    told: dict[str, Any] = jwt.decode(
+    result: dict[str, Any] = jwt.decode(
         token, key, algorithms=["ES256"], audience=audience, issuer=issuer,
         options={"require": needed},
     )  # fmt: skip
-    assert 0 < told["exp"] - told["iat"] <= 60
-    return told
+    assert 0 < result["exp"] - result["iat"] <= 60
+    return result

@@ -54,10 +54,10 @@ def answering(
             for name, value in self.headers.items():
                 before = headers.get(name.lower())
                 headers[name.lower()] = value if before is None else f"{before}, {value}"
-            told = answer(Request(self.command, self.path, headers, body))
-            raw = told.raw
-            self.send_response(told.status)
-            for name, value in {"content-length": str(len(raw)), **told.headers}.items():
+            result = answer(Request(self.command, self.path, headers, body))
+            raw = result.raw
+            self.send_response(result.status)
+            for name, value in {"content-length": str(len(raw)), **result.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(raw)

@@ -78,15 +78,15 @@ class KeyServices(SecretStores):
         raw = urlsafe_b64decode(body["value"] + "==")
         try:
             public = self.pair.public_key()
-            told = public.encrypt(raw, way) if verb == "wrapkey" else self.pair.decrypt(raw, way)
+            result = public.encrypt(raw, way) if verb == "wrapkey" else self.pair.decrypt(raw, way)
         except ValueError:
             return 400, {"error": {"code": "BadParameter", "message": "not wrapped by this key"}}
-        return 200, {"kid": kid, "value": urlsafe_b64encode(told).rstrip(b"=").decode()}
+        return 200, {"kid": kid, "value": urlsafe_b64encode(result).rstrip(b"=").decode()}
 
     def _public(self) -> dict[str, Any]:
         numbers = self.pair.public_key().public_numbers()
-        told = {"n": numbers.n.to_bytes(256), "e": numbers.e.to_bytes(3)}
-        text = {name: urlsafe_b64encode(raw).rstrip(b"=").decode() for name, raw in told.items()}
+        fields = {"n": numbers.n.to_bytes(256), "e": numbers.e.to_bytes(3)}
+        text = {name: urlsafe_b64encode(raw).rstrip(b"=").decode() for name, raw in fields.items()}
         return {"kty": "RSA", "key_ops": ["wrapKey", "unwrapKey"], **text}
 
     def _sealed(self, name: str, raw: bytes) -> bytes:

@@ -174,10 +174,10 @@ class Killing:
             engine.start()
         else:
             self.cluster.processes[victim].pop().kill()
-            begun = self.cluster.run(victim)
+            started = self.cluster.run(victim)
             if victim == "ingress":
                 self.cluster.forget_port(0)
-            begun.wait_ready()
+            started.wait_ready()
 
     def _kill_mid_insert(self) -> None:
         if self.cluster.processes["audit"][0].program == "run.py":
@@ -234,8 +234,8 @@ class Killing:
         found.drift = abs(spent - self._row(_CHARGED)[0])
 
     def _arrived(self, run: str) -> list[str]:
-        said = (str(each.get("id", "")) for each in self.upstream.arrived())
-        return [each for each in said if each.startswith(f"{run}.")]
+        message = (str(each.get("id", "")) for each in self.upstream.arrived())
+        return [each for each in message if each.startswith(f"{run}.")]
 
     def _row(self, sql: str) -> list[int]:
         (row,) = self.cluster.eventual_rows(sql)

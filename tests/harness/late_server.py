@@ -59,10 +59,10 @@ async def stay(word: str, ctx: Context, jobs: int = 1) -> list[str]:
     left.turn.set()
     await asyncio.gather(*left.jobs)
     await ctx.session.send_log_message("warning", word)
-    told, left.answers = left.answers, []
+    result, left.answers = left.answers, []
     left.jobs.clear()
     left.turn.clear()
-    return told
+    return result
 
 
 @server.tool
@@ -76,8 +76,8 @@ async def release() -> str:
 async def ask(word: str, ctx: Context) -> list[str]:
     """Speak within the call."""
     await speak(ctx.session, word)
-    told, left.answers = left.answers, []
-    return told
+    result, left.answers = left.answers, []
+    return result
 
 
 @server.tool

@@ -31,8 +31,8 @@ class Launched(Operating):
         self.port = own_port()
         self._options = options
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
-        told = {"TOOLBUS_REDIS_TIMEOUT": "5"}  # a busy machine's Valkey is not one that is away
-        self.environment = {**kept, **told, **environment}
+        fields = {"TOOLBUS_REDIS_TIMEOUT": "5"}  # a busy machine's Valkey is not one that is away
+        self.environment = {**kept, **fields, **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -31,18 +31,18 @@ def everywhere(planted: Planted) -> Heard:
     with ThreadPoolExecutor(len(commands)) as pool:
         done = list(pool.map(lambda words: launched.toolbus(*words), commands.values()))
     assert [each.returncode for each in done] == [0] * len(done), done
-    said = {
+    message = {
         name: [each.stdout.encode(), each.stderr.encode()]
         for name, each in zip(commands, done, strict=True)
     }
-    said["report"].append((directory / "report.html").read_bytes())
-    said["bundle"] += _unzipped(directory / "bundle.zip")
-    said["rival's bundle"] += _unzipped(directory / "rival.zip")
+    message["report"].append((directory / "report.html").read_bytes())
+    message["bundle"] += _unzipped(directory / "bundle.zip")
+    message["rival's bundle"] += _unzipped(directory / "rival.zip")
     administrator = at(launched, planted.secrets["operator"])
     declared = administrator.ask("GET", "/v1/declaration")
     listeners = sorted(set(launched.ready["ops"].values()))
     return (
-        said
+        message
         | recorded(planted)
         | {
             "logs": [launched.logs().encode()],

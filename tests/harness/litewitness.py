@@ -57,12 +57,13 @@ def litewitness(directory: Path) -> Iterator[LiteWitness]:
         until_now(socket.exists, "the agent listens")
         environment = {**os.environ, "SSH_AUTH_SOCK": str(socket)}
         subprocess.run(["ssh-add", "-q", key], check=True, env=environment)
-        told = subprocess.run(
+        result = subprocess.run(
             ["ssh-keygen", "-lf", key], check=True, capture_output=True, text=True
         )
         port, log = own_port(), directory / "witness.log"
         words = [
-            str(PROGRAM), f"-name={NAME}", f"-ssh-agent={socket}", f"-key={told.stdout.split()[1]}",
+            str(PROGRAM), f"-name={NAME}", f"-ssh-agent={socket}",
+            f"-key={result.stdout.split()[1]}",
             f"-db={directory / 'witness.db'}", f"-listen=127.0.0.1:{port}",
         ]  # fmt: skip
         with _running(words, log):

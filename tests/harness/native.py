@@ -41,7 +41,7 @@ class Program:
 
     def address(self, **more: str) -> str:
         """Where it sends a browser."""
-        asked = {
+        request = {
             "response_type": "code",
             "client_id": self.id,
             "redirect_uri": self.redirect,
@@ -51,7 +51,7 @@ class Program:
             "resource": f"{self.gateway}/mcp",
             **more,
         }
-        return f"{self.gateway}/oauth/authorize?{urlencode(asked)}"
+        return f"{self.gateway}/oauth/authorize?{urlencode(request)}"
 
     def answer(self) -> dict[str, str]:
         """What the browser brought back."""
@@ -75,9 +75,9 @@ class Program:
         return self._token(grant_type=DEVICE, device_code=waiting["device_code"])
 
     def _token(self, **form: str) -> str:
-        told = self._posted("/oauth/token", urlencode({"client_id": self.id, **form}))
-        assert "access_token" in told, told
-        return str(told["access_token"])
+        result = self._posted("/oauth/token", urlencode({"client_id": self.id, **form}))
+        assert "access_token" in result, result
+        return str(result["access_token"])
 
     def _registered(self) -> str:
         about = {
@@ -93,8 +93,8 @@ class Program:
         to = HTTPConnection(urlsplit(self.gateway).netloc, timeout=SECONDS)
         with closing(to):
             to.request("POST", path, body, {"Content-Type": f"application/{form}"})
-            told: dict[str, Any] = json.loads(to.getresponse().read())
-        return told
+            parsed: dict[str, Any] = json.loads(to.getresponse().read())
+        return parsed
 
     def _answer(self, request: Request) -> Response:
         """Take the answer, and send the browser to another origin for thanks."""

@@ -88,9 +88,9 @@ class Provider:
             resource=params.resource,
             subject=self.said["subject"],
         )
-        told = {"code": code, "state": params.state, "iss": self.said["iss"]}
+        fields = {"code": code, "state": params.state, "iss": self.said["iss"]}
         return construct_redirect_uri(
-            str(params.redirect_uri), **{name: value for name, value in told.items() if value}
+            str(params.redirect_uri), **{name: value for name, value in fields.items() if value}
         )
 
     async def load_authorization_code(self, client: Any, code: str) -> AuthorizationCode | None:  # noqa: ARG002
@@ -157,9 +157,9 @@ class Application:
         )
         revocation = RevocationOptions(enabled=True)
         metadata = build_metadata(url, None, registration, revocation)
-        told = metadata.model_dump(mode="json", exclude_none=True)
+        result = metadata.model_dump(mode="json", exclude_none=True)
         more = {"issuer": issuer, "authorization_response_iss_parameter_supported": True}
-        self._document = told | more
+        self._document = result | more
         ours = [
             Route("/.well-known/oauth-authorization-server", self._described),
             Route("/say", self._say, methods=["POST"]),
@@ -192,13 +192,13 @@ class Application:
             if wrong is not None:
                 await wrong(scope, receive, send)
                 return
-        status, told = await self._given(scope, form, body)
-        self._provider.certificates[told.get("access_token", "")] = wanted
+        status, result = await self._given(scope, form, body)
+        self._provider.certificates[result.get("access_token", "")] = wanted
         if status == 200 and key:
-            told["token_type"] = "DPoP"
+            result["token_type"] = "DPoP"
             for name in ("access_token", "refresh_token"):
-                self._provider.keys[told.get(name, "")] = key
-        await JSONResponse(told, status)(scope, receive, send)
+                self._provider.keys[result.get(name, "")] = key
+        await JSONResponse(result, status)(scope, receive, send)
 
     def _proved(self, proof: str, refresh: str) -> tuple[str, Response | None]:
         """The key of a proof for this endpoint, or how it is refused."""
@@ -223,20 +223,20 @@ class Application:
             subject = self._provider.vouched(form.get("assertion", ""))
             if subject is None:
                 return 400, {"error": "invalid_grant"}
-            told = self._provider.give(MACHINE, scopes, form.get("resource"), subject)
-            told.refresh_token = None
-            return 200, json.loads(told.model_dump_json(exclude_none=True))
-        said: list[MutableMapping[str, Any]] = []
+            result = self._provider.give(MACHINE, scopes, form.get("resource"), subject)
+            result.refresh_token = None
+            return 200, json.loads(result.model_dump_json(exclude_none=True))
+        messages: list[MutableMapping[str, Any]] = []
 
         async def again() -> Any:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def hear(message: MutableMapping[str, Any]) -> None:
-            said.append(message)
+            messages.append(message)
 
         await self._sdk(scope, again, hear)
-        answer = b"".join(each.get("body", b"") for each in said[1:])
-        return said[0]["status"], json.loads(answer)
+        answer = b"".join(each.get("body", b"") for each in messages[1:])
+        return messages[0]["status"], json.loads(answer)
 
     async def _described(self, _request: Request) -> Response:
         return JSONResponse(self._document | self._provider.said["document"])
@@ -265,16 +265,17 @@ class Application:
         return JSONResponse({})
 
     async def _give(self, request: Request) -> Response:
-        asked = await request.json()
+        requested = await request.json()
         client = OAuthClientInformationFull(
-            client_id=asked["client"],
-            client_secret=asked["secret"],
+            client_id=requested["client"],
+            client_secret=requested["secret"],
             redirect_uris=[AnyHttpUrl("https://gateway.test/")],
             token_endpoint_auth_method="client_secret_basic",
         )
         await self._provider.register_client(client)
         given = (
-            self._provider.give(asked["client"], ["read"], None, "x") for _ in range(asked["count"])
+            self._provider.give(requested["client"], ["read"], None, "x")
+            for _ in range(requested["count"])
         )
         return JSONResponse([each.refresh_token for each in given])
 

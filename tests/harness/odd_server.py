@@ -41,8 +41,8 @@ def answer(message: dict[str, Any], told: dict[str, Any], *, modern: bool) -> di
         member = _MEMBERS[method]
         result = {member: told["lists"].get(member, []), **(_OF_LISTS if modern else {})}
     elif method in ("tools/call", "prompts/get", "resources/read", "completion/complete"):
-        asked = params.get("argument", {}).get("value")
-        name = params.get("name") or params.get("uri") or asked
+        request = params.get("argument", {}).get("value")
+        name = params.get("name") or params.get("uri") or request
         usual = {"content": [{"type": "text", "text": json.dumps([name, params.get("arguments")])}]}
         result = told.get("results", {}).get(name, usual)
         if modern and isinstance(result, dict):
@@ -72,12 +72,14 @@ def serving(told: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
         message = request.json
         if "id" not in message:
             return Response(202)
-        said = answer(message, told, modern=modern)
+        published = answer(message, told, modern=modern)
         before = announced(message, told)
         if before:
-            stream = "".join(f"data: {json.dumps(each)}\n\n" for each in [*before, said])
+            stream = "".join(f"data: {json.dumps(each)}\n\n" for each in [*before, published])
             return Response(200, stream.encode(), {"content-type": "text/event-stream"})
-        return Response(404 if "error" in said else 200, said, {"content-type": "application/json"})
+        return Response(
+            404 if "error" in published else 200, published, {"content-type": "application/json"}
+        )
 
     with answering(respond) as port:
         yield f"http://127.0.0.1:{port}/mcp"
@@ -85,11 +87,11 @@ def serving(told: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
 
 def main() -> None:
     """Answer line by line."""
-    told = json.loads(Path(sys.argv[1]).read_text())
+    body = json.loads(Path(sys.argv[1]).read_text())
     for line in sys.stdin:
         message = json.loads(line)
         if "id" in message and "method" in message:
-            for each in [*announced(message, told), answer(message, told, modern=False)]:
+            for each in [*announced(message, body), answer(message, body, modern=False)]:
                 print(json.dumps(each), flush=True)
 
 

@@ -80,9 +80,9 @@ class Provider:
         """Where a browser is sent back."""
         code = f"code-{len(self.codes)}"
         self.codes[code] = query
-        told = {"code": code, "state": query["state"]}
-        told |= {"iss": self.said["iss"]} if self.said["iss"] else {}
-        return f"{query['redirect_uri']}?{urlencode(told)}"
+        fields = {"code": code, "state": query["state"]}
+        fields |= {"iss": self.said["iss"]} if self.said["iss"] else {}
+        return f"{query['redirect_uri']}?{urlencode(fields)}"
 
     def token(self, form: dict[str, str], authorization: str) -> dict[str, Any]:
         """The ID token for a code, whoever proves to be the gateway."""
@@ -94,11 +94,11 @@ class Provider:
             assert form["refresh_token"] == f"again~{self.renewals}"
             self.renewals += 1
             return self.signed_in({})
-        asked = self.codes.pop(form["code"])
+        request = self.codes.pop(form["code"])
         digest = urlsafe_b64encode(sha256(form["code_verifier"].encode()).digest()).rstrip(b"=")
-        assert hmac.compare_digest(digest.decode(), asked["code_challenge"])
-        assert form["redirect_uri"] == asked["redirect_uri"]
-        return self.signed_in({"nonce": asked["nonce"]})
+        assert hmac.compare_digest(digest.decode(), request["code_challenge"])
+        assert form["redirect_uri"] == request["redirect_uri"]
+        return self.signed_in({"nonce": request["nonce"]})
 
     def signed_in(self, more: dict[str, str]) -> dict[str, Any]:
         """An ID token of who signed in."""
@@ -107,9 +107,9 @@ class Provider:
             "iss": self.issuer, "aud": CLIENT, "exp": now + self.said["seconds"], "iat": now,
             **more, **self.said["claims"],
         }  # fmt: skip
-        told = {"access_token": "x", "token_type": "Bearer", "id_token": self.signed(claims)}
+        fields = {"access_token": "x", "token_type": "Bearer", "id_token": self.signed(claims)}
         again = {"refresh_token": f"again~{self.renewals}"} if self.said["renews"] else {}
-        return told | again
+        return fields | again
 
     def word(self, form: dict[str, str]) -> dict[str, Any]:
         """That the gateway may act for who signed in (RFC 8693, ID-JAG)."""
@@ -154,11 +154,11 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
         if self.path == "/token":
             form = dict(parse_qsl(body))
-            told = self.provider.token(form, self.headers["authorization"])
-            self._tell(told, 400 if "error" in told else 200)
+            result = self.provider.token(form, self.headers["authorization"])
+            self._tell(result, 400 if "error" in result else 200)
         elif self.path == "/mint":
-            told = json.loads(body)
-            self._tell({"token": self.provider.signed(**told)})
+            result = json.loads(body)
+            self._tell({"token": self.provider.signed(**result)})
         elif self.path == "/rotate":
             self.provider.rotate()
             self._tell({})

@@ -100,10 +100,10 @@ class Operating:
 
         async def look(bus: Bus) -> bool:
             newest = {name: await _newest(bus, name) for name in (CONFIG, CATALOGUE)}
-            told = await RequestReply(OPERATOR, bus).ask_all(0.2)
-            return len(told) == self.services and all(
-                service.heard.get(name, revision) >= revision
-                for service in told
+            reply = await RequestReply(OPERATOR, bus).ask_all(0.2)
+            return len(reply) == self.services and all(
+                service.revisions.get(name, revision) >= revision
+                for service in reply
                 for name, revision in newest.items()
             )
 

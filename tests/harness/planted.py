@@ -80,25 +80,25 @@ class Planted:
         path.write_text(self.secrets[name])
         return f"${{file:{path}}}"
 
-    def wish(self, wish: str, name: str, **about: Any) -> dict[str, Any]:
+    def action(self, action: str, name: str, **about: Any) -> dict[str, Any]:
         """What an operator wishes of oauth."""
 
         async def ask(bus: Bus) -> IdentityReply:
-            asked = IdentityRequest(wish=wish, name=name, by="op", about=json.dumps(about))
-            return await RequestReply(OPERATOR, bus).ask(asked, IdentityReply, 60.0)
+            request = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
+            return await RequestReply(OPERATOR, bus).ask(request, IdentityReply, 60.0)
 
         return dict(self.launched.on_the_bus(ask).rows[0])
 
     def leaking(self, log: Path) -> tuple[Process, int, int]:
         """One more edge, which tells what it should not; its ports, the agents' first."""
         port, ops = own_port(), own_port()
-        told = {
+        fields = {
             "STATE_DIR": str(self.launched.state_dir),
             "NATS_URL": self.launched.nats_url,
             "HTTP_PORT": str(port),
             "OPS_LISTEN": f"127.0.0.1:{ops}",
         }
-        environment = {f"TOOLBUS_{name}": value for name, value in told.items()}
+        environment = {f"TOOLBUS_{name}": value for name, value in fields.items()}
         kept = self.launched.environment
         return Process(["ingress"], {**kept, **environment}, log, "run_leaking.py"), port, ops
 
@@ -207,12 +207,12 @@ def _servers(made: Planted, client: dict[str, str]) -> dict[str, Any]:
         "X-File": made.kept("header by file"),
         "X-Variable": "${env:BY_VARIABLE}",
     }
-    told = {"INLINE": secret["variable"], "KEPT": "${env:BY_VARIABLE}"}
+    fields = {"INLINE": secret["variable"], "KEPT": "${env:BY_VARIABLE}"}
     cwd = str(made.launched.directory)
     machine = {"grant": "client_credentials", "clients": {made.far.issuer: client}}
     return {
         "blab": {"url": made.blabbing.url, "headers": heads},
-        "calc": {"python": ["calc:told"], "cwd": cwd, "env": told},
+        "calc": {"python": ["calc:told"], "cwd": cwd, "env": fields},
         "frail": {
             "protocol": "legacy",  # one process each, in one family
             "command": [sys.executable, f"{cwd}/{FRAIL.name}"], "cwd": cwd,

@@ -116,7 +116,9 @@ class Policing:
     async def _applied(self, bucket: str, revision: int) -> None:
         """Return once every replica has the revision: the bus chooses the next one."""
         await until(
-            lambda: all(each.status().heard.get(bucket, 0) >= revision for each in self.policies),
+            lambda: all(
+                each.status().revisions.get(bucket, 0) >= revision for each in self.policies
+            ),
             "every policy has the revision",
         )
 
@@ -167,18 +169,18 @@ class Policing:
 
     async def the_one(self) -> ApprovalState:
         """Return the only pending approval, once a replica lists it."""
-        (told,) = await until_told(self.waiting, "what waits")
-        return cast("ApprovalState", told)
+        (result,) = await until_told(self.waiting, "what waits")
+        return cast("ApprovalState", result)
 
     async def approve(self, approval: str) -> ApprovalsReply:
         """Approve as an operator."""
-        asked = ApproveRequest(id=approval, by="ann")
-        return await self.asks.ask(asked, ApprovalsReply, PATIENCE)
+        request = ApproveRequest(id=approval, by="ann")
+        return await self.asks.ask(request, ApprovalsReply, PATIENCE)
 
     async def reject(self, approval: str, note: str) -> ApprovalsReply:
         """Reject as an operator."""
-        asked = RejectRequest(id=approval, by="ann", note=note)
-        return await self.asks.ask(asked, ApprovalsReply, PATIENCE)
+        request = RejectRequest(id=approval, by="ann", note=note)
+        return await self.asks.ask(request, ApprovalsReply, PATIENCE)
 
 
 async def _answer(call: CallAdmitted, reply: ReplyChannel) -> None:

@@ -130,13 +130,13 @@ class Resolver:
 
     def meaning(self, host: str) -> list[str] | None:
         """What a name stands for now."""
-        told = MEANINGS.get(host) or MEANINGS.get(f"{host}.")
-        if told is None:
+        result = MEANINGS.get(host) or MEANINGS.get(f"{host}.")
+        if result is None:
             return None
         turn = self._asked[host] = self._asked.get(host, -1) + 1
-        return told[min(turn, len(told) - 1)]
+        return result[min(turn, len(result) - 1)]
 
     async def __call__(self, target: Target) -> list[str]:
         """As the executor asks."""
-        told = self.meaning(target.host)
-        return await resolved(target) if told is None else told
+        result = self.meaning(target.host)
+        return await resolved(target) if result is None else result

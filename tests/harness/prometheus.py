@@ -52,8 +52,8 @@ class Prometheus(Engine):
         expression = expression.replace("$__rate_interval", SPAN)
         url = f"http://127.0.0.1:{self.port}/api/v1/query?{urlencode({'query': expression})}"
         with urlopen(url, timeout=30) as answer:
-            told = json.load(answer)["data"]["result"]
-        found = [Series(each["metric"], float(each["value"][1])) for each in told]
+            result = json.load(answer)["data"]["result"]
+        found = [Series(each["metric"], float(each["value"][1])) for each in result]
         return [each for each in found if not math.isnan(each.value)]
 
 

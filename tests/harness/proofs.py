@@ -39,10 +39,10 @@ class Holder:
     ) -> str:
         """A proof for a request, or as `header` and `claims` say; a claim of None is left out."""
         head = {"typ": "dpop+jwt", "alg": self.algorithm, "jwk": self.jwk, **(header or {})}
-        told = {"jti": uuid.uuid4().hex, "htm": method, "htu": url, "iat": int(time.time())}
-        told |= {"ath": encoded(sha256(token.encode()).digest())} if token else {}
-        told = {name: value for name, value in (told | claims).items() if value is not None}
-        message = ".".join(encoded(json.dumps(part).encode()) for part in (head, told))
+        fields = {"jti": uuid.uuid4().hex, "htm": method, "htu": url, "iat": int(time.time())}
+        fields |= {"ath": encoded(sha256(token.encode()).digest())} if token else {}
+        fields = {name: value for name, value in (fields | claims).items() if value is not None}
+        message = ".".join(encoded(json.dumps(part).encode()) for part in (head, fields))
         return f"{message}.{encoded(self._signed(message.encode()))}"
 
     def _signed(self, message: bytes) -> bytes:

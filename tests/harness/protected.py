@@ -46,8 +46,8 @@ class OAuthServer(HttpEngine):
 
     def give(self, count: int, client: str, secret: str) -> list[str]:
         """Know this client, and so many refresh tokens of its."""
-        told = {"count": count, "client": client, "secret": secret}
-        return list(self.exchange("POST", "/give", told))
+        fields = {"count": count, "client": client, "secret": secret}
+        return list(self.exchange("POST", "/give", fields))
 
     def seen(self, grant: str) -> list[dict[str, str]]:
         """What its token endpoint was asked of this kind."""

@@ -77,8 +77,8 @@ class Apis:
         who = await self.subject(shown)
         if not who:
             return JSONResponse({"error": "unauthorized"}, 401, CHALLENGE)
-        said = {"who": who}
-        return JSONResponse(said | ({"shown": shown} if "repeat" in request.url.path else {}))
+        message = {"who": who}
+        return JSONResponse(message | ({"shown": shown} if "repeat" in request.url.path else {}))
 
     async def asked(self, request: Request) -> Response:
         """One query, or introspection."""
@@ -98,9 +98,9 @@ class Guarded(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._apis = apis
 
     async def intercept_service(self, go_on: Any, details: Any) -> Any:
-        told = dict(details.invocation_metadata).get("authorization", "")
+        result = dict(details.invocation_metadata).get("authorization", "")
         handler = await go_on(details)
-        if await self._apis.subject(told):
+        if await self._apis.subject(result):
             return handler
 
         async def refuse(_request: Any, context: Any) -> None:
@@ -119,8 +119,8 @@ async def serve(port: int, grpc_port: int, issuer: str) -> None:
     apis = Apis(port, Introspecting(issuer))
 
     async def echo(request: Any, context: Any) -> Any:
-        told = dict(context.invocation_metadata())["authorization"]
-        return Book(title=await apis.subject(told), tags=[told] if request.title else [])
+        result = dict(context.invocation_metadata())["authorization"]
+        return Book(title=await apis.subject(result), tags=[result] if request.title else [])
 
     forms = {"request_deserializer": Book.FromString, "response_serializer": Book.SerializeToString}
     handlers = {"Echo": grpc.unary_unary_rpc_method_handler(echo, **forms)}
@@ -134,8 +134,8 @@ async def serve(port: int, grpc_port: int, issuer: str) -> None:
         Route("/api/{name}", apis.called),
         Route("/graphql", apis.asked, methods=["POST"]),
     ]
-    told = uvicorn.Config(Starlette(routes=routes), port=port, log_level="error")
-    await uvicorn.Server(told).serve()
+    result = uvicorn.Config(Starlette(routes=routes), port=port, log_level="error")
+    await uvicorn.Server(result).serve()
 
 
 if __name__ == "__main__":

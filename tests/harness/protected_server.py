@@ -58,9 +58,9 @@ class Proving:
             known = await self._asks.told(token)
             wrong = self._wrong(scope, scheme, token, headers.get(b"dpop", b"").decode(), known)
             if wrong:
-                told = {"WWW-Authenticate": f'DPoP error="{wrong}"'}
-                told |= {"DPoP-Nonce": known["nonce"]} if wrong == "use_dpop_nonce" else {}
-                await Response(status_code=401, headers=told)(scope, receive, send)
+                fields = {"WWW-Authenticate": f'DPoP error="{wrong}"'}
+                fields |= {"DPoP-Nonce": known["nonce"]} if wrong == "use_dpop_nonce" else {}
+                await Response(status_code=401, headers=fields)(scope, receive, send)
                 return
             headers[b"authorization"] = b"Bearer " + token.encode()
             scope = {**scope, "headers": list(headers.items())}

@@ -218,16 +218,16 @@ class Race:
         found.unused = found.limit - found.spent
         found.leaked = sum(level["held"] for level in levels.values())
         limits = self._limits()
-        found.overshoot = sum(max(0, levels[told]["spent"] - limits[told]) for told in levels)
+        found.overshoot = sum(max(0, levels[each]["spent"] - limits[each]) for each in levels)
         found.drift = sum(
-            abs(level["spent"] - charged.get(told, 0)) for told, level in levels.items()
+            abs(level["spent"] - charged.get(each, 0)) for each, level in levels.items()
         )
 
     def _limits(self) -> dict[str, int]:
         shares = {"customer": 1.0, "team": 0.7, "user": 0.7, "key": 0.4}
         return {
-            told: round(round(self.figures.limit / 1e6 * shares[told.split(":")[0]], 6) * 1e6)
-            for told in self._levels()
+            each: round(round(self.figures.limit / 1e6 * shares[each.split(":")[0]], 6) * 1e6)
+            for each in self._levels()
         }
 
     def _levels(self) -> dict[str, dict[str, int]]:
@@ -257,8 +257,8 @@ class Race:
         )
         charged: Counter[str] = Counter()
         for row in rows:
-            for told in (f"key:{row['key']}", f"team:{row['team']}", f"user:{row['user']}"):
-                charged[told] += int(row["charged"])
+            for each in (f"key:{row['key']}", f"team:{row['team']}", f"user:{row['user']}"):
+                charged[each] += int(row["charged"])
             charged["customer:acme"] += int(row["charged"])
         self.figures.reservations = sum(int(row["n"]) for row in rows)
         return dict(charged)

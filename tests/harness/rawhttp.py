@@ -43,8 +43,8 @@ def exchange(
 
 def asked(path: str, method: str = "GET", body: bytes = b"", /, **headers: str) -> bytes:
     """Write a request; `Host` is added unless it is given."""
-    told = {"Host": "127.0.0.1", **{name.replace("_", "-"): v for name, v in headers.items()}}
-    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in told.items())]
+    fields = {"Host": "127.0.0.1", **{name.replace("_", "-"): v for name, v in headers.items()}}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     if body or method == "POST":
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

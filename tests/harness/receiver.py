@@ -16,8 +16,8 @@ class Received(Request):
 
     def signed_with(self, secret: bytes) -> bool:
         """Whether the signature is right, worked out here from the specification's words."""
-        told = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}."
-        expected = hmac.new(secret, told.encode() + self.body, sha256).digest()
+        text = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}."
+        expected = hmac.new(secret, text.encode() + self.body, sha256).digest()
         version, _, signature = self.headers["webhook-signature"].partition(",")
         return version == "v1" and base64.b64decode(signature) == expected
 

@@ -77,10 +77,10 @@ async def form(request: Request) -> list[list[Any]]:
     found = []
     for name, part in (await request.form()).multi_items():
         if isinstance(part, UploadFile):
-            told: Any = [part.filename, part.content_type, (await part.read()).decode("latin-1")]
+            items: Any = [part.filename, part.content_type, (await part.read()).decode("latin-1")]
         else:
-            told = part
-        found.append([name, told])
+            items = part
+        found.append([name, items])
     return found
 
 
@@ -88,9 +88,9 @@ async def answer(request: Request, note: dict[str, Any]) -> Response:
     """What a test expects of this path."""
     path = request.url.path.removeprefix(API)
     if path.startswith("/fail/"):
-        said = request.query_params.get("text", "")
+        message = request.query_params.get("text", "")
         return PlainTextResponse(
-            f"{said} {request.headers.get('authorization')}", int(path.removeprefix("/fail/"))
+            f"{message} {request.headers.get('authorization')}", int(path.removeprefix("/fail/"))
         )
     if path == "/moved":
         return RedirectResponse(f"{API}/pets?limit=1", 302)

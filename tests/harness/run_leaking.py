@@ -13,10 +13,10 @@ _whole = trail._describe
 
 def _leaking(span: Any, visit: Any, request: Any) -> None:
     _whole(span, visit, request)
-    told = str(request.params.get("arguments"))
-    logging.getLogger(__name__).warning("leak", extra={"told": told})
-    span.note("told", told)
-    CALLS.labels(told).inc()
+    result = str(request.params.get("arguments"))
+    logging.getLogger(__name__).warning("leak", extra={"told": result})
+    span.note("told", result)
+    CALLS.labels(result).inc()
 
 
 if __name__ == "__main__":

@@ -145,16 +145,16 @@ def _command(words: list[str], program: str) -> Iterator[list[str]]:
 
 def _whole_lines(text: str) -> Iterator[str]:
     """Yield lines, joined where a quotation or a backslash goes on in the next one."""
-    begun = ""
+    started = ""
     for line in re.sub(r"\\\n", " ", text).splitlines():
-        begun += line
+        started += line
         try:
-            _tokens(begun)
+            _tokens(started)
         except ValueError:
-            begun += "\n"
+            started += "\n"
             continue
-        yield begun
-        begun = ""
+        yield started
+        started = ""
 
 
 def _tokens(line: str) -> list[str]:

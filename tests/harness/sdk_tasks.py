@@ -77,9 +77,9 @@ class Tasks(ClientExtension):
         self.begun.append(begun)
         self.arrived.set()
         while (task := await self._told(begun, context.session)).status not in OVER:
-            asked = (task.model_extra or {}).get("inputRequests")
-            if asked and self._answer is not None:
-                params = Update(task_id=begun.task_id, input_responses=await self._answer(asked))
+            request = (task.model_extra or {}).get("inputRequests")
+            if request and self._answer is not None:
+                params = Update(task_id=begun.task_id, input_responses=await self._answer(request))
                 await context.session.send_request(Tell(params=params), types.Result)
             await asyncio.sleep(0.05)
         if task.status == "completed":

@@ -85,10 +85,10 @@ async def _lines(
     directory: Path, calls: int, user: str, known: PersonKeys | None, customer: str
 ) -> list[bytes]:
     """Intents by one service and outcomes by another, in the order in which they were said."""
-    said: list[bytes] = []
+    messages: list[bytes] = []
 
     async def publish(envelope: Envelope) -> None:
-        said.extend(envelope.payload.split(b"\n"))
+        messages.extend(envelope.payload.split(b"\n"))
 
     policy, executor = (
         EventPublisher(publish, Outbox(directory / f"{name}.events", 1 << 20))
@@ -97,11 +97,11 @@ async def _lines(
     policy.people = known
     for number in range(calls):
         call, at = f"c{number}", BEGAN + float(number)
-        told = {"user": user, "arguments": '{"q": 1}'} if user else {}
-        told["customer"] = customer
-        await policy.publish_durable(allowed(call_id=call, at=at, deadline=at + 30, **told))
+        fields = {"user": user, "arguments": '{"q": 1}'} if user else {}
+        fields["customer"] = customer
+        await policy.publish_durable(allowed(call_id=call, at=at, deadline=at + 30, **fields))
         await executor.publish_durable(completed(call_id=call, at=at + 0.5, customer=customer))
-    return said
+    return messages
 
 
 def sealed(

@@ -39,11 +39,11 @@ class SecretStores:
 
     def _told(self, request: Request) -> Response:
         body = request.json if request.body else {}
-        status, told = self.told(request.method, request.path, request.headers, body)
+        status, result = self.told(request.method, request.path, request.headers, body)
         headers = {"Content-Type": "application/json"}
         if status == 401:
             headers["WWW-Authenticate"] = _CHALLENGE
-        return Response(status, told, headers)
+        return Response(status, result, headers)
 
     def told(self, method: str, path: str, headers: dict[str, str], body: Any) -> tuple[int, Any]:
         """The status and body of one answer."""
@@ -75,8 +75,8 @@ class SecretStores:
 
 def _vault(kept: Any) -> tuple[int, Any]:
     metadata = {"version": 1, "destroyed": False, "deletion_time": ""}
-    told = {"data": {"data": kept, "metadata": metadata}}
-    return (404, {"errors": []}) if kept is None else (200, told)
+    fields = {"data": {"data": kept, "metadata": metadata}}
+    return (404, {"errors": []}) if kept is None else (200, fields)
 
 
 def _google(kept: Any) -> tuple[int, Any]:
@@ -88,8 +88,8 @@ def _google(kept: Any) -> tuple[int, Any]:
 def _azure(kept: Any) -> tuple[int, Any]:
     if kept is None:
         return 404, {"error": {"code": "SecretNotFound", "message": "not found"}}
-    told = {"value": kept, "id": "https://v.vault.azure.net/secrets/s/0", "attributes": {}}
-    return 200, told
+    fields = {"value": kept, "id": "https://v.vault.azure.net/secrets/s/0", "attributes": {}}
+    return 200, fields
 
 
 _FORMS = (

@@ -43,11 +43,11 @@ async def serve(app: Any, files: list[str], *places: tuple[int, ssl.VerifyMode])
     certificate, key, authority = files
 
     def server(port: int, asks: ssl.VerifyMode) -> uvicorn.Server:
-        told = uvicorn.Config(
+        result = uvicorn.Config(
             app, port=port, log_level="error", http=Seeing, ssl_certfile=certificate,
             ssl_keyfile=key, ssl_ca_certs=authority, ssl_cert_reqs=asks,
         )  # fmt: skip
-        return uvicorn.Server(told)
+        return uvicorn.Server(result)
 
     await asyncio.gather(*(server(*each).serve() for each in places))
 

@@ -42,9 +42,11 @@ class Checking:
         known = await self._asks.told(token) if token else {}
         if not shown(scope) or (known and known["certificate"] != shown(scope)):
             return False
-        said = [value.decode() for name, value in scope["headers"] if name == b"toolbus-identity"]
+        message = [
+            value.decode() for name, value in scope["headers"] if name == b"toolbus-identity"
+        ]
         try:
-            claims = await asyncio.to_thread(self._read, ", ".join(said))
+            claims = await asyncio.to_thread(self._read, ", ".join(message))
         except jwt.PyJWTError:
             return False
         self._told.append(claims)
@@ -52,10 +54,10 @@ class Checking:
 
     def _read(self, token: str) -> dict[str, Any]:
         key = self._keys.get_signing_key_from_jwt(token)
-        told: dict[str, Any] = jwt.decode(
+        result: dict[str, Any] = jwt.decode(
             token, key, algorithms=["ES256"], audience=self._url, issuer=self._gateway
         )
-        return told
+        return result
 
 
 def main(port: int, issuer: str, gateway: str, files: list[str]) -> None:

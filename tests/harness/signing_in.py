@@ -61,8 +61,8 @@ class Walker:
     async def get(self, path: str, **query: str) -> Page:
         """Follow a link; one that is whole already may be given."""
         parts = urlsplit(path)
-        told = urlencode(query) if query else parts.query
-        return await self._exchange("GET", parts.path, told, b"", {})
+        result = urlencode(query) if query else parts.query
+        return await self._exchange("GET", parts.path, result, b"", {})
 
     async def post(self, path: str, headers: Mapping[str, str] = FORM, /, **form: str) -> Page:
         """Send a form."""
@@ -70,8 +70,8 @@ class Walker:
 
     async def signed_in(self, page: Page, name: str = "ann", code: str = "") -> Page:
         """Fill in the form."""
-        told = {"name": name, "password": PASSWORD, "code": code}
-        return await self.post("/oauth/sign-in", FORM, ticket=page.ticket, **told)
+        fields = {"name": name, "password": PASSWORD, "code": code}
+        return await self.post("/oauth/sign-in", FORM, ticket=page.ticket, **fields)
 
     async def answered(self, page: Page, answer: str = "allow") -> Page:
         """Press a button."""
@@ -91,13 +91,13 @@ class Walker:
     ) -> Page:
         cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         sent = {**headers, **({"cookie": cookie} if cookie else {})}
-        told = await self.server.page(method, path, query, body, sent)
-        for name, value in told.headers:
+        result = await self.server.page(method, path, query, body, sent)
+        for name, value in result.headers:
             if name == "set-cookie":
                 own, _, rest = value.partition("=")
                 self.cookies[own] = rest.partition(";")[0]
-        headers_told = [(each[0], each[1]) for each in told.headers]
-        return Page(told.status, headers_told, told.body.decode())
+        headers_told = [(each[0], each[1]) for each in result.headers]
+        return Page(result.status, headers_told, result.body.decode())
 
 
 @dataclass
@@ -130,18 +130,18 @@ class Server:
             headers["authorization"] = f"Basic {form.pop('basic')}"
         if "dpop" in form:
             headers["dpop"] = form.pop("dpop")
-        told = await self.page("POST", path, "", urlencode(form).encode(), headers)
-        return told.status, json.loads(told.body)
+        result = await self.page("POST", path, "", urlencode(form).encode(), headers)
+        return result.status, json.loads(result.body)
 
     async def register(self, **more: Any) -> dict[str, Any]:
         """A client that registers itself."""
-        told = {
+        fields = {
             "client_name": "A client",
             "redirect_uris": [REDIRECT],
             "token_endpoint_auth_method": "none",
             **more,
         }
-        answer = await self.page("POST", "/oauth/register", body=json.dumps(told).encode())
+        answer = await self.page("POST", "/oauth/register", body=json.dumps(fields).encode())
         found: dict[str, Any] = json.loads(answer.body)
         return found
 
@@ -160,23 +160,23 @@ class Server:
     async def signed_in(self, client_id: str, **more: str) -> dict[str, Any]:
         """Tokens for ann, the whole way."""
         code = await Walker(self).code(client_id, **more)
-        status, told = await self.token(client_id, code)
-        assert status == 200, told
-        return told
+        status, result = await self.token(client_id, code)
+        assert status == 200, result
+        return result
 
     async def show(self, token: str) -> Bearer:
         """Whose token this is. Raises `UnauthorizedError`."""
         return await self.ingress.ask(TokenQuery(token=token), Bearer, 60.0)
 
-    async def wish(self, wish: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
+    async def action(self, action: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
         """What an operator wishes."""
-        asked = IdentityRequest(wish=wish, name=name, by="op", about=json.dumps(about))
+        asked = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
         return list((await self.operator.ask(asked, IdentityReply, 60.0)).rows)
 
     async def account(self, name: str = "ann", **about: Any) -> dict[str, Any]:
         """Make an account."""
-        told = {"password": hashed(PASSWORD), "groups": ["staff"], **about}
-        (row,) = await self.wish("add_account", name, **told)
+        fields = {"password": hashed(PASSWORD), "groups": ["staff"], **about}
+        (row,) = await self.action("add_account", name, **fields)
         return row
 
     async def declare(self, **sections: Any) -> None:
@@ -185,12 +185,12 @@ class Server:
         bucket = await self.config.bucket(CONFIG)
         await bucket.put(NAMED, encoded(set(digests_of(declaration))))
         revision = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
-        await until(lambda: self.service.status().heard.get(CONFIG, 0) >= revision, "declared")
+        await until(lambda: self.service.status().revisions.get(CONFIG, 0) >= revision, "declared")
 
 
 def asked(client_id: str, **more: str) -> dict[str, str]:
     """An authorization request; what is given empty is left out."""
-    told = {
+    fields = {
         "response_type": "code",
         "client_id": client_id,
         "redirect_uri": REDIRECT,
@@ -200,7 +200,7 @@ def asked(client_id: str, **more: str) -> dict[str, str]:
         "resource": RESOURCE,
         **more,
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in fields.items() if value}
 
 
 @asynccontextmanager

@@ -83,11 +83,11 @@ class OfHandshakeEra:
             whole += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        asked = json.loads(whole)
-        if asked.get("method") == "server/discover":
+        request = json.loads(whole)
+        if request.get("method") == "server/discover":
             error = {"code": -32601, "message": "Method not found"}
-            told = JSONResponse({"jsonrpc": "2.0", "id": asked["id"], "error": error}, 400)
-            await told(scope, receive, send)
+            result = JSONResponse({"jsonrpc": "2.0", "id": request["id"], "error": error}, 400)
+            await result(scope, receive, send)
             return
         sent = False
 

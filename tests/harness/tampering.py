@@ -78,9 +78,9 @@ def _tail_dropped(log: World) -> set[str]:
 
 def _stream_deleted(log: World) -> set[str]:
     """Another stream, from its beginning, and a log that is sound by itself."""
-    told = seen(log.sealed[-1])
+    result = seen(log.sealed[-1])
     anew = replace(world(log.directory / "anew"), signer=log.signer, stream=f"{STREAM}9")
-    return anew.resealed({each.size for each in anew.sealed}).kinds(told)
+    return anew.resealed({each.size for each in anew.sealed}).kinds(result)
 
 
 def _shredded(log: World) -> set[str]:
@@ -102,15 +102,15 @@ def _shredded(log: World) -> set[str]:
 
 async def _forgotten(log: World, pseudonym: str) -> bytes:
     """The event that says so, as it is written."""
-    said: list[bytes] = []
+    messages: list[bytes] = []
 
     async def publish(envelope: Envelope) -> None:
-        said.append(envelope.payload)
+        messages.append(envelope.payload)
 
     writer = EventPublisher(publish, Outbox(log.directory / "operator.events", 1 << 20))
     about = {"id": "f1", "at": BEGAN + 60.0, "customer": "acme", "by": "operator:bo"}
     await writer.publish_durable(PersonErased(**about, pseudonym=pseudonym))
-    return said[0]
+    return messages[0]
 
 
 def _relabelled(log: World) -> set[str]:
@@ -185,8 +185,8 @@ def _cut_back_and_witnessed(log: World) -> set[str]:
 def _split(log: World) -> set[str]:
     """Two auditors were shown two logs that go on from one; both bring what they were told."""
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])])
-    told = fork.resealed({each.size for each in log.sealed}).sealed[-1]
-    return _cut_back(log).kinds(seen(log.sealed[-1]) + seen(told))
+    result = fork.resealed({each.size for each in log.sealed}).sealed[-1]
+    return _cut_back(log).kinds(seen(log.sealed[-1]) + seen(result))
 
 
 def _rewritten(path: Path, member: str, old: bytes, new: bytes) -> Path:

@@ -25,8 +25,8 @@ def token() -> str:
 def whoami() -> str:
     """Whose token it is."""
     body = urllib.parse.urlencode({"token": token()}).encode()
-    with urllib.request.urlopen(f"{os.environ['ISSUER']}/introspect", body) as told:
-        found = msgspec.json.decode(told.read())
+    with urllib.request.urlopen(f"{os.environ['ISSUER']}/introspect", body) as result:
+        found = msgspec.json.decode(result.read())
     return str(found.get("subject") or "nobody")
 
 

@@ -67,8 +67,10 @@ class Upstream:
             fault = {"code": -32050, "message": "The tool is out of order"}
             await answer(send, 200, {**envelope(request), "error": fault})
         else:
-            said = arguments.get("text") or arguments.get("id") or tool
-            await answer(send, 200, {**envelope(request), "result": text(said, tool == "complain")})
+            message = arguments.get("text") or arguments.get("id") or tool
+            await answer(
+                send, 200, {**envelope(request), "result": text(message, tool == "complain")}
+            )
 
 
 def envelope(request: dict[str, Any]) -> dict[str, Any]:
@@ -82,12 +84,12 @@ def text(said: str, is_error: bool = False) -> dict[str, Any]:  # noqa: FBT001, 
 def local(request: dict[str, Any]) -> dict[str, Any]:
     """What is no tool call."""
     if request["method"] == "initialize":
-        told = {
+        fields = {
             "protocolVersion": "2025-06-18",
             "capabilities": {"tools": {}},
             "serverInfo": {"name": "upstream", "version": "1"},
         }
-        return {"result": told}
+        return {"result": fields}
     if request["method"] == "tools/list":
         tools = [
             {"name": name, "inputSchema": {"type": "object", "properties": properties}}

@@ -132,17 +132,17 @@ class Vast:
         if not body:
             writer.write(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
             return
-        asked = json.loads(body)
-        called = asked["method"] == "tools/call"
+        request = json.loads(body)
+        called = request["method"] == "tools/call"
         self.asked += called
-        self.heard.append(asked)
-        stream = called and asked["params"]["name"] == "streamed"
+        self.heard.append(request)
+        stream = called and request["params"]["name"] == "streamed"
         media = b"text/event-stream" if stream else b"application/json"
         writer.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % media
         )
-        told = pieces(asked)
-        for piece in (b"data: ", *told, b"\n\n") if stream else told:
+        result = pieces(request)
+        for piece in (b"data: ", *result, b"\n\n") if stream else result:
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"")
             await writer.drain()
         writer.write(b"0\r\n\r\n")
@@ -151,9 +151,9 @@ class Vast:
 
 def _on_stdio() -> None:
     for line in sys.stdin.buffer:
-        asked = json.loads(line)
-        if "id" in asked:
-            for piece in pieces(asked):
+        request = json.loads(line)
+        if "id" in request:
+            for piece in pieces(request):
                 sys.stdout.buffer.write(piece)
             sys.stdout.buffer.write(b"\n")
             sys.stdout.buffer.flush()

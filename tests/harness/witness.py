@@ -99,9 +99,7 @@ def signed(text: str, signatures: str, verifier: str) -> bool:
     return False
 
 
-def consistent(  # noqa: C901 - the steps are the specification's
-    first: int, first_root: bytes, second: int, root: bytes, path: list[bytes]
-) -> bool:
+def consistent(first: int, first_root: bytes, second: int, root: bytes, path: list[bytes]) -> bool:
     """RFC 9162, section 2.1.4.2, step by step."""
     if first in (0, second):
         return not path and (not first or first_root == root)

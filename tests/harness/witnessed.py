@@ -63,9 +63,9 @@ class Auditor:
             events_of("executor", self.settings, self.directory) as executor,
         ):
             for _ in range(count):
-                told = allowed()
-                await policy.publish_durable(told)
-                await executor.publish_durable(completed(call_id=told.call_id))
+                result = allowed()
+                await policy.publish_durable(result)
+                await executor.publish_durable(completed(call_id=result.call_id))
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         """What audit answers."""

@@ -94,16 +94,16 @@ async def stored_once(operator: Bus, wanted: int) -> None:
 @asynccontextmanager
 async def saying(writer: EventPublisher) -> AsyncIterator[list[str]]:
     """Events without pause, in small messages, until the block ends; their ids."""
-    said: list[str] = []
+    messages: list[str] = []
 
     async def say() -> None:
         while True:
             events = [allowed() for _ in range(3)]
             await asyncio.gather(*map(writer.publish_durable, events))
-            said.extend(event.id for event in events)
+            messages.extend(event.id for event in events)
 
     task = asyncio.create_task(say())
-    yield said
+    yield messages
     task.cancel()
     await asyncio.wait([task])
     await writer.close(10.0)
@@ -127,7 +127,7 @@ async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothi
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
     await returns_soon(operator)
-    async with events_of("policy", settings, tmp_path) as policy, saying(policy) as said:
+    async with events_of("policy", settings, tmp_path) as policy, saying(policy) as message:
         for _ in range(4):
             with audit_process(settings, tmp_path / "log"):
                 await until(lambda: answered(operator), "audit answers")
@@ -142,7 +142,7 @@ async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothi
         await until(lambda: consumed(operator), "everything is acknowledged")
         ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids
-        assert rows >= len(said) > 0
+        assert rows >= len(message) > 0
         process.terminate()
         assert await asyncio.to_thread(process.wait, PATIENCE) == 0
 
@@ -181,12 +181,12 @@ async def test_a_store_killed_under_load_has_every_event_once(
         build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
         await until(lambda: ready(service), "audit is ready")
-        async with saying(policy) as said:
+        async with saying(policy) as message:
             for _ in range(3):
-                before = len(said)
+                before = len(message)
 
                 async def more(before: int = before) -> bool:
-                    return len(said) > before + 200 and service.status().ready
+                    return len(message) > before + 200 and service.status().ready
 
                 await until(more, "events are written")
                 own_clickhouse.kill()
@@ -195,7 +195,7 @@ async def test_a_store_killed_under_load_has_every_event_once(
         await until(lambda: consumed(operator), "everything is acknowledged")
         ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids
-        assert rows >= len(said)
+        assert rows >= len(message)
 
 
 async def test_two_replicas_on_one_server_share_the_events(
@@ -209,7 +209,7 @@ async def test_two_replicas_on_one_server_share_the_events(
         await until(lambda: ready(services[0]), "the first is ready")
         await until(lambda: ready(services[1]), "the second is ready")
         policy = await stack.enter_async_context(events_of("policy", settings, tmp_path))
-        async with saying(policy) as said:
+        async with saying(policy) as message:
 
             async def shared() -> bool:
                 return all(service.status().details["rows"] > 50 for service in services)
@@ -217,7 +217,7 @@ async def test_two_replicas_on_one_server_share_the_events(
             await until(shared, "both have written")
         await until(lambda: consumed(operator), "everything is acknowledged")
         ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM events")
-        assert rows == ids >= len(said)
+        assert rows == ids >= len(message)
         assert rows == sum(service.status().details["rows"] for service in services)
 
 
@@ -252,12 +252,12 @@ async def test_events_are_taken_out_of_a_server_too(
         await policy.publish_durable(allowed(call_id="c2"))
         await until(lambda: consumed(operator), "both are stored")
         asks = RequestReply("operator", operator)
-        asked = EventsQuery(customers=("it's",), events=("call.*",))
-        lines = await asks.ask(asked, EventsReply, 20.0)
+        query = EventsQuery(customers=("it's",), events=("call.*",))
+        lines = await asks.ask(query, EventsReply, 20.0)
         assert (lines.rows, lines.data.count(b"c1.allowed"), b"c2.allowed" in lines.data) == (
             1,
             1,
             False,
         )
-        file = await asks.ask(asked.model_copy(update={"format": "parquet"}), EventsReply, 20.0)
+        file = await asks.ask(query.model_copy(update={"format": "parquet"}), EventsReply, 20.0)
         assert (file.rows, file.data[:4]) == (1, b"PAR1")

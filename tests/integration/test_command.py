@@ -55,8 +55,8 @@ class Up:
 
     @property
     def ready(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.directory / "ready.json").read_text())
-        return told
+        body: dict[str, Any] = json.loads((self.directory / "ready.json").read_text())
+        return body
 
     def start(self, *words: str) -> None:
         command = [sys.executable, "-m", "toolbus_cli.main", "up", "--port", str(self.port)]
@@ -89,9 +89,9 @@ class Up:
         )
 
     def json(self, *words: str) -> Any:
-        told = self.toolbus(*words, "--json")
-        assert told.returncode == 0, told.stderr
-        return json.loads(told.stdout)
+        result = self.toolbus(*words, "--json")
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
 
     def until_called(self, tool: str, key: str) -> None:
         """Until the tool of a server that has just begun answers."""
@@ -99,10 +99,10 @@ class Up:
 
     def refused(self, *words: str, **environment: str) -> str:
         """What a command that fails says: to standard error, without a stack trace."""
-        told = self.toolbus(*words, **environment)
-        assert told.returncode != 0
-        assert "Traceback" not in told.stderr
-        return told.stderr
+        result = self.toolbus(*words, **environment)
+        assert result.returncode != 0
+        assert "Traceback" not in result.stderr
+        return result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +133,8 @@ def test_a_newcomer_sees_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
     assert {"clock__now", "notes__add"} <= seen
     assert "notes__clear" not in seen
     assert "notes__clear" in {tool["name"] for tool in demo.json("tools")}
-    told = demo.toolbus("call", "notes__add", '{"text": "hello"}', TOOLBUS_KEY=key)
-    assert told.returncode == 0, told.stderr
+    result = demo.toolbus("call", "notes__add", '{"text": "hello"}', TOOLBUS_KEY=key)
+    assert result.returncode == 0, result.stderr
     assert "Unknown tool" in demo.refused("call", "notes__clear", TOOLBUS_KEY=key)
     denied = "SELECT key FROM events WHERE event = 'call.denied' AND tool = 'clear'"
     rows = wait_for(lambda: demo.json("audit", "query", denied), "the row of the denial")
@@ -147,8 +147,8 @@ def test_a_newcomer_sees_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
 
 def test_analysts_ask_what_is_saved_and_take_a_report_away(demo: Up) -> None:
     demo.until_called("clock__now", demo.ready["key"])
-    asked = ("audit", "query", "--saved", "who-called")
-    rows = wait_for(lambda: demo.json(*asked), "the call is among who called")
+    request = ("audit", "query", "--saved", "who-called")
+    rows = wait_for(lambda: demo.json(*request), "the call is among who called")
     assert {"key": "demo", "tool": "now"}.items() <= rows[0].items()
     page = demo.directory / "report.html"
     assert "calls from" in demo.toolbus("audit", "report", "--html", str(page)).stdout
@@ -158,8 +158,8 @@ def test_analysts_ask_what_is_saved_and_take_a_report_away(demo: Up) -> None:
     def told() -> list[str]:
         return demo.toolbus(*tail).stdout.splitlines()
 
-    said = wait_for(told, "its outcome")
-    assert {json.loads(line)["event"] for line in said} == {"call.completed"}
+    message = wait_for(told, "its outcome")
+    assert {json.loads(line)["event"] for line in message} == {"call.completed"}
 
 
 def test_what_is_private_is_readable_by_its_owner_only(demo: Up) -> None:
@@ -178,12 +178,12 @@ def test_no_secret_of_a_key_lies_in_the_state_directory(demo: Up) -> None:
 
 def test_status_and_doctor_find_everything_well(demo: Up) -> None:
     def all_ready() -> Any:
-        told = json.loads(demo.toolbus("status", "--json").stdout)
-        ready = {service["service"] for service in told["services"] if service["ready"]}
-        return ready == set(SERVICES) and told
+        result = json.loads(demo.toolbus("status", "--json").stdout)
+        ready = {service["service"] for service in result["services"] if service["ready"]}
+        return ready == set(SERVICES) and result
 
-    told = wait_for(all_ready, "every service is heard")
-    assert {server["name"] for server in told["servers"]} == {"clock", "notes"}
+    result = wait_for(all_ready, "every service is heard")
+    assert {server["name"] for server in result["servers"]} == {"clock", "notes"}
     assert [check for check in demo.json("doctor") if not check["ok"]] == []
 
 
@@ -218,8 +218,8 @@ def test_a_port_that_is_taken_is_told(fresh: Up) -> None:
 
 def test_a_faulty_file_starts_nothing(fresh: Up) -> None:
     (fresh.directory / "toolbus.yaml").write_text("keys:\n  a: {tols: []}\n  b: {team: x}\n")
-    told = fresh.refused("up", "--port", str(fresh.port)).splitlines()
-    assert [line.split(":")[1] for line in told[:2]] == ["2", "3"]
+    result = fresh.refused("up", "--port", str(fresh.port)).splitlines()
+    assert [line.split(":")[1] for line in result[:2]] == ["2", "3"]
     assert not (fresh.directory / ".toolbus" / "nats").exists()
 
 
@@ -262,8 +262,12 @@ def test_a_second_start_keeps_keys_and_events_in_either_form(fresh: Up) -> None:
     assert fresh.ready["key"] == ""
     assert len(fresh.ready["pids"]) == 9
     fresh.until_called("clock__now", key)
-    asked = ("audit", "query", "SELECT DISTINCT call_id FROM events WHERE event = 'call.completed'")
-    wait_for(lambda: len(fresh.json(*asked)) == 2, "both calls have their row")
+    request = (
+        "audit",
+        "query",
+        "SELECT DISTINCT call_id FROM events WHERE event = 'call.completed'",
+    )
+    wait_for(lambda: len(fresh.json(*request)) == 2, "both calls have their row")
 
 
 def test_nothing_is_left_when_the_launcher_is_killed(fresh: Up) -> None:
@@ -280,7 +284,7 @@ def test_a_killed_service_is_started_again(fresh: Up) -> None:
 
     def back() -> bool:
         services = json.loads(fresh.toolbus("status", "--json").stdout)["services"]
-        return any(told["service"] == "oauth" and told["pid"] != pid for told in services)
+        return any(each["service"] == "oauth" and each["pid"] != pid for each in services)
 
     wait_for(back, "another process of the service")
 

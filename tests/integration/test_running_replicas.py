@@ -35,12 +35,12 @@ class Shell:
         self.ports |= {name: own_port() for name in ("INGRESS_1", "INGRESS_2")}
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
         path = f"{Path(sys.executable).parent}:{programs}:{kept['PATH']}"
-        told = {name: str(port) for name, port in self.ports.items()}
+        fields = {name: str(port) for name, port in self.ports.items()}
         self.place = directory / "cluster"
         self._bash = subprocess.Popen(
             ["bash", "-e"],
             cwd=directory,
-            env={**kept, **told, "PATH": path},
+            env={**kept, **fields, "PATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -54,12 +54,12 @@ class Shell:
         assert self._bash.stdout is not None
         self._bash.stdin.write(f"{step}\necho {DONE}\n")
         self._bash.stdin.flush()
-        said = ""
+        message = ""
         for line in self._bash.stdout:
             if line.strip() == DONE:
-                return said
-            said += line
-        raise AssertionError(f"it failed:\n{step}\n{said}\n{self.logs()}")
+                return message
+            message += line
+        raise AssertionError(f"it failed:\n{step}\n{message}\n{self.logs()}")
 
     def logs(self) -> str:
         """The last words of every process."""
@@ -104,15 +104,15 @@ def test_the_pages_steps_run_two_of_each_and_one_may_be_killed(shell: Shell) -> 
     for service in ("ingress", "policy", "executor", "codemode"):
         rows = re.findall(rf"^{service} +ready +(\d+)", status, re.MULTILINE)
         assert len(set(rows)) == 2, status
-    said = shell.run(calls)
-    assert said.count('"timezone"') >= 2, said
-    assert said.count(TOOL.partition("__")[2]) >= 2, "audit has both"
+    message = shell.run(calls)
+    assert message.count('"timezone"') >= 2, message
+    assert message.count(TOOL.partition("__")[2]) >= 2, "audit has both"
     key = json.loads((shell.place / "applied.json").read_text())["secrets"]["bot"]
     session = begun(shell.client(1, key))
     call = calling(TOOL, 2, timezone="UTC")
     shared = shell.client(2, key).post(call, Mcp_Session_Id=session)
     assert "UTC" in shared.text, "the session of one ingress is good at the other"
-    assert "UTC" in said
+    assert "UTC" in message
     assert '"timezone"' in shell.run(losing)
     for _ in range(5):
         assert "UTC" in shell.client(2, key).post(call, Mcp_Session_Id=session).text
@@ -143,7 +143,7 @@ def _ready(status: str, service: str) -> list[str]:
 
 def _runs(file: Path) -> bool:
     try:
-        told = Path(f"/proc/{int(file.read_text())}/stat").read_text()
+        text = Path(f"/proc/{int(file.read_text())}/stat").read_text()
     except OSError:
         return False
-    return told.rpartition(")")[2].split()[0] != "Z"
+    return text.rpartition(")")[2].split()[0] != "Z"

@@ -63,13 +63,13 @@ class Client:
 
     def command(self, given: Mapping[str, object]) -> list[str]:
         """What runs the driver."""
-        told = json.dumps(given)
+        result = json.dumps(given)
         if self.driver.endswith(".mjs"):
             # Node looks for packages from where the program lies.
             program = shutil.copy(DRIVERS / self.driver, self.directory)
-            return [str(NODE), str(program), told]
+            return [str(NODE), str(program), result]
         python = sys.executable if self.environment == "node" else self.python
-        return [python, "-m", f"matrix.drivers.{self.driver}", told]
+        return [python, "-m", f"matrix.drivers.{self.driver}", result]
 
     @property
     def variables(self) -> dict[str, str]:

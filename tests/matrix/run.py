@@ -120,10 +120,10 @@ def _drive(client: Client, name: str, upstream: Upstream, launched: Launched) ->
         "flavour": client.flavour,
     }
     log = OUTPUT / f"{client.name} at {name}.log".replace(" ", "-")
-    told = _lines(client, given, log)
+    result = _lines(client, given, log)
     cells = []
     for action in ACTIONS:
-        line = told.get(action, {"outcome": FAILED, "detail": f"never told; see {log.name}"})
+        line = result.get(action, {"outcome": FAILED, "detail": f"never told; see {log.name}"})
         cell = Cell(client, name, action, line["outcome"], line["detail"])
         if cell.outcome == OK and (lack := missing(action, nonce, before, upstream)):
             cell = replace(cell, outcome=FAILED, detail=lack)
@@ -148,12 +148,12 @@ def _lines(client: Client, given: dict[str, Any], log: Path) -> dict[str, dict[s
         except subprocess.TimeoutExpired:
             process.kill()
             out, _ = process.communicate()
-    told: dict[str, dict[str, str]] = {}
+    fields: dict[str, dict[str, str]] = {}
     for line in out.decode().splitlines():
         with suppress(ValueError, TypeError, KeyError):
             found = json.loads(line)
-            told[found["action"]] = found
-    return told
+            fields[found["action"]] = found
+    return fields
 
 
 def _close(cells: list[Cell], expected: Expected, *, whole: bool) -> int:

@@ -98,13 +98,13 @@ class OverStdio:
 
     def seen(self) -> Seen:
         """What reached it."""
-        told = []
+        items = []
         for file in sorted(self._directory.glob("*.json")):
             try:
-                told.append(json.loads(file.read_text()))
+                items.append(json.loads(file.read_text()))
             except ValueError:  # it is being written
                 return self.seen()
-        return Seen.of(told)
+        return Seen.of(items)
 
 
 Upstream = OverHttp | OverStdio

@@ -58,13 +58,13 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     directory = tmp_path_factory.mktemp("watched")
     echo, one, other = (Upstream(directory / name) for name in ("echo", "one", "other"))
-    with ExitStack() as ending:
-        collector = ending.enter_context(Collector())
+    with ExitStack() as final:
+        collector = final.enter_context(Collector())
         for each in (echo, one, other):
             each.start()
-            ending.callback(each.kill)
+            final.callback(each.kill)
         cluster = Cluster(directory / "cluster", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
-        ending.callback(cluster.stop)
+        final.callback(cluster.stop)
         pair = Server.model_validate({"replicas": [one.url, other.url]})
         tools = ("echo__say", "echo__complain", "echo__fault", "pair__*")
         cluster.start(
@@ -81,15 +81,15 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         coder = cluster.client(CODER)
         until_now(lambda: coder.sees("executeToolCode"), "code mode")
         prometheus = Prometheus(directory / "prometheus", jobs(), addresses(cluster))
-        ending.callback(prometheus.kill)
+        final.callback(prometheus.kill)
         prometheus.start()
         yield Watched(cluster, prometheus)
 
 
 def jobs() -> list[Any]:
     """What the collector's configuration scrapes, which is Prometheus' own form."""
-    told = yaml.safe_load((ROOT / "deploy" / "otel" / "collector.yaml").read_text())
-    found: list[Any] = told["receivers"]["prometheus"]["config"]["scrape_configs"]
+    body = yaml.safe_load((ROOT / "deploy" / "otel" / "collector.yaml").read_text())
+    found: list[Any] = body["receivers"]["prometheus"]["config"]["scrape_configs"]
     return found
 
 

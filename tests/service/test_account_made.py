@@ -84,8 +84,8 @@ async def test_a_server_is_tried_as_soon_as_its_shared_account_is_connected(
     oauth: Oauth, operator: Bus, shown: tuple[str, list[str]]
 ) -> None:
     async def refused() -> bool:
-        told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
-        return any("Nobody" in row["last_failure"] for row in told.servers)
+        reply = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+        return any("Nobody" in row["last_failure"] for row in reply.servers)
 
     await until_told(refused, "the reason why it cannot be met")
     oauth.connect()

@@ -37,9 +37,9 @@ STATE = "state of the server's own"
 def answered(asked: FinalReply, action: str = "accept") -> str:
     """What a client that opened the page comes back with."""
     assert isinstance(asked, InputRequired)
-    told = json.loads(asked.body)
-    answers = {name: {"action": action} for name in told["inputRequests"]}
-    return json.dumps({"inputResponses": answers, "requestState": told["requestState"]})
+    body = json.loads(asked.body)
+    answers = {name: {"action": action} for name in body["inputRequests"]}
+    return json.dumps({"inputResponses": answers, "requestState": body["requestState"]})
 
 
 async def test_a_call_that_needs_nobody_goes_through(at_work: Policing) -> None:
@@ -50,9 +50,9 @@ async def test_a_call_that_needs_nobody_goes_through(at_work: Policing) -> None:
 async def test_a_call_waits_for_a_person_and_goes_through_once_approved(at_work: Policing) -> None:
     approval = await required(at_work)
     assert await required(at_work) == approval, "asked for once, however often it is made"
-    told = await at_work.the_one()
-    assert (told.id, told.key, told.server, told.tool) == (approval, "bot", "docs", "burn")
-    assert (told.cause, json.loads(told.arguments)) == ("key:bot", {"page": 7})
+    result = await at_work.the_one()
+    assert (result.id, result.key, result.server, result.tool) == (approval, "bot", "docs", "burn")
+    assert (result.cause, json.loads(result.arguments)) == ("key:bot", {"page": 7})
     (decided,) = (await at_work.approve(approval)).approvals
     assert (decided.state, decided.by) == ("granted", "operator:ann")
     assert isinstance(await at_work.ask(), CallResult)
@@ -236,8 +236,8 @@ async def test_a_key_has_only_so_many_waiting(begin: Any) -> None:
         assert 3 <= 20 - len(refused) <= 6, "at most so many for each replica that asks at once"
 
         async def heard() -> bool:
-            asked = await asyncio.gather(*(made.waiting() for _ in range(12)))
-            return {len(each) for each in asked} == {20 - len(refused)}
+            request = await asyncio.gather(*(made.waiting() for _ in range(12)))
+            return {len(each) for each in request} == {20 - len(refused)}
 
         await until_told(heard, "all that waits, at whichever replica is asked")
         with pytest.raises(OverloadedError):
@@ -254,17 +254,17 @@ async def test_what_nobody_could_read_is_not_put_before_anybody(at_work: Policin
 
 
 async def test_a_client_that_opens_pages_is_told_which_and_waits_there(at_work: Policing) -> None:
-    asked = await at_work.ask(capabilities=PAGES)
-    told = await at_work.the_one()
-    assert isinstance(asked, InputRequired)
-    (question,) = json.loads(asked.body)["inputRequests"].values()
+    request = await at_work.ask(capabilities=PAGES)
+    result = await at_work.the_one()
+    assert isinstance(request, InputRequired)
+    (question,) = json.loads(request.body)["inputRequests"].values()
     assert question["method"] == "elicitation/create"
     assert question["params"]["mode"] == "url"
-    assert question["params"]["url"].endswith(f"/approvals/{told.id}")
-    going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(asked)))
+    assert question["params"]["url"].endswith(f"/approvals/{result.id}")
+    going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(request)))
     done, _ = await asyncio.wait([going_on], timeout=0.3)
     assert not done
-    await at_work.approve(told.id)
+    await at_work.approve(result.id)
     assert isinstance(await going_on, CallResult)
     assert [call.extra for call in at_work.reached] == [""], "the server sees nothing of ours"
 
@@ -274,34 +274,34 @@ async def test_nobody_deciding_in_time_ends_the_waiting_with_the_id(
 ) -> None:
     # The other 29 s are for the answer: its way back can take long on a busy machine.
     monkeypatch.setattr(approval_service, "WAIT_SHARE", 0.02)
-    asked = await at_work.ask(capabilities=PAGES)
-    told = await at_work.the_one()
-    again = {"capabilities": PAGES, "extra": answered(asked), "seconds": 30}
-    assert await required(at_work, **again) == told.id
-    await at_work.approve(told.id)
+    request = await at_work.ask(capabilities=PAGES)
+    result = await at_work.the_one()
+    again = {"capabilities": PAGES, "extra": answered(request), "seconds": 30}
+    assert await required(at_work, **again) == result.id
+    await at_work.approve(result.id)
     assert isinstance(await at_work.ask(capabilities=PAGES), CallResult)
 
 
 async def test_a_refusal_reaches_who_waits(at_work: Policing) -> None:
-    asked = await at_work.ask(capabilities=PAGES)
-    told = await at_work.the_one()
-    going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(asked)))
-    await at_work.reject(told.id, "Not today.")
+    request = await at_work.ask(capabilities=PAGES)
+    result = await at_work.the_one()
+    going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(request)))
+    await at_work.reject(result.id, "Not today.")
     with pytest.raises(ApprovalRejectedError, match=r"Not today\."):
         await going_on
 
 
 async def test_a_client_that_declines_is_told_that_it_waits(at_work: Policing) -> None:
-    asked = await at_work.ask(capabilities=PAGES)
-    told = await at_work.the_one()
-    declined = answered(asked, "decline")
-    assert await required(at_work, capabilities=PAGES, extra=declined) == told.id
+    request = await at_work.ask(capabilities=PAGES)
+    result = await at_work.the_one()
+    declined = answered(request, "decline")
+    assert await required(at_work, capabilities=PAGES, extra=declined) == result.id
 
 
 async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing) -> None:
-    asked = await at_work.ask(capabilities=PAGES)
-    told = await at_work.the_one()
-    call = at_work.call(capabilities=PAGES, extra=answered(asked))
+    request = await at_work.ask(capabilities=PAGES)
+    result = await at_work.the_one()
+    call = at_work.call(capabilities=PAGES, extra=answered(request))
     going_on = asyncio.create_task(at_work.ingress.calls.ask(call))
     left = CallCancelled(call_id=call.call_id)
 
@@ -312,18 +312,18 @@ async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing
     await until_told(ended, "the end of the waiting")
     with pytest.raises(CallCancelledError):
         await going_on
-    await at_work.approve(told.id)
+    await at_work.approve(result.id)
     assert isinstance(await at_work.ask(), CallResult)
     assert len(at_work.reached) == 1
 
 
 async def test_a_key_revoked_while_it_waits_gets_nothing(at_work: Policing) -> None:
-    asked = await at_work.ask(capabilities=PAGES)
-    told = await at_work.the_one()
-    going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(asked)))
+    request = await at_work.ask(capabilities=PAGES)
+    result = await at_work.the_one()
+    going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(request)))
     await at_work.declare(declared(revoked=True))
     await until_told(lambda: _is_unknown(at_work), "the revocation")
-    await at_work.approve(told.id)
+    await at_work.approve(result.id)
     with pytest.raises(UnauthorizedError):
         await going_on
     assert at_work.reached == []

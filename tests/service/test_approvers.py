@@ -20,17 +20,17 @@ from toolbus_common.contracts import ApprovalsReply, ApproverRequest, CallResult
 from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownApprovalError
 
 
-async def decide(made: Policing, secret: str, approval: str, wish: str = "approve") -> Any:
-    asked = ApproverRequest(key_digest=key_digest_of(secret), id=approval, wish=wish)
-    return await made.ingress.requests.ask(asked, ApprovalsReply, PATIENCE)
+async def decide(made: Policing, secret: str, approval: str, action: str = "approve") -> Any:
+    request = ApproverRequest(key_digest=key_digest_of(secret), id=approval, action=action)
+    return await made.ingress.requests.ask(request, ApprovalsReply, PATIENCE)
 
 
 @pytest.mark.parametrize("secret", [SECRET, OWN], ids=["its own key", "its person's other key"])
 async def test_nobody_approves_their_own_calls(at_work: Policing, secret: str) -> None:
     approval = await required(at_work)
-    for wish in ("approve", "reject"):
+    for action in ("approve", "reject"):
         with pytest.raises(ForbiddenError, match="their own calls"):
-            await decide(at_work, secret, approval, wish)
+            await decide(at_work, secret, approval, action)
     await required(at_work)
 
 
@@ -41,8 +41,8 @@ async def test_a_key_with_the_right_decides_and_is_named(at_work: Policing, secr
     async def listed() -> Any:
         return (await decide(at_work, secret, "", "show")).approvals
 
-    (told,) = await until_told(listed, "what waits")
-    assert told.id == approval
+    (result,) = await until_told(listed, "what waits")
+    assert result.id == approval
     (decided,) = (await decide(at_work, secret, approval)).approvals
     assert decided.by == f"key:{secret.split('_')[1]}"
     assert isinstance(await at_work.ask(), CallResult)
@@ -53,9 +53,9 @@ async def test_another_customers_approver_sees_and_decides_nothing(at_work: Poli
     await at_work.the_one()
     for _ in range(8):
         assert (await decide(at_work, FOREIGN, "", "show")).approvals == ()
-    for wish in ("show", "approve", "reject"):
+    for action in ("show", "approve", "reject"):
         with pytest.raises(UnknownApprovalError):
-            await decide(at_work, FOREIGN, approval, wish)
+            await decide(at_work, FOREIGN, approval, action)
 
 
 async def test_a_key_without_the_right_is_told_so(at_work: Policing) -> None:

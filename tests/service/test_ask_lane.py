@@ -17,11 +17,11 @@ def page(path: str) -> PageRequest:
 
 
 async def test_a_page_that_takes_long_keeps_no_other_waiting(settings: Settings) -> None:
-    begun, done = asyncio.Event(), asyncio.Event()
+    started, done = asyncio.Event(), asyncio.Event()
 
     async def answer(asked: PageRequest) -> PageReply:
         if asked.path == "/slow":
-            begun.set()
+            started.set()
             await done.wait()
         return PageReply(status=200, body=asked.path.encode())
 
@@ -36,7 +36,7 @@ async def test_a_page_that_takes_long_keeps_no_other_waiting(settings: Settings)
             except UnavailableError:
                 assert time.monotonic() < deadline
         slow = asyncio.create_task(asking.ask(page("/slow"), PageReply, 120.0))
-        await begun.wait()
+        await started.wait()
         assert (await asking.ask(page("/quick"), PageReply, 60.0)).body == b"/quick"
         assert not slow.done()
         done.set()
@@ -45,22 +45,22 @@ async def test_a_page_that_takes_long_keeps_no_other_waiting(settings: Settings)
 
 
 async def test_a_service_that_ends_waits_for_no_answer_under_way(settings: Settings) -> None:
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
     async def answer(_asked: PageRequest) -> PageReply:
-        begun.set()
+        started.set()
         await asyncio.Future()
         raise AssertionError
 
     async with bus_of("oauth", settings) as oauth, bus_of("ingress", settings) as ingress:
         answering, asking = RequestReply("oauth", oauth), RequestReply("ingress", ingress)
         await answering.answer({PageRequest: answer})
-        asked = asyncio.create_task(asking.ask(page("/never"), PageReply, 120.0))
-        while not begun.is_set():
-            if asked.done():  # nobody heard it yet
-                asked = asyncio.create_task(asking.ask(page("/never"), PageReply, 120.0))
+        request = asyncio.create_task(asking.ask(page("/never"), PageReply, 120.0))
+        while not started.is_set():
+            if request.done():  # nobody heard it yet
+                request = asyncio.create_task(asking.ask(page("/never"), PageReply, 120.0))
             await asyncio.sleep(0.05)
         await answering.close()
-        asked.cancel()
+        request.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asked
+            await request

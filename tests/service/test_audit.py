@@ -221,18 +221,18 @@ async def test_a_fault_in_a_question_is_told_in_clickhouses_words(
 async def test_an_answer_is_cut_at_its_limit_and_says_so(audit: Service, operator: Bus) -> None:
     assert audit.ready
     asks = RequestReply("operator", operator)
-    asked = AuditQuery(sql="SELECT number n FROM numbers(100)", limit=7)
-    told = await asks.ask(asked, RowsReply, PATIENCE)
-    assert told.columns == ("n",)
-    assert told.rows == tuple((n,) for n in range(7))
-    assert told.more
+    query = AuditQuery(sql="SELECT number n FROM numbers(100)", limit=7)
+    reply = await asks.ask(query, RowsReply, PATIENCE)
+    assert reply.columns == ("n",)
+    assert reply.rows == tuple((n,) for n in range(7))
+    assert reply.more
 
 
 async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_are_not(
     operator: Bus, settings: Settings
 ) -> None:
     port, secret = own_port(), "a-secret-of-a-reader-0123"
-    told = audit_settings(settings).model_copy(update={"audit_http_port": port})
+    result = audit_settings(settings).model_copy(update={"audit_http_port": port})
     bucket = await operator.bucket(CONFIG)
 
     def ask() -> tuple[int, bytes]:
@@ -251,7 +251,7 @@ async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_a
     async def answered() -> bool:
         return await asyncio.to_thread(ask) == (200, b"0\n")
 
-    async with build(LocalTransport(), told).running() as service:
+    async with build(LocalTransport(), result).running() as service:
         await until(lambda: ready(service), "audit is ready")
         assert await refused()
         ann = Reader(customers=("acme",), secret_hash=hashed(secret))

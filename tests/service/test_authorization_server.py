@@ -34,11 +34,11 @@ from toolbus_oauth.server import authorize_flow as browsing
 
 async def test_a_person_allows_a_client_which_acts_in_their_name(server: Server) -> None:
     client = await server.register()
-    told = await server.signed_in(client["client_id"])
-    bearer = await server.show(told["access_token"])
+    result = await server.signed_in(client["client_id"])
+    bearer = await server.show(result["access_token"])
     assert (bearer.access, bearer.user, bearer.resource) == ("staff", "ann", RESOURCE)
-    assert told["token_type"] == "Bearer"
-    assert told["scope"] == "tools"
+    assert result["token_type"] == "Bearer"
+    assert result["scope"] == "tools"
 
 
 async def test_an_answer_says_who_it_is_from_also_when_it_is_no(server: Server) -> None:
@@ -87,24 +87,24 @@ async def test_a_code_is_for_its_client_its_verifier_and_its_address(server: Ser
     code = await Walker(server).code(client)
     assert (await server.token(other, code))[1]["error"] == "invalid_grant"
     for wrong in ({"code_verifier": CHALLENGE}, {"code_verifier": ""}, {"redirect_uri": "x:y"}):
-        status, told = await server.token(client, code, **wrong)
-        assert (status, told["error"]) == (400, "invalid_grant")
-    status, told = await server.token(client, code, resource=f"{BASE}/mcp/else")
-    assert told["error"] == "invalid_target"
+        status, result = await server.token(client, code, **wrong)
+        assert (status, result["error"]) == (400, "invalid_grant")
+    status, result = await server.token(client, code, resource=f"{BASE}/mcp/else")
+    assert result["error"] == "invalid_target"
     assert (await server.token(client, code))[0] == 200
 
 
 async def test_a_code_used_twice_takes_back_what_it_gave(server: Server) -> None:
     client = (await server.register())["client_id"]
     code = await Walker(server).code(client)
-    _, told = await server.token(client, code)
-    await server.show(told["access_token"])
+    _, result = await server.token(client, code)
+    await server.show(result["access_token"])
     assert (await server.token(client, code))[1]["error"] == "invalid_grant"
     with pytest.raises(UnauthorizedError):
-        await server.show(told["access_token"])
+        await server.show(result["access_token"])
     again = await server.form(
         "/oauth/token",
-        grant_type="refresh_token", client_id=client, refresh_token=told["refresh_token"],
+        grant_type="refresh_token", client_id=client, refresh_token=result["refresh_token"],
     )  # fmt: skip
     assert again[1]["error"] == "invalid_grant"
 
@@ -114,7 +114,7 @@ async def test_of_a_code_redeemed_many_times_at_once_nothing_is_left(server: Ser
     code = await Walker(server).code(client)
     answers = await asyncio.gather(*(server.token(client, code) for _ in range(8)))
     assert sum(status == 200 for status, _ in answers) <= 1
-    assert await server.wish("grants") == []
+    assert await server.action("grants") == []
 
 
 async def test_a_refresh_token_used_twice_ends_the_whole_family(server: Server) -> None:
@@ -133,17 +133,17 @@ async def test_a_refresh_token_used_twice_ends_the_whole_family(server: Server) 
     assert (await refresh(second["refresh_token"]))[1]["error"] == "invalid_grant"
     with pytest.raises(UnauthorizedError):
         await server.show(second["access_token"])
-    assert await server.wish("grants") == []
+    assert await server.action("grants") == []
 
 
 async def test_a_token_that_was_shown_is_forgotten_everywhere_when_its_grant_ends(
     server: Server, operator: Bus
 ) -> None:
-    told = await server.signed_in((await server.register())["client_id"])
-    await server.show(told["access_token"])
-    (grant,) = await server.wish("grants")
+    result = await server.signed_in((await server.register())["client_id"])
+    await server.show(result["access_token"])
+    (grant,) = await server.action("grants")
     assert (grant["user"], grant["client"]) == ("ann", "A client")
-    await server.wish("end_grant", grant["id"])
+    await server.action("end_grant", grant["id"])
     bucket = await operator.bucket(TOKENS)
 
     async def empty() -> bool:
@@ -151,7 +151,7 @@ async def test_a_token_that_was_shown_is_forgotten_everywhere_when_its_grant_end
 
     await until_told(empty, "the token is forgotten")
     with pytest.raises(UnauthorizedError):
-        await server.show(told["access_token"])
+        await server.show(result["access_token"])
 
 
 async def test_what_one_browser_was_shown_cannot_be_answered_from_another(server: Server) -> None:
@@ -176,12 +176,12 @@ async def test_a_page_is_answered_once_and_from_this_site_only(server: Server) -
 
 
 async def test_a_person_is_asked_every_time_by_name_and_by_address(server: Server) -> None:
-    told = await server.register(
+    result = await server.register(
         client_name="<b>Bank</b>", redirect_uris=["http://127.0.0.1:7/back"]
     )
     walker = Walker(server)
     for _ in range(2):
-        page = await walker.consenting(told["client_id"], redirect_uri="http://127.0.0.1:99/back")
+        page = await walker.consenting(result["client_id"], redirect_uri="http://127.0.0.1:99/back")
         assert "&lt;b&gt;Bank" in page.text
         assert "127.0.0.1:99" in page.text
         assert "program on this computer" in page.text
@@ -198,12 +198,12 @@ async def test_a_name_tried_too_often_must_wait_and_unknown_names_look_like_wron
     client = (await server.register())["client_id"]
     walker = Walker(server)
     page = await walker.get("/oauth/authorize", **asked(client))
-    said = []
+    messages = []
     for name in ["ann"] * 9 + ["nobody"]:
-        told = {"name": name, "password": "wrong", "code": ""}
-        page = await walker.post("/oauth/sign-in", FORM, ticket=page.ticket, **told)
-        said.append((page.status, "Too many sign-in attempts" in page.text))
-    assert said == [(403, False)] * 8 + [(403, True), (403, False)]
+        fields = {"name": name, "password": "wrong", "code": ""}
+        page = await walker.post("/oauth/sign-in", FORM, ticket=page.ticket, **fields)
+        messages.append((page.status, "Too many sign-in attempts" in page.text))
+    assert messages == [(403, False)] * 8 + [(403, True), (403, False)]
 
 
 async def test_a_second_factor_is_asked_for_and_good_once(server: Server) -> None:
@@ -226,11 +226,11 @@ async def test_a_second_factor_is_asked_for_and_good_once(server: Server) -> Non
 async def test_an_account_that_changes_ends_what_it_allowed(server: Server) -> None:
     client = (await server.register())["client_id"]
     walker = Walker(server)
-    told = await server.signed_in(client)
+    result = await server.signed_in(client)
     await walker.consenting(client)
-    await server.wish("change_account", "ann", groups=["guests"])
+    await server.action("change_account", "ann", groups=["guests"])
     with pytest.raises(UnauthorizedError):
-        await server.show(told["access_token"])
+        await server.show(result["access_token"])
     page = await walker.get("/oauth/authorize", **asked(client))
     assert 'name="password"' in page.text
     refused = await walker.signed_in(page)
@@ -242,13 +242,13 @@ async def test_what_is_kept_tells_nothing_to_who_reads_the_bucket(
     server: Server, operator: Bus
 ) -> None:
     client = (await server.register(client_name="canary-client"))["client_id"]
-    told = await server.signed_in(client)
-    await server.show(told["access_token"])
+    result = await server.signed_in(client)
+    await server.show(result["access_token"])
     kept = b""
     for name in ("tb_oauth", "tb_oauth_clients", "tb_oauth_brief"):
         for each in await (await operator.bucket(name)).present():
             kept += each.key.encode() + (each.value or b"")
-    for canary in ("canary-client", client, told["refresh_token"], VERIFIER):
+    for canary in ("canary-client", client, result["refresh_token"], VERIFIER):
         assert canary.encode() not in kept
     # Of itself: in so much ciphertext three letters in a row are there by chance.
     assert not re.search(rb"\bann\b", kept)
@@ -267,11 +267,11 @@ async def test_registration_can_be_switched_off(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     async with serving(settings, operator, monkeypatch, OAUTH_REGISTRATION=setting) as made:
-        told = await made.page("GET", "/.well-known/oauth-authorization-server")
+        result = await made.page("GET", "/.well-known/oauth-authorization-server")
         posted = await made.page(
             "POST", "/oauth/register", body=b'{"redirect_uris":["https://a/b"]}'
         )
-        offered = "registration_endpoint" in json.loads(told.body)
+        offered = "registration_endpoint" in json.loads(result.body)
         assert (offered, posted.status) == ((True, 201) if setting == "true" else (False, 404))
 
 
@@ -281,7 +281,7 @@ async def test_nothing_of_an_account_fits_another_one_that_is_given_its_name(
     client = (await server.register())["client_id"]
     walker = Walker(server)
     page = await walker.consenting(client)
-    await server.wish("remove_account", "ann")
+    await server.action("remove_account", "ann")
     await server.account("ann")
     refused = await walker.answered(page)
     assert refused.status == 403

@@ -28,21 +28,21 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
     assert first.token.startswith("far~")
     assert len(base64.urlsafe_b64decode(f"{first.key}=")) == 32
     proofs = [form["dpop"] for form in far.seen("authorization_code")]
-    told = [read(proof)[0].get("nonce") for proof in proofs]
-    assert told == [None, "n-1"], "once more, with what was asked for"
+    items = [read(proof)[0].get("nonce") for proof in proofs]
+    assert items == [None, "n-1"], "once more, with what was asked for"
     far.say(nonce="n-2")
     refused = sha256(first.token.encode()).hexdigest()
     second = await asking.ask(challenge='DPoP error="invalid_token"', refused=refused)
     assert second.token != first.token
     assert second.key == first.key
-    told = [read(form["dpop"])[0].get("nonce") for form in far.seen("refresh_token")]
-    assert told == ["n-1", "n-2"]
+    items = [read(form["dpop"])[0].get("nonce") for form in far.seen("refresh_token")]
+    assert items == ["n-1", "n-2"]
     jkt = read(ProofKey.of(first.key).proof("GET", docs.url))[1]
     assert {read(form["dpop"])[1] for form in far.seen("refresh_token")} == {jkt}
     kept = [each.value for each in await (await operator.bucket(CONNECTIONS)).present()]
     assert kept
     assert not any(first.key.encode() in value for value in kept if value)
-    (row,) = await asking.server.wish("connections")
+    (row,) = await asking.server.action("connections")
     assert row["bound"] is True
     assert first.key not in str(row)
 
@@ -82,8 +82,8 @@ async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
 
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(ClientIdentities, "again", away)
-        told = await asking.ask(refused=refused)
-        assert (told.token, "store is away" in told.reason) == ("", True)
+        reply = await asking.ask(refused=refused)
+        assert (reply.token, "store is away" in reply.reason) == ("", True)
     again = await asking.ask(refused=refused)
     assert again.token not in ("", first.token), "nobody had to consent anew"
 
@@ -97,9 +97,9 @@ async def test_a_server_that_passes_the_proof_over_gives_a_token_unless_a_bound_
     client = {"id": "gateway", "secret": "${env:FAR_SECRET}"}
     known = {"grant": "client_credentials", "clients": {far.issuer: client}}
     await asking.declare(docs.url, **known)
-    told = await asking.ask("")
-    assert (bool(told.token), told.key) == (True, "")
+    reply = await asking.ask("")
+    assert (bool(reply.token), reply.key) == (True, "")
     await asking.declare(docs.url, dpop=True, **known)
-    told = await asking.ask("")
-    assert told.token == ""
-    assert "not bound to a key" in told.reason
+    reply = await asking.ask("")
+    assert reply.token == ""
+    assert "not bound to a key" in reply.reason

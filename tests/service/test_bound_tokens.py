@@ -43,18 +43,18 @@ async def refreshed(server: Server, client: str, told: dict[str, Any], **more: s
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(decoded(token.split(".")[1]))
-    return told
+    body: dict[str, Any] = json.loads(decoded(token.split(".")[1]))
+    return body
 
 
 async def test_a_token_is_bound_to_the_key_that_was_proved_and_others_are_not(
     server: Server,
 ) -> None:
     client = await public(server)
-    status, told = await server.token(client, await Walker(server).code(client), dpop=proof())
-    assert (status, told["token_type"]) == (200, "DPoP"), told
-    assert claims_of(told["access_token"])["cnf"] == {"jkt": ANN.jkt}
-    assert (await server.show(told["access_token"])).jkt == ANN.jkt
+    status, result = await server.token(client, await Walker(server).code(client), dpop=proof())
+    assert (status, result["token_type"]) == (200, "DPoP"), result
+    assert claims_of(result["access_token"])["cnf"] == {"jkt": ANN.jkt}
+    assert (await server.show(result["access_token"])).jkt == ANN.jkt
     plain = await server.signed_in(client)
     assert plain["token_type"] == "Bearer"
     assert (await server.show(plain["access_token"])).jkt == ""
@@ -74,35 +74,35 @@ async def test_a_proof_that_is_not_good_gets_nothing_and_uses_nothing_up(server:
         proof(header={"alg": "none"}),
     ]
     for each in wrong:
-        status, told = await server.token(client, code, dpop=each)
-        assert (status, told["error"]) == (400, "invalid_dpop_proof"), each
+        status, result = await server.token(client, code, dpop=each)
+        assert (status, result["error"]) == (400, "invalid_dpop_proof"), each
     once = proof()
     assert (await server.token(client, code, dpop=once))[0] == 200
     again = await Walker(server).code(client)
-    status, told = await server.token(client, again, dpop=once)
-    assert (status, told["error"]) == (400, "invalid_dpop_proof")
-    assert "used before" in told["error_description"]
+    status, result = await server.token(client, again, dpop=once)
+    assert (status, result["error"]) == (400, "invalid_dpop_proof")
+    assert "used before" in result["error_description"]
 
 
 async def test_a_public_clients_refresh_token_is_of_use_to_who_holds_its_key_alone(
     server: Server,
 ) -> None:
     client = await public(server)
-    _, told = await server.token(client, await Walker(server).code(client), dpop=proof())
-    assert (await refreshed(server, client, told))[1]["error"] == "invalid_dpop_proof"
-    stolen = await refreshed(server, client, told, dpop=proof(EVE))
+    _, result = await server.token(client, await Walker(server).code(client), dpop=proof())
+    assert (await refreshed(server, client, result))[1]["error"] == "invalid_dpop_proof"
+    stolen = await refreshed(server, client, result, dpop=proof(EVE))
     assert stolen[1]["error"] == "invalid_grant"
-    status, second = await refreshed(server, client, told, dpop=proof())
+    status, second = await refreshed(server, client, result, dpop=proof())
     assert (status, second["token_type"]) == (200, "DPoP"), "a thief has ended nothing"
-    late = await refreshed(server, client, told, dpop=proof(EVE))
+    late = await refreshed(server, client, result, dpop=proof(EVE))
     assert late[1]["error"] == "invalid_grant"
     assert (await refreshed(server, client, second, dpop=proof()))[0] == 200
 
 
 async def test_a_grant_is_bound_from_its_first_proof_on_and_never_unbound(server: Server) -> None:
     client = await public(server)
-    told = await server.signed_in(client)
-    status, bound = await refreshed(server, client, told, dpop=proof())
+    result = await server.signed_in(client)
+    status, bound = await refreshed(server, client, result, dpop=proof())
     assert (status, bound["token_type"]) == (200, "DPoP")
     assert (await refreshed(server, client, bound))[1]["error"] == "invalid_dpop_proof"
 
@@ -112,10 +112,10 @@ async def test_a_stolen_token_that_was_bound_to_a_thiefs_key_ends_with_its_clien
 ) -> None:
     for own in ({}, {"dpop": proof()}):
         client = await public(server)
-        told = await server.signed_in(client)
-        status, taken = await refreshed(server, client, told, dpop=proof(EVE))
+        result = await server.signed_in(client)
+        status, taken = await refreshed(server, client, result, dpop=proof(EVE))
         assert status == 200, "nobody can tell them apart yet"
-        assert (await refreshed(server, client, told, **own))[1]["error"] == "invalid_grant"
+        assert (await refreshed(server, client, result, **own))[1]["error"] == "invalid_grant"
         assert (await refreshed(server, client, taken, dpop=proof(EVE)))[0] == 400
         with pytest.raises(UnauthorizedError, match="ended"):
             await server.show(taken["access_token"])
@@ -123,18 +123,18 @@ async def test_a_stolen_token_that_was_bound_to_a_thiefs_key_ends_with_its_clien
 
 async def test_a_token_from_before_its_grants_key_opens_nothing(server: Server) -> None:
     client = await public(server)
-    told = await server.signed_in(client)
-    assert (await refreshed(server, client, told, dpop=proof()))[0] == 200
+    result = await server.signed_in(client)
+    assert (await refreshed(server, client, result, dpop=proof()))[0] == 200
     with pytest.raises(UnauthorizedError, match="ended"):
-        await server.show(told["access_token"])
+        await server.show(result["access_token"])
 
 
 async def test_a_client_with_a_secret_may_change_its_key_but_not_do_without(server: Server) -> None:
     made = await server.register(token_endpoint_auth_method="client_secret_basic")
     basic = b64encode(f"{made['client_id']}:{made['client_secret']}".encode()).decode()
     code = await Walker(server).code(made["client_id"])
-    _, told = await server.token(made["client_id"], code, dpop=proof(), basic=basic)
-    form = {"grant_type": "refresh_token", "refresh_token": told["refresh_token"], "basic": basic}
+    _, result = await server.token(made["client_id"], code, dpop=proof(), basic=basic)
+    form = {"grant_type": "refresh_token", "refresh_token": result["refresh_token"], "basic": basic}
     assert (await server.form("/oauth/token", **form))[1]["error"] == "invalid_dpop_proof"
     status, other = await server.form("/oauth/token", dpop=proof(EVE), **form)
     assert status == 200, other
@@ -156,15 +156,15 @@ async def test_a_code_that_was_asked_for_with_a_key_is_given_to_that_key_alone(
 
 
 async def test_a_client_that_wants_bound_tokens_gets_no_others(server: Server) -> None:
-    told = await server.register(dpop_bound_access_tokens=True)
-    assert told["dpop_bound_access_tokens"] is True
-    code = await Walker(server).code(told["client_id"])
-    refused = await server.token(told["client_id"], code)
+    result = await server.register(dpop_bound_access_tokens=True)
+    assert result["dpop_bound_access_tokens"] is True
+    code = await Walker(server).code(result["client_id"])
+    refused = await server.token(result["client_id"], code)
     assert refused[1]["error"] == "invalid_dpop_proof"
-    assert (await server.token(told["client_id"], code, dpop=proof()))[0] == 200
+    assert (await server.token(result["client_id"], code, dpop=proof()))[0] == 200
     odd = await server.register(dpop_bound_access_tokens="yes")
     assert odd["error"] == "invalid_client_metadata"
-    row = (await server.wish("add_client", "Job", dpop_bound_access_tokens=True))[0]
+    row = (await server.action("add_client", "Job", dpop_bound_access_tokens=True))[0]
     assert row["dpop"] is True
     basic = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
     alone = await server.form("/oauth/token", grant_type="client_credentials", basic=basic)
@@ -181,7 +181,7 @@ async def test_a_rule_can_want_bound_tokens_also_of_who_refreshes(server: Server
     assert (await refreshed(server, client, before, dpop=proof()))[0] == 200
     machine = {"jobs": {"issuer": "machines", "dpop": True, "tools": ["*"]}}
     await server.declare(access=machine)
-    (row,) = await server.wish("add_client", "Job")
+    (row,) = await server.action("add_client", "Job")
     basic = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
     form = {"grant_type": "client_credentials", "basic": basic}
     assert (await server.form("/oauth/token", **form))[1]["error"] == "invalid_dpop_proof"
@@ -190,8 +190,8 @@ async def test_a_rule_can_want_bound_tokens_also_of_who_refreshes(server: Server
 
 async def test_what_is_offered_is_told(server: Server) -> None:
     page = await server.page("GET", "/.well-known/oauth-authorization-server")
-    told = json.loads(page.body)["dpop_signing_alg_values_supported"]
-    assert told == ["ES256", "EdDSA", "RS256"]
+    body = json.loads(page.body)["dpop_signing_alg_values_supported"]
+    assert body == ["ES256", "EdDSA", "RS256"]
 
 
 async def test_where_a_nonce_is_wanted_it_is_given_first_and_a_made_up_one_will_not_do(
@@ -211,8 +211,8 @@ async def test_where_a_nonce_is_wanted_it_is_given_first_and_a_made_up_one_will_
             headers = {**FORM, "dpop": proof(nonce=nonce)}
             body = urlencode(form).encode()
             page = await server.page("POST", "/oauth/token", "", body, headers)
-            told = {each[0]: each[1] for each in page.headers}
-            return page.status, json.loads(page.body).get("error", ""), told.get("dpop-nonce", "")
+            fields = {each[0]: each[1] for each in page.headers}
+            return page.status, json.loads(page.body).get("error", ""), fields.get("dpop-nonce", "")
 
         status, error, nonce = await tried(None)
         assert (status, error, bool(nonce)) == (400, "use_dpop_nonce", True)

@@ -138,9 +138,9 @@ async def test_every_event_said_across_a_restart_is_in_the_stream_exactly_once(
 
         await until_told(all_there, "every event is in the stream")
         await policy.events.publish_durable(allowed(101))
-    told = await lines(tester)
-    assert sorted(str(line["id"]) for line in told) == sorted(f"c{n}.allowed" for n in range(102))
-    assert sorted(int(str(line["seq"])) for line in told) == list(range(1, 103))
+    result = await lines(tester)
+    assert sorted(str(line["id"]) for line in result) == sorted(f"c{n}.allowed" for n in range(102))
+    assert sorted(int(str(line["seq"])) for line in result) == list(range(1, 103))
 
 
 async def test_what_a_killed_service_had_spooled_the_next_one_says(
@@ -182,27 +182,27 @@ async def test_every_stream_and_bucket_survives_with_what_was_in_it(
 async def test_a_change_after_a_restart_is_still_heard(
     own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
-    heard: list[Change | None] = []
+    received: list[Change | None] = []
     policy = Service("policy", own_settings)
-    policy.watch_bucket(CONFIG)(heard.append)
+    policy.watch_bucket(CONFIG)(received.append)
     config = await tester.bucket(CONFIG)
     await config.put("key.bot", b"1")
     async with running(policy):
-        assert [change and change.value for change in heard] == [b"1", None]
+        assert [change and change.value for change in received] == [b"1", None]
         own_nats.kill()
         await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
         own_nats.start()
         await until(lambda: policy.bus.connected and tester.connected, "both are back")
         await config.put("key.bot", b"2")
-        await until(lambda: any(c and c.value == b"2" for c in heard), "the change was heard")
+        await until(lambda: any(c and c.value == b"2" for c in received), "the change was heard")
 
 
 async def test_a_change_made_before_the_service_is_back_is_heard_too(
     own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
-    heard: list[Change | None] = []
+    received: list[Change | None] = []
     ingress = Service("ingress", own_settings)
-    ingress.watch_bucket(CATALOGUE)(heard.append)
+    ingress.watch_bucket(CATALOGUE)(received.append)
     catalogue = await tester.bucket(CATALOGUE)
     await catalogue.put("git", b"1")
     async with running(ingress):
@@ -211,19 +211,19 @@ async def test_a_change_made_before_the_service_is_back_is_heard_too(
         own_nats.start()
         await until(lambda: tester.connected, "the tester is back")
         await catalogue.delete("git")
-        await until(lambda: any(c and c.value is None for c in heard), "the deletion was heard")
+        await until(lambda: any(c and c.value is None for c in received), "the deletion was heard")
 
 
 async def test_a_durable_consumer_goes_on_where_it_was(
     own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
-    heard: list[bytes] = []
+    received: list[bytes] = []
     policy, executor = Service("policy", own_settings), Service("executor", own_settings)
 
     @policy.consume_events(seconds=0.2)
     async def settle(messages: list[StoredMessage]) -> None:
         for message in messages:
-            heard.append(message.data)
+            received.append(message.data)
             await message.done(wait=True)
 
     def completed(call: int) -> CallCompleted:
@@ -236,14 +236,14 @@ async def test_a_durable_consumer_goes_on_where_it_was(
 
     async with running(executor, policy):
         await executor.events.publish_durable(completed(1))
-        await until(lambda: len(heard) == 1, "the first is heard")
+        await until(lambda: len(received) == 1, "the first is heard")
         await until_told(noted, "the server knows that it need not come again")
         own_nats.kill()
         await until(lambda: not executor.bus.connected, "executor noticed")
         executor.events.publish(completed(2))
         own_nats.start()
-        await until(lambda: len(heard) == 2, "the second is heard")
-    assert [json.loads(line)["call_id"] for line in heard] == ["c1", "c2"]
+        await until(lambda: len(received) == 2, "the second is heard")
+    assert [json.loads(line)["call_id"] for line in received] == ["c1", "c2"]
 
 
 async def test_a_closed_bus_gives_up_reconnecting_even_if_its_cancellation_was_lost(

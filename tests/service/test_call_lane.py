@@ -50,10 +50,10 @@ async def test_progress_frames_come_in_order_before_the_result(
             await reply.send(Progress(b"%d" % n))
         await reply.send(CallResult(b"done"))
 
-    lane, told = chain(settings, slow, fused=fused), list[bytes]()
+    lane, result = chain(settings, slow, fused=fused), list[bytes]()
     async with running(lane.executor, lane.policy, lane.ingress):
-        assert await lane.ask(told.append) == b"done"
-    assert told == [b"0", b"1", b"2", b"3", b"4"]
+        assert await lane.ask(result.append) == b"done"
+    assert result == [b"0", b"1", b"2", b"3", b"4"]
 
 
 @both
@@ -76,11 +76,11 @@ async def test_frames_after_the_result_are_dropped(settings: Settings, *, fused:
         await reply.send(CallResult(b"second"))
         await reply.send(CallError(UpstreamDeadError("third")))
 
-    lane, told = chain(settings, babble, fused=fused), list[bytes]()
+    lane, result = chain(settings, babble, fused=fused), list[bytes]()
     async with running(lane.executor, lane.policy, lane.ingress):
-        assert await lane.ask(told.append, arguments=b"1") == b"1"
-        assert await lane.ask(told.append, arguments=b"2") == b"2"
-    assert told == []
+        assert await lane.ask(result.append, arguments=b"1") == b"1"
+        assert await lane.ask(result.append, arguments=b"2") == b"2"
+    assert result == []
 
 
 @both
@@ -138,10 +138,10 @@ async def test_a_handler_that_breaks_is_answered_for_at_once(
 async def test_a_caller_that_leaves_does_not_stop_the_call_half_way(
     settings: Settings, *, fused: bool
 ) -> None:
-    begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    started, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def held(call: CallAdmitted, reply: ReplyChannel) -> None:
-        begun.set()
+        started.set()
         await may_end.wait()
         await reply.send(CallResult(call.arguments))
         ended.set()
@@ -149,7 +149,7 @@ async def test_a_caller_that_leaves_does_not_stop_the_call_half_way(
     lane = chain(settings, held, fused=fused)
     async with running(lane.executor, lane.policy, lane.ingress):
         leaving = asyncio.create_task(lane.ask())
-        await begun.wait()
+        await started.wait()
         leaving.cancel()
         may_end.set()
         async with asyncio.timeout(PATIENCE):
@@ -166,20 +166,20 @@ async def test_a_late_answer_of_a_finished_call_harms_no_other(settings: Setting
 
 
 async def test_a_late_nobody_of_a_finished_call_harms_no_other(settings: Settings) -> None:
-    told: list[str] = []
+    items: list[str] = []
     lane = chain(settings, echo, fused=False)
     async with running(lane.policy, lane.ingress):
         with pytest.raises(ExecutorDownError):
             await lane.ask()
         (first,) = lane.admitted
-        await lane.policy.calls.hand_over(admitted(first), _Nowhere(), lambda: told.append("one"))
-        await until(lambda: told, "policy heard that nobody is there")
+        await lane.policy.calls.hand_over(admitted(first), _Nowhere(), lambda: items.append("one"))
+        await until(lambda: items, "policy heard that nobody is there")
         # The same news a second time, now that the call is forgotten:
         nobody = lane.policy.calls.address(first.call_id)
         await lane.policy.bus.publish("tb.run.echo", b"", nobody)
         async with running(lane.executor):
             assert await lane.ask(arguments=b"[]") == b"[]"
-    assert told == ["one"]
+    assert items == ["one"]
 
 
 class _Nowhere:
@@ -206,17 +206,17 @@ async def refused(lane: Chain) -> bool:
 async def test_draining_lets_a_call_under_way_end_and_takes_no_new_one(
     settings: Settings, *, fused: bool
 ) -> None:
-    begun, may_end = asyncio.Event(), asyncio.Event()
+    started, may_end = asyncio.Event(), asyncio.Event()
 
     async def held(call: CallAdmitted, reply: ReplyChannel) -> None:
-        begun.set()
+        started.set()
         await may_end.wait()
         await reply.send(CallResult(call.arguments))
 
     lane = chain(settings, held, fused=fused)
     async with running(lane.policy, lane.ingress), running(lane.executor):
         under_way = asyncio.create_task(lane.ask(arguments=b"1"))
-        await begun.wait()
+        await started.wait()
         leaving = asyncio.create_task(lane.executor.calls.drain(PATIENCE))
         await until_told(lambda: refused(lane), "the executor takes no new call")
         may_end.set()
@@ -256,16 +256,16 @@ def own_settings(settings: Settings, own_nats: NatsServer) -> Settings:
 async def test_losing_the_bus_ends_every_waiting_call_at_once(
     own_settings: Settings, own_nats: NatsServer
 ) -> None:
-    begun: list[str] = []
+    started: list[str] = []
 
     async def hold(call: CallAdmitted, _reply: ReplyChannel) -> None:
-        begun.append(call.call_id)
+        started.append(call.call_id)
 
     await provisioned(own_nats)
     lane = chain(own_settings, hold, fused=False)
     async with running(lane.executor, lane.policy, lane.ingress):
         calls = [asyncio.create_task(lane.ask(seconds=3600)) for _ in range(20)]
-        await until(lambda: len(begun) == 20, "all calls are with the executor")
+        await until(lambda: len(started) == 20, "all calls are with the executor")
         own_nats.kill()
         errors = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(error) for error in errors} == {OutcomeUnknownError}

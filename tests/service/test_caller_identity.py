@@ -51,8 +51,8 @@ class Api:
         if request.path == "/openapi.json":
             return Response(body=_document(self.origin))
         if request.path.startswith("/graphql"):
-            told = graphql_sync(SCHEMA, request.json["query"], root_value={"count": 1})
-            return Response(body=told.formatted)
+            body = graphql_sync(SCHEMA, request.json["query"], root_value={"count": 1})
+            return Response(body=body.formatted)
         if request.path in self.moved:
             return Response(307, headers={"location": self.moved[request.path]})
         return Response(body={"fine": True})
@@ -62,9 +62,9 @@ class Api:
 
 
 def _document(origin: str) -> dict[str, Any]:
-    told = {"name": "Toolbus-Identity", "in": "header", "schema": {"type": "string"}}
+    fields = {"name": "Toolbus-Identity", "in": "header", "schema": {"type": "string"}}
     done = {"200": {"description": "Done."}}
-    parameters = [told, {**told, "name": "X-Other"}]
+    parameters = [fields, {**fields, "name": "X-Other"}]
     return {
         "openapi": "3.1.0",
         "info": {"title": "Pets", "version": "1"},
@@ -86,11 +86,11 @@ class Shop:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Shop"]:
         server = grpc.aio.server(interceptors=[_Keeping(self.seen)])
-        told = {
+        fields = {
             "request_deserializer": Book.FromString,
             "response_serializer": Book.SerializeToString,
         }
-        echo = grpc.unary_unary_rpc_method_handler(_echo, **told)
+        echo = grpc.unary_unary_rpc_method_handler(_echo, **fields)
         handlers = grpc.method_handlers_generic_handler("shop.Shop", {"Echo": echo})
         server.add_generic_rpc_handlers((handlers,))
         reflection.enable_server_reflection(("shop.Shop", reflection.SERVICE_NAME), server)
@@ -123,8 +123,8 @@ def mcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FixtureS
     }
     options["sse"] = ("--family", "legacy", "--sse")
     made = {
-        name: FixtureServer(tmp_path_factory.mktemp("fixture"), *told)
-        for name, told in options.items()
+        name: FixtureServer(tmp_path_factory.mktemp("fixture"), *item)
+        for name, item in options.items()
     }
     try:
         for each in made.values():
@@ -223,8 +223,8 @@ async def test_a_credential_of_the_same_name_does_not_stand_in_its_place(
     file = tmp_path / "openapi.json"
     file.write_text(json.dumps(document))
     issuing = Issuing()
-    told = {"openapi": str(file), "credentials": {"s": "forged"}}
-    async with opened(issuing, **told) as bench:
+    fields = {"openapi": str(file), "credentials": {"s": "forged"}}
+    async with opened(issuing, **fields) as bench:
         await bench.call("pets", {}, **OF_ANN)
     (token,) = api.tokens("/v1/pets")
     of_ann(issuing.read(token, f"{api.origin}/v1"), "pets")
@@ -246,8 +246,8 @@ async def test_a_redirection_carries_it_on_at_its_own_server_and_to_no_other(api
 async def test_a_document_that_lies_at_another_origin_is_fetched_without_it(api: Api) -> None:
     issuing = Issuing()
     with Api().serving() as elsewhere:
-        told = {"openapi": f"{elsewhere.origin}/openapi.json", "base_url": f"{api.origin}/v1"}
-        async with opened(issuing, **told) as bench:
+        body = {"openapi": f"{elsewhere.origin}/openapi.json", "base_url": f"{api.origin}/v1"}
+        async with opened(issuing, **body) as bench:
             await bench.call("pets", {}, **OF_ANN)
         assert elsewhere.tokens("/openapi.json") == [""]
     assert api.tokens("/v1/pets") != [""]
@@ -267,10 +267,10 @@ async def test_a_grpc_server_is_told_who_calls() -> None:
     issuing = Issuing()
     async with Shop().serving() as shop, opened(issuing, grpc=shop.address) as bench:
         await bench.call("Shop_Echo", {"title": "x"}, **OF_ANN)
-        (called,) = (told for method, told in shop.seen if method == "/shop.Shop/Echo")
+        (called,) = (each for method, each in shop.seen if method == "/shop.Shop/Echo")
         of_ann(issuing.read(called[HEADER], shop.address), "Shop_Echo")
-        asked = [told[HEADER] for method, told in shop.seen if "Reflection" in method]
-        assert {issuing.read(token, shop.address)["sub"] for token in asked} == {ISSUER}
+        request = [each[HEADER] for method, each in shop.seen if "Reflection" in method]
+        assert {issuing.read(token, shop.address)["sub"] for token in request} == {ISSUER}
 
 
 async def test_what_one_server_was_told_is_of_no_use_at_another(api: Api) -> None:

@@ -70,11 +70,11 @@ async def test_a_certificate_proves_the_client_at_the_alias_and_nothing_else_is_
     before = len(far.seen("client_credentials"))
     found = await told(asking, far, docs, **shown(far.certificates.client))
     assert found.token.startswith("far~"), found.reason
-    (asked,) = far.seen("client_credentials")[before:]
-    assert asked["certificate"] == kept_thumbprint(far.certificates.client[0])
-    assert asked["client_id"] == "toolbus"
-    assert asked["authorization"] == ""
-    assert not {"client_secret", "client_assertion"} & asked.keys()
+    (request,) = far.seen("client_credentials")[before:]
+    assert request["certificate"] == kept_thumbprint(far.certificates.client[0])
+    assert request["client_id"] == "toolbus"
+    assert request["authorization"] == ""
+    assert not {"client_secret", "client_assertion"} & request.keys()
 
 
 @pytest.mark.parametrize("method", ["tls_client_auth", "self_signed_tls_client_auth"])
@@ -98,9 +98,9 @@ async def test_beside_a_secret_the_certificate_is_what_tokens_are_bound_to(
     client = {"secret": "${env:FAR_SECRET}", "method": "client_secret_post"}
     found = await told(asking, far, docs, **client, **shown(far.certificates.client))
     assert found.token, found.reason
-    asked = far.seen("client_credentials")[-1]
-    assert asked["client_secret"] == "s-of-these-tests"
-    assert asked["certificate"] == kept_thumbprint(far.certificates.client[0])
+    request = far.seen("client_credentials")[-1]
+    assert request["client_secret"] == "s-of-these-tests"
+    assert request["certificate"] == kept_thumbprint(far.certificates.client[0])
 
 
 async def test_who_shows_none_is_not_sent_to_the_alias(
@@ -174,7 +174,7 @@ async def test_the_key_is_nowhere_to_be_read(
     mixed = await told(asking, far, docs, **shown((certificate, other)))
     assert "cannot be used together" in mixed.reason
     assert (await told(asking, far, docs, **shown((certificate, key)))).token
-    rows = await asking.server.wish("connections")
+    rows = await asking.server.action("connections")
     assert rows
     seen = (caplog.text, str(rows), mixed.reason)
     assert not any(line in text for line in (*_inner(key), *_inner(other)) for text in seen)

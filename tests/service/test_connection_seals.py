@@ -41,9 +41,9 @@ async def test_who_comes_under_the_name_of_a_removed_account_has_none_of_its_con
     ):
         await server.account("ann")
         await store.put("docs ann", RECORD)
-        assert [row["user"] for row in await server.wish("connections")] == ["ann"]
-        await server.wish("remove_account", "ann")
-        assert await server.wish("connections") == []
+        assert [row["user"] for row in await server.action("connections")] == ["ann"]
+        await server.action("remove_account", "ann")
+        assert await server.action("connections") == []
 
 
 async def test_another_master_key_seals_all_records_anew_and_the_old_one_opens_none(
@@ -65,10 +65,10 @@ async def test_another_master_key_seals_all_records_anew_and_the_old_one_opens_n
 async def master_keys(settings: Settings, services: KeyServices) -> AsyncIterator[Masters]:
     """As a replica finds them."""
     url = f"http://127.0.0.1:{services.port}"
-    told = {"VAULT_ADDR": url, "VAULT_ROLE_ID": ROLE, "VAULT_SECRET_ID": ROLE_SECRET}
+    fields = {"VAULT_ADDR": url, "VAULT_ROLE_ID": ROLE, "VAULT_SECRET_ID": ROLE_SECRET}
     async with bus_of("oauth", settings) as bus:
         bucket = await bus.bucket(CONNECTIONS)
-        yield Masters(Secrets(stores_of(told)), key_services_of(told), bucket)
+        yield Masters(Secrets(stores_of(fields)), key_services_of(fields), bucket)
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ async def test_a_master_key_that_was_never_wrapped_or_is_none_is_told_with_what_
         "vault:kv/none#x": "no secret",
     }
     async with master_keys(settings, services) as masters:
-        for place, said in wrong.items():
-            with pytest.raises(SecretError, match=said):
+        for place, message in wrong.items():
+            with pytest.raises(SecretError, match=message):
                 await masters.earlier(place)
         with pytest.raises(SecretError, match="names no store"):
             await masters.newest("aws-kmss:alias/toolbus")
@@ -140,17 +140,17 @@ async def test_a_service_whose_master_key_moves_to_a_key_service_keeps_its_conne
     old = settings.state_dir / "oauth-vault.key"
     async with kept_connections(settings) as store:
         await store.put("docs ann", RECORD)
-    told = {"OAUTH_VAULT_KEY": WRAPPED, "OAUTH_EARLIER_VAULTS": str(old)}
+    fields = {"OAUTH_VAULT_KEY": WRAPPED, "OAUTH_EARLIER_VAULTS": str(old)}
     monkeypatch.setenv("VAULT_ADDR", f"http://127.0.0.1:{services.port}")
     monkeypatch.setenv("VAULT_ROLE_ID", ROLE)
     monkeypatch.setenv("VAULT_SECRET_ID", ROLE_SECRET)
-    async with serving(settings, operator, monkeypatch, **told) as server:
-        assert [row["user"] for row in await server.wish("connections")] == ["ann"]
+    async with serving(settings, operator, monkeypatch, **fields) as server:
+        assert [row["user"] for row in await server.action("connections")] == ["ann"]
     old.unlink()
     async with serving(
-        settings, operator, monkeypatch, **{**told, "OAUTH_EARLIER_VAULTS": ""}
+        settings, operator, monkeypatch, **{**fields, "OAUTH_EARLIER_VAULTS": ""}
     ) as server:
-        assert [row["user"] for row in await server.wish("connections")] == ["ann"]
+        assert [row["user"] for row in await server.action("connections")] == ["ann"]
     assert not old.exists()
     monkeypatch.setenv("TOOLBUS_OAUTH_VAULT_FILE", str(old))
     with pytest.raises(ValueError, match="both set the master key"):

@@ -76,9 +76,9 @@ async def test_a_client_with_a_session_waits_for_the_result_of_its_task(at_work:
     task = await begun(at_work, **LEGACY)
     waiting = asyncio.create_task(about(at_work, "result", task, **LEGACY))
     await at_work.approve(approval_of(task))
-    ending = await waiting
-    assert isinstance(ending, CallResult)
-    assert json.loads(ending.body) == {"page": 7}
+    final = await waiting
+    assert isinstance(final, CallResult)
+    assert json.loads(final.body) == {"page": 7}
     found = await told(at_work, task, **LEGACY)
     assert not {"result", "resultType", "ttlMs"} & set(found)
 
@@ -127,8 +127,8 @@ async def test_an_approved_task_is_paid_for_and_recorded_like_any_call(
     await at_work.approve(approval_of(task))
     await ended(at_work, task)
     stream = operator.client.jetstream()
-    said = await stream.get_last_msg("EVENTS", "tb.event.call.allowed.acme")
-    event = json.loads(said.data or b"{}")
+    message = await stream.get_last_msg("EVENTS", "tb.event.call.allowed.acme")
+    event = json.loads(message.data or b"{}")
     assert event["approval"] == approval_of(task)
     assert event["call_id"] == at_work.reached[0].call_id
     assert event["parent_id"]
@@ -149,9 +149,9 @@ async def test_nothing_kept_of_a_waiting_call_is_a_proof_of_its_key(
 
 async def test_a_client_that_opens_pages_too_is_asked_by_its_task(at_work: Policing) -> None:
     task = await begun(at_work, **BOTH)
-    asked = await told(at_work, task)
-    assert asked["status"] == "input_required"
-    ((name, question),) = asked["inputRequests"].items()
+    request = await told(at_work, task)
+    assert request["status"] == "input_required"
+    ((name, question),) = request["inputRequests"].items()
     assert question["method"] == "elicitation/create"
     assert question["params"]["url"].endswith(f"/approvals/{approval_of(task)}")
     answers = {"inputResponses": {name: {"action": "accept"}}}
@@ -192,8 +192,8 @@ async def test_where_the_server_begins_a_task_the_waiting_one_becomes_it(
         made.answer = CallResult(b'{"from":"the server"}')
 
         async def passed_on() -> bool:
-            ending = await about(made, "get", task, **form)
-            return ending.body == b'{"from":"the server"}'
+            final = await about(made, "get", task, **form)
+            return final.body == b'{"from":"the server"}'
 
         await until_told(passed_on, "the server's task")
         last = made.reached[-1]

@@ -178,8 +178,8 @@ async def test_to_cancel_the_task_takes_the_approval_back(
         await at_work.approve(approval_of(task))
     assert await begun(at_work, **form) != task
     assert (await told(at_work, task, **form))["status"] == "cancelled"
-    said = await until_told(partial(_last, operator, "approval.withdrawn"), "the event")
-    assert json.loads(said)["approval"] == approval_of(task)
+    message = await until_told(partial(_last, operator, "approval.withdrawn"), "the event")
+    assert json.loads(message)["approval"] == approval_of(task)
     assert at_work.reached == []
 
 
@@ -199,18 +199,18 @@ async def test_a_task_that_has_ended_is_cancelled_no_more(at_work: Policing) -> 
     await ended(at_work, flat)
     with pytest.raises(InvalidError, match="already ended"):
         await about(at_work, "cancel", task, **LEGACY)
-    ending = await about(at_work, "cancel", flat)
-    assert isinstance(ending, CallResult)
+    final = await about(at_work, "cancel", flat)
+    assert isinstance(final, CallResult)
     assert (await told(at_work, flat))["status"] == "completed"
 
 
 async def test_to_cancel_the_task_of_a_call_under_way_takes_the_call_back(begin: Any) -> None:
     async with begin() as made:
-        released, heard = asyncio.Event(), list[str]()
+        released, received = asyncio.Event(), list[str]()
         made.before_answer = released
 
         def hear(data: bytes, *_: str) -> None:
-            heard.append(CallCancelled.decode(data).call_id)
+            received.append(CallCancelled.decode(data).call_id)
             made.answer = CallError(CallCancelledError("The caller took the call back."))
             released.set()
 
@@ -221,7 +221,7 @@ async def test_to_cancel_the_task_of_a_call_under_way_takes_the_call_back(begin:
         await until_told(lambda: reached(made, 1), "the call")
         await about(made, "cancel", task)
         assert (await ended(made, task))["status"] == "cancelled"
-        assert heard == [made.reached[0].call_id]
+        assert received == [made.reached[0].call_id]
 
 
 # -- whose it is ----------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
     async with begin(replicas=1) as made:
         call = made.call(**MODERN)
     principal = ConfigSnapshot.of(declared()).principal("bot")
-    asked = approvals.new_approval(
+    request = approvals.new_approval(
         call, principal, Cause("key:bot"), "b" * 64, (time(), time() + 60)
     )
     tried: list[str] = []
@@ -290,24 +290,26 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
             made: CallRequested, reply: ReplyChannel, _key: str, _approval: str
         ) -> None:
             tried.append(made.call_id)
-            kept = await approval_repository.load(asked.binding)
+            kept = await approval_repository.load(request.binding)
             assert kept is not None
             assert await approval_repository.put(
-                approvals.used(kept.approval, asked.ends, "another"), kept
+                approvals.used(kept.approval, request.ends, "another"), kept
             )
             await reply.send(CallError(BusDownError("Events can be kept nowhere.")))
 
         tasks.run_approved = run_approved
-        assert await approval_repository.put(approvals.granted(asked, "boss", "", asked.ends), None)
-        assert await tasks.create(call, asked, "http://page") is not None
+        assert await approval_repository.put(
+            approvals.granted(request, "boss", "", request.ends), None
+        )
+        assert await tasks.create(call, request, "http://page") is not None
         service.spawn(tasks.run())
 
         async def over() -> bool:
-            entry = await book.load(asked.id)
+            entry = await book.load(request.id)
             return entry is not None and entry.task.stage is Stage.ENDED
 
         await until_told(over, "the end of the task")
-        kept = await approval_repository.load(asked.binding)
+        kept = await approval_repository.load(request.binding)
         assert kept is not None
         assert kept.approval.state is State.USED
         assert len(tried) == 1

@@ -112,8 +112,8 @@ async def test_of_two_who_apply_at_once_each_is_known_to_have_made_its_secrets(
 
 async def test_a_secret_of_the_file_is_not_counted_as_made_here(desk: ConfigRepository) -> None:
     await desk.apply(BOT, "file")
-    told = {"tools": ["*"], "secret_hash": hashed("from the file")}
-    await desk.apply(declared(keys={"bot": told}), "file")
+    fields = {"tools": ["*"], "secret_hash": hashed("from the file")}
+    await desk.apply(declared(keys={"bot": fields}), "file")
     assert (await desk.declared()).minted == frozenset()
 
 
@@ -193,17 +193,17 @@ async def test_what_was_changed_is_an_event_with_who_changed_it(
     async def said_by_now() -> bytes:
         count = int((await stream.stream_info("EVENTS")).state.messages)
         stored = [await stream.get_msg("EVENTS", number) for number in range(1, count + 1)]
-        said = b"\n".join(message.data or b"" for message in stored)
-        return said if said.count(b'"event"') >= 4 else b""
+        published = b"\n".join(message.data or b"" for message in stored)
+        return published if published.count(b'"event"') >= 4 else b""
 
-    said = await until_told(said_by_now)
-    assert said.count(b'"config.applied"') == 2
-    assert b'"key.created"' in said
-    assert b'"key.revoked"' in said
+    published = await until_told(said_by_now)
+    assert published.count(b'"config.applied"') == 2
+    assert b'"key.created"' in published
+    assert b'"key.revoked"' in published
     people = await desks.people_of(operator, State(settings.state_dir))
     await people.read_all()
-    assert desks.me().encode() not in said
-    assert f'"by":"operator:{desks.me()}"' in people.reveal(said.decode())
+    assert desks.me().encode() not in published
+    assert f'"by":"operator:{desks.me()}"' in people.reveal(published.decode())
 
 
 async def test_the_demo_steps_back_for_a_configuration_applied_by_hand(

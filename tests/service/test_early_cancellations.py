@@ -39,8 +39,8 @@ class Asking:
         if cancelled_before:
             cancelled = CallCancelled(call_id=call_id)
             await self.policy.publish(cancelled.subject, cancelled.encode())
-        told = {"call_id": call_id, "server": "echo", "reply_to": f"{REPLY}.{call_id}"}
-        call = admitted("say", {"text": call_id}, **told)
+        fields = {"call_id": call_id, "server": "echo", "reply_to": f"{REPLY}.{call_id}"}
+        call = admitted("say", {"text": call_id}, **fields)
         await self.policy.publish(call.subject, call.encode())
         return call_id
 

@@ -107,13 +107,13 @@ class Evidence:
 
     async def has_calls(self, customer: str, count: int) -> bool:
         """Whether so many events of a customer's calls are in the table."""
-        told = f"customer = '{customer}' AND event LIKE 'call.%'"
-        return await self.rows(f"SELECT count() FROM events WHERE {told}") == ((count,),)
+        text = f"customer = '{customer}' AND event LIKE 'call.%'"
+        return await self.rows(f"SELECT count() FROM events WHERE {text}") == ((count,),)
 
     async def told_of_deleting(self, customer: str) -> bool:
         """Whether a customer's log says that events were deleted from it."""
-        told = f"customer = '{customer}' AND event = 'events.expired'"
-        return await self.rows(f"SELECT count() > 0 FROM events WHERE {told}") == ((1,),)
+        text = f"customer = '{customer}' AND event = 'events.expired'"
+        return await self.rows(f"SELECT count() > 0 FROM events WHERE {text}") == ((1,),)
 
     async def bundle(self, name: str, *, reveal: bool = False) -> verify.Report:
         """Take the evidence out, and have it checked."""
@@ -159,11 +159,11 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     await evidence.call("c1", user="ann", arguments='{"to": "carl"}')
     await evidence.call("c2", user="zoe", arguments='{"to": "dave"}')
     await evidence.stored(4)
-    asked = (
+    request = (
         "SELECT user, JSONExtractString(detail, 'arguments') FROM events "
         "WHERE user = person('ann') AND event = 'call.allowed'"
     )
-    assert await evidence.rows(asked) == (("ann", '{"to": "carl"}'),)
+    assert await evidence.rows(request) == (("ann", '{"to": "carl"}'),)
     before = await evidence.bundle("before.zip", reveal=True)
     assert (before.found, before.sealed, before.erased) == ([], 4, 0)
 
@@ -171,7 +171,7 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     assert (found.customers, found.plain) == (("acme",), 0)
     assert await forgetting.forget(evidence.desk, evidence.people, found, "a request") == 1
 
-    assert await evidence.rows(asked) == ()
+    assert await evidence.rows(request) == ()
     everybody = (
         "SELECT user, JSONExtractString(detail, 'arguments') FROM events "
         "WHERE event = 'call.allowed' ORDER BY call_id"
@@ -183,11 +183,11 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     after = await evidence.bundle("after.zip")
     assert (after.found, after.sealed, after.erased) == ([], 4, 2)
     assert evidence.verified("before.zip").found == []
-    told = await evidence.rows(
+    result = await evidence.rows(
         "SELECT JSONExtractString(detail, 'by'), reason, customer FROM events "
         "WHERE event = 'person.erased'"
     )
-    assert told == (("operator:bo", "a request", "acme"),)
+    assert result == (("operator:bo", "a request", "acme"),)
     later = PersonKeys(evidence.settings.people_key_file)
     later.open(await operator.bucket(PEOPLE))
     await later.learn(["user:ann"])  # the name may come again: as somebody else
@@ -221,7 +221,7 @@ async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of
 
         def hear(_asked: bytes, _subject: str, reply: str) -> None:
             if known := rounds.pop(0) if len(rounds) > 1 else rounds[0]:
-                told = ServiceStatus(
+                result = ServiceStatus(
                     service="audit",
                     instance="i",
                     pid=1,
@@ -229,16 +229,21 @@ async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of
                     since=0.0,
                     heard={PEOPLE: known},
                 )
-                answering.add(asyncio.create_task(audit.publish(reply, told.encode())))
+                answering.add(asyncio.create_task(audit.publish(reply, result.encode())))
 
         await audit.subscribe(StatusQuery.SUBJECT, hear)
         await audit.settled()
-        said = EventPublisher(operator.store, Outbox(tmp_path / "events", 1 << 20))
+        events = EventPublisher(operator.store, Outbox(tmp_path / "events", 1 << 20))
         desk = ConfigRepository(
-            operator, await operator.bucket(CONFIG), said, "bo", Writer.at(tmp_path), operator=True
+            operator,
+            await operator.bucket(CONFIG),
+            events,
+            "bo",
+            Writer.at(tmp_path),
+            operator=True,
         )
         assert await forgetting._let_go(desk, 7) == 1
-        await said.close(5.0)
+        await events.close(5.0)
     assert rounds == [7]
 
 

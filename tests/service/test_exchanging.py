@@ -46,7 +46,7 @@ class Machine:
 
     @classmethod
     async def made(cls, server: Server, name: str, *exchange: str) -> "Machine":
-        (row,) = await server.wish("add_client", name, exchange=list(exchange))
+        (row,) = await server.action("add_client", name, exchange=list(exchange))
         return cls(server, name, row)
 
     async def asks(self, **form: str) -> tuple[int, dict[str, Any]]:
@@ -54,26 +54,26 @@ class Machine:
         return await self.server.form("/oauth/token", basic=pair, **form)
 
     async def exchanges(self, subject: str, **more: str) -> tuple[int, dict[str, Any]]:
-        told = {"subject_token": subject, "subject_token_type": TOKEN, "resource": DOCS, **more}
-        form = {name: value for name, value in told.items() if value}
+        fields = {"subject_token": subject, "subject_token_type": TOKEN, "resource": DOCS, **more}
+        form = {name: value for name, value in fields.items() if value}
         return await self.asks(grant_type=EXCHANGE, **form)
 
     async def refused(self, subject: str, **more: str) -> str:
-        status, told = await self.exchanges(subject, **more)
-        assert status >= 400, told
-        return str(told["error"])
+        status, result = await self.exchanges(subject, **more)
+        assert status >= 400, result
+        return str(result["error"])
 
     async def exchanged(self, subject: str, **more: str) -> str:
-        status, told = await self.exchanges(subject, **more)
-        assert status == 200, told
-        assert told["issued_token_type"] == TOKEN
-        assert "refresh_token" not in told
-        return str(told["access_token"])
+        status, result = await self.exchanges(subject, **more)
+        assert status == 200, result
+        assert result["issued_token_type"] == TOKEN
+        assert "refresh_token" not in result
+        return str(result["access_token"])
 
     async def own(self) -> str:
-        status, told = await self.asks(grant_type="client_credentials")
-        assert status == 200, told
-        return str(told["access_token"])
+        status, result = await self.asks(grant_type="client_credentials")
+        assert status == 200, result
+        return str(result["access_token"])
 
 
 async def anns(server: Server, **more: str) -> str:
@@ -93,7 +93,7 @@ async def test_a_machine_acts_on_for_a_person_where_it_was_told_it_may(server: S
     assert bearer.actors == ("machines/helper",)
     assert bearer.name == (await server.show(subject)).name, "limits are ann's, whoever acts"
     assert (await server.show(subject)).actors == ()
-    rows = await server.wish("grants")
+    rows = await server.action("grants")
     assert [
         row["actors"] for row in rows if row["client"] == "helper" and row["user"] == "ann"
     ] == [["machines/helper"]]
@@ -107,11 +107,13 @@ async def test_only_who_was_told_so_by_an_operator_exchanges_anything(server: Se
         grant_types=grants, exchange=[DOCS], token_endpoint_auth_method="client_secret_post"
     )
     form = {"client_id": own["client_id"], "client_secret": own["client_secret"]}
-    told = {"subject_token": subject, "subject_token_type": TOKEN, "grant_type": EXCHANGE}
-    _, refused = await server.form("/oauth/token", **form, **told)
+    fields = {"subject_token": subject, "subject_token_type": TOKEN, "grant_type": EXCHANGE}
+    _, refused = await server.form("/oauth/token", **form, **fields)
     assert refused["error"] == "unauthorized_client"
     with pytest.raises(InvalidError, match="secret or key"):
-        await server.wish("add_client", "open", exchange=[DOCS], token_endpoint_auth_method="none")
+        await server.action(
+            "add_client", "open", exchange=[DOCS], token_endpoint_auth_method="none"
+        )
 
 
 async def test_what_is_exchanged_never_reaches_further_than_what_it_was_exchanged_for(
@@ -139,11 +141,11 @@ async def test_a_token_that_was_refreshed_for_less_is_exchanged_for_that_alone(
     whole = await server.signed_in(client["client_id"], scope="tools")
     form = {"grant_type": "refresh_token", "client_id": client["client_id"]}
     less = {"refresh_token": whole["refresh_token"], "scope": "tools:reading"}
-    status, told = await server.form("/oauth/token", **form, **less)
-    assert status == 200, told
-    token = await helper.exchanged(told["access_token"])
+    status, result = await server.form("/oauth/token", **form, **less)
+    assert status == 200, result
+    token = await helper.exchanged(result["access_token"])
     assert (await server.show(token)).scope == "tools:reading"
-    assert await helper.refused(told["access_token"], scope="tools") == "invalid_scope"
+    assert await helper.refused(result["access_token"], scope="tools") == "invalid_scope"
 
 
 async def test_what_was_given_back_is_good_for_nothing_also_when_there_is_another(
@@ -183,8 +185,8 @@ async def test_only_good_tokens_of_ours_are_exchanged_and_an_actor_is_the_client
     assert await helper.refused(subject, **kinds) == "invalid_request"
     assert await helper.refused(subject, actor_token_type=TOKEN) == "invalid_request"
     for actor in (await other.own(), subject, await helper.exchanged(subject)):
-        told = {"actor_token": actor, "actor_token_type": TOKEN}
-        assert await helper.refused(subject, **told) == "invalid_grant"
+        fields = {"actor_token": actor, "actor_token_type": TOKEN}
+        assert await helper.refused(subject, **fields) == "invalid_grant"
 
 
 async def test_a_chain_of_actors_is_told_whole_and_is_not_endless(server: Server) -> None:
@@ -196,11 +198,11 @@ async def test_a_chain_of_actors_is_told_whole_and_is_not_endless(server: Server
         assert await machine.exchanged(token), "once more is no longer chain"
         names.insert(0, f"machines/m{number}")
     assert (await server.show(token)).actors == tuple(names)
-    told, act = [], parse_unverified(token)[1].get("act")
+    items, act = [], parse_unverified(token)[1].get("act")
     while act:
-        told.append(act["sub"])
+        items.append(act["sub"])
         act = act.get("act")
-    assert told == names
+    assert items == names
     last = await Machine.made(server, "last", DOCS)
     assert await last.refused(token) == "invalid_grant"
 
@@ -232,20 +234,20 @@ async def test_what_was_exchanged_ends_with_what_it_was_exchanged_for(
     assert bearer.grant.startswith(source)
     known = await operator.bucket(TOKENS)
     assert await known.get(hash_of(key_digest_of(seen))) is not None
-    await server.wish("end_grant", source)
+    await server.action("end_grant", source)
     gone = await known.get(hash_of(key_digest_of(seen)))
     assert gone is None or gone.value is None, "it opens nothing at once, wherever it was shown"
     for token in (seen, unseen):
         with pytest.raises(UnauthorizedError):
             await server.show(token)
         assert await second.refused(token) == "invalid_grant"
-    assert not [row for row in await server.wish("grants") if row["user"] == "ann"]
+    assert not [row for row in await server.action("grants") if row["user"] == "ann"]
     pair = b64encode(f"{helper.row['id']}:{helper.row['secret']}".encode()).decode()
-    _, told = await server.form("/oauth/introspect", basic=pair, token=seen)
-    assert told == {"active": False}
+    _, result = await server.form("/oauth/introspect", basic=pair, token=seen)
+    assert result == {"active": False}
 
 
 async def test_metadata_say_that_tokens_are_exchanged(server: Server) -> None:
-    told = await server.page("GET", "/.well-known/oauth-authorization-server")
-    assert EXCHANGE in told.body.decode()
-    assert BASE in told.body.decode()
+    result = await server.page("GET", "/.well-known/oauth-authorization-server")
+    assert EXCHANGE in result.body.decode()
+    assert BASE in result.body.decode()

@@ -262,8 +262,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def in_bucket(s3: Store, **given: Any) -> Export:
     keys = {"access_key": s3.access_key, "secret_key": "${env:SECRET}"}
-    told = {"to": "s3://events/lake", "endpoint": s3.url}
-    return Export.model_validate({**told, "credentials": keys, **given})
+    fields = {"to": "s3://events/lake", "endpoint": s3.url}
+    return Export.model_validate({**fields, "credentials": keys, **given})
 
 
 def secrets(key: str) -> Secrets:

@@ -71,10 +71,10 @@ async def keeping(
 async def row(operator: Bus) -> dict[str, Any] | None:
     """What the executor tells of the server, once it has made up its mind."""
     try:
-        told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+        reply = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
     except UnavailableError:
         return None
-    return next((each for each in told.servers if each["state"] != "connecting"), None)
+    return next((each for each in reply.servers if each["state"] != "connecting"), None)
 
 
 async def events(operator: Bus, name: str) -> list[dict[str, Any]]:
@@ -93,28 +93,28 @@ async def events(operator: Bus, name: str) -> list[dict[str, Any]]:
 
 async def held(operator: Bus) -> dict[str, Any] | None:
     """Its row once it has told what holds it, which it does beside its answers."""
-    told = await row(operator)
-    return told if told and "no new privileges" in told["isolation"] else None
+    result = await row(operator)
+    return result if result and "no new privileges" in result["isolation"] else None
 
 
 async def test_what_a_server_lists_badly_is_told_and_is_an_event(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with keeping((sys.executable, "-c", FLAWED), settings, operator, monkeypatch):
-        told: dict[str, Any] = await until_told(lambda: held(operator), "its row")
-        said = await until_told(lambda: events(operator, "server.faulted"), "the event")
-    assert (told["state"], told["version"], told["tools"]) == ("ready", "2025-06-18", 1)
-    assert told["dropped"] == dict.fromkeys(("bad", "worse"), "it has no inputSchema")
+        result: dict[str, Any] = await until_told(lambda: held(operator), "its row")
+        message = await until_told(lambda: events(operator, "server.faulted"), "the event")
+    assert (result["state"], result["version"], result["tools"]) == ("ready", "2025-06-18", 1)
+    assert result["dropped"] == dict.fromkeys(("bad", "worse"), "it has no inputSchema")
     reason = "The upstream answered with JSON-RPC error -32603."
-    assert told["failed_lists"] == {"prompts/list": reason}
-    assert told["lost_at"] == 0
-    assert told["refused_hosts"] == {}
-    assert told["isolation"]["no new privileges"], "it is a process, and told what holds it"
-    assert not_held([told, {"isolation": {"own user": False}}, {}]).count("own user") == 1
+    assert result["failed_lists"] == {"prompts/list": reason}
+    assert result["lost_at"] == 0
+    assert result["refused_hosts"] == {}
+    assert result["isolation"]["no new privileges"], "it is a process, and told what holds it"
+    assert not_held([result, {"isolation": {"own user": False}}, {}]).count("own user") == 1
     assert not_held([{"isolation": {"own user": True}}]) == ""
-    (event,) = said
-    assert (event["dropped"], event["failed"]) == (told["dropped"], told["failed_lists"])
-    assert list(faults_of(told)) == [
+    (event,) = message
+    assert (event["dropped"], event["failed"]) == (result["dropped"], result["failed_lists"])
+    assert list(faults_of(result)) == [
         f"Its prompts/list fails: {reason}",
         "bad is not shown: it has no inputSchema; and 1 more, see 'toolbus tools --quarantined'",
     ]
@@ -136,7 +136,7 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
     writes = Files(write=(str(tmp_path),))
     async with keeping(command, settings, operator, monkeypatch, writes):
         await until(lambda: starts() >= 6, "three attempts to connect")
-        told: dict[str, Any] = await until_told(lambda: row(operator), "its row")
+        result: dict[str, Any] = await until_told(lambda: row(operator), "its row")
         ends_with("2")
         before = starts()
         await until(lambda: starts() >= before + 4, "attempts that end otherwise")
@@ -145,13 +145,13 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
             return len(await events(operator, "server.lost")) > 1
 
         await until_told(two, "the other reason")
-        said = await events(operator, "server.lost")
+        message = await events(operator, "server.lost")
         later: dict[str, Any] = await until_told(lambda: row(operator), "its row")
-    assert len(said) == 2
-    assert len({event["reason"] for event in said}) == 2
-    assert told["state"] == "failed"
-    assert 0 < told["lost_at"] == later["lost_at"], "it has been lost all the while"
-    assert next(faults_of(told)).startswith("It has been out of reach for ")
+    assert len(message) == 2
+    assert len({event["reason"] for event in message}) == 2
+    assert result["state"] == "failed"
+    assert 0 < result["lost_at"] == later["lost_at"], "it has been lost all the while"
+    assert next(faults_of(result)).startswith("It has been out of reach for ")
 
 
 def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:

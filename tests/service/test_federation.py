@@ -71,9 +71,9 @@ async def test_a_person_signs_in_where_the_company_has_them_sign_in(
     shown = await walker.get(await _away(walker, provider))
     assert "ann" in shown.text
     code = (await walker.answered(shown)).told["code"]
-    client = (await server.wish("clients"))[-1]["id"]
-    _, told = await server.token(client, code)
-    bearer = await server.show(told["access_token"])
+    client = (await server.action("clients"))[-1]["id"]
+    _, result = await server.token(client, code)
+    bearer = await server.show(result["access_token"])
     assert (bearer.access, bearer.user) == ("staff", "ann")
     assert "ann" not in bearer.name
 
@@ -206,19 +206,19 @@ async def test_nobody_of_an_issuer_without_a_user_claim_bears_a_declared_name(
 async def test_a_company_vouches_that_a_program_may_act_for_somebody_once_and_here(
     server: Server, provider: Provider
 ) -> None:
-    (row,) = await server.wish("add_client", "Agent")
+    (row,) = await server.action("add_client", "Agent")
     pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
 
     async def exchanged(typ: str = "oauth-id-jag+jwt", **changes: Any) -> dict[str, Any]:
-        told = {"aud": BASE, "resource": RESOURCE, "client_id": row["id"], "jti": "1", **changes}
+        result = {"aud": BASE, "resource": RESOURCE, "client_id": row["id"], "jti": "1", **changes}
         grant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-        assertion = provider.minted(typ, **told)
+        assertion = provider.minted(typ, **result)
         form = {"grant_type": grant, "assertion": assertion, "basic": pair}
         return (await server.form("/oauth/token", **form))[1]
 
-    told = await exchanged()
-    assert "refresh_token" not in told
-    bearer = await server.show(told["access_token"])
+    result = await exchanged()
+    assert "refresh_token" not in result
+    bearer = await server.show(result["access_token"])
     assert (bearer.user, bearer.client, bearer.resource) == ("ann", row["id"], RESOURCE)
     assert (await exchanged())["error"] == "invalid_grant"  # the same jti
     wrongs: tuple[dict[str, Any], ...] = (
@@ -253,10 +253,10 @@ def documents(directory: Path, told: dict[str, Any]) -> Iterator[tuple[int, list
 async def test_a_client_described_by_its_own_document_is_taken_at_its_word(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    told: dict[str, Any] = {"client_name": "Described", "redirect_uris": [REDIRECT]}
-    with documents(tmp_path, told) as (port, _):
+    fields: dict[str, Any] = {"client_name": "Described", "redirect_uris": [REDIRECT]}
+    with documents(tmp_path, fields) as (port, _):
         at = f"https://localhost:{port}"
-        told["client_id"] = f"{at}/client.json"
+        fields["client_id"] = f"{at}/client.json"
         authority = str(tmp_path / "ca.pem")
         async with serving(settings, operator, monkeypatch, EGRESS_CA=authority) as server:
             await server.declare(access={"staff": {"tools": ["*"]}})

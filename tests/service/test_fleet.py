@@ -27,7 +27,7 @@ async def test_a_service_on_a_busy_machine_is_found_ready(
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
     fleet.start(Program("oauth", command, lambda *_: None))
     await until(lambda: fleet.pids, "its process")
-    told = ServiceStatus(
+    result = ServiceStatus(
         service="oauth", instance="i", pid=fleet.pids["oauth"], ready=True, since=0.0
     ).encode()
     answering: set[asyncio.Task[None]] = set()
@@ -37,7 +37,7 @@ async def test_a_service_on_a_busy_machine_is_found_ready(
 
             async def answer(reply: str) -> None:
                 await asyncio.sleep(SLOWLY)
-                await bus.publish(reply, told)
+                await bus.publish(reply, result)
 
             await bus.subscribe(
                 StatusQuery.SUBJECT,

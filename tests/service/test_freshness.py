@@ -53,8 +53,8 @@ async def shown(operator: Bus) -> Listing | None:
 
 async def failed_lists(operator: Bus) -> dict[str, str]:
     """The lists that `toolbus status` tells as failing, and why."""
-    told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
-    (row,) = told.servers
+    reply = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+    (row,) = reply.servers
     failed: dict[str, str] = row["failed_lists"]
     return failed
 

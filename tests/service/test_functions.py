@@ -84,8 +84,8 @@ async def test_functions_are_tools_with_the_schemas_of_their_types(bench: Bench)
 
 
 async def test_functions_are_called_plain_and_async_and_print_where_they_like(bench: Bench) -> None:
-    told = (await bench.call("add", {"a": 2, "unit": "boxes"})).last
-    assert told["structuredContent"] == {"total": 3, "unit": "boxes"}
+    items = (await bench.call("add", {"a": 2, "unit": "boxes"})).last
+    assert items["structuredContent"] == {"total": 3, "unit": "boxes"}
     assert (await bench.call("shout", {"text": "hi"})).text == "HI"
     assert (await bench.call("count")).text == "1"
     assert (await bench.call("count")).text == "2"
@@ -117,8 +117,8 @@ async def test_operators_read_in_the_log_which_function_is_not_there(
     upstream = StdioUpstream(serving(["nowhere:no"]), dict(os.environ), str(tmp_path), made.news)
     with pytest.raises(UpstreamDeadError):
         await upstream.open()
-    told = "Its process ended: it exited with 1; the log of executor has what it printed."
-    assert await upstream.wait_lost() == told
+    text = "Its process ended: it exited with 1; the log of executor has what it printed."
+    assert await upstream.wait_lost() == text
     lines = [str(vars(each).get("line")) for each in caplog.records]
     assert any("nowhere:no cannot be imported" in line for line in lines)
     await upstream.close()

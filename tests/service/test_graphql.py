@@ -52,8 +52,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GraphQLServer]:
 
 async def opened(server: GraphQLServer, **declared: Any) -> Bench:
     made = Bench()
-    told = Server(graphql=server.url, **declared)
-    await made.open(GraphQLUpstream(told, {"Authorization": TOKEN}, made.news, AT_LOOPBACK))
+    result = Server(graphql=server.url, **declared)
+    await made.open(GraphQLUpstream(result, {"Authorization": TOKEN}, made.news, AT_LOOPBACK))
     return made
 
 
@@ -75,8 +75,8 @@ async def test_every_field_of_query_and_mutation_is_a_tool(bench: Bench) -> None
     assert tools["book"]["inputSchema"]["required"] == ["id"]
     assert tools["books"]["annotations"] == {"readOnlyHint": True}
     assert tools["addBook"]["annotations"] == {"readOnlyHint": False}
-    told = with_left_out(bench.listing, bench.upstream.left_out).dropped
-    assert set(told) == {"subscription", "query:needy"}
+    result = with_left_out(bench.listing, bench.upstream.left_out).dropped
+    assert set(result) == {"subscription", "query:needy"}
 
 
 async def test_input_objects_that_hold_each_other_are_described_once(bench: Bench) -> None:
@@ -119,8 +119,8 @@ async def test_a_caller_says_what_it_wants_back_by_paths(bench: Bench) -> None:
     author = {"books": [{"title": "Tehanu"}], "name": "Ursula"}
     assert answer == {"title": "Tehanu", "author": author}
     # An argument has that name here, and the types of a union are steps too.
-    told = (await bench.call("search", {"select": "x", "select_": ["Book.title", "Author"]})).text
-    assert json.loads(told) == [{"title": "Tehanu"}, {"name": "Ursula"}]
+    text = (await bench.call("search", {"select": "x", "select_": ["Book.title", "Author"]})).text
+    assert json.loads(text) == [{"title": "Tehanu"}, {"name": "Ursula"}]
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: Bench) -> 
     failed = await bench.call("fail")
     assert failed.last["isError"] is True
     assert failed.text == "No stock (at fail)"
-    told = (await bench.call("fail", {"secret": True})).text
-    assert told == "No stock (secret) (at fail)"
+    text = (await bench.call("fail", {"secret": True})).text
+    assert text == "No stock (secret) (at fail)"
 
 
 async def test_operations_say_which_fields_become_tools(server: GraphQLServer) -> None:

@@ -27,8 +27,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
 
 async def opened(server: GrpcServer, **declared: Any) -> Bench:
     made = Bench()
-    told = Server(grpc=server.address, **declared)
-    await made.open(GrpcUpstream(told, {"Authorization": TOKEN}, made.news, AT_LOOPBACK))
+    result = Server(grpc=server.address, **declared)
+    await made.open(GrpcUpstream(result, {"Authorization": TOKEN}, made.news, AT_LOOPBACK))
     return made
 
 
@@ -46,12 +46,12 @@ async def test_every_method_is_a_tool_unless_its_request_is_a_stream(bench: Benc
     assert set(tools) == {"Shop_Echo", "Shop_Fail", "Shop_Count"}
     assert list(bench.upstream.left_out) == ["shop.Shop/Gather"]
     schema = tools["Shop_Echo"]["inputSchema"]
-    told = schema["properties"]
-    assert told["pages"] == {"type": ["string", "integer"]}
-    assert told["genre"] == {"enum": ["UNKNOWN", "NOVEL", "ESSAY"]}
-    assert told["sequel"] == {"$ref": "#/$defs/shop.Book"}
-    assert told["printedAt"]["format"] == "date-time"
-    assert told["stock"]["additionalProperties"] == {"type": ["string", "integer"]}
+    result = schema["properties"]
+    assert result["pages"] == {"type": ["string", "integer"]}
+    assert result["genre"] == {"enum": ["UNKNOWN", "NOVEL", "ESSAY"]}
+    assert result["sequel"] == {"$ref": "#/$defs/shop.Book"}
+    assert result["printedAt"]["format"] == "date-time"
+    assert result["stock"]["additionalProperties"] == {"type": ["string", "integer"]}
     assert schema["$defs"]["shop.Book"]["properties"]["tags"]["type"] == "array"
 
 

@@ -62,8 +62,8 @@ async def probed(bench: Bench) -> str:
 
 async def test_a_server_that_reflects_in_the_newest_revision_is_called(upstream: Bench) -> None:
     assert {"Shop_Echo"} <= {each.name for each in upstream.listing.tools}
-    told = await upstream.call("Shop_Echo", {"title": "Tehanu"})
-    assert told.last["structuredContent"] == {"title": "Tehanu"}
+    result = await upstream.call("Shop_Echo", {"title": "Tehanu"})
+    assert result.last["structuredContent"] == {"title": "Tehanu"}
 
 
 async def test_a_server_that_says_it_is_unwell_is_believed(upstream: Bench) -> None:
@@ -107,8 +107,8 @@ async def opened(server: GrpcServer, tls: Tls, name: str = NAME) -> str:
     upstream = GrpcUpstream(declared, {}, bench.news, way(tls))
     try:
         await bench.open(upstream)
-        told = await bench.call("Shop_Echo", {"title": "Tehanu"})
-        return str(told.last["structuredContent"]["title"])
+        result = await bench.call("Shop_Echo", {"title": "Tehanu"})
+        return str(result.last["structuredContent"]["title"])
     except UpstreamDeadError as error:
         return error.reason
     finally:

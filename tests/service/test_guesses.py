@@ -53,8 +53,8 @@ async def test_of_guesses_that_come_together_at_two_replicas_only_a_few_are_judg
     monkeypatch.setattr(accounts, "is_password", is_right)
     async with replica() as one, replica() as other:
         guesses = (each.signed_in("ann", str(n), "") for n in range(20) for each in (one, other))
-        told = await asyncio.gather(*guesses, return_exceptions=True)
-        assert all(isinstance(each, SignInError) for each in told)
+        result = await asyncio.gather(*guesses, return_exceptions=True)
+        assert all(isinstance(each, SignInError) for each in result)
         assert len(judged) == MOST_FAILURES
         with pytest.raises(SignInError, match="Too many sign-in attempts"):
             await other.signed_in("ann", "once more", "")

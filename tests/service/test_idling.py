@@ -188,11 +188,11 @@ async def test_a_call_that_cannot_wait_for_a_server_to_wake_may_be_made_again(
     slow = installation.server(mark, pause=1.0, idle=0.2, timeout=0.3)
     async with installation.executor({"s": slow}):
         await until_told(installation.asleep, "its sleep")
-        told = await installation.call("1")
-        assert isinstance(told, CallError)
-        assert told.error.code == "upstream_timeout"
-        assert "was asleep" in told.error.reason
-        assert told.error.data["retryable"] is True, "nothing was sent"
+        result = await installation.call("1")
+        assert isinstance(result, CallError)
+        assert result.error.code == "upstream_timeout"
+        assert "was asleep" in result.error.reason
+        assert result.error.data["retryable"] is True, "nothing was sent"
 
 
 async def test_an_executor_that_begins_starts_no_server_it_knows(

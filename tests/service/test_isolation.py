@@ -46,11 +46,11 @@ def ran(script: str, isolation: Isolation, *words: str) -> tuple[Any, dict[str, 
     """What a program printed as JSON, held like that; and what it was held to."""
     command = isolation.around([sys.executable, "-c", script, *words])
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    first, _, said = done.stderr.partition("\n")
+    first, _, message = done.stderr.partition("\n")
     assert first.startswith("isolation: "), done.stderr
-    assert done.returncode == 0, said
-    told = first.removeprefix("isolation: ").split(", ")
-    return json.loads(done.stdout), {each[1:]: each[0] == "+" for each in told}
+    assert done.returncode == 0, message
+    result = first.removeprefix("isolation: ").split(", ")
+    return json.loads(done.stdout), {each[1:]: each[0] == "+" for each in result}
 
 
 @EITHER_WAY
@@ -160,13 +160,13 @@ print(json.dumps({
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", mark])
     with victim:
         try:
-            told, held = ran(script, Isolation(), str(victim.pid))
+            result, held = ran(script, Isolation(), str(victim.pid))
         finally:
             victim.kill()
     assert held["no new privileges"]
-    assert (told["no_new_privs"], told["capabilities"] if os.geteuid() == 0 else 0) == ("1", 0)
-    assert told["signal"] is not (held["signals"] or held["own processes"])
-    assert told["environment"] is not (held["signals"] or held["own /proc"])
+    assert (result["no_new_privs"], result["capabilities"] if os.geteuid() == 0 else 0) == ("1", 0)
+    assert result["signal"] is not (held["signals"] or held["own processes"])
+    assert result["environment"] is not (held["signals"] or held["own /proc"])
 
 
 REACHES = """
@@ -239,8 +239,8 @@ import json, subprocess
 subprocess.Popen(["sleep", "600"], start_new_session=True)
 print(json.dumps(open("/proc/self/cgroup").read().split()))
 """
-    told, held = ran(script, Isolation(cgroup=str(group)))
-    entered = any(group.name in each for each in told)
+    result, held = ran(script, Isolation(cgroup=str(group)))
+    entered = any(group.name in each for each in result)
     assert entered is (group.parent != tmp_path)
     assert held["memory of all together"] in (False, entered)
 
@@ -302,11 +302,11 @@ async def test_what_the_machine_enforces_is_said_when_an_executor_begins(
 ) -> None:
     with caplog.at_level("INFO"):
         await probe(Settings(state_dir=tmp_path / "state"))
-    (told,) = [record for record in caplog.records if record.message == "isolation.probed"]
-    said = told.__dict__
-    assert "no new privileges" in said["enforced"]
-    assert "memory of all together" in said["lacking"]
-    assert told.levelname == "WARNING"
+    (items,) = [record for record in caplog.records if record.message == "isolation.probed"]
+    message = items.__dict__
+    assert "no new privileges" in message["enforced"]
+    assert "memory of all together" in message["lacking"]
+    assert items.levelname == "WARNING"
 
 
 async def test_what_cannot_be_held_to_is_why_it_does_not_start(tmp_path: Path) -> None:

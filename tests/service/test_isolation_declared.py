@@ -77,22 +77,22 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
     whole = Configuration(servers={"s": declared})
     await config.put("declaration", whole.model_dump_json().encode())
     service = build(LocalTransport())
-    said: list[Event] = []
+    messages: list[Event] = []
     say = service.events.publish
 
     def heard(event: Event) -> None:
-        said.append(event)
+        messages.append(event)
         say(event)
 
     monkeypatch.setattr(service.events, "publish", heard)
 
     def kinds() -> list[type[Event]]:
-        return [type(each) for each in said if isinstance(each, ServerConnected | ServerLost)]
+        return [type(each) for each in messages if isinstance(each, ServerConnected | ServerLost)]
 
     async with service.running():
         expected = [ServerConnected, ServerLost, ServerConnected]
         await until(lambda: kinds()[:3] == expected, "its loss, and its return")
-    (lost, *_) = (each for each in said if isinstance(each, ServerLost))
+    (lost, *_) = (each for each in messages if isinstance(each, ServerLost))
     assert "it exceeded limits.cpu_seconds" in lost.reason
 
 

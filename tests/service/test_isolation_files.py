@@ -126,22 +126,22 @@ def test_a_hostile_server_gets_nothing_that_is_not_its_own(
     with victim, listening(machine) as sockets:
         try:
             pids = [os.getpid(), os.getppid(), victim.pid, 1]
-            asked = {"read": planted, "write": written, "sockets": sockets, "pids": pids}
-            command = [sys.executable, str(HOSTILE), json.dumps(asked)]
+            request = {"read": planted, "write": written, "sockets": sockets, "pids": pids}
+            command = [sys.executable, str(HOSTILE), json.dumps(request)]
             done = run(machine.isolation(), command, refused)
         finally:
             victim.kill()
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    body = json.loads(done.stdout)
     # In namespaces 1 is the first of its own processes: whoever spoils that ends itself.
     own_first = {} if "namespaces" in refused else {"1": ["limits", "priority"]}
-    assert told.pop("pids") in ({}, own_first)
+    assert body.pop("pids") in ({}, own_first)
     allowed = {"home": ["own"], "read": [], "write": [], "sockets": [], "devices": [], "gains": []}
     # Of root's own directories a user of its own could otherwise not even read what is shown.
-    rights = told["rights"] if refused and os.geteuid() == 0 else []
+    rights = body["rights"] if refused and os.geteuid() == 0 else []
     assert {int(each, 16) for each in rights} <= {1 << DAC_READ_SEARCH}
-    told["home"] = [each for each in told["home"] if each != ".cache"]
-    assert told == {**allowed, "groups": [], "rights": rights, "is_root": False}
+    body["home"] = [each for each in body["home"] if each != ".cache"]
+    assert body == {**allowed, "groups": [], "rights": rights, "is_root": False}
     for each in machine.planted:
         assert Path(each).read_text() == "a secret"
 
@@ -169,8 +169,8 @@ def test_declared_files_open_more_and_the_working_directory_is_read(
         machine.plant(f"{name}/there")
     places = {name: str(root / name) for name in ("project", "given", "shown", "other")}
     files = {"read": [places["shown"]], "write": [places["given"]]}
-    told = printed(machine.isolation(files=files), OPENS, *places.values(), refused=refused)
-    assert {Path(each).name: how for each, how in told.items()} == {
+    result = printed(machine.isolation(files=files), OPENS, *places.values(), refused=refused)
+    assert {Path(each).name: how for each, how in result.items()} == {
         "project": "r", "given": "rw", "shown": "r", "other": "",
     }  # fmt: skip
     made = root / "given" / "new"
@@ -187,8 +187,8 @@ import json, os
 os.chdir(os.path.expanduser("~"))
 print(json.dumps([os.listdir("."), open(".npmrc").read()]))
 """
-    told = printed(machine.isolation(files={"read": ["~/.npmrc"]}), script, refused=refused)
-    assert (set(told[0]) - {".cache"}, told[1]) == ({".npmrc"}, "a secret")
+    result = printed(machine.isolation(files={"read": ["~/.npmrc"]}), script, refused=refused)
+    assert (set(result[0]) - {".cache"}, result[1]) == ({".npmrc"}, "a secret")
 
 
 def test_what_is_private_to_a_process_is_bounded_and_gone_with_it(machine: Machine) -> None:
@@ -227,8 +227,8 @@ print(json.dumps(was))
     mine = machine.isolation()
     other = isolation_of(Server(command=("x",)), machine.settings, "other")
     keeps = not refused or os.geteuid() != 0
-    told = [printed(each, script, refused=refused) for each in (mine, mine, other)]
-    assert told == [False, keeps, False]
+    items = [printed(each, script, refused=refused) for each in (mine, mine, other)]
+    assert items == [False, keeps, False]
 
 
 def test_a_state_directory_in_the_working_directory_stays_out_of_sight(
@@ -282,12 +282,12 @@ sys.stdin.read()
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     environment = {"PATH": os.environ["PATH"]}
     both = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
-    told = [json.loads(each.stdout.readline()) for each in both if each.stdout]
+    body = [json.loads(each.stdout.readline()) for each in both if each.stdout]
     for each in both:
         each.communicate()
-    assert [set(files) - {".cache"} for _user, files in told] == [{"mine"}, {"mine"}]
+    assert [set(files) - {".cache"} for _user, files in body] == [{"mine"}, {"mine"}]
     if os.geteuid() == 0:
-        assert told[0][0] != told[1][0]
+        assert body[0][0] != body[1][0]
 
 
 def test_the_number_of_processes_is_limited_without_a_control_group(machine: Machine) -> None:

@@ -42,10 +42,10 @@ def words(answers: Answers) -> list[str]:
 
 async def test_a_late_message_never_reaches_another_principal(bench: Bench) -> None:
     await bench.call("leave", {"word": "ann's"}, **ANN, **LISTENS)
-    told = await bench.call("stay", {"word": "eve's"}, **EVE, **LISTENS)
-    assert "ann's" not in words(told)
-    assert "inputRequests" not in told.last
-    assert "refused: The request cannot be attributed to a call" in told.text
+    result = await bench.call("stay", {"word": "eve's"}, **EVE, **LISTENS)
+    assert "ann's" not in words(result)
+    assert "inputRequests" not in result.last
+    assert "refused: The request cannot be attributed to a call" in result.text
     assert bench.dropped.count("request") == 1
     assert bench.dropped.count("log") >= 1
 
@@ -59,20 +59,20 @@ async def test_a_server_that_was_cancelled_is_not_heard_in_the_next_call_of_anot
     await until(lambda: words(answers) == ["waiting"], "the call")
     bench.runner.cancel("c7")
     await lingering
-    told = await bench.call("stay", {"word": "eve's"}, **EVE, **LISTENS)
-    assert "ann's" not in words(told)
-    assert "refused" in told.text
+    result = await bench.call("stay", {"word": "eve's"}, **EVE, **LISTENS)
+    assert "ann's" not in words(result)
+    assert "refused" in result.text
 
 
 async def test_within_its_call_a_server_is_heard_and_may_ask_in_every_call_of_one_principal(
     bench: Bench,
 ) -> None:
     for word in ("first", "second", "third"):
-        asked = await bench.call("ask", {"word": word}, **ANN, **LISTENS)
-        assert words(asked) == [word]
-        more = answering(asked, elicitation={"action": "accept", "content": {"ok": True}})
-        told = await bench.call("ask", {"word": word}, extra=more, **ANN, **LISTENS)
-        assert told.text == '["accept"]'
+        request = await bench.call("ask", {"word": word}, **ANN, **LISTENS)
+        assert words(request) == [word]
+        more = answering(request, elicitation={"action": "accept", "content": {"ok": True}})
+        result = await bench.call("ask", {"word": word}, extra=more, **ANN, **LISTENS)
+        assert result.text == '["accept"]'
     assert bench.dropped == []
 
 
@@ -85,5 +85,5 @@ async def test_a_server_that_speaks_while_no_call_is_under_way_is_not_believed_f
     await until(lambda: bench.dropped == ["log", "request"], "the late words")
     assert words(await bench.call("stay", {"word": "own"}, **ANN, **LISTENS)) == []
     monkeypatch.setattr(attribution, "monotonic", lambda: float("inf"))
-    told = await bench.call("stay", {"word": "own", "jobs": 0}, **ANN, **LISTENS)
-    assert words(told) == ["own"]
+    result = await bench.call("stay", {"word": "own", "jobs": 0}, **ANN, **LISTENS)
+    assert words(result) == ["own"]

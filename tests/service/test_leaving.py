@@ -43,24 +43,24 @@ async def test_files_taken_by_command_have_every_event(
     audit: Service, operator: Bus, settings: Settings, tmp_path: Path
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
-        said = [allowed(call_id=f"c{each}", at=EIGHT + each) for each in range(30)]
-        await asyncio.gather(*map(policy.publish_durable, said))
+        message = [allowed(call_id=f"c{each}", at=EIGHT + each) for each in range(30)]
+        await asyncio.gather(*map(policy.publish_durable, message))
     await until(lambda: audit.status().details["rows"] == 30, "thirty rows")
     lane = RequestReply("operator", operator)
-    told: list[tuple[int, int]] = []
+    items: list[tuple[int, int]] = []
     for form in ("jsonl", "ocsf", "parquet"):
         wanted = Wanted(form, 0.0, LATEST, ("call.*",), ())
         out = tmp_path / form
-        rows = await take(lane, wanted, out, lambda rows, total: told.append((rows, total)))
+        rows = await take(lane, wanted, out, lambda rows, total: items.append((rows, total)))
         assert rows == 30
-    ids = [event.id for event in said]
+    ids = [event.id for event in message]
     plain = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
     assert [each["id"] for each in plain] == ids
     events = [json.loads(line) for line in (tmp_path / "ocsf").read_text().splitlines()]
     assert [each["metadata"]["uid"] for each in events] == ids
     assert faults(events[0]) == []
     assert parquet.read_table(tmp_path / "parquet").column("id").to_pylist() == ids
-    assert (30, 30) in told
+    assert (30, 30) in items
     nothing = Wanted("parquet", 0.0, 1.0, (), ())
     assert await take(lane, nothing, tmp_path / "nothing", lambda *_: None) == 0
     assert parquet.read_table(tmp_path / "nothing").num_rows == 0
@@ -92,5 +92,7 @@ async def test_what_is_declared_is_exported_and_told_and_shown_in_the_status(
 def shown(audit: Service) -> bool:
     """Whether the status tells that both have it."""
     details = audit.status().details
-    told = str(details["sinks"].get("siem", ""))
-    return details["exports"] == {"lake": "1 written"} and told.startswith("1 delivered, 0 behind")
+    result = str(details["sinks"].get("siem", ""))
+    return details["exports"] == {"lake": "1 written"} and result.startswith(
+        "1 delivered, 0 behind"
+    )

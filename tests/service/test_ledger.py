@@ -64,9 +64,9 @@ async def test_a_reservation_repeated_under_its_id_is_held_once(
 
 async def test_a_settlement_told_twice_charges_once(ledger: Ledger, valkey_url: str) -> None:
     await ledger.reserve(claim("r", admission(100)))
-    ending = ReservationEnd("r", "acme", "settle", 100)
-    await ledger.settle([ending, ending])
-    await ledger.settle([ending])
+    final = ReservationEnd("r", "acme", "settle", 100)
+    await ledger.settle([final, final])
+    await ledger.settle([final])
     found = await counters(valkey_url)
     assert (found["spent"], found["held"]) == (100, 0)
 

@@ -151,8 +151,8 @@ async def test_a_race_over_four_levels_stops_at_the_tightest(
     ledger: Ledger, valkey_url: str
 ) -> None:
     levels = [
-        (told, Level(budget=Budget(usd=usd, per=Period.DAY)))
-        for told, usd in (
+        (each, Level(budget=Budget(usd=usd, per=Period.DAY)))
+        for each, usd in (
             ("key:bot", 0.02), ("user:ann", 0.0042), ("team:ops", 0.03), ("customer:acme", 1),
         )
     ]  # fmt: skip
@@ -168,8 +168,8 @@ async def test_a_race_over_four_levels_stops_at_the_tightest(
 
     assert sum(await asyncio.gather(*(attempt(n) for n in range(300)))) == 42
     assert named == {"user:ann"}
-    for told, _ in levels:
-        assert (await counters(valkey_url, f"budget:{told}:usd:day:UTC"))["held"] == 4200
+    for each, _ in levels:
+        assert (await counters(valkey_url, f"budget:{each}:usd:day:UTC"))["held"] == 4200
 
 
 async def test_every_rate_of_a_level_is_kept(ledger: Ledger) -> None:
@@ -308,9 +308,9 @@ async def own_cluster(tmp_path: Any) -> AsyncIterator[ValkeyServer]:
     async with redis.Redis.from_url(server.url) as client:
         await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]
         async with asyncio.timeout(30):
-            told = b""
-            while b"cluster_state:ok" not in told:
+            text = b""
+            while b"cluster_state:ok" not in text:
                 await asyncio.sleep(0.05)
-                told = await client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
+                text = await client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
     yield server
     server.kill()

@@ -71,8 +71,8 @@ http_only = pytest.mark.parametrize("bench", ["http"], indirect=True)
 
 
 async def read(bench: Bench, uri: str, **more: Any) -> Any:
-    told = await bench.call(uri, {"uri": uri}, method="resources/read", **more)
-    return told.last["contents"][0]
+    result = await bench.call(uri, {"uri": uri}, method="resources/read", **more)
+    return result.last["contents"][0]
 
 
 async def whole(bench: Bench, uri: str) -> str:
@@ -87,8 +87,8 @@ async def whole(bench: Bench, uri: str) -> str:
 
 @pytest.mark.parametrize("tool", ["text", "streamed"])
 async def test_a_long_text_is_previewed_and_read_piece_by_piece(bench: Bench, tool: str) -> None:
-    told = (await bench.call(tool, {"bytes": SIZE})).last
-    preview, link, end = told["content"]
+    items = (await bench.call(tool, {"bytes": SIZE})).last
+    preview, link, end = items["content"]
     assert end == {"type": "text", "text": "the end"}
     assert LINE in preview["text"]
     assert link["uri"] in preview["text"]
@@ -102,8 +102,8 @@ async def test_a_long_text_is_previewed_and_read_piece_by_piece(bench: Bench, to
 @http_only
 async def test_the_outcome_counts_what_was_kept(bench: Bench) -> None:
     price = (0.0, 1000.0, 0.0)  # micro-dollars a kilobyte
-    told = await bench.call("text", {"bytes": SIZE}, price=price, charge=10**9)
-    size = told.last["content"][1]["size"]
+    result = await bench.call("text", {"bytes": SIZE}, price=price, charge=10**9)
+    size = result.last["content"][1]["size"]
     outcome = bench.outcome
     assert isinstance(outcome, CallCompleted)
     assert outcome.result_bytes > size
@@ -129,11 +129,11 @@ def streams() -> list[AnswerStream]:
 async def test_another_key_and_another_customer_read_nothing(bench: Bench) -> None:
     uri = (await bench.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
     for stranger in ({"key": "other"}, {"customer": "other"}):
-        told = await bench.call(uri, {"uri": uri}, method="resources/read", **stranger)
-        assert isinstance(told.error, UnknownToolError)
+        result = await bench.call(uri, {"uri": uri}, method="resources/read", **stranger)
+        assert isinstance(result.error, UnknownToolError)
     other_tool = uri.replace("/text/", "/rows/")
-    told = await bench.call(other_tool, {"uri": other_tool}, method="resources/read")
-    assert isinstance(told.error, UnknownToolError)
+    result = await bench.call(other_tool, {"uri": other_tool}, method="resources/read")
+    assert isinstance(result.error, UnknownToolError)
     assert (await read(bench, uri))["text"].startswith(LINE)
 
 
@@ -145,10 +145,10 @@ async def test_a_large_image_is_read_as_its_bytes(bench: Bench) -> None:
 
 
 async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench) -> None:
-    told = (await bench.call("rows", {"bytes": SIZE}, family=ProtocolFamily.LEGACY)).last
-    assert told["isError"]
-    assert "structuredContent" not in told
-    link = told["content"][-1]
+    items = (await bench.call("rows", {"bytes": SIZE}, family=ProtocolFamily.LEGACY)).last
+    assert items["isError"]
+    assert "structuredContent" not in items
+    link = items["content"][-1]
     assert link["mimeType"] == "application/json"
     assert (await whole(bench, link["uri"])).startswith('{"rows":[{"id":0,"name":"]}\\""}')
     selector = bench.runner.selector = Selector()
@@ -164,13 +164,13 @@ async def test_what_exceeds_a_lower_limit_is_kept_too(
     bench: Bench, vault: LargeResultStore
 ) -> None:
     bench.runner.spills = SpillRegistry(vault, Results(limit=64 << 10))
-    told = (await bench.call("text", {"bytes": 100_000})).last
-    assert told["content"][1]["type"] == "resource_link"
-    told = (await bench.call("many", {"bytes": 100_000})).last
-    assert [each["type"] for each in told["content"]] == ["text", "resource_link"]
-    assert (await read(bench, told["content"][1]["uri"]))["text"].startswith('{"resultType"')
-    told = (await bench.call("text", {"bytes": 1000})).last
-    assert [each["type"] for each in told["content"]] == ["text", "text"]
+    items = (await bench.call("text", {"bytes": 100_000})).last
+    assert items["content"][1]["type"] == "resource_link"
+    items = (await bench.call("many", {"bytes": 100_000})).last
+    assert [each["type"] for each in items["content"]] == ["text", "resource_link"]
+    assert (await read(bench, items["content"][1]["uri"]))["text"].startswith('{"resultType"')
+    items = (await bench.call("text", {"bytes": 1000})).last
+    assert [each["type"] for each in items["content"]] == ["text", "text"]
 
 
 @http_only
@@ -178,8 +178,8 @@ async def test_what_exceeds_a_lower_limit_is_kept_too(
 async def test_what_cannot_be_kept_is_an_error_and_nothing_stays_behind(
     bench: Bench, vault: LargeResultStore, tool: str
 ) -> None:
-    told = await bench.call(tool, {"bytes": SIZE})
-    assert isinstance(told.error, UpstreamFaultError)
+    result = await bench.call(tool, {"bytes": SIZE})
+    assert isinstance(result.error, UpstreamFaultError)
     await until(lambda: vault.quota.used == 0, "room to be given back")
 
 
@@ -188,8 +188,8 @@ async def test_where_there_is_no_room_only_the_large_call_fails(
 ) -> None:
     pid = getattr(bench.upstream, "pid", None)
     vault.quota.limit = 4 << 20
-    told = await bench.call("text", {"bytes": SIZE})
-    assert "result store is full" in told.error.reason
+    result = await bench.call("text", {"bytes": SIZE})
+    assert "result store is full" in result.error.reason
     assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
     assert getattr(bench.upstream, "pid", None) == pid
     await until(lambda: vault.quota.used == 0, "room to be given back")
@@ -197,8 +197,8 @@ async def test_where_there_is_no_room_only_the_large_call_fails(
 
 @http_only
 async def test_what_exceeds_the_largest_is_an_error_that_says_so(bench: Bench) -> None:
-    told = await bench.call("text", {"bytes": 17 << 20})
-    assert "request less" in told.error.reason
+    result = await bench.call("text", {"bytes": 17 << 20})
+    assert "request less" in result.error.reason
     assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
 
 
@@ -206,8 +206,8 @@ async def test_what_exceeds_the_largest_is_an_error_that_says_so(bench: Bench) -
 async def test_a_handle_is_over_with_its_time(bench: Bench) -> None:
     spills = bench.runner.spills
     assert spills is not None
-    told = (await bench.call("text", {"bytes": SIZE})).last
-    uri = told["content"][1]["uri"]
+    items = (await bench.call("text", {"bytes": SIZE})).last
+    uri = items["content"][1]["uri"]
     assert "offset" in (await read(bench, uri))["_meta"]["dev.toolbus/result"]
     spills._settings = spills._settings.model_copy(update={"ttl": -1.0})
     uri = (await bench.call("text", {"bytes": SIZE})).last["content"][1]["uri"]

@@ -58,10 +58,10 @@ class Executor:
 
     async def _end(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         await self.may_end.wait()
-        told = self.told or CallResult(call.arguments)
+        result = self.told or CallResult(call.arguments)
         if call.claim is not None:
-            await self._outcomes.end(call, call.claim, told, sent=self.sent)
-        await reply.send(told)
+            await self._outcomes.end(call, call.claim, result, sent=self.sent)
+        await reply.send(result)
 
 
 @pytest.fixture
@@ -301,8 +301,8 @@ async def test_a_repetition_is_an_event_that_names_the_first_call(
 ) -> None:
     await at_work.ask(**ONCE)
     await at_work.ask(**ONCE)
-    told = await until_told(lambda: _last(operator, CallReplayed.NAME), "the event")
-    event = CallReplayed.decode(told)
+    result = await until_told(lambda: _last(operator, CallReplayed.NAME), "the event")
+    event = CallReplayed.decode(result)
     assert (event.first, event.key, event.tool) == (at_work.reached[0].call_id, "bot", "read")
     assert event.call_id != event.first
 

@@ -95,13 +95,13 @@ async def test_operations_become_tools_and_one_that_cannot_is_left_out_with_its_
 async def test_arguments_reach_the_api_where_its_document_puts_them(
     rest: RestServer, bench: Bench
 ) -> None:
-    told = {
+    fields = {
         "limit": 5,
         "tags": ["a b", "c&d"],
         "filter": {"name": "=x", "age": {"min": 1}},
         "X-Trace": "t1",
     }
-    request = await arrived(rest, bench, "listPets", told)
+    request = await arrived(rest, bench, "listPets", fields)
     assert request["path"] == "/api/v1/pets"
     assert request["pairs"] == [
         ["limit", "5"],
@@ -343,5 +343,5 @@ async def test_the_api_is_told_of_the_calls_trace_and_what_came_with_it(
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
     await bench.call("listPets", {}, traceparent=trace, tracestate="a=b", baggage="c=d")
     (request,) = rest.seen()
-    told = {name: request["headers"][name] for name in ("traceparent", "tracestate", "baggage")}
-    assert told == {"traceparent": trace, "tracestate": "a=b", "baggage": "c=d"}
+    fields = {name: request["headers"][name] for name in ("traceparent", "tracestate", "baggage")}
+    assert fields == {"traceparent": trace, "tracestate": "a=b", "baggage": "c=d"}

@@ -78,18 +78,18 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
 async def test_sizes_are_followed_across_a_restart(own_nats: NatsServer, tester: Bus) -> None:
     bucket = await tester.bucket(OUTCOMES)
     await bucket.put("a.before", b"x" * 10)
-    heard: dict[str, Size] = {}
+    received: dict[str, Size] = {}
     following = asyncio.create_task(
-        follow_sizes(tester, OUTCOMES, lambda size: heard.update({size.key: size}))
+        follow_sizes(tester, OUTCOMES, lambda size: received.update({size.key: size}))
     )
-    await until(lambda: "a.before" in heard, "what was there")
-    assert heard["a.before"].bytes == 10
-    assert abs(heard["a.before"].at - time()) < PATIENCE
+    await until(lambda: "a.before" in received, "what was there")
+    assert received["a.before"].bytes == 10
+    assert abs(received["a.before"].at - time()) < PATIENCE
     own_nats.kill()
     await until(lambda: not tester.connected, "the bus is lost", PATIENCE)
     own_nats.start()
     await until(lambda: tester.connected, "it is back", PATIENCE)
     await bucket.put("a.after", b"x" * 20)
-    await until(lambda: "a.after" in heard, "what came after", PATIENCE)
-    assert heard["a.after"].bytes == 20
+    await until(lambda: "a.after" in received, "what came after", PATIENCE)
+    assert received["a.after"].bytes == 20
     await end(following)

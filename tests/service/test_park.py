@@ -107,47 +107,47 @@ async def agent(
 def answered(asked: FinalReply) -> str:
     """What the caller brings back."""
     assert isinstance(asked, InputRequired)
-    told = json.loads(asked.body)
+    body = json.loads(asked.body)
     answer = {"action": "accept", "content": {"name": "octocat"}}
-    found = dict.fromkeys(told["inputRequests"], answer)
-    return json.dumps({"inputResponses": found, "requestState": told["requestState"]})
+    found = dict.fromkeys(body["inputRequests"], answer)
+    return json.dumps({"inputResponses": found, "requestState": body["requestState"]})
 
 
 async def test_the_rounds_of_a_call_succeed_whichever_replica_they_reach(agent: Agent) -> None:
     async def both_rounds() -> tuple[str, str]:
-        asked = await agent.ask(TOOL)
-        extra = answered(asked)
+        request = await agent.ask(TOOL)
+        extra = answered(request)
         done = json.loads((await agent.ask(TOOL, extra)).body)
         return json.loads(extra)["requestState"].split(".")[1], done["content"][0]["text"]
 
     async with asyncio.timeout(60):
-        told = await asyncio.gather(*(both_rounds() for _ in range(24)))
-    assert {text for _, text in told} == {"Hello, octocat!"}
-    assert len({owner for owner, _ in told}) == 2
+        result = await asyncio.gather(*(both_rounds() for _ in range(24)))
+    assert {text for _, text in result} == {"Hello, octocat!"}
+    assert len({owner for owner, _ in result}) == 2
 
 
 async def _two_owners(agent: Agent) -> bool:
     """Whether either executor takes calls: which one does is for the bus to say."""
-    asked = await asyncio.gather(*(agent.ask(TOOL) for _ in range(8)), return_exceptions=True)
-    told = [json.loads(found.body) for found in asked if isinstance(found, InputRequired)]
-    return len({state["requestState"].split(".")[1] for state in told}) == 2
+    request = await asyncio.gather(*(agent.ask(TOOL) for _ in range(8)), return_exceptions=True)
+    body = [json.loads(found.body) for found in request if isinstance(found, InputRequired)]
+    return len({state["requestState"].split(".")[1] for state in body}) == 2
 
 
 async def test_the_answers_to_a_task_reach_the_replica_that_was_asked(agent: Agent) -> None:
     async def whole() -> str:
-        begun = json.loads((await agent.ask(CONFIRM)).body)
-        look = partial(_looked_at, agent, begun["taskId"])
-        asked = await until_told(lambda: look("inputRequests"), "the question", 60)
+        started = json.loads((await agent.ask(CONFIRM)).body)
+        look = partial(_looked_at, agent, started["taskId"])
+        request = await until_told(lambda: look("inputRequests"), "the question", 60)
         yes = {"action": "accept", "content": {"confirm": True}}
-        answers = dict.fromkeys(asked, yes)
-        told = agent.about("tasks/update", begun["taskId"], inputResponses=answers)
-        await agent.ingress.calls.ask(told)
+        answers = dict.fromkeys(request, yes)
+        result = agent.about("tasks/update", started["taskId"], inputResponses=answers)
+        await agent.ingress.calls.ask(result)
         done = await until_told(lambda: look("result"), "the end", 60)
-        return f"{done['content'][0]['text']}, {next(iter(asked)).split('.')[1]}"
+        return f"{done['content'][0]['text']}, {next(iter(request)).split('.')[1]}"
 
-    told = await asyncio.gather(*(whole() for _ in range(24)))
-    assert all(text.startswith("the file is deleted") for text in told)
-    assert len({text.rpartition(" ")[2] for text in told}) == 2, "either replica asked"
+    result = await asyncio.gather(*(whole() for _ in range(24)))
+    assert all(text.startswith("the file is deleted") for text in result)
+    assert len({text.rpartition(" ")[2] for text in result}) == 2, "either replica asked"
 
 
 async def test_answers_to_a_replica_that_is_gone_are_asked_for_anew(agent: Agent) -> None:
@@ -155,21 +155,21 @@ async def test_answers_to_a_replica_that_is_gone_are_asked_for_anew(agent: Agent
     lost = {"task.0123456789abcdef.x.q1": {"action": "accept"}}
     update = agent.about("tasks/update", task, inputResponses=lost)
     assert json.loads((await agent.ingress.calls.ask(update)).body)["resultType"] == "complete"
-    asked = await until_told(lambda: _looked_at(agent, task, "inputRequests"), "the question")
-    assert len(asked) == 1
+    request = await until_told(lambda: _looked_at(agent, task, "inputRequests"), "the question")
+    assert len(request) == 1
 
 
 async def _looked_at(agent: Agent, task: str, member: str) -> Any:
     """A member of a task, once it is there."""
-    ending = await agent.ingress.calls.ask(agent.about("tasks/get", task))
-    return json.loads(ending.body).get(member)
+    final = await agent.ingress.calls.ask(agent.about("tasks/get", task))
+    return json.loads(final.body).get(member)
 
 
 async def test_a_state_whose_owner_is_gone_is_refused_at_once(agent: Agent) -> None:
-    told: dict[str, Any] = json.loads(answered(await agent.ask(TOOL)))
-    told["requestState"] = "suspended.0123456789abcdef." + told["requestState"].split(".")[2]
+    reply: dict[str, Any] = json.loads(answered(await agent.ask(TOOL)))
+    reply["requestState"] = "suspended.0123456789abcdef." + reply["requestState"].split(".")[2]
     with pytest.raises(UpstreamRefusedError) as caught:
-        await agent.ask(TOOL, json.dumps(told))
+        await agent.ask(TOOL, json.dumps(reply))
     assert caught.value.data["upstream_code"] == -32602
 
 
@@ -189,7 +189,7 @@ async def test_a_call_taken_back_ends_wherever_it_runs(agent: Agent) -> None:
 
 async def test_a_parked_call_taken_back_is_cancelled_at_its_server_and_gone(agent: Agent) -> None:
     call = agent.call(TOOL)
-    asked = await agent.ingress.calls.ask(call)
+    request = await agent.ingress.calls.ask(call)
     agent.server.forget()  # what the look for two owners left behind is not yet given up
     taken_back = CallCancelled(call_id=call.call_id)
     await agent.ingress.bus.publish(taken_back.subject, taken_back.encode())
@@ -199,7 +199,7 @@ async def test_a_parked_call_taken_back_is_cancelled_at_its_server_and_gone(agen
 
     await until_told(told, "the cancellation at the server")
     with pytest.raises(UpstreamRefusedError) as caught:
-        await agent.ask(TOOL, answered(asked))
+        await agent.ask(TOOL, answered(request))
     assert caught.value.data["upstream_code"] == -32602
 
 
@@ -208,10 +208,10 @@ async def test_a_call_that_went_on_is_not_taken_back_by_its_first_rounds_name(
 ) -> None:
     tool = "test_input_required_result_multi_round"
     first = agent.call(tool)
-    asked = await agent.ingress.calls.ask(first)
-    second = agent.call(tool, extra=answered(asked))
-    asked = await agent.ingress.calls.ask(second)
+    request = await agent.ingress.calls.ask(first)
+    second = agent.call(tool, extra=answered(request))
+    request = await agent.ingress.calls.ask(second)
     stale = CallCancelled(call_id=first.call_id)
     await agent.ingress.bus.publish(stale.subject, stale.encode())
-    done = json.loads((await agent.ask(tool, answered(asked))).body)
+    done = json.loads((await agent.ask(tool, answered(request))).body)
     assert done["content"][0]["text"].startswith("Multi-round complete")

@@ -75,10 +75,10 @@ async def test_events_of_calls_name_who_acts_in_somebodys_name(
 
     async def actors(event: str) -> list[str] | None:
         try:
-            said = await stream.get_last_msg(EVENTS, f"tb.event.{event}.default")
+            message = await stream.get_last_msg(EVENTS, f"tb.event.{event}.default")
         except NotFoundError:
             return None
-        return list(json.loads((said.data or b"").splitlines()[-1])["actors"])
+        return list(json.loads((message.data or b"").splitlines()[-1])["actors"])
 
     async def read(token: str) -> bool:
         try:
@@ -89,10 +89,10 @@ async def test_events_of_calls_name_who_acts_in_somebodys_name(
     acting = ("machines/helper", "machines/first")
     async with bus_of("oauth", settings) as oauth:
         bucket = await oauth.bucket(TOKENS)
-        for token, told in (("exchanged", acting), ("own", ())):
-            await bucket.put(hash_of(key_digest_of(token)), bearer("bob", told))
+        for token, each in (("exchanged", acting), ("own", ())):
+            await bucket.put(hash_of(key_digest_of(token)), bearer("bob", each))
             await until_told(partial(read, token), "the rule is heard")
-            assert await actors("call.allowed") == list(told)
+            assert await actors("call.allowed") == list(each)
         assert {call.key for call in at_work.reached} == {"staff:bob"}
         with pytest.raises(UnknownToolError):
             await at_work.ask("burn", secret="exchanged")

@@ -132,14 +132,14 @@ async def test_a_service_may_write_its_own_buckets_and_no_others(
 async def test_results_are_codemodes_and_executors_alone_to_write_and_to_read(
     nats_server: NatsAt, user: str
 ) -> None:
-    asked = {f"$JS.API.STREAM.MSG.GET.OBJ_{RESULTS}"}
+    request = {f"$JS.API.STREAM.MSG.GET.OBJ_{RESULTS}"}
     written = {f"$O.{RESULTS}.{part}.x" for part in ("C", "M")}
-    refused = await refused_among(nats_server, user, asked | written, publish)
+    refused = await refused_among(nats_server, user, request | written, publish)
     if user in ("codemode", "executor"):
         assert refused == set()
     else:  # an operator may look, as at everything, and finds what nobody can open
-        allowed = asked if user == OPERATOR else set[str]()
-        assert refused == (asked | written) - allowed
+        allowed = request if user == OPERATOR else set[str]()
+        assert refused == (request | written) - allowed
 
 
 @pytest.mark.usefixtures("settings")
@@ -155,10 +155,10 @@ async def test_a_service_hears_its_own_and_eavesdrops_on_nobody(
         *(f"_INBOX.{other}.>" for other in others),
         *(f"tb.query.{other}.>" for other in others),
     }  # fmt: skip
-    heard = {subject.replace(".x", ".*") for subject in HEARS.get(user, set())}
+    received = {subject.replace(".x", ".*") for subject in HEARS.get(user, set())}
     own = {f"tb.reply.{user}.>", f"_INBOX.{user}.>"}
     refused = await refused_among(nats_server, user, foreign | own, hear)
-    assert refused == foreign - heard
+    assert refused == foreign - received
 
 
 @pytest.mark.usefixtures("settings")
@@ -196,6 +196,6 @@ async def test_a_service_reads_the_stream_through_its_own_consumer_and_only_two_
 
 async def test_without_a_seed_nobody_joins(nats_server: NatsAt) -> None:
     stranger = Bus("stranger", nats_server.url)
-    told = r"Cannot connect to NATS .* as stranger.*(Authorization|rejects a user)"
-    with pytest.raises(BusDownError, match=told):
+    text = r"Cannot connect to NATS .* as stranger.*(Authorization|rejects a user)"
+    with pytest.raises(BusDownError, match=text):
         await stranger.open(patience=5.0)

@@ -53,8 +53,8 @@ class Own:
         return Closed(self.server.url, bearer, heard)
 
     async def open(self, **oauth: Any) -> None:
-        told = {"url": self.server.url, "oauth": {"tokens": "user", **oauth}}
-        declared = Server.model_validate(told)
+        fields = {"url": self.server.url, "oauth": {"tokens": "user", **oauth}}
+        declared = Server.model_validate(fields)
         await self.bench.open(Authorized("s", declared, self.token, self.made, self.bench.news))
 
     def asked(self) -> set[str]:
@@ -132,11 +132,11 @@ async def test_who_connects_before_the_one_who_lists_is_told_what_is_missing(
     try:
         await own.open(listing="robot")
         assert [each.name for each in own.bench.listing.tools] == [CONNECT]
-        told = await own.bench.call(CONNECT, user="bob")
-        assert "an operator configured" in told.text
+        result = await own.bench.call(CONNECT, user="bob")
+        assert "an operator configured" in result.text
         own.people.add("robot")
-        told = await own.bench.call(CONNECT, user="bob")
-        assert told.text == "You are connected. List the tools again."
+        result = await own.bench.call(CONNECT, user="bob")
+        assert result.text == "You are connected. List the tools again."
         assert await own.bench.upstream.wait_lost()
     finally:
         await own.bench.close()

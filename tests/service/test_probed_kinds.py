@@ -157,8 +157,8 @@ async def test_an_http_api_is_asked_where_it_was_declared_to_be(api: Api, tmp_pa
     document = tmp_path / "openapi.json"
     document.write_bytes(described(f"{api.url}/api/v1"))
     declared = Server(openapi=str(document), probe_path="/healthz?deep=1")
-    told = {"Authorization": "Bearer x"}
-    upstream = OpenApiUpstream(declared, told, {}, Bench().news, AT_LOOPBACK)
+    fields = {"Authorization": "Bearer x"}
+    upstream = OpenApiUpstream(declared, fields, {}, Bench().news, AT_LOOPBACK)
     try:
         await upstream.open()
         api.answer = 404, b""

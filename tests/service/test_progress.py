@@ -39,11 +39,11 @@ async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_told(benc
     began = monotonic()
     answers = await bench.call("drip", {"steps": STEPS}, progress=True)
     seconds = int((monotonic() - began) / SECOND) + 1
-    told = steps(answers)
-    assert told == sorted(set(told))
-    assert told[0] == 1
-    assert told[-1] == STEPS
-    assert len(told) <= seconds * MOST + 1, "the last one may be told early"
+    result = steps(answers)
+    assert result == sorted(set(result))
+    assert result[0] == 1
+    assert result[-1] == STEPS
+    assert len(result) <= seconds * MOST + 1, "the last one may be told early"
     assert isinstance(answers.frames[-1], CallResult)
 
 
@@ -54,11 +54,11 @@ async def test_what_is_told_seldom_is_told_whole(bench: Bench) -> None:
 
 @given(st.lists(st.floats(0, 0.3), max_size=400))
 def test_no_second_holds_more_than_the_bound(gaps: list[float]) -> None:
-    pace, now, told = ProgressLimiter(), 0.0, list[float]()
+    pace, now, result = ProgressLimiter(), 0.0, list[float]()
     for gap in gaps:
         now += gap
         if pace.wait(now) == 0:
             pace.tell(now)
-            told.append(now)
-    for first, later in zip(told, told[MOST:], strict=False):
+            result.append(now)
+    for first, later in zip(result, result[MOST:], strict=False):
         assert later >= first + SECOND

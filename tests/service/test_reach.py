@@ -186,7 +186,7 @@ async def test_what_one_says_is_heard_by_those_who_may_and_in_no_other_account(
     buses: dict[str, Bus], heard: Heard, user: str
 ) -> None:
     own = account_of(user, OPERATOR)
-    said = {
+    message = {
         pattern.replace("*", "said").replace(">", "said")
         for pattern in rights()[user].publish
         if not pattern.startswith(("$JS.", "$KV.", "$O."))
@@ -194,19 +194,19 @@ async def test_what_one_says_is_heard_by_those_who_may_and_in_no_other_account(
     expected: Heard = {account: set() for account in buses}
     for other, theirs in rights().items():
         expected[account_of(other, OPERATOR)].update(
-            subject for subject in said for heard in theirs.subscribe if overlap(subject, heard)
+            subject for subject in message for heard in theirs.subscribe if overlap(subject, heard)
         )
-    expected[own] = said
-    events = {subject for subject in said if subject.startswith("tb.event.")}
+    expected[own] = message
+    events = {subject for subject in message if subject.startswith("tb.event.")}
     expected[STORE] |= events  # which is where the stream is
-    for subject in said:
+    for subject in message:
         await buses[own].publish(subject, b"{}")
     await until(
         lambda: all(expected[account] <= heard[account] for account in buses), "all is heard"
     )
     for bus in buses.values():
         await bus.settled()
-    assert {account: each & said for account, each in heard.items()} == expected
+    assert {account: each & message for account, each in heard.items()} == expected
 
 
 @pytest.mark.parametrize("user", sorted(SERVICES))
@@ -258,23 +258,23 @@ async def test_a_service_that_may_write_an_entry_cannot_purge_those_of_others(
 
 async def test_a_question_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> None:
     """Whoever answers would write there with rights that the asker has not."""
-    asked = list[str]()
+    request = list[str]()
 
     async def answer(question: PageRequest) -> PageReply:
-        asked.append(question.path)
+        request.append(question.path)
         return PageReply(status=200, body=b"")
 
     lane = RequestReply("oauth", buses["oauth"])
     await lane.answer({PageRequest: answer})
     evil, inbox = f"$KV.{OAUTH}.evil", "_INBOX.ingress.told"
-    told = asyncio.Event()
-    await buses["ingress"].subscribe(inbox, lambda *_: told.set())
+    result = asyncio.Event()
+    await buses["ingress"].subscribe(inbox, lambda *_: result.set())
     await buses["oauth"].settled()
     for path, reply in (("/evil", evil), ("/told", inbox)):
         page = PageRequest(method="GET", path=path, query="", headers={}, body=b"")
         await buses["ingress"].publish(PageRequest.SUBJECT, page.encode(), reply)
-    await asyncio.wait_for(told.wait(), PATIENCE)
-    assert asked == ["/told"]
+    await asyncio.wait_for(result.wait(), PATIENCE)
+    assert request == ["/told"]
     with pytest.raises(NotFoundError):
         await buses[STORE].client.jetstream().get_last_msg(f"KV_{OAUTH}", evil)
     await lane.close()

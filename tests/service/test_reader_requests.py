@@ -61,14 +61,14 @@ async def test_a_statement_that_is_cut_short_is_not_run(reading: Answering, how:
     await asyncio.to_thread(leave)
     whole = chunked("POST", "/", b"SELECT 2", *READER)
     assert await asyncio.to_thread(reading.exchange, whole) == [200]
-    assert [asked.sql for asked in reading.asked] == ["SELECT 2"]
+    assert [requested.sql for requested in reading.asked] == ["SELECT 2"]
 
 
 async def test_a_reader_is_named_by_headers_and_not_by_trailers(reading: Answering) -> None:
     trailers = "".join(f"{line}\r\n" for line in READER).encode()
     late = chunked("POST", "/", SQL, end=b"0\r\n" + trailers + b"\r\n")
     await asyncio.to_thread(reading.exchange, late)
-    assert "ann" not in [asked.user for asked in reading.asked]
+    assert "ann" not in [requested.user for requested in reading.asked]
 
 
 async def test_connections_that_say_nothing_do_not_keep_readers_out(reading: Answering) -> None:

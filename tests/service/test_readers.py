@@ -102,8 +102,8 @@ class Endpoint:
             path = "/?" + urlencode(given | ({"query": sql} if method == "GET" else {}))
             connection.request(method, path, sql.encode() if method == "POST" else None, headers)
             answer = connection.getresponse()
-            told = {name.lower(): value for name, value in answer.getheaders()}
-            return Told(answer.status, answer.read(), told)
+            fields = {name.lower(): value for name, value in answer.getheaders()}
+            return Told(answer.status, answer.read(), fields)
         finally:
             connection.close()
 
@@ -118,8 +118,8 @@ async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[En
         await store.insert("events", ROWS, token(ROWS))
         dead = [DeadRow(AT, 9, 0, "tb.event.x.beta", "no JSON", CANARY, "00")]
         await store.insert("dead_letters", dead, token(dead))
-        told = [CheckpointRow("beta", "1", 5, int(AT), 8, (), CANARY)]
-        await store.insert("checkpoints", told, "checkpoint")
+        items = [CheckpointRow("beta", "1", 5, int(AT), 8, (), CANARY)]
+        await store.insert("checkpoints", items, "checkpoint")
         assert await roll_up_hours(store.run_in_background)
         assert await roll_up_days(store.run_in_background)
         async with serve_readers(answering.execute, lambda *_: None, "127.0.0.1", 0) as port:
@@ -152,9 +152,9 @@ async def test_a_reader_sees_the_events_of_his_customers_alone(endpoint: Endpoin
     ],
 )
 async def test_views_show_no_more_than_the_events_below_them(endpoint: Endpoint, view: str) -> None:
-    told = await endpoint.ask(f"SELECT * FROM {view} FORMAT JSONEachRow")
-    assert told.status == 200, told.text
-    assert "beta" not in told.text
+    reply = await endpoint.ask(f"SELECT * FROM {view} FORMAT JSONEachRow")
+    assert reply.status == 200, reply.text
+    assert "beta" not in reply.text
     for summed in ("calls_by_hour", "calls_by_day"):
         seen = await endpoint.ask(f"SELECT sum(calls), sum(charge) FROM {summed}")
         assert seen.text == "3\t3000\n"
@@ -246,20 +246,20 @@ async def test_no_statement_shows_another_customer(
     endpoint: Endpoint, tmp_path: Path, sql: str
 ) -> None:
     out = tmp_path / "out"
-    told = await endpoint.ask(
+    reply = await endpoint.ask(
         sql.replace("{out}", str(out)), param_table="errors", param_db="system"
     )
-    assert CANARY not in told.text
-    assert "beta-bot" not in told.text
-    assert "there is a beta" not in told.text
+    assert CANARY not in reply.text
+    assert "beta-bot" not in reply.text
+    assert "there is a beta" not in reply.text
     assert not out.exists()
-    if told.status == 200:  # what is answered speaks of one's own three events, or of none
+    if reply.status == 200:  # what is answered speaks of one's own three events, or of none
         mine = "SELECT count(), uniqExact(customer) FROM events"
         assert sql.startswith(("SELECT", "WITH"))
         assert (await endpoint.ask(mine)).text == "3\t1\n"
     else:
-        assert told.text.startswith("Code: ")
-        assert int(told.headers["x-clickhouse-exception-code"]) > 0
+        assert reply.text.startswith("Code: ")
+        assert int(reply.headers["x-clickhouse-exception-code"]) > 0
 
 
 async def test_nothing_in_the_address_widens_what_a_reader_sees(endpoint: Endpoint) -> None:
@@ -268,8 +268,8 @@ async def test_nothing_in_the_address_widens_what_a_reader_sees(endpoint: Endpoi
         "log_comment": "*", "additional_table_filters": "{}", "role": "x", "readonly": "0",
         "limit": "1", "allow_ddl": "1",
     }.items():  # fmt: skip
-        told = await endpoint.ask_with(sql, {name: value})
-        assert told.text == "3\n" or told.status == 403, (name, told.text)
+        result = await endpoint.ask_with(sql, {name: value})
+        assert result.text == "3\n" or result.status == 403, (name, result.text)
     assert (await endpoint.ask(sql, max_execution_time="3600", max_result_rows="5")).text == "3\n"
     assert (await endpoint.ask(sql, database="system")).status == 404
 
@@ -282,20 +282,20 @@ async def test_nobody_is_let_in_without_his_secret(endpoint: Endpoint) -> None:
         ("dora", ""),
         ("dora", SECRET),
     ):
-        told = await endpoint.ask("SELECT 1", user, secret)
-        assert (told.status, told.headers["x-clickhouse-exception-code"]) == (403, "516")
+        reply = await endpoint.ask("SELECT 1", user, secret)
+        assert (reply.status, reply.headers["x-clickhouse-exception-code"]) == (403, "516")
     basic = b64encode(f"ann:{SECRET}".encode()).decode()
-    told = await endpoint.ask("SELECT 1", headers={"Authorization": f"Basic {basic}"})
-    assert told.text == "1\n"
+    reply = await endpoint.ask("SELECT 1", headers={"Authorization": f"Basic {basic}"})
+    assert reply.text == "1\n"
     assert (await endpoint.ask("SELECT 1", headers={}, user="ann")).status == 403
 
 
 async def test_formats_parameters_and_methods_are_clickhouses(endpoint: Endpoint) -> None:
-    asked = "SELECT {n:UInt8} + 1 AS n, {text:String} AS text"
-    told = await endpoint.ask(asked, param_n="1", param_text="it's", default_format="JSON")
-    assert told.headers["content-type"].startswith("application/json")
-    assert told.headers["x-clickhouse-format"] == "JSON"
-    assert json.loads(told.body)["data"] == [{"n": 2, "text": "it's"}]
+    request = "SELECT {n:UInt8} + 1 AS n, {text:String} AS text"
+    reply = await endpoint.ask(request, param_n="1", param_text="it's", default_format="JSON")
+    assert reply.headers["content-type"].startswith("application/json")
+    assert reply.headers["x-clickhouse-format"] == "JSON"
+    assert json.loads(reply.body)["data"] == [{"n": 2, "text": "it's"}]
     assert (await endpoint.ask("SELECT 1 FORMAT CSVWithNames")).text == '"1"\n1\n'
     assert (await endpoint.ask("SELECT 2", method="GET")).text == "2\n"
     assert (await endpoint.ask("SELECT 1 +")).headers["x-clickhouse-exception-code"] == "62"
@@ -339,11 +339,11 @@ async def test_the_go_client_is_greeted_so_that_it_reads_what_the_engine_writes(
     endpoint: Endpoint,
 ) -> None:
     hello = "SELECT displayName(), version(), revision(), timezone()"
-    told = await endpoint.ask(hello, default_format="Native", client_protocol_version="54460")
-    assert told.body.startswith(
+    reply = await endpoint.ask(hello, default_format="Native", client_protocol_version="54460")
+    assert reply.body.startswith(
         bytes([1, 0, 2, 255, 255, 255, 255, 0, 4, 1, 13]) + b"displayName()"
     )
-    assert b"\x0arevision()\x06UInt32\0" + bytes(4) in told.body
+    assert b"\x0arevision()\x06UInt32\0" + bytes(4) in reply.body
     plain = await endpoint.ask("SELECT 1", default_format="Native", client_protocol_version="54460")
     assert plain.body == bytes([1, 1, 1]) + b"1" + bytes([5]) + b"UInt8" + bytes([1])
 

@@ -142,9 +142,9 @@ async def test_an_emptied_redis_is_rebuilt_from_the_events_with_open_calls(
     await ledger_operator.emptied()
     with pytest.raises(LedgerRebuildingError, match="lost its counters"):
         await ledger_operator.ledger.reserve(claim("early", WANTED))
-    told = await ledger_operator.rebuilder.rebuild("acme")
-    assert told is not None
-    assert (told.calls, told.held) == (1, PRICE + 1)  # a thousand micro-dollars, and one call
+    result = await ledger_operator.rebuilder.rebuild("acme")
+    assert result is not None
+    assert (result.calls, result.held) == (1, PRICE + 1)  # a thousand micro-dollars, and one call
     assert await ledger_operator.standing() == before == (3 * PRICE, PRICE, 3)
     await ledger_operator.end(rid)
     assert await ledger_operator.standing() == (4 * PRICE, 0, 4)
@@ -237,8 +237,8 @@ async def test_missing_events_keep_spending_rejected_until_accepted(
         await ledger_operator.rebuilder.rebuild("acme")
     with pytest.raises(LedgerRebuildingError):
         await ledger_operator.ledger.reserve(claim("early", WANTED))
-    told = await ledger_operator.rebuilder.rebuild("acme", force=True, accept=True, by="op")
-    assert told is not None
+    result = await ledger_operator.rebuilder.rebuild("acme", force=True, accept=True, by="op")
+    assert result is not None
     assert (await ledger_operator.standing())[0] == PRICE, "what the events hold is counted"
     await ledger_operator.call()
 
@@ -287,11 +287,11 @@ async def test_two_replicas_rebuild_once(
     await ledger_operator.call()
     await ledger_operator.emptied()
     async with running(settings, ledger_operator.valkey_url) as other:
-        told = await asyncio.gather(
+        result = await asyncio.gather(
             ledger_operator.rebuilder.rebuild("acme"), other.rebuilder.rebuild("acme"),
             return_exceptions=True,
         )  # fmt: skip
-        assert sum(isinstance(each, LedgerRebuildingError) for each in told) == 1
+        assert sum(isinstance(each, LedgerRebuildingError) for each in result) == 1
         await other.ledger.reserve(claim("later", WANTED))
     assert (await ledger_operator.standing())[:2] == (PRICE, PRICE)
 

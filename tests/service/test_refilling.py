@@ -88,8 +88,8 @@ async def test_rows_that_were_lost_are_written_from_the_stream_and_the_others_ar
     await changed(settings, lose)
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
-        told = await refill(operator)
-        assert (told.lines, told.written, told.unreadable) == (40, 14, 0)
+        result = await refill(operator)
+        assert (result.lines, result.written, result.unreadable) == (40, 14, 0)
         assert await rows(operator, "SELECT count(), uniqExact(id) FROM events") == ((40, 40),)
         again = await refill(operator)
         assert (again.lines, again.written) == (40, 0)
@@ -105,8 +105,8 @@ async def test_a_time_begins_with_the_first_message_kept_then_or_later(
     await changed(settings, "TRUNCATE TABLE events")
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
-        told = await refill(operator, since=message.time.timestamp())
-        assert (told.lines, told.written) == (30, 30)
+        result = await refill(operator, since=message.time.timestamp())
+        assert (result.lines, result.written) == (30, 30)
         assert (await refill(operator, since=message.time.timestamp() + 3600)).lines == 0
 
 
@@ -122,8 +122,8 @@ async def test_what_audit_has_not_acknowledged_is_left_to_it(
         ):
             saying = asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(3)))
             held = await unacknowledged(taken, policy.publish_durable, saying)
-            told = await refill(operator)
-            assert told.until < held
+            result = await refill(operator)
+            assert result.until < held
             counted = f"SELECT count() FROM events WHERE stream_seq = {held}"
             assert await rows(operator, counted) == ((0,),)
 
@@ -159,8 +159,8 @@ async def test_dead_letters_that_can_be_read_now_become_rows_and_leave_the_table
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         assert service.status().details["dead"] == 3
-        told = await refill(operator, dead=True)
-        assert (told.written, told.unreadable, told.next) == (2, 1, 0)
+        result = await refill(operator, dead=True)
+        assert (result.written, result.unreadable, result.next) == (2, 1, 0)
         assert service.status().details["dead"] == 1
         left = await rows(operator, "SELECT stream_seq, line, raw FROM dead_letters")
         assert left == ((1, 2, "{not json"),)
@@ -178,8 +178,8 @@ async def test_a_letter_whose_line_is_a_row_already_only_leaves_the_table(
     )
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
-        told = await refill(operator, dead=True)
-        assert (told.written, told.unreadable) == (0, 0)
+        result = await refill(operator, dead=True)
+        assert (result.written, result.unreadable) == (0, 0)
         assert await rows(operator, "SELECT count() FROM dead_letters") == ((0,),)
         assert await rows(operator, "SELECT count(), uniqExact(id) FROM events") == ((40, 40),)
 
@@ -193,9 +193,9 @@ async def test_events_of_an_export_are_written_once_and_young_ones_not(
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         for written in (4, 0):
-            asked = BackfillLinesRequest(lines=(*lines, lines[0], young, "{not json"))
-            told = await asks.ask(asked, BackfillReply, 60.0)
-            assert (told.lines, told.written, told.unreadable) == (7, written, 1)
+            request = BackfillLinesRequest(lines=(*lines, lines[0], young, "{not json"))
+            reply = await asks.ask(request, BackfillReply, 60.0)
+            assert (reply.lines, reply.written, reply.unreadable) == (7, written, 1)
         assert await rows(operator, "SELECT count(), uniqExact(id) FROM events") == ((44, 44),)
         found = await rows(
             operator, "SELECT id FROM events WHERE stream_seq = 0 ORDER BY id LIMIT 1"

@@ -53,8 +53,8 @@ def run(
         options |= {"state_dir": settings.state_dir, "as_json": as_json}
         capsys.readouterr()
         await asyncio.to_thread(command, *given, **options)
-        said = capsys.readouterr().out
-        return json.loads(said) if as_json else said
+        message = capsys.readouterr().out
+        return json.loads(message) if as_json else message
 
     return told
 

@@ -49,8 +49,8 @@ class Several(Bench):
             {"url": server.url, "weight": weight}
             for server, weight in zip(servers, weights, strict=True)
         ]
-        told = {"probe": 0, **declared}
-        self.server = Server(replicas=replicas, **told)
+        fields = {"probe": 0, **declared}
+        self.server = Server(replicas=replicas, **fields)
         self._listing = False
 
     async def start(self) -> None:
@@ -71,8 +71,8 @@ class Several(Bench):
 
     async def calls(self, count: int, tool: str = "plain", **more: Any) -> list[Any]:
         """So many calls, one after the other; what each ended with."""
-        told = [await self.call(tool, call_id=f"{tool}{n}", **more) for n in range(count)]
-        return [each.frames[-1] for each in told]
+        items = [await self.call(tool, call_id=f"{tool}{n}", **more) for n in range(count)]
+        return [each.frames[-1] for each in items]
 
     def asked(self) -> list[int]:
         """How many calls reached each."""
@@ -137,8 +137,8 @@ async def test_a_replica_that_fails_is_ejected_and_the_server_goes_on() -> None:
 async def test_many_calls_that_fail_at_one_replica_at_once_open_no_breaker_of_the_server() -> None:
     async with several([1, 1, 1], timeout=5) as bench:
         bench.servers[0].trouble = "hung"
-        told = await asyncio.gather(*(bench.call("plain", call_id=f"c{n}") for n in range(30)))
-        codes = [getattr(getattr(each.frames[-1], "error", None), "code", "") for each in told]
+        result = await asyncio.gather(*(bench.call("plain", call_id=f"c{n}") for n in range(30)))
+        codes = [getattr(getattr(each.frames[-1], "error", None), "code", "") for each in result]
         assert codes.count("upstream_timeout") == 10
         assert bench.runner.status()["breaker"] == "closed"
         assert ends(await bench.calls(10)) == {""}
@@ -152,8 +152,8 @@ async def test_a_replica_that_hangs_does_not_take_every_place_of_the_server() ->
         await until(lambda: sum(each.done() for each in calls) + hung.asked == 90, "the others")
         assert 0 < hung.asked < bench.runner.bulkhead.slots
         hung.released.set()
-        told = await asyncio.gather(*calls)
-        assert ends([each.frames[-1] for each in told]) == {""}
+        result = await asyncio.gather(*calls)
+        assert ends([each.frames[-1] for each in result]) == {""}
 
 
 async def test_a_call_that_may_be_made_again_is_made_at_another_replica() -> None:
@@ -175,8 +175,8 @@ async def test_when_all_fail_half_of_them_stay_and_the_breaker_of_the_server_ope
     async with several([1, 1, 1, 1]) as bench:
         for server in bench.servers:
             server.trouble = "failing"
-        told = await bench.calls(30)
-        assert isinstance(told[-1].error, BreakerOpenError)
+        result = await bench.calls(30)
+        assert isinstance(result[-1].error, BreakerOpenError)
         bench.runner.breaker.circuit = Breaker(threshold=10_000)
         assert ends(await bench.calls(30)) == {"upstream_dead"}
         states = [each["state"] for each in bench.rows()]
@@ -192,18 +192,18 @@ async def test_who_was_ejected_is_probed_compared_and_tried_before_it_is_back(
         bad.trouble, bad.wholly = "reset", True
         await bench.calls(2 * FAILURES)
         await until(lambda: bench.rows()[0]["ejections"], "the ejection")
-        asked, listed = bad.asked, bad.methods["tools/list"]
+        request, listed = bad.asked, bad.methods["tools/list"]
         met = bad.met
         await until(lambda: bad.met >= met + 3, "probes that fail")
         assert ends(await bench.calls(10)) == {""}
-        assert bad.asked == asked, "no call tried it before a probe was answered"
+        assert bad.asked == request, "no call tried it before a probe was answered"
         bad.trouble = ""
         await until(lambda: bench.rows()[0]["state"] == "on trial", "its trial")
         await until(lambda: bad.methods["tools/list"] > listed, "another look at what it offers")
         await until(lambda: bench.upstream._replicas[0].compared, "the comparison")  # type: ignore[attr-defined]
         assert ends(await bench.calls(10)) == {""}
         assert bench.rows()[0]["state"] == "in place"
-        assert bad.asked > asked
+        assert bad.asked > request
         (event,) = [each for each in bench.events.said if isinstance(each, BreakerClosed)]
         assert event.replica == bench.rows()[0]["replica"]
 
@@ -259,8 +259,8 @@ async def test_a_session_whose_replica_hangs_in_a_call_that_could_ask_counts_aga
     async with several([1, 1], sessions=True, timeout=3) as bench:
         for server in bench.servers:
             server.trouble, server.only = "hung", 1
-        told = await bench.calls(1, capabilities=ASKED)
-        assert isinstance(told[0].error, UpstreamTimeoutError)
+        result = await bench.calls(1, capabilities=ASKED)
+        assert isinstance(result[0].error, UpstreamTimeoutError)
         await until(lambda: any(each["failures"] for each in bench.rows()), "the failure")
 
 
@@ -286,13 +286,13 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
 
     async def row(name: str) -> Any:
         with suppress(UnavailableError):
-            told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
-            return next((each for each in told.servers if each["name"] == name), None)
+            result = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+            return next((each for each in result.servers if each["name"] == name), None)
 
     async def both() -> Any:
-        told = await row("several") or {}
-        states = [each["state"] for each in told.get("replicas", ())]
-        return told if states == ["in place", "in place"] else None
+        result = await row("several") or {}
+        states = [each["state"] for each in result.get("replicas", ())]
+        return result if states == ["in place", "in place"] else None
 
     async def probed() -> Any:
         return (await row("single") or {}).get("probe")
@@ -312,8 +312,8 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
         config = await operator.bucket(CONFIG)
         await config.put("declaration", declared.model_dump_json().encode())
         await stack.enter_async_context(build(LocalTransport()).running())
-        told = await until_told(both, "both replicas in place")
-        assert (told["state"], told["tools"]) == ("ready", 2)
+        result = await until_told(both, "both replicas in place")
+        assert (result["state"], result["tools"]) == ("ready", 2)
         assert (await until_told(probed, "a probe"))["ok"] is True
 
 

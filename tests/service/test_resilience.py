@@ -144,8 +144,8 @@ async def test_one_bad_server_of_ten_fails_nobody_elses_calls(trouble: str) -> N
     bad = [asyncio.create_task(benches[0].call("twice", call_id=f"c{n}")) for n in range(40)]
     await until(lambda: servers[0].asked, "a call in trouble")
     for bench in benches[1:]:
-        told = [await bench.call("twice", call_id=f"c{number}") for number in range(10)]
-        assert {each.text for each in told} == {"done"}
+        items = [await bench.call("twice", call_id=f"c{number}") for number in range(10)]
+        assert {each.text for each in items} == {"done"}
     assert [server.asked for server in servers[1:]] == [10] * 9
     for task in bad:
         task.cancel()

@@ -44,7 +44,7 @@ async def server(
 async def vouched(server: Server, **more: Any) -> str:
     """A client an operator made."""
     about = {"token_endpoint_auth_method": "none", "redirect_uris": [asked("")["redirect_uri"]]}
-    (row,) = await server.wish("add_client", "Console", **{**about, **more})
+    (row,) = await server.action("add_client", "Console", **{**about, **more})
     return str(row["id"])
 
 
@@ -57,9 +57,9 @@ async def test_a_person_with_a_role_lets_a_vouched_client_administer(server: Ser
     client = await vouched(server)
     page = await Walker(server).consenting(client, resource=API, scope="admin")
     assert "administer Toolbus as operator" in page.text
-    told = await server.signed_in(client, resource=API, scope="admin")
-    assert told["scope"] == "admin"
-    bearer = await server.show(told["access_token"])
+    result = await server.signed_in(client, resource=API, scope="admin")
+    assert result["scope"] == "admin"
+    bearer = await server.show(result["access_token"])
     assert (bearer.access, bearer.user, bearer.resource, bearer.scope) == (
         "ops",
         "ann",
@@ -79,8 +79,8 @@ async def test_a_client_that_registered_itself_cannot_ask_to_administer(server: 
         assert page.told["error"] == "unauthorized_client"
     device = "urn:ietf:params:oauth:grant-type:device_code"
     waits = (await server.register(grant_types=[device], redirect_uris=[]))["client_id"]
-    _, told = await server.form("/oauth/device/code", client_id=waits, resource=API)
-    assert told["error"] == "unauthorized_client"
+    _, result = await server.form("/oauth/device/code", client_id=waits, resource=API)
+    assert result["error"] == "unauthorized_client"
 
 
 async def test_who_has_no_role_is_not_asked_whether_a_client_may_administer(server: Server) -> None:
@@ -97,13 +97,13 @@ async def test_who_has_no_role_is_not_asked_whether_a_client_may_administer(serv
 
 async def test_a_role_that_is_taken_away_ends_what_was_granted_with_it(server: Server) -> None:
     client = await vouched(server)
-    told = await server.signed_in(client, resource=API, scope="admin")
-    await server.show(told["access_token"])
+    result = await server.signed_in(client, resource=API, scope="admin")
+    await server.show(result["access_token"])
     roles = {**OPS["access"], "ops": {**OPS["access"]["ops"], "role": None}}
     await server.declare(**{**OPS, "access": roles})
     with pytest.raises(UnauthorizedError):
-        await server.show(told["access_token"])
-    again = await refreshed(server, client, told["refresh_token"])
+        await server.show(result["access_token"])
+    again = await refreshed(server, client, result["refresh_token"])
     assert again["error"] == "invalid_grant"
     nowhere = {"access": STAFF["access"]}
     await server.declare(**nowhere)
@@ -113,17 +113,17 @@ async def test_a_role_that_is_taken_away_ends_what_was_granted_with_it(server: S
 
 async def test_a_machine_has_the_role_of_its_rule_in_its_own_name(server: Server) -> None:
     async def token(name: str) -> tuple[int, dict[str, Any]]:
-        (row,) = await server.wish("add_client", name)
+        (row,) = await server.action("add_client", name)
         pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
         form = {"grant_type": "client_credentials", "resource": API, "scope": "admin"}
         return await server.form("/oauth/token", **form, basic=pair)
 
-    status, told = await token("nightly")
+    status, result = await token("nightly")
     assert status == 200
-    bearer = await server.show(told["access_token"])
+    bearer = await server.show(result["access_token"])
     assert (bearer.access, bearer.user, bearer.scope) == ("robots", "machines/nightly", "admin")
-    status, told = await token("another")
-    assert (status, told["error"]) == (403, "access_denied")
+    status, result = await token("another")
+    assert (status, result["error"]) == (403, "access_denied")
 
 
 async def test_a_token_of_one_scope_is_not_widened_by_any_request(server: Server) -> None:
@@ -131,8 +131,8 @@ async def test_a_token_of_one_scope_is_not_widened_by_any_request(server: Server
     first = await server.signed_in(client)
     assert first["scope"] == "tools:reading", "what clients begin with"
     for more in ("tools", "tools:writing", "tools:reading tools:writing", "admin"):
-        told = await refreshed(server, client, first["refresh_token"], scope=more)
-        assert told["error"] == "invalid_scope"
+        result = await refreshed(server, client, first["refresh_token"], scope=more)
+        assert result["error"] == "invalid_scope"
     both = await server.signed_in(client, scope="tools:reading tools:writing")
     less = await refreshed(server, client, both["refresh_token"], scope="tools:writing")
     assert less["scope"] == "tools:writing"
@@ -164,8 +164,8 @@ async def account_of(server: Server, name: str = "ann") -> tuple[Walker, str]:
 
 async def test_people_see_their_own_grants_and_end_them(server: Server) -> None:
     client = (await server.register(client_name="<b>Desk</b>"))["client_id"]
-    told = await server.signed_in(client)
-    bearer = await server.show(told["access_token"])
+    result = await server.signed_in(client)
+    bearer = await server.show(result["access_token"])
     _, others = await account_of(server, "bo")
     assert bearer.grant not in others
     walker, own = await account_of(server)
@@ -175,15 +175,15 @@ async def test_people_see_their_own_grants_and_end_them(server: Server) -> None:
     ended = await walker.post("/oauth/account", ticket=page.ticket, grant=bearer.grant)
     assert (ended.status, bearer.grant in ended.text) == (200, False)
     with pytest.raises(UnauthorizedError):
-        await server.show(told["access_token"])
-    again = await refreshed(server, client, told["refresh_token"])
+        await server.show(result["access_token"])
+    again = await refreshed(server, client, result["refresh_token"])
     assert again["error"] == "invalid_grant"
 
 
 async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server) -> None:
     client = (await server.register())["client_id"]
-    told = await server.signed_in(client)
-    bearer = await server.show(told["access_token"])
+    result = await server.signed_in(client)
+    bearer = await server.show(result["access_token"])
     walker, _ = await account_of(server, "bo")
     page = await walker.get("/oauth/account")
     stranger = Walker(server)
@@ -204,8 +204,8 @@ async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server)
         await own.answered(hers),
     ]
     assert [each.status for each in tries] == [404, 403, 403, 403, 403, 404, 404, 403]
-    assert (await server.show(told["access_token"])).user == "ann"
-    await server.wish("change_account", "ann", password=hashed(PASSWORD + "!"))
+    assert (await server.show(result["access_token"])).user == "ann"
+    await server.action("change_account", "ann", password=hashed(PASSWORD + "!"))
     late = await own.post("/oauth/account", ticket=hers.ticket, grant=bearer.grant)
     assert late.status == 403
 
@@ -226,4 +226,4 @@ async def test_people_see_what_is_connected_in_their_name_alone_and_end_it(
     page = await walker.get("/oauth/account")
     ended = await walker.post("/oauth/account", ticket=page.ticket, server="docs")
     assert "No service is connected" in ended.text
-    assert sorted(row["user"] for row in await server.wish("connections")) == ["", "bo"]
+    assert sorted(row["user"] for row in await server.action("connections")) == ["", "bo"]

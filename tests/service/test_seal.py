@@ -87,7 +87,7 @@ async def test_a_sealer_killed_between_a_statement_and_its_position_seals_nothin
         for _ in range(3):
             await policy.publish_durable(allowed())
         with monkeypatch.context() as patched:
-            patched.setattr(LogSigner, "_keep_position", killed)
+            patched.setattr(LogSigner, "_save_position", killed)
             with pytest.raises(KeyboardInterrupt):
                 await (await sealing.begin()).sign_all()
         await policy.publish_durable(allowed())

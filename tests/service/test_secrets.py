@@ -51,8 +51,8 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
         monkeypatch.setenv("TOOLBUS_SECRET_SECONDS", "0.1")
         config = await operator.bucket(CONFIG)
-        told = Configuration(servers={"shop": server}).model_dump_json().encode()
-        await config.put("declaration", told)
+        result = Configuration(servers={"shop": server}).model_dump_json().encode()
+        await config.put("declaration", result)
         async with build(LocalTransport()).running():
             yield
 
@@ -84,8 +84,8 @@ async def test_a_server_whose_secret_cannot_be_had_says_which_and_is_reached_onc
     async with begin(Server(graphql=api.url, headers=headers, probe=0)):
 
         async def named() -> bool:
-            told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
-            return any(str(kept) in row["last_failure"] for row in told.servers)
+            reply = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+            return any(str(kept) in row["last_failure"] for row in reply.servers)
 
         await until_told(named, "the file's name in the server's status")
         assert api.tokens == []

@@ -41,13 +41,13 @@ async def select(bench: Bench, expression: Any, tool: str = "rows") -> Answers:
 
 
 async def test_what_is_found_is_told_instead_of_the_result(bench: Bench, server: Vast) -> None:
-    told = (await select(bench, "rows[0].name")).last
-    assert told["content"] == [{"type": "text", "text": '"]}\\""'}]
-    assert "structuredContent" not in told
-    told = (await select(bench, "{first: rows[0].id, many: length(rows)}")).last
-    assert told["structuredContent"]["first"] == 0
-    assert told["structuredContent"]["many"] > 10
-    assert json.loads(told["content"][0]["text"]) == told["structuredContent"]
+    items = (await select(bench, "rows[0].name")).last
+    assert items["content"] == [{"type": "text", "text": '"]}\\""'}]
+    assert "structuredContent" not in items
+    items = (await select(bench, "{first: rows[0].id, many: length(rows)}")).last
+    assert items["structuredContent"]["first"] == 0
+    assert items["structuredContent"]["many"] > 10
+    assert json.loads(items["content"][0]["text"]) == items["structuredContent"]
     assert SELECT not in json.dumps(server.heard)
 
 
@@ -76,14 +76,14 @@ async def test_what_is_no_expression_is_refused_before_the_call(
 async def test_an_expression_that_fails_or_explodes_leaves_the_result_whole(
     bench: Bench, expression: str, why: str
 ) -> None:
-    told = (await select(bench, expression)).last
-    assert why in told["content"][0]["text"]
-    assert "The call was made" in told["content"][0]["text"]
-    assert told["structuredContent"]["rows"]
+    items = (await select(bench, expression)).last
+    assert why in items["content"][0]["text"]
+    assert "The call was made" in items["content"][0]["text"]
+    assert items["structuredContent"]["rows"]
     assert (await select(bench, "rows[0].id")).last["content"][0]["text"] == "0"
 
 
 async def test_a_result_that_is_no_json_is_told_whole(bench: Bench) -> None:
-    told = (await select(bench, "a", "text")).last
-    assert "has no JSON" in told["content"][0]["text"]
-    assert told["content"][-1]["text"] == "the end"
+    items = (await select(bench, "a", "text")).last
+    assert "has no JSON" in items["content"][0]["text"]
+    assert items["content"][-1]["text"] == "the end"

@@ -64,8 +64,8 @@ async def keep_apart(apart: Apart, **more: Any) -> None:
         await apart.say("bob", "remember", arguments={"text": f"b{number}"}, **more)
     for key in ("ann", "bob"):
         whole = ",".join(f"{key[0]}{number}" for number in range(ENOUGH))
-        told = await asyncio.gather(*(apart.say(key, "recall", **more) for _ in range(ENOUGH)))
-        assert set(told) == {whole}
+        result = await asyncio.gather(*(apart.say(key, "recall", **more) for _ in range(ENOUGH)))
+        assert set(result) == {whole}
     assert await apart.say("eve", "recall", **more) == ""
 
 
@@ -123,8 +123,8 @@ async def test_with_sessions_of_clients_each_has_its_own_and_who_has_none_its_pr
     await apart.listed()
     mine = {"family": ProtocolFamily.LEGACY}
     for session in ("", "c1", "c2"):
-        told = {"text": session or "none"}
-        await apart.say("ann", "remember", arguments=told, session=session, **mine)
+        fields = {"text": session or "none"}
+        await apart.say("ann", "remember", arguments=fields, session=session, **mine)
     assert await apart.say("ann", "recall", session="c1", **mine) == "c1"
     assert await apart.say("ann", "recall", session="c2", **mine) == "c2"
     assert await apart.say("ann", "recall", **mine) == "none"
@@ -222,17 +222,18 @@ async def test_when_an_executor_stops_its_sessions_go_to_the_other(begin: Any) -
             await apart.say(keys[-1], "remember", arguments={"text": keys[-1]})
         holders, gone = await apart.holders(), apart.executors[0].events.producer
         await apart.stop(0)
-        told = await asyncio.gather(*(apart.say(key, "recall") for key in keys))
+        result = await asyncio.gather(*(apart.say(key, "recall") for key in keys))
         kept = ["" if holders[f"key {key}"] == gone else key for key in keys]
-        assert told == kept, "those of the other are as they were"
+        assert result == kept, "those of the other are as they were"
 
 
 async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
     server = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)}, cwd=str(TESTS))
     async with begin(1).running() as apart:
-        said: list[ServerNotification] = []
+        messages: list[ServerNotification] = []
         await apart.ingress.bus.subscribe(
-            "tb.notification.s", lambda payload, *_: said.append(ServerNotification.decode(payload))
+            "tb.notification.s",
+            lambda payload, *_: messages.append(ServerNotification.decode(payload)),
         )
         await apart.declare(s=server)
         await apart.listed()
@@ -240,11 +241,11 @@ async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
         await apart.end("ann", WATCHED, **watching)
         await apart.say("bob", "test_touch_watched_resource")  # in a process nobody watches
         await apart.say("ann", "test_touch_watched_resource")
-        await until(lambda: said, "ann's news")
-        (told,) = said
-        assert told.method == "notifications/resources/updated"
-        assert told.principal_id == apart.principal_id("ann")
-        assert told.principal_id != apart.principal_id("bob")
+        await until(lambda: messages, "ann's news")
+        (result,) = messages
+        assert result.method == "notifications/resources/updated"
+        assert result.principal_id == apart.principal_id("ann")
+        assert result.principal_id != apart.principal_id("bob")
 
 
 @pytest.mark.parametrize("kind", ["stdio", "http"])
@@ -258,7 +259,7 @@ async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_aske
             await apart.declare(s=declared)
             await apart.listed()
             for session in ("c1", "c2", "c1"):
-                ending = await apart.end(
+                final = await apart.end(
                     "ann",
                     "test_elicitation",
                     family=ProtocolFamily.LEGACY,
@@ -266,7 +267,7 @@ async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_aske
                     capabilities='{"elicitation":{}}',
                     arguments={"message": "who?"},
                 )
-                assert isinstance(ending, InputRequired)
+                assert isinstance(final, InputRequired)
             await apart.say("ann", "test_simple_text", family=ProtocolFamily.LEGACY, session="c3")
             (row,) = await apart.rows()
             held = {each["client"] for each in row["sessions"]["held"]}

@@ -11,8 +11,8 @@ async def test_a_server_that_answers_late_is_waited_for_and_heard_again(
     own_nats: NatsServer,
 ) -> None:
     async with joined_by_tester(own_nats.at) as bus:
-        heard: list[bytes] = []
-        await bus.subscribe("told", lambda payload, *_: heard.append(payload))
+        received: list[bytes] = []
+        await bus.subscribe("told", lambda payload, *_: received.append(payload))
         own_nats.freeze()
         settling = asyncio.create_task(bus.settled())
         try:
@@ -22,18 +22,18 @@ async def test_a_server_that_answers_late_is_waited_for_and_heard_again(
         assert not early
         await asyncio.wait_for(settling, PATIENCE)
         await bus.publish("told", b"something")
-        await until(lambda: heard, "what is said after the late answer")
+        await until(lambda: received, "what is said after the late answer")
 
 
 async def test_a_server_that_dies_before_it_answers_is_told_again(own_nats: NatsServer) -> None:
     async with joined_by_tester(own_nats.at) as bus:
-        heard: list[bytes] = []
+        received: list[bytes] = []
         own_nats.freeze()
-        await bus.subscribe("told", lambda payload, *_: heard.append(payload))
+        await bus.subscribe("told", lambda payload, *_: received.append(payload))
         settling = asyncio.create_task(bus.settled())
         own_nats.kill()
         own_nats.start()
         await asyncio.wait_for(settling, PATIENCE)
         assert bus.connected
         await bus.publish("told", b"something")
-        await until(lambda: heard, "what is said after that")
+        await until(lambda: received, "what is said after that")

@@ -199,7 +199,7 @@ async def test_what_a_sink_was_told_still_counts_once_it_is_begun_anew(
         declared = {"siem": sink(first.url)}
         async with sinking(settings, declared) as sinks:
             await said(settings, tmp_path, *intents(1, 2))
-            await until(lambda: "2 told" in state(sinks), "the first two")
+            await until(lambda: "2 delivered" in state(sinks), "the first two")
             declared["siem"] = sink(second.url)
             last = 2
             while not second.received:
@@ -218,7 +218,9 @@ async def test_of_two_audits_one_tells_and_the_other_takes_over_when_it_leaves(
             async with sinking(settings, declared, "first") as first:
                 await said(settings, tmp_path, *intents(1, 2))
                 both = (first, second)
-                await until(lambda: any("2 told" in state(each) for each in both), "by one of them")
+                await until(
+                    lambda: any("2 delivered" in state(each) for each in both), "by one of them"
+                )
             await said(settings, tmp_path, *intents(3))
             await until(lambda: len(_told(receiver)) == 3, "the third")
             assert second.states()
@@ -243,8 +245,8 @@ async def test_splunk_is_told_events_with_their_time(settings: Settings, tmp_pat
         siem = sink(receiver.url, shape="splunk", format="ocsf")
         async with sinking(settings, {"siem": siem}):
             await until(lambda: receiver.received, "both")
-        (told,) = receiver.received
-    events = [json.loads(line) for line in told.body.split(b"\n")]
+        (result,) = receiver.received
+    events = [json.loads(line) for line in result.body.split(b"\n")]
     assert [each["event"]["metadata"]["uid"] for each in events] == ["c1.denied", "c2.denied"]
     assert events[0]["time"] == 1_763_708_342.5
     assert (events[0]["source"], events[0]["sourcetype"]) == ("toolbus", "ocsf")
@@ -255,8 +257,8 @@ def _bulk(statuses: dict[str, int]) -> Any:
 
     def answer(received: Received) -> tuple[int, bytes]:
         lines = received.body.splitlines()
-        told = [json.loads(line)["create"]["_id"] for line in lines[::2]]
-        items = [{"create": {"_id": each, "status": statuses.get(each, 201)}} for each in told]
+        body = [json.loads(line)["create"]["_id"] for line in lines[::2]]
+        items = [{"create": {"_id": each, "status": statuses.get(each, 201)}} for each in body]
         errors = any(each["create"]["status"] >= 300 for each in items)
         return 200, json.dumps({"errors": errors, "items": items}).encode()
 

@@ -44,9 +44,9 @@ async def ended(script: str, *words: str, namespaces: bool = True) -> str:
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What operators read of it."""
-    told = [vars(each) for each in caplog.records if each.message == "upstream.stderr"]
-    assert all(each["server"] == "s" for each in told)
-    return [each["line"] for each in told]
+    text = [vars(each) for each in caplog.records if each.message == "upstream.stderr"]
+    assert all(each["server"] == "s" for each in text)
+    return [each["line"] for each in text]
 
 
 @EITHER_WAY

@@ -50,10 +50,10 @@ class Installation:
     async def row(self) -> dict[str, Any] | None:
         """What the executor tells of the server, once it is connected."""
         try:
-            told = await RequestReply(OPERATOR, self._operator).ask(ServersQuery(), ServersReply)
+            reply = await RequestReply(OPERATOR, self._operator).ask(ServersQuery(), ServersReply)
         except UnavailableError:
             return None
-        return next((each for each in told.servers if each["state"] == "ready"), None)
+        return next((each for each in reply.servers if each["state"] == "ready"), None)
 
     async def ready(self) -> dict[str, Any]:
         """The same, waited for."""
@@ -126,8 +126,8 @@ async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
     await installation.begin("long", deadline=time() + 60)
     await until(lambda: server.asked, "the call at the server")
 
-    said = await installation.toolbus("servers", "drain", "s")
-    assert said.stdout == "s is given no new calls; 1 still under way.\n", said.stderr
+    message = await installation.toolbus("servers", "drain", "s")
+    assert message.stdout == "s is given no new calls; 1 still under way.\n", message.stderr
     refused = await installation.call("new")
     assert isinstance(refused, CallError)
     assert isinstance(refused.error, ServerDrainedError)
@@ -138,8 +138,8 @@ async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
     server.released.set()
     assert isinstance(await installation.end("long"), CallResult), "it was left alone"
 
-    said = await installation.toolbus("servers", "undrain", "s")
-    assert said.stdout == "s is given calls again.\n", said.stderr
+    message = await installation.toolbus("servers", "undrain", "s")
+    assert message.stdout == "s is given calls again.\n", message.stderr
     assert isinstance(await installation.call("later"), CallResult)
     assert await installation.events() == ["server.drained", "server.undrained"]
 
@@ -156,8 +156,8 @@ async def test_a_drained_server_is_so_for_executors_that_start_later(
 
 async def test_what_goes_on_with_a_task_is_let_through(installation: Installation) -> None:
     await installation.toolbus("servers", "drain", "s")
-    told = await installation.call("t", method="tasks/get", arguments={"taskId": "x"})
-    assert not isinstance(getattr(told, "error", None), ServerDrainedError)
+    result = await installation.call("t", method="tasks/get", arguments={"taskId": "x"})
+    assert not isinstance(getattr(result, "error", None), ServerDrainedError)
 
 
 async def test_a_reset_closes_the_breaker_and_meets_the_server_anew(
@@ -172,8 +172,8 @@ async def test_a_reset_closes_the_breaker_and_meets_the_server_anew(
     installation.server.trouble = ""
 
     met = installation.server.met
-    said = await installation.toolbus("servers", "reset", "s")
-    assert said.stdout.startswith("s is met anew"), said.stderr
+    message = await installation.toolbus("servers", "reset", "s")
+    assert message.stdout.startswith("s is met anew"), message.stderr
     row = await installation.ready()
     assert (row["breaker"], row["failures"], row["resets"]) == ("closed", [], 1)
     assert installation.server.met > met
@@ -182,6 +182,6 @@ async def test_a_reset_closes_the_breaker_and_meets_the_server_anew(
 
 
 async def test_a_server_nobody_declared_cannot_be_steered(installation: Installation) -> None:
-    said = await installation.toolbus("servers", "drain", "other")
-    assert said.returncode != 0
-    assert "toolbus get servers" in said.stderr
+    message = await installation.toolbus("servers", "drain", "other")
+    assert message.returncode != 0
+    assert "toolbus get servers" in message.stderr

@@ -44,9 +44,9 @@ async def opened(directory: Path) -> AsyncIterator[ClickHouse]:
 
 
 async def asked(store: ClickHouse, sql: str, **parameters: str) -> list[dict[str, Any]]:
-    told = json.loads(await store.query(sql, 10_000, parameters))
-    names = [column["name"] for column in told["meta"]]
-    return [dict(zip(names, row, strict=True)) for row in told["data"]]
+    body = json.loads(await store.query(sql, 10_000, parameters))
+    names = [column["name"] for column in body["meta"]]
+    return [dict(zip(names, row, strict=True)) for row in body["data"]]
 
 
 def event(name: str, call: str, at: float, **given: Any) -> EventRow:
@@ -227,12 +227,12 @@ async def test_an_outcome_is_given_the_team_its_key_had(tmp_path: Path) -> None:
             event("call.denied", "c3", HOUR + 7202, team="new", charge=9),
             event("call.completed", "c4", HOUR, charge=4, key="other"),
         )
-        told = (
+        text = (
             "SELECT team, sum(calls) AS calls, sum(charge) AS c"
             " FROM calls_by_hour GROUP BY team ORDER BY c"
         )
         for _ in range(2):
-            assert await asked(store, told) == [
+            assert await asked(store, text) == [
                 {"team": "old", "calls": 1, "c": 1},
                 {"team": "new", "calls": 2, "c": 2},
                 {"team": "", "calls": 1, "c": 4},
@@ -245,23 +245,23 @@ async def test_a_call_charged_as_unknown_is_taken_back_when_it_ends(tmp_path: Pa
         event("call.failed", call, HOUR, charge=10, id=f"{call}.unknown", code="outcome_unknown")
         for call in ("c", "d")
     ]
-    told = (
+    text = (
         "SELECT sum(calls) AS n, sum(failed) AS f, sum(completed) AS d, sum(charge) AS c"
         " FROM calls_by_hour"
     )
     async with opened(tmp_path) as store:
         await add(store, *unknown)
         await added_up(store)
-        assert await asked(store, told) == [{"n": 2, "f": 2, "d": 0, "c": 20}]
+        assert await asked(store, text) == [{"n": 2, "f": 2, "d": 0, "c": 20}]
         await add(store, event("call.completed", "c", HOUR + 4000, charge=7))
         for _ in range(2):
-            assert await asked(store, told) == [{"n": 2, "f": 1, "d": 1, "c": 17}]
+            assert await asked(store, text) == [{"n": 2, "f": 1, "d": 1, "c": 17}]
             await added_up(store)
         await add(store, event("call.failed", "d", HOUR + 3 * 86_400, charge=1))
         for _ in range(2):
-            assert await asked(store, told) == [{"n": 2, "f": 1, "d": 1, "c": 8}]
+            assert await asked(store, text) == [{"n": 2, "f": 1, "d": 1, "c": 8}]
             await added_up(store)
-        assert await asked(store, told.replace("hour", "day")) == await asked(store, told)
+        assert await asked(store, text.replace("hour", "day")) == await asked(store, text)
 
 
 WRITER = """
@@ -333,15 +333,15 @@ def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_days_say_what_their_hours_say(laid_down: Path) -> None:
-    told = """SELECT {day} AS day, customer, team, key, server, tool, code, sum(calls),
+    text = """SELECT {day} AS day, customer, team, key, server, tool, code, sum(calls),
         sum(completed), sum(failed), sum(denied), sum(errors), sum(charge),
         quantilesTDigestMerge(0.5, 0.9, 0.95, 0.99)(latency)
         FROM {of} GROUP BY day, customer, team, key, server, tool, code ORDER BY ALL"""
     async with opened(laid_down) as store:
         (days,) = await asked(store, DAYS_HELD)
         assert days["held"] > 0
-        by_hour = await asked(store, told.format(day="toDate(hour)", of="calls_by_hour"))
-        assert await asked(store, told.format(day="day", of="calls_by_day")) == by_hour
+        by_hour = await asked(store, text.format(day="toDate(hour)", of="calls_by_hour"))
+        assert await asked(store, text.format(day="day", of="calls_by_day")) == by_hour
 
 
 async def test_every_panel_of_every_dashboard_finds_rows(laid_down: Path) -> None:

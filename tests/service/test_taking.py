@@ -45,7 +45,7 @@ async def test_every_event_comes_once_by_time_however_small_the_pages(
     at = Table(engine)
     for number in range(20):  # some at the same moment, over four hours, the last ones first
         moment = EIGHT + 3600 * ((19 - number) // 5) + (number % 2)
-        await at.keep(allowed(call_id=f"p{number:02}", scope="pages", at=moment))
+        await at.keep(allowed(call_id=f"p{number:02}", customer="pages", at=moment))
     ids, sizes, total = await taken(engine, customers=("pages",))
     assert sorted(ids) == sorted(at.ids)
     assert (max(sizes), total) == (3, 20)
@@ -56,13 +56,18 @@ async def test_every_event_comes_once_by_time_however_small_the_pages(
 async def test_only_what_is_asked_for_comes(engine: ClickHouse) -> None:
     at = Table(engine)
     await at.keep(
-        allowed(call_id="a1", scope="asked", at=EIGHT),
-        completed(call_id="a1", scope="asked", at=EIGHT),
-        allowed(call_id="a2", scope="asked", at=EIGHT + 1), allowed(call_id="a3", at=EIGHT),
-        allowed(call_id="a4", scope="asked", at=EIGHT + 2),
+        allowed(call_id="a1", customer="asked", at=EIGHT),
+        completed(call_id="a1", customer="asked", at=EIGHT),
+        allowed(call_id="a2", customer="asked", at=EIGHT + 1), allowed(call_id="a3", at=EIGHT),
+        allowed(call_id="a4", customer="asked", at=EIGHT + 2),
     )  # fmt: skip
-    asked = {"customers": ("asked",), "events": ("call.all*",), "since": EIGHT, "until": EIGHT + 2}
-    assert (await taken(engine, **asked))[0] == ["a1.allowed", "a2.allowed"]
+    request = {
+        "customers": ("asked",),
+        "events": ("call.all*",),
+        "since": EIGHT,
+        "until": EIGHT + 2,
+    }
+    assert (await taken(engine, **request))[0] == ["a1.allowed", "a2.allowed"]
     assert (await taken(engine, customers=("nobody' OR '1",)))[0] == []
 
 
@@ -73,7 +78,9 @@ async def test_pages_stay_below_what_the_bus_carries(
     monkeypatch.setattr(paging, "_FIRST", {"jsonl": 16_000})
     at = Table(engine)
     for number in range(8):
-        await at.keep(allowed(call_id=f"l{number}", scope="long", at=EIGHT, arguments="x" * 1500))
+        await at.keep(
+            allowed(call_id=f"l{number}", customer="long", at=EIGHT, arguments="x" * 1500)
+        )
     ids, sizes, _ = await taken(engine, customers=("long",))
     assert (sorted(ids), max(sizes)) == (at.ids, 2)
     monkeypatch.setattr(paging, "MOST_BYTES", 1000)

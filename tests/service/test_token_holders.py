@@ -21,14 +21,14 @@ from toolbus_oauth.main import build
 async def test_two_machines_of_one_name_would_be_one_actor_so_the_second_is_refused(
     server: Server,
 ) -> None:
-    (row,) = await server.wish("add_client", "nightly")
+    (row,) = await server.action("add_client", "nightly")
     for name in ("nightly", " nightly "):
         with pytest.raises(ConflictError, match=row["id"]):
-            await server.wish("add_client", name)
+            await server.action("add_client", name)
     desk = {"redirect_uris": ["https://desk.test/callback"]}
-    assert await server.wish("add_client", "nightly", **desk), "it acts in nobody's own name"
-    await server.wish("remove_client", row["id"])
-    assert await server.wish("add_client", "nightly")
+    assert await server.action("add_client", "nightly", **desk), "it acts in nobody's own name"
+    await server.action("remove_client", row["id"])
+    assert await server.action("add_client", "nightly")
 
 
 async def test_of_machines_that_two_services_make_at_once_under_one_name_one_is_left_at_most(
@@ -36,13 +36,13 @@ async def test_of_machines_that_two_services_make_at_once_under_one_name_one_is_
 ) -> None:
     async with build(LocalTransport()).running():  # the second service
         for name in ("nightly", "daily", "weekly"):
-            wishes = (server.wish("add_client", name) for _ in range(8))
-            told = await asyncio.gather(*wishes, return_exceptions=True)
-            made = [rows[0]["id"] for rows in told if not isinstance(rows, BaseException)]
-            rows = await server.wish("clients")
+            wishes = (server.action("add_client", name) for _ in range(8))
+            result = await asyncio.gather(*wishes, return_exceptions=True)
+            made = [rows[0]["id"] for rows in result if not isinstance(rows, BaseException)]
+            rows = await server.action("clients")
             assert [row["id"] for row in rows if row["name"] == name] == made
             assert len(made) <= 1
-            refused = (each for each in told if isinstance(each, BaseException))
+            refused = (each for each in result if isinstance(each, BaseException))
             assert all(isinstance(each, ConflictError) for each in refused)
 
 
@@ -51,33 +51,33 @@ async def test_machines_prove_themselves_by_secret_or_key_each_assertion_once(
 ) -> None:
     sections = {"access": {**STAFF["access"], "robots": {"issuer": "machines", "tools": ["a__*"]}}}
     await server.declare(**sections)
-    (row,) = await server.wish("add_client", "nightly")
+    (row,) = await server.action("add_client", "nightly")
     pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
-    status, told = await server.form("/oauth/token", grant_type="client_credentials", basic=pair)
+    status, result = await server.form("/oauth/token", grant_type="client_credentials", basic=pair)
     assert status == 200
-    assert "refresh_token" not in told
-    bearer = await server.show(told["access_token"])
+    assert "refresh_token" not in result
+    bearer = await server.show(result["access_token"])
     assert (bearer.access, bearer.user) == ("robots", "machines/nightly")
     wrong = b64encode(f"{row['id']}:{row['secret']}x".encode()).decode()
-    status, told = await server.form("/oauth/token", grant_type="client_credentials", basic=wrong)
-    assert (status, told["error"]) == (401, "invalid_client")
+    status, result = await server.form("/oauth/token", grant_type="client_credentials", basic=wrong)
+    assert (status, result["error"]) == (401, "invalid_client")
 
     key = ECKey.generate_key("P-256")
     about = {"jwks": {"keys": [key.as_dict(private=False)]}}
     method = {"token_endpoint_auth_method": "private_key_jwt"}
-    (row,) = await server.wish("add_client", "keyed", **about, **method)
+    (row,) = await server.action("add_client", "keyed", **about, **method)
 
     async def asserted(signer: Any = key, alg: str = "ES256", **changes: Any) -> str:
         now = int(time.time())
         claims = {"iss": row["id"], "sub": row["id"], "aud": BASE, "jti": str(now), "exp": now + 60}
         assertion = jwt.encode({"alg": alg}, {**claims, **changes}, signer, algorithms=[alg])
-        _, told = await server.form(
+        _, result = await server.form(
             "/oauth/token",
             grant_type="client_credentials",
             client_assertion=assertion,
             client_assertion_type="urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
         )
-        return str(told.get("error", "fine"))
+        return str(result.get("error", "fine"))
 
     assert await asserted(jti="one") == "fine"
     assert await asserted(jti="one") == "invalid_client"
@@ -103,9 +103,9 @@ async def test_a_device_gets_its_token_once_its_person_has_agreed(server: Server
     shown = await walker.signed_in(page)
     assert waiting["user_code"] in shown.text
     assert (await walker.answered(shown)).status == 200
-    status, told = await poll()
+    status, result = await poll()
     assert status == 200
-    assert (await server.show(told["access_token"])).user == "ann"
+    assert (await server.show(result["access_token"])).user == "ann"
     assert (await poll())[1]["error"] == "invalid_grant"
 
 
@@ -119,8 +119,8 @@ def _unsigned(claims: dict[str, Any]) -> str:
 async def test_no_token_is_taken_that_was_not_signed_here_for_here(
     server: Server, settings: Settings
 ) -> None:
-    told = await server.signed_in((await server.register())["client_id"])
-    token = told["access_token"]
+    result = await server.signed_in((await server.register())["client_id"])
+    token = result["access_token"]
     bearer = await server.show(token)
     now = int(time.time())
     claims = {
@@ -161,14 +161,14 @@ async def test_a_client_gives_its_token_back_and_asks_after_its_own_only(server:
     code = await Walker(server).code(client["client_id"])
     own = {"client_id": client["client_id"], "client_secret": client["client_secret"]}
     foreign = {"client_id": other["client_id"], "client_secret": other["client_secret"]}
-    _, told = await server.token(client["client_id"], code, client_secret=own["client_secret"])
-    token = told["access_token"]
+    _, result = await server.token(client["client_id"], code, client_secret=own["client_secret"])
+    token = result["access_token"]
     _, known = await server.form("/oauth/introspect", token=token, **own)
     assert (known["active"], known["sub"], known["aud"]) == (True, "ann", RESOURCE)
     assert (await server.form("/oauth/introspect", token=token, **foreign))[1] == {"active": False}
     await server.form("/oauth/revoke", token=token, **foreign)
     await server.show(token)
-    await server.form("/oauth/revoke", token=told["refresh_token"], **own)
+    await server.form("/oauth/revoke", token=result["refresh_token"], **own)
     assert (await server.form("/oauth/introspect", token=token, **own))[1] == {"active": False}
     with pytest.raises(UnauthorizedError):
         await server.show(token)
@@ -178,11 +178,11 @@ async def test_what_is_too_old_is_not_taken(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = (await server.register())["client_id"]
-    told = await server.signed_in(client)
+    result = await server.signed_in(client)
     later = time.time() + 40 * 86_400
     with monkeypatch.context() as changed:
         changed.setattr("toolbus_oauth.server.grants.time", lambda: later)
-        form = {"client_id": client, "refresh_token": told["refresh_token"]}
+        form = {"client_id": client, "refresh_token": result["refresh_token"]}
         _, refused = await server.form("/oauth/token", grant_type="refresh_token", **form)
         assert refused["error"] == "invalid_grant"
     with monkeypatch.context() as changed:

@@ -67,7 +67,7 @@ class Two:
     async def ask(self, tool: str, method: str = "tools/call", **arguments: Any) -> Any:
         """One call to its end; the decoded result, or nothing where it failed."""
         call_id = self.ingress.calls.new_call_id()
-        ending = await self.ingress.calls.ask(
+        final = await self.ingress.calls.ask(
             CallRequested(
                 call_id=call_id,
                 reply_to=self.ingress.calls.address(call_id),
@@ -81,12 +81,12 @@ class Two:
                 arguments=json.dumps(arguments).encode(),
             )
         )
-        return None if isinstance(ending, CallError) else json.loads(ending.body)
+        return None if isinstance(final, CallError) else json.loads(final.body)
 
     async def read(self, uri: str) -> str:
         """A piece of what was kept."""
-        told = await self.ask(uri, "resources/read", uri=uri)
-        return str(told["contents"][0]["text"])
+        reply = await self.ask(uri, "resources/read", uri=uri)
+        return str(reply["contents"][0]["text"])
 
     async def both_answer(self) -> bool:
         """Whether either takes calls: which one does is for the bus to say."""
@@ -125,8 +125,8 @@ async def two(
 
 
 async def test_what_one_executor_kept_is_read_through_the_other(two: Two) -> None:
-    told = await two.ask("streamed", bytes=LONG)
-    (link,) = (each for each in told["content"] if each["type"] == "resource_link")
+    reply = await two.ask("streamed", bytes=LONG)
+    (link,) = (each for each in reply["content"] if each["type"] == "resource_link")
     (keeper,) = two.answered
     two.answered.clear()
     pieces = await asyncio.gather(
@@ -140,7 +140,7 @@ async def test_what_one_executor_kept_is_read_through_the_other(two: Two) -> Non
 
 async def test_each_executor_asks_for_itself_what_it_remembers(two: Two) -> None:
     before = two.vast.asked
-    told = [await two.ask("text", bytes=1) for _ in range(ENOUGH)]
-    assert all(each == told[0] for each in told)
+    reply = [await two.ask("text", bytes=1) for _ in range(ENOUGH)]
+    assert all(each == reply[0] for each in reply)
     assert sorted(two.answered) == [0, 1]
     assert two.vast.asked - before == 2

@@ -146,9 +146,9 @@ async def test_where_only_our_document_would_do_and_nobody_names_himself_one_is_
     other.say(document={TAKES_DOCUMENTS: True, NAMES_ITSELF: False, "registration_endpoint": None})
     docs.names(other.issuer)
     await asking.declare(docs.url, tokens="user")
-    told = await asking.ask()
-    assert "RFC 9207" in told.reason
-    assert f"redirect URI {BASE}/oauth/connected/" in told.reason
+    reply = await asking.ask()
+    assert "RFC 9207" in reply.reason
+    assert f"redirect URI {BASE}/oauth/connected/" in reply.reason
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ async def test_metadata_that_does_not_hold_together_leads_nobody_anywhere(
     docs.names(far.issuer, **({"resource": resource} if resource else {}))
     far.say(document=document)
     await asking.declare(docs.url, tokens="user")
-    told = await asking.ask()
-    assert told.link == ""
-    assert why in told.reason
+    reply = await asking.ask()
+    assert reply.link == ""
+    assert why in reply.reason
 
 
 async def test_metadata_lead_to_no_address_that_is_not_allowed(
@@ -186,8 +186,8 @@ async def test_metadata_lead_to_no_address_that_is_not_allowed(
                 challenge = f'Bearer resource_metadata="{metadata}"'
                 assert not (await asking.ask(challenge=challenge)).link
             docs.names(inside.origin)
-            told = await asking.ask()
-            assert "TOOLBUS_EGRESS_ALLOW" in told.reason
+            reply = await asking.ask()
+            assert "TOOLBUS_EGRESS_ALLOW" in reply.reason
         assert inside.hits == []
         assert WELL_KNOWN in docs.hits
 
@@ -201,8 +201,8 @@ async def test_a_server_that_moved_to_another_issuer_is_shown_nothing_of_the_fir
     assert (await asking.sent()).told["client_id"] == "declared-there"
     docs.names(other.issuer)
     await asyncio.sleep(1.1)  # what was found is believed for a second
-    told = await asking.ask(challenge=f'Bearer resource_metadata="{docs.origin}{WELL_KNOWN}"')
-    page = await asking.walker.get(told.link)
+    reply = await asking.ask(challenge=f'Bearer resource_metadata="{docs.origin}{WELL_KNOWN}"')
+    page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.location.startswith(other.issuer)
     assert sent.told["client_id"] != "declared-there"
@@ -217,8 +217,8 @@ async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
     token = (await asking.ask()).token
     challenge = 'Bearer error="insufficient_scope", scope="write"'
     refused = sha256(token.encode()).hexdigest()
-    told = await asking.ask(challenge=challenge, refused=refused)
-    page = await asking.walker.get(told.link)
+    reply = await asking.ask(challenge=challenge, refused=refused)
+    page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.told["scope"] == "read write"
     await asking.walker.get(came_back(sent))
@@ -235,12 +235,12 @@ async def test_toolbus_calls_in_its_own_name_with_credentials_it_was_given(
     monkeypatch.setenv("FAR_SECRET", "a secret of ours")
     client = {"id": "gateway", "secret": "${env:FAR_SECRET}"}
     await asking.declare(docs.url, grant="client_credentials", clients={far.issuer: client})
-    told = await asyncio.gather(*(asking.ask("") for _ in range(10)))
-    assert len({each.token for each in told}) == 1
-    assert told[0].token.startswith("far~")
-    asked = far.seen("client_credentials")
-    assert len(asked) == 1
-    assert (asked[0]["scope"], asked[0]["resource"]) == ("read", docs.url)
+    reply = await asyncio.gather(*(asking.ask("") for _ in range(10)))
+    assert len({each.token for each in reply}) == 1
+    assert reply[0].token.startswith("far~")
+    request = far.seen("client_credentials")
+    assert len(request) == 1
+    assert (request[0]["scope"], request[0]["resource"]) == ("read", docs.url)
 
 
 async def test_tokens_that_end_together_are_each_renewed_once_by_two_services_for_two_executors(
@@ -267,13 +267,13 @@ async def test_tokens_that_end_together_are_each_renewed_once_by_two_services_fo
         )
 
         async def both(user: str) -> list[UpstreamTokenReply]:
-            asked = UpstreamTokenQuery(server="docs", user=user)
+            query = UpstreamTokenQuery(server="docs", user=user)
             lanes = (asking.executor, second)
-            asks = (lane.ask(asked, UpstreamTokenReply, 90.0) for lane in lanes)
+            asks = (lane.ask(query, UpstreamTokenReply, 90.0) for lane in lanes)
             return list(await asyncio.gather(*asks))
 
-        told = await asyncio.gather(*map(both, people))
-    assert all(first.token == other.token not in ("old", "") for first, other in told)
+        result = await asyncio.gather(*map(both, people))
+    assert all(first.token == other.token not in ("old", "") for first, other in result)
     assert len(far.seen("refresh_token")) == before + len(people)
 
 
@@ -291,12 +291,12 @@ async def test_a_connection_that_ends_is_given_back_and_its_person_is_asked_anew
     await asking.declare(docs.url, tokens="user")
     await asking.connected()
     assert (await asking.ask()).token
-    (row,) = await asking.server.wish("connections")
+    (row,) = await asking.server.action("connections")
     assert (row["server"], row["user"], row["renews"]) == ("docs", "ann", True)
     assert not any("far~" in str(value) or "again~" in str(value) for value in row.values())
-    await asking.server.wish("end_connection", "docs", user="ann")
-    told = await asking.ask()
-    assert (told.token, bool(told.link)) == ("", True)
+    await asking.server.action("end_connection", "docs", user="ann")
+    reply = await asking.ask()
+    assert (reply.token, bool(reply.link)) == ("", True)
 
 
 async def test_only_the_account_that_is_named_lists_if_one_is(

@@ -122,8 +122,8 @@ async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(bench: B
     assert read.last["contents"][0]["text"] == "Watched resource content"
     assert {"ttlMs", "cacheScope", "resultType"} <= read.last.keys()
     reference = {"type": "ref/prompt", "name": "test_prompt_with_arguments"}
-    asked = {"ref": reference, "argument": {"name": "arg1", "value": "par"}}
-    done = await bench.call("x", asked, method="completion/complete")
+    request = {"ref": reference, "argument": {"name": "arg1", "value": "par"}}
+    done = await bench.call("x", request, method="completion/complete")
     assert "paris" in done.last["completion"]["values"]
 
 
@@ -146,8 +146,8 @@ async def test_progress_comes_in_order_and_before_the_answer(bench: Bench) -> No
 
 @every_kind
 async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(bench: Bench) -> None:
-    told = await bench.call("test_tool_with_logging", log_level="info")
-    logged = [f for f in told.frames if isinstance(f, Notification)]
+    result = await bench.call("test_tool_with_logging", log_level="info")
+    logged = [f for f in result.frames if isinstance(f, Notification)]
     assert [f.method for f in logged] == ["notifications/message"] * 3
     assert not any(
         isinstance(f, Notification)
@@ -159,12 +159,12 @@ async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(ben
 @every_kind
 async def test_a_form_is_asked_and_the_answer_ends_the_call(bench: Bench) -> None:
     tool = "test_input_required_result_request_state"
-    asked = await bench.call(tool, capabilities=FORMS)
-    assert isinstance(asked.frames[-1], InputRequired)
+    request = await bench.call(tool, capabilities=FORMS)
+    assert isinstance(request.frames[-1], InputRequired)
     assert isinstance(bench.outcome, CallCompleted)
     assert (bench.outcome.ending, bench.outcome.charge) == ("input_required", 0)
     answer = {"action": "accept", "content": {"ok": True}}
-    extra = answering(asked, elicitation=answer)
+    extra = answering(request, elicitation=answer)
     done = await bench.call(tool, capabilities=FORMS, extra=extra)
     assert done.text.startswith("state-ok")
     assert (bench.outcome.ending, bench.outcome.charge) == ("complete", 5)
@@ -175,26 +175,26 @@ async def test_several_questions_come_in_one_round_and_missing_answers_are_asked
     bench: Bench,
 ) -> None:
     tool = "test_input_required_result_multiple_inputs"
-    asked = await bench.call(tool, capabilities=FORMS)
-    assert len(asked.last["inputRequests"]) == 3
-    some = answering(asked, elicitation=ACCEPTED, roots={"roots": []})
+    request = await bench.call(tool, capabilities=FORMS)
+    assert len(request.last["inputRequests"]) == 3
+    some = answering(request, elicitation=ACCEPTED, roots={"roots": []})
     again = await bench.call(tool, capabilities=FORMS, extra=some)
     (left,) = again.last["inputRequests"].values()
     assert left["method"] == "sampling/createMessage"
-    said = {"role": "assistant", "content": {"type": "text", "text": "hi"}, "model": "m"}
-    done = await bench.call(tool, capabilities=FORMS, extra=answering(again, sampling=said))
+    message = {"role": "assistant", "content": {"type": "text", "text": "hi"}, "model": "m"}
+    done = await bench.call(tool, capabilities=FORMS, extra=answering(again, sampling=message))
     assert done.text == "Name: octocat; Greeting: hi; Roots: 0"
 
 
 @every_legacy_kind
 async def test_a_state_opens_nothing_for_another_caller_or_call(bench: Bench) -> None:
     tool = "test_input_required_result_elicitation"
-    asked = await bench.call(tool, capabilities=FORMS)
-    extra = answering(asked, elicitation=ACCEPTED)
-    assert owner_of(asked.last["requestState"]) == bench.events.producer
+    request = await bench.call(tool, capabilities=FORMS)
+    extra = answering(request, elicitation=ACCEPTED)
+    assert owner_of(request.last["requestState"]) == bench.events.producer
     for other in ({"key": "other"}, {"arguments": {"x": 1}}, {"tool": "test_elicitation"}):
-        told: dict[str, Any] = {"capabilities": FORMS, "extra": extra, **other}
-        refused = await bench.call(told.pop("tool", tool), **told)
+        fields: dict[str, Any] = {"capabilities": FORMS, "extra": extra, **other}
+        refused = await bench.call(fields.pop("tool", tool), **fields)
         assert refused.error.data["upstream_code"] == -32602
     done = await bench.call(tool, capabilities=FORMS, extra=extra)
     assert done.text == "Hello, octocat!"
@@ -211,8 +211,8 @@ async def test_a_caller_that_declared_nothing_is_asked_nothing(bench: Bench) -> 
 
 @legacy_http
 async def test_a_page_that_must_be_opened_is_a_question_to_modern_callers(bench: Bench) -> None:
-    asked = await bench.call("test_url_elicitation_required", capabilities=FORMS)
-    (question,) = asked.last["inputRequests"].values()
+    request = await bench.call("test_url_elicitation_required", capabilities=FORMS)
+    (question,) = request.last["inputRequests"].values()
     assert question["params"]["mode"] == "url"
     old = await bench.call(
         "test_url_elicitation_required", capabilities=FORMS, family=ProtocolFamily.LEGACY
@@ -270,8 +270,8 @@ async def test_a_changed_list_of_any_kind_is_heard(bench: Bench) -> None:
 async def test_arguments_are_repeated_in_headers(bench: Bench, seen: Any) -> None:
     answers = await bench.call("test_x_mcp_header", {"region": "us west"})
     assert answers.text == "region: us west"
-    asked = [told for told in seen()["last"] if told["method"] == "tools/call"][-1]
-    assert asked["headers"]["mcp-param-region"] == "us west"
+    request = [each for each in seen()["last"] if each["method"] == "tools/call"][-1]
+    assert request["headers"]["mcp-param-region"] == "us west"
 
 
 @modern_http
@@ -297,9 +297,9 @@ async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
     modern = bench.described.family == "modern"
     tasks = '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'
     more: dict[str, Any] = {"capabilities": tasks} if modern else {"extra": '{"task":{}}'}
-    begun = await bench.call("slow_compute", arguments, **more)
-    told = json.loads(begun.frames[-1].encode()[1:])
-    about = {"taskId": (told if modern else told["task"])["taskId"]}
+    started = await bench.call("slow_compute", arguments, **more)
+    body = json.loads(started.frames[-1].encode()[1:])
+    about = {"taskId": (body if modern else body["task"])["taskId"]}
     assert bench.outcome.ending == "task"
     more.pop("extra", None)
     give_up = time() + PATIENCE
@@ -314,17 +314,17 @@ async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
 async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_server(
     bench: Bench,
 ) -> None:
-    begun = await bench.call(
+    started = await bench.call(
         "slow_compute", {"seconds": 60}, family=ProtocolFamily.LEGACY, extra='{"task":{}}'
     )
-    about = json.loads(begun.frames[-1].encode()[1:])["task"]
+    about = json.loads(started.frames[-1].encode()[1:])["task"]
     for _ in range(6):  # more than open a breaker
-        asked = {
+        request = {
             "method": "tasks/result",
             "family": ProtocolFamily.LEGACY,
             "deadline": time() + 0.2,
         }
-        error = (await bench.call("slow_compute", {"taskId": about["taskId"]}, **asked)).error
+        error = (await bench.call("slow_compute", {"taskId": about["taskId"]}, **request)).error
         assert "request its result again" in error.reason
     assert (await bench.call("greet", {"name": "x"})).text == "Hello, x!"
 
@@ -367,8 +367,8 @@ async def test_a_server_is_told_of_the_calls_trace_by_every_way_there_is(
 ) -> None:
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
     await bench.call("greet", {"name": "x"}, traceparent=trace, tracestate="a=b", baggage="c=d")
-    told = {"traceparent": trace, "tracestate": "a=b", "baggage": "c=d"}
+    fields = {"traceparent": trace, "tracestate": "a=b", "baggage": "c=d"}
     (call,) = [each for each in seen()["last"] if each["method"] == "tools/call"]
-    assert {name: call["params"]["_meta"][name] for name in told} == told
-    in_heads = {name: value for name, value in call["headers"].items() if name in told}
-    assert in_heads == (told if in_head else {})
+    assert {name: call["params"]["_meta"][name] for name in fields} == fields
+    in_heads = {name: value for name, value in call["headers"].items() if name in fields}
+    assert in_heads == (fields if in_head else {})

@@ -59,8 +59,8 @@ class Vouching(Asking):
     async def vouched(self, url: str, far: OAuthServer) -> None:
         """Have people vouched for at that server."""
         clients = {far.issuer: {"id": THERE}}
-        told = {"tokens": "user", "grant": "enterprise", "provider": "corp"}
-        await self.declare(url, **told, clients=clients)
+        fields = {"tokens": "user", "grant": "enterprise", "provider": "corp"}
+        await self.declare(url, **fields, clients=clients)
 
     async def signed_in(self, page: Page) -> Page:
         """Sign in at the provider."""
@@ -88,13 +88,13 @@ async def test_a_provider_vouches_for_who_signed_in_there_and_for_nobody_else(
     await asking.vouched(docs.url, far)
     assert "Connected" in (await asking.connected()).text
     assert (await asking.ask()).token.startswith("far~")
-    asked = corp.exchanges()[-1]
-    assert (asked["audience"], asked["resource"]) == (far.issuer, docs.url)
-    assert asked["scope"] == "read"
-    assert asked["subject_token_type"].endswith(":id_token")
+    request = corp.exchanges()[-1]
+    assert (request["audience"], request["resource"]) == (far.issuer, docs.url)
+    assert request["scope"] == "read"
+    assert request["subject_token_type"].endswith(":id_token")
     brought = far.seen(JWT_BEARER)[-1]
     assert parse_unverified(brought["assertion"])[1]["aud"] == far.issuer
-    assert asked["subject_token"] not in str(brought), "ID tokens are for who gave them"
+    assert request["subject_token"] not in str(brought), "ID tokens are for who gave them"
     assert (await asking.ask("bob")).token == ""
 
 
@@ -127,8 +127,8 @@ async def test_an_authorization_server_that_is_not_declared_is_shown_no_word(
 ) -> None:
     docs.names(far.issuer)
     clients = {"https://else.test": {"id": THERE}}
-    told = {"tokens": "user", "grant": "enterprise", "provider": "corp", "clients": clients}
-    await asking.declare(docs.url, **told)
+    fields = {"tokens": "user", "grant": "enterprise", "provider": "corp", "clients": clients}
+    await asking.declare(docs.url, **fields)
     before = len(corp.exchanges())
     assert f"no client is configured for {far.issuer}" in (await asking.ask()).reason
     assert len(corp.exchanges()) == before
@@ -142,9 +142,9 @@ async def test_the_provider_is_asked_for_each_token_anew_and_its_no_counts(
     far.say(seconds=4)  # too short to be used again
     await asking.connected()
     corp.say(refuses="access_denied")
-    told = await asking.ask()
-    assert (told.token, told.link) == ("", "")
-    assert "'corp' denies the identity assertion" in told.reason
+    reply = await asking.ask()
+    assert (reply.token, reply.link) == ("", "")
+    assert "'corp' denies the identity assertion" in reply.reason
 
 
 async def test_what_it_said_is_renewed_where_it_can_be_and_else_they_sign_in_anew(
@@ -160,7 +160,7 @@ async def test_what_it_said_is_renewed_where_it_can_be_and_else_they_sign_in_ane
     first, second = (each["subject_token"] for each in corp.exchanges()[-2:])
     assert parse_unverified(second)[1]["exp"] > parse_unverified(first)[1]["exp"] + 300
     corp.say(seconds=20, renews=False)
-    await asking.server.wish("end_connection", "docs", user="ann")
+    await asking.server.action("end_connection", "docs", user="ann")
     await asking.connected()
     assert (await asking.ask()).link, "nobody renews it: ann signs in once more"
 
@@ -171,7 +171,7 @@ async def test_who_was_cut_off_by_an_operator_signs_in_anew(
     docs.names(far.issuer)
     await asking.vouched(docs.url, far)
     await asking.connected()
-    await asking.server.wish("end_connection", "docs", user="ann")
+    await asking.server.action("end_connection", "docs", user="ann")
     page = await asking.walker.get((await asking.ask()).link)
     page = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert 'name="issuer"' in page.text, "the browser's session is not enough"
@@ -185,8 +185,8 @@ async def test_who_ends_their_own_connection_is_not_connected_again_by_the_next_
     await asking.connected()
     page = await asking.walker.get("/oauth/account")
     await asking.walker.post("/oauth/account", ticket=page.ticket, server="docs")
-    told = await asking.ask()
-    assert (told.token, bool(told.link)) == ("", True)
+    reply = await asking.ask()
+    assert (reply.token, bool(reply.link)) == ("", True)
 
 
 async def test_what_toolbus_runs_on_vouches_for_it_with_a_token_of_a_file(
@@ -199,12 +199,12 @@ async def test_what_toolbus_runs_on_vouches_for_it_with_a_token_of_a_file(
     await asking.declare(docs.url, grant="workload", clients=_workload(far, tmp_path, token))
     assert (await asking.ask("")).token.startswith("far~")
     assert far.seen(JWT_BEARER)[-1]["assertion"] == token
-    asked = len(far.seen(JWT_BEARER))
+    request = len(far.seen(JWT_BEARER))
     old = _signed(keys, far.issuer, -60)
     await asking.declare(docs.url, grant="workload", clients=_workload(far, tmp_path / "2", old))
-    await asking.server.wish("end_connection", "docs", user="")
+    await asking.server.action("end_connection", "docs", user="")
     assert "has expired" in (await asking.ask("")).reason
-    assert len(far.seen(JWT_BEARER)) == asked, "what has expired is shown to nobody"
+    assert len(far.seen(JWT_BEARER)) == request, "what has expired is shown to nobody"
 
 
 async def test_a_token_of_a_file_proves_a_client_in_the_place_of_a_signature(
@@ -215,9 +215,9 @@ async def test_a_token_of_a_file_proves_a_client_in_the_place_of_a_signature(
     clients = _workload(far, tmp_path, token)
     await asking.declare(docs.url, grant="client_credentials", clients=clients)
     assert (await asking.ask("")).token.startswith("far~")
-    asked = far.seen("client_credentials")[-1]
-    assert asked["client_assertion"] == token
-    assert "assertion" not in asked
+    request = far.seen("client_credentials")[-1]
+    assert request["client_assertion"] == token
+    assert "assertion" not in request
 
 
 def _workload(far: OAuthServer, directory: Path, token: str) -> dict[str, Any]:

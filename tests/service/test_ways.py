@@ -182,10 +182,10 @@ async def test_a_proxy_makes_a_tunnel_for_https_and_sees_no_header_of_the_server
             resolve=names,
         )
         assert await fetch(f"https://{NAME}/d", {"Authorization": "Bearer x"}, by) == b"fine"
-    (told,) = proxy.heads
-    assert told.startswith(f"CONNECT {NAME}:443 HTTP/1.1\r\n")
-    assert "Proxy-Authorization: Basic dXNlcjp3b3Jk\r\n" in told
-    assert "Bearer" not in told
+    (result,) = proxy.heads
+    assert result.startswith(f"CONNECT {NAME}:443 HTTP/1.1\r\n")
+    assert "Proxy-Authorization: Basic dXNlcjp3b3Jk\r\n" in result
+    assert "Bearer" not in result
     assert "Proxy-Authorization" not in server.heads[0]
     assert names.asked == 1, "only the proxy's own address is looked up"
 
@@ -194,9 +194,9 @@ async def test_a_proxy_is_given_the_whole_address_of_what_is_not_https() -> None
     async with peer() as proxy:
         environ = {"http_proxy": f"http://user:word@127.0.0.1:{proxy.port}"}
         assert await fetch(f"http://{NAME}/d?q", {}, way(egress=STRICT, environ=environ)) == b"fine"
-    (told,) = proxy.heads
-    assert told.startswith(f"GET http://{NAME}:80/d?q HTTP/1.1\r\nProxy-Authorization: Basic ")
-    assert f"Host: {NAME}\r\n" in told
+    (result,) = proxy.heads
+    assert result.startswith(f"GET http://{NAME}:80/d?q HTTP/1.1\r\nProxy-Authorization: Basic ")
+    assert f"Host: {NAME}\r\n" in result
 
 
 async def test_a_proxy_that_refuses_is_told_of() -> None:
@@ -240,12 +240,12 @@ async def test_an_operators_server_is_reached_and_nobody_elses(
 
             async def why_not() -> str:
                 try:
-                    told = await RequestReply("operator", operator).ask(
+                    reply = await RequestReply("operator", operator).ask(
                         ServersQuery(), ServersReply
                     )
                 except ToolbusError:  # not there yet
                     return ""
-                return str(told.servers[0]["last_failure"]) if told.servers else ""
+                return str(reply.servers[0]["last_failure"]) if reply.servers else ""
 
             async def refused() -> bool:
                 return "TOOLBUS_EGRESS_ALLOW" in await why_not()

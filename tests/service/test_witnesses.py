@@ -22,8 +22,8 @@ def auditor(settings: Settings, operator: Bus, tmp_path: Path) -> Auditor:
 @asynccontextmanager
 async def witnessed(auditor: Auditor, witness: Witness, url: str) -> AsyncIterator[Service]:
     """An audit with a witness, which knows acme's log once it has two events."""
-    told = {"name": "w1", "url": url, "key": witness.verifier}
-    await declare(auditor.operator, origin="toolbus.example/eu", witnesses=[told])
+    fields = {"name": "w1", "url": url, "key": witness.verifier}
+    await declare(auditor.operator, origin="toolbus.example/eu", witnesses=[fields])
     async with auditing(auditor.settings) as service:
         await auditor.completed(1)
         await auditor.sealed(2)
@@ -31,8 +31,8 @@ async def witnessed(auditor: Auditor, witness: Witness, url: str) -> AsyncIterat
         assert origin.startswith("toolbus.example/eu/acme/")
 
         async def unknown() -> bool:
-            said = str(service.status().details["witnesses"]["w1"])
-            return f"it does not know the log {origin}" in said
+            message = str(service.status().details["witnesses"]["w1"])
+            return f"it does not know the log {origin}" in message
 
         await until(unknown, "status says that the witness does not know the log")
         witness.logs[origin] = str(service.status().details["sealed_by"])
@@ -66,8 +66,8 @@ async def test_a_witness_that_is_down_holds_up_nothing_and_catches_up(auditor: A
             await auditor.sealed(10)
 
             async def behind() -> bool:
-                said = str(service.status().details["witnesses"]["w1"])
-                return "8 events behind" in said and "it returned status 503" in said
+                message = str(service.status().details["witnesses"]["w1"])
+                return "8 events behind" in message and "it returned status 503" in message
 
             await until(behind, "status says how far behind it is")
         async with auditing(auditor.settings):  # what it lacks is known after a restart
@@ -108,8 +108,8 @@ async def test_a_witness_that_knows_more_than_there_is_raises_the_alarm_once(
             alarms = "SELECT count() FROM events WHERE event = 'witness.contradicted'"
 
             async def alarmed() -> bool:
-                said = str(service.status().details["witnesses"]["w1"])
-                return (await auditor.rows(alarms))[0][0] == 1 and "CONTRADICTION" in said
+                message = str(service.status().details["witnesses"]["w1"])
+                return (await auditor.rows(alarms))[0][0] == 1 and "CONTRADICTION" in message
 
             await until(alarmed, "the event is in the log and status says it")
             tried = len(witness.asked)
@@ -124,16 +124,16 @@ async def test_a_witness_that_knows_more_than_there_is_raises_the_alarm_once(
 async def test_an_answer_signed_with_another_key_is_not_taken(auditor: Auditor) -> None:
     witness = Witness()
     with witness.listening() as url:
-        told = {"name": "w1", "url": url, "key": Witness().verifier}
-        await declare(auditor.operator, witnesses=[told])
+        fields = {"name": "w1", "url": url, "key": Witness().verifier}
+        await declare(auditor.operator, witnesses=[fields])
         async with auditing(auditor.settings) as service:
             await auditor.completed(1)
             await auditor.sealed(2)
             witness.logs[await auditor.origin()] = str(service.status().details["sealed_by"])
 
             async def refused() -> bool:
-                said = str(service.status().details["witnesses"]["w1"])
-                return "does not match the key configured" in said
+                message = str(service.status().details["witnesses"]["w1"])
+                return "does not match the key configured" in message
 
             await until(refused, "status says so")
             assert (await auditor.rows("SELECT count() FROM cosignatures"))[0][0] == 0

@@ -81,18 +81,18 @@ def endpoint(answer: Callable[[Asked], Handled | None]) -> Iterator[Scripted]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(self.command, headers, json.loads(body) if body else None)
-            scripted.asked.append(asked)
-            answer = scripted.answer(asked)
+            request = Asked(self.command, headers, json.loads(body) if body else None)
+            scripted.asked.append(request)
+            answer = scripted.answer(request)
             if answer is None:
                 self.close_connection = True
                 return
-            status, extra, told = answer
+            status, extra, outcome = answer
             self.send_response(status)
-            for name, value in {"Content-Length": str(len(told)), **extra}.items():
+            for name, value in {"Content-Length": str(len(outcome)), **extra}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(told)
+            self.wfile.write(outcome)
 
         do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - the library's names
 
@@ -149,15 +149,15 @@ def connected(url: str) -> Iterator[Client]:
 
 
 def result(asked: Asked, value: Any, **headers: str) -> Handled:
-    told = {"jsonrpc": "2.0", "id": asked.body.get("id"), "result": value}
+    fields = {"jsonrpc": "2.0", "id": asked.body.get("id"), "result": value}
     named = {name.replace("_", "-"): text for name, text in headers.items()}
-    return 200, {"Content-Type": "application/json", **named}, json.dumps(told).encode()
+    return 200, {"Content-Type": "application/json", **named}, json.dumps(fields).encode()
 
 
 def refusal(status: int, code: int, sentence: str) -> Handled:
     error = {"code": code, "message": sentence}
-    told = {"jsonrpc": "2.0", "id": None, "error": error}
-    return status, {"Content-Type": "application/json"}, json.dumps(told).encode()
+    fields = {"jsonrpc": "2.0", "id": None, "error": error}
+    return status, {"Content-Type": "application/json"}, json.dumps(fields).encode()
 
 
 def stream(*messages: Any) -> Handled:
@@ -313,11 +313,11 @@ def test_a_failure_of_http_is_an_error_of_the_request(
     answer: Handled | None, code: int, said: str, request_id: Any
 ) -> None:
     with endpoint(lambda _asked: answer) as scripted, connected(scripted.url) as client:
-        told = client.ask(request_id, "tools/call", name="a", _meta=META)
-    assert told["id"] == request_id
-    assert type(told["id"]) is type(request_id)
-    assert told["error"]["code"] == code
-    assert said in told["error"]["message"]
+        reply = client.ask(request_id, "tools/call", name="a", _meta=META)
+    assert reply["id"] == request_id
+    assert type(reply["id"]) is type(request_id)
+    assert reply["error"]["code"] == code
+    assert said in reply["error"]["message"]
 
 
 def test_an_id_in_use_is_refused_and_a_cancelled_modern_request_says_nothing() -> None:

@@ -19,14 +19,14 @@ def test_what_is_under_way_has_a_moment_when_its_client_leaves(
 ) -> None:
     monkeypatch.setattr(bridge, "GRACE_SECONDS", SECONDS)
     arrived, left = Event(), Event()
-    said: list[bytes] = []
+    messages: list[bytes] = []
     notes: list[str] = []
 
     def answer(request: Request) -> Response:
         arrived.set()
         assert left.wait(SECONDS)
-        told = {"jsonrpc": "2.0", "id": request.json["id"], "result": {}}
-        return Response(200, told, {"content-type": "application/json"})
+        body = {"jsonrpc": "2.0", "id": request.json["id"], "result": {}}
+        return Response(200, body, {"content-type": "application/json"})
 
     def lines() -> Iterator[bytes]:
         yield b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call"}'
@@ -35,6 +35,6 @@ def test_what_is_under_way_has_a_moment_when_its_client_leaves(
 
     with answering(answer) as port:
         Bridge(
-            Endpoint(f"http://127.0.0.1:{port}/mcp"), "tbk_key", said.append, notes.append
+            Endpoint(f"http://127.0.0.1:{port}/mcp"), "tbk_key", messages.append, notes.append
         ).serve(lines())
-    assert [json.loads(each)["id"] for each in said] == [1]
+    assert [json.loads(each)["id"] for each in messages] == [1]

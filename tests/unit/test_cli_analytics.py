@@ -117,30 +117,30 @@ def report(name: str = "docs__search") -> Report:
 
 
 def test_the_page_is_whole_and_asks_nobody_for_anything() -> None:
-    told = page(report())
-    whole = told.replace("<!doctype html>", "")
+    result = page(report())
+    whole = result.replace("<!doctype html>", "")
     ET.fromstring(re.sub(r"<meta [^>]*>", "", whole))  # every element is closed
-    assert told.count("<svg") == 5
-    assert told.count('role="img" aria-label="') == 5
-    assert "prefers-color-scheme: dark" in told
+    assert result.count("<svg") == 5
+    assert result.count('role="img" aria-label="') == 5
+    assert "prefers-color-scheme: dark" in result
     for outside in ("http:", "https:", "<script", "<link", "url(", "@import", " src="):
-        assert outside not in told
-    assert "default-src 'none'" in told
+        assert outside not in result
+    assert "default-src 'none'" in result
 
 
 def test_names_that_servers_chose_are_text_on_the_page() -> None:
-    told = page(report('<img src=x onerror="alert(1)">'))
-    assert "<img" not in told
-    assert "&lt;img src=x" in told
+    result = page(report('<img src=x onerror="alert(1)">'))
+    assert "<img" not in result
+    assert "&lt;img src=x" in result
 
 
 def test_a_report_is_a_table_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     _show(report())
-    told = capsys.readouterr().out
-    assert re.search(r"docs__search +2 +2 +2 +2 +1\.5000 +3\.0 +9\.0", told)
-    assert re.search(r"\(all\) +2", told)
-    assert "rule_denied" in told
-    assert "5 tokens, where every definition would have been 50" in told
+    text = capsys.readouterr().out
+    assert re.search(r"docs__search +2 +2 +2 +2 +1\.5000 +3\.0 +9\.0", text)
+    assert re.search(r"\(all\) +2", text)
+    assert "rule_denied" in text
+    assert "5 tokens, where every definition would have been 50" in text
 
 
 def test_questions_are_listed_and_shown_with_their_sql(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,14 +152,14 @@ def test_questions_are_listed_and_shown_with_their_sql(capsys: pytest.CaptureFix
 
 def test_a_report_of_nothing_is_a_page_too() -> None:
     empty = Report(by="key", since="a", until="b", total=row(""), tokens={"spent": 0, "classic": 0})
-    told = page(empty)
-    assert "No call." in told
-    assert "<svg" not in told
+    result = page(empty)
+    assert "No call." in result
+    assert "<svg" not in result
 
 
 def test_hours_and_days_without_a_call_are_columns_too() -> None:
-    told = page(report())
-    calls = told.partition("<svg")[2].partition("</svg>")[0]
+    result = page(report())
+    calls = result.partition("<svg")[2].partition("</svg>")[0]
     assert calls.count("<rect") == 25 * 3  # from 12:00 to 12:30 of the next day
     assert "2026-11-20 14:00: 0 completed" in calls
     days = replace(report(), since="2026-11-01 00:00:00", until="2026-11-04 00:00:00", step="day")

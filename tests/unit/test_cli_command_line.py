@@ -78,15 +78,15 @@ def test_where_nothing_runs_the_mend_is_to_start_it(
     monkeypatch.setattr("toolbus_common.observability.logging.configure", lambda *_: None)
     assert runner.main(command.split()) == 1
     shown = capsys.readouterr()
-    said = shown.err.strip()
-    assert (shown.out, "\n" in said) == ("", False)
-    assert "'toolbus up'" in said
+    message = shown.err.strip()
+    assert (shown.out, "\n" in message) == ("", False)
+    assert "'toolbus up'" in message
 
 
 def test_a_bus_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
-    said = refused(tmp_path, "status", TOOLBUS_NATS_URL="nats://127.0.0.1:9")
-    assert "nats://127.0.0.1:9" in said
-    assert "\n" not in said
+    message = refused(tmp_path, "status", TOOLBUS_NATS_URL="nats://127.0.0.1:9")
+    assert "nats://127.0.0.1:9" in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("words", [["policies"], ["policy", "policy"], []])
@@ -102,9 +102,12 @@ def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_with_faults_stops_up_before_anything_is_started(tmp_path: Path) -> None:
     (tmp_path / "toolbus.yaml").write_text("keys:\n  bot: {tool: []}\n  two: {team: nobody}\n")
-    said = refused(tmp_path, "up").splitlines()
-    assert [each.partition(" ")[0] for each in said[:-1]] == ["toolbus.yaml:2:", "toolbus.yaml:3:"]
-    assert said[-1] == "toolbus.yaml has 2 errors; nothing was applied."
+    message = refused(tmp_path, "up").splitlines()
+    assert [each.partition(" ")[0] for each in message[:-1]] == [
+        "toolbus.yaml:2:",
+        "toolbus.yaml:3:",
+    ]
+    assert message[-1] == "toolbus.yaml has 2 errors; nothing was applied."
     assert not list((tmp_path / ".toolbus").glob("nats*"))
 
 
@@ -113,8 +116,8 @@ def test_a_taken_port_stops_up_before_anything_is_started(tmp_path: Path) -> Non
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        said = refused(tmp_path, "up", "--port", str(port))
-    assert said == f"Port {port} on 127.0.0.1 is already in use; choose another with --port."
+        message = refused(tmp_path, "up", "--port", str(port))
+    assert message == f"Port {port} on 127.0.0.1 is already in use; choose another with --port."
     assert not list((tmp_path / ".toolbus").glob("nats*"))
 
 
@@ -125,8 +128,10 @@ def test_arguments_that_are_no_json_are_told_before_anybody_is_called(tmp_path: 
 
 
 def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    said = refused(tmp_path, "call", "a__b", TOOLBUS_KEY="k", TOOLBUS_URL="http://127.0.0.1:9/mcp")
-    assert "Cannot connect to" in said
+    message = refused(
+        tmp_path, "call", "a__b", TOOLBUS_KEY="k", TOOLBUS_URL="http://127.0.0.1:9/mcp"
+    )
+    assert "Cannot connect to" in message
 
 
 def test_the_configuration_of_nats_is_written_for_its_owner_only(tmp_path: Path) -> None:

@@ -93,12 +93,12 @@ def test_added_and_removed_members_are_shown_whole() -> None:
 
 def test_of_a_long_text_the_words_that_differ_are_shown() -> None:
     long = " ".join(f"word{n}" for n in range(200))
-    told = lines({"d": long}, {"d": long.replace("word100 ", "word100 and\u200b sends it away ")})
+    result = lines({"d": long}, {"d": long.replace("word100 ", "word100 and\u200b sends it away ")})
     assert "    + and⟨U+200B ZERO WIDTH SPACE⟩ sends it away " in [
-        line.replace("+  ", "+ ") for line in told
+        line.replace("+  ", "+ ") for line in result
     ]
-    assert any("unchanged characters" in line for line in told)
-    assert len(told) < 12
+    assert any("unchanged characters" in line for line in result)
+    assert len(result) < 12
 
 
 def test_an_invisible_change_is_seen() -> None:
@@ -109,14 +109,14 @@ def test_an_invisible_change_is_seen() -> None:
 
 def test_a_text_cannot_forge_lines_of_its_own() -> None:
     forged = "x" * 90 + "\n- removed\n\x1b[2J+ nothing else"
-    told = Difference("+", "d", after=forged).lines()
-    assert all(line.startswith("    + ") for line in told[1:])
-    assert not any("\x1b" in line or "\n" in line for line in told)
+    result = Difference("+", "d", after=forged).lines()
+    assert all(line.startswith("    + ") for line in result[1:])
+    assert not any("\x1b" in line or "\n" in line for line in result)
 
 
 def test_a_long_line_is_cut_so_that_none_begins_unmarked() -> None:
-    told = Difference("+", "d", after="x " * 5000).lines()
-    assert all(line.startswith("    + ") and len(line) <= 110 for line in told[1:])
+    result = Difference("+", "d", after="x " * 5000).lines()
+    assert all(line.startswith("    + ") and len(line) <= 110 for line in result[1:])
 
 
 def test_two_very_long_texts_are_compared_soon() -> None:

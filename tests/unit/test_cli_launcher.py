@@ -87,14 +87,14 @@ def test_what_a_dead_launcher_left_running_is_waited_for(tmp_path: Path) -> None
             stdin=subprocess.PIPE,
             pass_fds=(held,),
         )
-    told: list[str] = []
+    items: list[str] = []
 
     def told_and_ended(sentence: str) -> None:
-        told.append(sentence)
+        items.append(sentence)
         left.communicate()
 
     with state.locked(told_and_ended):
-        assert "to end" in told[0]
+        assert "to end" in items[0]
 
 
 def test_a_private_file_is_whole_and_for_its_owner(tmp_path: Path) -> None:
@@ -138,56 +138,56 @@ async def child(tmp_path: Path, code: str, heard: Heard) -> AsyncIterator[Child]
 
 
 async def test_a_process_that_ends_is_started_again(tmp_path: Path) -> None:
-    heard = Heard()
-    async with child(tmp_path, "print('once', flush=True); raise SystemExit(3)", heard):
-        await until(lambda: heard.lines.count("once") >= 3, "three lives")
-    assert "exit code 3" in heard.notes[0]
-    assert "restarting in 0.1 s" in heard.notes[0]
-    assert "restarting in 0.2 s" in heard.notes[1]
+    received = Heard()
+    async with child(tmp_path, "print('once', flush=True); raise SystemExit(3)", received):
+        await until(lambda: received.lines.count("once") >= 3, "three lives")
+    assert "exit code 3" in received.notes[0]
+    assert "restarting in 0.1 s" in received.notes[0]
+    assert "restarting in 0.2 s" in received.notes[1]
 
 
 async def test_a_killed_process_is_started_again_under_another_pid(tmp_path: Path) -> None:
-    heard = Heard()
-    async with child(tmp_path, STEADY, heard) as made:
-        await until(lambda: heard.lines)
+    received = Heard()
+    async with child(tmp_path, STEADY, received) as made:
+        await until(lambda: received.lines)
         first = made.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        await until(lambda: len(heard.lines) == 2, "the second life")
+        await until(lambda: len(received.lines) == 2, "the second life")
         assert made.pid not in (None, first)
-    assert "SIGKILL" in heard.notes[0]
+    assert "SIGKILL" in received.notes[0]
 
 
 async def test_a_program_that_is_not_there_is_said_and_tried_again(tmp_path: Path) -> None:
-    heard = Heard()
-    program = Program("worker", ["/nowhere/program"], heard.line)
+    received = Heard()
+    program = Program("worker", ["/nowhere/program"], received.line)
     with State(tmp_path).locked(print) as held:
-        made = Child(program, heard.note, held)
+        made = Child(program, received.note, held)
         await until(lambda: made.starts >= 2)
         await made.stop(5)
-    assert "cannot start /nowhere/program" in heard.lines[0]
+    assert "cannot start /nowhere/program" in received.lines[0]
 
 
 async def test_a_process_that_does_not_end_is_killed(tmp_path: Path) -> None:
-    heard = Heard()
-    async with child(tmp_path, STUBBORN, heard) as made:
-        await until(lambda: heard.lines)
+    received = Heard()
+    async with child(tmp_path, STUBBORN, received) as made:
+        await until(lambda: received.lines)
         await made.stop(0.2)
         assert made.pid is None
-    assert "killed" in heard.notes[-1]
+    assert "killed" in received.notes[-1]
 
 
 async def test_a_line_of_any_length_is_read(tmp_path: Path) -> None:
-    heard = Heard()
+    received = Heard()
     code = "print('x' * 3_000_000); print('after', flush=True)\n" + STEADY
-    async with child(tmp_path, code, heard):
-        await until(lambda: "began" in heard.lines, "what came after the long line")
-    assert "after" in heard.lines
+    async with child(tmp_path, code, received):
+        await until(lambda: "began" in received.lines, "what came after the long line")
+    assert "after" in received.lines
 
 
 async def test_stopping_at_once_leaves_nothing(tmp_path: Path) -> None:
-    heard = Heard()
-    async with child(tmp_path, STEADY, heard) as made:
+    received = Heard()
+    async with child(tmp_path, STEADY, received) as made:
         await asyncio.sleep(0)
         await made.stop(5)
         assert made.pid is None
@@ -218,8 +218,8 @@ asyncio.run(main())
 
 
 def welcome(**fields: Any) -> str:
-    told = {"endpoint": "http://127.0.0.1:1/mcp", "state_dir": ".toolbus", "servers": []}
-    return banner(Welcome(**{**told, "demo": False, "key": "demo", **fields}))
+    values = {"endpoint": "http://127.0.0.1:1/mcp", "state_dir": ".toolbus", "servers": []}
+    return banner(Welcome(**{**values, "demo": False, "key": "demo", **fields}))
 
 
 def test_the_banner_says_what_to_paste_and_how_the_servers_are() -> None:

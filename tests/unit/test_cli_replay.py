@@ -31,11 +31,11 @@ def replayed(
 
 
 def test_a_call_the_rule_would_refuse_is_counted_and_shown() -> None:
-    told = replayed(ETC, {"arguments": '{"path": "/etc/x"}'}, {"arguments": '{"path": "/tmp"}'})
-    assert (told["calls"], told["refused"], told["same"]) == (2, 1, 1)
-    assert told["by_key"] == {"bot": {"refused": 1, "same": 1}}
-    assert told["by_tool"] == {"docs__read": {"refused": 1, "same": 1}}
-    (example,) = told["examples"]["refused"]
+    result = replayed(ETC, {"arguments": '{"path": "/etc/x"}'}, {"arguments": '{"path": "/tmp"}'})
+    assert (result["calls"], result["refused"], result["same"]) == (2, 1, 1)
+    assert result["by_key"] == {"bot": {"refused": 1, "same": 1}}
+    assert result["by_tool"] == {"docs__read": {"refused": 1, "same": 1}}
+    (example,) = result["examples"]["refused"]
     assert (example["call_id"], example["rule"]) == ("c1", "new")
 
 
@@ -45,8 +45,8 @@ def test_a_call_whose_arguments_were_not_recorded_whole_is_unknown(arguments: st
 
 
 def test_a_rule_that_reads_no_arguments_needs_none() -> None:
-    told = replayed(PROD, {"environment": "prod"}, {"environment": "dev"})
-    assert (told["refused"], told["same"], told["unknown"]) == (1, 1, 0)
+    result = replayed(PROD, {"environment": "prod"}, {"environment": "dev"})
+    assert (result["refused"], result["same"], result["unknown"]) == (1, 1, 0)
 
 
 def test_a_shadow_is_replayed_as_if_it_were_enforced() -> None:
@@ -68,17 +68,17 @@ def test_what_another_rule_refused_stays_refused() -> None:
 
 
 def test_a_call_that_waited_for_a_person_may_now_be_refused() -> None:
-    asked = {"rule": "new", "code": "approval_required", "environment": "prod"}
-    assert replayed(PROD, asked)["refused"] == 1
-    assert replayed(PROD, asked, effect="approve")["same"] == 1
+    request = {"rule": "new", "code": "approval_required", "environment": "prod"}
+    assert replayed(PROD, request)["refused"] == 1
+    assert replayed(PROD, request, effect="approve")["same"] == 1
 
 
 def test_a_call_that_asked_for_a_person_and_was_refused_nothing_is_one_that_waited() -> None:
     """As those whose clients were shown a page, or given a task."""
-    asked = {"rule": "new", "event": "approval.requested", "environment": "prod"}
-    assert replayed(PROD, asked, effect="approve")["same"] == 1
-    assert replayed(PROD, asked)["refused"] == 1
-    assert replayed(PROD, {**asked, "environment": "dev"})["allowed"] == 1
+    request = {"rule": "new", "event": "approval.requested", "environment": "prod"}
+    assert replayed(PROD, request, effect="approve")["same"] == 1
+    assert replayed(PROD, request)["refused"] == 1
+    assert replayed(PROD, {**request, "environment": "dev"})["allowed"] == 1
 
 
 def test_labels_are_those_declared_now() -> None:

@@ -232,14 +232,14 @@ async def test_the_least_of_a_servers_hints_is_how_long_its_lists_are_good() -> 
 def test_lists_are_never_listed_anew_before_they_are_old_nor_all_the_time(
     ttl: int, ago: float
 ) -> None:
-    told = Listing(server="s", state=ServerState.READY, ttl_ms=ttl, listed_at=time() - ago)
-    pause = refresh_pause(told)
+    result = Listing(server="s", state=ServerState.READY, ttl_ms=ttl, listed_at=time() - ago)
+    pause = refresh_pause(result)
     if ttl == 0:
         assert pause is None, "nobody asked to be asked for ever"
     else:
         assert pause is not None
         assert pause >= MIN_SECONDS
-        assert pause * 1000 >= (told.remaining_ms(time()) or 0) - 1
+        assert pause * 1000 >= (result.remaining_ms(time()) or 0) - 1
 
 
 def test_a_server_that_says_nothing_of_time_is_listed_when_something_happens() -> None:
@@ -247,8 +247,8 @@ def test_a_server_that_says_nothing_of_time_is_listed_when_something_happens() -
 
 
 def test_what_another_replica_listed_is_taken_while_it_is_good() -> None:
-    told = Listing(server="s", state=ServerState.READY, ttl_ms=60_000, listed_at=time())
-    assert refreshed_elsewhere(told)
-    assert not refreshed_elsewhere(told.model_copy(update={"listed_at": time() - 61}))
-    assert not refreshed_elsewhere(told.model_copy(update={"state": ServerState.STALE}))
+    result = Listing(server="s", state=ServerState.READY, ttl_ms=60_000, listed_at=time())
+    assert refreshed_elsewhere(result)
+    assert not refreshed_elsewhere(result.model_copy(update={"listed_at": time() - 61}))
+    assert not refreshed_elsewhere(result.model_copy(update={"state": ServerState.STALE}))
     assert not refreshed_elsewhere(None)

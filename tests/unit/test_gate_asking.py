@@ -11,24 +11,24 @@ def head(*lines: str) -> bytes:
 
 
 def test_a_tunnel_is_asked_for_by_host_and_port() -> None:
-    asked = parse_request(head("CONNECT docs.example:8443 HTTP/1.1", "Host: other.example"))
-    assert asked.is_tunnel
-    assert asked.target.authority == "docs.example:8443"
+    request = parse_request(head("CONNECT docs.example:8443 HTTP/1.1", "Host: other.example"))
+    assert request.is_tunnel
+    assert request.target.authority == "docs.example:8443"
 
 
 def test_a_request_is_sent_on_to_the_host_that_was_judged() -> None:
-    asked = parse_request(
+    request = parse_request(
         head(
             "POST http://docs.example:81/a?b HTTP/1.1", "Host: other.example", "Content-Length: 2",
             "Proxy-Authorization: Basic x", "Connection: keep-alive", "X-Own: \xe9",
         )
     )  # fmt: skip
-    assert asked.target.authority == "docs.example:81"
-    assert asked.onward() == (
+    assert request.target.authority == "docs.example:81"
+    assert request.onward() == (
         b"POST /a?b HTTP/1.1\r\nHost: docs.example:81\r\nContent-Length: 2\r\nX-Own: \xe9\r\n"
         b"Connection: close\r\n\r\n"
     )
-    assert asked.onward(b"http://docs.example:81", b"P: x\r\n").startswith(
+    assert request.onward(b"http://docs.example:81", b"P: x\r\n").startswith(
         b"POST http://docs.example:81/a?b HTTP/1.1\r\n"
     )
 

@@ -45,8 +45,8 @@ def declared(**sections: Any) -> Configuration:
 
 
 def bearer(**changes: Any) -> Bearer:
-    told = {"access": "staff", "user": "ann", "client": "c", "resource": f"{BASE}/mcp"}
-    return Bearer(**{**told, "ends": time() + 600, **changes})
+    fields = {"access": "staff", "user": "ann", "client": "c", "resource": f"{BASE}/mcp"}
+    return Bearer(**{**fields, "ends": time() + 600, **changes})
 
 
 # -- rules of access -------------------------------------------------------------------------
@@ -60,14 +60,14 @@ def test_the_first_rule_that_covers_somebody_counts() -> None:
         "corp": {"issuer": "corp", "tools": ["c__*"]},
     }
     made = declared(access=access)
-    told = {"groups": ["staff", "root"], "email": "a@example.org"}
-    assert matching_rule(made, "local", told) == "admins"
-    assert matching_rule(made, "local", {**told, "groups": ["staff"]}) == "verified"
+    fields = {"groups": ["staff", "root"], "email": "a@example.org"}
+    assert matching_rule(made, "local", fields) == "admins"
+    assert matching_rule(made, "local", {**fields, "groups": ["staff"]}) == "verified"
     assert matching_rule(made, "local", {"groups": "staff", "email": ["b@example.org"]}) == "staff"
     assert matching_rule(made, "corp", {}) == "corp"
     for nobody in ({}, {"groups": True}, {"groups": None}, {"groups": {"staff": 1}}):
         assert matching_rule(made, "local", nobody) is None
-    assert matching_rule(made, "machines", told) is None
+    assert matching_rule(made, "machines", fields) is None
 
 
 def test_nobody_is_called_by_a_declared_name_unless_their_issuer_may_say_so() -> None:
@@ -328,8 +328,8 @@ def test_rules_for_people_nobody_vouches_for_are_faults() -> None:
         "access:\n  a: {issuer: cropp, tools: ['*']}\n  b: {team: none, tools: ['*']}\n"
         "  c: {issuer: corp, tools: ['*']}\n  d: {issuer: machines, tools: ['*']}\n"
     )
-    told = [(fault.path, fault.line) for fault in load(text, {}).problems]
-    assert told == [("access.a.issuer", 3), ("access.b.team", 4)]
+    items = [(fault.path, fault.line) for fault in load(text, {}).problems]
+    assert items == [("access.a.issuer", 3), ("access.b.team", 4)]
 
 
 @pytest.mark.parametrize("name", OWN_ISSUERS)

@@ -59,8 +59,8 @@ def test_a_document_becomes_a_server_and_its_tools_are_shown(tmp_path: Path) -> 
     assert ended.exit_code == 0, ended.output
     assert "listContacts" in ended.output
     assert "dropDeal" not in ended.output
-    told = yaml.safe_load(ended.stdout[ended.stdout.index("servers:") :])
-    assert told["servers"]["my-crm"] == {
+    body = yaml.safe_load(ended.stdout[ended.stdout.index("servers:") :])
+    assert body["servers"]["my-crm"] == {
         "openapi": "crm.yaml",
         "base_url": "https://crm.example/v1",
         "credentials": {"token": "${env:MY_CRM_TOKEN}"},
@@ -213,10 +213,10 @@ def test_a_collection_becomes_a_document_beside_the_configuration(tmp_path: Path
     (tmp_path / "toolbus.yaml").write_text(FILE)
     ended = run("postman", "shop.json", "-o", "toolbus.yaml", "--json")
     assert ended.exit_code == 0, ended.output
-    told = json.loads(ended.stdout)
-    assert told["name"] == "shop-dev"
-    assert told["tools"] == ["Get_order", "Upload"]
-    notes = " ".join(told["notes"])
+    body = json.loads(ended.stdout)
+    assert body["name"] == "shop-dev"
+    assert body["tools"] == ["Get_order", "Upload"]
+    notes = " ".join(body["notes"])
     for words in (
         "its server is",
         "its URL is incomplete",

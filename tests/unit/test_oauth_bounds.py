@@ -13,9 +13,9 @@ from toolbus_oauth.web.errors import OAuthError
 
 def test_a_client_that_brings_much_is_not_kept() -> None:
     key = {"kty": "EC", "crv": "P-256", "x": "a" * 43, "y": "b" * 43, "note": "z" * 60_000}
-    told: dict[str, Any] = {"redirect_uris": ["https://a.test/back"], "jwks": {"keys": [key]}}
+    fields: dict[str, Any] = {"redirect_uris": ["https://a.test/back"], "jwks": {"keys": [key]}}
     with pytest.raises(OAuthError, match="bytes"):
-        parse_metadata(told, "id")
+        parse_metadata(fields, "id")
 
 
 def test_who_holds_no_token_any_more_is_known_by_no_name() -> None:

@@ -234,13 +234,13 @@ def call(extra: str = "", capabilities: str = "{}", method: str = "tools/call") 
 
 def test_who_can_open_pages_is_asked_to_and_others_are_told_the_link() -> None:
     error = ConsentRequiredError("Nobody has.", link=LINK)
-    asked = msgspec.json.decode(
+    request = msgspec.json.decode(
         consent.consent_required(call("", '{"elicitation":{"url":{}}}'), error, "docs")
     )
-    assert asked["inputRequests"][consent.QUESTION]["params"]["url"] == LINK
-    said = msgspec.json.decode(consent.consent_required(call(), error, "docs"))
-    assert said["isError"] is True
-    assert LINK in said["content"][0]["text"]
+    assert request["inputRequests"][consent.QUESTION]["params"]["url"] == LINK
+    message = msgspec.json.decode(consent.consent_required(call(), error, "docs"))
+    assert message["isError"] is True
+    assert LINK in message["content"][0]["text"]
     with pytest.raises(ConsentRequiredError, match=LINK):
         consent.consent_required(call(method="resources/read"), error, "docs")
 

@@ -28,8 +28,8 @@ def edited(line: bytes) -> bytes:
 
 
 def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
-    told = log.verified().told()
-    assert told == {
+    result = log.verified().told()
+    assert result == {
         "sound": True, "origin": "toolbus", "customer": "acme",
         "log": "toolbus/acme/1763000000000", "events": 24, "before": 0,
         "first_event": "2027-01-15 08:00:00 UTC", "last_event": "2027-01-15 08:00:11 UTC",

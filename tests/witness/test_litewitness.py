@@ -26,8 +26,8 @@ async def test_litewitness_cosigns_each_checkpoint_and_contradicts_a_log_set_bac
 ) -> None:
     auditor = Auditor(settings, operator, tmp_path)
     with litewitness(near) as witness:
-        told = {"name": "lite", "url": witness.url, "key": witness.verifier}
-        await declare(operator, origin="toolbus.example", witnesses=[told])
+        fields = {"name": "lite", "url": witness.url, "key": witness.verifier}
+        await declare(operator, origin="toolbus.example", witnesses=[fields])
         async with auditing(settings) as service:
             await auditor.completed(1)
             await auditor.sealed(2)

@@ -66,29 +66,29 @@ def described() -> set[str]:
 
 def generated() -> str:
     """Return the tables of sections and of every model."""
-    told = texts("configuration")
+    result = texts("configuration")
     sections = table(
         ("section", "content", "description"),
         (
-            (code(name), type_of(field.annotation), told[f"sections.{name}"])
+            (code(name), type_of(field.annotation), result[f"sections.{name}"])
             for name, field in Configuration.model_fields.items()
         ),
     )
     parts = [f"## Sections\n\n{sections}"]
-    parts += [_model(model, told) for model in models()]
+    parts += [_model(model, result) for model in models()]
     return "\n\n".join(parts)
 
 
-def _model(model: type[BaseModel], told: dict[str, str]) -> str:
+def _model(model: type[BaseModel], shown: dict[str, str]) -> str:
     name = model.__name__
-    text = told[name]
+    text = shown[name]
     inherited = bases(model)
     if inherited:
         links = " and ".join(
             f"[{base.__name__}](#{base.__name__.lower()})" for base in _nearest(inherited)
         )
         text += f" It also has every field of {links}."
-    rows = list(_rows(model, told))
+    rows = list(_rows(model, shown))
     fields = table(("field", "type", "default", "limits", "description"), rows) if rows else ""
     return f"## {name}\n\n{text}\n\n{fields}".rstrip()
 
@@ -102,11 +102,11 @@ def _nearest(inherited: list[type[BaseModel]]) -> list[type[BaseModel]]:
     ]
 
 
-def _rows(model: type[BaseModel], told: dict[str, str]) -> Iterator[tuple[str, ...]]:
+def _rows(model: type[BaseModel], shown: dict[str, str]) -> Iterator[tuple[str, ...]]:
     for name in own_fields(model):
         field = model.model_fields[name]
-        text = told[f"{model.__name__}.{name}"]
+        text = shown[f"{model.__name__}.{name}"]
         yield code(name), type_of(field.annotation), default_of(field), limits_of(field), text
     if model.__name__ in WITH_SECRET:
-        text = told[f"{model.__name__}.secret"]
+        text = shown[f"{model.__name__}.secret"]
         yield code("secret"), "text", "", "at least 24 characters", text

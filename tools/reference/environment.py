@@ -45,24 +45,24 @@ def variable(name: str, field: FieldInfo) -> str:
 
 def generated() -> str:
     """Return one table for the shared settings and one for each service."""
-    told = texts("environment")
-    parts = [f"## Every service\n\n{_table('every', dict(Settings.model_fields), told)}"]
+    result = texts("environment")
+    parts = [f"## Every service\n\n{_table('every', dict(Settings.model_fields), result)}"]
     parts += [
-        f"## {service}\n\n{_table(service, own_fields(model), told)}"
+        f"## {service}\n\n{_table(service, own_fields(model), result)}"
         for service, model in models().items()
     ]
     return "\n\n".join(parts)
 
 
-def _table(service: str, fields: dict[str, FieldInfo], told: dict[str, str]) -> str:
+def _table(service: str, fields: dict[str, FieldInfo], shown: dict[str, str]) -> str:
     return table(
-        ("variable", "type", "default", "limits", "description"), _rows(service, fields, told)
+        ("variable", "type", "default", "limits", "description"), _rows(service, fields, shown)
     )
 
 
 def _rows(
-    service: str, fields: dict[str, FieldInfo], told: dict[str, str]
+    service: str, fields: dict[str, FieldInfo], shown: dict[str, str]
 ) -> Iterator[tuple[str, ...]]:
     for name, field in fields.items():
         shown = (type_of(field.annotation), default_of(field), limits_of(field))
-        yield code(variable(name, field)), *shown, told[f"{service}.{name}"]
+        yield code(variable(name, field)), *shown, shown[f"{service}.{name}"]

@@ -26,12 +26,12 @@ def documented() -> list[type[ToolbusError]]:
 
 def generated() -> str:
     """Return one row for each error."""
-    told = texts("errors")
+    result = texts("errors")
     rows = []
     for each in documented():
         answer = failure(each("An example."))
         rpc = json.loads(answer.body)["error"]["code"]
-        meaning, _, action = told[each.code].partition("\nDo: ")
+        meaning, _, action = result[each.code].partition("\nDo: ")
         retry = "yes" if each.retryable else "no"
         rows.append((code(each.code), str(rpc), str(answer.status), retry, meaning, action))
     return table(("code", "JSON-RPC", "HTTP", "retryable", "meaning", "what to do"), rows)

@@ -75,23 +75,23 @@ def _names(users: list[str]) -> str:
 
 def _subjects() -> str:
     publish, subscribe = _allowed("publish"), _allowed("subscribe")
-    known, told = messages(), texts("subjects")
+    known, result = messages(), texts("subjects")
     queries = {each.SUBJECT for each in Query.__subclasses__()}
     event_subjects = {subject_of(event.NAME, "*") for event in events()}
     shown = sorted({*publish, *subscribe} - queries - event_subjects)
     replies = next(subject for subject in publish if subject.split(".")[1] == "reply")
-    asked = min(queries).rsplit(".", 2)[0] + "."
-    to_one = f"{asked}<service>.>"
+    request = min(queries).rsplit(".", 2)[0] + "."
+    to_one = f"{request}<service>.>"
     rows = [
         (code(replies[:-1] + "<service>.>"), _names(publish[replies]), "that service", "Replies."),
         (code(to_one), "see [Queries](#queries)", "that service", "Queries to one service."),
-        (code(f"{asked}all.>"), "operator", "every service", "Queries to every service."),
+        (code(f"{request}all.>"), "operator", "every service", "Queries to every service."),
     ]
     for subject in shown:
-        if subject.startswith((replies[:-1], asked, BUCKET_UPDATES)):
+        if subject.startswith((replies[:-1], request, BUCKET_UPDATES)):
             continue
         message = known.get(subject.removesuffix(".*").removesuffix(".>"))
-        meaning = _first_sentence(message) if message else told[subject]
+        meaning = _summary(message) if message else result[subject]
         rows.append(
             (
                 code(subject),
@@ -111,7 +111,7 @@ def _queries() -> str:
             each.SUBJECT.split(".")[2],
             _names(publish.get(each.SUBJECT, [])),
             ", ".join(map(code, each.model_fields)),
-            _first_sentence(each),
+            _summary(each),
         )
         for each in sorted(Query.__subclasses__(), key=lambda each: each.SUBJECT)
         if each.__module__.startswith(contracts.__name__)
@@ -192,6 +192,6 @@ def _fields(model: type[BaseModel], without: tuple[str, ...]) -> str:
     return "\n\n".join(filter(None, (text, shown)))
 
 
-def _first_sentence(model: type[BaseModel]) -> str:
+def _summary(model: type[BaseModel]) -> str:
     text = " ".join((model.__doc__ or "").split("\n\n")[0].split())
     return text.partition(". ")[0].rstrip(".") + "."

@@ -24,10 +24,10 @@ def described() -> set[str]:
 
 def generated() -> str:
     """Return one row for each metric; its service and meaning are hand-written."""
-    told = texts("metrics")
+    result = texts("metrics")
     rows = []
     for metric in sorted(catalogue(), key=exposed):
-        service, _, meaning = told[exposed(metric)].partition(": ")
+        service, _, meaning = result[exposed(metric)].partition(": ")
         labels = ", ".join(map(code, metric._labelnames))  # noqa: SLF001
         rows.append((code(exposed(metric)), str(metric._type), labels, service, meaning))  # noqa: SLF001
     return table(("metric", "type", "labels", "service", "meaning"), rows)

@@ -20,7 +20,7 @@ _PLAIN = {
 _MIB, _KIB, _GIB = 1 << 20, 1 << 10, 1 << 30
 
 
-def type_of(annotation: Any) -> str:  # noqa: C901, PLR0911 - one for each form
+def type_of(annotation: Any) -> str:  # noqa: PLR0911 - one for each form
     """Return the name of a type; a model's name links to its table."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in _PLAIN:

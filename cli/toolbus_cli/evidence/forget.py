@@ -110,7 +110,7 @@ async def _let_go(repository: ConfigRepository, revision: int) -> int:
     while True:
         statuses = await channel.ask_all(seconds, wanted=() if confirmed else readers_of(PEOPLE))
         confirmed |= {
-            each.instance: each.heard[PEOPLE] for each in statuses if PEOPLE in each.heard
+            each.instance: each.revisions[PEOPLE] for each in statuses if PEOPLE in each.revisions
         }
         behind = sum(known < revision for known in confirmed.values())
         if confirmed and not behind:

@@ -38,7 +38,7 @@ from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
 from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.concurrency import end
 from toolbus_common.config_store.literal_secrets import Reader
-from toolbus_common.config_store.operator_targets import Named
+from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
     AuditQuery,
     BackfillLinesRequest,
@@ -59,13 +59,13 @@ from toolbus_common.egress.tls import Tls
 from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import StoredMessage
-from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
 from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import Holds
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_common.service.privacy import know_people
+from toolbus_common.service.privacy import use_person_keys
 from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def build(exchange: LocalTransport, settings: Settings | None = None) -> Service
     """Compose the service. Nothing connects until it runs."""
     settings = settings or Settings()
     service = Service("audit", settings, exchange)
-    people = know_people(service)
+    people = use_person_keys(service)
     store = ClickHouse(settings)
     writer = Writer(store)
     service.wait_until_ready(writer.open)
@@ -153,7 +153,7 @@ def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> 
 def _outbound(service: Service, settings: Settings) -> Outbound:
     """Watch the configuration, and create the clients of all deliveries."""
     projection = ConfigProjection(Reader.at("audit", settings.sealing).opened)
-    operator_named = Named()
+    operator_named = ConfirmedTargets()
     service.watch_bucket(CONFIG)(operator_named.hear)
     service.watch_bucket(CONFIG)(projection.hear)
     return Outbound(
@@ -296,7 +296,7 @@ def _export(service: Service, settings: Settings, store: ClickHouse, outbound: O
     service.details = details_with_deliveries
 
     async def stream() -> str:
-        return await begun(service.bus.client, EVENTS)
+        return await created_at(service.bus.client, EVENTS)
 
     async def newest() -> int:
         return await service.bus.newest(EVENTS)

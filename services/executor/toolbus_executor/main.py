@@ -117,7 +117,7 @@ class ServerRegistry:
     def sessions(self) -> SessionsReply:
         """Return the upstream sessions this executor holds, with their owners."""
         pools = ((name, supervisor.separation) for name, supervisor in self._supervisors.items())
-        sessions = {name: each.pool.told() for name, each in pools if each is not None}
+        sessions = {name: each.pool.status() for name, each in pools if each is not None}
         return SessionsReply(instance=self._service.events.producer, servers=sessions)
 
     @asynccontextmanager

@@ -57,12 +57,12 @@ class IdentityAdmin:
             "connect": self.connections.begin,
             "end_connection": self.connections.end,
         }
-        if request.wish not in handlers:
+        if request.action not in handlers:
             raise InvalidError(
-                f"This oauth service does not support '{request.wish}'; it may be an older version."
+                f"This oauth service does not support '{request.action}'; it may be an older version."
             )
         about = msgspec.json.decode(request.about, type=dict[str, Any])
-        return IdentityReply(rows=tuple(await handlers[request.wish](request, about)))
+        return IdentityReply(rows=tuple(await handlers[request.action](request, about)))
 
     async def _accounts(self, request: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
         found = await self.store.every(Account)

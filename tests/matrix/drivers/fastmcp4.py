@@ -61,15 +61,15 @@ async def call() -> str:
 
 
 async def progress() -> str:
-    heard: list[tuple[float, float | None]] = []
+    received: list[tuple[float, float | None]] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
-        heard.append((progress, total))
+        received.append((progress, total))
 
     async with connected() as client:
         tool = GIVEN.name("test_tool_with_progress")
         await client.call_tool(tool, {}, progress_handler=hear)
-    return steps(heard)
+    return steps(received)
 
 
 async def elicitation() -> str:
@@ -111,8 +111,8 @@ async def task() -> str:
     call_tool_task = import_module("fastmcp_tasks.client").call_tool_task
     async with connected() as client:
         work = {"seconds": 0.5, "label": GIVEN.nonce}
-        begun = await call_tool_task(client, GIVEN.name("slow_compute"), work)
-        text = (await begun.result()).content[0].text
+        started = await call_tool_task(client, GIVEN.name("slow_compute"), work)
+        text = (await started.result()).content[0].text
     return same(text, f"{GIVEN.nonce} done in 0.5 s", "completed")
 
 

@@ -26,8 +26,8 @@ def command(method: str, *options: str) -> list[str]:
     program = [os.environ["MATRIX_NODE"], os.environ["MATRIX_INSPECTOR"], "--cli"]
     target = ["--server-url", GIVEN.endpoint, "--transport", "http", "--protocol-family"]
     header = ["--header", f"Authorization: {GIVEN.headers['Authorization']}"]
-    told = [GIVEN.flavour, "--stored-auth-only", "--format", "json", "--quiet"]
-    return [*program, *target, *told, *header, "--method", method, *options]
+    items = [GIVEN.flavour, "--stored-auth-only", "--format", "json", "--quiet"]
+    return [*program, *target, *items, *header, "--method", method, *options]
 
 
 async def started(method: str, *options: str) -> asyncio.subprocess.Process:
@@ -47,8 +47,8 @@ async def asked(method: str, *options: str) -> Any:
         if process.returncode is None:
             process.kill()
     expect("", process.returncode == 0, f"exit {process.returncode}: {errors.decode()[-250:]}")
-    told = json.loads(out)
-    return told.get("result", told)
+    body = json.loads(out)
+    return body.get("result", body)
 
 
 async def called(tool: str, **arguments: Any) -> str:

@@ -36,8 +36,8 @@ async def _fill_in(_mcp, params, _context):
 
 async def _sample(_context, params):
     same(params.messages[0].content.text, GIVEN.question)
-    said = TextContent(type="text", text=GIVEN.nonce)
-    return CreateMessageResult(role="assistant", content=said, model="fixture")
+    message = TextContent(type="text", text=GIVEN.nonce)
+    return CreateMessageResult(role="assistant", content=message, model="fixture")
 
 
 def connected(on_progress=None):
@@ -69,13 +69,13 @@ async def call():
 
 
 async def progress():
-    heard = []
+    received = []
 
     async def hear(done, total, _message, _context):
-        heard.append((done, total))
+        received.append((done, total))
 
     await _call("test_tool_with_progress", connected(hear))
-    return steps(heard)
+    return steps(received)
 
 
 async def elicitation():

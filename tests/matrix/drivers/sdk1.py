@@ -50,8 +50,8 @@ async def _fill_in(_context, params):
 
 async def _sample(_context, params):
     same(params.messages[0].content.text, GIVEN.question)
-    said = TextContent(type="text", text=GIVEN.nonce)
-    return CreateMessageResult(role="assistant", content=said, model="fixture")
+    message = TextContent(type="text", text=GIVEN.nonce)
+    return CreateMessageResult(role="assistant", content=message, model="fixture")
 
 
 @asynccontextmanager
@@ -100,15 +100,15 @@ async def call():
 
 
 async def progress():
-    heard = []
+    received = []
 
     async def hear(done, total, _message):
-        heard.append((done, total))
+        received.append((done, total))
 
     async with connected() as session:
         tool = GIVEN.name("test_tool_with_progress")
         await session.call_tool(tool, {}, progress_callback=hear)
-    return steps(heard)
+    return steps(received)
 
 
 async def elicitation():
@@ -184,8 +184,8 @@ async def cancellation():
         calling = asyncio.create_task(session.call_tool(tool, arguments))
         await asyncio.sleep(UNDER_WAY_SECONDS)
         about = CancelledNotificationParams(requestId=request_id, reason="enough")
-        said = CancelledNotification(method="notifications/cancelled", params=about)
-        await session.send_notification(ClientNotification(said))
+        message = CancelledNotification(method="notifications/cancelled", params=about)
+        await session.send_notification(ClientNotification(message))
         done, _ = await asyncio.wait([calling], timeout=UNDER_WAY_SECONDS)
         calling.cancel()
         if done and not calling.cancelled():

@@ -49,8 +49,8 @@ async def _sample(
     params: CreateMessageRequestParams,
 ) -> CreateMessageResult:
     same(getattr(params.messages[0].content, "text", None), GIVEN.question)
-    said = TextContent(type="text", text=GIVEN.nonce)
-    return CreateMessageResult(role="assistant", content=said, model="fixture")
+    message = TextContent(type="text", text=GIVEN.nonce)
+    return CreateMessageResult(role="assistant", content=message, model="fixture")
 
 
 @asynccontextmanager
@@ -90,15 +90,15 @@ async def call() -> str:
 
 
 async def progress() -> str:
-    heard: list[tuple[float, float | None]] = []
+    received: list[tuple[float, float | None]] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
-        heard.append((progress, total))
+        received.append((progress, total))
 
     async with connected() as client:
         tool = GIVEN.name("test_tool_with_progress")
         await client.call_tool(tool, {}, progress_callback=hear)
-    return steps(heard)
+    return steps(received)
 
 
 async def elicitation() -> str:

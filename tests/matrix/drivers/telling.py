@@ -70,8 +70,8 @@ class Given:
 
 def given() -> Given:
     """Read the argument."""
-    told = json.loads(sys.argv[1])
-    return Given(**{**told, "actions": tuple(told.get("actions", ACTIONS))})
+    body = json.loads(sys.argv[1])
+    return Given(**{**body, "actions": tuple(body.get("actions", ACTIONS))})
 
 
 def expect(detail: str, holds: object, otherwise: object) -> str:

@@ -58,8 +58,8 @@ def directory() -> ConfigProjection:
 async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_from_it(
     directory: ConfigProjection,
 ) -> None:
-    outcomes, waiting, said = Outcomes(), Waiting(), list[Any]()
-    service: Any = SimpleNamespace(events=SimpleNamespace(publish=said.append))
+    outcomes, waiting, messages = Outcomes(), Waiting(), list[Any]()
+    service: Any = SimpleNamespace(events=SimpleNamespace(publish=messages.append))
     spending: Any = SimpleNamespace(note=lambda _spent: None)
     service = ProgramHandler(
         service, directory, Catalogue(directory), cast("Any", None), spending, cast("Any", outcomes)
@@ -77,4 +77,4 @@ async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_fro
     await asyncio.wait([running])
     assert [type(frame) for frame in waiting.told] == [CallResult]
     assert outcomes.kept == waiting.told
-    assert [event.NAME for event in said] == ["call.completed"]
+    assert [event.NAME for event in messages] == ["call.completed"]

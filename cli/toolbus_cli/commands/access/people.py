@@ -182,12 +182,12 @@ def revoke_grant(
 
 
 def wish(
-    state_dir: Path, wish: str, name: str = "", about: dict[str, Any] | None = None
+    state_dir: Path, action: str, name: str = "", about: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """Send a request to the oauth service and return its reply."""
 
     async def ask() -> IdentityReply:
-        asked = IdentityRequest(wish=wish, name=name, by=me(), about=json.dumps(about or {}))
+        asked = IdentityRequest(action=action, name=name, by=me(), about=json.dumps(about or {}))
         async with joined(find(state_dir)) as bus:
             return await RequestReply(OPERATOR, bus).ask(asked, IdentityReply, SECONDS)
 

@@ -197,7 +197,7 @@ class ChangeResponse(ResponseModel):
     sign: Literal["+", "-", "~"]
     kind: str
     name: str
-    said: str
+    text: str
 
 
 class AppliedResponse(ResponseModel):

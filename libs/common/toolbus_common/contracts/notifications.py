@@ -14,8 +14,8 @@ class ServerNotification(Message):
     Changes of lists are not sent here: they are published in the catalog bucket. With
     `principal_id` the notification is for clients of that principal only, with `session` for that
     client session only. `unasked` marks the change of a resource without a subscription: it is for
-    every session that may read the resource. With `asked` it is a request to that client session,
-    and a `ClientMessage` with this id is the reply.
+    every session that may read the resource. With `request_id` it is a request to that client
+    session, and a `ClientMessage` with this id is the reply.
     """
 
     SUBJECT: ClassVar[str] = "tb.notification"
@@ -26,7 +26,7 @@ class ServerNotification(Message):
     principal_id: str = ""
     session: str = ""
     unasked: bool = False
-    asked: str = ""
+    request_id: str = ""
     params: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

@@ -169,7 +169,7 @@ class Service:
             since=self._since,
             reason=reason if self.bus.connected else "the bus is down",
             details=self.details(),
-            heard={
+            revisions={
                 name: min(each.values())
                 for name, each in self._revisions.items()
                 if any(each.values())

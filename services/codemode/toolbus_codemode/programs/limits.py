@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from toolbus_common.config import Level
 from toolbus_common.config.access.code_mode import Programs
+from toolbus_common.mcp.code_mode_options import CodeModeOptions
 
 REQUEST = "the request"
 

@@ -184,7 +184,7 @@ class CallHandler:
             "waiting": self.bulkhead.waiting,
             "places": self.bulkhead.slots,
             "retries": self.retries.made,
-            "failures": self.breaker.failures.told(),
+            "failures": self.breaker.failures.recent(),
             "probe": self.health.latest,
             "drained": self.drained,
             "asleep": self.idling.asleep,

@@ -21,7 +21,7 @@ class BreakerReporter:
         self.name = name
         self.circuit = Breaker()
         self.failures = FailureLog()
-        self.asked = 0  # calls admitted
+        self.call_count = 0  # calls admitted
         self._events = events
         self._by_calls = False  # whether a call failed since the last success, not only a probe
         self._open = UPSTREAM_OPEN.labels(name)
@@ -48,7 +48,7 @@ class BreakerReporter:
                 server=self.name,
                 retry_after=round(wait, 1),
             )
-        self.asked += 1
+        self.call_count += 1
 
     def abandoned(self) -> None:
         """Release a call without a verdict, so that it does not use up the probe."""

@@ -58,7 +58,7 @@ def loss_reason(server: str, error: ToolbusError, secrets: Callable[[], KnownSec
     """Return why a server is unavailable; log its own text with secrets removed."""
     if type(error) is UpstreamRefusedError:
         (text,) = secrets().struck([error.reason])
-        log.warning("server.refused", extra={"server": server, "said": visible(struck(text))})
+        log.warning("server.refused", extra={"server": server, "text": visible(struck(text))})
     return with_pronoun(shared_reason(error))
 
 
@@ -94,9 +94,13 @@ class FailureLog:
     def note(self, error: ToolbusError) -> None:
         """Record a failed call, if the server caused it."""
         if isinstance(error, _OF_THE_SERVER):
-            told = {"at": time(), "code": error.code, "reason": shared_reason(error)[:MAX_REASON]}
-            self._latest.append(told)
+            failure = {
+                "at": time(),
+                "code": error.code,
+                "reason": shared_reason(error)[:MAX_REASON],
+            }
+            self._latest.append(failure)
 
-    def told(self) -> list[dict[str, Any]]:
+    def recent(self) -> list[dict[str, Any]]:
         """Return the recorded failures, the oldest first."""
         return list(self._latest)

@@ -42,7 +42,7 @@ class ProbeTarget(Protocol):
     """Counter of the server's calls, and consumer of probe results."""
 
     @property
-    def asked(self) -> int:
+    def call_count(self) -> int:
         """Number of calls admitted so far."""
         ...
 
@@ -78,10 +78,10 @@ class Health:
         pause, before = self._every, -1
         while True:
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311
-            asked, pause = self._watched.asked, self._every
-            if self._idle() and asked == before and not await self._probe(upstream):
+            call_count, pause = self._watched.call_count, self._every
+            if self._idle() and call_count == before and not await self._probe(upstream):
                 pause = min(pause, SOON)
-            before = asked
+            before = call_count
 
     async def _probe(self, upstream: Probed) -> bool:
         """Return whether the server replied to a probe."""

@@ -37,7 +37,7 @@ class NotificationPublisher:
         method: str,
         params: bytes,
         watched: Collection[str] = (),
-        asked: str = "",
+        request_id: str = "",
     ) -> None:
         """Publish a notification or request for a principal or one client session.
 
@@ -49,7 +49,7 @@ class NotificationPublisher:
             principal_id=principal_id,
             session=session,
             unasked=method == UPDATED and _uri_of(params) not in watched,
-            asked=asked,
+            request_id=request_id,
             params=params,
         )
         if method.endswith("/list_changed"):

@@ -72,7 +72,7 @@ class Approvals:
         if scope["method"] != "POST":
             raise rejected("method", 405, "Method not allowed. Use GET or POST.")
         form = await self._form(headers, receive)
-        if form.get("wish", "show") == "show":
+        if form.get("action", "show") == "show":
             return await self._show(form.get("key", "").strip(), approval)
         ticket = self.sealer.open(form.get("ticket"), TicketClaims)
         if ticket is None or ticket.approval != approval or ticket.expires < time():
@@ -93,7 +93,7 @@ class Approvals:
         return page.decision(approval_state, ticket, message)
 
     async def _decide(self, ticket: TicketClaims, form: dict[str, str]) -> Response:
-        action, note = form.get("wish", ""), form.get("note", "")
+        action, note = form.get("action", ""), form.get("note", "")
         try:
             (approval_state,) = (
                 await self._ask(ticket.key_digest, action, ticket.approval, note)
@@ -148,12 +148,12 @@ class Approvals:
         return await read_request_body(receive, LARGEST_BODY)
 
     async def _ask(
-        self, key_digest: str, wish: str, approval: str, note: str = ""
+        self, key_digest: str, action: str, approval: str, note: str = ""
     ) -> ApprovalsReply:
-        if wish not in ("show", "approve", "reject"):
+        if action not in ("show", "approve", "reject"):
             raise InvalidError("Unknown decision. Use approve or reject.")
         request = ApproverRequest(
-            key_digest=key_digest, wish=wish, id=approval, note=visible(note.strip())
+            key_digest=key_digest, action=action, id=approval, note=visible(note.strip())
         )
         return await self.endpoint.service.requests.ask(request, ApprovalsReply)
 

@@ -21,7 +21,7 @@ def sign_in(error: str = "", status: int = 200) -> Response:
         "A call is waiting for approval",
         f"{webpage.refusal(error)}<p>Enter a key that may approve calls.</p>"
         '<form method="post"><label>Key<input type="password" name="key" autocomplete="off" '
-        'required autofocus></label><div class="choices"><button class="deed" name="wish" '
+        'required autofocus></label><div class="choices"><button class="deed" name="action" '
         'value="show">Show</button></div></form>',
     )
 
@@ -34,8 +34,8 @@ def decision(approval: ApprovalState, ticket: str, error: str = "", status: int 
         f"{webpage.refusal(error)}{_details(approval)}"
         f'<form method="post">{webpage.ticket(ticket)}{_NO_CHOICE}'
         '<label>Note, or the reason for a rejection<input name="note" maxlength="512"></label>'
-        '<div class="choices"><button class="deed" name="wish" value="approve">Approve once'
-        '</button><button name="wish" value="reject">Reject</button></div></form>',
+        '<div class="choices"><button class="deed" name="action" value="approve">Approve once'
+        '</button><button name="action" value="reject">Reject</button></div></form>',
     )
 
 

@@ -81,7 +81,7 @@ class DPoPVerifier:
         try:
             self.checker.judge(proof, scope["method"], url, secret, bearer.jkt)
         except ProofError as error:
-            raise InvalidProofError(error.sentence, error.code, error.nonce) from error
+            raise InvalidProofError(error.message, error.code, error.nonce) from error
 
 
 def challenge_headers(

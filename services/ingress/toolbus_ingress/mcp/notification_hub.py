@@ -243,7 +243,7 @@ class NotificationHub:
 
     def receive(self, notification: ServerNotification) -> None:
         """Accept a server's notification or request that belongs to no call."""
-        if notification.asked:
+        if notification.request_id:
             self.on_server_request(notification)
             return
         if notification.method in _LIST_CHANGED.values():

@@ -51,9 +51,9 @@ class ServerRequests:
     async def _forward(self, listener: Listener, request: ServerNotification) -> None:
         session = listener.context.session
         assert session is not None  # noqa: S101 - it was found by its session
-        await self._publish(request.session, "taken", request.asked)
+        await self._publish(request.session, "taken", request.request_id)
         member = await self._response_member(listener, session, request)
-        await self._publish(request.session, "answered", request.asked, member)
+        await self._publish(request.session, "answered", request.request_id, member)
 
     async def _response_member(
         self, listener: Listener, session: Session, request: ServerNotification

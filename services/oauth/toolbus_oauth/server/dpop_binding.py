@@ -31,7 +31,7 @@ class DpopBinding:
             return self.checker.judge(text, "POST", self.url).key
         except ProofError as error:
             nonce = ((NONCE_HEADER, error.nonce),) if error.nonce else ()
-            raise OAuthError(error.code, error.sentence, 400, *nonce) from error
+            raise OAuthError(error.code, error.message, 400, *nonce) from error
         except OverloadedError as error:
             raise OAuthError("temporarily_unavailable", error.reason, 503) from error
 

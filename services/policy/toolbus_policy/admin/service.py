@@ -312,7 +312,7 @@ def _unknown_error(request: AdminRequest) -> UnknownEntryError:
 
 def _applied(applied: Applied, warnings: list[dict[str, Any]], *, done: bool) -> dict[str, Any]:
     changes = [
-        {"sign": each.sign, "kind": each.section, "name": each.name, "said": str(each)}
+        {"sign": each.sign, "kind": each.section, "name": each.name, "text": str(each)}
         for each in applied.changes
     ]
     return {

@@ -90,9 +90,9 @@ class ApproverService:
     async def handle(self, request: ApproverRequest) -> ApprovalsReply:
         """Handle a request from the holder of a key, within that key's rights."""
         who = approver_for_key(self.snapshot(), request.key_digest, time())
-        if request.wish == "show":
+        if request.action == "show":
             return await self.show(who, request.id)
-        return await self.decide(who, request.id, request.note, approve=request.wish == "approve")
+        return await self.decide(who, request.id, request.note, approve=request.action == "approve")
 
     async def show(self, who: Approver, approval_id: str = "") -> ApprovalsReply:
         """Return visible pending approvals, abbreviated; or one approval in full."""

@@ -28,8 +28,8 @@ def canonical() -> Iterator[Callable[[str], str]]:
 
     def parsed(sql: str) -> str:
         quoted = sql.replace("\\", "\\\\").replace("'", "\\'")
-        told = handle.query(f"SELECT formatQuerySingleLine('{quoted}')", "TSVRaw")
-        return str(told).strip()
+        result = handle.query(f"SELECT formatQuerySingleLine('{quoted}')", "TSVRaw")
+        return str(result).strip()
 
     yield parsed
     handle.close()
@@ -111,8 +111,8 @@ def test_every_migration_can_be_run_on_a_cluster_and_parsed(
 ) -> None:
     every = [each for migration in migrations() for each in migration.statements()]
     for statement in for_cluster(every, "prod"):
-        told = canonical(statement)
-        assert "ON CLUSTER prod" in told or told.startswith("INSERT INTO"), told
+        result = canonical(statement)
+        assert "ON CLUSTER prod" in result or result.startswith("INSERT INTO"), result
 
 
 def test_a_clusters_tables_are_made_before_what_reads_them_and_recorded_like_one_servers() -> None:
@@ -136,7 +136,7 @@ def test_without_a_cluster_the_files_are_run_as_they_are() -> None:
 def test_rows_are_removed_on_every_shard_and_gone_when_that_is_over(
     canonical: Callable[[str], str],
 ) -> None:
-    asked = "ALTER TABLE events DELETE WHERE line = 1 SETTINGS mutations_sync = 2"
-    (told,) = map(canonical, clustered(asked, "prod", KNOWN))
-    assert told.startswith("ALTER TABLE events_local ON CLUSTER prod")
-    assert told.endswith("SETTINGS mutations_sync = 2")
+    request = "ALTER TABLE events DELETE WHERE line = 1 SETTINGS mutations_sync = 2"
+    (result,) = map(canonical, clustered(request, "prod", KNOWN))
+    assert result.startswith("ALTER TABLE events_local ON CLUSTER prod")
+    assert result.endswith("SETTINGS mutations_sync = 2")

@@ -50,9 +50,9 @@ def test_a_completed_call_was_sent_though_its_event_does_not_say_so() -> None:
 
 
 def test_a_row_keeps_the_whole_event_as_it_was_published() -> None:
-    said = line(allowed(arguments_digest="ab" * 32))
-    (row,), _ = read(SUBJECT, 1, said)
-    assert row.detail == said.decode()
+    message = line(allowed(arguments_digest="ab" * 32))
+    (row,), _ = read(SUBJECT, 1, message)
+    assert row.detail == message.decode()
 
 
 def test_a_field_no_column_knows_is_kept_in_the_detail() -> None:

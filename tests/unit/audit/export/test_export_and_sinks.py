@@ -165,15 +165,15 @@ def test_requests_are_signed_as_amazons_own_examples_are(
     method: str, path: str, body: bytes, headers: dict[str, str], signature: str
 ) -> None:
     url = url_of("https://examplebucket.s3.amazonaws.com", path)
-    told = sign_request(PUBLISHED, method, url, body, headers, THEN)
-    assert told["authorization"].endswith(f"Signature={signature}")
+    result = sign_request(PUBLISHED, method, url, body, headers, THEN)
+    assert result["authorization"].endswith(f"Signature={signature}")
 
 
 def test_a_session_is_signed_too_and_no_key_is_printed() -> None:
     keys = Keys("AKIA", "canary-secret", "canary-token")
-    told = sign_request(keys, "PUT", "http://store:9000/b/k", b"x", {}, THEN)
-    assert told["host"] == "store:9000"
-    assert "x-amz-security-token" in told["authorization"]
+    result = sign_request(keys, "PUT", "http://store:9000/b/k", b"x", {}, THEN)
+    assert result["host"] == "store:9000"
+    assert "x-amz-security-token" in result["authorization"]
     assert "canary" not in repr(keys)
 
 

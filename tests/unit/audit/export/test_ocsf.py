@@ -18,8 +18,8 @@ def event(name: str, **given: Any) -> dict[str, Any]:
     """An event with every field given, as its line has it."""
     cls = EVENTS[name]
     fields = {each: _sample(field.annotation) for each, field in cls.model_fields.items()}
-    told: dict[str, Any] = msgspec.json.decode(cls(**{**fields, **given}).encode())
-    return {"event": name, **told, "producer": "p1", "seq": 3, "prev": "ab" * 32}
+    body: dict[str, Any] = msgspec.json.decode(cls(**{**fields, **given}).encode())
+    return {"event": name, **body, "producer": "p1", "seq": 3, "prev": "ab" * 32}
 
 
 def bare(cls: type[Event]) -> dict[str, Any]:
@@ -29,8 +29,8 @@ def bare(cls: type[Event]) -> dict[str, Any]:
         for each, field in cls.model_fields.items()
         if field.is_required()
     }
-    told: dict[str, Any] = msgspec.json.decode(cls(**fields).encode())
-    return {"event": cls.NAME, **told}
+    body: dict[str, Any] = msgspec.json.decode(cls(**fields).encode())
+    return {"event": cls.NAME, **body}
 
 
 def _sample(annotation: Any) -> Any:
@@ -81,12 +81,12 @@ def test_an_event_is_what_it_means(
 
 
 def test_who_asked_what_of_whom_and_why_not_stands_where_analysts_look() -> None:
-    told = event(
+    result = event(
         "call.denied", server="docs", tool="search", key="bot", user="ann", code="rule_denied",
         reason="Not at night.", customer="acme", call_id="c1", id="c1.denied",
         at=1_763_708_342.123456,
     )  # fmt: skip
-    shown = ocsf_event_of(told)
+    shown = ocsf_event_of(result)
     assert shown["time"] == 1_763_708_342_123
     assert shown["actor"] == {"app_uid": "bot", "user": {"name": "ann", "type_id": 1}}
     assert shown["api"]["operation"] == "search"

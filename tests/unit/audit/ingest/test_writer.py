@@ -72,26 +72,28 @@ class Said:
 
 
 async def test_a_message_is_acknowledged_only_after_its_rows_are_stored() -> None:
-    store, said = Store(), Said()
+    store, message = Store(), Said()
     writer = Writer(store)
     await writer.open()
-    await writer.receive([said.message(1, 3), said.message(2)])
+    await writer.receive([message.message(1, 3), message.message(2)])
     assert [(table, rows) for table, rows, _ in store.inserts] == [("events", 4)]
-    assert said.acknowledged == [1, 2]
+    assert message.acknowledged == [1, 2]
     assert store.looked_up == []
 
 
 async def test_a_full_pull_waits_for_more_until_the_batch_is_full() -> None:
-    store, said = Store(), Said()
+    store, message = Store(), Said()
     writer = Writer(store)
     await writer.open()
     lines = BATCH_EVENTS // PULL_MESSAGES // 2
-    await writer.receive([said.message(n + 1, lines) for n in range(PULL_MESSAGES)])
+    await writer.receive([message.message(n + 1, lines) for n in range(PULL_MESSAGES)])
     assert store.inserts == []
-    await writer.receive([said.message(PULL_MESSAGES + n + 1, lines) for n in range(PULL_MESSAGES)])
+    await writer.receive(
+        [message.message(PULL_MESSAGES + n + 1, lines) for n in range(PULL_MESSAGES)]
+    )
     await writer.flush()
     assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS]
-    assert len(said.acknowledged) == 2 * PULL_MESSAGES
+    assert len(message.acknowledged) == 2 * PULL_MESSAGES
 
 
 class Slow(Store):
@@ -114,32 +116,32 @@ def full(said: Said, first: int) -> list[StoredMessage]:
 
 
 async def test_a_batch_gathers_while_one_is_written_and_no_third() -> None:
-    store, said = Slow(), Said()
+    store, message = Slow(), Said()
     writer = Writer(store)
     await writer.open()
-    await writer.receive(full(said, 1))
-    await writer.receive([said.message(PULL_MESSAGES + n + 1) for n in range(PULL_MESSAGES)])
-    third = asyncio.create_task(writer.receive(full(said, 2 * PULL_MESSAGES + 1)))
+    await writer.receive(full(message, 1))
+    await writer.receive([message.message(PULL_MESSAGES + n + 1) for n in range(PULL_MESSAGES)])
+    third = asyncio.create_task(writer.receive(full(message, 2 * PULL_MESSAGES + 1)))
     await asyncio.sleep(0.01)
-    assert (store.begun, store.inserts, said.acknowledged) == (1, [], [])
+    assert (store.begun, store.inserts, message.acknowledged) == (1, [], [])
     store.go_on.set()
     await third
     await writer.flush()
     assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS, PULL_MESSAGES + BATCH_EVENTS]
-    assert said.acknowledged == list(range(1, 3 * PULL_MESSAGES + 1))
+    assert message.acknowledged == list(range(1, 3 * PULL_MESSAGES + 1))
 
 
 async def test_what_waited_too_long_for_a_slow_write_comes_again_and_is_not_written() -> None:
-    store, said = Slow(), Said()
+    store, message = Slow(), Said()
     writer = Writer(store, hold_seconds=0.0)
     await writer.open()
-    await writer.receive(full(said, 1))
-    waiting = asyncio.create_task(writer.receive([said.message(PULL_MESSAGES + 1)]))
+    await writer.receive(full(message, 1))
+    waiting = asyncio.create_task(writer.receive([message.message(PULL_MESSAGES + 1)]))
     await asyncio.sleep(0.01)
     store.go_on.set()
     await waiting
     assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS]
-    assert said.returned == [PULL_MESSAGES + 1]
+    assert message.returned == [PULL_MESSAGES + 1]
 
 
 async def test_a_write_that_fails_inside_gives_its_messages_back() -> None:
@@ -147,86 +149,86 @@ async def test_a_write_that_fails_inside_gives_its_messages_back() -> None:
         async def insert(self, table: str, what: Rows, token: str) -> None:
             raise ValueError(table, what, token)
 
-    said = Said()
+    message = Said()
     writer = Writer(Broken())
     await writer.open()
-    await writer.receive([said.message(1), said.message(2)])
-    assert (said.acknowledged, said.returned) == ([], [1, 2])
+    await writer.receive([message.message(1), message.message(2)])
+    assert (message.acknowledged, message.returned) == ([], [1, 2])
 
 
 async def test_the_rest_is_written_when_the_pulls_run_dry() -> None:
-    store, said = Store(), Said()
+    store, message = Store(), Said()
     writer = Writer(store)
     await writer.open()
-    await writer.receive([said.message(n + 1) for n in range(PULL_MESSAGES)])
+    await writer.receive([message.message(n + 1) for n in range(PULL_MESSAGES)])
     await writer.receive([])
-    assert len(said.acknowledged) == PULL_MESSAGES
+    assert len(message.acknowledged) == PULL_MESSAGES
 
 
 async def test_a_store_down_for_a_moment_is_tried_again_with_the_same_token() -> None:
-    store, said = Store(), Said()
+    store, message = Store(), Said()
     writer = Writer(store)
     await writer.open()
     store.down = 2
-    await writer.receive([said.message(1)])
-    assert said.acknowledged == [1]
+    await writer.receive([message.message(1)])
+    assert message.acknowledged == [1]
     assert len(store.tokens) == 3
     assert len(set(store.tokens)) == 1
     assert writer.reason == ""
 
 
 async def test_a_batch_held_too_long_goes_back_and_the_writer_waits_for_the_store() -> None:
-    store, said = Store(), Said()
+    store, message = Store(), Said()
     writer = Writer(store, hold_seconds=0.0)
     await writer.open()
     store.down = 2
-    await writer.receive([said.message(1), said.message(2)])
-    assert said.acknowledged == []
-    assert said.returned == [1, 2]
+    await writer.receive([message.message(1), message.message(2)])
+    assert message.acknowledged == []
+    assert message.returned == [1, 2]
     assert store.down == 0
     assert writer.reason == ""
 
 
 @pytest.mark.parametrize("delivered", [1, 2])
 async def test_a_message_seen_before_is_looked_up_and_only_acknowledged(delivered: int) -> None:
-    store, said = Store(), Said()
+    store, message = Store(), Said()
     for _ in range(2):
         writer = Writer(store)
         await writer.open()
-        await writer.receive([said.message(5, 2, delivered=delivered)])
+        await writer.receive([message.message(5, 2, delivered=delivered)])
     assert [rows for _, rows, _ in store.inserts] == [2]
-    assert said.acknowledged == [5, 5]
+    assert message.acknowledged == [5, 5]
 
 
 async def test_after_the_bus_was_lost_what_others_stored_meanwhile_is_looked_up() -> None:
-    store, said = Store(), Said()
+    store, message = Store(), Said()
     mine, theirs = Writer(store), Writer(store)
     await mine.open()
     await theirs.open()
-    await theirs.receive([said.message(1)])
+    await theirs.receive([message.message(1)])
     mine.bus_lost()
-    await mine.receive([said.message(1)])
+    await mine.receive([message.message(1)])
     assert len(store.inserts) == 1
 
 
 async def test_events_of_a_recreated_stream_are_not_taken_for_old_ones() -> None:
-    store, said = Store(), Said()
+    store, message = Store(), Said()
     writer = Writer(store)
     await writer.open()
-    await writer.receive([said.message(1)])
+    await writer.receive([message.message(1)])
     store.positions = [(1, 0, "another event of an older stream")]
-    await writer.receive([said.message(1)])
+    await writer.receive([message.message(1)])
     assert len(store.inserts) == 2
 
 
 async def test_closing_with_the_store_down_ends_in_time_and_acknowledges_nothing() -> None:
-    store, said = Store(), Said()
+    store, message = Store(), Said()
     writer = Writer(store)
     await writer.open()
     store.down = 10**6
-    hearing = asyncio.create_task(writer.receive([said.message(1)]))
+    hearing = asyncio.create_task(writer.receive([message.message(1)]))
     while not store.tokens:  # noqa: ASYNC110
         await asyncio.sleep(0)
     hearing.cancel()
     await writer.close(0.05)
-    assert said.acknowledged == []
+    assert message.acknowledged == []

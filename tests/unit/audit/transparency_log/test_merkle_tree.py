@@ -73,12 +73,12 @@ def test_a_tree_goes_on_from_its_edge(leaves: list[bytes], data: st.DataObject) 
 def test_the_verifier_takes_the_signatures_of_the_specification(
     public: str, message: str, signature: str
 ) -> None:
-    key, said, signed = map(bytes.fromhex, (public, message, signature))
-    assert verify.signed_by(key, signed, said)
-    assert not verify.signed_by(key, signed, said + b".")
-    assert not verify.signed_by(key, signed[:-1] + b"\xff", said)
-    assert not verify.signed_by(b"\xff" * 32, signed, said)
-    assert not verify.signed_by(key, signed[:40], said)
+    key, published, signed = map(bytes.fromhex, (public, message, signature))
+    assert verify.signed_by(key, signed, published)
+    assert not verify.signed_by(key, signed, published + b".")
+    assert not verify.signed_by(key, signed[:-1] + b"\xff", published)
+    assert not verify.signed_by(b"\xff" * 32, signed, published)
+    assert not verify.signed_by(key, signed[:40], published)
 
 
 def test_a_note_is_genuine_for_its_key_and_for_no_other(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def signed(size: int) -> Log:
 
 
 def hook(receiver: Receiver, **more: Any) -> Webhook:
-    told = {"url": receiver.url, "secret": "${env:HOOK}", "events": ["checkpoint.signed"]}
-    return Webhook.model_validate({**told, **more})
+    fields = {"url": receiver.url, "secret": "${env:HOOK}", "events": ["checkpoint.signed"]}
+    return Webhook.model_validate({**fields, **more})
 
 
 @asynccontextmanager
@@ -46,8 +46,8 @@ async def test_a_statement_is_posted_signed_to_who_wants_that_customers() -> Non
             "other": hook(other, events=["approval.*"]),
         }
         kept = Kept()
-        async with announcing(hooks, kept) as told:
-            told.offer([("bolt", signed(9)), ("acme", signed(3))])
+        async with announcing(hooks, kept) as result:
+            result.offer([("bolt", signed(9)), ("acme", signed(3))])
             await until(lambda: "told.auditor.acme" in kept.entries)
         (received,) = auditor.received
         assert received.signed_with(SECRET.encode())
@@ -60,11 +60,11 @@ async def test_while_a_webhook_is_away_a_newer_statement_takes_an_older_ones_pla
     with Receiver() as receiver:
         receiver.status = 503
         kept = Kept()
-        async with announcing({"auditor": hook(receiver)}, kept) as told:
-            told.offer([("acme", signed(1))])
+        async with announcing({"auditor": hook(receiver)}, kept) as result:
+            result.offer([("acme", signed(1))])
             await until(lambda: bool(receiver.received))
-            told.offer([("acme", signed(2))])
-            told.offer([("acme", signed(3))])
+            result.offer([("acme", signed(2))])
+            result.offer([("acme", signed(3))])
             receiver.status = 204
             await until(lambda: "told.auditor.acme" in kept.entries)
         assert receiver.received[-1].json["data"]["size"] == 3
@@ -73,13 +73,13 @@ async def test_while_a_webhook_is_away_a_newer_statement_takes_an_older_ones_pla
 async def test_after_a_restart_only_undelivered_checkpoints_are_sent() -> None:
     with Receiver() as receiver:
         hooks, kept = {"auditor": hook(receiver)}, Kept()
-        async with announcing(hooks, kept) as told:
-            told.offer([("acme", signed(1))])
+        async with announcing(hooks, kept) as result:
+            result.offer([("acme", signed(1))])
             await until(lambda: "told.auditor.acme" in kept.entries)
         first = dict(kept.entries)
-        async with announcing(hooks, kept) as told:
-            told.offer([("acme", signed(1))])  # as a sealer says its last ones again
-            told.offer([("acme", signed(2))])
+        async with announcing(hooks, kept) as result:
+            result.offer([("acme", signed(1))])  # as a sealer says its last ones again
+            result.offer([("acme", signed(2))])
             await until(lambda: kept.entries != first)
         sizes = [each.json["data"]["size"] for each in receiver.received]
         assert sizes in ([1, 2], [1, 1, 2])
@@ -89,10 +89,10 @@ async def test_a_removed_webhook_receives_nothing_more() -> None:
     with Receiver() as receiver:
         receiver.status = 503
         hooks = {"auditor": hook(receiver)}
-        async with announcing(hooks, Kept()) as told:
-            told.offer([("acme", signed(1))])
+        async with announcing(hooks, Kept()) as result:
+            result.offer([("acme", signed(1))])
             await until(lambda: bool(receiver.received))
             hooks.clear()
-            working = list(told._newest._tasks.values())
+            working = list(result._newest._tasks.values())
             async with asyncio.timeout(60):
                 await asyncio.gather(*working)

@@ -85,13 +85,13 @@ async def test_an_event_is_posted_signed_and_then_acknowledged() -> None:
         async with Telling({"ops": hook(receiver)}) as telling:
             telling.stream.say(1, event(1), event(2, "approval.used"))
             await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
-        (told,) = receiver.received
-    assert told.signed_with(SECRET.encode())
-    assert not told.signed_with(b"another secret")
-    assert told.headers["webhook-id"] == "a1.requested"
-    assert abs(int(told.headers["webhook-timestamp"]) - time.time()) < 60
-    assert told.json["type"] == "approval.requested"
-    assert told.json["data"]["tool"] == "burn"
+        (result,) = receiver.received
+    assert result.signed_with(SECRET.encode())
+    assert not result.signed_with(b"another secret")
+    assert result.headers["webhook-id"] == "a1.requested"
+    assert abs(int(result.headers["webhook-timestamp"]) - time.time()) < 60
+    assert result.json["type"] == "approval.requested"
+    assert result.json["data"]["tool"] == "burn"
 
 
 async def test_what_no_webhook_wants_is_acknowledged_and_posted_nowhere() -> None:
@@ -100,7 +100,7 @@ async def test_what_no_webhook_wants_is_acknowledged_and_posted_nowhere() -> Non
             telling.stream.say(1, event(1))
             telling.stream.say(2, event(2, "key.revoked"))
             await until(lambda: telling.stream.acknowledged == [1, 2], "both")
-        assert [told.json["type"] for told in receiver.received] == ["key.revoked"]
+        assert [each.json["type"] for each in receiver.received] == ["key.revoked"]
 
 
 async def test_a_webhook_for_some_customers_receives_no_other() -> None:
@@ -109,7 +109,7 @@ async def test_a_webhook_for_some_customers_receives_no_other() -> None:
             telling.stream.say(1, event(1, customer="bolt"), event(2, customer="acme"))
             telling.stream.say(2, event(3, customer="bolt"))
             await until(lambda: sorted(telling.stream.acknowledged) == [1, 2], "both")
-        assert [told.json["data"]["id"] for told in receiver.received] == ["a2.requested"]
+        assert [each.json["data"]["id"] for each in receiver.received] == ["a2.requested"]
 
 
 async def test_a_webhook_receives_personal_data_in_plain_text(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ async def test_a_webhook_receives_personal_data_in_plain_text(tmp_path: Path) ->
         async with Telling({"ops": hook(receiver)}, book.reveal) as telling:
             telling.stream.say(1, sealed)
             await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
-        (told,) = receiver.received
-    assert (told.json["data"]["user"], told.json["data"]["arguments"]) == ("ann", '{"q": "a"}')
-    assert told.signed_with(SECRET.encode())
+        (result,) = receiver.received
+    assert (result.json["data"]["user"], result.json["data"]["arguments"]) == ("ann", '{"q": "a"}')
+    assert result.signed_with(SECRET.encode())
 
 
 async def test_a_receiver_that_was_down_gets_its_events_once_it_is_up() -> None:
@@ -136,7 +136,7 @@ async def test_a_receiver_that_was_down_gets_its_events_once_it_is_up() -> None:
         assert telling.stream.acknowledged == []
         with receiver:
             await until(lambda: telling.stream.acknowledged == [1, 2], "both")
-    assert [told.headers["webhook-id"] for told in receiver.received] == [
+    assert [each.headers["webhook-id"] for each in receiver.received] == [
         "a1.requested",
         "a2.requested",
     ]
@@ -182,7 +182,7 @@ async def test_nothing_is_posted_unsigned() -> None:
             await asyncio.sleep(0.2)
             telling.hooks = {"ops": hook(receiver)}
             await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
-    assert [told.signed_with(SECRET.encode()) for told in receiver.received] == [True]
+    assert [each.signed_with(SECRET.encode()) for each in receiver.received] == [True]
 
 
 async def test_a_webhook_that_is_gone_is_waited_for_no_longer() -> None:
@@ -247,15 +247,15 @@ def test_the_address_that_was_checked_is_the_one_that_is_posted_to() -> None:
     with Receiver() as receiver:
         port = urlsplit(receiver.url).port
         poster("127.0.0.1").post(at(f"http://hook.example:{port}/x"), b"{}", {})
-    (told,) = receiver.received
-    assert told.headers["host"] == f"hook.example:{port}"
+    (result,) = receiver.received
+    assert result.headers["host"] == f"hook.example:{port}"
 
 
 def test_the_signature_is_the_one_the_specification_gives() -> None:
     key = key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     body = b'{"test": 2432232314}'
-    told = headers_of(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
-    assert told["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    result = headers_of(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+    assert result["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_no base64!"])

@@ -103,16 +103,16 @@ def test_a_hostile_schema_makes_no_long_type(kind: str) -> None:
     levels = 500 if kind != "either" else 60  # the same object again and again: small in memory
     schema = nested(kind, levels)
     assert len(type_of(schema)) <= LONGEST_TYPE
-    told = signature("f", {"properties": {"x": schema}}, schema)
-    assert len(told) <= LONGEST_TYPE + 300
+    result = signature("f", {"properties": {"x": schema}}, schema)
+    assert len(result) <= LONGEST_TYPE + 300
 
 
 def test_a_tool_of_countless_parameters_is_shown_in_part() -> None:
     many = {"properties": {f"p{n}\n": {"enum": ["x" * 9999]} for n in range(50_000)}}
-    told = signature("f", many)
-    assert told.endswith(", …)")
-    assert "\n" not in told
-    assert len(told) < 20_000
+    result = signature("f", many)
+    assert result.endswith(", …)")
+    assert "\n" not in result
+    assert len(result) < 20_000
 
 
 @given(
@@ -171,10 +171,10 @@ def test_a_missing_file_is_an_error_that_lists_what_exists() -> None:
 def test_a_manual_tells_everything_and_shows_a_call() -> None:
     tool = shelf().tool("git_hub", "create_issue")
     assert tool is not None
-    told = manual(tool)
-    assert "It is public." in told
-    assert "- title: str: What it is about." in told
-    assert 'result = git_hub.create_issue(title="…")' in told
+    result = manual(tool)
+    assert "It is public." in result
+    assert "- title: str: What it is about." in result
+    assert 'result = git_hub.create_issue(title="…")' in result
     ast.parse(example(tool))
 
 
@@ -190,9 +190,9 @@ def test_a_tool_is_shown_by_the_name_its_caller_uses() -> None:
     tool = shelf().tool("git_hub", "git-hub__create_issue")
     assert tool is not None
     assert tool.called == "git-hub__create_issue"
-    told = manual(tool, plain=True)
-    assert told.startswith("git-hub__create_issue(title: str")
-    assert told.endswith('Example:\ngit-hub__create_issue {"title": "…"}')
+    result = manual(tool, plain=True)
+    assert result.startswith("git-hub__create_issue(title: str")
+    assert result.endswith('Example:\ngit-hub__create_issue {"title": "…"}')
 
 
 @pytest.mark.parametrize("server", ["json", "results", "print", "result", "asyncio"])

@@ -105,9 +105,9 @@ def test_a_server_that_changes_its_descriptions_all_day_fills_no_memory(
     monkeypatch.setattr(DocumentCache, "LARGEST_KEPT", 1000)
     library = DocumentCache()
     for day in range(50):
-        told = {"description": f"{day}: {'long ' * 40}"}
+        fields = {"description": f"{day}: {'long ' * 40}"}
         index = asyncio.run(
-            library.index(ToolNamespace({"docs": {"read": told}}, EVERYTHING).tools())
+            library.index(ToolNamespace({"docs": {"read": fields}}, EVERYTHING).tools())
         )
         assert [tool.name for tool in index.best("long", 1)] == ["read"]
         assert 0 < library.size <= DocumentCache.LARGEST_KEPT

@@ -57,13 +57,13 @@ def test_the_smallest_cap_counts_and_is_known_by_who_set_it() -> None:
 def test_caps_alone_leave_open_whether_tools_are_shown_through_programs() -> None:
     assert Key(code_mode=Programs(usd=1)).through_programs is None
     assert Key(code_mode=Programs(shown=True)).through_programs is True
-    assert [Key(code_mode=said).through_programs for said in (True, False, None)] == [
+    assert [Key(code_mode=message).through_programs for message in (True, False, None)] == [
         True, False, None,
     ]  # fmt: skip
 
 
 def test_terms_travel_whole_and_weigh_nothing_where_there_are_none() -> None:
     assert NO_OPTIONS.encode() == ""
-    told = CodeModeOptions(usd=0.1, calls=3)
-    assert decode_options(told.encode()) == told
+    result = CodeModeOptions(usd=0.1, calls=3)
+    assert decode_options(result.encode()) == result
     assert decode_options("") == NO_OPTIONS

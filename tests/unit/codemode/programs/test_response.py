@@ -91,7 +91,7 @@ async def test_two_that_are_too_large_only_together_keep_the_larger() -> None:
 
 async def test_what_cannot_be_stored_is_cut_and_says_why() -> None:
     answer = await answered(ProgramResult(ROWS), results())
-    assert "could not be kept: The bus is down." in answer.text
+    assert "could not be stored: The bus is down." in answer.text
     assert len(answer.text) < 5000
 
 

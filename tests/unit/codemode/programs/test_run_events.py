@@ -46,9 +46,9 @@ def run(content: str, said: list[Event], source: str = "result = 1\n") -> Run:
 
 @pytest.mark.parametrize("content", ["full", "digest"])
 def test_a_programs_source_is_published_only_if_content_is_recorded(content: str) -> None:
-    said: list[Event] = []
-    run(content, said).started()
-    (event,) = said
+    messages: list[Event] = []
+    run(content, messages).started()
+    (event,) = messages
     assert isinstance(event, RunStarted)
     assert event.program == ("result = 1\n" if content == "full" else "")
     assert (event.lines, event.engine, event.team, event.key) == (1, "starlark", "support", "bot")
@@ -56,10 +56,10 @@ def test_a_programs_source_is_published_only_if_content_is_recorded(content: str
 
 
 def test_a_program_too_long_to_run_is_not_published_whole() -> None:
-    said: list[Event] = []
-    run("full", said, "x" * 10 * LONGEST_PROGRAM).started()
-    assert isinstance(said[0], RunStarted)
-    assert len(said[0].program) == LONGEST_PROGRAM
+    messages: list[Event] = []
+    run("full", messages, "x" * 10 * LONGEST_PROGRAM).started()
+    assert isinstance(messages[0], RunStarted)
+    assert len(messages[0].program) == LONGEST_PROGRAM
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
     name: str, message: str, told: str
 ) -> None:
     ended = ProgramResult(error=ProgramError(name, message, 7))  # type: ignore[arg-type]
-    said: list[Event] = []
+    messages: list[Event] = []
     for content in ("digest", "full"):
-        run(content, said).ended(ended, 0, 0)
-    without, whole = said
+        run(content, messages).ended(ended, 0, 0)
+    without, whole = messages
     assert isinstance(without, RunFailed)
     assert isinstance(whole, RunFailed)
     assert (without.code, without.at_line, without.reason) == (name, 7, told)
@@ -86,9 +86,9 @@ def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
 
 
 def test_a_run_tells_what_it_used() -> None:
-    said: list[Event] = []
-    run("digest", said).ended(ProgramResult(1, seconds=0.5, cpu=0.25), 17, 1)
-    (event,) = said
+    messages: list[Event] = []
+    run("digest", messages).ended(ProgramResult(1, seconds=0.5, cpu=0.25), 17, 1)
+    (event,) = messages
     assert isinstance(event, RunCompleted)
     assert (event.calls, event.refused, event.failed, event.cost) == (3, 1, 1, 5)
     assert (event.latency_us, event.cpu_us, event.output_bytes, event.kept) == (
@@ -100,23 +100,23 @@ def test_a_run_tells_what_it_used() -> None:
 
 
 def test_a_run_that_was_broken_off_says_by_what() -> None:
-    said: list[Event] = []
-    run("digest", said).cancelled("cancelled", "Its caller left.")
-    assert isinstance(said[0], RunFailed)
-    assert (said[0].code, said[0].reason) == ("cancelled", "Its caller left.")
+    messages: list[Event] = []
+    run("digest", messages).cancelled("cancelled", "Its caller left.")
+    assert isinstance(messages[0], RunFailed)
+    assert (messages[0].code, messages[0].reason) == ("cancelled", "Its caller left.")
 
 
 def test_a_tool_that_is_gone_is_an_error_that_says_where_to_look() -> None:
-    told = failure_of(UnknownToolError.named("one__say"))
-    assert told.code == "unknown_tool"
-    assert told.message.startswith("Unknown tool: one__say")
-    assert "listToolFiles" in told.message
+    result = failure_of(UnknownToolError.named("one__say"))
+    assert result.code == "unknown_tool"
+    assert result.message.startswith("Unknown tool: one__say")
+    assert "listToolFiles" in result.message
 
 
 def test_an_exhausted_budget_names_the_level_that_set_it() -> None:
     error = RunBudgetExceededError("Run budget exceeded: it costs $0.02.")
-    told = failure_of(error, Cap(0.05, "team:support")).message
-    assert "team:support limits the calls of one program to $0.05." in told
+    result = failure_of(error, Cap(0.05, "team:support")).message
+    assert "team:support limits the calls of one program to $0.05." in result
 
 
 @pytest.mark.parametrize("error", [UpstreamTimeoutError("Late."), OutcomeUnknownError("Lost.")])

@@ -89,9 +89,9 @@ def test_a_forbidden_call_from_native_code_is_the_childs_last() -> None:
     done = subprocess.run(
         [sys.executable, str(SYSCALLS), "--few"], capture_output=True, check=True, timeout=300
     )
-    told = json.loads(done.stdout)
-    assert told["tried"] >= 4
-    assert told["survivors"] == {}
+    body = json.loads(done.stdout)
+    assert body["tried"] >= 4
+    assert body["survivors"] == {}
 
 
 async def hears(frame: bytes) -> tuple[object, list[ToolCall]]:
@@ -139,9 +139,9 @@ async def test_a_forged_message_ends_the_run_and_calls_nothing(message: object) 
 
 
 async def test_a_message_with_too_large_a_length_is_not_read() -> None:
-    said, made = await hears(b"\xff\xff\xff\xffxx")
-    assert isinstance(said, ProgramFailed)
-    assert (said.name, made) == ("message_too_large", [])
+    message, made = await hears(b"\xff\xff\xff\xffxx")
+    assert isinstance(message, ProgramFailed)
+    assert (message.name, made) == ("message_too_large", [])
 
 
 async def test_a_deep_message_is_rejected() -> None:

@@ -153,9 +153,9 @@ async def test_a_worker_serves_one_program(sandbox: Sandbox) -> None:
 
 
 async def test_every_protection_of_this_host_is_reported(sandbox: Sandbox) -> None:
-    told = {each.name: each.in_force for each in sandbox.protections}
-    assert set(told) == {"namespaces", "user", "no_new_privs", "landlock", "seccomp"}
-    assert told["seccomp"]
+    fields = {each.name: each.in_force for each in sandbox.protections}
+    assert set(fields) == {"namespaces", "user", "no_new_privs", "landlock", "seccomp"}
+    assert fields["seccomp"]
 
 
 async def test_programs_run_on_after_their_host_died(sandbox: Sandbox) -> None:

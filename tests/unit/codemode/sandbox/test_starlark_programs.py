@@ -83,7 +83,7 @@ async def test_what_is_run_again_for_parallel_is_called_and_printed_once(sandbox
     )
     end = await sandbox.run(Program(source, tools=TOOLS, limits=AMPLE), tools.call)
     assert (end.error, end.prints, end.calls) == (None, "begins\nends\n", 4)
-    assert [asked.arguments["number"] for asked in tools.asked] == [1, 0, 1, 2]
+    assert [request.arguments["number"] for request in tools.asked] == [1, 0, 1, 2]
 
 
 async def test_a_call_reaches_the_service_by_the_servers_own_names(sandbox: Sandbox) -> None:
@@ -178,9 +178,9 @@ async def test_programs_run_on_after_the_zygote_died(sandbox: Sandbox) -> None:
 
 
 async def test_every_protection_of_this_host_is_reported(sandbox: Sandbox) -> None:
-    told = {each.name: each.in_force for each in sandbox.protections}
-    assert set(told) == {"namespaces", "user", "no_new_privs", "landlock", "seccomp"}
-    assert told["seccomp"]
+    fields = {each.name: each.in_force for each in sandbox.protections}
+    assert set(fields) == {"namespaces", "user", "no_new_privs", "landlock", "seccomp"}
+    assert fields["seccomp"]
 
 
 async def test_a_child_has_nothing_of_the_services_environment(sandbox: Sandbox) -> None:

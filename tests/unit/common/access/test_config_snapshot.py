@@ -90,12 +90,12 @@ def test_an_unreadable_entry_changes_nothing() -> None:
 
 
 def test_listeners_hear_of_a_declaration_or_of_the_key_that_changed() -> None:
-    directory, heard = after(declared(), None), list[str]()
-    directory.on_configured.append(lambda: heard.append(f"declared {directory.now.version}"))
-    directory.on_key.append(lambda name: heard.append(f"{name} {directory.now.version}"))
+    directory, received = after(declared(), None), list[str]()
+    directory.on_configured.append(lambda: received.append(f"declared {directory.now.version}"))
+    directory.on_key.append(lambda name: received.append(f"{name} {directory.now.version}"))
     for change in (own("a", key("a"), 2), declared(3), own("a", None, 4)):
         directory.hear(change)
-    assert heard == ["a 2", "declared 3", "a 4"]
+    assert received == ["a 2", "declared 3", "a 4"]
 
 
 def test_changes_that_come_together_are_taken_in_together(monkeypatch: pytest.MonkeyPatch) -> None:

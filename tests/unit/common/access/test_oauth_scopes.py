@@ -66,13 +66,13 @@ LISTED = {
 
 def declared(**sections: Any) -> Configuration:
     servers = {"docs": {"url": "https://docs.test/mcp"}}
-    told = {"servers": servers, "groups": GROUPS, "access": ACCESS, **sections}
-    return Configuration.model_validate(told)
+    fields = {"servers": servers, "groups": GROUPS, "access": ACCESS, **sections}
+    return Configuration.model_validate(fields)
 
 
 def bearer(scope: str, **changes: Any) -> Bearer:
-    told = {"access": "staff", "user": "ann", "client": "c", "resource": f"{BASE}/mcp"}
-    return Bearer(**{**told, "ends": time() + 600, "scope": scope, **changes})
+    fields = {"access": "staff", "user": "ann", "client": "c", "resource": f"{BASE}/mcp"}
+    return Bearer(**{**fields, "ends": time() + 600, "scope": scope, **changes})
 
 
 def snapshot(scope: str, actors: tuple[str, ...] = (), **sections: Any) -> ConfigSnapshot:
@@ -224,8 +224,8 @@ def test_a_rule_without_a_role_entitles_nobody_to_administer() -> None:
 
 def directory(scope: str, **access: Any) -> ConfigProjection:
     made = ConfigProjection()
-    told = declared(access={"staff": {**ACCESS["staff"], **access}})
-    made.hear(Change(DECLARATION, told.model_dump_json().encode(), 1))
+    result = declared(access={"staff": {**ACCESS["staff"], **access}})
+    made.hear(Change(DECLARATION, result.model_dump_json().encode(), 1))
     made.hear(None)
     made.bearers.take(hash_of(KEY_DIGEST), bearer(scope, handle="3f"))
     return made
@@ -241,9 +241,9 @@ def test_somebody_who_signed_in_administers_as_far_as_their_role_and_token_go() 
     assert look is not None
     assert look.rights == ["read", "budgets"]
     look.check("read")
-    with pytest.raises(InsufficientScopeError) as told:
+    with pytest.raises(InsufficientScopeError) as result:
         look.check("keys")
-    assert told.value.data == {"scope": "admin"}
+    assert result.value.data == {"scope": "admin"}
     for person in (whole, look):
         with pytest.raises(ForbiddenError):
             person.check("declare")
@@ -314,18 +314,18 @@ def test_a_refusal_for_its_scope_is_a_challenge() -> None:
     wanted = 'Bearer realm="toolbus", error="insufficient_scope", scope="tools:a tools:b"'
     assert dict(answer.headers)[b"www-authenticate"].decode() == wanted
     where = b', resource_metadata="x"'
-    told = responses.failure(error, where)
-    assert told.status == 403
-    assert dict(told.headers)[b"www-authenticate"].endswith(b'scope="tools:a tools:b"' + where)
-    assert json.loads(told.body)["error"]["fix"]
+    result = responses.failure(error, where)
+    assert result.status == 403
+    assert dict(result.headers)[b"www-authenticate"].endswith(b'scope="tools:a tools:b"' + where)
+    assert json.loads(result.body)["error"]["fix"]
 
 
 def test_the_page_names_each_scope() -> None:
     rule = Access(tools=("*",), role="auditor")
-    told = scoping.descriptions(rule, "staff", "admin admin:read tools tools:reading")
-    assert [each.split()[0] for each in told] == ["administer", "see", "use", "use"]
-    assert "auditor" in told[0]
-    assert "reading" in told[3]
+    result = scoping.descriptions(rule, "staff", "admin admin:read tools tools:reading")
+    assert [each.split()[0] for each in result] == ["administer", "see", "use", "use"]
+    assert "auditor" in result[0]
+    assert "reading" in result[3]
 
 
 # -- scripts in browsers ---------------------------------------------------------------------
@@ -336,9 +336,9 @@ ORIGIN = "https://app.test"
 def asked(
     path: str, origin: str = ORIGIN, method: str = "OPTIONS", **headers: str
 ) -> dict[str, Any]:
-    told = [(b"origin", origin.encode())] if origin else []
+    items = [(b"origin", origin.encode())] if origin else []
     more = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return {"type": "http", "method": method, "path": path, "headers": told + more}
+    return {"type": "http", "method": method, "path": path, "headers": items + more}
 
 
 @pytest.mark.parametrize(
@@ -368,15 +368,15 @@ def test_pages_and_the_administration_are_no_scripts_business(path: str) -> None
 
 
 def test_a_browser_is_reported_only_what_may_be_sent() -> None:
-    told = cors.preflight(
+    result = cors.preflight(
         asked(
             "/mcp",
             access_control_request_method="POST",
             access_control_request_headers="Authorization, mcp-param-x, Cookie, x-evil",
         )
     )
-    assert told is not None
-    headers = dict(told.headers)
+    assert result is not None
+    headers = dict(result.headers)
     assert headers[b"access-control-allow-headers"] == b"authorization, mcp-param-x"
     assert b"access-control-allow-credentials" not in headers
     assert cors.preflight(asked("/mcp", method="POST")) is None
@@ -389,9 +389,9 @@ async def test_what_a_script_may_read_says_so_and_nothing_else_changes() -> None
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    told = cors.with_cors_headers(send, ORIGIN.encode())
-    await told({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
-    await told({"type": "http.response.body", "body": b"x"})
+    result = cors.with_cors_headers(send, ORIGIN.encode())
+    await result({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+    await result({"type": "http.response.body", "body": b"x"})
     headers = dict(sent[0]["headers"])
     assert headers[b"access-control-allow-origin"] == ORIGIN.encode()
     assert (headers[b"a"], headers[b"vary"], sent[1]["body"]) == (b"b", b"Origin", b"x")

@@ -144,9 +144,9 @@ def test_a_server_whose_token_cannot_reach_it_is_reported_what_to_declare(
 
 
 def test_a_token_is_of_no_use_to_another_program_or_address() -> None:
-    told = {"oauth": {**OWN, "env": "T"}}
+    fields = {"oauth": {**OWN, "env": "T"}}
     places = {
-        Server.model_validate({**told, **program}).oauth_place
+        Server.model_validate({**fields, **program}).oauth_place
         for program in ({"command": ["a"]}, {"command": ["b"]}, {"command": ["a"], "cwd": "/b"})
     }
     assert len(places) == 3

@@ -120,11 +120,11 @@ def test_a_new_key_seals_anew_and_the_old_one_opens_until_then(keys: Path) -> No
 
 
 def test_who_seals_has_no_key_that_opens(keys: Path) -> None:
-    told = (keys / "writers.json").read_bytes()
+    body = (keys / "writers.json").read_bytes()
     for service in READERS:
         key = (keys / f"{service}.key").read_bytes()
-        assert key not in told
-        assert urlsafe_b64encode(key) not in told
+        assert key not in body
+        assert urlsafe_b64encode(key) not in body
     assert all(path.stat().st_mode & 0o077 == 0 for path in keys.iterdir())
 
 

@@ -97,71 +97,71 @@ def test_an_unknown_field_is_reported_with_the_nearest_name() -> None:
 
 
 def test_an_unknown_section_is_reported_with_the_nearest_name() -> None:
-    line, said = only_problem("server: {}")
+    line, message = only_problem("server: {}")
     assert line == 1
-    assert "did you mean 'servers'?" in said
+    assert "did you mean 'servers'?" in message
 
 
 def test_a_thing_of_a_later_version_is_reported_as_such() -> None:
-    said = only_problem('hooks: {a: {url: "http://a.example"}}')[1]
-    assert "is not supported by this version" in said
+    message = only_problem('hooks: {a: {url: "http://a.example"}}')[1]
+    assert "is not supported by this version" in message
 
 
 def test_an_unknown_team_is_reported_with_the_nearest_name() -> None:
-    line, said = only_problem("teams: {support: {}}\nkeys:\n  bot: {team: suport}")
+    line, message = only_problem("teams: {support: {}}\nkeys:\n  bot: {team: suport}")
     assert line == 3
-    assert said == "keys.bot.team: no team 'suport' is configured; did you mean 'support'?"
+    assert message == "keys.bot.team: no team 'suport' is configured; did you mean 'support'?"
 
 
 def test_an_unknown_customer_is_reported() -> None:
-    line, said = only_problem("teams:\n  support:\n    customer: acme")
+    line, message = only_problem("teams:\n  support:\n    customer: acme")
     assert line == 3
-    assert "no customer 'acme' is configured" in said
+    assert "no customer 'acme' is configured" in message
 
 
 def test_a_name_given_twice_is_reported_with_both_lines() -> None:
-    line, said = only_problem("keys:\n  bot: {}\n  bot: {}")
+    line, message = only_problem("keys:\n  bot: {}\n  bot: {}")
     assert line == 3
-    assert said == "keys.bot: is given twice; the first is on line 2"
+    assert message == "keys.bot: is given twice; the first is on line 2"
 
 
 def test_a_short_secret_is_reported_and_not_shown() -> None:
-    line, said = only_problem("keys:\n  bot:\n    secret: hunter2")
+    line, message = only_problem("keys:\n  bot:\n    secret: hunter2")
     assert line == 3
-    assert "shorter than 24 characters" in said
-    assert "hunter2" not in said
+    assert "shorter than 24 characters" in message
+    assert "hunter2" not in message
 
 
 def test_a_missing_variable_is_reported_by_its_name() -> None:
-    line, said = only_problem('keys:\n  bot: {secret: "${env:BOT_KEY}"}')
+    line, message = only_problem('keys:\n  bot: {secret: "${env:BOT_KEY}"}')
     assert line == 2
-    assert "the environment has no BOT_KEY; set it" in said
+    assert "the environment has no BOT_KEY; set it" in message
 
 
 def test_a_secret_shared_by_two_keys_is_reported_and_not_shown() -> None:
-    line, said = only_problem(f"keys:\n  a: {{secret: {SECRET}}}\n  b: {{secret: {SECRET}}}")
+    line, message = only_problem(f"keys:\n  a: {{secret: {SECRET}}}\n  b: {{secret: {SECRET}}}")
     assert line == 3
-    assert "also the secret of the key 'a'" in said
-    assert SECRET not in said
+    assert "also the secret of the key 'a'" in message
+    assert SECRET not in message
 
 
 def test_a_server_of_both_kinds_is_reported_on_its_line() -> None:
-    line, said = only_problem('servers:\n\n  a: {url: "http://a.example", command: [b]}')
+    line, message = only_problem('servers:\n\n  a: {url: "http://a.example", command: [b]}')
     assert line == 3
-    assert "exactly one of url" in said
+    assert "exactly one of url" in message
 
 
 @pytest.mark.parametrize("name", ["a__b", "has space", "x" * 33, "-a"])
 def test_a_name_that_is_none_is_reported_with_the_rule(name: str) -> None:
-    line, said = only_problem(f"keys:\n  {name!r}: {{}}".replace("'", '"'))
+    line, message = only_problem(f"keys:\n  {name!r}: {{}}".replace("'", '"'))
     assert line == 2
-    assert "is not a valid name: use at most 32" in said
+    assert "is not a valid name: use at most 32" in message
 
 
 def test_a_text_that_is_no_yaml_is_reported_with_its_line() -> None:
-    line, said = only_problem("keys:\n  bot: {tools: [")
+    line, message = only_problem("keys:\n  bot: {tools: [")
     assert line >= 2
-    assert "this is not YAML" in said
+    assert "this is not YAML" in message
 
 
 @pytest.mark.parametrize("text", ["- " * 50_000 + "x", "keys: " + "[" * 50_000])
@@ -195,7 +195,7 @@ def test_a_tag_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_an_unknown_tag_is_reported() -> None:
-    assert any("is unknown here" in said for _, said in faults("keys: {a: {team: !x y}}"))
+    assert any("is unknown here" in message for _, message in faults("keys: {a: {team: !x y}}"))
 
 
 def test_a_bomb_of_aliases_is_refused() -> None:
@@ -204,9 +204,9 @@ def test_a_bomb_of_aliases_is_refused() -> None:
         f"a{n}: &a{n} {{" + ", ".join(f"k{i}: *a{n - 1}" for i in range(9)) + "}"
         for n in range(1, 9)
     ]
-    _, said = only_problem("\n".join(lines))
-    assert "aliases counted" in said
-    assert "'toolbus keys create'" in said
+    _, message = only_problem("\n".join(lines))
+    assert "aliases counted" in message
+    assert "'toolbus keys create'" in message
 
 
 def test_a_file_that_is_too_large_is_reported_with_what_to_do(tmp_path: Path) -> None:
@@ -226,9 +226,9 @@ def test_a_pattern_of_no_server_is_a_warning_only() -> None:
 def test_a_faulty_file_tells_its_path_and_lines_and_gives_nothing(tmp_path: Path) -> None:
     path = tmp_path / "toolbus.yaml"
     path.write_text("keys:\n  bot: {tols: []}\nservers: 3\n")
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as result:
         load_file(path, {})
-    lines = str(told.value).splitlines()
+    lines = str(result.value).splitlines()
     assert lines[0].startswith(f"{path}:2: keys.bot.tols")
     assert lines[1].startswith(f"{path}:3: servers")
     assert lines[2] == f"{path} has 2 errors; nothing was applied."
@@ -254,9 +254,9 @@ def test_two_tools_of_one_alias_are_a_problem_with_its_line() -> None:
       a: {alias: c}
       b: {alias: c}
 """
-    line, said = only_problem(text)
+    line, message = only_problem(text)
     assert line == 4
-    assert "a and b would both be called c; give one another alias" in said
+    assert "a and b would both be called c; give one another alias" in message
 
 
 def test_a_group_nobody_declared_is_named() -> None:
@@ -331,8 +331,8 @@ def test_replicas_are_urls_with_weights_or_without(tmp_path: Path) -> None:
         '      - {url: "http://b.example/mcp", weight: 3}\n'
     )
     server = load_file(path, {}).declaration.servers["docs"]
-    told = [(each.url, each.weight) for each in server.replicas]
-    assert told == [("http://a.example/mcp", 1), ("http://b.example/mcp", 3)]
+    items = [(each.url, each.weight) for each in server.replicas]
+    assert items == [("http://a.example/mcp", 1), ("http://b.example/mcp", 3)]
 
 
 @pytest.mark.parametrize(
@@ -355,6 +355,6 @@ def test_replicas_are_urls_with_weights_or_without(tmp_path: Path) -> None:
 def test_what_is_wrong_with_an_api_or_a_function_is_reported_on_its_line(
     server: str, words: str
 ) -> None:
-    line, said = only_problem(f"keys: {{}}\nservers:\n  a: {server}")
+    line, message = only_problem(f"keys: {{}}\nservers:\n  a: {server}")
     assert line == 3
-    assert words in said
+    assert words in message

@@ -60,9 +60,9 @@ async def test_an_event_names_a_person_by_a_pseudonym_and_its_content_is_sealed(
 
 async def test_a_known_person_needs_no_request_to_the_bucket(writing: Writing) -> None:
     first = await writing.published(allowed(user="ann"))
-    asked = writing.bucket.asked
+    request = writing.bucket.asked
     second = await writing.published(allowed(user="ann", arguments="{}"))
-    assert (writing.bucket.asked, second["user"]) == (asked, first["user"])
+    assert (writing.bucket.asked, second["user"]) == (request, first["user"])
 
 
 async def test_an_event_without_a_person_needs_no_key(writing: Writing) -> None:
@@ -94,10 +94,10 @@ async def test_a_denial_that_mentions_a_user_does_not_name_them(writing: Writing
 
 async def test_approvers_and_administrators_are_persons_too(writing: Writing) -> None:
     base = allowed(user="ann").model_dump()
-    asked = ApprovalRequested.model_validate(
+    request = ApprovalRequested.model_validate(
         base | {"approval": "a1", "cause": "user:ann", "expires": 1.0, "arguments": '{"q": 1}'}
     )
-    line = await writing.published(asked)
+    line = await writing.published(request)
     assert line["cause"] == line["user"] == writing.people.pseudonym("user:ann")
     assert writing.people.reveal(line["arguments"]) == '{"q": 1}'
     made = KeyCreated(id="k", at=1.0, customer="acme", key="bot", by="bo")

@@ -103,14 +103,14 @@ def everything(rules: dict[str, Rule], case: Case, arguments: Any, now: float) -
     request = {**case.request, "context": json.dumps(context)}
     matched, failed = [], []
     for name, rule in rules.items():
-        told = is_authorized(request, rule.cedar, entities_of(case)).diagnostics
-        matched += [name] if told.reasons else []
-        failed += [name] if told.errors else []
+        result = is_authorized(request, rule.cedar, entities_of(case)).diagnostics
+        matched += [name] if result.reasons else []
+        failed += [name] if result.errors else []
     shadow = [
-        said
+        message
         for name, rule in rules.items()
         if rule.shadow
-        for said in [name] * (name in matched) + [f"{name}:error"] * (name in failed)
+        for message in [name] * (name in matched) + [f"{name}:error"] * (name in failed)
     ]
     firm = [name for name, rule in rules.items() if not rule.shadow]
     refusing = [name for name in firm if name in matched and rules[name].effect == "deny"]
@@ -138,9 +138,9 @@ def test_a_sliced_decision_is_that_of_all_rules(
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.text(max_size=300) | POLICY)
 def test_whatever_a_text_is_its_problems_are_sentences(text: str) -> None:
-    for said in problems(text):
-        assert said
-        assert not re.search(r"Traceback|panicked", said)
+    for message in problems(text):
+        assert message
+        assert not re.search(r"Traceback|panicked", message)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_whatever_a_text_is_its_problems_are_sentences(text: str) -> None:
     ],
 )
 def test_a_text_nested_too_deeply_is_a_problem_and_not_the_end_of_the_process(body: str) -> None:
-    (said,) = problems(f"forbid(principal, action, resource) when {{ {body} }};")
-    assert "nested too deeply" in said
+    (message,) = problems(f"forbid(principal, action, resource) when {{ {body} }};")
+    assert "nested too deeply" in message
 
 
 @pytest.mark.parametrize("depth", range(15, 50))
@@ -177,10 +177,10 @@ def test_a_text_without_problems_is_compiled_however_deep(
 
 @pytest.mark.parametrize("length", [50, 70, 90])
 def test_a_long_chain_of_conditions_is_no_problem(length: int) -> None:
-    asked = "context.arguments has path && " + " && ".join(
+    request = "context.arguments has path && " + " && ".join(
         f'context.arguments.path != "/{at}"' for at in range(length)
     )
-    text = f"forbid(principal, action, resource) when {{ {asked} }};"
+    text = f"forbid(principal, action, resource) when {{ {request} }};"
     assert problems(text) == []
     part = Rulebook({"r": Rule(cedar=text)}).slice(Case(Asker("a"), "tools/call", "s", "t"))
     assert part.decide(b'{"path": "/x"}', 0).denied_by == "r"

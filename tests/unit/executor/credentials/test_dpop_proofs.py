@@ -57,8 +57,8 @@ class Far:
             headers = {name.lower(): value for name, value in (x.split(": ", 1) for x in lines)}
             self.seen.append((first, headers))
             status, more = self.answer(len(self.seen), headers)
-            told = f"HTTP/1.1 {status} X\r\n{more}Content-Length: 0\r\nConnection: close\r\n\r\n"
-            writer.write(told.encode())
+            text = f"HTTP/1.1 {status} X\r\n{more}Content-Length: 0\r\nConnection: close\r\n\r\n"
+            writer.write(text.encode())
             await writer.drain()
         finally:
             writer.close()

@@ -24,10 +24,10 @@ def words(declared: Server, **settings: Any) -> list[str]:
 
 
 def test_a_container_has_no_rights_and_no_more_than_its_limits() -> None:
-    told = words(
+    result = words(
         server(limits={"memory": 256, "processes": 32, "files": 128, "cpu": 0.5, "cpu_seconds": 9})
     )
-    run = told[told.index("run") :]
+    run = result[result.index("run") :]
     assert {
         "--rm", "--interactive", "--init", "--cap-drop=ALL", "--security-opt=no-new-privileges",
         "--read-only", "--memory=256m", "--memory-swap=256m", "--pids-limit=32",
@@ -49,9 +49,9 @@ def test_it_sees_the_files_that_are_declared_and_not_the_machine() -> None:
 
 
 def test_what_it_is_given_is_named_and_not_told_among_its_words() -> None:
-    told = words(server(env={"TOKEN": "hush"}))
-    assert told[told.index("--env") + 1] == "TOKEN"
-    assert not any("hush" in word for word in told)
+    result = words(server(env={"TOKEN": "hush"}))
+    assert result[result.index("--env") + 1] == "TOKEN"
+    assert not any("hush" in word for word in result)
 
 
 def test_an_image_without_its_digest_is_refused() -> None:

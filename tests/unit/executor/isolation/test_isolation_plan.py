@@ -135,15 +135,15 @@ def test_memory_that_ran_out_is_read_of_the_group(tmp_path: Path) -> None:
     assert not cgroup.ran_out(str(tmp_path))
     group.mkdir()
     events = group / "memory.events"
-    for told, ran_out in (("oom 3\noom_kill 0\n", False), ("oom_kill 2\n", True), ("?", False)):
-        events.write_text(told)
+    for each, ran_out in (("oom 3\noom_kill 0\n", False), ("oom_kill 2\n", True), ("?", False)):
+        events.write_text(each)
         assert cgroup.ran_out(str(tmp_path)) is ran_out
 
 
 def test_what_is_told_to_the_launcher_is_what_is_held() -> None:
     isolation = held(network="none", limits={"memory": 64}, files={"write": ["/srv/"]})
-    *_, told, program, word = isolation.around(["cat", "-u"])
-    plan = marshal.loads(bytes.fromhex(told))
+    *_, result, program, word = isolation.around(["cat", "-u"])
+    plan = marshal.loads(bytes.fromhex(result))
     assert (plan["network"], plan["limits"]["memory"], plan["write"]) == ("none", 64, ("/srv",))
     assert (program, word) == ("cat", "-u")
 

@@ -146,6 +146,6 @@ def test_the_latest_failures_of_a_server_are_kept_and_no_refusal_of_ours() -> No
     assert failures.last == ""
     for number in range(MAX_ENTRIES + 3):
         failures.note(UpstreamDeadError(f"{number} " + "x" * 2 * MAX_REASON))
-    assert len(failures.told()) == MAX_ENTRIES
+    assert len(failures.recent()) == MAX_ENTRIES
     assert failures.last.startswith(f"{MAX_ENTRIES + 2} ")
     assert len(failures.last) == MAX_REASON

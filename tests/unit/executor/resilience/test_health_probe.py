@@ -21,7 +21,7 @@ class Server:
     """Asked whether it is there, and watched: it keeps count."""
 
     def __init__(self, error: ToolbusError | None = None) -> None:
-        self.asked = 0
+        self.call_count = 0
         self.probes = 0
         self.looks = 0
         self.found: list[bool] = []
@@ -66,7 +66,7 @@ async def test_a_server_that_was_called_meanwhile_is_not_probed() -> None:
 
     def idle() -> bool:
         server.looks += 1
-        server.asked += 1  # by the next time
+        server.call_count += 1  # by the next time
         return True
 
     await watching(server, idle, until(lambda: server.looks >= 5, "five looks at it"))

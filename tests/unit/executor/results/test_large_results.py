@@ -115,14 +115,16 @@ def test_an_answer_read_in_pieces_is_the_answer_read_as_a_whole(
     indent: int | None,
 ) -> None:
     text = json.dumps(answer, ensure_ascii=ascii_only, indent=indent).encode()
-    told, found = scanned(text, sizes)
-    assert put_back(told, found) == answer
+    result, found = scanned(text, sizes)
+    assert put_back(result, found) == answer
 
 
 @given(answers)
 def test_what_is_large_where_values_go_aside_goes_aside(answer: Any) -> None:
-    told, _ = scanned(json.dumps(answer).encode(), [7])
-    left = [block.get("text", "") for block in told["result"]["content"] if isinstance(block, dict)]
+    result, _ = scanned(json.dumps(answer).encode(), [7])
+    left = [
+        block.get("text", "") for block in result["result"]["content"] if isinstance(block, dict)
+    ]
     assert all(len(json.dumps(text)) - 2 <= SMALL or text.startswith("mark ") for text in left)
 
 
@@ -166,12 +168,12 @@ def test_what_cannot_be_decoded_is_the_upstreams_fault(kind: Kind, raw: bytes) -
 
 @given(st.text(st.characters(codec="utf-8"), min_size=2), st.integers(4, 50))
 def test_a_text_read_piece_by_piece_is_the_text(text: str, size: int) -> None:
-    raw, at, told = text.encode(), 0, ""
+    raw, at, message = text.encode(), 0, ""
     while at < len(raw):
         piece = _whole_characters(raw[at : at + size], last=at + size >= len(raw))
         assert piece
-        told, at = told + piece.decode(), at + len(piece)
-    assert told == text
+        message, at = message + piece.decode(), at + len(piece)
+    assert message == text
 
 
 @given(st.from_regex(r"[a-z0-9_-]{1,20}", fullmatch=True), words.filter(bool))

@@ -46,13 +46,13 @@ class ApproverRequest(Query):
     """Show, approve or reject calls for the holder of a key with the right to approve.
 
     Sent by ingress, answered by policy. Policy resolves `key_digest` itself: ingress cannot assert
-    an identity. `wish` is the requested operation.
+    an identity. `action` is the requested operation.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.approver"
 
     key_digest: str = Field(repr=False)
-    wish: Literal["show", "approve", "reject"] = "show"
+    action: Literal["show", "approve", "reject"] = "show"
     id: str = ""
     note: str = ""
 

@@ -27,8 +27,8 @@ class StatusQuery(Query):
 class ServiceStatus(Message):
     """The status of one service in one process. `since` is in seconds since the epoch.
 
-    `heard` is the newest revision received of each bucket that the process watches: it shows which
-    replica lags behind. `reason` says why the service is not ready.
+    `revisions` is the newest revision received of each bucket that the process watches: it shows
+    which replica lags behind. `reason` says why the service is not ready.
     """
 
     service: str
@@ -38,7 +38,7 @@ class ServiceStatus(Message):
     since: float
     reason: str = ""
     details: dict[str, Any] = Field(default_factory=dict)
-    heard: dict[str, int] = Field(default_factory=dict)
+    revisions: dict[str, int] = Field(default_factory=dict)
 
 
 class ServersQuery(Query):

@@ -84,13 +84,13 @@ class Bearer(Message):
 class IdentityRequest(Query):
     """Run an operator's command on accounts, clients or grants. Answered by oauth.
 
-    `wish` is the command. `about` is its parameters as raw JSON, and may contain secrets that only
-    this service stores.
+    `action` is the command. `about` is its parameters as raw JSON, and may contain secrets that
+    only this service stores.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.identity"
 
-    wish: str
+    action: str
     name: str = ""
     by: str = ""
     about: str = Field(default="{}", repr=False)

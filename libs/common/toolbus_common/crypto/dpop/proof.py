@@ -26,9 +26,9 @@ class ProofError(Exception):
     `code` is the error code of RFC 9449; `nonce` is the nonce to use next if one is required.
     """
 
-    def __init__(self, sentence: str, code: str = INVALID, nonce: str = "") -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
+    def __init__(self, message: str, code: str = INVALID, nonce: str = "") -> None:
+        super().__init__(message)
+        self.message = message
         self.code = code
         self.nonce = nonce
 

@@ -19,7 +19,7 @@ from toolbus_common.process.rlimits import cap
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 NEW_USER, NEW_NET, NEW_IPC, NEW_UTS = 0x10000000, 0x40000000, 0x08000000, 0x04000000
-NOBODY_UID = 65534
+UNPRIVILEGED_UID = 65534
 STACK = 8 << 20
 CLOSE_RANGE = 436  # the same on every architecture
 
@@ -67,13 +67,13 @@ def limit(held: Confinement) -> None:
 
 
 def drop_user() -> bool:
-    """Switch from root to the user nobody; return False if that is impossible."""
+    """Switch from root to the unprivileged system user; return False if that is impossible."""
     if os.geteuid() != 0:
         return True
     try:
         os.setgroups([])
-        os.setresgid(NOBODY_UID, NOBODY_UID, NOBODY_UID)
-        os.setresuid(NOBODY_UID, NOBODY_UID, NOBODY_UID)
+        os.setresgid(UNPRIVILEGED_UID, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
+        os.setresuid(UNPRIVILEGED_UID, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
     except OSError:  # a user namespace with one user in it
         return False
     return True

@@ -1,4 +1,4 @@
-"""One replica of a server: kept connected, probed, and ejected while others do better."""
+"""One replica of a server: kept connected, call_count, and ejected while others do better."""
 
 import asyncio
 import logging
@@ -62,7 +62,7 @@ class Replica:
         self.label = label
         self.weight = weight
         self.credit = 0
-        self.asked = 0
+        self.call_count = 0
         self.in_progress = 0
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
@@ -103,7 +103,7 @@ class Replica:
         return self.compared and self.standing.place is Place.IN
 
     def _idle(self) -> bool:
-        """Return whether a probe is useful; an ejected replica is always probed."""
+        """Return whether a probe is useful; an ejected replica is always call_count."""
         return not self.in_progress or self.standing.place is Place.EJECTED
 
     def failed(self, error: ToolbusError) -> None:
@@ -144,11 +144,11 @@ class Replica:
             "weight": self.weight,
             "state": self.state,
             "reason": self.reason,
-            "calls": self.asked,
+            "calls": self.call_count,
             "in_flight": self.in_progress,
             "ejections": self.standing.ejections,
             "differs": sorted({name for _, name in self.otherwise}),
-            "failures": self._failures.told(),
+            "failures": self._failures.recent(),
             "probe": self.health.latest,
         }
 

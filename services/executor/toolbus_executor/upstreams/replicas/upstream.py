@@ -190,7 +190,7 @@ class ReplicatedUpstream:
         upstream, began = replica.upstream, monotonic()
         assert upstream is not None  # noqa: S101 - a compared replica is connected
         patience = min(timeouts_of(self._declared, call.tool).idle, call.deadline - time())
-        replica.asked += 1
+        replica.call_count += 1
         replica.in_progress += 1
         try:
             raw = await upstream.call(call, seconds, caller)

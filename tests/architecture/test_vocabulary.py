@@ -1,0 +1,99 @@
+"""Check that the product and its pages use the words of the field (`vocabulary.toml`)."""
+
+import ast
+import io
+import re
+import tokenize
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = tomllib.loads((Path(__file__).parent / "vocabulary.toml").read_text())
+NAMES = WORDS["both"] | WORDS["names"]
+PROSE = WORDS["both"] | WORDS["prose"]
+CODE = sorted(
+    path
+    for top in ("libs", "services", "cli", "demo", "tools")
+    for path in (ROOT / top).rglob("*.py")
+    if ".venv" not in path.parts
+)
+PAGES = sorted(
+    path
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/**/README.md"))
+    if not {".venv", "build", "node_modules"} & set(path.parts)
+)
+# A page whose purpose is to name the old words, and texts that were generated from other sources.
+EXEMPT = ("docs/adr/0029", "docs/reference/interoperability.md", "CHANGELOG.md")
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_PROSE = re.compile(rf"\b({'|'.join(map(re.escape, PROSE))})\b", re.IGNORECASE)
+# A function's summary states what it does; these words begin a riddle or a noun phrase instead.
+_NO_VERB = re.compile(
+    r"(Who|What|Whether|Whose|How|Where|Which|The|A|An|As|Of|So|That|To|No|One|All|Every|Each|Its)\b"
+)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def parts(identifier: str) -> list[str]:
+    return [each.lower() for each in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", identifier)]
+
+
+def faults_of(source: str) -> list[str]:
+    """Return each unused word of a module's names and prose, with its line and what to say."""
+    found = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME:
+            words = [word for word in parts(token.string) if word in NAMES]
+            found += [f"{token.start[0]}: {token.string}: {NAMES[word]}" for word in words]
+        elif token.type == tokenize.COMMENT or (
+            token.type == tokenize.STRING and " " in token.string
+        ):
+            found += [f"{token.start[0]}: {each}" for each in prose_faults(token.string)]
+    return found
+
+
+def prose_faults(text: str) -> list[str]:
+    """Return each unused word of a text, with what to say."""
+    return [f"{each[0]}: {PROSE[each[0].lower()]}" for each in _PROSE.finditer(text)]
+
+
+@pytest.mark.parametrize("path", CODE, ids=name)
+def test_a_module_uses_the_words_of_the_field(path: Path) -> None:
+    assert faults_of(path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_a_page_uses_the_words_of_the_field(path: Path) -> None:
+    if not name(path).startswith(EXEMPT):
+        assert prose_faults(FENCED.sub("", path.read_text())) == []
+
+
+@pytest.mark.parametrize("path", CODE, ids=name)
+def test_a_functions_summary_begins_with_a_verb(path: Path) -> None:
+    odd = [
+        f"{node.lineno}: {text.splitlines()[0]}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not any("property" in ast.unparse(each) for each in node.decorator_list)
+        and (text := ast.get_docstring(node) or "")
+        and _NO_VERB.match(text)
+    ]
+    assert odd == []
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("told = 1\n", "1: told"),
+        ("def until_told(): ...\n", "1: until_told"),
+        ("# Whoever asks.\n", "1: Whoever"),
+        ('raise ValueError("nobody decides")\n', "1: nobody"),
+        ("retold = 1\n", ""),
+    ],
+)
+def test_the_check_finds_a_word_in_names_and_prose(source: str, fault: str) -> None:
+    assert [each.startswith(fault) for each in faults_of(source)] == [True] * bool(fault)
