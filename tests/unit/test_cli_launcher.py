@@ -49,7 +49,7 @@ def test_a_chosen_port_is_kept_for_a_child_and_from_everybody_else() -> None:
 
 
 def test_a_port_that_is_taken_is_refused_and_zero_is_any(listening: int) -> None:
-    with pytest.raises(CommandError, match="is taken"):
+    with pytest.raises(CommandError, match="is already in use"):
         ports.asked_for("127.0.0.1", listening)
     assert ports.asked_for("127.0.0.1", 0, listening) != listening
 
@@ -94,7 +94,7 @@ def test_what_a_dead_launcher_left_running_is_waited_for(tmp_path: Path) -> None
         left.communicate()
 
     with state.locked(told_and_ended):
-        assert "to end" in items[0]
+        assert "to exit" in items[0]
 
 
 def test_a_private_file_is_whole_and_for_its_owner(tmp_path: Path) -> None:

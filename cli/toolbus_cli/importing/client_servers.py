@@ -213,7 +213,7 @@ def _move_credentials(server: str, made: dict[str, Any], moved: dict[str, str]) 
             scheme = _SCHEME.match(value)
             values[name] = (scheme[0] if scheme else "") + f"${{env:{variable}}}"
             after = f" after '{scheme[0].strip()}'" if scheme else ""
-            moved[variable] = f"the value in the file at {server}, {section}, {name}{after}"
+            moved[variable] = f"the credential in the file at {server}, {section}, {name}{after}"
 
 
 def _name(name: str) -> str:
