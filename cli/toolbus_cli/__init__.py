@@ -1,1 +1,1 @@
-"""The `toolbus` command: it starts services as processes and talks to them over the bus."""
+"""The `toolbus` command: it starts services as processes and calls them over the bus."""

@@ -18,7 +18,7 @@ toolbus.yaml, and prints an endpoint, a key and a client configuration.
 """
 
 Part = Callable[[typer.Typer], None]
-_PARTS: dict[str, Part] = {}  # what adds a command or a group, by its name
+_PARTS: dict[str, Part] = {}  # adds a command or a group, by its name
 
 
 def built(words: Sequence[str] = ()) -> typer.Typer:
@@ -46,7 +46,7 @@ def _needed_for(*names: str) -> Callable[[Part], Part]:
 
 
 def _commands(name: str) -> ModuleType:
-    """A module of commands."""
+    """Import a module of commands."""
     return import_module(f"toolbus_cli.commands.{name}")
 
 

@@ -1,4 +1,4 @@
-"""The operator's desk: opened on the bus of an installation, in the name of who sits at it."""
+"""The configuration repository of an installation, opened in the operator's name."""
 
 import getpass
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ EVENT_SECONDS = 3.0
 
 @asynccontextmanager
 async def opened(bus: Bus, state: State) -> AsyncIterator[ConfigRepository]:
-    """A desk on an open bus; its events are delivered, or spooled, when it is left."""
+    """Open the repository on an open bus; at exit its events are delivered or spooled."""
     limit = Settings().spool_bytes
     events = EventPublisher(bus.store, Outbox(state.root / "spool" / "operator.events", limit))
     events.people = await people_of(bus, state)
@@ -32,14 +32,14 @@ async def opened(bus: Bus, state: State) -> AsyncIterator[ConfigRepository]:
 
 
 async def people_of(bus: Bus, state: State) -> PersonKeys:
-    """Whom events name, as they are looked up one by one."""
+    """Return the keys of the data subjects in events, looked up on demand."""
     people = PersonKeys(Settings(state_dir=state.root).people_key_file)
     people.open(await bus.bucket(PEOPLE))
     return people
 
 
 def me() -> str:
-    """Who is at the desk, as the operating system knows them."""
+    """Return the operator's user name in the operating system."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

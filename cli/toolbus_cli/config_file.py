@@ -1,4 +1,4 @@
-"""A configuration file on disk: read, checked as a whole, and told with all its faults."""
+"""A configuration file on disk: reading it, and reporting all validation errors at once."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,22 +11,22 @@ LARGEST_FILE = 4 * 1024 * 1024
 
 
 class ConfigurationError(CommandError):
-    """A file with faults: all of them, and nothing was applied."""
+    """The configuration file is invalid; `faults` lists all errors, and nothing was applied."""
 
     def __init__(self, path: Path, faults: tuple[ConfigProblem, ...]) -> None:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        lines = [f"{path}:{fault.line}: {fault}" for fault in faults]
+        count = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
+        lines = [f"{path}:{problem.line}: {problem}" for problem in faults]
         super().__init__("\n".join([*lines, f"{path} has {count}; nothing was applied."]))
         self.faults = faults
 
 
 def load_file(path: Path, environ: Mapping[str, str]) -> Loaded:
-    """The checked file. Raises `ConfigurationError`, or `CommandError` if it cannot be read."""
+    """Return the validated file. Raises `ConfigurationError`, or `CommandError` if unreadable."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise CommandError(
-                f"{path} is larger than {LARGEST_FILE >> 20} MiB; declare fewer keys, and make "
-                "the others with 'toolbus keys create'."
+                f"{path} is larger than {LARGEST_FILE >> 20} MiB; configure fewer keys, and "
+                "create the others with 'toolbus keys create'."
             )
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

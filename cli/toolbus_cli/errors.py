@@ -1,8 +1,8 @@
-"""What a command says when it cannot do what it was asked."""
+"""Errors of commands."""
 
 
 class CommandError(Exception):
-    """One sentence with the mend; the command ends with `code`."""
+    """A command failed; the message includes the fix, and `code` is the exit code."""
 
     def __init__(self, sentence: str, code: int = 1) -> None:
         super().__init__(sentence)

@@ -1,4 +1,4 @@
-"""Where a command finds the installation it is about, and how it joins the bus there."""
+"""The installation that a command works on, and the connection to its bus."""
 
 import os
 from collections.abc import AsyncIterator
@@ -14,12 +14,12 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.settings import Settings
 
-PATIENCE = 1.5  # seconds to connect: what runs answers in milliseconds
+PATIENCE = 1.5  # seconds to connect; a running bus replies in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An installation: its state directory, what runs there, and its bus."""
+    """An installation: its state directory, the contents of its run file, and its bus."""
 
     state: State
     nats_url: str
@@ -27,18 +27,18 @@ class Place:
 
 
 def endpoint_of(state_dir: Path) -> str:
-    """Where agents connect. Raises `CommandError` when nothing says."""
-    told = os.environ.get("TOOLBUS_URL") or State(state_dir).running().get("endpoint", "")
-    if not told:
+    """Return the URL that agents connect to. Raises `CommandError` if it is unknown."""
+    url = os.environ.get("TOOLBUS_URL") or State(state_dir).running().get("endpoint", "")
+    if not url:
         raise CommandError(
             f"No Toolbus was started on {state_dir}; start one with 'toolbus up', name its "
             "directory with --state-dir, or set TOOLBUS_URL."
         )
-    return str(told)
+    return str(url)
 
 
 def find(state_dir: Path) -> Place:
-    """The installation on a state directory. Raises `CommandError` when none is running."""
+    """Return the installation of a state directory. Raises `CommandError` if there is none."""
     state = State(state_dir)
     run = state.running()
     url = os.environ.get("TOOLBUS_NATS_URL") or run.get("nats_url", "")
@@ -52,7 +52,7 @@ def find(state_dir: Path) -> Place:
 
 @asynccontextmanager
 async def joined(place: Place, patience: float = PATIENCE) -> AsyncIterator[Bus]:
-    """The bus, as the operator. Raises `CommandError` when it does not answer."""
+    """Connect to the bus as the operator. Raises `CommandError` if it does not reply."""
     bus = operator_bus(place.state, place.nats_url)
     try:
         await bus.open(patience)
@@ -65,6 +65,6 @@ async def joined(place: Place, patience: float = PATIENCE) -> AsyncIterator[Bus]
 
 
 def operator_bus(state: State, url: str) -> Bus:
-    """The operator's connection, not yet open."""
+    """Return the operator's connection, not yet open."""
     seed = Settings(state_dir=state.root, nkey_seed_file="").seed(OPERATOR)
     return Bus(OPERATOR, url, seed.get_secret_value() if seed else None)

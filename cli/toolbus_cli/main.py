@@ -7,8 +7,8 @@ from importlib import import_module
 
 
 def main() -> int:
-    """Run the command line; the exit code."""
-    gc.disable()  # what is imported stays: looking through it all the while is a fifth of a start
+    """Run the command line; return its exit code."""
+    gc.disable()  # imported modules stay: collecting during imports takes a fifth of the startup
     words = sys.argv[1:]
     if words[:1] == ["run"] and not {"-h", "--help"}.intersection(words):
         return _run(words[1:])

@@ -1,4 +1,4 @@
-"""One request to the MCP endpoint, as an agent would send it."""
+"""A client for single requests to the MCP endpoint."""
 
 import http.client
 import json
@@ -11,17 +11,17 @@ HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text
 
 
 def ask(endpoint: str, key: str, method: str, params: dict[str, Any], seconds: float) -> Any:
-    """The result. Raises `CommandError` with what the endpoint said."""
+    """Send one request; return its result. Raises `CommandError` with the endpoint's error."""
     request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     status, content_type, body = _post(endpoint, key, json.dumps(request).encode(), seconds)
     try:
         answer = json.loads(_last_event(body) if "event-stream" in content_type else body)
     except ValueError as error:
         raise CommandError(
-            f"{endpoint} answered {status} with no JSON; is it a Toolbus endpoint?"
+            f"{endpoint} returned {status} without JSON; check that it is a Toolbus endpoint."
         ) from error
     if "error" in answer:
-        raise CommandError(_said(answer["error"]))
+        raise CommandError(_error_text(answer["error"]))
     return answer["result"]
 
 
@@ -36,10 +36,12 @@ def _post(endpoint: str, key: str, body: bytes, seconds: float) -> tuple[int, st
         return response.status, response.getheader("content-type", ""), response.read()
     except TimeoutError as error:
         raise CommandError(
-            f"{endpoint} did not answer in {seconds:g} s; the call may have happened."
+            f"{endpoint} did not reply within {seconds:g} s; the call may have been executed."
         ) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise CommandError(f"{endpoint} cannot be reached ({error}); is Toolbus up?") from error
+        raise CommandError(
+            f"Cannot connect to {endpoint} ({error}); check that Toolbus is running."
+        ) from error
 
 
 def _last_event(body: bytes) -> str:
@@ -48,7 +50,7 @@ def _last_event(body: bytes) -> str:
     return data[-1] if data else ""
 
 
-def _said(error: dict[str, Any]) -> str:
+def _error_text(error: dict[str, Any]) -> str:
     data = error.get("data")
-    told = [f"{name} {value}" for name, value in data.items()] if isinstance(data, dict) else []
-    return f"{error.get('message')}" + (f" ({', '.join(told)})" if told else "")
+    details = [f"{name} {value}" for name, value in data.items()] if isinstance(data, dict) else []
+    return f"{error.get('message')}" + (f" ({', '.join(details)})" if details else "")

@@ -1,4 +1,4 @@
-"""One command from its words to its exit code: whatever fails is told in a sentence."""
+"""Run one command: arguments in, an exit code and error messages out."""
 
 import gc
 import os
@@ -14,20 +14,20 @@ INTERRUPTED = 130
 
 
 def main(words: Sequence[str]) -> int:
-    """Run one command; the exit code. Whatever fails is told in a sentence."""
-    # What a connection logs while it waits is told as the command's own sentence.
+    """Run one command; return its exit code. Errors are written to standard error."""
+    # Connection problems are reported by the command's own error message.
     logs.configure("toolbus", "critical", "text")
     app = built(words)
-    gc.freeze()  # what is imported stays
+    gc.freeze()  # imported modules are never collected
     gc.enable()
     try:
         app(args=list(words), prog_name="toolbus")
-    except SystemExit as ending:
-        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more at the end.
+        # The reader of our output is gone; Python would report the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:  # noqa: BLE001 - no stack trace for users
         return _failed(error)
@@ -36,15 +36,15 @@ def main(words: Sequence[str]) -> int:
 
 def _failed(error: Exception) -> int:
     if isinstance(error, CommandError):
-        return _told(error.sentence, error.code)
+        return _report(error.sentence, error.code)
     if isinstance(error, ToolbusError):
-        return _told(error.reason, 1)
+        return _report(error.reason, 1)
     if "TOOLBUS_DEBUG" in os.environ:
         raise error
-    said = f"Something unexpected failed ({type(error).__name__}: {error})"
-    return _told(f"{said}; set TOOLBUS_DEBUG=1 to see where.", 1)
+    message = f"Unexpected error ({type(error).__name__}: {error})"
+    return _report(f"{message}; set TOOLBUS_DEBUG=1 to see where.", 1)
 
 
-def _told(sentence: str, code: int) -> int:
+def _report(sentence: str, code: int) -> int:
     sys.stderr.write(sentence.rstrip() + "\n")
     return code

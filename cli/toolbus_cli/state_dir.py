@@ -1,4 +1,4 @@
-"""The state directory of a local installation: who holds it, where things lie, what runs."""
+"""The state directory of a local installation: its lock, its paths and its run file."""
 
 import fcntl
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from toolbus_cli.errors import CommandError
 
-ENDING_SECONDS = 45.0  # longer than the services may drain
+EXIT_SECONDS = 45.0  # longer than the services may drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,38 +28,39 @@ class State:
 
     @property
     def run_file(self) -> Path:
-        """What runs here now."""
+        """The description of the running launcher."""
         return self.root / "run.json"
 
     @property
     def ports_file(self) -> Path:
-        """The ports of the last start, asked for again at the next."""
+        """The ports of the last start, reused at the next."""
         return self.root / "ports.json"
 
     def prepare(self) -> None:
-        """Make the directory, for its owner only."""
+        """Create the directory, accessible to its owner only."""
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.root.chmod(0o700)
         except OSError as error:
-            reason = f"The state directory {self.root} cannot be used ({error.strerror})"
-            raise CommandError(f"{reason}; name another with --state-dir.") from error
+            reason = f"Cannot create the state directory '{self.root}' ({error.strerror})"
+            raise CommandError(f"{reason}; set another with --state-dir.") from error
 
     def running(self) -> dict[str, Any]:
-        """What the launcher wrote about itself; empty when nothing was ever started here."""
+        """Return the contents of the run file; empty if there is none."""
         return read_json(self.run_file)
 
     def alive(self) -> bool:
-        """Whether the launcher that wrote it still lives."""
+        """Return whether the launcher that wrote the run file is alive."""
         pid = self.running().get("pid")
         return isinstance(pid, int) and _lives(pid)
 
     @contextmanager
     def locked(self, wait: Callable[[str], None]) -> Iterator[int]:
-        """Hold the directory; the descriptor is handed to children that must hold it too.
+        """Lock the directory; yield the lock's descriptor, which children inherit.
 
-        Engines may outlive a killed launcher for a moment: two of them on one directory would
-        ruin it, so the lock is theirs as well. Raises `CommandError` if another launcher lives.
+        An engine may outlive a killed launcher for a moment, and two engines would corrupt the
+        directory: the lock is held until all have exited. Raises `CommandError` if another
+        launcher is alive.
         """
         descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -69,8 +70,8 @@ class State:
             os.close(descriptor)
 
     def _acquire(self, descriptor: int, wait: Callable[[str], None]) -> None:
-        give_up = time.monotonic() + ENDING_SECONDS
-        told = False
+        give_up = time.monotonic() + EXIT_SECONDS
+        reported = False
         while not _try_lock(descriptor):
             if self.alive() or time.monotonic() > give_up:
                 pid = self.running().get("pid", "unknown")
@@ -78,14 +79,14 @@ class State:
                     f"Toolbus already runs on {self.root} (process {pid}); stop it, or name "
                     "another directory with --state-dir."
                 )
-            if not told:
-                wait(f"waiting for what an earlier start left running on {self.root} to end")
-                told = True
+            if not reported:
+                wait(f"waiting for processes of an earlier start on {self.root} to exit")
+                reported = True
             time.sleep(0.05)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty when it is missing or torn."""
+    """Read a JSON object from a file; return an empty one if it is missing or invalid."""
     with suppress(OSError, ValueError):
         data = json.loads(path.read_text())
         if isinstance(data, dict):
@@ -94,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_private(path: Path, data: dict[str, Any]) -> None:
-    """Write JSON for the owner only, whole or not at all."""
+    """Write JSON atomically, readable by the owner only."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -1,4 +1,4 @@
-"""`python -m toolbus_demo.clock`: the time, over stdio."""
+"""A demo MCP server over stdio that returns the time: `python -m toolbus_demo.clock`."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ LONGEST_SLEEP = 60.0  # seconds
 
 
 async def now(arguments: dict[str, Any], _progress: Progress) -> str:
-    """The time in a zone, UTC unless one is named."""
+    """Return the time in a zone, by default UTC."""
     zone = str(arguments.get("zone", "UTC"))
     try:
         return datetime.now(ZoneInfo(zone)).isoformat(timespec="seconds")
@@ -22,7 +22,7 @@ async def now(arguments: dict[str, Any], _progress: Progress) -> str:
 
 
 async def sleep(arguments: dict[str, Any], progress: Progress) -> str:
-    """Wait, saying how far it is ten times."""
+    """Wait, and send ten progress notifications."""
     seconds = min(float(arguments.get("seconds", 1)), LONGEST_SLEEP)
     for step in range(10):
         await progress.tell(step, 10)
@@ -33,10 +33,10 @@ async def sleep(arguments: dict[str, Any], progress: Progress) -> str:
 SERVER = DemoServer(
     "clock",
     [
-        DemoTool("now", "The present time.", {"zone": {"type": "string"}}, now),
+        DemoTool("now", "Return the current time.", {"zone": {"type": "string"}}, now),
         DemoTool(
             "sleep",
-            "Wait so many seconds, telling progress.",
+            "Wait for a number of seconds and report progress.",
             {"seconds": {"type": "number"}},
             sleep,
         ),
@@ -63,7 +63,7 @@ async def _answer(line: bytes) -> None:
 
 
 async def serve() -> None:
-    """Answer lines of standard input, many at a time, until it ends."""
+    """Handle lines of standard input concurrently, until it ends."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

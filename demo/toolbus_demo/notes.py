@@ -1,4 +1,4 @@
-"""`python -m toolbus_demo.notes --port N`: a list of notes, over streamable HTTP."""
+"""A demo MCP server over streamable HTTP for notes: `python -m toolbus_demo.notes --port N`."""
 
 import argparse
 import json
@@ -15,23 +15,23 @@ notes: list[str] = []
 
 
 async def add(arguments: dict[str, Any], _progress: Progress) -> str:
-    """Keep a note."""
+    """Add a note."""
     text = arguments.get("text")
     if not isinstance(text, str) or not text:
-        raise ValueError("A note needs a text.")
+        raise ValueError("The argument 'text' is missing or empty; send the note's text.")
     if len(notes) >= MOST_NOTES:
-        raise ValueError(f"There are {MOST_NOTES} notes already.")
+        raise ValueError(f"The limit of {MOST_NOTES} notes is reached; clear them first.")
     notes.append(text)
-    return f"note {len(notes)} is kept"
+    return f"note {len(notes)} is stored"
 
 
 async def list_notes(_arguments: dict[str, Any], _progress: Progress) -> str:
-    """All notes, a line each."""
+    """Return all notes, one per line."""
     return "\n".join(notes) or "no notes yet"
 
 
 async def clear(_arguments: dict[str, Any], _progress: Progress) -> str:
-    """Forget every note."""
+    """Delete all notes."""
     notes.clear()
     return "all notes are gone"
 
@@ -39,7 +39,7 @@ async def clear(_arguments: dict[str, Any], _progress: Progress) -> str:
 SERVER = DemoServer(
     "notes",
     [
-        DemoTool("add", "Keep a note.", {"text": {"type": "string"}}, add, ("text",)),
+        DemoTool("add", "Add a note.", {"text": {"type": "string"}}, add, ("text",)),
         DemoTool("list", "Show all notes.", {}, list_notes),
         DemoTool("clear", "Delete all notes.", {}, clear),
     ],
@@ -47,11 +47,11 @@ SERVER = DemoServer(
 
 
 async def _silent(_message: dict[str, Any]) -> None:
-    """An answer in one piece has no room for progress."""
+    """Drop a notification: a response that is one JSON document carries none."""
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """The ASGI application: one POST, one JSON answer."""
+    """Serve one HTTP request (ASGI): a POST with one JSON response."""
     if scope["type"] != "http":
         return
     body, more = b"", True
@@ -81,6 +81,8 @@ async def _send(send: Any, status: int, body: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--port", type=int, default=9010)
-    uvicorn.run(app, port=asked.parse_args().port, access_log=False, log_level="warning", ws="none")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=9010)
+    uvicorn.run(
+        app, port=parser.parse_args().port, access_log=False, log_level="warning", ws="none"
+    )

@@ -1,4 +1,4 @@
-"""Enough of MCP for a demo server, in both families: one message in, one answer or none out."""
+"""The part of MCP that a demo server needs, in both protocol families."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ Run = Callable[[dict[str, Any], "Progress"], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Tells the caller how far a tool is, if the caller asked to be told."""
+    """Progress notifications of a tool call, if the caller requested them."""
 
     token: str | int | None
     notify: Notify
@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DemoTool:
-    """A tool: its definition, and what it does. It fails with `ValueError`."""
+    """A tool: its definition and its function, which raises `ValueError` to fail."""
 
     name: str
     description: str
@@ -37,35 +37,35 @@ class DemoTool:
     required: tuple[str, ...] = ()
 
     def definition(self) -> dict[str, Any]:
-        """The tool as tools/list shows it."""
+        """Return the tool's definition for tools/list."""
         schema = {"type": "object", "properties": self.properties, "required": list(self.required)}
         return {"name": self.name, "description": self.description, "inputSchema": schema}
 
 
 @dataclass(slots=True)
 class DemoServer:
-    """A server of tools that answers messages, whatever carries them."""
+    """An MCP server with tools, independent of the transport."""
 
     name: str
     tools: list[DemoTool] = field(default_factory=list)
 
     async def answer(self, message: Any, notify: Notify) -> dict[str, Any] | None:
-        """The answer to a request; None for a notification."""
+        """Return the reply to a request; None for a notification."""
         if not isinstance(message, dict) or "id" not in message:
             return None
         params = message.get("params") or {}
-        fields: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
+        reply: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
         try:
             result = await self._result(str(message.get("method")), params, notify)
         except LookupError as error:
             code = -32602 if "tool" in str(error) else -32601
-            return fields | {"error": {"code": code, "message": str(error.args[0])}}
-        return fields | {"result": result}
+            return reply | {"error": {"code": code, "message": str(error.args[0])}}
+        return reply | {"result": result}
 
     async def _result(self, method: str, params: dict[str, Any], notify: Notify) -> dict[str, Any]:
         if method == "initialize":
-            request = params.get("protocolVersion")
-            version = request if request in LEGACY else LEGACY[0]
+            requested = params.get("protocolVersion")
+            version = requested if requested in LEGACY else LEGACY[0]
             return {"protocolVersion": version, **self._described()}
         if method == "ping":
             return {}

@@ -170,7 +170,7 @@ def test_a_wrong_key_is_told_what_to_do(gateway: Gateway, method: str) -> None:
     (result,) = done.heard
     assert result["id"] == 1
     assert "Invalid, revoked or expired API key" in result["error"]["message"]
-    assert "'toolbus keys create' makes one" in result["error"]["message"]
+    assert "'toolbus keys create' creates one" in result["error"]["message"]
     assert "tbk_wrong" not in f"{result}{done.errors!r}"
 
 
@@ -178,7 +178,7 @@ def test_an_endpoint_nobody_serves_is_told_with_the_mend() -> None:
     done = said(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
     (result,) = done.heard
     assert result["id"] == "a"
-    assert "cannot be reached" in result["error"]["message"]
+    assert "Cannot connect to" in result["error"]["message"]
     assert "toolbus up" in result["error"]["message"]
     assert result["error"]["data"] == {"code": "unavailable", "retryable": True}
     assert done.process.returncode == 0

@@ -259,8 +259,8 @@ def test_operators_see_how_many_are_held_and_never_a_raw_definition(pinned: Pinn
 
 def test_a_name_nobody_offers_is_told_with_a_mend(pinned: Pinned) -> None:
     for words, message in (
-        (("diff", "nobody__x"), "No server 'nobody' is declared"),
-        (("approve", "fix__nothing"), "offers no 'nothing'"),
+        (("diff", "nobody__x"), "No server 'nobody' is configured"),
+        (("approve", "fix__nothing"), "has no 'nothing'"),
         (("approve", GREET, "--digest", "ab"), "at least 8 characters"),
     ):
         result = pinned.launched.toolbus("pins", *words)

@@ -205,14 +205,14 @@ async def test_what_names_a_person_is_not_erased_while_it_is_held(
     await bucket.put(f"{HOLD_PREFIX}acme", msgspec.json.encode(Hold("case 17", time.time())))
     with pytest.raises(CommandError, match="acme that name user:ann are under a legal hold"):
         await forgetting.found(evidence.desk, evidence.people, "ann")
-    with pytest.raises(CommandError, match="No key is kept of 'user:carl'"):
+    with pytest.raises(CommandError, match="There is no encryption key for 'user:carl'"):
         await forgetting.found(evidence.desk, evidence.people, "carl")
 
 
 async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of_the_key(
     settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forgetting, "HEARD_SECONDS", PATIENCE)
+    monkeypatch.setattr(forgetting, "CONFIRM_SECONDS", PATIENCE)
     monkeypatch.setattr(buses, "LATE_SECONDS", 0.1)  # the other services are not there
     rounds = [None, 6, None, 7]  # what it tells of the bucket, the last of it ever after
     answering: set[asyncio.Task[None]] = set()

@@ -285,7 +285,7 @@ async def test_an_approval_takes_no_name_from_what_is_shown(
     async with executor(settings) as one:
         await one.lists(offered("greet"))
         found = await one.lists(offered("Greet"), offered("greet"), offered("leave"))
-        with pytest.raises(CommandError, match=r"docs__greet would not be shown .* like"):
+        with pytest.raises(CommandError, match=r"docs__greet' would no longer be listed: .* like"):
             await board.approve(await case_of(board, "leave"), await case_of(board, "Greet"))
         assert await one.entry.now() == found, "not one of them"
         await board.approve(await case_of(board, "leave"))
@@ -297,7 +297,7 @@ async def test_of_two_operators_the_second_is_told(settings: Settings, board: Pi
         await one.lists(offered("a", "new"))
         case = await case_of(board, "a")
         await board.reject(case)
-        with pytest.raises(CommandError, match="Somebody else decided"):
+        with pytest.raises(CommandError, match="Another operator decided"):
             await board.approve(case)
 
 

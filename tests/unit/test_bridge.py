@@ -269,7 +269,7 @@ def test_a_session_that_ended_is_renewed_with_its_level_and_the_request_repeated
         levels = [each.headers["mcp-session-id"] for each in scripted.of("logging/setLevel")]
         client.end()
     assert levels == ["s1", "s2"]
-    assert client.notes == ["the session had ended and was renewed"]
+    assert client.notes == ["the session had expired and was renewed"]
 
 
 def test_what_comes_before_an_answer_is_passed_on_before_it() -> None:
@@ -302,10 +302,10 @@ def test_an_answer_to_a_question_of_the_endpoints_is_posted_in_the_session() -> 
         (refusal(401, -31001, "This key opens nothing."), -31001, "--key-file"),
         (refusal(503, -31011, "The bus is down."), -31011, "toolbus status"),
         (refusal(404, -32600, "No such server."), -32600, "No such server."),
-        ((502, {"Content-Type": "text/html"}, b"<h1>Bad</h1>"), -31010, "answered 502 without"),
+        ((502, {"Content-Type": "text/html"}, b"<h1>Bad</h1>"), -31010, "returned 502 without"),
         ((200, {}, b""), -31010, "--url"),
-        (stream(), -31030, "may have been carried out"),
-        (None, -31030, "may have been carried out"),
+        (stream(), -31030, "may have been executed"),
+        (None, -31030, "may have been executed"),
     ],
 )
 @pytest.mark.parametrize("request_id", [1, "1"])
@@ -370,7 +370,7 @@ def test_a_line_too_long_is_skipped_and_the_next_is_read() -> None:
 def test_a_line_too_long_is_told() -> None:
     client = Client("http://127.0.0.1:9/mcp")
     client.bridge.serve([None])
-    assert "longer than" in client.hear()["error"]["message"]
+    assert "exceeds" in client.hear()["error"]["message"]
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://h/mcp", "http://"])

@@ -107,7 +107,7 @@ def test_a_file_with_faults_stops_up_before_anything_is_started(tmp_path: Path) 
         "toolbus.yaml:2:",
         "toolbus.yaml:3:",
     ]
-    assert message[-1] == "toolbus.yaml has 2 faults; nothing was applied."
+    assert message[-1] == "toolbus.yaml has 2 errors; nothing was applied."
     assert not list((tmp_path / ".toolbus").glob("nats*"))
 
 
@@ -117,7 +117,7 @@ def test_a_taken_port_stops_up_before_anything_is_started(tmp_path: Path) -> Non
         listener.listen()
         port = listener.getsockname()[1]
         message = refused(tmp_path, "up", "--port", str(port))
-    assert message == f"Port {port} on 127.0.0.1 is taken; choose another with --port."
+    assert message == f"Port {port} on 127.0.0.1 is already in use; choose another with --port."
     assert not list((tmp_path / ".toolbus").glob("nats*"))
 
 
@@ -131,7 +131,7 @@ def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     message = refused(
         tmp_path, "call", "a__b", TOOLBUS_KEY="k", TOOLBUS_URL="http://127.0.0.1:9/mcp"
     )
-    assert "cannot be reached" in message
+    assert "Cannot connect to" in message
 
 
 def test_the_configuration_of_nats_is_written_for_its_owner_only(tmp_path: Path) -> None:

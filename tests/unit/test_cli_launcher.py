@@ -49,7 +49,7 @@ def test_a_chosen_port_is_kept_for_a_child_and_from_everybody_else() -> None:
 
 
 def test_a_port_that_is_taken_is_refused_and_zero_is_any(listening: int) -> None:
-    with pytest.raises(CommandError, match="is taken"):
+    with pytest.raises(CommandError, match="is already in use"):
         ports.asked_for("127.0.0.1", listening)
     assert ports.asked_for("127.0.0.1", 0, listening) != listening
 
@@ -94,7 +94,7 @@ def test_what_a_dead_launcher_left_running_is_waited_for(tmp_path: Path) -> None
         left.communicate()
 
     with state.locked(told_and_ended):
-        assert "to end" in items[0]
+        assert "to exit" in items[0]
 
 
 def test_a_private_file_is_whole_and_for_its_owner(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ async def test_a_process_that_ends_is_started_again(tmp_path: Path) -> None:
     async with child(tmp_path, "print('once', flush=True); raise SystemExit(3)", received):
         await until(lambda: received.lines.count("once") >= 3, "three lives")
     assert "exit code 3" in received.notes[0]
-    assert "again in 0.1 s" in received.notes[0]
-    assert "again in 0.2 s" in received.notes[1]
+    assert "restarting in 0.1 s" in received.notes[0]
+    assert "restarting in 0.2 s" in received.notes[1]
 
 
 async def test_a_killed_process_is_started_again_under_another_pid(tmp_path: Path) -> None:
@@ -234,5 +234,5 @@ def test_the_banner_says_what_to_paste_and_how_the_servers_are() -> None:
 
 def test_the_banner_of_a_later_start_says_how_to_get_another_secret() -> None:
     shown = welcome()
-    assert "shown before" in shown
+    assert "was shown when it was created" in shown
     assert "toolbus keys rotate demo" in shown

@@ -217,7 +217,12 @@ def test_a_collection_becomes_a_document_beside_the_configuration(tmp_path: Path
     assert body["name"] == "shop-dev"
     assert body["tools"] == ["Get_order", "Upload"]
     notes = " ".join(body["notes"])
-    for words in ("another server", "no whole address", "already exists", "Set SHOP_DEV_BEARER"):
+    for words in (
+        "its server is",
+        "its URL is incomplete",
+        "already exists",
+        "Set SHOP_DEV_BEARER",
+    ):
         assert words in notes
     path = tmp_path / "shop-dev.openapi.yaml"
     assert "t-value" not in path.read_text()

@@ -209,7 +209,7 @@ def test_a_member_that_says_it_is_small_is_read_no_further(
         (["--witness", "x"], "name+id+base64"),
         (["--witness", "OWN"], "of type 1, not 4"),
         (["--quorum", "2"], "a quorum of 2"),
-        (["--until", "tomorrow"], "is no time"),
+        (["--until", "tomorrow"], "is not a time"),
         (["--seen", "/no/such/file"], "No such file"),
     ],
 )

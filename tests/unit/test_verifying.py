@@ -177,7 +177,7 @@ def test_what_is_told_of_a_person_is_held_against_what_was_sealed(tmp_path: Path
             other.writestr(name, bundle.read(name).replace(b"user:ann", b"user:bob"))
     report = verify.verify(str(forged), log.signer.verifier)
     assert {kind for kind, _ in report.found} == {"revealed"}
-    assert "is not what was sealed" in report.found[0][1]
+    assert "does not match its commitment" in report.found[0][1]
 
 
 def test_a_bundle_without_what_is_sealed_of_people_is_as_sound(tmp_path: Path) -> None:

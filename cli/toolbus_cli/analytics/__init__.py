@@ -1,1 +1,1 @@
-"""Saved questions to the evidence, and the report made of some of them."""
+"""Saved queries over audit data, and the HTML report."""

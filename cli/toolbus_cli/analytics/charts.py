@@ -10,7 +10,10 @@ _ROW = 26
 def over_time(
     title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]
 ) -> str:
-    """Stacked bars, one for each label; `series` are names with as many values. Else nothing."""
+    """Return stacked bars, one per label; empty if all values are 0.
+
+    Each of `series` is a name and one value per label.
+    """
     tallest = max((sum(column) for column in zip(*(v for _, v in series), strict=True)), default=0)
     if not tallest:
         return ""
@@ -21,10 +24,10 @@ def over_time(
         for number, (name, values) in enumerate(series):
             high = values[at] / tallest * (HEIGHT - 16)
             top -= high
-            told = escape(f"{label}: {values[at]:,.6g} {name}")
+            label_text = escape(f"{label}: {values[at]:,.6g} {name}")
             bars.append(
                 f'<rect class="s{number}" x="{at * width:.1f}" y="{top:.1f}" height="{high:.1f}" '
-                f'width="{max(width - 1, 0.5):.1f}"><title>{told}</title></rect>'
+                f'width="{max(width - 1, 0.5):.1f}"><title>{label_text}</title></rect>'
             )
     ends = (
         f'<text x="0" y="{HEIGHT + 16}">{escape(labels[0])}</text>'
@@ -43,7 +46,7 @@ def over_time(
 
 
 def by_name(title: str, values: Sequence[tuple[str, float]]) -> str:
-    """Bars side by side with their names, the longest first."""
+    """Return one horizontal bar per name."""
     if not values:
         return ""
     longest = max(value for _, value in values) or 1.0

@@ -1,4 +1,4 @@
-"""What a report tells: a few questions to audit about calls since a moment."""
+"""Data of a report: queries to audit about calls in a period."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -41,7 +41,7 @@ WHERE hour >= {since:DateTime} AND hour < {until:DateTime}"""
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What happened between two moments; rows are named as audit names them."""
+    """Calls between two times; rows have audit's column names."""
 
     by: By
     since: str
@@ -56,19 +56,19 @@ class Report:
 
     @property
     def as_data(self) -> dict[str, Any]:
-        """For programs."""
+        """The report for programs."""
         return asdict(self)
 
 
 async def gathered(ask: Ask, by: By, since: datetime, until: datetime) -> Report:
-    """Ask for all of it. The hours it speaks of are whole ones."""
+    """Query audit for a report. The period starts at a full hour."""
     start = since.replace(minute=0, second=0, microsecond=0)
     bounds = {"since": written(start), "until": written(until)}
 
     async def rows(sql: str, limit: int = 1000) -> tuple[list[Row], bool]:
         found = await ask(AuditQuery(sql=sql, limit=limit, parameters=bounds))
-        told = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-        return [{name: row[name] for name in row if name != "q"} for row in told], found.more
+        named = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+        return [{name: row[name] for name in row if name != "q"} for row in named], found.more
 
     step = "hour" if until - start <= HOURS_SHOWN else "day"
     truncated = "toStartOfHour" if step == "hour" else "toStartOfDay"

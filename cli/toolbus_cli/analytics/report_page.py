@@ -1,4 +1,4 @@
-"""A report as one HTML file: no script, nothing from elsewhere, light and dark, read aloud well."""
+"""A report as one accessible HTML file without scripts or external resources, light and dark."""
 
 from collections.abc import Sequence
 from datetime import datetime, time, timedelta
@@ -39,11 +39,11 @@ _SHOWN = {
 }  # fmt: skip
 _DAY, _MINUTE = len("2026-11-01"), len("2026-11-01 12:00")
 MOST_BARS = 12
-MOST_EMPTY = 400  # steps that are shown from the report's beginning; else from the first call
+MOST_EMPTY = 400  # steps shown from the report's start; a longer chart starts at the first call
 
 
 def page(report: Report) -> str:
-    """The whole file."""
+    """Return the report as an HTML document."""
     title = f"Toolbus, {report.since[:_MINUTE]} to {report.until[:_MINUTE]} UTC"
     shown = _DAY if report.step == "day" else _MINUTE
     columns = _columns(report)
@@ -61,7 +61,7 @@ def page(report: Report) -> str:
         by_name(f"Dollars by {report.by}", _largest(report.table, "dollars")),
         by_name("Why calls failed or were denied", _codes(report)),
         f"<h2>By {report.by}</h2>", _table(report),
-        "<p>There are more; these are the most expensive.</p>" if report.more else "",
+        "<p>The list is truncated to the most expensive.</p>" if report.more else "",
     )  # fmt: skip
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -85,7 +85,7 @@ def _totals(report: Report) -> str:
 
 def _table(report: Report) -> str:
     if not report.table:
-        return "<p>No call.</p>"
+        return "<p>No calls.</p>"
     head = "".join(f'<th scope="col">{escape(word)}</th>' for word in (report.by, *_SHOWN.values()))
     lines = (
         f'<tr><th scope="row">{_figure(row["name"])}</th>'
@@ -104,7 +104,7 @@ def _figure(value: Any) -> str:
 
 
 def _columns(report: Report) -> list[Row]:
-    """Every hour or day from the first to the last, also those in which nothing happened."""
+    """Return a row for each hour or day of the period, with zeros where there were no calls."""
     if not report.steps:
         return []
     known = {datetime.fromisoformat(str(row["step"])): row for row in report.steps}

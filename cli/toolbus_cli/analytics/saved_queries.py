@@ -1,4 +1,4 @@
-"""Saved questions: SQL files that begin with a sentence, and say each parameter they take."""
+"""Saved queries: SQL files whose comments hold a description and the parameters."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ LARGEST = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One value a question takes, of a type of ClickHouse's; None: it must be given."""
+    """One parameter of a query with its ClickHouse type; without a default it is required."""
 
     name: str
     type: str
@@ -30,7 +30,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A question with a name, ready to be asked."""
+    """A named query."""
 
     name: str
     about: str
@@ -38,55 +38,57 @@ class Saved:
     sql: str
 
     def bound(self, given: Mapping[str, str], now: datetime) -> dict[str, str]:
-        """The value of every parameter, as text the engine reads. Raises `InvalidError`."""
+        """Return the value of each parameter as ClickHouse text. Raises `InvalidError`."""
         known = {parameter.name for parameter in self.parameters}
         for name in given.keys() - known:
-            told = ", ".join(sorted(known)) or "none"
-            raise InvalidError(f"'{self.name}' takes no '{name}'; it takes: {told}.")
+            listed = ", ".join(sorted(known)) or "none"
+            raise InvalidError(
+                f"'{self.name}' has no parameter '{name}'; its parameters are: {listed}."
+            )
         return {each.name: self._value(each, given, now) for each in self.parameters}
 
     def _value(self, parameter: Parameter, given: Mapping[str, str], now: datetime) -> str:
-        said = given.get(parameter.name, parameter.usual)
-        if said is None:
+        value = given.get(parameter.name, parameter.usual)
+        if value is None:
             raise InvalidError(
-                f"'{self.name}' needs --param {parameter.name}=…: {parameter.about}."
+                f"'{self.name}' requires --param {parameter.name}=…: {parameter.about}."
             )
-        return written(moment(said, now)) if parameter.type == "DateTime" else said
+        return written(moment(value, now)) if parameter.type == "DateTime" else value
 
 
 def read(name: str, text: str) -> Saved:
-    """A question from its file. Raises `InvalidError` with what the file lacks."""
+    """Parse a query from its file. Raises `InvalidError` with the missing part."""
     lines = text.strip().split("\n")
     if not _NAME.fullmatch(name):
-        raise InvalidError(f"'{name[:40]}' is no name of a question; use a-z, 0-9 and '-'.")
+        raise InvalidError(f"'{name[:40]}' is not a valid query name; use a-z, 0-9 and '-'.")
     if not lines[0].startswith("-- "):
-        raise InvalidError(f"{name}.sql must begin with '-- ' and a sentence about what it tells.")
+        raise InvalidError(f"{name}.sql must begin with '-- ' and a description in one sentence.")
     parameters, at = [], 1
     while at < len(lines) and (match := _PARAMETER.fullmatch(lines[at])):
         parameters.append(Parameter(match[1], match[2], match[3], match[4]))
         at += 1
     sql = "\n".join(lines[at:])
-    told = {(each.name, each.type) for each in parameters}
-    if told != set(_USED.findall(sql)):
+    described = {(each.name, each.type) for each in parameters}
+    if described != set(_USED.findall(sql)):
         raise InvalidError(
-            f"{name}.sql must tell exactly the parameters it uses, each in a line "
-            "'-- name: Type = usual | what it means' below its sentence."
+            f"{name}.sql must describe exactly the parameters it uses, each in a line "
+            "'-- name: Type = default | description' below its first line."
         )
     return Saved(name, lines[0].removeprefix("-- "), tuple(parameters), sql)
 
 
 def known(own: Path | None) -> dict[str, Saved]:
-    """Every question that ships, and those in a directory of one's own, which win."""
+    """Return the shipped queries and those of a directory, which replace shipped ones."""
     found = _read_all(files("toolbus_cli") / "saved")
     if own is not None:
         if not own.is_dir():
-            raise InvalidError(f"{own} is no directory; name one with files that end in .sql.")
+            raise InvalidError(f"'{own}' is not a directory; name one with .sql files.")
         found |= _read_all(own)
     return dict(sorted(found.items()))
 
 
 def chosen(name: str, own: Path | None) -> Saved:
-    """The question of a name. Raises `CommandError`."""
+    """Return the query with this name. Raises `CommandError` if there is none."""
     questions = known(own)
     if name not in questions:
         raise CommandError(f"There is no saved query '{name}'; see 'toolbus audit queries'.")
@@ -106,7 +108,9 @@ def _text(file: Any) -> str:
         with file.open("rb") as opened:
             data: bytes = opened.read(LARGEST + 1)
         if len(data) > LARGEST:
-            raise InvalidError(f"{file.name} is over 64 KiB; shorten it.")
+            raise InvalidError(f"'{file.name}' is larger than 64 KiB; shorten it.")
         return data.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidError(f"{file.name} cannot be read; name a text file.") from error
+        raise InvalidError(
+            f"'{file.name}' cannot be read as UTF-8 text; check its encoding and permissions."
+        ) from error

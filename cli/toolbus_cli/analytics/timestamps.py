@@ -1,4 +1,4 @@
-"""Moments as people say them: a day, a time, or so long ago."""
+"""Times on the command line: a date, a time, or a duration before now."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -9,21 +9,21 @@ _AGO = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def moment(said: str, now: datetime) -> datetime:
-    """The moment in UTC; without a zone it is said in UTC. Raises `InvalidError`."""
-    if said == "now":
+def moment(text: str, now: datetime) -> datetime:
+    """Parse a time; one without a zone is in UTC. Raises `InvalidError`."""
+    if text == "now":
         return now
     try:
-        if ago := _AGO.fullmatch(said):
+        if ago := _AGO.fullmatch(text):
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        found = datetime.fromisoformat(said)
+        found = datetime.fromisoformat(text)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidError(
-            f"'{said[:40]}' is no moment; write now, 30m, 24h, 7d, 2026-11-01 or 2026-11-01T02:47."
+            f"'{text[:40]}' is not a time; use now, 30m, 24h, 7d, 2026-11-01 or 2026-11-01T02:47."
         ) from None
 
 
 def written(at: datetime) -> str:
-    """As a parameter of type DateTime takes it."""
+    """Return a time as the value of a ClickHouse DateTime parameter."""
     return f"{at:%Y-%m-%d %H:%M:%S}"

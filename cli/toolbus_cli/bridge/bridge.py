@@ -1,4 +1,4 @@
-"""One client on stdio, one endpoint: each request is posted, and answered as its answer comes."""
+"""Forward the JSON-RPC messages of one stdio client to one HTTP endpoint, and its replies back."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from toolbus_cli.bridge.session import NO_SESSION, Sessions
 from toolbus_cli.bridge.stdio import LONGEST
 
 MOST_IN_FLIGHT = 256
-GRACE_SECONDS = 1.5  # for what is under way when the client closes its end; clients wait two
+GRACE_SECONDS = 1.5  # for pending requests once the client closes its end; clients wait two
 SENT_SECONDS = 5.0
 _LISTEN = "subscriptions/listen"
 _SUBSCRIBE, _UNSUBSCRIBE = "resources/subscribe", "resources/unsubscribe"
@@ -22,7 +22,7 @@ _SUBSCRIBE, _UNSUBSCRIBE = "resources/subscribe", "resources/unsubscribe"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a request ended: status, JSON-RPC, and the session it began."""
+    """The reply to a request: HTTP status, JSON-RPC body, and the session id, if one was opened."""
 
     status: int
     body: bytes
@@ -30,7 +30,7 @@ class Reply:
 
 
 class Bridge:
-    """Takes lines, says lines. Every message is judged by itself: families may interleave."""
+    """Forward lines and write reply lines; the protocol family is decided for each message."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ class Bridge:
         self._tools: dict[str, Paths] = {}
 
     def serve(self, lines: Iterable[bytes | None]) -> None:
-        """Take every line, then end what it began."""
+        """Forward every line, then wait for pending requests and end the session."""
         try:
             for line in lines:
                 if line is None:
-                    self._refuse(None, f"The line is longer than {LONGEST} bytes; send less.")
+                    self._refuse(None, f"The line exceeds {LONGEST} bytes; send a shorter message.")
                 else:
                     self.take(line)
             self._settle()
@@ -65,11 +65,11 @@ class Bridge:
             self._endpoint.close()
 
     def take(self, line: bytes) -> None:
-        """One message of the client's."""
+        """Forward one message of the client."""
         message = responses.parsed(line)
         if not message:
-            sentence = "Send one JSON-RPC 2.0 message a line; this line is none."
-            self._say(responses.failure(None, responses.PARSE_ERROR, sentence))
+            reason = "The line is not a JSON-RPC 2.0 message; send one message per line."
+            self._say(responses.failure(None, responses.PARSE_ERROR, reason))
         elif "method" not in message:
             self._sessions.post(line)
         elif "id" not in message:
@@ -87,28 +87,31 @@ class Bridge:
                 self._sessions.listen()
 
     def _cancelled(self, params: dict[str, Any]) -> bool:
-        """Whether closing its stream was all there was to do (MCP 2026-07-28)."""
-        flight, _, _ = self._flights.get(_place(params.get("requestId")), (None, None, ""))
+        """Cancel a pending request; return False if the endpoint must be notified as well.
+
+        For MCP 2026-07-28, closing the request's stream is the cancellation.
+        """
+        flight, _, _ = self._flights.get(_id_key(params.get("requestId")), (None, None, ""))
         if flight is None:
             return False
         if flight.modern:
             flight.give_up()
             return True
-        flight.sent.wait(SENT_SECONDS)  # the endpoint must know what is cancelled
+        flight.sent.wait(SENT_SECONDS)  # the endpoint must know the request before its cancellation
         return False
 
     def _request(self, line: bytes, message: dict[str, Any]) -> None:
         request_id, method = message["id"], str(message["method"])
-        place = _place(request_id)
-        if place in self._flights:
-            self._refuse(request_id, "Another request under way has this id; choose another.")
+        id_key = _id_key(request_id)
+        if id_key in self._flights:
+            self._refuse(request_id, "A pending request has the same id; use another id.")
         elif len(self._flights) >= MOST_IN_FLIGHT:
-            sentence = f"{MOST_IN_FLIGHT} requests are under way already; wait for one of them."
-            self._say(responses.failure(request_id, responses.UNAVAILABLE, sentence, "unavailable"))
+            reason = f"{MOST_IN_FLIGHT} requests are pending; wait until one of them completes."
+            self._say(responses.failure(request_id, responses.UNAVAILABLE, reason, "unavailable"))
         else:
             flight = Flight(modern=bool(version_of(message)))
             thread = Thread(target=self._answer, args=(line, message, flight), daemon=True)
-            self._flights[place] = (flight, thread, method)
+            self._flights[id_key] = (flight, thread, method)
             thread.start()
 
     def _answer(self, line: bytes, message: dict[str, Any], flight: Flight) -> None:
@@ -116,17 +119,17 @@ class Bridge:
         try:
             ask = self._ask_modern if flight.modern else self._ask_legacy
             reply = ask(line, message, flight)
-            told = responses.for_request(reply.body, request_id, reply.status, url)
+            answer = responses.for_request(reply.body, request_id, reply.status, url)
         except UnreachedError as error:
-            told = responses.unreached(request_id, url, str(error))
+            answer = responses.unreached(request_id, url, str(error))
         except LostError as error:
-            told = responses.lost(request_id, url, str(error))
+            answer = responses.lost(request_id, url, str(error))
         except Exception as error:  # noqa: BLE001 - a request without an answer hangs its client
-            sentence = f"The bridge failed ({type(error).__name__}); please report it."
-            told = responses.failure(request_id, responses.INTERNAL_ERROR, sentence)
-        self._flights.pop(_place(request_id), None)
+            reason = f"The bridge failed ({type(error).__name__}); please report it."
+            answer = responses.failure(request_id, responses.INTERNAL_ERROR, reason)
+        self._flights.pop(_id_key(request_id), None)
         if not flight.given_up:
-            self._say(told)
+            self._say(answer)
 
     def _ask_legacy(self, line: bytes, message: dict[str, Any], flight: Flight) -> Reply:
         begins = message["method"] == "initialize"
@@ -145,7 +148,7 @@ class Bridge:
         reply = self._send(line, modern_headers(message, self._tools), flight)
         mismatch = responses.code_of(responses.parsed(reply.body)) == responses.HEADER_MISMATCH
         if mismatch and message["method"] == "tools/call":
-            # The client may know the tool from another run: its schema says what is missing.
+            # The client may know the tool from an earlier run: its schema names the headers.
             self._list_tools(message, flight)
             reply = self._send(line, modern_headers(message, self._tools), flight)
         self._learn(line, message, reply)
@@ -154,12 +157,12 @@ class Bridge:
     def _list_tools(self, message: dict[str, Any], flight: Flight) -> None:
         meta = {**params_of(message)["_meta"]}
         meta.pop("progressToken", None)
-        asked = {"jsonrpc": "2.0", "id": 0, "method": "tools/list", "params": {"_meta": meta}}
-        line = json.dumps(asked).encode()
-        self._learn(line, asked, self._send(line, modern_headers(asked, {}), flight))
+        request = {"jsonrpc": "2.0", "id": 0, "method": "tools/list", "params": {"_meta": meta}}
+        line = json.dumps(request).encode()
+        self._learn(line, request, self._send(line, modern_headers(request, {}), flight))
 
     def _learn(self, line: bytes, message: dict[str, Any], reply: Reply) -> None:
-        """Keep what later requests need of this one."""
+        """Store the parts of a reply that later requests need."""
         method, result = message["method"], responses.parsed(reply.body).get("result")
         if result is None:
             return
@@ -186,16 +189,16 @@ class Bridge:
         raise LostError("its stream ended")
 
     def _settle(self) -> None:
-        """Give what is under way a moment; a subscription would never end."""
+        """Wait `GRACE_SECONDS` for pending requests, except subscriptions, which never end."""
         until = time.monotonic() + GRACE_SECONDS
         for _, thread, method in list(self._flights.values()):
             if method != _LISTEN:
                 thread.join(max(0.0, until - time.monotonic()))
 
-    def _refuse(self, request_id: Any, sentence: str) -> None:
-        self._say(responses.failure(request_id, responses.INVALID_REQUEST, sentence))
+    def _refuse(self, request_id: Any, reason: str) -> None:
+        self._say(responses.failure(request_id, responses.INVALID_REQUEST, reason))
 
 
-def _place(request_id: Any) -> str:
-    """An id as it is told apart: 7 is not "7"."""
+def _id_key(request_id: Any) -> str:
+    """Return a request id as a dictionary key: 7 and "7" differ."""
     return json.dumps(request_id, sort_keys=True)

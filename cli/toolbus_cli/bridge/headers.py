@@ -1,4 +1,4 @@
-"""What MCP 2026-07-28 repeats of a message in headers: its version, method, name and arguments."""
+"""HTTP headers that repeat a message's version, method, name and arguments (MCP 2026-07-28)."""
 
 from typing import Any
 
@@ -6,24 +6,24 @@ from toolbus_common.mcp.param_headers import NAMED, TOKEN, annotated, encoded, v
 
 VERSION = "io.modelcontextprotocol/protocolVersion"
 
-Paths = dict[str, tuple[str, ...]]  # header -> where its value is in the arguments
+Paths = dict[str, tuple[str, ...]]  # header -> path of its value in the arguments
 
 
 def version_of(message: dict[str, Any]) -> str:
-    """The version a message says it is of; empty for the families with a handshake."""
+    """Return the protocol version in a message; empty for the session-based family."""
     meta = params_of(message).get("_meta")
-    told = meta.get(VERSION) if isinstance(meta, dict) else None
-    return told if isinstance(told, str) else ""
+    version = meta.get(VERSION) if isinstance(meta, dict) else None
+    return version if isinstance(version, str) else ""
 
 
 def params_of(message: dict[str, Any]) -> dict[str, Any]:
-    """The params; empty when there are none."""
+    """Return the params; empty if there are none."""
     params = message.get("params")
     return params if isinstance(params, dict) else {}
 
 
 def modern_headers(message: dict[str, Any], tools: dict[str, Paths]) -> dict[str, str]:
-    """The headers of a request of MCP 2026-07-28."""
+    """Return the headers of a request of MCP 2026-07-28."""
     method, params = str(message["method"]), params_of(message)
     found = {"MCP-Protocol-Version": encoded(version_of(message)), "Mcp-Method": encoded(method)}
     name = params.get(NAMED.get(method, ""))
@@ -38,7 +38,7 @@ def modern_headers(message: dict[str, Any], tools: dict[str, Paths]) -> dict[str
 
 
 def wanted_by(result: Any) -> dict[str, Paths]:
-    """For each tool of a list, the arguments it wants repeated."""
+    """Return the arguments that each listed tool requires as headers, by tool name."""
     tools = result.get("tools") if isinstance(result, dict) else None
     return {
         tool["name"]: _annotated(tool.get("inputSchema"))

@@ -1,4 +1,4 @@
-"""HTTP to the endpoint: exchanges that another thread may give up, on connections used again."""
+"""HTTP client of the bridge: pooled connections, and requests that another thread can cancel."""
 
 import http.client
 import select
@@ -14,20 +14,20 @@ from toolbus_cli.bridge.stdio import LONGEST
 from toolbus_cli.errors import CommandError
 
 CONNECT_SECONDS = 10.0
-IDLE_SECONDS = 30.0  # less than servers keep a quiet connection
+IDLE_SECONDS = 30.0  # less than the idle timeout of servers
 MOST_IDLE = 8
 
 
 class UnreachedError(Exception):
-    """No connection: nothing was sent."""
+    """The endpoint cannot be connected to; the request was not sent."""
 
 
 class LostError(Exception):
-    """The connection ended before the answer did."""
+    """The connection closed before the response was complete."""
 
 
 class Flight:
-    """A request under way."""
+    """A pending request, which another thread can cancel."""
 
     def __init__(self, *, modern: bool = False) -> None:
         self.modern = modern
@@ -37,13 +37,13 @@ class Flight:
         self._lock = Lock()
 
     def hold(self, held: socket.socket | None) -> None:
-        """Remember what to close."""
+        """Set the socket that `give_up` closes."""
         with self._lock:
             self._socket = held
             self._close_if_given_up()
 
     def give_up(self) -> None:
-        """Close the request's stream, which ends whoever reads from it."""
+        """Cancel the request: close its stream, which ends the thread that reads from it."""
         with self._lock:
             self.given_up = True
             self._close_if_given_up()
@@ -55,13 +55,13 @@ class Flight:
 
 
 class Endpoint:
-    """One URL. Connections whose answer was read whole are kept for the next exchange."""
+    """One URL and its pool of connections whose last response was read completely."""
 
     def __init__(self, url: str, server: str = "") -> None:
         target = urlsplit(url)
         if target.scheme not in ("http", "https") or not target.hostname:
             raise CommandError(
-                f"{url} is no http:// or https:// URL; name the endpoint with --url."
+                f"'{url}' is not an http:// or https:// URL; set the endpoint with --url."
             )
         path = target.path.rstrip("/") or "/mcp"
         self.path = f"{path}/{server}" if server else path
@@ -80,7 +80,7 @@ class Endpoint:
         flight: Flight,
         seconds: float | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """One request and its answer. Raises `UnreachedError` or `LostError`."""
+        """Send one request and yield its response. Raises `UnreachedError` or `LostError`."""
         connection = self._connected()
         flight.hold(connection.sock)
         response, kept = None, False
@@ -103,7 +103,7 @@ class Endpoint:
                     response.close()
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Close the pooled connections."""
         with self._lock:
             while self._idle:
                 self._idle.pop()[1].close()
@@ -132,24 +132,24 @@ class Endpoint:
         except OSError as error:
             connection.close()
             raise UnreachedError(_why(error)) from error
-        # A call may take long; a peer that is gone is noticed all the same.
+        # A call may take long; keep-alive detects a peer that is gone.
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection
 
     def _keep(
         self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
     ) -> bool:
-        """Keep a connection whose answer was read whole, if there is room."""
+        """Return a connection to the pool; False if it cannot be reused or the pool is full."""
         with self._lock:
-            service = len(self._idle) < MOST_IDLE
-            if not service or not response.isclosed() or response.will_close:
+            full = len(self._idle) >= MOST_IDLE
+            if full or not response.isclosed() or response.will_close:
                 return False
             self._idle.append((time.monotonic(), connection))
             return True
 
 
 def events(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The data of every server-sent event, as it comes. Raises `LostError` for one too large.
+    """Yield the data of each server-sent event. Raises `LostError` if an event is too large.
 
     Source: WHATWG HTML, 9.2.6.
     """
@@ -169,17 +169,17 @@ def events(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def whole(response: http.client.HTTPResponse) -> bytes:
-    """The body. Raises `LostError` when it is too large."""
+    """Return the body. Raises `LostError` if it is too large."""
     body = response.read(LONGEST + 1)
     if len(body) > LONGEST:
-        raise LostError("the answer is too large")
+        raise LostError("the response is too large")
     if not response.isclosed():
         response.read()
     return body
 
 
 def _readable(held: socket.socket) -> bool:
-    """Whether a quiet connection has something to say: only that it has ended."""
+    """Return whether an idle connection is readable, which means that the peer closed it."""
     return bool(select.select([held], [], [], 0)[0])
 
 

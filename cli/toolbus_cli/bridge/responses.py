@@ -1,4 +1,4 @@
-"""What a client is told: the endpoint's own answers, and a sentence where there is none."""
+"""JSON-RPC replies to the client: those of the endpoint, and errors where there is none."""
 
 import json
 from typing import Any
@@ -7,18 +7,18 @@ PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 INTERNAL_ERROR = -32603
 HEADER_MISMATCH = -32020  # MCP 2026-07-28
-# The codes the endpoint has for the same things.
+# The endpoint's codes for the same errors.
 UNAVAILABLE = -31010
 OUTCOME_UNKNOWN = -31030
 
-_MENDS = {
-    401: "Check the key in --key, --key-file or TOOLBUS_KEY; 'toolbus keys create' makes one.",
-    503: "Look with 'toolbus status'.",
+_FIXES = {
+    401: "Check the key in --key, --key-file or TOOLBUS_KEY; 'toolbus keys create' creates one.",
+    503: "Check 'toolbus status'.",
 }
 
 
 def parsed(raw: bytes) -> dict[str, Any]:
-    """A JSON-RPC message; empty when it is none."""
+    """Parse a JSON-RPC message; return an empty one if it is invalid."""
     try:
         message = json.loads(raw)
     except (ValueError, RecursionError):
@@ -28,46 +28,49 @@ def parsed(raw: bytes) -> dict[str, Any]:
 
 
 def is_answer(message: dict[str, Any]) -> bool:
-    """Whether it ends a request."""
+    """Return whether a message is the final reply to a request."""
     return "method" not in message and ("result" in message or "error" in message)
 
 
 def code_of(message: dict[str, Any]) -> int:
-    """The error's code; 0 for what is no error."""
+    """Return the code of an error reply; 0 if the message is no error."""
     error = message.get("error")
     code = error.get("code") if isinstance(error, dict) else 0
     return code if isinstance(code, int) else 0
 
 
 def for_request(raw: bytes, request_id: Any, status: int, url: str) -> bytes:
-    """The endpoint's answer as the answer to a request; unchanged where it is one already."""
+    """Return the endpoint's response as a reply with the request's id and, on errors, a fix."""
     message = parsed(raw)
     if not is_answer(message):
-        sentence = f"{url} answered {status} without JSON-RPC; name a Toolbus endpoint with --url."
-        return failure(request_id, UNAVAILABLE, sentence, "unavailable")
-    if message.get("id") == request_id and status not in _MENDS:
+        text = f"{url} returned {status} without JSON-RPC; set a Toolbus endpoint with --url."
+        return failure(request_id, UNAVAILABLE, text, "unavailable")
+    if message.get("id") == request_id and status not in _FIXES:
         return raw
     error = message.get("error")
-    if isinstance(error, dict) and status in _MENDS:
-        message["error"] = {**error, "message": f"{error.get('message')} {_MENDS[status]}"}
+    if isinstance(error, dict) and status in _FIXES:
+        message["error"] = {**error, "message": f"{error.get('message')} {_FIXES[status]}"}
     return json.dumps({**message, "id": request_id}).encode()
 
 
-def failure(request_id: Any, code: int, sentence: str, word: str = "") -> bytes:
-    """An error of the bridge's own; `word` is its code for programs."""
-    error: dict[str, Any] = {"code": code, "message": sentence}
+def failure(request_id: Any, code: int, text: str, word: str = "") -> bytes:
+    """Return an error of the bridge; `word` is its code for programs."""
+    error: dict[str, Any] = {"code": code, "message": text}
     if word:
         error["data"] = {"code": word, "retryable": word == "unavailable"}
     return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode()
 
 
 def unreached(request_id: Any, url: str, why: str) -> bytes:
-    """There is no connection: nothing was sent."""
-    sentence = f"{url} cannot be reached ({why}); start it with 'toolbus up', or check --url."
-    return failure(request_id, UNAVAILABLE, sentence, "unavailable")
+    """Return the error for a request that was not sent because there is no connection."""
+    text = f"Cannot connect to {url} ({why}); start it with 'toolbus up', or check --url."
+    return failure(request_id, UNAVAILABLE, text, "unavailable")
 
 
 def lost(request_id: Any, url: str, why: str) -> bytes:
-    """The connection ended too soon."""
-    sentence = f"{url} broke off before its answer ({why}); the request may have been carried out."
-    return failure(request_id, OUTCOME_UNKNOWN, sentence, "outcome_unknown")
+    """Return the error for a connection that closed before the response was complete."""
+    text = (
+        f"{url} closed the connection before it replied ({why}); "
+        "the request may have been executed."
+    )
+    return failure(request_id, OUTCOME_UNKNOWN, text, "outcome_unknown")

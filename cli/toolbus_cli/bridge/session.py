@@ -1,4 +1,4 @@
-"""Hold, renew and end the session of a client of the handshake family."""
+"""Open, renew and end the session of a client of the session-based protocol family."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from toolbus_cli.bridge import responses
 from toolbus_cli.bridge.http import Endpoint, Flight, LostError, UnreachedError, events, whole
 
 OK, NO_SESSION, NO_STREAM = 200, 404, 405
-NOTICE_SECONDS = 10.0  # for what has no answer
-ENDING_SECONDS = 1.0
+NOTICE_SECONDS = 10.0  # for notifications, which have no reply
+CLOSE_SECONDS = 1.0
 OPENING_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 _INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
@@ -17,7 +17,7 @@ _INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the handshake agreed on, and the handshake itself."""
+    """An open session, and the handshake message that renews it."""
 
     token: str
     version: str
@@ -25,13 +25,13 @@ class Session:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every later request carries."""
+        """The headers of every later request of the session."""
         session = {"Mcp-Session-Id": self.token} if self.token else {}
         return {**session, "MCP-Protocol-Version": self.version}
 
 
 class Sessions:
-    """The one session there is now, and the stream of what the endpoint says by itself."""
+    """The current session, and its stream of notifications from the endpoint."""
 
     def __init__(
         self,
@@ -43,13 +43,13 @@ class Sessions:
         self._endpoint, self._common = endpoint, common
         self._say, self._note = say, note
         self._lock = Lock()
-        self._ending = Event()
+        self._closing = Event()
         self._stream = Flight()
         self._settings: dict[str, bytes] = {}
         self.now: Session | None = None
 
     def begin(self, handshake: bytes, answer: bytes, token: str) -> bool:
-        """Take the answer to a handshake; whether it agreed on anything."""
+        """Open a session from the reply to a handshake; return False if the reply has none."""
         result = responses.parsed(answer).get("result")
         version = result.get("protocolVersion") if isinstance(result, dict) else None
         if not isinstance(version, str):
@@ -59,14 +59,14 @@ class Sessions:
         return True
 
     def remember(self, name: str, line: bytes | None) -> None:
-        """Keep a request that a renewed session needs again; None forgets it."""
+        """Store a request to repeat after the session is renewed; None removes it."""
         if line is None:
             self._settings.pop(name, None)
         else:
             self._settings[name] = line
 
     def post(self, line: bytes) -> int:
-        """Post what has no answer; the status, 0 when nobody was there."""
+        """Post a message that has no reply; return the status, 0 if there is no connection."""
         headers = self.now.headers if self.now else {}
         try:
             with self._endpoint.exchange(
@@ -75,17 +75,17 @@ class Sessions:
                 whole(response)
                 return response.status
         except (UnreachedError, LostError) as error:
-            self._note(f"{self._endpoint.url} took no notice ({error})")
+            self._note(f"{self._endpoint.url} did not receive a notification ({error})")
             return 0
 
     def renew(self, ended: Session) -> bool:
-        """Shake hands again in the client's name, for a session the endpoint no longer knows."""
+        """Repeat the handshake for a session that the endpoint no longer has."""
         with self._lock:
             if self.now is not ended:
                 return True
             if not self._shake_hands(ended.handshake):
                 return False
-        self._note("the session had ended and was renewed")
+        self._note("the session had expired and was renewed")
         self.post(_INITIALIZED)
         for line in list(self._settings.values()):
             self.post(line)
@@ -99,7 +99,7 @@ class Sessions:
             return self.begin(handshake, whole(response), response.getheader("mcp-session-id", ""))
 
     def listen(self) -> None:
-        """Open the stream of the session there is now: what comes after must not be missed."""
+        """Open the notification stream of the current session, and wait until it is open."""
         session = self.now
         if session is not None and session.token:
             self._stream = flight = Flight()
@@ -120,8 +120,8 @@ class Sessions:
                     pause = FIRST_PAUSE
             except (UnreachedError, LostError) as error:
                 if not flight.given_up:
-                    self._note(f"the stream of {self._endpoint.url} broke off ({error})")
-            self._ending.wait(pause)
+                    self._note(f"the notification stream of {self._endpoint.url} closed ({error})")
+            self._closing.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _followed(self, session: Session, flight: Flight, opened: Event) -> int:
@@ -137,17 +137,17 @@ class Sessions:
             return response.status
 
     def end(self) -> None:
-        """End the session, if there is one."""
+        """Close the session, if there is one."""
         session, self.now = self.now, None
-        self._ending.set()
+        self._closing.set()
         self._stream.give_up()
         if session is None or not session.token:
             return
         headers = {**self._common, **session.headers}
         try:
             with self._endpoint.exchange(
-                "DELETE", headers, None, Flight(), ENDING_SECONDS
+                "DELETE", headers, None, Flight(), CLOSE_SECONDS
             ) as response:
                 whole(response)
         except (UnreachedError, LostError) as error:
-            self._note(f"the session could not be ended ({error})")
+            self._note(f"the session could not be closed ({error})")

@@ -1,4 +1,4 @@
-"""Lines from a client and to it: bounded on the way in, whole on the way out."""
+"""Lines from and to a stdio client: bounded input, and output lines written completely."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ LONGEST = 16 * 1024 * 1024  # bytes
 
 
 def read_lines(source: BinaryIO, longest: int = LONGEST) -> Iterator[bytes | None]:
-    """Every line that is not blank; None in place of one that is too long."""
+    """Yield each line that is not blank; None in place of one that is too long."""
     while line := source.readline(longest + 1):
         if len(line) > longest and not line.endswith(b"\n"):
             _skip(source, longest)
@@ -19,21 +19,21 @@ def read_lines(source: BinaryIO, longest: int = LONGEST) -> Iterator[bytes | Non
 
 
 def _skip(source: BinaryIO, longest: int) -> None:
-    """Read to the end of a line without keeping it."""
+    """Read to the end of a line and discard it."""
     while (rest := source.readline(longest)) and not rest.endswith(b"\n"):
         pass
 
 
 class Output:
-    """Where answers go: one line each, whole, whichever thread has one."""
+    """Standard output of the bridge: one line per message; safe for several threads."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = Lock()
-        self.gone = False  # nobody reads any more
+        self.gone = False  # the reader closed its end
 
     def say(self, message: bytes) -> None:
-        """Write one message of JSON; line breaks can only stand between its parts."""
+        """Write one JSON message as a line; its line breaks are whitespace between tokens."""
         line = message.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
         with self._lock:
             try:

@@ -1,4 +1,4 @@
-"""What is pinned and what is held back, as an operator sees it and decides about it."""
+"""Pinned and quarantined definitions, and an operator's decisions about them."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,62 +30,64 @@ from toolbus_common.nats.topology import CATALOGUE, PINS
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One tool or prompt as it is now, and its pin as it was read with it."""
+    """The present definition of a tool or prompt, and its pin."""
 
     server: str
     kind: str
     offered: CatalogEntry
     pin: Pin
-    revision: int  # of the pin; 0 when there is none
+    revision: int  # of the pin; 0 if there is none
 
     @property
     def name(self) -> str:
-        """Its full name, of the server's own."""
+        """The full name, with the server's own tool name."""
         return full_name(self.server, self.offered.name)
 
     @property
     def why(self) -> str:
-        """Why it is held back; empty when it is shown."""
+        """Why it is quarantined; empty if it is listed."""
         return self.offered.why if isinstance(self.offered, Quarantined) else ""
 
 
 class Pinboard:
-    """One operator before the catalogue and the pins."""
+    """An operator's access to the catalogue and the pins."""
 
-    def __init__(self, desk: ConfigRepository, catalogue: Bucket, pins: Bucket) -> None:
-        self._desk = desk
+    def __init__(self, repository: ConfigRepository, catalogue: Bucket, pins: Bucket) -> None:
+        self._repository = repository
         self._catalogue = catalogue
         self._pins = pins
 
     async def cases(self, named: str = "", *, everything: bool = False) -> list[Case]:
-        """What is held back, of all servers, of one or by a full name; or also what is shown.
+        """Return quarantined definitions of all servers, of one server or of one full name.
+
+        With `everything`, listed definitions are included.
 
         Raises:
-            CommandError: nothing of that name is declared or offered.
+            CommandError: no server or definition has that name.
 
         """
         server, own = split_name(named) if "__" in named else (named, "")
-        declared = (await self._desk.declared()).declaration.servers
+        declared = (await self._repository.declared()).declaration.servers
         if server and server not in declared:
             raise CommandError(
-                f"No server '{server}' is declared; 'toolbus get servers' shows them."
+                f"No server '{server}' is configured; 'toolbus get servers' lists them."
             )
         wanted = [server] if server else sorted(declared)
         listings = [found for name in wanted if (found := await self._listing(name)) is not None]
         offered = [each for listing in listings for each in _offered(listing, own)]
         if own and not offered:
-            raise CommandError(f"{server} offers no '{own}'; 'toolbus pins list --all' shows all.")
+            raise CommandError(f"'{server}' has no '{own}'; 'toolbus pins list --all' lists all.")
         held = [each for each in offered if everything or isinstance(each[2], Quarantined)]
         return list(await asyncio.gather(*(self._case(*each) for each in held)))
 
     async def approve(self, *cases: Case) -> None:
-        """Approve exactly the definitions of these cases; all are looked at before any is approved.
+        """Approve exactly the definitions of these cases; check all before approving any.
 
         Raises:
-            CommandError: one has changed, or would take the name of a tool that is shown.
+            CommandError: a definition changed, or would take the name of a listed tool.
 
         """
-        servers = (await self._desk.declared()).declaration.servers
+        servers = (await self._repository.declared()).declaration.servers
         listings = [found for name in servers if (found := await self._listing(name)) is not None]
         for case in cases:
             _still(case, listings)
@@ -94,21 +96,21 @@ class Pinboard:
             offered = case.offered
             pin = Pin(digest=offered.digest, definition=offered.as_sent, by=me(), at=time())
             await self._write(case, pin)
-            self._desk.record(DefinitionApproved(**_about(case, "approved")))
+            self._repository.record(DefinitionApproved(**_about(case, "approved")))
 
     async def reject(self, case: Case) -> None:
-        """Refuse the definition of the case, shown or not; another one stays approved."""
+        """Reject the definition of the case, listed or not; another one stays approved."""
         digest = case.offered.digest
         withdrawn = {"digest": ""} if case.pin.digest == digest else {}
-        told = {"rejected": digest, "by": me(), "at": time()}
-        await self._write(case, case.pin.model_copy(update={**told, **withdrawn}))
-        self._desk.record(DefinitionRejected(**_about(case, "rejected")))
+        decision = {"rejected": digest, "by": me(), "at": time()}
+        await self._write(case, case.pin.model_copy(update={**decision, **withdrawn}))
+        self._repository.record(DefinitionRejected(**_about(case, "rejected")))
 
     async def _write(self, case: Case, pin: Pin) -> None:
         key = pin_key(case.kind, case.server, case.offered.name)
         if await self._pins.swap(key, pin.encode(), case.revision) is None:
             raise CommandError(
-                f"Somebody else decided about {case.name} meanwhile; see 'toolbus pins list'."
+                f"Another operator decided about '{case.name}' meanwhile; see 'toolbus pins list'."
             )
 
     async def _case(self, server: str, kind: str, offered: CatalogEntry) -> Case:
@@ -122,18 +124,20 @@ class Pinboard:
         return Listing.decode(entry.value) if entry is not None and entry.value else None
 
 
-async def at_pins(desk: ConfigRepository) -> Pinboard:
-    """The pinboard of a desk."""
-    return Pinboard(desk, await desk.bus.bucket(CATALOGUE), await desk.bus.bucket(PINS))
+async def at_pins(repository: ConfigRepository) -> Pinboard:
+    """Return the pins of an installation."""
+    return Pinboard(
+        repository, await repository.bus.bucket(CATALOGUE), await repository.bus.bucket(PINS)
+    )
 
 
 def changed_again(name: str) -> str:
-    """What is said when a definition is no longer the one that was shown."""
-    return f"{name} has changed since it was shown; look again with 'toolbus pins diff {name}'."
+    """Return the error for a definition that changed since it was displayed."""
+    return f"'{name}' has changed since it was shown; review it with 'toolbus pins diff {name}'."
 
 
 def _still(case: Case, listings: Iterable[Listing]) -> None:
-    """What was shown must be what the server offers now, and its digest must be its own."""
+    """Check that the server still has the displayed definition, and that its digest is right."""
     now = [
         offered.digest
         for listing in listings
@@ -148,7 +152,7 @@ def _still(case: Case, listings: Iterable[Listing]) -> None:
 def _take_no_name(
     cases: Iterable[Case], listings: list[Listing], servers: Mapping[str, Server]
 ) -> None:
-    """Nothing that is shown may have to go because a name looks like it."""
+    """Check that no listed tool would be hidden because of a similar name."""
     before, after = Names(listings, servers), Names(_with(cases, listings), servers)
     for listing in listings:
         for kind in PINNED:
@@ -158,13 +162,13 @@ def _take_no_name(
                 if was and was.full and not (will and will.full):
                     why = (after.dropped | after.crowded)[place]
                     raise CommandError(
-                        f"{full_name(listing.server, offered.name)} would not be shown any more: "
+                        f"'{full_name(listing.server, offered.name)}' would no longer be listed: "
                         f"{why}. Give one of them an alias first; nothing was approved."
                     )
 
 
 def _with(cases: Iterable[Case], listings: list[Listing]) -> Iterator[Listing]:
-    """The listings as they would be."""
+    """Yield the listings as they would be with the cases approved."""
     for listing in listings:
         more: dict[str, tuple[CatalogEntry, ...]] = {
             kind: getattr(listing, kind) for kind in PINNED
@@ -185,9 +189,9 @@ def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, CatalogEntr
 
 
 def _about(case: Case, what: str) -> dict[str, Any]:
-    """The fields of the event about a decision."""
+    """Return the fields of the event about a decision."""
     at, name = time(), case.offered.name
-    told = DefinitionEvent(
+    event = DefinitionEvent(
         id=f"{pin_key(case.kind, case.server, name)}.{what}.{at:.6f}",
         at=at,
         customer=DEFAULT_CUSTOMER,
@@ -198,4 +202,4 @@ def _about(case: Case, what: str) -> dict[str, Any]:
         approved_digest=case.pin.digest,
         by=me(),
     )
-    return told.model_dump()
+    return event.model_dump()

@@ -1,4 +1,4 @@
-"""What proposed rules would have changed about recorded calls. Pure: calls in, a report out."""
+"""Replay of recorded calls against proposed rules. Pure: calls in, a report out."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ MOST_EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A call as audit knows it. `rule` refused it; without `arguments` none were recorded."""
+    """A call recorded by audit. `rule` is the one that denied it; `arguments` may be missing."""
 
     call_id: str
     at: float
@@ -32,7 +32,7 @@ class Recorded:
 
 @dataclass(slots=True)
 class Report:
-    """How many calls the rules would have changed, and how."""
+    """The number of calls by the outcome they would have had."""
 
     total: Counter[str] = field(default_factory=Counter)
     by_key: dict[str, Counter[str]] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Report:
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def count(self, call: Recorded, outcome: Outcome, verdict: Verdict) -> None:
-        """Note what would have become of one call."""
+        """Count the outcome of one call."""
         key, tool = call.case.asker.key, full_name(call.case.server, call.case.tool)
         self.total[outcome] += 1
         self.by_key.setdefault(key, Counter())[outcome] += 1
@@ -64,7 +64,7 @@ class Report:
 
 
 class Replay:
-    """Proposed rules, none of them a shadow, asked about calls of the past."""
+    """Proposed rules, all of them enforced, applied to past calls."""
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         firm = {name: rule.model_copy(update={"shadow": False}) for name, rule in rules.items()}
@@ -73,7 +73,7 @@ class Replay:
         self.report = Report()
 
     def hear(self, call: Recorded) -> None:
-        """Take one call into the report."""
+        """Add one call to the report."""
         part = self._slices.get(call.case)
         if part is None:
             part = self._slices[call.case] = self._book.slice(call.case)
@@ -82,7 +82,7 @@ class Replay:
 
     def _outcome(self, call: Recorded, part: Slice, verdict: Verdict) -> Outcome:
         if call.rule and call.rule not in self._book.names:
-            return "same"  # another rule refuses it still
+            return "same"  # another rule still denies it
         if call.arguments is None and part.reads_arguments and not verdict.denied_by:
             return "unknown"
         if verdict.denied_by:
@@ -93,7 +93,7 @@ class Replay:
 
 
 def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
-    """A row of audit as a call; its tool's labels are those declared now."""
+    """Return an audit row as a call; its tool's labels are those configured now."""
     customer, arguments = str(row["customer"]), str(row["arguments"])
     asker = Asker(
         key=str(row["key"]),
@@ -118,7 +118,7 @@ def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
 
 
 def _whole(arguments: str) -> bool:
-    """Whether these are a call's arguments as they were: not cut, not struck, not erased."""
+    """Return whether the arguments are complete: not truncated, redacted or erased."""
     return bool(arguments) and not (
         arguments.endswith(CUT) or STRUCK in arguments or arguments == ERASED
     )

@@ -1,1 +1,1 @@
-"""Evidence for auditors: events taken out with what seals them, and checked without Toolbus."""
+"""Evidence for auditors: exported events with their signed checkpoints, verified offline."""

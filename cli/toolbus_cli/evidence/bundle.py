@@ -1,4 +1,4 @@
-"""Writes a bundle: events as they were sealed, the checkpoints over them, and their check."""
+"""Writer of bundles: events as they were signed, their checkpoints, and the verifier."""
 
 import json
 import zipfile
@@ -14,22 +14,22 @@ from toolbus_common.privacy.person_key import TOKEN, Opened
 
 Opening = Callable[[str], Opened | None]
 
-READ_ME = """What is here
+READ_ME = """Contents of this bundle
 
-events.jsonl        every event of the log {origin}, as its producer wrote it, one on a line
-checkpoints.jsonl  what was signed of the log while it grew (C2SP tlog-checkpoint)
-opened.jsonl       what is sealed of people in the events, if it was asked for
-manifest.json      which log this is, and where in it the bundle begins
-verify.py          checks the rest: python3 verify.py {name} --key KEY
+events.jsonl       events of the log {origin}, one per line, as their producers wrote them
+checkpoints.jsonl  signed checkpoints of the log (C2SP tlog-checkpoint)
+opened.jsonl       decrypted personal data of the events, if it was requested
+manifest.json      the name of the log, and the position in it at which the bundle starts
+verify.py          the verifier: python3 verify.py {name} --key KEY
 
-Take verify.py and the key from where you trust them rather than from here: from Toolbus's
-repository, and from whoever gave you the key when the log began.
+Take verify.py and the key from a source that you trust rather than from this bundle: the verifier
+from the Toolbus repository, and the key from the person who gave it to you at the log's start.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """One checkpoint as the table has it; `to` is the last message of the stream it covers."""
+    """One checkpoint of the table; `to` is the last stream message that it covers."""
 
     size: int
     to: int
@@ -47,9 +47,9 @@ async def write(
     events: AsyncIterator[str],
     opened: Opening | None = None,
 ) -> int:
-    """Write the bundle; how many events it has. What was there is replaced when all is written.
+    """Write the bundle and return the number of events; an existing file is replaced at the end.
 
-    With `opened` it tells what is sealed of people in the events, and the proof of each.
+    With `opened`, it includes decrypted personal data, each value with the proof.
     """
     notes = [each.note for each in checkpoints]
     origin = notes[-1].split("\n", 1)[0]
@@ -71,31 +71,31 @@ async def write(
 
 
 async def _pour(
-    events: AsyncIterator[str], bundle: zipfile.ZipFile, opened: Opening | None, beside: Path
+    events: AsyncIterator[str], bundle: zipfile.ZipFile, opened: Opening | None, directory: Path
 ) -> int:
-    """The events, and after them what is sealed in them; how many events there are."""
+    """Write the events, then the decrypted personal data; return the number of events."""
     count = 0
-    with TemporaryFile(dir=beside) as told:
+    with TemporaryFile(dir=directory) as buffer:
         with bundle.open("events.jsonl", "w", force_zip64=True) as file:
             async for line in events:
                 file.write(line.encode() + b"\n")
                 count += 1
                 if opened is not None:
-                    told.writelines(_opened(line, opened))
+                    buffer.writelines(_opened(line, opened))
         if opened is not None:
-            told.seek(0)
+            buffer.seek(0)
             with bundle.open("opened.jsonl", "w", force_zip64=True) as file:
-                copyfileobj(told, file)
+                copyfileobj(buffer, file)
     return count
 
 
 def _opened(line: str, opened: Opening) -> Iterator[bytes]:
-    """What is behind a line's tokens, one each; of those forgotten nothing is known."""
+    """Yield the decrypted value of each token in a line; erased ones are omitted."""
     for token in sorted({found[0] for found in TOKEN.finditer(line)}):
         if behind := opened(token):
             salt = b64encode(behind.salt).decode()
-            told = {"token": token, "salt": salt, "text": behind.text}
-            yield json.dumps(told).encode() + b"\n"
+            value = {"token": token, "salt": salt, "text": behind.text}
+            yield json.dumps(value).encode() + b"\n"
 
 
 def _lines(rows: Iterable[Any]) -> str:

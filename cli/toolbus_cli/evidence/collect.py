@@ -1,4 +1,4 @@
-"""Gathers what a bundle is made of, from audit: the statements over a log, and its lines."""
+"""Collection of a bundle's contents from audit: the checkpoints of a log, and its events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +13,7 @@ from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import InvalidError
 from toolbus_common.messaging.request_reply import RequestReply
 
-SECONDS = 20.0  # longer than audit lets a question run
+SECONDS = 20.0  # longer than audit's query timeout
 PAGE = 500
 _AFTER_ALL_LINES = 1 << 15
 _LOOKS, _PAUSE_SECONDS = 40, 0.25
@@ -21,18 +21,18 @@ _LOOKS, _PAUSE_SECONDS = 40, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A customer's log in one stream, between two statements (or from its beginning)."""
+    """A customer's log in one stream, between two checkpoints (or from its start)."""
 
-    lane: RequestReply
+    channel: RequestReply
     customer: str
     stream: str
     begins: Sealed | None
     statements: tuple[Sealed, ...]
-    cut: int = 0  # events from its beginning that are past their time, and deleted
+    cut: int = 0  # events at its start that are deleted because they expired
 
     @property
     def size(self) -> int:
-        """How many events it holds."""
+        """The number of events in this part of the log."""
         return self.statements[-1].size - (self.begins.size if self.begins else 0)
 
     async def write(
@@ -41,10 +41,10 @@ class Evidence:
         advance: Callable[[], None] = lambda: None,
         opened: Opening | None = None,
     ) -> int:
-        """Write the bundle; how many events it has. `advance` is told of each."""
+        """Write the bundle and return the number of events. `advance` is called for each."""
         await self.settled()
 
-        async def told() -> AsyncIterator[str]:
+        async def counted_lines() -> AsyncIterator[str]:
             async for line in self.lines():
                 advance()
                 yield line
@@ -55,28 +55,28 @@ class Evidence:
             stream=self.stream,
             begins=self.begins,
             checkpoints=self.statements,
-            events=told(),
+            events=counted_lines(),
             opened=opened,
         )
 
     async def settled(self) -> None:
-        """Return once the table has as many rows as were sealed (the two are done separately).
+        """Wait until the table has all signed events; rows and checkpoints are written separately.
 
-        Not for ever: if some are missing for good, that is what the bundle has to show.
+        The wait is bounded: if events are missing permanently, the bundle must show it.
         """
         counted = f"SELECT count() FROM ({self._where(0, _AFTER_ALL_LINES, 'stream_seq')})"  # noqa: S608
         for _ in range(_LOOKS):
-            ((count,),) = await _asked(self.lane, counted)
+            ((count,),) = await _rows(self.channel, counted)
             if int(count) >= self.statements[-1].size - self.cut:
                 return
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def lines(self) -> AsyncIterator[str]:
-        """Every line of the log in the stream's order, also those that could be no row."""
+        """Yield the lines of the log in stream order, including dead letters."""
         place = (self.begins.to if self.begins else 0), _AFTER_ALL_LINES
         while True:
             where = self._where(*place, "stream_seq, line, detail")
-            rows = await _asked(self.lane, f"{where} ORDER BY stream_seq, line LIMIT {PAGE}")
+            rows = await _rows(self.channel, f"{where} ORDER BY stream_seq, line LIMIT {PAGE}")
             for _, _, line in rows:
                 yield str(line)
             if len(rows) < PAGE:
@@ -84,7 +84,7 @@ class Evidence:
             place = int(rows[-1][0]), int(rows[-1][1])
 
     def _where(self, message: int, line: int, columns: str) -> str:
-        """A statement for what lies behind a place, up to what was sealed last."""
+        """Return a query for the events after a position, up to the last checkpoint."""
         customer, until = quoted(self.customer), self.statements[-1].to
         within = f"(stream_seq, line) > ({message}, {line}) AND stream_seq <= {until}"
         return (
@@ -95,55 +95,57 @@ class Evidence:
         )
 
 
-async def gathered(lane: RequestReply, customer: str, since: str = "") -> Evidence:
-    """The newest log of a customer, whole, or from the last statement before a day or time.
+async def gathered(channel: RequestReply, customer: str, since: str = "") -> Evidence:
+    """Return the newest log of a customer, whole or from the last checkpoint before a time.
 
     Raises:
-        InvalidError: nothing of it is sealed, or audit cannot read the time.
+        InvalidError: the log has no checkpoint, or audit cannot parse the time.
 
     """
     named = quoted(customer)
-    newest = await _asked(
-        lane,
+    newest = await _rows(
+        channel,
         f"SELECT stream FROM checkpoints WHERE customer = {named} ORDER BY at DESC LIMIT 1",  # noqa: S608
     )
     if not newest:
         raise InvalidError(
-            f"Nothing of '{customer}' is sealed yet; ask again in some seconds, or name another "
-            "customer: the table `checkpoints` has them all."
+            f"The log of '{customer}' has no checkpoint yet; retry in some seconds, or name "
+            "another customer: the table `checkpoints` lists all."
         )
     stream = str(newest[0][0])
-    statements = await _statements(lane, named, stream)
-    begun = await _begun(lane, named, stream, since) if since else 0
-    cut = await _cut(lane, named, stream)
-    begun = max(begun, cut)
-    before = [each for each in statements if each.size <= begun]
-    after = tuple(each for each in statements if each.size > begun)
+    statements = await _statements(channel, named, stream)
+    start = await _size_at(channel, named, stream, since) if since else 0
+    cut = await _cut(channel, named, stream)
+    start = max(start, cut)
+    before = [each for each in statements if each.size <= start]
+    after = tuple(each for each in statements if each.size > start)
     if not after:
-        raise InvalidError(f"Nothing of '{customer}' was sealed after {since}; ask for more.")
-    return Evidence(lane, customer, stream, before[-1] if before else None, after, cut)
+        raise InvalidError(
+            f"The log of '{customer}' has no checkpoint after {since}; use an earlier time."
+        )
+    return Evidence(channel, customer, stream, before[-1] if before else None, after, cut)
 
 
-async def _statements(lane: RequestReply, named: str, stream: str) -> list[Sealed]:
+async def _statements(channel: RequestReply, named: str, stream: str) -> list[Sealed]:
     found: list[Sealed] = []
     while True:
-        rows = await _asked(
-            lane,
+        rows = await _rows(
+            channel,
             f"SELECT DISTINCT size, to, edge, note, at FROM checkpoints WHERE customer = {named}"  # noqa: S608
             f" AND stream = {quoted(stream)}"
             f" ORDER BY size, at, note LIMIT {PAGE} OFFSET {len(found)}",
         )
         found += [Sealed(int(row[0]), int(row[1]), tuple(row[2]), str(row[3])) for row in rows]
         if len(rows) < PAGE:
-            return merged(found, await _cosigned(lane, named, stream))
+            return merged(found, await _cosigned(channel, named, stream))
 
 
-async def _cosigned(lane: RequestReply, named: str, stream: str) -> list[str]:
-    """The notes that witnesses cosigned, each with the line of one."""
+async def _cosigned(channel: RequestReply, named: str, stream: str) -> list[str]:
+    """Return the notes that witnesses cosigned, each with one witness's line."""
     found: list[str] = []
     while True:
-        rows = await _asked(
-            lane,
+        rows = await _rows(
+            channel,
             f"SELECT DISTINCT size, at, witness, note FROM cosignatures WHERE customer = {named}"  # noqa: S608
             f" AND stream = {quoted(stream)}"
             f" ORDER BY size, at, witness, note LIMIT {PAGE} OFFSET {len(found)}",
@@ -154,7 +156,7 @@ async def _cosigned(lane: RequestReply, named: str, stream: str) -> list[str]:
 
 
 def merged(statements: list[Sealed], cosigned: list[str]) -> list[Sealed]:
-    """The checkpoints, each with all the signatures that it has anywhere."""
+    """Return the checkpoints, each with all of its known signatures."""
     lines: dict[str, dict[str, None]] = {}
     for note in (*(each.note for each in statements), *cosigned):
         text, _, signatures = note.rpartition("\n\n")
@@ -166,10 +168,10 @@ def merged(statements: list[Sealed], cosigned: list[str]) -> list[Sealed]:
     ]
 
 
-async def _begun(lane: RequestReply, named: str, stream: str, since: str) -> int:
-    """How large the log was at that time."""
-    (row,) = await _asked(
-        lane,
+async def _size_at(channel: RequestReply, named: str, stream: str, since: str) -> int:
+    """Return the size of the log at a time."""
+    (row,) = await _rows(
+        channel,
         f"SELECT max(size) FROM checkpoints WHERE customer = {named}"  # noqa: S608
         f" AND stream = {quoted(stream)}"
         f" AND at <= parseDateTimeBestEffort({quoted(since)}, 'UTC')",
@@ -177,17 +179,17 @@ async def _begun(lane: RequestReply, named: str, stream: str, since: str) -> int
     return int(row[0] or 0)
 
 
-async def _cut(lane: RequestReply, named: str, stream: str) -> int:
+async def _cut(channel: RequestReply, named: str, stream: str) -> int:
     """Return how many events of a log have expired; it continues from the checkpoints there."""
-    (row,) = await _asked(
-        lane,
+    (row,) = await _rows(
+        channel,
         f"SELECT max(size) FROM log_truncations WHERE customer = {named}"  # noqa: S608
         f" AND stream = {quoted(stream)}",
     )
     return int(row[0] or 0)
 
 
-async def _asked(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
+async def _rows(channel: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
     return (
-        await lane.ask(AuditQuery(sql=sql, limit=PAGE, as_stored=True), RowsReply, SECONDS)
+        await channel.ask(AuditQuery(sql=sql, limit=PAGE, as_stored=True), RowsReply, SECONDS)
     ).rows

@@ -1,4 +1,4 @@
-"""Takes events out of audit as a file: JSON lines, OCSF events or Parquet, page by page."""
+"""Export of audit events to a file, page by page: JSON lines, OCSF events or Parquet."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,7 +22,7 @@ _SPANS = {"m": "minutes", "h": "hours", "d": "days"}
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events, in which format."""
+    """The events to export, and the format."""
 
     format: str
     since: float
@@ -32,17 +32,17 @@ class Wanted:
 
 
 async def take(
-    lane: RequestReply, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
+    channel: RequestReply, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
 ) -> int:
-    """Write the file; how many events it has. What was there is replaced when all is written.
+    """Write the file and return the number of events; an existing file is replaced at the end.
 
-    `advance` is told how many events came, and of how many in all.
+    `advance` receives the number of events of each page and the total.
     """
     half = path.with_name(f".{path.name}.part")
     rows = total = 0
     try:
         with _writing(half, wanted.format) as add:
-            async for page in pages(lane, wanted):
+            async for page in pages(channel, wanted):
                 total = max(total, page.total)
                 rows += page.rows
                 if page.data:
@@ -54,9 +54,9 @@ async def take(
     return rows
 
 
-async def pages(lane: RequestReply, wanted: Wanted) -> AsyncIterator[EventsReply]:
-    """Every page, one after the other; never two at once."""
-    asked = EventsQuery(
+async def pages(channel: RequestReply, wanted: Wanted) -> AsyncIterator[EventsReply]:
+    """Yield the pages in order, one query at a time."""
+    query = EventsQuery(
         format=wanted.format,
         since=wanted.since,
         until=wanted.until,
@@ -64,31 +64,31 @@ async def pages(lane: RequestReply, wanted: Wanted) -> AsyncIterator[EventsReply
         customers=wanted.customers,
     )
     while True:
-        page = await lane.ask(asked, EventsReply, SECONDS)
+        page = await channel.ask(query, EventsReply, SECONDS)
         yield page
         if not page.next:
             return
-        asked = asked.model_copy(update={"after": page.next})
+        query = query.model_copy(update={"after": page.next})
 
 
 def moment(text: str, otherwise: float) -> float:
-    """A day, a time (UTC unless it says otherwise) or a span back from now (7d, 12h, 30m)."""
+    """Parse a date, a time (UTC without a zone) or a duration before now (7d, 12h, 30m)."""
     if not text:
         return otherwise
     if span := re.fullmatch(r"(\d{1,6})([mhd])", text):
         return time() - timedelta(**{_SPANS[span[2]]: int(span[1])}).total_seconds()
     try:
-        told = datetime.fromisoformat(text)
+        time_given = datetime.fromisoformat(text)
     except ValueError as error:
         raise CommandError(
-            f"'{text}' is no time; write 2026-11-01, 2026-11-01T12:00:00 (UTC), or 7d."
+            f"'{text}' is not a time; use 2026-11-01, 2026-11-01T12:00:00 (UTC), or 7d."
         ) from error
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    return (time_given if time_given.tzinfo else time_given.replace(tzinfo=UTC)).timestamp()
 
 
 @contextmanager
 def _writing(path: Path, form: str) -> Iterator[Callable[[bytes], None]]:
-    """Take pages one after the other: lines as they come, Parquet row group by row group."""
+    """Yield a function that appends a page: lines as they are, Parquet as a row group."""
     if form != PARQUET:
         with path.open("wb") as file:
             yield lambda data: _added(file, data)
@@ -105,10 +105,10 @@ def _added(file: IO[bytes], data: bytes) -> None:
 
 
 class _Joined:
-    """Parquet files made one: each is a table of the same columns."""
+    """Parquet pages with the same columns, joined into one file."""
 
     def __init__(self, path: Path) -> None:
-        # Loaded when there is need of it: other commands do not wait for it.
+        # Imported late, because other commands do not need it.
         self._arrow: Any = import_module("pyarrow")
         self._parquet: Any = import_module("pyarrow.parquet")
         self._path = path

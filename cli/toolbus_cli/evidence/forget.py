@@ -1,4 +1,4 @@
-"""Forgets a person: says so in every log that names them, then shreds the key, everywhere."""
+"""Erasure of a data subject: an event in each log that names it, then crypto-shredding."""
 
 import secrets
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import held
 from toolbus_common.privacy.person_key import PersonKey
 
-SECONDS = 20.0  # longer than audit lets a question run
-HEARD_SECONDS, ROUND_SECONDS = 10.0, 0.4
+SECONDS = 20.0  # longer than audit's query timeout
+CONFIRM_SECONDS, ROUND_SECONDS = 10.0, 0.4
 KINDS = ("user:", "operator:", "admin:", "key:")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A person events name: in whose logs, and how often in plain (before names were sealed)."""
+    """A data subject in events: the customers of the logs, and events with the plain name."""
 
     person: PersonKey
     revision: int
@@ -33,39 +33,39 @@ class Found:
     plain: int
 
 
-async def found(desk: ConfigRepository, people: PersonKeys, said: str) -> Found:
-    """Whom this means, and where they are named.
+async def found(repository: ConfigRepository, people: PersonKeys, person_name: str) -> Found:
+    """Find a data subject by name, and the logs that name it.
 
     Raises:
-        CommandError: nobody has that name, or what names them is held.
+        CommandError: there is no key for that name, or its events are under a legal hold.
 
     """
-    name = said if said.startswith(KINDS) else f"user:{said}"
+    name = person_name if person_name.startswith(KINDS) else f"user:{person_name}"
     known = await people.find(name)
     if known is None:
         raise CommandError(
-            f"No key is kept of '{name}': no event names them, or they are forgotten already. "
-            f"A person is a {', '.join(KINDS)}… and a name."
+            f"There is no encryption key for '{name}': no event names it, or it is already "
+            f"erased. A data subject is written as {', '.join(KINDS)} followed by a name."
         )
     person, revision = known
-    lane = RequestReply(OPERATOR, desk.bus)
-    rows = await _asked(lane, f"SELECT DISTINCT customer FROM events WHERE {_naming(person)}")  # noqa: S608
+    channel = RequestReply(OPERATOR, repository.bus)
+    rows = await _rows(channel, f"SELECT DISTINCT customer FROM events WHERE {_naming(person)}")  # noqa: S608
     customers = {str(customer) for (customer,) in rows}
-    holding = sorted(customers.intersection(await held(await desk.bus.bucket(CONFIG))))
+    holding = sorted(customers.intersection(await held(await repository.bus.bucket(CONFIG))))
     if holding:
         raise CommandError(
             f"Events of {', '.join(holding)} that name {name} are under a legal hold; "
-            "'toolbus audit hold list' says why, and nothing of them is erased until it is lifted."
+            "'toolbus audit hold list' shows the reason. Nothing is erased until it is lifted."
         )
-    ((plain,),) = await _asked(
-        lane,
+    ((plain,),) = await _rows(
+        channel,
         f"SELECT count() FROM events WHERE user = {quoted(person.shown)}",  # noqa: S608
     )
     return Found(person, revision, tuple(sorted(customers)) or (DEFAULT_CUSTOMER,), int(plain))
 
 
 def _naming(person: PersonKey) -> str:
-    """Events that name somebody, as a condition: calls by their columns, for they are most."""
+    """Return an SQL condition for events that name a data subject; calls use indexed columns."""
     named = f"user = '{person.pseudonym}'"
     if person.name.startswith("key:"):
         named = f"key = {quoted(person.name.removeprefix('key:'))}"
@@ -73,53 +73,55 @@ def _naming(person: PersonKey) -> str:
     return f"{named} OR ({others} AND position(detail, '{person.pseudonym}') > 0)"
 
 
-async def forget(desk: ConfigRepository, people: PersonKeys, found: Found, reason: str) -> int:
-    """Forget them; how many services have let go of the key.
+async def forget(
+    repository: ConfigRepository, people: PersonKeys, found: Found, reason: str
+) -> int:
+    """Erase a data subject; return the number of replicas that discarded its key.
 
     Raises:
-        BusDownError: it was not done to its end; do it again.
+        BusDownError: the erasure is incomplete; repeat it.
 
     """
     for customer in found.customers:
-        desk.record(
+        repository.record(
             PersonErased(
                 id=f"{secrets.token_hex(10)}.erased",
                 at=time(),
                 customer=customer,
                 pseudonym=found.person.pseudonym,
-                by=desk.by,
+                by=repository.by,
                 reason=reason,
             )
         )
-    await desk.delivered()
-    revision = await shred(desk.bus, people.entry_of(found.person.name), found.revision)
-    return await _let_go(desk, revision)
+    await repository.delivered()
+    revision = await shred(repository.bus, people.entry_of(found.person.name), found.revision)
+    return await _let_go(repository, revision)
 
 
-async def _let_go(desk: ConfigRepository, revision: int) -> int:
-    """How many services have heard: all that are there. Raises `CommandError`.
+async def _let_go(repository: ConfigRepository, revision: int) -> int:
+    """Wait until all replicas confirm; return their number. Raises `CommandError`.
 
-    A busy service misses a round, so at first each kind is waited for, and later rounds are longer:
-    who has answered once must have heard, and somebody must, for audit was there a moment ago.
+    The first round waits for each kind of service, and later rounds are longer, because a busy
+    replica may miss a round. Each replica that replied once must confirm, and at least one must.
     """
-    lane, give_up = RequestReply(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
-    heard: dict[str, int] = {}  # how much each replica of a service knows of people
+    channel, give_up = RequestReply(OPERATOR, repository.bus), monotonic() + CONFIRM_SECONDS
+    confirmed: dict[str, int] = {}  # the revision of PEOPLE that each replica has
     seconds = ROUND_SECONDS
     while True:
-        told = await lane.ask_all(seconds, wanted=() if heard else readers_of(PEOPLE))
-        heard |= {
-            each.instance: each.revisions[PEOPLE] for each in told if PEOPLE in each.revisions
+        statuses = await channel.ask_all(seconds, wanted=() if confirmed else readers_of(PEOPLE))
+        confirmed |= {
+            each.instance: each.revisions[PEOPLE] for each in statuses if PEOPLE in each.revisions
         }
-        behind = sum(known < revision for known in heard.values())
-        if heard and not behind:
-            return len(heard)
+        behind = sum(known < revision for known in confirmed.values())
+        if confirmed and not behind:
+            return len(confirmed)
         if monotonic() > give_up:
             raise CommandError(
                 f"The key is shredded, but {behind or 'the'} services have not confirmed that "
-                "they let go of it; restart those that 'toolbus status' shows as unwell."
+                "they discarded it; restart those that 'toolbus status' shows as unhealthy."
             )
-        seconds = min(2 * seconds, HEARD_SECONDS / 4)
+        seconds = min(2 * seconds, CONFIRM_SECONDS / 4)
 
 
-async def _asked(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
-    return (await lane.ask(AuditQuery(sql=sql, as_stored=True), RowsReply, SECONDS)).rows
+async def _rows(channel: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
+    return (await channel.ask(AuditQuery(sql=sql, as_stored=True), RowsReply, SECONDS)).rows

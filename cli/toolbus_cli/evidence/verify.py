@@ -1,21 +1,20 @@
-"""Checks a bundle of sealed events, alone: `python3 verify.py bundle.zip --key KEY`.
+"""Verify a bundle of signed events offline: `python3 verify.py bundle.zip --key KEY`.
 
-It needs Python 3.11 and nothing else, imports nothing of Toolbus, and asks nobody. It rebuilds
-the hash tree (RFC 6962, section 2.1) from the events' own bytes and compares it with every signed
-checkpoint (C2SP tlog-checkpoint, Ed25519 by RFC 8032); follows the chain in which each producer
-numbers its events; and pairs each call's intent with its outcome. What is wrong is named, and so is
-what could not be proven. Whose log it is, of which customer, comes from what is signed, never from
-the manifest.
+The program needs only Python 3.11: it imports nothing of Toolbus and uses no network. It rebuilds
+the hash tree (RFC 6962, section 2.1) from the bytes of the events and compares it with each signed
+checkpoint (C2SP tlog-checkpoint, Ed25519 by RFC 8032). It checks the hash chain of each producer,
+and pairs each call's intent with its outcome. It reports what is wrong and what is not proven. The
+log and its customer are taken from the signed text, never from the manifest.
 
-What events say of people is sealed, and the proof holds with or without it: where the bundle tells
-what was sealed (opened.jsonl), that is held against the events, and where a person was forgotten,
-it is counted as erased.
+Personal data in events is encrypted, and the proof holds with or without it. If the bundle contains
+decrypted values (opened.jsonl), they are compared with the commitments in the events. Values of
+erased data subjects are counted as erased.
 
-It cannot know by itself whether newer events were left out. Give it checkpoints that were kept
+The program alone cannot detect that newer events are missing. Pass checkpoints that you stored
 elsewhere (--seen), and the keys of witnesses (--witness) whose cosignatures the checkpoints must
 have (C2SP tlog-cosignature).
 
-Exit code: 0 sound, 1 not sound, 2 not verified: no bundle, or arguments that cannot be used.
+Exit code: 0 sound, 1 not sound, 2 not verified (unreadable bundle or unusable arguments).
 """
 
 import argparse
@@ -34,13 +33,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-UNANSWERED_SECONDS = 7200  # after this an intent without an outcome is one nobody told of
-MOST_FOUND = 100  # findings; then reading stops
+UNANSWERED_SECONDS = 7200  # after its deadline, an intent without an outcome is unpaired
+MOST_FOUND = 100  # findings after which reading stops
 LENGTH_OF_KEY, LENGTH_OF_SIGNATURE = 32, 64  # bytes
 LENGTH_OF_STAMP = 8  # bytes of a cosignature's time
 LONGEST_MANIFEST, LONGEST_NOTE, LONGEST_LINE = 1 << 20, 1 << 16, 1 << 24  # bytes
 LONGEST_NAME = 256  # characters of a producer, and of a call's id
-MOST_UNSIGNED = 1_000_000  # events that are read where no checkpoint is genuine
+MOST_UNSIGNED = 1_000_000  # events that are read if no checkpoint is genuine
 LATEST = 253402300799  # the last second that Python has a date for
 CHUNK = 1 << 18  # bytes read at once
 MEMBERS = frozenset(
@@ -67,15 +66,15 @@ def sha256(*parts: bytes) -> bytes:
 
 
 class UnreadableError(Exception):
-    """What was given cannot be used: no bundle, a damaged key, a file of no checkpoints."""
+    """An input is unusable: an unreadable bundle, a damaged key, a file without checkpoints."""
 
 
 class MalformedError(Exception):
-    """A member of the bundle is not of its form."""
+    """A member of the bundle is malformed."""
 
 
 class EnoughError(Exception):
-    """So much is wrong that more findings help nobody."""
+    """The limit of findings is reached."""
 
 
 # -- Ed25519 (RFC 8032, section 5.1)
@@ -117,7 +116,7 @@ BASE = _point((4 * pow(5, -1, PRIME) % PRIME).to_bytes(32, "little"))
 
 
 def signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether this is the signature of the key's holder under the message."""
+    """Return whether an Ed25519 signature of a message is valid for a public key."""
     try:
         key, first = _point(public), _point(signature[:32])
     except UnreadableError:
@@ -162,7 +161,7 @@ class Key:
             )
 
     def signatures(self, note: str) -> Iterator[bytes]:
-        """What this key signed under a note, as it says itself."""
+        """Yield the signatures of a note that claim to be of this key."""
         for line in note.rpartition("\n\n")[2].splitlines():
             words = line.split(" ")
             if len(words) == 3 and words[:2] == ["\u2014", self.name]:  # noqa: PLR2004
@@ -174,23 +173,23 @@ class Key:
                     yield data[4:]
 
     def signed(self, note: str, text: bytes) -> bool:
-        """Whether this key signed the text of a note."""
+        """Return whether this key signed the text of a note."""
         return any(signed_by(self.public, each, text) for each in self.signatures(note))
 
     def cosigned(self, note: str, text: bytes) -> int:
-        """When this witness cosigned the text of a note, in seconds; 0: never."""
+        """Return when this witness cosigned the text of a note, in seconds; 0: never."""
         newest = 0
         for each in self.signatures(note):
             at = int.from_bytes(each[:LENGTH_OF_STAMP], "big")
-            said = b"cosignature/v1\ntime %d\n%b" % (at, text)
-            if signed_by(self.public, each[LENGTH_OF_STAMP:], said):
+            message = b"cosignature/v1\ntime %d\n%b" % (at, text)
+            if signed_by(self.public, each[LENGTH_OF_STAMP:], message):
                 newest = max(newest, at)
         return newest
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Which log a checkpoint is of: its origin line is installation/customer/stream."""
+    """The identity of a log; its origin line is installation/customer/stream."""
 
     installation: str
     customer: str
@@ -201,7 +200,7 @@ class Log:
 
 
 def log_of(origin: str) -> Log:
-    """The parts of an origin line; each log has one such line and no other."""
+    """Parse an origin line; each log has exactly one such line."""
     installation, customer, stream = ["", "", *origin.rsplit("/", 2)][-3:]
     found = Log(installation, unquote(customer), stream)
     if not (installation and customer and stream.isdecimal()) or str(found) != origin:
@@ -210,7 +209,7 @@ def log_of(origin: str) -> Log:
 
 
 class Checkpoint:
-    """One signed statement: how many events the log had, and the root of their tree."""
+    """One checkpoint: the number of events of the log, and the root of their tree."""
 
     def __init__(self, note: str, key: Key) -> None:
         text = note.rpartition("\n\n")[0] + "\n"
@@ -225,7 +224,7 @@ class Checkpoint:
         self.genuine = key.signed(note, self.text)
 
     def follows(self, earlier: "Checkpoint") -> bool:
-        """Whether it may have been made after that one."""
+        """Return whether this checkpoint may have been created after an earlier one."""
         newer = (self.size, self.at) != (earlier.size, earlier.at)
         return newer and self.size >= earlier.size and self.at >= earlier.at
 
@@ -243,7 +242,7 @@ def _moment(at: float) -> str:
 
 
 class Tree:
-    """A tree that only grows, held by the roots of the perfect trees it is made of."""
+    """An append-only Merkle tree, stored as the roots of its perfect subtrees."""
 
     def __init__(self, size: int, edge: list[bytes]) -> None:
         self.size, self.edge = size, edge
@@ -258,27 +257,27 @@ class Tree:
         self.size += 1
 
     def root(self) -> bytes:
-        """Its hash."""
+        """Return the root hash."""
         found = self.edge[-1] if self.edge else sha256()
         for node in reversed(self.edge[:-1]):
             found = sha256(b"\x01", node, found)
         return found
 
 
-# -- what events say of themselves -----------------------------------------------------------
+# -- checks of events ------------------------------------------------------------------------
 
 
 class Chains:
-    """Each producer's events: numbered without gaps, each with the hash of the one before it."""
+    """The hash chain of each producer: consecutive numbers, and the hash of the previous event."""
 
     def __init__(self, report: "Report", *, whole: bool) -> None:
         self._report = report
         self._whole = whole
-        self._next: dict[str, tuple[int, str]] = {}  # the number to come, and the hash before it
+        self._next: dict[str, tuple[int, str]] = {}  # the next number, and the previous hash
         self._early: dict[str, dict[int, tuple[str, str, int]]] = {}
 
     def take(self, event: dict[str, Any], line: bytes, number: int) -> None:
-        """Take the next event of the log."""
+        """Check the next event of the log."""
         producer, seq, prev = event["producer"], event.get("seq", 0), event.get("prev", "")
         if not (_named(producer) and _named(prev) and type(seq) is int):
             what = "its producer, seq or prev is of the wrong type"
@@ -305,7 +304,7 @@ class Chains:
         self._next[producer] = seq, hashed
 
     def end(self) -> None:
-        """Name what never came."""
+        """Report the missing numbers."""
         for producer, early in self._early.items():
             expected = self._next[producer][0]
             for seq in sorted(early):
@@ -316,7 +315,7 @@ class Chains:
 
 
 class Calls:
-    """Every intent has an outcome, and no outcome comes without an intent."""
+    """Pairs of intents and outcomes of calls."""
 
     def __init__(self, report: "Report") -> None:
         self._report = report
@@ -325,7 +324,7 @@ class Calls:
         self.begun = 0
 
     def take(self, event: dict[str, Any], number: int) -> None:
-        """Take the next event of the log."""
+        """Check the next event of the log."""
         name, call = event.get("event"), event.get("call_id", "")
         if name not in ("call.allowed", "call.extended", "call.completed", "call.failed"):
             return
@@ -344,14 +343,14 @@ class Calls:
             self._outcomes.add(call)
 
     def end(self, now: float) -> None:
-        """Name what stands alone; calls under way at the end are not."""
+        """Report intents without an outcome, except calls that may still be running."""
         for call, deadline in self._open.items():
             if now - deadline > UNANSWERED_SECONDS:
-                self._report.add("unpaired", f"call {call} was let through, and never ended")
+                self._report.add("unpaired", f"call {call} was allowed and has no outcome")
 
 
 class People:
-    """What is sealed of people, by whom events call them; and who of them was forgotten."""
+    """Counts of encrypted personal data by pseudonym, and the erased pseudonyms."""
 
     def __init__(self, report: "Report") -> None:
         self._report = report
@@ -359,7 +358,7 @@ class People:
         self._forgotten: set[str] = set()
 
     def take(self, event: dict[str, Any], line: bytes) -> None:
-        """Take the next event of the log."""
+        """Check the next event of the log."""
         if event.get("event") == "person.erased":
             self._forgotten.add(str(event.get("pseudonym"))[:LONGEST_NAME])
         elif b"~" in line:
@@ -368,7 +367,7 @@ class People:
                 self._sealed[name] = self._sealed.get(name, 0) + 1
 
     def end(self) -> None:
-        """Count what nobody can read any more."""
+        """Count the encrypted values, and those that are erased."""
         self._report.sealed = sum(self._sealed.values())
         self._report.erased = sum(self._sealed.get(name, 0) for name in self._forgotten)
 
@@ -378,31 +377,33 @@ def _named(value: object) -> bool:
 
 
 def _is_time(value: object) -> bool:
-    """Whether it is a number of seconds that a date can be told of."""
+    """Return whether a value is a number of seconds that a date can represent."""
     return type(value) in (int, float) and 0 <= value <= LATEST  # type: ignore[operator]
 
 
 def _check_opened(lines: Iterator[bytes], report: "Report") -> None:
-    """Hold what the bundle says was sealed against the commitments that the events have."""
+    """Compare decrypted values of the bundle with the commitments in the events."""
     for number, line in enumerate(lines, 1):
         report.opened += 1
         try:
-            told = json.loads(line)
-            name, _, sealed = told["token"].partition(".")
+            entry = json.loads(line)
+            name, _, sealed = entry["token"].partition(".")
             raw = base64.urlsafe_b64decode(f"{sealed}{'=' * (-len(sealed) % 4)}" or f"{name[1:]}==")
-            committed = hmac.digest(base64.b64decode(told["salt"]), told["text"].encode(), "sha256")
+            committed = hmac.digest(
+                base64.b64decode(entry["salt"]), entry["text"].encode(), "sha256"
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             report.add("malformed", f"opened.jsonl: line {number} is not of its form")
             continue
         if not raw or not hmac.compare_digest(raw[:32], committed[: len(raw[:32])]):
-            report.add("revealed", f"what is told of {name} is not what was sealed")
+            report.add("revealed", f"the decrypted value of {name} does not match its commitment")
 
 
-# -- the verdict -----------------------------------------------------------------------------
+# -- the report ------------------------------------------------------------------------------
 
 
 class Report:
-    """What was checked, what is wrong, and what could not be proven: each named, not endlessly."""
+    """What was checked, the findings (at most `MOST_FOUND`), and what is not proven."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []
@@ -413,19 +414,19 @@ class Report:
         ) = self.seen = self.witnessed = self.witnessed_at = self.until = 0
         self.first, self.last = math.inf, 0.0
 
-    def add(self, kind: str, sentence: str) -> None:
-        """Note something wrong. Raises `EnoughError`."""
-        self.found.append((kind, sentence))
+    def add(self, kind: str, text: str) -> None:
+        """Add a finding. Raises `EnoughError`."""
+        self.found.append((kind, text))
         if len(self.found) >= MOST_FOUND:
             raise EnoughError
 
     def happened(self, at: object) -> None:
-        """Note when an event says it was."""
+        """Record the time of an event."""
         if _is_time(at):
             self.first, self.last = min(self.first, at), max(self.last, at)  # type: ignore[call-overload]
 
     def told(self) -> dict[str, object]:
-        """As JSON."""
+        """Return the report for JSON."""
         timed = self.first <= self.last
         return {
             "sound": not self.found,
@@ -449,7 +450,7 @@ class Report:
         lines = [f"{kind:10} {_printable(what)}" for kind, what in self.found]
         counts = f"{self.events} events, {self.checkpoints} checkpoints, {self.calls} calls"
         if self.before:
-            counts += f" (behind {self.before} that are not here)"
+            counts += f" (after {self.before} that are not in the bundle)"
         if self.sealed:
             counts += f", {self.sealed} personal fields ({self.erased} erased)"
         whose = "no log"
@@ -459,8 +460,8 @@ class Report:
         if self.first <= self.last:
             lines.append(f"events     from {_moment(self.first)} to {_moment(self.last)}")
         if self.witnessed_at:
-            told = f"{self.witnessed} events, at {_moment(self.witnessed_at)}"
-            lines.append(f"witnessed  {told}")
+            witnessed = f"{self.witnessed} events, at {_moment(self.witnessed_at)}"
+            lines.append(f"witnessed  {witnessed}")
         lines += [f"not proven {each}" for each in self.unproven]
         until = _moment(self.until) if self.until else "never"
         verdict = f"NOT SOUND: {counts}, last checkpoint {until}"
@@ -470,17 +471,17 @@ class Report:
 
 
 def _printable(text: str) -> str:
-    """Text from the bundle, so that it moves no cursor."""
+    """Return text from the bundle without control characters."""
     return "".join(each if each.isprintable() else "?" for each in text[:1000])
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the bundle is held against, beside the key: all of it from the auditor's own hand."""
+    """The auditor's expectations of the bundle, besides the key."""
 
-    seen: Iterable[str] = ()  # checkpoints that were kept elsewhere
+    seen: Iterable[str] = ()  # checkpoints stored elsewhere
     witnesses: tuple[Key, ...] = ()
-    quorum: int = 0  # how many of the witnesses must have cosigned; 0: all
+    quorum: int = 0  # the number of witnesses that must have cosigned; 0: all
     customer: str = ""
     until: float = 0.0  # the last checkpoint must not be older
 
@@ -489,7 +490,7 @@ class Wanted:
 
 
 def verify(path: str, key_text: str, seen: str = "", wanted: Wanted | None = None) -> Report:
-    """Check a bundle. Raises `UnreadableError` where there is none, or nothing to hold it to."""
+    """Verify a bundle. Raises `UnreadableError` if the bundle, key or options are unusable."""
     report, key = Report(), Key(key_text)
     wanted = wanted or Wanted(notes_of(seen, "--seen"))
     if wanted.quorum > len(wanted.witnesses):
@@ -507,7 +508,7 @@ def verify(path: str, key_text: str, seen: str = "", wanted: Wanted | None = Non
         raise UnreadableError(f"the bundle cannot be read: {error}") from error
     except UnreadableError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a bundle holds, there is a verdict
+    except Exception as error:  # noqa: BLE001 - any bundle gets a report
         report.found.append(("malformed", f"the bundle cannot be read ({type(error).__name__})"))
     return report
 
@@ -517,7 +518,7 @@ def _check(bundle: zipfile.ZipFile, key: Key, wanted: Wanted, report: Report) ->
     manifest = _manifest(bundle)
     tree = Tree(0, [])
     if manifest.get("begins") is not None:
-        tree = _begun(manifest["begins"])
+        tree = _tree_at_start(manifest["begins"])
         report.before = tree.size
         report.unproven.append(f"what the first {tree.size} events say: they are not here")
     checkpoints = list(_checkpoints(_notes(bundle, manifest, report), key, report))
@@ -555,7 +556,7 @@ def _check_members(bundle: zipfile.ZipFile) -> None:
 
 
 def _lines(bundle: zipfile.ZipFile, name: str, longest: int) -> Iterator[bytes]:
-    """A member's lines; of a longer one never more than `longest` and a chunk is in memory."""
+    """Yield the lines of a member; at most `longest` bytes and a chunk are in memory."""
     rest = b""
     for chunk in _chunks(bundle, name):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -592,7 +593,7 @@ def _object(line: bytes, what: str) -> dict[str, Any]:
 
 
 def _manifest(bundle: zipfile.ZipFile) -> dict[str, Any]:
-    """Where the bundle begins; what else it says is a label, and held against what is signed."""
+    """Read the manifest. Its labels are untrusted and compared with the signed text."""
     read = b""
     for chunk in _chunks(bundle, "manifest.json"):
         read += chunk
@@ -604,7 +605,7 @@ def _manifest(bundle: zipfile.ZipFile) -> dict[str, Any]:
 def _notes(
     bundle: zipfile.ZipFile, manifest: dict[str, Any], report: Report
 ) -> Iterator[tuple[str, str]]:
-    """Every checkpoint of the bundle as it is written, and where."""
+    """Yield each checkpoint of the bundle as its location and its note."""
     if manifest.get("begins") is not None:
         yield "manifest.json: begins", _note_in(manifest["begins"])
     for number, line in enumerate(_lines(bundle, "checkpoints.jsonl", 2 * LONGEST_NOTE), 1):
@@ -618,7 +619,7 @@ def _notes(
 def _checkpoints(
     notes: Iterable[tuple[str, str]], key: Key, report: Report
 ) -> Iterator[Checkpoint]:
-    """The checkpoints; of those that nobody signed, or that come again, only so many."""
+    """Yield the parsed checkpoints, and report those that are unsigned or out of order."""
     before: Checkpoint | None = None
     for where, note in notes:
         try:
@@ -641,18 +642,18 @@ def _checkpoints(
         yield each
 
 
-def _note_in(told: Any) -> str:
-    """The note of a line, or of what a webhook was posted."""
-    told = told if isinstance(told, dict) else {}
-    data = told.get("data")
-    note = told.get("note", data.get("note") if isinstance(data, dict) else None)
+def _note_in(value: Any) -> str:
+    """Return the note in a JSON line or in a webhook's request body."""
+    value = value if isinstance(value, dict) else {}
+    data = value.get("data")
+    note = value.get("note", data.get("note") if isinstance(data, dict) else None)
     if not isinstance(note, str) or not 0 < len(note) <= LONGEST_NOTE:
         raise MalformedError("it has no checkpoint")
     return note
 
 
-def _begun(begins: Any) -> Tree:
-    """The tree that a bundle goes on from."""
+def _tree_at_start(begins: Any) -> Tree:
+    """Return the tree at the start of a bundle."""
     size = begins.get("size") if isinstance(begins, dict) else None
     edge = begins.get("edge") if isinstance(begins, dict) else None
     if type(size) is not int or not 0 < size < 1 << 63 or not isinstance(edge, list):
@@ -667,19 +668,19 @@ def _begun(begins: Any) -> Tree:
 
 
 def _check_label(manifest: dict[str, Any], customer: str, log: Log, report: Report) -> None:
-    """Hold what the bundle calls itself, and what the auditor asked for, against what is signed."""
+    """Compare the manifest's labels and the expected customer with the signed text."""
     labels = {"origin": str(log), "customer": log.customer, "stream": log.stream}
     for name, signed in labels.items():
         if manifest.get(name) != signed:
-            said = str(manifest.get(name))[:80]
-            what = f"manifest.json says {name} is {said!r}, what is signed says {signed!r}"
+            label = str(manifest.get(name))[:80]
+            what = f"manifest.json says {name} is {label!r}, what is signed says {signed!r}"
             report.add("relabelled", what)
     if customer and customer != log.customer:
         report.add("relabelled", f"this is the log of {log.customer}, not that of {customer}")
 
 
 def notes_of(text: str, name: str) -> Iterator[str]:
-    """Checkpoints that were kept elsewhere: JSON lines with a note in each, or notes as they are.
+    """Yield checkpoints stored elsewhere, as JSON lines with a note each or as plain notes.
 
     Raises `UnreadableError`.
     """
@@ -699,7 +700,7 @@ def notes_of(text: str, name: str) -> Iterator[str]:
 
 
 def _known(seen: Iterable[str], key: Key, log: Log, report: Report) -> list[Checkpoint]:
-    """Those of the checkpoints kept elsewhere that are of this customer's log."""
+    """Return the checkpoints stored elsewhere that belong to this customer's log."""
     found, others = [], 0
     for note in seen:
         try:
@@ -730,7 +731,7 @@ def _known(seen: Iterable[str], key: Key, log: Log, report: Report) -> list[Chec
 
 
 def _check_forks(checkpoints: list[Checkpoint], report: Report) -> None:
-    """Find two trees of one size: both were signed, so two logs were shown."""
+    """Report two signed trees of the same size, which prove that the log was forked."""
     roots: dict[int, bytes] = {}
     for each in checkpoints:
         for size, root in ((each.size, each.root), each.before) if each.genuine else ():
@@ -739,7 +740,7 @@ def _check_forks(checkpoints: list[Checkpoint], report: Report) -> None:
 
 
 def _check_witnesses(checkpoints: list[Checkpoint], wanted: Wanted, report: Report) -> None:
-    """Find the newest checkpoint that enough witnesses cosigned."""
+    """Find the newest checkpoint with cosignatures of enough witnesses."""
     if not wanted.witnesses:
         report.unproven.append(
             "that nobody was shown another log: no witness was given (--witness)"
@@ -751,17 +752,17 @@ def _check_witnesses(checkpoints: list[Checkpoint], wanted: Wanted, report: Repo
         if each.genuine and each.log == report.log and at[quorum - 1]:
             report.witnessed, report.witnessed_at = each.size, at[quorum - 1]
             break
-    told = f"{quorum} of the {len(wanted.witnesses)} witnesses given"
+    required = f"{quorum} of the {len(wanted.witnesses)} witnesses given"
     if quorum and not report.witnessed_at:
-        report.add("unwitnessed", f"no checkpoint is cosigned by {told}")
+        report.add("unwitnessed", f"no checkpoint is cosigned by {required}")
     elif quorum and report.witnessed < newest[0].size:
         behind = newest[0].size - report.witnessed
-        report.unproven.append(f"that {told} know of the newest {behind} events")
+        report.unproven.append(f"that {required} know of the newest {behind} events")
     last = report.witnessed_at if quorum else report.until
     if last < wanted.until:
         kind = "cosignature" if quorum else "checkpoint"
-        said = _moment(last) if last else "none"
-        report.add("stale", f"the last {kind} is {said}, before {_moment(wanted.until)}")
+        shown = _moment(last) if last else "none"
+        report.add("stale", f"the last {kind} is {shown}, before {_moment(wanted.until)}")
 
 
 def _check_events(
@@ -806,19 +807,19 @@ def _check_events(
 
 
 def _most(due: list[Checkpoint], begun: int) -> int:
-    """How many events are read at most: no more than were sealed."""
+    """Return the maximum number of events to read: as many as were signed."""
     genuine = [each.size for each in due if each.genuine]
     return max(genuine) if genuine else min(due[-1].size, begun + MOST_UNSIGNED)
 
 
 def _check_customer(event: dict[str, Any], number: int, log: Log, report: Report) -> None:
     if event.get("customer") != log.customer:
-        said = str(event.get("customer"))[:80]
-        report.add("relabelled", f"event {number} is of the customer {said!r}")
+        shown = str(event.get("customer"))[:80]
+        report.add("relabelled", f"event {number} is of the customer {shown!r}")
 
 
 def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, sound: int) -> int:
-    """Compare the tree with the checkpoints of its size; the place of the first that is larger."""
+    """Compare the tree with checkpoints of its size; return the index of the first larger one."""
     while place < len(due) and due[place].size <= tree.size:
         each = due[place]
         if each.size == tree.size and each.root != tree.root():
@@ -832,7 +833,7 @@ def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, sound
 
 
 def kept(places: Iterable[str]) -> Iterator[str]:
-    """The checkpoints in these files, and in the files of these directories."""
+    """Yield the checkpoints in files, and in the files of directories."""
     for place in map(Path, places):
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         for file in files:
@@ -844,51 +845,53 @@ def kept(places: Iterable[str]) -> Iterator[str]:
 
 def _time(text: str) -> float:
     try:
-        told = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UnreadableError(f"{text!r} is no time: write 2026-11-01T12:00:00, in UTC") from error
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+        raise UnreadableError(f"{text!r} is not a time; use 2026-11-01T12:00:00, in UTC") from error
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:
     form = argparse.RawDescriptionHelpFormatter
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    asked.add_argument("bundle", help="what `toolbus audit export` wrote")
-    asked.add_argument("--key", required=True, help="the public key, as given to you beforehand")
-    asked.add_argument(
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("bundle", help="the file that `toolbus audit export` wrote")
+    parser.add_argument(
+        "--key", required=True, help="the log's public key, from a source you trust"
+    )
+    parser.add_argument(
         "--seen",
         action="append",
         default=[],
         metavar="FILE|DIR",
-        help="checkpoints that were kept elsewhere; repeatable",
+        help="checkpoints that you stored elsewhere; repeatable",
     )
-    asked.add_argument(
+    parser.add_argument(
         "--witness",
         action="append",
         default=[],
         metavar="KEY",
-        help="a witness whose cosignature is wanted; repeatable",
+        help="the key of a witness whose cosignature is required; repeatable",
     )
-    asked.add_argument(
+    parser.add_argument(
         "--quorum",
         type=int,
         default=0,
         metavar="N",
-        help="so many of the witnesses are enough; otherwise all of them",
+        help="the number of witnesses that must have cosigned; default: all",
     )
-    asked.add_argument("--customer", default="", help="whose log it has to be")
-    asked.add_argument(
+    parser.add_argument("--customer", default="", help="the customer whose log is expected")
+    parser.add_argument(
         "--until",
         default="",
         metavar="TIME",
-        help="the last checkpoint (cosignature, with --witness) is not older",
+        help="the last checkpoint (with --witness: cosignature) must not be older",
     )
-    asked.add_argument("--json", action="store_true", help="say it as JSON")  # fmt: skip
-    return asked.parse_args(words)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")  # fmt: skip
+    return parser.parse_args(words)
 
 
 def main(words: list[str] | None = None) -> int:
-    """Check the bundle named; 0 when it is sound, 1 when it is not, 2 when that cannot be told."""
+    """Verify a bundle; return 0 if it is sound, 1 if it is not, 2 if it cannot be verified."""
     options = _arguments(words)
     try:
         wanted = Wanted(
@@ -900,13 +903,13 @@ def main(words: list[str] | None = None) -> int:
         )
         report = verify(options.bundle, options.key, wanted=wanted)
     except (UnreadableError, OSError, UnicodeDecodeError) as error:
-        told = {"sound": False, "findings": [{"kind": "unreadable", "what": str(error)}]}
-        said = (
-            json.dumps(told, indent=2)
+        result = {"sound": False, "findings": [{"kind": "unreadable", "what": str(error)}]}
+        output = (
+            json.dumps(result, indent=2)
             if options.json
             else f"NOT VERIFIED: {_printable(str(error))}"
         )
-        sys.stdout.write(f"{said}\n")
+        sys.stdout.write(f"{output}\n")
         return 2
     sys.stdout.write(json.dumps(report.told(), indent=2) + "\n" if options.json else str(report))
     return 1 if report.found else 0

@@ -1,1 +1,1 @@
-"""What other programs keep of HTTP APIs, taken over as servers: documents, cURL lines, Postman."""
+"""Import of servers from MCP clients, OpenAPI documents, cURL commands and Postman."""

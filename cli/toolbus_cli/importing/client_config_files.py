@@ -1,4 +1,4 @@
-"""The files in which MCP clients keep their servers, read into one form whatever the client.
+"""Configuration files of MCP clients, read into one form.
 
 Known are `mcpServers` (Claude, Cursor, Windsurf, Cline, Gemini …), VS Code, Zed, Codex, Goose and
 opencode; JSON may have comments and trailing commas, as editors allow.
@@ -16,7 +16,7 @@ import yaml
 from toolbus_cli.errors import CommandError
 
 LARGEST = 4 << 20
-# Where a client keeps its servers: the keys that lead there.
+# The keys that lead to the servers in a client's file.
 SECTIONS = (
     ("mcpServers",),
     ("mcp_servers",),  # Codex
@@ -40,8 +40,8 @@ def servers_in(path: Path) -> dict[str, Any]:
                 found.setdefault(name, server)
     if not found:
         raise CommandError(
-            f"{path} names no MCP server. Name a client's own file: mcpServers or servers in "
-            "JSON, mcp_servers in TOML, extensions in YAML."
+            f"{path} has no MCP servers; name a client's file with mcpServers or servers in "
+            "JSON, mcp_servers in TOML, or extensions in YAML."
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Servers of MCP clients, turned into servers of toolbus.yaml."""
+"""Conversion of MCP client servers to servers of toolbus.yaml."""
 
 import re
 from collections.abc import Mapping
@@ -32,10 +32,10 @@ _OPEN = re.compile(r"\$\{[^}]*\}")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The servers, in the form of toolbus.yaml; and a sentence for each one left out.
+    """The servers in the form of toolbus.yaml, and a message for each one left out.
 
-    `moved` holds the environment variables that stand where the file had a credential, each
-    with the place it came from: the credential itself is taken over nowhere.
+    `moved` holds the environment variables that replace credentials, each with the location of
+    the credential in the file. The credential itself is never copied.
     """
 
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -44,9 +44,9 @@ class Taken:
 
     @property
     def notes(self) -> list[str]:
-        """What its owner must know or do."""
-        told = [f"Set {variable} to {place}." for variable, place in self.moved.items()]
-        return [*self.skipped, *told]
+        """Messages for the operator: omitted servers, and variables to set."""
+        variables = [f"Set {variable} to {place}." for variable, place in self.moved.items()]
+        return [*self.skipped, *variables]
 
 
 def read(path: Path) -> Taken:
@@ -80,7 +80,7 @@ def _left_out(server: Any, called: str, taken: Taken) -> str:
     if not isinstance(server, dict):
         return "it has no fields"
     if called in taken.servers:
-        return f"another server is called '{called}' too"
+        return f"another server has the same name '{called}'"
     if server.get("disabled") is True or server.get("enabled") is False:
         return "it is disabled there"
     kind = _kind(server)
@@ -101,7 +101,7 @@ def _url(server: dict[str, Any]) -> str:
 
 
 def _remote(server: dict[str, Any], called: str, taken: Taken) -> dict[str, Any]:
-    """Return a server with an address; `url` finds out itself whether it speaks HTTP+SSE."""
+    """Return a server with an address; `url` detects the HTTP+SSE transport itself."""
     headers: dict[str, str] = {}
     for each in ("headers", "http_headers"):
         headers |= _values(server.get(each), called, taken)
@@ -120,7 +120,7 @@ def _local(server: dict[str, Any], called: str, taken: Taken) -> dict[str, Any]:
     for each in ("env", "envs", "environment"):
         env |= _values(server.get(each), called, taken)
     env |= _values(_table(server.get("command")).get("env"), called, taken)
-    for each in ("env_keys", "env_vars"):  # variables that the client takes from elsewhere
+    for each in ("env_keys", "env_vars"):  # variables that the client inherits
         listed = server.get(each)
         names = listed if isinstance(listed, list) else []
         env |= {name: f"${{env:{name}}}" for name in names if isinstance(name, str)}
@@ -143,11 +143,11 @@ def _words(server: dict[str, Any]) -> list[str]:
 
 
 def _note_words(called: str, words: list[str], taken: Taken) -> None:
-    """Tell of what stands in a command, where nothing is replaced."""
+    """Report placeholders and credentials in a command, where nothing is replaced."""
     for place, word in enumerate(words):
         if found := _OPEN.search(word):
             taken.skipped.append(
-                f"'{called}': its command holds {found[0]}; write the value in its place."
+                f"'{called}': its command contains {found[0]}; replace it with the value."
             )
         flag, sign, value = word.partition("=")
         following = words[place + 1] if place + 1 < len(words) else "-"
@@ -157,13 +157,13 @@ def _note_words(called: str, words: list[str], taken: Taken) -> None:
             and (value if sign else following[:1] != "-")
         ):
             taken.skipped.append(
-                f"'{called}': its command holds what looks like a credential ({flag}). Everybody "
-                "who sees the processes can read it: pass it by env, if the server takes it there."
+                f"'{called}': its command seems to contain a credential ({flag}), which every "
+                "user who can list processes can read; pass it with env if the server allows it."
             )
 
 
 def _view(server: dict[str, Any]) -> dict[str, Any]:
-    """Return what narrows the tools there, so that no more of them is offered here; the timeout."""
+    """Return the client's tool filters and timeout, so that no additional tool is exposed."""
     made: dict[str, Any] = {}
     if only := _texts(server.get("includeTools", server.get("enabled_tools"))):
         made["expose"] = only
@@ -176,16 +176,16 @@ def _view(server: dict[str, Any]) -> dict[str, Any]:
 
 
 def _values(values: Any, called: str, taken: Taken) -> dict[str, str]:
-    """Return text values, with references to variables and inputs written as ours."""
+    """Return text values, with references to variables and inputs in Toolbus syntax."""
 
-    def asked(found: re.Match[str]) -> str:
+    def input_variable(found: re.Match[str]) -> str:
         variable = environment_variable(called, found[1])
-        taken.moved[variable] = f"what {called} asks for as '{found[1]}'"
+        taken.moved[variable] = f"the value of the input '{found[1]}' of {called}"
         return f"${{env:{variable}}}"
 
     return {
         str(name): _VARIABLE.sub(
-            lambda found: f"${{env:{found[1] or found[2]}}}", _INPUT.sub(asked, str(value))
+            lambda found: f"${{env:{found[1] or found[2]}}}", _INPUT.sub(input_variable, str(value))
         )
         for name, value in _table(values).items()
         if value is not None
@@ -201,7 +201,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _move_credentials(server: str, made: dict[str, Any], moved: dict[str, str]) -> None:
-    """Put a reference to the environment wherever a credential stands."""
+    """Replace each credential with a reference to an environment variable."""
     for section in ("headers", "env"):
         values = made.get(section, {})
         for name, value in values.items():
@@ -213,10 +213,10 @@ def _move_credentials(server: str, made: dict[str, Any], moved: dict[str, str]) 
             scheme = _SCHEME.match(value)
             values[name] = (scheme[0] if scheme else "") + f"${{env:{variable}}}"
             after = f" after '{scheme[0].strip()}'" if scheme else ""
-            moved[variable] = f"what the file has under {server}, {section}, {name}{after}"
+            moved[variable] = f"the credential in the file at {server}, {section}, {name}{after}"
 
 
 def _name(name: str) -> str:
-    """Return the nearest name we allow: no two underscores in a row, 32 characters."""
+    """Return the nearest valid name: no two underscores in a row, at most 32 characters."""
     plain = re.sub(r"_{2,}", "_", re.sub(r"[^A-Za-z0-9_-]+", "-", name))
     return plain.strip("-_")[:LONGEST_NAME].strip("-_") or "server"

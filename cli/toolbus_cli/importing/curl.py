@@ -1,4 +1,4 @@
-"""A cURL line as people paste it, read as the request it makes."""
+"""Parser of cURL command lines."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ _FORMS = ("-F", "--form", "--form-string")
 _USERS = ("-u", "--user")
 _COOKIES = ("-b", "--cookie")
 _URLS = ("--url",)
-# Options with a word after them that say nothing of the request itself.
+# Options with a value that do not change the request.
 _IGNORED = (
     "-A", "--user-agent", "-e", "--referer", "-o", "--output", "-m", "--max-time", "-x", "--proxy",
     "--connect-timeout", "--retry", "--cacert", "-E", "--cert", "--key", "-w", "--write-out", "-c",
@@ -36,27 +36,27 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 def read(line: str) -> Sample:
-    """The request. Raises `CommandError`."""
+    """Parse a cURL command line into its request. Raises `CommandError`."""
     try:
         words = shlex.split(line.replace("\\\r\n", " ").replace("\\\n", " "))
     except ValueError as error:
-        raise CommandError(f"This is no cURL line ({error}); put it in single quotes.") from error
+        raise CommandError(f"Invalid cURL command ({error}); put it in single quotes.") from error
     if not words or words[0] != "curl":
-        raise CommandError("This is no cURL line; it begins with 'curl' and goes in single quotes.")
+        raise CommandError("Not a cURL command; it must begin with 'curl' and be in single quotes.")
     options = list(_options(words[1:]))
     urls = [value for name, value in options if name in ("", *_URLS)]
     if len(urls) != 1:
-        raise CommandError("This cURL line names no address, or several; import them one by one.")
+        raise CommandError("The cURL command must have exactly one URL; import URLs one by one.")
     url = urls[0] if "://" in urls[0] else f"http://{urls[0]}"
     sample = Sample("GET", url, headers=dict(_headers(options)))
     _take_body(sample, options)
-    told = [value for name, value in options if name in _METHODS]
-    sample.method = told[-1].upper() if told else sample.method
+    methods = [value for name, value in options if name in _METHODS]
+    sample.method = methods[-1].upper() if methods else sample.method
     return sample
 
 
 def _options(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Each option with its word; what is none has no name."""
+    """Yield each option with its value; a positional argument has an empty name."""
     rest = iter(words)
     for word in rest:
         name, sign, value = word.partition("=")
@@ -75,8 +75,8 @@ def _options(words: list[str]) -> Iterator[tuple[str, str]]:
 def _headers(options: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     for name, value in options:
         if name in _HEADERS:
-            header, _, said = value.partition(":")
-            yield header.strip(), said.strip()
+            header, _, content = value.partition(":")
+            yield header.strip(), content.strip()
         elif name in _USERS:
             yield "Authorization", f"Basic {b64encode(value.encode()).decode()}"
         elif name in _COOKIES:
@@ -104,13 +104,13 @@ def _take_body(sample: Sample, options: list[tuple[str, str]]) -> None:
 
 
 def _body(media: str, text: str) -> tuple[str, Any]:
-    """The media type and a sample: what is JSON is taken as such, whatever it is called."""
+    """Return the media type and a sample; JSON is detected even if labelled as a form."""
     try:
-        told = json.loads(text)
+        sample = json.loads(text)
     except ValueError:
-        told = None
-    if isinstance(told, dict | list):
-        return ("application/json" if media == _FORM else media), told
+        sample = None
+    if isinstance(sample, dict | list):
+        return ("application/json" if media == _FORM else media), sample
     if media == _FORM:
         return media, dict(parse_qsl(text, keep_blank_values=True))
     return media, text

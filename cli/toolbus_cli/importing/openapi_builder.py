@@ -1,4 +1,4 @@
-"""A small OpenAPI document made of requests somebody has made before."""
+"""Builder of an OpenAPI document from sample requests."""
 
 import json
 import re
@@ -25,7 +25,7 @@ _UNSAID = frozenset(
 
 @dataclass(slots=True)
 class Sample:
-    """One request: its address may have holes such as {id}."""
+    """One sample request; its URL may have path parameters such as {id}."""
 
     method: str
     url: str
@@ -36,14 +36,14 @@ class Sample:
     body: Any = None  # a sample, or the members of a form
     media: str = ""
     files: tuple[str, ...] = ()
-    secret: str = ""  # the name of what is a credential, whatever it is called
+    secret: str = ""  # the name of the header or parameter that holds the credential
 
 
 @dataclass(slots=True)
 class Sketch:
-    """The document, the server it is for, and what its owner must know or do.
+    """The document, references to credentials, and messages for the operator.
 
-    `credentials` are named by their security scheme; a value that was met is taken over nowhere.
+    `credentials` are named by their security scheme; values in samples are never copied.
     """
 
     document: dict[str, Any]
@@ -51,12 +51,12 @@ class Sketch:
     notes: list[str] = field(default_factory=list)
 
     def as_yaml(self) -> str:
-        """The document as text."""
+        """Return the document as YAML."""
         return yaml.safe_dump(self.document, sort_keys=False, allow_unicode=True)
 
 
 def sketched(samples: list[Sample], title: str, server: str) -> Sketch:
-    """The document these requests make, at the address most of them are sent to."""
+    """Build a document from the requests to the most frequent origin; report the others."""
     places = Counter(_origin(each.url) for each in samples)
     base = places.most_common(1)[0][0]
     document: dict[str, Any] = {
@@ -71,19 +71,19 @@ def sketched(samples: list[Sample], title: str, server: str) -> Sketch:
             _add(sketch, sample, server)
         else:
             sketch.notes.append(
-                f"'{sample.name or sample.url[:60]}' is left out: it is sent to "
-                f"{_origin(sample.url)}, another server."
+                f"'{sample.name or sample.url[:60]}' is left out: its server is "
+                f"{_origin(sample.url)}."
             )
     return sketch
 
 
 def is_credential(name: str) -> bool:
-    """Whether a header or parameter of this name proves who sends it."""
+    """Return whether a header or parameter of this name holds a credential."""
     return bool(_CREDENTIAL.search(name))
 
 
 def schema_of(sample: Any, depth: int = 0) -> dict[str, Any]:
-    """A schema the sample is an instance of."""
+    """Return a schema that the sample matches."""
     if depth > DEEPEST:
         return {}
     if isinstance(sample, dict):
@@ -111,65 +111,65 @@ def _add(sketch: Sketch, sample: Sample, server: str) -> None:
         for name in re.findall(r"\{([^{}]+)\}", path)
     ]
     wanted: list[str] = []
-    told = [("query", *pair) for pair in parse_qsl(target.query, keep_blank_values=True)]
-    told += [("header", *pair) for pair in sample.headers.items()]
-    for place, name, value in told:
+    given = [("query", *pair) for pair in parse_qsl(target.query, keep_blank_values=True)]
+    given += [("header", *pair) for pair in sample.headers.items()]
+    for location, name, value in given:
         if name == sample.secret or is_credential(name):
-            wanted.append(_scheme(sketch, server, place, name, value))
+            wanted.append(_scheme(sketch, server, location, name, value))
         else:
-            parameters += _parameter(place, name, value)
+            parameters += _parameter(location, name, value)
     if parameters:
         made["parameters"] = list(
             {(each["in"], each["name"]): each for each in parameters}.values()
         )
     if sample.media:
         made["requestBody"] = _body(sample)
-    made["responses"] = {"default": {"description": "What it answers."}}
+    made["responses"] = {"default": {"description": "The response."}}
     if wanted:
         made["security"] = [{name: [] for name in wanted}]
     _place(sketch, path, sample.method.lower(), made)
 
 
 def _named(sample: Sample, path: str) -> dict[str, Any]:
-    """The operation's id, and what was said of it."""
+    """Return the operation's id, tags and description."""
     called = client_safe(sample.name) or client_safe(f"{sample.method.lower()}_{path}")
-    told = {
+    fields = {
         "operationId": called,
         "tags": [sample.tag] if sample.tag else [],
         "summary": sample.name if sample.name != called else "",
         "description": sample.description[:1000],
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _place(sketch: Sketch, path: str, method: str, made: dict[str, Any]) -> None:
     item = sketch.document["paths"].setdefault(path, {})
     if method in item:
         sketch.notes.append(
-            f"'{made['operationId']}' is left out: {method.upper()} {path} is there already."
+            f"'{made['operationId']}' is left out: {method.upper()} {path} already exists."
         )
     else:
         item[method] = made
 
 
-def _parameter(place: str, name: str, value: str) -> list[dict[str, Any]]:
-    """A parameter, or none where it is what every client says."""
-    if place == "header" and name.lower() in _UNSAID:
+def _parameter(location: str, name: str, value: str) -> list[dict[str, Any]]:
+    """Return a parameter, or none for a header that every client sends."""
+    if location == "header" and name.lower() in _UNSAID:
         return []
-    said = {"default": value} if value and "{{" not in value else {}
-    return [{"name": name, "in": place, "schema": {"type": "string"} | said}]
+    default = {"default": value} if value and "{{" not in value else {}
+    return [{"name": name, "in": location, "schema": {"type": "string"} | default}]
 
 
-def _scheme(sketch: Sketch, server: str, place: str, name: str, value: str) -> str:
-    """The name of the security scheme a credential is for, declared."""
+def _scheme(sketch: Sketch, server: str, location: str, name: str, value: str) -> str:
+    """Add the security scheme of a credential to the document; return its name."""
     word = value.partition(" ")[0].lower()
     if name.lower() == "authorization" and word in ("bearer", "basic"):
         called, scheme = word, {"type": "http", "scheme": word}
         what = "the token after 'Bearer'" if word == "bearer" else "user:password"
     else:
         called = client_safe(name) or "key"
-        scheme = {"type": "apiKey", "in": place, "name": name}
-        what = f"the value of the {place} {name}"
+        scheme = {"type": "apiKey", "in": location, "name": name}
+        what = f"the value of the {location} {name}"
     components = sketch.document.setdefault("components", {"securitySchemes": {}})
     components["securitySchemes"][called] = scheme
     variable = environment_variable(server, called)

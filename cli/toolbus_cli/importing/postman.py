@@ -1,4 +1,4 @@
-"""A Postman collection (v2.0 or v2.1), read as the requests it keeps."""
+"""Parser of Postman collections (v2.0 and v2.1)."""
 
 import json
 import re
@@ -16,24 +16,24 @@ _LANGUAGES = {"json": "application/json", "xml": "application/xml", "html": "tex
 
 
 def read(text: str) -> tuple[str, list[Sample], list[str]]:
-    """The collection's name, its requests, and what is to be told. Raises `CommandError`."""
+    """Return the collection's name, its requests, and messages. Raises `CommandError`."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"This is not JSON ({error}); export a collection of v2.1.") from error
+        raise CommandError(f"The file is not JSON ({error}); export a collection v2.1.") from error
     if not isinstance(data, dict) or not isinstance(data.get("item"), list):
-        raise CommandError("This is no Postman collection; export one as collection v2.1.")
+        raise CommandError("The file is not a Postman collection; export a collection v2.1.")
     variables = _pairs(data.get("variable"))
     samples = []
     for item, tag, auth in _requests(data["item"], "", data.get("auth"), 0):
         samples.append(_sample(item, tag, auth, variables))
         if len(samples) > MOST_REQUESTS:
-            raise CommandError(f"It has more than {MOST_REQUESTS} requests; export a part of it.")
+            raise CommandError(f"The collection exceeds {MOST_REQUESTS} requests; export a part.")
     sound = [each for each in samples if each.url.startswith(("http://", "https://"))]
     if not sound:
-        raise CommandError("No request of it has a whole address; set its variables and export it.")
+        raise CommandError("No request has a complete URL; set the variables and export again.")
     lost = [
-        f"'{each.name}' is left out: it has no whole address ({each.url[:60]}); set its variables."
+        f"'{each.name}' is left out: its URL is incomplete ({each.url[:60]}); set its variables."
         for each in samples
         if each not in sound
     ]
@@ -43,7 +43,7 @@ def read(text: str) -> tuple[str, list[Sample], list[str]]:
 def _requests(
     items: list[Any], tag: str, auth: Any, depth: int
 ) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Each request with its folder and the authorization that holds for it."""
+    """Yield each request with its folder and its effective authorization."""
     for item in items if depth <= DEEPEST else ():
         if not isinstance(item, dict):
             continue
@@ -56,8 +56,8 @@ def _requests(
 
 def _sample(item: dict[str, Any], tag: str, auth: Any, variables: dict[str, str]) -> Sample:
     request = item["request"]
-    told = request.get("url")
-    raw = str(told.get("raw", "")) if isinstance(told, dict) else str(told or "")
+    address = request.get("url")
+    raw = str(address.get("raw", "")) if isinstance(address, dict) else str(address or "")
     sample = Sample(
         str(request.get("method") or "GET").upper(),
         _address(raw, variables),
@@ -72,7 +72,7 @@ def _sample(item: dict[str, Any], tag: str, auth: Any, variables: dict[str, str]
 
 
 def _address(raw: str, variables: dict[str, str]) -> str:
-    """An address with its variables filled in; what stays unknown in its path is a hole."""
+    """Return a URL with its variables replaced; unknown ones in the path become parameters."""
     filled = _filled(raw, variables)
     start, sign, rest = filled.partition("://")
     host, slash, path = rest.partition("/")
@@ -95,10 +95,10 @@ def _take_auth(sample: Sample, auth: dict[str, Any]) -> None:
     elif kind == "basic":
         sample.headers["Authorization"] = "Basic x"
     elif kind == "apikey":
-        told = _pairs(auth.get("apikey"))
-        name = told.get("key") or "X-API-Key"
+        fields = _pairs(auth.get("apikey"))
+        name = fields.get("key") or "X-API-Key"
         sample.secret = name
-        if told.get("in") == "query":
+        if fields.get("in") == "query":
             sample.url += ("&" if "?" in sample.url else "?") + f"{name}=x"
         else:
             sample.headers[name] = "x"
@@ -125,18 +125,18 @@ def _raw(text: str, language: str) -> tuple[str, Any]:
         return _LANGUAGES.get(language, "text/plain"), {} if language == "json" else text
 
 
-def _pairs(told: Any) -> dict[str, str]:
-    """The enabled ones of a list of keys and values."""
+def _pairs(entries: Any) -> dict[str, str]:
+    """Return the enabled entries of a list of keys and values."""
     return {
         str(each["key"]): str(each.get("value") or "")
-        for each in (told if isinstance(told, list) else ())
+        for each in (entries if isinstance(entries, list) else ())
         if isinstance(each, dict) and each.get("key") and each.get("disabled") is not True
     }
 
 
-def _dict(told: Any) -> dict[str, Any]:
-    return told if isinstance(told, dict) else {}
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _words(told: Any) -> str:
-    return str(told.get("content") or "") if isinstance(told, dict) else str(told or "")
+def _words(text: Any) -> str:
+    return str(text.get("content") or "") if isinstance(text, dict) else str(text or "")

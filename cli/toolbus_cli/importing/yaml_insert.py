@@ -1,4 +1,4 @@
-"""A server put into a toolbus.yaml that is there already, its comments kept."""
+"""Insertion of a server into an existing toolbus.yaml that preserves its comments."""
 
 import os
 import re
@@ -17,17 +17,17 @@ _CHILD = re.compile(r"^([ \t]+)\S")
 
 
 def with_server(text: str, name: str, server: dict[str, Any]) -> str:
-    """The text with one more server. Raises `CommandError` where only a person can add it."""
+    """Return the text with one more server. Raises `CommandError` if it cannot be inserted."""
     data = yaml.safe_load(text) or {}
     known = data.get("servers") if isinstance(data, dict) else None
     if isinstance(known, dict) and name in known:
-        raise CommandError(f"A server '{name}' is there already; name this one with --name.")
+        raise CommandError(f"A server '{name}' already exists; choose another name with --name.")
     shown = yaml.safe_dump({name: server}, sort_keys=False, allow_unicode=True)
     section = _SECTION.search(text)
     if section is None:
         if known is not None:
             raise CommandError(
-                f"'servers' stands on one line there; give it lines of its own, or add:\n{shown}"
+                f"'servers' is written on one line; split it into lines, or add:\n{shown}"
             )
         return f"{text.rstrip()}\n\nservers:\n{_indented(shown, '  ')}".lstrip()
     rest = text[section.end() :].lstrip("\n")
@@ -37,7 +37,7 @@ def with_server(text: str, name: str, server: dict[str, Any]) -> str:
 
 
 def placed(path: Path, name: str, server: dict[str, Any]) -> str:
-    """What the file is to hold; a new one has a key as well. Raises `CommandError`."""
+    """Return the file's new contents; a new file has a key too. Raises `CommandError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def placed(path: Path, name: str, server: dict[str, Any]) -> str:
     try:
         made = with_server(text, name, server)
     except yaml.YAMLError as error:
-        raise CommandError(f"{path} is not YAML; mend it first.") from error
+        raise CommandError(f"{path} is not valid YAML; fix it first.") from error
     loaded = load(made, os.environ, path.resolve().parent)
     if loaded.problems:
         raise ConfigurationError(path, loaded.problems)
@@ -55,7 +55,7 @@ def placed(path: Path, name: str, server: dict[str, Any]) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Put a file in place as a whole, for its owner only where it is new."""
+    """Write a file atomically; a new one is accessible to its owner only."""
     made = path.with_name(f".{path.name}.{os.getpid()}")
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     try:

@@ -1,4 +1,4 @@
-"""What a newcomer reads once everything answers: where to connect, with what, and what to try."""
+"""The text that `toolbus up` prints when it is ready: endpoint, keys and next steps."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What there is to tell. `secrets` are shown here and never again."""
+    """The contents of the banner. `secrets` are shown here once."""
 
     endpoint: str
     state_dir: str
     servers: list[dict[str, object]]
     demo: bool
-    ops: dict[str, str] = field(default_factory=dict)  # where each service is asked how it is
+    ops: dict[str, str] = field(default_factory=dict)  # the operations listener of each service
     key: str = ""
-    key_declared: bool = False  # its secret stands in the configuration
+    key_declared: bool = False  # its secret is set in the configuration
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
-    command: str = "toolbus"  # as the person's shell finds it
+    command: str = "toolbus"  # as the operator's shell finds it
 
 
 def banner(welcome: Welcome) -> str:
-    """The whole text."""
+    """Return the whole text."""
     parts = [
         f"\nToolbus is ready after {welcome.seconds:.1f} s.  {welcome.endpoint}",
         _servers(welcome),
@@ -29,13 +29,13 @@ def banner(welcome: Welcome) -> str:
         _clients(welcome),
         _next(welcome),
         _operations(welcome),
-        "Ctrl-C drains and ends.",
+        "Press Ctrl-C to drain and stop.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def new_keys(secrets: dict[str, str]) -> str:
-    """The secrets just made, each told once."""
+    """Return the text for newly created secrets, which are shown once."""
     lines = [f"  {name:12} {secret}" for name, secret in secrets.items()]
     return "\n".join(["New keys (shown once, only a hash is stored):", *lines])
 
@@ -60,13 +60,13 @@ def _keys(welcome: Welcome) -> str:
     if welcome.secrets:
         return new_keys(welcome.secrets)
     if welcome.key_declared:
-        return f"Key: {welcome.key}, with the secret your configuration gives it."
+        return f"Key: {welcome.key}, with the secret from your configuration."
     if welcome.key:
         return (
-            f"Key: {welcome.key}, its secret was shown before; "
-            f"'{welcome.command} keys rotate {welcome.key}' makes another."
+            f"Key: {welcome.key}; its secret was shown when it was created. "
+            f"'{welcome.command} keys rotate {welcome.key}' creates a new one."
         )
-    return "Keys: none yet; 'toolbus keys create NAME --tools \"*\"' makes one."
+    return "Keys: none yet; 'toolbus keys create NAME --tools \"*\"' creates one."
 
 
 def _clients(welcome: Welcome) -> str:

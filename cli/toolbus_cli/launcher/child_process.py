@@ -1,4 +1,4 @@
-"""One supervised process: started tethered, started again with backoff, asked to end, killed."""
+"""One supervised child process: bound to the launcher, restarted with backoff, and stopped."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from toolbus_common.process.tethered import tethered
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-STEADY_SECONDS = 10.0  # who lived this long begins its pauses anew
+STEADY_SECONDS = 10.0  # a process that ran this long resets its backoff
 LONGEST_LINE = 1 << 20
 KILLED_SECONDS = 5.0
 
@@ -20,7 +20,7 @@ Hear = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run. `hear` gets each line of its output; `stage` orders the ending."""
+    """A program to run. `hear` receives its output lines; lower stages stop first."""
 
     name: str
     command: Sequence[str]
@@ -30,7 +30,7 @@ class Program:
 
 
 class Child:
-    """A program kept running until it is stopped."""
+    """A program that is restarted until it is stopped."""
 
     def __init__(self, program: Program, note: Callable[[str, str], None], held: int) -> None:
         self.program = program
@@ -44,17 +44,19 @@ class Child:
         self._task = asyncio.create_task(self._keep())
 
     async def stop(self, seconds: float) -> None:
-        """Ask it to end, wait so long, and kill its group if it has not."""
+        """Send SIGTERM, wait the given seconds, then kill the process group."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
         _, late = await asyncio.wait({self._task}, timeout=seconds)
         if late:
-            self._note(f"{self.program.name} did not end in {seconds:.0f} s: killed", "warning")
+            self._note(
+                f"{self.program.name} did not stop within {seconds:.0f} s and was killed", "warning"
+            )
             self.kill()
             await asyncio.wait({self._task}, timeout=KILLED_SECONDS)
 
     def kill(self) -> None:
-        """End it and its group at once."""
+        """Kill the process and its group immediately."""
         self._stopping.set()
         if self.pid is not None:
             with suppress(ProcessLookupError):
@@ -77,13 +79,13 @@ class Child:
             if loop.time() - began > STEADY_SECONDS:
                 pause = FIRST_PAUSE
             how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-            self._note(f"{self.program.name} ended ({how}); again in {pause:g} s", "warning")
+            self._note(f"{self.program.name} exited ({how}); restarting in {pause:g} s", "warning")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _live(self) -> int:
-        """One life, from its start to its exit code."""
+        """Run the process once; return its exit code."""
         self.starts += 1
         process = self._process = await asyncio.create_subprocess_exec(
             *tethered(self.program.command, signal=signal.SIGTERM),
@@ -99,7 +101,7 @@ class Child:
             self._signal(signal.SIGTERM)
         reading = asyncio.create_task(self._read(process))
         code = await process.wait()
-        # A grandchild may hold the pipe open: what it still says is not waited for.
+        # A grandchild may hold the pipe open: its later output is discarded.
         await asyncio.wait({reading}, timeout=0.2)
         reading.cancel()
         self.pid = None
@@ -111,7 +113,7 @@ class Child:
         while True:
             try:
                 line = await process.stdout.readline()
-            except ValueError:  # longer than the limit: the rest of it comes as the next line
+            except ValueError:  # longer than the limit: the rest follows as the next line
                 continue
             if not line:
                 return

@@ -1,4 +1,4 @@
-"""Where `toolbus up` takes its configuration from, and what happens when it changes."""
+"""The configuration file of `toolbus up`: choosing it, applying it, and reloading it."""
 
 import os
 from collections.abc import Callable
@@ -20,29 +20,30 @@ DEMO, FILE, KEPT = "demo", "file", "kept"
 
 @dataclass(slots=True)
 class Source:
-    """A configuration file, and whether it is the demo's own."""
+    """A configuration file, and how it was chosen."""
 
     path: Path
     by: str
     notes_port: int = 0
-    host: str = ""  # what the gateway listens on
+    host: str = ""  # the address that ingress listens on
     _loaded: tuple[int, int] | None = None
-    _seen: tuple[int, int] | None = None  # at the last look
+    _seen: tuple[int, int] | None = None  # at the last check
 
     @property
     def is_demo(self) -> bool:
-        """Whether the demo's servers are wanted."""
+        """Whether the demo's servers are started."""
         return self.by == DEMO
 
     def load(self) -> Loaded:
-        """The checked file. Raises `ConfigurationError` with every fault."""
+        """Return the validated file. Raises `ConfigurationError` with every validation error."""
         self._loaded = self._mark()
         return load_file(self.path, {**os.environ, **listening_on(self.host)})
 
     def changed(self) -> bool:
-        """Whether the file differs from when it was last loaded; a missing file is left alone.
+        """Return whether the file changed since it was loaded; a missing file is not a change.
 
-        So is one that changed since the last look: whoever writes it may have only emptied it yet.
+        A file that changed since the last check is not reported yet: its writer may have
+        truncated it and not finished.
         """
         mark, before = self._mark() if self.by != KEPT else None, self._seen
         self._seen = mark
@@ -57,7 +58,7 @@ class Source:
 
 
 def choose(given: Path | None, state: State, notes_port: int) -> Source:
-    """The file that was named, else ./toolbus.yaml, else the demo's."""
+    """Return the given file, else ./toolbus.yaml, else the demo's file, which is written."""
     if given is not None:
         return Source(given, FILE)
     if DEFAULT_FILE.exists():
@@ -68,28 +69,28 @@ def choose(given: Path | None, state: State, notes_port: int) -> Source:
 
 
 def listening_on(host: str) -> dict[str, str]:
-    """Return what the environment of ingress says of its address; nothing where that is unknown."""
+    """Return the environment that sets ingress's address; empty if the address is unknown."""
     return {"TOOLBUS_HTTP_HOST": host} if host else {}
 
 
-async def apply_first(desk: ConfigRepository, source: Source, loaded: Loaded) -> Applied:
-    """Apply at the start; the demo steps back for a configuration applied by other means."""
+async def apply_first(repository: ConfigRepository, source: Source, loaded: Loaded) -> Applied:
+    """Apply the configuration at startup; the demo does not replace one applied otherwise."""
     if source.is_demo:
-        now = await desk.declared()
+        now = await repository.declared()
         if now.revision and now.by not in ("", DEMO):
             source.by = KEPT
             return Applied((), now.revision)
-    return await desk.apply(loaded.declaration, source.by)
+    return await repository.apply(loaded.declaration, source.by)
 
 
 async def reload(
-    desk: ConfigRepository, source: Source, note: Callable[[str, str], None]
+    repository: ConfigRepository, source: Source, note: Callable[[str, str], None]
 ) -> tuple[Loaded, Applied] | None:
-    """Apply a changed file; one with faults changes nothing. None when nothing was applied."""
+    """Apply a changed file. Return None if it was invalid, and then nothing was applied."""
     try:
         loaded = source.load()
         tell_warnings(source.path, loaded, note)
-        applied = await desk.apply(loaded.declaration, source.by)
+        applied = await repository.apply(loaded.declaration, source.by)
     except CommandError as error:
         for line in error.sentence.splitlines():
             note(line, "error")
@@ -103,6 +104,6 @@ async def reload(
 
 
 def tell_warnings(path: Path, loaded: Loaded, note: Callable[[str, str], None]) -> None:
-    """What is allowed but probably not meant."""
+    """Log the warnings of a loaded file."""
     for warning in loaded.warnings:
         note(f"{path}:{warning.line}: {warning}", "warning")

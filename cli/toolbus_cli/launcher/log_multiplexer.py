@@ -1,4 +1,4 @@
-"""What the processes say, prefixed with who says it, for a person or for a program."""
+"""Log output of all processes in one stream, prefixed with the process, as text or JSON."""
 
 import json
 import os
@@ -12,7 +12,7 @@ _COLOURS = ("36", "35", "34", "32", "33", "96", "95", "94")
 _LOUD = {"warning": "33", "error": "31", "critical": "31"}
 _RANKS = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
 _SHOWN_ELSEWHERE = frozenset({"at", "level", "service", "event", "exception", "color_message"})
-# Engines talk much about themselves: only what is wrong is passed on.
+# Engines log much: only warnings and errors are passed on.
 _ENGINE_TROUBLE = re.compile(
     r"\[(WRN|ERR|FTL)\]|^nats-server: |# (?!WARNING Memory overcommit)|\bfatal\b|cannot start",
     re.IGNORECASE,
@@ -20,7 +20,7 @@ _ENGINE_TROUBLE = re.compile(
 
 
 class Journal:
-    """Writes lines to standard error: coloured on a terminal, JSON untouched when asked for."""
+    """Write log lines to standard error: coloured on a terminal, or as JSON."""
 
     def __init__(self, form: str = "text", level: str = "info", out: TextIO | None = None) -> None:
         self._out = out or sys.stderr
@@ -29,12 +29,12 @@ class Journal:
         self._coloured = not self._json and self._out.isatty() and "NO_COLOR" not in os.environ
         self._colours: dict[str, str] = {}
 
-    def note(self, sentence: str, level: str = "info") -> None:
-        """Say something of the launcher's own."""
-        self._structured("toolbus", {"level": level, "service": "toolbus", "event": sentence})
+    def note(self, message: str, level: str = "info") -> None:
+        """Log a message of the launcher."""
+        self._structured("toolbus", {"level": level, "service": "toolbus", "event": message})
 
     def service(self, name: str, line: str) -> None:
-        """Pass on a line of a service: structured, or whatever a crash printed."""
+        """Log an output line of a service: a structured event, or plain text of a crash."""
         try:
             data = json.loads(line)
         except ValueError:
@@ -45,7 +45,7 @@ class Journal:
             self._plain(name, line)
 
     def engine(self, name: str, line: str) -> None:
-        """Pass on an engine's line if something is wrong."""
+        """Log an output line of an engine if it is a warning or an error."""
         if _ENGINE_TROUBLE.search(line):
             self._plain(name, line)
 
@@ -79,5 +79,5 @@ class Journal:
 
 
 def _short(name: str) -> str:
-    """Fused services under the name of the one people know."""
+    """Return a short process name: fused services are shown as the first of them."""
     return name.partition("+")[0] if len(name) > len("executor+") else name

@@ -1,4 +1,4 @@
-"""The operations listeners of one launcher's processes: an address for each, none twice."""
+"""Addresses of the operations listeners: a distinct one for each process of the launcher."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,12 +13,12 @@ ANY = HostPort(ports.LOOPBACK, 0)
 def listeners(first: HostPort, processes: Sequence[str], remembered: object) -> dict[str, HostPort]:
     """Return the address of each process: ports that follow one another, or free ones for port 0.
 
-    `remembered` are the ports of an earlier start, by process. Raises `CommandError` when one of
-    them cannot be had.
+    `remembered` are the ports of an earlier start, by process. Raises `CommandError` if a port
+    is not available.
     """
     if first.port + len(processes) - 1 > HIGHEST:
         raise CommandError(
-            f"--ops-listen {first} leaves no port for each of {len(processes)} processes; "
+            f"--ops-listen {first} has too few ports above it for {len(processes)} processes; "
             "choose a lower port."
         )
     before = remembered if isinstance(remembered, dict) else {}
@@ -29,20 +29,20 @@ def listeners(first: HostPort, processes: Sequence[str], remembered: object) -> 
 
 
 def _port(first: HostPort, place: int, remembered: object) -> int:
-    """Return one process's port, which nothing else of this launcher listens on."""
+    """Return the port of one process; no other listener of this launcher uses it."""
     if first.port == 0:
         return ports.free(None if ports.is_kept(remembered) else remembered)
     port = first.port + place
     if ports.is_kept(port):
         raise CommandError(
-            f"--ops-listen {first} takes a port for each process, and {port} is needed for "
-            "something else; choose another."
+            f"--ops-listen {first} assigns one port per process, and port {port} is already used "
+            "by this launcher; choose another port."
         )
     return ports.asked_for(first.host, port, option="--ops-listen")
 
 
 def urls(addresses: Mapping[str, HostPort]) -> dict[str, str]:
-    """Return where each service's process is asked, by service."""
+    """Return the URL of the operations listener of each service."""
     return {
         service: f"http://{_reachable(address)}"
         for process, address in addresses.items()

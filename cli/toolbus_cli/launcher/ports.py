@@ -1,4 +1,4 @@
-"""Ports: taken or free, remembered from one start to the next, and kept once chosen."""
+"""Port reservation: free or requested ports, reused between starts and held until exit."""
 
 import errno
 import socket
@@ -10,7 +10,7 @@ _kept: set[tuple[str, int]] = set()  # bound by this process until it ends
 
 
 def free(remembered: object = None) -> int:
-    """The remembered port if it can be had, else any; ours from now on."""
+    """Reserve the remembered port if it is available, else any free port."""
     if isinstance(remembered, int) and 0 < remembered < 1 << 16:
         refusal = _keep(LOOPBACK, remembered)
         if refusal is None:
@@ -19,21 +19,25 @@ def free(remembered: object = None) -> int:
 
 
 def is_kept(port: object) -> bool:
-    """Whether this process chose a port already, on any address."""
+    """Return whether this process has reserved a port, on any address."""
     return any(port == kept for _, kept in _kept)
 
 
 def asked_for(host: str, port: int, remembered: object = None, option: str = "--port") -> int:
-    """The port somebody asked for (0: any). Raises `CommandError` when it cannot be had."""
+    """Reserve the requested port (0: any). Raises `CommandError` if it is not available."""
     if port == 0:
         return free(remembered)
     refusal = _keep(host, port)
     if refusal is None:
         return port
     if refusal.errno == errno.EADDRINUSE:
-        raise CommandError(f"Port {port} on {host} is taken; choose another with {option}.")
-    reason = (refusal.strerror or "it is refused").lower()
-    raise CommandError(f"Nothing may listen on {host}:{port} ({reason}); choose another.")
+        raise CommandError(
+            f"Port {port} on {host} is already in use; choose another with {option}."
+        )
+    reason = (refusal.strerror or "permission denied").lower()
+    raise CommandError(
+        f"Cannot listen on {host}:{port} ({reason}); choose another address or port."
+    )
 
 
 def _any() -> int:
@@ -47,9 +51,10 @@ def _any() -> int:
 
 
 def _keep(host: str, port: int) -> OSError | None:
-    """Bind a port and never listen: a child may, but the system gives it to nobody for a client.
+    """Bind a port without listening, so that a child can listen on it; return the error, if any.
 
-    Else a connection of any process could take it before our child listens, or while it restarts.
+    Otherwise the system could assign the port to an outgoing connection before the child listens
+    or while it restarts.
     """
     if (host, port) in _kept:
         return None
@@ -67,7 +72,7 @@ def _keep(host: str, port: int) -> OSError | None:
 
 
 def _try_to_listen(family: socket.AddressFamily, host: str, port: int) -> None:
-    """Raises `OSError`: a bound port that somebody else listens on is refused only here."""
+    """Listen once. Raises `OSError`: only this detects that another process listens there."""
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))

@@ -1,4 +1,4 @@
-"""Every process of one launcher: started, watched until ready, ended in order."""
+"""The processes of one launcher: started, awaited until ready, and stopped in order."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from toolbus_common.nats.permissions import OPERATOR
 
 FUSED = (("ingress", "policy", "executor", "codemode"), ("audit",), ("oauth",))
 SEPARATE = tuple((name,) for names in FUSED for name in names)
-# The edge ends first, so that what it has accepted is still decided, sent and recorded.
+# Ingress stops first, so that accepted calls are still authorized, executed and recorded.
 STAGES = {"ingress": 1, "codemode": 2, "policy": 3, "executor": 4, "oauth": 5, "audit": 6}
 DEMO_STAGE = 8
 DRAIN_SECONDS = 30.0
@@ -27,7 +27,7 @@ SERVERS_SECONDS = 2.0
 
 
 class Fleet:
-    """The children, in the order they end."""
+    """The child processes of the launcher, stopped by stage."""
 
     def __init__(self, note: Callable[[str, str], None], held: int) -> None:
         self._note = note
@@ -36,15 +36,15 @@ class Fleet:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Who runs now, by name."""
+        """The process ids of running children, by name."""
         return {c.program.name: c.pid for c in self.children if c.pid is not None}
 
     def start(self, program: Program) -> None:
-        """Run a program until the fleet is stopped."""
+        """Run a program until the group is stopped."""
         self.children.append(Child(program, self._note, self._held))
 
     async def stop(self) -> None:
-        """End stage after stage: services within 30 s altogether, then the engines."""
+        """Stop stage after stage: all services within 30 s, then the engines."""
         loop = asyncio.get_running_loop()
         services_end = loop.time() + DRAIN_SECONDS
         ordered = sorted(self.children, key=_stage)
@@ -53,39 +53,39 @@ class Fleet:
             await asyncio.gather(*(child.stop(max(left, 0.5)) for child in group))
 
     def kill(self) -> None:
-        """End everything at once."""
+        """Kill all processes immediately."""
         for child in self.children:
             child.kill()
 
     async def wait_ready(self, bus: Bus, services: Iterable[str]) -> None:
-        """Until each service says it is ready. Raises `CommandError` naming those that do not."""
+        """Wait until each service is ready. Raises `CommandError` naming those that are not."""
         wanted = set(services)
-        lane = RequestReply(OPERATOR, bus)
-        told: list[ServiceStatus] = []
+        channel = RequestReply(OPERATOR, bus)
+        statuses: list[ServiceStatus] = []
         began = asyncio.get_running_loop().time()
-        while missing := wanted - self._ready(told):
+        while missing := wanted - self._ready(statuses):
             waited = asyncio.get_running_loop().time() - began
             if waited > READY_SECONDS:
-                raise CommandError(self._why(sorted(missing), told))
-            # A machine too busy to begin soon is too busy to answer soon.
-            told = await lane.ask_all(max(ASK_SECONDS, waited / 10))
+                raise CommandError(self._why(sorted(missing), statuses))
+            # A machine too busy to start quickly is too busy to reply quickly.
+            statuses = await channel.ask_all(max(ASK_SECONDS, waited / 10))
 
-    def _ready(self, told: Iterable[ServiceStatus]) -> set[str]:
+    def _ready(self, statuses: Iterable[ServiceStatus]) -> set[str]:
         ours = set(self.pids.values())
-        return {status.service for status in told if status.ready and status.pid in ours}
+        return {status.service for status in statuses if status.ready and status.pid in ours}
 
-    def _why(self, missing: list[str], told: Iterable[ServiceStatus]) -> str:
-        reasons = {status.service: status.reason for status in told}
-        said = [
+    def _why(self, missing: list[str], statuses: Iterable[ServiceStatus]) -> str:
+        reasons = {status.service: status.reason for status in statuses}
+        reasons_given = [
             f"{service}: {reasons.get(service) or self._last_words(service)}" for service in missing
         ]
-        return f"Not ready after {READY_SECONDS:.0f} s: {'; '.join(said)}"
+        return f"Not ready after {READY_SECONDS:.0f} s: {'; '.join(reasons_given)}"
 
     def _last_words(self, service: str) -> str:
         for child in self.children:
             if service in child.program.name.split("+") and child.last_words:
                 return child.last_words[-1]
-        return "it said nothing"
+        return "no output"
 
 
 def service_program(
@@ -94,33 +94,35 @@ def service_program(
     hear: Hear,
     own: dict[str, dict[str, str]],
 ) -> Program:
-    """The process of some services; `own` holds what only one service may know."""
+    """Return the program for some services; `own` holds the environment of single services."""
     command = [sys.executable, "-P", "-m", "toolbus_cli.main", "run", *services]
-    told = dict(environment)
+    variables = dict(environment)
     for service in services:
-        told |= own.get(service, {})
-    return Program("+".join(services), command, hear, min(map(STAGES.__getitem__, services)), told)
+        variables |= own.get(service, {})
+    return Program(
+        "+".join(services), command, hear, min(map(STAGES.__getitem__, services)), variables
+    )
 
 
 def foreign(names: Iterable[str]) -> dict[str, str]:
-    """Empty values for settings that must not be inherited from our own environment."""
+    """Return empty values for settings that children must not inherit."""
     return {name: "" for name in names if name in os.environ}
 
 
 async def servers_settled(bus: Bus) -> list[dict[str, object]]:
-    """The upstreams once each was reached or failed, or as they are after two seconds."""
-    lane = RequestReply(OPERATOR, bus)
+    """Return the upstream servers once each is connected or failed, or after two seconds."""
+    channel = RequestReply(OPERATOR, bus)
     give_up = asyncio.get_running_loop().time() + SERVERS_SECONDS
-    told: ServersReply | None = None
-    while told is None or any(s["state"] == ServerState.CONNECTING for s in told.servers):
+    reply: ServersReply | None = None
+    while reply is None or any(s["state"] == ServerState.CONNECTING for s in reply.servers):
         if asyncio.get_running_loop().time() > give_up:
             break
         try:
-            told = await lane.ask(ServersQuery(), ServersReply, 1.0)
+            reply = await channel.ask(ServersQuery(), ServersReply, 1.0)
         except ToolbusError:
             break
         await asyncio.sleep(0.02)
-    return list(told.servers) if told else []
+    return list(reply.servers) if reply else []
 
 
 def _stage(child: Child) -> int:

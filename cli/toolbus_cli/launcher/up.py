@@ -1,4 +1,4 @@
-"""The whole of `toolbus up`, from an empty directory to a gateway that answers, and back."""
+"""`toolbus up`: start engines and services, apply and follow the configuration, and stop."""
 
 import asyncio
 import os
@@ -49,12 +49,12 @@ NATS_URL, REDIS_URL, CLICKHOUSE_URL = (
     "TOOLBUS_CLICKHOUSE_URL",
 )
 PUBLIC_URL = "TOOLBUS_PUBLIC_URL"
-SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each known to one service only
+SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each passed to one service only
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line said."""
+    """The options of the command line."""
 
     config: Path | None
     state_dir: Path
@@ -68,60 +68,60 @@ class Options:
 
     @property
     def processes(self) -> tuple[tuple[str, ...], ...]:
-        """Which services run in which process."""
+        """The services of each process."""
         return SEPARATE if self.separate else FUSED
 
 
 @dataclass(slots=True)
 class Launch:
-    """One run, as far as it has come."""
+    """The state of one run of `toolbus up`."""
 
     options: Options
     state: State
-    journal: Journal
+    log: Journal
     source: Source
     loaded: Loaded
     nats: Engine
     valkey: Engine
     port: int
     ops: Mapping[str, HostPort]  # of each process, by name
-    fleet: Fleet
+    group: Fleet
     began: float
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def endpoint(self) -> str:
-        """Where agents connect."""
+        """The URL that agents connect to."""
         host = self.options.host
         shown = ports.LOOPBACK if host in ("0.0.0.0", "::") else host  # noqa: S104
         return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/mcp"
 
 
 def up(options: Options) -> int:
-    """Start everything, keep it running, and end it when told; the exit code."""
+    """Start everything and run until a signal; return the exit code."""
     began = time.monotonic()
-    journal = Journal(options.log_form, options.log_level)
+    log = Journal(options.log_form, options.log_level)
     state = State(options.state_dir.absolute())
     state.prepare()
-    with state.locked(journal.note) as held:
-        return asyncio.run(_up(options, state, journal, held, began))
+    with state.locked(log.note) as held:
+        return asyncio.run(_up(options, state, log, held, began))
 
 
-async def _up(options: Options, state: State, journal: Journal, held: int, began: float) -> int:
-    launch = _prepared(options, state, journal, held, began)
+async def _up(options: Options, state: State, log: Journal, held: int, began: float) -> int:
+    launch = _prepared(options, state, log, held, began)
     _stop_on_signals(launch)
     try:
-        async with _joined(launch) as bus, desks.opened(bus, state) as desk:
-            applied = await source.apply_first(desk, launch.source, launch.loaded)
+        async with _joined(launch) as bus, desks.opened(bus, state) as repository:
+            applied = await source.apply_first(repository, launch.source, launch.loaded)
             _start_services(launch)
-            if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _services(SEPARATE))):
-                await _welcome(launch, desk, applied)
-                await _follow(launch, desk)
-        journal.note("draining")
+            if await _unless_stopped(launch, launch.group.wait_ready(bus, _services(SEPARATE))):
+                await _welcome(launch, repository, applied)
+                await _follow(launch, repository)
+        log.note("draining")
     except _StoppedError:
-        journal.note("stopped before it was ready")
+        log.note("stopped before all services were ready")
     finally:
-        await launch.fleet.stop()
+        await launch.group.stop()
         state.run_file.unlink(missing_ok=True)
         if options.ready_file is not None:
             options.ready_file.unlink(missing_ok=True)
@@ -129,29 +129,29 @@ async def _up(options: Options, state: State, journal: Journal, held: int, began
 
 
 class _StoppedError(Exception):
-    """A signal came before the bus answered."""
+    """A signal arrived before the bus was connected."""
 
 
-def _prepared(options: Options, state: State, journal: Journal, held: int, began: float) -> Launch:
-    """Everything that can be refused is refused here, before anything is started."""
+def _prepared(options: Options, state: State, log: Journal, held: int, began: float) -> Launch:
+    """Validate all options, files and ports before any process is started."""
     before = read_json(state.ports_file)
     names = ["+".join(services) for services in options.processes]
     chosen = source.choose(options.config, state, ports.free(before.get("notes")))
     chosen.host = options.host
     loaded = chosen.load()
-    source.tell_warnings(chosen.path, loaded, journal.note)
+    source.tell_warnings(chosen.path, loaded, log.note)
     outside = os.environ.get
     launch = Launch(
         options=options,
         state=state,
-        journal=journal,
+        log=log,
         source=chosen,
         loaded=loaded,
         port=ports.asked_for(options.host, options.port, before.get("http")),
-        nats=engines.nats(state, outside(NATS_URL, ""), before.get("nats"), journal.engine),
-        valkey=engines.valkey(state, outside(REDIS_URL, ""), before.get("valkey"), journal.engine),
+        nats=engines.nats(state, outside(NATS_URL, ""), before.get("nats"), log.engine),
+        valkey=engines.valkey(state, outside(REDIS_URL, ""), before.get("valkey"), log.engine),
         ops=ops.listeners(options.ops_listen, names, before.get("ops")),
-        fleet=Fleet(journal.note, held),
+        group=Fleet(log.note, held),
         began=began,
     )
     taken: dict[str, Any] = {
@@ -165,26 +165,26 @@ def _prepared(options: Options, state: State, journal: Journal, held: int, began
 
 
 def _stop_on_signals(launch: Launch) -> None:
-    def told(number: signal.Signals) -> None:
+    def on_signal(number: signal.Signals) -> None:
         if launch.stop.is_set():
-            launch.fleet.kill()
+            launch.group.kill()
             os._exit(128 + number)
         launch.stop.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told, number)
+        loop.add_signal_handler(number, on_signal, number)
 
 
 @asynccontextmanager
 async def _joined(launch: Launch) -> AsyncIterator[Bus]:
-    """The engines started, the bus joined and laid out."""
+    """Start the engines, connect to the bus and provision it."""
     for engine in (launch.nats, launch.valkey):
         if engine.program is not None:
-            launch.fleet.start(engine.program)
+            launch.group.start(engine.program)
     if launch.source.is_demo:
         command = notes_command(launch.source.notes_port)
-        launch.fleet.start(Program("notes", command, launch.journal.service, DEMO_STAGE))
+        launch.group.start(Program("notes", command, launch.log.service, DEMO_STAGE))
     bus = operator_bus(launch.state, launch.nats.url)
     try:
         if not await _unless_stopped(launch, bus.open(BUS_SECONDS)):
@@ -198,11 +198,11 @@ async def _joined(launch: Launch) -> AsyncIterator[Bus]:
 
 
 async def _unless_stopped(launch: Launch, work: Coroutine[Any, Any, None]) -> bool:
-    """Whether the work was done before a signal came. Raises what the work raises."""
+    """Return whether the work completed before a signal. Raises what the work raises."""
     doing = asyncio.ensure_future(work)
-    told = asyncio.ensure_future(launch.stop.wait())
-    await asyncio.wait({doing, told}, return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    stopped = asyncio.ensure_future(launch.stop.wait())
+    await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
     if doing.done():
         doing.result()
         return True
@@ -217,7 +217,7 @@ def _start_services(launch: Launch) -> None:
         "TOOLBUS_NATS_URL": launch.nats.url,
         "TOOLBUS_LOG_FORMAT": "json",
         "TOOLBUS_LOG_LEVEL": launch.options.log_level,
-        "TOOLBUS_FILE": str(launch.source.path.absolute()),  # no server sees it
+        "TOOLBUS_FILE": str(launch.source.path.absolute()),  # upstream servers do not receive it
         **foreign(SECRETS),
     }
     public = os.environ.get(PUBLIC_URL) or launch.endpoint.removesuffix("/mcp")
@@ -233,22 +233,22 @@ def _start_services(launch: Launch) -> None:
     }
     for services in launch.options.processes:
         listen = {"TOOLBUS_OPS_LISTEN": str(launch.ops["+".join(services)])}
-        launch.fleet.start(service_program(services, shared | listen, launch.journal.service, own))
+        launch.group.start(service_program(services, shared | listen, launch.log.service, own))
 
 
 def _services(processes: Iterable[tuple[str, ...]]) -> list[str]:
     return [service for services in processes for service in services]
 
 
-async def _welcome(launch: Launch, desk: ConfigRepository, applied: Applied) -> None:
-    servers = await servers_settled(desk.bus)
-    name, secret = await _first_key(launch, desk, applied)
+async def _welcome(launch: Launch, repository: ConfigRepository, applied: Applied) -> None:
+    servers = await servers_settled(repository.bus)
+    name, secret = await _first_key(launch, repository, applied)
     _write_run_file(launch)
     if launch.options.ready_file is not None:
-        told = {"endpoint": launch.endpoint, "key": secret, "nats_url": launch.nats.url}
-        told |= {"redis_url": launch.valkey.url, "state_dir": str(launch.state.root)}
-        more = {"ops": ops.urls(launch.ops), "pids": launch.fleet.pids}
-        write_private(launch.options.ready_file, {**told, **more})
+        ready = {"endpoint": launch.endpoint, "key": secret, "nats_url": launch.nats.url}
+        ready |= {"redis_url": launch.valkey.url, "state_dir": str(launch.state.root)}
+        more = {"ops": ops.urls(launch.ops), "pids": launch.group.pids}
+        write_private(launch.options.ready_file, {**ready, **more})
     welcome = Welcome(
         endpoint=launch.endpoint,
         state_dir=_relative(launch.options.state_dir),
@@ -265,16 +265,18 @@ async def _welcome(launch: Launch, desk: ConfigRepository, applied: Applied) -> 
     sys.stdout.flush()
 
 
-async def _first_key(launch: Launch, desk: ConfigRepository, applied: Applied) -> tuple[str, str]:
-    """The name of the key to start with, and its secret if it was just made or declared."""
+async def _first_key(
+    launch: Launch, repository: ConfigRepository, applied: Applied
+) -> tuple[str, str]:
+    """Return the key for the banner, and its secret if it is new or configured."""
     known = {**launch.loaded.secrets, **applied.secrets}
-    names = [*(await desk.declared()).declaration.keys, *await desk.own_keys()]
+    names = [*(await repository.declared()).declaration.keys, *await repository.own_keys()]
     name = next((name for name in names if name in known), names[0] if names else "")
     return name, known.get(name, "")
 
 
 def _write_run_file(launch: Launch) -> None:
-    told = {
+    run = {
         "pid": os.getpid(),
         "endpoint": launch.endpoint,
         "http_host": launch.options.host,
@@ -284,26 +286,26 @@ def _write_run_file(launch: Launch) -> None:
         "config": str(launch.source.path.absolute()),
         "mode": "separate" if launch.options.separate else "fused",
         "started": time.time(),
-        "pids": launch.fleet.pids,
+        "pids": launch.group.pids,
     }
-    write_private(launch.state.run_file, told)
+    write_private(launch.state.run_file, run)
 
 
-async def _follow(launch: Launch, desk: ConfigRepository) -> None:
-    """Until told to stop: apply the file whenever it changes, and note who was started anew."""
-    pids = launch.fleet.pids
+async def _follow(launch: Launch, repository: ConfigRepository) -> None:
+    """Apply the file whenever it changes, and record restarted processes, until stopped."""
+    pids = launch.group.pids
     while not launch.stop.is_set():
         with suppress(TimeoutError):
             await asyncio.wait_for(launch.stop.wait(), POLL_SECONDS)
-        if launch.fleet.pids != pids:
-            pids = launch.fleet.pids
+        if launch.group.pids != pids:
+            pids = launch.group.pids
             _write_run_file(launch)
         if launch.source.changed():
-            await _reload(launch, desk)
+            await _reload(launch, repository)
 
 
-async def _reload(launch: Launch, desk: ConfigRepository) -> None:
-    done = await source.reload(desk, launch.source, launch.journal.note)
+async def _reload(launch: Launch, repository: ConfigRepository) -> None:
+    done = await source.reload(repository, launch.source, launch.log.note)
     if done is None:
         return
     launch.loaded, applied = done
@@ -320,5 +322,5 @@ def _relative(path: Path) -> str:
 
 
 def _command() -> str:
-    """What starts this command where the person is: its path, unless the shell finds it alone."""
+    """Return how to run this command in the operator's shell: its name, else its path."""
     return "toolbus" if shutil.which("toolbus") else os.path.relpath(sys.argv[0])

@@ -1,4 +1,4 @@
-"""What differs between two definitions, member by member, in lines a person can judge by."""
+"""Differences between two definitions, member by member, as lines for review."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from toolbus_common.crypto.canonical_json import canonical
 
 ADDED, REMOVED, CHANGED = "+", "-", "~"
 WIDTH = 100
-SHORT = 80  # characters of a text shown whole on both sides
-KEPT = 40  # characters of what is the same, around what is not
-MOST_WORDS = 1000  # compared one by one; what is longer is shown as replaced
+SHORT = 80  # characters; a longer text is compared word by word
+KEPT = 40  # characters of unchanged context
+MOST_WORDS = 1000  # compared one by one; a longer text is shown as replaced
 
 _PLAIN = re.compile(r"[A-Za-z0-9_$-]+")
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
@@ -30,7 +30,7 @@ class Difference:
     after: Any = None
 
     def lines(self) -> list[str]:
-        """Its name, and below it what was and what is."""
+        """Return the path, and below it the old and the new value."""
         return [f"{self.sign} {revealed(self.path)}", *(f"    {line}" for line in self._values())]
 
     def _values(self) -> Iterator[str]:
@@ -45,7 +45,7 @@ class Difference:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
-    """Every member that is not the same JSON value, in the order of their paths."""
+    """Return each member whose JSON value differs, in the order of paths."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     found = []
     for path in sorted(before.keys() | after.keys()):
@@ -59,7 +59,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text in a definition, names of members too."""
+    """Yield each text in a definition, including member names."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -70,7 +70,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that holds no others worth a path of their own."""
+    """Yield each leaf value with its path; a list of scalars is one leaf."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             shown = name if _PLAIN.fullmatch(name) else json.dumps(name, ensure_ascii=False)
@@ -92,7 +92,7 @@ def _whole(sign: str, value: Any) -> Iterator[str]:
 
 
 def _text(sign: str, text: str) -> Iterator[str]:
-    """A text with its own line breaks, each of which is shown."""
+    """Yield a text by line, with its line breaks made visible."""
     *lines, last = text.split("\n")
     for line in lines:
         yield from _marked(sign, revealed(line) + BREAK)
@@ -104,7 +104,7 @@ def _marked(sign: str, text: str) -> Iterator[str]:
 
 
 def _words(old: str, new: str) -> Iterator[str]:
-    """Word by word: what is the same is shown in part, what is not whole."""
+    """Yield a diff by word: unchanged text is shortened, changed text is complete."""
     before, after = _WORDS.findall(old), _WORDS.findall(new)
     start = _same(before, after)
     end = _same(before[start:][::-1], after[start:][::-1])
@@ -114,7 +114,7 @@ def _words(old: str, new: str) -> Iterator[str]:
 
 
 def _same(before: list[str], after: list[str]) -> int:
-    """How many words both begin with."""
+    """Return the number of words that both begin with."""
     pairs = enumerate(zip(before, after, strict=False))
     return next((at for at, (one, other) in pairs if one != other), min(len(before), len(after)))
 
@@ -138,7 +138,7 @@ def _replaced(old: str, new: str) -> Iterator[str]:
 
 
 def _context(text: str) -> Iterator[str]:
-    """What is the same; of a long piece both ends, and how much lies between."""
+    """Yield unchanged text; of a long one both ends, and the number of characters between."""
     if not text:
         return
     left_out = len(text) - 2 * KEPT
@@ -146,5 +146,5 @@ def _context(text: str) -> Iterator[str]:
         yield from _text(" ", text)
         return
     yield from _text(" ", text[:KEPT])
-    yield f"  … {left_out} characters as before …"
+    yield f"  … {left_out} unchanged characters …"
     yield from _text(" ", text[-KEPT:])

@@ -1,4 +1,4 @@
-"""Tell which sessions are held at servers: by whom, in which executor, and since when."""
+"""Sessions at upstream servers: their owner, executor and age."""
 
 from collections.abc import Iterable
 from time import time
@@ -13,14 +13,14 @@ COLUMNS = ("server", "held by", "client", "executor", "since", "last used", "cal
 Row = dict[str, Any]
 
 
-def with_sessions(servers: list[Row], told: Iterable[SessionsReply]) -> list[Row]:
-    """Put together what every executor holds of each server."""
-    answers = list(told)
+def with_sessions(servers: list[Row], replies: Iterable[SessionsReply]) -> list[Row]:
+    """Return the servers, each with its sessions in all executors."""
+    answers = list(replies)
     return [{**row, "sessions": _whole(row, answers)} for row in servers]
 
 
 def table_of(servers: list[Row], span: Any) -> list[tuple[str, ...]]:
-    """The rows to show: a bounded number for each server."""
+    """Return the rows to show, at most `MOST_SHOWN` per server."""
     return [
         (
             server["name"],
@@ -38,7 +38,7 @@ def table_of(servers: list[Row], span: Any) -> list[tuple[str, ...]]:
 
 
 def sentences_of(servers: list[Row]) -> list[str]:
-    """How full each server's pool is, where it holds anything."""
+    """Return the usage of each server's session pool that is not empty."""
     return [
         f"{server['name']}: {held['open']} sessions open, at most {held['bound']} in each executor "
         f"and {held['each']} for one principal (most_sessions, most_sessions_each)."

@@ -1,4 +1,4 @@
-"""Makes visible what a text hides: controls, what has no width, turned directions, look-alikes."""
+"""Visible form of hidden characters: controls, zero-width, bidirectional and look-alike ones."""
 
 import json
 import re
@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 _OPEN, _CLOSE, BREAK = "⟨", "⟩", "⏎"
-_OWN = frozenset((_OPEN, _CLOSE, BREAK))  # in a text they would pass for ours
+_OWN = frozenset((_OPEN, _CLOSE, BREAK))  # in a text they would look like our marks
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"))
 _CONTROLS = {
     0x00: "NULL", 0x07: "BELL", 0x08: "BACKSPACE", 0x09: "TAB", 0x0A: "LINE FEED",
     0x0D: "CARRIAGE RETURN", 0x1B: "ESCAPE", 0x7F: "DELETE", 0x9B: "CONTROL SEQUENCE INTRODUCER",
 }  # fmt: skip
 _KINDS = {"Cc": "CONTROL", "Cs": "SURROGATE", "Co": "PRIVATE USE", "Cn": "UNASSIGNED"}
-# Letters and marks that are drawn as nothing, whatever their category says.
+# Letters and marks that are drawn as nothing, despite their category.
 _BLANK = frozenset(
     (
         0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x2800, 0x3164,
@@ -23,7 +23,7 @@ _BLANK = frozenset(
 )  # fmt: skip
 
 _WORD = re.compile(r"\w+")
-# Scripts whose letters are taken for those of another.
+# Scripts whose letters are easily confused with those of another.
 _ALIKE = frozenset(("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU"))
 # Letters of other scripts drawn as Latin ones: a word of these alone passes for a Latin word.
 _DRAWN_LATIN = frozenset("аеорсухіјѕһԁԛԝӏАВЕКМНОРСТУХІЈЅԌѴονρΑΒΕΖΗΙΚΜΝΟΡΤΥΧոսօԱՕՏ")
@@ -41,14 +41,14 @@ _ODD_SIGNS = frozenset(
 
 
 def visible(text: str) -> str:
-    """The text, safe for a terminal: whatever is not drawn is named instead. Nothing is lost."""
+    """Return text that is safe for a terminal: invisible characters are replaced by names."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_named(each) if _is_hidden(each) else each for each in text)
 
 
 def escaped(document: str) -> str:
-    """JSON that means the same, with everything hidden in its texts as an escape."""
+    """Return equivalent JSON with hidden characters escaped."""
     if document.isascii():
         return document
     return "".join(
@@ -61,7 +61,7 @@ def _escape(each: str) -> str:
 
 
 def revealed(text: str) -> str:
-    """The same, and letters and signs that pass for others are named beside themselves."""
+    """Return `visible` text in which look-alike characters are followed by their names."""
     if text.isascii() and text.isprintable():
         return text
     marked = _look_alikes(text)
@@ -85,7 +85,7 @@ def _named(each: str, shown: str = "") -> str:
 
 
 def _look_alikes(text: str) -> set[int]:
-    """Where a character is that passes for another one."""
+    """Return the positions of characters that look like others."""
     found = {at for at, each in enumerate(text) if _is_odd(each)}
     for word in _WORD.finditer(text):
         found |= {word.start() + at for at in _foreign(word[0])}
@@ -96,7 +96,7 @@ def _look_alikes(text: str) -> set[int]:
 
 
 def _is_odd(each: str) -> bool:
-    """A sign or letter that another form of Unicode writes plainly, or that few know."""
+    """Return whether a character has a plainer compatible form, or is an unusual letter."""
     if each.isascii():
         return False
     plain = unicodedata.normalize("NFKC", each)
@@ -106,7 +106,7 @@ def _is_odd(each: str) -> bool:
 
 
 def _foreign(word: str) -> list[int]:
-    """The letters of a word that are of another script than it seems to be."""
+    """Return the positions of letters whose script differs from the word's apparent one."""
     if word.isascii():
         return []
     scripts = {at: script for at, each in enumerate(word) if (script := _script(each)) in _ALIKE}
@@ -122,21 +122,21 @@ def _script(each: str) -> str:
 
 
 def _needs_no_mark(before: str) -> bool:
-    """Whether what stands before a combining mark is written without one as a rule."""
+    """Return whether a character is usually written without a combining mark."""
     return not before.isalpha() or _script(before) in _ALIKE
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Pieces of at most so many characters, so that no line of a terminal begins unmarked."""
+    """Split a text into pieces of at most `width` characters, so that each line has its mark."""
     return [text[at : at + width] for at in range(0, len(text), width)] or [""]
 
 
 def counted(texts: Iterable[str]) -> dict[str, int]:
-    """What texts hide, by name, and how often. A line break or a tab hides nothing."""
+    """Count hidden characters by name, without line breaks and tabs."""
     hidden = (each for text in texts for each in text if each not in "\n\t" and _is_hidden(each))
     return {_named(each).strip(_OPEN + _CLOSE): times for each, times in Counter(hidden).items()}
 
 
 def printable(text: str) -> str:
-    """The text without what would steer a terminal, named instead: servers chose its words."""
+    """Return untrusted text for a terminal: line breaks stay, hidden characters are named."""
     return "\n".join(map(visible, text.split("\n")))

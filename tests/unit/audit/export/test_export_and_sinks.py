@@ -256,5 +256,5 @@ def test_times_are_days_moments_and_spans() -> None:
     assert moment("2025-11-21", 0) == datetime(2025, 11, 21, tzinfo=UTC).timestamp()
     assert moment("2025-11-21T08:00:00+01:00", 0) == 1_763_708_400.0
     assert moment("2d", 0) < moment("1d", 0) < moment("1m", 0)
-    with pytest.raises(CommandError, match="is no time"):
+    with pytest.raises(CommandError, match="is not a time"):
         moment("yesterday", 0)

@@ -231,7 +231,7 @@ def test_a_faulty_file_tells_its_path_and_lines_and_gives_nothing(tmp_path: Path
     lines = str(result.value).splitlines()
     assert lines[0].startswith(f"{path}:2: keys.bot.tols")
     assert lines[1].startswith(f"{path}:3: servers")
-    assert lines[2] == f"{path} has 2 faults; nothing was applied."
+    assert lines[2] == f"{path} has 2 errors; nothing was applied."
 
 
 def test_a_missing_file_is_one_sentence_with_the_fix(tmp_path: Path) -> None:
