@@ -231,6 +231,7 @@ def test_a_bound_token_is_shown_with_a_proof_and_the_nonces_of_both_servers(
     connected(launched, json.loads(made.stdout)["link"])
     assert launched.toolbus("servers", "reset", "bound").returncode == 0  # and not in its time
     launched.until_listed(root, "bound__whoami")
+    until_now(lambda: "result" in root.call("bound__whoami", {}).json, "the new connection")
     far.say(nonce="n-2")
     assert text_of(root.call("bound__whoami", {})) == "ann@far"
     far.expire()

@@ -18,14 +18,14 @@ from toolbus_common.settings import Settings
 DIES = (
     """
 import os, signal
-from toolbus_audit.export.targets import Directory
-whole, written = Directory._write, []
+from toolbus_audit.export.targets import DirectoryTarget
+whole, written = DirectoryTarget._write, []
 def write(self, path, data):
     whole(self, path, data)
     written.append(path)
     if len(written) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-Directory._write = write
+DirectoryTarget._write = write
 """
     + AUDIT
 )

@@ -135,4 +135,4 @@ async def test_files_of_no_use_are_named_by_their_setting(
     certificate, _ = authority.vouched("toolbus")
     assert "its ca cannot be read" in await opened(secure, Tls(ca=missing))
     pair = Tls(ca=authority.ca, certificate=certificate, key=missing)
-    assert "its certificate and key cannot be read" in await opened(secure, pair)
+    assert "its certificate and key cannot be loaded" in await opened(secure, pair)

@@ -229,7 +229,7 @@ async def test_a_fetched_document_cannot_send_credentials_to_another_place(
 ) -> None:
     rest.describe(document() | {"servers": [{"url": f"{started[1].origin}/api/v1"}]})
     made = Bench()
-    with pytest.raises(UpstreamFaultError, match="declare that as base_url"):
+    with pytest.raises(UpstreamFaultError, match="set base_url"):
         await upstream(made, openapi=rest.document).open()
     declared = upstream(made, openapi=rest.document, base_url=f"{started[1].origin}/api/v1")
     await made.open(declared)

@@ -230,7 +230,7 @@ async def test_missing_events_keep_spending_rejected_until_accepted(
     entry = await bucket.get("epoch.acme")
     assert entry is not None
     assert entry.value is not None
-    epoch = (await ledger_operator.ledger.generations.known("acme")).epoch.id  # type: ignore[union-attr]
+    epoch = (await ledger_operator.ledger.generations.known("acme")).generation.id  # type: ignore[union-attr]
     await bucket.put("epoch.acme", b'{"id":"%s","since":0}' % epoch.encode())
     await ledger_operator.emptied()
     with pytest.raises(LedgerRebuildingError, match="toolbus ledger accept acme"):

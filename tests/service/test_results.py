@@ -56,7 +56,7 @@ async def test_what_is_no_handle_is_told_as_a_result_that_is_not_there(
     failure = (await results.recalled(MINE, {"handle": handle})).failure
     assert failure is not None
     assert failure.code == "unknown_result"
-    assert "Run the program that made it again." in failure.message
+    assert "Run the program that created it again." in failure.message
 
 
 async def test_a_changed_handle_opens_nothing(results: Results) -> None:
@@ -105,6 +105,6 @@ async def test_a_full_store_says_so_and_keeps_what_it_has(bus: Bus, operator: Bu
     stream = operator.client.jetstream()
     laid = (await stream.stream_info(f"OBJ_{RESULTS}")).config
     await stream.update_stream(laid.evolve(max_bytes=20_000))
-    with pytest.raises(BusDownError, match="Nothing can be kept"):
+    with pytest.raises(BusDownError, match="cannot be written"):
         await results.keep(MINE, "x" * 30_000)
     assert await results.read(MINE, handle) == b"1"

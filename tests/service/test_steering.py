@@ -127,7 +127,7 @@ async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
     await until(lambda: server.asked, "the call at the server")
 
     message = await installation.toolbus("servers", "drain", "s")
-    assert message.stdout == "s is given no new calls; 1 still under way.\n", message.stderr
+    assert message.stdout == "Drained s: no new calls; 1 still running.\n", message.stderr
     refused = await installation.call("new")
     assert isinstance(refused, CallError)
     assert isinstance(refused.error, ServerDrainedError)
@@ -139,7 +139,7 @@ async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
     assert isinstance(await installation.end("long"), CallResult), "it was left alone"
 
     message = await installation.toolbus("servers", "undrain", "s")
-    assert message.stdout == "s is given calls again.\n", message.stderr
+    assert message.stdout == "Resumed calls to s.\n", message.stderr
     assert isinstance(await installation.call("later"), CallResult)
     assert await installation.events() == ["server.drained", "server.undrained"]
 
@@ -173,7 +173,7 @@ async def test_a_reset_closes_the_breaker_and_meets_the_server_anew(
 
     met = installation.server.met
     message = await installation.toolbus("servers", "reset", "s")
-    assert message.stdout.startswith("s is met anew"), message.stderr
+    assert message.stdout.startswith("Resetting s"), message.stderr
     row = await installation.ready()
     assert (row["breaker"], row["failures"], row["resets"]) == ("closed", [], 1)
     assert installation.server.met > met

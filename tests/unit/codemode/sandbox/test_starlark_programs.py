@@ -202,7 +202,7 @@ async def test_a_name_becomes_an_identifier(name: str, mapped: str) -> None:
 
 
 async def test_a_name_that_is_not_an_identifier_is_rejected() -> None:
-    with pytest.raises(ValueError, match="no name for a program"):
+    with pytest.raises(ValueError, match="is not an identifier"):
         Function("a-b", "a-b")
-    with pytest.raises(ValueError, match="no name for a program"):
+    with pytest.raises(ValueError, match="is not an identifier"):
         Namespace("json", "json", ())

@@ -323,7 +323,7 @@ def test_a_refusal_for_its_scope_is_a_challenge() -> None:
 def test_the_page_names_each_scope() -> None:
     rule = Access(tools=("*",), role="auditor")
     result = scoping.descriptions(rule, "staff", "admin admin:read tools tools:reading")
-    assert [each.split()[0] for each in result] == ["administer", "see", "use", "use"]
+    assert [each.split()[0] for each in result] == ["administer", "view", "use", "use"]
     assert "auditor" in result[0]
     assert "reading" in result[3]
 
