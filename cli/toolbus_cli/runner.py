@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> int:
 
 def _failed(error: Exception) -> int:
     if isinstance(error, CommandError):
-        return _report(error.sentence, error.code)
+        return _report(error.message, error.code)
     if isinstance(error, ToolbusError):
         return _report(error.reason, 1)
     if "TOOLBUS_DEBUG" in os.environ:
@@ -45,6 +45,6 @@ def _failed(error: Exception) -> int:
     return _report(f"{message}; set TOOLBUS_DEBUG=1 to see where.", 1)
 
 
-def _report(sentence: str, code: int) -> int:
-    sys.stderr.write(sentence.rstrip() + "\n")
+def _report(message: str, code: int) -> int:
+    sys.stderr.write(message.rstrip() + "\n")
     return code

@@ -91,8 +91,8 @@ class Pinned:
 
     def _at_the_board(self, work: Callable[[Pinboard], Awaitable[R]]) -> R:
         async def there(bus: Bus) -> R:
-            async with desks.opened(bus, State(self.launched.state_dir)) as desk:
-                return await work(await at_pins(desk))
+            async with desks.opened(bus, State(self.launched.state_dir)) as repository:
+                return await work(await at_pins(repository))
 
         return self.launched.on_the_bus(there)
 

@@ -117,7 +117,10 @@ async def test_a_tool_that_changed_since_is_not_called(begin: Any) -> None:
         await until_told(lambda: _another(made, task), "the changed definition")
         await made.approve(approval_of(task))
         found = await ended(made, task)
-        assert (found["status"], "changed since this call was approved" in found["statusMessage"]) == ("failed", True)
+        assert (
+            found["status"],
+            "changed since this call was approved" in found["statusMessage"],
+        ) == ("failed", True)
         assert made.reached == []
 
 

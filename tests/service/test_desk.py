@@ -25,7 +25,7 @@ from toolbus_common.settings import Settings
 
 
 @pytest.fixture
-async def desk(operator: Bus, settings: Settings) -> AsyncIterator[ConfigRepository]:
+async def repository(operator: Bus, settings: Settings) -> AsyncIterator[ConfigRepository]:
     async with desks.opened(operator, State(settings.state_dir)) as opened:
         yield opened
 
@@ -38,46 +38,46 @@ BOT = declared(keys={"bot": {"tools": ["*"]}})
 
 
 async def test_a_key_without_a_secret_is_given_one_that_is_told_once(
-    desk: ConfigRepository,
+    repository: ConfigRepository,
 ) -> None:
-    first = await desk.apply(BOT, "file")
+    first = await repository.apply(BOT, "file")
     secret = first.secrets["bot"]
-    stored = (await desk.declared()).declaration
+    stored = (await repository.declared()).declaration
     assert stored.keys["bot"].secret_hash == hashed(secret)
     assert secret not in stored.model_dump_json()
-    again = await desk.apply(BOT, "file")
+    again = await repository.apply(BOT, "file")
     assert (again.secrets, again.changes, again.revision) == ({}, (), first.revision)
 
 
-async def test_a_changed_key_keeps_the_secret_it_had(desk: ConfigRepository) -> None:
-    await desk.apply(BOT, "file")
-    before = (await desk.declared()).declaration.keys["bot"].secret_hash
-    applied = await desk.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
-    now = (await desk.declared()).declaration.keys["bot"]
+async def test_a_changed_key_keeps_the_secret_it_had(repository: ConfigRepository) -> None:
+    await repository.apply(BOT, "file")
+    before = (await repository.declared()).declaration.keys["bot"].secret_hash
+    applied = await repository.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
+    now = (await repository.declared()).declaration.keys["bot"]
     assert (now.secret_hash, now.tools) == (before, ("a__*",))
     assert [str(change) for change in applied.changes] == ["~ keys.bot: tools ['*'] → ['a__*']"]
 
 
-async def test_a_plan_changes_nothing(desk: ConfigRepository) -> None:
-    planned, revision = await desk.plan(BOT)
+async def test_a_plan_changes_nothing(repository: ConfigRepository) -> None:
+    planned, revision = await repository.plan(BOT)
     assert ([str(change) for change in planned], revision) == (["+ keys.bot"], 0)
-    assert (await desk.declared()).revision == 0
+    assert (await repository.declared()).revision == 0
 
 
-async def test_of_two_at_once_neither_is_half_applied(desk: ConfigRepository) -> None:
+async def test_of_two_at_once_neither_is_half_applied(repository: ConfigRepository) -> None:
     many = [declared(keys={f"k{n}": {"tools": [f"s{n}__*"]}}) for n in range(4)]
-    await asyncio.gather(*(desk.apply(each, "file") for each in many))
-    (name,) = (await desk.declared()).declaration.keys
+    await asyncio.gather(*(repository.apply(each, "file") for each in many))
+    (name,) = (await repository.declared()).declaration.keys
     assert name in {"k0", "k1", "k2", "k3"}
 
 
 async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_again(
-    desk: ConfigRepository, operator: Bus
+    repository: ConfigRepository, operator: Bus
 ) -> None:
-    secret = (await desk.apply(BOT, "file")).secrets["bot"]
-    key = (await desk.declared()).declaration.keys["bot"]
-    assert await desk.put_own(KEY_PREFIX, "bot", key.model_copy(update={"revoked": True}), 0)
-    await desk.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
+    secret = (await repository.apply(BOT, "file")).secrets["bot"]
+    key = (await repository.declared()).declaration.keys["bot"]
+    assert await repository.put_own(KEY_PREFIX, "bot", key.model_copy(update={"revoked": True}), 0)
+    await repository.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
     directory = ConfigProjection()
     bucket = await operator.bucket("tb_config")
     for each in await bucket.present():
@@ -87,17 +87,17 @@ async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_aga
     assert secret
 
 
-async def test_another_secret_replaces_the_one_before(desk: ConfigRepository) -> None:
-    await desk.apply(BOT, "file")
-    await desk.replace_secret("bot", hashed("another"))
-    assert (await desk.declared()).declaration.keys["bot"].secret_hash == hashed("another")
-    assert (await desk.declared()).minted == {"bot"}
+async def test_another_secret_replaces_the_one_before(repository: ConfigRepository) -> None:
+    await repository.apply(BOT, "file")
+    await repository.replace_secret("bot", hashed("another"))
+    assert (await repository.declared()).declaration.keys["bot"].secret_hash == hashed("another")
+    assert (await repository.declared()).minted == {"bot"}
 
 
 async def test_of_two_who_apply_at_once_each_is_known_to_have_made_its_secrets(
-    desk: ConfigRepository, operator: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    repository: ConfigRepository, operator: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note = desk._note_origin
+    note = repository._note_origin
 
     async def late(*given: Any) -> None:
         async with desks.opened(operator, State(settings.state_dir / "other")) as other:
@@ -105,39 +105,41 @@ async def test_of_two_who_apply_at_once_each_is_known_to_have_made_its_secrets(
             await other.apply(declared(keys=both), "file")
         await note(*given)
 
-    monkeypatch.setattr(desk, "_note_origin", late)
-    await desk.apply(BOT, "file")
-    assert (await desk.declared()).minted == {"bot", "second"}
+    monkeypatch.setattr(repository, "_note_origin", late)
+    await repository.apply(BOT, "file")
+    assert (await repository.declared()).minted == {"bot", "second"}
 
 
-async def test_a_secret_of_the_file_is_not_counted_as_made_here(desk: ConfigRepository) -> None:
-    await desk.apply(BOT, "file")
+async def test_a_secret_of_the_file_is_not_counted_as_made_here(
+    repository: ConfigRepository,
+) -> None:
+    await repository.apply(BOT, "file")
     fields = {"tools": ["*"], "secret_hash": hashed("from the file")}
-    await desk.apply(declared(keys={"bot": fields}), "file")
-    assert (await desk.declared()).minted == frozenset()
+    await repository.apply(declared(keys={"bot": fields}), "file")
+    assert (await repository.declared()).minted == frozenset()
 
 
-async def test_own_keys_are_those_made_one_by_one(desk: ConfigRepository) -> None:
+async def test_own_keys_are_those_made_one_by_one(repository: ConfigRepository) -> None:
     key = Key(tools=("*",), secret_hash=hashed("x"))
-    assert await desk.put_own(KEY_PREFIX, "made", key, 0)
-    assert await desk.put_own(KEY_PREFIX, "gone", key, 0)
-    await desk.drop_own_key("gone")
-    assert await desk.own_keys() == {"made": key}
-    assert await desk.own_key("made") == key
-    assert [await desk.own_key(name) for name in ("gone", "never", "no name")] == [None] * 3
+    assert await repository.put_own(KEY_PREFIX, "made", key, 0)
+    assert await repository.put_own(KEY_PREFIX, "gone", key, 0)
+    await repository.drop_own_key("gone")
+    assert await repository.own_keys() == {"made": key}
+    assert await repository.own_key("made") == key
+    assert [await repository.own_key(name) for name in ("gone", "never", "no name")] == [None] * 3
 
 
 async def test_thousands_of_keys_are_applied_as_one_entry_each_an_event(
-    desk: ConfigRepository, operator: Bus
+    repository: ConfigRepository, operator: Bus
 ) -> None:
     """What was not said of a key is not stored of it: ten thousand fit with room to spare."""
     made = {"team": "ops", "tools": ["docs__*"], "budget": {"usd": 20, "per": "day"}}
     many = declared(teams={"ops": {}}, keys={f"k{number}": made for number in range(2000)})
-    applied = await desk.apply(many, "file")
+    applied = await repository.apply(many, "file")
     assert len(applied.secrets) == 2000
     bare = {
         name: key.model_copy(update={"secret_hash": ""})
-        for name, key in (await desk.declared()).declaration.keys.items()
+        for name, key in (await repository.declared()).declaration.keys.items()
     }
     assert bare == many.keys
     entry = await (await operator.bucket(CONFIG)).get(DECLARATION)
@@ -155,7 +157,7 @@ async def test_thousands_of_keys_are_applied_as_one_entry_each_an_event(
 
 
 async def test_what_differs_is_worked_out_beside_the_loop(
-    desk: ConfigRepository, monkeypatch: pytest.MonkeyPatch
+    repository: ConfigRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Policy has a desk too, on the loop that calls share; thousands of keys take long."""
     here: list[bool] = []
@@ -165,30 +167,30 @@ async def test_what_differs_is_worked_out_beside_the_loop(
         return changes(*given)
 
     monkeypatch.setattr("toolbus_common.config_store.repository.changes", seen)
-    await desk.plan(BOT)
-    await desk.apply(BOT, "file")
+    await repository.plan(BOT)
+    await repository.apply(BOT, "file")
     assert here == [False, False]
 
 
 async def test_a_declaration_larger_than_an_entry_is_refused_whole(
-    desk: ConfigRepository, operator: Bus
+    repository: ConfigRepository, operator: Bus
 ) -> None:
-    await desk.apply(BOT, "file")
+    await repository.apply(BOT, "file")
     patterns = [f"{number:0256}" for number in range(100)]
     count = operator.most_bytes // (256 * len(patterns)) + 1
     large = declared(keys={f"k{number}": {"tools": patterns} for number in range(count)})
     with pytest.raises(InvalidError, match="create the others with 'toolbus keys create'"):
-        await desk.apply(large, "file")
-    assert list((await desk.declared()).declaration.keys) == ["bot"]
+        await repository.apply(large, "file")
+    assert list((await repository.declared()).declaration.keys) == ["bot"]
     assert operator.connected
 
 
 async def test_what_was_changed_is_an_event_with_who_changed_it(
-    desk: ConfigRepository, operator: Bus, settings: Settings
+    repository: ConfigRepository, operator: Bus, settings: Settings
 ) -> None:
     stream = operator.client.jetstream()
-    await desk.apply(BOT, "file")
-    await desk.apply(Configuration(), "file")
+    await repository.apply(BOT, "file")
+    await repository.apply(Configuration(), "file")
 
     async def said_by_now() -> bytes:
         count = int((await stream.stream_info("EVENTS")).state.messages)
@@ -207,37 +209,41 @@ async def test_what_was_changed_is_an_event_with_who_changed_it(
 
 
 async def test_the_demo_steps_back_for_a_configuration_applied_by_hand(
-    desk: ConfigRepository, settings: Settings
+    repository: ConfigRepository, settings: Settings
 ) -> None:
-    await desk.apply(BOT, "apply")
+    await repository.apply(BOT, "apply")
     demo = Source(settings.state_dir / "demo.yaml", config_source.DEMO)
-    applied = await config_source.apply_first(desk, demo, Loaded(declared(keys={"demo": {}})))
+    applied = await config_source.apply_first(repository, demo, Loaded(declared(keys={"demo": {}})))
     assert applied.changes == ()
     assert not demo.is_demo
-    assert list((await desk.declared()).declaration.keys) == ["bot"]
+    assert list((await repository.declared()).declaration.keys) == ["bot"]
 
 
 async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
-    desk: ConfigRepository, settings: Settings
+    repository: ConfigRepository, settings: Settings
 ) -> None:
     notes: list[str] = []
     path = settings.state_dir / "toolbus.yaml"
     path.write_text("keys: {bot: {tools: ['*']}}")
     file = Source(path, config_source.FILE)
-    await config_source.apply_first(desk, file, file.load())
+    await config_source.apply_first(repository, file, file.load())
     assert not file.changed()
     path.write_text("keys: {bot: {tols: []}, other: {team: none}}")
     await until(file.changed)
-    assert await config_source.reload(desk, file, lambda note, _level: notes.append(note)) is None
+    assert (
+        await config_source.reload(repository, file, lambda note, _level: notes.append(note))
+        is None
+    )
     assert not file.changed()
     assert "did you mean 'tools'?" in notes[0]
     assert "nothing was applied" in notes[-1]
     path.write_text("keys: {bot: {tools: ['a__b']}}")
     await until(file.changed)
     assert (
-        await config_source.reload(desk, file, lambda note, _level: notes.append(note)) is not None
+        await config_source.reload(repository, file, lambda note, _level: notes.append(note))
+        is not None
     )
-    assert (await desk.declared()).declaration.keys["bot"].tools == ("a__b",)
+    assert (await repository.declared()).declaration.keys["bot"].tools == ("a__b",)
     path.unlink()
     assert not file.changed()
 

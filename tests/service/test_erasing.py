@@ -50,7 +50,7 @@ class Evidence:
         self.service = service
         self.policy: EventPublisher
         self.executor: EventPublisher
-        self.desk: ConfigRepository
+        self.repository: ConfigRepository
         self.people = PersonKeys(settings.people_key_file)
         self._lane = RequestReply("operator", operator)
         self._operator = operator
@@ -72,7 +72,9 @@ class Evidence:
         stack.push_async_callback(own.close, 5.0)
         config = await self._operator.bucket(CONFIG)
         literals = Writer.at(self.settings.sealing)
-        self.desk = ConfigRepository(self._operator, config, own, "bo", literals, operator=True)
+        self.repository = ConfigRepository(
+            self._operator, config, own, "bo", literals, operator=True
+        )
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         """What an operator is answered."""
@@ -167,9 +169,9 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     before = await evidence.bundle("before.zip", reveal=True)
     assert (before.found, before.sealed, before.erased) == ([], 4, 0)
 
-    found = await forgetting.found(evidence.desk, evidence.people, "ann")
+    found = await forgetting.found(evidence.repository, evidence.people, "ann")
     assert (found.customers, found.plain) == (("acme",), 0)
-    assert await forgetting.forget(evidence.desk, evidence.people, found, "a request") == 1
+    assert await forgetting.forget(evidence.repository, evidence.people, found, "a request") == 1
 
     assert await evidence.rows(request) == ()
     everybody = (
@@ -204,9 +206,9 @@ async def test_what_names_a_person_is_not_erased_while_it_is_held(
     bucket = await operator.bucket(CONFIG)
     await bucket.put(f"{HOLD_PREFIX}acme", msgspec.json.encode(Hold("case 17", time.time())))
     with pytest.raises(CommandError, match="acme that name user:ann are under a legal hold"):
-        await forgetting.found(evidence.desk, evidence.people, "ann")
+        await forgetting.found(evidence.repository, evidence.people, "ann")
     with pytest.raises(CommandError, match="There is no encryption key for 'user:carl'"):
-        await forgetting.found(evidence.desk, evidence.people, "carl")
+        await forgetting.found(evidence.repository, evidence.people, "carl")
 
 
 async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of_the_key(
@@ -234,7 +236,7 @@ async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of
         await audit.subscribe(StatusQuery.SUBJECT, hear)
         await audit.settled()
         events = EventPublisher(operator.store, Outbox(tmp_path / "events", 1 << 20))
-        desk = ConfigRepository(
+        repository = ConfigRepository(
             operator,
             await operator.bucket(CONFIG),
             events,
@@ -242,7 +244,7 @@ async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of
             Writer.at(tmp_path),
             operator=True,
         )
-        assert await forgetting._let_go(desk, 7) == 1
+        assert await forgetting._let_go(repository, 7) == 1
         await events.close(5.0)
     assert rounds == [7]
 

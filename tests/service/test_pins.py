@@ -103,10 +103,10 @@ async def executor(settings: Settings, mode: str = "first") -> AsyncIterator[Exe
 
 @pytest.fixture
 async def board(operator: Bus, settings: Settings) -> AsyncIterator[Pinboard]:
-    async with desks.opened(operator, State(settings.state_dir)) as desk:
+    async with desks.opened(operator, State(settings.state_dir)) as repository:
         declared = {"servers": {"docs": {"url": "http://127.0.0.1:1/mcp"}}}
-        await desk.apply(Configuration.model_validate(declared), "file")
-        yield await at_pins(desk)
+        await repository.apply(Configuration.model_validate(declared), "file")
+        yield await at_pins(repository)
 
 
 async def case_of(board: Pinboard, tool: str) -> Case:

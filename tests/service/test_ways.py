@@ -255,8 +255,8 @@ async def test_an_operators_server_is_reached_and_nobody_elses(
 
             await until_told(refused, "its refusal")
             assert server.heads == []
-            async with desks.opened(operator, State(settings.state_dir)) as desk:
-                await desk.apply(declared, "file")
+            async with desks.opened(operator, State(settings.state_dir)) as repository:
+                await repository.apply(declared, "file")
             await until_told(reached, "the server")
 
 
@@ -270,14 +270,14 @@ async def test_the_operators_word_follows_what_he_applies(
         entry = await bucket.get(NAMED)
         return decoded(entry.value) if entry else frozenset()
 
-    async with desks.opened(operator, State(settings.state_dir)) as desk:
-        await desk.apply(Configuration(servers={"a": first}), "file")
+    async with desks.opened(operator, State(settings.state_dir)) as repository:
+        await repository.apply(Configuration(servers={"a": first}), "file")
         assert await known() == {digest_of(first)}
-        await desk.apply(
+        await repository.apply(
             Configuration(servers={"a": first, "b": second}), "import", named=Configuration()
         )
         assert await known() == {digest_of(first)}, "only what he named himself"
-        await desk.apply(Configuration(servers={"b": second}), "file")
+        await repository.apply(Configuration(servers={"b": second}), "file")
         assert await known() == {digest_of(second)}
 
 

@@ -154,8 +154,8 @@ def result(asked: Asked, value: Any, **headers: str) -> Handled:
     return 200, {"Content-Type": "application/json", **named}, json.dumps(fields).encode()
 
 
-def refusal(status: int, code: int, sentence: str) -> Handled:
-    error = {"code": code, "message": sentence}
+def refusal(status: int, code: int, message: str) -> Handled:
+    error = {"code": code, "message": message}
     fields = {"jsonrpc": "2.0", "id": None, "error": error}
     return status, {"Content-Type": "application/json"}, json.dumps(fields).encode()
 

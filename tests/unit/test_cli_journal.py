@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from toolbus_cli.launcher.log_multiplexer import Journal
+from toolbus_cli.launcher.log_multiplexer import LogPrinter
 
 
-def written(form: str = "text", level: str = "info") -> tuple[Journal, io.StringIO]:
+def written(form: str = "text", level: str = "info") -> tuple[LogPrinter, io.StringIO]:
     out = io.StringIO()
-    return Journal(form, level, out), out
+    return LogPrinter(form, level, out), out
 
 
 def line(**fields: object) -> str:

@@ -89,8 +89,8 @@ def test_what_a_dead_launcher_left_running_is_waited_for(tmp_path: Path) -> None
         )
     items: list[str] = []
 
-    def told_and_ended(sentence: str) -> None:
-        items.append(sentence)
+    def told_and_ended(message: str) -> None:
+        items.append(message)
         left.communicate()
 
     with state.locked(told_and_ended):

@@ -84,7 +84,7 @@ def test_a_server_joins_a_file_whose_comments_stay(tmp_path: Path) -> None:
     again = run("openapi", "apis/crm.yaml", "--name", "crm", "-o", "toolbus.yaml")
     assert again.exit_code != 0
     assert isinstance(again.exception, CommandError)
-    assert "already exists" in again.exception.sentence
+    assert "already exists" in again.exception.message
     assert path.read_text() == text
 
 

@@ -31,19 +31,19 @@ DEFAULT_STATE = Path(".toolbus")
 
 
 @asynccontextmanager
-async def at_desk(state_dir: Path) -> AsyncIterator[ConfigRepository]:
+async def with_repository(state_dir: Path) -> AsyncIterator[ConfigRepository]:
     """Return the configuration repository of an installation."""
     place = find(state_dir)
-    async with joined(place) as bus, desks.opened(bus, place.state) as desk:
-        yield desk
+    async with joined(place) as bus, desks.opened(bus, place.state) as repository:
+        yield repository
 
 
 def at_work(state_dir: Path, work: Callable[[ConfigRepository], Awaitable[T]]) -> T:
     """Run an operation with the configuration repository, then disconnect."""
 
     async def do() -> T:
-        async with at_desk(state_dir) as desk:
-            return await work(desk)
+        async with with_repository(state_dir) as repository:
+            return await work(repository)
 
     return asyncio.run(do())
 

@@ -92,7 +92,7 @@ async def reload(
         tell_warnings(source.path, loaded, note)
         applied = await repository.apply(loaded.declaration, source.by)
     except CommandError as error:
-        for line in error.sentence.splitlines():
+        for line in error.message.splitlines():
             note(line, "error")
         return None
     except ToolbusError as error:

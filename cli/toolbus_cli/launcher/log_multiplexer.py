@@ -19,7 +19,7 @@ _ENGINE_TROUBLE = re.compile(
 )
 
 
-class Journal:
+class LogPrinter:
     """Write log lines to standard error: coloured on a terminal, or as JSON."""
 
     def __init__(self, form: str = "text", level: str = "info", out: TextIO | None = None) -> None:

@@ -23,7 +23,7 @@ from toolbus_cli.launcher.child_process import Program
 from toolbus_cli.launcher.config_source import Source
 from toolbus_cli.launcher.demo_config import notes_command
 from toolbus_cli.launcher.engines import Engine
-from toolbus_cli.launcher.log_multiplexer import Journal
+from toolbus_cli.launcher.log_multiplexer import LogPrinter
 from toolbus_cli.launcher.process_group import (
     DEMO_STAGE,
     FUSED,
@@ -78,7 +78,7 @@ class Launch:
 
     options: Options
     state: State
-    log: Journal
+    log: LogPrinter
     source: Source
     loaded: Loaded
     nats: Engine
@@ -100,14 +100,14 @@ class Launch:
 def up(options: Options) -> int:
     """Start everything and run until a signal; return the exit code."""
     began = time.monotonic()
-    log = Journal(options.log_form, options.log_level)
+    log = LogPrinter(options.log_form, options.log_level)
     state = State(options.state_dir.absolute())
     state.prepare()
     with state.locked(log.note) as held:
         return asyncio.run(_up(options, state, log, held, began))
 
 
-async def _up(options: Options, state: State, log: Journal, held: int, began: float) -> int:
+async def _up(options: Options, state: State, log: LogPrinter, held: int, began: float) -> int:
     launch = _prepared(options, state, log, held, began)
     _stop_on_signals(launch)
     try:
@@ -132,7 +132,7 @@ class _StoppedError(Exception):
     """A signal arrived before the bus was connected."""
 
 
-def _prepared(options: Options, state: State, log: Journal, held: int, began: float) -> Launch:
+def _prepared(options: Options, state: State, log: LogPrinter, held: int, began: float) -> Launch:
     """Validate all options, files and ports before any process is started."""
     before = read_json(state.ports_file)
     names = ["+".join(services) for services in options.processes]

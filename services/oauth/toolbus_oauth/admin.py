@@ -59,7 +59,7 @@ class IdentityAdmin:
         }
         if request.action not in handlers:
             raise InvalidError(
-                f"This oauth service does not support '{request.action}'; it may be an older version."
+                f"This oauth service does not support '{request.action}'; upgrade it."
             )
         about = msgspec.json.decode(request.about, type=dict[str, Any])
         return IdentityReply(rows=tuple(await handlers[request.action](request, about)))

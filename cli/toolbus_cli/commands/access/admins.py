@@ -32,15 +32,20 @@ def create(
 ) -> None:
     """Create an admin key for the API at /api. Its secret is shown once."""
     admin = made_of(Admin, role=role, expires=expires or None)
-    secret = at_work(state_dir, lambda desk: keyring.create_admin(desk, checked_name(name), admin))
+    secret = at_work(
+        state_dir, lambda repository: keyring.create_admin(repository, checked_name(name), admin)
+    )
     show_secret(name, secret, as_json=as_json)
 
 
 def list_admins(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """List admin keys with their roles and states."""
 
-    async def work(desk: ConfigRepository) -> list[dict[str, Any]]:
-        own, declared = await desk.own_admins(), (await desk.declared()).declaration.admins
+    async def work(repository: ConfigRepository) -> list[dict[str, Any]]:
+        own, declared = (
+            await repository.own_admins(),
+            (await repository.declared()).declaration.admins,
+        )
         admins = {**declared, **own}
         return [_row(name, admins[name], own=name in own) for name in sorted(admins)]
 
@@ -58,7 +63,7 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke an admin key immediately, on every replica."""
-    at_work(state_dir, lambda desk: keyring.revoke_admin(desk, name))
+    at_work(state_dir, lambda repository: keyring.revoke_admin(repository, name))
     if as_json:
         show_json({"name": name, "state": "revoked"})
     else:

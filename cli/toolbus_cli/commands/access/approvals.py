@@ -37,15 +37,15 @@ def approvals(
     as_json: AsJson = False,
 ) -> None:
     """List calls that wait for an approval, oldest first."""
-    told = _asked(state_dir, ApprovalsQuery(id=approval))
+    result = _asked(state_dir, ApprovalsQuery(id=approval))
     if as_json:
-        show_json(told.model_dump())
+        show_json(result.model_dump())
         return
-    if not told.approvals:
+    if not result.approvals:
         say("No call is waiting for an approval.")
-    for each in told.approvals:
+    for each in result.approvals:
         say(*_lines(each), "")
-    if told.more:
+    if result.more:
         say("More approvals are pending; decide these first.")
 
 

@@ -65,15 +65,17 @@ def create(  # noqa: PLR0913
         rates=[_rate(each) for each in rate or ()],
     )  # fmt: skip
     _check_lasts(terms)
-    secret = at_work(state_dir, lambda desk: keyring.create_key(desk, checked_name(name), terms))
+    secret = at_work(
+        state_dir, lambda repository: keyring.create_key(repository, checked_name(name), terms)
+    )
     show_secret(name, secret, as_json=as_json)
 
 
 def list_keys(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """List keys with their states. Secrets are never shown."""
 
-    async def work(desk: ConfigRepository) -> list[dict[str, Any]]:
-        own, declared = await desk.own_keys(), (await desk.declared()).declaration.keys
+    async def work(repository: ConfigRepository) -> list[dict[str, Any]]:
+        own, declared = await repository.own_keys(), (await repository.declared()).declaration.keys
         keys = {**declared, **own}
         return [_row(name, keys[name], own=name in own) for name in sorted(keys)]
 
@@ -89,7 +91,7 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key immediately, on every replica."""
-    at_work(state_dir, lambda desk: keyring.revoke_key(desk, name))
+    at_work(state_dir, lambda repository: keyring.revoke_key(repository, name))
     if as_json:
         show_json({"name": name, "state": "revoked"})
     else:
@@ -103,7 +105,7 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Replace a key's secret; the old one stops working. This re-enables a revoked key."""
-    secret = at_work(state_dir, lambda desk: keyring.rotate_key(desk, name))
+    secret = at_work(state_dir, lambda repository: keyring.rotate_key(repository, name))
     show_secret(name, secret, as_json=as_json)
 
 

@@ -48,14 +48,14 @@ def show(
     Debt is the cost of calls beyond their reservations. The exit code is 1 if a customer's
     counters are lost; its paid calls are denied until they are rebuilt.
     """
-    told = asyncio.run(_told(state_dir, customer))
+    result = asyncio.run(_told(state_dir, customer))
     if as_json:
-        show_json(told.model_dump())
+        show_json(result.model_dump())
     else:
-        show_table(COLUMNS, [_row(budget) for budget in told.budgets], "No budget is configured.")
-        say(*(f"{customer}: {why}" for customer, why in told.lost.items()))
-        say(*(["More budgets exist; name a customer to see its budgets."] if told.more else []))
-    raise typer.Exit(1 if told.lost else 0)
+        show_table(COLUMNS, [_row(budget) for budget in result.budgets], "No budget is configured.")
+        say(*(f"{customer}: {why}" for customer, why in result.lost.items()))
+        say(*(["More budgets exist; name a customer to see its budgets."] if result.more else []))
+    raise typer.Exit(1 if result.lost else 0)
 
 
 def rebuild(
@@ -80,14 +80,14 @@ def accept(
 
 async def _told(state_dir: Path, customer: str) -> LedgerReply:
     async with joined(find(state_dir)) as bus:
-        asked = LedgerQuery(customer=customer)
-        return await RequestReply(OPERATOR, bus).ask(asked, LedgerReply, SHOW_SECONDS)
+        query = LedgerQuery(customer=customer)
+        return await RequestReply(OPERATOR, bus).ask(query, LedgerReply, SHOW_SECONDS)
 
 
 async def _rebuilt(state_dir: Path, customer: str, *, accept: bool) -> RebuildReply:
     async with joined(find(state_dir)) as bus:
-        asked = RebuildRequest(customer=customer, accept=accept, by=me())
-        return await RequestReply(OPERATOR, bus).ask(asked, RebuildReply, REBUILD_SECONDS)
+        request = RebuildRequest(customer=customer, accept=accept, by=me())
+        return await RequestReply(OPERATOR, bus).ask(request, RebuildReply, REBUILD_SECONDS)
 
 
 def _show_rebuilt(told: RebuildReply, *, as_json: bool) -> None:

@@ -67,20 +67,20 @@ def awaited(
     while left > 0:
         sleep(pause)
         left -= pause
-        status, told = ask()
-        if told.get("error") == "slow_down":
+        status, result = ask()
+        if result.get("error") == "slow_down":
             pause = min(pause + 5, LONGEST_WAIT)
-        elif told.get("error") != "authorization_pending":
-            return str(_given((status, told))["access_token"])
+        elif result.get("error") != "authorization_pending":
+            return str(_given((status, result))["access_token"])
     raise CommandError("The code was not confirmed in time; run the command again.")
 
 
 def _given(answer: tuple[int, dict[str, Any]]) -> dict[str, Any]:
-    status, told = answer
+    status, result = answer
     if status != http.client.OK:
-        why = told.get("error_description") or told.get("error") or f"answered {status}"
+        why = result.get("error_description") or result.get("error") or f"answered {status}"
         raise CommandError(f"Toolbus returned no token: {why}")
-    return told
+    return result
 
 
 def _asked(
@@ -93,11 +93,11 @@ def _asked(
     try:
         connection.request(method, f"{target.path}{path}", urlencode(form or {}), _FORM)
         answer = connection.getresponse()
-        told = json.loads(answer.read(LARGEST))
+        body = json.loads(answer.read(LARGEST))
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise CommandError(
             f"{base} cannot be reached ({error}); check the URL and that Toolbus is running."
         ) from error
     finally:
         connection.close()
-    return answer.status, told if isinstance(told, dict) else {}
+    return answer.status, body if isinstance(body, dict) else {}

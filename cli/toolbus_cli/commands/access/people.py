@@ -187,9 +187,9 @@ def wish(
     """Send a request to the oauth service and return its reply."""
 
     async def ask() -> IdentityReply:
-        asked = IdentityRequest(action=action, name=name, by=me(), about=json.dumps(about or {}))
+        request = IdentityRequest(action=action, name=name, by=me(), about=json.dumps(about or {}))
         async with joined(find(state_dir)) as bus:
-            return await RequestReply(OPERATOR, bus).ask(asked, IdentityReply, SECONDS)
+            return await RequestReply(OPERATOR, bus).ask(request, IdentityReply, SECONDS)
 
     return list(asyncio.run(ask()).rows)
 

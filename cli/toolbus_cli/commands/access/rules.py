@@ -14,11 +14,11 @@ from toolbus_cli.commands.shared import (
     DEFAULT_STATE,
     AsJson,
     StateDir,
-    at_desk,
     at_work,
     say,
     show_json,
     show_table,
+    with_repository,
 )
 from toolbus_cli.config_file import load_file
 from toolbus_cli.errors import CommandError
@@ -50,8 +50,8 @@ _CALLS = (
 def list_rules(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """List configured rules, in the order in which denials name them."""
 
-    async def work(desk: ConfigRepository) -> dict[str, Rule]:
-        return (await desk.declared()).declaration.rules
+    async def work(repository: ConfigRepository) -> dict[str, Rule]:
+        return (await repository.declared()).declaration.rules
 
     found = at_work(state_dir, work)
     if as_json:
@@ -114,18 +114,18 @@ def _proposed(file: Path) -> Configuration:
         raise CommandError(f"{file} cannot be read; give a text file.") from error
     found = cedar.problems(text)
     if found:
-        raise CommandError("\n".join(f"{file}: {said}" for said in found))
+        raise CommandError("\n".join(f"{file}: {message}" for message in found))
     return Configuration(rules={file.stem: Rule(cedar=text)})
 
 
 async def _replay(file: Path | None, name: str, seconds: int, state_dir: Path) -> Report:
     proposed = _proposed(file) if file else None
-    async with at_desk(state_dir) as desk:
-        declared = (await desk.declared()).declaration
+    async with with_repository(state_dir) as repository:
+        declared = (await repository.declared()).declaration
         rules = _chosen((proposed or declared).rules, name)
         labelled = proposed if proposed and proposed.labels else declared
         played = Replay(rules)
-        async for row in _calls(RequestReply(OPERATOR, desk.bus), seconds):
+        async for row in _calls(RequestReply(OPERATOR, repository.bus), seconds):
             played.hear(recorded(row, labelled))
     return played.report
 
@@ -143,9 +143,9 @@ async def _calls(lane: RequestReply, seconds: int) -> AsyncIterator[dict[str, An
     after, batch = (0, -1), BATCH
     while True:
         where = f"AND (stream_seq, line) > {after} ORDER BY stream_seq, line"
-        asked = AuditQuery(sql=_CALLS.format(seconds=seconds) + where, limit=batch)
+        query = AuditQuery(sql=_CALLS.format(seconds=seconds) + where, limit=batch)
         try:
-            found = await lane.ask(asked, RowsReply, SECONDS)
+            found = await lane.ask(query, RowsReply, SECONDS)
         except InvalidError:
             if batch <= LEAST:
                 raise
@@ -160,10 +160,10 @@ async def _calls(lane: RequestReply, seconds: int) -> AsyncIterator[dict[str, An
 
 
 def _seconds(since: str) -> int:
-    said = re.fullmatch(r"(\d{1,6})([mhd])", since)
-    if said is None:
+    message = re.fullmatch(r"(\d{1,6})([mhd])", since)
+    if message is None:
         raise CommandError(f"'{since}' is not a time span; write 30m, 12h or 7d.")
-    return int(said[1]) * _UNITS[said[2]]
+    return int(message[1]) * _UNITS[message[2]]
 
 
 def _show(report: Report) -> None:

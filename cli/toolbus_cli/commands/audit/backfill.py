@@ -73,11 +73,11 @@ def show(
 
 def retry(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Retry every dead letter that is still in the stream; readable ones become rows."""
-    told = asyncio.run(_refilled(state_dir, BackfillRequest(dead=True)))
+    result = asyncio.run(_refilled(state_dir, BackfillRequest(dead=True)))
     if as_json:
-        show_json(told)
+        show_json(result)
         return
-    say(f"{told['written']} lines became rows; {told['unreadable']} still cannot be read.")
+    say(f"{result['written']} lines became rows; {result['unreadable']} still cannot be read.")
 
 
 def backfill(
@@ -104,13 +104,13 @@ def backfill(
     work = (
         _taken(state_dir, export) if export else _refilled(state_dir, BackfillRequest(since=begin))
     )
-    told = asyncio.run(work)
+    result = asyncio.run(work)
     if as_json:
-        show_json(told)
+        show_json(result)
         return
-    say(f"{told['lines']} lines read, {told['written']} missing ones inserted.")
-    if told["unreadable"]:
-        say(f"{told['unreadable']} cannot be read: toolbus audit dead-letters list")
+    say(f"{result['lines']} lines read, {result['written']} missing ones inserted.")
+    if result["unreadable"]:
+        say(f"{result['unreadable']} cannot be read: toolbus audit dead-letters list")
 
 
 def _moment(said: str) -> float:
@@ -131,12 +131,12 @@ async def _refilled(state_dir: Path, asked: BackfillRequest) -> dict[str, int]:
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Messages", total=None)
             while True:
-                told = await lane.ask(asked, BackfillReply, SECONDS)
-                total.update(lines=told.lines, written=told.written, unreadable=told.unreadable)
-                progress.update(task, completed=told.next or told.until, total=told.until)
-                if not told.next:
+                reply = await lane.ask(asked, BackfillReply, SECONDS)
+                total.update(lines=reply.lines, written=reply.written, unreadable=reply.unreadable)
+                progress.update(task, completed=reply.next or reply.until, total=reply.until)
+                if not reply.next:
                     return dict(total)
-                asked = BackfillRequest(first=told.next, dead=asked.dead)
+                asked = BackfillRequest(first=reply.next, dead=asked.dead)
 
 
 async def _taken(state_dir: Path, export: Path) -> dict[str, int]:
@@ -145,8 +145,8 @@ async def _taken(state_dir: Path, export: Path) -> dict[str, int]:
     async with joined(find(state_dir)) as bus:
         lane = RequestReply(OPERATOR, bus)
         for piece in _pieces(export):
-            told = await lane.ask(BackfillLinesRequest(lines=tuple(piece)), BackfillReply, SECONDS)
-            total.update(lines=told.lines, written=told.written, unreadable=told.unreadable)
+            reply = await lane.ask(BackfillLinesRequest(lines=tuple(piece)), BackfillReply, SECONDS)
+            total.update(lines=reply.lines, written=reply.written, unreadable=reply.unreadable)
     return dict(total)
 
 
@@ -169,6 +169,6 @@ def _pieces(export: Path) -> Iterator[list[str]]:
 
 async def _asked(state_dir: Path, sql: str, limit: int) -> list[dict[str, Any]]:
     async with joined(find(state_dir)) as bus:
-        asked = AuditQuery(sql=sql, limit=limit)
-        found = await RequestReply(OPERATOR, bus).ask(asked, RowsReply, SECONDS)
+        query = AuditQuery(sql=sql, limit=limit)
+        found = await RequestReply(OPERATOR, bus).ask(query, RowsReply, SECONDS)
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

@@ -71,8 +71,8 @@ def export(  # noqa: PLR0913
             raise CommandError(
                 "A bundle is a whole log: omit --until and --event, or choose a --format."
             )
-        told = asyncio.run(_export(state_dir, out, customer or "default", since, reveal=reveal))
-        show_json(told) if as_json else _say_bundle(out, told)
+        result = asyncio.run(_export(state_dir, out, customer or "default", since, reveal=reveal))
+        show_json(result) if as_json else _say_bundle(out, result)
         return
     if reveal:
         raise CommandError("--reveal applies to bundles only; omit it.")
@@ -129,8 +129,8 @@ def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
 async def _key(state_dir: Path) -> str:
     async with joined(find(state_dir)) as bus:
         for status in await RequestReply(OPERATOR, bus).ask_all(wanted=("audit",)):
-            if told := status.details.get("sealed_by"):
-                return str(told)
+            if result := status.details.get("sealed_by"):
+                return str(result)
     raise InvalidError("Audit did not respond; see `toolbus status` and retry.")
 
 

@@ -14,10 +14,10 @@ from toolbus_cli.commands.shared import (
     DEFAULT_STATE,
     AsJson,
     StateDir,
-    at_desk,
     at_work,
     say,
     show_rows,
+    with_repository,
 )
 from toolbus_cli.config_client import people_of
 from toolbus_cli.errors import CommandError
@@ -49,14 +49,14 @@ def forget(
 
 
 async def _forget(state_dir: Path, said: str, reason: str, *, sure: bool) -> None:
-    async with at_desk(state_dir) as desk:
-        people = await people_of(desk.bus, find(state_dir).state)
-        found = await forgetting.found(desk, people, said)
+    async with with_repository(state_dir) as repository:
+        people = await people_of(repository.bus, find(state_dir).state)
+        found = await forgetting.found(repository, people, said)
         where = ", ".join(found.customers)
         if not sure:
             question = f"Erase {found.person.name}, named in the logs of {where}, permanently?"
             typer.confirm(question, abort=True)
-        services = await forgetting.forget(desk, people, found, reason)
+        services = await forgetting.forget(repository, people, found, reason)
     say(f"{found.person.name} is forgotten; {services} services have let go of the key.")
     if found.plain:
         say(
@@ -77,20 +77,20 @@ def hold(
 
 
 async def _hold(state_dir: Path, customer: str, why: str) -> None:
-    async with at_desk(state_dir) as desk:
-        customers = (await desk.declared()).declaration.customers
+    async with with_repository(state_dir) as repository:
+        customers = (await repository.declared()).declaration.customers
         if customer not in (*customers, DEFAULT_CUSTOMER):
             raise CommandError(
                 f"No customer '{customer}' is declared; see 'toolbus get customers'."
             )
-        people = await people_of(desk.bus, find(state_dir).state)
-        name = f"operator:{desk.by}"
+        people = await people_of(repository.bus, find(state_dir).state)
+        name = f"operator:{repository.by}"
         await people.learn([name])
-        bucket = await desk.bus.bucket(CONFIG)
+        bucket = await repository.bus.bucket(CONFIG)
         entry = Hold(why, time(), people.pseudonym(name))
         # The hold first: what is not recorded yet is held already.
         await bucket.put(f"{HOLD_PREFIX}{customer}", msgspec.json.encode(entry))
-        _record(desk, HoldPlaced, customer, why)
+        _record(repository, HoldPlaced, customer, why)
 
 
 def lift(
@@ -101,12 +101,12 @@ def lift(
 ) -> None:
     """Remove a hold; expired events are deleted within an hour."""
 
-    async def work(desk: ConfigRepository) -> None:
-        bucket = await desk.bus.bucket(CONFIG)
+    async def work(repository: ConfigRepository) -> None:
+        bucket = await repository.bus.bucket(CONFIG)
         if customer not in await held(bucket):
             raise CommandError(f"{customer} is not held; 'toolbus audit hold list' shows who is.")
-        _record(desk, HoldLifted, customer, why)
-        await desk.delivered()
+        _record(repository, HoldLifted, customer, why)
+        await repository.delivered()
         await bucket.delete(f"{HOLD_PREFIX}{customer}")
 
     at_work(state_dir, work)
@@ -120,8 +120,8 @@ def list_holds(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) 
 
 
 async def _holds(state_dir: Path) -> list[dict[str, Any]]:
-    async with at_desk(state_dir) as desk:
-        people = await people_of(desk.bus, find(state_dir).state)
+    async with with_repository(state_dir) as repository:
+        people = await people_of(repository.bus, find(state_dir).state)
         await people.read_all()
         return [
             {
@@ -130,12 +130,12 @@ async def _holds(state_dir: Path) -> list[dict[str, Any]]:
                 "by": people.reveal(each.by),
                 "why": each.why,
             }
-            for customer, each in sorted((await held(await desk.bus.bucket(CONFIG))).items())
+            for customer, each in sorted((await held(await repository.bus.bucket(CONFIG))).items())
         ]
 
 
 def _record(
-    desk: ConfigRepository, event: type[HoldPlaced | HoldLifted], customer: str, why: str
+    repository: ConfigRepository, event: type[HoldPlaced | HoldLifted], customer: str, why: str
 ) -> None:
     number = f"{secrets.token_hex(10)}.{event.NAME}"
-    desk.record(event(id=number, at=time(), customer=customer, by=desk.by, reason=why))
+    repository.record(event(id=number, at=time(), customer=customer, by=repository.by, reason=why))

@@ -56,14 +56,14 @@ def query(
     key, call_id, server, tool, method, code, rule, shadow (rules that would have refused it),
     reason, charge (micro-dollars), latency_us, detail (the whole event).
     """
-    asked = AuditQuery(sql=sql, limit=limit, parameters=_named(given or ()))
+    request = AuditQuery(sql=sql, limit=limit, parameters=_named(given or ()))
     if name:
         one = saved.chosen(name, own)
-        parameters = one.bound(asked.parameters, datetime.now(UTC))
-        asked = AuditQuery(sql=one.sql, limit=limit, parameters=parameters)
+        parameters = one.bound(request.parameters, datetime.now(UTC))
+        request = AuditQuery(sql=one.sql, limit=limit, parameters=parameters)
     if bool(name) == bool(sql):
         raise CommandError("Give a statement, or the name of a saved one with --saved.")
-    found = asyncio.run(_query(state_dir, asked))
+    found = asyncio.run(_query(state_dir, request))
     if as_json:
         show_json(_records(found))
         return
@@ -116,8 +116,8 @@ async def _tail(
         lane = RequestReply(OPERATOR, bus)
 
         async def found(more: str) -> list[dict[str, Any]]:
-            asked = AuditQuery(sql=f"{_EVENTS} {more}", limit=BATCH, parameters=dict(wanted))
-            return _records(await lane.ask(asked, RowsReply, SECONDS))
+            request = AuditQuery(sql=f"{_EVENTS} {more}", limit=BATCH, parameters=dict(wanted))
+            return _records(await lane.ask(request, RowsReply, SECONDS))
 
         newest = f"ORDER BY at DESC, stream_seq DESC LIMIT {lines}"
         rows = await found(newest) if lines else []
@@ -132,8 +132,8 @@ async def _tail(
 
 
 async def _end(lane: RequestReply) -> tuple[int, int]:
-    asked = AuditQuery(sql="SELECT max(stream_seq) FROM events", limit=1)
-    (row,) = (await lane.ask(asked, RowsReply, SECONDS)).rows
+    request = AuditQuery(sql="SELECT max(stream_seq) FROM events", limit=1)
+    (row,) = (await lane.ask(request, RowsReply, SECONDS)).rows
     return int(row[0] or 0), 1 << 15
 
 

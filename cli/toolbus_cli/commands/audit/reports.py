@@ -47,10 +47,10 @@ def queries(
     """
     if name:
         one = saved.chosen(name, own)
-        told = [
+        items = [
             f"-- {p.name}: {p.type} = {p.usual or '(needed)'} | {p.about}" for p in one.parameters
         ]
-        say(f"-- {one.about}", *told, one.sql)
+        say(f"-- {one.about}", *items, one.sql)
         return
     found = [
         {
@@ -118,8 +118,8 @@ def _show(found: Report) -> None:
         codes = [(row["code"], row["calls"]) for row in found.codes]
         show_table(("failed or denied because", "calls"), codes, "")
     if found.tokens["classic"]:
-        told = "Code mode: {spent:,} tokens, where every definition would have been {classic:,}."
-        say("", told.format(**found.tokens))
+        text = "Code mode: {spent:,} tokens, where every definition would have been {classic:,}."
+        say("", text.format(**found.tokens))
 
 
 def _row(name: str, row: dict[str, Any]) -> tuple[Any, ...]:

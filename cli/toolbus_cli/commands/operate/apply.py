@@ -52,15 +52,15 @@ def apply(
     running = State(state_dir).running().get("http_host", "")
     loaded = load_file(file, {**os.environ, **listening_on(running)})
 
-    async def work(desk: ConfigRepository) -> Applied:
-        planned, revision = await desk.plan(loaded.declaration)
+    async def work(repository: ConfigRepository) -> Applied:
+        planned, revision = await repository.plan(loaded.declaration)
         if not as_json:
             say(*(map(str, planned)), *([] if planned else ["No differences."]))
         if dry_run:
             return Applied(tuple(planned), 0)
         if planned and not yes:
             _ask(len(planned))
-        return await desk.apply(loaded.declaration, BY, revision)
+        return await repository.apply(loaded.declaration, BY, revision)
 
     applied = at_work(state_dir, work)
     if as_json:
@@ -110,7 +110,7 @@ def get(
     """
     if kind not in (*KINDS, ALL):
         raise CommandError(f"Unknown kind '{kind}'; use one of {', '.join(KINDS)}.")
-    found = at_work(state_dir, lambda desk: _found(desk, kind))
+    found = at_work(state_dir, lambda repository: _found(repository, kind))
     if name:
         if name not in found:
             raise CommandError(f"'{name}' is not among the {kind}; 'toolbus get {kind}' shows all.")
@@ -122,16 +122,16 @@ def get(
         say(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
 
 
-async def _found(desk: ConfigRepository, kind: str) -> dict[str, Any]:
-    declaration = (await desk.declared()).declaration
+async def _found(repository: ConfigRepository, kind: str) -> dict[str, Any]:
+    declaration = (await repository.declared()).declaration
     if kind == ALL:
         return exported(declaration)
     found = entries(declaration, kind)
     own: Mapping[str, ConfigModel] = {}
     if kind == "keys":
-        own = await desk.own_keys()
+        own = await repository.own_keys()
     elif kind == "admins":
-        own = await desk.own_admins()
+        own = await repository.own_admins()
     for each, entry in own.items():
         found[each] = shown(entry.model_dump(mode="json", exclude_defaults=True))
     return found
@@ -160,8 +160,8 @@ def take_over(
     loaded = load(text, os.environ)
     if loaded.problems:
         raise ConfigurationError(file, loaded.problems)
-    for sentence in taken.notes:
-        typer.echo(sentence, err=True)
+    for message in taken.notes:
+        typer.echo(message, err=True)
     if output is not None:
         _write(output, text, force=force)
     if apply_now:
@@ -188,14 +188,14 @@ def _write(path: Path, text: str, *, force: bool) -> None:
 
 
 def _add(taken: Configuration, state_dir: Path) -> None:
-    async def work(desk: ConfigRepository) -> None:
-        now = (await desk.declared()).declaration
+    async def work(repository: ConfigRepository) -> None:
+        now = (await repository.declared()).declaration
         taken_already = sorted(set(now.servers) & set(taken.servers))
         if taken_already:
             raise CommandError(
                 f"A server '{taken_already[0]}' is declared already; rename one of them."
             )
         servers = {**now.servers, **taken.servers}
-        await desk.apply(now.model_copy(update={"servers": servers}), BY, named=taken)
+        await repository.apply(now.model_copy(update={"servers": servers}), BY, named=taken)
 
     at_work(state_dir, work)

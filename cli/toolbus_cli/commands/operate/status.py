@@ -43,19 +43,19 @@ def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> N
     """Show the state of every service and server. The exit code is 1 if one is not ready."""
     place = find(state_dir)
     services, servers = asyncio.run(_asked(place))
-    missing = sorted(set(SERVICES) - {told.service for told in services})
+    missing = sorted(set(SERVICES) - {each.service for each in services})
     if as_json:
         show_json(
             {
                 "endpoint": place.run.get("endpoint", ""),
-                "services": [told.model_dump() for told in services],
+                "services": [each.model_dump() for each in services],
                 "missing": missing,
                 "servers": servers,
             }
         )
     else:
         _show(place, services, missing, servers)
-    well = not missing and all(told.ready for told in services)
+    well = not missing and all(each.ready for each in services)
     raise typer.Exit(0 if well else 1)
 
 
@@ -78,13 +78,13 @@ def _show(
         say(f"Endpoint {place.run['endpoint']}", "")
     rows = [
         (
-            told.service,
-            "ready" if told.ready else f"not ready: {told.reason or 'no reason given'}",
-            str(told.pid),
-            _span(time.time() - told.since),
-            ", ".join(f"{name}={value}" for name, value in told.details.items()),
+            each.service,
+            "ready" if each.ready else f"not ready: {each.reason or 'no reason given'}",
+            str(each.pid),
+            _span(time.time() - each.since),
+            ", ".join(f"{name}={value}" for name, value in each.details.items()),
         )
-        for told in services
+        for each in services
     ]
     rows += [(service, "not running", "", "", "") for service in missing]
     show_table(("service", "state", "pid", "since", "details"), rows, "No service answers.")
@@ -108,8 +108,8 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
     if held := table_of(servers, _span):
         say("")
         show_table(COLUMNS, held, "")
-        for sentence in sentences_of(servers):
-            say(sentence)
+        for message in sentences_of(servers):
+            say(message)
     if lacking := not_held(servers):
         say("")
         say(lacking)
@@ -124,7 +124,7 @@ def _state(server: dict[str, Any]) -> dict[str, str]:
 
 
 def faults_of(server: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with a server, a sentence each."""
+    """Yield the problems of a server, one message each."""
     if server.get("lost_at"):
         shown = ", and what it listed before is shown" if server["state"] == "stale" else ""
         yield f"It has been out of reach for {_span(time.time() - server['lost_at'])}{shown}."
@@ -139,8 +139,8 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
         yield from _faults_of_replica(replica)
     yield from _refused(server)
     yield from _lost_of(server)
-    for told, is_so in (("dropped", "is not shown"), ("repaired", "was repaired")):
-        if found := server.get(told, {}):
+    for item, is_so in (("dropped", "is not shown"), ("repaired", "was repaired")):
+        if found := server.get(item, {}):
             name, why = next(iter(found.items()))
             all_of_them = "see 'toolbus tools --quarantined'"
             others = f"; and {len(found) - 1} more, {all_of_them}" if len(found) > 1 else ""
@@ -161,12 +161,12 @@ def _refused(server: dict[str, Any]) -> Iterator[str]:
 
 
 def not_held(servers: list[dict[str, Any]]) -> str:
-    """What the machine does not hold servers to that are processes; empty where that is nothing."""
+    """Return the isolation measures this machine lacks; empty if there are none."""
     every = (held.items() for held in (each.get("isolation", {}) for each in servers))
-    told = dict.fromkeys(what for each in every for what, is_so in each if not is_so)
-    if not told:
+    result = dict.fromkeys(what for each in every for what, is_so in each if not is_so)
+    if not result:
         return ""
-    why = (f"{what} ({_LACKS[what]})" if what in _LACKS else what for what in told)
+    why = (f"{what} ({_LACKS[what]})" if what in _LACKS else what for what in result)
     return f"This machine does not hold servers' processes to: {', '.join(why)}."
 
 
@@ -185,7 +185,7 @@ _LACKS = {
 
 
 def _lost_of(server: dict[str, Any]) -> Iterator[str]:
-    """Lists that failed, and messages that reached no call."""
+    """Yield failed lists and dropped notifications."""
     for method, why in server.get("failed_lists", {}).items():
         yield f"Its {method} fails: {why}"
     if dropped := server.get("dropped_messages"):
@@ -194,7 +194,7 @@ def _lost_of(server: dict[str, Any]) -> Iterator[str]:
 
 
 def _faults_of_replica(replica: dict[str, Any]) -> Iterator[str]:
-    """What keeps a replica from its calls."""
+    """Yield why a replica gets no calls."""
     name, state = replica["replica"], replica["state"]
     if state != "in place":
         why = f": {replica['reason']}" if replica["reason"] else ""
@@ -225,12 +225,12 @@ def doctor(
         show_json(checks)
     else:
         for check in checks:
-            say(f"{'ok  ' if check['ok'] else 'BAD '} {check['what']}: {check['sentence']}")
+            say(f"{'ok  ' if check['ok'] else 'BAD '} {check['what']}: {check['message']}")
     raise typer.Exit(0 if all(check["ok"] for check in checks) else 1)
 
 
-def _check(what: str, sentence: str, *, ok: bool = True) -> Check:
-    return {"what": what, "ok": ok, "sentence": sentence}
+def _check(what: str, message: str, *, ok: bool = True) -> Check:
+    return {"what": what, "ok": ok, "message": message}
 
 
 def _machine() -> Iterator[Check]:
@@ -239,7 +239,7 @@ def _machine() -> Iterator[Check]:
         try:
             yield _check(name, find_binary())
         except CommandError as error:
-            yield _check(name, error.sentence, ok=False)
+            yield _check(name, error.message, ok=False)
 
 
 def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
@@ -261,9 +261,9 @@ def _configuration(path: Path) -> Check:
     try:
         loaded = load_file(path, os.environ)
     except CommandError as error:
-        return _check("configuration", error.sentence, ok=False)
-    said = [f"line {warning.line}: {warning}" for warning in loaded.warnings]
-    return _check("configuration", "; ".join([f"{path} has no fault", *said]))
+        return _check("configuration", error.message, ok=False)
+    message = [f"line {warning.line}: {warning}" for warning in loaded.warnings]
+    return _check("configuration", "; ".join([f"{path} has no fault", *message]))
 
 
 async def _installation(state_dir: Path) -> list[Check]:
@@ -273,7 +273,7 @@ async def _installation(state_dir: Path) -> list[Check]:
         async with joined(find(state_dir)) as bus:
             return [_check("bus", "joined as the operator"), *await _looked_at(bus)]
     except CommandError as error:
-        return [_check("bus", error.sentence, ok=False)]
+        return [_check("bus", error.message, ok=False)]
 
 
 async def _looked_at(bus: Bus) -> list[Check]:
@@ -287,11 +287,11 @@ async def _looked_at(bus: Bus) -> list[Check]:
     except ToolbusError as error:
         checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))
     lane = RequestReply(OPERATOR, bus)
-    told = await lane.ask_all(wanted=SERVICES)
+    reply = await lane.ask_all(wanted=SERVICES)
     for service in SERVICES:
-        mine = [status for status in told if status.service == service]
+        mine = [status for status in reply if status.service == service]
         reasons = {status.reason for status in mine if not status.ready}
-        said = "; ".join(reasons) if mine else "not running; 'toolbus run' starts it"
+        message = "; ".join(reasons) if mine else "not running; 'toolbus run' starts it"
         ready = bool(mine) and not reasons
-        checks.append(_check(f"service {service}", "ready" if ready else said, ok=ready))
+        checks.append(_check(f"service {service}", "ready" if ready else message, ok=ready))
     return checks

@@ -50,13 +50,15 @@ def tools(
 ) -> None:
     """List the tools of every server, or those a key can see."""
 
-    async def work(desk: ConfigRepository) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-        declaration = (await desk.declared()).declaration
-        listings = await _listings(desk, declaration)
+    async def work(
+        repository: ConfigRepository,
+    ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+        declaration = (await repository.declared()).declaration
+        listings = await _listings(repository, declaration)
         names = Names(listings, declaration.servers)
         if quarantined:
             return _repaired(listings), _held_back(listings)
-        bounds = await _bounds(desk, as_key, declaration) if as_key else EffectiveGrants(())
+        bounds = await _bounds(repository, as_key, declaration) if as_key else EffectiveGrants(())
         seen = [tool for listing in listings for tool in _seen(listing, bounds, names)]
         unseen = _unseen(listings, declaration, names) if everything else []
         return sorted(seen, key=lambda tool: str(tool["name"])), unseen
@@ -70,8 +72,8 @@ def tools(
     show_table(("name", "why") if quarantined else ("tool", "description"), rows, "No tool.")
 
 
-async def _listings(desk: ConfigRepository, declaration: Configuration) -> list[Listing]:
-    bucket = await desk.bus.bucket(CATALOGUE)
+async def _listings(repository: ConfigRepository, declaration: Configuration) -> list[Listing]:
+    bucket = await repository.bus.bucket(CATALOGUE)
     found = []
     for server in sorted(declaration.servers):
         entry = await bucket.get(server)
@@ -80,9 +82,11 @@ async def _listings(desk: ConfigRepository, declaration: Configuration) -> list[
     return found
 
 
-async def _bounds(desk: ConfigRepository, name: str, declaration: Configuration) -> EffectiveGrants:
-    """What a key may use, with everything above it."""
-    key = await desk.own_key(name) or declaration.keys.get(name)
+async def _bounds(
+    repository: ConfigRepository, name: str, declaration: Configuration
+) -> EffectiveGrants:
+    """Return a key's effective grants, with all its levels."""
+    key = await repository.own_key(name) or declaration.keys.get(name)
     if key is None:
         raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
     if key.revoked:
@@ -91,7 +95,7 @@ async def _bounds(desk: ConfigRepository, name: str, declaration: Configuration)
 
 
 def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[dict[str, Any]]:
-    """The tools as agents see them. Grants are of the server's own names."""
+    """Return the tools as agents see them; grants use the server's own names."""
     for tool in listing.tools:
         own = full_name(listing.server, tool.name)
         seen = names.shown("tools", listing.server, tool.name)
@@ -103,7 +107,7 @@ def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[d
 def _unseen(
     listings: list[Listing], declaration: Configuration, names: Names
 ) -> list[dict[str, str]]:
-    """What agents are not shown, under the server's own names, with the reason."""
+    """Yield hidden tools under the server's own names, with the reason."""
     found = {
         full_name(server, own): reason
         for (kind, server, own), reason in (names.dropped | names.crowded).items()
@@ -121,7 +125,7 @@ def _unseen(
 
 
 def _held_back(listings: list[Listing], kinds: tuple[str, ...] = PINNED) -> list[dict[str, str]]:
-    """What no client could read, and what nobody has approved, with the reason."""
+    """Yield unreadable and quarantined definitions, with the reason."""
     found: dict[str, str] = {}
     for listing in listings:
         found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
@@ -134,7 +138,7 @@ def _held_back(listings: list[Listing], kinds: tuple[str, ...] = PINNED) -> list
 
 
 def _repaired(listings: list[Listing]) -> list[dict[str, Any]]:
-    """What is shown otherwise than its server sent it, since clients could not have read that."""
+    """Yield repaired definitions: clients could not read what the server sent."""
     kinds = ("tools", "prompts", "resources", "templates")
     found = {
         full_name(listing.server, each.name): each.repaired
@@ -195,7 +199,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _on_a_terminal(text: str) -> str:
-    """The text line by line, with whatever is not drawn named instead."""
+    """Return the text line by line, with invisible characters named."""
     return "\n".join(map(visible, text.split("\n")))
 
 

@@ -71,8 +71,8 @@ def _own_stdout() -> int:
     return own
 
 
-def _note(sentence: str) -> None:
-    sys.stderr.write(f"toolbus connect: {sentence}.\n")
+def _note(message: str) -> None:
+    sys.stderr.write(f"toolbus connect: {message}.\n")
     sys.stderr.flush()
 
 

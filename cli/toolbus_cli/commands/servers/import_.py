@@ -67,8 +67,8 @@ def openapi(
             include=tuple(include or ("*",)), exclude=tuple(exclude or ()),
         )  # fmt: skip
     except DocumentError as error:
-        said = str(error).replace("set base_url", "pass --base-url")
-        raise CommandError(f"{source} cannot be imported. {said}") from error
+        message = str(error).replace("set base_url", "pass --base-url")
+        raise CommandError(f"{source} cannot be imported. {message}") from error
     called = name or _named(_title(root))
     server["base_url"] = base
     if api.schemes and _wanted(api):

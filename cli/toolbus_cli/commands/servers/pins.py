@@ -107,15 +107,15 @@ def reject(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson =
 
 
 def _look(what: str, state_dir: Any, *, everything: bool = False) -> list[Case]:
-    async def work(desk: ConfigRepository) -> list[Case]:
-        return await (await at_pins(desk)).cases(what, everything=everything)
+    async def work(repository: ConfigRepository) -> list[Case]:
+        return await (await at_pins(repository)).cases(what, everything=everything)
 
     return at_work(state_dir, work)
 
 
 def _decide(cases: list[Case], state_dir: Any, *, approved: bool) -> None:
-    async def work(desk: ConfigRepository) -> None:
-        board = await at_pins(desk)
+    async def work(repository: ConfigRepository) -> None:
+        board = await at_pins(repository)
         if approved:
             await board.approve(*cases)
             return

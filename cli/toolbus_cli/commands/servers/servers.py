@@ -35,7 +35,7 @@ from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
 
 ATTEMPTS = 5  # at writing, where others write too
-HEARD_SECONDS = 5.0
+CONFIRM_SECONDS = 5.0
 
 Name = Annotated[str, typer.Argument(metavar="SERVER", help="A configured server.")]
 Row = dict[str, Any]
@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 def drain(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Stop new calls to a server; running ones finish. Ends with 'undrain'."""
-    row = at_work(state_dir, lambda desk: _steer(desk, name, _drained, ServerDrained))
+    row = at_work(state_dir, lambda repository: _steer(repository, name, _drained, ServerDrained))
     left = row.get("in_flight", 0)
     under_way = "no call is running" if not left else f"{left} still running"
     _answer(row, f"Drained {name}: no new calls; {under_way}.", as_json=as_json)
@@ -51,7 +51,9 @@ def drain(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = 
 
 def undrain(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Resume calls to a drained server."""
-    row = at_work(state_dir, lambda desk: _steer(desk, name, _undrained, ServerUndrained))
+    row = at_work(
+        state_dir, lambda repository: _steer(repository, name, _undrained, ServerUndrained)
+    )
     _answer(row, f"Resumed calls to {name}.", as_json=as_json)
 
 
@@ -60,7 +62,7 @@ def reset(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = 
 
     Running calls of a stdio server fail; drain it first to avoid that.
     """
-    row = at_work(state_dir, lambda desk: _steer(desk, name, _reset, ServerReset))
+    row = at_work(state_dir, lambda repository: _steer(repository, name, _reset, ServerReset))
     _answer(row, f"Resetting {name}; 'toolbus status' shows its state.", as_json=as_json)
 
 
@@ -77,24 +79,26 @@ def _reset(now: ServerCommand) -> dict[str, Any]:
 
 
 async def _steer(
-    desk: ConfigRepository,
+    repository: ConfigRepository,
     name: str,
     change: Callable[[ServerCommand], dict[str, Any]],
     event: type[ServerCommandEvent],
 ) -> Row:
     """Store the command, publish it and wait for an executor; return the server's row."""
-    if name not in (await desk.declared()).declaration.servers:
+    if name not in (await repository.declared()).declaration.servers:
         raise CommandError(f"Unknown server '{name}'; 'toolbus get servers' lists them.")
-    told = await _written(desk, name, change)
-    number = f"{name}.{event.NAME.rpartition('.')[2]}.{told.at:.6f}"
-    desk.record(event(id=number, at=told.at, customer=DEFAULT_CUSTOMER, server=name, by=me()))
-    return await _heard(desk, name, told)
+    result = await _written(repository, name, change)
+    number = f"{name}.{event.NAME.rpartition('.')[2]}.{result.at:.6f}"
+    repository.record(
+        event(id=number, at=result.at, customer=DEFAULT_CUSTOMER, server=name, by=me())
+    )
+    return await _confirmed(repository, name, result)
 
 
 async def _written(
-    desk: ConfigRepository, name: str, change: Callable[[ServerCommand], dict[str, Any]]
+    repository: ConfigRepository, name: str, change: Callable[[ServerCommand], dict[str, Any]]
 ) -> ServerCommand:
-    bucket = await desk.bus.bucket(CONFIG)
+    bucket = await repository.bus.bucket(CONFIG)
     for _ in range(ATTEMPTS):
         entry = await bucket.get(f"{SERVER_COMMAND_PREFIX}{name}")
         now = (
@@ -102,16 +106,16 @@ async def _written(
             if entry is not None and entry.value
             else ServerCommand()
         )
-        told = ServerCommand(**change(now), by=me(), at=time())
+        result = ServerCommand(**change(now), by=me(), at=time())
         last = entry.revision if entry is not None else 0
-        if await bucket.swap(f"{SERVER_COMMAND_PREFIX}{name}", told.encode(), last) is not None:
-            return told
+        if await bucket.swap(f"{SERVER_COMMAND_PREFIX}{name}", result.encode(), last) is not None:
+            return result
     raise CommandError(f"Other operators keep changing {name}; see 'toolbus status', then retry.")
 
 
-async def _heard(desk: ConfigRepository, name: str, told: ServerCommand) -> Row:
+async def _confirmed(repository: ConfigRepository, name: str, told: ServerCommand) -> Row:
     """Wait for an executor to report the server's state after the command."""
-    lane, give_up = RequestReply(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
+    lane, give_up = RequestReply(OPERATOR, repository.bus), monotonic() + CONFIRM_SECONDS
     row: Row = {}
     while monotonic() < give_up:
         try:
@@ -125,10 +129,10 @@ async def _heard(desk: ConfigRepository, name: str, told: ServerCommand) -> Row:
     return row
 
 
-def _answer(row: Row, sentence: str, *, as_json: bool) -> None:
+def _answer(row: Row, message: str, *, as_json: bool) -> None:
     if as_json:
         show_json(row)
     elif row:
-        say(sentence)
+        say(message)
     else:
         say("The command is stored; no executor is running to apply it now.")

@@ -394,8 +394,7 @@ class ServerSupervisor:
             stale = known is not None and (known.tools or known.quarantined)
             state = ServerState.STALE if stale else ServerState.FAILED
             listing = known or Listing(server=self.name, state=state)
-            self._lost_at = (
-                listing.lost_at or self._lost_at
-            )  # another replica may have lost it earlier
+            # Another replica may have lost the connection earlier.
+            self._lost_at = listing.lost_at or self._lost_at
             status = {"state": state, "reason": reason, "lost_at": self._lost_at}
             await self._publish(listing.model_copy(update=status))

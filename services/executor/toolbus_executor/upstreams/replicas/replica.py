@@ -10,12 +10,33 @@ from time import monotonic
 from typing import Any, Protocol
 
 from toolbus_common.concurrency import end
-from toolbus_common.contracts import CallAdmitted
-from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_executor.resilience.failure_log import FailureLog, shared_reason, with_pronoun
+from toolbus_common.contracts import (
+    CallAdmitted,
+)
+from toolbus_common.errors import (
+    ToolbusError,
+    UpstreamDeadError,
+)
+from toolbus_executor.resilience.failure_log import (
+    FailureLog,
+    shared_reason,
+    why,
+    with_pronoun,
+)
 from toolbus_executor.resilience.health_probe import Health
-from toolbus_executor.upstreams.base import Described, Upstream, UpstreamCallbacks, close_completely
+from toolbus_executor.upstreams.base import (
+    Described,
+    Upstream,
+    UpstreamCallbacks,
+    close_completely,
+)
+from toolbus_executor.upstreams.listing import TOOLS
+from toolbus_executor.upstreams.replicas.listing_comparison import (
+    Found,
+)
 from toolbus_executor.upstreams.replicas.outlier_ejection import Place, Standing
+
+PROMPTS = "prompts/list"
 
 log = logging.getLogger(__name__)
 
@@ -244,3 +265,16 @@ class Replica:
                 raise UpstreamDeadError(reason, sent=False)
 
         return replace(self._whole.news, relist=relist)
+
+
+def note_list(replica: Replica, method: str, listed: Found | BaseException) -> None:
+    """Store what a replica lists; without tools it is useless, without prompts it has none."""
+    if isinstance(listed, Found):
+        if method == TOOLS.method:
+            replica.tools = listed.digests
+        elif method == PROMPTS:
+            replica.prompts = listed.digests
+    elif method == TOOLS.method:
+        replica.cannot_list(why(listed) or "it did not respond in time")
+    elif method == PROMPTS:
+        replica.prompts = {}

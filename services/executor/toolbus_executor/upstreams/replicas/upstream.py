@@ -31,7 +31,7 @@ from toolbus_common.observability.metrics import REPLICA_EJECTED
 from toolbus_common.secrets import Values
 from toolbus_executor.mcp_messages.client_capabilities import takes_tasks
 from toolbus_executor.mcp_messages.task_formats import RESULT
-from toolbus_executor.resilience.failure_log import is_failure, why
+from toolbus_executor.resilience.failure_log import is_failure
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.server_events import about_server
 from toolbus_executor.transport.dialer_factory import DialerFactory
@@ -44,7 +44,6 @@ from toolbus_executor.upstreams.base import (
 )
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.factory import reached
-from toolbus_executor.upstreams.listing import TOOLS
 from toolbus_executor.upstreams.protocol_families import create_in_families
 from toolbus_executor.upstreams.replicas.listing_comparison import (
     KINDS,
@@ -56,14 +55,13 @@ from toolbus_executor.upstreams.replicas.listing_comparison import (
 )
 from toolbus_executor.upstreams.replicas.load_balancing import home_of, next_in_turn, uncrowded
 from toolbus_executor.upstreams.replicas.outlier_ejection import Place, may_go
-from toolbus_executor.upstreams.replicas.replica import Replica
+from toolbus_executor.upstreams.replicas.replica import PROMPTS, Replica, note_list
 from toolbus_executor.upstreams.sessions.separate_sessions import Separated, Separation
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 1.0  # for the other replicas, once the first is connected
 LIST_SECONDS = 5.0
-PROMPTS = "prompts/list"
 ALL = 0.9  # of a call's time; a cancellation after that counts as a timeout
 MOST_HOMES = 20_000
 MOST_REMEMBERED = 1024  # calls that failed at a replica and may be retried at another
@@ -162,7 +160,7 @@ class ReplicatedUpstream:
         for (replica, _), each in zip(connected, listed, strict=True):
             if isinstance(each, Found):
                 lists.append((replica, each))
-            _note(replica, method, each)
+            note_list(replica, method, each)
         if not lists:
             raise _first_error(listed)
         chosen = most(lists)
@@ -389,19 +387,6 @@ def labels(declared: Server) -> list[str]:
         label = f"{parts.netloc.rpartition('@')[2]}{parts.path}"
         found.append(f"{label}#{len(found)}" if label in found else label)
     return found
-
-
-def _note(replica: Replica, method: str, listed: Found | BaseException) -> None:
-    """Store what a replica lists; without tools it is useless, without prompts it has none."""
-    if isinstance(listed, Found):
-        if method == TOOLS.method:
-            replica.tools = listed.digests
-        elif method == PROMPTS:
-            replica.prompts = listed.digests
-    elif method == TOOLS.method:
-        replica.cannot_list(why(listed) or "it did not respond in time")
-    elif method == PROMPTS:
-        replica.prompts = {}
 
 
 def _first_error(results: Sequence[object]) -> BaseException:

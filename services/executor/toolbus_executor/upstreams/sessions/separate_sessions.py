@@ -387,12 +387,9 @@ class Separated:
         here = (each for each in self._how.pool if each.key[0] == self._place)
         return any(each.kept is not None for each in here)
 
-    def _own(self) -> list[Connection]:
-        mine = (each.kept for each in self._how.pool if self._is_mine(each.key))
-        return [each for each in mine if each is not None]
-
     def _connections(self) -> list[Connection]:
-        return [*self._own(), *((self._main,) if self._main is not None else ())]
+        own = (each.kept for each in self._how.pool if self._is_mine(each.key))
+        return [each for each in (*own, self._main) if each is not None]
 
     def _is_mine(self, key: Any) -> bool:
         return bool(key[:2] == (self._place, self._family))
