@@ -132,7 +132,7 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
         key = str(service.status().details["sealed_by"])
         found = await gathered(lane, "acme")
         assert await found.write(path) == found.size == 6
-        assert verify.verify(str(path), key).told()["sound"]
+        assert verify.verify(str(path), key).text()["sound"]
 
         async def with_one_edited() -> AsyncIterator[str]:
             async for line in found.lines():

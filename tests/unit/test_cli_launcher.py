@@ -50,13 +50,13 @@ def test_a_chosen_port_is_kept_for_a_child_and_from_everybody_else() -> None:
 
 def test_a_port_that_is_taken_is_refused_and_zero_is_any(listening: int) -> None:
     with pytest.raises(CommandError, match="is already in use"):
-        ports.asked_for("127.0.0.1", listening)
-    assert ports.asked_for("127.0.0.1", 0, listening) != listening
+        ports.requested("127.0.0.1", listening)
+    assert ports.requested("127.0.0.1", 0, listening) != listening
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(CommandError, match=r"192\.0\.2\.1"):
-        ports.asked_for("192.0.2.1", 8080)
+        ports.requested("192.0.2.1", 8080)
 
 
 def test_the_state_directory_is_its_owners_alone(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def edited(line: bytes) -> bytes:
 
 
 def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
-    result = log.verified().told()
+    result = log.verified().text()
     assert result == {
         "sound": True, "origin": "toolbus", "customer": "acme",
         "log": "toolbus/acme/1763000000000", "events": 24, "before": 0,
@@ -38,7 +38,7 @@ def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
         "checkpoints_seen": 0, "events_witnessed": 0, "witnessed_until": None,
         "not_proven": [
             "that no newer event was left out: no checkpoint kept elsewhere was given (--seen)",
-            "that nobody was shown another log: no witness was given (--witness)",
+            "that no other log was shown to others: no witness was given (--witness)",
         ],
         "findings": [],
     }  # fmt: skip
@@ -84,13 +84,13 @@ def test_a_log_cut_back_to_an_old_checkpoint_is_found_by_who_was_told_a_later_on
     log: World,
 ) -> None:
     cut = replace(log, lines=log.lines[:12], sealed=log.sealed[:2])
-    assert cut.verified().told()["sound"]  # it cannot know by itself
+    assert cut.verified().text()["sound"]  # it cannot know by itself
     assert cut.kinds(seen(log.sealed[-1])) == {"missing"}
 
 
 def test_a_forked_log_is_found_by_who_was_told_of_the_other(log: World) -> None:
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])]).resealed((6, 12, 18, 24))
-    assert fork.verified().told()["sound"]  # signed with the true key, after the last event
+    assert fork.verified().text()["sound"]  # signed with the true key, after the last event
     assert fork.kinds(seen(log.sealed[-1])) == {"tree", "forked"}
 
 
@@ -126,7 +126,7 @@ def test_an_intent_nobody_ended_is_found_even_where_the_tree_is_right(log: World
 
 def test_a_part_of_a_log_is_proven_from_the_checkpoint_it_begins_with(log: World) -> None:
     part = replace(log, begins=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
-    assert part.verified().told()["sound"]
+    assert part.verified().text()["sound"]
     wrong = replace(part, begins=replace(log.sealed[1], edge=log.sealed[0].edge))
     assert "forked" in wrong.kinds()
 
@@ -156,7 +156,7 @@ def test_the_verifier_in_the_bundle_runs_alone(log: World, tmp_path: Path) -> No
 log        customer acme of toolbus, log toolbus/acme/1763000000000
 events     from 2027-01-15 08:00:00 UTC to 2027-01-15 08:00:11 UTC
 not proven that no newer event was left out: no checkpoint kept elsewhere was given (--seen)
-not proven that nobody was shown another log: no witness was given (--witness)
+not proven that no other log was shown to others: no witness was given (--witness)
 sound until 2027-01-15 10:47:04 UTC: 24 events, 4 checkpoints, 12 calls
 """
     )

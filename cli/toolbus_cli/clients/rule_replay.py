@@ -26,7 +26,7 @@ class Recorded:
     at: float
     case: Case
     rule: str = ""
-    asked: bool = False
+    request: bool = False
     arguments: bytes | None = None
 
 
@@ -86,9 +86,9 @@ class Replay:
         if call.arguments is None and part.reads_arguments and not verdict.denied_by:
             return "unknown"
         if verdict.denied_by:
-            return "same" if call.rule and not call.asked else "refused"
+            return "same" if call.rule and not call.request else "refused"
         if verdict.approve_by:
-            return "same" if call.asked else "asked"
+            return "same" if call.request else "asked"
         return "allowed" if call.rule else "same"
 
 
@@ -112,7 +112,7 @@ def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
         at=float(row["seconds"]),
         case=Case(asker, str(row["method"]), server, tool, labels, cost, family),
         rule=str(row["rule"]),
-        asked=row["code"] == "approval_required" or row["event"] == "approval.requested",
+        request=row["code"] == "approval_required" or row["event"] == "approval.requested",
         arguments=arguments.encode() if _whole(arguments) else None,
     )
 

@@ -321,7 +321,7 @@ class Calls:
         self._report = report
         self._open: dict[str, float] = {}
         self._outcomes: set[str] = set()
-        self.begun = 0
+        self.started = 0
 
     def take(self, event: dict[str, Any], number: int) -> None:
         """Check the next event of the log."""
@@ -332,7 +332,7 @@ class Calls:
         if not (_named(call) and _is_time(deadline)):
             self._report.add("malformed", f"event {number}: its call_id or deadline is of no use")
         elif name == "call.allowed":
-            self.begun += 1
+            self.started += 1
             if call not in self._outcomes:
                 self._open[call] = deadline
             self._outcomes.discard(call)
@@ -425,7 +425,7 @@ class Report:
         if _is_time(at):
             self.first, self.last = min(self.first, at), max(self.last, at)  # type: ignore[call-overload]
 
-    def told(self) -> dict[str, object]:
+    def text(self) -> dict[str, object]:
         """Return the report for JSON."""
         timed = self.first <= self.last
         return {
@@ -743,7 +743,7 @@ def _check_witnesses(checkpoints: list[Checkpoint], wanted: Wanted, report: Repo
     """Find the newest checkpoint with cosignatures of enough witnesses."""
     if not wanted.witnesses:
         report.unproven.append(
-            "that nobody was shown another log: no witness was given (--witness)"
+            "that no other log was shown to others: no witness was given (--witness)"
         )
     quorum = wanted.quorum or len(wanted.witnesses)
     newest = sorted(checkpoints, key=lambda each: (each.size, each.at), reverse=True)
@@ -803,13 +803,13 @@ def _check_events(
     chains.end()
     calls.end(report.until)
     people.end()
-    report.calls = calls.begun
+    report.calls = calls.started
 
 
-def _most(due: list[Checkpoint], begun: int) -> int:
+def _most(due: list[Checkpoint], started: int) -> int:
     """Return the maximum number of events to read: as many as were signed."""
     genuine = [each.size for each in due if each.genuine]
-    return max(genuine) if genuine else min(due[-1].size, begun + MOST_UNSIGNED)
+    return max(genuine) if genuine else min(due[-1].size, started + MOST_UNSIGNED)
 
 
 def _check_customer(event: dict[str, Any], number: int, log: Log, report: Report) -> None:
@@ -911,7 +911,7 @@ def main(words: list[str] | None = None) -> int:
         )
         sys.stdout.write(f"{output}\n")
         return 2
-    sys.stdout.write(json.dumps(report.told(), indent=2) + "\n" if options.json else str(report))
+    sys.stdout.write(json.dumps(report.text(), indent=2) + "\n" if options.json else str(report))
     return 1 if report.found else 0
 
 

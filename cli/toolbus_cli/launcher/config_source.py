@@ -89,7 +89,7 @@ async def reload(
     """Apply a changed file. Return None if it was invalid, and then nothing was applied."""
     try:
         loaded = source.load()
-        tell_warnings(source.path, loaded, note)
+        print_warnings(source.path, loaded, note)
         applied = await repository.apply(loaded.declaration, source.by)
     except CommandError as error:
         for line in error.message.splitlines():
@@ -103,7 +103,7 @@ async def reload(
     return loaded, applied
 
 
-def tell_warnings(path: Path, loaded: Loaded, note: Callable[[str, str], None]) -> None:
+def print_warnings(path: Path, loaded: Loaded, note: Callable[[str, str], None]) -> None:
     """Log the warnings of a loaded file."""
     for warning in loaded.warnings:
         note(f"{path}:{warning.line}: {warning}", "warning")

@@ -38,7 +38,7 @@ def _port(first: HostPort, place: int, remembered: object) -> int:
             f"--ops-listen {first} assigns one port per process, and port {port} is already used "
             "by this launcher; choose another port."
         )
-    return ports.asked_for(first.host, port, option="--ops-listen")
+    return ports.requested(first.host, port, option="--ops-listen")
 
 
 def urls(addresses: Mapping[str, HostPort]) -> dict[str, str]:

@@ -23,7 +23,7 @@ def is_kept(port: object) -> bool:
     return any(port == kept for _, kept in _kept)
 
 
-def asked_for(host: str, port: int, remembered: object = None, option: str = "--port") -> int:
+def requested(host: str, port: int, remembered: object = None, option: str = "--port") -> int:
     """Reserve the requested port (0: any). Raises `CommandError` if it is not available."""
     if port == 0:
         return free(remembered)

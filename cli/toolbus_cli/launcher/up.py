@@ -139,7 +139,7 @@ def _prepared(options: Options, state: State, log: LogPrinter, held: int, began:
     chosen = source.choose(options.config, state, ports.free(before.get("notes")))
     chosen.host = options.host
     loaded = chosen.load()
-    source.tell_warnings(chosen.path, loaded, log.note)
+    source.print_warnings(chosen.path, loaded, log.note)
     outside = os.environ.get
     launch = Launch(
         options=options,
@@ -147,7 +147,7 @@ def _prepared(options: Options, state: State, log: LogPrinter, held: int, began:
         log=log,
         source=chosen,
         loaded=loaded,
-        port=ports.asked_for(options.host, options.port, before.get("http")),
+        port=ports.requested(options.host, options.port, before.get("http")),
         nats=engines.nats(state, outside(NATS_URL, ""), before.get("nats"), log.engine),
         valkey=engines.valkey(state, outside(REDIS_URL, ""), before.get("valkey"), log.engine),
         ops=ops.listeners(options.ops_listen, names, before.get("ops")),

@@ -37,7 +37,7 @@ def table_of(servers: list[Row], span: Any) -> list[tuple[str, ...]]:
     ]
 
 
-def sentences_of(servers: list[Row]) -> list[str]:
+def usage_lines(servers: list[Row]) -> list[str]:
     """Return the usage of each server's session pool that is not empty."""
     return [
         f"{server['name']}: {held['open']} sessions open, at most {held['bound']} in each executor "

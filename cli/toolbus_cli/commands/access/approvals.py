@@ -37,7 +37,7 @@ def approvals(
     as_json: AsJson = False,
 ) -> None:
     """List calls that wait for an approval, oldest first."""
-    result = _asked(state_dir, ApprovalsQuery(id=approval))
+    result = _request(state_dir, ApprovalsQuery(id=approval))
     if as_json:
         show_json(result.model_dump())
         return
@@ -56,7 +56,7 @@ def approve(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Approve a waiting call once; the caller waits for it or repeats the same call."""
-    _asked(state_dir, ApproveRequest(id=approval, by=me(), note=note))
+    _request(state_dir, ApproveRequest(id=approval, by=me(), note=note))
     say(f"Approved {approval}: the call is allowed once.")
 
 
@@ -67,11 +67,11 @@ def reject(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Reject a waiting call, with a reason the caller can act on."""
-    _asked(state_dir, RejectRequest(id=approval, by=me(), note=reason))
+    _request(state_dir, RejectRequest(id=approval, by=me(), note=reason))
     say(f"Rejected {approval}: the caller receives the reason.")
 
 
-def _asked(state_dir: Path, question: Query) -> ApprovalsReply:
+def _request(state_dir: Path, question: Query) -> ApprovalsReply:
     async def ask() -> ApprovalsReply:
         async with joined(find(state_dir)) as bus:
             return await RequestReply(OPERATOR, bus).ask(question, ApprovalsReply)
@@ -79,15 +79,16 @@ def _asked(state_dir: Path, question: Query) -> ApprovalsReply:
     return asyncio.run(ask())
 
 
-def _lines(told: ApprovalState) -> list[str]:
-    name = visible(full_name(told.server, told.tool))
-    age, left = time.time() - told.requested_at, max(0.0, told.ends - time.time())
+def _lines(reply: ApprovalState) -> list[str]:
+    name = visible(full_name(reply.server, reply.tool))
+    age, left = time.time() - reply.requested_at, max(0.0, reply.ends - time.time())
     lines = [
-        f"{told.id}  {told.state}",
-        f"  {name} ({told.method}), called with key {told.key}, approval required by {told.cause}",
+        f"{reply.id}  {reply.state}",
+        f"  {name} ({reply.method}), called with key {reply.key}, "
+        f"approval required by {reply.cause}",
         f"  waiting {age:.0f} s, {left:.0f} s left",
     ]
-    lines += [f"  {line}" for line in readable(told.arguments).split("\n")]
-    if told.cut:
-        lines.append(f"  … truncated; see all of it with 'toolbus approvals {told.id}'")
+    lines += [f"  {line}" for line in readable(reply.arguments).split("\n")]
+    if reply.cut:
+        lines.append(f"  … truncated; see all of it with 'toolbus approvals {reply.id}'")
     return lines

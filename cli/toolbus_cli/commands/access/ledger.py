@@ -48,7 +48,7 @@ def show(
     Debt is the cost of calls beyond their reservations. The exit code is 1 if a customer's
     counters are lost; its paid calls are denied until they are rebuilt.
     """
-    result = asyncio.run(_told(state_dir, customer))
+    result = asyncio.run(_reply(state_dir, customer))
     if as_json:
         show_json(result.model_dump())
     else:
@@ -78,7 +78,7 @@ def accept(
     _show_rebuilt(asyncio.run(_rebuilt(state_dir, customer, accept=True)), as_json=as_json)
 
 
-async def _told(state_dir: Path, customer: str) -> LedgerReply:
+async def _reply(state_dir: Path, customer: str) -> LedgerReply:
     async with joined(find(state_dir)) as bus:
         query = LedgerQuery(customer=customer)
         return await RequestReply(OPERATOR, bus).ask(query, LedgerReply, SHOW_SECONDS)
@@ -90,13 +90,13 @@ async def _rebuilt(state_dir: Path, customer: str, *, accept: bool) -> RebuildRe
         return await RequestReply(OPERATOR, bus).ask(request, RebuildReply, REBUILD_SECONDS)
 
 
-def _show_rebuilt(told: RebuildReply, *, as_json: bool) -> None:
+def _show_rebuilt(reply: RebuildReply, *, as_json: bool) -> None:
     if as_json:
-        show_json(told.model_dump())
+        show_json(reply.model_dump())
         return
     say(
-        f"Rebuilt from the events since {_moment(told.since)}; "
-        f"{told.calls} calls are in progress. 'toolbus ledger show' shows the budgets."
+        f"Rebuilt from the events since {_moment(reply.since)}; "
+        f"{reply.calls} calls are in progress. 'toolbus ledger show' shows the budgets."
     )
 
 

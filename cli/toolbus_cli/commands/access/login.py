@@ -22,7 +22,7 @@ LARGEST = 64 * 1024
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 DOCUMENT = "/.well-known/oauth-protected-resource/api"
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-_NOBODY = (
+_NO_SIGN_IN = (
     "That gateway has no sign-in for administrators: give an access rule a role "
     "(docs/how-to/administration-api.md)."
 )
@@ -43,16 +43,16 @@ def login(
 ) -> None:
     """Sign in as an administrator and print an access token for /api."""
     base = (url or endpoint_of(state_dir)).rstrip("/").removesuffix("/mcp")
-    status, document = _asked(base, "GET", DOCUMENT)
+    status, document = _request(base, "GET", DOCUMENT)
     if status != http.client.OK:
-        raise CommandError(_NOBODY)
+        raise CommandError(_NO_SIGN_IN)
     scope = LOOK if read_only else ADMINISTER
     form = {"client_id": client, "resource": str(document.get("resource")), "scope": scope}
-    waiting = _given(_asked(base, "POST", "/oauth/device/code", form))
+    waiting = _given(_request(base, "POST", "/oauth/device/code", form))
     page, code = waiting["verification_uri_complete"], waiting["user_code"]
     sys.stderr.write(printable(f"Open {page} and confirm the code {code}.") + "\n")
     form = {"grant_type": DEVICE, "client_id": client, "device_code": waiting["device_code"]}
-    token = awaited(lambda: _asked(base, "POST", "/oauth/token", form), waiting)
+    token = awaited(lambda: _request(base, "POST", "/oauth/token", form), waiting)
     sys.stdout.write(printable(token) + "\n")
 
 
@@ -83,7 +83,7 @@ def _given(answer: tuple[int, dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _asked(
+def _request(
     base: str, method: str, path: str, form: dict[str, str] | None = None
 ) -> tuple[int, dict[str, Any]]:
     target = urlsplit(base)

@@ -47,7 +47,7 @@ def add_account(
     """Create an account for a person. The secret of a second factor is shown once."""
     hashed = _hashed(_password(from_stdin=password_stdin))
     about = {"password": hashed, "groups": group or [], "email": email, "totp": totp}
-    (row,) = wish(state_dir, "add_account", checked_name(name), about)
+    (row,) = send_request(state_dir, "add_account", checked_name(name), about)
     if as_json:
         show_json(row)
         return
@@ -71,7 +71,7 @@ def change_account(
         about["disabled"] = disable
     if password or password_stdin:
         about["password"] = _hashed(_password(from_stdin=password_stdin))
-    wish(state_dir, "change_account", name, about)
+    send_request(state_dir, "change_account", name, about)
     say(f"Changed the account '{name}'; its grants have ended.")
 
 
@@ -79,20 +79,20 @@ def remove_account(
     name: Annotated[str, typer.Argument()], *, state_dir: StateDir = DEFAULT_STATE
 ) -> None:
     """Delete an account and end its grants."""
-    wish(state_dir, "remove_account", name)
+    send_request(state_dir, "remove_account", name)
     say(f"Deleted the account '{name}'.")
 
 
 def list_accounts(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """List local accounts."""
-    rows = wish(state_dir, "accounts")
+    rows = send_request(state_dir, "accounts")
     columns = ("name", "state", "second_factor", "groups")
     show_rows(
         columns, rows, "No accounts; create one with 'toolbus accounts add'.", as_json=as_json
     )
 
 
-def add_client(  # noqa: PLR0913 - what may be said of one
+def add_client(  # noqa: PLR0913 - the fields of a client
     name: Annotated[str, typer.Argument(help="The name shown to people.")],
     *,
     redirect: Annotated[
@@ -138,7 +138,7 @@ def add_client(  # noqa: PLR0913 - what may be said of one
         "exchange": exchange or [],
         "dpop_bound_access_tokens": dpop,
     }
-    (row,) = wish(state_dir, "add_client", name, about)
+    (row,) = send_request(state_dir, "add_client", name, about)
     if as_json:
         show_json(row)
         return
@@ -153,20 +153,20 @@ def remove_client(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Delete a client and end its grants."""
-    wish(state_dir, "remove_client", client_id)
+    send_request(state_dir, "remove_client", client_id)
     say("Deleted the client.")
 
 
 def list_clients(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """List clients, including dynamically registered ones."""
-    rows = wish(state_dir, "clients")
+    rows = send_request(state_dir, "clients")
     columns = ("id", "name", "from", "method", "redirects")
     show_rows(columns, rows, "No clients.", as_json=as_json)
 
 
 def list_grants(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """List active grants: client, user and expiry."""
-    rows = wish(state_dir, "grants")
+    rows = send_request(state_dir, "grants")
     columns = ("id", "user", "client", "resource", "scope")
     show_rows(columns, rows, "No grants.", as_json=as_json)
 
@@ -177,11 +177,11 @@ def revoke_grant(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Revoke a grant and all its tokens immediately, on every replica."""
-    wish(state_dir, "end_grant", grant)
+    send_request(state_dir, "end_grant", grant)
     say("Revoked the grant.")
 
 
-def wish(
+def send_request(
     state_dir: Path, action: str, name: str = "", about: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """Send a request to the oauth service and return its reply."""

@@ -138,14 +138,14 @@ def _chosen(rules: Mapping[str, Rule], name: str) -> Mapping[str, Rule]:
     return {name: rules[name]} if name else rules
 
 
-async def _calls(lane: RequestReply, seconds: int) -> AsyncIterator[dict[str, Any]]:
+async def _calls(queries: RequestReply, seconds: int) -> AsyncIterator[dict[str, Any]]:
     """Yield recorded decisions that rules could change, page by page."""
     after, batch = (0, -1), BATCH
     while True:
         where = f"AND (stream_seq, line) > {after} ORDER BY stream_seq, line"
         query = AuditQuery(sql=_CALLS.format(seconds=seconds) + where, limit=batch)
         try:
-            found = await lane.ask(query, RowsReply, SECONDS)
+            found = await queries.ask(query, RowsReply, SECONDS)
         except InvalidError:
             if batch <= LEAST:
                 raise

@@ -40,7 +40,7 @@ def list_letters(
 ) -> None:
     """List dead letters, newest first; `place` is message and line."""
     sql = f"{_LETTERS} FROM dead_letters ORDER BY at DESC, stream_seq DESC, line"
-    rows = asyncio.run(_asked(state_dir, sql, limit))
+    rows = asyncio.run(_request(state_dir, sql, limit))
     nothing = "No dead letters."
     show_rows(("place", "at", "subject", "reason"), rows, nothing, as_json=as_json)
 
@@ -59,7 +59,7 @@ def show(
         )
     where = f"stream_seq = {found[1]} AND line = {found[2]}"
     sql = f"{_LETTERS}, digest, raw FROM dead_letters WHERE {where}"
-    rows = asyncio.run(_asked(state_dir, sql, 10))
+    rows = asyncio.run(_request(state_dir, sql, 10))
     if not rows:
         raise CommandError(
             f"There is no dead letter at {place}; it may have been retried successfully."
@@ -113,39 +113,41 @@ def backfill(
         say(f"{result['unreadable']} cannot be read: toolbus audit dead-letters list")
 
 
-def _moment(said: str) -> float:
+def _moment(text: str) -> float:
     try:
-        found = datetime.fromisoformat(said)
+        found = datetime.fromisoformat(text)
     except ValueError as error:
         raise CommandError(
-            f"'{said}' is no day or time; write 2026-11-01 or 2026-11-01T14:30."
+            f"'{text}' is no day or time; write 2026-11-01 or 2026-11-01T14:30."
         ) from error
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-async def _refilled(state_dir: Path, asked: BackfillRequest) -> dict[str, int]:
+async def _refilled(state_dir: Path, request: BackfillRequest) -> dict[str, int]:
     """Backfill page by page to the end of the stream and return the totals."""
     total: Counter[str] = Counter(lines=0, written=0, unreadable=0)
     async with joined(find(state_dir)) as bus:
-        lane = RequestReply(OPERATOR, bus)
+        queries = RequestReply(OPERATOR, bus)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Messages", total=None)
             while True:
-                reply = await lane.ask(asked, BackfillReply, SECONDS)
+                reply = await queries.ask(request, BackfillReply, SECONDS)
                 total.update(lines=reply.lines, written=reply.written, unreadable=reply.unreadable)
                 progress.update(task, completed=reply.next or reply.until, total=reply.until)
                 if not reply.next:
                     return dict(total)
-                asked = BackfillRequest(first=reply.next, dead=asked.dead)
+                request = BackfillRequest(first=reply.next, dead=request.dead)
 
 
 async def _taken(state_dir: Path, export: Path) -> dict[str, int]:
     """Backfill an export in pieces and return the totals."""
     total: Counter[str] = Counter(lines=0, written=0, unreadable=0)
     async with joined(find(state_dir)) as bus:
-        lane = RequestReply(OPERATOR, bus)
+        queries = RequestReply(OPERATOR, bus)
         for piece in _pieces(export):
-            reply = await lane.ask(BackfillLinesRequest(lines=tuple(piece)), BackfillReply, SECONDS)
+            reply = await queries.ask(
+                BackfillLinesRequest(lines=tuple(piece)), BackfillReply, SECONDS
+            )
             total.update(lines=reply.lines, written=reply.written, unreadable=reply.unreadable)
     return dict(total)
 
@@ -167,7 +169,7 @@ def _pieces(export: Path) -> Iterator[list[str]]:
         yield piece
 
 
-async def _asked(state_dir: Path, sql: str, limit: int) -> list[dict[str, Any]]:
+async def _request(state_dir: Path, sql: str, limit: int) -> list[dict[str, Any]]:
     async with joined(find(state_dir)) as bus:
         query = AuditQuery(sql=sql, limit=limit)
         found = await RequestReply(OPERATOR, bus).ask(query, RowsReply, SECONDS)

@@ -82,8 +82,8 @@ def export(  # noqa: PLR0913
     show_json({"file": str(out), "events": rows}) if as_json else _say_rows(out, rows)
 
 
-def _say_bundle(out: Path, told: dict[str, Any]) -> None:
-    say(f"{out}: {told['events']} events under {told['checkpoints']} checkpoints.")
+def _say_bundle(out: Path, reply: dict[str, Any]) -> None:
+    say(f"{out}: {reply['events']} events under {reply['checkpoints']} checkpoints.")
     say(f"Check it with: toolbus audit verify {out} --key KEY  (or python3 verify.py, inside)")
 
 

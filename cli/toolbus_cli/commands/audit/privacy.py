@@ -48,10 +48,10 @@ def forget(
     asyncio.run(_forget(state_dir, person, reason, sure=yes))
 
 
-async def _forget(state_dir: Path, said: str, reason: str, *, sure: bool) -> None:
+async def _forget(state_dir: Path, text: str, reason: str, *, sure: bool) -> None:
     async with with_repository(state_dir) as repository:
         people = await people_of(repository.bus, find(state_dir).state)
-        found = await forgetting.found(repository, people, said)
+        found = await forgetting.found(repository, people, text)
         where = ", ".join(found.customers)
         if not sure:
             question = f"Erase {found.person.name}, named in the logs of {where}, permanently?"
@@ -116,7 +116,7 @@ def lift(
 def list_holds(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """List held customers with time and reason."""
     rows = asyncio.run(_holds(state_dir))
-    show_rows(("customer", "since", "by", "why"), rows, "Nobody is held.", as_json=as_json)
+    show_rows(("customer", "since", "by", "why"), rows, "No customer is held.", as_json=as_json)
 
 
 async def _holds(state_dir: Path) -> list[dict[str, Any]]:

@@ -72,9 +72,9 @@ def query(
         say(f"There are more; --limit raises the {limit} rows shown.")
 
 
-async def _query(state_dir: Path, asked: AuditQuery) -> RowsReply:
+async def _query(state_dir: Path, requested: AuditQuery) -> RowsReply:
     async with joined(find(state_dir)) as bus:
-        return await RequestReply(OPERATOR, bus).ask(asked, RowsReply, SECONDS)
+        return await RequestReply(OPERATOR, bus).ask(requested, RowsReply, SECONDS)
 
 
 def _named(given: Sequence[str]) -> dict[str, str]:
@@ -113,16 +113,16 @@ async def _tail(
     state_dir: Path, lines: int, wanted: Mapping[str, str], *, follow: bool, as_json: bool
 ) -> None:
     async with joined(find(state_dir)) as bus:
-        lane = RequestReply(OPERATOR, bus)
+        bus_queries = RequestReply(OPERATOR, bus)
 
         async def found(more: str) -> list[dict[str, Any]]:
             request = AuditQuery(sql=f"{_EVENTS} {more}", limit=BATCH, parameters=dict(wanted))
-            return _records(await lane.ask(request, RowsReply, SECONDS))
+            return _records(await bus_queries.ask(request, RowsReply, SECONDS))
 
         newest = f"ORDER BY at DESC, stream_seq DESC LIMIT {lines}"
         rows = await found(newest) if lines else []
         _show(sorted(rows, key=_place), as_json=as_json)
-        last = max(map(_place, rows), default=None) or await _end(lane)
+        last = max(map(_place, rows), default=None) or await _end(bus_queries)
         while follow:
             await asyncio.sleep(POLL_SECONDS)
             after = f"(stream_seq, line) > ({last[0]}, {last[1]})"
@@ -131,9 +131,9 @@ async def _tail(
             last = max(map(_place, rows), default=last)
 
 
-async def _end(lane: RequestReply) -> tuple[int, int]:
+async def _end(bus_queries: RequestReply) -> tuple[int, int]:
     request = AuditQuery(sql="SELECT max(stream_seq) FROM events", limit=1)
-    (row,) = (await lane.ask(request, RowsReply, SECONDS)).rows
+    (row,) = (await bus_queries.ask(request, RowsReply, SECONDS)).rows
     return int(row[0] or 0), 1 << 15
 
 

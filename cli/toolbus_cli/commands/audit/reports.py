@@ -98,10 +98,10 @@ def report(
 
 async def _report(state_dir: Path, by: By, since: datetime, until: datetime) -> Report:
     async with joined(find(state_dir)) as bus:
-        lane = RequestReply(OPERATOR, bus)
+        bus_queries = RequestReply(OPERATOR, bus)
 
         async def ask(question: AuditQuery) -> RowsReply:
-            return await lane.ask(question, RowsReply, SECONDS)
+            return await bus_queries.ask(question, RowsReply, SECONDS)
 
         return await report_data.gathered(ask, by, since, until)
 

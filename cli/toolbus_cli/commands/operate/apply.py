@@ -45,9 +45,9 @@ def apply(
 ) -> None:
     """Apply a configuration as a whole, after showing the differences.
 
-    It is applied to what the difference was shown for: if somebody was faster, nothing happens.
-    A file with faults changes nothing: each fault is told with its line. A key declared
-    without a secret is given one, shown once.
+    The change applies only to the configuration the differences were shown for. An invalid file
+    changes nothing; every error is printed with its line. A key without a secret gets one, shown
+    once.
     """
     running = State(state_dir).running().get("http_host", "")
     loaded = load_file(file, {**os.environ, **listening_on(running)})
@@ -64,7 +64,7 @@ def apply(
 
     applied = at_work(state_dir, work)
     if as_json:
-        show_json(_told(applied, dry_run=dry_run))
+        show_json(_reply(applied, dry_run=dry_run))
     elif not dry_run:
         _show_secrets(applied)
         say(f"Applied as revision {applied.revision}." if applied.changes else "Nothing to apply.")
@@ -76,7 +76,7 @@ def _ask(count: int) -> None:
         raise CommandError("Nothing was applied.")
 
 
-def _told(applied: Applied, *, dry_run: bool) -> dict[str, Any]:
+def _reply(applied: Applied, *, dry_run: bool) -> dict[str, Any]:
     return {
         "applied": not dry_run,
         "revision": applied.revision,

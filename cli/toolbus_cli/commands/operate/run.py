@@ -65,8 +65,8 @@ def up(  # noqa: PLR0913
 ) -> None:
     """Start the whole gateway on this machine; Ctrl-C drains and stops it.
 
-    The configuration is followed: a changed file is checked as a whole and applied at once, or
-    its faults are told and nothing changes. TOOLBUS_NATS_URL, TOOLBUS_REDIS_URL and
+    The configuration file is watched: a changed file is validated as a whole and applied, or its
+    errors are printed and nothing changes. TOOLBUS_NATS_URL, TOOLBUS_REDIS_URL and
     TOOLBUS_CLICKHOUSE_URL name servers to use instead of the embedded ones.
     """
     from toolbus_cli.launcher.up import Options  # noqa: PLC0415
@@ -92,9 +92,9 @@ def run(
 ) -> None:
     """Run services in one process, for a cluster; SIGTERM drains.
 
-    Services are told by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and unsent
-    events), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST and
-    TOOLBUS_HTTP_PORT (ingress). The operations listener takes TOOLBUS_OPS_LISTEN too, and
+    Services are configured by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and
+    unsent events), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST
+    and TOOLBUS_HTTP_PORT (ingress). The operations listener takes TOOLBUS_OPS_LISTEN too, and
     TOOLBUS_OPS_HOSTS: the names it may be asked by.
     """
     raise typer.Exit(_run(services, ops_listen))

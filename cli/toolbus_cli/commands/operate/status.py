@@ -18,7 +18,7 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import Place, find, joined
 from toolbus_cli.launcher.engines import nats_binary, valkey_binary
 from toolbus_cli.state_dir import State
-from toolbus_cli.views.upstream_sessions import COLUMNS, sentences_of, table_of, with_sessions
+from toolbus_cli.views.upstream_sessions import COLUMNS, table_of, usage_lines, with_sessions
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import (
     ServersQuery,
@@ -42,7 +42,7 @@ Check = dict[str, Any]  # what was looked at, whether it is well, and a sentence
 def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Show the state of every service and server. The exit code is 1 if one is not ready."""
     place = find(state_dir)
-    services, servers = asyncio.run(_asked(place))
+    services, servers = asyncio.run(_request(place))
     missing = sorted(set(SERVICES) - {each.service for each in services})
     if as_json:
         show_json(
@@ -59,13 +59,13 @@ def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> N
     raise typer.Exit(0 if well else 1)
 
 
-async def _asked(place: Place) -> tuple[list[ServiceStatus], list[dict[str, Any]]]:
+async def _request(place: Place) -> tuple[list[ServiceStatus], list[dict[str, Any]]]:
     async with joined(place) as bus:
-        lane = RequestReply(OPERATOR, bus)
-        services = await lane.ask_all(wanted=SERVICES)
+        queries = RequestReply(OPERATOR, bus)
+        services = await queries.ask_all(wanted=SERVICES)
         try:
-            servers = list((await lane.ask(ServersQuery(), ServersReply)).servers)
-            servers = with_sessions(servers, await lane.ask_each(SessionsQuery(), SessionsReply))
+            servers = list((await queries.ask(ServersQuery(), ServersReply)).servers)
+            servers = with_sessions(servers, await queries.ask_each(SessionsQuery(), SessionsReply))
         except ToolbusError:
             servers = []  # no executor: the services' table says so
         return services, servers
@@ -108,7 +108,7 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
     if held := table_of(servers, _span):
         say("")
         show_table(COLUMNS, held, "")
-        for message in sentences_of(servers):
+        for message in usage_lines(servers):
             say(message)
     if lacking := not_held(servers):
         say("")
@@ -246,12 +246,12 @@ def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
     if state_dir.exists():
         mode = stat.S_IMODE(state_dir.stat().st_mode)
         private = not mode & 0o077
-        mend = "" if private else f"; others may enter it: chmod 700 {state_dir}"
-        yield _check("state directory", f"{state_dir}, mode {mode:o}{mend}", ok=private)
+        fix = "" if private else f"; others may enter it: chmod 700 {state_dir}"
+        yield _check("state directory", f"{state_dir}, mode {mode:o}{fix}", ok=private)
         free = shutil.disk_usage(state_dir).free
         enough = free >= LEAST_FREE
-        mend = "" if enough else "; events need disk space, or calls will be denied"
-        yield _check("disk", f"{free / (1 << 30):.1f} GiB free{mend}", ok=enough)
+        fix = "" if enough else "; events need disk space, or calls will be denied"
+        yield _check("disk", f"{free / (1 << 30):.1f} GiB free{fix}", ok=enough)
     path = config or Path("toolbus.yaml")
     if config is not None or path.exists():
         yield _configuration(path)
@@ -286,8 +286,8 @@ async def _looked_at(bus: Bus) -> list[Check]:
         checks.append(_check("buckets", "all there"))
     except ToolbusError as error:
         checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))
-    lane = RequestReply(OPERATOR, bus)
-    reply = await lane.ask_all(wanted=SERVICES)
+    queries = RequestReply(OPERATOR, bus)
+    reply = await queries.ask_all(wanted=SERVICES)
     for service in SERVICES:
         mine = [status for status in reply if status.service == service]
         reasons = {status.reason for status in mine if not status.ready}

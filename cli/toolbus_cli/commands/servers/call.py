@@ -67,7 +67,7 @@ def tools(
     if as_json:
         show_json([*found, *unseen])
         return
-    rows = [(tool["name"], _said(tool)) for tool in found]
+    rows = [(tool["name"], _text(tool)) for tool in found]
     rows += [(tool["name"], f"not shown: {tool['notShown']}") for tool in unseen]
     show_table(("name", "why") if quarantined else ("tool", "description"), rows, "No tool.")
 
@@ -130,7 +130,7 @@ def _held_back(listings: list[Listing], kinds: tuple[str, ...] = PINNED) -> list
     for listing in listings:
         found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
         found |= {
-            full_name(listing.server, each.name): f"held back: {each.why}"
+            full_name(listing.server, each.name): f"quarantined: {each.why}"
             for each in listing.quarantined
             if each.kind in kinds
         }
@@ -150,7 +150,7 @@ def _repaired(listings: list[Listing]) -> list[dict[str, Any]]:
     return [{"name": name, "repaired": found[name]} for name in sorted(found)]
 
 
-def _said(tool: dict[str, Any]) -> str:
+def _text(tool: dict[str, Any]) -> str:
     if "repaired" in tool:
         return f"repaired: {tool['repaired']}"
     return _first_line(str(tool.get("description") or ""))

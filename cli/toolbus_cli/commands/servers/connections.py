@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from toolbus_cli.commands.access.people import wish
+from toolbus_cli.commands.access.people import send_request
 from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json, show_rows
 
 Server = Annotated[str, typer.Argument(help="The server's name.")]
@@ -12,7 +12,7 @@ Server = Annotated[str, typer.Argument(help="The server's name.")]
 
 def list_connections(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """List connections; tokens are never shown."""
-    rows = wish(state_dir, "connections")
+    rows = send_request(state_dir, "connections")
     columns = ("server", "user", "issuer", "scopes", "renews")
     show_rows(columns, rows, "No connections.", as_json=as_json)
 
@@ -21,7 +21,7 @@ def connect(
     server: Server, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
 ) -> None:
     """Print a link to connect a shared account to a server; valid for 10 minutes."""
-    (row,) = wish(state_dir, "connect", server)
+    (row,) = send_request(state_dir, "connect", server)
     if as_json:
         show_json(row)
     else:
@@ -35,5 +35,5 @@ def revoke_connection(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Revoke a connection and its tokens. Running calls may use them for 10 more seconds."""
-    wish(state_dir, "end_connection", server, {"user": user})
+    send_request(state_dir, "end_connection", server, {"user": user})
     say("Revoked the connection.")

@@ -21,7 +21,7 @@ from toolbus_cli.views.definition_diff import differences, texts
 from toolbus_cli.views.visible_text import counted
 from toolbus_common.config_store.repository import ConfigRepository
 
-SHOWN_DIGEST = 16  # characters: nobody finds two definitions that share them in time
+SHOWN_DIGEST = 16  # characters: a collision cannot be found in time
 LEAST_DIGEST = 8
 
 What = Annotated[str, typer.Argument(help="A server, or a full name such as docs__search.")]
@@ -39,7 +39,7 @@ def list_pins(
     """List quarantined definitions and why; they stay hidden until approved."""
     cases = _look(server, state_dir, everything=everything)
     if as_json:
-        show_json([_told(case) for case in cases])
+        show_json([_reply(case) for case in cases])
         return
     rows = [
         (
@@ -63,7 +63,7 @@ def diff(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = F
     """
     cases = _look(what, state_dir, everything="__" in what)
     if as_json:
-        show_json([_told(case) | _differing(case) for case in cases])
+        show_json([_reply(case) | _differing(case) for case in cases])
     else:
         _show(cases)
     if not as_json and not cases:
@@ -178,7 +178,7 @@ def _decided(case: Case) -> str:
     return f"by {case.pin.by} on {at:%Y-%m-%d %H:%M} UTC"
 
 
-def _told(case: Case) -> dict[str, Any]:
+def _reply(case: Case) -> dict[str, Any]:
     return {
         "name": case.name,
         "kind": case.kind,

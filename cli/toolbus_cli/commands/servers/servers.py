@@ -113,17 +113,17 @@ async def _written(
     raise CommandError(f"Other operators keep changing {name}; see 'toolbus status', then retry.")
 
 
-async def _confirmed(repository: ConfigRepository, name: str, told: ServerCommand) -> Row:
+async def _confirmed(repository: ConfigRepository, name: str, reply: ServerCommand) -> Row:
     """Wait for an executor to report the server's state after the command."""
-    lane, give_up = RequestReply(OPERATOR, repository.bus), monotonic() + CONFIRM_SECONDS
+    queries, give_up = RequestReply(OPERATOR, repository.bus), monotonic() + CONFIRM_SECONDS
     row: Row = {}
     while monotonic() < give_up:
         try:
-            rows = (await lane.ask(ServersQuery(), ServersReply)).servers
+            rows = (await queries.ask(ServersQuery(), ServersReply)).servers
         except UnavailableError:
             return {}  # no executor runs: the next one hears it when it starts
         row = next((each for each in rows if each["name"] == name), {})
-        if (row.get("drained"), row.get("resets")) == (told.drained, told.resets):
+        if (row.get("drained"), row.get("resets")) == (reply.drained, reply.resets):
             return row
         await asyncio.sleep(0.05)
     return row
