@@ -116,7 +116,7 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
 
 
 def _state(server: dict[str, Any]) -> dict[str, str]:
-    """Its state in a word, and the operator's before its own."""
+    """Return a server's state; a drain by an operator comes before its own state."""
     if not server.get("drained"):
         return {"state": "asleep"} if server.get("asleep") else {}
     left = server.get("in_flight", 0) + server.get("waiting", 0)

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from toolbus_common.contracts.records.pin_names import METHODS, PINNED
+from toolbus_executor.resilience.failure_log import why
 from toolbus_executor.upstreams.base import Upstream
 from toolbus_executor.upstreams.listing import OTHERS, TOOLS, Kind, digests_of, every_page
 from toolbus_executor.upstreams.replicas.replica import Replica
+
+PROMPTS = "prompts/list"
 
 log = logging.getLogger(__name__)
 
@@ -99,3 +102,16 @@ def compare(replica: Replica, kind: str, own: dict[str, str], listed: dict[str, 
 def differs(replica: Replica, tool: str) -> bool:
     """Return whether a replica offers a tool differently than listed."""
     return ("tools/call", tool) in replica.otherwise
+
+
+def note_list(replica: Replica, method: str, listed: Found | BaseException) -> None:
+    """Store what a replica lists; without tools it is useless, without prompts it has none."""
+    if isinstance(listed, Found):
+        if method == TOOLS.method:
+            replica.tools = listed.digests
+        elif method == PROMPTS:
+            replica.prompts = listed.digests
+    elif method == TOOLS.method:
+        replica.cannot_list(why(listed) or "it did not respond in time")
+    elif method == PROMPTS:
+        replica.prompts = {}

@@ -20,7 +20,6 @@ from toolbus_common.errors import (
 from toolbus_executor.resilience.failure_log import (
     FailureLog,
     shared_reason,
-    why,
     with_pronoun,
 )
 from toolbus_executor.resilience.health_probe import Health
@@ -30,13 +29,7 @@ from toolbus_executor.upstreams.base import (
     UpstreamCallbacks,
     close_completely,
 )
-from toolbus_executor.upstreams.listing import TOOLS
-from toolbus_executor.upstreams.replicas.listing_comparison import (
-    Found,
-)
 from toolbus_executor.upstreams.replicas.outlier_ejection import Place, Standing
-
-PROMPTS = "prompts/list"
 
 log = logging.getLogger(__name__)
 
@@ -265,16 +258,3 @@ class Replica:
                 raise UpstreamDeadError(reason, sent=False)
 
         return replace(self._whole.news, relist=relist)
-
-
-def note_list(replica: Replica, method: str, listed: Found | BaseException) -> None:
-    """Store what a replica lists; without tools it is useless, without prompts it has none."""
-    if isinstance(listed, Found):
-        if method == TOOLS.method:
-            replica.tools = listed.digests
-        elif method == PROMPTS:
-            replica.prompts = listed.digests
-    elif method == TOOLS.method:
-        replica.cannot_list(why(listed) or "it did not respond in time")
-    elif method == PROMPTS:
-        replica.prompts = {}

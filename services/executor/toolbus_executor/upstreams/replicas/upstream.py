@@ -47,15 +47,17 @@ from toolbus_executor.upstreams.factory import reached
 from toolbus_executor.upstreams.protocol_families import create_in_families
 from toolbus_executor.upstreams.replicas.listing_comparison import (
     KINDS,
+    PROMPTS,
     Found,
     compare,
     differs,
     found_in_time,
     most,
+    note_list,
 )
 from toolbus_executor.upstreams.replicas.load_balancing import home_of, next_in_turn, uncrowded
 from toolbus_executor.upstreams.replicas.outlier_ejection import Place, may_go
-from toolbus_executor.upstreams.replicas.replica import PROMPTS, Replica, note_list
+from toolbus_executor.upstreams.replicas.replica import Replica
 from toolbus_executor.upstreams.sessions.separate_sessions import Separated, Separation
 
 log = logging.getLogger(__name__)
