@@ -84,8 +84,8 @@ def _lines(reply: ApprovalState) -> list[str]:
     age, left = time.time() - reply.requested_at, max(0.0, reply.ends - time.time())
     lines = [
         f"{reply.id}  {reply.state}",
-        f"  {name} ({reply.method}), called with key {reply.key}, "
-        f"approval required by {reply.cause}",
+        f"  {name} ({reply.method}), called with key {reply.key}",
+        f"  approval required by {reply.cause}",
         f"  waiting {age:.0f} s, {left:.0f} s left",
     ]
     lines += [f"  {line}" for line in readable(reply.arguments).split("\n")]
