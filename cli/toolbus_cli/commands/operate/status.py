@@ -148,7 +148,7 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
 
 
 def _refused(server: dict[str, Any]) -> Iterator[str]:
-    """Which hosts and files it wanted, and the line that opens the files."""
+    """Yield denied hosts and files, and the configuration line that allows the files."""
     if hosts := server.get("refused_hosts"):
         most = sorted(hosts, key=hosts.__getitem__, reverse=True)[:5]
         yield f"It wanted hosts it may not reach: {', '.join(most)}"
