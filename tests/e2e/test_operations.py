@@ -143,7 +143,7 @@ def test_named_ports_follow_one_another_and_a_port_that_is_needed_is_refused(
     clashing = Launched(tmp_path / "clashing", "--ops-listen", f"127.0.0.1:{made.port}")
     clashing.directory.mkdir()
     clashing.port = made.port
-    with pytest.raises(RuntimeError, match=f"{made.port} is needed for something else"):
+    with pytest.raises(RuntimeError, match=f"{made.port} is already used by this launcher"):
         clashing.start()
 
 
