@@ -89,7 +89,7 @@ class DocsGateway:
         def received() -> bool:
             services = json.loads(self.launched.toolbus("status", "--json").stdout)["services"]
             known = [each["revisions"].get("tb_config", revision) for each in services]
-            return min(known) >= revision
+            return bool(min(known) >= revision)
 
         until_now(received, f"revision {revision} at every service")
 

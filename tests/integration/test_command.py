@@ -212,7 +212,7 @@ def test_a_port_that_is_taken_is_told(fresh: Up) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert fresh.refused("up", "--port", str(port)) == (
-            f"Port {port} on 127.0.0.1 is taken; choose another with --port.\n"
+            f"Port {port} on 127.0.0.1 is already in use; choose another with --port.\n"
         )
 
 
@@ -304,5 +304,5 @@ def test_a_key_may_be_bounded_in_every_way_a_declared_one_can(demo: Up) -> None:
     assert shown["budget"] == "2/day, 1calls/hour"
     tools = {tool["name"] for tool in demo.json("tools", "--as", "eve")}
     assert {name.partition("__")[0] for name in tools} == {"clock"}
-    assert "shows them" in demo.refused("keys", "create", "kim", "--group", "nobody")
+    assert "lists them" in demo.refused("keys", "create", "kim", "--group", "nobody")
     assert made["secret"].startswith("tbk_eve_")
