@@ -48,7 +48,7 @@ async def test_a_statement_is_posted_signed_to_who_wants_that_customers() -> Non
         kept = Kept()
         async with announcing(hooks, kept) as result:
             result.offer([("bolt", signed(9)), ("acme", signed(3))])
-            await until(lambda: "told.auditor.acme" in kept.entries)
+            await until(lambda: "delivered.auditor.acme" in kept.entries)
         (received,) = auditor.received
         assert received.signed_with(SECRET.encode())
         assert received.json["type"] == "checkpoint.signed"
@@ -66,7 +66,7 @@ async def test_while_a_webhook_is_away_a_newer_statement_takes_an_older_ones_pla
             result.offer([("acme", signed(2))])
             result.offer([("acme", signed(3))])
             receiver.status = 204
-            await until(lambda: "told.auditor.acme" in kept.entries)
+            await until(lambda: "delivered.auditor.acme" in kept.entries)
         assert receiver.received[-1].json["data"]["size"] == 3
 
 
@@ -75,7 +75,7 @@ async def test_after_a_restart_only_undelivered_checkpoints_are_sent() -> None:
         hooks, kept = {"auditor": hook(receiver)}, Kept()
         async with announcing(hooks, kept) as result:
             result.offer([("acme", signed(1))])
-            await until(lambda: "told.auditor.acme" in kept.entries)
+            await until(lambda: "delivered.auditor.acme" in kept.entries)
         first = dict(kept.entries)
         async with announcing(hooks, kept) as result:
             result.offer([("acme", signed(1))])  # as a sealer says its last ones again
