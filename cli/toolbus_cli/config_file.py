@@ -11,13 +11,12 @@ LARGEST_FILE = 4 * 1024 * 1024
 
 
 class ConfigurationError(CommandError):
-    """The configuration file is invalid; `faults` lists all errors, and nothing was applied."""
+    """The configuration file is invalid: the message lists every error, and nothing was applied."""
 
     def __init__(self, path: Path, faults: tuple[ConfigProblem, ...]) -> None:
         count = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
         lines = [f"{path}:{problem.line}: {problem}" for problem in faults]
         super().__init__("\n".join([*lines, f"{path} has {count}; nothing was applied."]))
-        self.faults = faults
 
 
 def load_file(path: Path, environ: Mapping[str, str]) -> Loaded:

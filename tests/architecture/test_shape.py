@@ -22,7 +22,6 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 MOST_LINES = 400
 HEADINGS = ["subscribes", "publishes", "owns"]
-OLD_HEADINGS = ["hears", "says", "owns"]  # until every service has the words above
 IN_ONE_FILE = {"cli/toolbus_cli/evidence/verify.py": 920}  # auditors are promised a single file
 
 
@@ -69,10 +68,8 @@ def test_files_are_short() -> None:
 def test_a_services_main_names_its_messages_and_its_state(service: str) -> None:
     main = ROOT / "services" / service / f"toolbus_{service}" / "main.py"
     text = ast.get_docstring(ast.parse(main.read_text())) or ""
-    words = r"^(subscribes|publishes|queries|owns|hears|says|asks)\b"
-    headings = re.findall(words, text, re.MULTILINE)
-    required = [word for word in headings if word not in ("queries", "asks")]
-    assert required in (HEADINGS, OLD_HEADINGS)
+    headings = re.findall(r"^(subscribes|publishes|queries|answers|owns)\b", text, re.MULTILINE)
+    assert [word for word in headings if word not in ("queries", "answers")] == HEADINGS
     assert len(headings) == len(set(headings))
 
 

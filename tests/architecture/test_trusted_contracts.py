@@ -39,11 +39,14 @@ def _made() -> list[tuple[str, str, str]]:
     return made
 
 
+MADE = _made()
+
+
 def test_there_are_contracts_built_without_validation() -> None:
-    assert {contract for _, contract, _ in _made()} >= {"CallRequested", "CallAdmitted"}
+    assert {contract for _, contract, _ in MADE} >= {"CallRequested", "CallAdmitted"}
 
 
-@pytest.mark.parametrize(("module", "contract", "field"), sorted(set(_made())))
+@pytest.mark.parametrize(("module", "contract", "field"), sorted(set(MADE)))
 def test_a_contract_built_without_validation_has_that_field(
     module: str, contract: str, field: str
 ) -> None:

@@ -120,8 +120,8 @@ def run_client(
         return found
     # The suite counts a client that failed, which no check of it tells.
     lines = (output / "log").read_text().splitlines()
-    message = [line.partition(FAILED)[2] for line in lines if FAILED in line]
-    outcome = message[-1] if message else f"its log says why: {output / 'log'}"
+    failures = [line.partition(FAILED)[2] for line in lines if FAILED in line]
+    outcome = failures[-1] if failures else f"its log says why: {output / 'log'}"
     return [replace(result, failures=(("client-failed", outcome),)) for result in found]
 
 

@@ -89,9 +89,9 @@ def told_subjects() -> list[re.Pattern[str]]:
 
 def kinds(heard: Heard) -> list[str]:
     """The subjects of calls, without the ids, and without what else happened meanwhile."""
-    message = [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in heard]
+    subjects = [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in heard]
     return [
-        subject for subject in message if re.match(r"tb\.(call|run|reply|event\.call)\.", subject)
+        subject for subject in subjects if re.match(r"tb\.(call|run|reply|event\.call)\.", subject)
     ]
 
 

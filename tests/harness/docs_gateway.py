@@ -73,7 +73,6 @@ class DocsGateway:
         file.write_text(yaml.safe_dump(merged(self.base, document), sort_keys=False))
         done = self.launched.toolbus("apply", "-f", str(file), "--yes", "--json")
         assert done.returncode == 0, done.stdout + done.stderr
-        self._until_received(json.loads(done.stdout)["revision"])
         self._until_listed(document.get("servers", {}))
         secrets: dict[str, str] = json.loads(done.stdout)["secrets"]
         return secrets
@@ -82,16 +81,6 @@ class DocsGateway:
         """Run a program of code mode with the demo's key."""
         client = Client(f"{self.launched.ready['endpoint']}?mode=code", SECRETS["demo"])
         return client.call("executeToolCode", {"code": code, "language": language or "starlark"})
-
-    def _until_received(self, revision: int) -> None:
-        """Wait until every service has received the applied configuration."""
-
-        def received() -> bool:
-            services = json.loads(self.launched.toolbus("status", "--json").stdout)["services"]
-            known = [each["revisions"].get("tb_config", revision) for each in services]
-            return bool(min(known) >= revision)
-
-        until_now(received, f"revision {revision} at every service")
 
     def _until_listed(self, servers: dict[str, Any]) -> None:
         client = self.launched.client(SECRETS["root"])

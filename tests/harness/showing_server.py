@@ -42,11 +42,9 @@ class Checking:
         known = await self._asks.told(token) if token else {}
         if not shown(scope) or (known and known["certificate"] != shown(scope)):
             return False
-        message = [
-            value.decode() for name, value in scope["headers"] if name == b"toolbus-identity"
-        ]
+        names = [value.decode() for name, value in scope["headers"] if name == b"toolbus-identity"]
         try:
-            claims = await asyncio.to_thread(self._read, ", ".join(message))
+            claims = await asyncio.to_thread(self._read, ", ".join(names))
         except jwt.PyJWTError:
             return False
         self._told.append(claims)

@@ -47,10 +47,10 @@ async def test_after_a_kill_every_event_is_in_one_file_and_told(
         await confirm(config, declaration)
         await config.put(DECLARATION, declaration.model_dump_json().encode())
         async with events_of("policy", settings, tmp_path) as policy:
-            message = [allowed(customer=f"c{number % 3}") for number in range(60)]
-            for event in message:
+            events = [allowed(customer=f"c{number % 3}") for number in range(60)]
+            for event in events:
                 await policy.publish_durable(event)
-        ids = sorted(event.id for event in message)
+        ids = sorted(event.id for event in events)
         with audit_process(settings, tmp_path / "log", DIES, LEASE_SECONDS="1") as dying:
             await until(lambda: dying.poll() is not None, "its death")
             assert dying.returncode == -9

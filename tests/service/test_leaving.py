@@ -43,8 +43,8 @@ async def test_files_taken_by_command_have_every_event(
     audit: Service, operator: Bus, settings: Settings, tmp_path: Path
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
-        message = [allowed(call_id=f"c{each}", at=EIGHT + each) for each in range(30)]
-        await asyncio.gather(*map(policy.publish_durable, message))
+        events = [allowed(call_id=f"c{each}", at=EIGHT + each) for each in range(30)]
+        await asyncio.gather(*map(policy.publish_durable, events))
     await until(lambda: audit.status().details["rows"] == 30, "thirty rows")
     lane = RequestReply("operator", operator)
     items: list[tuple[int, int]] = []
@@ -53,7 +53,7 @@ async def test_files_taken_by_command_have_every_event(
         out = tmp_path / form
         rows = await take(lane, wanted, out, lambda rows, total: items.append((rows, total)))
         assert rows == 30
-    ids = [event.id for event in message]
+    ids = [event.id for event in events]
     plain = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
     assert [each["id"] for each in plain] == ids
     events = [json.loads(line) for line in (tmp_path / "ocsf").read_text().splitlines()]

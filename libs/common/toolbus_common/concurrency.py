@@ -1,7 +1,8 @@
-"""Cancel tasks until they have ended, limit the time of work, and wait for the first of several."""
+"""Run work in the background, limit its time, wait for the first of several, and cancel tasks."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 RETRY_SECONDS = 0.5
@@ -18,6 +19,16 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=RETRY_SECONDS)
+
+
+@asynccontextmanager
+async def in_background(*work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
+    """Run each `work` as a task until the context is left; then cancel them until they ended."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        await end(*tasks)
 
 
 async def in_time(work: Coroutine[Any, Any, Result], seconds: float) -> Result:

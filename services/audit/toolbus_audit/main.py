@@ -36,7 +36,7 @@ from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_audit.transparency_log.log_signer_task import run_log_signer
 from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
 from toolbus_common.access.config_snapshot import ConfigProjection
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import in_background
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
@@ -179,11 +179,8 @@ def _apply_retention(service: Service, store: ClickHouse, outbound: Outbound) ->
     @asynccontextmanager
     async def apply_retention() -> AsyncIterator[None]:
         # While the bus is down, changes of the configuration are unknown: nothing is deleted then.
-        running = asyncio.create_task(retention.run(lambda: service.status().ready))
-        try:
+        async with in_background(retention.run(lambda: service.status().ready)):
             yield
-        finally:
-            await end(running)
 
 
 def _run_rollups(service: Service, store: ClickHouse) -> None:
@@ -192,11 +189,8 @@ def _run_rollups(service: Service, store: ClickHouse) -> None:
     @service.add_resource
     @asynccontextmanager
     async def roll_up() -> AsyncIterator[None]:
-        running = asyncio.create_task(run_rollups(store.run_in_background))
-        try:
+        async with in_background(run_rollups(store.run_in_background)):
             yield
-        finally:
-            await end(running)
 
 
 def _serve_bi_gateway(
@@ -268,11 +262,10 @@ def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys)
     @asynccontextmanager
     async def dispatch() -> AsyncIterator[None]:
         batches = service.bus.consume(EVENTS, WEBHOOKS, WEBHOOK_MESSAGES, POLL_SECONDS)
-        running = asyncio.create_task(webhooks.run(batches))
         try:
-            yield
+            async with in_background(webhooks.run(batches)):
+                yield
         finally:
-            await end(running)
             await webhooks.close()
 
 

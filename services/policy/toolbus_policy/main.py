@@ -13,16 +13,15 @@ owns        the ledger in Redis, its generations in the bucket tb_ledger; the bu
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import time
-from typing import Any
 
 from toolbus_common.access.administrators import Administrator
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigSnapshot, hash_of
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import holder_of
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import in_background
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import (
@@ -182,23 +181,13 @@ def build(exchange: LocalTransport) -> Service:
             tasks.run(), UnresolvedCallSweeper(service, ledger, settings.reap_grace).run(),
         )  # fmt: skip
         try:
-            async with _running(*work):
+            async with in_background(*work):
                 yield
         finally:
             await ledger.close()
 
     service.add_resource(opened)
     return service
-
-
-@asynccontextmanager
-async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run background work until the context is left."""
-    tasks = [asyncio.create_task(each) for each in work]
-    try:
-        yield
-    finally:
-        await end(*tasks)
 
 
 async def _build_claims(service: Service, settings: Settings) -> IdempotencyClaims:

@@ -262,8 +262,8 @@ def _configuration(path: Path) -> Check:
         loaded = load_file(path, os.environ)
     except CommandError as error:
         return _check("configuration", error.message, ok=False)
-    message = [f"line {warning.line}: {warning}" for warning in loaded.warnings]
-    return _check("configuration", "; ".join([f"{path} has no fault", *message]))
+    warnings = [f"line {warning.line}: {warning}" for warning in loaded.warnings]
+    return _check("configuration", "; ".join([f"{path} has no fault", *warnings]))
 
 
 async def _installation(state_dir: Path) -> list[Check]:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import in_background
 from toolbus_common.contracts import Event
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,8 @@ class PeriodicPublisher(Generic[T]):
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Publish at the end of each period until the context is left."""
-        task = asyncio.create_task(self._run())
-        try:
+        async with in_background(self._run()):
             yield
-        finally:
-            await end(task)
 
     def flush(self) -> None:
         """Publish what is pending and the current period at once, and start the next one."""

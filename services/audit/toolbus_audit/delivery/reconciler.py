@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import end, in_background
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +32,8 @@ class Reconciler(Generic[E]):
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Reconcile while the context is entered."""
-        task = asyncio.create_task(self.run())
-        try:
+        async with in_background(self.run()):
             yield
-        finally:
-            await end(task)
 
     async def run(self) -> None:
         """Reconcile without end. On cancellation, every task ends."""

@@ -139,15 +139,17 @@ class Writer:
         Messages that waited longer than the hold time are returned to the bus instead: another
         replica may have received them by then.
         """
-        expired = False
+        loop = asyncio.get_running_loop()
         if self._writing is not None and not self._writing.done():
             await asyncio.wait([self._writing])
-            expired = asyncio.get_running_loop().time() > self._since + self._hold
+            if loop.time() > self._since + self._hold:
+                await _redeliver(self._take_waiting())
+        if messages := self._take_waiting():
+            self._writing = loop.create_task(self._write_batch(messages))
+
+    def _take_waiting(self) -> list[StoredMessage]:
         messages, self._waiting, self._events = self._waiting, [], 0
-        if expired:
-            await _redeliver(messages)
-        elif messages:
-            self._writing = asyncio.get_running_loop().create_task(self._write_batch(messages))
+        return messages
 
     async def _write_batch(self, messages: list[StoredMessage]) -> None:
         try:

@@ -1,6 +1,5 @@
 """Run the log signer as part of the service, and pass its checkpoints to all receivers."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from toolbus_audit.transparency_log.log_signer import Log, LogSigner
 from toolbus_audit.transparency_log.publisher import CheckpointPublisher
 from toolbus_audit.transparency_log.webhook_notifier import WebhookNotifier
 from toolbus_audit.transparency_log.witness_client import Sources, WitnessClient
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import in_background
 from toolbus_common.config import Configuration
 from toolbus_common.contracts.events.base import EVERY_EVENT, subject_of
 from toolbus_common.nats.kv_bucket import Bucket
@@ -120,11 +119,10 @@ def run_log_signer(
         identity.update(sealed_by=key.verifier, origin=key.name)
         receivers.open(bucket)
         log_signer = LogSigner(bucket, key, read, receivers.publish, settings.seal_seconds)
-        running = asyncio.create_task(log_signer.run(stream))
         try:
-            yield
+            async with in_background(log_signer.run(stream)):
+                yield
         finally:
-            await end(running)
             await receivers.close()
 
 

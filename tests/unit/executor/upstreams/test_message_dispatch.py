@@ -215,9 +215,9 @@ def test_notifications_go_to_everyone_and_list_changes_to_the_supervisor_too() -
     for name in ("tools", "prompts", "resources"):
         recorder.take(method=f"notifications/{name}/list_changed")
     recorder.take(method="notifications/unheard-of")
-    message = [method.removeprefix("notifications/") for method, _ in recorder.notifications]
-    assert message[:2] == ["resources/updated", "elicitation/complete"]
-    assert message[2:] == [f"{name}/list_changed" for name in ("tools", "prompts", "resources")]
+    methods = [method.removeprefix("notifications/") for method, _ in recorder.notifications]
+    assert methods[:2] == ["resources/updated", "elicitation/complete"]
+    assert methods[2:] == [f"{name}/list_changed" for name in ("tools", "prompts", "resources")]
     assert recorder.changes == 3
 
 
