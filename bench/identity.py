@@ -13,7 +13,7 @@ from toolbus_common.contracts import Bearer
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import DECLARATION
+from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_ingress.auth.dpop import DPoPVerifier
 from toolbus_ingress.auth.protected_resource import ProtectedResource, token_of
 
@@ -42,7 +42,7 @@ async def _measured(tokens: int, rounds: int) -> list[float]:
     """Microseconds from a request's headers to its holder's principal, each."""
     directory = ConfigProjection()
     declared = Configuration.model_validate({"access": {"staff": {"tools": ["docs__*"]}}})
-    directory.hear(Change(DECLARATION, declared.model_dump_json().encode(), 1))
+    directory.hear(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
     directory.hear(None)
     identity = ProtectedResource(
         directory, RequestReply("ingress", Bus("ingress", "")), DPoPVerifier(BASE)

@@ -28,7 +28,7 @@ from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import CONFIG, DECLARATION
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION
 from toolbus_common.settings import Settings
 from toolbus_executor.credentials.oauth_token import Bearer, with_header
 from toolbus_oauth.main import build
@@ -120,11 +120,11 @@ async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterato
 async def _declared(settings: Settings, far: OAuthServer) -> int:
     clients = {far.issuer: {"id": "gateway", "secret": "${env:FAR_SECRET}"}}
     docs = {"url": URL, "oauth": {"tokens": "user", "clients": clients}}
-    declaration = Configuration.model_validate({"servers": {"docs": docs}})
+    configuration = Configuration.model_validate({"servers": {"docs": docs}})
     async with bus_of(OPERATOR, settings) as bus:
         bucket = await bus.bucket(CONFIG)
-        await bucket.put(NAMED, encoded(set(digests_of(declaration))))
-        return await bucket.put(DECLARATION, declaration.model_dump_json().encode())
+        await bucket.put(NAMED, encoded(set(digests_of(configuration))))
+        return await bucket.put(CONFIGURATION, configuration.model_dump_json().encode())
 
 
 async def _connected(settings: Settings, far: OAuthServer, tokens: int) -> None:

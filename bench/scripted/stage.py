@@ -119,7 +119,7 @@ def stage(
         seen = {size: ["*"] if tools_file else names(size) for size in sizes}
         try:
             servers.start()
-            declared = declaration(servers.url, listed, seen)
+            declared = configuration(servers.url, listed, seen)
             cluster.start(declared, fused=fused, beside=("codemode",))
             made = Stage(cluster, servers)
             for size in sizes:
@@ -132,7 +132,7 @@ def stage(
             servers.kill()
 
 
-def declaration(url: str, servers: Iterable[str], seen: dict[int, list[str]]) -> Configuration:
+def configuration(url: str, servers: Iterable[str], seen: dict[int, list[str]]) -> Configuration:
     """Return the servers, and a key for each size."""
     return Configuration.model_validate(
         {

@@ -29,7 +29,7 @@ BROKEN = (OSError, HTTPException)  # what a client sees of an ingress that dies 
 CLEAR = frozenset({  # every way a call may end besides its result, when a process dies
     "bus_down", "policy_down", "executor_down", "outcome_unknown", "upstream_dead", "unavailable",
 })  # fmt: skip
-DECLARATION = Configuration(
+CONFIGURATION = Configuration(
     servers={"echo": Server(url="http://placeholder/mcp")},
     keys={"bot": key(SECRET, budget=Budget(usd=1000, per=Period.MONTH))},
     prices={"echo__*": PRICE / 1_000_000},
@@ -52,7 +52,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
     )
     try:
         servers = {"echo": Server(url=upstream.url)}
-        made.start(DECLARATION.model_copy(update={"servers": servers}), replicas=2)
+        made.start(CONFIGURATION.model_copy(update={"servers": servers}), replicas=2)
         made.until_listed(made.client(SECRET), "echo__wait")
         yield made
     finally:

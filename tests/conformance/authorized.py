@@ -115,7 +115,7 @@ class Play:
     def _apply(self, document: dict[str, Any]) -> None:
         loaded = load(yaml.safe_dump(document), os.environ)
         assert not loaded.problems, loaded.problems
-        self.launched.declare(loaded.declaration)
+        self.launched.declare(loaded.configuration)
 
     def _tools(self) -> list[str]:
         """What is listed, once the server was met, or once it is known that it will not be."""

@@ -147,7 +147,7 @@ def test_a_service_holds_its_own_seed_and_no_other(compose: dict[str, Any], user
     mounted = {each["target"].removeprefix("/var/lib/toolbus/") for each in others}
     wanted = {"people.key"} if knows or user == "audit" else set()
     # Who declares seals secrets and opens none; each service opens its own.
-    declares = user != "provision" and said_by(rights()[owner], f"$KV.{CONFIG}.declaration")
+    declares = user != "provision" and said_by(rights()[owner], f"$KV.{CONFIG}.configuration")
     wanted |= {f"sealing/{WRITERS}"} if declares else set()
     wanted |= {f"sealing/{user}.key"} if user in READERS else set()
     wanted |= {"policy.key"} if user == "policy" else set()
@@ -353,7 +353,7 @@ def test_nobody_may_delete_or_purge_a_stream(stream: str) -> None:
 
 
 def test_the_configuration_is_for_operators_and_policy_to_write() -> None:
-    assert may_say("$KV.tb_config.declaration") == {OPERATOR, "policy"}
+    assert may_say("$KV.tb_config.configuration") == {OPERATOR, "policy"}
 
 
 def test_a_real_server_accepts_the_generated_configuration(tmp_path: Path) -> None:

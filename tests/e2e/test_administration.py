@@ -179,11 +179,11 @@ def test_what_was_exported_changes_nothing_when_it_is_applied(
     admin: Administrator, form: str
 ) -> None:
     declared, etag = admin.declared()
-    exported = admin.ask("GET", "/v1/declaration?format=yaml")
+    exported = admin.ask("GET", "/v1/configuration?format=yaml")
     assert exported.headers["content-type"] == "application/yaml"
     assert yaml.safe_load(exported.body) == declared
     body: Any = exported.body.decode() if form == "yaml" else declared
-    applied = admin.ask("PUT", "/v1/declaration", body, If_Match=etag)
+    applied = admin.ask("PUT", "/v1/configuration", body, If_Match=etag)
     assert (applied.status, applied.json["changes"]) == (200, []), applied.body
     assert SECRETS["admin"] not in exported.body.decode()
 
@@ -193,7 +193,7 @@ def test_of_many_who_apply_at_once_exactly_one_wins(admin: Administrator) -> Non
 
     def apply(number: int) -> int:
         new = {**declared, "users": {f"racer{number}": {}}}
-        return admin.ask("PUT", "/v1/declaration", new, If_Match=etag).status
+        return admin.ask("PUT", "/v1/configuration", new, If_Match=etag).status
 
     with ThreadPoolExecutor(8) as pool:
         statuses = sorted(pool.map(apply, range(8)))
@@ -205,7 +205,7 @@ def test_a_bad_item_refuses_the_whole(admin: Administrator) -> None:
     declared, etag = admin.declared()
     new = {**declared, "users": {"good": {}, "bad": {"customer": "nobody"}}}
     for body in (new, yaml.safe_dump(new)):
-        answer = admin.ask("PUT", "/v1/declaration", body, If_Match=etag)
+        answer = admin.ask("PUT", "/v1/configuration", body, If_Match=etag)
         assert (answer.status, why(answer)) == (422, "faulty")
         assert answer.json["error"]["faults"][0]["place"] == "users.bad.customer"
     assert admin.declared() == (declared, etag)
@@ -213,9 +213,9 @@ def test_a_bad_item_refuses_the_whole(admin: Administrator) -> None:
 
 def test_the_whole_is_replaced_only_by_who_says_what(admin: Administrator) -> None:
     declared, etag = admin.declared()
-    assert admin.ask("PUT", "/v1/declaration", declared).status == 428
+    assert admin.ask("PUT", "/v1/configuration", declared).status == 428
     new = {**declared, "rules": {"late": {"cedar": "forbid (principal, action, resource);"}}}
-    reply = admin.ask("PUT", "/v1/declaration?dry_run=true", new)
+    reply = admin.ask("PUT", "/v1/configuration?dry_run=true", new)
     assert reply.status == 200, reply.body
     assert [(c["sign"], c["kind"], c["name"]) for c in reply.json["changes"]] == [
         ("+", "rules", "late")

@@ -150,7 +150,7 @@ def test_no_web_page_and_no_proxy_is_served_without_a_key(
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/api/v1/declaration"),
+        ("GET", "/api/v1/configuration"),
         ("GET", "/api/v1/keys"),
         ("GET", "/api/v1/approvals"),
         ("GET", "/api/approvals"),
@@ -245,7 +245,7 @@ def test_status_names_who_is_served(place: Place) -> None:
     assert "anonymous=this machine" in text
 
 
-def test_without_a_declaration_nobody_is_served(place: Place) -> None:
+def test_without_a_configuration_nobody_is_served(place: Place) -> None:
     document = declared(place.echo)
     document.pop("anonymous")
     place.launched.configure(document)
@@ -271,7 +271,7 @@ def elsewhere(tmp_path: Path) -> Iterator[tuple[Launched, Upstream]]:
         echo.kill()
 
 
-def test_a_listener_for_other_machines_refuses_the_declaration_unless_it_is_forced(
+def test_a_listener_for_other_machines_refuses_the_configuration_unless_it_is_forced(
     elsewhere: tuple[Launched, Upstream],
 ) -> None:
     launched, echo = elsewhere

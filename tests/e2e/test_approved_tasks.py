@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with replicated(tmp_path_factory.mktemp("approved"), fused=False) as made:
         made.keys["root"] = key(ROOT, approve=[TOOL])
         made.keys["boss"] = key(BOSS, rights=["approve"])
-        made.cluster.declare(made.declaration())
+        made.cluster.declare(made.configuration())
         until_now(made.cluster.up_to_date, "every replica knows what needs a person")
         yield made
 

@@ -335,7 +335,7 @@ PLACES = {
     "logs": b"process.ready", "table": b"blab", "stream": b"blab", "files": b"blab",
     "bundle": b"blab", "report": b"blab", "sink": b"blab", "webhooks": b"approval.requested",
     "traces": b"tools/call", "metrics": b"toolbus_calls", "failures": b"error",
-    "status": b"blab", "declaration": b"(set)", "disk": b"call.allowed",
+    "status": b"blab", "configuration": b"(set)", "disk": b"call.allowed",
     "its log": b"process.ready", "its metrics": b"toolbus_calls",
     "replies": b"frail", "rival's bundle": b"frail", "status as shown": b"frail",
     "administration": b"frail",
@@ -352,6 +352,6 @@ def test_what_gets_out_is_heard_wherever_it_does(story: Story) -> None:
     """By an edge that tells what it should not, and by an event."""
     leaking = {"its log", "its metrics", "traces"}
     recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "disk"}
-    recording |= {"declaration", "administration"}
+    recording |= {"configuration", "administration"}
     received = {place for place, message in story.heard.items() if singing({"": LEAKED}, message)}
     assert received == leaking | recording

@@ -35,7 +35,7 @@ def cluster(
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         fused = request.param == "fused"
-        made.start(declaration(upstream.url), fused=fused, beside=("codemode",))
+        made.start(configuration(upstream.url), fused=fused, beside=("codemode",))
         made.until_listed(made.client(ROOT), "one__say", "two__say")
         made.until_listed(made.client(CODER), *OWN)
         yield made
@@ -43,7 +43,7 @@ def cluster(
         made.stop()
 
 
-def declaration(url: str, **two: Any) -> Configuration:
+def configuration(url: str, **two: Any) -> Configuration:
     return Configuration.model_validate(
         {
             "servers": {"one": {"url": url}, "two": {"url": url, **two}},
@@ -89,12 +89,12 @@ def test_a_server_may_keep_its_tools_for_programs_beside_others(
     cluster: Cluster, upstream: Upstream
 ) -> None:
     try:
-        cluster.declare(declaration(upstream.url, code_mode=True))
+        cluster.declare(configuration(upstream.url, code_mode=True))
         until_now(lambda: tools(cluster.client(ROOT)) > OWN, "the mixed list")
         seen = tools(cluster.client(ROOT)) - OWN
         assert {name.partition("__")[0] for name in seen} == {"one"}
     finally:
-        cluster.declare(declaration(upstream.url))
+        cluster.declare(configuration(upstream.url))
         until_now(lambda: not OWN & tools(cluster.client(ROOT)), "the plain list")
 
 

@@ -64,7 +64,7 @@ class Families:
         self.cluster = Cluster(directory / "cluster")
 
     @property
-    def declaration(self) -> Configuration:
+    def configuration(self) -> Configuration:
         """Each server once for each way of declaring it."""
         pipe = {
             "command": (sys.executable, str(PROGRAM), "stdio"),
@@ -93,7 +93,7 @@ class Families:
         """Until every server's tools are there."""
         for server in (self.web, self.again, self.one):
             server.start()
-        self.cluster.start(self.declaration, fused=True)
+        self.cluster.start(self.configuration, fused=True)
         names = ("web", "pipe", "shared", "many", "one", "old", "oldpipe", "new")
         self.cluster.until_listed(self.client(), *(f"{name}__family" for name in names))
 

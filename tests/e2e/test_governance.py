@@ -25,7 +25,7 @@ def cluster(
     try:
         upstream.start()
         server = Server(url=upstream.url)
-        made.start(declaration(one=server, two=server), fused=request.param == "fused")
+        made.start(configuration(one=server, two=server), fused=request.param == "fused")
         made.until_listed(made.client(ROOT), "one__say", "two__say")
         yield made
     finally:
@@ -33,7 +33,7 @@ def cluster(
         upstream.kill()
 
 
-def declaration(**servers: Server) -> Configuration:
+def configuration(**servers: Server) -> Configuration:
     return Configuration.model_validate(
         {
             "servers": servers,

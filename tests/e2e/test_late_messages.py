@@ -28,14 +28,14 @@ SERVER = Server(command=(sys.executable, str(Path(late_server.__file__))), sessi
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A gateway over two processes of the server: one for both customers, one for ann."""
     made = Cluster(tmp_path_factory.mktemp("late"))
-    declaration = Configuration(
+    configuration = Configuration(
         servers={"late": SERVER, "own": SERVER},
         customers={"acme": Customer(), "rival": Customer()},
         users={"ann": User(customer="acme"), "eve": User(customer="rival")},
         keys={"ann": key(ANN, user="ann"), "eve": key(EVE, user="eve")},
     )
     try:
-        made.start(declaration, fused=True)
+        made.start(configuration, fused=True)
         made.until_listed(made.client(ANN), "late__stay", "own__stay")
         made.until_listed(made.client(EVE), "late__stay", "own__stay")
         yield made

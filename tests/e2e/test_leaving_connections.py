@@ -87,11 +87,11 @@ def cluster(
     """A gateway; apart, every service has two replicas."""
     fused = request.param == "fused"
     made = Cluster(tmp_path / "cluster", TOOLBUS_LEAVE_SECONDS="4")
-    declaration = Configuration(
+    configuration = Configuration(
         servers={"echo": Server(url=upstream.url)}, keys={"bot": key(SECRET)}
     )
     try:
-        made.start(declaration, fused=fused, replicas=1 if fused else 2)
+        made.start(configuration, fused=fused, replicas=1 if fused else 2)
         made.until_listed(made.client(SECRET), "echo__say")
         yield made
     finally:

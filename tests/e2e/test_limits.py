@@ -34,13 +34,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         Budget(usd=5, per=Period.DAY, timezone="Europe/Oslo"),
         Budget(calls=2, per=Period.WEEK, rolling=True, tools=("echo__count",)),
     )
-    declaration = Configuration(
+    configuration = Configuration(
         servers={"echo": Server(url=upstream.url)},
         keys={"bot": key(SECRET, budgets=limits, loop=Loop(calls=2, seconds=600))},
         prices={"echo__say": Price(call=0.001, kilobyte=0.01, most=0.5)},
     )
     try:
-        made.start(declaration, fused=True)
+        made.start(configuration, fused=True)
         made.until_listed(made.client(SECRET), "echo__say")
         yield made
     finally:

@@ -38,13 +38,13 @@ def cluster(
         tmp_path_factory.mktemp("cluster"),
         **{f"TOOLBUS_{name}": value for name, value in fields.items()},
     )
-    declaration = Configuration(
+    configuration = Configuration(
         servers={"echo": Server(url=upstream.url)},
         keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.MONTH))},
         prices={"echo__count": 0.001},
     )
     try:
-        made.start(declaration, fused=request.param == "fused")
+        made.start(configuration, fused=request.param == "fused")
         made.until_listed(made.client(SECRET), "echo__say")
         yield made
     finally:

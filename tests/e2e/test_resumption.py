@@ -155,14 +155,14 @@ def test_what_was_told_meanwhile_is_there_for_who_comes_back(place: Place, repli
     session = begun(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
-    place.cluster.declare(place.declaration(more=Server(url=place.echo.url)))
+    place.cluster.declare(place.configuration(more=Server(url=place.echo.url)))
     try:
         until_now(lambda: "more__say" in client.tools(), "the new server")
         with resumed(there, session, primed) as stream:
             stream.until("notifications/tools/list_changed")
             assert stream.last_id.rpartition("-")[0] == primed.rpartition("-")[0]
     finally:
-        place.cluster.declare(place.declaration())
+        place.cluster.declare(place.configuration())
         until_now(lambda: "more__say" not in client.tools(), "the server is gone")
 
 

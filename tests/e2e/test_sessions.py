@@ -117,14 +117,14 @@ def test_a_sessions_stream_tells_of_a_server_that_is_new(place: Place) -> None:
     session = begun(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         assert (stream.status, stream.type) == (200, "text/event-stream")
-        place.cluster.declare(place.declaration(more=Server(url=place.echo.url)))
+        place.cluster.declare(place.configuration(more=Server(url=place.echo.url)))
         try:
             result = stream.until("notifications/tools/list_changed")
             assert "id" not in result
             assert "_meta" not in result.get("params", {})
             told_until(stream, lambda: "more__say" in client.tools())
         finally:
-            place.cluster.declare(place.declaration())
+            place.cluster.declare(place.configuration())
         told_until(stream, lambda: "more__say" not in client.tools())
 
 

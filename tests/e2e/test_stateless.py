@@ -34,14 +34,14 @@ def test_a_subscription_is_acknowledged_first_under_its_own_id(
         assert first["params"]["notifications"] == {"toolsListChanged": True}
         assert first["params"]["_meta"] == mark
         assert type(first["params"]["_meta"][META + "subscriptionId"]) is type(request_id)
-        place.cluster.declare(place.declaration(more=Server(url=place.echo.url)))
+        place.cluster.declare(place.configuration(more=Server(url=place.echo.url)))
         try:
             result = stream.next()
             assert result["method"] == "notifications/tools/list_changed", "only what was wanted"
             assert result["params"]["_meta"] == mark
             until_now(lambda: "more__say" in client.tools(), "the new server")
         finally:
-            place.cluster.declare(place.declaration())
+            place.cluster.declare(place.configuration())
             # The next stream must begin without it, or would be told of no change.
             until_now(lambda: "more__say" not in client.tools(), "the server is gone")
         stream.until("notifications/tools/list_changed")

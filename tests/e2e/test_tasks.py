@@ -43,7 +43,7 @@ def both(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
     old = FixtureServer(tmp_path_factory.mktemp("old"), "--family", "legacy")
     old.start()
     place.servers["old"] = Server(url=old.url)
-    place.cluster.declare(place.declaration())
+    place.cluster.declare(place.configuration())
     place.until_listed("old__greet")
     yield place
     old.kill()
@@ -329,7 +329,7 @@ def test_a_task_is_found_after_every_service_was_killed(tmp_path: Path, server: 
         final.callback(old.kill)
         place = final.enter_context(replicated(tmp_path, fused=False))
         place.servers["old"] = Server(url=old.url)
-        place.cluster.declare(place.declaration())
+        place.cluster.declare(place.configuration())
         place.until_listed("old__slow_compute")
         task = started(place, f"{server}__slow_compute", seconds=0.1, label="w")["taskId"]
         kept = started(place, "fix__greet", name="Ada")["taskId"]

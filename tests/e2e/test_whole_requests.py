@@ -143,11 +143,11 @@ def a_session_ended(place: Place, mark: str) -> Asked:
     return Asked("DELETE", "/mcp", b"{}", (bearer(BOT), f"Mcp-Session-Id: {place.states[mark]}"))
 
 
-def a_declaration(place: Place, mark: str) -> Asked:
+def a_configuration(place: Place, mark: str) -> Asked:
     document, etag = place.admin.declared()
     document["teams"] = {**document.get("teams", {}), mark: {}}
     headers = (bearer(ADMIN), "Content-Type: application/yaml", f"If-Match: {etag}")
-    return Asked("PUT", "/api/v1/declaration", yaml.safe_dump(document).encode(), headers)
+    return Asked("PUT", "/api/v1/configuration", yaml.safe_dump(document).encode(), headers)
 
 
 def a_team(_: Place, mark: str) -> Asked:
@@ -207,7 +207,7 @@ EFFECTS: list[tuple[Callable[[Place, str], Asked], Callable[[Place, str], bool]]
     (a_call_over_sse, Place.arrived),
     (an_executed_tool, Place.arrived),
     (a_session_ended, session_is_over),
-    (a_declaration, is_there),
+    (a_configuration, is_there),
     (a_team, is_there),
     (a_team_deleted, lambda place, mark: not is_there(place, mark)),
     (a_key_revoked, is_revoked),

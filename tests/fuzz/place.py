@@ -167,17 +167,17 @@ def _agents(place: Place, stream: Events) -> Iterator[Seed]:
         "approval page": _posted(
             f"/approvals/{APPROVAL}", {"action": "show", "key": KEY, "ticket": "x"}
         ),
-        "read the declaration": _request(
-            "GET", "/api/v1/declaration?format=yaml", Authorization=f"Bearer {ADMIN}"
+        "read the configuration": _request(
+            "GET", "/api/v1/configuration?format=yaml", Authorization=f"Bearer {ADMIN}"
         ),
         "entries": _request(
             "GET", "/api/v1/servers?limit=2&after=a", Authorization=f"Bearer {ADMIN}"
         ),
         "entry": _json("PUT", "/api/v1/servers/x?dry_run=true", entry, ADMIN, If_Match="*"),
         "key": _json("PUT", "/api/v1/keys/y?dry_run=true", {"tools": ["*"]}, ADMIN),
-        "whole declaration": _request(
+        "whole configuration": _request(
             "PUT",
-            "/api/v1/declaration?dry_run=true",
+            "/api/v1/configuration?dry_run=true",
             b"servers:\n  a: {url: 'http://127.0.0.1:9/mcp'}\n",
             Content_Type="application/yaml",
             Authorization=f"Bearer {ADMIN}",

@@ -43,9 +43,9 @@ class Administrator:
 
     def declared(self) -> tuple[dict[str, Any], str]:
         """The whole configuration, and its ETag."""
-        answer = self.ask("GET", "/v1/declaration")
+        answer = self.ask("GET", "/v1/configuration")
         assert answer.status == 200, answer.body
-        return answer.json["declaration"], answer.headers["etag"]
+        return answer.json["configuration"], answer.headers["etag"]
 
 
 def at(launched: Launched, key: str = "") -> Administrator:

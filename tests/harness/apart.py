@@ -93,7 +93,7 @@ class Apart:
         """Have these servers."""
         config = await self._operator.bucket(CONFIG)
         whole = Configuration(servers=servers)
-        await config.put("declaration", whole.model_dump_json().encode())
+        await config.put("configuration", whole.model_dump_json().encode())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Apart"]:

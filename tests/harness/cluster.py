@@ -152,7 +152,7 @@ class Cluster(Operating):
 
     def start(
         self,
-        declaration: Configuration,
+        configuration: Configuration,
         *,
         fused: bool = False,
         replicas: int = 1,
@@ -164,7 +164,7 @@ class Cluster(Operating):
         self.valkey.start()
         self.nats.copy_seeds(self.state_dir)
         asyncio.run(provisioned(self.nats))
-        self.declare(declaration)
+        self.declare(configuration)
         path = ("ingress", "policy", "executor", *beside)
         services = ["audit", "+".join(path)] if fused else [*beside, "audit", "executor", "policy"]
         for name in [*services, *([] if fused else ["ingress"])]:

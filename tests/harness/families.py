@@ -35,7 +35,7 @@ class Place:
             **{f"tenant{number}": key(secret) for number, secret in enumerate(TENANTS)},
         }
 
-    def declaration(self, **more: Server) -> Configuration:
+    def configuration(self, **more: Server) -> Configuration:
         return Configuration(servers={**self.servers, **more}, keys=self.keys)
 
     def client(self, secret: str = ROOT, replica: int = 0) -> Client:
@@ -55,7 +55,7 @@ def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[
     try:
         echo.start()
         fixture.start()
-        made.cluster.start(made.declaration(), fused=fused, replicas=1 if fused else 2)
+        made.cluster.start(made.configuration(), fused=fused, replicas=1 if fused else 2)
         made.until_listed(ASK, "echo__say")
         yield made
     finally:

@@ -104,7 +104,7 @@ class Killing:
         """All of it at work; events taken and not acknowledged come again after `again` seconds."""
         self.upstream.start()
         try:
-            self.cluster.start(self._declaration(), beside=("codemode", "oauth"))
+            self.cluster.start(self._configuration(), beside=("codemode", "oauth"))
             if again:
                 self.cluster.on_the_bus(lambda bus: come_again(bus, again))
             self.cluster.until_listed(self.cluster.client(KEY), "echo__count", "free__count")
@@ -152,7 +152,7 @@ class Killing:
             load.stop()
             thread.join()
 
-    def _declaration(self) -> Configuration:
+    def _configuration(self) -> Configuration:
         return Configuration(
             servers={name: Server(url=self.upstream.url) for name in ("echo", "free")},
             keys={

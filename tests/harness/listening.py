@@ -39,7 +39,7 @@ def everywhere(planted: Planted) -> Heard:
     message["bundle"] += _unzipped(directory / "bundle.zip")
     message["rival's bundle"] += _unzipped(directory / "rival.zip")
     administrator = at(launched, planted.secrets["operator"])
-    declared = administrator.ask("GET", "/v1/declaration")
+    declared = administrator.ask("GET", "/v1/configuration")
     listeners = sorted(set(launched.ready["ops"].values()))
     return (
         message
@@ -49,7 +49,7 @@ def everywhere(planted: Planted) -> Heard:
             "stream": launched.on_the_bus(_stream),
             "traces": list(planted.collector.bodies),
             "metrics": [Client(url).get(f"{url}/metrics").body for url in listeners],
-            "declaration": [declared.body],
+            "configuration": [declared.body],
             "administration": [
                 administrator.ask("GET", operation.path.removeprefix("/api")).body
                 for operation in OPERATIONS.values()

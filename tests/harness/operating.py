@@ -17,7 +17,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import CATALOGUE, CONFIG, DECLARATION, KEY_PREFIX
+from toolbus_common.nats.topology import CATALOGUE, CONFIG, CONFIGURATION, KEY_PREFIX
 
 ANSWER_SECONDS = 20.0  # a bound: on a busy machine audit may take long over a question
 
@@ -43,10 +43,10 @@ class Operating:
         """How many services run, each replica counted."""
         raise NotImplementedError
 
-    def declare(self, declaration: Configuration) -> None:
+    def declare(self, configuration: Configuration) -> None:
         """Put a whole configuration in force, and vouch for its addresses."""
-        self.write(NAMED, encoded(set(digests_of(declaration))))
-        self.write(DECLARATION, declaration.model_dump_json().encode())
+        self.write(NAMED, encoded(set(digests_of(configuration))))
+        self.write(CONFIGURATION, configuration.model_dump_json().encode())
 
     def put_key(self, name: str, made: Key) -> None:
         """Make, change or revoke one key."""

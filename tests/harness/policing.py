@@ -36,7 +36,7 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.sealed_records import Records
-from toolbus_common.nats.topology import CATALOGUE, CONFIG, DECLARATION
+from toolbus_common.nats.topology import CATALOGUE, CONFIG, CONFIGURATION
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.main import build
@@ -93,10 +93,10 @@ class Policing:
         else:
             await self.ends(call, reply)
 
-    async def declare(self, declaration: Configuration) -> None:
+    async def declare(self, configuration: Configuration) -> None:
         """Apply a configuration at every replica."""
         bucket = await self._operator.bucket(CONFIG)
-        revision = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
+        revision = await bucket.put(CONFIGURATION, configuration.model_dump_json().encode())
         await self._applied(CONFIG, revision)
 
     async def offer(self, description: str = "", *tools: str) -> None:
@@ -189,12 +189,12 @@ async def _answer(call: CallAdmitted, reply: ReplyChannel) -> None:
 
 @asynccontextmanager
 async def policing(
-    settings: Settings, operator: Bus, declaration: Configuration, replicas: int = 2
+    settings: Settings, operator: Bus, configuration: Configuration, replicas: int = 2
 ) -> AsyncIterator[Policing]:
     """Run policy; the environment must name the bus and Valkey."""
     async with bus_of("executor", settings) as executor, AsyncExitStack() as stack:
         made = Policing(settings, operator, executor)
-        await made.declare(declaration)
+        await made.declare(configuration)
         await made.offer()
         policies = [build(LocalTransport()) for _ in range(replicas)]
         for service in (made.executor, *policies, made.ingress):

@@ -96,14 +96,14 @@ class Race:
         """Begin everything, race until the budget is spent, and look."""
         self._upstream.start()
         try:
-            self._cluster.start(self._declaration(1.0), replicas=2)
+            self._cluster.start(self._configuration(1.0), replicas=2)
             asyncio.run(self._race(every))
         finally:
             self._cluster.stop()
             self._upstream.kill()
         return self.figures
 
-    def _declaration(self, usd: float) -> Configuration:
+    def _configuration(self, usd: float) -> Configuration:
         def above(share: float) -> Budget:
             return Budget(usd=round(usd * share, 6), per=Period.MONTH)
 
@@ -147,7 +147,7 @@ class Race:
         )
         self._charge = int(rows[0]["charge"])
         self.figures.limit = self._charge * self._wanted
-        declared = self._declaration(self.figures.limit / 1e6)
+        declared = self._configuration(self.figures.limit / 1e6)
         await asyncio.to_thread(self._cluster.declare, declared)
         await asyncio.sleep(1)
         self._codes.clear()

@@ -30,7 +30,7 @@ from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import CONFIG, DECLARATION
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_oauth.main import build
@@ -181,10 +181,10 @@ class Server:
 
     async def declare(self, **sections: Any) -> None:
         """Put a configuration in force, and vouch for where it leads."""
-        declaration = Configuration.model_validate(sections)
+        configuration = Configuration.model_validate(sections)
         bucket = await self.config.bucket(CONFIG)
-        await bucket.put(NAMED, encoded(set(digests_of(declaration))))
-        revision = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
+        await bucket.put(NAMED, encoded(set(digests_of(configuration))))
+        revision = await bucket.put(CONFIGURATION, configuration.model_dump_json().encode())
         await until(lambda: self.service.status().revisions.get(CONFIG, 0) >= revision, "declared")
 
 

@@ -17,17 +17,17 @@ from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, DECLARATION
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 
 async def declare(operator: Bus, **evidence: Any) -> None:
     """Declare this evidence as the operator does with a file."""
-    declaration = Configuration.model_validate({"evidence": evidence})
+    configuration = Configuration.model_validate({"evidence": evidence})
     config = await operator.bucket(CONFIG)
-    await config.put(NAMED, encoded(set(digests_of(declaration))))
-    await config.put(DECLARATION, declaration.model_dump_json().encode())
+    await config.put(NAMED, encoded(set(digests_of(configuration))))
+    await config.put(CONFIGURATION, configuration.model_dump_json().encode())
 
 
 @asynccontextmanager

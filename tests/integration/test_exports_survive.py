@@ -11,7 +11,7 @@ from harness.waiting import until
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.confirmation import confirm
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, DECLARATION
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION
 from toolbus_common.settings import Settings
 
 # It dies when the second file of an export is there and nothing says so yet.
@@ -42,10 +42,10 @@ async def test_after_a_kill_every_event_is_in_one_file_and_told(
             "exports": {"lake": {"to": str(lake), "every": "1s"}},
             "sinks": {"siem": {"url": receiver.url, "begin": "oldest"}},
         }
-        declaration = Configuration.model_validate(sections)
+        configuration = Configuration.model_validate(sections)
         config = await operator.bucket(CONFIG)
-        await confirm(config, declaration)
-        await config.put(DECLARATION, declaration.model_dump_json().encode())
+        await confirm(config, configuration)
+        await config.put(CONFIGURATION, configuration.model_dump_json().encode())
         async with events_of("policy", settings, tmp_path) as policy:
             events = [allowed(customer=f"c{number % 3}") for number in range(60)]
             for event in events:

@@ -73,7 +73,7 @@ async def oauth(
     wiki = Server.model_validate({"url": shown[0], "oauth": {}})
     config = await operator.bucket(CONFIG)
     await config.put(
-        "declaration", Configuration(servers={"wiki": wiki}).model_dump_json().encode()
+        "configuration", Configuration(servers={"wiki": wiki}).model_dump_json().encode()
     )
     made = Oauth(settings)
     async with made.service.running(), build(LocalTransport()).running():

@@ -23,7 +23,7 @@ from toolbus_common.errors import InvalidError
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus, Envelope
-from toolbus_common.nats.topology import CONFIG, DECLARATION
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -256,9 +256,9 @@ async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_a
         assert await refused()
         ann = Reader(customers=("acme",), secret_hash=hashed(secret))
         declared = Configuration(readers={"ann": ann})
-        await bucket.put(DECLARATION, declared.model_dump_json().encode())
+        await bucket.put(CONFIGURATION, declared.model_dump_json().encode())
         await until(answered, "ann is answered")
-        await bucket.put(DECLARATION, Configuration().model_dump_json().encode())
+        await bucket.put(CONFIGURATION, Configuration().model_dump_json().encode())
         await until(refused, "ann is refused")
 
 

@@ -20,7 +20,7 @@ from toolbus_common.config_store.loading.loader import Loaded
 from toolbus_common.config_store.repository import ConfigRepository, hashed
 from toolbus_common.errors import InvalidError
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, DECLARATION, EVENTS, KEY_PREFIX
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION, EVENTS, KEY_PREFIX
 from toolbus_common.settings import Settings
 
 
@@ -42,7 +42,7 @@ async def test_a_key_without_a_secret_is_given_one_that_is_told_once(
 ) -> None:
     first = await repository.apply(BOT, "file")
     secret = first.secrets["bot"]
-    stored = (await repository.declared()).declaration
+    stored = (await repository.declared()).configuration
     assert stored.keys["bot"].secret_hash == hashed(secret)
     assert secret not in stored.model_dump_json()
     again = await repository.apply(BOT, "file")
@@ -51,9 +51,9 @@ async def test_a_key_without_a_secret_is_given_one_that_is_told_once(
 
 async def test_a_changed_key_keeps_the_secret_it_had(repository: ConfigRepository) -> None:
     await repository.apply(BOT, "file")
-    before = (await repository.declared()).declaration.keys["bot"].secret_hash
+    before = (await repository.declared()).configuration.keys["bot"].secret_hash
     applied = await repository.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
-    now = (await repository.declared()).declaration.keys["bot"]
+    now = (await repository.declared()).configuration.keys["bot"]
     assert (now.secret_hash, now.tools) == (before, ("a__*",))
     assert [str(change) for change in applied.changes] == ["~ keys.bot: tools ['*'] → ['a__*']"]
 
@@ -67,7 +67,7 @@ async def test_a_plan_changes_nothing(repository: ConfigRepository) -> None:
 async def test_of_two_at_once_neither_is_half_applied(repository: ConfigRepository) -> None:
     many = [declared(keys={f"k{n}": {"tools": [f"s{n}__*"]}}) for n in range(4)]
     await asyncio.gather(*(repository.apply(each, "file") for each in many))
-    (name,) = (await repository.declared()).declaration.keys
+    (name,) = (await repository.declared()).configuration.keys
     assert name in {"k0", "k1", "k2", "k3"}
 
 
@@ -75,7 +75,7 @@ async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_aga
     repository: ConfigRepository, operator: Bus
 ) -> None:
     secret = (await repository.apply(BOT, "file")).secrets["bot"]
-    key = (await repository.declared()).declaration.keys["bot"]
+    key = (await repository.declared()).configuration.keys["bot"]
     assert await repository.put_own(KEY_PREFIX, "bot", key.model_copy(update={"revoked": True}), 0)
     await repository.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
     directory = ConfigProjection()
@@ -90,7 +90,7 @@ async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_aga
 async def test_another_secret_replaces_the_one_before(repository: ConfigRepository) -> None:
     await repository.apply(BOT, "file")
     await repository.replace_secret("bot", hashed("another"))
-    assert (await repository.declared()).declaration.keys["bot"].secret_hash == hashed("another")
+    assert (await repository.declared()).configuration.keys["bot"].secret_hash == hashed("another")
     assert (await repository.declared()).minted == {"bot"}
 
 
@@ -139,10 +139,10 @@ async def test_thousands_of_keys_are_applied_as_one_entry_each_an_event(
     assert len(applied.secrets) == 2000
     bare = {
         name: key.model_copy(update={"secret_hash": ""})
-        for name, key in (await repository.declared()).declaration.keys.items()
+        for name, key in (await repository.declared()).configuration.keys.items()
     }
     assert bare == many.keys
-    entry = await (await operator.bucket(CONFIG)).get(DECLARATION)
+    entry = await (await operator.bucket(CONFIG)).get(CONFIGURATION)
     assert entry is not None
     assert entry.value is not None
     assert 5 * len(entry.value) < operator.most_bytes
@@ -172,7 +172,7 @@ async def test_what_differs_is_worked_out_beside_the_loop(
     assert here == [False, False]
 
 
-async def test_a_declaration_larger_than_an_entry_is_refused_whole(
+async def test_a_configuration_larger_than_an_entry_is_refused_whole(
     repository: ConfigRepository, operator: Bus
 ) -> None:
     await repository.apply(BOT, "file")
@@ -181,7 +181,7 @@ async def test_a_declaration_larger_than_an_entry_is_refused_whole(
     large = declared(keys={f"k{number}": {"tools": patterns} for number in range(count)})
     with pytest.raises(InvalidError, match="create the others with 'toolbus keys create'"):
         await repository.apply(large, "file")
-    assert list((await repository.declared()).declaration.keys) == ["bot"]
+    assert list((await repository.declared()).configuration.keys) == ["bot"]
     assert operator.connected
 
 
@@ -216,7 +216,7 @@ async def test_the_demo_steps_back_for_a_configuration_applied_by_hand(
     applied = await config_source.apply_first(repository, demo, Loaded(declared(keys={"demo": {}})))
     assert applied.changes == ()
     assert not demo.is_demo
-    assert list((await repository.declared()).declaration.keys) == ["bot"]
+    assert list((await repository.declared()).configuration.keys) == ["bot"]
 
 
 async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
@@ -243,7 +243,7 @@ async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
         await config_source.reload(repository, file, lambda note, _level: notes.append(note))
         is not None
     )
-    assert (await repository.declared()).declaration.keys["bot"].tools == ("a__b",)
+    assert (await repository.declared()).configuration.keys["bot"].tools == ("a__b",)
     path.unlink()
     assert not file.changed()
 

@@ -17,7 +17,7 @@ from toolbus_common.contracts.replies import ReplyMessage, decode_reply
 from toolbus_common.errors import CallCancelledError
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, DECLARATION
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
@@ -74,7 +74,9 @@ async def test_a_call_taken_back_before_it_came_never_reaches_its_server(
     echo.start()
     try:
         declared = Configuration(servers={"echo": Server(url=echo.url)})
-        await (await operator.bucket(CONFIG)).put(DECLARATION, declared.model_dump_json().encode())
+        await (await operator.bucket(CONFIG)).put(
+            CONFIGURATION, declared.model_dump_json().encode()
+        )
         async with executing(settings) as made:
 
             async def goes_through() -> bool:

@@ -31,7 +31,7 @@ from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats import connection as buses
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, DECLARATION, PEOPLE
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION, PEOPLE
 from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold
 from toolbus_common.service.service import Service
@@ -282,7 +282,9 @@ async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_prov
     later = Later(184, monkeypatch)
     bucket = await operator.bucket(CONFIG)
     declared = {"audit": {"retention": "183d"}, "customers": {"core": {"retention": "400d"}}}
-    await bucket.put(DECLARATION, Configuration.model_validate(declared).model_dump_json().encode())
+    await bucket.put(
+        CONFIGURATION, Configuration.model_validate(declared).model_dump_json().encode()
+    )
     await bucket.put(f"{HOLD_PREFIX}acme", msgspec.json.encode(Hold("case 17", time.time())))
 
     async with at_work(settings, operator, tmp_path) as evidence:

@@ -63,7 +63,7 @@ async def keeping(
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     declared = Configuration(servers={"odd": Server(command=command, files=files)})
     config = await operator.bucket(CONFIG)
-    await config.put("declaration", declared.model_dump_json().encode())
+    await config.put("configuration", declared.model_dump_json().encode())
     async with build(LocalTransport()).running():
         yield
 

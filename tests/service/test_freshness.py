@@ -39,7 +39,7 @@ async def kept(
     monkeypatch.setattr(renewing, "MIN_SECONDS", 0.1)
     declared = Configuration(servers={"quick": Server(url=server.url, probe=0)})
     config = await operator.bucket(CONFIG)
-    await config.put("declaration", declared.model_dump_json().encode())
+    await config.put("configuration", declared.model_dump_json().encode())
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(build(LocalTransport()).running())
         yield

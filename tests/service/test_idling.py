@@ -90,7 +90,7 @@ class Installation:
         """One at work on these."""
         config = await self._operator.bucket(CONFIG)
         declared = Configuration(servers=servers)
-        await config.put("declaration", declared.model_dump_json().encode())
+        await config.put("configuration", declared.model_dump_json().encode())
         async with build(LocalTransport()).running():
             yield
 

@@ -75,7 +75,7 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
     written = {"write": [str(tmp_path)]}
     declared = server(tmp_path, "", limits={"cpu_seconds": 1}, files=written)
     whole = Configuration(servers={"s": declared})
-    await config.put("declaration", whole.model_dump_json().encode())
+    await config.put("configuration", whole.model_dump_json().encode())
     service = build(LocalTransport())
     messages: list[Event] = []
     say = service.events.publish

@@ -20,8 +20,8 @@ COUNTER = "budget:key:bot:usd:day:UTC"
 async def paid(at_work: Policing) -> Policing:
     """Calls of the key `bot` cost something."""
     budget = Budget(usd=1, per=Period.DAY)
-    declaration = declared(approve=(), budget=budget)
-    await at_work.declare(declaration.model_copy(update={"prices": {"docs__*": 0.01}}))
+    configuration = declared(approve=(), budget=budget)
+    await at_work.declare(configuration.model_copy(update={"prices": {"docs__*": 0.01}}))
     return at_work
 
 

@@ -21,7 +21,7 @@ from toolbus_common.config_store.confirmation import confirm
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, DECLARATION
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -56,9 +56,9 @@ async def test_files_taken_by_command_have_every_event(
     ids = [event.id for event in events]
     plain = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
     assert [each["id"] for each in plain] == ids
-    events = [json.loads(line) for line in (tmp_path / "ocsf").read_text().splitlines()]
-    assert [each["metadata"]["uid"] for each in events] == ids
-    assert faults(events[0]) == []
+    shaped = [json.loads(line) for line in (tmp_path / "ocsf").read_text().splitlines()]
+    assert [each["metadata"]["uid"] for each in shaped] == ids
+    assert faults(shaped[0]) == []
     assert parquet.read_table(tmp_path / "parquet").column("id").to_pylist() == ids
     assert (30, 30) in items
     nothing = Wanted("parquet", 0.0, 1.0, (), ())
@@ -72,15 +72,15 @@ async def test_what_is_declared_is_exported_and_told_and_shown_in_the_status(
     lake = tmp_path / "lake"
     lake.mkdir()
     with Receiver() as receiver:
-        declaration = Configuration.model_validate(
+        configuration = Configuration.model_validate(
             {
                 "exports": {"lake": {"to": str(lake), "every": "1s"}},
                 "sinks": {"siem": {"url": receiver.url, "begin": "oldest"}},
             }
         )
         config = await operator.bucket(CONFIG)
-        await confirm(config, declaration)
-        await config.put(DECLARATION, declaration.model_dump_json().encode())
+        await confirm(config, configuration)
+        await config.put(CONFIGURATION, configuration.model_dump_json().encode())
         async with events_of("policy", settings, tmp_path) as policy:
             await policy.publish_durable(allowed(call_id="c1"))
         await until(lambda: len(lines(files(lake))) == 1, "the file")

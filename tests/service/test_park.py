@@ -93,7 +93,7 @@ async def agent(
     # Shared, so that either executor serves every call of the one agent.
     declared = Configuration(servers={"asks": Server(url=server.url, sessions="shared")})
     config = await operator.bucket(CONFIG)
-    await config.put("declaration", declared.model_dump_json().encode())
+    await config.put("configuration", declared.model_dump_json().encode())
     made = Agent(settings, server)
     executors = [build(LocalTransport()) for _ in range(2)]
     async with AsyncExitStack() as stack:

@@ -71,9 +71,9 @@ EVENTS_SAID = {
     "ingress": {"access.rejected", "context.listed"},
     "audit": {"events.expired", "witness.contradicted", "access.rejected"},
 }  # fmt: skip
-ENTRIES = ("declaration", "origin", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")
+ENTRIES = ("configuration", "origin", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")
 ADMINISTERED = (
-    "declaration",
+    "configuration",
     "origin",
     "key.k",
     "admin.k",

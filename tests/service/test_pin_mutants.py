@@ -16,7 +16,7 @@ from toolbus_common.contracts import TOOLS_CALL, Listing, ProtocolFamily
 from toolbus_common.contracts.records.pin_names import pin_key
 from toolbus_common.errors import UnknownToolError
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import DECLARATION
+from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_executor.catalog.definition_pins import PinState, apply_pins, uncallable
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.listing import listed
@@ -40,7 +40,7 @@ class Chain:
         self.directory = ConfigProjection()
         self.catalogue = Catalogue(self.directory)
         written = Configuration.model_validate(declared).model_dump_json().encode()
-        for change in (Change(DECLARATION, written, 1), None):
+        for change in (Change(CONFIGURATION, written, 1), None):
             self.directory.hear(change)
         self.pins: dict[str, PinState] = {}
 

@@ -310,7 +310,7 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
             }
         )
         config = await operator.bucket(CONFIG)
-        await config.put("declaration", declared.model_dump_json().encode())
+        await config.put("configuration", declared.model_dump_json().encode())
         await stack.enter_async_context(build(LocalTransport()).running())
         result = await until_told(both, "both replicas in place")
         assert (result["state"], result["tools"]) == ("ready", 2)

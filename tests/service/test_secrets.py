@@ -52,7 +52,7 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("TOOLBUS_SECRET_SECONDS", "0.1")
         config = await operator.bucket(CONFIG)
         result = Configuration(servers={"shop": server}).model_dump_json().encode()
-        await config.put("declaration", result)
+        await config.put("configuration", result)
         async with build(LocalTransport()).running():
             yield
 

@@ -43,7 +43,7 @@ class Installation:
         await self.server.start()
         declared = Configuration(servers={"s": Server(url=self.server.url, timeout=60)})
         config = await self._operator.bucket(CONFIG)
-        await config.put("declaration", declared.model_dump_json().encode())
+        await config.put("configuration", declared.model_dump_json().encode())
         await self._policy.subscribe("tb.reply.policy.o.*", self._hear)
         await self._policy.settled()
 

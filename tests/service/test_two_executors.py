@@ -113,7 +113,7 @@ async def two(
         )
         config = await operator.bucket(CONFIG)
         whole = Configuration(servers={"vast": declared})
-        await config.put("declaration", whole.model_dump_json().encode())
+        await config.put("configuration", whole.model_dump_json().encode())
         async with AsyncExitStack() as stack:
             for service in (*made.executors, made.policy, made.ingress):
                 await stack.enter_async_context(service.running())

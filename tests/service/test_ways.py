@@ -24,7 +24,7 @@ from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, DECLARATION
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.transport.dialer import Dialer
@@ -235,7 +235,7 @@ async def test_an_operators_server_is_reached_and_nobody_elses(
     async with peer() as server:
         declared = Configuration(servers={"s": Server(url=f"http://127.0.0.1:{server.port}/mcp")})
         bucket = await operator.bucket(CONFIG)
-        await bucket.put(DECLARATION, declared.model_dump_json().encode())
+        await bucket.put(CONFIGURATION, declared.model_dump_json().encode())
         async with build(LocalTransport()).running():
 
             async def why_not() -> str:

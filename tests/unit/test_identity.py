@@ -24,7 +24,7 @@ from toolbus_common.errors import FaultyError, UnauthorizedError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import DECLARATION
+from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_ingress.auth.dpop import DPoPVerifier
 from toolbus_ingress.auth.protected_resource import ProtectedResource
 from toolbus_oauth.accounts.access_rules import matching_rule, user_name
@@ -173,7 +173,7 @@ def edge(told: Bearer | Exception, **sections: Any) -> tuple[ProtectedResource, 
     directory, asks = ConfigProjection(), Asks(told)
     access = {"staff": {"tools": ["*"]}}
     made = declared(**{"access": access, "servers": {"docs": {"url": f"{BASE}/x"}}, **sections})
-    directory.hear(Change(DECLARATION, made.model_dump_json().encode(), 1))
+    directory.hear(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
     directory.hear(None)
     return ProtectedResource(directory, asks, DPoPVerifier(BASE)), asks
 

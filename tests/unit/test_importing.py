@@ -78,7 +78,7 @@ def test_a_server_joins_a_file_whose_comments_stay(tmp_path: Path) -> None:
     text = path.read_text()
     assert "# ours" in text
     assert "# kept" in text
-    declared = load_file(path, os.environ).declaration.servers
+    declared = load_file(path, os.environ).configuration.servers
     assert declared["crm"].openapi == str(tmp_path.resolve() / "apis" / "crm.yaml")
     assert declared["docs"].url == "https://docs.example/mcp"
     again = run("openapi", "apis/crm.yaml", "--name", "crm", "-o", "toolbus.yaml")
@@ -232,7 +232,7 @@ def test_a_collection_becomes_a_document_beside_the_configuration(tmp_path: Path
     assert api.operations["Upload"].security == (("X-Shop",),)
     assert api.operations["Upload"].body is not None
     assert api.operations["Upload"].body.files == ("file",)
-    declared = load_file(tmp_path / "toolbus.yaml", os.environ).declaration.servers["shop-dev"]
+    declared = load_file(tmp_path / "toolbus.yaml", os.environ).configuration.servers["shop-dev"]
     assert declared.openapi == str(path.resolve())
     assert declared.credentials["bearer"] == "${env:SHOP_DEV_BEARER}"
 

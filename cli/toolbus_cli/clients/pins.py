@@ -67,7 +67,7 @@ class Pinboard:
 
         """
         server, own = split_name(named) if "__" in named else (named, "")
-        declared = (await self._repository.declared()).declaration.servers
+        declared = (await self._repository.declared()).configuration.servers
         if server and server not in declared:
             raise CommandError(
                 f"No server '{server}' is configured; 'toolbus get servers' lists them."
@@ -87,7 +87,7 @@ class Pinboard:
             CommandError: a definition changed, or would take the name of a listed tool.
 
         """
-        servers = (await self._repository.declared()).declaration.servers
+        servers = (await self._repository.declared()).configuration.servers
         listings = [found for name in servers if (found := await self._listing(name)) is not None]
         for case in cases:
             _still(case, listings)

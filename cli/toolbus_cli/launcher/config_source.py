@@ -80,7 +80,7 @@ async def apply_first(repository: ConfigRepository, source: Source, loaded: Load
         if now.revision and now.by not in ("", DEMO):
             source.by = KEPT
             return Applied((), now.revision)
-    return await repository.apply(loaded.declaration, source.by)
+    return await repository.apply(loaded.configuration, source.by)
 
 
 async def reload(
@@ -90,7 +90,7 @@ async def reload(
     try:
         loaded = source.load()
         print_warnings(source.path, loaded, note)
-        applied = await repository.apply(loaded.declaration, source.by)
+        applied = await repository.apply(loaded.configuration, source.by)
     except CommandError as error:
         for line in error.message.splitlines():
             note(line, "error")

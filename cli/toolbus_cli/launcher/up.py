@@ -270,7 +270,7 @@ async def _first_key(
 ) -> tuple[str, str]:
     """Return the key for the banner, and its secret if it is new or configured."""
     known = {**launch.loaded.secrets, **applied.secrets}
-    names = [*(await repository.declared()).declaration.keys, *await repository.own_keys()]
+    names = [*(await repository.declared()).configuration.keys, *await repository.own_keys()]
     name = next((name for name in names if name in known), names[0] if names else "")
     return name, known.get(name, "")
 

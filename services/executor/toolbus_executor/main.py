@@ -135,7 +135,7 @@ class ServerRegistry:
         )
         await self._service.bus.subscribe(f"{ClientMessage.SUBJECT}.*", self._client_message)
         following = asyncio.create_task(self._follow(buckets))
-        if any(each.is_process for each in self._directory.now.declaration.servers.values()):
+        if any(each.is_process for each in self._directory.now.configuration.servers.values()):
             self._service.spawn(probe(self._dependencies.settings))
         try:
             yield
@@ -156,7 +156,7 @@ class ServerRegistry:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            declared = self._directory.now.declaration.servers
+            declared = self._directory.now.configuration.servers
             known = set(self._supervisors)
             leaving = [
                 self._supervisors.pop(name).stop(removed=name not in declared)
@@ -218,7 +218,7 @@ class ServerRegistry:
 
     async def _remove_stale_entries(self, catalogue: Bucket) -> None:
         """Remove catalogue entries of servers removed while no executor ran."""
-        declared = self._directory.now.declaration.servers
+        declared = self._directory.now.configuration.servers
         try:
             async for entry in catalogue.watch():
                 if entry is None:

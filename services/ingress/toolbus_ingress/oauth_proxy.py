@@ -53,7 +53,7 @@ class OAuthProxy:
     def _enabled(self) -> bool:
         """Whether people sign in here, or connect their own accounts to servers."""
         protected_resource = self.endpoint.protected_resource
-        servers = protected_resource.directory.now.declaration.servers
+        servers = protected_resource.directory.now.configuration.servers
         return protected_resource.enabled or any(
             server.oauth is not None for server in servers.values()
         )

@@ -91,7 +91,7 @@ class WatchedState:
 
     def config(self) -> Configuration:
         """Return the current configuration."""
-        return self.directory.now.declaration
+        return self.directory.now.configuration
 
 
 class HttpClients(NamedTuple):

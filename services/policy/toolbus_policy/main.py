@@ -124,7 +124,8 @@ class AuthorizerProvider:
         authorizer, snapshot = self._authorizer, self._projection.now
         if authorizer is None or authorizer.snapshot is not snapshot:
             unchanged = (
-                authorizer is not None and authorizer.snapshot.declaration is snapshot.declaration
+                authorizer is not None
+                and authorizer.snapshot.configuration is snapshot.configuration
             )
             cache = authorizer.cache if authorizer is not None and unchanged else None
             rules = self._rule_compiler.of(snapshot)
@@ -137,7 +138,7 @@ class AuthorizerProvider:
         try:
             policy = self._policy_digests.get(entry, principal)
         except KeyError:
-            digest = policy_digest(principal, self._projection.now.declaration, call.server)
+            digest = policy_digest(principal, self._projection.now.configuration, call.server)
             policy = self._policy_digests.put(entry, principal, digest)
         definition = definition_digest(self._catalogue.get(call.server), call.tool)
         return binding_of(call, holder_of(call.key_digest, principal), definition, policy)

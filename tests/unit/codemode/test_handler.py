@@ -15,7 +15,7 @@ from toolbus_common.contracts import CallAdmitted, CallResult, OutcomeClaim, Pro
 from toolbus_common.contracts.replies import ReplyMessage
 from toolbus_common.mcp.builtin_server import BUILT_IN, LIST
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import DECLARATION
+from toolbus_common.nats.topology import CONFIGURATION
 
 KEY_DIGEST = key_digest_of("tbk_bot_a-secret-of-code-mode")
 
@@ -50,7 +50,7 @@ def directory() -> ConfigProjection:
     key = {"tools": ["*"], "secret_hash": hash_of(KEY_DIGEST)}
     declared = Configuration.model_validate({"keys": {"bot": key}})
     known = ConfigProjection()
-    known.hear(Change(DECLARATION, declared.model_dump_json().encode(), 1))
+    known.hear(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
     known.hear(None)
     return known
 

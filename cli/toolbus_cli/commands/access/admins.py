@@ -44,7 +44,7 @@ def list_admins(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False)
     async def work(repository: ConfigRepository) -> list[dict[str, Any]]:
         own, declared = (
             await repository.own_admins(),
-            (await repository.declared()).declaration.admins,
+            (await repository.declared()).configuration.admins,
         )
         admins = {**declared, **own}
         return [_row(name, admins[name], own=name in own) for name in sorted(admins)]
@@ -77,5 +77,5 @@ def _row(name: str, admin: Admin, *, own: bool) -> dict[str, Any]:
         "state": state if admin.secret_hash else "no secret",
         "role": admin.role,
         "expires": shown_expiry(admin.expires),
-        "from": "command" if own else "declaration",
+        "from": "command" if own else "configuration",
     }

@@ -75,7 +75,10 @@ def list_keys(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -
     """List keys with their states. Secrets are never shown."""
 
     async def work(repository: ConfigRepository) -> list[dict[str, Any]]:
-        own, declared = await repository.own_keys(), (await repository.declared()).declaration.keys
+        own, declared = (
+            await repository.own_keys(),
+            (await repository.declared()).configuration.keys,
+        )
         keys = {**declared, **own}
         return [_row(name, keys[name], own=name in own) for name in sorted(keys)]
 
@@ -129,7 +132,7 @@ def _row(name: str, key: Key, *, own: bool) -> dict[str, Any]:
         "budget": ", ".join(map(_shown_budget, key.all_budgets)),
         "rate": ", ".join(f"{rate.calls}/{rate.per.value}" for rate in key.all_rates),
         "expires": shown_expiry(key.expires),
-        "from": "command" if own else "declaration",
+        "from": "command" if own else "configuration",
     }
 
 

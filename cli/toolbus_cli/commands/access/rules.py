@@ -51,7 +51,7 @@ def list_rules(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) 
     """List configured rules, in the order in which denials name them."""
 
     async def work(repository: ConfigRepository) -> dict[str, Rule]:
-        return (await repository.declared()).declaration.rules
+        return (await repository.declared()).configuration.rules
 
     found = at_work(state_dir, work)
     if as_json:
@@ -107,7 +107,7 @@ def replay(
 def _proposed(file: Path) -> Configuration:
     """Load the configuration in a file. Raises `CommandError` with every error."""
     if file.suffix != ".cedar":
-        return load_file(file, os.environ).declaration
+        return load_file(file, os.environ).configuration
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -121,7 +121,7 @@ def _proposed(file: Path) -> Configuration:
 async def _replay(file: Path | None, name: str, seconds: int, state_dir: Path) -> Report:
     proposed = _proposed(file) if file else None
     async with with_repository(state_dir) as repository:
-        declared = (await repository.declared()).declaration
+        declared = (await repository.declared()).configuration
         rules = _chosen((proposed or declared).rules, name)
         labelled = proposed if proposed and proposed.labels else declared
         played = Replay(rules)

@@ -78,7 +78,7 @@ def hold(
 
 async def _hold(state_dir: Path, customer: str, why: str) -> None:
     async with with_repository(state_dir) as repository:
-        customers = (await repository.declared()).declaration.customers
+        customers = (await repository.declared()).configuration.customers
         if customer not in (*customers, DEFAULT_CUSTOMER):
             raise CommandError(
                 f"No customer '{customer}' is declared; see 'toolbus get customers'."

@@ -53,14 +53,14 @@ def apply(
     loaded = load_file(file, {**os.environ, **listening_on(running)})
 
     async def work(repository: ConfigRepository) -> Applied:
-        planned, revision = await repository.plan(loaded.declaration)
+        planned, revision = await repository.plan(loaded.configuration)
         if not as_json:
             say(*(map(str, planned)), *([] if planned else ["No differences."]))
         if dry_run:
             return Applied(tuple(planned), 0)
         if planned and not yes:
             _ask(len(planned))
-        return await repository.apply(loaded.declaration, BY, revision)
+        return await repository.apply(loaded.configuration, BY, revision)
 
     applied = at_work(state_dir, work)
     if as_json:
@@ -123,10 +123,10 @@ def get(
 
 
 async def _found(repository: ConfigRepository, kind: str) -> dict[str, Any]:
-    declaration = (await repository.declared()).declaration
+    configuration = (await repository.declared()).configuration
     if kind == ALL:
-        return exported(declaration)
-    found = entries(declaration, kind)
+        return exported(configuration)
+    found = entries(configuration, kind)
     own: Mapping[str, ConfigModel] = {}
     if kind == "keys":
         own = await repository.own_keys()
@@ -165,7 +165,7 @@ def take_over(
     if output is not None:
         _write(output, text, force=force)
     if apply_now:
-        _add(loaded.declaration, state_dir)
+        _add(loaded.configuration, state_dir)
     if as_json:
         show_json({"servers": taken.servers, "skipped": taken.skipped, "set": sorted(taken.moved)})
     elif output is None and not apply_now:
@@ -189,7 +189,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
 
 def _add(taken: Configuration, state_dir: Path) -> None:
     async def work(repository: ConfigRepository) -> None:
-        now = (await repository.declared()).declaration
+        now = (await repository.declared()).configuration
         taken_already = sorted(set(now.servers) & set(taken.servers))
         if taken_already:
             raise CommandError(

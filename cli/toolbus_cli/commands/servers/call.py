@@ -53,14 +53,14 @@ def tools(
     async def work(
         repository: ConfigRepository,
     ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-        declaration = (await repository.declared()).declaration
-        listings = await _listings(repository, declaration)
-        names = Names(listings, declaration.servers)
+        configuration = (await repository.declared()).configuration
+        listings = await _listings(repository, configuration)
+        names = Names(listings, configuration.servers)
         if quarantined:
             return _repaired(listings), _held_back(listings)
-        bounds = await _bounds(repository, as_key, declaration) if as_key else EffectiveGrants(())
+        bounds = await _bounds(repository, as_key, configuration) if as_key else EffectiveGrants(())
         seen = [tool for listing in listings for tool in _seen(listing, bounds, names)]
-        unseen = _unseen(listings, declaration, names) if everything else []
+        unseen = _unseen(listings, configuration, names) if everything else []
         return sorted(seen, key=lambda tool: str(tool["name"])), unseen
 
     found, unseen = at_work(state_dir, work)
@@ -72,10 +72,10 @@ def tools(
     show_table(("name", "why") if quarantined else ("tool", "description"), rows, "No tool.")
 
 
-async def _listings(repository: ConfigRepository, declaration: Configuration) -> list[Listing]:
+async def _listings(repository: ConfigRepository, configuration: Configuration) -> list[Listing]:
     bucket = await repository.bus.bucket(CATALOGUE)
     found = []
-    for server in sorted(declaration.servers):
+    for server in sorted(configuration.servers):
         entry = await bucket.get(server)
         if entry is not None and entry.value is not None:
             found.append(Listing.decode(entry.value))
@@ -83,15 +83,15 @@ async def _listings(repository: ConfigRepository, declaration: Configuration) ->
 
 
 async def _bounds(
-    repository: ConfigRepository, name: str, declaration: Configuration
+    repository: ConfigRepository, name: str, configuration: Configuration
 ) -> EffectiveGrants:
     """Return a key's effective grants, with all its levels."""
-    key = await repository.own_key(name) or declaration.keys.get(name)
+    key = await repository.own_key(name) or configuration.keys.get(name)
     if key is None:
         raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
     if key.revoked:
         raise CommandError(f"The key '{name}' is revoked: it sees nothing.")
-    return principal_of(name, key, declaration, exposed(declaration)).bounds
+    return principal_of(name, key, configuration, exposed(configuration)).bounds
 
 
 def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[dict[str, Any]]:
@@ -105,7 +105,7 @@ def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[d
 
 
 def _unseen(
-    listings: list[Listing], declaration: Configuration, names: Names
+    listings: list[Listing], configuration: Configuration, names: Names
 ) -> list[dict[str, str]]:
     """Yield hidden tools under the server's own names, with the reason."""
     found = {
@@ -115,7 +115,7 @@ def _unseen(
     }
     found |= {each["name"]: each["notShown"] for each in _held_back(listings, ("tools",))}
     for listing in listings:
-        views = declaration.servers[listing.server].tools
+        views = configuration.servers[listing.server].tools
         found |= {
             full_name(listing.server, tool.name): "the configuration hides it"
             for tool in listing.tools

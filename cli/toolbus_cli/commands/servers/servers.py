@@ -85,7 +85,7 @@ async def _steer(
     event: type[ServerCommandEvent],
 ) -> Row:
     """Store the command, publish it and wait for an executor; return the server's row."""
-    if name not in (await repository.declared()).declaration.servers:
+    if name not in (await repository.declared()).configuration.servers:
         raise CommandError(f"Unknown server '{name}'; 'toolbus get servers' lists them.")
     result = await _written(repository, name, change)
     number = f"{name}.{event.NAME.rpartition('.')[2]}.{result.at:.6f}"

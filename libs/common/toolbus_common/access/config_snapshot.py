@@ -17,7 +17,7 @@ from toolbus_common.access.token_cache import TokenCache, is_person
 from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX
+from toolbus_common.nats.topology import ADMIN_PREFIX, CONFIGURATION, KEY_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +41,18 @@ class ConfigSnapshot:
     Access tokens are independent of it: `bearers` has the current ones.
     """
 
-    __slots__ = ("_by_key_digest", "_principals", "bearers", "declaration", "keys", "version")
+    __slots__ = ("_by_key_digest", "_principals", "bearers", "configuration", "keys", "version")
 
     def __init__(
         self,
         version: int,
-        declaration: Configuration,
+        configuration: Configuration,
         keys: KeyIndex,
         principals: Principals,
         bearers: TokenCache,
     ) -> None:
         self.version = version
-        self.declaration = declaration
+        self.configuration = configuration
         self.keys = keys
         self.bearers = bearers
         self._principals = principals
@@ -61,25 +61,25 @@ class ConfigSnapshot:
     @classmethod
     def of(
         cls,
-        declaration: Configuration,
+        configuration: Configuration,
         own: Mapping[str, Key] = NO_KEYS,
         version: int = 1,
         bearers: TokenCache | None = None,
     ) -> Self:
         """Build a snapshot; keys created one by one (`own`) override configured ones."""
-        anonymous = {ANONYMOUS: declaration.anonymous.key} if declaration.anonymous.on else {}
-        keys = KeyIndex().changed({**declaration.keys, **own, **anonymous})
-        return cls(version, declaration, keys, Principals(declaration), bearers or TokenCache())
+        anonymous = {ANONYMOUS: configuration.anonymous.key} if configuration.anonymous.on else {}
+        keys = KeyIndex().changed({**configuration.keys, **own, **anonymous})
+        return cls(version, configuration, keys, Principals(configuration), bearers or TokenCache())
 
     def after(self, version: int, keys: Mapping[str, Key | None]) -> "ConfigSnapshot":
         """Return a snapshot with these keys changed; cached principals of others are reused."""
         self._principals.forget(keys)
         changed = self.keys.changed(keys)
-        return ConfigSnapshot(version, self.declaration, changed, self._principals, self.bearers)
+        return ConfigSnapshot(version, self.configuration, changed, self._principals, self.bearers)
 
     def serves(self, server: str) -> bool:
         """Return whether a server of that name exists: configured, or the built-in one."""
-        return server in self.declaration.servers or server == BUILT_IN
+        return server in self.configuration.servers or server == BUILT_IN
 
     def principal(self, name: str) -> Principal:
         """Return the principal of a known key or signed-in user. Raises `KeyError`."""
@@ -139,11 +139,11 @@ class ConfigProjection:
     configuration that were encrypted for this service.
     """
 
-    def __init__(self, opened: Opened = lambda declaration: declaration) -> None:
+    def __init__(self, opened: Opened = lambda configuration: configuration) -> None:
         self._opened = opened
         self.bearers = TokenCache()
         self._now = ConfigSnapshot.of(Configuration(), version=0, bearers=self.bearers)
-        self._declaration = self._now.declaration
+        self._configuration = self._now.configuration
         self._own_keys: dict[str, Key] = {}
         self._own_admins: dict[str, Admin] = {}
         self._changed: set[str] = set()
@@ -163,14 +163,14 @@ class ConfigProjection:
     def administrator(self, key_digest: str, now: float) -> Administrator | None:
         """Return the holder of a live admin key, or of an access token for administration."""
         wanted = hash_of(key_digest)
-        for name, admin in {**self._declaration.admins, **self._own_admins}.items():
+        for name, admin in {**self._configuration.admins, **self._own_admins}.items():
             if admin.secret_hash == wanted and admin.live(now):
                 return of_key(name, admin)
         bearer = self.bearers.find(wanted, now)
         if bearer is None or not administers(bearer.scope):
             return None
         snapshot = self.now
-        access = snapshot.declaration.access.get(bearer.access)
+        access = snapshot.configuration.access.get(bearer.access)
         if access is None or not access.role or snapshot.principal_of(bearer.name, now) is None:
             return None
         return of_person(bearer, access.role)
@@ -188,9 +188,9 @@ class ConfigProjection:
         self._version = max(self._version, change.revision)
         key, value = change.key, change.value
         try:
-            if key == DECLARATION:
+            if key == CONFIGURATION:
                 whole = Configuration.model_validate_json(value) if value else Configuration()
-                self._declaration = self._opened(whole)
+                self._configuration = self._opened(whole)
                 self._notify_configured()
             elif key.startswith(KEY_PREFIX):
                 name = key.removeprefix(KEY_PREFIX)
@@ -218,11 +218,11 @@ class ConfigProjection:
             listener()
 
     def _renew(self) -> None:
-        if self._declaration is not self._now.declaration:
+        if self._configuration is not self._now.configuration:
             known = (self._own_keys, self._version, self.bearers)
-            self._now = ConfigSnapshot.of(self._declaration, *known)
+            self._now = ConfigSnapshot.of(self._configuration, *known)
         else:
-            own, declared = self._own_keys, self._declaration.keys
+            own, declared = self._own_keys, self._configuration.keys
             changed = {name: own.get(name, declared.get(name)) for name in self._changed}
             self._now = self._now.after(self._version, changed)
         self._changed.clear()

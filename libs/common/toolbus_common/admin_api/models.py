@@ -146,7 +146,7 @@ class SecretResponse(ResponseModel):
 
 
 State = Literal["live", "revoked", "expired", "no secret"]
-Origin = Literal["declaration", "command"]
+Origin = Literal["configuration", "command"]
 
 
 class KeyResponse(ResponseModel):
@@ -217,7 +217,7 @@ class ConfigurationResponse(ResponseModel):
     """The whole configuration without secrets; applying it again changes nothing."""
 
     revision: int
-    declaration: Configuration
+    configuration: Configuration
 
 
 class Welcome(ResponseModel):

@@ -55,14 +55,14 @@ class Operation:
 
 
 def _whole() -> Iterator[Operation]:
-    path = f"{BASE}/declaration"
+    path = f"{BASE}/configuration"
     yield Operation(
-        "show_declaration", "show_declaration", "GET", path,
+        "show_configuration", "show_configuration", "GET", path,
         "Return the whole configuration, without secrets; as YAML with format=yaml.",
         models.ConfigurationResponse, "read", parameters=("format",),
     )  # fmt: skip
     yield Operation(
-        "apply_declaration", "apply", "PUT", path,
+        "apply_configuration", "apply", "PUT", path,
         "Replace the whole configuration atomically; with dry_run=true only return the changes.",
         models.AppliedResponse, "declare", wants=models.Written, parameters=("dry_run",),
         match=True, must_match=True, takes_yaml=True,

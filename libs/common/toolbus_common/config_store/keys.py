@@ -15,7 +15,7 @@ from toolbus_common.nats.topology import ADMIN_PREFIX, KEY_PREFIX
 
 async def create_key(repository: ConfigRepository, name: str, terms: KeyTerms) -> str:
     """Create a key and return its secret, which is not stored."""
-    configuration = (await repository.declared()).declaration
+    configuration = (await repository.declared()).configuration
     check_links(terms, configuration)
     secret = new_secret(name)
     key = Key(**_fields(terms), secret_hash=hashed(secret))
@@ -28,7 +28,7 @@ async def create_key(repository: ConfigRepository, name: str, terms: KeyTerms) -
 async def replace_key(repository: ConfigRepository, name: str, terms: KeyTerms) -> None:
     """Replace a key's terms; its secret and its revocation are unchanged."""
     now = await repository.declared()
-    configuration = now.declaration
+    configuration = now.configuration
     check_links(terms, configuration)
     for _ in range(ATTEMPTS):
         old, last = await _key(repository, name, configuration)
@@ -46,7 +46,7 @@ async def replace_key(repository: ConfigRepository, name: str, terms: KeyTerms) 
 
 async def revoke_key(repository: ConfigRepository, name: str) -> None:
     """Revoke a key. Takes effect at once in all services; idempotent."""
-    configuration = (await repository.declared()).declaration
+    configuration = (await repository.declared()).configuration
     for _ in range(ATTEMPTS):
         old, last = await _key(repository, name, configuration)
         if old.revoked:
@@ -64,8 +64,8 @@ async def rotate_key(repository: ConfigRepository, name: str) -> str:
     now = await repository.declared()
     secret = new_secret(name)
     for _ in range(ATTEMPTS):
-        key, last = await _key(repository, name, now.declaration)
-        configured = now.declaration.keys.get(name)
+        key, last = await _key(repository, name, now.configuration)
+        configured = now.configuration.keys.get(name)
         if configured is not None and name not in now.minted:
             raise ConflictError(
                 f"The secret of '{name}' is set in its configuration file; change it there."
@@ -78,14 +78,14 @@ async def rotate_key(repository: ConfigRepository, name: str) -> str:
             continue
         else:
             repository.record_change("keys", name, key, live)
-        repository.record_created(name, live, now.declaration)
+        repository.record_created(name, live, now.configuration)
         return secret
     raise _busy("key", name)
 
 
 async def create_admin(repository: ConfigRepository, name: str, admin: Admin) -> str:
     """Create an admin key and return its secret, which is not stored."""
-    configuration = (await repository.declared()).declaration
+    configuration = (await repository.declared()).configuration
     secret = new_secret(name, "admin")
     made = admin.model_copy(update={"secret_hash": hashed(secret), "revoked": False})
     await _create(repository, ADMIN_PREFIX, name, made, configuration.admins)
@@ -95,7 +95,7 @@ async def create_admin(repository: ConfigRepository, name: str, admin: Admin) ->
 
 async def revoke_admin(repository: ConfigRepository, name: str) -> None:
     """Revoke an admin key. Takes effect at once in all services; idempotent."""
-    configured = (await repository.declared()).declaration.admins
+    configured = (await repository.declared()).configuration.admins
     for _ in range(ATTEMPTS):
         own, last = await repository.own(ADMIN_PREFIX, name)
         old = own or configured.get(name)

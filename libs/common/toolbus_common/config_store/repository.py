@@ -29,7 +29,7 @@ from toolbus_common.errors import (
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, ORIGIN
+from toolbus_common.nats.topology import ADMIN_PREFIX, CONFIGURATION, KEY_PREFIX, ORIGIN
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ Make = Callable[[Configuration], Configuration]
 class StoredConfiguration:
     """The stored configuration. `by` is empty if there is none yet."""
 
-    declaration: Configuration
+    configuration: Configuration
     revision: int = 0
     by: str = ""
     minted: frozenset[str] = frozenset()
@@ -97,7 +97,7 @@ class ConfigRepository:
 
     async def declared(self) -> StoredConfiguration:
         """Return the stored configuration."""
-        entry = await self._bucket.get(DECLARATION)
+        entry = await self._bucket.get(CONFIGURATION)
         if entry is None or entry.value is None:
             return StoredConfiguration(Configuration(), entry.revision if entry else 0)
         origin, _ = await self._origin()
@@ -133,7 +133,7 @@ class ConfigRepository:
     async def plan(self, new: Configuration) -> tuple[list[Change], int]:
         """Return the changes that applying would make, and the current revision."""
         now = await self.declared()
-        old = now.declaration
+        old = now.configuration
         complete = self._literals.complete
         return await asyncio.to_thread(lambda: changes(old, complete(new, old))), now.revision
 
@@ -173,15 +173,15 @@ class ConfigRepository:
                     "was changed. Read it again, then repeat the change."
                 )
             # Thousands of keys take long, and calls share the event loop.
-            draft = await asyncio.to_thread(_drafted, make, now.declaration, self._literals, *own)
+            draft = await asyncio.to_thread(_drafted, make, now.configuration, self._literals, *own)
             if not draft.changes and now.revision:
                 await self._note_origin(source)
                 return Applied((), now.revision)
             revision = await self._swap(draft.whole, now.revision)
             if revision is not None:
-                gone = now.declaration.keys.keys() - draft.whole.keys.keys()
+                gone = now.configuration.keys.keys() - draft.whole.keys.keys()
                 await self._note_origin(source, draft.keys.keys(), gone | draft.given)
-                await self._record_applied(draft.changes, now.declaration, draft.whole, revision)
+                await self._record_applied(draft.changes, now.configuration, draft.whole, revision)
                 made = draft.keys | {f"admins.{name}": each for name, each in draft.admins.items()}
                 return Applied(draft.changes, revision, made)
         raise _busy()
@@ -198,13 +198,13 @@ class ConfigRepository:
         """Replace the secret of a configured key."""
         for _ in range(ATTEMPTS):
             now = await self.declared()
-            keys = now.declaration.keys
+            keys = now.configuration.keys
             if name not in keys:
                 raise UnknownEntryError(
                     f"The key '{name}' is not configured any more; 'toolbus keys list' lists keys."
                 )
             key = keys[name].model_copy(update={"secret_hash": secret_hash})
-            new = now.declaration.model_copy(update={"keys": {**keys, name: key}})
+            new = now.configuration.model_copy(update={"keys": {**keys, name: key}})
             revision = await self._swap(new, now.revision)
             if revision is not None:
                 self.record_change("keys", name, keys[name], key, revision)
@@ -224,7 +224,7 @@ class ConfigRepository:
             raise BusDownError(
                 "The audit outbox is full: no change is possible until NATS is reachable."
             )
-        return await self._bucket.swap(DECLARATION, value, last)
+        return await self._bucket.swap(CONFIGURATION, value, last)
 
     async def _own(self, prefix: str, model: type[E]) -> dict[str, E]:
         return {

@@ -77,8 +77,8 @@ from toolbus_common.nats.topology import (
     APPROVALS,
     CATALOGUE,
     CONFIG,
+    CONFIGURATION,
     CONNECTIONS,
-    DECLARATION,
     DURABLES,
     EVENTS,
     EXPORTS,
@@ -105,7 +105,7 @@ _PUBLISHED_BY_OPERATORS = (
     ServerDrained, ServerUndrained, ServerReset, PersonErased, HoldPlaced, HoldLifted,
 )  # fmt: skip
 # Entries of the configuration bucket that the administration API changes.
-_CONFIGURED = (DECLARATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
+_CONFIGURED = (CONFIGURATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
 # Only the executor may query upstream tokens and the key that signs the caller's identity.
 _NOT_QUERIED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
 

@@ -21,7 +21,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import watched
 
-DECLARATION = "declaration"  # the whole configuration file, as one entry
+CONFIGURATION = "configuration"  # the whole configuration file, as one entry
 ORIGIN = "origin"  # where the configuration came from, and which of its secrets are generated
 KEY_PREFIX = "key."  # keys created, changed or revoked one by one; they override configured ones
 ADMIN_PREFIX = "admin."  # admin keys likewise

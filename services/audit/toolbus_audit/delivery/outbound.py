@@ -21,4 +21,4 @@ class Outbound:
     @property
     def configuration(self) -> Configuration:
         """Current configuration."""
-        return self.projection.now.declaration
+        return self.projection.now.configuration

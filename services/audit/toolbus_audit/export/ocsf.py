@@ -189,7 +189,7 @@ def _entity(event: Event) -> OcsfEvent:
     if name.startswith("key."):
         return {"entity": {"name": str(event.get("key")), "type": "key"}, **_by(event)}
     entity = {
-        "name": str(event.get("name") or "declaration"),
+        "name": str(event.get("name") or "configuration"),
         "type": str(event.get("kind") or "configuration"),
         "version": str(event.get("revision") or 0),
     }

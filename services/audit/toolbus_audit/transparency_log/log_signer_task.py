@@ -21,7 +21,7 @@ from toolbus_common.config import Configuration
 from toolbus_common.contracts.events.base import EVERY_EVENT, subject_of
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
-from toolbus_common.nats.topology import CONFIG, DECLARATION, EVENTS, SEALS
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION, EVENTS, SEALS
 from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def run_log_signer(
 
 async def _load_signer(service: Service, bucket: Bucket, settings: Settings) -> Signer:
     """Return the signer under the name of this installation, which is its key's name too."""
-    stored = await (await service.bucket(CONFIG)).get(DECLARATION)
+    stored = await (await service.bucket(CONFIG)).get(CONFIGURATION)
     configured = ""
     if stored is not None and stored.value:
         configured = Configuration.model_validate_json(stored.value).evidence.origin

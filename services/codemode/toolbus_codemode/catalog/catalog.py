@@ -73,7 +73,7 @@ class Catalogue:
     def _offered(self) -> Offers:
         """Return the tools that operators expose, by the servers' own names."""
         if self._offers is None:
-            declared = self._directory.now.declaration.servers
+            declared = self._directory.now.configuration.servers
             listed = [self._listings[name] for name in declared if name in self._listings]
             self._names = Names(listed, declared)
             self._offers = {listing.server: _seen(listing, self._names) for listing in listed}

@@ -69,13 +69,13 @@ class NestedCalls:
         if wanted.server == BUILT_IN:
             return await self._result(wanted.arguments)
         self.tally.calls += 1
-        declared = self.directory.now.declaration
+        declared = self.directory.now.configuration
         cost = self._cost(declared, full_name(wanted.server, wanted.tool))
         amount = charge = self.budget.hold(cost.held)
         try:
             reply = await self._call_tool(wanted, self.budget.most(amount))
             # If the configuration changed, the price may differ: the whole reservation is spent.
-            if declared is self.directory.now.declaration:
+            if declared is self.directory.now.configuration:
                 charge = min(amount, _charge(cost, reply))
             outcome = _outcome(reply)
             self.tally.failed += outcome.failure is not None
@@ -133,7 +133,7 @@ class NestedCalls:
         method: str = TOOLS_CALL,
     ) -> CallRequested:
         call_id = self.service.calls.new_call_id()
-        declared = self.directory.now.declaration.servers
+        declared = self.directory.now.configuration.servers
         return CallRequested(
             call_id=call_id,
             reply_to=self.service.calls.address(call_id),

@@ -46,7 +46,7 @@ class AnonymousAccess:
     @property
     def config(self) -> Anonymous:
         """The current configuration of anonymous access."""
-        return self.directory.now.declaration.anonymous
+        return self.directory.now.configuration.anonymous
 
     @property
     def denied_reason(self) -> str:

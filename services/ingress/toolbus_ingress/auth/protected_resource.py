@@ -56,7 +56,7 @@ class ProtectedResource:
     @property
     def enabled(self) -> bool:
         """Whether people may sign in."""
-        return bool(self.public_url and self.directory.now.declaration.access)
+        return bool(self.public_url and self.directory.now.configuration.access)
 
     def resource(self, server: str) -> str:
         """Return the audience of tokens for the endpoint of one server, or of all (empty)."""
@@ -70,7 +70,7 @@ class ProtectedResource:
     @property
     def admin_enabled(self) -> bool:
         """Whether people who sign in may have an administrator's role."""
-        return self.enabled and appoints(self.directory.now.declaration)
+        return self.enabled and appoints(self.directory.now.configuration)
 
     # -- tokens --------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class ProtectedResource:
 
     def _requires_bound(self, bearer: Bearer) -> bool:
         """Return whether the token's access rule accepts only bound tokens."""
-        rule = self.directory.now.declaration.access.get(bearer.access)
+        rule = self.directory.now.configuration.access.get(bearer.access)
         return rule is not None and rule.dpop
 
     async def form_key_digest(self, secret: str) -> str:
@@ -169,7 +169,7 @@ class ProtectedResource:
         return self._metadata(self.resource(found[1] or ""), self._scopes)
 
     def _metadata(self, resource: str, scopes: list[str]) -> Response:
-        rules = self.directory.now.declaration.access.values()
+        rules = self.directory.now.configuration.access.values()
         document = {
             "resource": resource,
             "authorization_servers": [self.public_url],
@@ -202,7 +202,7 @@ class ProtectedResource:
 
     @property
     def _scopes(self) -> list[str]:
-        return first(self.directory.now.declaration)
+        return first(self.directory.now.configuration)
 
     def _metadata_url(self, path: str) -> bytes:
         found = _PATH.fullmatch(path)

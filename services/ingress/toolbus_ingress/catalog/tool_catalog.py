@@ -63,7 +63,7 @@ class Catalogue:
     def names(self) -> Names:
         """The names that agents see; computed on first use after a change."""
         if self._names is None:
-            configured = self._directory.now.declaration.servers
+            configured = self._directory.now.configuration.servers
             servers = (BUILT_IN, *configured)
             listings = [self._listings[name] for name in servers if name in self._listings]
             self._names = Names(listings, configured)
@@ -191,7 +191,7 @@ class Catalogue:
 
     def deadline(self, server: str, tool: str, now: float) -> float:
         """Return the first deadline of a call, as its server is configured."""
-        return deadline_of(self._directory.now.declaration.servers.get(server), tool, now)
+        return deadline_of(self._directory.now.configuration.servers.get(server), tool, now)
 
     def definition(self, server: str, tool: str) -> dict[str, Any] | None:
         """Return a tool's definition as its server sent it."""
@@ -287,13 +287,13 @@ class Catalogue:
         """Return the built-in tools of the mode; all if a visible server requires programs."""
         need = any(
             server.code_mode and self._sees_any(grants, self._listings[name])
-            for name, server in self._directory.now.declaration.servers.items()
+            for name, server in self._directory.now.configuration.servers.items()
             if name in self._listings
         )
         return SHOWN[Mode.CODE] if need else SHOWN[mode]
 
     def _only_through_programs(self, server: str, mode: Mode) -> bool:
-        configured = self._directory.now.declaration.servers[server].code_mode
+        configured = self._directory.now.configuration.servers[server].code_mode
         return configured is True or (mode is not Mode.TOOLS and configured is None)
 
     def _ready(

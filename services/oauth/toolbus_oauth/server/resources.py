@@ -22,26 +22,26 @@ class Resources:
 
     def grant_scopes(self, client: Client, resource: str, requested: str) -> str:
         """Return the scopes a client gets at a resource. Raises `OAuthError`."""
-        config = self.directory.now.declaration
+        config = self.directory.now.configuration
         return scoping.grant_scopes(
             config, client, requested, administration=self.administers(resource)
         )
 
     def kept(self, resource: str, scope: str) -> str:
         """Return the scopes of a token that still exist at a resource; empty for none."""
-        config = self.directory.now.declaration
+        config = self.directory.now.configuration
         return scoping.existing_scopes(config, scope, administration=self.administers(resource))
 
     def scopes(self) -> list[str]:
         """Return all scopes."""
-        config = self.directory.now.declaration
+        config = self.directory.now.configuration
         administration = ADMINISTRATION if appoints(config) else ()
         return [*offered(config), *administration]
 
     def exists(self, uri: str) -> bool:
         """Return whether a URI is a resource of this gateway, byte for byte."""
         if self.administers(uri):
-            return appoints(self.directory.now.declaration)
+            return appoints(self.directory.now.configuration)
         whole = f"{self.issuer}/mcp"
         server = uri.removeprefix(f"{whole}/")
         return uri == whole or (server != uri and self.directory.now.serves(server))

@@ -58,7 +58,7 @@ class LedgerQueryHandler:
                 customer, "Its counters are being rebuilt."
             )
         snapshot = self.snapshot()
-        found = limits_of(customer, snapshot.declaration, snapshot.keys).values()
+        found = limits_of(customer, snapshot.configuration, snapshot.keys).values()
         limits = [limit for level in found for limit in level][: MAX_BUDGETS + 1]
         generation = known.generation.id if known is not None else ""
         levels = await self.ledger.store.read_levels(

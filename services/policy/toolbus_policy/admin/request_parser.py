@@ -94,7 +94,7 @@ def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configur
     made = check(_document({**data, kind: section}), None)
     raise_for_problems([f for f in made.problems if (f.path, f.message) not in before])
     if not made.problems:
-        return made.declaration
+        return made.configuration
     return Configuration.model_validate({**data, kind: section})
 
 

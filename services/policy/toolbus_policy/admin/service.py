@@ -66,16 +66,16 @@ class AdminService:
         }
         return _json(body)
 
-    async def show_declaration(
+    async def show_configuration(
         self, request: AdminRequest, administrator: Administrator
     ) -> AdminReply:
         """Return the whole configuration."""
         now = await self.repository_for(administrator.by).declared()
-        shown = exported(now.declaration)
+        shown = exported(now.configuration)
         if request.form == "yaml":
             body = await asyncio.to_thread(_as_yaml, shown)
             return AdminReply(revision=now.revision, form="yaml", body=body)
-        return _json({"revision": now.revision, "declaration": shown}, now.revision)
+        return _json({"revision": now.revision, "configuration": shown}, now.revision)
 
     async def apply(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Replace the configuration, or return what that would change."""
@@ -87,8 +87,8 @@ class AdminService:
         warnings = [request_parser.problem_as_json(warning) for warning in found.warnings]
         if request.dry_run:
             now = await repository.declared()
-            self._check_restrictions(now.declaration, found.declaration)
-            planned, revision = await repository.plan(found.declaration)
+            self._check_restrictions(now.configuration, found.configuration)
+            planned, revision = await repository.plan(found.configuration)
             applied = Applied(tuple(planned), revision)
             return _json(_applied(applied, warnings, done=False), revision)
         if not request.match:
@@ -98,8 +98,8 @@ class AdminService:
             )
 
         def make(old: Configuration) -> Configuration:
-            self._check_restrictions(old, found.declaration)
-            return found.declaration
+            self._check_restrictions(old, found.configuration)
+            return found.configuration
 
         applied = await repository.change(make, SOURCE, at)
         return _json(_applied(applied, warnings, done=True), applied.revision)
@@ -109,7 +109,7 @@ class AdminService:
     async def list_entries(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Return one page of entries of a kind."""
         now = await self.repository_for(administrator.by).declared()
-        found = entries(now.declaration, request.kind)
+        found = entries(now.configuration, request.kind)
         listing = page(
             found, lambda n: {"name": n, "value": found[n]}, request.after, request.limit
         )
@@ -118,7 +118,7 @@ class AdminService:
     async def show_entry(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Return one entry."""
         now = await self.repository_for(administrator.by).declared()
-        return _entry(request, now.declaration, now.revision)
+        return _entry(request, now.configuration, now.revision)
 
     async def put_entry(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Create or replace an entry."""
@@ -137,7 +137,7 @@ class AdminService:
         now = (
             await repository.declared()
         )  # the revision must match the returned entry, which others may have changed
-        return _entry(request, now.declaration, now.revision, created=created)
+        return _entry(request, now.configuration, now.revision, created=created)
 
     async def delete_entry(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Delete an entry."""
@@ -168,7 +168,7 @@ class AdminService:
         """Return one key."""
         repository = self.repository_for(administrator.by)
         now, own = await repository.declared(), await repository.own_key(request.name)
-        found = own or now.declaration.keys.get(request.name)
+        found = own or now.configuration.keys.get(request.name)
         if found is None:
             raise _unknown_error(request)
         return _json(_key(request.name, found, {request.name} if own else ()), now.revision)
@@ -223,10 +223,10 @@ class AdminService:
     ) -> AdminReply:
         repository = self.repository_for(administrator.by)
         now = await repository.declared()
-        declared: Mapping[str, Key | Admin] = now.declaration.keys
+        declared: Mapping[str, Key | Admin] = now.configuration.keys
         own: Mapping[str, Key | Admin]
         if show is _admin:
-            declared, own = now.declaration.admins, await repository.own_admins()
+            declared, own = now.configuration.admins, await repository.own_admins()
         else:
             own = await repository.own_keys()
         found = {**declared, **own}
@@ -335,7 +335,7 @@ def _key(name: str, key: Key, own: Container[str]) -> dict[str, Any]:
     return {
         "name": name,
         "state": _state(key, expired=key.expired(time())),
-        "origin": "command" if name in own else "declaration",
+        "origin": "command" if name in own else "configuration",
         "value": value,
     }
 
@@ -344,7 +344,7 @@ def _admin(name: str, admin: Admin, own: Container[str]) -> dict[str, Any]:
     return {
         "name": name,
         "state": _state(admin, expired=not admin.revoked and not admin.live(time())),
-        "origin": "command" if name in own else "declaration",
+        "origin": "command" if name in own else "configuration",
         "role": admin.role,
         "expires": shown_expiry(admin.expires) or None,
     }

@@ -153,7 +153,7 @@ class Authorizer:
         if whole is None or self._admit(payer_of(whole), server, method, tool) is None:
             return _unknown_error(server, method, tool)
         name = full_name(server, tool)
-        scope = needed(self.snapshot.declaration, principal.token_scope, name)
+        scope = needed(self.snapshot.configuration, principal.token_scope, name)
         return InsufficientScopeError(
             f"The access token's scope does not include '{name}'; sign in again with scope "
             f"'{scope}'.",
@@ -161,7 +161,7 @@ class Authorizer:
         )
 
     def _admit(self, payer: Payer, server: str, method: str, tool: str) -> Admission | None:
-        declared, name = self.snapshot.declaration, full_name(server, tool)
+        declared, name = self.snapshot.configuration, full_name(server, tool)
         if method not in METHODS or not self.snapshot.serves(server):
             return None
         known = self.cache.known.get(method)
@@ -209,7 +209,7 @@ def _within(restrictions: tuple[Patterns, ...], name: str) -> bool:
 
 
 def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:
-    declared = snapshot.declaration.servers.get(server)
+    declared = snapshot.configuration.servers.get(server)
     view = declared.tools.get(tool) if declared is not None else None
     return view is not None and view.hidden
 

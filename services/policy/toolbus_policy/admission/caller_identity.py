@@ -12,7 +12,7 @@ def caller_identity_of(
     snapshot: ConfigSnapshot, call: CallRequested, payer: Payer
 ) -> Identified | None:
     """Return the identity fields executor cannot derive; None if the server wants none."""
-    server = snapshot.declaration.servers.get(call.server)
+    server = snapshot.configuration.servers.get(call.server)
     if server is None or server.identity is None:
         return None
     return Identified(team=payer.team, actors=_actors(snapshot, call.key_digest, payer.key))

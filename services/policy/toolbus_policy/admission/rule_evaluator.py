@@ -58,14 +58,14 @@ class RuleCompiler:
 
     def of(self, snapshot: ConfigSnapshot) -> RuleEvaluator | None:
         """Return the rules of a snapshot; None if it has none."""
-        rules = snapshot.declaration.rules
+        rules = snapshot.configuration.rules
         if rules is not self._rules and list(rules.items()) != list(self._rules.items()):
             self._book = Rulebook(rules)
         self._rules = rules
         if not rules:
             self._newest = None
-        elif self._newest is None or self._newest.declared is not snapshot.declaration:
-            self._newest = RuleEvaluator(self._book, snapshot.declaration)
+        elif self._newest is None or self._newest.declared is not snapshot.configuration:
+            self._newest = RuleEvaluator(self._book, snapshot.configuration)
         return self._newest
 
 

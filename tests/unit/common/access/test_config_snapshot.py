@@ -17,7 +17,7 @@ from toolbus_common.access.key_index import KeyIndex
 from toolbus_common.access.principal import principal_of
 from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import DECLARATION
+from toolbus_common.nats.topology import CONFIGURATION
 
 NOW = 1_800_000_000.0
 
@@ -27,7 +27,7 @@ def key(secret: str, **fields: object) -> Key:
 
 
 def declared(revision: int = 1, **keys: Key) -> Change:
-    return Change(DECLARATION, Configuration(keys=keys).model_dump_json().encode(), revision)
+    return Change(CONFIGURATION, Configuration(keys=keys).model_dump_json().encode(), revision)
 
 
 def own(name: str, made: Key | None, revision: int) -> Change:
@@ -84,12 +84,12 @@ def test_a_key_made_at_run_time_wins_until_it_is_deleted() -> None:
 
 def test_an_unreadable_entry_changes_nothing() -> None:
     directory = after(declared(bot=key("s")), None)
-    directory.hear(Change(DECLARATION, b'{"from": "a newer version"}', 2))
+    directory.hear(Change(CONFIGURATION, b'{"from": "a newer version"}', 2))
     directory.hear(Change("key.bot", b"{", 3))
     assert directory.now.principal_for(key_digest_of("s"), NOW) is not None
 
 
-def test_listeners_hear_of_a_declaration_or_of_the_key_that_changed() -> None:
+def test_listeners_hear_of_a_configuration_or_of_the_key_that_changed() -> None:
     directory, received = after(declared(), None), list[str]()
     directory.on_configured.append(lambda: received.append(f"declared {directory.now.version}"))
     directory.on_key.append(lambda name: received.append(f"{name} {directory.now.version}"))
@@ -137,7 +137,7 @@ def test_a_snapshot_does_not_change_under_its_reader() -> None:
     ]
 
 
-def test_a_principal_is_kept_until_its_key_or_the_declaration_changes() -> None:
+def test_a_principal_is_kept_until_its_key_or_the_configuration_changes() -> None:
     directory = after(declared(bot=key("s", tools=["a__*"]), cat=key("c")), None)
     bot, cat = (directory.now.principal(name) for name in ("bot", "cat"))
     directory.hear(own("cat", key("c", tools=["*"]), 2))
@@ -146,7 +146,7 @@ def test_a_principal_is_kept_until_its_key_or_the_declaration_changes() -> None:
     assert not cat.bounds.cover("b__x")
     server = Server(url="http://127.0.0.1:1/mcp", expose=("read",))
     narrower = Configuration(servers={"a": server}, keys={"bot": bot.own})
-    directory.hear(Change(DECLARATION, narrower.model_dump_json().encode(), 3))
+    directory.hear(Change(CONFIGURATION, narrower.model_dump_json().encode(), 3))
     assert directory.now.principal("bot").bounds.cover("a__read")
     assert not directory.now.principal("bot").bounds.cover("a__write")
     assert bot.bounds.cover("a__write")
@@ -187,7 +187,7 @@ KEYS = st.builds(
 CHANGES = st.one_of(
     st.builds(lambda name, made: own(name, made, 0), NAMES, st.none() | KEYS),
     st.builds(lambda keys: declared(0, **keys), st.dictionaries(NAMES, KEYS, max_size=4)),
-    st.just(Change(DECLARATION, None, 0)),
+    st.just(Change(CONFIGURATION, None, 0)),
 )
 
 
@@ -218,17 +218,17 @@ def seen(snapshot: ConfigSnapshot) -> object:
 
 def expected(entries: dict[str, bytes | None]) -> object:
     """The same, as simply as it can be said."""
-    declaration = Configuration.model_validate_json(entries.get(DECLARATION) or b"{}")
-    keys = dict(declaration.keys)
+    configuration = Configuration.model_validate_json(entries.get(CONFIGURATION) or b"{}")
+    keys = dict(configuration.keys)
     for name, value in entries.items():
-        if name != DECLARATION and value is not None:
+        if name != CONFIGURATION and value is not None:
             keys[name.removeprefix("key.")] = Key.model_validate_json(value)
     opened: dict[str, str | None] = {}
     for secret in "stuv":
         stored = hash_of(key_digest_of(secret))
         owners = sorted(name for name, each in keys.items() if each.secret_hash == stored)
         opened[secret] = owners[0] if owners and not keys[owners[0]].revoked else None
-    bounds = {name: principal_of(name, each, declaration).bounds for name, each in keys.items()}
+    bounds = {name: principal_of(name, each, configuration).bounds for name, each in keys.items()}
     return keys, opened, bounds
 
 

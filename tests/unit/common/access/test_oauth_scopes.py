@@ -32,7 +32,7 @@ from toolbus_common.errors import (
     UnknownToolError,
 )
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import DECLARATION
+from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_ingress import cors
 from toolbus_ingress.admin_api import responses
 from toolbus_ingress.http import jsonrpc
@@ -225,7 +225,7 @@ def test_a_rule_without_a_role_entitles_nobody_to_administer() -> None:
 def directory(scope: str, **access: Any) -> ConfigProjection:
     made = ConfigProjection()
     result = declared(access={"staff": {**ACCESS["staff"], **access}})
-    made.hear(Change(DECLARATION, result.model_dump_json().encode(), 1))
+    made.hear(Change(CONFIGURATION, result.model_dump_json().encode(), 1))
     made.hear(None)
     made.bearers.take(hash_of(KEY_DIGEST), bearer(scope, handle="3f"))
     return made

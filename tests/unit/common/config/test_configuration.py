@@ -63,7 +63,7 @@ def test_a_key_lives_to_the_end_of_its_last_day_in_utc() -> None:
     assert not Key().expired(9e9)
 
 
-def test_a_declaration_survives_its_own_json() -> None:
+def test_a_configuration_survives_its_own_json() -> None:
     declared = Configuration(
         servers={"git": Server(command=("mcp-server-git",), env={"LANG": "C.UTF-8"})},
         keys={"bot": Key(tools=("git__*",), secret_hash="ab", expires=date(2027, 1, 1))},

@@ -44,7 +44,7 @@ def clean(text: str, **environ: str) -> Loaded:
 
 def test_the_documented_form_is_taken_whole() -> None:
     loaded = clean(WHOLE, BOT_KEY=SECRET, DOCS_TOKEN="x")
-    declared = loaded.declaration
+    declared = loaded.configuration
     assert list(declared.servers) == ["docs", "git"]
     assert declared.teams["support"].customer == "acme"
     assert declared.keys["bot"].secret_hash == hash_of(key_digest_of(SECRET))
@@ -54,7 +54,7 @@ def test_the_documented_form_is_taken_whole() -> None:
 
 
 def test_a_reference_of_a_server_is_left_for_the_executor() -> None:
-    declared = clean(WHOLE, BOT_KEY=SECRET, DOCS_TOKEN="x").declaration
+    declared = clean(WHOLE, BOT_KEY=SECRET, DOCS_TOKEN="x").configuration
     assert declared.servers["docs"].headers == {"Authorization": "${env:DOCS_TOKEN}"}
 
 
@@ -66,13 +66,13 @@ def test_a_reader_without_a_secret_is_warned_of() -> None:
 
 def test_a_secret_is_nowhere_in_what_is_declared() -> None:
     loaded = clean(f'keys: {{bot: {{secret: "{SECRET}"}}}}')
-    assert SECRET not in loaded.declaration.model_dump_json()
+    assert SECRET not in loaded.configuration.model_dump_json()
     assert SECRET not in repr(loaded)
 
 
 def test_an_empty_file_declares_nothing() -> None:
-    assert clean("").declaration == Configuration()
-    assert clean("servers:\nkeys:\n").declaration == Configuration()
+    assert clean("").configuration == Configuration()
+    assert clean("servers:\nkeys:\n").configuration == Configuration()
 
 
 def test_every_problem_is_told_with_its_line() -> None:
@@ -314,7 +314,7 @@ def test_an_api_is_declared_with_references_and_a_file_that_lies_beside(tmp_path
         '    operations: {include: ["tag:contacts"]}\n'
     )
     loaded = load_file(path, {})
-    server = loaded.declaration.servers["crm"]
+    server = loaded.configuration.servers["crm"]
     assert server.openapi == str(tmp_path.resolve() / "crm.yaml")
     assert server.credentials == {"token": "${env:CRM_TOKEN}"}
     (warning,) = loaded.warnings
@@ -330,7 +330,7 @@ def test_replicas_are_urls_with_weights_or_without(tmp_path: Path) -> None:
         '      - "http://a.example/mcp"\n'
         '      - {url: "http://b.example/mcp", weight: 3}\n'
     )
-    server = load_file(path, {}).declaration.servers["docs"]
+    server = load_file(path, {}).configuration.servers["docs"]
     items = [(each.url, each.weight) for each in server.replicas]
     assert items == [("http://a.example/mcp", 1), ("http://b.example/mcp", 3)]
 

@@ -52,14 +52,14 @@ def test_no_structure_makes_the_loader_fail(data: dict[str, object]) -> None:
     text = yaml.safe_dump(data, allow_unicode=True)
     loaded = load(text, {})
     assert all(1 <= fault.line <= text.count("\n") + 1 for fault in loaded.problems)
-    assert not loaded.problems or loaded.declaration == Configuration()
+    assert not loaded.problems or loaded.configuration == Configuration()
 
 
 @given(files)
 def test_a_valid_file_is_taken_as_it_stands(data: dict[str, object]) -> None:
     loaded = load(yaml.safe_dump(data, allow_unicode=True), {})
     assert loaded.problems == ()
-    assert loaded.declaration == Configuration.model_validate(data)
+    assert loaded.configuration == Configuration.model_validate(data)
 
 
 @given(files, files)
@@ -110,4 +110,4 @@ def test_what_is_exported_and_applied_again_changes_nothing(
     assert "canary-of-a-hook" not in text
     loaded = load(text, {})
     assert loaded.problems == ()
-    assert changes(old, restored(loaded.declaration, old)) == []
+    assert changes(old, restored(loaded.configuration, old)) == []

@@ -17,7 +17,7 @@ from toolbus_common.errors import UnauthorizedError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import DECLARATION
+from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_ingress.auth.dpop import DPoPVerifier, InvalidProofError, challenge_headers
 from toolbus_ingress.auth.protected_resource import ProtectedResource, token_of
 
@@ -32,7 +32,7 @@ def edge(checker: ProofChecker | None = None, **rule: Any) -> ProtectedResource:
     """Return an edge that knows a bound token of ann's, and one that is not."""
     directory = ConfigProjection()
     made = Configuration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
-    directory.hear(Change(DECLARATION, made.model_dump_json().encode(), 1))
+    directory.hear(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
     directory.hear(None)
     for token, jkt in ((TOKEN, ANN.jkt), (PLAIN, "")):
         bearer = Bearer(

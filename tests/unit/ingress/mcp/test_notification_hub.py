@@ -23,7 +23,7 @@ from toolbus_common.contracts import (
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.http_server.protocol import GONE, LEFT
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import DECLARATION, KEY_PREFIX
+from toolbus_common.nats.topology import CONFIGURATION, KEY_PREFIX
 from toolbus_ingress.auth.request_context import Caller, RequestContext
 from toolbus_ingress.catalog import tool_catalog as listing
 from toolbus_ingress.catalog.tool_catalog import TTL_MS, Catalogue
@@ -54,7 +54,7 @@ class Edge:
         self.sessions.on_ended = self.notifications.session_ended
         self._revision = 0
         declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
-        self._change(DECLARATION, declared.model_dump_json())
+        self._change(CONFIGURATION, declared.model_dump_json())
         self.grant("*")
         self.directory.hear(None)
         self.offer("one", "two")
@@ -343,7 +343,7 @@ def test_a_view_stays_cached_while_only_keys_change() -> None:
     view = edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY)
     edge.grant("s__one")
     assert edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY) is view
-    edge.directory.hear(Change(DECLARATION, None, 100))
+    edge.directory.hear(Change(CONFIGURATION, None, 100))
     assert edge.tools(grants) == []
 
 

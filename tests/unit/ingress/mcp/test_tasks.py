@@ -14,7 +14,7 @@ from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import DECLARATION, KEY_PREFIX
+from toolbus_common.nats.topology import CONFIGURATION, KEY_PREFIX
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.mcp import tasks
@@ -35,7 +35,7 @@ class Edge:
         self.tasks = Tasks(ClaimSealer(b"k" * KEY_BYTES), self.catalogue)
         self._revision = 0
         declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
-        self._change(DECLARATION, declared.model_dump_json())
+        self._change(CONFIGURATION, declared.model_dump_json())
         self.grant("s__*")
         self._directory.hear(None)
 

@@ -237,15 +237,15 @@ def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> Non
 class Papers:
     """A desk on which one declaration lies."""
 
-    def __init__(self, declaration: Configuration) -> None:
-        self.now = StoredConfiguration(declaration, 7)
+    def __init__(self, configuration: Configuration) -> None:
+        self.now = StoredConfiguration(configuration, 7)
 
     async def declared(self) -> StoredConfiguration:
         return self.now
 
     async def change(self, make: Make, _source: str, _at: int | None) -> Applied:
         """Somebody else is as fast, and changes the next revision."""
-        made = make(self.now.declaration)
+        made = make(self.now.configuration)
         teams = {name: Team(environment="of another") for name in made.teams}
         self.now = StoredConfiguration(made.model_copy(update={"teams": teams}), 9)
         return Applied((), 8)
@@ -300,13 +300,13 @@ async def test_a_whole_configuration_is_parsed_and_written_off_the_event_loop(
     monkeypatch.setattr(reading, "load_configuration", seen(reading.load_configuration))
     admin = admin_service("admin", papers)
     result = await admin.handle(
-        AdminRequest(key_digest="p", operation="show_declaration", form="yaml")
+        AdminRequest(key_digest="p", operation="show_configuration", form="yaml")
     )
     assert yaml.safe_load(result.body) == {"teams": {"ops": {}}}
     with pytest.raises(UnconditionalError):
         await admin.handle(
             AdminRequest(
-                key_digest="p", operation="apply_declaration", form="yaml", body=result.body
+                key_digest="p", operation="apply_configuration", form="yaml", body=result.body
             )
         )
     assert here == [False, False]

@@ -24,8 +24,8 @@ def snapshot(key: dict[str, Any], **sections: Any) -> ConfigSnapshot:
         "keys": {"bot": {"secret_hash": hash_of(KEY_DIGEST), **key}},
         **sections,
     }
-    declaration = Configuration.model_validate(declared)
-    return ConfigSnapshot.of(declaration)
+    configuration = Configuration.model_validate(declared)
+    return ConfigSnapshot.of(configuration)
 
 
 def authorizer(key: dict[str, Any], **sections: Any) -> Authorizer:

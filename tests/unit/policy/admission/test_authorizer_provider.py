@@ -9,7 +9,7 @@ from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.contracts import TOOLS_CALL, CatalogEntry, Listing, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import DECLARATION, KEY_PREFIX
+from toolbus_common.nats.topology import CONFIGURATION, KEY_PREFIX
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.main import AuthorizerProvider
 
@@ -29,7 +29,7 @@ class Court:
         self.offer("read", "write")
 
     def declare(self, server: Server) -> None:
-        self._change(DECLARATION, Configuration(servers={"docs": server}).model_dump_json())
+        self._change(CONFIGURATION, Configuration(servers={"docs": server}).model_dump_json())
 
     def key(self, name: str, *tools: str, revoked: bool = False) -> None:
         made = Key(tools=tools, secret_hash=hash_of(key_digest_of(name)), revoked=revoked)

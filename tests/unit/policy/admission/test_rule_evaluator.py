@@ -25,7 +25,7 @@ ETC = (
 
 
 def snapshot(**rules: Any) -> ConfigSnapshot:
-    declaration = Configuration.model_validate(
+    configuration = Configuration.model_validate(
         {
             "customers": {"acme": {}},
             "teams": {"ops": {"customer": "acme", "environment": "prod"}},
@@ -39,7 +39,7 @@ def snapshot(**rules: Any) -> ConfigSnapshot:
             "rules": {name: {"cedar": text} for name, text in rules.items()},
         }
     )
-    return ConfigSnapshot.of(declaration)
+    return ConfigSnapshot.of(configuration)
 
 
 def call(server: str = "docs", **arguments: Any) -> CallRequested:
@@ -88,8 +88,8 @@ def test_another_snapshot_forgets_what_was_known_of_keys_and_tools() -> None:
     rule_compiler = RuleCompiler()
     before = snapshot(who=WHO)
     assert ruled(rule_compiler.of(before), "bot", call()) == "who"
-    teams = before.declaration.teams
-    moved = before.declaration.model_copy(
+    teams = before.configuration.teams
+    moved = before.configuration.model_copy(
         update={"teams": {"ops": teams["ops"].model_copy(update={"environment": "dev"})}}
     )
     assert ruled(rule_compiler.of(ConfigSnapshot.of(moved)), "bot", call()) == ""

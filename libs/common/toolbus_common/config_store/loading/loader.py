@@ -33,7 +33,7 @@ class Loaded:
     `secrets` has the key secrets from the text or the environment, by key: they are never stored.
     """
 
-    declaration: Configuration = field(default_factory=Configuration)
+    configuration: Configuration = field(default_factory=Configuration)
     problems: tuple[ConfigProblem, ...] = ()
     warnings: tuple[ConfigProblem, ...] = ()
     secrets: dict[str, str] = field(default_factory=dict, repr=False)

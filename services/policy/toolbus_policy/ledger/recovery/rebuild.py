@@ -133,7 +133,7 @@ class Rebuilder:
     ) -> tuple[CounterRebuild, float]:
         """Return the counters from the events, and since when they count."""
         snapshot, now = self.snapshot(), time()
-        limits = limits_of(customer, snapshot.declaration, snapshot.keys)
+        limits = limits_of(customer, snapshot.configuration, snapshot.keys)
         rebuild = CounterRebuild(customer, limits, now, self.grace)
         needs = required_sums_of(limits, now) or [RequiredSum(now, 0)]
         try:
