@@ -42,8 +42,8 @@ async def _measured(tokens: int, rounds: int) -> list[float]:
     """Microseconds from a request's headers to its holder's principal, each."""
     directory = ConfigProjection()
     declared = Configuration.model_validate({"access": {"staff": {"tools": ["docs__*"]}}})
-    directory.hear(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
-    directory.hear(None)
+    directory.apply_change(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
+    directory.apply_change(None)
     identity = ProtectedResource(
         directory, RequestReply("ingress", Bus("ingress", "")), DPoPVerifier(BASE)
     )

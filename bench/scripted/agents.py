@@ -78,7 +78,7 @@ def together(asked: list[Ask], speaker: Speaker, talk: Conversation) -> list[tup
         talk.add(said(tool, arguments))
         items.append(speaker.call(tool, arguments))
     for text, _ in items:
-        talk.hear(text)
+        talk.receive(text)
     return items
 
 

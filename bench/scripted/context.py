@@ -29,7 +29,7 @@ class Conversation:
         """Return a message of anybody's."""
         self.read += TOKENS.of(text) + AROUND
 
-    def hear(self, text: str) -> None:
+    def receive(self, text: str) -> None:
         """Return a tool's answer, which the agent may go by from now on."""
         self.heard.append(text)
         self.add(text)

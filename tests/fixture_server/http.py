@@ -104,7 +104,7 @@ class App:
         else:
             session = self._session(request)
         if "method" not in message or "id" not in message:
-            session.hear(message)
+            session.handle(message)
             await request.answer(202)
             return
         stream = session.stream()
@@ -171,7 +171,7 @@ class App:
         if "method" in message and "id" in message:
             session.begin(message, session.standing, request.headers)
         else:
-            session.hear(message)
+            session.handle(message)
         await request.answer(202)
 
 

@@ -140,7 +140,7 @@ class Session:
         task.add_done_callback(lambda _: self._running.pop(request_id, None))
         return task
 
-    def hear(self, message: Json) -> None:
+    def handle(self, message: Json) -> None:
         """Take a notification or an answer."""
         if message.get("method") == "notifications/cancelled":
             running = self._running.get((message.get("params") or {}).get("requestId"))

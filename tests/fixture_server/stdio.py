@@ -39,7 +39,7 @@ class Pipe:
 
     def _take(self, message: Json) -> None:
         if "method" not in message or "id" not in message:
-            self._session.hear(message)
+            self._session.handle(message)
             if message.get("method") == "notifications/cancelled":
                 running = self._running.get((message.get("params") or {}).get("requestId"))
                 if running is not None:

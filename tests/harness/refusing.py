@@ -16,7 +16,7 @@ class Refusals:
     def __init__(self) -> None:
         self.words: list[str] = []
 
-    async def hear(self, error: Exception) -> None:
+    async def note(self, error: Exception) -> None:
         """Take what the server said."""
         self.words.append(str(error))
 
@@ -33,7 +33,7 @@ async def joined(server: NatsAt, user: str) -> AsyncIterator[tuple[Client, Refus
         server.url,
         nkeys_seed_str=server.seed(user),
         inbox_prefix=f"_INBOX.{user}",
-        error_cb=refusals.hear,
+        error_cb=refusals.note,
         max_reconnect_attempts=1,
     )
     try:
@@ -60,6 +60,6 @@ async def publish(client: Client, subject: str) -> None:
     await client.publish(subject, b"{}")
 
 
-async def hear(client: Client, subject: str) -> None:
-    """Try to hear something."""
+async def subscribe(client: Client, subject: str) -> None:
+    """Try to subscribe."""
     await client.subscribe(subject)

@@ -89,7 +89,7 @@ def _shredded(log: World) -> set[str]:
     assert people is not None
     pseudonym = people.pseudonym(f"user:{USER}")
     before = log.verified(reveal=True)
-    people.hear(Change(people.entry_of(f"user:{USER}"), None, 9))
+    people.apply_change(Change(people.entry_of(f"user:{USER}"), None, 9))
     log.lines.append(asyncio.run(_forgotten(log, pseudonym)))
     after = log.resealed({each.size for each in log.sealed} | {len(log.lines)})
     report = after.verified(reveal=True)

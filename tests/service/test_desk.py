@@ -81,8 +81,8 @@ async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_aga
     directory = ConfigProjection()
     bucket = await operator.bucket("tb_config")
     for each in await bucket.present():
-        directory.hear(each)
-    directory.hear(None)
+        directory.apply_change(each)
+    directory.apply_change(None)
     assert directory.now.keys["bot"].revoked
     assert secret
 

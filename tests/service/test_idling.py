@@ -96,7 +96,7 @@ class Installation:
 
     async def listen(self) -> None:
         """Hear how calls end."""
-        await self._policy.subscribe("tb.reply.policy.o.*", self._hear)
+        await self._policy.subscribe("tb.reply.policy.o.*", self._receive)
         await self._policy.settled()
 
     async def begin(self, tool: str, number: str) -> None:
@@ -148,7 +148,7 @@ class Installation:
         config = await self._operator.bucket(CONFIG)
         await config.put(f"{SERVER_COMMAND_PREFIX}s", ServerCommand(resets=1).encode())
 
-    def _hear(self, payload: bytes, subject: str, _reply: str) -> None:
+    def _receive(self, payload: bytes, subject: str, _reply: str) -> None:
         self._frames[subject.rpartition(".")[2]] = decode_reply(payload)
 
 

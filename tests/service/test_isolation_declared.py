@@ -118,7 +118,7 @@ async def test_a_private_address_that_is_listed_needs_the_operators_word_too() -
         async with asking(declared, DialerFactory(STRICT, named)) as bench:
             assert "403" in (await bench.call("asks")).text
             assert bench.upstream.refused_hosts == {place: 1}  # type: ignore[attr-defined]
-            named.hear(Change(NAMED, encoded({digest_of(declared)}), 1))
+            named.apply_change(Change(NAMED, encoded({digest_of(declared)}), 1))
             assert "200" in (await bench.call("asks")).text
             wider = declared.model_copy(update={"network": "any"})
             assert digest_of(wider) != digest_of(declared), "what is listed is part of the word"

@@ -4,7 +4,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 from harness.engines import NatsAt
-from harness.refusing import hear, joined, publish, refused_among
+from harness.refusing import joined, publish, refused_among, subscribe
 from toolbus_common.contracts import EVENTS as EVENT_CLASSES
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
@@ -157,7 +157,7 @@ async def test_a_service_hears_its_own_and_eavesdrops_on_nobody(
     }  # fmt: skip
     received = {subject.replace(".x", ".*") for subject in HEARS.get(user, set())}
     own = {f"tb.reply.{user}.>", f"_INBOX.{user}.>"}
-    refused = await refused_among(nats_server, user, foreign | own, hear)
+    refused = await refused_among(nats_server, user, foreign | own, subscribe)
     assert refused == foreign - received
 
 

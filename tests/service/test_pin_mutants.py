@@ -41,7 +41,7 @@ class Chain:
         self.catalogue = Catalogue(self.directory)
         written = Configuration.model_validate(declared).model_dump_json().encode()
         for change in (Change(CONFIGURATION, written, 1), None):
-            self.directory.hear(change)
+            self.directory.apply_change(change)
         self.pins: dict[str, PinState] = {}
 
     async def lists(self, definitions: list[Any]) -> Listing:

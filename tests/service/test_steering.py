@@ -44,7 +44,7 @@ class Installation:
         declared = Configuration(servers={"s": Server(url=self.server.url, timeout=60)})
         config = await self._operator.bucket(CONFIG)
         await config.put("configuration", declared.model_dump_json().encode())
-        await self._policy.subscribe("tb.reply.policy.o.*", self._hear)
+        await self._policy.subscribe("tb.reply.policy.o.*", self._receive)
         await self._policy.settled()
 
     async def row(self) -> dict[str, Any] | None:
@@ -99,7 +99,7 @@ class Installation:
                 found += [name] * (name.startswith("server.") and "by" in json.loads(line))
         return found
 
-    def _hear(self, payload: bytes, subject: str, _reply: str) -> None:
+    def _receive(self, payload: bytes, subject: str, _reply: str) -> None:
         self._frames[subject.rpartition(".")[2]] = decode_reply(payload)
 
 

@@ -125,12 +125,12 @@ class Client:
     def tell(self, message: Any) -> None:
         self.bridge.take(json.dumps(message).encode())
 
-    def hear(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         return self._said.get(timeout=SECONDS)
 
     def ask(self, request_id: Any, method: str, **params: Any) -> dict[str, Any]:
         self.tell({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
-        return self.hear()
+        return self.receive()
 
     def end(self) -> None:
         self.bridge.serve([])
@@ -238,7 +238,7 @@ def test_a_session_is_carried_listened_to_and_ended() -> None:
     with endpoint(answer) as scripted, connected(scripted.url) as client:
         client.ask(1, "initialize", protocolVersion="2025-11-25")
         client.tell({"jsonrpc": "2.0", "method": "notifications/initialized"})
-        assert client.hear() == note
+        assert client.receive() == note
         client.ask(2, "ping")
         client.end()
         verbs = [each.verb for each in scripted.asked]
@@ -280,7 +280,7 @@ def test_what_comes_before_an_answer_is_passed_on_before_it() -> None:
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
         assert client.ask(1, "tools/call", name="a") == progress
-        assert client.hear()["id"] == 1
+        assert client.receive()["id"] == 1
 
 
 def test_an_answer_to_a_question_of_the_endpoints_is_posted_in_the_session() -> None:
@@ -370,7 +370,7 @@ def test_a_line_too_long_is_skipped_and_the_next_is_read() -> None:
 def test_a_line_too_long_is_told() -> None:
     client = Client("http://127.0.0.1:9/mcp")
     client.bridge.serve([None])
-    assert "exceeds" in client.hear()["error"]["message"]
+    assert "exceeds" in client.receive()["error"]["message"]
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://h/mcp", "http://"])

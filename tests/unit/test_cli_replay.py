@@ -26,7 +26,7 @@ def replayed(
 ) -> dict[str, Any]:
     played = Replay({"new": Rule.model_validate({"cedar": cedar, **fields})})
     for row in rows:
-        played.hear(recorded({**ROW, **row}, declared or Configuration()))
+        played.add(recorded({**ROW, **row}, declared or Configuration()))
     return played.report.as_data
 
 

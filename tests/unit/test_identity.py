@@ -137,11 +137,11 @@ def test_a_holder_is_a_key_with_everything_above_it() -> None:
 def test_a_token_that_is_taken_back_is_told_to_who_streams_for_its_holder() -> None:
     bearers, gone = TokenCache(), list[str]()
     bearers.on_gone = gone.append
-    bearers.hear(Change("hash", bearer().encode(), 1))
+    bearers.apply_change(Change("hash", bearer().encode(), 1))
     assert bearers.known("hash") == bearers.find("hash", time())
-    bearers.hear(Change("hash", None, 2))
+    bearers.apply_change(Change("hash", None, 2))
     assert (bearers.known("hash"), gone) == (None, ["staff:ann"])
-    bearers.hear(Change("hash", b"{}", 3))
+    bearers.apply_change(Change("hash", b"{}", 3))
     assert bearers.known("hash") is None
 
 
@@ -173,8 +173,8 @@ def edge(told: Bearer | Exception, **sections: Any) -> tuple[ProtectedResource, 
     directory, asks = ConfigProjection(), Asks(told)
     access = {"staff": {"tools": ["*"]}}
     made = declared(**{"access": access, "servers": {"docs": {"url": f"{BASE}/x"}}, **sections})
-    directory.hear(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
-    directory.hear(None)
+    directory.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
+    directory.apply_change(None)
     return ProtectedResource(directory, asks, DPoPVerifier(BASE)), asks
 
 

@@ -21,11 +21,11 @@ def test_a_client_that_brings_much_is_not_kept() -> None:
 def test_who_holds_no_token_any_more_is_known_by_no_name() -> None:
     bearers = TokenCache()
     for name in ("one", "two"):
-        bearers.hear(Change(name, _bearer().encode(), 1))
+        bearers.apply_change(Change(name, _bearer().encode(), 1))
     held = _bearer().name
-    bearers.hear(Change("one", None, 2))
+    bearers.apply_change(Change("one", None, 2))
     assert bearers.user_of(held) == "ann"
-    bearers.hear(Change("two", None, 3))
+    bearers.apply_change(Change("two", None, 3))
     with pytest.raises(KeyError):
         bearers.user_of(held)
 

@@ -72,7 +72,7 @@ class Replay:
         self._slices: dict[Case, Slice] = {}
         self.report = Report()
 
-    def hear(self, call: Recorded) -> None:
+    def add(self, call: Recorded) -> None:
         """Add one call to the report."""
         part = self._slices.get(call.case)
         if part is None:

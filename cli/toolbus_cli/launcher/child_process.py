@@ -15,16 +15,16 @@ STEADY_SECONDS = 10.0  # a process that ran this long resets its backoff
 LONGEST_LINE = 1 << 20
 KILLED_SECONDS = 5.0
 
-Hear = Callable[[str, str], None]
+OnLine = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program to run. `hear` receives its output lines; lower stages stop first."""
+    """A program to run. `on_line` receives its output lines; lower stages stop first."""
 
     name: str
     command: Sequence[str]
-    hear: Hear
+    on_line: OnLine
     stage: int = 0
     environment: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -119,4 +119,4 @@ class Child:
                 return
             text = line.decode("utf-8", "replace").rstrip()
             self.last_words.append(text)
-            self.program.hear(self.program.name, text)
+            self.program.on_line(self.program.name, text)

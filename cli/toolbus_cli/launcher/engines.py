@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import ports
-from toolbus_cli.launcher.child_process import Hear, Program
+from toolbus_cli.launcher.child_process import OnLine, Program
 from toolbus_cli.state_dir import State
 from toolbus_common.config_store.literal_secrets import create_sealing_keys
 from toolbus_common.nats.accounts import STORE
@@ -29,7 +29,7 @@ class Engine:
     program: Program | None = None
 
 
-def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
+def nats(state: State, external: str, remembered: object, on_line: OnLine) -> Engine:
     """Return NATS at `external`, else an embedded one with a user and permissions per service."""
     if external:
         return Engine(external)
@@ -52,7 +52,7 @@ def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
         )
     )
     command = [nats_binary(), "--config", str(configuration)]
-    return Engine(f"nats://{ports.LOOPBACK}:{port}", port, Program("nats", command, hear, STAGE))
+    return Engine(f"nats://{ports.LOOPBACK}:{port}", port, Program("nats", command, on_line, STAGE))
 
 
 def move_streams(store: Path) -> None:
@@ -72,7 +72,7 @@ def move_streams(store: Path) -> None:
         ) from error
 
 
-def valkey(state: State, external: str, remembered: object, hear: Hear) -> Engine:
+def valkey(state: State, external: str, remembered: object, on_line: OnLine) -> Engine:
     """Return Valkey at `external`, else an embedded one with a password on the loopback."""
     if external:
         return Engine(external)
@@ -83,7 +83,7 @@ def valkey(state: State, external: str, remembered: object, hear: Hear) -> Engin
     configuration = directory / "valkey.conf"
     configuration.touch(mode=0o600)
     configuration.write_text(_valkey_configuration(directory, port, password))
-    program = Program("valkey", [valkey_binary(), str(configuration)], hear, STAGE)
+    program = Program("valkey", [valkey_binary(), str(configuration)], on_line, STAGE)
     return Engine(f"redis://:{password}@{ports.LOOPBACK}:{port}", port, program)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 
 from toolbus_cli.errors import CommandError
-from toolbus_cli.launcher.child_process import Child, Hear, Program
+from toolbus_cli.launcher.child_process import Child, OnLine, Program
 from toolbus_common.contracts import ServersQuery, ServersReply, ServerState, ServiceStatus
 from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import RequestReply
@@ -91,7 +91,7 @@ class Fleet:
 def service_program(
     services: tuple[str, ...],
     environment: dict[str, str],
-    hear: Hear,
+    on_line: OnLine,
     own: dict[str, dict[str, str]],
 ) -> Program:
     """Return the program for some services; `own` holds the environment of single services."""
@@ -100,7 +100,7 @@ def service_program(
     for service in services:
         variables |= own.get(service, {})
     return Program(
-        "+".join(services), command, hear, min(map(STAGES.__getitem__, services)), variables
+        "+".join(services), command, on_line, min(map(STAGES.__getitem__, services)), variables
     )
 
 

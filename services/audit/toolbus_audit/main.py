@@ -154,8 +154,8 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
     """Watch the configuration, and create the clients of all deliveries."""
     projection = ConfigProjection(Reader.at("audit", settings.sealing).opened)
     operator_named = ConfirmedTargets()
-    service.watch_bucket(CONFIG)(operator_named.hear)
-    service.watch_bucket(CONFIG)(projection.hear)
+    service.watch_bucket(CONFIG)(operator_named.apply_change)
+    service.watch_bucket(CONFIG)(projection.apply_change)
     return Outbound(
         projection,
         operator_named,
@@ -167,7 +167,7 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
 def _apply_retention(service: Service, store: ClickHouse, outbound: Outbound) -> None:
     """Delete expired events, except those under a legal hold."""
     holds = Holds()
-    service.watch_bucket(CONFIG)(holds.hear)
+    service.watch_bucket(CONFIG)(holds.apply_change)
     retention = Retention(
         store,
         lambda: outbound.configuration,

@@ -47,7 +47,7 @@ def build(exchange: LocalTransport) -> Service:
     directory = _directory(service)
     meaning = _model(settings.search_model)
     catalogue = Catalogue(directory, meaning)
-    service.watch_bucket(CATALOGUE)(catalogue.hear)
+    service.watch_bucket(CATALOGUE)(catalogue.apply_change)
 
     @asynccontextmanager
     async def served() -> AsyncIterator[None]:
@@ -82,8 +82,8 @@ def build(exchange: LocalTransport) -> Service:
 
 def _directory(service: Service) -> ConfigProjection:
     directory = ConfigProjection()
-    service.watch_bucket(CONFIG)(directory.hear)
-    service.watch_bucket(TOKENS)(directory.bearers.hear)
+    service.watch_bucket(CONFIG)(directory.apply_change)
+    service.watch_bucket(TOKENS)(directory.bearers.apply_change)
     return directory
 
 

@@ -249,8 +249,8 @@ def build(transport: LocalTransport) -> Service:
     dialers = DialerFactory(
         settings.egress, ConfirmedTargets(), settings.egress_ca, os.environ, keys
     )
-    service.watch_bucket(CONFIG)(dialers.named.hear)
-    service.watch_bucket(CONFIG)(directory.hear)
+    service.watch_bucket(CONFIG)(dialers.named.apply_change)
+    service.watch_bucket(CONFIG)(directory.apply_change)
     service.watch_bucket(CONFIG)(commands.apply_change)
     service.watch_bucket(PINS)(pins.apply_change)
 

@@ -65,9 +65,9 @@ def _endpoint(service: Service, settings: Settings, sealer: ClaimSealer) -> Endp
     """Compose the MCP endpoint and connect its parts."""
     directory = ConfigProjection()
     catalogue = Catalogue(directory)
-    service.watch_bucket(CONFIG)(directory.hear)
+    service.watch_bucket(CONFIG)(directory.apply_change)
     service.watch_bucket(CATALOGUE)(catalogue.apply)
-    service.watch_bucket(TOKENS)(directory.bearers.hear)
+    service.watch_bucket(TOKENS)(directory.bearers.apply_change)
 
     client_requests, event_logs = PendingClientRequests(), EventLogStore(settings.poll_after)
     call_handler = CallHandler(

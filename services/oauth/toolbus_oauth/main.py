@@ -84,10 +84,10 @@ class WatchedState:
     named: ConfirmedTargets = field(default_factory=ConfirmedTargets)
     bearers: TokenCache = field(default_factory=TokenCache)
 
-    def hear(self, change: Change | None) -> None:
+    def apply_change(self, change: Change | None) -> None:
         """Apply a configuration change."""
-        self.named.hear(change)
-        self.directory.hear(change)
+        self.named.apply_change(change)
+        self.directory.apply_change(change)
 
     def config(self) -> Configuration:
         """Return the current configuration."""
@@ -200,8 +200,8 @@ def build(exchange: LocalTransport) -> Service:
     service = Service("oauth", settings, exchange)
     state = WatchedState(ConfigProjection(Reader.at("oauth", settings.sealing).opened))
     use_person_keys(service)
-    service.watch_bucket(CONFIG)(state.hear)
-    service.watch_bucket(TOKENS)(state.bearers.hear)
+    service.watch_bucket(CONFIG)(state.apply_change)
+    service.watch_bucket(TOKENS)(state.bearers.apply_change)
     service.details = lambda: {
         "issuer": settings.issuer,
         "gives_tokens": bool(state.config().access),

@@ -96,7 +96,7 @@ class AuthorizerProvider:
 
     def apply_config(self, change: Change | None) -> None:
         """Apply one change of the configuration."""
-        self._projection.hear(change)
+        self._projection.apply_change(change)
 
     def apply_catalogue(self, change: Change | None) -> None:
         """Apply one change of the catalogue."""
@@ -205,7 +205,7 @@ def _watch_buckets(service: Service) -> tuple[AuthorizerProvider, LedgerWatcher]
     service.watch_bucket(LEDGER)(watcher.apply_change)
     service.watch_bucket(CONFIG)(provider.apply_config)
     service.watch_bucket(CATALOGUE)(provider.apply_catalogue)
-    service.watch_bucket(TOKENS)(provider.snapshot.bearers.hear)
+    service.watch_bucket(TOKENS)(provider.snapshot.bearers.apply_change)
     return provider, watcher
 
 

@@ -50,8 +50,8 @@ def directory() -> ConfigProjection:
     key = {"tools": ["*"], "secret_hash": hash_of(KEY_DIGEST)}
     declared = Configuration.model_validate({"keys": {"bot": key}})
     known = ConfigProjection()
-    known.hear(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
-    known.hear(None)
+    known.apply_change(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
+    known.apply_change(None)
     return known
 
 

@@ -126,7 +126,7 @@ async def _replay(file: Path | None, name: str, seconds: int, state_dir: Path) -
         labelled = proposed if proposed and proposed.labels else declared
         played = Replay(rules)
         async for row in _calls(RequestReply(OPERATOR, repository.bus), seconds):
-            played.hear(recorded(row, labelled))
+            played.add(recorded(row, labelled))
     return played.report
 
 

@@ -175,7 +175,7 @@ class ConfigProjection:
             return None
         return of_person(bearer, access.role)
 
-    def hear(self, change: Change | None) -> None:
+    def apply_change(self, change: Change | None) -> None:
         """Apply one change of the bucket; None means that the first load is complete."""
         self._stale = True
         if change is None:

@@ -31,7 +31,7 @@ class TokenCache:
         """Use this bucket to look up tokens that are not in the cache."""
         self._bucket = bucket
 
-    def hear(self, change: Change | None) -> None:
+    def apply_change(self, change: Change | None) -> None:
         """Apply one change of the bucket; None has no effect."""
         if change is None:
             return
@@ -83,5 +83,5 @@ class TokenCache:
         """Return the holder of a token after reading the bucket: it may just have been written."""
         entry = await self._bucket.get(token_hash) if self._bucket is not None else None
         if entry is not None:
-            self.hear(entry)
+            self.apply_change(entry)
         return self.find(token_hash, time())

@@ -76,7 +76,7 @@ class ConfirmedTargets:
     def __init__(self) -> None:
         self._digests: frozenset[str] = frozenset()
 
-    def hear(self, change: Change | None) -> None:
+    def apply_change(self, change: Change | None) -> None:
         """Apply one change of the bucket."""
         if change is not None and change.key == NAMED:
             self._digests = decoded(change.value)

@@ -43,7 +43,7 @@ class PersonKeys:
         """Set the bucket to find and create keys in."""
         self._bucket = bucket
 
-    def hear(self, change: Change | None) -> None:
+    def apply_change(self, change: Change | None) -> None:
         """Apply one change of the bucket."""
         if change is None:
             return
@@ -81,7 +81,7 @@ class PersonKeys:
     async def read_all(self) -> None:
         """Read every key of the bucket once. Raises `BusDownError`."""
         for each in await self._opened().present():
-            self.hear(each)
+            self.apply_change(each)
 
     async def find(self, name: str) -> tuple[PersonKey, int] | None:
         """Return a person's key from the bucket and its revision; None if there is no such person.

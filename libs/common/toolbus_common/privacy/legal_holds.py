@@ -25,7 +25,7 @@ class Holds:
     def __init__(self) -> None:
         self._held: dict[str, Hold] = {}
 
-    def hear(self, change: Change | None) -> None:
+    def apply_change(self, change: Change | None) -> None:
         """Apply one change of the bucket."""
         if change is None or not change.key.startswith(HOLD_PREFIX):
             return

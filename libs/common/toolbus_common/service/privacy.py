@@ -12,7 +12,7 @@ def use_person_keys(service: Service) -> PersonKeys:
     """Wire the person keys. Nothing connects until the service runs."""
     people = PersonKeys(service.settings.people_key_file)
     service.events.people = people
-    service.watch_bucket(PEOPLE)(people.hear)
+    service.watch_bucket(PEOPLE)(people.apply_change)
 
     @service.add_resource
     @asynccontextmanager

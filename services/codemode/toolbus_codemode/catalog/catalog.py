@@ -34,7 +34,7 @@ class Catalogue:
         self._library = DocumentCache(meaning)
         directory.on_configured.append(self._forget)
 
-    def hear(self, change: Change | None) -> None:
+    def apply_change(self, change: Change | None) -> None:
         """Apply one change of the catalogue bucket."""
         if change is None or change.key == BUILT_IN:
             return

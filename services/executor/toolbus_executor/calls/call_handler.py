@@ -371,10 +371,10 @@ class CallHandler:
     async def _subscribe(self, upstream: Upstream, call: CallAdmitted, seconds: float) -> bytes:
         """Subscribe to a resource or task: in its owner's session if it has one."""
         if separates(upstream, call):
-            return await cast("Separated", upstream).hear(call, seconds)
+            return await cast("Separated", upstream).subscribe(call, seconds)
         if call.method == SUBSCRIBE:
-            return await self._watched.hear(call.tool, upstream.watch, seconds)
-        return await self._followed.hear(name_of(call), upstream.follow, seconds)
+            return await self._watched.subscribe(call.tool, upstream.watch, seconds)
+        return await self._followed.subscribe(name_of(call), upstream.follow, seconds)
 
     def _no_slot_in_time(self) -> UpstreamTimeoutError:
         return UpstreamTimeoutError(

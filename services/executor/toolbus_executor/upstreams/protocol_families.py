@@ -200,10 +200,10 @@ class BothFamilies:
             return self._other.upstream.call(call, seconds, caller)
         return self._connect_and_call(call, seconds, caller)
 
-    async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
+    async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
         """Subscribe the call's owner to a resource or a task."""
         use = self._other.upstream if self._other and self._wants_other(call) else self._first
-        return await cast("Separated", use).hear(call, seconds)
+        return await cast("Separated", use).subscribe(call, seconds)
 
     async def probe(self) -> None:
         """Check that the server responds."""

@@ -13,7 +13,7 @@ from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND
 LEASE_SECONDS = 600.0
 MOST_WATCHED = 1000
 
-Hear = Callable[[frozenset[str]], Awaitable[None]]
+Subscribe = Callable[[frozenset[str]], Awaitable[None]]
 
 _CHANGE_FLAGS = {
     "tools": "toolsListChanged",
@@ -61,7 +61,7 @@ class Watched:
         self._on_expired = on_expired
         self._timer: asyncio.TimerHandle | None = None
 
-    async def hear(self, name: str, subscribe: Hear, seconds: float) -> bytes:
+    async def subscribe(self, name: str, subscribe: Subscribe, seconds: float) -> bytes:
         """Subscribe for `LEASE_SECONDS`; the subscriber renews it in time.
 
         Raises:

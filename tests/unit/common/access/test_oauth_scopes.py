@@ -225,8 +225,8 @@ def test_a_rule_without_a_role_entitles_nobody_to_administer() -> None:
 def directory(scope: str, **access: Any) -> ConfigProjection:
     made = ConfigProjection()
     result = declared(access={"staff": {**ACCESS["staff"], **access}})
-    made.hear(Change(CONFIGURATION, result.model_dump_json().encode(), 1))
-    made.hear(None)
+    made.apply_change(Change(CONFIGURATION, result.model_dump_json().encode(), 1))
+    made.apply_change(None)
     made.bearers.take(hash_of(KEY_DIGEST), bearer(scope, handle="3f"))
     return made
 

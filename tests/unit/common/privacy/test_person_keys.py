@@ -146,7 +146,7 @@ async def test_an_erased_person_gets_another_pseudonym_and_old_data_stays_sealed
     line = await writing.published(allowed(user="ann", arguments="{}"))
     entry = writing.people.entry_of("user:ann")
     writing.bucket.entries.pop(entry)
-    writing.people.hear(Change(entry, None, 9))
+    writing.people.apply_change(Change(entry, None, 9))
     assert writing.people.reveal(line["user"]) == line["user"]
     assert writing.people.reveal(line["arguments"]) == ERASED
     assert writing.people.known("user:ann") is None
@@ -189,7 +189,7 @@ def test_revealed_text_inside_json_stays_valid_json(tmp_path: Path) -> None:
     book = PersonKeys(tmp_path / "people.key")
     ann = PersonKey.new("user:ann")
     value = book._master.seal(ann)
-    book.hear(Change(book.entry_of("user:ann"), value, 1))
+    book.apply_change(Change(book.entry_of("user:ann"), value, 1))
     detail = json.dumps({"user": ann.pseudonym, "arguments": ann.seal('{"q": "a\\nb"}')})
     assert json.loads(book.reveal(detail)) == {"user": "ann", "arguments": '{"q": "a\\nb"}'}
     assert book.revealed([1, {"a": (ann.pseudonym,)}]) == [1, {"a": ("ann",)}]

@@ -32,8 +32,8 @@ def edge(checker: ProofChecker | None = None, **rule: Any) -> ProtectedResource:
     """Return an edge that knows a bound token of ann's, and one that is not."""
     directory = ConfigProjection()
     made = Configuration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
-    directory.hear(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
-    directory.hear(None)
+    directory.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
+    directory.apply_change(None)
     for token, jkt in ((TOKEN, ANN.jkt), (PLAIN, "")):
         bearer = Bearer(
             access="staff", user="ann", client="c", resource=URL, ends=time() + 600, jkt=jkt

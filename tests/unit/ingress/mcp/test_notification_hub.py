@@ -56,7 +56,7 @@ class Edge:
         declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(CONFIGURATION, declared.model_dump_json())
         self.grant("*")
-        self.directory.hear(None)
+        self.directory.apply_change(None)
         self.offer("one", "two")
 
     def grant(self, *tools: str, revoked: bool = False) -> None:
@@ -100,7 +100,7 @@ class Edge:
 
     def _change(self, name: str, value: str) -> None:
         self._revision += 1
-        self.directory.hear(Change(name, value.encode(), self._revision))
+        self.directory.apply_change(Change(name, value.encode(), self._revision))
 
 
 class Stream:
@@ -343,7 +343,7 @@ def test_a_view_stays_cached_while_only_keys_change() -> None:
     view = edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY)
     edge.grant("s__one")
     assert edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY) is view
-    edge.directory.hear(Change(CONFIGURATION, None, 100))
+    edge.directory.apply_change(Change(CONFIGURATION, None, 100))
     assert edge.tools(grants) == []
 
 

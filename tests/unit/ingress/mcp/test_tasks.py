@@ -37,7 +37,7 @@ class Edge:
         declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(CONFIGURATION, declared.model_dump_json())
         self.grant("s__*")
-        self._directory.hear(None)
+        self._directory.apply_change(None)
 
     def grant(self, *tools: str) -> None:
         made = Key(tools=tools, secret_hash=hash_of(KEY_DIGEST))
@@ -61,7 +61,7 @@ class Edge:
 
     def _change(self, name: str, value: str) -> None:
         self._revision += 1
-        self._directory.hear(Change(name, value.encode(), self._revision))
+        self._directory.apply_change(Change(name, value.encode(), self._revision))
 
 
 def _call() -> CallRequested:

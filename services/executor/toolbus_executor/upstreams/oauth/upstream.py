@@ -129,11 +129,11 @@ class Authorized:
         """The server's description in the handshake, if it speaks both families."""
         return getattr(self._main, "handshake", None)
 
-    async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
+    async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
         """Subscribe a call's owner to a resource or a task."""
         if self._own_tokens:
             raise _unfollowed("subscribed to or followed: poll it")
-        return await cast("Separated", self._main).hear(call, seconds)
+        return await cast("Separated", self._main).subscribe(call, seconds)
 
     async def open(self) -> Described:
         """Connect; without any connected user only the connect tool is offered."""

@@ -111,7 +111,7 @@ class Server:
         self._running: dict[Any, asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(MOST_THREADS)
 
-    def hear(self, line: bytes) -> None:
+    def handle(self, line: bytes) -> None:
         """Handle one message."""
         try:
             message = msgspec.json.decode(line)
@@ -203,7 +203,7 @@ async def _serve(functions: Sequence[Function], output: int) -> None:
     protocol = asyncio.StreamReaderProtocol(reader)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin.buffer)
     while line := await reader.readline():
-        server.hear(line)
+        server.handle(line)
 
 
 def _write_all(output: int, body: bytes) -> None:

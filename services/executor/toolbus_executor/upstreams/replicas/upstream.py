@@ -217,9 +217,9 @@ class ReplicatedUpstream:
         finally:
             replica.in_progress -= 1
 
-    async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
+    async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
         """Subscribe the call's owner to a resource or a task, at the replica with its session."""
-        return await cast("Separated", self._chosen(call).upstream).hear(call, seconds)
+        return await cast("Separated", self._chosen(call).upstream).subscribe(call, seconds)
 
     async def probe(self) -> None:
         """Raise `UpstreamDeadError` if no replica is healthy: each has probes of its own."""

@@ -40,7 +40,7 @@ class ClientQuestions:
         self._waiting[number] = _Waiting(session, question, timer)
         return number
 
-    def hear(self, message: ClientMessage) -> None:
+    def handle(self, message: ClientMessage) -> None:
         """Handle a message of an ingress about a client session."""
         waiting = self._waiting.get(message.about)
         if message.what == "ended":

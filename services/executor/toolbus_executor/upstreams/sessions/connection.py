@@ -104,11 +104,11 @@ class Connection:
             self._kept_until = monotonic() + TASK_SECONDS
         return raw
 
-    async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
+    async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
         """Subscribe the session's owner to a resource or a task."""
         if call.method == FOLLOW:
-            return await self.followed.hear(name_of(call), self.upstream.follow, seconds)
-        return await self.watched.hear(call.tool, self.upstream.watch, seconds)
+            return await self.followed.subscribe(name_of(call), self.upstream.follow, seconds)
+        return await self.watched.subscribe(call.tool, self.upstream.watch, seconds)
 
     async def inherit(self, watched: frozenset[str], followed: frozenset[str]) -> "Connection":
         """Restore the subscriptions that the owner had in the previous session."""

@@ -50,7 +50,7 @@ class Separation:
 
     def hear_client(self, message: ClientMessage) -> None:
         """Handle a client session's message outside of calls."""
-        self.questions.hear(message)
+        self.questions.handle(message)
         if message.what == "ended":
             self.pool.end_of_client(message.session)
         elif message.what == "roots":
@@ -190,11 +190,11 @@ class Separated:
         finally:
             self._turns.learn(call, caller, completed=completed)
 
-    async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
+    async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
         """Subscribe the call's owner to a resource or a task."""
         owner, key, begin = self._wanted(call, 0)
         async with self._how.pool.lent(key, owner, begin, seconds) as session:
-            return await session.hear(call, seconds)
+            return await session.subscribe(call, seconds)
 
     async def probe(self) -> None:
         """Probe the server in the session that has no owner."""
