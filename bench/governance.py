@@ -96,7 +96,7 @@ class Caller:
             "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": VERSION,
         }  # fmt: skip
 
-    def ask(self, method: str, params: dict[str, Any] | None = None) -> bytes:
+    def request(self, method: str, params: dict[str, Any] | None = None) -> bytes:
         """One request's whole answer."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         self._connection.request("POST", self._path, json.dumps(body), self._headers)
@@ -105,7 +105,7 @@ class Caller:
     def call(self) -> str:
         """One checked call; the code of its refusal, or nothing."""
         params = {"name": "echo__echo", "arguments": {"text": "hi"}}
-        answer = json.loads(self.ask("tools/call", params))
+        answer = json.loads(self.request("tools/call", params))
         if "error" in answer:
             return str(answer["error"]["data"]["code"])
         assert answer["result"]["content"][0]["text"] == "hi", answer
@@ -235,7 +235,7 @@ def _made(number: int, secret: str) -> Key:
 def _listed(endpoint: str, secret: str) -> float:
     caller = Caller(endpoint, secret)
     began = perf_counter()
-    answer = caller.ask("tools/list")
+    answer = caller.request("tools/list")
     took = perf_counter() - began
     caller.close()
     tools = json.loads(answer)["result"]["tools"]

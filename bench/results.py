@@ -84,7 +84,7 @@ def _one(client: Client, tool: str, mib: int, pid: int) -> dict[str, Any]:
     took, grew = monotonic() - began, _memory(pid, "VmHWM") - before
     length = len(LINE.encode())
     uri = f"{link['uri']}?offset={link['size'] - length}&length={length}"
-    read = client.ask("resources/read", {"uri": uri}).json["result"]["contents"][0]["text"]
+    read = client.request("resources/read", {"uri": uri}).json["result"]["contents"][0]["text"]
     met = grew <= MOST_GROWTH and read == LINE
     size = link["size"] / MIB
     return {

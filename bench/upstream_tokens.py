@@ -58,10 +58,10 @@ async def _measured(directory: Path, tokens: int, rounds: int) -> list[dict[str,
     try:
         async with _oauth(directory, far, tokens) as executor:
 
-            async def ask(question: UpstreamTokenQuery) -> UpstreamTokenReply:
-                return await executor.ask(question, UpstreamTokenReply, 120.0)
+            async def request(question: UpstreamTokenQuery) -> UpstreamTokenReply:
+                return await executor.request(question, UpstreamTokenReply, 120.0)
 
-            bearers = [Bearer("docs", f"u{number}", ask) for number in range(tokens)]
+            bearers = [Bearer("docs", f"u{number}", request) for number in range(tokens)]
             began = monotonic()
             lines = await asyncio.gather(*(bearer.line() for bearer in bearers))
             took = monotonic() - began

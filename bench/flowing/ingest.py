@@ -106,7 +106,7 @@ async def _watched(bus: Bus, events: int, pid: int) -> dict[str, Any]:
     lane, seen = RequestReply("operator", bus), list[tuple[float, int, float]]()
     while not seen or seen[-1][1] < events // 2 // TOGETHER * TOGETHER * 2:
         await asyncio.sleep(LOOK)
-        for each in await lane.ask_all(LOOK):
+        for each in await lane.request_all(LOOK):
             rows = int(each.details["rows"]) if each.service == "audit" else 0
             if rows or (each.ready and len(seen) < 2):  # begin where it last had none
                 seen = seen if rows else []

@@ -83,7 +83,7 @@ async def _look(bus: Bus, watched: Watched, last: int) -> int:
     sql = _NEW.format(last=max(0, last - BEFORE), most=BEFORE + AT_ONCE)
     query = AuditQuery(sql=sql, limit=BEFORE + AT_ONCE)
     with suppress(ToolbusError):
-        found = await RequestReply("operator", bus).ask(query, RowsReply, 5.0)
+        found = await RequestReply("operator", bus).request(query, RowsReply, 5.0)
         now = time.monotonic()
         for trace, number in found.rows:
             watched.seen.setdefault(str(trace), now)

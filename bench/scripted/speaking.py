@@ -19,7 +19,7 @@ class Speaker:
             "Authorization": f"Bearer {key}",
         }
 
-    def ask(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the whole answer to one request."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         self._connection.request("POST", self._where, json.dumps(request), self._headers)
@@ -28,12 +28,12 @@ class Speaker:
 
     def tools(self) -> list[dict[str, Any]]:
         """Return the tools as they are listed."""
-        listed: list[dict[str, Any]] = self.ask("tools/list")["result"]["tools"]
+        listed: list[dict[str, Any]] = self.request("tools/list")["result"]["tools"]
         return listed
 
     def call(self, tool: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         """Return the text of a tool's answer, and whether it is an error."""
-        reply = self.ask("tools/call", {"name": tool, "arguments": arguments})
+        reply = self.request("tools/call", {"name": tool, "arguments": arguments})
         if "error" in reply:
             return str(reply["error"]["message"]), True
         result = reply["result"]

@@ -10,7 +10,7 @@ from toolbus_cli.errors import CommandError
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
-def ask(endpoint: str, key: str, method: str, params: dict[str, Any], seconds: float) -> Any:
+def request(endpoint: str, key: str, method: str, params: dict[str, Any], seconds: float) -> Any:
     """Send one request; return its result. Raises `CommandError` with the endpoint's error."""
     request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     status, content_type, body = _post(endpoint, key, json.dumps(request).encode(), seconds)

@@ -79,7 +79,7 @@ def listed() -> list[dict[str, Any]]:
     """The tools the gateway shows of the mock server; empty when it shows none in time."""
 
     def tools() -> list[dict[str, Any]]:
-        answer = bare().ask("tools/list")
+        answer = bare().request("tools/list")
         return answer.json["result"]["tools"] if answer.status == 200 else []
 
     try:
@@ -203,7 +203,9 @@ def main() -> None:
         print("listed:", [tool["name"] for tool in listed()])
         until_now(Running().up_to_date, "every service knows them")
     else:
-        until_now(lambda: bare().ask("tools/list").status == 200, "the endpoint", LISTED_SECONDS)
+        until_now(
+            lambda: bare().request("tools/list").status == 200, "the endpoint", LISTED_SECONDS
+        )
     try:
         asyncio.run(_play(PLAYS[SCENARIO]))
     except Exception as error:

@@ -121,7 +121,7 @@ class Play:
         """What is listed, once the server was met, or once it is known that it will not be."""
         until = time.monotonic() + LISTED_SECONDS
         while time.monotonic() < until:
-            answer = self._agent.ask("tools/list")
+            answer = self._agent.request("tools/list")
             if answer.status == 200 and (found := answer.json["result"]["tools"]):
                 until_now(self.launched.up_to_date, "every service knows them")
                 return [tool["name"] for tool in found]
@@ -136,19 +136,19 @@ class Play:
     def _row(self) -> dict[str, Any] | None:
         """What executor tells of this very server; None where it knows none of that name."""
 
-        async def ask(bus: Bus) -> ServersReply:
-            return await RequestReply(OPERATOR, bus).ask(ServersQuery(), ServersReply, 10.0)
+        async def request(bus: Bus) -> ServersReply:
+            return await RequestReply(OPERATOR, bus).request(ServersQuery(), ServersReply, 10.0)
 
-        rows = self.launched.on_the_bus(ask).servers
+        rows = self.launched.on_the_bus(request).servers
         return next((row for row in rows if row["name"] == self.server), None)
 
     def _consent(self) -> bool:
-        async def ask(bus: Bus) -> IdentityReply:
+        async def request(bus: Bus) -> IdentityReply:
             action = IdentityRequest(action="connect", name=self.server, by="conformance")
-            return await RequestReply(OPERATOR, bus).ask(action, IdentityReply, 30.0)
+            return await RequestReply(OPERATOR, bus).request(action, IdentityReply, 30.0)
 
         try:
-            (row,) = self.launched.on_the_bus(ask).rows
+            (row,) = self.launched.on_the_bus(request).rows
         except ToolbusError as error:
             self.said.append(f"no consent: {error}")
             return False

@@ -77,7 +77,7 @@ def test_a_role_may_what_the_table_says_and_nothing_else(place: Launched, role: 
     administrator = at(place, SECRETS[role])
     for operation in OPERATIONS.values():
         body = {"not": "wanted"} if operation.wants is not None else None
-        answer = administrator.ask(operation.method, tried(operation), body)
+        answer = administrator.request(operation.method, tried(operation), body)
         allowed = operation.right is None or may(role, operation.right)
         assert (answer.status != 403) == allowed, (operation.id, answer.body)
         assert answer.status != 401
@@ -86,7 +86,7 @@ def test_a_role_may_what_the_table_says_and_nothing_else(place: Launched, role: 
 def test_without_a_live_admin_key_nothing_is_told(place: Launched) -> None:
     for secret in ("", "tba_nobody_at-all-but-long-enough", BOT):
         for operation in OPERATIONS.values():
-            answer = at(place, secret).ask(operation.method, tried(operation))
+            answer = at(place, secret).request(operation.method, tried(operation))
             assert (answer.status, why(answer)) == (401, "unauthorized"), operation.id
             assert "www-authenticate" in answer.headers
 
@@ -96,13 +96,13 @@ def test_an_admin_key_opens_no_tool(place: Launched) -> None:
 
 
 def test_a_revoked_admin_key_is_refused(place: Launched, admin: Administrator) -> None:
-    made = admin.ask("POST", "/v1/admins", {"name": "temporary", "role": "viewer"})
+    made = admin.request("POST", "/v1/admins", {"name": "temporary", "role": "viewer"})
     assert made.status == 201, made.body
     temporary = admin.as_(made.json["secret"])
-    until_now(lambda: temporary.ask("GET", "/v1/self").status == 200, "the key is known")
-    assert temporary.ask("GET", "/v1/self").json["role"] == "viewer"
-    assert admin.ask("POST", "/v1/admins/temporary/revoke").status == 200
-    until_now(lambda: temporary.ask("GET", "/v1/self").status == 401, "the key ends")
+    until_now(lambda: temporary.request("GET", "/v1/self").status == 200, "the key is known")
+    assert temporary.request("GET", "/v1/self").json["role"] == "viewer"
+    assert admin.request("POST", "/v1/admins/temporary/revoke").status == 200
+    until_now(lambda: temporary.request("GET", "/v1/self").status == 401, "the key ends")
     before, after = changed(place, "admins", "temporary", 2)
     assert (before["by"], after["by"]) == ("admin:admin", "admin:admin")
     assert json.loads(after["after"])["revoked"] is True
@@ -116,13 +116,13 @@ def test_an_entry_is_made_replaced_and_deleted_and_each_is_an_event(
     place: Launched, admin: Administrator
 ) -> None:
     path = named("teams", "sales")
-    made = admin.ask("PUT", path, {"tools": ["echo__*"]})
+    made = admin.request("PUT", path, {"tools": ["echo__*"]})
     assert (made.status, made.json["value"]) == (201, {"tools": ["echo__*"]}), made.body
-    replaced = admin.ask("PUT", path, {"deny": ["echo__say"]}, If_Match=made.headers["etag"])
+    replaced = admin.request("PUT", path, {"deny": ["echo__say"]}, If_Match=made.headers["etag"])
     assert (replaced.status, replaced.json["value"]) == (200, {"deny": ["echo__say"]})
-    assert admin.ask("PUT", path, {}, If_Match=made.headers["etag"]).status == 412
-    assert admin.ask("DELETE", path).status == 204
-    assert why(admin.ask("GET", path)) == "unknown_entry"
+    assert admin.request("PUT", path, {}, If_Match=made.headers["etag"]).status == 412
+    assert admin.request("DELETE", path).status == 204
+    assert why(admin.request("GET", path)) == "unknown_entry"
     events = changed(place, "teams", "sales", 3)
     assert [bool(event["before"]) for event in events] == [False, True, True]
     assert json.loads(events[1]["before"])["tools"] == ["echo__*"]
@@ -132,18 +132,18 @@ def test_an_entry_is_made_replaced_and_deleted_and_each_is_an_event(
 
 def test_a_pattern_with_a_slash_names_a_price(admin: Administrator) -> None:
     path = named("prices", "echo__file:///a/*")
-    assert admin.ask("PUT", path, 0.5).status == 201
-    assert admin.ask("GET", path).json["value"] == 0.5
-    assert admin.ask("DELETE", path).status == 204
+    assert admin.request("PUT", path, 0.5).status == 201
+    assert admin.request("GET", path).json["value"] == 0.5
+    assert admin.request("DELETE", path).status == 204
 
 
 def test_what_others_name_is_not_deleted(admin: Administrator) -> None:
-    assert admin.ask("PUT", named("groups", "held"), {"tools": ["*"]}).status == 201
-    assert admin.ask("PUT", named("teams", "support"), {"groups": ["held"]}).status == 200
-    answer = admin.ask("DELETE", named("groups", "held"))
+    assert admin.request("PUT", named("groups", "held"), {"tools": ["*"]}).status == 201
+    assert admin.request("PUT", named("teams", "support"), {"groups": ["held"]}).status == 200
+    answer = admin.request("DELETE", named("groups", "held"))
     assert (answer.status, why(answer)) == (422, "faulty")
     assert answer.json["error"]["faults"][0]["place"] == "teams.support.groups.0"
-    assert admin.ask("GET", named("groups", "held")).status == 200
+    assert admin.request("GET", named("groups", "held")).status == 200
 
 
 def test_no_program_and_no_variable_is_declared_from_afar(admin: Administrator) -> None:
@@ -151,21 +151,21 @@ def test_no_program_and_no_variable_is_declared_from_afar(admin: Administrator) 
         {"command": ["sh", "-c", "true"]},
         {"url": "https://collector.example/mcp", "headers": {"X": "${env:HOME}"}},
     ):
-        answer = admin.ask("PUT", named("servers", "far"), server)
+        answer = admin.request("PUT", named("servers", "far"), server)
         assert (answer.status, why(answer)) == (403, "forbidden")
-        assert admin.ask("GET", named("servers", "far")).status == 404
+        assert admin.request("GET", named("servers", "far")).status == 404
 
 
 def test_a_credential_is_neither_shown_nor_sent_elsewhere(
     place: Launched, admin: Administrator
 ) -> None:
     path = named("servers", "echo")
-    shown = admin.ask("GET", path)
+    shown = admin.request("GET", path)
     assert shown.json["value"]["headers"] == {"X-Canary": "(set)"}
-    kept = admin.ask("PUT", path, {**shown.json["value"], "timeout": 20.0})
+    kept = admin.request("PUT", path, {**shown.json["value"], "timeout": 20.0})
     assert kept.status == 200, kept.body
     moved = {**shown.json["value"], "url": "https://collector.example/mcp"}
-    assert why(admin.ask("PUT", path, moved)) == "faulty"
+    assert why(admin.request("PUT", path, moved)) == "faulty"
     events = changed(place, "servers", "echo", 2)
     assert HEADER not in str(events)
     assert HEADER not in place.logs()
@@ -179,11 +179,11 @@ def test_what_was_exported_changes_nothing_when_it_is_applied(
     admin: Administrator, form: str
 ) -> None:
     declared, etag = admin.declared()
-    exported = admin.ask("GET", "/v1/configuration?format=yaml")
+    exported = admin.request("GET", "/v1/configuration?format=yaml")
     assert exported.headers["content-type"] == "application/yaml"
     assert yaml.safe_load(exported.body) == declared
     body: Any = exported.body.decode() if form == "yaml" else declared
-    applied = admin.ask("PUT", "/v1/configuration", body, If_Match=etag)
+    applied = admin.request("PUT", "/v1/configuration", body, If_Match=etag)
     assert (applied.status, applied.json["changes"]) == (200, []), applied.body
     assert SECRETS["admin"] not in exported.body.decode()
 
@@ -193,7 +193,7 @@ def test_of_many_who_apply_at_once_exactly_one_wins(admin: Administrator) -> Non
 
     def apply(number: int) -> int:
         new = {**declared, "users": {f"racer{number}": {}}}
-        return admin.ask("PUT", "/v1/configuration", new, If_Match=etag).status
+        return admin.request("PUT", "/v1/configuration", new, If_Match=etag).status
 
     with ThreadPoolExecutor(8) as pool:
         statuses = sorted(pool.map(apply, range(8)))
@@ -205,7 +205,7 @@ def test_a_bad_item_refuses_the_whole(admin: Administrator) -> None:
     declared, etag = admin.declared()
     new = {**declared, "users": {"good": {}, "bad": {"customer": "nobody"}}}
     for body in (new, yaml.safe_dump(new)):
-        answer = admin.ask("PUT", "/v1/configuration", body, If_Match=etag)
+        answer = admin.request("PUT", "/v1/configuration", body, If_Match=etag)
         assert (answer.status, why(answer)) == (422, "faulty")
         assert answer.json["error"]["faults"][0]["place"] == "users.bad.customer"
     assert admin.declared() == (declared, etag)
@@ -213,9 +213,9 @@ def test_a_bad_item_refuses_the_whole(admin: Administrator) -> None:
 
 def test_the_whole_is_replaced_only_by_who_says_what(admin: Administrator) -> None:
     declared, etag = admin.declared()
-    assert admin.ask("PUT", "/v1/configuration", declared).status == 428
+    assert admin.request("PUT", "/v1/configuration", declared).status == 428
     new = {**declared, "rules": {"late": {"cedar": "forbid (principal, action, resource);"}}}
-    reply = admin.ask("PUT", "/v1/configuration?dry_run=true", new)
+    reply = admin.request("PUT", "/v1/configuration?dry_run=true", new)
     assert reply.status == 200, reply.body
     assert [(c["sign"], c["kind"], c["name"]) for c in reply.json["changes"]] == [
         ("+", "rules", "late")
@@ -228,19 +228,19 @@ def test_the_whole_is_replaced_only_by_who_says_what(admin: Administrator) -> No
 
 def test_a_key_is_made_changed_rotated_and_revoked_by_an_operator(place: Launched) -> None:
     operator = at(place, SECRETS["operator"])
-    made = operator.ask("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
+    made = operator.request("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
     assert made.status == 201, made.body
     secret = made.json["secret"]
     until_now(lambda: place.client(secret).sees(TOOL), "the key opens")
-    again = operator.ask("POST", "/v1/keys", {"name": "made"})
+    again = operator.request("POST", "/v1/keys", {"name": "made"})
     assert (again.status, why(again)) == (409, "conflict")
-    changed_key = operator.ask("PUT", "/v1/keys/made", {"tools": ["other__*"]})
+    changed_key = operator.request("PUT", "/v1/keys/made", {"tools": ["other__*"]})
     assert changed_key.json["value"] == {"tools": ["other__*"]}
     until_now(lambda: place.client(secret).tools() == [], "the key sees nothing")
-    rotated = operator.ask("POST", "/v1/keys/made/rotate").json["secret"]
+    rotated = operator.request("POST", "/v1/keys/made/rotate").json["secret"]
     until_now(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 200, "it opens")
     until_now(lambda: place.client(secret).call(TOOL, {"text": "x"}).status == 401, "it ends")
-    assert operator.ask("POST", "/v1/keys/made/revoke").json["state"] == "revoked"
+    assert operator.request("POST", "/v1/keys/made/revoke").json["state"] == "revoked"
     until_now(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 401, "it ends")
     events = changed(place, "keys", "made", 4)
     assert {event["by"] for event in events} == {"admin:operator"}
@@ -251,30 +251,30 @@ def test_a_key_is_made_changed_rotated_and_revoked_by_an_operator(place: Launche
 
 def test_a_list_is_told_page_by_page(admin: Administrator) -> None:
     for name in ("page-a", "page-b", "page-c"):
-        assert admin.ask("PUT", named("labels", name), ["x"]).status == 201
-    first = admin.ask("GET", "/v1/labels?limit=2").json
-    second = admin.ask("GET", f"/v1/labels?limit=2&after={first['next']}").json
+        assert admin.request("PUT", named("labels", name), ["x"]).status == 201
+    first = admin.request("GET", "/v1/labels?limit=2").json
+    second = admin.request("GET", f"/v1/labels?limit=2&after={first['next']}").json
     assert [item["name"] for item in first["items"]] == ["page-a", "page-b"]
     assert [item["name"] for item in second["items"]] == ["page-c"]
     assert second["next"] is None
 
 
 def test_budgets_are_told(place: Launched) -> None:
-    reply = at(place, SECRETS["viewer"]).ask("GET", "/v1/budgets")
+    reply = at(place, SECRETS["viewer"]).request("GET", "/v1/budgets")
     assert (reply.status, reply.json["lost"]) == (200, {})
 
 
 def test_a_call_is_approved_by_an_operator(place: Launched, admin: Administrator) -> None:
     terms = {"name": "careful", "tools": ["*"], "approve": [TOOL]}
-    secret = admin.ask("POST", "/v1/keys", terms).json["secret"]
+    secret = admin.request("POST", "/v1/keys", terms).json["secret"]
     client = place.client(secret)
     until_now(lambda: client.sees(TOOL), "the key opens")
     refused = client.call(TOOL, {"text": "wait"})
     approval = refused.error["data"]["approval"]
     operator = at(place, SECRETS["operator"])
-    waiting = operator.ask("GET", "/v1/approvals").json["approvals"]
+    waiting = operator.request("GET", "/v1/approvals").json["approvals"]
     assert approval in [each["id"] for each in waiting]
-    done = operator.ask("POST", f"/v1/approvals/{approval}/approve", {"note": "Fine."})
+    done = operator.request("POST", f"/v1/approvals/{approval}/approve", {"note": "Fine."})
     assert (done.status, done.json["by"]) == (200, "admin:operator"), done.body
     assert client.call(TOOL, {"text": "wait"}).text == "wait"
 
@@ -312,21 +312,21 @@ def test_who_administers_is_forgotten_by_the_command_unless_their_customer_is_he
 
 def test_who_may_sign_in_is_declared_one_by_one(place: Launched, admin: Administrator) -> None:
     issuer, rule = {"url": "https://login.example", "client_id": "c"}, {"issuer": "corp"}
-    lost = admin.ask("PUT", named("access", "zed"), rule)
+    lost = admin.request("PUT", named("access", "zed"), rule)
     assert (lost.status, why(lost)) == (422, "faulty")
     secret = {**issuer, "secret": "${env:HOME}"}
-    assert admin.ask("PUT", named("issuers", "corp"), secret).status == 403
+    assert admin.request("PUT", named("issuers", "corp"), secret).status == 403
     inside = {**issuer, "url": "http://127.0.0.1:9"}
-    assert admin.ask("PUT", named("issuers", "corp"), inside).status == 403
-    assert admin.ask("PUT", named("issuers", "corp"), issuer).status == 201
+    assert admin.request("PUT", named("issuers", "corp"), inside).status == 403
+    assert admin.request("PUT", named("issuers", "corp"), issuer).status == 201
     for name in ("zed", "alf"):
-        made = admin.ask("PUT", named("access", name), {**rule, "role": "viewer"})
+        made = admin.request("PUT", named("access", name), {**rule, "role": "viewer"})
         assert (made.status, made.json["value"]["role"]) == (201, "viewer"), made.body
     assert list(admin.declared()[0]["access"]) == ["zed", "alf"], "a new rule is the last"
-    assert at(place, SECRETS["operator"]).ask("DELETE", named("access", "alf")).status == 403
-    assert admin.ask("DELETE", named("issuers", "corp")).status == 422, "rules name it"
+    assert at(place, SECRETS["operator"]).request("DELETE", named("access", "alf")).status == 403
+    assert admin.request("DELETE", named("issuers", "corp")).status == 422, "rules name it"
     for kind, name in (("access", "zed"), ("access", "alf"), ("issuers", "corp")):
-        assert admin.ask("DELETE", named(kind, name)).status == 204
+        assert admin.request("DELETE", named(kind, name)).status == 204
     first, last = changed(place, "access", "zed", 2)
     assert (first["by"], last["after"]) == ("admin:admin", "")
 

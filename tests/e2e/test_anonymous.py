@@ -11,7 +11,7 @@ import pytest
 from harness.apart import COMMAND
 from harness.client import JSON, Client
 from harness.cluster import Upstream
-from harness.families import ask, begun, calling, stateless
+from harness.families import begun, calling, request, stateless
 from harness.launched import Launched
 from harness.rawhttp import asked, exchange
 from harness.streams import Events
@@ -78,7 +78,9 @@ def test_what_is_granted_is_listed_and_called_and_the_rest_is_unknown(place: Pla
     assert place.nobody.call("echo__say", {"text": "hello"}).text == "hello"
     assert place.nobody.call("echo__wait", {"seconds": 0}).code == "unknown_tool"
     assert place.at("/mcp/echo").call("say", {"text": "hello"}).text == "hello"
-    assert ask(place.nobody, "tools/call", {"name": "echo__say", "arguments": {"text": "new"}}).text
+    assert request(
+        place.nobody, "tools/call", {"name": "echo__say", "arguments": {"text": "new"}}
+    ).text
 
 
 def test_events_name_the_caller_and_its_budget_ends(place: Place) -> None:
@@ -175,7 +177,7 @@ def test_two_client_sessions_have_states_of_their_own(place: Place) -> None:
         assert said(session, "kept__remember", text=text) == text
     assert said(first, "kept__recall") == "one"
     assert said(second, "kept__recall") == "two"
-    assert ask(place.nobody, "tools/call", {"name": "kept__recall", "arguments": {}}).text == ""
+    assert request(place.nobody, "tools/call", {"name": "kept__recall", "arguments": {}}).text == ""
 
 
 def test_what_one_session_made_once_is_not_told_to_another(place: Place) -> None:
@@ -250,11 +252,11 @@ def test_without_a_configuration_nobody_is_served(place: Place) -> None:
     document.pop("anonymous")
     place.launched.configure(document)
     try:
-        until_now(lambda: place.nobody.ask("tools/list").status == DENIED, "it is closed", 60)
+        until_now(lambda: place.nobody.request("tools/list").status == DENIED, "it is closed", 60)
         assert place.nobody.call("echo__say", {"text": "x"}).status == DENIED
     finally:
         place.launched.configure(declared(place.echo))
-        until_now(lambda: place.nobody.ask("tools/list").status == OK, "it is open", 60)
+        until_now(lambda: place.nobody.request("tools/list").status == OK, "it is open", 60)
 
 
 @pytest.fixture
@@ -310,7 +312,7 @@ def test_a_service_that_listens_for_other_machines_refuses_by_itself(
     applied = launched.toolbus("apply", "-f", str(file), "-y")
     assert applied.returncode != 0
     assert "allow_remote" in applied.stderr
-    assert launched.client("").ask("tools/list").status == DENIED
+    assert launched.client("").request("tools/list").status == DENIED
 
 
 def own_address() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.client import Answer, Client
-from harness.families import META, OTHER, ROOT, Place, ask, replicated, stateless
+from harness.families import META, OTHER, ROOT, Place, replicated, request, stateless
 from harness.operating import key
 from harness.waiting import until_now
 
@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def waiting(place: Place, name: str, **declared: Any) -> dict[str, Any]:
     """The task that a stateless client is given."""
     params = {"name": TOOL, "arguments": {"name": name}}
-    body: dict[str, Any] = ask(place.client(), "tools/call", params, **TASKS, **declared).json
+    body: dict[str, Any] = request(place.client(), "tools/call", params, **TASKS, **declared).json
     assert body["result"]["resultType"] == "task", body
     return dict(body["result"])
 
@@ -109,19 +109,21 @@ def test_a_rejected_task_fails_with_the_protocols_code_and_the_reason(place: Pla
 
 def test_a_client_with_a_session_that_asks_for_a_task_is_given_one(place: Place) -> None:
     params = {"name": TOOL, "arguments": {"name": "Hugo"}, "task": {"ttl": 60_000}}
-    task = place.client().ask("tools/call", params).json["result"]["task"]
+    task = place.client().request("tools/call", params).json["result"]["task"]
     assert (task["status"], "/approvals/" in task["statusMessage"]) == ("working", True)
     about_it, there = {"taskId": task["taskId"]}, place.client(replica=1)
-    assert there.ask("tasks/get", about_it).json["result"]["status"] == "working"
+    assert there.request("tasks/get", about_it).json["result"]["status"] == "working"
     decided(place, "Hugo", "approve")
-    done = there.ask("tasks/result", about_it).json["result"]
+    done = there.request("tasks/result", about_it).json["result"]
     assert done["content"][0]["text"] == "Hello, Hugo!"
     assert done["_meta"][META + "related-task"] == about_it
-    assert there.ask("tasks/get", about_it).json["result"]["status"] == "completed"
+    assert there.request("tasks/get", about_it).json["result"]["status"] == "completed"
     params["arguments"] = {"name": "Ida"}
-    about_it = {"taskId": place.client().ask("tools/call", params).json["result"]["task"]["taskId"]}
+    about_it = {
+        "taskId": place.client().request("tools/call", params).json["result"]["task"]["taskId"]
+    }
     decided(place, "Ida", "reject", reason="Not her.")
-    error = there.ask("tasks/result", about_it).error
+    error = there.request("tasks/result", about_it).error
     assert (error["code"], "Not her." in error["message"]) == (REJECTED, True)
 
 

@@ -200,8 +200,8 @@ async def test_a_client_that_leaves_frees_its_place_at_once(cluster: Cluster, se
 async def status(bus: Bus) -> list[dict[str, Any]]:
     """What `toolbus status` shows of servers."""
     lane = RequestReply(OPERATOR, bus)
-    servers = list((await lane.ask(ServersQuery(), ServersReply)).servers)
-    return with_sessions(servers, await lane.ask_each(SessionsQuery(), SessionsReply))
+    servers = list((await lane.request(ServersQuery(), ServersReply)).servers)
+    return with_sessions(servers, await lane.request_each(SessionsQuery(), SessionsReply))
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -85,7 +85,7 @@ class Story:
         assert self.secrets["words"] in str(ann.call("blab__fault", {"text": word}).error)
         self.told(ann.call("blab__say", {"text": [word]}))
         self.told(ann.post(f'{{"jsonrpc": "2.0", "id": 1, "{word}'.encode()))
-        self.told(ann.ask("tools/call", {"name": "blab__say", "arguments": word}))
+        self.told(ann.request("tools/call", {"name": "blab__say", "arguments": word}))
         bot, waiting = self.client(self.secrets["bot"]), self.secrets["waiting"]
         assert self.told(bot.call("blab__count", {"id": waiting})).code == "approval_required"
         params = {"name": "blab__count", "arguments": {"id": f"{waiting} later"}}
@@ -94,7 +94,7 @@ class Story:
         params = {"name": "blab__say", "arguments": {"text": word}}
         once = {**params, "_meta": {"dev.toolbus/idempotency-key": "once"}}
         for _ in range(2):  # the second is told what is kept of the first
-            assert ann.ask("tools/call", once).text == self.secrets["words"]
+            assert ann.request("tools/call", once).text == self.secrets["words"]
 
     def a_process_dies(self) -> None:
         """A process prints what it was given, and what ann told it; then eve calls it."""
@@ -109,7 +109,7 @@ class Story:
                 answer = client.call("frail__calm")
                 assert answer.code in ("upstream_dead", "breaker_open"), answer.body
                 self.replies += [json.dumps(answer.headers).encode(), answer.body]
-            self.replies.append(client.ask("tools/list").body)
+            self.replies.append(client.request("tools/list").body)
         for server in ("frail", "sulking"):
             self.at.launched.eventual_rows(
                 f"SELECT reason FROM events WHERE event = 'server.lost' AND server = '{server}'"
@@ -120,9 +120,9 @@ class Story:
         self.secrets["wrong key"] = f"tbk_nobody_{canary('nobody')}"
         self.secrets["wrong token"] = f"eyJ{canary('token')}.e30.x"
         for name in ("wrong key", "wrong token", "operator", "reader"):
-            assert self.told(self.client(self.secrets[name]).ask("tools/list")).status == 401
+            assert self.told(self.client(self.secrets[name]).request("tools/list")).status == 401
         for name in ("operator", "wrong key", "ann"):
-            at(self.at.launched, self.secrets[name]).ask("GET", "/v1/servers")
+            at(self.at.launched, self.secrets[name]).request("GET", "/v1/servers")
         for name, status in (("reader", 200), ("wrong key", 403)):
             assert self.asked(self.secrets[name]) == status
 
@@ -254,7 +254,7 @@ class Story:
             process.stop()
         self.heard["its log"] = [process.log.encode()]
         label = at(self.at.launched, self.secrets["operator"])
-        assert label.ask("PUT", named("labels", "blab__*"), [LEAKED]).status == 201
+        assert label.request("PUT", named("labels", "blab__*"), [LEAKED]).status == 201
         items = ("table", "files", "sink", "webhooks")
         until_now(
             lambda: all(singing({"": LEAKED}, recorded(self.at)[place]) for place in items),

@@ -127,7 +127,7 @@ def test_reading_is_recorded_like_any_call(cluster: Cluster) -> None:
 
 def test_a_narrowed_request_reads_no_further(cluster: Cluster) -> None:
     params = {"name": "listToolFiles", "arguments": {}}
-    answer = cluster.client(CODER).ask("tools/call", params, x_toolbus_servers="two")
+    answer = cluster.client(CODER).request("tools/call", params, x_toolbus_servers="two")
     assert [line.partition(".")[0] for line in answer.text.splitlines()] == ["two"]
 
 
@@ -258,12 +258,12 @@ def test_a_run_with_an_idempotency_key_is_run_once(cluster: Cluster, upstream: U
         "_meta": {IDEMPOTENCY: name},
     }
     client = cluster.client(CODER)
-    first, again = (client.ask("tools/call", params) for _ in range(2))
+    first, again = (client.request("tools/call", params) for _ in range(2))
     assert first.text == again.text == name
     assert again.json["result"]["_meta"] == {REPLAYED: True}
     assert arrived(upstream, name) == 1
     other = {**params, "arguments": {"code": "result = 1"}}
-    assert client.ask("tools/call", other).code == "idempotency_conflict"
+    assert client.request("tools/call", other).code == "idempotency_conflict"
 
 
 @pytest.mark.parametrize("language", ["starlark", "python"])

@@ -64,10 +64,10 @@ def tokens(row: Row) -> tuple[int, int, int]:
 def test_each_list_is_counted_beside_all_that_its_key_may_use_and_all_there_is(
     cluster: Cluster,
 ) -> None:
-    listed: Any = cluster.client(NARROW).ask("tools/list").json["result"]
+    listed: Any = cluster.client(NARROW).request("tools/list").json["result"]
     assert [tool["name"] for tool in listed["tools"]] == ["echo__say"]
-    cluster.client(WIDE).ask("tools/list", x_toolbus_tools="echo__say")
-    cluster.client(CODER).ask("tools/list")
+    cluster.client(WIDE).request("tools/list", x_toolbus_tools="echo__say")
+    cluster.client(CODER).request("tools/list")
     narrow = tokens(rows_of(cluster, "narrow", "lists")["lists"])
     wide = tokens(rows_of(cluster, "wide", "lists")["lists"])
     coder = tokens(rows_of(cluster, "coder", "lists")["lists"])
@@ -85,7 +85,7 @@ def test_results_count_as_sent_and_as_the_server_answered(cluster: Cluster) -> N
     select = {"_meta": {"dev.toolbus/select": "b"}}
     text = json.dumps({"a": TEXT, "b": 1})
     params = {"name": "echo__say", "arguments": {"text": text}, **select}
-    assert len(cluster.client(WIDE).ask("tools/call", params).body) < 1000
+    assert len(cluster.client(WIDE).request("tools/call", params).body) < 1000
     spent, classic, _ = tokens(rows_of(cluster, "wide", "results")["results"])
     assert spent < 100
     assert 1000 < classic < 1100

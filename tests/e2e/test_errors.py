@@ -39,7 +39,7 @@ def told(answer: Answer, status: int, code: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("secret", ["tbk_nobody_0123456789abcdef", "x", OLD_KEY])
 def test_an_unknown_or_expired_key_is_401_with_a_challenge(gateway: Gateway, secret: str) -> None:
-    answer = gateway.client(secret).ask("tools/list")
+    answer = gateway.client(secret).request("tools/list")
     error = told(answer, 401, -31001)
     assert "Invalid, revoked or expired API key" in error["message"]
     assert answer.headers["www-authenticate"] == 'Bearer realm="toolbus", error="invalid_token"'
@@ -47,7 +47,7 @@ def test_an_unknown_or_expired_key_is_401_with_a_challenge(gateway: Gateway, sec
 
 
 def test_no_key_at_all_is_401_and_says_how_to_send_one(gateway: Gateway) -> None:
-    answer = gateway.client("").ask("tools/list")
+    answer = gateway.client("").request("tools/list")
     assert "Authorization: Bearer" in told(answer, 401, -31001)["message"]
     assert answer.headers["www-authenticate"] == 'Bearer realm="toolbus"'
 
@@ -56,9 +56,9 @@ def test_a_revoked_key_is_401_and_a_call_with_it_reaches_nobody(gateway: Gateway
     secret = f"tbk_brief_{'x' * 24}"
     gateway.cluster.put_key("brief", key(secret))
     client = gateway.client(secret)
-    until_now(lambda: client.ask("tools/list").status == 200, "the new key works")
+    until_now(lambda: client.request("tools/list").status == 200, "the new key works")
     gateway.cluster.put_key("brief", key(secret, revoked=True))
-    until_now(lambda: client.ask("tools/list").status == 401, "the revoked key is refused")
+    until_now(lambda: client.request("tools/list").status == 401, "the revoked key is refused")
     told(client.call("echo__say", {"text": "too late"}), 401, -31001)
     assert not any(call.get("text") == "too late" for call in gateway.echo.arrived())
 
@@ -69,14 +69,14 @@ def test_a_revocation_is_heard_everywhere_soon(gateway: Gateway) -> None:
     taken: list[float] = []
     for _ in range(5):
         gateway.cluster.put_key("timed", key(secret))
-        until_now(lambda: client.ask("ping").status == 200, "the new key works")
+        until_now(lambda: client.request("ping").status == 200, "the new key works")
 
         async def revoke(bus: Bus) -> None:
             bucket = await bus.bucket(CONFIG)
             began = time.monotonic()
             revoked = key(secret, revoked=True).model_dump_json().encode()
             await bucket.put("key.timed", revoked)
-            while (await asyncio.to_thread(client.ask, "ping")).status != 401:
+            while (await asyncio.to_thread(client.request, "ping")).status != 401:
                 assert time.monotonic() < began + PATIENCE
             taken.append(time.monotonic() - began)
 
@@ -102,7 +102,7 @@ def test_a_key_sees_exactly_the_tools_it_may_call(gateway: Gateway) -> None:
 
 
 def test_a_server_nobody_declared_is_404(gateway: Gateway) -> None:
-    assert gateway.client(ROOT_KEY, "nobody").ask("tools/list").status == 404
+    assert gateway.client(ROOT_KEY, "nobody").request("tools/list").status == 404
 
 
 def until_refused(client: Client, code: str, tool: str, **arguments: Any) -> None:
@@ -187,7 +187,7 @@ def test_a_malformed_body_is_refused_with_the_protocols_code(
 
 
 def test_a_method_nobody_knows_is_method_not_found(gateway: Gateway) -> None:
-    assert gateway.client().ask("tools/lisp").error["code"] == -32601
+    assert gateway.client().request("tools/lisp").error["code"] == -32601
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from mcp.types import CreateMessageResult, ElicitResult, TextContent
 from harness.client import Client
 from harness.cluster import Cluster
 from harness.engines import Engine
-from harness.families import ROOT, ask, begun, calling
+from harness.families import ROOT, begun, calling, request
 from harness.operating import key
 from harness.waiting import until_now
 from toolbus_common.config import Configuration, Server
@@ -112,7 +112,7 @@ class Families:
         """Why a server is not in use, as the status tells it."""
 
         async def look(bus: Bus) -> str:
-            found = await RequestReply(OPERATOR, bus).ask(ServersQuery(), ServersReply)
+            found = await RequestReply(OPERATOR, bus).request(ServersQuery(), ServersReply)
             rows = {row["name"]: row for row in found.servers}
             return str(rows[server]["last_failure"])
 
@@ -353,23 +353,23 @@ async def test_what_is_unknown_is_named_as_it_was_asked_for(families: Families, 
 def test_how_long_a_list_may_be_kept_is_the_servers_word(families: Families) -> None:
     own, through = Client(families.web.url), families.client(server="web")
     for method in ("server/discover", "tools/list", "prompts/list", "resources/list"):
-        message, body = ask(own, method).json["result"], ask(through, method).json["result"]
+        message, body = request(own, method).json["result"], request(through, method).json["result"]
         assert body["ttlMs"] == message["ttlMs"], method
 
 
 def test_who_sees_nothing_of_a_server_learns_nothing_of_it(families: Families) -> None:
     client = families.client(BLIND, "web")
-    for answer in (client.post(INITIALIZE), ask(client, "server/discover")):
+    for answer in (client.post(INITIALIZE), request(client, "server/discover")):
         assert b"classic" not in answer.body.lower()
         assert b"Ask away" not in answer.body
-    refused = ask(client, "tools/call", {"name": "greet", "arguments": {}})
+    refused = request(client, "tools/call", {"name": "greet", "arguments": {}})
     assert refused.error["message"] == "Unknown tool: greet"
 
 
 def test_what_a_key_may_not_use_is_as_unknown_as_what_is_not_there(families: Families) -> None:
     client = families.client(NARROW, "web")
     items = [
-        ask(client, "tools/call", {"name": name, "arguments": {}}).error
+        request(client, "tools/call", {"name": name, "arguments": {}}).error
         for name in ("greet", "nope")
     ]
     for error in items:

@@ -51,14 +51,14 @@ def configuration(**servers: Server) -> Configuration:
 
 
 def tools(client: Client, **headers: str) -> set[str]:
-    answer = client.ask("tools/list", {}, **headers)
+    answer = client.request("tools/list", {}, **headers)
     return {tool["name"] for tool in answer.json["result"]["tools"]}
 
 
 def called(client: Client, tool: str, **headers: str) -> str:
     """Toolbus' word for how a call was refused; empty when it was not."""
     params = {"name": tool, "arguments": {"text": "x"}}
-    return client.ask("tools/call", params, **headers).code
+    return client.request("tools/call", params, **headers).code
 
 
 def test_a_group_of_a_team_bounds_its_keys_and_a_denial_wins(cluster: Cluster) -> None:
@@ -88,7 +88,7 @@ def test_a_request_narrows_itself_and_never_widens(cluster: Cluster) -> None:
 
 def test_a_narrowing_header_beyond_any_sense_is_refused(cluster: Cluster) -> None:
     many = ",".join(["a"] * 65)
-    assert cluster.client(ROOT).ask("tools/list", x_toolbus_tools=many).code == "invalid"
+    assert cluster.client(ROOT).request("tools/list", x_toolbus_tools=many).code == "invalid"
 
 
 # -- explicit execution ----------------------------------------------------------------------

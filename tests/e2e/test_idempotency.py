@@ -21,7 +21,7 @@ def once(client: Client, key: str, tool: str = "echo__wait", **arguments: Any) -
     """A call of the handshake family, without a session."""
     meta = {IDEMPOTENCY: key}
     params = {"name": tool, "arguments": {"seconds": 0, **arguments}, "_meta": meta}
-    return client.ask("tools/call", params)
+    return client.request("tools/call", params)
 
 
 def once_now(client: Client, key: str, **arguments: Any) -> Answer:
@@ -57,11 +57,11 @@ def test_of_fifty_repetitions_at_every_replica_in_both_eras_one_reaches_the_serv
     place: Place,
 ) -> None:
     def repeated(number: int) -> Answer:
-        ask = once_now if number % 2 else once
+        request = once_now if number % 2 else once
         client = place.client(replica=number // 2 % 2)
 
         def told() -> Answer | None:
-            answer = ask(client, "fifty", id="fifty", seconds=0.5)
+            answer = request(client, "fifty", id="fifty", seconds=0.5)
             return None if answer.status == 200 and answer.code == "call_under_way" else answer
 
         return until_now(told, "the outcome", 60)  # type: ignore[no-any-return]

@@ -144,7 +144,7 @@ def test_a_client_finds_the_way_and_calls_as_a_person_until_that_is_taken_back(
     client = Client(endpoint, kept.token)
     assert client.tools() == ["echo__say"]
     assert client.call("echo__count").code == "unknown_tool"
-    elsewhere = Client(f"{endpoint}/echo", kept.token).ask("tools/list")
+    elsewhere = Client(f"{endpoint}/echo", kept.token).request("tools/list")
     assert elsewhere.status == 401
     assert 'error="invalid_token"' in elsewhere.headers["www-authenticate"]
 
@@ -152,13 +152,13 @@ def test_a_client_finds_the_way_and_calls_as_a_person_until_that_is_taken_back(
     (grant,) = [line for line in listed.stdout.splitlines() if '"id"' in line]
     ended = launched.toolbus("grants", "revoke", grant.split('"')[3])
     assert ended.returncode == 0, ended.stderr
-    until_now(lambda: client.ask("tools/list").status == 401, "the token opens nothing")
+    until_now(lambda: client.request("tools/list").status == 401, "the token opens nothing")
     assert kept.token not in launched.logs()
 
 
 def test_an_endpoint_of_one_server_has_a_document_and_tokens_of_its_own(launched: Launched) -> None:
     endpoint = f"{launched.ready['endpoint']}/echo"
-    refused = Client(endpoint).ask("tools/list")
+    refused = Client(endpoint).request("tools/list")
     base = endpoint.removesuffix("/mcp/echo")
     document = f"{base}/.well-known/oauth-protected-resource/mcp/echo"
     assert (
@@ -242,38 +242,38 @@ def test_somebody_with_a_role_administers_by_signing_in_and_is_named(coded: Laun
         result, _ = login.communicate(timeout=120)
     token = result.strip()
     cy = at(coded, token)
-    who = cy.ask("GET", "/v1/self").json
+    who = cy.request("GET", "/v1/self").json
     assert (who["name"], who["role"]) == ("cy", "operator")
-    made = cy.ask("POST", "/v1/keys", {"name": "made-by-cy", "tools": []})
+    made = cy.request("POST", "/v1/keys", {"name": "made-by-cy", "tools": []})
     assert made.status == 201, made.body
-    assert why(cy.ask("PUT", "/v1/teams/x", {})) == "forbidden"
+    assert why(cy.request("PUT", "/v1/teams/x", {})) == "forbidden"
     hers = "SELECT by FROM config_changes WHERE by = person('cy') AND name = 'made-by-cy'"
     assert coded.eventual_rows(hers)
-    assert Client(endpoint, token).ask("tools/list").status == 401
+    assert Client(endpoint, token).request("tools/list").status == 401
     assert token not in coded.logs()
 
 
 def test_a_token_to_look_changes_nothing_and_says_what_would(coded: Launched) -> None:
     look = at(coded, token_of(coded, "/api", "admin:read"))
-    assert look.ask("GET", "/v1/keys").status == 200
-    refused = look.ask("POST", "/v1/keys/root/revoke")
+    assert look.request("GET", "/v1/keys").status == 200
+    refused = look.request("POST", "/v1/keys/root/revoke")
     assert (refused.status, why(refused)) == (403, "insufficient_scope")
     base = look.base
     document = f"{base}/.well-known/oauth-protected-resource/api"
     assert f'scope="admin", resource_metadata="{document}"' in refused.headers["www-authenticate"]
     assert Client(base).get(document).json["resource"] == f"{base}/api"
-    unknown = at(coded).ask("GET", "/v1/self").headers["www-authenticate"]
+    unknown = at(coded).request("GET", "/v1/self").headers["www-authenticate"]
     assert f'scope="admin:read", resource_metadata="{document}"' in unknown
 
 
 def test_nobody_decides_about_their_own_calls_by_signing_in_twice(coded: Launched) -> None:
     tools = token_of(coded, "/mcp", "tools")
-    assert at(coded, tools).ask("GET", "/v1/self").status == 401
+    assert at(coded, tools).request("GET", "/v1/self").status == 401
     waits = Client(coded.ready["endpoint"], tools).call("echo__say", {"text": "hello"})
     assert waits.code == "approval_required"
     approval = waits.error["data"]["approval"]
     cy = at(coded, token_of(coded, "/api", "admin"))
-    own = cy.ask("POST", f"/v1/approvals/{approval}/approve", {})
+    own = cy.request("POST", f"/v1/approvals/{approval}/approve", {})
     assert (own.status, why(own)) == (403, "forbidden")
 
 
@@ -302,7 +302,7 @@ def test_a_token_that_is_bound_to_a_key_opens_nothing_for_who_has_it_alone(
     token = bound_token(base, holder)
 
     def tried(scheme: str, proof: str) -> Answer:
-        return Client(endpoint).ask("tools/list", Authorization=f"{scheme} {token}", DPoP=proof)
+        return Client(endpoint).request("tools/list", Authorization=f"{scheme} {token}", DPoP=proof)
 
     stolen = holder.proof("POST", endpoint, token)
     assert tried("DPoP", stolen).json["result"]["tools"][0]["name"] == "echo__say"
@@ -315,9 +315,9 @@ def test_a_token_that_is_bound_to_a_key_opens_nothing_for_who_has_it_alone(
     ):
         assert refused.status == 401
         assert refused.headers["www-authenticate"].startswith("DPoP ")
-    key = Client(endpoint).ask("tools/list", Authorization=f"DPoP {ROOT}", DPoP=stolen)
+    key = Client(endpoint).request("tools/list", Authorization=f"DPoP {ROOT}", DPoP=stolen)
     assert key.status == 401, "a key is bound to nothing"
-    doubled = Client(endpoint).ask(
+    doubled = Client(endpoint).request(
         "tools/list", Authorization=f"DPoP {token}", DPoP=stolen, dpop=stolen
     )
     assert doubled.status == 400

@@ -154,7 +154,7 @@ def test_a_call_through_another_toolbus_is_one_trace_and_each_charges_its_own_ke
 ) -> None:
     fields = {"name": "self__calc__add", "arguments": {"a": 2, "b": 3}}
     fields["_meta"] = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
-    assert launched.client(FAR_KEY).ask("tools/call", fields).text == "5"
+    assert launched.client(FAR_KEY).request("tools/call", fields).text == "5"
     rows = launched.eventual_rows(
         "SELECT key, charge FROM events "
         f"WHERE trace_id = '{TRACE}' AND event = 'call.completed' ORDER BY key",
@@ -176,4 +176,4 @@ def test_a_gateway_that_is_its_own_upstream_ends_after_a_few_steps(launched: Lau
     arguments = {"a": 1, "b": 1}
     assert client.call(FURTHEST, arguments).text == "2"
     fields = {"name": FURTHEST, "arguments": arguments, "_meta": {HOPS: 1}}
-    assert client.ask("tools/call", fields).error["data"]["code"] == "loop_detected"
+    assert client.request("tools/call", fields).error["data"]["code"] == "loop_detected"

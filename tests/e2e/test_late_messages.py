@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def session(client: Client) -> str:
     """A session that hears the log and can be asked."""
     made = begun(client, {"elicitation": {}})
-    client.ask("logging/setLevel", {"level": "debug"}, Mcp_Session_Id=made)
+    client.request("logging/setLevel", {"level": "debug"}, Mcp_Session_Id=made)
     return made
 
 
@@ -68,7 +68,7 @@ def told(client: Client, tool: str, word: str) -> list[dict[str, Any]]:
 def dropped(cluster: Cluster) -> dict[str, int]:
     """What `toolbus status` tells of messages that reached nobody."""
     rows = cluster.on_the_bus(
-        lambda bus: RequestReply(OPERATOR, bus).ask(ServersQuery(), ServersReply)
+        lambda bus: RequestReply(OPERATOR, bus).request(ServersQuery(), ServersReply)
     )
     (row,) = (each for each in rows.servers if each["name"] == "late")
     counts: dict[str, int] = row["dropped_messages"]

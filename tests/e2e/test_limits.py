@@ -50,7 +50,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def say(client: Client, text: str, run: int | None = None) -> Answer:
     meta = {} if run is None else {"_meta": {"traceparent": TRACE.format(run)}}
-    return client.ask(
+    return client.request(
         "tools/call", {"name": "echo__say", "arguments": {"text": text}, **meta}
     )  # fmt: skip
 
@@ -123,12 +123,12 @@ def test_nobody_can_rebuild_for_a_customer_that_is_not_there(cluster: Cluster) -
 def budgets(cluster: Cluster) -> tuple[BudgetState, ...]:
     """How they stand; asked often, so without a command's process each time."""
 
-    async def ask(bus: Bus) -> LedgerReply:
-        return await RequestReply(OPERATOR, bus).ask(
+    async def request(bus: Bus) -> LedgerReply:
+        return await RequestReply(OPERATOR, bus).request(
             LedgerQuery(customer="default"), LedgerReply, PATIENCE
         )
 
-    return tuple(cluster.on_the_bus(ask).budgets)
+    return tuple(cluster.on_the_bus(request).budgets)
 
 
 def settled(cluster: Cluster) -> bool:

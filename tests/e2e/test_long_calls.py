@@ -175,15 +175,17 @@ def test_a_claim_lasts_as_long_as_its_extended_call(cluster: Cluster) -> None:
     params = {"name": "dual__work", "arguments": arguments, **meta}
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(client.ask, "tools/call", params)
+        first = pool.submit(client.request, "tools/call", params)
         codes = {""}
         while not first.done():
-            codes.add(client.ask("tools/call", params).code if time.monotonic() > began + 1 else "")
+            codes.add(
+                client.request("tools/call", params).code if time.monotonic() > began + 1 else ""
+            )
             time.sleep(0.2)
         assert codes <= {"", "call_under_way"}
         assert "call_under_way" in codes
         assert first.result().text == f"{STEPS} steps"
-    again = client.ask("tools/call", params)
+    again = client.request("tools/call", params)
     assert again.json["result"]["_meta"][REPLAYED] is True
 
 

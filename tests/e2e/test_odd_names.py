@@ -102,7 +102,7 @@ def test_every_tool_has_a_safe_name_on_the_shared_endpoint_and_its_own_at_its_se
 
 def test_a_prompt_of_any_name_is_got_by_its_safe_name(launched: Launched) -> None:
     client = launched.client(KEY)
-    got = client.ask("prompts/get", {"name": shortened("odd__ask me"), "arguments": {}})
+    got = client.request("prompts/get", {"name": shortened("odd__ask me"), "arguments": {}})
     assert got.json["result"]["messages"] == []
 
 
@@ -141,7 +141,7 @@ def test_a_program_calls_an_odd_name_and_is_charged_under_the_servers_own(
 
 def test_a_large_definition_is_shown_and_only_the_whole_list_is_bounded(launched: Launched) -> None:
     own = Client(f"{launched.client(KEY).endpoint}/odd", KEY)
-    reply = own.ask("tools/list", {}).json["result"]["tools"]
+    reply = own.request("tools/list", {}).json["result"]["tools"]
     assert next(each for each in reply if each["name"] == "large")["description"] == LARGE
     quarantined = json.loads(launched.toolbus("tools", "--quarantined", "--json").stdout)
     held = {each["name"]: each.get("notShown", "") for each in quarantined}

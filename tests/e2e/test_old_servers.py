@@ -9,7 +9,7 @@ import pytest
 from conformance.upstream import FixtureServer
 from harness.client import Client
 from harness.cluster import Cluster
-from harness.families import ROOT, ask, begun, calling
+from harness.families import ROOT, begun, calling, request
 from harness.operating import key
 from harness.streams import Events
 from harness.waiting import until_now
@@ -105,7 +105,7 @@ def test_a_call_that_asks_where_nothing_can_be_asked_ends_at_the_server(old: Old
 
 def test_a_stateless_client_is_asked_to_open_the_page(old: Old) -> None:
     client, params = old.client(), {"name": SIGN_IN, "arguments": {}}
-    result = ask(client, "tools/call", params, **PAGES).json["result"]
+    result = request(client, "tools/call", params, **PAGES).json["result"]
     assert result["resultType"] == "input_required"
     ((name, question),) = result["inputRequests"].items()
     assert question["method"] == "elicitation/create"
@@ -115,10 +115,10 @@ def test_a_stateless_client_is_asked_to_open_the_page(old: Old) -> None:
     if "requestState" in result:
         again["requestState"] = result["requestState"]
     before = old.server.seen()["tools"]["test_url_elicitation_required"]
-    assert ask(client, "tools/call", again, **PAGES).json["result"]["inputRequests"]
+    assert request(client, "tools/call", again, **PAGES).json["result"]["inputRequests"]
     assert old.server.seen()["tools"]["test_url_elicitation_required"] == before + 1
     again["inputResponses"] = {name: {"action": "decline"}}
-    declined = ask(client, "tools/call", again, **PAGES).json["result"]
+    declined = request(client, "tools/call", again, **PAGES).json["result"]
     assert declined["isError"]
     assert old.server.seen()["tools"]["test_url_elicitation_required"] == before + 1
 
@@ -128,7 +128,7 @@ def test_a_stateless_client_that_opens_no_pages_is_told_the_page(
     old: Old, able: dict[str, Any]
 ) -> None:
     """The code of the handshake family never reaches the stateless wire."""
-    answer = ask(old.client(), "tools/call", {"name": SIGN_IN, "arguments": {}}, **able)
+    answer = request(old.client(), "tools/call", {"name": SIGN_IN, "arguments": {}}, **able)
     assert (answer.status, answer.error["code"]) == (400, -32021)
     assert answer.error["data"]["requiredCapabilities"] == {"elicitation": {"url": {}}}
     assert PAGE in answer.error["message"]
@@ -146,4 +146,4 @@ def test_a_client_of_its_own_era_is_told_its_refusal_whole(old: Old) -> None:
 
 def test_without_a_stateless_server_behind_all_may_be_kept_for_a_moment(old: Old) -> None:
     for method in ("server/discover", "tools/list"):
-        assert ask(old.client(), method).json["result"]["ttlMs"] == 5000
+        assert request(old.client(), method).json["result"]["ttlMs"] == 5000

@@ -121,12 +121,12 @@ def test_a_valkey_that_hangs_is_told_too(cluster: Cluster) -> None:
 def budget(cluster: Cluster) -> BudgetState:
     """How the key's budget stands, as operators are told."""
 
-    async def ask(bus: Bus) -> LedgerReply:
-        return await RequestReply(OPERATOR, bus).ask(
+    async def request(bus: Bus) -> LedgerReply:
+        return await RequestReply(OPERATOR, bus).request(
             LedgerQuery(customer="default"), LedgerReply, PATIENCE
         )
 
-    result = cluster.on_the_bus(ask)
+    result = cluster.on_the_bus(request)
     return result.budgets[0]
 
 

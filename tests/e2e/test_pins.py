@@ -248,7 +248,7 @@ def test_operators_see_how_many_are_held_and_never_a_raw_definition(pinned: Pinn
     assert row["quarantined"] == 1
     pinned.pins("approve", GREET, "--yes")
     pinned.launched.until_listed(pinned.client, GREET)
-    reply = pinned.client.ask("tools/list").json["result"]["tools"]
+    reply = pinned.client.request("tools/list").json["result"]["tools"]
     (greet,) = [tool for tool in reply if tool["name"] == GREET]
     assert greet["description"] == hostile["description"], "agents get what the server sent"
     for words in (["tools"], ["tools", "--json"], ["pins", "diff", GREET]):

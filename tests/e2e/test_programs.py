@@ -52,7 +52,7 @@ def run(client: Client, code: str, language: str = "starlark", **headers: str) -
     """The answer to a program."""
     arguments = {"code": code, "language": language}
     params = {"name": "executeToolCode", "arguments": arguments}
-    return client.ask("tools/call", params, **headers)
+    return client.request("tools/call", params, **headers)
 
 
 def failed(answer: Answer) -> bool:

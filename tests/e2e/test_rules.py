@@ -11,7 +11,7 @@ import pytest
 
 from harness.cluster import Upstream
 from harness.engines import installed
-from harness.families import ask
+from harness.families import request
 from harness.launched import Launched
 from harness.waiting import until_now
 
@@ -195,8 +195,8 @@ def test_a_call_that_waits_for_a_person_and_was_refused_nothing_is_replayed_too(
 ) -> None:
     made, _ = launched
     params = {"name": "echo__count", "arguments": {"id": "paged"}}
-    request = ask(made.client(FULL), "tools/call", params, elicitation={"url": {}})
-    assert request.json["result"]["resultType"] == "input_required"
+    answer = request(made.client(FULL), "tools/call", params, elicitation={"url": {}})
+    assert answer.json["result"]["resultType"] == "input_required"
     made.eventual_rows(
         "SELECT detail FROM events WHERE event = 'approval.requested'",
         lambda rows: any("paged" in row["detail"] for row in rows),

@@ -28,9 +28,9 @@ from toolbus_common.config import Server
 def test_a_session_lives_from_initialize_to_delete(place: Place) -> None:
     client = place.client()
     session = begun(client)
-    assert client.ask("tools/list", Mcp_Session_Id=session).status == 200
+    assert client.request("tools/list", Mcp_Session_Id=session).status == 200
     assert client.delete(Mcp_Session_Id=session).status == 204
-    answer = client.ask("tools/list", Mcp_Session_Id=session)
+    answer = client.request("tools/list", Mcp_Session_Id=session)
     assert (answer.status, answer.error["code"]) == (404, -32600)
     assert client.delete(Mcp_Session_Id=session).status == 404
 
@@ -40,26 +40,28 @@ def test_any_replica_serves_a_session_and_hears_of_its_end(place: Place) -> None
     session = begun(here)
     assert there.post(calling("echo__say", 1, text="hi"), Mcp_Session_Id=session).text == "hi"
     assert there.delete(Mcp_Session_Id=session).status == 204
-    until_now(lambda: here.ask("ping", Mcp_Session_Id=session).status == 404, "the end is heard")
+    until_now(
+        lambda: here.request("ping", Mcp_Session_Id=session).status == 404, "the end is heard"
+    )
 
 
 def test_a_session_of_another_key_does_not_exist(place: Place) -> None:
     session = begun(place.client())
     other = place.client(OTHER)
-    assert other.ask("tools/list", Mcp_Session_Id=session).status == 404
+    assert other.request("tools/list", Mcp_Session_Id=session).status == 404
     assert other.delete(Mcp_Session_Id=session).status == 404
-    assert place.client().ask("ping", Mcp_Session_Id=session).status == 200, "it lives on"
+    assert place.client().request("ping", Mcp_Session_Id=session).status == 200, "it lives on"
 
 
 @pytest.mark.parametrize("session", ["x", "A" * 300, "=", "\xe4"])
 def test_an_id_of_no_session_is_not_found(place: Place, session: str) -> None:
-    assert place.client().ask("ping", Mcp_Session_Id=session).status == 404
+    assert place.client().request("ping", Mcp_Session_Id=session).status == 404
 
 
 def test_an_altered_session_id_is_not_found(place: Place) -> None:
     session = begun(place.client())
     for other in (session + "A", session[:-1], session + "=", f"!{session}", session.swapcase()):
-        assert place.client().ask("ping", Mcp_Session_Id=other).status == 404
+        assert place.client().request("ping", Mcp_Session_Id=other).status == 404
 
 
 def test_an_id_under_way_is_refused_a_second_time_in_its_session_only(place: Place) -> None:
@@ -140,7 +142,7 @@ def test_a_stream_ends_with_its_key_and_tells_of_narrower_grants_before(place: P
     secret = "tbk_brief_a-secret-that-will-be-revoked"
     client = place.client(secret)
     place.cluster.put_key("brief", key(secret, "echo__*"))
-    until_now(lambda: client.ask("ping").status == 200, "the new key works")
+    until_now(lambda: client.request("ping").status == 200, "the new key works")
     with Events(client, Mcp_Session_Id=begun(client)) as stream:
         place.cluster.put_key("brief", key(secret, "echo__say"))
         told_until(stream, lambda: client.tools() == ["echo__say"])
@@ -165,7 +167,7 @@ def test_a_changed_resource_is_told_to_the_session_that_watches_it(place: Place)
     with Events(client, Mcp_Session_Id=session) as stream:
         there = place.client(replica=1)
         assert (
-            there.ask("resources/subscribe", {"uri": watched}, Mcp_Session_Id=session).json[
+            there.request("resources/subscribe", {"uri": watched}, Mcp_Session_Id=session).json[
                 "result"
             ]
             == {}
@@ -248,13 +250,13 @@ def test_an_old_client_posts_beside_its_stream_at_any_replica(place: Place) -> N
         assert where.startswith("/sse/messages?session=")
         posts = Client(there.endpoint.removesuffix("/mcp") + where, ROOT)
         params = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {}}
-        assert posts.ask("initialize", params).status == 202
+        assert posts.request("initialize", params).status == 202
         assert stream.next()["result"]["protocolVersion"] == "2024-11-05"
         assert posts.post(calling("echo__say", "x", text="old")).status == 202
         answer = stream.next()
         assert answer["id"] == "x"
         assert answer["result"]["content"][0]["text"] == "old"
-        stolen = Client(posts.endpoint, OTHER).ask("ping")
+        stolen = Client(posts.endpoint, OTHER).request("ping")
         assert stolen.status == 404
-        odd = Client(f"{posts.endpoint.partition('=')[0]}=%E2%82%AC", ROOT).ask("ping")
+        odd = Client(f"{posts.endpoint.partition('=')[0]}=%E2%82%AC", ROOT).request("ping")
         assert odd.status == 404

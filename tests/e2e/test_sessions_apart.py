@@ -9,7 +9,7 @@ import pytest
 from harness.apart import COMMAND, Stateful
 from harness.client import Client
 from harness.cluster import Cluster
-from harness.families import ask, begun, calling
+from harness.families import begun, calling, request
 from harness.operating import key
 from toolbus_cli.views.upstream_sessions import table_of, with_sessions
 from toolbus_common.config import Configuration
@@ -64,12 +64,12 @@ def cluster(
 async def status(bus: Bus) -> list[dict[str, Any]]:
     """What `toolbus status` tells of servers."""
     lane = RequestReply(OPERATOR, bus)
-    servers = list((await lane.ask(ServersQuery(), ServersReply)).servers)
-    return with_sessions(servers, await lane.ask_each(SessionsQuery(), SessionsReply))
+    servers = list((await lane.request(ServersQuery(), ServersReply)).servers)
+    return with_sessions(servers, await lane.request_each(SessionsQuery(), SessionsReply))
 
 
 def stateless(client: Client, tool: str, **arguments: str) -> str:
-    return ask(client, "tools/call", {"name": tool, "arguments": arguments}).text
+    return request(client, "tools/call", {"name": tool, "arguments": arguments}).text
 
 
 def with_handshake(client: Client, tool: str, **arguments: str) -> str:

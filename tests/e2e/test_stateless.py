@@ -13,8 +13,8 @@ from harness.families import (
     PLAIN,
     ROOT,
     Place,
-    ask,
     listening,
+    request,
     stateless,
 )
 from harness.waiting import until_now
@@ -83,12 +83,14 @@ def test_who_leaves_a_subscription_leaves_nothing_behind(place: Place) -> None:
 
 def rounds(client: Client, params: dict[str, Any], **changed: Any) -> Answer:
     responses = {"confirm": {"action": "accept", "content": {"ok": True}}}
-    return ask(client, "tools/call", {**params, "inputResponses": responses, **changed}, **FORMS)
+    return request(
+        client, "tools/call", {**params, "inputResponses": responses, **changed}, **FORMS
+    )
 
 
 def test_a_state_is_sealed_to_its_key_and_its_request(place: Place) -> None:
     params = {"name": ASK, "arguments": {}}
-    first = ask(place.client(), "tools/call", params, **FORMS).json["result"]
+    first = request(place.client(), "tools/call", params, **FORMS).json["result"]
     assert first["resultType"] == "input_required"
     state = first["requestState"]
     for client, changed in (
@@ -108,7 +110,7 @@ def test_a_state_is_sealed_to_its_key_and_its_request(place: Place) -> None:
 
 def test_what_is_told_to_be_there_answers(place: Place) -> None:
     client = place.client()
-    body = ask(client, "server/discover").json["result"]["capabilities"]
+    body = request(client, "server/discover").json["result"]["capabilities"]
     for kind, method in (
         ("tools", "tools/list"),
         ("prompts", "prompts/list"),
@@ -116,11 +118,11 @@ def test_what_is_told_to_be_there_answers(place: Place) -> None:
         ("resources", "resources/templates/list"),
     ):
         assert body[kind]["listChanged"] is True
-        assert ask(client, method).json["result"]["resultType"] == "complete"
+        assert request(client, method).json["result"]["resultType"] == "complete"
     ref = {"type": "ref/prompt", "name": "fix__test_prompt_with_arguments"}
     params = {"ref": ref, "argument": {"name": "arg1", "value": ""}}
     assert "completions" in body
-    assert "completion" in ask(client, "completion/complete", params).json["result"]
+    assert "completion" in request(client, "completion/complete", params).json["result"]
     assert body["resources"]["subscribe"] is True
     wanted = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
     with listening(client, **wanted) as stream:
@@ -129,18 +131,18 @@ def test_what_is_told_to_be_there_answers(place: Place) -> None:
 
 def test_what_nobody_offers_is_not_told_to_be_there(place: Place) -> None:
     client = place.client(PLAIN)
-    assert ask(client, "server/discover").json["result"]["capabilities"] == {
+    assert request(client, "server/discover").json["result"]["capabilities"] == {
         "tools": {"listChanged": True}
     }
-    assert ask(client, "prompts/list").json["result"]["prompts"] == []
-    assert ask(client, "resources/list").json["result"]["resources"] == []
+    assert request(client, "prompts/list").json["result"]["prompts"] == []
+    assert request(client, "resources/list").json["result"]["resources"] == []
 
 
 @pytest.mark.parametrize(
     "method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list"]
 )
 def test_what_the_era_removed_is_not_found(place: Place, method: str) -> None:
-    answer = ask(place.client(), method, {"uri": "test://watched-resource"})
+    answer = request(place.client(), method, {"uri": "test://watched-resource"})
     assert answer.status in (400, 404)
     assert answer.error["code"] == (-32601 if answer.status == 404 else -32020)
 
@@ -149,7 +151,7 @@ def test_a_task_is_of_the_key_that_began_it_and_of_any_replica(place: Place) -> 
     tasks: dict[str, Any] = {"extensions": {META + "tasks": {}}}
     arguments = {"seconds": 0, "label": "sealed"}
     params = {"name": "fix__slow_compute", "arguments": arguments}
-    begun_task = ask(place.client(), "tools/call", params, **tasks).json["result"]
+    begun_task = request(place.client(), "tools/call", params, **tasks).json["result"]
     assert begun_task["resultType"] == "task"
     task_id = begun_task["taskId"]
 
@@ -179,11 +181,11 @@ def test_who_leaves_a_call_takes_it_back(place: Place) -> None:
 
 def test_what_may_be_kept_and_by_whom_is_told(place: Place) -> None:
     client = place.client()
-    listed = ask(client, "tools/list").json["result"]
+    listed = request(client, "tools/list").json["result"]
     assert 0 <= listed["ttlMs"] <= 5000
     assert listed["cacheScope"] == "private"
-    found = ask(client, "server/discover").json["result"]
+    found = request(client, "server/discover").json["result"]
     assert (found["ttlMs"], found["cacheScope"]) == (0, "private"), "a stateless server is behind"
     about = {"uri": "test://static-text"}
-    read = ask(client, "resources/read", about).json["result"]
+    read = request(client, "resources/read", about).json["result"]
     assert (read["ttlMs"], read["cacheScope"]) == (60_000, "public"), "as its server says"

@@ -17,10 +17,10 @@ from harness.families import (
     OTHER,
     ROOT,
     Place,
-    ask,
     begun,
     calling,
     replicated,
+    request,
     stateless,
 )
 from harness.gateway import Gateway
@@ -54,7 +54,7 @@ def started(place: Place, tool: str, session: str = "", **arguments: Any) -> dic
     params = {"name": tool, "arguments": arguments, "task": {"ttl": 60_000}}
     headers = {"Mcp_Session_Id": session} if session else {}
     task: dict[str, Any] = (
-        place.client().ask("tools/call", params, **headers).json["result"]["task"]
+        place.client().request("tools/call", params, **headers).json["result"]["task"]
     )
     return task
 
@@ -62,7 +62,7 @@ def started(place: Place, tool: str, session: str = "", **arguments: Any) -> dic
 def stateless_task(client: Client, tool: str, arguments: Any, **more: Any) -> dict[str, Any]:
     """The task that a stateless client is given."""
     params = {"name": tool, "arguments": arguments}
-    body: dict[str, Any] = ask(client, "tools/call", params, **TASKS, **more).json["result"]
+    body: dict[str, Any] = request(client, "tools/call", params, **TASKS, **more).json["result"]
     assert body["resultType"] == "task"
     return body
 
@@ -96,14 +96,14 @@ def test_tasks_are_declared_and_listed_to_clients_of_the_revision_that_has_them(
     client = both.client()
     for version, each in (("2025-11-25", True), ("2025-06-18", False)):
         params = {"protocolVersion": version, "capabilities": {}, "clientInfo": {}}
-        found = client.ask("initialize", params).json["result"]["capabilities"]
+        found = client.request("initialize", params).json["result"]["capabilities"]
         assert ("tasks" in found) is each
         if each:
             assert found["tasks"] == {"cancel": {}, "requests": {"tools": {"call": {}}}}
-    tools = {t["name"]: t for t in client.ask("tools/list").json["result"]["tools"]}
+    tools = {t["name"]: t for t in client.request("tools/list").json["result"]["tools"]}
     assert tools["fix__slow_compute"]["execution"] == {"taskSupport": "optional"}
     assert "execution" not in tools["echo__say"]
-    discovered = ask(Client(f"{client.endpoint}/old", ROOT), "server/discover").json["result"]
+    discovered = request(Client(f"{client.endpoint}/old", ROOT), "server/discover").json["result"]
     assert META + "tasks" in discovered["capabilities"]["extensions"]
 
 
@@ -113,36 +113,36 @@ def test_a_client_with_a_session_runs_a_task_of_either_family(both: Place, serve
     assert {"taskId", "status", "createdAt", "lastUpdatedAt", "ttl"} <= set(task)
     assert not {"ttlMs", "pollIntervalMs", "resultType"} & set(task)
     about_it, there = {"taskId": task["taskId"]}, both.client(replica=1)
-    done = there.ask("tasks/result", about_it).json["result"]
+    done = there.request("tasks/result", about_it).json["result"]
     assert done["content"][0]["text"] == "w done in 0.2 s"
     assert done["_meta"][RELATED] == about_it
     assert "resultType" not in done
-    reply = there.ask("tasks/get", about_it).json["result"]
+    reply = there.request("tasks/get", about_it).json["result"]
     assert (reply["taskId"], reply["status"]) == (task["taskId"], "completed")
     assert not {"result", "resultType", "ttlMs"} & set(reply)
-    assert both.client(OTHER).ask("tasks/get", about_it).error["code"] == INVALID
+    assert both.client(OTHER).request("tasks/get", about_it).error["code"] == INVALID
 
 
 def test_a_tool_that_reports_an_error_leaves_a_task_that_failed(both: Place) -> None:
     about_it = {"taskId": started(both, "fix__failing_job")["taskId"]}
-    done = both.client().ask("tasks/result", about_it).json["result"]
+    done = both.client().request("tasks/result", about_it).json["result"]
     assert done["isError"]
-    assert both.client().ask("tasks/get", about_it).json["result"]["status"] == "failed"
+    assert both.client().request("tasks/get", about_it).json["result"]["status"] == "failed"
 
 
 def test_what_a_task_broke_with_is_what_its_result_is_refused_with(both: Place) -> None:
     about_it = {"taskId": started(both, "fix__protocol_error_job")["taskId"]}
-    assert both.client().ask("tasks/result", about_it).error["message"] == "The job broke."
+    assert both.client().request("tasks/result", about_it).error["message"] == "The job broke."
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_client_with_a_session_cancels_its_task(both: Place, server: str) -> None:
     about_it = {"taskId": started(both, f"{server}__slow_compute", seconds=60)["taskId"]}
-    assert both.client(OTHER).ask("tasks/cancel", about_it).error["code"] == INVALID
-    reply = both.client().ask("tasks/cancel", about_it).json["result"]
+    assert both.client(OTHER).request("tasks/cancel", about_it).error["code"] == INVALID
+    reply = both.client().request("tasks/cancel", about_it).json["result"]
     assert reply["status"] == "cancelled"
     assert reply["taskId"] == about_it["taskId"]
-    assert both.client().ask("tasks/cancel", about_it).error["code"] == INVALID
+    assert both.client().request("tasks/cancel", about_it).error["code"] == INVALID
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -178,30 +178,30 @@ def test_a_server_that_answers_at_once_leaves_a_task_that_has_ended(both: Place)
     task = started(both, "fix__greet", name="Ada")
     assert task["status"] == "completed"
     about_it, there = {"taskId": task["taskId"]}, both.client(replica=1)
-    assert there.ask("tasks/get", about_it).json["result"] == task
-    done = there.ask("tasks/result", about_it).json["result"]
+    assert there.request("tasks/get", about_it).json["result"] == task
+    done = there.request("tasks/result", about_it).json["result"]
     assert done["content"][0]["text"] == "Hello, Ada!"
     assert done["_meta"][RELATED] == about_it
-    assert there.ask("tasks/cancel", about_it).error["code"] == INVALID
-    assert both.client(OTHER).ask("tasks/result", about_it).error["code"] == INVALID
+    assert there.request("tasks/cancel", about_it).error["code"] == INVALID
+    assert both.client(OTHER).request("tasks/result", about_it).error["code"] == INVALID
     assert both.fixture.seen()["tools"] == {"greet": 1}
 
 
 def test_a_result_too_large_for_a_handle_is_refused_with_what_to_do(both: Place) -> None:
     params = {"name": "fix__greet", "arguments": {"name": "a" * 50_000}, "task": {}}
-    error = both.client().ask("tools/call", params).error
+    error = both.client().request("tools/call", params).error
     assert (error["code"], "without 'task'" in error["message"]) == (INVALID, True)
 
 
 def test_a_client_is_never_listed_the_tasks_of_strangers(both: Place) -> None:
     started(both, "old__slow_compute", seconds=0)
-    error = both.client(OTHER).ask("tasks/list").error
+    error = both.client(OTHER).request("tasks/list").error
     assert (error["code"], "which key" in error["message"]) == (NO_METHOD, True)
 
 
 def test_a_task_of_another_shape_is_refused(both: Place) -> None:
     params = {"name": "fix__greet", "arguments": {"name": "x"}, "task": True}
-    assert both.client().ask("tools/call", params).error["code"] == INVALID
+    assert both.client().request("tools/call", params).error["code"] == INVALID
 
 
 # -- stateless clients ----------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_a_task_asks_a_stateless_client_when_it_looks(both: Place, server: str) 
 
 def test_a_stateless_client_that_takes_no_tasks_is_given_none(both: Place) -> None:
     params = {"name": "old__slow_compute", "arguments": {"seconds": 0}, "task": {}}
-    assert "content" in ask(both.client(), "tools/call", params).json["result"]
+    assert "content" in request(both.client(), "tools/call", params).json["result"]
 
 
 @pytest.mark.parametrize(("method", "status"), [("tasks/result", 404), ("tasks/update", 200)])
@@ -268,7 +268,7 @@ def test_a_method_of_the_other_eras_tasks_is_not_found(
     if method == "tasks/result":
         answer = about(both.client(), method, "x")
     else:
-        answer = both.client().ask(method, {"taskId": "x"})
+        answer = both.client().request(method, {"taskId": "x"})
     assert (answer.status, answer.error["code"]) == (status, NO_METHOD)
 
 
@@ -307,12 +307,12 @@ def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
     # Opens what is listened to; that it asks may be told only once the stream is there.
     before = started(both, "old__confirm_delete", session, filename="before")["taskId"]
     params = {"name": "old__slow_compute", "arguments": {"seconds": 60}, "task": {}}
-    foreign = both.client(OTHER).ask("tools/call", params, Mcp_Session_Id=other)
+    foreign = both.client(OTHER).request("tools/call", params, Mcp_Session_Id=other)
     with Events(both.client(replica=1), Mcp_Session_Id=session) as stream:
         task = started(both, "old__slow_compute", session, seconds=60)["taskId"]
         theirs = foreign.json["result"]["task"]["taskId"]
-        both.client(OTHER).ask("tasks/cancel", {"taskId": theirs}, Mcp_Session_Id=other)
-        client.ask("tasks/cancel", {"taskId": task}, Mcp_Session_Id=session)
+        both.client(OTHER).request("tasks/cancel", {"taskId": theirs}, Mcp_Session_Id=other)
+        client.request("tasks/cancel", {"taskId": task}, Mcp_Session_Id=session)
         while (result := stream.until("notifications/tasks/status")["params"])["taskId"] == before:
             pass
         assert (result["taskId"], result["status"]) == (task, "cancelled")
@@ -338,10 +338,11 @@ def test_a_task_is_found_after_every_service_was_killed(tmp_path: Path, server: 
         client = place.client()
         place.until_listed("old__greet", ASK)
         done = until_now(
-            lambda: client.ask("tasks/result", {"taskId": task}).json.get("result"), "the result"
+            lambda: client.request("tasks/result", {"taskId": task}).json.get("result"),
+            "the result",
         )
         assert done["content"][0]["text"] == "w done in 0.1 s"
-        done = client.ask("tasks/result", {"taskId": kept}).json["result"]
+        done = client.request("tasks/result", {"taskId": kept}).json["result"]
         assert done["content"][0]["text"] == "Hello, Ada!"
         assert "done in" in json.dumps(ended(lambda: about(client, "tasks/get", flat))["result"])
 

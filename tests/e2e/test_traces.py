@@ -137,10 +137,10 @@ def test_a_trace_may_come_in_the_head_and_the_messages_own_is_linked_to_it(
 ) -> None:
     trace, other = token_hex(16), token_hex(16)
     params = {"name": "fix__greet", "arguments": {"name": "x"}}
-    traced.client().ask("tools/call", params, traceparent=parent_of(trace))
+    traced.client().request("tools/call", params, traceparent=parent_of(trace))
     assert only(traced.collector.of(trace, *CALL), CALL[0]).parent == "00000000000000aa"
     params["_meta"] = {"traceparent": parent_of(other)}
-    traced.client().ask("tools/call", params, traceparent=parent_of(trace))
+    traced.client().request("tools/call", params, traceparent=parent_of(trace))
     edge = only(traced.collector.of(other, *CALL), CALL[0])
     assert edge.links == ((trace, "00000000000000aa"),)
 
@@ -194,7 +194,7 @@ def test_a_failure_is_told_by_its_code_on_every_span_it_passed(traced: Traced) -
     assert "not_there" not in str(spans)
     malformed = token_hex(16)
     params = {"arguments": {}, "_meta": {"traceparent": parent_of(malformed)}}
-    assert traced.client().ask("tools/call", params).code == "invalid"
+    assert traced.client().request("tools/call", params).code == "invalid"
     (edge,) = traced.collector.of(malformed, "tools/call")
     assert edge.attributes["rpc.response.status_code"] == "-32602"
 
@@ -212,9 +212,9 @@ def test_what_the_edge_answers_itself_is_a_span_and_no_made_up_method_names_one(
     traced: Traced,
 ) -> None:
     listed, unknown = token_hex(16), token_hex(16)
-    traced.client().ask("tools/list", {"_meta": {"traceparent": parent_of(listed)}})
+    traced.client().request("tools/list", {"_meta": {"traceparent": parent_of(listed)}})
     assert only(traced.collector.of(listed, "tools/list"), "tools/list").kind == 2
-    traced.client().ask("made/up", {"_meta": {"traceparent": parent_of(unknown)}})
+    traced.client().request("made/up", {"_meta": {"traceparent": parent_of(unknown)}})
     assert "made/up" not in str(traced.collector.of(unknown, "other"))
 
 
@@ -237,7 +237,7 @@ def test_nothing_is_recorded_of_a_trace_that_is_not_sampled(traced: Traced) -> N
     untold, later = token_hex(16), token_hex(16)
     assert call(traced.client(), "fix__greet", parent_of(untold, sampled=False)).status == 200
     params = {"name": "fix__greet", "arguments": {"name": "whose caller says nothing"}}
-    assert traced.client().ask("tools/call", params).status == 200
+    assert traced.client().request("tools/call", params).status == 200
     unasked = traced.seen("")["headers"]["traceparent"]
     assert unasked.endswith("-00")
     call(traced.client(), "fix__greet", parent_of(later))

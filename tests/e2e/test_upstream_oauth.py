@@ -136,7 +136,7 @@ def test_a_person_connects_an_account_and_calls_carry_its_token(launched: Launch
     assert done.status == 200, done.text
     launched.until_listed(ann, "docs__whoami")
     assert text_of(ann.call("docs__whoami", {})) == "ann@far"
-    listed = launched.client(ROOT).ask("resources/list").json["result"]["resources"]
+    listed = launched.client(ROOT).request("resources/list").json["result"]["resources"]
     assert "mail://ann/drafts" not in {each["uri"] for each in listed}
 
 

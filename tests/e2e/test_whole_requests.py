@@ -155,13 +155,13 @@ def a_team(_: Place, mark: str) -> Asked:
 
 
 def a_team_deleted(place: Place, mark: str) -> Asked:
-    made = place.admin.ask("PUT", f"/v1/teams/{mark}", {})
+    made = place.admin.request("PUT", f"/v1/teams/{mark}", {})
     assert made.status in (200, 201), made
     return Asked("DELETE", f"/api/v1/teams/{mark}", b"{}", (bearer(ADMIN), JSON))
 
 
 def a_key_revoked(place: Place, mark: str) -> Asked:
-    made = place.admin.ask("POST", "/v1/keys", {"name": mark, "tools": []})
+    made = place.admin.request("POST", "/v1/keys", {"name": mark, "tools": []})
     assert made.status == 201, made
     return Asked("POST", f"/api/v1/keys/{mark}/revoke", b"{}", (bearer(ADMIN), JSON))
 
@@ -180,7 +180,7 @@ def a_registration(_: Place, mark: str) -> Asked:
 
 
 def session_is_over(place: Place, mark: str) -> bool:
-    return place.client().ask("ping", Mcp_Session_Id=place.states[mark]).status == 404
+    return place.client().request("ping", Mcp_Session_Id=place.states[mark]).status == 404
 
 
 def is_rejected(place: Place, mark: str) -> bool:
@@ -191,7 +191,7 @@ def is_rejected(place: Place, mark: str) -> bool:
 
 
 def is_revoked(place: Place, mark: str) -> bool:
-    return bool(place.admin.ask("GET", f"/v1/keys/{mark}").json["state"] == "revoked")
+    return bool(place.admin.request("GET", f"/v1/keys/{mark}").json["state"] == "revoked")
 
 
 def is_registered(place: Place, mark: str) -> bool:
@@ -199,7 +199,7 @@ def is_registered(place: Place, mark: str) -> bool:
 
 
 def is_there(place: Place, mark: str) -> bool:
-    return place.admin.ask("GET", f"/v1/teams/{mark}").status == 200
+    return place.admin.request("GET", f"/v1/teams/{mark}").status == 200
 
 
 EFFECTS: list[tuple[Callable[[Place, str], Asked], Callable[[Place, str], bool]]] = [

@@ -110,7 +110,7 @@ def test_a_flood_is_a_few_events_that_count_all_of_it(attacked: Place) -> None:
     rows = "SELECT count() AS n FROM rejections"
     (events,) = attacked.launched.rows(rows)
     for _ in range(many):
-        assert client.ask("tools/list").status == 401
+        assert client.request("tools/list").status == 401
     kind = ("mcp", "unauthorized", "127.0.0.1")
     until_now(lambda: counts(attacked).get(kind, 0) - before.get(kind, 0) == many, "all of them")
     (after,) = attacked.launched.rows(rows)
@@ -118,7 +118,7 @@ def test_a_flood_is_a_few_events_that_count_all_of_it(attacked: Place) -> None:
 
 
 def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: Place) -> None:
-    Client(attacked.launched.ready["endpoint"], WRONG).ask("tools/list")
+    Client(attacked.launched.ready["endpoint"], WRONG).request("tools/list")
     until_now(lambda: counts(attacked).get(("mcp", "unauthorized", "127.0.0.1")), "an event")
     tail = attacked.launched.toolbus("audit", "tail", "--event", "access.rejected")
     assert "unauthorized: " in tail.stdout
@@ -131,7 +131,7 @@ def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: Plac
 
 
 def test_no_secret_is_in_an_event_and_no_customer_sees_one(attacked: Place) -> None:
-    Client(attacked.launched.ready["endpoint"], WRONG).ask("tools/list")
+    Client(attacked.launched.ready["endpoint"], WRONG).request("tools/list")
     until_now(lambda: counts(attacked), "an event")
     result = repr(attacked.launched.rows("SELECT * FROM events WHERE event = 'access.rejected'"))
     for secret in (WRONG, KEY, ADMIN, READER, NARROW, PASSWORD, "guessed"):

@@ -17,7 +17,7 @@ class Administrator:
     base: str
     key: str = ""
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """One request; a body of text is sent as YAML, any other as JSON."""
         target = urlsplit(self.base)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -43,7 +43,7 @@ class Administrator:
 
     def declared(self) -> tuple[dict[str, Any], str]:
         """The whole configuration, and its ETag."""
-        answer = self.ask("GET", "/v1/configuration")
+        answer = self.request("GET", "/v1/configuration")
         assert answer.status == 200, answer.body
         return answer.json["configuration"], answer.headers["etag"]
 

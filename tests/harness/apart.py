@@ -122,7 +122,7 @@ class Apart:
             "deadline": time() + 60,
             "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
         }
-        return await self.ingress.calls.ask(
+        return await self.ingress.calls.request(
             CallRequested(
                 **fields | more,
                 call_id=call_id,
@@ -149,13 +149,13 @@ class Apart:
         """What an executor tells of its servers."""
         try:
             lane = RequestReply(OPERATOR, self._operator)
-            return (await lane.ask(ServersQuery(), ServersReply)).servers
+            return (await lane.request(ServersQuery(), ServersReply)).servers
         except UnavailableError:
             return ()
 
     async def holders(self) -> dict[str, str]:
         """Which executor holds the session of each owner at the server s."""
-        reply = await RequestReply(OPERATOR, self._operator).ask_each(
+        reply = await RequestReply(OPERATOR, self._operator).request_each(
             SessionsQuery(), SessionsReply
         )
         return {

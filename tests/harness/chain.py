@@ -31,7 +31,7 @@ class Chain:
     executor: Service
     admitted: list[CallRequested] = field(default_factory=list)
 
-    async def ask(
+    async def request(
         self,
         on_progress: Callable[[bytes], None] | None = None,
         *,
@@ -58,7 +58,7 @@ class Chain:
             assert isinstance(frame, Progress)
             on_progress(frame.body)
 
-        final = await self.ingress.calls.ask(call, told if on_progress else None)
+        final = await self.ingress.calls.request(call, told if on_progress else None)
         return final.body
 
 

@@ -92,7 +92,7 @@ class Client:
         finally:
             connection.close()
 
-    def ask(self, method: str, params: dict[str, Any] | None = None, **headers: str) -> Answer:
+    def request(self, method: str, params: dict[str, Any] | None = None, **headers: str) -> Answer:
         """One JSON-RPC request of the handshake family."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         return self.post(request, **headers)
@@ -101,13 +101,13 @@ class Client:
         """Call a tool; a `run` is a trace id of the test's own, and its events are found by it."""
         params = {"name": tool, "arguments": arguments or {}}
         meta = {"_meta": {"traceparent": f"00-{run}-00000000000000aa-01"}} if run else {}
-        return self.ask("tools/call", {**params, **meta})
+        return self.request("tools/call", {**params, **meta})
 
     def tools(self) -> list[str]:
         """The names of the tools this key sees."""
-        return [tool["name"] for tool in self.ask("tools/list").json["result"]["tools"]]
+        return [tool["name"] for tool in self.request("tools/list").json["result"]["tools"]]
 
     def sees(self, *tools: str) -> bool:
         """Whether this key sees these by now; one that nobody knows yet sees none."""
-        reply = self.ask("tools/list").json.get("result", {"tools": []})
+        reply = self.request("tools/list").json.get("result", {"tools": []})
         return {*tools} <= {tool["name"] for tool in reply["tools"]}

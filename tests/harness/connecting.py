@@ -39,9 +39,9 @@ class Asking:
         """What is declared of who signs in."""
         return STAFF
 
-    async def ask(self, user: str = "ann", **more: Any) -> UpstreamTokenReply:
+    async def request(self, user: str = "ann", **more: Any) -> UpstreamTokenReply:
         query = UpstreamTokenQuery(server="docs", user=user, **more)
-        return await self.executor.ask(query, UpstreamTokenReply, 60.0)
+        return await self.executor.request(query, UpstreamTokenReply, 60.0)
 
     async def declare(self, url: str, **oauth: Any) -> None:
         await self.server.declare(servers={"docs": {"url": url, "oauth": oauth}}, **self.people)
@@ -51,7 +51,7 @@ class Asking:
 
     async def sent(self) -> Page:
         """The browser on its way to the authorization server, from a new link."""
-        reply = await self.ask()
+        reply = await self.request()
         assert reply.link, reply
         page = await self.walker.get(reply.link)
         if 'name="password"' in page.text:

@@ -17,7 +17,7 @@ ENDED = ("completed", "failed", "cancelled")
 
 async def begun(made: Policing, **form: Any) -> str:
     """The name of the task a call becomes."""
-    final = await made.ask(**form)
+    final = await made.request(**form)
     assert isinstance(final, TaskCreated)
     told = json.loads(final.body)
     task: dict[str, Any] = told.get("task", told)
@@ -34,7 +34,7 @@ async def about(made: Policing, what: str, task: str, **form: Any) -> FinalReply
     arguments = {"taskId": task, **form.get("more", {})}
     seconds = form.get("seconds", 30)
     call = {"method": f"tasks/{what}", "arguments": arguments, "seconds": seconds}
-    return await made.ask(form.get("tool", "burn"), **call, **given)
+    return await made.request(form.get("tool", "burn"), **call, **given)
 
 
 async def told(made: Policing, task: str, **form: Any) -> dict[str, Any]:

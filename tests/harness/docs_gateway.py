@@ -86,7 +86,7 @@ class DocsGateway:
         client = self.launched.client(SECRETS["root"])
 
         def listed() -> bool:
-            answer = client.ask("tools/list").json.get("result", {"tools": []})
+            answer = client.request("tools/list").json.get("result", {"tools": []})
             found = {tool["name"].partition("__")[0] for tool in answer["tools"]}
             return {*servers} <= found
 

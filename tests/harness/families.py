@@ -68,7 +68,7 @@ def begun(client: Client, capabilities: Any = None, version: str = "2025-11-25")
     """The id of a new session."""
     info = {"name": "e2e", "version": "1"}
     params = {"protocolVersion": version, "capabilities": capabilities or {}, "clientInfo": info}
-    answer = client.ask("initialize", params)
+    answer = client.request("initialize", params)
     assert answer.json["result"]["protocolVersion"] == version
     return answer.headers["mcp-session-id"]
 
@@ -90,7 +90,7 @@ def stateless(
     return {**fields, "params": {**params, "_meta": meta}}, headers
 
 
-def ask(client: Client, method: str, params: Any = None, **capabilities: Any) -> Answer:
+def request(client: Client, method: str, params: Any = None, **capabilities: Any) -> Answer:
     body, headers = stateless(method, params or {}, **capabilities)
     return client.post(body, **headers)
 

@@ -39,7 +39,7 @@ def everywhere(planted: Planted) -> Heard:
     message["bundle"] += _unzipped(directory / "bundle.zip")
     message["rival's bundle"] += _unzipped(directory / "rival.zip")
     administrator = at(launched, planted.secrets["operator"])
-    declared = administrator.ask("GET", "/v1/configuration")
+    declared = administrator.request("GET", "/v1/configuration")
     listeners = sorted(set(launched.ready["ops"].values()))
     return (
         message
@@ -51,7 +51,7 @@ def everywhere(planted: Planted) -> Heard:
             "metrics": [Client(url).get(f"{url}/metrics").body for url in listeners],
             "configuration": [declared.body],
             "administration": [
-                administrator.ask("GET", operation.path.removeprefix("/api")).body
+                administrator.request("GET", operation.path.removeprefix("/api")).body
                 for operation in OPERATIONS.values()
                 if operation.method == "GET" and "{" not in operation.path
             ],

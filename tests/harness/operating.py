@@ -93,14 +93,14 @@ class Operating:
 
     def statuses(self) -> list[ServiceStatus]:
         """How every replica of every service is."""
-        return self.on_the_bus(lambda bus: RequestReply(OPERATOR, bus).ask_all())
+        return self.on_the_bus(lambda bus: RequestReply(OPERATOR, bus).request_all())
 
     def up_to_date(self) -> bool:
         """Whether every replica of every service knows all that is configured and listed by now."""
 
         async def look(bus: Bus) -> bool:
             newest = {name: await _newest(bus, name) for name in (CONFIG, CATALOGUE)}
-            reply = await RequestReply(OPERATOR, bus).ask_all(0.2)
+            reply = await RequestReply(OPERATOR, bus).request_all(0.2)
             return len(reply) == self.services and all(
                 service.revisions.get(name, revision) >= revision
                 for service in reply
@@ -137,5 +137,5 @@ async def _newest(bus: Bus, bucket: str) -> int:
 
 async def _rows(lane: RequestReply, sql: str) -> list[Row]:
     """What audit answers. Raises `ToolbusError`."""
-    found = await lane.ask(AuditQuery(sql=sql), RowsReply, ANSWER_SECONDS)
+    found = await lane.request(AuditQuery(sql=sql), RowsReply, ANSWER_SECONDS)
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

@@ -83,11 +83,11 @@ class Planted:
     def action(self, action: str, name: str, **about: Any) -> dict[str, Any]:
         """What an operator wishes of oauth."""
 
-        async def ask(bus: Bus) -> IdentityReply:
+        async def send(bus: Bus) -> IdentityReply:
             request = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
-            return await RequestReply(OPERATOR, bus).ask(request, IdentityReply, 60.0)
+            return await RequestReply(OPERATOR, bus).request(request, IdentityReply, 60.0)
 
-        return dict(self.launched.on_the_bus(ask).rows[0])
+        return dict(self.launched.on_the_bus(send).rows[0])
 
     def leaking(self, log: Path) -> tuple[Process, int, int]:
         """One more edge, which tells what it should not; its ports, the agents' first."""

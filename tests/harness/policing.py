@@ -141,9 +141,9 @@ class Policing:
             }
         )
 
-    async def ask(self, tool: str = "burn", **given: Any) -> FinalReply:
+    async def request(self, tool: str = "burn", **given: Any) -> FinalReply:
         """Make a call."""
-        return await self.ingress.calls.ask(self.call(tool, **given))
+        return await self.ingress.calls.request(self.call(tool, **given))
 
     def records(self, bucket: str) -> Records:
         """Return the decryption of policy's records in a bucket."""
@@ -158,14 +158,14 @@ class Policing:
     async def refuses(self, why: type[ToolbusError], tool: str = "burn", **given: Any) -> bool:
         """Return whether a call is denied with this error."""
         try:
-            await self.ask(tool, **given)
+            await self.request(tool, **given)
         except ToolbusError as error:
             return isinstance(error, why)
         return False
 
     async def waiting(self) -> tuple[ApprovalState, ...]:
         """Return pending approvals as an operator sees them."""
-        return (await self.asks.ask(ApprovalsQuery(), ApprovalsReply, PATIENCE)).approvals
+        return (await self.asks.request(ApprovalsQuery(), ApprovalsReply, PATIENCE)).approvals
 
     async def the_one(self) -> ApprovalState:
         """Return the only pending approval, once a replica lists it."""
@@ -175,12 +175,12 @@ class Policing:
     async def approve(self, approval: str) -> ApprovalsReply:
         """Approve as an operator."""
         request = ApproveRequest(id=approval, by="ann")
-        return await self.asks.ask(request, ApprovalsReply, PATIENCE)
+        return await self.asks.request(request, ApprovalsReply, PATIENCE)
 
     async def reject(self, approval: str, note: str) -> ApprovalsReply:
         """Reject as an operator."""
         request = RejectRequest(id=approval, by="ann", note=note)
-        return await self.asks.ask(request, ApprovalsReply, PATIENCE)
+        return await self.asks.request(request, ApprovalsReply, PATIENCE)
 
 
 async def _answer(call: CallAdmitted, reply: ReplyChannel) -> None:
@@ -206,5 +206,5 @@ async def policing(
 async def required(made: Policing, **given: Any) -> str:
     """Return the approval that a call requires."""
     with pytest.raises(ApprovalRequiredError) as caught:
-        await made.ask(**given)
+        await made.request(**given)
     return str(caught.value.data["approval"])

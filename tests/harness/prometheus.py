@@ -47,7 +47,7 @@ class Prometheus(Engine):
             "--log.level=warn",
         ]
 
-    def ask(self, expression: str) -> list[Series]:
+    def request(self, expression: str) -> list[Series]:
         """What an expression is now, as Grafana would ask it; no series that is not a number."""
         expression = expression.replace("$__rate_interval", SPAN)
         url = f"http://127.0.0.1:{self.port}/api/v1/query?{urlencode({'query': expression})}"

@@ -174,7 +174,7 @@ class Race:
             traceparent=f"00-{random.getrandbits(128):032x}-{1:016x}-01", arguments=b'{"text":"x"}',
         )  # fmt: skip
         try:
-            await service.calls.ask(call)
+            await service.calls.request(call)
         except ToolbusError as error:
             self._codes[error.code] += 1
             return error

@@ -121,7 +121,7 @@ class Server:
     ) -> PageReply:
         """One HTTP request, as ingress hands it on."""
         asked = PageRequest(method=method, path=path, query=query, headers=headers or {}, body=body)
-        return await self.ingress.ask(asked, PageReply, 60.0)
+        return await self.ingress.request(asked, PageReply, 60.0)
 
     async def form(self, path: str, **form: str) -> tuple[int, dict[str, Any]]:
         """A client's request, and the JSON of its answer."""
@@ -166,12 +166,12 @@ class Server:
 
     async def show(self, token: str) -> Bearer:
         """Whose token this is. Raises `UnauthorizedError`."""
-        return await self.ingress.ask(TokenQuery(token=token), Bearer, 60.0)
+        return await self.ingress.request(TokenQuery(token=token), Bearer, 60.0)
 
     async def action(self, action: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
         """What an operator wishes."""
         asked = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
-        return list((await self.operator.ask(asked, IdentityReply, 60.0)).rows)
+        return list((await self.operator.request(asked, IdentityReply, 60.0)).rows)
 
     async def account(self, name: str = "ann", **about: Any) -> dict[str, Any]:
         """Make an account."""

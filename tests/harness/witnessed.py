@@ -70,7 +70,7 @@ class Auditor:
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         """What audit answers."""
         lane = RequestReply("operator", self.operator)
-        return (await lane.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+        return (await lane.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
     async def sealed(self, size: int, table: str = "checkpoints") -> None:
         """Return once so many events of acme are sealed, or cosigned."""

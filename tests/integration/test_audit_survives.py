@@ -71,14 +71,14 @@ async def ready(service: Service) -> bool:
     return service.status().ready
 
 
-async def ask(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
+async def request(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
     asks = RequestReply("operator", operator)
-    return (await asks.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+    return (await asks.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
 async def answered(operator: Bus) -> bool:
     try:
-        return await ask(operator, "SELECT 1") == ((1,),)
+        return await request(operator, "SELECT 1") == ((1,),)
     except UnavailableError:
         return False
 
@@ -87,7 +87,7 @@ async def stored_once(operator: Bus, wanted: int) -> None:
     """Every event is there, and none twice; counted without FINAL."""
     await until(lambda: answered(operator), "audit answers")
     await until(lambda: consumed(operator), "everything is acknowledged")
-    found = await ask(operator, "SELECT count(), uniqExact(id), uniqExact(seq) FROM events")
+    found = await request(operator, "SELECT count(), uniqExact(id), uniqExact(seq) FROM events")
     assert found == ((wanted, wanted, wanted),)
 
 
@@ -131,16 +131,18 @@ async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothi
         for _ in range(4):
             with audit_process(settings, tmp_path / "log"):
                 await until(lambda: answered(operator), "audit answers")
-                before = (await ask(operator, "SELECT count() FROM events"))[0][0]
+                before = (await request(operator, "SELECT count() FROM events"))[0][0]
 
                 async def progressed(before: int = before) -> bool:
-                    return bool((await ask(operator, "SELECT count() FROM events"))[0][0] > before)
+                    return bool(
+                        (await request(operator, "SELECT count() FROM events"))[0][0] > before
+                    )
 
                 await until(progressed, "events are written")
     with audit_process(settings, tmp_path / "log") as process:
         await until(lambda: answered(operator), "audit answers")
         await until(lambda: consumed(operator), "everything is acknowledged")
-        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM events")
+        ((rows, ids),) = await request(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids
         assert rows >= len(message) > 0
         process.terminate()
@@ -166,7 +168,7 @@ async def test_while_clickhouse_is_down_events_wait_and_the_service_says_why(
 
         await until(says_why, "the status says why")
         with pytest.raises(UnavailableError, match="cannot be reached"):
-            await ask(operator, "SELECT 1")
+            await request(operator, "SELECT 1")
         own_clickhouse.start()
         await stored_once(operator, 20)
         await until(lambda: ready(service), "audit is ready again")
@@ -193,7 +195,7 @@ async def test_a_store_killed_under_load_has_every_event_once(
                 own_clickhouse.start()
         await until(lambda: answered(operator), "audit answers")
         await until(lambda: consumed(operator), "everything is acknowledged")
-        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM events")
+        ((rows, ids),) = await request(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids
         assert rows >= len(message)
 
@@ -216,7 +218,7 @@ async def test_two_replicas_on_one_server_share_the_events(
 
             await until(shared, "both have written")
         await until(lambda: consumed(operator), "everything is acknowledged")
-        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM events")
+        ((rows, ids),) = await request(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids >= len(message)
         assert rows == sum(service.status().details["rows"] for service in services)
 
@@ -226,7 +228,7 @@ async def test_a_server_is_asked_read_only_too(
 ) -> None:
     async with build(LocalTransport(), served).running() as service:
         await until(lambda: ready(service), "audit is ready")
-        assert await ask(operator, "SELECT count(), 'it''s' FROM events") == ((0, "it's"),)
+        assert await request(operator, "SELECT count(), 'it''s' FROM events") == ((0, "it's"),)
         for sql in (
             "DROP TABLE events",
             "SELECT 1 SETTINGS readonly = 0",
@@ -236,7 +238,7 @@ async def test_a_server_is_asked_read_only_too(
             "SELECT 1; SELECT 2",
         ):
             with pytest.raises(InvalidError):
-                pytest.fail(f"{sql!r} gave {await ask(operator, sql)!r}")
+                pytest.fail(f"{sql!r} gave {await request(operator, sql)!r}")
         assert not (tmp_path / "out").exists()
 
 
@@ -253,11 +255,11 @@ async def test_events_are_taken_out_of_a_server_too(
         await until(lambda: consumed(operator), "both are stored")
         asks = RequestReply("operator", operator)
         query = EventsQuery(customers=("it's",), events=("call.*",))
-        lines = await asks.ask(query, EventsReply, 20.0)
+        lines = await asks.request(query, EventsReply, 20.0)
         assert (lines.rows, lines.data.count(b"c1.allowed"), b"c2.allowed" in lines.data) == (
             1,
             1,
             False,
         )
-        file = await asks.ask(query.model_copy(update={"format": "parquet"}), EventsReply, 20.0)
+        file = await asks.request(query.model_copy(update={"format": "parquet"}), EventsReply, 20.0)
         assert (file.rows, file.data[:4]) == (1, b"PAR1")

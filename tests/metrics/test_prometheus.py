@@ -43,12 +43,12 @@ class Watched:
         stranger = Client(bot.endpoint, bot.key)
         assert stranger.post({}, Origin="https://elsewhere.example").status == 403
 
-    def ask(self, expression: str) -> list[Series]:
+    def request(self, expression: str) -> list[Series]:
         """What an expression comes to, once it comes to anything while the gateway is used."""
 
         def asked() -> list[Series]:
             self.use()
-            return self.prometheus.ask(expression)
+            return self.prometheus.request(expression)
 
         found: list[Series] = until_now(asked, expression)
         return found
@@ -105,9 +105,9 @@ def questions() -> list[str]:
 
 
 def test_every_service_is_scraped_and_ready(watched: Watched) -> None:
-    (up,) = watched.ask(f"sum(up) == {len(SERVICES)}")
+    (up,) = watched.request(f"sum(up) == {len(SERVICES)}")
     assert up.value == len(SERVICES)
-    ready = watched.ask(
+    ready = watched.request(
         f"toolbus_service_ready == 1 and on() (sum(toolbus_service_ready) == {len(SERVICES)})"
     )
     assert {each.labels["service"] for each in ready} == set(SERVICES)
@@ -116,13 +116,13 @@ def test_every_service_is_scraped_and_ready(watched: Watched) -> None:
 
 @pytest.mark.parametrize("question", questions())
 def test_a_question_of_the_dashboard_has_an_answer(question: str, watched: Watched) -> None:
-    assert watched.ask(question)
+    assert watched.request(question)
 
 
 def test_the_numbers_are_those_of_what_was_done(watched: Watched) -> None:
     def until(expression: str, label: str, *wanted: str) -> None:
         def there() -> bool:
-            found = watched.ask(expression)
+            found = watched.request(expression)
             return {*wanted} <= {each.labels[label] for each in found if each.value > 0}
 
         until_now(there, f"{wanted} in {expression}")
@@ -131,8 +131,8 @@ def test_the_numbers_are_those_of_what_was_done(watched: Watched) -> None:
     until("toolbus_upstream_calls_total", "outcome", "ok", "tool_error", "upstream_refused")
     until("toolbus_decisions_total", "decision", "allowed")
     until("toolbus_upstream_seconds_count", "server", "echo", "pair")
-    (called,) = watched.ask('sum(toolbus_upstream_calls_total{server="pair"})')
-    (answered,) = watched.ask('sum(toolbus_upstream_seconds_count{server="pair"})')
+    (called,) = watched.request('sum(toolbus_upstream_calls_total{server="pair"})')
+    (answered,) = watched.request('sum(toolbus_upstream_seconds_count{server="pair"})')
     assert 0 < called.value <= answered.value
 
 

@@ -84,7 +84,7 @@ async def test_a_server_is_tried_as_soon_as_its_shared_account_is_connected(
     oauth: Oauth, operator: Bus, shown: tuple[str, list[str]]
 ) -> None:
     async def refused() -> bool:
-        reply = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+        reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
         return any("Nobody" in row["last_failure"] for row in reply.servers)
 
     await until_told(refused, "the reason why it cannot be met")

@@ -43,7 +43,7 @@ def answered(asked: FinalReply, action: str = "accept") -> str:
 
 
 async def test_a_call_that_needs_nobody_goes_through(at_work: Policing) -> None:
-    assert isinstance(await at_work.ask("read"), CallResult)
+    assert isinstance(await at_work.request("read"), CallResult)
     assert await at_work.waiting() == ()
 
 
@@ -55,7 +55,7 @@ async def test_a_call_waits_for_a_person_and_goes_through_once_approved(at_work:
     assert (result.cause, json.loads(result.arguments)) == ("key:bot", {"page": 7})
     (decided,) = (await at_work.approve(approval)).approvals
     assert (decided.state, decided.by) == ("granted", "operator:ann")
-    assert isinstance(await at_work.ask(), CallResult)
+    assert isinstance(await at_work.request(), CallResult)
     assert await required(at_work) != approval, "single use"
     assert len(at_work.reached) == 1
 
@@ -64,7 +64,7 @@ async def test_a_decision_counts_at_once_at_every_replica(at_work: Policing) -> 
     for page in range(20):
         given: dict[str, Any] = {"arguments": {"page": page}}
         await at_work.approve(await required(at_work, **given))
-        assert isinstance(await at_work.ask(**given), CallResult)
+        assert isinstance(await at_work.request(**given), CallResult)
 
 
 async def test_of_many_at_once_exactly_one_uses_an_approval(at_work: Policing) -> None:
@@ -72,7 +72,7 @@ async def test_of_many_at_once_exactly_one_uses_an_approval(at_work: Policing) -
         given: dict[str, Any] = {"arguments": {"round": round_}}
         await at_work.approve(await required(at_work, **given))
         ends = await asyncio.gather(
-            *(at_work.ask(**given) for _ in range(12)), return_exceptions=True
+            *(at_work.request(**given) for _ in range(12)), return_exceptions=True
         )
         assert sum(isinstance(end, CallResult) for end in ends) == 1
         others = [end for end in ends if not isinstance(end, CallResult)]
@@ -97,7 +97,7 @@ async def test_an_approval_is_of_no_use_to_another_call(
 
 async def _needs_a_person(made: Policing, secret: str) -> bool:
     """Whether either replica says so: which one is asked is for the bus to say."""
-    asking = [made.ask(secret=secret, arguments={"probe": True}) for _ in range(12)]
+    asking = [made.request(secret=secret, arguments={"probe": True}) for _ in range(12)]
     ends = await asyncio.gather(*asking, return_exceptions=True)
     made.reached.clear()
     return all(isinstance(end, ApprovalRequiredError) for end in ends)
@@ -126,7 +126,7 @@ async def test_a_policy_that_changed_since_asks_again_and_a_budget_does_not(begi
 
 async def _asks_anew(made: Policing, before: str) -> bool:
     with pytest.raises(ApprovalRequiredError) as caught:
-        await made.ask(arguments={"page": 7}, capabilities="{}", secret=SECRET)
+        await made.request(arguments={"page": 7}, capabilities="{}", secret=SECRET)
     return bool(caught.value.data["approval"] != before)
 
 
@@ -134,7 +134,7 @@ async def test_a_refusal_is_told_with_its_reason_and_not_asked_again(at_work: Po
     approval = await required(at_work)
     await at_work.reject(approval, "Page 7 is needed.")
     with pytest.raises(ApprovalRejectedError, match=r"Page 7 is needed\.") as caught:
-        await at_work.ask()
+        await at_work.request()
     assert caught.value.data == {"approval": approval, "note": "Page 7 is needed."}
     assert await at_work.waiting() == ()
     with pytest.raises(UnknownApprovalError, match="rejected by operator:ann"):
@@ -184,18 +184,18 @@ async def test_a_call_refused_by_its_rate_has_not_used_its_approval(begin: Any) 
         approval = await required(made)
         await made.approve(approval)
         with pytest.raises(RateExceededError):
-            await made.ask()
+            await made.request()
         await made.declare(declared())
         await until_told(lambda: _in_rate(made), "no rate")
         made.reached.clear()
-        assert isinstance(await made.ask(), CallResult)
+        assert isinstance(await made.request(), CallResult)
         assert len(made.reached) == 1
         assert await required(made) != approval
 
 
 async def _out_of_rate(made: Policing) -> bool:
     try:
-        await made.ask("read")
+        await made.request("read")
     except RateExceededError:
         return True
     return False
@@ -222,7 +222,7 @@ async def test_arguments_are_kept_only_while_an_approval_is_open(at_work: Polici
     secret = {"page": "canary-argument"}
     await at_work.approve(await required(at_work, arguments=secret))
     assert b"canary-argument" in b"".join(await at_work.kept(APPROVALS))
-    await at_work.ask(arguments=secret)
+    await at_work.request(arguments=secret)
     approval = await required(at_work, arguments=secret)
     await at_work.reject(approval, "No.")
     assert b"canary-argument" not in b"".join(await at_work.kept(APPROVALS))
@@ -230,7 +230,7 @@ async def test_arguments_are_kept_only_while_an_approval_is_open(at_work: Polici
 
 async def test_a_key_has_only_so_many_waiting(begin: Any) -> None:
     async with begin(MOST_PENDING="3") as made:
-        asking = [made.ask(arguments={"page": page}) for page in range(20)]
+        asking = [made.request(arguments={"page": page}) for page in range(20)]
         ends = await asyncio.gather(*asking, return_exceptions=True)
         refused = [end for end in ends if isinstance(end, OverloadedError)]
         assert 3 <= 20 - len(refused) <= 6, "at most so many for each replica that asks at once"
@@ -241,12 +241,12 @@ async def test_a_key_has_only_so_many_waiting(begin: Any) -> None:
 
         await until_told(heard, "all that waits, at whichever replica is asked")
         with pytest.raises(OverloadedError):
-            await made.ask(arguments={"page": "one more"})
+            await made.request(arguments={"page": "one more"})
 
 
 async def test_what_nobody_could_read_is_not_put_before_anybody(at_work: Policing) -> None:
     with pytest.raises(InvalidError, match="65536 bytes"):
-        await at_work.ask(arguments={"page": "x" * 70_000})
+        await at_work.request(arguments={"page": "x" * 70_000})
     assert await at_work.waiting() == ()
 
 
@@ -254,14 +254,14 @@ async def test_what_nobody_could_read_is_not_put_before_anybody(at_work: Policin
 
 
 async def test_a_client_that_opens_pages_is_told_which_and_waits_there(at_work: Policing) -> None:
-    request = await at_work.ask(capabilities=PAGES)
+    request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     assert isinstance(request, InputRequired)
     (question,) = json.loads(request.body)["inputRequests"].values()
     assert question["method"] == "elicitation/create"
     assert question["params"]["mode"] == "url"
     assert question["params"]["url"].endswith(f"/approvals/{result.id}")
-    going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(request)))
+    going_on = asyncio.create_task(at_work.request(capabilities=PAGES, extra=answered(request)))
     done, _ = await asyncio.wait([going_on], timeout=0.3)
     assert not done
     await at_work.approve(result.id)
@@ -274,35 +274,35 @@ async def test_nobody_deciding_in_time_ends_the_waiting_with_the_id(
 ) -> None:
     # The other 29 s are for the answer: its way back can take long on a busy machine.
     monkeypatch.setattr(approval_service, "WAIT_SHARE", 0.02)
-    request = await at_work.ask(capabilities=PAGES)
+    request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     again = {"capabilities": PAGES, "extra": answered(request), "seconds": 30}
     assert await required(at_work, **again) == result.id
     await at_work.approve(result.id)
-    assert isinstance(await at_work.ask(capabilities=PAGES), CallResult)
+    assert isinstance(await at_work.request(capabilities=PAGES), CallResult)
 
 
 async def test_a_refusal_reaches_who_waits(at_work: Policing) -> None:
-    request = await at_work.ask(capabilities=PAGES)
+    request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
-    going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(request)))
+    going_on = asyncio.create_task(at_work.request(capabilities=PAGES, extra=answered(request)))
     await at_work.reject(result.id, "Not today.")
     with pytest.raises(ApprovalRejectedError, match=r"Not today\."):
         await going_on
 
 
 async def test_a_client_that_declines_is_told_that_it_waits(at_work: Policing) -> None:
-    request = await at_work.ask(capabilities=PAGES)
+    request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     declined = answered(request, "decline")
     assert await required(at_work, capabilities=PAGES, extra=declined) == result.id
 
 
 async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing) -> None:
-    request = await at_work.ask(capabilities=PAGES)
+    request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     call = at_work.call(capabilities=PAGES, extra=answered(request))
-    going_on = asyncio.create_task(at_work.ingress.calls.ask(call))
+    going_on = asyncio.create_task(at_work.ingress.calls.request(call))
     left = CallCancelled(call_id=call.call_id)
 
     async def ended() -> bool:
@@ -313,14 +313,14 @@ async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing
     with pytest.raises(CallCancelledError):
         await going_on
     await at_work.approve(result.id)
-    assert isinstance(await at_work.ask(), CallResult)
+    assert isinstance(await at_work.request(), CallResult)
     assert len(at_work.reached) == 1
 
 
 async def test_a_key_revoked_while_it_waits_gets_nothing(at_work: Policing) -> None:
-    request = await at_work.ask(capabilities=PAGES)
+    request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
-    going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(request)))
+    going_on = asyncio.create_task(at_work.request(capabilities=PAGES, extra=answered(request)))
     await at_work.declare(declared(revoked=True))
     await until_told(lambda: _is_unknown(at_work), "the revocation")
     await at_work.approve(result.id)
@@ -331,7 +331,7 @@ async def test_a_key_revoked_while_it_waits_gets_nothing(at_work: Policing) -> N
 
 async def _is_unknown(made: Policing) -> bool:
     """Whether either replica knows of the revocation: which one is asked is for the bus to say."""
-    ends = await asyncio.gather(*(made.ask("read") for _ in range(12)), return_exceptions=True)
+    ends = await asyncio.gather(*(made.request("read") for _ in range(12)), return_exceptions=True)
     made.reached.clear()
     return all(isinstance(end, UnauthorizedError) for end in ends)
 
@@ -346,9 +346,9 @@ def going_on(state: str) -> str:
 
 async def test_an_approved_call_may_answer_each_state_of_its_server_once(at_work: Policing) -> None:
     await at_work.approve(await required(at_work))
-    await at_work.ask()
-    assert isinstance(await at_work.ask(extra=going_on(STATE)), CallResult)
-    assert isinstance(await at_work.ask(extra=going_on("another state")), CallResult)
+    await at_work.request()
+    assert isinstance(await at_work.request(extra=going_on(STATE)), CallResult)
+    assert isinstance(await at_work.request(extra=going_on("another state")), CallResult)
     await required(at_work, extra=going_on(STATE))
     assert [json.loads(call.extra)["requestState"] for call in at_work.reached[1:]] == [
         STATE,

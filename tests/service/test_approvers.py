@@ -22,7 +22,7 @@ from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownAppr
 
 async def decide(made: Policing, secret: str, approval: str, action: str = "approve") -> Any:
     request = ApproverRequest(key_digest=key_digest_of(secret), id=approval, action=action)
-    return await made.ingress.requests.ask(request, ApprovalsReply, PATIENCE)
+    return await made.ingress.requests.request(request, ApprovalsReply, PATIENCE)
 
 
 @pytest.mark.parametrize("secret", [SECRET, OWN], ids=["its own key", "its person's other key"])
@@ -45,7 +45,7 @@ async def test_a_key_with_the_right_decides_and_is_named(at_work: Policing, secr
     assert result.id == approval
     (decided,) = (await decide(at_work, secret, approval)).approvals
     assert decided.by == f"key:{secret.split('_')[1]}"
-    assert isinstance(await at_work.ask(), CallResult)
+    assert isinstance(await at_work.request(), CallResult)
 
 
 async def test_another_customers_approver_sees_and_decides_nothing(at_work: Policing) -> None:

@@ -31,13 +31,13 @@ async def test_a_page_that_takes_long_keeps_no_other_waiting(settings: Settings)
         deadline = time.monotonic() + 60
         while True:
             try:
-                await asking.ask(page("/first"), PageReply, 60.0)
+                await asking.request(page("/first"), PageReply, 60.0)
                 break
             except UnavailableError:
                 assert time.monotonic() < deadline
-        slow = asyncio.create_task(asking.ask(page("/slow"), PageReply, 120.0))
+        slow = asyncio.create_task(asking.request(page("/slow"), PageReply, 120.0))
         await started.wait()
-        assert (await asking.ask(page("/quick"), PageReply, 60.0)).body == b"/quick"
+        assert (await asking.request(page("/quick"), PageReply, 60.0)).body == b"/quick"
         assert not slow.done()
         done.set()
         assert (await slow).body == b"/slow"
@@ -55,10 +55,10 @@ async def test_a_service_that_ends_waits_for_no_answer_under_way(settings: Setti
     async with bus_of("oauth", settings) as oauth, bus_of("ingress", settings) as ingress:
         answering, asking = RequestReply("oauth", oauth), RequestReply("ingress", ingress)
         await answering.answer({PageRequest: answer})
-        request = asyncio.create_task(asking.ask(page("/never"), PageReply, 120.0))
+        request = asyncio.create_task(asking.request(page("/never"), PageReply, 120.0))
         while not started.is_set():
             if request.done():  # nobody heard it yet
-                request = asyncio.create_task(asking.ask(page("/never"), PageReply, 120.0))
+                request = asyncio.create_task(asking.request(page("/never"), PageReply, 120.0))
             await asyncio.sleep(0.05)
         await answering.close()
         request.cancel()

@@ -51,7 +51,7 @@ async def counted(service: Service, what: str, wanted: int) -> bool:
 
 async def rows(operator: Bus, sql: str, limit: int = 1000) -> tuple[tuple[Any, ...], ...]:
     asks = RequestReply("operator", operator)
-    return (await asks.ask(AuditQuery(sql=sql, limit=limit), RowsReply, PATIENCE)).rows
+    return (await asks.request(AuditQuery(sql=sql, limit=limit), RowsReply, PATIENCE)).rows
 
 
 async def count(operator: Bus, wanted: int, table: str = "events") -> None:
@@ -222,7 +222,7 @@ async def test_an_answer_is_cut_at_its_limit_and_says_so(audit: Service, operato
     assert audit.ready
     asks = RequestReply("operator", operator)
     query = AuditQuery(sql="SELECT number n FROM numbers(100)", limit=7)
-    reply = await asks.ask(query, RowsReply, PATIENCE)
+    reply = await asks.request(query, RowsReply, PATIENCE)
     assert reply.columns == ("n",)
     assert reply.rows == tuple((n,) for n in range(7))
     assert reply.more
@@ -235,7 +235,7 @@ async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_a
     result = audit_settings(settings).model_copy(update={"audit_http_port": port})
     bucket = await operator.bucket(CONFIG)
 
-    def ask() -> tuple[int, bytes]:
+    def request() -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             keys = {"X-ClickHouse-User": "ann", "X-ClickHouse-Key": secret}
@@ -246,10 +246,10 @@ async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_a
             connection.close()
 
     async def refused() -> bool:
-        return (await asyncio.to_thread(ask))[0] == 403
+        return (await asyncio.to_thread(request))[0] == 403
 
     async def answered() -> bool:
-        return await asyncio.to_thread(ask) == (200, b"0\n")
+        return await asyncio.to_thread(request) == (200, b"0\n")
 
     async with build(LocalTransport(), result).running() as service:
         await until(lambda: ready(service), "audit is ready")

@@ -24,7 +24,7 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
     far.say(document=OFFERS, nonce="n-1")
     await asking.declare(docs.url, tokens="user")
     assert "Connected" in (await asking.connected()).text
-    first = await asking.ask()
+    first = await asking.request()
     assert first.token.startswith("far~")
     assert len(base64.urlsafe_b64decode(f"{first.key}=")) == 32
     proofs = [form["dpop"] for form in far.seen("authorization_code")]
@@ -32,7 +32,7 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
     assert items == [None, "n-1"], "once more, with what was asked for"
     far.say(nonce="n-2")
     refused = sha256(first.token.encode()).hexdigest()
-    second = await asking.ask(challenge='DPoP error="invalid_token"', refused=refused)
+    second = await asking.request(challenge='DPoP error="invalid_token"', refused=refused)
     assert second.token != first.token
     assert second.key == first.key
     items = [read(form["dpop"])[0].get("nonce") for form in far.seen("refresh_token")]
@@ -55,17 +55,17 @@ async def test_where_nothing_is_offered_no_key_is_shown_and_with_a_word_it_is(
     client = {"id": "gateway", "secret": "${env:FAR_SECRET}"}
     known = {"grant": "client_credentials", "clients": {far.issuer: client}}
     await asking.declare(docs.url, **known)
-    plain = await asking.ask("")
+    plain = await asking.request("")
     assert (bool(plain.token), plain.key) == (True, "")
     await asking.declare(docs.url, dpop=True, **known)
-    bound = await asking.ask("")
+    bound = await asking.request("")
     assert bound.key
     assert bound.token != plain.token, "the one before is not used any more"
     assert [bool(form["dpop"]) for form in far.seen("client_credentials")] == [False, True]
     far.say(document=OFFERS)
     await asking.declare(f"{docs.origin}/other", dpop=False, **known)
     docs.names(far.issuer, "/other")
-    assert (await asking.ask("")).key == ""
+    assert (await asking.request("")).key == ""
 
 
 async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
@@ -74,7 +74,7 @@ async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     assert "Connected" in (await asking.connected()).text
-    first = await asking.ask()
+    first = await asking.request()
     refused = sha256(first.token.encode()).hexdigest()
 
     async def away(*_: object) -> ClientIdentity:
@@ -82,9 +82,9 @@ async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
 
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(ClientIdentities, "again", away)
-        reply = await asking.ask(refused=refused)
+        reply = await asking.request(refused=refused)
         assert (reply.token, "store is away" in reply.reason) == ("", True)
-    again = await asking.ask(refused=refused)
+    again = await asking.request(refused=refused)
     assert again.token not in ("", first.token), "nobody had to consent anew"
 
 
@@ -97,9 +97,9 @@ async def test_a_server_that_passes_the_proof_over_gives_a_token_unless_a_bound_
     client = {"id": "gateway", "secret": "${env:FAR_SECRET}"}
     known = {"grant": "client_credentials", "clients": {far.issuer: client}}
     await asking.declare(docs.url, **known)
-    reply = await asking.ask("")
+    reply = await asking.request("")
     assert (bool(reply.token), reply.key) == (True, "")
     await asking.declare(docs.url, dpop=True, **known)
-    reply = await asking.ask("")
+    reply = await asking.request("")
     assert reply.token == ""
     assert "not bound to a key" in reply.reason

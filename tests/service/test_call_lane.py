@@ -35,9 +35,9 @@ async def test_a_call_is_answered_with_the_bytes_the_executor_sent(
     lane = chain(settings, echo, fused=fused)
     odd = b'{"n": 1.10, "big": 123456789012345678901234567890, "u": "\\u00e9\xc3\xa9"}'
     async with running(lane.executor, lane.policy, lane.ingress):
-        assert await lane.ask(arguments=odd) == odd
+        assert await lane.request(arguments=odd) == odd
         many = [b"%d" % n for n in range(200)]
-        assert await asyncio.gather(*(lane.ask(arguments=n) for n in many)) == many
+        assert await asyncio.gather(*(lane.request(arguments=n) for n in many)) == many
     assert lane.ingress.calls.in_flight == 0
 
 
@@ -52,7 +52,7 @@ async def test_progress_frames_come_in_order_before_the_result(
 
     lane, result = chain(settings, slow, fused=fused), list[bytes]()
     async with running(lane.executor, lane.policy, lane.ingress):
-        assert await lane.ask(result.append) == b"done"
+        assert await lane.request(result.append) == b"done"
     assert result == [b"0", b"1", b"2", b"3", b"4"]
 
 
@@ -64,7 +64,7 @@ async def test_a_failure_arrives_as_the_error_it_was(settings: Settings, *, fuse
     lane = chain(settings, fail, fused=fused)
     async with running(lane.executor, lane.policy, lane.ingress):
         with pytest.raises(UpstreamDeadError, match="exited with 1") as caught:
-            await lane.ask()
+            await lane.request()
     assert caught.value.data == {"server": "echo"}
 
 
@@ -78,8 +78,8 @@ async def test_frames_after_the_result_are_dropped(settings: Settings, *, fused:
 
     lane, result = chain(settings, babble, fused=fused), list[bytes]()
     async with running(lane.executor, lane.policy, lane.ingress):
-        assert await lane.ask(result.append, arguments=b"1") == b"1"
-        assert await lane.ask(result.append, arguments=b"2") == b"2"
+        assert await lane.request(result.append, arguments=b"1") == b"1"
+        assert await lane.request(result.append, arguments=b"2") == b"2"
     assert result == []
 
 
@@ -90,7 +90,7 @@ async def test_without_an_executor_policy_learns_at_once_that_nobody_is_there(
     lane = chain(settings, echo, fused=fused)
     async with running(lane.policy, lane.ingress):
         with pytest.raises(ExecutorDownError):
-            await lane.ask(seconds=3600)
+            await lane.request(seconds=3600)
 
 
 @both
@@ -100,7 +100,7 @@ async def test_without_a_policy_the_caller_learns_at_once_that_nobody_decides(
     lane = chain(settings, echo, fused=fused)
     async with running(lane.executor, lane.ingress):
         with pytest.raises(PolicyDownError):
-            await lane.ask(seconds=3600)
+            await lane.request(seconds=3600)
     assert lane.admitted == []
 
 
@@ -115,7 +115,7 @@ async def test_a_call_nobody_answers_ends_by_its_deadline(
     lane = chain(settings, forget, fused=fused)
     async with running(lane.executor, lane.policy, lane.ingress):
         with pytest.raises(OutcomeUnknownError):
-            await lane.ask(seconds=0.05)
+            await lane.request(seconds=0.05)
         held.set()
     assert lane.ingress.calls.in_flight == 0
 
@@ -130,7 +130,7 @@ async def test_a_handler_that_breaks_is_answered_for_at_once(
     lane = chain(settings, broken, fused=fused)
     async with running(lane.executor, lane.policy, lane.ingress):
         with pytest.raises(ToolbusError) as caught:
-            await lane.ask(seconds=3600)
+            await lane.request(seconds=3600)
     assert "canary" not in caught.value.reason
 
 
@@ -148,7 +148,7 @@ async def test_a_caller_that_leaves_does_not_stop_the_call_half_way(
 
     lane = chain(settings, held, fused=fused)
     async with running(lane.executor, lane.policy, lane.ingress):
-        leaving = asyncio.create_task(lane.ask())
+        leaving = asyncio.create_task(lane.request())
         await started.wait()
         leaving.cancel()
         may_end.set()
@@ -159,10 +159,10 @@ async def test_a_caller_that_leaves_does_not_stop_the_call_half_way(
 async def test_a_late_answer_of_a_finished_call_harms_no_other(settings: Settings) -> None:
     lane = chain(settings, echo, fused=False)
     async with running(lane.executor, lane.policy, lane.ingress):
-        assert await lane.ask() == b"{}"
+        assert await lane.request() == b"{}"
         (first,) = lane.admitted
         await lane.executor.bus.publish(first.reply_to, CallResult(b"late").encode())
-        assert await lane.ask(arguments=b"[]") == b"[]"
+        assert await lane.request(arguments=b"[]") == b"[]"
 
 
 async def test_a_late_nobody_of_a_finished_call_harms_no_other(settings: Settings) -> None:
@@ -170,7 +170,7 @@ async def test_a_late_nobody_of_a_finished_call_harms_no_other(settings: Setting
     lane = chain(settings, echo, fused=False)
     async with running(lane.policy, lane.ingress):
         with pytest.raises(ExecutorDownError):
-            await lane.ask()
+            await lane.request()
         (first,) = lane.admitted
         await lane.policy.calls.hand_over(admitted(first), _Nowhere(), lambda: items.append("one"))
         await until(lambda: items, "policy heard that nobody is there")
@@ -178,7 +178,7 @@ async def test_a_late_nobody_of_a_finished_call_harms_no_other(settings: Setting
         nobody = lane.policy.calls.address(first.call_id)
         await lane.policy.bus.publish("tb.run.echo", b"", nobody)
         async with running(lane.executor):
-            assert await lane.ask(arguments=b"[]") == b"[]"
+            assert await lane.request(arguments=b"[]") == b"[]"
     assert items == ["one"]
 
 
@@ -194,7 +194,7 @@ class _Nowhere:
 async def refused(lane: Chain) -> bool:
     """Whether the executor takes nothing new; a call it does take still ends, so none is left."""
     try:
-        await lane.ask(seconds=0.01)
+        await lane.request(seconds=0.01)
     except ExecutorDownError:
         return True
     except OutcomeUnknownError:
@@ -215,7 +215,7 @@ async def test_draining_lets_a_call_under_way_end_and_takes_no_new_one(
 
     lane = chain(settings, held, fused=fused)
     async with running(lane.policy, lane.ingress), running(lane.executor):
-        under_way = asyncio.create_task(lane.ask(arguments=b"1"))
+        under_way = asyncio.create_task(lane.request(arguments=b"1"))
         await started.wait()
         leaving = asyncio.create_task(lane.executor.calls.drain(PATIENCE))
         await until_told(lambda: refused(lane), "the executor takes no new call")
@@ -240,7 +240,7 @@ async def test_two_replicas_share_the_calls(settings: Settings, *, fused: bool) 
     async with running(
         one.executor, two.executor, one.policy, two.policy, one.ingress, two.ingress
     ):
-        await asyncio.gather(*(lane.ask() for lane in (one, two) for _ in range(100)))
+        await asyncio.gather(*(lane.request() for lane in (one, two) for _ in range(100)))
     assert len(served) == 200
     assert min(served.count("one"), served.count("two")) >= 20
     assert min(len(one.admitted), len(two.admitted)) >= 20
@@ -264,13 +264,13 @@ async def test_losing_the_bus_ends_every_waiting_call_at_once(
     await provisioned(own_nats)
     lane = chain(own_settings, hold, fused=False)
     async with running(lane.executor, lane.policy, lane.ingress):
-        calls = [asyncio.create_task(lane.ask(seconds=3600)) for _ in range(20)]
+        calls = [asyncio.create_task(lane.request(seconds=3600)) for _ in range(20)]
         await until(lambda: len(started) == 20, "all calls are with the executor")
         own_nats.kill()
         errors = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(error) for error in errors} == {OutcomeUnknownError}
         with pytest.raises(BusDownError):
-            await lane.ask(seconds=3600)
+            await lane.request(seconds=3600)
 
 
 async def test_calls_flow_again_when_the_bus_is_back(
@@ -291,7 +291,7 @@ async def test_calls_flow_again_when_the_bus_is_back(
         async with asyncio.timeout(PATIENCE):
             while True:  # a service is back a moment before the server knows what it hears
                 try:
-                    assert await lane.ask() == b"{}"
+                    assert await lane.request() == b"{}"
                 except UnavailableError:
                     await asyncio.sleep(0.05)
                 else:

@@ -61,7 +61,7 @@ async def told(
     """What a machine that is declared so is told."""
     clients = {far.issuer: {"id": "toolbus", **client}}
     await asking.declare(docs.url, grant="client_credentials", clients=clients)
-    return await asking.ask("")
+    return await asking.request("")
 
 
 async def test_a_certificate_proves_the_client_at_the_alias_and_nothing_else_is_shown(
@@ -88,7 +88,7 @@ async def test_it_proves_itself_so_where_that_is_declared_or_offered(
     clients = {far.issuer: {"id": "toolbus", **pair}}
     other = f"{docs.origin}/other"
     await asking.declare(other, grant="client_credentials", clients=clients)
-    assert (await asking.ask("")).token
+    assert (await asking.request("")).token
 
 
 async def test_beside_a_secret_the_certificate_is_what_tokens_are_bound_to(

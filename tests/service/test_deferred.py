@@ -114,7 +114,7 @@ async def test_of_two_calls_with_one_approval_only_one_is_made(at_work: Policing
         given: dict[str, Any] = {"arguments": {"page": page}}
         task = await begun(at_work, **MODERN, **given)
         await at_work.approve(approval_of(task))
-        await asyncio.gather(*(at_work.ask(**given) for _ in range(6)), return_exceptions=True)
+        await asyncio.gather(*(at_work.request(**given) for _ in range(6)), return_exceptions=True)
         await ended(at_work, task)
         await until_told(partial(reached, at_work, page + 1), "the call")
         assert len(at_work.reached) == page + 1
@@ -138,7 +138,7 @@ async def test_nothing_kept_of_a_waiting_call_is_a_proof_of_its_key(
     at_work: Policing,
 ) -> None:
     call = at_work.call(**MODERN)
-    assert isinstance(await at_work.ingress.calls.ask(call), TaskCreated)
+    assert isinstance(await at_work.ingress.calls.request(call), TaskCreated)
     held = b"".join(await at_work.kept(TASKS))
     assert b'"key":"bot"' in held
     assert call.key_digest.encode() not in held + b64decode(json.loads(held)["call"])
@@ -164,8 +164,10 @@ async def test_a_client_that_opens_pages_too_is_asked_by_its_task(at_work: Polic
 async def test_a_client_that_opens_pages_and_takes_no_tasks_is_given_none(
     at_work: Policing,
 ) -> None:
-    assert isinstance(await at_work.ask(capabilities=PAGES), InputRequired)
-    assert isinstance(await at_work.ask(capabilities=PAGES, extra=LEGACY["extra"]), InputRequired)
+    assert isinstance(await at_work.request(capabilities=PAGES), InputRequired)
+    assert isinstance(
+        await at_work.request(capabilities=PAGES, extra=LEGACY["extra"]), InputRequired
+    )
 
 
 async def test_what_is_too_large_to_be_kept_beside_its_arguments_is_no_task(

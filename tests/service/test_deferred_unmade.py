@@ -142,7 +142,7 @@ async def test_a_call_nobody_can_take_now_is_made_when_somebody_can(at_work: Pol
 
 async def _failed_to_reach(made: Policing) -> bool:
     try:
-        await made.ask("read")
+        await made.request("read")
     except ExecutorDownError:
         return True
     return False
@@ -251,7 +251,7 @@ def _with_another_like_it() -> Configuration:
 
 async def _may(made: Policing, **given: Any) -> bool:
     try:
-        await made.ask("read", **given)
+        await made.request("read", **given)
     except (UnauthorizedError, UnknownToolError):
         return False
     return True

@@ -78,7 +78,7 @@ class Evidence:
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         """What an operator is answered."""
-        return (await self._lane.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+        return (await self._lane.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
     async def call(self, name: str, **given: Any) -> None:
         """A call's intent and outcome."""

@@ -71,7 +71,7 @@ async def keeping(
 async def row(operator: Bus) -> dict[str, Any] | None:
     """What the executor tells of the server, once it has made up its mind."""
     try:
-        reply = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+        reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
     except UnavailableError:
         return None
     return next((each for each in reply.servers if each["state"] != "connecting"), None)

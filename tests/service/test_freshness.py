@@ -53,7 +53,7 @@ async def shown(operator: Bus) -> Listing | None:
 
 async def failed_lists(operator: Bus) -> dict[str, str]:
     """The lists that `toolbus status` tells as failing, and why."""
-    reply = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+    reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
     (row,) = reply.servers
     failed: dict[str, str] = row["failed_lists"]
     return failed

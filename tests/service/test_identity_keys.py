@@ -21,7 +21,7 @@ async def told(settings: Settings) -> IdentityKeyReply:
     """What the service tells executor."""
     async with bus_of("executor", settings) as bus:
         asking = RequestReply("executor", bus)
-        return await asking.ask(IdentityKeyQuery(), IdentityKeyReply, 60.0)
+        return await asking.request(IdentityKeyQuery(), IdentityKeyReply, 60.0)
 
 
 async def test_the_public_key_is_published_and_the_private_one_is_told_to_executor(

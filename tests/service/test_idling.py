@@ -117,7 +117,7 @@ class Installation:
         """What the executor tells of its servers."""
         try:
             return (
-                await RequestReply(OPERATOR, self._operator).ask(ServersQuery(), ServersReply)
+                await RequestReply(OPERATOR, self._operator).request(ServersQuery(), ServersReply)
             ).servers
         except UnavailableError:
             return ()

@@ -44,7 +44,7 @@ async def test_an_intent_recorded_after_the_deadline_lets_nothing_run(
             service.events, "publish_durable", slowly(service.events.publish_durable)
         )
     with pytest.raises(ToolbusError):
-        await paid.ask("read", seconds=1.0)
+        await paid.request("read", seconds=1.0)
 
     async def refunded() -> bool:
         return (await counters(valkey_url, COUNTER))["held"] == 0

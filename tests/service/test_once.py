@@ -81,14 +81,16 @@ def was_replayed(told: FinalReply) -> bool:
 
 @pytest.mark.usefixtures("ending")
 async def test_a_repeated_call_is_told_the_outcome_of_the_first(at_work: Policing) -> None:
-    first = await at_work.ask(**ONCE)
+    first = await at_work.request(**ONCE)
     assert not was_replayed(first)
     for _ in range(6):
-        again = await at_work.ask(**ONCE)
+        again = await at_work.request(**ONCE)
         assert was_replayed(again)
         assert json.loads(again.body)["page"] == 7
     assert len(at_work.reached) == 1
-    assert isinstance(await at_work.ask("read"), CallResult), "without a key nothing is repeated"
+    assert isinstance(await at_work.request("read"), CallResult), (
+        "without a key nothing is repeated"
+    )
     assert len(at_work.reached) == 2
 
 
@@ -111,7 +113,7 @@ async def test_of_fifty_at_once_one_is_made_and_all_are_told_its_outcome(
 
 async def _unless_under_way(made: Policing) -> FinalReply | None:
     try:
-        return await made.ask(**ONCE, seconds=60)
+        return await made.request(**ONCE, seconds=60)
     except CallUnderWayError:
         return None
 
@@ -124,12 +126,12 @@ async def _refused(made: Policing, why: type[ToolbusError], **given: Any) -> boo
 async def test_other_arguments_need_another_key_and_another_caller_has_its_own(
     at_work: Policing,
 ) -> None:
-    await at_work.ask(**ONCE)
+    await at_work.request(**ONCE)
     with pytest.raises(IdempotencyConflictError):
-        await at_work.ask(**ONCE, arguments={"page": 8})
-    assert not was_replayed(await at_work.ask(**ONCE, secret=OWN, arguments={"page": 8}))
+        await at_work.request(**ONCE, arguments={"page": 8})
+    assert not was_replayed(await at_work.request(**ONCE, secret=OWN, arguments={"page": 8}))
     other = {**ONCE, "idempotency_key": "order-18"}
-    assert not was_replayed(await at_work.ask(**other, arguments={"page": 8}))
+    assert not was_replayed(await at_work.request(**other, arguments={"page": 8}))
     assert len(at_work.reached) == 3
 
 
@@ -139,12 +141,12 @@ async def test_a_failure_that_was_sent_is_told_again_and_one_that_was_not_is_not
     ending.told, ending.sent = CallError(UpstreamDeadError("refused")), False
     for _ in range(2):
         with pytest.raises(UpstreamDeadError) as caught:
-            await at_work.ask(**ONCE)
+            await at_work.request(**ONCE)
         assert "replayed" not in caught.value.data
     ending.told, ending.sent = CallError(UpstreamTimeoutError("late")), True
     for again in (False, True, True):
         with pytest.raises(UpstreamTimeoutError) as late:
-            await at_work.ask(**ONCE)
+            await at_work.request(**ONCE)
         assert late.value.data.get("replayed", False) is again
     assert len(at_work.reached) == 3
 
@@ -154,12 +156,12 @@ async def test_a_question_takes_no_key_and_the_round_that_ends_the_call_does(
 ) -> None:
     ending.told = InputRequired(b'{"resultType":"input_required"}')
     for _ in range(2):
-        assert isinstance(await at_work.ask(**ONCE), InputRequired)
+        assert isinstance(await at_work.request(**ONCE), InputRequired)
     ending.told = None
     extra = json.dumps({"inputResponses": {}})
-    assert not was_replayed(await at_work.ask(**ONCE, extra=extra))
-    assert was_replayed(await at_work.ask(**ONCE, extra=extra))
-    assert was_replayed(await at_work.ask(**ONCE))
+    assert not was_replayed(await at_work.request(**ONCE, extra=extra))
+    assert was_replayed(await at_work.request(**ONCE, extra=extra))
+    assert was_replayed(await at_work.request(**ONCE))
     assert len(at_work.reached) == 3
 
 
@@ -167,9 +169,9 @@ async def test_a_result_too_large_to_be_kept_is_not_fetched_again(
     at_work: Policing, ending: Executor
 ) -> None:
     ending.told = CallResult(b'{"content":"%b"}' % (b"x" * LARGEST_STORED))
-    assert isinstance(await at_work.ask(**ONCE), CallResult)
+    assert isinstance(await at_work.request(**ONCE), CallResult)
     with pytest.raises(OutcomeNotKeptError):
-        await at_work.ask(**ONCE)
+        await at_work.request(**ONCE)
     assert len(at_work.reached) == 1
 
 
@@ -183,19 +185,19 @@ async def test_what_a_limit_refused_was_not_made_and_what_was_made_is_not_charge
         await until_told(lambda: _refused(made, BudgetExceededError, idempotency_key=""), "it")
         before = len(made.reached)
         with pytest.raises(BudgetExceededError):
-            await made.ask(**ONCE)
+            await made.request(**ONCE)
         await made.declare(declared())
         first = await until_told(lambda: _unless_refused(made), "no limit")
         assert not was_replayed(first)
         await made.declare(limited)
         await until_told(lambda: _refused(made, BudgetExceededError, idempotency_key=""), "it")
-        assert was_replayed(await made.ask(**ONCE))
+        assert was_replayed(await made.request(**ONCE))
         assert [call.claim is None for call in made.reached[before:]].count(False) == 1
 
 
 async def _unless_refused(made: Policing) -> FinalReply | None:
     try:
-        return await made.ask(**ONCE)
+        return await made.request(**ONCE)
     except BudgetExceededError:
         return None
 
@@ -205,13 +207,13 @@ async def test_a_person_is_asked_about_the_call_and_not_about_its_repetitions(
     at_work: Policing,
 ) -> None:
     burn = {**ONCE, "tool": "burn"}
-    assert isinstance(await at_work.ask(**burn, capabilities=PAGES), InputRequired)
+    assert isinstance(await at_work.request(**burn, capabilities=PAGES), InputRequired)
     approval = await required(at_work, **burn)
     assert await required(at_work, **burn) == approval, "nothing was made: the key is free"
     await at_work.approve(approval)
-    assert not was_replayed(await at_work.ask(**burn))
+    assert not was_replayed(await at_work.request(**burn))
     for _ in range(4):
-        assert was_replayed(await at_work.ask(**burn))
+        assert was_replayed(await at_work.request(**burn))
     assert len(at_work.reached) == 1
 
 
@@ -221,10 +223,10 @@ async def test_a_call_that_nobody_took_lets_its_key_be_used_again(at_work: Polic
     await at_work.executor.bus.settled()
     for _ in range(2):
         with pytest.raises(ExecutorDownError):
-            await at_work.ask(**ONCE)
+            await at_work.request(**ONCE)
     await at_work.executor.calls.serve(CallAdmitted, "*", at_work.ends, "executor")
     await at_work.executor.bus.settled()
-    assert not was_replayed(await at_work.ask(**ONCE))
+    assert not was_replayed(await at_work.request(**ONCE))
 
 
 async def test_a_call_whose_outcome_never_came_is_not_made_again(begin: Any) -> None:
@@ -235,11 +237,11 @@ async def test_a_call_whose_outcome_never_came_is_not_made_again(begin: Any) -> 
 
         made.ends = never
         with pytest.raises(OutcomeUnknownError):
-            await made.ask(**ONCE, seconds=4.0)
+            await made.request(**ONCE, seconds=4.0)
         first = made.reached[0].call_id
         await until_told(lambda: _refused(made, OutcomeUnknownError), "its time is over")
         with pytest.raises(OutcomeUnknownError, match="It is not repeated") as caught:
-            await made.ask(**ONCE)
+            await made.request(**ONCE)
         assert caught.value.data["firstCallId"] == first
         assert len(made.reached) == 1
 
@@ -248,7 +250,7 @@ async def test_a_caller_cannot_fill_the_bucket(begin: Any) -> None:
     async with begin(MOST_OUTCOMES="2") as made:
         await executor_of(made)
         for number in range(2):
-            await made.ask("read", idempotency_key=f"{number}")
+            await made.request("read", idempotency_key=f"{number}")
 
         async def full() -> bool:
             """Whether both replicas have heard, whichever is asked."""
@@ -259,34 +261,34 @@ async def test_a_caller_cannot_fill_the_bucket(begin: Any) -> None:
             return all(await asyncio.gather(*asking))
 
         await until_told(full, "the bound")
-        assert was_replayed(await made.ask("read", idempotency_key="0"))
-        assert isinstance(await made.ask("read"), CallResult)
-        own = await made.ask("read", idempotency_key="0", secret=OWN)
+        assert was_replayed(await made.request("read", idempotency_key="0"))
+        assert isinstance(await made.request("read"), CallResult)
+        own = await made.request("read", idempotency_key="0", secret=OWN)
         assert not was_replayed(own)
 
 
 @pytest.mark.usefixtures("ending")
 async def test_calls_without_a_key_touch_no_bucket(at_work: Policing, operator: Bus) -> None:
     for _ in range(3):
-        await at_work.ask("read")
+        await at_work.request("read")
     assert [call.claim for call in at_work.reached] == [None] * 3
     kept = await operator.client.jetstream().stream_info(f"KV_{OUTCOMES}")
     assert kept.state.last_seq == 0
-    await at_work.ask(**ONCE)
+    await at_work.request(**ONCE)
     kept = await operator.client.jetstream().stream_info(f"KV_{OUTCOMES}")
     assert (kept.state.messages, kept.state.last_seq) == (1, 2), "a claim, and what became of it"
 
 
 @pytest.mark.usefixtures("ending")
 async def test_a_revoked_key_is_told_nothing_of_what_it_did(at_work: Policing) -> None:
-    await at_work.ask(**ONCE)
+    await at_work.request(**ONCE)
     changed = declared()
     keys = {**changed.keys, "bot": key(SECRET, "docs__burn")}
     await at_work.declare(changed.model_copy(update={"keys": keys}))
 
     async def unknown() -> bool:
         try:
-            await at_work.ask(**ONCE)
+            await at_work.request(**ONCE)
         except ToolbusError as error:
             return error.code == "unknown_tool"
         return False
@@ -299,8 +301,8 @@ async def test_a_revoked_key_is_told_nothing_of_what_it_did(at_work: Policing) -
 async def test_a_repetition_is_an_event_that_names_the_first_call(
     at_work: Policing, operator: Bus
 ) -> None:
-    await at_work.ask(**ONCE)
-    await at_work.ask(**ONCE)
+    await at_work.request(**ONCE)
+    await at_work.request(**ONCE)
     result = await until_told(lambda: _last(operator, CallReplayed.NAME), "the event")
     event = CallReplayed.decode(result)
     assert (event.first, event.key, event.tool) == (at_work.reached[0].call_id, "bot", "read")
@@ -327,11 +329,11 @@ async def test_a_call_that_waited_as_a_task_is_repeated_with_its_outcome(at_work
     await at_work.approve(approval_of(task))
     assert (await ended(at_work, task))["result"] == {"page": 7}
     for _ in range(4):
-        again = await at_work.ask(**BURN)
+        again = await at_work.request(**BURN)
         assert was_replayed(again)
         assert json.loads(again.body)["page"] == 7
     with pytest.raises(IdempotencyConflictError):
-        await at_work.ask(**BURN, arguments={"page": 8})
+        await at_work.request(**BURN, arguments={"page": 8})
     assert len(at_work.reached) == 1
 
 

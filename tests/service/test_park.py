@@ -76,9 +76,9 @@ class Agent:
         arguments = json.dumps({"taskId": task, **more}).encode()
         return self.call(CONFIRM, arguments).model_copy(update={"method": method})
 
-    async def ask(self, tool: str, extra: str = "") -> FinalReply:
+    async def request(self, tool: str, extra: str = "") -> FinalReply:
         """One round."""
-        return await self.ingress.calls.ask(self.call(tool, extra=extra))
+        return await self.ingress.calls.request(self.call(tool, extra=extra))
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def answered(asked: FinalReply) -> str:
 
 async def test_the_rounds_of_a_call_succeed_whichever_replica_they_reach(agent: Agent) -> None:
     async def both_rounds() -> tuple[str, str]:
-        request = await agent.ask(TOOL)
+        request = await agent.request(TOOL)
         extra = answered(request)
-        done = json.loads((await agent.ask(TOOL, extra)).body)
+        done = json.loads((await agent.request(TOOL, extra)).body)
         return json.loads(extra)["requestState"].split(".")[1], done["content"][0]["text"]
 
     async with asyncio.timeout(60):
@@ -128,20 +128,20 @@ async def test_the_rounds_of_a_call_succeed_whichever_replica_they_reach(agent: 
 
 async def _two_owners(agent: Agent) -> bool:
     """Whether either executor takes calls: which one does is for the bus to say."""
-    request = await asyncio.gather(*(agent.ask(TOOL) for _ in range(8)), return_exceptions=True)
+    request = await asyncio.gather(*(agent.request(TOOL) for _ in range(8)), return_exceptions=True)
     body = [json.loads(found.body) for found in request if isinstance(found, InputRequired)]
     return len({state["requestState"].split(".")[1] for state in body}) == 2
 
 
 async def test_the_answers_to_a_task_reach_the_replica_that_was_asked(agent: Agent) -> None:
     async def whole() -> str:
-        started = json.loads((await agent.ask(CONFIRM)).body)
+        started = json.loads((await agent.request(CONFIRM)).body)
         look = partial(_looked_at, agent, started["taskId"])
         request = await until_told(lambda: look("inputRequests"), "the question", 60)
         yes = {"action": "accept", "content": {"confirm": True}}
         answers = dict.fromkeys(request, yes)
         result = agent.about("tasks/update", started["taskId"], inputResponses=answers)
-        await agent.ingress.calls.ask(result)
+        await agent.ingress.calls.request(result)
         done = await until_told(lambda: look("result"), "the end", 60)
         return f"{done['content'][0]['text']}, {next(iter(request)).split('.')[1]}"
 
@@ -151,31 +151,31 @@ async def test_the_answers_to_a_task_reach_the_replica_that_was_asked(agent: Age
 
 
 async def test_answers_to_a_replica_that_is_gone_are_asked_for_anew(agent: Agent) -> None:
-    task = json.loads((await agent.ask(CONFIRM)).body)["taskId"]
+    task = json.loads((await agent.request(CONFIRM)).body)["taskId"]
     lost = {"task.0123456789abcdef.x.q1": {"action": "accept"}}
     update = agent.about("tasks/update", task, inputResponses=lost)
-    assert json.loads((await agent.ingress.calls.ask(update)).body)["resultType"] == "complete"
+    assert json.loads((await agent.ingress.calls.request(update)).body)["resultType"] == "complete"
     request = await until_told(lambda: _looked_at(agent, task, "inputRequests"), "the question")
     assert len(request) == 1
 
 
 async def _looked_at(agent: Agent, task: str, member: str) -> Any:
     """A member of a task, once it is there."""
-    final = await agent.ingress.calls.ask(agent.about("tasks/get", task))
+    final = await agent.ingress.calls.request(agent.about("tasks/get", task))
     return json.loads(final.body).get(member)
 
 
 async def test_a_state_whose_owner_is_gone_is_refused_at_once(agent: Agent) -> None:
-    reply: dict[str, Any] = json.loads(answered(await agent.ask(TOOL)))
+    reply: dict[str, Any] = json.loads(answered(await agent.request(TOOL)))
     reply["requestState"] = "suspended.0123456789abcdef." + reply["requestState"].split(".")[2]
     with pytest.raises(UpstreamRefusedError) as caught:
-        await agent.ask(TOOL, json.dumps(reply))
+        await agent.request(TOOL, json.dumps(reply))
     assert caught.value.data["upstream_code"] == -32602
 
 
 async def test_a_call_taken_back_ends_wherever_it_runs(agent: Agent) -> None:
     call = agent.call("test_sleep", b'{"seconds":60}')
-    running = asyncio.create_task(agent.ingress.calls.ask(call))
+    running = asyncio.create_task(agent.ingress.calls.request(call))
     taken_back = CallCancelled(call_id=call.call_id)
 
     async def ended() -> bool:
@@ -189,7 +189,7 @@ async def test_a_call_taken_back_ends_wherever_it_runs(agent: Agent) -> None:
 
 async def test_a_parked_call_taken_back_is_cancelled_at_its_server_and_gone(agent: Agent) -> None:
     call = agent.call(TOOL)
-    request = await agent.ingress.calls.ask(call)
+    request = await agent.ingress.calls.request(call)
     agent.server.forget()  # what the look for two owners left behind is not yet given up
     taken_back = CallCancelled(call_id=call.call_id)
     await agent.ingress.bus.publish(taken_back.subject, taken_back.encode())
@@ -199,7 +199,7 @@ async def test_a_parked_call_taken_back_is_cancelled_at_its_server_and_gone(agen
 
     await until_told(told, "the cancellation at the server")
     with pytest.raises(UpstreamRefusedError) as caught:
-        await agent.ask(TOOL, answered(request))
+        await agent.request(TOOL, answered(request))
     assert caught.value.data["upstream_code"] == -32602
 
 
@@ -208,10 +208,10 @@ async def test_a_call_that_went_on_is_not_taken_back_by_its_first_rounds_name(
 ) -> None:
     tool = "test_input_required_result_multi_round"
     first = agent.call(tool)
-    request = await agent.ingress.calls.ask(first)
+    request = await agent.ingress.calls.request(first)
     second = agent.call(tool, extra=answered(request))
-    request = await agent.ingress.calls.ask(second)
+    request = await agent.ingress.calls.request(second)
     stale = CallCancelled(call_id=first.call_id)
     await agent.ingress.bus.publish(stale.subject, stale.encode())
-    done = json.loads((await agent.ask(tool, answered(request))).body)
+    done = json.loads((await agent.request(tool, answered(request))).body)
     assert done["content"][0]["text"].startswith("Multi-round complete")

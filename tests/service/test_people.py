@@ -33,7 +33,7 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
 
     async def admitted(token: str) -> bool:
         try:
-            return isinstance(await at_work.ask("read", secret=token), CallResult)
+            return isinstance(await at_work.request("read", secret=token), CallResult)
         except UnauthorizedError:
             return False
 
@@ -51,13 +51,13 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
         assert {call.key for call in at_work.reached} == {"staff:ann", "staff:bob"}
         assert {call.customer for call in at_work.reached} == {"acme", "default"}  # ann is declared
         with pytest.raises(UnknownToolError):
-            await at_work.ask("burn", secret="first")
+            await at_work.request("burn", secret="first")
         assert not await admitted("another")
         await bucket.delete(hash_of(key_digest_of("first")))
 
         async def refused() -> bool:
             try:
-                await at_work.ask("read", secret="first")
+                await at_work.request("read", secret="first")
             except ToolbusError as error:
                 return isinstance(error, UnauthorizedError)
             return False
@@ -82,7 +82,7 @@ async def test_events_of_calls_name_who_acts_in_somebodys_name(
 
     async def read(token: str) -> bool:
         try:
-            return isinstance(await at_work.ask("read", secret=token), CallResult)
+            return isinstance(await at_work.request("read", secret=token), CallResult)
         except UnauthorizedError:
             return False
 
@@ -95,7 +95,7 @@ async def test_events_of_calls_name_who_acts_in_somebodys_name(
             assert await actors("call.allowed") == list(each)
         assert {call.key for call in at_work.reached} == {"staff:bob"}
         with pytest.raises(UnknownToolError):
-            await at_work.ask("burn", secret="exchanged")
+            await at_work.request("burn", secret="exchanged")
 
         async def denied() -> bool:
             return await actors("call.denied") == list(acting)

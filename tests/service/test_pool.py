@@ -64,7 +64,7 @@ async def test_a_stream_that_has_yet_to_end_is_closed_with_its_pool(
     monkeypatch.setattr(http1, "END_SECONDS", 3600.0)  # by itself it would be closed after this
     pool = Pool(streaming.url, AT_LOOPBACK)
     streaming.told.set()
-    await pool.ask(REQUEST, on_stream=lambda piece: b"data" in piece)
+    await pool.request(REQUEST, on_stream=lambda piece: b"data" in piece)
     assert not streaming.left.is_set()
     pool.close()
     async with asyncio.timeout(30):
@@ -75,7 +75,7 @@ async def test_a_connection_in_use_is_closed_when_it_comes_back_to_a_closed_pool
     answering: Slow,
 ) -> None:
     pool = Pool(answering.url, AT_LOOPBACK)
-    asking = asyncio.create_task(pool.ask(REQUEST))
+    asking = asyncio.create_task(pool.request(REQUEST))
     await answering.asked.wait()
     pool.close()
     answering.told.set()

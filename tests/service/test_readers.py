@@ -82,7 +82,7 @@ class Endpoint:
 
     port: int
 
-    async def ask(
+    async def request(
         self, sql: str, user: str = "ann", secret: str = SECRET, *, method: str = "POST",
         headers: dict[str, str] | None = None, **given: str,
     ) -> Told:  # fmt: skip
@@ -131,9 +131,9 @@ async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[En
 
 async def test_a_reader_sees_the_events_of_his_customers_alone(endpoint: Endpoint) -> None:
     counted = "SELECT customer, count() FROM events GROUP BY customer ORDER BY customer"
-    assert (await endpoint.ask(counted)).text == "acme\t3\n"
-    assert (await endpoint.ask(counted, "ben")).text == "beta\t5\n"
-    assert (await endpoint.ask(counted, "carl")).text == "acme\t3\nbeta\t5\n"
+    assert (await endpoint.request(counted)).text == "acme\t3\n"
+    assert (await endpoint.request(counted, "ben")).text == "beta\t5\n"
+    assert (await endpoint.request(counted, "carl")).text == "acme\t3\nbeta\t5\n"
 
 
 @pytest.mark.parametrize(
@@ -152,11 +152,11 @@ async def test_a_reader_sees_the_events_of_his_customers_alone(endpoint: Endpoin
     ],
 )
 async def test_views_show_no_more_than_the_events_below_them(endpoint: Endpoint, view: str) -> None:
-    reply = await endpoint.ask(f"SELECT * FROM {view} FORMAT JSONEachRow")
+    reply = await endpoint.request(f"SELECT * FROM {view} FORMAT JSONEachRow")
     assert reply.status == 200, reply.text
     assert "beta" not in reply.text
     for summed in ("calls_by_hour", "calls_by_day"):
-        seen = await endpoint.ask(f"SELECT sum(calls), sum(charge) FROM {summed}")
+        seen = await endpoint.request(f"SELECT sum(calls), sum(charge) FROM {summed}")
         assert seen.text == "3\t3000\n"
 
 
@@ -246,7 +246,7 @@ async def test_no_statement_shows_another_customer(
     endpoint: Endpoint, tmp_path: Path, sql: str
 ) -> None:
     out = tmp_path / "out"
-    reply = await endpoint.ask(
+    reply = await endpoint.request(
         sql.replace("{out}", str(out)), param_table="errors", param_db="system"
     )
     assert CANARY not in reply.text
@@ -256,7 +256,7 @@ async def test_no_statement_shows_another_customer(
     if reply.status == 200:  # what is answered speaks of one's own three events, or of none
         mine = "SELECT count(), uniqExact(customer) FROM events"
         assert sql.startswith(("SELECT", "WITH"))
-        assert (await endpoint.ask(mine)).text == "3\t1\n"
+        assert (await endpoint.request(mine)).text == "3\t1\n"
     else:
         assert reply.text.startswith("Code: ")
         assert int(reply.headers["x-clickhouse-exception-code"]) > 0
@@ -270,8 +270,10 @@ async def test_nothing_in_the_address_widens_what_a_reader_sees(endpoint: Endpoi
     }.items():  # fmt: skip
         result = await endpoint.ask_with(sql, {name: value})
         assert result.text == "3\n" or result.status == 403, (name, result.text)
-    assert (await endpoint.ask(sql, max_execution_time="3600", max_result_rows="5")).text == "3\n"
-    assert (await endpoint.ask(sql, database="system")).status == 404
+    assert (
+        await endpoint.request(sql, max_execution_time="3600", max_result_rows="5")
+    ).text == "3\n"
+    assert (await endpoint.request(sql, database="system")).status == 404
 
 
 async def test_nobody_is_let_in_without_his_secret(endpoint: Endpoint) -> None:
@@ -282,24 +284,24 @@ async def test_nobody_is_let_in_without_his_secret(endpoint: Endpoint) -> None:
         ("dora", ""),
         ("dora", SECRET),
     ):
-        reply = await endpoint.ask("SELECT 1", user, secret)
+        reply = await endpoint.request("SELECT 1", user, secret)
         assert (reply.status, reply.headers["x-clickhouse-exception-code"]) == (403, "516")
     basic = b64encode(f"ann:{SECRET}".encode()).decode()
-    reply = await endpoint.ask("SELECT 1", headers={"Authorization": f"Basic {basic}"})
+    reply = await endpoint.request("SELECT 1", headers={"Authorization": f"Basic {basic}"})
     assert reply.text == "1\n"
-    assert (await endpoint.ask("SELECT 1", headers={}, user="ann")).status == 403
+    assert (await endpoint.request("SELECT 1", headers={}, user="ann")).status == 403
 
 
 async def test_formats_parameters_and_methods_are_clickhouses(endpoint: Endpoint) -> None:
     request = "SELECT {n:UInt8} + 1 AS n, {text:String} AS text"
-    reply = await endpoint.ask(request, param_n="1", param_text="it's", default_format="JSON")
+    reply = await endpoint.request(request, param_n="1", param_text="it's", default_format="JSON")
     assert reply.headers["content-type"].startswith("application/json")
     assert reply.headers["x-clickhouse-format"] == "JSON"
     assert json.loads(reply.body)["data"] == [{"n": 2, "text": "it's"}]
-    assert (await endpoint.ask("SELECT 1 FORMAT CSVWithNames")).text == '"1"\n1\n'
-    assert (await endpoint.ask("SELECT 2", method="GET")).text == "2\n"
-    assert (await endpoint.ask("SELECT 1 +")).headers["x-clickhouse-exception-code"] == "62"
-    zipped = await endpoint.ask(
+    assert (await endpoint.request("SELECT 1 FORMAT CSVWithNames")).text == '"1"\n1\n'
+    assert (await endpoint.request("SELECT 2", method="GET")).text == "2\n"
+    assert (await endpoint.request("SELECT 1 +")).headers["x-clickhouse-exception-code"] == "62"
+    zipped = await endpoint.request(
         "SELECT 3", enable_http_compression="1",
         headers={"X-ClickHouse-User": "ann", "X-ClickHouse-Key": SECRET, "Accept-Encoding": "gzip"},
     )  # fmt: skip
@@ -307,11 +309,11 @@ async def test_formats_parameters_and_methods_are_clickhouses(endpoint: Endpoint
 
 
 async def test_an_answer_has_bounds(endpoint: Endpoint) -> None:
-    many = await endpoint.ask("SELECT number FROM numbers(1000001)")
+    many = await endpoint.request("SELECT number FROM numbers(1000001)")
     assert (many.status, many.headers["x-clickhouse-exception-code"]) == (400, "396")
-    long = await endpoint.ask("SELECT count() FROM numbers(1e15)", max_execution_time="0.5")
+    long = await endpoint.request("SELECT count() FROM numbers(1e15)", max_execution_time="0.5")
     assert long.headers["x-clickhouse-exception-code"] in ("159", "307")
-    large = await endpoint.ask(f"SELECT '{'x' * 300_000}'")
+    large = await endpoint.request(f"SELECT '{'x' * 300_000}'")
     assert large.status == 400
 
 
@@ -339,12 +341,14 @@ async def test_the_go_client_is_greeted_so_that_it_reads_what_the_engine_writes(
     endpoint: Endpoint,
 ) -> None:
     hello = "SELECT displayName(), version(), revision(), timezone()"
-    reply = await endpoint.ask(hello, default_format="Native", client_protocol_version="54460")
+    reply = await endpoint.request(hello, default_format="Native", client_protocol_version="54460")
     assert reply.body.startswith(
         bytes([1, 0, 2, 255, 255, 255, 255, 0, 4, 1, 13]) + b"displayName()"
     )
     assert b"\x0arevision()\x06UInt32\0" + bytes(4) in reply.body
-    plain = await endpoint.ask("SELECT 1", default_format="Native", client_protocol_version="54460")
+    plain = await endpoint.request(
+        "SELECT 1", default_format="Native", client_protocol_version="54460"
+    )
     assert plain.body == bytes([1, 1, 1]) + b"1" + bytes([5]) + b"UInt8" + bytes([1])
 
 

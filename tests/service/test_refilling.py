@@ -70,14 +70,14 @@ async def settled(service: Service, operator: Bus) -> None:
 
 
 async def refill(operator: Bus, **asked: Any) -> BackfillReply:
-    return await RequestReply("operator", operator).ask(
+    return await RequestReply("operator", operator).request(
         BackfillRequest(**asked), BackfillReply, 60.0
     )
 
 
 async def rows(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
     asks = RequestReply("operator", operator)
-    return (await asks.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+    return (await asks.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
 async def test_rows_that_were_lost_are_written_from_the_stream_and_the_others_are_not(
@@ -194,7 +194,7 @@ async def test_events_of_an_export_are_written_once_and_young_ones_not(
         await settled(service, operator)
         for written in (4, 0):
             request = BackfillLinesRequest(lines=(*lines, lines[0], young, "{not json"))
-            reply = await asks.ask(request, BackfillReply, 60.0)
+            reply = await asks.request(request, BackfillReply, 60.0)
             assert (reply.lines, reply.written, reply.unreadable) == (7, written, 1)
         assert await rows(operator, "SELECT count(), uniqExact(id) FROM events") == ((44, 44),)
         found = await rows(

@@ -48,14 +48,14 @@ async def test_nobody_is_sent_as_a_client_that_was_forgotten_there(
     asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
 ) -> None:
     await _another_place(asking, far, docs, "/first")
-    assert (await asking.ask()).link
+    assert (await asking.request()).link
     before = await kept.seen()
     far.forget()
     await kept.change(made=0.0)
     await _another_place(asking, far, docs, "/second")
     assert "Connected" in (await asking.connected()).text
     assert (await kept.seen()).id != before.id
-    assert (await asking.ask()).token
+    assert (await asking.request()).token
 
 
 async def test_a_client_that_is_known_there_stays_the_same_and_is_tried_only_when_in_doubt(
@@ -64,7 +64,7 @@ async def test_a_client_that_is_known_there_stays_the_same_and_is_tried_only_whe
     async def tries(path: str) -> int:
         before = len(far.seen("refresh_token"))
         await _another_place(asking, far, docs, path)
-        assert (await asking.ask()).link
+        assert (await asking.request()).link
         return len(far.seen("refresh_token")) - before
 
     assert await tries("/first") == 0
@@ -83,11 +83,11 @@ async def test_where_a_token_cannot_be_renewed_for_that_its_person_is_asked_anew
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     await asking.connected()
-    refused = sha256((await asking.ask()).token.encode()).hexdigest()
+    refused = sha256((await asking.request()).token.encode()).hexdigest()
     far.forget()
-    assert (await asking.ask(refused=refused)).link
+    assert (await asking.request(refused=refused)).link
     assert "Connected" in (await asking.connected()).text
-    assert (await asking.ask()).token
+    assert (await asking.request()).token
 
 
 async def test_somebody_who_comes_back_to_a_forgotten_client_can_try_once_more(
@@ -109,7 +109,7 @@ async def test_a_secret_is_shown_for_as_long_as_it_lasts(
 ) -> None:
     far.say(secret_seconds=3600)
     await _another_place(asking, far, docs, "/first")
-    assert (await asking.ask()).link
+    assert (await asking.request()).link
     first = await kept.seen()
     assert time.time() < first.ends < time.time() + 3601
     await kept.change(ends=time.time() - 1)
@@ -122,6 +122,6 @@ async def test_a_secret_that_would_be_over_at_once_is_not_taken_for_that(
 ) -> None:
     far.say(secret_seconds=1)
     await _another_place(asking, far, docs, "/first")
-    link = (await asking.ask()).link
+    link = (await asking.request()).link
     assert (await kept.seen()).ends == 0.0
-    assert (await asking.ask()).link == link
+    assert (await asking.request()).link == link

@@ -286,7 +286,7 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
 
     async def row(name: str) -> Any:
         with suppress(UnavailableError):
-            result = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+            result = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
             return next((each for each in result.servers if each["name"] == name), None)
 
     async def both() -> Any:

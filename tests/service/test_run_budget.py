@@ -27,7 +27,7 @@ async def priced(begin: Any) -> AsyncIterator[Policing]:
 async def refused(policy: Policing, tool: str = "read", most: int = 1) -> Any:
     """How a call that may cost so little is refused; None when it is not."""
     try:
-        await policy.ask(tool, most=most)
+        await policy.request(tool, most=most)
     except RunBudgetExceededError as error:
         return error
     return None
@@ -43,8 +43,8 @@ async def test_a_call_that_costs_more_than_it_may_is_sent_to_nobody(priced: Poli
 
 
 async def test_a_call_that_costs_exactly_what_it_may_goes_through(priced: Policing) -> None:
-    assert isinstance(await priced.ask("read", most=int(PRICE * MICRO)), CallResult)
-    assert isinstance(await priced.ask("read"), CallResult)
+    assert isinstance(await priced.request("read", most=int(PRICE * MICRO)), CallResult)
+    assert isinstance(await priced.request("read"), CallResult)
 
 
 async def test_nobody_is_asked_to_approve_what_cannot_be_paid(priced: Policing) -> None:

@@ -108,7 +108,7 @@ async def test_of_two_sealers_one_writes_and_the_other_stops(
 
 
 async def rows(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
-    return (await lane.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+    return (await lane.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
 async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_found(

@@ -84,7 +84,7 @@ async def test_a_server_whose_secret_cannot_be_had_says_which_and_is_reached_onc
     async with begin(Server(graphql=api.url, headers=headers, probe=0)):
 
         async def named() -> bool:
-            reply = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
+            reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
             return any(str(kept) in row["last_failure"] for row in reply.servers)
 
         await until_told(named, "the file's name in the server's status")

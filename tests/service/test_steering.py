@@ -50,7 +50,9 @@ class Installation:
     async def row(self) -> dict[str, Any] | None:
         """What the executor tells of the server, once it is connected."""
         try:
-            reply = await RequestReply(OPERATOR, self._operator).ask(ServersQuery(), ServersReply)
+            reply = await RequestReply(OPERATOR, self._operator).request(
+                ServersQuery(), ServersReply
+            )
         except UnavailableError:
             return None
         return next((each for each in reply.servers if each["state"] == "ready"), None)

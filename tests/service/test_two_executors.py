@@ -64,10 +64,10 @@ class Two:
 
         service.events.publish = heard  # type: ignore[method-assign]
 
-    async def ask(self, tool: str, method: str = "tools/call", **arguments: Any) -> Any:
+    async def request(self, tool: str, method: str = "tools/call", **arguments: Any) -> Any:
         """One call to its end; the decoded result, or nothing where it failed."""
         call_id = self.ingress.calls.new_call_id()
-        final = await self.ingress.calls.ask(
+        final = await self.ingress.calls.request(
             CallRequested(
                 call_id=call_id,
                 reply_to=self.ingress.calls.address(call_id),
@@ -85,13 +85,13 @@ class Two:
 
     async def read(self, uri: str) -> str:
         """A piece of what was kept."""
-        reply = await self.ask(uri, "resources/read", uri=uri)
+        reply = await self.request(uri, "resources/read", uri=uri)
         return str(reply["contents"][0]["text"])
 
     async def both_answer(self) -> bool:
         """Whether either takes calls: which one does is for the bus to say."""
         try:
-            await self.ask("rows", bytes=1)
+            await self.request("rows", bytes=1)
         except UpstreamDeadError:  # it is not connected yet
             return False
         return len(self.answered) == len(self.executors)
@@ -125,7 +125,7 @@ async def two(
 
 
 async def test_what_one_executor_kept_is_read_through_the_other(two: Two) -> None:
-    reply = await two.ask("streamed", bytes=LONG)
+    reply = await two.request("streamed", bytes=LONG)
     (link,) = (each for each in reply["content"] if each["type"] == "resource_link")
     (keeper,) = two.answered
     two.answered.clear()
@@ -140,7 +140,7 @@ async def test_what_one_executor_kept_is_read_through_the_other(two: Two) -> Non
 
 async def test_each_executor_asks_for_itself_what_it_remembers(two: Two) -> None:
     before = two.vast.asked
-    replies = [await two.ask("text", bytes=1) for _ in range(ENOUGH)]
+    replies = [await two.request("text", bytes=1) for _ in range(ENOUGH)]
     assert all(each == replies[0] for each in replies)
     assert sorted(two.answered) == [0, 1]
     assert two.vast.asked - before == 2

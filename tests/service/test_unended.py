@@ -63,7 +63,7 @@ async def named(operator: Bus) -> list[tuple[Any, ...]]:
     await until(lambda: consumed(operator), "everything is acknowledged")
     sql = "SELECT call_id, code, sent, charge FROM events WHERE endsWith(id, '.unknown')"
     asks = RequestReply("operator", operator)
-    found = await asks.ask(AuditQuery(sql=f"{sql} ORDER BY call_id"), RowsReply, 20.0)
+    found = await asks.request(AuditQuery(sql=f"{sql} ORDER BY call_id"), RowsReply, 20.0)
     return list(found.rows)
 
 

@@ -51,8 +51,8 @@ async def test_a_person_consents_and_the_token_is_for_that_server_and_person_alo
     assert sent.told["code_challenge_method"] == "S256"
     done = await asking.walker.get(came_back(sent))
     assert "Connected" in done.text
-    assert (await asking.ask()).token.startswith("far~")
-    assert (await asking.ask("bob")).token == ""
+    assert (await asking.request()).token.startswith("far~")
+    assert (await asking.request("bob")).token == ""
     exchanged = far.seen("authorization_code")[-1]
     assert exchanged["resource"] == docs.url
     assert exchanged["redirect_uri"] == sent.told["redirect_uri"]
@@ -64,9 +64,9 @@ async def test_a_token_is_not_given_for_an_address_it_was_not_got_for(
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     await asking.connected()
-    assert (await asking.ask()).token
+    assert (await asking.request()).token
     await asking.declare(f"{docs.origin}/elsewhere", tokens="user")
-    assert (await asking.ask()).token == ""
+    assert (await asking.request()).token == ""
 
 
 async def test_a_link_is_good_for_its_person_in_one_browser_and_its_state_once(
@@ -95,7 +95,7 @@ async def test_an_answer_of_another_issuer_or_of_none_is_not_used(
     page = await asking.connected()
     assert page.status == 403
     assert len(far.seen("authorization_code")) == before
-    assert (await asking.ask()).token == ""
+    assert (await asking.request()).token == ""
 
 
 async def test_an_answer_of_one_issuer_is_not_taken_to_another_where_neither_names_itself(
@@ -146,7 +146,7 @@ async def test_where_only_our_document_would_do_and_nobody_names_himself_one_is_
     other.say(document={TAKES_DOCUMENTS: True, NAMES_ITSELF: False, "registration_endpoint": None})
     docs.names(other.issuer)
     await asking.declare(docs.url, tokens="user")
-    reply = await asking.ask()
+    reply = await asking.request()
     assert "RFC 9207" in reply.reason
     assert f"redirect URI {BASE}/oauth/connected/" in reply.reason
 
@@ -166,7 +166,7 @@ async def test_metadata_that_does_not_hold_together_leads_nobody_anywhere(
     docs.names(far.issuer, **({"resource": resource} if resource else {}))
     far.say(document=document)
     await asking.declare(docs.url, tokens="user")
-    reply = await asking.ask()
+    reply = await asking.request()
     assert reply.link == ""
     assert why in reply.reason
 
@@ -184,9 +184,9 @@ async def test_metadata_lead_to_no_address_that_is_not_allowed(
             await asking.declare(docs.url, tokens="user")  # which names the server itself
             for metadata in (f"{inside.origin}/x", "http://169.254.169.254/x", "file:///etc"):
                 challenge = f'Bearer resource_metadata="{metadata}"'
-                assert not (await asking.ask(challenge=challenge)).link
+                assert not (await asking.request(challenge=challenge)).link
             docs.names(inside.origin)
-            reply = await asking.ask()
+            reply = await asking.request()
             assert "TOOLBUS_EGRESS_ALLOW" in reply.reason
         assert inside.hits == []
         assert WELL_KNOWN in docs.hits
@@ -201,7 +201,7 @@ async def test_a_server_that_moved_to_another_issuer_is_shown_nothing_of_the_fir
     assert (await asking.sent()).told["client_id"] == "declared-there"
     docs.names(other.issuer)
     await asyncio.sleep(1.1)  # what was found is believed for a second
-    reply = await asking.ask(challenge=f'Bearer resource_metadata="{docs.origin}{WELL_KNOWN}"')
+    reply = await asking.request(challenge=f'Bearer resource_metadata="{docs.origin}{WELL_KNOWN}"')
     page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.location.startswith(other.issuer)
@@ -214,16 +214,16 @@ async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
     docs.names(far.issuer, scopes_supported=["read"])
     await asking.declare(docs.url, tokens="user")
     await asking.connected()
-    token = (await asking.ask()).token
+    token = (await asking.request()).token
     challenge = 'Bearer error="insufficient_scope", scope="write"'
     refused = sha256(token.encode()).hexdigest()
-    reply = await asking.ask(challenge=challenge, refused=refused)
+    reply = await asking.request(challenge=challenge, refused=refused)
     page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.told["scope"] == "read write"
     await asking.walker.get(came_back(sent))
-    refused = sha256((await asking.ask()).token.encode()).hexdigest()
-    again = await asking.ask(challenge=challenge, refused=refused)
+    refused = sha256((await asking.request()).token.encode()).hexdigest()
+    again = await asking.request(challenge=challenge, refused=refused)
     assert (again.link, again.token) == ("", "")
     assert "already requested" in again.reason
 
@@ -235,7 +235,7 @@ async def test_toolbus_calls_in_its_own_name_with_credentials_it_was_given(
     monkeypatch.setenv("FAR_SECRET", "a secret of ours")
     client = {"id": "gateway", "secret": "${env:FAR_SECRET}"}
     await asking.declare(docs.url, grant="client_credentials", clients={far.issuer: client})
-    reply = await asyncio.gather(*(asking.ask("") for _ in range(10)))
+    reply = await asyncio.gather(*(asking.request("") for _ in range(10)))
     assert len({each.token for each in reply}) == 1
     assert reply[0].token.startswith("far~")
     request = far.seen("client_credentials")
@@ -269,7 +269,7 @@ async def test_tokens_that_end_together_are_each_renewed_once_by_two_services_fo
         async def both(user: str) -> list[UpstreamTokenReply]:
             query = UpstreamTokenQuery(server="docs", user=user)
             lanes = (asking.executor, second)
-            asks = (lane.ask(query, UpstreamTokenReply, 90.0) for lane in lanes)
+            asks = (lane.request(query, UpstreamTokenReply, 90.0) for lane in lanes)
             return list(await asyncio.gather(*asks))
 
         result = await asyncio.gather(*map(both, people))
@@ -290,12 +290,12 @@ async def test_a_connection_that_ends_is_given_back_and_its_person_is_asked_anew
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     await asking.connected()
-    assert (await asking.ask()).token
+    assert (await asking.request()).token
     (row,) = await asking.server.action("connections")
     assert (row["server"], row["user"], row["renews"]) == ("docs", "ann", True)
     assert not any("far~" in str(value) or "again~" in str(value) for value in row.values())
     await asking.server.action("end_connection", "docs", user="ann")
-    reply = await asking.ask()
+    reply = await asking.request()
     assert (reply.token, bool(reply.link)) == ("", True)
 
 
@@ -311,15 +311,15 @@ async def test_only_the_account_that_is_named_lists_if_one_is(
 
         await connects("ann", "anns", 7200)
         await asking.declare(docs.url, tokens="user")
-        assert (await asking.ask("", listing=True)).token == "anns"
+        assert (await asking.request("", listing=True)).token == "anns"
         await asking.declare(docs.url, tokens="user", listing="robot")
-        assert "The listing account" in (await asking.ask("", listing=True)).reason
+        assert "The listing account" in (await asking.request("", listing=True)).reason
         await connects("robot", "robots", 3600)
-        assert (await asking.ask("", listing=True)).token == "robots"
-        assert (await asking.ask("ann")).token == "anns"
+        assert (await asking.request("", listing=True)).token == "robots"
+        assert (await asking.request("ann")).token == "anns"
 
 
 async def test_what_wants_no_oauth_has_no_token(asking: Asking) -> None:
     await asking.server.declare(servers={"docs": {"url": "http://127.0.0.1:9/mcp"}})
     with pytest.raises(InvalidError, match="configured with 'oauth'"):
-        await asking.ask()
+        await asking.request()

@@ -69,7 +69,7 @@ class Vouching(Asking):
 
     async def connected(self) -> Page:
         """The whole way: from the link to the page that says so."""
-        page = await self.walker.get((await self.ask()).link)
+        page = await self.walker.get((await self.request()).link)
         return await self.allowed(await self.signed_in(page))
 
 
@@ -87,7 +87,7 @@ async def test_a_provider_vouches_for_who_signed_in_there_and_for_nobody_else(
     docs.names(far.issuer, scopes_supported=["read"])
     await asking.vouched(docs.url, far)
     assert "Connected" in (await asking.connected()).text
-    assert (await asking.ask()).token.startswith("far~")
+    assert (await asking.request()).token.startswith("far~")
     request = corp.exchanges()[-1]
     assert (request["audience"], request["resource"]) == (far.issuer, docs.url)
     assert request["scope"] == "read"
@@ -95,7 +95,7 @@ async def test_a_provider_vouches_for_who_signed_in_there_and_for_nobody_else(
     brought = far.seen(JWT_BEARER)[-1]
     assert parse_unverified(brought["assertion"])[1]["aud"] == far.issuer
     assert request["subject_token"] not in str(brought), "ID tokens are for who gave them"
-    assert (await asking.ask("bob")).token == ""
+    assert (await asking.request("bob")).token == ""
 
 
 async def test_who_signs_in_for_an_agent_needs_no_page_for_the_server(
@@ -106,7 +106,7 @@ async def test_who_signs_in_for_an_agent_needs_no_page_for_the_server(
     client = await asking.server.register()
     page = await asking.walker.get("/oauth/authorize", **asked_by(client["client_id"]))
     await asking.signed_in(page)
-    assert (await asking.ask()).token.startswith("far~")
+    assert (await asking.request()).token.startswith("far~")
 
 
 @pytest.mark.parametrize("word", [{"aud": "https://else.test"}, {"client_id": "somebody"}])
@@ -118,7 +118,7 @@ async def test_a_word_for_somebody_else_is_not_sent_on(
     corp.say(word=word)
     before = len(far.seen(JWT_BEARER))
     assert "for another audience or client" in (await asking.connected()).text
-    assert "for another audience or client" in (await asking.ask()).reason
+    assert "for another audience or client" in (await asking.request()).reason
     assert len(far.seen(JWT_BEARER)) == before
 
 
@@ -130,7 +130,7 @@ async def test_an_authorization_server_that_is_not_declared_is_shown_no_word(
     fields = {"tokens": "user", "grant": "enterprise", "provider": "corp", "clients": clients}
     await asking.declare(docs.url, **fields)
     before = len(corp.exchanges())
-    assert f"no client is configured for {far.issuer}" in (await asking.ask()).reason
+    assert f"no client is configured for {far.issuer}" in (await asking.request()).reason
     assert len(corp.exchanges()) == before
 
 
@@ -142,7 +142,7 @@ async def test_the_provider_is_asked_for_each_token_anew_and_its_no_counts(
     far.say(seconds=4)  # too short to be used again
     await asking.connected()
     corp.say(refuses="access_denied")
-    reply = await asking.ask()
+    reply = await asking.request()
     assert (reply.token, reply.link) == ("", "")
     assert "'corp' denies the identity assertion" in reply.reason
 
@@ -156,13 +156,13 @@ async def test_what_it_said_is_renewed_where_it_can_be_and_else_they_sign_in_ane
     corp.say(seconds=20, renews=True)
     await asking.connected()
     corp.say(seconds=600)
-    assert (await asking.ask()).token.startswith("far~")
+    assert (await asking.request()).token.startswith("far~")
     first, second = (each["subject_token"] for each in corp.exchanges()[-2:])
     assert parse_unverified(second)[1]["exp"] > parse_unverified(first)[1]["exp"] + 300
     corp.say(seconds=20, renews=False)
     await asking.server.action("end_connection", "docs", user="ann")
     await asking.connected()
-    assert (await asking.ask()).link, "nobody renews it: ann signs in once more"
+    assert (await asking.request()).link, "nobody renews it: ann signs in once more"
 
 
 async def test_who_was_cut_off_by_an_operator_signs_in_anew(
@@ -172,7 +172,7 @@ async def test_who_was_cut_off_by_an_operator_signs_in_anew(
     await asking.vouched(docs.url, far)
     await asking.connected()
     await asking.server.action("end_connection", "docs", user="ann")
-    page = await asking.walker.get((await asking.ask()).link)
+    page = await asking.walker.get((await asking.request()).link)
     page = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert 'name="issuer"' in page.text, "the browser's session is not enough"
 
@@ -185,7 +185,7 @@ async def test_who_ends_their_own_connection_is_not_connected_again_by_the_next_
     await asking.connected()
     page = await asking.walker.get("/oauth/account")
     await asking.walker.post("/oauth/account", ticket=page.ticket, server="docs")
-    reply = await asking.ask()
+    reply = await asking.request()
     assert (reply.token, bool(reply.link)) == ("", True)
 
 
@@ -197,13 +197,13 @@ async def test_what_toolbus_runs_on_vouches_for_it_with_a_token_of_a_file(
     far.say(jwks={"keys": [keys.as_dict(private=False)]})
     token = _signed(keys, far.issuer, 300)
     await asking.declare(docs.url, grant="workload", clients=_workload(far, tmp_path, token))
-    assert (await asking.ask("")).token.startswith("far~")
+    assert (await asking.request("")).token.startswith("far~")
     assert far.seen(JWT_BEARER)[-1]["assertion"] == token
     request = len(far.seen(JWT_BEARER))
     old = _signed(keys, far.issuer, -60)
     await asking.declare(docs.url, grant="workload", clients=_workload(far, tmp_path / "2", old))
     await asking.server.action("end_connection", "docs", user="")
-    assert "has expired" in (await asking.ask("")).reason
+    assert "has expired" in (await asking.request("")).reason
     assert len(far.seen(JWT_BEARER)) == request, "what has expired is shown to nobody"
 
 
@@ -214,7 +214,7 @@ async def test_a_token_of_a_file_proves_a_client_in_the_place_of_a_signature(
     token = _signed(ECKey.generate_key("P-256"), far.issuer, 300)
     clients = _workload(far, tmp_path, token)
     await asking.declare(docs.url, grant="client_credentials", clients=clients)
-    assert (await asking.ask("")).token.startswith("far~")
+    assert (await asking.request("")).token.startswith("far~")
     request = far.seen("client_credentials")[-1]
     assert request["client_assertion"] == token
     assert "assertion" not in request

@@ -167,7 +167,7 @@ async def test_a_file_that_cannot_be_read_is_told_of_without_its_path(tls: Tls) 
     async with peer() as server:
         pool = Pool(f"https://{NAME}:{server.port}/", way(tls=tls))
         with pytest.raises(NotSentError, match=r"can(not)? be (read|loaded)|no readable") as caught:
-            await pool.ask(b"GET / HTTP/1.1\r\n\r\n")
+            await pool.request(b"GET / HTTP/1.1\r\n\r\n")
     assert "nowhere" not in str(caught.value)
 
 
@@ -240,7 +240,7 @@ async def test_an_operators_server_is_reached_and_nobody_elses(
 
             async def why_not() -> str:
                 try:
-                    reply = await RequestReply("operator", operator).ask(
+                    reply = await RequestReply("operator", operator).request(
                         ServersQuery(), ServersReply
                     )
                 except ToolbusError:  # not there yet

@@ -128,7 +128,7 @@ class Client:
     def receive(self) -> dict[str, Any]:
         return self._said.get(timeout=SECONDS)
 
-    def ask(self, request_id: Any, method: str, **params: Any) -> dict[str, Any]:
+    def request(self, request_id: Any, method: str, **params: Any) -> dict[str, Any]:
         self.tell({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
         return self.receive()
 
@@ -174,7 +174,7 @@ def test_a_modern_request_repeats_itself_in_headers() -> None:
         endpoint(lambda asked: result(asked, {"resultType": "complete"})) as scripted,
         connected(scripted.url) as client,
     ):
-        client.ask(1, "tools/call", name="né", arguments={}, _meta=META)
+        client.request(1, "tools/call", name="né", arguments={}, _meta=META)
         headers = scripted.asked[0].headers
     assert headers["authorization"] == "Bearer tbk_key"
     assert headers["mcp-protocol-version"] == "2026-07-28"
@@ -217,8 +217,8 @@ def test_a_tool_known_from_another_run_is_listed_when_headers_are_missing() -> N
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
         call = {"name": "weather", "arguments": {"days": 2}, "_meta": META}
-        assert client.ask(1, "tools/call", **call)["result"] == {"content": []}
-        assert client.ask(2, "tools/call", **call)["result"] == {"content": []}
+        assert client.request(1, "tools/call", **call)["result"] == {"content": []}
+        assert client.request(2, "tools/call", **call)["result"] == {"content": []}
         assert len(scripted.of("tools/list")) == 1
         assert len(scripted.of("tools/call")) == 3
 
@@ -236,10 +236,10 @@ def test_a_session_is_carried_listened_to_and_ended() -> None:
         return (202, {}, b"") if "id" not in asked.body else result(asked, {})
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
-        client.ask(1, "initialize", protocolVersion="2025-11-25")
+        client.request(1, "initialize", protocolVersion="2025-11-25")
         client.tell({"jsonrpc": "2.0", "method": "notifications/initialized"})
         assert client.receive() == note
-        client.ask(2, "ping")
+        client.request(2, "ping")
         client.end()
         verbs = [each.verb for each in scripted.asked]
         later = scripted.of("ping")[0].headers
@@ -261,9 +261,9 @@ def test_a_session_that_ended_is_renewed_with_its_level_and_the_request_repeated
         return (202, {}, b"") if "id" not in asked.body else result(asked, {"tools": []})
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
-        client.ask(1, "initialize", protocolVersion="2025-11-25")
-        client.ask(2, "logging/setLevel", level="debug")
-        assert client.ask(3, "tools/list")["result"] == {"tools": []}
+        client.request(1, "initialize", protocolVersion="2025-11-25")
+        client.request(2, "logging/setLevel", level="debug")
+        assert client.request(3, "tools/list")["result"] == {"tools": []}
         assert client.silent()
         assert len(scripted.of("initialize")) == 2
         levels = [each.headers["mcp-session-id"] for each in scripted.of("logging/setLevel")]
@@ -279,7 +279,7 @@ def test_what_comes_before_an_answer_is_passed_on_before_it() -> None:
         return stream(progress, {"jsonrpc": "2.0", "id": asked.body["id"], "result": {}})
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
-        assert client.ask(1, "tools/call", name="a") == progress
+        assert client.request(1, "tools/call", name="a") == progress
         assert client.receive()["id"] == 1
 
 
@@ -289,7 +289,7 @@ def test_an_answer_to_a_question_of_the_endpoints_is_posted_in_the_session() -> 
         return handshake(asked, "s1") if begins else (202, {}, b"")
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
-        client.ask(1, "initialize")
+        client.request(1, "initialize")
         client.tell({"jsonrpc": "2.0", "id": 9, "result": {"action": "accept"}})
         assert scripted.asked[-1].body["result"] == {"action": "accept"}
         assert scripted.asked[-1].headers["mcp-session-id"] == "s1"
@@ -313,7 +313,7 @@ def test_a_failure_of_http_is_an_error_of_the_request(
     answer: Handled | None, code: int, said: str, request_id: Any
 ) -> None:
     with endpoint(lambda _asked: answer) as scripted, connected(scripted.url) as client:
-        reply = client.ask(request_id, "tools/call", name="a", _meta=META)
+        reply = client.request(request_id, "tools/call", name="a", _meta=META)
     assert reply["id"] == request_id
     assert type(reply["id"]) is type(request_id)
     assert reply["error"]["code"] == code
@@ -333,8 +333,8 @@ def test_an_id_in_use_is_refused_and_a_cancelled_modern_request_says_nothing() -
         call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"_meta": META}}
         client.tell(call)
         assert arrived.wait(SECONDS)
-        assert client.ask(1, "tools/list", _meta=META)["error"]["code"] == -32600
-        assert client.ask("1", "tools/list", _meta=META)["result"] == {}
+        assert client.request(1, "tools/list", _meta=META)["error"]["code"] == -32600
+        assert client.request("1", "tools/list", _meta=META)["result"] == {}
         about = {"requestId": 1}
         client.tell({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": about})
         client.end()

@@ -18,16 +18,16 @@ def told(*answers: dict[str, Any]) -> tuple[Any, list[float]]:
 
 def test_it_asks_again_until_somebody_has_decided_and_more_slowly_when_told_so() -> None:
     pending, slower = {"error": "authorization_pending"}, {"error": "slow_down"}
-    ask, pauses = told(pending, slower, pending, {"access_token": "a-token"})
-    assert awaited(ask, WAITING, pauses.append) == "a-token"
+    request, pauses = told(pending, slower, pending, {"access_token": "a-token"})
+    assert awaited(request, WAITING, pauses.append) == "a-token"
     assert pauses == [5, 5, 10, 10]
 
 
 def test_a_no_is_told_and_nobody_is_waited_for_without_end() -> None:
-    ask, pauses = told({"error": "access_denied", "error_description": "The person said no."})
+    request, pauses = told({"error": "access_denied", "error_description": "The person said no."})
     with pytest.raises(CommandError, match="The person said no"):
-        awaited(ask, WAITING, pauses.append)
-    ask, pauses = told(*[{"error": "authorization_pending"}] * 99)
+        awaited(request, WAITING, pauses.append)
+    request, pauses = told(*[{"error": "authorization_pending"}] * 99)
     with pytest.raises(CommandError, match="in time"):
-        awaited(ask, WAITING, pauses.append)
+        awaited(request, WAITING, pauses.append)
     assert sum(pauses) == 60

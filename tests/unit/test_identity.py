@@ -162,7 +162,7 @@ class Asks(RequestReply):
         super().__init__("ingress", Bus("ingress", "nats://127.0.0.1:9"))
         self.told, self.asked = told, 0
 
-    async def ask(self, question: Any, answer: Any, seconds: float = 5.0) -> Any:  # noqa: ARG002
+    async def request(self, question: Any, answer: Any, seconds: float = 5.0) -> Any:  # noqa: ARG002
         self.asked += 1
         if isinstance(self.told, Exception):
             raise self.told

@@ -154,7 +154,7 @@ class Oauth:
         self._told = list(told)
         self.asked: list[UpstreamTokenQuery] = []
 
-    async def ask(self, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
+    async def request(self, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
         self.asked.append(asked)
         await asyncio.sleep(0)
         told = self._told.pop(0) if len(self._told) > 1 else self._told[0]
@@ -169,7 +169,7 @@ def told(token: str, seconds: float = 3600.0) -> UpstreamTokenReply:
 
 async def test_a_crowd_of_calls_asks_for_one_token_once() -> None:
     oauth = Oauth(told("one"))
-    bearer = Bearer("docs", "ann", oauth.ask)
+    bearer = Bearer("docs", "ann", oauth.request)
     lines = await asyncio.gather(*(bearer.line() for _ in range(50)))
     assert set(lines) == {b"Authorization: Bearer one\r\n"}
     assert bearer.now() == lines[0]
@@ -178,7 +178,7 @@ async def test_a_crowd_of_calls_asks_for_one_token_once() -> None:
 
 async def test_a_token_that_was_refused_is_asked_for_anew_once_by_all_who_were_refused() -> None:
     oauth = Oauth(told("one"), told("two"))
-    bearer = Bearer("docs", "ann", oauth.ask)
+    bearer = Bearer("docs", "ann", oauth.request)
     first = await bearer.line()
     told_anew = await asyncio.gather(*(bearer.another(first, "Bearer") for _ in range(20)))
     assert set(told_anew) == {b"Authorization: Bearer two\r\n"}
@@ -187,14 +187,14 @@ async def test_a_token_that_was_refused_is_asked_for_anew_once_by_all_who_were_r
 
 
 async def test_the_same_token_again_is_no_other_token() -> None:
-    bearer = Bearer("docs", "ann", Oauth(told("one")).ask)
+    bearer = Bearer("docs", "ann", Oauth(told("one")).request)
     first = await bearer.line()
     with pytest.raises(ConsentRequiredError):
         await bearer.another(first, "Bearer")
 
 
 async def test_without_oauth_a_call_is_told_so_and_what_to_do() -> None:
-    bearer = Bearer("docs", "ann", Oauth(UnavailableError("No oauth service is running.")).ask)
+    bearer = Bearer("docs", "ann", Oauth(UnavailableError("No oauth service is running.")).request)
     with pytest.raises(ConsentRequiredError, match=r"No oauth service is running. Retry shortly."):
         await bearer.needed()
 
@@ -212,7 +212,7 @@ async def test_without_oauth_a_call_is_told_so_and_what_to_do() -> None:
 def test_only_a_refusal_for_want_of_a_token_is_one(
     status: int, header: bytes, *, concerns: bool
 ) -> None:
-    bearer = Bearer("docs", "", Oauth(told("one")).ask)
+    bearer = Bearer("docs", "", Oauth(told("one")).request)
     found = bearer.refusal(Head(status, {b"www-authenticate": header}))
     assert (found is not None) is concerns
 

@@ -10,7 +10,7 @@ from toolbus_common.contracts import AuditQuery, RowsReply
 
 By = str  # one of NAMED
 Row = dict[str, Any]
-Ask = Callable[[AuditQuery], Awaitable[RowsReply]]
+RunQuery = Callable[[AuditQuery], Awaitable[RowsReply]]
 
 MOST_NAMES = 50  # rows of a table
 HOURS_SHOWN = timedelta(days=3)  # beyond that, a chart has a bar a day
@@ -60,13 +60,13 @@ class Report:
         return asdict(self)
 
 
-async def gathered(ask: Ask, by: By, since: datetime, until: datetime) -> Report:
+async def gathered(run_query: RunQuery, by: By, since: datetime, until: datetime) -> Report:
     """Query audit for a report. The period starts at a full hour."""
     start = since.replace(minute=0, second=0, microsecond=0)
     bounds = {"since": written(start), "until": written(until)}
 
     async def rows(sql: str, limit: int = 1000) -> tuple[list[Row], bool]:
-        found = await ask(AuditQuery(sql=sql, limit=limit, parameters=bounds))
+        found = await run_query(AuditQuery(sql=sql, limit=limit, parameters=bounds))
         named = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
         return [{name: row[name] for name in row if name != "q"} for row in named], found.more
 

@@ -117,8 +117,8 @@ class Bridge:
     def _answer(self, line: bytes, message: dict[str, Any], flight: Flight) -> None:
         request_id, url = message["id"], self._endpoint.url
         try:
-            ask = self._ask_modern if flight.modern else self._ask_legacy
-            reply = ask(line, message, flight)
+            request = self._ask_modern if flight.modern else self._ask_legacy
+            reply = request(line, message, flight)
             answer = responses.for_request(reply.body, request_id, reply.status, url)
         except UnreachedError as error:
             answer = responses.unreached(request_id, url, str(error))

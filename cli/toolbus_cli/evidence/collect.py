@@ -191,5 +191,5 @@ async def _cut(channel: RequestReply, named: str, stream: str) -> int:
 
 async def _rows(channel: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
     return (
-        await channel.ask(AuditQuery(sql=sql, limit=PAGE, as_stored=True), RowsReply, SECONDS)
+        await channel.request(AuditQuery(sql=sql, limit=PAGE, as_stored=True), RowsReply, SECONDS)
     ).rows

@@ -64,7 +64,7 @@ async def pages(channel: RequestReply, wanted: Wanted) -> AsyncIterator[EventsRe
         customers=wanted.customers,
     )
     while True:
-        page = await channel.ask(query, EventsReply, SECONDS)
+        page = await channel.request(query, EventsReply, SECONDS)
         yield page
         if not page.next:
             return

@@ -108,7 +108,9 @@ async def _let_go(repository: ConfigRepository, revision: int) -> int:
     confirmed: dict[str, int] = {}  # the revision of PEOPLE that each replica has
     seconds = ROUND_SECONDS
     while True:
-        statuses = await channel.ask_all(seconds, wanted=() if confirmed else readers_of(PEOPLE))
+        statuses = await channel.request_all(
+            seconds, wanted=() if confirmed else readers_of(PEOPLE)
+        )
         confirmed |= {
             each.instance: each.revisions[PEOPLE] for each in statuses if PEOPLE in each.revisions
         }
@@ -124,4 +126,4 @@ async def _let_go(repository: ConfigRepository, revision: int) -> int:
 
 
 async def _rows(channel: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
-    return (await channel.ask(AuditQuery(sql=sql, as_stored=True), RowsReply, SECONDS)).rows
+    return (await channel.request(AuditQuery(sql=sql, as_stored=True), RowsReply, SECONDS)).rows

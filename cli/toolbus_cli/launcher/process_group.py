@@ -68,7 +68,7 @@ class Fleet:
             if waited > READY_SECONDS:
                 raise CommandError(self._why(sorted(missing), statuses))
             # A machine too busy to start quickly is too busy to reply quickly.
-            statuses = await channel.ask_all(max(ASK_SECONDS, waited / 10))
+            statuses = await channel.request_all(max(ASK_SECONDS, waited / 10))
 
     def _ready(self, statuses: Iterable[ServiceStatus]) -> set[str]:
         ours = set(self.pids.values())
@@ -118,7 +118,7 @@ async def servers_settled(bus: Bus) -> list[dict[str, object]]:
         if asyncio.get_running_loop().time() > give_up:
             break
         try:
-            reply = await channel.ask(ServersQuery(), ServersReply, 1.0)
+            reply = await channel.request(ServersQuery(), ServersReply, 1.0)
         except ToolbusError:
             break
         await asyncio.sleep(0.02)

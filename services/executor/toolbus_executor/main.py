@@ -230,11 +230,11 @@ class ServerRegistry:
 
 
 async def _token(service: Service, query: UpstreamTokenQuery) -> UpstreamTokenReply:
-    return await service.requests.ask(query, UpstreamTokenReply, TOKEN_SECONDS)
+    return await service.requests.request(query, UpstreamTokenReply, TOKEN_SECONDS)
 
 
 async def _identity_key(service: Service) -> IdentityKeyReply:
-    return await service.requests.ask(IdentityKeyQuery(), IdentityKeyReply)
+    return await service.requests.request(IdentityKeyQuery(), IdentityKeyReply)
 
 
 def build(transport: LocalTransport) -> Service:

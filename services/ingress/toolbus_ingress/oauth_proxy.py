@@ -74,7 +74,7 @@ class OAuthProxy:
             body=body,
         )
         try:
-            reply = await self.endpoint.service.requests.ask(request, PageReply, SECONDS)
+            reply = await self.endpoint.service.requests.request(request, PageReply, SECONDS)
         except ToolbusError as error:
             return _error_response(error, headers)
         return Response(

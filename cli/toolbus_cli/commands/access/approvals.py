@@ -72,11 +72,11 @@ def reject(
 
 
 def _request(state_dir: Path, question: Query) -> ApprovalsReply:
-    async def ask() -> ApprovalsReply:
+    async def send() -> ApprovalsReply:
         async with joined(find(state_dir)) as bus:
-            return await RequestReply(OPERATOR, bus).ask(question, ApprovalsReply)
+            return await RequestReply(OPERATOR, bus).request(question, ApprovalsReply)
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
 def _lines(reply: ApprovalState) -> list[str]:

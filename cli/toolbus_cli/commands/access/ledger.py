@@ -81,13 +81,13 @@ def accept(
 async def _reply(state_dir: Path, customer: str) -> LedgerReply:
     async with joined(find(state_dir)) as bus:
         query = LedgerQuery(customer=customer)
-        return await RequestReply(OPERATOR, bus).ask(query, LedgerReply, SHOW_SECONDS)
+        return await RequestReply(OPERATOR, bus).request(query, LedgerReply, SHOW_SECONDS)
 
 
 async def _rebuilt(state_dir: Path, customer: str, *, accept: bool) -> RebuildReply:
     async with joined(find(state_dir)) as bus:
         request = RebuildRequest(customer=customer, accept=accept, by=me())
-        return await RequestReply(OPERATOR, bus).ask(request, RebuildReply, REBUILD_SECONDS)
+        return await RequestReply(OPERATOR, bus).request(request, RebuildReply, REBUILD_SECONDS)
 
 
 def _show_rebuilt(reply: RebuildReply, *, as_json: bool) -> None:

@@ -57,7 +57,7 @@ def login(
 
 
 def awaited(
-    ask: Callable[[], tuple[int, dict[str, Any]]],
+    request: Callable[[], tuple[int, dict[str, Any]]],
     waiting: dict[str, Any],
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
@@ -67,7 +67,7 @@ def awaited(
     while left > 0:
         sleep(pause)
         left -= pause
-        status, result = ask()
+        status, result = request()
         if result.get("error") == "slow_down":
             pause = min(pause + 5, LONGEST_WAIT)
         elif result.get("error") != "authorization_pending":

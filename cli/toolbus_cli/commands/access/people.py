@@ -186,12 +186,12 @@ def send_request(
 ) -> list[dict[str, Any]]:
     """Send a request to the oauth service and return its reply."""
 
-    async def ask() -> IdentityReply:
+    async def send() -> IdentityReply:
         request = IdentityRequest(action=action, name=name, by=me(), about=json.dumps(about or {}))
         async with joined(find(state_dir)) as bus:
-            return await RequestReply(OPERATOR, bus).ask(request, IdentityReply, SECONDS)
+            return await RequestReply(OPERATOR, bus).request(request, IdentityReply, SECONDS)
 
-    return list(asyncio.run(ask()).rows)
+    return list(asyncio.run(send()).rows)
 
 
 def _password(*, from_stdin: bool) -> str:

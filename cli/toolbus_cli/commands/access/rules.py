@@ -145,7 +145,7 @@ async def _calls(queries: RequestReply, seconds: int) -> AsyncIterator[dict[str,
         where = f"AND (stream_seq, line) > {after} ORDER BY stream_seq, line"
         query = AuditQuery(sql=_CALLS.format(seconds=seconds) + where, limit=batch)
         try:
-            found = await queries.ask(query, RowsReply, SECONDS)
+            found = await queries.request(query, RowsReply, SECONDS)
         except InvalidError:
             if batch <= LEAST:
                 raise

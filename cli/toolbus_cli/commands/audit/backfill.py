@@ -131,7 +131,7 @@ async def _refilled(state_dir: Path, request: BackfillRequest) -> dict[str, int]
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Messages", total=None)
             while True:
-                reply = await queries.ask(request, BackfillReply, SECONDS)
+                reply = await queries.request(request, BackfillReply, SECONDS)
                 total.update(lines=reply.lines, written=reply.written, unreadable=reply.unreadable)
                 progress.update(task, completed=reply.next or reply.until, total=reply.until)
                 if not reply.next:
@@ -145,7 +145,7 @@ async def _taken(state_dir: Path, export: Path) -> dict[str, int]:
     async with joined(find(state_dir)) as bus:
         queries = RequestReply(OPERATOR, bus)
         for piece in _pieces(export):
-            reply = await queries.ask(
+            reply = await queries.request(
                 BackfillLinesRequest(lines=tuple(piece)), BackfillReply, SECONDS
             )
             total.update(lines=reply.lines, written=reply.written, unreadable=reply.unreadable)
@@ -172,5 +172,5 @@ def _pieces(export: Path) -> Iterator[list[str]]:
 async def _request(state_dir: Path, sql: str, limit: int) -> list[dict[str, Any]]:
     async with joined(find(state_dir)) as bus:
         query = AuditQuery(sql=sql, limit=limit)
-        found = await RequestReply(OPERATOR, bus).ask(query, RowsReply, SECONDS)
+        found = await RequestReply(OPERATOR, bus).request(query, RowsReply, SECONDS)
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

@@ -128,7 +128,7 @@ def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
 
 async def _key(state_dir: Path) -> str:
     async with joined(find(state_dir)) as bus:
-        for status in await RequestReply(OPERATOR, bus).ask_all(wanted=("audit",)):
+        for status in await RequestReply(OPERATOR, bus).request_all(wanted=("audit",)):
             if result := status.details.get("sealed_by"):
                 return str(result)
     raise InvalidError("Audit did not respond; see `toolbus status` and retry.")

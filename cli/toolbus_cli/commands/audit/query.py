@@ -74,7 +74,7 @@ def query(
 
 async def _query(state_dir: Path, requested: AuditQuery) -> RowsReply:
     async with joined(find(state_dir)) as bus:
-        return await RequestReply(OPERATOR, bus).ask(requested, RowsReply, SECONDS)
+        return await RequestReply(OPERATOR, bus).request(requested, RowsReply, SECONDS)
 
 
 def _named(given: Sequence[str]) -> dict[str, str]:
@@ -117,7 +117,7 @@ async def _tail(
 
         async def found(more: str) -> list[dict[str, Any]]:
             request = AuditQuery(sql=f"{_EVENTS} {more}", limit=BATCH, parameters=dict(wanted))
-            return _records(await bus_queries.ask(request, RowsReply, SECONDS))
+            return _records(await bus_queries.request(request, RowsReply, SECONDS))
 
         newest = f"ORDER BY at DESC, stream_seq DESC LIMIT {lines}"
         rows = await found(newest) if lines else []
@@ -133,7 +133,7 @@ async def _tail(
 
 async def _end(bus_queries: RequestReply) -> tuple[int, int]:
     request = AuditQuery(sql="SELECT max(stream_seq) FROM events", limit=1)
-    (row,) = (await bus_queries.ask(request, RowsReply, SECONDS)).rows
+    (row,) = (await bus_queries.request(request, RowsReply, SECONDS)).rows
     return int(row[0] or 0), 1 << 15
 
 

@@ -100,10 +100,10 @@ async def _report(state_dir: Path, by: By, since: datetime, until: datetime) -> 
     async with joined(find(state_dir)) as bus:
         bus_queries = RequestReply(OPERATOR, bus)
 
-        async def ask(question: AuditQuery) -> RowsReply:
-            return await bus_queries.ask(question, RowsReply, SECONDS)
+        async def request(question: AuditQuery) -> RowsReply:
+            return await bus_queries.request(question, RowsReply, SECONDS)
 
-        return await report_data.gathered(ask, by, since, until)
+        return await report_data.gathered(request, by, since, until)
 
 
 def _show(found: Report) -> None:

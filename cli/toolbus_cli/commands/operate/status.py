@@ -62,10 +62,12 @@ def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> N
 async def _request(place: Place) -> tuple[list[ServiceStatus], list[dict[str, Any]]]:
     async with joined(place) as bus:
         queries = RequestReply(OPERATOR, bus)
-        services = await queries.ask_all(wanted=SERVICES)
+        services = await queries.request_all(wanted=SERVICES)
         try:
-            servers = list((await queries.ask(ServersQuery(), ServersReply)).servers)
-            servers = with_sessions(servers, await queries.ask_each(SessionsQuery(), SessionsReply))
+            servers = list((await queries.request(ServersQuery(), ServersReply)).servers)
+            servers = with_sessions(
+                servers, await queries.request_each(SessionsQuery(), SessionsReply)
+            )
         except ToolbusError:
             servers = []  # no executor: the services' table says so
         return services, servers
@@ -287,7 +289,7 @@ async def _looked_at(bus: Bus) -> list[Check]:
     except ToolbusError as error:
         checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))
     queries = RequestReply(OPERATOR, bus)
-    reply = await queries.ask_all(wanted=SERVICES)
+    reply = await queries.request_all(wanted=SERVICES)
     for service in SERVICES:
         mine = [status for status in reply if status.service == service]
         reasons = {status.reason for status in mine if not status.ready}

@@ -179,7 +179,7 @@ def call(
     if not key:
         raise CommandError("Name a key's secret with --key or TOOLBUS_KEY.")
     params = {"name": tool, "arguments": _object(arguments)}
-    result = mcp_client.ask(endpoint_of(state_dir), key, "tools/call", params, SECONDS)
+    result = mcp_client.request(endpoint_of(state_dir), key, "tools/call", params, SECONDS)
     if as_json:
         show_json(result)
     else:

@@ -119,7 +119,7 @@ async def _confirmed(repository: ConfigRepository, name: str, reply: ServerComma
     row: Row = {}
     while monotonic() < give_up:
         try:
-            rows = (await queries.ask(ServersQuery(), ServersReply)).servers
+            rows = (await queries.request(ServersQuery(), ServersReply)).servers
         except UnavailableError:
             return {}  # no executor runs: the next one hears it when it starts
         row = next((each for each in rows if each["name"] == name), {})

@@ -87,7 +87,7 @@ class CallTransport:
         """Return the subject on which this process receives replies to a call."""
         return f"{self._prefix}.{call_id}"
 
-    async def ask(
+    async def request(
         self, call: CallRequested, on_notification: Callable[[CallNotification], None] | None = None
     ) -> FinalReply:
         """Send a call and wait for its final reply; earlier messages go to `on_notification`.

@@ -62,7 +62,7 @@ class RequestReply:
                 handler=self._concurrently(query, _respond(query, handler)),
             )
 
-    async def ask(self, query: Query, answer: type[A], seconds: float = 5.0) -> A:
+    async def request(self, query: Query, answer: type[A], seconds: float = 5.0) -> A:
         """Send a query to a service and return the reply.
 
         Raises:
@@ -81,7 +81,7 @@ class RequestReply:
             raise ToolbusError.from_data(msgspec.json.decode(data[1:]))
         return answer.decode(data)
 
-    async def ask_all(
+    async def request_all(
         self, seconds: float = 0.4, wanted: Collection[str] = ()
     ) -> list[ServiceStatus]:
         """Return the status of every replica of every service that replies in time.
@@ -99,7 +99,7 @@ class RequestReply:
             map(ServiceStatus.decode, answers), key=lambda status: (status.service, status.instance)
         )
 
-    async def ask_each(self, query: Query, answer: type[A], seconds: float = 0.4) -> list[A]:
+    async def request_each(self, query: Query, answer: type[A], seconds: float = 0.4) -> list[A]:
         """Return the replies of all replicas that reply within `seconds`."""
         replies = await self._bus.gather(query.SUBJECT, query.encode(), seconds)
         return [answer.decode(reply) for reply in replies]

@@ -33,10 +33,11 @@ QUIET_SECONDS = 0.5
 class Service:
     """The wiring of one service.
 
-    Calls (`serve_calls`, `calls.ask`, `calls.hand_over`) have a caller that waits: they use NATS
-    directly, or a plain await if the other service runs in this process. Events (`consume_events`,
-    `events.publish_durable`, `events.publish`) go through the stream, in batches. Queries
-    (`answer_query`, `requests.ask`) get a reply at once. Nothing connects before `running`.
+    Calls (`serve_calls`, `calls.request`, `calls.hand_over`) have a caller that waits: they use
+    NATS directly, or a plain await if the other service runs in this process. Events
+    (`consume_events`, `events.publish_durable`, `events.publish`) go through the stream, in
+    batches. Queries (`answer_query`, `requests.request`) get a reply at once. Nothing connects
+    before `running`.
     """
 
     def __init__(self, name: str, settings: Settings, local: LocalTransport | None = None) -> None:

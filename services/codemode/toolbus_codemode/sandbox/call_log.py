@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from toolbus_codemode.sandbox.protocol import Call, Outcome
 
 Position = tuple[int, ...]
-Ask = Callable[[tuple[Call, ...]], tuple[Outcome, ...]]
+RunCalls = Callable[[tuple[Call, ...]], tuple[Outcome, ...]]
 
 
 class Again(Exception):  # noqa: N818 - control flow, not an error
@@ -33,7 +33,7 @@ class Branch:
 class CallLog:
     """Outcomes by the position of their call, waiting calls, and the state of this pass."""
 
-    ask: Ask
+    run_calls: RunCalls
     kept: bool
     outcomes: dict[Position, Outcome] = field(default_factory=dict)
     waiting: dict[Position, Call] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class CallLog:
         """Make calls concurrently, and log their outcomes by position."""
         if calls:
             positions = {call.id: position for position, call in calls.items()}
-            for outcome in self.ask(tuple(calls.values())):
+            for outcome in self.run_calls(tuple(calls.values())):
                 self.outcomes[positions[outcome.id]] = outcome
 
     def fork(self) -> int:

@@ -65,7 +65,7 @@ class RoundTrips:
                 if ERROR in call.extra:
                     _reject_error_answers(call)
                 if concerns(call) and sends_requests(upstream, call):
-                    return await self._of_tasks.ask(upstream, call, seconds, caller)
+                    return await self._of_tasks.request(upstream, call, seconds, caller)
                 return await upstream.call(call, seconds, caller)
             if call.extra:
                 state, answers = answers_in(call.extra)

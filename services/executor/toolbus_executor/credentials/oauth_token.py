@@ -38,10 +38,12 @@ class Bearer:
     `listing` accepts any user's token. `prover` is set while the token is bound to a key.
     """
 
-    def __init__(self, server: str, user: str, ask: RequestToken, *, listing: bool = False) -> None:
+    def __init__(
+        self, server: str, user: str, request: RequestToken, *, listing: bool = False
+    ) -> None:
         self._server = server
         self.user = user
-        self._request = ask
+        self._request = request
         self._listing = listing
         self.prover: Prover | None = None
         self._line = b""

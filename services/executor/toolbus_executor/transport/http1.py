@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
         """Whether another request may be written."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(
+    async def request(
         self,
         request: bytes,
         on_stream: OnStream | None,
@@ -257,14 +257,14 @@ class ForwardingConnection(Connection):
         super().__init__(loop)
         self._dialed = dialed
 
-    async def ask(
+    async def request(
         self,
         request: bytes,
         on_stream: OnStream | None,
         seconds: float | None,
         large: MessageSpill | None = None,
     ) -> tuple[Head, bytes]:
-        """Send a request as `Connection.ask` does, with an absolute URL."""
+        """Send a request as `Connection.request` does, with an absolute URL."""
         verb, _, rest = request.partition(b" ")
         line, _, rest = rest.partition(b"\r\n")
         absolute_request = b"%b %b%b\r\n%b%b" % (
@@ -274,7 +274,7 @@ class ForwardingConnection(Connection):
             self._dialed.headers,
             rest,
         )
-        return await super().ask(absolute_request, on_stream, seconds, large)
+        return await super().request(absolute_request, on_stream, seconds, large)
 
 
 class Pool:
@@ -287,21 +287,21 @@ class Pool:
         self._ending: set[Connection] = set()
         self._closed = False
 
-    async def ask(
+    async def request(
         self,
         request: bytes,
         on_stream: OnStream | None = None,
         seconds: float | None = DEFAULT_SECONDS,
         large: MessageSpill | None = None,
     ) -> tuple[Head, bytes]:
-        """Send one request on a free or new connection; see `Connection.ask`."""
+        """Send one request on a free or new connection; see `Connection.request`."""
         connection = self._take()
         if connection is None:
             began = monotonic()
             connection = await self._connect(seconds or CONNECT_SECONDS)
             seconds = None if seconds is None else seconds - (monotonic() - began)
         try:
-            answer = await connection.ask(request, on_stream, seconds, large)
+            answer = await connection.request(request, on_stream, seconds, large)
         except BaseException:
             # Also when cancelled: a late response must not reach the next request.
             connection.close()

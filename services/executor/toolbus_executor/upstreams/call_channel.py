@@ -153,7 +153,7 @@ class Caller:
         """Report that the server closed its stream, which is resumed after so many seconds."""
         self._notify(StreamPaused(round(seconds * 1000)))
 
-    def ask(self, question: Question) -> None:
+    def request(self, question: Question) -> None:
         """Store a request for the caller, or reject one that its client does not support."""
         self.suspect = self.suspect or question.method != "ping"
         if question.method == "ping":

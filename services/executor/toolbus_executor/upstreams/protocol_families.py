@@ -302,13 +302,13 @@ class BothFamilies:
         tasks = self._other.tasks
         self._other.upstream.learn([_with_task(each, tasks.get(each.name)) for each in self._tools])
 
-    async def _all(self, ask: Callable[[Upstream], Awaitable[None]]) -> None:
-        """Run `ask` in both families. Raises the first error if both fail."""
+    async def _all(self, request: Callable[[Upstream], Awaitable[None]]) -> None:
+        """Run `request` in both families. Raises the first error if both fail."""
         if self._other is None:
-            await ask(self._first)
+            await request(self._first)
             return
         results = await asyncio.gather(
-            ask(self._first), ask(self._other.upstream), return_exceptions=True
+            request(self._first), request(self._other.upstream), return_exceptions=True
         )
         errors = [each for each in results if isinstance(each, BaseException)]
         if len(errors) == len(results):

@@ -84,7 +84,7 @@ class AdminApi:
             match=match, form=form, dry_run=query.dry_run == "true", limit=query.limit,
             after=query.after, customer=query.customer, body=body,
         )  # fmt: skip
-        reply = await self.endpoint.service.requests.ask(request, AdminReply, SECONDS)
+        reply = await self.endpoint.service.requests.request(request, AdminReply, SECONDS)
         return responses.success(found, reply)
 
     async def _key_digest(self, found: Matched, headers: Headers, scope: dict[str, Any]) -> str:

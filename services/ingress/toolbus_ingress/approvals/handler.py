@@ -155,7 +155,7 @@ class Approvals:
         request = ApproverRequest(
             key_digest=key_digest, action=action, id=approval, note=visible(note.strip())
         )
-        return await self.endpoint.service.requests.ask(request, ApprovalsReply)
+        return await self.endpoint.service.requests.request(request, ApprovalsReply)
 
 
 def _note(body: bytes) -> str:

@@ -147,7 +147,7 @@ class ProtectedResource:
             raise OverloadedError("Too many new access tokens are being verified. Retry.")
         self._queries += 1
         try:
-            bearer = await self.requests.ask(TokenQuery(token=token), Bearer, SECONDS)
+            bearer = await self.requests.request(TokenQuery(token=token), Bearer, SECONDS)
         finally:
             self._queries -= 1
         self.directory.bearers.take(token_hash, bearer)

@@ -136,7 +136,7 @@ class CallHandler:
         with tracing.request_span(trace, request.method):
             target = call_target(request, context.caller, self._catalogue, self._sealer)
             call = self._call(context, request, target, call_id, trace)
-            reply = await self._service.calls.ask(call)
+            reply = await self._service.calls.request(call)
             tracing.record_result(reply)
             if isinstance(reply, InputRequired | TaskCreated):
                 raise InvalidError(
@@ -150,7 +150,7 @@ class CallHandler:
         subscription = Request(b"", "resources/subscribe", {"uri": uri}, request.family)
         target = call_target(subscription, context.caller, self._catalogue, self._sealer)
         call_id = self._service.calls.new_call_id()
-        await self._service.calls.ask(self._call(context, subscription, target, call_id))
+        await self._service.calls.request(self._call(context, subscription, target, call_id))
 
     async def follow(self, context: RequestContext, request: Request, handle: str) -> str:
         """Subscribe at the server to a task; return the task's key in its notifications.
@@ -162,7 +162,7 @@ class CallHandler:
         subscription = Request(b"", FOLLOW, {"taskId": handle}, request.family)
         target = call_target(subscription, context.caller, self._catalogue, self._sealer)
         call_id = self._service.calls.new_call_id()
-        await self._service.calls.ask(self._call(context, subscription, target, call_id))
+        await self._service.calls.request(self._call(context, subscription, target, call_id))
         return task_key(target.server, msgspec.json.decode(target.arguments)["taskId"])
 
     async def cancel(self, call_id: str) -> None:
@@ -291,7 +291,7 @@ class CallHandler:
         if not context.accepts_events or not (
             interactive or call.progress or call.log_level or call.default_logs
         ):
-            reply = await self._service.calls.ask(call)
+            reply = await self._service.calls.request(call)
             if isinstance(reply, InputRequired) and request.family is ProtocolFamily.LEGACY:
                 self._cancel_soon(call.call_id)
                 raise InvalidError(

@@ -83,7 +83,7 @@ class StreamingCall:
         first, timers = call.call_id, self._start_timers() if self._polls else []
         try:
             for _ in range(MOST_ROUNDS):
-                reply = await self._calls.ask(call, self._notify)
+                reply = await self._calls.request(call, self._notify)
                 if (
                     not isinstance(reply, InputRequired)
                     or self._request.family is ProtocolFamily.MODERN

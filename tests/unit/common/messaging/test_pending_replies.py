@@ -96,7 +96,7 @@ async def test_a_notification_is_passed_on_unchanged_and_ends_nothing(
 async def test_a_call_that_failed_leaves_nothing_for_the_collector() -> None:
     pending = PendingReplies()
 
-    async def ask() -> None:
+    async def request() -> None:
         reply = pending.open("a")
         try:
             pending.fail("a", failed.pop())
@@ -109,7 +109,7 @@ async def test_a_call_that_failed_leaves_nothing_for_the_collector() -> None:
     gc.disable()
     try:
         with suppress(UpstreamDeadError):
-            await ask()
+            await request()
         await asyncio.sleep(0)
         assert alive() is None
     finally:

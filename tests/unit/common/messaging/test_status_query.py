@@ -23,7 +23,7 @@ class LateBus:
 
 
 async def statuses(**how: Any) -> list[ServiceStatus]:
-    return await RequestReply("operator", cast("Bus", LateBus())).ask_all(0.4, **how)
+    return await RequestReply("operator", cast("Bus", LateBus())).request_all(0.4, **how)
 
 
 async def test_a_busy_service_that_is_wanted_is_not_taken_for_gone() -> None:

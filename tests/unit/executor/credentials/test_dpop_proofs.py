@@ -25,10 +25,10 @@ def bearer(*told: UpstreamTokenReply) -> Bearer:
     """One whose oauth tells these, one after the other."""
     left = list(told)
 
-    async def ask(_: Any) -> UpstreamTokenReply:
+    async def request(_: Any) -> UpstreamTokenReply:
         return left.pop(0) if len(left) > 1 else left[0]
 
-    return Bearer("docs", "", ask)
+    return Bearer("docs", "", request)
 
 
 def token(name: str, key: str = KEY.kept) -> UpstreamTokenReply:
@@ -70,7 +70,7 @@ async def asked(far: Far, shown: Bearer, path: bytes = b"/mcp") -> Head:
     transport.bearer = shown
     try:
         request = b"POST %b HTTP/1.1\r\n%b\r\n" % (path, transport.common)
-        return (await transport.ask(request, None, 60.0))[0]
+        return (await transport.request(request, None, 60.0))[0]
     finally:
         transport.close()
 

@@ -52,7 +52,7 @@ class Server:
         execution = {"execution": {"taskSupport": "optional"}}
         tasking.learn([CatalogEntry(name="t", definition=execution)])
         caller = Caller(call, Answers())
-        return json.loads(await tasking.ask(call, seconds, caller, self.once, modern=modern))
+        return json.loads(await tasking.request(call, seconds, caller, self.once, modern=modern))
 
 
 def test_each_form_of_a_task_becomes_the_other() -> None:

@@ -108,11 +108,11 @@ def _withdrawn(edge: Edge, handle: str) -> Any:
     return edge.task_request(handle)
 
 
-@pytest.mark.parametrize("ask", [_other_server, _withdrawn])
-def test_a_result_is_for_who_may_still_use_its_tool(ask: Callable[[Edge, str], Any]) -> None:
+@pytest.mark.parametrize("of_task", [_other_server, _withdrawn])
+def test_a_result_is_for_who_may_still_use_its_tool(of_task: Callable[[Edge, str], Any]) -> None:
     edge = Edge()
     with pytest.raises(InvalidError, match="Unknown task"):
-        ask(edge, edge.completed())
+        of_task(edge, edge.completed())
 
 
 def test_news_of_a_task_are_for_who_may_still_use_its_tool() -> None:

@@ -16,7 +16,7 @@ class _Service:
         self._client: Any = None
         self._lock = threading.Lock()
 
-    def ask(self, operation: str, request: Callable[[Any], Any]) -> Any:
+    def request(self, operation: str, request: Callable[[Any], Any]) -> Any:
         """Return the service's response. Raises `SecretError` that names the failed operation."""
         exceptions = library("botocore.exceptions", "aws")
         try:
@@ -48,7 +48,7 @@ class Amazon:
 
     def read(self, path: str) -> str:
         """Return the newest value of the secret with that name or ARN."""
-        response = self._service.ask(
+        response = self._service.request(
             f"read the secret {path}", lambda client: client.get_secret_value(SecretId=path)
         )
         text: str | None = response.get("SecretString")
@@ -63,14 +63,14 @@ class AmazonKeys:
 
     def wrap(self, path: str, key: bytes) -> bytes:
         """Encrypt a key with one of the service's keys."""
-        response = self._service.ask(
+        response = self._service.request(
             f"wrap with the key {path}", lambda client: client.encrypt(KeyId=path, Plaintext=key)
         )
         return bytes(response["CiphertextBlob"])
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
         """Decrypt a key; a key wrapped by another key of the service is rejected."""
-        response = self._service.ask(
+        response = self._service.request(
             f"unwrap with the key {path}",
             lambda client: client.decrypt(KeyId=path, CiphertextBlob=wrapped),
         )

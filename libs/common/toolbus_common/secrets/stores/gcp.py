@@ -21,7 +21,7 @@ class _Service:
         self._client = client
         self._lock = threading.Lock()
 
-    def ask(self, operation: str, request: Callable[[Any], Any]) -> Any:
+    def request(self, operation: str, request: Callable[[Any], Any]) -> Any:
         """Return the service's response. Raises `SecretError` that names the failed operation."""
         call_error = library("google.api_core.exceptions", "gcp").GoogleAPICallError
         auth_error = library("google.auth.exceptions", "gcp").GoogleAuthError
@@ -51,7 +51,7 @@ class Google:
         if named is None:
             raise SecretError(f"gcp:{path} is not of the form projects/P/secrets/S.")
         name = path if named[1] else f"{path}/versions/latest"
-        response = self._service.ask(
+        response = self._service.request(
             f"read the secret {path}",
             lambda client: client.access_secret_version(name=name, timeout=TIMEOUT),
         )
@@ -68,7 +68,7 @@ class GoogleKeys:
     def wrap(self, path: str, key: bytes) -> bytes:
         """Encrypt a key with the primary version of the key at `path`."""
         _check(path)
-        response = self._service.ask(
+        response = self._service.request(
             f"wrap with the key {path}",
             lambda client: client.encrypt(name=path, plaintext=key, timeout=TIMEOUT),
         )
@@ -77,7 +77,7 @@ class GoogleKeys:
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
         """Decrypt a key, whichever version wrapped it."""
         _check(path)
-        response = self._service.ask(
+        response = self._service.request(
             f"unwrap with the key {path}",
             lambda client: client.decrypt(name=path, ciphertext=wrapped, timeout=TIMEOUT),
         )

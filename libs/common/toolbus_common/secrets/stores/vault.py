@@ -28,7 +28,7 @@ class _Session:
         self._client: Any = None
         self._lock = threading.Lock()
 
-    def ask(self, operation: str, unknown: str, request: Callable[[Any], Any]) -> Any:
+    def request(self, operation: str, unknown: str, request: Callable[[Any], Any]) -> Any:
         """Return Vault's response. Raises `SecretError` with `unknown` if there is no such path."""
         hvac = library("hvac", "vault")
         failed = library("requests", "vault").RequestException
@@ -78,7 +78,7 @@ class HashiCorp:
     def read(self, path: str) -> str:
         """Return the fields of the newest version at `mount/path` as JSON."""
         mount, rest = _parts("vault", path)
-        response = self._session.ask(
+        response = self._session.request(
             f"read {path}",
             _UNKNOWN.format(path),
             lambda client: client.secrets.kv.v2.read_secret_version(
@@ -98,7 +98,7 @@ class HashiCorpKeys:
         """Encrypt a key with the newest version of the key at `path`."""
         mount, name = _parts("vault-transit", path)
         plaintext = b64encode(key).decode()
-        response = self._session.ask(
+        response = self._session.request(
             f"wrap with the key {path}",
             _NO_KEY.format(path),
             lambda client: client.secrets.transit.encrypt_data(
@@ -111,7 +111,7 @@ class HashiCorpKeys:
         """Decrypt a key, whichever version wrapped it."""
         mount, name = _parts("vault-transit", path)
         ciphertext = wrapped.decode("ascii", "replace")
-        response = self._session.ask(
+        response = self._session.request(
             f"unwrap with the key {path}",
             _NO_KEY.format(path),
             lambda client: client.secrets.transit.decrypt_data(

@@ -71,7 +71,7 @@ class Connection:
         while rest:
             rest = rest[os.write(self.descriptor, rest) :]
 
-    def ask(self, calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
+    def run_calls(self, calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
         """Request calls and wait for all outcomes."""
         self.send(Calls(calls))
         message = self.receive()
@@ -84,7 +84,7 @@ def run(line: Connection) -> None:
     if not isinstance(start, Start):
         return
     line.largest = start.message
-    running = Run(start, line.ask)
+    running = Run(start, line.run_calls)
     try:
         ended = running.run()
     except MemoryError:

@@ -11,7 +11,7 @@ import msgspec
 import starlark
 
 from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
-from toolbus_codemode.sandbox.call_log import Ask, CallLog
+from toolbus_codemode.sandbox.call_log import CallLog, RunCalls
 from toolbus_codemode.sandbox.protocol import Call, Done, Outcome, ProgramFailed, Start, Tool
 
 CALL_STACK = 200
@@ -48,11 +48,13 @@ class Stopped(Exception):  # noqa: N818 - control flow; its reason is stored sep
 class Run:
     """Run of one program in one or more passes."""
 
-    def __init__(self, start: Start, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, start: Start, run_calls: RunCalls, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.program = start
         self.clock = clock
         self.ends_at = clock() + start.deadline
-        self.ask = ask
+        self.run_calls = run_calls
         self.call_log = CallLog(self.counted, kept="parallel" in start.source)
         self.ids = itertools.count()
         self.prepared: list[Call] = []
@@ -100,7 +102,7 @@ class Run:
         self.called += len(calls)
         if self.called > self.program.calls:
             self.stop("too_many_calls", f"A program may make {self.program.calls} calls.")
-        return self.ask(calls)
+        return self.run_calls(calls)
 
     def value_of(self, outcome: Outcome, *, caught: bool) -> Any:
         """Return an outcome's value; a failure that is not caught stops the program."""

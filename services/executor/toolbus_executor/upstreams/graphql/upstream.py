@@ -122,7 +122,7 @@ class GraphQLUpstream(ApiUpstream[Operation]):
         request = bytes_of(
             "POST", self._path, self._transport.common, headers, msgspec.json.encode(body)
         )
-        head, response = await self._transport.ask(request, None, seconds, bearer=bearer)
+        head, response = await self._transport.request(request, None, seconds, bearer=bearer)
         if head.status in _DEAD:
             raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
         return head, response

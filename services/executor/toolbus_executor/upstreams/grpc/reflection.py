@@ -17,7 +17,7 @@ _OWN = "grpc.reflection."
 _STRING, _BYTES, _MESSAGE, _INT32 = 9, 12, 11, 5
 _ONE, _MANY = 1, 3
 
-Ask = Callable[[Any], Awaitable[Any]]  # one reflection request and its response
+Exchange = Callable[[Any], Awaitable[Any]]  # one reflection request and its response
 
 
 class ReflectionError(Exception):
@@ -70,24 +70,24 @@ Response: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName("r.R
 class Reflected:
     """The services of one server, with their descriptors in a pool of their own."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self.pool = descriptor_pool.DescriptorPool()
         self.services: list[ServiceDescriptor] = []
         self.left_out: dict[str, str] = {}
-        self._ask = ask
+        self._exchange = exchange
         self._files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
         self._added: set[str] = set()
         self._size = 0
 
     async def read(self) -> None:
         """Read all services. Raises `ReflectionError`."""
-        response = await self._request(Request(list_services=""))
+        response = await self._exchange(Request(list_services=""))
         names = [each.name for each in response.services.service if not each.name.startswith(_OWN)]
         for name in names[MOST_SERVICES:]:
             self.left_out[name] = f"there are more than {MOST_SERVICES} services"
         for name in sorted(names[:MOST_SERVICES]):
             try:
-                await self._take(await self._request(Request(file_containing_symbol=name)))
+                await self._take(await self._exchange(Request(file_containing_symbol=name)))
                 self.services.append(self.pool.FindServiceByName(name))
             except (ReflectionError, KeyError, TypeError, DecodeError, UnicodeError) as error:
                 reason = str(error) if isinstance(error, ReflectionError) else "it is malformed"
@@ -114,7 +114,7 @@ class Reflected:
         if depth > DEEPEST_IMPORT:
             raise ReflectionError("its files import each other too deeply")
         if name not in self._files:
-            response = await self._request(Request(file_by_filename=name))
+            response = await self._exchange(Request(file_by_filename=name))
             for raw in response.files.file_descriptor_proto:
                 self._store(raw)
         if name not in self._files:
@@ -126,7 +126,7 @@ class Reflected:
             self._added.add(name)
 
     async def _request(self, request: Any) -> Any:
-        response = await self._ask(request)
+        response = await self._request(request)
         if response.HasField("failure"):
             code = response.failure.error_code
             raise ReflectionError(f"the server returned error code {code}")

@@ -89,14 +89,14 @@ class GrpcUpstream(ApiUpstream[Method]):
             request = method.request(msgspec.json.decode(call.arguments))
             metadata = (*self._own(call), *trace_headers(call))
 
-            async def ask(shown: Metadata) -> dict[str, Any]:
+            async def send(shown: Metadata) -> dict[str, Any]:
                 headers = (*metadata, *shown)
                 if method.streams:
                     return await self._collected(method, request, headers, seconds)
                 return method.as_json(await self._unary(method.path, request, headers, seconds))
 
             try:
-                made = await _with_token(bearer, ask)
+                made = await _with_token(bearer, send)
             except grpc.aio.AioRpcError as error:
                 return self._failed(error, bearer)
         raw = _encode({"content": [_text(_encode(made).decode())], "structuredContent": made})
@@ -213,7 +213,7 @@ class GrpcUpstream(ApiUpstream[Method]):
 
     async def _reflected_by(self, service: str, shown: Metadata) -> Reflected:
         async with _Conversation(self._open, service, (*self._own(), *shown)) as talk:
-            reflected = Reflected(talk.ask)
+            reflected = Reflected(talk.request)
             await reflected.read()
             return reflected
 
@@ -235,7 +235,7 @@ class GrpcUpstream(ApiUpstream[Method]):
         )
 
 
-async def _with_token(bearer: Bearer | None, ask: Callable[[Metadata], Awaitable[T]]) -> T:
+async def _with_token(bearer: Bearer | None, request: Callable[[Metadata], Awaitable[T]]) -> T:
     """Make a request with a token, and once more with another if the server rejects it.
 
     Raises:
@@ -243,15 +243,15 @@ async def _with_token(bearer: Bearer | None, ask: Callable[[Metadata], Awaitable
 
     """
     if bearer is None:
-        return await ask(())
+        return await request(())
     line = bearer.now() or await bearer.line()
     try:
-        return await ask(_metadata_of(bearer))
+        return await request(_metadata_of(bearer))
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
             raise
     await bearer.another(line, "Bearer")
-    return await ask(_metadata_of(bearer))
+    return await request(_metadata_of(bearer))
 
 
 def _metadata_of(bearer: Bearer) -> Metadata:
@@ -286,7 +286,7 @@ class _Conversation:
         with suppress(asyncio.InvalidStateError):
             self._stream.cancel()
 
-    async def ask(self, request: Any) -> Any:
+    async def request(self, request: Any) -> Any:
         """Send one request and return its response."""
         await self._stream.write(request)
         response = await self._stream.read()

@@ -163,7 +163,7 @@ class MessageDispatcher:
     def _put(self, question: Question, caller: Caller | None) -> None:
         """Forward a request to a call's client, or to the client that owns the connection."""
         if caller is not None:
-            caller.ask(question)
+            caller.request(question)
         elif question.method == "ping":
             question.answer(b'"result":{}')
         elif self._news.is_one_client() and self._news.forward_request is not None:

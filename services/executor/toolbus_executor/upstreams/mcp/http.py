@@ -206,7 +206,7 @@ class HttpUpstream:
         if self._is_toolbus:
             call = gateway_chaining.onward(call)
         modern = not self.sends_requests
-        return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
+        return await self._tasking.request(call, seconds, caller, self._once, modern=modern)
 
     async def probe(self) -> None:
         """Check that the server responds; after an outage its tools may have changed."""

@@ -92,7 +92,7 @@ class HttpSession:
             session=session,
         )
         body = notification_body("notifications/initialized")
-        await self._transport.ask(with_body(head, body), None, DEFAULT_SECONDS)
+        await self._transport.request(with_body(head, body), None, DEFAULT_SECONDS)
         # Set last: concurrent calls must not see a session that is half open.
         self.id, self.described, self._head = session, described, head
         self._level, self._dispatcher.raised, self._watched = NO_LEVEL, False, frozenset()
@@ -153,7 +153,7 @@ class HttpSession:
         if self.id:
             with suppress(ToolbusError, TimeoutError):
                 request = self._transport.bare(b"DELETE", self._own_headers())
-                await self._transport.ask(request, None, _GOODBYE_SECONDS)
+                await self._transport.request(request, None, _GOODBYE_SECONDS)
 
     # -- one call ----------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class HttpSession:
 
     async def _post(self, body: bytes) -> None:
         try:
-            await self._transport.ask(with_body(self._head, body), None, DEFAULT_SECONDS)
+            await self._transport.request(with_body(self._head, body), None, DEFAULT_SECONDS)
         except (ToolbusError, TimeoutError) as error:
             log.debug("upstream.message_not_sent", extra={"reason": str(error)})
 
@@ -296,7 +296,7 @@ class HttpSession:
             return answer.feed(piece)
 
         try:
-            head, _ = await self._transport.ask(request, feed, _LISTEN_SECONDS)
+            head, _ = await self._transport.request(request, feed, _LISTEN_SECONDS)
         finally:
             opened.set()  # also if the stream cannot be opened
         return head.is_stream

@@ -108,7 +108,7 @@ class SseHttp:
     async def _receive(self) -> None:
         reason = "the upstream ended its stream"
         try:
-            head, _ = await self._transport.ask(self._transport.bare(b"GET"), self._feed, None)
+            head, _ = await self._transport.request(self._transport.bare(b"GET"), self._feed, None)
             if not head.is_stream:
                 reason = f"the upstream returned HTTP {head.status} to a GET"
         except (UpstreamDeadError, UpstreamFaultError) as error:
@@ -150,7 +150,7 @@ class SseHttp:
     async def _post(self, body: bytes, lines: bytes) -> None:
         try:
             request = with_body(self._head + lines, body)
-            head, _ = await self._transport.ask(request, None, _POST_SECONDS)
+            head, _ = await self._transport.request(request, None, _POST_SECONDS)
         except (UpstreamDeadError, UpstreamFaultError, TimeoutError) as error:
             self._transport.lose(f"A message could not be sent: {error}.")
             self._connection.dispatcher.fail(

@@ -162,7 +162,7 @@ class Transport:
         headers = trace_headers(call)
         return headers if self.identity is None else [*headers, self.identity.header(call)]
 
-    async def ask(
+    async def request(
         self,
         request: bytes,
         on_stream: OnStream | None,
@@ -218,7 +218,7 @@ class Transport:
             self._move(target.encode())
         again = b"%b %b %b\r\n%b" % (verb, target.encode(), version, rest)
         left = None if seconds is None else seconds - (monotonic() - began)
-        return await self.ask(again, on_stream, left, large, hops + 1, bearer)
+        return await self.request(again, on_stream, left, large, hops + 1, bearer)
 
     async def _send(
         self,
@@ -234,14 +234,14 @@ class Transport:
         """
         try:
             if prover is None:
-                return await self._pool.ask(request, on_stream, seconds, large)
+                return await self._pool.request(request, on_stream, seconds, large)
             nonce = prover.nonce
             shown = with_header(request, prover.line(request, self._origin))
-            response = await self._pool.ask(shown, on_stream, seconds, large)
+            response = await self._pool.request(shown, on_stream, seconds, large)
             if not prover.needs_retry(response[0], nonce):
                 return response
             shown = with_header(request, prover.line(request, self._origin))
-            return await self._pool.ask(shown, on_stream, seconds, large)
+            return await self._pool.request(shown, on_stream, seconds, large)
         except TooLargeError as error:
             raise UpstreamFaultError(f"The upstream's response is too large: {error}.") from error
         except NotSentError as error:
@@ -259,14 +259,14 @@ class Transport:
         """Send a request for one message, collected in `answer`.
 
         Raises:
-            ToolbusError: as `ask`, or the stream cannot be parsed.
+            ToolbusError: as `request`, or the stream cannot be parsed.
 
         """
         large = None if self.spills is None else answer
         if large is not None:
             answer.spills, answer.events.large = self.spills, large
         try:
-            response = await self.ask(request, answer, seconds, large)
+            response = await self.request(request, answer, seconds, large)
             if answer.events.spilled is not None:
                 await answer.gathered()
         except BaseException:

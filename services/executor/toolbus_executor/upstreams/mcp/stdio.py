@@ -162,7 +162,7 @@ class StdioUpstream:
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         """Send a call, through the task bridge where tasks are involved."""
         modern = not self.sends_requests
-        return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
+        return await self._tasking.request(call, seconds, caller, self._once, modern=modern)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe to changes of these resources."""

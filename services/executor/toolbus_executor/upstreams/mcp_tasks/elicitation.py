@@ -71,7 +71,7 @@ class TaskInputRequests:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def ask(
+    async def request(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, caller: Caller
     ) -> bytes:
         """Return a task with its input requests, or forward the answers to them."""

@@ -51,7 +51,7 @@ class TaskSupport:
             name for name, value in support.items() if value in ("optional", "required")
         )
 
-    async def ask(
+    async def request(
         self, call: CallAdmitted, seconds: float, caller: Caller, once: Once, *, modern: bool
     ) -> bytes:
         """Return the response to a call, in its caller's form if it is about a task.

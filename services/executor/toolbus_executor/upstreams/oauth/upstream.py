@@ -67,15 +67,20 @@ class Authorized:
     """
 
     def __init__(
-        self, name: str, declared: Server, ask: RequestToken, make: Make, news: UpstreamCallbacks
+        self,
+        name: str,
+        declared: Server,
+        request: RequestToken,
+        make: Make,
+        news: UpstreamCallbacks,
     ) -> None:
         self._name = name
         self._own_tokens = declared.oauth is not None and declared.oauth.tokens == "user"
         self._one_lists = declared.oauth is not None and bool(declared.oauth.listing)
-        self._ask = ask
+        self._ask = request
         self._make = make
         self._news = news
-        self._bearer = Bearer(name, "", ask, listing=True)
+        self._bearer = Bearer(name, "", request, listing=True)
         self._main = make(self._bearer, _only_changes(news) if self._own_tokens else news)
         self._users: OrderedDict[str, _Own] = OrderedDict()
         self._tools: Collection[CatalogEntry] = ()

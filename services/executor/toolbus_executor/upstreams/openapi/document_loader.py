@@ -54,7 +54,7 @@ async def fetch(
     headers = (("Accept", "application/json, application/yaml, */*;q=0.5"),)
     try:
         request = bytes_of("GET", path, transport.common, headers)
-        head, body = await transport.ask(request, None, FETCH_SECONDS)
+        head, body = await transport.request(request, None, FETCH_SECONDS)
     finally:
         transport.close()
     if _REDIRECTION <= head.status < _ERRORS:

@@ -96,7 +96,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         assert self._transport is not None  # noqa: S101 - set by open
         accepts = (("Accept", "*/*"),)
         request = bytes_of("GET", self._declared.probe_path, self._transport.common, accepts)
-        head, _ = await self._transport.ask(request, None, DEFAULT_SECONDS)
+        head, _ = await self._transport.request(request, None, DEFAULT_SECONDS)
         if head.status >= _SERVER_ERROR:
             raise UpstreamDeadError(f"The upstream responded to a probe with HTTP {head.status}.")
 
@@ -173,7 +173,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         large = LargeBody(self._spills, struck) if self._spills is not None else None
         for _ in range(MOST_REDIRECTIONS):
             made = self._bytes(request, target, call)
-            head, body = await transport.ask(made, None, None, large, bearer=bearer)
+            head, body = await transport.request(made, None, None, large, bearer=bearer)
             again = redirect_target(head, request.method, _at(address, target))
             if again is None:
                 break

@@ -363,9 +363,9 @@ class ReplicatedUpstream:
     def _compared(self) -> list[Replica]:
         return [each for each in self._replicas if each.compared]
 
-    async def _all(self, ask: Callable[[Upstream], Awaitable[None]]) -> None:
-        """Run `ask` at all connected replicas. Raises the first error if all fail."""
-        requests = [ask(upstream) for _, upstream in self._connected()]
+    async def _all(self, request: Callable[[Upstream], Awaitable[None]]) -> None:
+        """Run `request` at all connected replicas. Raises the first error if all fail."""
+        requests = [request(upstream) for _, upstream in self._connected()]
         results = await asyncio.gather(*requests, return_exceptions=True)
         if results and all(isinstance(each, BaseException) for each in results):
             raise _first_error(results)

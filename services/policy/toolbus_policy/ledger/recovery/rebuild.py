@@ -186,33 +186,33 @@ class Rebuilder:
 
     async def _reach(self, customer: str) -> float:
         query = SpendingQuery(customer=customer, start=0, end=0)
-        return (await self.service.requests.ask(query, SpendingReply, QUERY_SECONDS)).since
+        return (await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)).since
 
     def _spending(self, customer: str, step: int) -> Query[SpendingReply]:
-        async def ask(start: float, end: float) -> SpendingReply:
+        async def request(start: float, end: float) -> SpendingReply:
             query = SpendingQuery(customer=customer, start=start, end=end, step=step)
-            return await self.service.requests.ask(query, SpendingReply, QUERY_SECONDS)
+            return await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)
 
-        return ask
+        return request
 
     def _open(self, customer: str, late: float) -> Query[OpenCallsReply]:
-        async def ask(start: float, end: float) -> OpenCallsReply:
+        async def request(start: float, end: float) -> OpenCallsReply:
             query = OpenCallsQuery(customer=customer, start=start, end=end, late=late)
-            return await self.service.requests.ask(query, OpenCallsReply, QUERY_SECONDS)
+            return await self.service.requests.request(query, OpenCallsReply, QUERY_SECONDS)
 
-        return ask
+        return request
 
     async def _pieces(
-        self, ask: Query[Reply], start: float, end: float, length: float = DAY
+        self, request: Query[Reply], start: float, end: float, length: float = DAY
     ) -> AsyncIterator[Reply]:
         """Yield replies for a day each; a piece too large for audit is halved."""
         while start < end:
             until = min(start + length, end)
-            reply = await _query_piece(ask, start, until)
+            reply = await _query_piece(request, start, until)
             if reply is not None:
                 yield reply
             elif until - start > MIN_PIECE_SECONDS:
-                async for piece in self._pieces(ask, start, until, (until - start) / 2):
+                async for piece in self._pieces(request, start, until, (until - start) / 2):
                     yield piece
             else:
                 raise LedgerRebuildingError("Audit cannot return the events of one second at once.")
@@ -223,10 +223,10 @@ class Rebuilder:
         self.enqueue(customer)
 
 
-async def _query_piece(ask: Query[Reply], start: float, end: float) -> Reply | None:
+async def _query_piece(request: Query[Reply], start: float, end: float) -> Reply | None:
     """Return the reply, or None if it is too large for audit."""
     try:
-        reply = await ask(start, end)
+        reply = await request(start, end)
     except InvalidError:
         return None
     return None if reply.more else reply

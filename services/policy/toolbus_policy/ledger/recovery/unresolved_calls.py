@@ -94,7 +94,7 @@ class UnresolvedCallSweeper:
             if monotonic() > timeout:
                 raise UnavailableError("Audit has not stored every event yet.")
             await asyncio.sleep(0.2)
-        return await self.service.requests.ask(query, UnresolvedCallsReply, QUERY_SECONDS)
+        return await self.service.requests.request(query, UnresolvedCallsReply, QUERY_SECONDS)
 
     async def _without_record(self, calls: Iterable[UnresolvedCall]) -> set[str]:
         """Return the reserved calls without a record: the sweeper has settled them."""
