@@ -61,7 +61,7 @@ def place(directory: Path, **environment: str) -> Iterator[Place]:
         echo = Upstream(directory / "echo")
         made = Launched(
             directory / "gateway",
-            "--log-form",
+            "--log-format",
             "json",
             TOOLBUS_EGRESS_ALLOW="127.0.0.0/8",
             TOOLBUS_BROWSER_ORIGINS="https://scripts.example",

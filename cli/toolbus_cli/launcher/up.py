@@ -62,7 +62,7 @@ class Options:
     port: int
     separate: bool
     ready_file: Path | None
-    log_form: str = "text"
+    log_format: str = "text"
     log_level: str = "info"
     ops_listen: HostPort = ops.ANY
 
@@ -100,7 +100,7 @@ class Launch:
 def up(options: Options) -> int:
     """Start everything and run until a signal; return the exit code."""
     began = time.monotonic()
-    log = LogPrinter(options.log_form, options.log_level)
+    log = LogPrinter(options.log_format, options.log_level)
     state = State(options.state_dir.absolute())
     state.prepare()
     with state.locked(log.note) as held:

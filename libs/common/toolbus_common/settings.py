@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from toolbus_common import listen_address
@@ -32,9 +32,7 @@ class Settings(BaseSettings):
     ops_listen: str = "127.0.0.1:0"
     ops_hosts: str = ""
     log_level: str = "info"
-    log_form: str = Field(  # json or text
-        default="json", validation_alias=AliasChoices("TOOLBUS_LOG_FORMAT", "TOOLBUS_LOG_FORM")
-    )
+    log_format: str = "json"  # or text
     drain_seconds: float = 25.0
     spool_bytes: int = 64 * 1024 * 1024
     rejection_seconds: float = Field(default=60.0, gt=0)  # interval of events on rejected requests

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from toolbus_common.settings import Settings as CommonSettings
 
@@ -27,10 +27,7 @@ class Settings(CommonSettings):
     audit_http_host: str = "127.0.0.1"
     audit_http_port: int = Field(default=0, ge=0, le=65535)
     seal_name: str = Field(default="", pattern=r"^(?:[a-z0-9][a-z0-9._/-]{0,127})?$")
-    evidence_key_file: Path | None = Field(  # the former name is accepted for one release
-        default=None,
-        validation_alias=AliasChoices("TOOLBUS_EVIDENCE_KEY_FILE", "TOOLBUS_SEAL_KEY"),
-    )
+    evidence_key_file: Path | None = None
     seal_seconds: float = 10.0
     lease_seconds: float = 20.0
 

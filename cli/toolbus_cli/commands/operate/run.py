@@ -50,8 +50,8 @@ def up(  # noqa: PLR0913
     ready_file: Annotated[
         Path | None, typer.Option(help="A file to write (mode 0600) once everything is ready.")
     ] = None,
-    log_form: Annotated[
-        str, typer.Option(envvar=["TOOLBUS_LOG_FORMAT", "TOOLBUS_LOG_FORM"], help="text or json.")
+    log_format: Annotated[
+        str, typer.Option(envvar="TOOLBUS_LOG_FORMAT", help="text or json.")
     ] = "text",
     log_level: Annotated[str, typer.Option(envvar="TOOLBUS_LOG_LEVEL")] = "info",
     ops_listen: Annotated[
@@ -73,7 +73,7 @@ def up(  # noqa: PLR0913
     from toolbus_cli.launcher.up import up as launch  # noqa: PLC0415
 
     options = Options(
-        config, state_dir, host, port, separate, ready_file, log_form, log_level,
+        config, state_dir, host, port, separate, ready_file, log_format, log_level,
         listen_address.parsed(ops_listen),
     )  # fmt: skip
     raise typer.Exit(launch(options))

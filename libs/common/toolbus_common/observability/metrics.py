@@ -43,8 +43,8 @@ UPSTREAM_DROPPED = Counter(
     ["server", "kind"],
 )
 # The concurrency limit of a server, adapted to its latency and errors.
-UPSTREAM_PLACES = Gauge(
-    "toolbus_upstream_places", "Concurrent calls an upstream is sent", ["server"]
+UPSTREAM_CONCURRENCY_LIMIT = Gauge(
+    "toolbus_upstream_concurrency_limit", "Concurrent calls an upstream is sent", ["server"]
 )
 # 1 while calls are rejected because the server failed repeatedly.
 UPSTREAM_OPEN = Gauge("toolbus_upstream_breaker_open", "Whether its breaker is open", ["server"])

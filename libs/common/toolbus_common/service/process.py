@@ -43,7 +43,7 @@ def run(names: Sequence[str], ops_listen: str = "") -> int:
     `ops_listen` replaces `TOOLBUS_OPS_LISTEN`.
     """
     settings = Settings(ops_listen=ops_listen) if ops_listen else Settings()
-    logs.configure("+".join(names), settings.log_level, settings.log_form)
+    logs.configure("+".join(names), settings.log_level, settings.log_format)
     try:
         with traced(os.environ):
             uvloop.run(_run(sorted(names, key=STARTING_ORDER.index), settings))

@@ -182,7 +182,7 @@ class CallHandler:
             "breaker": self.breaker.circuit.state.value,
             "in_flight": self.bulkhead.in_flight,
             "waiting": self.bulkhead.waiting,
-            "places": self.bulkhead.slots,
+            "slots": self.bulkhead.slots,
             "retries": self.retries.made,
             "failures": self.breaker.failures.recent(),
             "probe": self.health.latest,

@@ -5,7 +5,7 @@ from collections import deque
 from contextlib import suppress
 
 from toolbus_common.errors import OverloadedError
-from toolbus_common.observability.metrics import UPSTREAM_PLACES
+from toolbus_common.observability.metrics import UPSTREAM_CONCURRENCY_LIMIT
 from toolbus_executor.resilience.adaptive_limit import AdaptiveLimit
 from toolbus_executor.tracing import TRACER
 
@@ -23,7 +23,7 @@ class Bulkhead:
         self._size = size
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._limit = AdaptiveLimit(size)
-        self._slots_metric = UPSTREAM_PLACES.labels(server)
+        self._slots_metric = UPSTREAM_CONCURRENCY_LIMIT.labels(server)
         self._slots_metric.set(self._limit.limit)
         self.in_flight = 0
 
