@@ -162,12 +162,12 @@ async def test_a_form_is_asked_and_the_answer_ends_the_call(bench: Bench) -> Non
     request = await bench.call(tool, capabilities=FORMS)
     assert isinstance(request.frames[-1], InputRequired)
     assert isinstance(bench.outcome, CallCompleted)
-    assert (bench.outcome.ending, bench.outcome.charge) == ("input_required", 0)
+    assert (bench.outcome.result_type, bench.outcome.charge) == ("input_required", 0)
     answer = {"action": "accept", "content": {"ok": True}}
     extra = answering(request, elicitation=answer)
     done = await bench.call(tool, capabilities=FORMS, extra=extra)
     assert done.text.startswith("state-ok")
-    assert (bench.outcome.ending, bench.outcome.charge) == ("complete", 5)
+    assert (bench.outcome.result_type, bench.outcome.charge) == ("complete", 5)
 
 
 @every_legacy_kind
@@ -300,7 +300,7 @@ async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
     started = await bench.call("slow_compute", arguments, **more)
     body = json.loads(started.frames[-1].encode()[1:])
     about = {"taskId": (body if modern else body["task"])["taskId"]}
-    assert bench.outcome.ending == "task"
+    assert bench.outcome.result_type == "task"
     more.pop("extra", None)
     give_up = time() + PATIENCE
     while True:

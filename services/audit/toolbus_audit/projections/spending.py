@@ -39,7 +39,7 @@ SELECT call_id,
     toFloat64(minIf(at, is_outcome)) AS outcome_at,
     outcomes > 0 AND (unknowns = 0 OR outcome_at <= unknown_at + {correctable}) AS ended,
     argMinIf(charge, (stream_seq, line), is_outcome) AS outcome_charge,
-    argMinIf(sent AND ending != 'input_required', (stream_seq, line), is_outcome) AS counted,
+    argMinIf(sent AND result_type != 'input_required', (stream_seq, line), is_outcome) AS counted,
     maxIf(charge, is_unknown) AS unknown_charge
 FROM (
     SELECT *, event = 'call.allowed' AS is_intent, event = 'call.extended' AS is_extension,

@@ -144,12 +144,12 @@ class CallHandler:
             await self.outcomes.failed(call, reply, inside, began)
             return
         self.idling.answered = True
-        if call.method != TOOLS_CALL or isinstance(outcome.ending, TaskCreated):
-            self.idling.note(call, outcome.ending)
+        if call.method != TOOLS_CALL or isinstance(outcome.reply, TaskCreated):
+            self.idling.note(call, outcome.reply)
         self.outcomes.completed(call, outcome, perf_counter() - began)
         if call.claim is not None:
-            await self.outcomes.store(call, call.claim, outcome.ending)
-        await reply.send(outcome.ending)
+            await self.outcomes.store(call, call.claim, outcome.reply)
+        await reply.send(outcome.reply)
 
     def cancel(self, call_id: str) -> bool:
         """Cancel a call whose caller has left; return whether it is in progress here."""
@@ -260,7 +260,7 @@ class CallHandler:
         if self.spills is not None and self.spills.applies(raw, call):
             raw, stored = await self.spills.settle(raw, call)
         outcome = CallOutcome(*final_reply_of(raw, call), stored, left_out=left_out)
-        if not stored and not outcome.is_error and isinstance(outcome.ending, CallResult):
+        if not stored and not outcome.is_error and isinstance(outcome.reply, CallResult):
             self.checks.check_result(call, whole)
         return whole, outcome
 

@@ -27,7 +27,7 @@ def completed(
     return _completed(
         id=f"{call.call_id}.completed",
         **outcome_fields(call),
-        ending=_kind_of(reply),
+        result_type=_kind_of(reply),
         charge=charge_of(call, reply, stored),
         latency_us=int(seconds * 1e6),
         is_error=is_error,

@@ -34,7 +34,7 @@ class CallOutcome(NamedTuple):
     from the cache, `left_out` is the number of bytes removed by a selection.
     """
 
-    ending: FinalReply
+    reply: FinalReply
     is_error: bool
     kept: int = 0
     cached: bool = False

@@ -96,7 +96,7 @@ class ResponseCache:
         cache = self._configured[key.tool]
         seconds = _seconds(cache, key, raw)
         fresh = self._digests.get(key.tool) == key.definition
-        whole = isinstance(outcome.ending, CallResult) and not (outcome.is_error or outcome.kept)
+        whole = isinstance(outcome.reply, CallResult) and not (outcome.is_error or outcome.kept)
         if not (whole and fresh and seconds > 0 and len(raw) <= LARGEST):
             return
         self._drop(key)

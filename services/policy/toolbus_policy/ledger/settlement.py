@@ -31,14 +31,14 @@ class OutcomeFields(msgspec.Struct):
     charge: int = 0
     reserved: bool = False
     sent: bool = True
-    ending: str = "complete"
+    result_type: str = "complete"
     deadline: float = 0.0
     held: bool = False
 
     @property
     def free(self) -> bool:
         """Whether the call costs nothing: it was not dispatched, or continues in another call."""
-        return not self.sent or self.ending == "input_required"
+        return not self.sent or self.result_type == "input_required"
 
 
 _outcome = msgspec.json.Decoder(OutcomeFields).decode

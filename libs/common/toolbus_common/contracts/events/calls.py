@@ -128,10 +128,10 @@ class Outcome(CallEvent):
 class CallCompleted(Outcome):
     """The upstream replied; `is_error` says that the tool itself reported an error.
 
-    Published by executor. `ending` is `complete`, `input_required` (the call continues with the
-    caller's input, and costs nothing yet) or `task` (the server continues in a task). `cached` says
-    that the result came from the response cache and the server was not called. `result_bytes` is
-    the size of the result with its stored large parts. `sent_bytes` is the size of the result as
+    Published by executor. `result_type` is `complete`, `input_required` (the call continues with
+    the caller's input, and costs nothing yet) or `task` (the server continues in a task). `cached`
+    says that the result came from the response cache and the server was not called. `result_bytes`
+    is the size of the result with its stored large parts. `sent_bytes` is the size of the result as
     the caller received it, `whole_bytes` as the server sent it, before a selection. `result_digest`
     is SHA-256 in hex of the result that the caller received. `result` is its text if
     `result_content` requires it, truncated like arguments; then `user` is the caller's user.
@@ -141,7 +141,7 @@ class CallCompleted(Outcome):
     PERSON: ClassVar[str] = "user"
     CONTENT: ClassVar[tuple[str, ...]] = ("result",)
 
-    ending: str = "complete"
+    result_type: str = "complete"
     is_error: bool = False
     result_bytes: int = 0
     cached: bool = False
