@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from figures import Row, console, keep, load, met, row, show
-from harness.killing import VICTIMS, Figures, Killing
+from harness.gateway.kill_campaign import VICTIMS, Figures, Killing
 
 RATE = 200.0
 

@@ -10,8 +10,17 @@ from typing import Any
 from rich.table import Table
 
 from figures import console, keep
-from harness.entrances import CALLED, LED_TO, Count, Entrance, Listener, Tried, counted, lists
-from harness.probes import spellings
+from harness.samples.address_spellings import spellings
+from harness.samples.url_settings import (
+    CALLED,
+    LED_TO,
+    Count,
+    Entrance,
+    Listener,
+    Tried,
+    counted,
+    lists,
+)
 
 
 def main() -> int:

@@ -19,8 +19,8 @@ from time import monotonic
 from typing import Any
 
 from figures import keep, met, row, show
-from harness.sealed import World, sealed, world
-from harness.tampering import TAMPERED, named
+from harness.audit.log_tampering import TAMPERED, named
+from harness.audit.sealed_logs import World, sealed, world
 
 BETWEEN = 10_000  # events between two statements
 MOST_SECONDS = 60.0  # for a million events

@@ -17,7 +17,7 @@ from flowing.away import away
 from flowing.cost import cost
 from flowing.ingest import ingest
 from flowing.watching import watching
-from harness.killing import Killing
+from harness.gateway.kill_campaign import Killing
 
 PARTS = ("ingest", "cost", "watching", "embedded", "server")
 

@@ -24,10 +24,10 @@ from urllib.parse import urlsplit
 from rich.progress import track
 
 from figures import keep, load, met, row, show
-from harness.cluster import Cluster
-from harness.engines import Engine
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.engines.engine import Engine
+from harness.gateway.cluster import Cluster
+from harness.waits import until_now
 from processes import resident_mb
 from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.nats.connection import Bus

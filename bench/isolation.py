@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from figures import Row, keep, load, met, row, show
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.marked import marked, words_of
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster
+from harness.programs.marked_processes import marked, words_of
+from harness.waits import until_now
 from toolbus_common.config import Configuration, Server
 from toolbus_common.process.tethered import tethered
 from toolbus_executor.isolation.plan import Isolation

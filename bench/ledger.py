@@ -17,8 +17,8 @@ from time import perf_counter, time
 from typing import Any
 
 from figures import console, keep
-from harness.ledger import RememberedEpochs, admitted, claim
-from harness.racing import LauncherValkey, Race
+from harness.gateway.budget_race import LauncherValkey, Race
+from harness.services.ledger_state import RememberedEpochs, admitted, claim
 from toolbus_common.config import Budget, Level, Period
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd

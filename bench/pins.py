@@ -21,13 +21,13 @@ from rich.progress import track
 
 from conformance.upstream import FixtureServer
 from fixture_server.methods import TOOLS
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.engines import installed
-from harness.families import stateless
-from harness.mutants import mutant
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.engines.engine import installed
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import stateless
+from harness.samples.definition_mutants import mutant
+from harness.waits import until_now
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Listing, Pin
 from toolbus_common.contracts.records.pin_names import pin_key

@@ -24,10 +24,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from figures import keep, load, met, row, show
-from harness.cluster import Cluster
-from harness.engines import die_with_parent, own_port
-from harness.operating import key
-from harness.troubled import TROUBLES
+from harness.clients.bus_operator import key
+from harness.engines.engine import die_with_parent, own_port
+from harness.gateway.cluster import Cluster
+from harness.upstreams.faulty_server import TROUBLES
 from toolbus_common.config import Configuration, Server, ToolView
 from toolbus_common.config.servers.endpoints import Replica
 
@@ -298,7 +298,7 @@ def _gateway(
 ) -> Iterator[tuple[str, list[int]]]:
     """Start a gateway over upstreams u0, u1, …, or one of replicas; yield it and their ports."""
     ports = [own_port() for _ in range(count)]
-    program = [sys.executable, "-m", "harness.troubled", *map(str, ports), *options]
+    program = [sys.executable, "-m", "harness.upstreams.faulty_server", *map(str, ports), *options]
     upstreams = subprocess.Popen(program, preexec_fn=die_with_parent)  # noqa: PLW1509
     like = like.model_copy(update={"tools": {"twice": ToolView(idempotent=True)}})
     urls = [f"http://127.0.0.1:{port}/mcp" for port in ports]

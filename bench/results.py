@@ -16,15 +16,15 @@ from typing import Any
 from rich.table import Table
 
 from figures import console, keep, load, met
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.engines import die_with_parent, own_port
-from harness.operating import key
-from harness.vast import LINE
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.engines.engine import die_with_parent, own_port
+from harness.gateway.cluster import Cluster
+from harness.upstreams.large_result_server import LINE
 from toolbus_common.config import Configuration, Server
 
 HERE = Path(__file__).parent
-VAST = HERE.parent / "tests" / "harness" / "vast.py"
+VAST = HERE.parent / "tests" / "harness" / "upstreams" / "large_result_server.py"
 SECRET = "tbk_root_a-secret-of-the-bench"
 MOST_GROWTH = 32.0  # MiB
 SECONDS = 300.0  # of one call, on the slowest of machines

@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 from time import perf_counter, process_time, time
 
-from harness.engines import NatsServer
-from harness.events import allowed, events_of
-from harness.fresh import provisioned
+from harness.audit.events import allowed, events_of
+from harness.engines.bus_reset import provisioned
+from harness.engines.nats_server import NatsServer
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings

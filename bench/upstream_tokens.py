@@ -16,12 +16,12 @@ from pathlib import Path
 from time import monotonic, perf_counter_ns, time
 
 from figures import keep, met, row, show
-from harness.connecting import kept_connections
-from harness.engines import NatsServer
-from harness.events import bus_of
-from harness.fresh import provisioned
-from harness.protected import OAuthServer
-from harness.waiting import until
+from harness.audit.events import bus_of
+from harness.engines.bus_reset import provisioned
+from harness.engines.nats_server import NatsServer
+from harness.oauth.protected_processes import OAuthServer
+from harness.services.oauth_connections import kept_connections
+from harness.waits import until
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply

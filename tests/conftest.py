@@ -14,11 +14,13 @@ import hypothesis
 import pytest
 import redis
 
-from harness import cluster, containers
-from harness.engines import NatsAt, NatsServer, ValkeyServer
-from harness.fresh import begin_afresh, joined_by_tester
-from harness.waiting import PATIENCE
-from harness.workers import company, standing
+from harness.engines import containers
+from harness.engines.bus_reset import begin_afresh, joined_by_tester
+from harness.engines.nats_server import NatsAt, NatsServer
+from harness.engines.valkey_server import ValkeyServer
+from harness.gateway import cluster
+from harness.waits import PATIENCE
+from harness.worker_groups import company, standing
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.settings import Settings

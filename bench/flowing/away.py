@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from figures import Row, console, row
-from harness.clickhouse import ClickHouseServer
-from harness.killing import Killing
-from harness.waiting import until_now
+from harness.engines.clickhouse_server import ClickHouseServer
+from harness.gateway.kill_campaign import Killing
+from harness.waits import until_now
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
 

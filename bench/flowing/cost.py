@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from figures import Row, row
-from harness.cluster import Cluster, Upstream
-from harness.evenload import Call, Load
-from harness.operating import key
+from harness.clients.bus_operator import key
+from harness.clients.steady_load import Call, Load
+from harness.gateway.cluster import Cluster, Upstream
 from toolbus_common.config import Configuration, Server
 
 SECRET = "tbk_bot_a-secret-of-the-bench"
@@ -60,7 +60,7 @@ def _told(what: str, value: float) -> Row:
 def _gateway(directory: Path, way: str, upstream: Upstream) -> Iterator[Cluster]:
     cluster = Cluster(directory)
     cluster.nats.sync(WAYS[way])
-    cluster.program = "run_unrecorded.py" if way == "nothing" else "run.py"
+    cluster.program = "unrecorded_services.py" if way == "nothing" else "plain_services.py"
     try:
         servers = {"echo": Server(url=upstream.url)}
         cluster.start(Configuration(servers=servers, keys={"bot": key(SECRET)}), fused=True)

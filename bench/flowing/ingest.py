@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from figures import Row, row
-from harness.cluster import Cluster
-from harness.events import allowed, bus_of, completed
-from harness.fresh import provisioned
+from harness.audit.events import allowed, bus_of, completed
+from harness.engines.bus_reset import provisioned
+from harness.gateway.cluster import Cluster
 from processes import cpu_seconds
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.messaging.outbox import Outbox

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from figures import Row, row
-from harness.evenload import Load
-from harness.killing import Killing
+from harness.clients.steady_load import Load
+from harness.gateway.kill_campaign import Killing
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import RequestReply

@@ -10,10 +10,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from harness.cluster import Cluster
-from harness.engines import Engine
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.engines.engine import Engine
+from harness.gateway.cluster import Cluster
+from harness.waits import until_now
 from scripted.agents import called, classic, coded
 from scripted.catalogue import tools
 from scripted.context import Conversation, definitions_cost

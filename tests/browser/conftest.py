@@ -6,15 +6,17 @@ from contextlib import ExitStack
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from harness import looking, npm, openid_provider
-from harness.cluster import Upstream
-from harness.debian import CHROMIUM
-from harness.launched import Launched
-from harness.looking import Person
-from harness.native import Program
-from harness.protected import OAuthServer, ProtectedServer
-from harness.providing import Provider
-from harness.visited import ROOT, Gateway, account, configuration
+from harness.clients import chromium_browser
+from harness.clients.chromium_browser import Person
+from harness.gateway.browser_gateway import ROOT, Gateway, account, configuration
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.oauth import openid_provider
+from harness.oauth.native_app import Program
+from harness.oauth.openid_process import Provider
+from harness.oauth.protected_processes import OAuthServer, ProtectedServer
+from harness.packages import npm
+from harness.packages.debian import CHROMIUM
 
 AXE = "axe-core@4.14.1"
 
@@ -61,7 +63,7 @@ def browser() -> Iterator[Browser]:
         made = playwright.chromium.launch(
             executable_path=CHROMIUM.path(),
             args=["--disable-dev-shm-usage"],  # containers give it little
-            timeout=looking.PATIENCE,
+            timeout=chromium_browser.PATIENCE,
         )
         yield made
         made.close()
@@ -71,7 +73,7 @@ def browser() -> Iterator[Browser]:
 def someone(browser: Browser, axe: str) -> Iterator[Callable[..., Person]]:
     """Makes people, each before a browser of their own."""
     with ExitStack() as final:
-        yield lambda **about: final.enter_context(looking.person(browser, axe, **about))
+        yield lambda **about: final.enter_context(chromium_browser.person(browser, axe, **about))
 
 
 @pytest.fixture

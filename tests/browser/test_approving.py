@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.looking import Person
-from harness.visited import BOSS, BOT, Gateway
+from harness.clients.chromium_browser import Person
+from harness.gateway.browser_gateway import BOSS, BOT, Gateway
 
 QUESTION = "Approve this call?"
 SOMETHING_LONG = {

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from harness.looking import Person
-from harness.visited import BOB, Gateway, signs_in
-from harness.waiting import until_now
+from harness.clients.chromium_browser import Person
+from harness.gateway.browser_gateway import BOB, Gateway, signs_in
+from harness.waits import until_now
 
 
 def link_told(gateway: Gateway) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.looking import Person
-from harness.visited import ROOT, Gateway
-from harness.waiting import until_now
+from harness.clients.chromium_browser import Person
+from harness.gateway.browser_gateway import ROOT, Gateway
+from harness.waits import until_now
 from toolbus_cli.analytics.report_data import Report, Row
 from toolbus_cli.analytics.report_page import page
 

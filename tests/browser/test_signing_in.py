@@ -8,10 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from harness.client import Client
-from harness.looking import Person
-from harness.native import Program
-from harness.visited import PASSWORD, Gateway, signs_in
+from harness.clients.chromium_browser import Person
+from harness.clients.mcp_client import Client
+from harness.gateway.browser_gateway import PASSWORD, Gateway, signs_in
+from harness.oauth.native_app import Program
 
 Someone = Callable[..., Person]
 CONSENT = "Allow this program?"

@@ -14,10 +14,10 @@ from itertools import count
 import pytest
 import redis
 
-from harness.client import Client
-from harness.cluster import Cluster, Upstream
-from harness.operating import key
-from harness.waiting import PATIENCE
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster, Upstream
+from harness.waits import PATIENCE
 from toolbus_common.config import Budget, Configuration, Period, Server
 
 SECRET = "tbk_bot_a-secret-of-chaos-tests"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.killing import MID_INSERT, Killing
+from harness.gateway.kill_campaign import MID_INSERT, Killing
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,11 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from harness.cluster import Cluster, Upstream
-from harness.killing import come_again
-from harness.operating import key
-from harness.run_crashing import (
-    CRASH,
-    ENDED,
-    FORGET,
-    HANDED_OVER,
-    RESERVED,
-    STEPS,
-)
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.gateway.cluster import Cluster, Upstream
+from harness.gateway.kill_campaign import come_again
+from harness.programs.crashing_policy import CRASH, ENDED, FORGET, HANDED_OVER, RESERVED, STEPS
+from harness.waits import until_now
 from toolbus_common.config import Budget, Configuration, Period, Price, Server
 
 ACTUAL, MOST = 1_200, 2_000  # micro-dollars: what the outcome charges, and what is held
@@ -66,7 +59,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
     made = Cluster(
         tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="4", TOOLBUS_REAP_GRACE="1"
     )
-    made.program = "run_crashing.py"
+    made.program = "crashing_policy.py"
     budget = Budget(usd=1, per=Period.MONTH)
     try:
         made.start(

@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from harness.racing import Race
+from harness.gateway.budget_race import Race
 
 
 def test_a_race_through_kills_neither_overshoots_nor_drifts_nor_leaks(tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
 from conformance.gateway import KEY, configuration
 from conformance.suite import FAILED
-from harness.client import Client
-from harness.engines import installed
-from harness.operating import Operating
-from harness.waiting import until_now
+from harness.clients.bus_operator import Operating
+from harness.clients.mcp_client import Client
+from harness.engines.engine import installed
+from harness.waits import until_now
 from toolbus_common.service.process import SERVICES
 
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")

@@ -13,10 +13,10 @@ from typing import Any
 from conformance import suite
 from conformance.gateway import KEY
 from conformance.judge import Verdict
-from harness.browsing import Browser
-from harness.engines import own_port
-from harness.launched import Launched
-from harness.npm import NODE
+from harness.clients.form_browser import Browser
+from harness.engines.engine import own_port
+from harness.gateway.launched_gateway import Launched
+from harness.packages.npm import NODE
 
 OUTPUT = suite.WORKSHOP / "out"
 REQUIRED = frozenset({"authorization-server-metadata-endpoint", "authorization-code-grant"})

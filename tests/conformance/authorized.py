@@ -19,11 +19,11 @@ import yaml
 
 from conformance.gateway import KEY, configuration
 from conformance.suite import FAILED
-from harness.browsing import Browser
-from harness.client import Client
-from harness.connecting import kept_connections
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.clients.form_browser import Browser
+from harness.clients.mcp_client import Client
+from harness.gateway.launched_gateway import Launched
+from harness.services.oauth_connections import kept_connections
+from harness.waits import until_now
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.contracts import IdentityReply, IdentityRequest, ServersQuery, ServersReply
 from toolbus_common.errors import ToolbusError

@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from conformance.shim import Shim
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_now
 
 KEY = "tbk_conformance_a-secret-of-the-conformance-run"
 UPSTREAM = "fixture"

@@ -18,7 +18,7 @@ from conformance.spent import Spent
 from conformance.suite import REVISIONS, Result
 from conformance.upstream import FixtureServer
 from conformance.vacuity import unseen
-from harness.launched import Launched
+from harness.gateway.launched_gateway import Launched
 
 OUTPUT = suite.WORKSHOP / "out"
 MODERN, LEGACY = REVISIONS

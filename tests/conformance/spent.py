@@ -8,7 +8,7 @@ import re
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from harness.engines import bound
+from harness.engines.engine import bound
 
 _PORT = re.compile(rb"\blocalhost:(\d{2,5})\b")
 

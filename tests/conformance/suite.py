@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from harness.npm import NODE, NPM
+from harness.packages.npm import NODE, NPM
 
 VERSION = "0.2.0-alpha.12"
 PACKAGE = "@modelcontextprotocol/conformance"

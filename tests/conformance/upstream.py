@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from harness.engines import Engine
+from harness.engines.engine import Engine
 
 TESTS = Path(__file__).parents[1]
 

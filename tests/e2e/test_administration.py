@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.administering import Administrator, at, named, why
-from harness.cluster import Upstream
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.clients.admin_client import Administrator, at, named, why
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_now
 from toolbus_common.admin_api.models import KINDS
 from toolbus_common.admin_api.operations import OPERATIONS, Operation
 from toolbus_common.admin_api.roles import ROLES, may

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from harness.apart import COMMAND
-from harness.client import JSON, Client
-from harness.cluster import Upstream
-from harness.families import begun, calling, request, stateless
-from harness.launched import Launched
-from harness.rawhttp import asked, exchange
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import JSON, Client
+from harness.gateway.cluster import Upstream
+from harness.gateway.family_gateway import begun, calling, request, stateless
+from harness.gateway.launched_gateway import Launched
+from harness.network.raw_requests import asked, exchange
+from harness.services.executor_pair import COMMAND
+from harness.waits import until_now
 from toolbus_common.contracts import IDEMPOTENCY
 
 KEY = "tbk_owner_e2e-secret-beside-anonymous"

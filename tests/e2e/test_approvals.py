@@ -17,12 +17,12 @@ from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitRequestURLParams, ElicitResult
 
-from harness.client import Answer, Client
-from harness.cluster import Upstream
-from harness.launched import Launched
-from harness.receiver import Receiver
-from harness.sdk_tasks import Tasks
-from harness.waiting import until_now
+from harness.clients.mcp_client import Answer, Client
+from harness.clients.sdk_tasks import Tasks
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.receivers.webhook_receiver import Receiver
+from harness.waits import until_now
 
 BOT, BOSS, PLAIN, HOOK = (
     f"tbk_{name}_e2e-secret-of-approvals" for name in ("bot", "boss", "plain", "hook")

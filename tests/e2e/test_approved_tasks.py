@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.families import META, OTHER, ROOT, Place, replicated, request, stateless
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.family_gateway import META, OTHER, ROOT, Place, replicated, request, stateless
+from harness.waits import until_now
 
 TASKS: dict[str, Any] = {"extensions": {META + "tasks": {}}}
 PAGES: dict[str, Any] = {"elicitation": {"url": {}}}

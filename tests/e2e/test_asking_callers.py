@@ -13,11 +13,11 @@ import pytest
 from mcp.client.client import Client as SDKClient
 from mcp.client.streamable_http import streamable_http_client
 
-from harness import asking_server
-from harness.cluster import Cluster
-from harness.engines import Engine
-from harness.operating import key
-from harness.waiting import until_told
+from harness.clients.bus_operator import key
+from harness.engines.engine import Engine
+from harness.gateway.cluster import Cluster
+from harness.upstreams import elicitation_server
+from harness.waits import until_told
 from toolbus_cli.views.upstream_sessions import with_sessions
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import ServersQuery, ServersReply, SessionsQuery, SessionsReply
@@ -27,7 +27,7 @@ from toolbus_common.nats.permissions import OPERATOR
 
 SECRET = "tbk_ann_a-secret-of-those-who-are-asked"
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
-PROGRAM = Path(asking_server.__file__)
+PROGRAM = Path(elicitation_server.__file__)
 CLIENTS = 10
 SERVERS = ("stdio", "sse", "http")
 MODES = ("legacy", "auto")

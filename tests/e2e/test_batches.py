@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client
-from harness.families import NOW, Place, begun, calling
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import NOW, Place, begun, calling
+from harness.waits import until_now
 
 OLD = "2025-03-26"
 SAID = {"jsonrpc": "2.0", "method": "notifications/initialized"}

@@ -16,16 +16,16 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from harness.administering import at, named
-from harness.browsing import Browser, Page
-from harness.canaries import canary, singing
-from harness.client import Answer, Client
-from harness.families import META, stateless
-from harness.httpengine import sent_on
-from harness.listening import Heard, everywhere, recorded
-from harness.planted import Planted, planted
-from harness.signing_in import hashed
-from harness.waiting import until_now
+from harness.clients.admin_client import at, named
+from harness.clients.form_browser import Browser, Page
+from harness.clients.mcp_client import Answer, Client
+from harness.engines.http_engine import sent_on
+from harness.gateway.canary_gateway import Planted, planted
+from harness.gateway.family_gateway import META, stateless
+from harness.gateway.visible_outputs import Heard, everywhere, recorded
+from harness.samples.canaries import canary, singing
+from harness.services.authorization_service import hashed
+from harness.waits import until_now
 
 REDIRECT = "http://127.0.0.1:9/callback"
 FORM = "application/x-www-form-urlencoded"

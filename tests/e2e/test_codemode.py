@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client
-from harness.cluster import Cluster, Upstream
-from harness.families import stateless
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster, Upstream
+from harness.gateway.family_gateway import stateless
+from harness.waits import until_now
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 

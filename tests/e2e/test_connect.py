@@ -17,10 +17,10 @@ from mcp.client.client import Client as SdkClient
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import ElicitResult
 
-from harness.engines import installed
-from harness.gateway import READER_KEY, ROOT_KEY, Gateway
-from harness.launched import Launched
-from harness.waiting import PATIENCE, until_told
+from harness.engines.engine import installed
+from harness.gateway.everything_gateway import READER_KEY, ROOT_KEY, Gateway
+from harness.gateway.launched_gateway import Launched
+from harness.waits import PATIENCE, until_told
 
 modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
 META = {

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.gateway import (
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.everything_gateway import (
     HASTY_KEY,
     OLD_KEY,
     POOR_KEY,
@@ -17,8 +18,7 @@ from harness.gateway import (
     TEAM_KEY,
     Gateway,
 )
-from harness.operating import key
-from harness.waiting import PATIENCE, until_now
+from harness.waits import PATIENCE, until_now
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 

@@ -16,12 +16,12 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CreateMessageResult, ElicitResult, TextContent
 
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.engines import Engine
-from harness.families import ROOT, begun, calling, request
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.engines.engine import Engine
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import ROOT, begun, calling, request
+from harness.waits import until_now
 from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import ServersQuery, ServersReply
@@ -29,7 +29,7 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
-PROGRAM = Path(__file__).parents[1] / "harness" / "classic_server.py"
+PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "classic_server.py"
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 NARROW = "tbk_narrow_a-secret-for-one-tool"
 BLIND = "tbk_blind_a-secret-for-another-server"

@@ -8,9 +8,9 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from harness.client import JSON, Answer, Client
-from harness.families import OTHER, Place, begun, calling, stateless
-from harness.waiting import until_now
+from harness.clients.mcp_client import JSON, Answer, Client
+from harness.gateway.family_gateway import OTHER, Place, begun, calling, stateless
+from harness.waits import until_now
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 
 REPEATS = 50

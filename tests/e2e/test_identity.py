@@ -14,15 +14,15 @@ from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
-from harness.administering import at, why
-from harness.browsing import Browser
-from harness.client import Answer, Client
-from harness.cluster import Upstream
-from harness.engines import installed
-from harness.launched import Launched
-from harness.proofs import Holder
-from harness.signing_in import FORM, VERIFIER, asked
-from harness.waiting import until_now
+from harness.clients.admin_client import at, why
+from harness.clients.form_browser import Browser
+from harness.clients.mcp_client import Answer, Client
+from harness.engines.engine import installed
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.oauth.dpop_proofs import Holder
+from harness.services.authorization_service import FORM, VERIFIER, asked
+from harness.waits import until_now
 
 PASSWORD = "correct horse battery"
 REDIRECT = "http://127.0.0.1:9/callback"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.client import Client
-from harness.cluster import Cluster, Upstream
-from harness.connections import CutError, RawHttp, posting
-from harness.families import begun, calling
-from harness.operating import key
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster, Upstream
+from harness.gateway.family_gateway import begun, calling
+from harness.network.raw_connections import CutError, RawHttp, posting
+from harness.waits import until_now
 from toolbus_common.config import Configuration, Server
 
 SECRET = "tbk_bot_a-secret-of-leaving-connections"

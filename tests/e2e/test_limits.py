@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.cluster import Cluster, Upstream
-from harness.operating import key
-from harness.waiting import PATIENCE, until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.cluster import Cluster, Upstream
+from harness.waits import PATIENCE, until_now
 from toolbus_common.config import Budget, Configuration, Loop, Period, Price, Server
 from toolbus_common.contracts import BudgetState, LedgerQuery, LedgerReply
 from toolbus_common.messaging.request_reply import RequestReply

@@ -16,10 +16,10 @@ import redis
 from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 
-from harness.apart import COMMAND, Stateful
-from harness.cluster import Cluster
-from harness.operating import Row, key
-from harness.waiting import until_now
+from harness.clients.bus_operator import Row, key
+from harness.gateway.cluster import Cluster
+from harness.services.executor_pair import COMMAND, Stateful
+from harness.waits import until_now
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 from toolbus_common.mcp.builtin_server import EXECUTE

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.families import ROOT, begun, calling, request
-from harness.operating import key
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import ROOT, begun, calling, request
+from harness.waits import until_now
 from toolbus_common.config import Configuration, Server
 
 PAGE = "https://example.org/sign-in"

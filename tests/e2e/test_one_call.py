@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster import Cluster, Upstream
-from harness.fresh import joined_by_tester
-from harness.operating import key
-from harness.waiting import until
+from harness.clients.bus_operator import key
+from harness.engines.bus_reset import joined_by_tester
+from harness.gateway.cluster import Cluster, Upstream
+from harness.waits import until
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Budget, Configuration, Period, Server
 from toolbus_common.contracts import CallAdmitted, CallRequested

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from harness.engines import installed, own_ports
-from harness.launched import Launched
-from harness.rawhttp import asked, exchange
+from harness.engines.engine import installed, own_ports
+from harness.gateway.launched_gateway import Launched
+from harness.network.raw_requests import asked, exchange
 from toolbus_common.service.process import SERVICES
 
 SCRIPTS = "https://scripts.example"

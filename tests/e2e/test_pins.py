@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Client
-from harness.families import begun, listening, stateless
-from harness.launched import Launched
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import begun, listening, stateless
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_now
 from toolbus_cli import config_client as desks
 from toolbus_cli.clients.pins import Pinboard, at_pins
 from toolbus_cli.errors import CommandError

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.cluster import Cluster, Upstream
-from harness.operating import key
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.cluster import Cluster, Upstream
 from toolbus_common.config import Configuration
 
 SPENDER, ASKER, BROKE, HASTY, LOOPER, FULL = (

@@ -8,10 +8,10 @@ import pytest
 from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 
-from harness.client import Client
-from harness.families import OTHER, ROOT, Place, begun, calling, replicated
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import OTHER, ROOT, Place, begun, calling, replicated
+from harness.waits import until_now
 from toolbus_common.config import Server
 
 REPLICAS = pytest.mark.parametrize("replica", [0, 1], ids=["here", "elsewhere"])

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness.cluster import Upstream
-from harness.engines import installed
-from harness.families import request
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.engines.engine import installed
+from harness.gateway.cluster import Upstream
+from harness.gateway.family_gateway import request
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_now
 
 FULL, DIGEST, REDACTED = (
     "tbk_full_e2e-secret-of-rules",

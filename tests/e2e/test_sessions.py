@@ -8,18 +8,11 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client
-from harness.families import (
-    OTHER,
-    ROOT,
-    TENANTS,
-    Place,
-    begun,
-    calling,
-)
-from harness.operating import key
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import OTHER, ROOT, TENANTS, Place, begun, calling
+from harness.waits import until_now
 from toolbus_common.config import Server
 
 # -- sessions --------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness.apart import COMMAND, Stateful
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.families import begun, calling, request
-from harness.operating import key
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import begun, calling, request
+from harness.services.executor_pair import COMMAND, Stateful
 from toolbus_cli.views.upstream_sessions import table_of, with_sessions
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import ServersQuery, ServersReply, SessionsQuery, SessionsReply

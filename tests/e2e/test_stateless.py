@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.families import (
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.family_gateway import (
     ASK,
     META,
     OTHER,
@@ -17,7 +17,7 @@ from harness.families import (
     request,
     stateless,
 )
-from harness.waiting import until_now
+from harness.waits import until_now
 from toolbus_common.config import Server
 
 FORMS: dict[str, Any] = {"elicitation": {"form": {}}}

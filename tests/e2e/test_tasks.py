@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Answer, Client
-from harness.families import (
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.everything_gateway import Gateway
+from harness.gateway.family_gateway import (
     ASK,
     META,
     OTHER,
@@ -23,9 +25,7 @@ from harness.families import (
     request,
     stateless,
 )
-from harness.gateway import Gateway
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.waits import until_now
 from toolbus_common.config import Server
 
 TASKS: dict[str, Any] = {"extensions": {META + "tasks": {}}}

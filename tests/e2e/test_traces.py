@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Answer, Client
-from harness.cluster import Cluster
-from harness.families import stateless
-from harness.operating import key
-from harness.otlp import Collector, Received
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import stateless
+from harness.receivers.otlp_collector import Collector, Received
+from harness.waits import until_now
 from toolbus_common.config import Configuration
 
 SECRET, CODER, ASKER = (f"tbk_{name}_a-secret-of-traces" for name in ("bot", "coder", "asker"))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness import odd_server
-from harness.client import Client
-from harness.families import begun
-from harness.launched import Launched
-from harness.streams import Events
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import begun
+from harness.gateway.launched_gateway import Launched
+from harness.upstreams import scripted_server
 
 READER, OTHER = (f"tbk_{name}_e2e-secret-for-unasked-news" for name in ("reader", "other"))
 SHARED, OWN = ("pipe", "classic", "modern"), "own"
@@ -42,7 +42,7 @@ def told(server: str) -> dict[str, Any]:
 
 def process(directory: Path, server: str, **more: Any) -> dict[str, Any]:
     """A server on stdio, as it is declared."""
-    source, stored = Path(odd_server.__file__), directory / f"{server}.json"
+    source, stored = Path(scripted_server.__file__), directory / f"{server}.json"
     stored.write_text(json.dumps(told(server)))
     command = [sys.executable, str(source), str(stored)]
     return {"command": command, "files": {"read": [str(source), str(stored)]}, **more}
@@ -57,9 +57,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
             "pipe": process(directory, "pipe", sessions="shared"),
             "own": process(directory, "own"),
             "classic": {
-                "url": stack.enter_context(odd_server.serving(told("classic"), modern=False))
+                "url": stack.enter_context(scripted_server.serving(told("classic"), modern=False))
             },
-            "modern": {"url": stack.enter_context(odd_server.serving(told("modern")))},
+            "modern": {"url": stack.enter_context(scripted_server.serving(told("modern")))},
         }
         keys = {
             "reader": {"secret": READER, "tools": ["*"]},

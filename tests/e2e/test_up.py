@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_now
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 

@@ -6,15 +6,20 @@ from typing import Any
 
 import pytest
 
-from harness.browsing import Browser, Page
-from harness.client import Client
-from harness.httpengine import sent_on
-from harness.identities import TYPE
-from harness.launched import Launched
-from harness.protected import OAuthServer, ProtectedServer, ShowingOAuthServer, ShowingServer
-from harness.showing import Certificates, kept_thumbprint
-from harness.waiting import until_now
-from harness.written import files_in
+from harness.audit.written_files import files_in
+from harness.clients.form_browser import Browser, Page
+from harness.clients.mcp_client import Client
+from harness.engines.http_engine import sent_on
+from harness.gateway.launched_gateway import Launched
+from harness.oauth.caller_identities import TYPE
+from harness.oauth.client_certificates import Certificates, kept_thumbprint
+from harness.oauth.protected_processes import (
+    OAuthServer,
+    ProtectedServer,
+    ShowingOAuthServer,
+    ShowingServer,
+)
+from harness.waits import until_now
 from toolbus_common.crypto.p256 import header_of
 
 PASSWORD = "correct horse battery"

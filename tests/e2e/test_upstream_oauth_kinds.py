@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from harness.browsing import Browser
-from harness.client import Client
-from harness.httpengine import sent_on
-from harness.launched import Launched
-from harness.protected import OAuthServer, ProtectedServer
-from harness.protected_apis import ProtectedApis
-from harness.waiting import until_now
+from harness.apis.protected_apis import ProtectedApis
+from harness.clients.form_browser import Browser
+from harness.clients.mcp_client import Client
+from harness.engines.http_engine import sent_on
+from harness.gateway.launched_gateway import Launched
+from harness.oauth.protected_processes import OAuthServer, ProtectedServer
+from harness.waits import until_now
 
 PASSWORD = "correct horse battery"
 KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob", "eve")}
-PROGRAM = Path(__file__).parents[1] / "harness" / "token_program.py"
+PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "token_server.py"
 WHO: dict[
     str, tuple[str, dict[str, Any]]
 ] = {  # by kind: the tool that tells whose token a call carried, and its arguments

@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from harness.administering import Administrator, at
-from harness.client import Client
-from harness.cluster import Upstream
-from harness.connections import RawHttp, chunked, request
-from harness.families import begun, calling
-from harness.launched import Launched
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.admin_client import Administrator, at
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Upstream
+from harness.gateway.family_gateway import begun, calling
+from harness.gateway.launched_gateway import Launched
+from harness.network.raw_connections import RawHttp, chunked, request
+from harness.waits import until_now
 
 BOT, BOSS = "tbk_bot_e2e-secret-of-whole-requests", "tbk_boss_e2e-secret-of-whole-requests"
 ADMIN = "tba_admin_e2e-secret-of-whole-requests"

@@ -12,7 +12,7 @@ from random import Random
 
 from fuzz.mutations import mutated
 from fuzz.place import Place, Seed
-from harness.rawhttp import exchange
+from harness.network.raw_requests import exchange
 
 AT_ONCE = 6
 PATIENCE = 60.0  # a bound: without an answer for so long, something hangs

@@ -11,12 +11,12 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 from fuzz.mutations import Request
-from harness.client import Client
-from harness.cluster import Upstream
-from harness.engines import own_port
-from harness.families import begun, calling, stateless
-from harness.launched import Launched
-from harness.streams import Events
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.engines.engine import own_port
+from harness.gateway.cluster import Upstream
+from harness.gateway.family_gateway import begun, calling, stateless
+from harness.gateway.launched_gateway import Launched
 from toolbus_common.base64url import encoded
 
 KEY = "tbk_root_a-secret-that-is-fuzzed"

@@ -9,7 +9,7 @@ import pytest
 
 from fuzz.fuzzing import fuzz
 from fuzz.place import Place, place
-from harness.rawhttp import asked, exchange
+from harness.network.raw_requests import asked, exchange
 
 SEED, MOST = 15, 6000
 BROKEN = (b'{"client_name": "\xff"}', b'{"a": "\xed\xa0\x80"}', b'{"\xff": 1}', b'{"a": "\\ud800"}')

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 import pytest
 
 from fuzz.place import ADMIN, APPROVAL, CUSTOMER_READER, KEY, NARROW, PASSWORD, READER, Place, place
-from harness.client import Client
-from harness.rawhttp import asked, exchange
-from harness.waiting import until_now
+from harness.clients.mcp_client import Client
+from harness.network.raw_requests import asked, exchange
+from harness.waits import until_now
 from toolbus_common.service.process import SERVICES
 
 SOON = "0.2"  # instead of a minute

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from harness.auditprocess import AUDIT, audit_process
-from harness.clickhouse import ClickHouseServer
-from harness.events import PATIENCE, allowed, consumed, events_of, returns_soon, until
+from harness.audit.events import PATIENCE, allowed, consumed, events_of, returns_soon, until
+from harness.engines.clickhouse_server import ClickHouseServer
+from harness.services.audit_process import AUDIT, audit_process
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.contracts import AuditQuery, EventsQuery, EventsReply, RowsReply

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.client import Client
-from harness.engines import die_with_parent, own_port
-from harness.families import begun, calling
-from harness.waiting import until_now
+from harness.clients.mcp_client import Client
+from harness.engines.engine import die_with_parent, own_port
+from harness.gateway.family_gateway import begun, calling
+from harness.waits import until_now
 from toolbus_cli.launcher.engines import nats_binary, valkey_binary
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "running-replicas.md"

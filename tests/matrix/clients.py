@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.npm import NODE, NPM
+from harness.packages.npm import NODE, NPM
 
 WORKSHOP = Path(__file__).parents[2] / ".matrix"
 DRIVERS = Path(__file__).with_name("drivers")

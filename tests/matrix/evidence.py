@@ -1,6 +1,6 @@
 """What must have reached the server before an action counts as ok."""
 
-from harness.waiting import until_now
+from harness.waits import until_now
 from matrix.drivers.telling import LONG_SECONDS
 from matrix.upstreams import Seen, Upstream
 

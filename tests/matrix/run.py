@@ -14,8 +14,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_now
 from matrix import page, table
 from matrix.clients import CLIENTS, WORKSHOP, Client
 from matrix.drivers.telling import ACTIONS, FAILED, OK

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.client import Client
-from harness.cluster import Cluster, Upstream
-from harness.operating import key
-from harness.otlp import Collector
-from harness.prometheus import Prometheus, Series, faults
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.engines.prometheus_server import Prometheus, Series, faults
+from harness.gateway.cluster import Cluster, Upstream
+from harness.receivers.otlp_collector import Collector
+from harness.waits import until_now
 from toolbus_common.config import Configuration, Server
 from toolbus_common.service.process import SERVICES
 

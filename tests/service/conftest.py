@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from harness.connecting import DOCUMENT, Asking, asked_by_executor
-from harness.engines import NatsAt
-from harness.fresh import joined_by_tester
-from harness.marked import marked
-from harness.policing import Policing, declared, policing
-from harness.protected import OAuthServer, Resource
-from harness.signing_in import STAFF, Server, serving
-from harness.waiting import PATIENCE
+from harness.engines.bus_reset import joined_by_tester
+from harness.engines.nats_server import NatsAt
+from harness.oauth.protected_processes import OAuthServer, Resource
+from harness.programs.marked_processes import marked
+from harness.services.authorization_service import STAFF, Server, serving
+from harness.services.oauth_connections import DOCUMENT, Asking, asked_by_executor
+from harness.services.policy_replicas import Policing, declared, policing
+from harness.waits import PATIENCE
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import LEASES
 from toolbus_common.settings import Settings

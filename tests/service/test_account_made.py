@@ -5,8 +5,8 @@ from time import time
 
 import pytest
 
-from harness.jsonserver import Request, Response, answering
-from harness.waiting import until, until_told
+from harness.network.json_server import Request, Response, answering
+from harness.waits import until, until_told
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
     ConnectionCreated,

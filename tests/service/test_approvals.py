@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.operating import key
-from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
-from harness.waiting import until_told
+from harness.clients.bus_operator import key
+from harness.services.policy_replicas import OWN, PAGES, SECRET, Policing, declared, required
+from harness.waits import until_told
 from toolbus_common.contracts import (
     CallCancelled,
     CallResult,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from harness.policing import (
+from harness.services.policy_replicas import (
     BOSS,
     CHIEF,
     FOREIGN,
@@ -14,7 +14,7 @@ from harness.policing import (
     declared,
     required,
 )
-from harness.waiting import PATIENCE, until_told
+from harness.waits import PATIENCE, until_told
 from toolbus_common.access.config_snapshot import key_digest_of
 from toolbus_common.contracts import ApprovalsReply, ApproverRequest, CallResult
 from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownApprovalError

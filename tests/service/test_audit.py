@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.engines import own_port
-from harness.events import PATIENCE, allowed, bus_of, completed, consumed, events_of, until
+from harness.audit.events import PATIENCE, allowed, bus_of, completed, consumed, events_of, until
+from harness.engines.engine import own_port
 from toolbus_audit.clickhouse.migrate import migrations
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from harness.signing_in import (
+from harness.services.authorization_service import (
     BASE,
     CHALLENGE,
     FORM,
@@ -24,7 +24,7 @@ from harness.signing_in import (
     asked,
     serving,
 )
-from harness.waiting import until_told
+from harness.waits import until_told
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import PEOPLE, TOKENS

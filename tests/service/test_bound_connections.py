@@ -5,9 +5,9 @@ from hashlib import sha256
 
 import pytest
 
-from harness.connecting import Asking
-from harness.proofs import read
-from harness.protected import OAuthServer, Resource
+from harness.oauth.dpop_proofs import read
+from harness.oauth.protected_processes import OAuthServer, Resource
+from harness.services.oauth_connections import Asking
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONNECTIONS

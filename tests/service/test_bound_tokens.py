@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from harness.proofs import Holder, decoded
-from harness.signing_in import (
+from harness.oauth.dpop_proofs import Holder, decoded
+from harness.services.authorization_service import (
     BASE,
     FORM,
     REDIRECT,

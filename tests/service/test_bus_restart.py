@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.chain import running
-from harness.engines import NatsAt, NatsServer
-from harness.fresh import joined_by_tester, provisioned
-from harness.peers import closed_after, served
-from harness.waiting import until, until_told
+from harness.engines.bus_reset import joined_by_tester, provisioned
+from harness.engines.nats_server import NatsAt, NatsServer
+from harness.network.tcp_servers import closed_after, served
+from harness.services.call_chain import running
+from harness.waits import until, until_told
 from toolbus_common.contracts import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, StoredMessage

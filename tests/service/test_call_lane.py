@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from harness.chain import Behaviour, Chain, admitted, chain, running
-from harness.engines import NatsServer
-from harness.fresh import provisioned
-from harness.waiting import PATIENCE, until, until_told
+from harness.engines.bus_reset import provisioned
+from harness.engines.nats_server import NatsServer
+from harness.services.call_chain import Behaviour, Chain, admitted, chain, running
+from harness.waits import PATIENCE, until, until_told
 from toolbus_common.contracts import CallAdmitted, CallError, CallResult, Progress, ReplyMessage
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (

@@ -14,11 +14,11 @@ from graphql import build_schema, graphql_sync
 from grpc_reflection.v1alpha import reflection
 
 from conformance.upstream import FixtureServer
-from harness.bench import Bench
-from harness.grpc_shop import Book
-from harness.identities import ISSUER, OF_ANN, Issuing
-from harness.jsonserver import Request, Response, answering
-from harness.waiting import until
+from harness.apis.grpc_shop import Book
+from harness.network.json_server import Request, Response, answering
+from harness.oauth.caller_identities import ISSUER, OF_ANN, Issuing
+from harness.services.call_runner import Bench
+from harness.waits import until
 from toolbus_common.config import Server
 from toolbus_common.crypto.p256 import P256Key
 from toolbus_common.errors import UnavailableError, UpstreamDeadError

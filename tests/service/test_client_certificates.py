@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.connecting import Asking, asked_by_executor
-from harness.protected import Resource, ShowingOAuthServer
-from harness.showing import Certificates, kept_thumbprint
+from harness.oauth.client_certificates import Certificates, kept_thumbprint
+from harness.oauth.protected_processes import Resource, ShowingOAuthServer
+from harness.services.oauth_connections import Asking, asked_by_executor
 from toolbus_common.config import OAuthClient
 from toolbus_common.contracts import UpstreamTokenReply
 from toolbus_common.nats.connection import Bus

@@ -9,11 +9,11 @@ from traceback import format_exception
 
 import pytest
 
-from harness.connecting import kept_connections
-from harness.events import bus_of
-from harness.keyservices import KeyServices
-from harness.secretstores import ROLE, ROLE_SECRET
-from harness.signing_in import serving
+from harness.audit.events import bus_of
+from harness.receivers.key_services import KeyServices
+from harness.receivers.secret_stores import ROLE, ROLE_SECRET
+from harness.services.authorization_service import serving
+from harness.services.oauth_connections import kept_connections
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONNECTIONS
 from toolbus_common.secrets import SecretError, Secrets, key_services_of, stores_of

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conformance.upstream import TESTS
-from harness.bench import Bench
+from harness.services.call_runner import Bench
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.settings import Settings

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.deferring import (
+from harness.services.approval_tasks import (
     BOTH,
     LEGACY,
     MODERN,
@@ -20,8 +20,8 @@ from harness.deferring import (
     reached,
     told,
 )
-from harness.policing import PAGES, Policing, required
-from harness.waiting import until_told
+from harness.services.policy_replicas import PAGES, Policing, required
+from harness.waits import until_told
 from toolbus_common.contracts import (
     CallAdmitted,
     CallResult,

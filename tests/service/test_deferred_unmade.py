@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.deferring import (
+from harness.clients.bus_operator import key
+from harness.services.approval_tasks import (
     BOTH,
     LEGACY,
     MODERN,
@@ -20,9 +21,8 @@ from harness.deferring import (
     reached,
     told,
 )
-from harness.operating import key
-from harness.policing import OWN, Policing, declared, required
-from harness.waiting import until_told
+from harness.services.policy_replicas import OWN, Policing, declared, required
+from harness.waits import until_told
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.waiting import until, until_told
+from harness.waits import until, until_told
 from toolbus_cli import config_client as desks
 from toolbus_cli.launcher import config_source
 from toolbus_cli.launcher.config_source import Source

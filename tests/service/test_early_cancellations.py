@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import admitted
-from harness.cluster import Upstream
-from harness.events import bus_of
-from harness.waiting import until, until_told
+from harness.audit.events import bus_of
+from harness.gateway.cluster import Upstream
+from harness.services.call_runner import admitted
+from harness.waits import until, until_told
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import CallCancelled, CallError, CallResult
 from toolbus_common.contracts.replies import ReplyMessage, decode_reply

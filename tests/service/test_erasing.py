@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.events import PATIENCE, allowed, bus_of, completed, events_of, until
+from harness.audit.events import PATIENCE, allowed, bus_of, completed, events_of, until
 from toolbus_audit import retention
 from toolbus_audit.main import build
 from toolbus_audit.retention import Retention

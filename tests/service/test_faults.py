@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.waiting import until, until_told
+from harness.waits import until, until_told
 from toolbus_cli.commands.operate.status import faults_of, not_held
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.config import Configuration, Server

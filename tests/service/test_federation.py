@@ -11,11 +11,19 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.browsing import Page
-from harness.certificates import Authority
-from harness.jsonserver import Request, Response, answering
-from harness.providing import Provider, issuer
-from harness.signing_in import BASE, REDIRECT, RESOURCE, Server, Walker, asked, serving
+from harness.clients.form_browser import Page
+from harness.network.json_server import Request, Response, answering
+from harness.oauth.certificates import Authority
+from harness.oauth.openid_process import Provider, issuer
+from harness.services.authorization_service import (
+    BASE,
+    REDIRECT,
+    RESOURCE,
+    Server,
+    Walker,
+    asked,
+    serving,
+)
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings

@@ -4,9 +4,9 @@ import asyncio
 
 import redis
 
-from harness.engines import NatsServer
-from harness.fresh import begin_afresh, joined_by_tester
-from harness.waiting import until
+from harness.engines.bus_reset import begin_afresh, joined_by_tester
+from harness.engines.nats_server import NatsServer
+from harness.waits import until
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import BUCKETS, CONFIG, DURABLES, EVENTS
 from toolbus_common.settings import Settings

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.engines import NatsAt, NatsServer
-from harness.events import bus_of
-from harness.fresh import joined_by_tester, provisioned
-from harness.waiting import until
+from harness.audit.events import bus_of
+from harness.engines.bus_reset import joined_by_tester, provisioned
+from harness.engines.nats_server import NatsAt, NatsServer
+from harness.waits import until
 from toolbus_common.concurrency import end
 from toolbus_common.nats import stream_follower as following
 from toolbus_common.nats.bucket_sizes import Size, follow_sizes

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.waiting import until, until_told
+from harness.waits import until, until_told
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Listing, ServersQuery, ServersReply
 from toolbus_common.messaging.local_transport import LocalTransport

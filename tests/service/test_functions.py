@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Bench
+from harness.services.call_runner import Bench
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.process.python_functions import FunctionError, function_of, serving

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.engines import Engine
-from harness.rest import TESTS
+from harness.apis.rest_process import TESTS
+from harness.engines.engine import Engine
+from harness.services.call_runner import AT_LOOPBACK, Bench
 from toolbus_common.config import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.upstreams.graphql import GraphQLUpstream
@@ -20,11 +20,11 @@ TOKEN = "Bearer graphql-token-that-is-secret"
 
 
 class GraphQLServer(Engine):
-    """A process of `harness.graphql_server`."""
+    """A process of `harness.apis.graphql_server`."""
 
     def command(self) -> list[str]:
         python = ["/usr/bin/env", f"PYTHONPATH={TESTS}", sys.executable]
-        return [*python, "-m", "harness.graphql_server", str(self.port)]
+        return [*python, "-m", "harness.apis.graphql_server", str(self.port)]
 
     @property
     def url(self) -> str:

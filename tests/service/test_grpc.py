@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.grpc import GrpcServer
+from harness.apis.grpc_process import GrpcServer
+from harness.services.call_runner import AT_LOOPBACK, Bench
 from toolbus_common.config import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError
 from toolbus_executor.transport.dialer_factory import DialerFactory

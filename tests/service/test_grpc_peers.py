@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.certificates import Authority
-from harness.grpc import GrpcServer
+from harness.apis.grpc_process import GrpcServer
+from harness.oauth.certificates import Authority
+from harness.services.call_runner import AT_LOOPBACK, Bench
 from toolbus_common.config import Server
 from toolbus_common.egress import Target
 from toolbus_common.egress.tls import Tls
@@ -23,7 +23,9 @@ NAME = "shop.example"
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
     """One that reflects in v1 alone, and says how it is."""
-    with GrpcServer(tmp_path_factory.mktemp("newest"), "harness.grpclib_server").running() as made:
+    with GrpcServer(
+        tmp_path_factory.mktemp("newest"), "harness.apis.grpclib_server"
+    ).running() as made:
         yield made
 
 

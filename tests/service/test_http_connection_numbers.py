@@ -2,9 +2,9 @@
 
 import asyncio
 
-from harness.bounded import GET, LONG, counted, place, refused
-from harness.connections import posting
-from harness.waiting import until
+from harness.network.raw_connections import posting
+from harness.services.http_application import GET, LONG, counted, place, refused
+from harness.waits import until
 from toolbus_common.http_server.limits import Limits
 from toolbus_common.http_server.proxy_addresses import Proxies
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.bounded import BRIEF, GET, MIB, PART, Place, closed, place, within
-from harness.connections import HOST, CutError, RawAnswer, RawHttp, chunked, posting
-from harness.waiting import until
+from harness.network.raw_connections import HOST, CutError, RawAnswer, RawHttp, chunked, posting
+from harness.services.http_application import BRIEF, GET, MIB, PART, Place, closed, place, within
+from harness.waits import until
 from toolbus_common.http_server.limits import Limits
 
 # -- size -----------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness.bench import admitted
-from harness.events import bus_of
-from harness.marked import marked
-from harness.waiting import until, until_told
+from harness.audit.events import bus_of
+from harness.programs.marked_processes import marked
+from harness.services.call_runner import admitted
+from harness.waits import until, until_told
 from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import (

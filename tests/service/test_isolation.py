@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Bench
-from harness.marked import children, marked, strays
-from harness.waiting import until, until_now
+from harness.programs.marked_processes import children, marked, strays
+from harness.services.call_runner import Bench
+from harness.waits import until, until_now
 from toolbus_common.config.servers.isolation import Files, Limits
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.isolation.capability_probe import probe

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Bench
-from harness.peers import served
-from harness.waiting import until
+from harness.network.tcp_servers import served
+from harness.services.call_runner import Bench
+from harness.waits import until
 from toolbus_common.config import Configuration, Server
 from toolbus_common.config_store.operator_targets import NAMED, ConfirmedTargets, digest_of, encoded
 from toolbus_common.contracts import Event, ServerConnected, ServerLost

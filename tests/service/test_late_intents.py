@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.ledger import counters
-from harness.policing import Policing, declared
-from harness.waiting import until, until_told
+from harness.services.ledger_state import counters
+from harness.services.policy_replicas import Policing, declared
+from harness.waits import until, until_told
 from toolbus_common.config import Budget, Period
 from toolbus_common.contracts import CallAllowed, Event
 from toolbus_common.errors import ToolbusError

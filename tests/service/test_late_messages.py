@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from harness import late_server
-from harness.bench import Answers, Bench, admitted, answering
-from harness.waiting import until
+from harness.services.call_runner import Answers, Bench, admitted, answering
+from harness.upstreams import late_message_server
+from harness.waits import until
 from toolbus_common.contracts import Notification
 from toolbus_executor.upstreams.mcp import attribution
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
-COMMAND = [sys.executable, str(Path(late_server.__file__))]
+COMMAND = [sys.executable, str(Path(late_message_server.__file__))]
 ANN: dict[str, Any] = {"customer": "acme", "key": "ann"}
 EVE: dict[str, Any] = {"customer": "rival", "key": "eve"}
 LISTENS: dict[str, Any] = {"log_level": "debug", "capabilities": '{"elicitation":{}}'}

@@ -7,8 +7,8 @@ from time import time
 import pytest
 import redis.asyncio as redis
 
-from harness.engines import ValkeyServer
-from harness.ledger import RememberedEpochs, admission, claim, counters
+from harness.engines.valkey_server import ValkeyServer
+from harness.services.ledger_state import RememberedEpochs, admission, claim, counters
 from toolbus_common.config import Period, Rate
 from toolbus_common.errors import (
     BudgetExceededError,

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from harness.engines import ValkeyServer, own_port
-from harness.ledger import RememberedEpochs, admission, admitted, claim, counters
+from harness.engines.engine import own_port
+from harness.engines.valkey_server import ValkeyServer
+from harness.services.ledger_state import RememberedEpochs, admission, admitted, claim, counters
 from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
 from toolbus_common.errors import BudgetExceededError, LoopDetectedError, RateExceededError
 from toolbus_policy.ledger.admitted_call import Admission

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from harness.ledger import RememberedEpochs, admitted, claim, counters
+from harness.services.ledger_state import RememberedEpochs, admitted, claim, counters
 from toolbus_common.config import Budget, Level, Period
 from toolbus_common.errors import BudgetExceededError
 from toolbus_policy.ledger.ledger import EndKind, Ledger, ReservationEnd

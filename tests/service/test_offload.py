@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.engines import NatsAt
-from harness.rest import RestServer
-from harness.vast import LINE, Vast
-from harness.waiting import PATIENCE, until
+from harness.apis.rest_process import RestServer
+from harness.engines.nats_server import NatsAt
+from harness.services.call_runner import AT_LOOPBACK, Bench
+from harness.upstreams.large_result_server import LINE, Vast
+from harness.waits import PATIENCE, until
 from toolbus_common.config import Results, Server
 from toolbus_common.contracts import CallCompleted, ProtocolFamily
 from toolbus_common.errors import UnknownToolError, UpstreamFaultError
@@ -30,7 +30,7 @@ from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
 SIZE = 9 << 20  # more than a message of the bus holds
-VAST = Path(__file__).parent.parent / "harness" / "vast.py"
+VAST = Path(__file__).parent.parent / "harness" / "upstreams" / "large_result_server.py"
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.deferring import MODERN, approval_of, begun, ended
-from harness.operating import key
-from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
-from harness.waiting import until, until_told
+from harness.clients.bus_operator import key
+from harness.services.approval_tasks import MODERN, approval_of, begun, ended
+from harness.services.policy_replicas import OWN, PAGES, SECRET, Policing, declared, required
+from harness.waits import until, until_told
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.calls.outcome_store import LARGEST_STORED, OutcomeStore, ReturnedResult
 from toolbus_common.config import Budget, Period

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Answers, Bench
-from harness.rest import RestServer
-from harness.rest_document import document
+from harness.apis.rest_document import document
+from harness.apis.rest_process import RestServer
+from harness.services.call_runner import AT_LOOPBACK, Answers, Bench
 from toolbus_common.config import Server
 from toolbus_common.contracts import CallCompleted, CallFailed, CatalogEntry
 from toolbus_common.errors import (

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.engines import NatsServer
-from harness.fresh import joined_by_tester, provisioned
-from harness.waiting import until, until_told
+from harness.engines.bus_reset import joined_by_tester, provisioned
+from harness.engines.nats_server import NatsServer
+from harness.waits import until, until_told
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import (

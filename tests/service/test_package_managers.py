@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Bench
-from harness.engines import installed
-from harness.npm import NODE, NPM
+from harness.engines.engine import installed
+from harness.packages.npm import NODE, NPM
+from harness.services.call_runner import Bench
 from toolbus_common.config import Server
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.egress.policy import STRICT

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.waiting import until_told
+from harness.waits import until_told
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
     CallAdmitted,

@@ -7,9 +7,9 @@ from time import time
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.events import bus_of
-from harness.policing import Policing, declared
-from harness.waiting import until_told
+from harness.audit.events import bus_of
+from harness.services.policy_replicas import Policing, declared
+from harness.waits import until_told
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Access
 from toolbus_common.contracts import Bearer, CallResult

@@ -3,8 +3,8 @@
 import pytest
 from nats.errors import Error as NatsError
 
-from harness.engines import NatsAt
-from harness.refusing import joined, publish, refused_among, subscribe
+from harness.engines.nats_server import NatsAt
+from harness.engines.permission_denials import joined, publish, refused_among, subscribe
 from toolbus_common.contracts import EVENTS as EVENT_CLASSES
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus

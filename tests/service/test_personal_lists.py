@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.bench import AT_LOOPBACK, Bench
+from harness.services.call_runner import AT_LOOPBACK, Bench
 from toolbus_common.config import Server
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import UpstreamRefusedError

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Notes
-from harness.events import bus_of
-from harness.waiting import until, until_told
+from harness.audit.events import bus_of
+from harness.services.call_runner import Notes
+from harness.waits import until, until_told
 from toolbus_cli import config_client as desks
 from toolbus_cli.clients.pins import Case, Pinboard, at_pins
 from toolbus_cli.errors import CommandError

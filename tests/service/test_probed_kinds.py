@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.entrances import described
-from harness.peers import served
+from harness.network.tcp_servers import served
+from harness.samples.url_settings import described
+from harness.services.call_runner import AT_LOOPBACK, Bench
 from toolbus_common.concurrency import end
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.troubled import Troubled
-from harness.waiting import until
+from harness.services.call_runner import AT_LOOPBACK, Bench
+from harness.upstreams.faulty_server import Troubled
+from harness.waits import until
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
 from toolbus_common.errors import (

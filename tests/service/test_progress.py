@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bench import AT_LOOPBACK, Answers, Bench
-from harness.cluster import Upstream
+from harness.gateway.cluster import Upstream
+from harness.services.call_runner import AT_LOOPBACK, Answers, Bench
 from toolbus_common.contracts import CallResult, Progress
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.progress_limiter import MOST, SECOND, ProgressLimiter

@@ -11,10 +11,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
-from harness.engines import NatsAt
-from harness.fresh import joined_by_tester
-from harness.refusing import joined, publish, refused_among
-from harness.waiting import PATIENCE, until
+from harness.engines.bus_reset import joined_by_tester
+from harness.engines.nats_server import NatsAt
+from harness.engines.permission_denials import joined, publish, refused_among
+from harness.waits import PATIENCE, until
 from toolbus_common.contracts import (
     CallRequested,
     CallResult,

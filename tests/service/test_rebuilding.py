@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from harness.events import allowed, completed, events_of, until
-from harness.ledger import admitted, claim, counters
+from harness.audit.events import allowed, completed, events_of, until
+from harness.services.ledger_state import admitted, claim, counters
 from toolbus_audit.main import build as build_audit
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.access.config_snapshot import ConfigSnapshot

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 
-from harness.bench import AT_LOOPBACK, Bench
+from harness.services.call_runner import AT_LOOPBACK, Bench
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.events import allowed, bus_of, consumed, events_of, until
+from harness.audit.events import allowed, bus_of, consumed, events_of, until
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings

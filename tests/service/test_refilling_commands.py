@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.events import bus_of, consumed, until
+from harness.audit.events import bus_of, consumed, until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.commands.audit.backfill import backfill, list_letters, retry, show

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from harness.connecting import Asking, came_back, kept_connections
-from harness.protected import OAuthServer, Resource
+from harness.oauth.protected_processes import OAuthServer, Resource
+from harness.services.oauth_connections import Asking, came_back, kept_connections
 from toolbus_common.settings import Settings
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.records import Registration

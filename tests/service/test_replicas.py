@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.troubled import TOOLS, Troubled
-from harness.waiting import until, until_told
+from harness.services.call_runner import AT_LOOPBACK, Bench
+from harness.upstreams.faulty_server import TOOLS, Troubled
+from harness.waits import until, until_told
 from toolbus_common.concurrency import end
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import BreakerClosed, BreakerOpened, ServersQuery, ServersReply

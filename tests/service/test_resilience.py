@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Answers, Bench, admitted
-from harness.troubled import TROUBLES, Troubled
-from harness.waiting import until
+from harness.services.call_runner import AT_LOOPBACK, Answers, Bench, admitted
+from harness.upstreams.faulty_server import TROUBLES, Troubled
+from harness.waits import until
 from toolbus_common.contracts import CallCompleted, CallError, CallFailed
 from toolbus_common.errors import (
     BreakerOpenError,

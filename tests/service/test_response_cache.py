@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench, admitted
-from harness.vast import Vast
+from harness.services.call_runner import AT_LOOPBACK, Bench, admitted
+from harness.upstreams.large_result_server import Vast
 from toolbus_common.contracts import CallResult, Identified, InputRequired, OutcomeClaim
 from toolbus_common.errors import ServerDrainedError, UnknownToolError
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome

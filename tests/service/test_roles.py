@@ -6,8 +6,18 @@ from typing import Any
 
 import pytest
 
-from harness.connecting import kept_connections
-from harness.signing_in import BASE, FORM, PASSWORD, STAFF, Server, Walker, asked, hashed, serving
+from harness.services.authorization_service import (
+    BASE,
+    FORM,
+    PASSWORD,
+    STAFF,
+    Server,
+    Walker,
+    asked,
+    hashed,
+    serving,
+)
+from harness.services.oauth_connections import kept_connections
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from harness.policing import Policing, declared
-from harness.waiting import until_told
+from harness.services.policy_replicas import Policing, declared
+from harness.waits import until_told
 from toolbus_common.config import MICRO
 from toolbus_common.contracts import CallResult
 from toolbus_common.errors import RunBudgetExceededError

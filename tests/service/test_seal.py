@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.events import allowed, bus_of, completed, events_of, until
-from harness.sealed import seen
-from harness.witnessed import auditing
+from harness.audit.events import allowed, bus_of, completed, events_of, until
+from harness.audit.sealed_logs import seen
+from harness.audit.witnessed_audit import auditing
 from toolbus_audit.transparency_log.checkpoint import load_signer
 from toolbus_audit.transparency_log.log_signer import Log, LogSigner, OvertakenError
 from toolbus_cli.evidence import bundle, verify

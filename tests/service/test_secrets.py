@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.jsonserver import Request, Response, answering
-from harness.waiting import until_told
+from harness.network.json_server import Request, Response, answering
+from harness.waits import until_told
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import ServersQuery, ServersReply
 from toolbus_common.messaging.local_transport import LocalTransport

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Answers, Bench
-from harness.vast import Vast
+from harness.services.call_runner import AT_LOOPBACK, Answers, Bench
+from harness.upstreams.large_result_server import Vast
 from toolbus_common.errors import InvalidError
 from toolbus_executor.mcp_messages.request_builder import SELECT
 from toolbus_executor.results.selection.expressions import MAX_LENGTH

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.waiting import until_told
+from harness.waits import until_told
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus

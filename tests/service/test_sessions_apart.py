@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from conformance.upstream import TESTS, FixtureServer
-from harness.apart import COMMAND, Apart, Stateful
-from harness.waiting import until, until_told
+from harness.services.executor_pair import COMMAND, Apart, Stateful
+from harness.waits import until, until_told
 from toolbus_common.config import Server
 from toolbus_common.contracts import InputRequired, ProtocolFamily, ServerNotification
 from toolbus_common.errors import ToolbusError

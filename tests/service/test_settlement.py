@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness.engines import NatsServer
-from harness.events import allowed, completed, events_of, until
-from harness.fresh import joined_by_tester, provisioned
-from harness.ledger import ABOUT, RememberedEpochs, admission, counters
+from harness.audit.events import allowed, completed, events_of, until
+from harness.engines.bus_reset import joined_by_tester, provisioned
+from harness.engines.nats_server import NatsServer
+from harness.services.ledger_state import ABOUT, RememberedEpochs, admission, counters
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.stream_reader import StreamEntry, read_from

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from harness.engines import NatsServer
-from harness.fresh import joined_by_tester
-from harness.waiting import PATIENCE, until
+from harness.engines.bus_reset import joined_by_tester
+from harness.engines.nats_server import NatsServer
+from harness.waits import PATIENCE, until
 
 
 async def test_a_server_that_answers_late_is_waited_for_and_heard_again(

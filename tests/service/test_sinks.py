@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.certificates import Authority
-from harness.events import allowed, events_of
-from harness.receiver import Received, Receiver
-from harness.sinking import Remembered, sink, sinking
-from harness.syslogs import Datagrams, SyslogServer
-from harness.waiting import PATIENCE, until
+from harness.audit.events import allowed, events_of
+from harness.oauth.certificates import Authority
+from harness.receivers.syslog_receivers import Datagrams, SyslogServer
+from harness.receivers.webhook_receiver import Received, Receiver
+from harness.services.sinks import Remembered, sink, sinking
+from harness.waits import PATIENCE, until
 from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_common.contracts import CallAllowed, CallDenied, Event
 from toolbus_common.egress.tls import Tls

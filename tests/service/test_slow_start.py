@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Bench
+from harness.services.call_runner import Bench
 from toolbus_common.config.servers.isolation import Files
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.upstreams.base import Described

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness.bench import admitted
-from harness.engines import installed
-from harness.events import bus_of
-from harness.troubled import Troubled
-from harness.waiting import until, until_told
+from harness.audit.events import bus_of
+from harness.engines.engine import installed
+from harness.services.call_runner import admitted
+from harness.upstreams.faulty_server import Troubled
+from harness.waits import until, until_told
 from toolbus_cli.commands.operate.status import faults_of
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import CallError, CallResult, ServersQuery, ServersReply, decode_reply

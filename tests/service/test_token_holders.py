@@ -10,7 +10,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
 
-from harness.signing_in import BASE, RESOURCE, STAFF, Server, Walker
+from harness.services.authorization_service import BASE, RESOURCE, STAFF, Server, Walker
 from toolbus_common.errors import ConflictError, UnauthorizedError
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.settings import Settings

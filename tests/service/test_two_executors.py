@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.vast import LINE, Vast
-from harness.waiting import until_told
+from harness.upstreams.large_result_server import LINE, Vast
+from harness.waits import until_told
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
     CallAdmitted,

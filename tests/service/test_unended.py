@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.events import allowed, completed, consumed, events_of, until
-from harness.ledger import RememberedEpochs, admission, claim
+from harness.audit.events import allowed, completed, consumed, events_of, until
+from harness.services.ledger_state import RememberedEpochs, admission, claim
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.contracts import AuditQuery, RowsReply

@@ -7,8 +7,8 @@ import pytest
 from nats.js.api import KeyValueConfig
 from nats.js.errors import APIError
 
-from harness.engines import NatsServer
-from harness.fresh import joined_by_tester
+from harness.engines.bus_reset import joined_by_tester
+from harness.engines.nats_server import NatsServer
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher.engines import move_streams
 from toolbus_common.nats.accounts import STORE

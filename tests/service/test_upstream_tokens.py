@@ -11,12 +11,18 @@ from urllib.parse import urlencode
 import pytest
 from msgspec.structs import replace
 
-from harness.browsing import Page
-from harness.connecting import DOCUMENT, Asking, asked_by_executor, came_back, kept_connections
-from harness.events import bus_of
-from harness.httpengine import sent_on
-from harness.protected import WELL_KNOWN, OAuthServer, Resource
-from harness.signing_in import BASE, Walker
+from harness.audit.events import bus_of
+from harness.clients.form_browser import Page
+from harness.engines.http_engine import sent_on
+from harness.oauth.protected_processes import WELL_KNOWN, OAuthServer, Resource
+from harness.services.authorization_service import BASE, Walker
+from harness.services.oauth_connections import (
+    DOCUMENT,
+    Asking,
+    asked_by_executor,
+    came_back,
+    kept_connections,
+)
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import InvalidError
 from toolbus_common.messaging.local_transport import LocalTransport

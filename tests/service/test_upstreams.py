@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.bench import AT_LOOPBACK, Bench, answering, connected
-from harness.waiting import PATIENCE, until
+from harness.services.call_runner import AT_LOOPBACK, Bench, answering, connected
+from harness.waits import PATIENCE, until
 from toolbus_common.contracts import (
     CallCompleted,
     CallError,

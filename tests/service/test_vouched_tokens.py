@@ -10,11 +10,11 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from harness.browsing import Page
-from harness.connecting import Asking, asked_by_executor
-from harness.protected import OAuthServer, Resource
-from harness.providing import Provider, issuer
-from harness.signing_in import asked as asked_by
+from harness.clients.form_browser import Page
+from harness.oauth.openid_process import Provider, issuer
+from harness.oauth.protected_processes import OAuthServer, Resource
+from harness.services.authorization_service import asked as asked_by
+from harness.services.oauth_connections import Asking, asked_by_executor
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 from toolbus_oauth.keys.unverified_jwt import parse_unverified

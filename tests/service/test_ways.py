@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from harness.certificates import Authority
-from harness.events import bus_of
-from harness.peers import closed_after, served
-from harness.waiting import until_told
+from harness.audit.events import bus_of
+from harness.network.tcp_servers import closed_after, served
+from harness.oauth.certificates import Authority
+from harness.waits import until_told
 from toolbus_cli import config_client as desks
 from toolbus_cli.state_dir import State
 from toolbus_common.config import Configuration, Server

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.events import until
-from harness.witness import Witness
-from harness.witnessed import Auditor, auditing, declare
+from harness.audit.events import until
+from harness.audit.witness import Witness
+from harness.audit.witnessed_audit import Auditor, auditing, declare
 from toolbus_common.nats.connection import Bus
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.sealed import World, world
+from harness.audit.sealed_logs import World, world
 from toolbus_cli.evidence import verify
 
 ODD: tuple[Any, ...] = (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.sealed import World, seen, world
-from harness.tampering import TAMPERED, named
+from harness.audit.log_tampering import TAMPERED, named
+from harness.audit.sealed_logs import World, seen, world
 from toolbus_audit.transparency_log.checkpoint import load_signer
 from toolbus_cli.evidence import verify
 

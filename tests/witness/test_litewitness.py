@@ -6,9 +6,9 @@ from tempfile import mkdtemp
 
 import pytest
 
-from harness.events import until
-from harness.litewitness import litewitness
-from harness.witnessed import Auditor, auditing, declare
+from harness.audit.events import until
+from harness.audit.witnessed_audit import Auditor, auditing, declare
+from harness.engines.litewitness import litewitness
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 

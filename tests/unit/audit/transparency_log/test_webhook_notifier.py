@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from harness.peopled import Kept
-from harness.receiver import Receiver
-from harness.waiting import until
+from harness.audit.people_bucket import Kept
+from harness.receivers.webhook_receiver import Receiver
+from harness.waits import until
 from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.transparency_log.log_signer import Log
 from toolbus_audit.transparency_log.webhook_notifier import WebhookNotifier

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import ValidationError
 
-from harness.peopled import Kept, people
-from harness.receiver import Receiver
-from harness.waiting import until
+from harness.audit.people_bucket import Kept, people
+from harness.receivers.webhook_receiver import Receiver
+from harness.waits import until
 from toolbus_audit.delivery.http_client import HttpClient, PostError
 from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
 from toolbus_audit.webhooks.signing import NoSecretError, headers_of, key_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from harness.programs import AMPLE, TOOLS, Tools
+from harness.programs.sandbox_tools import AMPLE, TOOLS, Tools
 from toolbus_codemode.catalog.identifiers import RESERVED, distinct
 from toolbus_codemode.sandbox.process import launcher
 from toolbus_codemode.sandbox.program import (

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from harness.programs import AMPLE, TOOLS, Tools
+from harness.programs.sandbox_tools import AMPLE, TOOLS, Tools
 from toolbus_codemode.sandbox.program import (
     Function,
     Limits,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from harness.otlp import Collector, plain
-from harness.waiting import PATIENCE, until_now
+from harness.receivers.otlp_collector import Collector, plain
+from harness.waits import PATIENCE, until_now
 from toolbus_common.observability.metrics import SPANS
 from toolbus_common.observability.trace_context import child_of, span_id, trace_id
 from toolbus_common.observability.tracing import CLIENT, Span

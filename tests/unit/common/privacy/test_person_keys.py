@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.events import allowed, completed
-from harness.peopled import Kept, people
+from harness.audit.events import allowed, completed
+from harness.audit.people_bucket import Kept, people
 from toolbus_common.config_store.diff import Change as Difference
 from toolbus_common.config_store.diff import summary_of
 from toolbus_common.contracts import ApprovalRequested, CallDenied, ConfigChanged, Event, KeyCreated

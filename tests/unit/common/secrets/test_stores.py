@@ -11,8 +11,8 @@ import pytest
 from azure.core.credentials import AccessToken
 from azure.keyvault.secrets import SecretClient
 
-from harness.certificates import Authority
-from harness.secretstores import ROLE, ROLE_SECRET, SecretStores
+from harness.oauth.certificates import Authority
+from harness.receivers.secret_stores import ROLE, ROLE_SECRET, SecretStores
 from toolbus_common.secrets import SecretError, Secrets, filled, references_in, stores_of
 from toolbus_common.secrets.stores.azure import Azure
 from toolbus_common.secrets.stores.gcp import Google

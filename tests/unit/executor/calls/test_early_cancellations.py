@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.bench import Answers, Bench, admitted
+from harness.services.call_runner import Answers, Bench, admitted
 from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import CallCancelledError
 from toolbus_executor.calls import early_cancellations as early

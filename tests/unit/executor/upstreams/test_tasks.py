@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bench import Answers, admitted
+from harness.services.call_runner import Answers, admitted
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, ProtocolFamily
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats

@@ -1,0 +1,65 @@
+"""A real Prometheus of the tests: it scrapes, and answers questions."""
+
+import json
+import math
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+from harness.engines.engine import Engine
+from harness.packages.debian import PROMETHEUS, PROMTOOL
+
+INTERVAL = 0.5  # seconds between two scrapes
+SPAN = f"{4 * INTERVAL:g}s"  # what Grafana makes of $__rate_interval: four scrapes
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series an answer has."""
+
+    labels: dict[str, str]
+    value: float
+
+
+class Prometheus(Engine):
+    """It scrapes what a configuration's jobs name, at the addresses that stand for them here."""
+
+    def __init__(self, directory: Path, jobs: list[Any], addresses: Mapping[str, str]) -> None:
+        super().__init__(directory)
+        for job in jobs:
+            job["scrape_interval"] = job["scrape_timeout"] = f"{int(INTERVAL * 1000)}ms"
+            for group in job["static_configs"]:
+                group["targets"] = [addresses[target] for target in group["targets"]]
+        self._configuration = directory / "prometheus.yml"
+        self._configuration.write_text(json.dumps({"scrape_configs": jobs}))
+
+    def command(self) -> list[str]:
+        """It keeps what it scrapes in our directory."""
+        return [
+            PROMETHEUS.path(),
+            f"--config.file={self._configuration}",
+            f"--storage.tsdb.path={self.directory / 'kept'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--log.level=warn",
+        ]
+
+    def request(self, expression: str) -> list[Series]:
+        """What an expression is now, as Grafana would ask it; no series that is not a number."""
+        expression = expression.replace("$__rate_interval", SPAN)
+        url = f"http://127.0.0.1:{self.port}/api/v1/query?{urlencode({'query': expression})}"
+        with urlopen(url, timeout=30) as answer:
+            result = json.load(answer)["data"]["result"]
+        found = [Series(each["metric"], float(each["value"][1])) for each in result]
+        return [each for each in found if not math.isnan(each.value)]
+
+
+def faults(page: bytes) -> str:
+    """What `promtool` finds wrong with a page of metrics; empty for nothing."""
+    checked = subprocess.run(
+        [PROMTOOL.path(), "check", "metrics"], input=page, capture_output=True, check=False
+    )
+    return (checked.stdout + checked.stderr).decode()

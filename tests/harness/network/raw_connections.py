@@ -1,0 +1,144 @@
+"""HTTP as bytes on a socket: what no client library would send, and what comes back."""
+
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from harness.waits import PATIENCE
+
+HOST = b"Host: 127.0.0.1\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+@dataclass(frozen=True)
+class RawAnswer:
+    """One answer, read to the end of its body."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+    @property
+    def closes(self) -> bool:
+        """Whether it says that the connection ends with it."""
+        return self.headers.get(b"connection", b"").lower() == b"close"
+
+
+class CutError(Exception):
+    """The connection ended before an answer was whole; `begun`: something of it had come."""
+
+    def __init__(self, *, begun: bool) -> None:
+        super().__init__("cut in an answer" if begun else "closed without an answer")
+        self.begun = begun
+
+
+class RawHttp:
+    """One connection."""
+
+    def __init__(self, address: str | int) -> None:
+        target = urlsplit(address) if isinstance(address, str) else None
+        where = (target.hostname, target.port) if target else ("127.0.0.1", address)
+        self._socket = socket.create_connection(where, PATIENCE)
+        self._heard = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave."""
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send."""
+        self._socket.sendall(data)
+
+    def flood(self, data: bytes, most: int) -> int:
+        """Send again and again until the other side has had enough; how many bytes it took."""
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < most:
+                self._socket.sendall(data)
+                sent += len(data)
+        return sent
+
+    def half_close(self) -> None:
+        """Send nothing more, and read on."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def answer(self) -> RawAnswer:
+        """Read the next answer. Raises `CutError` where the connection ends before it is whole."""
+        while b"\r\n\r\n" not in self._heard:
+            self._more()
+        head, _, self._heard = self._heard.partition(b"\r\n\r\n")
+        line, *lines = head.split(b"\r\n")
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (each.partition(b":") for each in lines)
+        }
+        body = b""
+        if headers.get(b"transfer-encoding") == b"chunked":
+            while size := int(self._line(), 16):
+                body += self._exactly(size)
+                self._exactly(2)
+            self._exactly(2)
+        else:
+            body = self._exactly(int(headers.get(b"content-length", b"0")))
+        return RawAnswer(int(line.split(b" ")[1]), headers, body)
+
+    def ended(self) -> bool:
+        """Whether the other side closes, whatever it says before."""
+        with suppress(ConnectionError):
+            while self._socket.recv(65536):
+                pass
+        return True
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._heard:
+            self._more()
+        line, _, self._heard = self._heard.partition(b"\r\n")
+        return line
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._heard) < size:
+            self._more()
+        found, self._heard = self._heard[:size], self._heard[size:]
+        return found
+
+    def _more(self) -> None:
+        try:
+            data = self._socket.recv(65536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise CutError(begun=bool(self._heard))
+        self._heard += data
+
+
+def posting(path: str, body: bytes, *lines: str, length: int | None = None) -> bytes:
+    """A POST; `length` is what it announces, where that is not what it sends."""
+    return request("POST", path, body, *lines, length=length)
+
+
+def request(method: str, path: str, body: bytes, *lines: str, length: int | None = None) -> bytes:
+    """A request with a Content-Length."""
+    items = [f"Content-Length: {len(body) if length is None else length}", *lines]
+    head = "".join(f"{line}\r\n" for line in items).encode()
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n%b" % (method.encode(), path.encode(), HOST, head, body)
+
+
+def chunked(method: str, path: str, body: bytes, *lines: str, end: bytes = b"0\r\n\r\n") -> bytes:
+    """The same in one chunk; without its `end` it is not whole."""
+    head = "".join(f"{line}\r\n" for line in lines).encode()
+    start = b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (method.encode(), path.encode(), HOST, CHUNKED, head)
+    return start + b"%x\r\n%b\r\n" % (len(body), body) + end

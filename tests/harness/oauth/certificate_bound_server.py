@@ -1,0 +1,69 @@
+"""A protected MCP server that wants certificates and to be told who calls, run as a process.
+
+`python showing_server.py PORT ISSUER GATEWAY CERTIFICATE KEY AUTHORITY`. A token is taken with the
+very certificate it is bound to (RFC 8705); a request that no token of GATEWAY's own says the sender
+of is refused, as PyJWT judges it by the keys that GATEWAY publishes. GET /told tells who called.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from ssl import CERT_OPTIONAL
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import jwt
+from starlette.responses import JSONResponse, Response
+
+from harness.oauth.client_certificates import serve, shown
+from harness.oauth.protected_server import Introspecting, server_of
+
+
+class Checking:
+    """Before the SDK: sees certificates, and who calls."""
+
+    def __init__(self, app: Any, asks: Introspecting, url: str, gateway: str) -> None:
+        self._app, self._asks, self._url, self._gateway = app, asks, url, gateway
+        self._keys = jwt.PyJWKClient(f"{gateway}/oauth/identity-keys")
+        self._told: list[dict[str, Any]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == "/told":
+            await JSONResponse(self._told)(scope, receive, send)
+        elif scope["type"] != "http" or scope["path"] != "/mcp" or await self._fine(scope):
+            await self._app(scope, receive, send)
+        else:
+            await Response(status_code=403)(scope, receive, send)
+
+    async def _fine(self, scope: Any) -> bool:
+        headers = dict(scope["headers"])
+        token = headers.get(b"authorization", b"").decode().removeprefix("Bearer ")
+        known = await self._asks.told(token) if token else {}
+        if not shown(scope) or (known and known["certificate"] != shown(scope)):
+            return False
+        names = [value.decode() for name, value in scope["headers"] if name == b"toolbus-identity"]
+        try:
+            claims = await asyncio.to_thread(self._read, ", ".join(names))
+        except jwt.PyJWTError:
+            return False
+        self._told.append(claims)
+        return True
+
+    def _read(self, token: str) -> dict[str, Any]:
+        key = self._keys.get_signing_key_from_jwt(token)
+        result: dict[str, Any] = jwt.decode(
+            token, key, algorithms=["ES256"], audience=self._url, issuer=self._gateway
+        )
+        return result
+
+
+def main(port: int, issuer: str, gateway: str, files: list[str]) -> None:
+    """Serve until ended."""
+    asks, url = Introspecting(issuer, files[2]), f"https://localhost:{port}/mcp"
+    inner = server_of(asks, issuer, url, []).streamable_http_app()
+    asyncio.run(serve(Checking(inner, asks, url, gateway), files, (port, CERT_OPTIONAL)))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

@@ -1,0 +1,155 @@
+"""A server that wants OAuth: its two processes, its metadata alone, and what tests say to them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from harness.engines.engine import Engine, own_port
+from harness.engines.http_engine import HttpEngine, SecureEngine
+from harness.network.json_server import Request, Response, answering
+from harness.oauth.client_certificates import Certificates
+
+WELL_KNOWN = "/.well-known/oauth-protected-resource/mcp"
+
+
+class OAuthServer(HttpEngine):
+    """The authorization server."""
+
+    def command(self) -> list[str]:
+        """It listens on our port."""
+        return [sys.executable, str(Path(__file__).with_name("oauth_server.py")), str(self.port)]
+
+    @property
+    def issuer(self) -> str:
+        """What it is called."""
+        return self.origin
+
+    def say(self, **told: Any) -> None:
+        """Have it behave otherwise."""
+        self.exchange("POST", "/say", told)
+
+    def as_ever(self) -> Self:
+        """Have it behave as it did at first."""
+        usual = {"seconds": 3600, "iss": self.issuer, "document": {}, "subject": "ann@far"}
+        self.say(**usual, nonce="", unbound=False, certificate="", secret_seconds=None)
+        return self
+
+    def expire(self) -> None:
+        """End every access token."""
+        self.exchange("POST", "/expire", {})
+
+    def forget(self) -> None:
+        """Know none of the clients that have registered themselves."""
+        self.exchange("POST", "/forget", {})
+
+    def give(self, count: int, client: str, secret: str) -> list[str]:
+        """Know this client, and so many refresh tokens of its."""
+        fields = {"count": count, "client": client, "secret": secret}
+        return list(self.exchange("POST", "/give", fields))
+
+    def seen(self, grant: str) -> list[dict[str, str]]:
+        """What its token endpoint was asked of this kind."""
+        return [each for each in self.exchange("GET", "/seen") if each["grant_type"] == grant]
+
+
+class ShowingOAuthServer(SecureEngine, OAuthServer):
+    """The same over TLS; at a second port it wants to see certificates of its clients."""
+
+    def __init__(self, directory: Path, certificates: Certificates) -> None:
+        super().__init__(directory, certificates)
+        self.second_port = own_port()
+
+    def command(self) -> list[str]:
+        """It listens on both."""
+        return [*super().command(), str(self.second_port), *self.certificates.listening]
+
+    def start(self) -> None:
+        """Return once it listens on both."""
+        super().start()
+        self.wait_for(self.second_port)
+
+    @property
+    def alias(self) -> str:
+        """Where it wants to see a certificate."""
+        return f"https://localhost:{self.second_port}"
+
+    def tells_alias(self, **more: Any) -> None:
+        """Say so in its metadata, and who may have tokens there."""
+        aliases = {"token_endpoint": f"{self.alias}/token"}
+        bound = "tls_client_certificate_bound_access_tokens"
+        self.say(document={"mtls_endpoint_aliases": aliases, bound: True, **more})
+
+
+class ProtectedServer(Engine):
+    """The MCP server."""
+
+    def __init__(self, directory: Path, issuer: str, *scopes: str, resource: str = "") -> None:
+        super().__init__(directory)
+        self._issuer, self._scopes, self._resource = issuer, scopes, resource
+
+    def command(self) -> list[str]:
+        """It listens on our port."""
+        program = Path(__file__).with_name("protected_server.py")
+        words = [sys.executable, str(program), str(self.port), self._issuer, *self._scopes]
+        return ["/usr/bin/env", f"RESOURCE={self._resource}", *words]
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+
+class ShowingServer(SecureEngine):
+    """The MCP server over TLS: it wants a certificate, and to be told who calls."""
+
+    def __init__(self, directory: Path, far: ShowingOAuthServer, gateway: str) -> None:
+        super().__init__(directory, far.certificates)
+        self._issuer, self._gateway = far.issuer, gateway
+
+    def command(self) -> list[str]:
+        """It listens on our port."""
+        program = Path(__file__).with_name("certificate_bound_server.py")
+        words = [str(self.port), self._issuer, self._gateway]
+        return [sys.executable, str(program), *words, *self.certificates.listening]
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"{self.origin}/mcp"
+
+    def told(self) -> list[dict[str, Any]]:
+        """Who calls, as it was told and has verified; the oldest first."""
+        return list(self.exchange("GET", "/told"))
+
+
+class Resource:
+    """What a server says of itself over HTTP; `hits` are the paths that were asked for."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, Any] = {}
+        self.hits: list[str] = []
+        self.origin = ""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"{self.origin}/mcp"
+
+    @contextmanager
+    def serving(self) -> Iterator[Self]:
+        """Answer for a while."""
+        with answering(self._told) as port:
+            self.origin = f"http://127.0.0.1:{port}"
+            yield self
+
+    def _told(self, request: Request) -> Response:
+        self.hits.append(request.path)
+        page = self.pages.get(request.path)
+        return Response(404 if page is None else 200, page)
+
+    def names(self, issuer: str, place: str = "/mcp", **more: Any) -> None:
+        """Say which authorization server counts for what lies there."""
+        about = {"resource": self.origin + place, "authorization_servers": [issuer]}
+        self.pages[WELL_KNOWN.replace("/mcp", place)] = about | more

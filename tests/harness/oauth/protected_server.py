@@ -1,0 +1,121 @@
+"""An MCP server of the SDK that wants tokens, run as a process of its own.
+
+`python protected_server.py PORT ISSUER SCOPES`. Tokens are for its URL, or for what RESOURCE says.
+It asks the authorization server about each token, and `whoami` says whose the call's was. A token
+that is bound to a key (DPoP) is taken with a proof of it alone, as a server of DPoP takes it.
+"""
+
+import os
+import ssl
+import sys
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import httpx2
+import uvicorn
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.mcpserver import MCPServer
+from starlette.responses import Response
+
+from harness.oauth.dpop_proofs import read
+
+
+class Introspecting:
+    """Believes what the authorization server says."""
+
+    def __init__(self, issuer: str, ca: str = "") -> None:
+        self._issuer = issuer
+        self._verify = ssl.create_default_context(cafile=ca or None)
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        found = await self.told(token)
+        return AccessToken.model_validate(found) if found else None
+
+    async def told(self, token: str) -> dict[str, Any]:
+        async with httpx2.AsyncClient(verify=self._verify) as http:
+            told = await http.post(f"{self._issuer}/introspect", data={"token": token})
+        found: dict[str, Any] = told.json()
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Proving:
+    """Before the SDK, which knows bearer tokens only: sees the proofs of bound ones."""
+
+    def __init__(self, app: Any, asks: Introspecting, url: str) -> None:
+        self._app, self._asks, self._url = app, asks, url
+        self._used: set[str] = set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = dict(scope.get("headers", ()))
+        scheme, _, token = headers.get(b"authorization", b"").decode().partition(" ")
+        if token:
+            known = await self._asks.told(token)
+            wrong = self._wrong(scope, scheme, token, headers.get(b"dpop", b"").decode(), known)
+            if wrong:
+                fields = {"WWW-Authenticate": f'DPoP error="{wrong}"'}
+                fields |= {"DPoP-Nonce": known["nonce"]} if wrong == "use_dpop_nonce" else {}
+                await Response(status_code=401, headers=fields)(scope, receive, send)
+                return
+            headers[b"authorization"] = b"Bearer " + token.encode()
+            scope = {**scope, "headers": list(headers.items())}
+        await self._app(scope, receive, send)
+
+    def _wrong(self, scope: Any, scheme: str, token: str, proof: str, known: dict[str, Any]) -> str:
+        """RFC 9449's word for what is wrong; empty where nothing is."""
+        if not known or not known["key"]:
+            return "invalid_token" if scheme == "DPoP" else ""
+        if scheme != "DPoP":
+            return "invalid_token"
+        claims, key = read(proof)
+        ath = urlsafe_b64encode(sha256(token.encode()).digest()).rstrip(b"=").decode()
+        meant = (claims["htm"], claims["htu"], claims["ath"], key)
+        if meant != (scope["method"], self._url, ath, known["key"]) or claims["jti"] in self._used:
+            return "invalid_dpop_proof"
+        self._used.add(claims["jti"])
+        wanted = known["nonce"]
+        return "use_dpop_nonce" if wanted and claims.get("nonce") != wanted else ""
+
+
+def server_of(asks: Introspecting, issuer: str, url: str, scopes: list[str]) -> MCPServer:
+    """The MCP server itself."""
+    auth = AuthSettings(
+        issuer_url=issuer,
+        resource_server_url=url,
+        required_scopes=scopes or None,
+        validate_token_resource=True,
+    )
+    server = MCPServer("protected", token_verifier=asks, auth=auth)
+
+    @server.tool()
+    def whoami() -> str:
+        """Whose token the call carries."""
+        token = get_access_token()
+        return str(token.subject) if token is not None else "nobody"
+
+    @server.resource("mail://ann/drafts")
+    def drafts() -> str:
+        """What only ann may know of."""
+        return "Dear Bob"
+
+    return server
+
+
+def main(port: int, issuer: str, scopes: list[str]) -> None:
+    """Serve until ended."""
+    asks, url = Introspecting(issuer), f"http://127.0.0.1:{port}/mcp"
+    app = Proving(
+        server_of(asks, issuer, os.environ.get("RESOURCE") or url, scopes).streamable_http_app(),
+        asks,
+        url,
+    )
+    uvicorn.run(app, port=port, log_level="error")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

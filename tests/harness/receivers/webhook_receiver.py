@@ -1,0 +1,61 @@
+"""A receiver of webhooks over real HTTP, which can be told to fail, and looks at signatures."""
+
+import base64
+import hmac
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from typing import Self
+
+from harness.engines.engine import own_port
+from harness.network.json_server import Request, Response, answering
+
+
+class Received(Request):
+    """One request, which may be signed."""
+
+    def signed_with(self, secret: bytes) -> bool:
+        """Whether the signature is right, worked out here from the specification's words."""
+        text = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}."
+        expected = hmac.new(secret, text.encode() + self.body, sha256).digest()
+        version, _, signature = self.headers["webhook-signature"].partition(",")
+        return version == "v1" and base64.b64decode(signature) == expected
+
+
+class Receiver:
+    """Listens while it is entered; `status` is what it answers."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.port = port or own_port()
+        self.received: list[Received] = []
+        self.status = 204
+        self.location = ""
+        self.answer: Callable[[Received], tuple[int, bytes]] | None = None  # instead of `status`
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    def __enter__(self) -> Self:
+        self._served = ExitStack()
+        self._served.enter_context(answering(self._told, self.port))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._served.close()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody listens there for a while."""
+        self._served.close()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    def _told(self, request: Request) -> Response:
+        received = Received(request.method, request.path, request.headers, request.body)
+        self.received.append(received)
+        status, body = self.answer(received) if self.answer else (self.status, b"")
+        return Response(status, body, {"location": self.location} if self.location else {})

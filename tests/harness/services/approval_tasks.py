@@ -1,0 +1,63 @@
+"""What an agent does with calls that wait for a person as tasks, over `Policing`."""
+
+import json
+from typing import Any
+
+from harness.services.policy_replicas import Policing
+from harness.waits import until_told
+from toolbus_common.contracts import DEFERRED, CallResult, FinalReply, ProtocolFamily, TaskCreated
+
+MODERN: dict[str, Any] = {"capabilities": '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'}
+BOTH: dict[str, Any] = {
+    "capabilities": '{"elicitation":{"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}}}'
+}
+LEGACY: dict[str, Any] = {"family": ProtocolFamily.LEGACY, "extra": '{"task":{"ttl":60000}}'}
+ENDED = ("completed", "failed", "cancelled")
+
+
+async def begun(made: Policing, **form: Any) -> str:
+    """The name of the task a call becomes."""
+    final = await made.request(**form)
+    assert isinstance(final, TaskCreated)
+    told = json.loads(final.body)
+    task: dict[str, Any] = told.get("task", told)
+    assert task["taskId"].startswith(DEFERRED)
+    return str(task["taskId"])
+
+
+async def about(made: Policing, what: str, task: str, **form: Any) -> FinalReply:
+    """What a request about a task is answered with."""
+    given = {
+        "family": form.get("family", ProtocolFamily.MODERN),
+        **{k: form[k] for k in ("secret",) if k in form},
+    }
+    arguments = {"taskId": task, **form.get("more", {})}
+    seconds = form.get("seconds", 30)
+    call = {"method": f"tasks/{what}", "arguments": arguments, "seconds": seconds}
+    return await made.request(form.get("tool", "burn"), **call, **given)
+
+
+async def told(made: Policing, task: str, **form: Any) -> dict[str, Any]:
+    final = await about(made, "get", task, **form)
+    assert isinstance(final, CallResult)
+    found: dict[str, Any] = json.loads(final.body)
+    assert found["taskId"] == task
+    return found
+
+
+async def ended(made: Policing, task: str, **form: Any) -> dict[str, Any]:
+    async def over() -> dict[str, Any] | None:
+        found = await told(made, task, **form)
+        return found if found["status"] in ENDED else None
+
+    found: dict[str, Any] = await until_told(over, "the end of the task")
+    return found
+
+
+def approval_of(task: str) -> str:
+    return task.removeprefix(DEFERRED)
+
+
+async def reached(made: Policing, times: int) -> bool:
+    """Whether the server was asked so often."""
+    return len(made.reached) >= times

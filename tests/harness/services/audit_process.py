@@ -1,0 +1,35 @@
+"""Audit as a process of its own, so that it can be killed at any moment."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.engines.engine import die_with_parent
+from toolbus_common.settings import Settings
+
+AUDIT = "from toolbus_common.service.process import run; raise SystemExit(run(['audit']))"
+
+
+@contextmanager
+def audit_process(
+    settings: Settings, log: Path, program: str = AUDIT, **told: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The process; gone by SIGKILL when the block ends. `told` are settings of its own."""
+    given = {"STATE_DIR": str(settings.state_dir), "NATS_URL": settings.nats_url, **told}
+    given = {f"TOOLBUS_{name}": value for name, value in given.items()}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=os.environ | {"TOOLBUS_CLICKHOUSE_URL": ""} | given,
+            stdout=output,
+            stderr=output,
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

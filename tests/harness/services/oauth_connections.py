@@ -1,0 +1,92 @@
+"""The oauth service as a client of others: an executor that asks it, and a person who connects."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from harness.audit.events import bus_of
+from harness.clients.form_browser import Page
+from harness.engines.http_engine import sent_on
+from harness.services.authorization_service import BASE, STAFF, Server, Walker, serving
+from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
+from toolbus_common.crypto.key_file import load_key
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONNECTIONS
+from toolbus_common.settings import Settings
+from toolbus_oauth.storage.store import Store
+from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope
+
+DOCUMENT = f"{BASE}/oauth/client.json"
+
+
+@dataclass
+class Asking:
+    """The service, an executor that asks it, and a person's browser."""
+
+    server: Server
+    executor: RequestReply
+    walker: Walker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.walker = Walker(self.server)
+
+    @property
+    def people(self) -> dict[str, Any]:
+        """What is declared of who signs in."""
+        return STAFF
+
+    async def request(self, user: str = "ann", **more: Any) -> UpstreamTokenReply:
+        query = UpstreamTokenQuery(server="docs", user=user, **more)
+        return await self.executor.request(query, UpstreamTokenReply, 60.0)
+
+    async def declare(self, url: str, **oauth: Any) -> None:
+        await self.server.declare(servers={"docs": {"url": url, "oauth": oauth}}, **self.people)
+
+    async def signed_in(self, page: Page) -> Page:
+        return await self.walker.signed_in(page)
+
+    async def sent(self) -> Page:
+        """The browser on its way to the authorization server, from a new link."""
+        reply = await self.request()
+        assert reply.link, reply
+        page = await self.walker.get(reply.link)
+        if 'name="password"' in page.text:
+            page = await self.signed_in(page)
+        return await self.allowed(page)
+
+    async def allowed(self, page: Page) -> Page:
+        """Press the button."""
+        return await self.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
+
+    async def connected(self) -> Page:
+        return await self.walker.get(came_back(await self.sent()))
+
+
+@asynccontextmanager
+async def asked_by_executor(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
+) -> AsyncIterator[tuple[Server, RequestReply]]:
+    """The service at work, and what executor asks it by."""
+    async with (
+        serving(settings, operator, monkeypatch, **told) as server,
+        bus_of("executor", settings) as bus,
+    ):
+        yield server, RequestReply("executor", bus)
+
+
+@asynccontextmanager
+async def kept_connections(settings: Settings) -> AsyncIterator[Store]:
+    """What the service keeps of other servers, opened by its own key."""
+    async with bus_of("oauth", settings) as bus:
+        seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
+        yield Store(await bus.bucket(CONNECTIONS), seal)
+
+
+def came_back(sent: Page) -> str:
+    """Where the authorization server sends the browser back to."""
+    assert sent.status == 303, sent.text
+    return sent_on(sent.location)

@@ -1,0 +1,57 @@
+"""An MCP server that tells, when it fails, all it knows: secrets of its own, and what it got."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+from harness.network.json_server import Request, Response, answering
+from harness.upstreams.call_log_server import envelope, local, text
+
+JSON = {"content-type": "application/json"}
+
+
+class Blabbing:
+    """`die` answers 500, with `page` and every header in body and head; others say `words`.
+
+    At `refusing_url` nothing is listed: the error that says so repeats every header, and `last`.
+    """
+
+    def __init__(self, page: str, words: str, last: str = "") -> None:
+        self.heads: list[dict[str, str]] = []
+        self.url = self.refusing_url = ""
+        self._page, self._words, self._last = page, words, last
+
+    @contextmanager
+    def serving(self) -> Iterator[Self]:
+        """Answer for a while."""
+        with answering(self._answer) as port:
+            self.url = f"http://127.0.0.1:{port}/mcp"
+            self.refusing_url = f"http://127.0.0.1:{port}/refusing"
+            yield self
+
+    def _answer(self, request: Request) -> Response:
+        if request.method != "POST":
+            return Response(405)
+        self.heads.append(request.headers)
+        requested = request.json
+        if "id" not in requested:
+            return Response(202)
+        if request.path == "/refusing" and requested["method"] != "initialize":
+            message = f"{self._last}: {' '.join(request.headers.values())}"
+            wrong = {"code": -32099, "message": message, "data": message}
+            return Response(200, {**envelope(requested), "error": wrong}, JSON)
+        if requested["method"] != "tools/call":
+            return Response(200, {**envelope(requested), **local(requested)}, JSON)
+        return self._called(requested, request.headers)
+
+    def _called(self, asked: Any, heads: dict[str, str]) -> Response:
+        if asked["params"]["name"] == "die":
+            known = {"page": self._page, **heads}
+            return Response(
+                500, known, {**JSON, "set-cookie": self._page, "x-why": json.dumps(known)}
+            )
+        if asked["params"]["name"] == "fault":
+            wrong = {"code": -32050, "message": self._words, "data": self._words}
+            return Response(200, {**envelope(asked), "error": wrong}, JSON)
+        return Response(200, {**envelope(asked), "result": text(self._words)}, JSON)
