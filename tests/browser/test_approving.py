@@ -1,4 +1,4 @@
-"""A person decides about one call, in a real browser."""
+"""A person decides about one call in a real browser."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ SOMETHING_LONG = {
 
 @pytest.fixture
 def page_of_a_call(gateway: Gateway, request: pytest.FixtureRequest) -> str:
-    """Where somebody decides about a call that waits."""
+    """Return the approval page of a waiting call."""
     fields = {**SOMETHING_LONG, "for": request.node.name}
     answer = gateway.launched.client(BOT).call("echo__say", fields)
     assert answer.code == "approval_required", answer.body
@@ -24,7 +24,7 @@ def page_of_a_call(gateway: Gateway, request: pytest.FixtureRequest) -> str:
 
 
 def shows(person: Person, page: str) -> None:
-    """Open it with a key that may approve."""
+    """Open the page with a key that may approve."""
     person.opens(page)
     person.fills(Key=BOSS)
     person.presses("Show")
@@ -64,7 +64,7 @@ def test_whoever_ends_the_line_of_a_note_has_decided_nothing(
     shows(boss, page_of_a_call)
     boss.fills(Note="Not on a Friday.")
     boss.page.keyboard.press("Enter")
-    boss.presses("Reject")  # would not be there if the call had been approved
+    boss.presses("Reject")  # would be missing if the call had been approved
     assert "Rejected" in boss.sees("Approval").inner_text()
     boss.keeps("approval-rejected")
 

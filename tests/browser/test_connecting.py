@@ -1,4 +1,4 @@
-"""A person lets Toolbus use an account of theirs at a server, in a real browser."""
+"""A person connects an account at an upstream in a real browser."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from harness.waits import until_now
 
 
 def link_told(gateway: Gateway) -> str:
-    """The page that a call of bob's asks to be opened."""
+    """Return the connect link in the reply to bob's call."""
     text = gateway.launched.client(BOB).call("docs__connect_account").text
     return next(word for word in text.split() if "/oauth/connect/" in word)
 

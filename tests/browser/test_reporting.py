@@ -1,4 +1,4 @@
-"""A report that somebody was sent, opened in a real browser."""
+"""A mailed report, opened in a real browser."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ CHARTS = 5
 
 
 def row(name: str, calls: int, **more: object) -> Row:
-    """The figures of one line."""
+    """Return the figures of one row."""
     failed, denied = calls // 9, calls // 23
     return {
         "name": name, "all_calls": calls, "all_completed": calls - failed - denied,
@@ -25,7 +25,7 @@ def row(name: str, calls: int, **more: object) -> Row:
 
 
 def a_week() -> Report:
-    """Days with and without calls, tools with short names and long ones."""
+    """Return days with and without calls, tools with short and long names."""
     tools = [
         "docs__search",
         "git__git_log",
@@ -43,7 +43,7 @@ def a_week() -> Report:
 
 
 def drawn(person: Person) -> list[int]:
-    """How many bars that can be seen each chart has."""
+    """Return the number of visible bars in each chart."""
     bars = "e => [...e.querySelectorAll('rect')].filter(r => r.getBBox().height > 0).length"
     charts = person.page.locator("svg").all()
     assert all(chart.bounding_box() for chart in charts)

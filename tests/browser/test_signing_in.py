@@ -1,4 +1,4 @@
-"""People sign in and decide which program acts for them, in a real browser."""
+"""People sign in and consent in a real browser."""
 
 from base64 import b32decode
 from collections.abc import Callable
@@ -18,7 +18,7 @@ CONSENT = "Allow this program?"
 
 
 def calls(gateway: Gateway, token: str) -> str:
-    """What a tool answers whoever holds the token."""
+    """Return a tool's answer to the owner of the token."""
     return Client(f"{gateway.base}/mcp", token).call("echo__say", {"text": "hello"}).text
 
 
@@ -103,7 +103,7 @@ def test_a_keyboard_is_enough(program: Program, someone: Someone) -> None:
     bob = someone()
     bob.opens(program.address())
     bob.sees("Sign in")
-    bob.page.locator("input:focus").wait_for()  # the page sees to that, once it is shown
+    bob.page.locator("input:focus").wait_for()  # the page does it once it is shown
     keyboard = bob.page.keyboard
     keyboard.type("bob")
     keyboard.press("Tab")

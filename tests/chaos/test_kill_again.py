@@ -1,6 +1,6 @@
-"""Parts of a whole gateway killed under load: every call has its ends, once, and its price, once.
+"""Parts of a gateway killed under load: every call has one outcome and one charge.
 
-`make bench-durability` is the same for every part, twenty kills each.
+`make bench-durability` does the same for every part, with twenty kills each.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from harness.gateway.kill_campaign import MID_INSERT, Killing
 
 @pytest.fixture(scope="module")
 def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killing]:
-    """A gateway whose calls end soon, so that one that was lost is named soon."""
+    """Run a gateway with short call timeouts, so that lost calls get their outcome soon."""
     made = Killing(
         tmp_path_factory.mktemp("killing"), 40,
         TOOLBUS_CALL_TIMEOUT="3", TOOLBUS_REAP_GRACE="1",

@@ -1,4 +1,4 @@
-"""The authorization server's leg: the suite is the client, a person agrees in a browser."""
+"""Leg of the authorization server: the suite is the client, a person consents in a browser."""
 
 import os
 import shutil
@@ -20,19 +20,19 @@ from harness.packages.npm import NODE
 
 OUTPUT = suite.WORKSHOP / "out"
 REQUIRED = frozenset({"authorization-server-metadata-endpoint", "authorization-code-grant"})
-PREFIX = "authorization-server-"  # of the suite's directories
+PREFIX = "authorization-server-"  # a directory of the suite
 CLIENT, PASSWORD = "conformance", "a password of the conformance run"
 
 
 @dataclass(frozen=True)
 class AuthorizationLeg:
-    """Both scenarios of `conformance authorization`, against the gateway's own server."""
+    """Both scenarios of `conformance authorization` against the gateway's own server."""
 
     name: str
     tells: str
 
     def run(self, scenario: str = "") -> Iterator[Verdict]:
-        """One verdict: the scenarios hold for every revision."""
+        """Return one verdict: the scenarios apply to every revision."""
         if scenario and scenario not in REQUIRED:
             return
         directory = OUTPUT / self.name
@@ -81,7 +81,7 @@ def _found(launched: Launched, output: Path) -> list[suite.Result]:
 
 
 def _agree(base: str, url: str) -> None:
-    """What a person does with the URL the suite prints."""
+    """Sign in and consent at the URL that the suite prints."""
     browser = Browser(base)
     page = browser.answer(browser.sign_in(browser.get(url), "ann", PASSWORD))
     urllib.request.urlopen(page.location, timeout=60).close()

@@ -1,4 +1,4 @@
-"""An operator who consents at the suite's authorization servers, and an agent that calls then."""
+"""Operator who consents at the suite's authorization servers, and an agent that then calls."""
 
 import asyncio
 import http.client
@@ -44,16 +44,17 @@ PERSON, PROVIDER = "demo", "corp"
 
 @dataclass
 class Errands:
-    """The suite's errands, done one after the other at a running gateway."""
+    """The suite's client scenarios, played one after the other at a running gateway."""
 
     launched: Launched
     _count: int = 0
 
     def do(self, errand: dict[str, Any]) -> str:
-        """What the agent saw of a scenario. Raises whatever went wrong."""
+        """Play a scenario and return what the agent observed."""
         self._count += 1
         scenario = errand["scenario"].partition("/")[2][:_LONGEST_NAME].strip("-")
-        name = f"{scenario}-{self._count}"  # nothing of an earlier one is taken for its own
+        # a name of its own: nothing of an earlier scenario is reused
+        name = f"{scenario}-{self._count}"
         play = Play(self.launched, name, errand)
         try:
             play.declare()
@@ -65,7 +66,7 @@ class Errands:
 
 @dataclass
 class Play:
-    """One of them."""
+    """One scenario."""
 
     launched: Launched
     server: str
@@ -74,7 +75,7 @@ class Play:
     _consented: bool = False
 
     def declare(self) -> None:
-        """Make the mock server the only upstream, with the client the scenario gives."""
+        """Declare the mock server as the only upstream, with the scenario's client."""
         context, url = self.errand["context"], self.errand["url"]
         oauth = oauth_of(url, context, self.launched.directory)
         document = configuration("") | {"servers": {self.server: {"url": url, "oauth": oauth}}}
@@ -88,7 +89,7 @@ class Play:
         self._apply(document)
 
     def run(self) -> None:
-        """List, and call what is listed, consenting as often as it is asked for."""
+        """List, and call every listed tool, with consent whenever it is required."""
         consents = 0
         while not (tools := self._tools()):
             consents += 1
@@ -104,7 +105,7 @@ class Play:
                 self._consent()
 
     def leave(self) -> None:
-        """A mock does not end while a client holds a stream of it, as the gateway does."""
+        """Remove the mock server, which does not end while the gateway holds one of its streams."""
         self._apply(configuration(""))
         until_now(lambda: self._row() is None, "the gateway leaves the mock server")
 
@@ -118,7 +119,7 @@ class Play:
         self.launched.declare(loaded.configuration)
 
     def _tools(self) -> list[str]:
-        """What is listed, once the server was met, or once it is known that it will not be."""
+        """Return the listed tools once the server is connected or has failed for good."""
         until = time.monotonic() + LISTED_SECONDS
         while time.monotonic() < until:
             answer = self._agent.request("tools/list")
@@ -134,7 +135,7 @@ class Play:
         return []
 
     def _row(self) -> dict[str, Any] | None:
-        """What executor tells of this very server; None where it knows none of that name."""
+        """Return executor's state of this server; None if executor has no server of the name."""
 
         async def request(bus: Bus) -> ServersReply:
             return await RequestReply(OPERATOR, bus).request(ServersQuery(), ServersReply, 10.0)
@@ -161,7 +162,7 @@ class Play:
         return back.status == 200
 
     async def _vouch(self) -> None:
-        """Keep the ID token that the scenario gives, as if its person had signed in with it."""
+        """Store the scenario's ID token, as if its person had signed in with it."""
         context, launched = self.errand["context"], self.launched
         claims = parse_unverified(context["idp_id_token"])[1]
         kept = ProviderTokens(
@@ -175,7 +176,7 @@ class Play:
 
 @contextmanager
 def errands(launched: Launched) -> Iterator[int]:
-    """Do the suite's errands; on which port they are taken."""
+    """Serve the suite's scenario requests and yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
         todo: ClassVar = Errands(launched)
@@ -208,7 +209,7 @@ def errands(launched: Launched) -> Iterator[int]:
 
 
 def oauth_of(url: str, context: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """What is declared for a scenario: the client it gives, if it gives one."""
+    """Return the OAuth declaration of a scenario, with its client if it has one."""
     client_id, name = context.get("client_id"), str(context.get("name", ""))
     if not client_id:
         return {}
@@ -216,7 +217,7 @@ def oauth_of(url: str, context: dict[str, Any], directory: Path) -> dict[str, An
     given = {"secret": "client_secret", "key": "private_key_pem", "assertion": "valid_jwt"}
     for member, what in given.items():
         if what in context:
-            # What was read of a file is believed for minutes: another scenario's is another file.
+            # Secrets from a file are cached for minutes, so another scenario uses another file.
             kept = directory / f"{what}-{sha256(context[what].encode()).hexdigest()[:8]}"
             kept.write_text(context[what])
             client[member] = f"${{file:{kept.resolve()}}}"
@@ -235,7 +236,7 @@ def _followed(url: str) -> str:
 
 
 def _issuer_of(url: str) -> str:
-    """The issuer that a server's metadata names."""
+    """Return the issuer in a server's metadata."""
     parts = urlsplit(url)
     for path in (parts.path, ""):
         where = f"{parts.scheme}://{parts.netloc}/.well-known/oauth-protected-resource{path}"

@@ -1,7 +1,7 @@
-"""The command the suite runs as its client: it hands the scenario to the leg, which plays it.
+"""Command that the suite runs as its client; it sends the scenario to the leg's process.
 
-A leg's process knows everything already: this one imports next to nothing, so that a scenario is
-not mostly the start of programs.
+The leg's process has everything imported, so that a scenario does not spend its time starting
+programs.
 """
 
 import http.client
@@ -14,7 +14,7 @@ PATIENCE = 90.0
 
 
 def main() -> int:
-    """Say what happened, and whether it went as it should."""
+    """Print the observations and return the exit code."""
     errand = {
         "scenario": os.environ["MCP_CONFORMANCE_SCENARIO"],
         "revision": os.environ["MCP_CONFORMANCE_PROTOCOL_VERSION"],

@@ -1,4 +1,4 @@
-"""Verdicts: what was found against what a leg requires and what its file expects to fail."""
+"""Verdicts: results against the requirements of a leg and its expected failures."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ class Verdict:
 
     @property
     def stale(self) -> list[str]:
-        """Complaints of entries that no longer fail."""
+        """Complaints about expected failures that pass."""
         ran = {result.scenario for result in self.results}
         failing = {name for result in self.results for name in _names(result)}
         return [
@@ -34,12 +34,12 @@ class Verdict:
         ]
 
     def demand(self, names: Iterable[str]) -> None:
-        """Complain of required scenarios without a result."""
+        """Add a complaint for each required scenario without a result."""
         ran = {result.scenario for result in self.results}
         self.complaints += [f"never ran: {name}" for name in names if name not in ran]
 
     def compare(self, direct: dict[str, int]) -> None:
-        """Fail what passed with fewer checks than a direct run: it was not really tested."""
+        """Fail scenarios with fewer checks than in the direct run: they were not really tested."""
         self.results = [_lacking(result, direct.get(result.scenario, 0)) for result in self.results]
 
     @property
@@ -49,17 +49,17 @@ class Verdict:
 
     @property
     def unexpected(self) -> list[Result]:
-        """Scenarios that failed and were not expected to."""
+        """Scenarios with an unexpected failure."""
         return [result for result in self.results if self._unexpected(result)]
 
     @property
     def fine(self) -> bool:
-        """Whether this table is as it should be."""
+        """Whether the table is as expected."""
         return not (self.unexpected or self.complaints or self.stale)
 
     @property
     def count(self) -> str:
-        """Required scenarios passed, of how many."""
+        """The number of passed required scenarios, and the total."""
         required = [result for result in self.results if result.scenario in self.required]
         passed = sum(not result.failures for result in required)
         extra = [result for result in self.results if result.scenario not in self.required]
@@ -68,7 +68,7 @@ class Verdict:
         return f"{passed}/{len(required)} required{more}"
 
     def print(self, *, quiet: bool = False) -> None:
-        """Print the table and the messages of what failed."""
+        """Print the table and the messages of the failures."""
         print(f"\n{self.title}: {self.count}")
         for result in self.results:
             unexpected = self._unexpected(result)
@@ -97,7 +97,7 @@ class Verdict:
 
 
 def expected(leg: str, revision: str) -> dict[str, str]:
-    """Scenarios, or `scenario:check`, that fail for a known reason: `name: reason`."""
+    """Return the expected failures, `scenario` or `scenario:check`, each with its reason."""
     file = EXPECTED / f"{leg}-{revision}.yml"
     entries = yaml.safe_load(file.read_text()) if file.exists() else None
     found = {str(name): str(reason or "") for name, reason in (entries or {}).items()}
@@ -108,7 +108,7 @@ def expected(leg: str, revision: str) -> dict[str, str]:
 
 
 def direct_run(revision: str) -> dict[str, int]:
-    """How many checks each scenario passes against the fixture itself."""
+    """Return the number of checks that each scenario passes against the fixture directly."""
     found: dict[str, dict[str, int]] = yaml.safe_load((EXPECTED / "direct.yml").read_text())
     return found[revision]
 

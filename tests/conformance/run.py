@@ -1,4 +1,4 @@
-"""`make conformance [LEG=name[,name]] [SCENARIO=name]`: the suite's legs, a table for each."""
+"""Command behind `make conformance [LEG=name[,name]] [SCENARIO=name]`; prints a table per leg."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from conformance.legs import LEGS
 
 
 def main() -> int:
-    """Run legs; 1 when something failed that was not expected to, or the other way round."""
+    """Run legs; return 1 after an unexpected failure or an unexpected pass."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--leg", default="", help=f"of {', '.join(LEGS)}; all when empty")
     parser.add_argument("--scenario", default="", help="one scenario's name")

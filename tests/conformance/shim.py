@@ -1,6 +1,6 @@
-"""A proxy between the suite and the gateway: it adds the key, and in one leg hides the prefix.
+"""Proxy between the suite and the gateway that adds the key and, in one leg, hides the prefix.
 
-Everything else passes as it came, byte by byte and as soon as it came.
+Everything else passes unchanged and without buffering.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ Rewrite = Callable[[bytes], bytes]
 
 
 class Shim:
-    """Listens on a port of its own, in a thread, and forwards to one endpoint of the gateway."""
+    """A proxy on its own port, in a thread, to one endpoint of the gateway."""
 
     def __init__(self, port: int, path: str, key: str, prefix: str = "") -> None:
         self._target = port
@@ -37,16 +37,16 @@ class Shim:
 
     @property
     def url(self) -> str:
-        """Where the suite shall call."""
+        """The URL for the suite."""
         return f"http://localhost:{self.port}/mcp"
 
     def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         threading.Thread(target=self._serve, daemon=True).start()
         self._ready.wait()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _serve(self) -> None:
@@ -83,7 +83,7 @@ class Shim:
         upstream: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bytes:
-        """Pass one answer on; what the client sent meanwhile. Ends when either side is gone."""
+        """Forward one answer and what the client sends meanwhile, until either side disconnects."""
         passing = asyncio.create_task(self._pass(upstream, writer))
         gone = asyncio.create_task(client.read(1))
         await asyncio.wait((passing, gone), return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
-"""Ports that mock servers have had: no later one gets them.
+"""Ports of ended mock servers, reserved so that no later one gets them.
 
-A gateway knows authorization servers by their URLs, and rightly takes one that is at the same port
-for the one it registered at before.
+A gateway identifies authorization servers by URL, so it would take a new one at an old port for the
+one it registered at.
 """
 
 import re
@@ -14,20 +14,20 @@ _PORT = re.compile(rb"\blocalhost:(\d{2,5})\b")
 
 
 class Spent(ExitStack):
-    """Holds them until it is closed; what is bound is given to nobody who asks for any port."""
+    """Reserves ports until it is closed; the kernel gives a bound port to no other process."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ports: set[int] = set()
 
     def hold(self, output: Path) -> None:
-        """Hold those that a scenario's output names."""
+        """Reserve the ports in a scenario's output."""
         for file in sorted(output.rglob("*")):
             if file.is_file():
                 self._hold({int(each) for each in _PORT.findall(file.read_bytes())})
 
     def _hold(self, ports: set[int]) -> None:
         for port in ports - self._ports:
-            with suppress(OSError):  # somebody else has it already, who is no mock server
+            with suppress(OSError):  # another process has it already
                 self.enter_context(bound(port))
                 self._ports.add(port)

@@ -41,7 +41,7 @@ async def roots(context: Any) -> ListRootsResult:  # noqa: ARG001
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FixtureServer]]:
-    """The server over HTTP in either family alone, and over HTTP+SSE."""
+    """Run the server over HTTP in either family, and over HTTP+SSE."""
     made = {
         name: FixtureServer(tmp_path_factory.mktemp("fixture"), *options)
         for name, options in {

@@ -1,4 +1,4 @@
-"""Ports of mock servers, held from one scenario to the next."""
+"""Ports of mock servers stay reserved from one scenario to the next."""
 
 import socket
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""`python -m tests.fixture_server --http PORT` or `--stdio`: the server as a program."""
+"""Entry point: `python -m tests.fixture_server --http PORT` or `--stdio`."""
 
 import argparse
 import asyncio
@@ -14,7 +14,7 @@ from .wire import ProtocolFamily
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until the process is stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
     transport = parser.add_mutually_exclusive_group(required=True)
     transport.add_argument("--http", type=int, metavar="PORT", help="listen here, at /mcp")

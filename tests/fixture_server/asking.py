@@ -1,4 +1,4 @@
-"""Tools that ask the client: by rounds in the stateless family, by requests in the other."""
+"""Tools that send requests to the client: in rounds or, in the handshake family, directly."""
 
 import json
 
@@ -43,14 +43,14 @@ DEFAULTS: Json = {
 
 
 def filled(answer: Json, field: str) -> str:
-    """What was filled in, or how the question was turned down."""
+    """Return the accepted form content, or how the client declined."""
     if answer.get("action") != "accept":
         return str(answer.get("action"))
     return str((answer.get("content") or {}).get(field))
 
 
 async def elicit(call: Call, asked: Json, prefix: str) -> Json:
-    """Ask once and tell the whole answer."""
+    """Elicit once and return the whole answer."""
     try:
         answer = (await call.ask({"answer": asked}))["answer"]
     except RefusedError as refusal:
@@ -63,28 +63,28 @@ async def elicit(call: Call, asked: Json, prefix: str) -> Json:
 
 @tool("test_sampling", takes(("prompt",), prompt=STRING))
 async def sampling(call: Call, _place: Place) -> Json:
-    """Asks the client's model."""
+    """Samples from the client's model."""
     answers = await call.ask({"answer": sample(str(call.arguments.get("prompt")))})
     return said(f"LLM response: {_sampled(answers['answer'])}")
 
 
 @tool("test_elicitation", takes(("message",), message=STRING))
 async def elicitation(call: Call, _place: Place) -> Json:
-    """Asks the user."""
+    """Elicits from the user."""
     request = form(str(call.arguments.get("message")), response=STRING)
     return await elicit(call, request, "User response")
 
 
 @tool("test_elicitation_sep1034_defaults")
 async def elicitation_defaults(call: Call, _place: Place) -> Json:
-    """Asks the user with defaults filled in."""
+    """Elicits from the user with default values."""
     request = optional_form("Please review the defaults", DEFAULTS)
     return await elicit(call, request, "Elicitation completed")
 
 
 @tool("test_elicitation_sep1330_enums")
 async def elicitation_enums(call: Call, _place: Place) -> Json:
-    """Asks the user to choose."""
+    """Elicits a choice from the user."""
     request = optional_form("Please select options", MODES)
     return await elicit(call, request, "Elicitation completed")
 
@@ -100,7 +100,7 @@ async def elicitation_url(call: Call, _place: Place) -> Json:
 
 @tool("test_url_elicitation_required")
 async def url_required(call: Call, place: Place) -> Json:
-    """Refuses with a page to open, as handshake-family servers do."""
+    """Fails with a page to open, as handshake-family servers do."""
     if call.family is ProtocolFamily.MODERN:
         return await elicitation_url(call, place)
     page = {
@@ -114,42 +114,42 @@ async def url_required(call: Call, place: Place) -> Json:
 
 @tool("test_input_required_result_elicitation")
 async def round_elicitation(call: Call, _place: Place) -> Json:
-    """Asks the user's name."""
+    """Elicits the user's name."""
     answers = await call.ask({"user_name": NAME})
     return said(f"Hello, {filled(answers['user_name'], 'name')}!")
 
 
 @tool("test_input_required_result_sampling")
 async def round_sampling(call: Call, _place: Place) -> Json:
-    """Asks the client's model for a capital."""
+    """Samples a capital from the client's model."""
     answers = await call.ask({"capital_question": sample("What is the capital of France?")})
     return said(f"The model says: {_sampled(answers['capital_question'])}")
 
 
 @tool("test_input_required_result_list_roots")
 async def round_roots(call: Call, _place: Place) -> Json:
-    """Asks for the client's roots."""
+    """Requests the client's roots."""
     answers = await call.ask({"client_roots": roots()})
     return said(f"Found {len(answers['client_roots'].get('roots', []))} root(s)")
 
 
 @tool("test_input_required_result_request_state")
 async def round_state(call: Call, _place: Place) -> Json:
-    """Asks for a confirmation and remembers having asked."""
+    """Requests a confirmation and stores its request in the state."""
     await call.ask({"confirm": CONFIRM}, stateful=True)
     return said("state-ok: what was remembered came back")
 
 
 @tool("test_input_required_result_tampered_state")
 async def round_tampered(call: Call, _place: Place) -> Json:
-    """Asks for a confirmation and refuses a state that is not its own."""
+    """Requests a confirmation and rejects a state that is not its own."""
     await call.ask({"confirm": CONFIRM}, stateful=True)
     return said("integrity-ok: the state was ours")
 
 
 @tool("test_input_required_result_multiple_inputs")
 async def round_multiple(call: Call, _place: Place) -> Json:
-    """Asks the user, the model and the client at once."""
+    """Sends requests to the user, the model and the client at once."""
     request = {
         "user_name": NAME,
         "greeting": sample("Generate a greeting", 50),
@@ -163,7 +163,7 @@ async def round_multiple(call: Call, _place: Place) -> Json:
 
 @tool("test_input_required_result_multi_round")
 async def round_twice(call: Call, _place: Place) -> Json:
-    """Asks the user twice, one after the other."""
+    """Elicits from the user twice, one after the other."""
     first = await call.ask({"step1": form("Step 1: your name?", name=STRING)}, stateful=True)
     second = await call.ask({"step2": form("Step 2: your color?", color=STRING)}, stateful=True)
     name, color = filled(first["step1"], "name"), filled(second["step2"], "color")
@@ -172,7 +172,7 @@ async def round_twice(call: Call, _place: Place) -> Json:
 
 @tool("test_input_required_result_capabilities")
 async def round_capabilities(call: Call, _place: Place) -> Json:
-    """Asks only what the client can answer."""
+    """Sends only requests that the client supports."""
     possible = {
         "elicitation": ("elicit_input", form("A value?", value=STRING)),
         "sampling": ("sample_input", sample("Say something", 50)),

@@ -184,7 +184,7 @@ async def _old_events(session: Session) -> AsyncIterator[bytes]:
 async def _deliver(
     request: Request, stream: Stream, session: Session | None = None, **headers: str
 ) -> None:
-    """Answer with JSON when that is all, with events otherwise."""
+    """Answer with JSON if the stream has only one message, otherwise with events."""
     await stream.begun()
     await asyncio.sleep(0)
     if stream.finished and not stream.messages:
@@ -199,7 +199,7 @@ async def _deliver(
 
 
 def _check(request: Request, message: Json) -> None:
-    """The ladder: `_meta`, headers, version."""
+    """Check `_meta`, headers and version, in the order of the specification."""
     params = message.get("params")
     meta = params.get("_meta") if isinstance(params, dict) else None
     check_meta(meta if isinstance(meta, dict) else {})

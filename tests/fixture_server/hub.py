@@ -1,4 +1,4 @@
-"""News that outlives a request: changed lists, changed resources, tasks that moved on."""
+"""Notifications outside requests: changed lists, changed resources, changed tasks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ LISTS = {
 
 @dataclass(eq=False)
 class Listener:
-    """Someone who wants some of the news."""
+    """A subscriber of some notifications."""
 
     tell: Callable[[str, Json], None]
     end: Callable[[], None] = lambda: None
@@ -22,29 +22,29 @@ class Listener:
     resources: set[str] = field(default_factory=set)
     tasks: frozenset[str] = frozenset()
     everything: bool = False
-    statuses: bool = False  # of every task, in the form of 2025-11-25
+    statuses: bool = False  # notified of every task, in the form of 2025-11-25
 
 
 class Hub:
-    """Brings news to the listeners that asked for it."""
+    """Sends notifications to their subscribers."""
 
     def __init__(self) -> None:
         self.listeners: set[Listener] = set()
 
     def list_changed(self, kind: str) -> None:
-        """One of the lists changed."""
+        """Notify that one of the lists changed."""
         for listener in list(self.listeners):
             if listener.everything or kind in listener.lists:
                 listener.tell(LISTS[kind], {})
 
     def resource_updated(self, uri: str) -> None:
-        """A resource has new contents."""
+        """Notify that a resource has new contents."""
         for listener in list(self.listeners):
             if listener.everything or uri in listener.resources:
                 listener.tell("notifications/resources/updated", {"uri": uri})
 
     def task_moved(self, task_id: str, told: Json, nested: Json) -> None:
-        """A task has a new status."""
+        """Notify that a task has a new status."""
         for listener in list(self.listeners):
             if task_id in listener.tasks:
                 listener.tell("notifications/tasks", told)
@@ -52,6 +52,6 @@ class Hub:
                 listener.tell("notifications/tasks/status", nested)
 
     def end(self) -> None:
-        """End every subscription in good order."""
+        """End every subscription with its final message."""
         for listener in list(self.listeners):
             listener.end()

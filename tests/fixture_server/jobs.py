@@ -1,4 +1,4 @@
-"""Tools that may, or must, run as tasks."""
+"""Tools that may or must run as tasks."""
 
 from .asking import NAME, filled
 from .call import Call
@@ -9,7 +9,7 @@ from .wire import INTERNAL_ERROR, Json, RefusedError
 
 @tool("slow_compute", takes(seconds=NUMBER, label=STRING), task="optional")
 async def slow_compute(call: Call, place: Place) -> Json:
-    """Works as many seconds as it is told."""
+    """Works for the given number of seconds."""
     seconds = float(call.arguments.get("seconds", 1))
     await place.sleep(seconds)
     return said(f"{call.arguments.get('label', 'work')} done in {seconds:g} s")
@@ -24,14 +24,14 @@ async def failing_job(_call: Call, place: Place) -> Json:
 
 @tool("protocol_error_job", task="required")
 async def protocol_error_job(_call: Call, place: Place) -> Json:
-    """Works for a moment and breaks."""
+    """Works for a moment and fails with a protocol error."""
     await place.sleep(0.1)
     raise RefusedError(INTERNAL_ERROR, "The job broke.")
 
 
 @tool("confirm_delete", takes(filename=STRING), task="optional")
 async def confirm_delete(call: Call, _place: Place) -> Json:
-    """Asks before it deletes."""
+    """Elicits a confirmation before it deletes."""
     name = call.arguments.get("filename", "the file")
     answers = await call.ask({"confirm": form(f"Delete {name}?", confirm=BOOLEAN)})
     agreed = filled(answers["confirm"], "confirm") == "True"
@@ -40,14 +40,14 @@ async def confirm_delete(call: Call, _place: Place) -> Json:
 
 @tool("confirm_job", task="required")
 async def confirm_job(call: Call, _place: Place) -> Json:
-    """Asks before it works, and only works as a task."""
+    """Elicits a confirmation before it works; runs only as a task."""
     answers = await call.ask({"confirm": form("Work?", confirm=BOOLEAN)})
     return said(f"agreed: {filled(answers['confirm'], 'confirm')}")
 
 
 @tool("multi_input", task="optional")
 async def multi_input(call: Call, _place: Place) -> Json:
-    """Asks two things at once."""
+    """Sends two requests at once."""
     request = {"first": NAME, "second": form("Go on?", confirm=BOOLEAN)}
     answers = await call.ask(request)
     return said(f"received {', '.join(sorted(answers))}")
@@ -59,6 +59,6 @@ async def _ask_name(call: Call, _place: Place) -> Json:
 
 @tool("test_tool_with_task", task="required", before=_ask_name)
 async def tool_with_task(call: Call, place: Place) -> Json:
-    """Asks a name first, then works on it as a task."""
+    """Elicits a name first, then continues as a task."""
     await place.sleep(0.2)
     return said(f"Worked for {filled(call.params['before']['user_name'], 'name')}")

@@ -1,4 +1,4 @@
-"""What a strict server checks of a stateless request before it looks at the method."""
+"""Checks of a strict server on a stateless request, before the method is looked up."""
 
 import base64
 import binascii
@@ -30,7 +30,7 @@ _HEAD, _TAIL = "=?base64?", "?="
 
 
 def family_of(message: Json, headers: Headers) -> ProtocolFamily:
-    """The family a message belongs to, by its body and its headers together."""
+    """Return the family of a message, from its body and its headers."""
     params = message.get("params")
     meta = params.get("_meta") if isinstance(params, dict) else None
     if isinstance(meta, dict) and VERSION in meta:
@@ -43,21 +43,21 @@ def family_of(message: Json, headers: Headers) -> ProtocolFamily:
 
 
 def check_meta(meta: Json) -> None:
-    """The two members every request carries, and the version."""
+    """Check the two required members of `_meta` and the version."""
     if not isinstance(meta.get(VERSION), str) or not isinstance(meta.get(CAPABILITIES), dict):
         message = f"_meta needs {VERSION} and {CAPABILITIES}."
         raise RefusedError(INVALID_PARAMS, message, status=400)
 
 
 def check_version(meta: Json) -> None:
-    """Whether the version is served."""
+    """Check that the version is supported."""
     if meta[VERSION] not in MODERN:
         data = {"supported": list(MODERN), "requested": meta[VERSION]}
         raise RefusedError(UNSUPPORTED_VERSION, "This version is not served.", data, status=400)
 
 
 def check_headers(method: str, params: Json, headers: Headers) -> None:
-    """Whether the headers repeat the body."""
+    """Check that the headers match the body."""
     _same("MCP-Protocol-Version", headers, params["_meta"][VERSION])
     _same("Mcp-Method", headers, method)
     if method in NAMED and isinstance(params.get(NAMED[method]), str):

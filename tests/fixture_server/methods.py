@@ -61,11 +61,11 @@ Answer = Callable[[Call], Awaitable[Json]]
 
 @dataclass
 class Fixture:
-    """The server behind every transport. `page` is the length of a list's page, 0 for none.
+    """The server behind every transport. `page` is the length of a list's page, 0 for no paging.
 
-    `ttl` is what it says its answers may be kept, in milliseconds; `definitions` is a file that
-    may say how tools are listed instead, read at every listing. With `classic` the tools of the
-    handshake revisions ask in mid-call and in no other way, as those written for them do.
+    `ttl` is the announced lifetime of its answers in milliseconds; `definitions` is a file that may
+    replace the tool definitions, read at every listing. With `classic` the tools of the handshake
+    revisions send their requests only during the call, as tools written for those revisions do.
     """
 
     lax: bool = False
@@ -77,7 +77,7 @@ class Fixture:
     classic: bool = False
 
     def __post_init__(self) -> None:
-        """Set the tables."""
+        """Build the method tables."""
         self.tasks = Tasks(self.hub)
         self._place = Place(self.hub, asyncio.sleep)
         both: dict[str, Answer] = {
@@ -114,7 +114,7 @@ class Fixture:
         }
 
     async def answer(self, call: Call) -> Json:
-        """The result of a call, shaped for its family. Raises `RefusedError`."""
+        """Return the result of a call in the form of its family. Raises `RefusedError`."""
         method = self._methods[call.family].get(call.method)
         if method is None:
             status = 404 if call.family is ProtocolFamily.MODERN else 200
@@ -126,7 +126,7 @@ class Fixture:
         return self._shaped(call, result) if call.family is ProtocolFamily.MODERN else result
 
     def _shaped(self, call: Call, result: Json) -> Json:
-        """With what the stateless family wants; a lax server leaves out all it can."""
+        """Add the members of the stateless family; a lax server leaves out the optional ones."""
         meta = {SERVER_INFO: IMPLEMENTATION, **result.get("_meta", {})}
         if self.lax and call.method != "server/discover":
             return result
@@ -232,7 +232,7 @@ class Fixture:
         return task.nested
 
     async def _task_result(self, call: Call) -> Json:
-        """Wait for the end, and put the task's questions to the client meanwhile."""
+        """Wait for the end of a task and send its requests to the client meanwhile."""
         task = self.tasks.find(call.params)
         while not task.ended:
             for key, request in task.pending.items():

@@ -1,4 +1,4 @@
-"""What reached this server, counted, so that a test can tell a pass from a vacuous one."""
+"""Counts of what reached this server, so that a test can detect a vacuous pass."""
 
 import json
 from collections import Counter, deque
@@ -18,7 +18,7 @@ class Seen:
         self.forget()
 
     def forget(self) -> None:
-        """Begin to count anew."""
+        """Reset the counts."""
         self.methods: Counter[str] = Counter()
         self.tools: Counter[str] = Counter()
         self.prompts: Counter[str] = Counter()
@@ -27,7 +27,7 @@ class Seen:
         self.last: deque[Json] = deque(maxlen=_KEPT)
 
     def request(self, family: str, method: str, params: Json, headers: Json) -> None:
-        """A request arrived."""
+        """Count a request."""
         self.methods[method] += 1
         counter, key = {
             "tools/call": (self.tools, "name"),
@@ -40,13 +40,13 @@ class Seen:
         self._write()
 
     def cancel(self, subject: str) -> None:
-        """A request under way was given up."""
+        """Count the cancellation of a request."""
         self.cancelled[subject] += 1
         self._write()
 
     @property
     def told(self) -> dict[str, Any]:
-        """Everything, as JSON."""
+        """All counts as JSON."""
         counters = ("methods", "tools", "prompts", "resources", "cancelled")
         return {
             **{name: dict(getattr(self, name)) for name in counters},

@@ -60,7 +60,7 @@ _COMPLETIONS = ("paris", "park", "party", "test1", "test2")
 
 
 async def read(call: Call) -> Json:
-    """The contents of a resource."""
+    """Return the contents of a resource."""
     uri = call.params.get("uri")
     if not isinstance(uri, str):
         raise RefusedError(INVALID_PARAMS, "resources/read needs a uri.", status=400)
@@ -90,7 +90,7 @@ async def _contents(call: Call, uri: str) -> Json:
 
 
 async def prompt(call: Call) -> Json:
-    """The messages of a prompt."""
+    """Return the messages of a prompt."""
     name, given = call.params.get("name"), call.arguments
     if name == "test_simple_prompt":
         return {"messages": [message(text("This is a simple prompt for testing."))]}
@@ -113,7 +113,7 @@ async def prompt(call: Call) -> Json:
 
 
 def complete(call: Call) -> Json:
-    """Values that begin with what was typed."""
+    """Return the values with a prefix."""
     reference, argument = call.params.get("ref"), call.params.get("argument")
     if not isinstance(reference, dict) or not isinstance(argument, dict):
         raise RefusedError(

@@ -1,4 +1,4 @@
-"""Lines of JSON over standard input and output, both families on one pipe."""
+"""JSON lines over standard input and output, both families on one pipe."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Send seeded mutations of real requests, several at once, and note every answer that is wrong."""
+"""Parallel sending of seeded mutations of real requests, with a report of wrong answers."""
 
 import itertools
 import json
@@ -15,16 +15,16 @@ from fuzz.place import Place, Seed
 from harness.network.raw_requests import exchange
 
 AT_ONCE = 6
-PATIENCE = 60.0  # a bound: without an answer for so long, something hangs
+PATIENCE = 60.0  # a bound: without an answer for this long, something hangs
 INTERNAL = 500
 MOST_SHOWN = 10
-# Events that only a defect writes: an exception nobody foresaw.
+# Log events that only a defect writes: an unexpected exception.
 TRACEBACK = "Traceback (most recent call last)"
 
 
 @dataclass
 class Report:
-    """What came of a run."""
+    """The result of a run."""
 
     seed: int
     sent: int = 0
@@ -34,7 +34,7 @@ class Report:
     wrong: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """Counts and the seed; what was wrong."""
+        """Return the counts, the seed and the wrong answers."""
         statuses = ", ".join(f"{status}: {n}" for status, n in sorted(self.statuses.items()))
         done = f"{self.sent} requests to {len(self.kinds)} endpoints in {self.seconds:.0f} s"
         lines = [
@@ -46,7 +46,7 @@ class Report:
 
 
 def fuzz(place: Place, seed: int, *, seconds: float = 0.0, most: int = 0, only: int = -1) -> Report:
-    """Send until the time is over or so many are sent; or only the one of this number."""
+    """Send until the time or the number of requests is reached, or only request number `only`."""
     report, began, lock = Report(seed), time.monotonic(), threading.Lock()
     numbers = itertools.count() if only < 0 else iter([only])
 
@@ -75,7 +75,7 @@ def fuzz(place: Place, seed: int, *, seconds: float = 0.0, most: int = 0, only: 
 
 
 def _tried(place: Place, seed: int, number: int) -> tuple[int, str, str]:
-    """The status of one mutation's answer, what was wrong with it, and its kind."""
+    """Return the status of one mutation's answer, its fault, and its kind."""
     random = Random(f"{seed}/{number}")
     chosen: Seed = place.seeds[number % len(place.seeds)]
     request = mutated(chosen.request, random)
@@ -98,7 +98,7 @@ def _tried(place: Place, seed: int, number: int) -> tuple[int, str, str]:
 
 
 def _of_the_log(place: Place) -> Iterator[str]:
-    """Tracebacks that were logged, each kind of them once."""
+    """Return the logged tracebacks, one of each kind."""
     found: dict[str, str] = {}
     for line in place.launched.logs().splitlines():
         if TRACEBACK in line or '"exception"' in line:

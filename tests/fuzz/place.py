@@ -1,4 +1,4 @@
-"""A gateway with something behind every endpoint, and one real request for each."""
+"""Gateway with an upstream behind every endpoint, and one real request for each."""
 
 import json
 import re
@@ -33,7 +33,7 @@ VERIFIER = "v" * 43
 
 @dataclass(frozen=True)
 class Seed:
-    """A real request and where it goes."""
+    """A real request and its listener."""
 
     name: str
     port: int
@@ -42,7 +42,7 @@ class Seed:
 
 @dataclass
 class Place:
-    """The gateway, and its listeners' requests."""
+    """The gateway and the requests of its listeners."""
 
     launched: Launched
     reading: int
@@ -50,13 +50,13 @@ class Place:
 
     @property
     def ops(self) -> int:
-        """The operations listener's port."""
+        """The port of the operations listener."""
         return urlsplit(self.launched.ready["ops"]["ingress"]).port or 0
 
 
 @contextmanager
 def place(directory: Path, **environment: str) -> Iterator[Place]:
-    """All of it at work."""
+    """Run everything."""
     with ExitStack() as stack:
         echo = Upstream(directory / "echo")
         made = Launched(
@@ -125,7 +125,7 @@ def _posted(target: str, fields: dict[str, str], **headers: str) -> Request:
 
 
 def _agents(place: Place, stream: Events) -> Iterator[Seed]:
-    """What agents and administrators send."""
+    """Return requests of agents and administrators."""
     port, bearer = place.launched.port, f"Bearer {KEY}"
     session = begun(place.launched.client(KEY))
     say = calling("echo__say", 1, text="hello")
@@ -134,7 +134,7 @@ def _agents(place: Place, stream: Events) -> Iterator[Seed]:
         "subscriptions/listen", {"notifications": {"toolsListChanged": True}}
     )
     ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
-    posted = stream.data()  # where messages of the open stream go
+    posted = stream.data()  # the message endpoint of the open stream
     suggestion = {"name": "echo__say", "arguments": {"text": "hello"}}
     entry = {"url": "http://127.0.0.1:9/mcp", "headers": {"X": "y"}}
     body = {
@@ -195,7 +195,7 @@ def _initialize() -> dict[str, object]:
 
 
 def _people(place: Place) -> Iterator[Seed]:
-    """What browsers and OAuth clients send."""
+    """Return requests of browsers and OAuth clients."""
     port = place.launched.port
     base = f"http://127.0.0.1:{port}"
     wanted = {
@@ -294,7 +294,7 @@ def _people(place: Place) -> Iterator[Seed]:
 
 
 def _others(place: Place) -> Iterator[Seed]:
-    """What analysts' tools and probes send."""
+    """Return requests of BI tools and health probes."""
     sql = b"SELECT count() FROM events WHERE key = {k:String} FORMAT JSON"
     user = {"X_ClickHouse_User": "analyst", "X_ClickHouse_Key": READER}
     basic = {"Authorization": f"Basic {b64encode(f'analyst:{READER}'.encode()).decode()}"}

@@ -1,4 +1,4 @@
-"""An attack on keys is visible: every entrance counts what it rejects, by address and reason."""
+"""Guessing of keys is visible: every listener counts what it rejects, by address and reason."""
 
 import json
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def counts(attacked: Place) -> Counts:
-    """What was rejected, as ClickHouse has it."""
+    """Return the rejections in ClickHouse."""
     rows = attacked.launched.rows(COUNTS)
     return {(str(r["entrance"]), str(r["code"]), str(r["address"])): int(r["n"]) for r in rows}
 
 
 def attempts(attacked: Place) -> dict[tuple[str, str], bytes]:
-    """One request for each way of being rejected, by its entrance and reason."""
+    """Yield one rejected request for each listener and reason."""
     seeds = {seed.name: seed.request for seed in attacked.seeds}
     wrong, narrow = f"Bearer {WRONG}", f"Bearer {NARROW}"
     mcp = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}

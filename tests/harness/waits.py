@@ -1,15 +1,15 @@
-"""Waiting for what must come to pass: bounded, and never for a fixed time."""
+"""Bounded waits for a condition."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-PATIENCE = 90.0  # seconds; a bound for a broken run, not a promise
+PATIENCE = 90.0  # seconds; a bound for a broken run
 
 
 async def until(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:
-    """The first true value of a condition looked at again and again."""
+    """Return the first true value of a condition. Raises `AssertionError` after the time limit."""
     give_up = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < give_up, f"never came: {what or condition}"
@@ -20,7 +20,7 @@ async def until(condition: Callable[[], Any], what: str = "", seconds: float = P
 async def until_told(
     question: Callable[[], Awaitable[Any]], what: str = "", seconds: float = PATIENCE
 ) -> Any:
-    """The same for a condition that must be awaited."""
+    """Return the first true value of an asynchronous condition, as `until` does."""
     give_up = time.monotonic() + seconds
     while not (value := await question()):
         assert time.monotonic() < give_up, f"never came: {what or question}"
@@ -29,7 +29,7 @@ async def until_told(
 
 
 def until_now(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:
-    """The same outside an event loop."""
+    """Return the first true value of a condition, as `until` does, outside an event loop."""
     give_up = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < give_up, f"never came: {what or condition}"

@@ -1,20 +1,20 @@
-"""How the tests of one run are shared out among its workers."""
+"""Distribution of the tests of one run over its workers."""
 
 import pytest
 
 LONGEST_FIRST = ("e2e", "docs", "chaos", "integration", "conformance", "service")
-STARVING = "chaos"  # keeps every core busy: one worker has it all, one test after another
-GATEWAY = "gateway"  # the session's, of many files
+STARVING = "chaos"  # uses every core: one worker runs all of it, one test after another
+GATEWAY = "gateway"  # the session's fixture, used by many files
 
 
 def standing(item: pytest.Item) -> int:
-    """Where a test stands: all would wait for a long one that began last."""
+    """Return a test's position in the order: long ones first."""
     kind = item.path.parent.name
     return LONGEST_FIRST.index(kind) if kind in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 def company(item: pytest.Item) -> str:
-    """The tests that go to one worker have this in common: what they began, in the same form."""
+    """Return the group of a test; tests of a group share fixtures and run on one worker."""
     kind, shared = item.path.parent.name, _shared(item)
     if kind == STARVING:
         return STARVING
@@ -25,14 +25,14 @@ def company(item: pytest.Item) -> str:
 
 
 def _shared(item: pytest.Item) -> set[str]:
-    """The fixtures a test does not have to itself, but for the engines every test may share."""
+    """Return a test's shared fixtures, except the engines that every test may share."""
     known = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
     scopes = {name: found[-1].scope for name, found in known.items() if not name.startswith("_")}
     return {name for name, scope in scopes.items() if scope == "module" or name == GATEWAY}
 
 
 def _forms(item: pytest.Item, names: set[str]) -> list[str]:
-    """The forms in which a test wants those fixtures."""
+    """Return the parameters of those fixtures."""
     callspec = getattr(item, "callspec", None)
     given = callspec.params if callspec else {}
     return [str(given[name]) for name in sorted(names & given.keys())]

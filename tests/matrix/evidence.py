@@ -1,4 +1,4 @@
-"""What must have reached the server before an action counts as ok."""
+"""Requests that must reach the server before an action counts as ok."""
 
 from harness.waits import until_now
 from matrix.drivers.telling import LONG_SECONDS
@@ -18,11 +18,11 @@ _CARRIES_NONCE = {
     "task": "slow_compute",
     "prompt": "test_prompt_with_arguments",
 }
-_TOLD_SECONDS = LONG_SECONDS  # by then nothing of it is under way that would be in the next's way
+_TOLD_SECONDS = LONG_SECONDS  # after that no request of this action interferes with the next one
 
 
 def missing(action: str, nonce: str, before: Seen, upstream: Upstream) -> str:
-    """What the server should have seen of an action and did not; empty when nothing is missing."""
+    """Return the missing requests of an action; empty if none is missing."""
     seen = upstream.seen()
     tool = _TOOLS.get(action)
     if tool and not seen.more("tools", tool, before):

@@ -1,4 +1,4 @@
-"""Logs cosigned by a witness that others wrote: litewitness of filippo.io/torchwood."""
+"""Logs cosigned by a third-party witness: litewitness of filippo.io/torchwood."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ from toolbus_common.settings import Settings
 
 @pytest.fixture
 def near() -> Path:  # type: ignore[misc]
-    """A directory whose path is short: sockets have at most 107 characters."""
+    """Return a directory with a short path, because socket paths have at most 107 characters."""
     directory = Path(mkdtemp(prefix="w", dir="/tmp"))
     yield directory
     shutil.rmtree(directory)

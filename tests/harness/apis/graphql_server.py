@@ -40,7 +40,7 @@ AUTHOR["books"] = [BOOK]
 
 
 class Shop:
-    """What the fields give; `asked` keeps the operations that arrived."""
+    """The resolvers; `asked` stores the received operations."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -65,17 +65,17 @@ class Shop:
         return BOOK | {"title": input["title"], "genre": input["genre"]}
 
     async def told(self, request: Request) -> Response:
-        """What arrived so far, introspection aside."""
+        """Return the received operations except introspection."""
         del request
         return JSONResponse(self.asked)
 
     async def traced(self, request: Request) -> Response:
-        """The trace of the latest request."""
+        """Return the trace context of the latest request."""
         del request
         return JSONResponse(self.trace)
 
     async def answer(self, request: Request) -> Response:
-        """One operation."""
+        """Execute one operation."""
         body = await request.json()
         if "__schema" not in body["query"]:
             self.asked.append(body)

@@ -8,7 +8,7 @@ from harness.engines.engine import Engine
 
 
 class GrpcServer(Engine):
-    """A process of a module; `words` are what it is told beside its port."""
+    """A server module as a process; `words` are arguments after the port."""
 
     def __init__(
         self, directory: Path, module: str = "harness.apis.grpc_server", words: tuple[str, ...] = ()
@@ -18,11 +18,11 @@ class GrpcServer(Engine):
         self._words = words
 
     def command(self) -> list[str]:
-        """It listens on our port."""
+        """Return the command line."""
         python = ["/usr/bin/env", f"PYTHONPATH={TESTS}", sys.executable]
         return [*python, "-m", self._module, str(self.port), *self._words]
 
     @property
     def address(self) -> str:
-        """Where it is called."""
+        """The address for clients."""
         return f"grpc://127.0.0.1:{self.port}"

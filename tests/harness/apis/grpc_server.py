@@ -1,6 +1,7 @@
-"""A gRPC server that reflects, a process of its own: `python -m harness.apis.grpc_server PORT`.
+"""gRPC server with reflection.
 
-With CERTIFICATE KEY AUTHORITY behind it speaks TLS, to those that authority vouches for.
+Usage: `python -m harness.apis.grpc_server PORT [CERTIFICATE KEY AUTHORITY]`. With the last three it
+speaks TLS and accepts only clients with a certificate of that authority.
 """
 
 import asyncio
@@ -15,35 +16,35 @@ from harness.apis.grpc_shop import Book
 
 
 async def echo(request: Any, _context: Any) -> Any:
-    """The same again."""
+    """Return the request."""
     return request
 
 
 async def fail(request: Any, context: Any) -> Any:
-    """An error that repeats what only we should know."""
+    """Fail with an error that repeats a secret."""
     result = dict(context.invocation_metadata()).get("authorization", "")
     await context.abort(grpc.StatusCode.NOT_FOUND, f"no {request.title} for {result}")
 
 
 async def count(request: Any, _context: Any) -> Any:
-    """As many messages as the book has pages."""
+    """Stream one message per page of the book."""
     for number in range(request.pages):
         yield Book(title=str(number))
 
 
 async def gather(requests: Any, _context: Any) -> Any:
-    """The last of several."""
+    """Return the last of several messages."""
     return [each async for each in requests][-1]
 
 
 def asking(*files: str) -> Any:
-    """TLS that asks who comes."""
+    """Return TLS credentials that require a client certificate."""
     certificate, key, authority = (Path(each).read_bytes() for each in files)
     return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
 
 
 async def serve(port: int, *secure: str) -> None:
-    """Until it is killed."""
+    """Serve until the process is killed."""
     server = grpc.aio.server()
     fields = {
         "request_deserializer": Book.FromString,

@@ -1,4 +1,4 @@
-"""The service of the tests' gRPC servers, as a compiler of protobuf would have it."""
+"""The protobuf service of the tests' gRPC servers, as protoc describes it."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ METHODS = {  # name: whether the request, and the answer, is a stream
 
 
 def described() -> descriptor_pb2.FileDescriptorProto:
-    """The service, as a compiler of protobuf would have it."""
+    """Return the service's file descriptor as protoc would generate it."""
     file = descriptor_pb2.FileDescriptorProto(name="shop.proto", package="shop", syntax="proto3")
     known = ("timestamp", "struct", "wrappers")
     file.dependency.extend(f"google/protobuf/{each}.proto" for each in known)

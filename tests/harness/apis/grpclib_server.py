@@ -17,14 +17,14 @@ from harness.apis.grpc_shop import Book
 
 
 class Shop:
-    """Echoes."""
+    """The service: it echoes."""
 
     def __init__(self) -> None:
         self.status = ServiceStatus()
         self.status.set(True)
 
     async def echo(self, stream: Any) -> None:
-        """The same again."""
+        """Return the request."""
         book = await stream.recv_message()
         self.status.set(book.title != "unwell")
         await stream.send_message(book)
@@ -34,7 +34,7 @@ class Shop:
 
 
 async def serve(port: int) -> None:
-    """Until it is killed."""
+    """Serve until the process is killed."""
     shop = Shop()
     *services, _old = ServerReflection.extend([shop])
     server = Server([*services, Health({shop: [shop.status]})])

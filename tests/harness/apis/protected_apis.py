@@ -30,7 +30,7 @@ CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 class ProtectedApis(HttpEngine):
-    """The process; `issuer` is the authorization server it believes."""
+    """The server process; `issuer` is the trusted authorization server."""
 
     def __init__(self, directory: Path, issuer: str) -> None:
         super().__init__(directory)
@@ -38,32 +38,32 @@ class ProtectedApis(HttpEngine):
         self.grpc_port = own_port()
 
     def command(self) -> list[str]:
-        """It listens on two ports."""
+        """Return the command line."""
         python = ["/usr/bin/env", f"PYTHONPATH={TESTS}", sys.executable]
         ports = [str(self.port), str(self.grpc_port)]
         return [*python, "-m", "harness.apis.protected_apis", *ports, self._issuer]
 
     def start(self) -> None:
-        """Return once it listens on both."""
+        """Start the process and return once both ports accept connections."""
         super().start()
         self.wait_for(self.grpc_port)
 
 
 class Apis:
-    """What the two over HTTP answer."""
+    """The answers of the two HTTP APIs."""
 
     def __init__(self, port: int, asks: Introspecting) -> None:
         self._base = f"http://127.0.0.1:{port}/api"
         self._asks = asks
 
     async def subject(self, authorization: str) -> str:
-        """Whose token it is; empty for none that is good."""
+        """Return the subject of the token; empty if the token is not valid."""
         scheme, _, token = authorization.partition(" ")
         found = await self._asks.told(token) if scheme == "Bearer" and token else {}
         return str(found.get("subject", ""))
 
     async def document(self, _request: Request) -> Response:
-        """What there is, for everybody to read."""
+        """Return the public OpenAPI document."""
         answer = {"200": {"description": "whose", "content": {"application/json": {}}}}
         paths = {
             f"/{name}": {"get": {"operationId": name, "responses": answer}}
@@ -73,7 +73,7 @@ class Apis:
         return JSONResponse({**about, "servers": [{"url": self._base}], "paths": paths})
 
     async def called(self, request: Request) -> Response:
-        """One operation; `repeat` says what nobody should."""
+        """Answer one operation; `repeat` leaks the token on purpose."""
         shown = request.headers.get("authorization", "")
         who = await self.subject(shown)
         if not who:
@@ -82,7 +82,7 @@ class Apis:
         return JSONResponse(message | ({"shown": shown} if "repeat" in request.url.path else {}))
 
     async def asked(self, request: Request) -> Response:
-        """One query, or introspection."""
+        """Answer one query or an introspection."""
         shown = request.headers.get("authorization", "")
         who = await self.subject(shown)
         if not who:
@@ -93,7 +93,7 @@ class Apis:
 
 
 class Guarded(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Before every method, reflection too."""
+    """Token check before every method, including reflection."""
 
     def __init__(self, apis: Apis) -> None:
         self._apis = apis
@@ -116,7 +116,7 @@ class Guarded(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 async def serve(port: int, grpc_port: int, issuer: str) -> None:
-    """Until it is killed."""
+    """Serve until the process is killed."""
     apis = Apis(port, Introspecting(issuer))
 
     async def echo(request: Any, context: Any) -> Any:

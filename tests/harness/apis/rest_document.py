@@ -1,4 +1,4 @@
-"""The OpenAPI document of the REST server the tests call: a small shop for pets."""
+"""OpenAPI document of the tests' REST server: a small pet shop."""
 
 from typing import Any
 
@@ -8,22 +8,22 @@ PET_ID = {"name": "petId", "in": "path", "required": True, "schema": STRING}
 
 
 def answer(schema: dict[str, Any], media: str = "application/json") -> dict[str, Any]:
-    """Responses with one success."""
+    """Return responses with one success."""
     return {"200": {"description": "It.", "content": {media: {"schema": schema}}}}
 
 
 def query(name: str, schema: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A parameter of a query."""
+    """Return a query parameter."""
     return {"name": name, "in": "query", "schema": schema, **more}
 
 
 def content(media: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """A body that must be there."""
+    """Return a required request body."""
     return {"required": True, "content": {media: {"schema": schema}}}
 
 
 def operation(name: str, **told: Any) -> dict[str, Any]:
-    """An operation that answers with nothing, unless told otherwise."""
+    """Return an operation that answers 204 unless `fields` say otherwise."""
     return {"operationId": name, "responses": {"204": {"description": "Done."}}, **told}
 
 
@@ -79,7 +79,7 @@ FORM = {"type": "object", "properties": {"user": STRING, "roles": {"type": "arra
 
 
 def document() -> dict[str, Any]:
-    """The whole document."""
+    """Return the whole document."""
     return {
         "openapi": "3.0.3",
         "info": {"title": "Pets", "version": "1", "description": "A shop for pets."},

@@ -1,4 +1,4 @@
-"""The REST server of the tests as a process, and what it saw."""
+"""The tests' REST server as a process, with the requests it received."""
 
 import json
 import sys
@@ -16,31 +16,31 @@ class RestServer(Engine):
     """A process of `harness.apis.rest_server`."""
 
     def command(self) -> list[str]:
-        """It listens on our port."""
+        """Return the command line."""
         python = ["/usr/bin/env", f"PYTHONPATH={TESTS}", sys.executable]
         return [*python, "-m", "harness.apis.rest_server", str(self.port)]
 
     @property
     def origin(self) -> str:
-        """Where it listens."""
+        """The base URL."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def document(self) -> str:
-        """Where its document is."""
+        """The URL of its OpenAPI document."""
         return f"{self.origin}/openapi.json"
 
     def seen(self) -> list[dict[str, Any]]:
-        """The requests that reached it, the oldest first."""
+        """Return the received requests, the oldest first."""
         found: list[dict[str, Any]] = self._ask("GET", "/seen")
         return found
 
     def forget(self) -> None:
-        """Forget what reached it."""
+        """Clear the received requests."""
         self._ask("DELETE", "/seen")
 
     def describe(self, document: Any) -> None:
-        """Serve this document from now on; with None the document cannot be had."""
+        """Serve this document from now on; with None the document is unavailable."""
         self._ask("PUT", "/openapi.json", json.dumps(document).encode(), fine=(200, 503))
 
     def _ask(

@@ -1,7 +1,7 @@
-"""A REST server that behaves as a test asks, run as a process of its own.
+"""REST server with scripted answers, run as its own process.
 
-`python -m harness.apis.rest_server PORT`. What arrived is told at /seen, and forgotten with DELETE;
-a document put to /openapi.json is served from then on.
+Usage: `python -m harness.apis.rest_server PORT`. GET /seen returns the received requests, DELETE
+clears them; PUT /openapi.json replaces the served document.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ PATHS = "{path:path}"
 
 
 class Rest:
-    """What it serves, and what it saw."""
+    """The document and the received requests."""
 
     def __init__(self) -> None:
         self.document: Any = document()
@@ -39,20 +39,20 @@ class Rest:
         self.seen: list[dict[str, Any]] = []
 
     async def described(self, request: Request) -> Response:
-        """The document, or another one from now on."""
+        """Return the document, or replace it."""
         if request.method == "PUT":
             self.document = await request.json()
             self.status = 200 if self.document else 503
         return JSONResponse(self.document, self.status)
 
     async def told(self, request: Request) -> Response:
-        """What arrived so far."""
+        """Return the received requests, or clear them."""
         if request.method == "DELETE":
             self.seen.clear()
         return JSONResponse(self.seen)
 
     async def api(self, request: Request) -> Response:
-        """One request of the API."""
+        """Answer one request of the API."""
         note = {
             "method": request.method,
             "path": request.scope["raw_path"].decode(),
@@ -73,7 +73,7 @@ class Rest:
 
 
 async def form(request: Request) -> list[list[Any]]:
-    """The parts of a form, as Starlette reads them."""
+    """Return the parts of a form as Starlette parses them."""
     found = []
     for name, part in (await request.form()).multi_items():
         if isinstance(part, UploadFile):
@@ -85,7 +85,7 @@ async def form(request: Request) -> list[list[Any]]:
 
 
 async def answer(request: Request, note: dict[str, Any]) -> Response:
-    """What a test expects of this path."""
+    """Return the answer that belongs to a path."""
     path = request.url.path.removeprefix(API)
     if path.startswith("/fail/"):
         message = request.query_params.get("text", "")
@@ -108,7 +108,7 @@ async def answer(request: Request, note: dict[str, Any]) -> Response:
 
 
 async def indiscreet(request: Request) -> AsyncIterator[str]:
-    """A long text in which the token it was shown stands again and again, cut in two."""
+    """Return a long text that repeats the received token, cut in two by chunk boundaries."""
     token = request.headers["authorization"]
     for _ in range(int(request.query_params["size"]) // 65_536):
         yield "x" * 65_530 + token[:9]
@@ -117,7 +117,7 @@ async def indiscreet(request: Request) -> AsyncIterator[str]:
 
 
 def of_pets(request: Request, path: str, note: dict[str, Any]) -> Response:
-    """What the shop answers."""
+    """Answer a request for pets."""
     if path == "/pets" and request.method == "GET":
         following = {"link": f'<{API}/pets?page=2>; rel="next"'}
         return JSONResponse([{"id": 1, "name": "Rex"}], headers=following)
@@ -135,7 +135,7 @@ def of_pets(request: Request, path: str, note: dict[str, Any]) -> Response:
 
 
 def app() -> Starlette:
-    """The ASGI application."""
+    """Return the ASGI application."""
     rest = Rest()
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
     return Starlette(

@@ -1,4 +1,4 @@
-"""Events for tests: made by the real contracts, said by the services that may say them."""
+"""Events for tests, built with the real contracts and published by the services that may."""
 
 import asyncio
 import secrets
@@ -18,11 +18,11 @@ from toolbus_common.settings import Settings
 
 T = TypeVar("T")
 
-PATIENCE = 90.0  # a bound for waiting, far above what anything takes
+PATIENCE = 90.0  # a bound for waiting, far above the real time
 
 
 def allowed(**given: Any) -> CallAllowed:
-    """An intent, with whatever a test cares about."""
+    """Return an intent; `changes` override its fields."""
     call = given.pop("call_id", secrets.token_hex(12))
     return CallAllowed(
         **{
@@ -41,7 +41,7 @@ def allowed(**given: Any) -> CallAllowed:
 
 
 def completed(**given: Any) -> CallCompleted:
-    """An outcome, with whatever a test cares about."""
+    """Return an outcome; `changes` override its fields."""
     call = given.pop("call_id", secrets.token_hex(12))
     return CallCompleted(
         **{
@@ -60,7 +60,7 @@ def completed(**given: Any) -> CallCompleted:
 
 @asynccontextmanager
 async def bus_of(user: str, settings: Settings) -> AsyncIterator[Bus]:
-    """A user's own connection, as the server knows that user."""
+    """Connect with the permissions of a bus user."""
     seed = settings.seed(user)
     bus = Bus(user, settings.nats_url, seed.get_secret_value() if seed else None)
     await bus.open()
@@ -74,7 +74,7 @@ async def bus_of(user: str, settings: Settings) -> AsyncIterator[Bus]:
 async def events_of(
     user: str, settings: Settings, directory: Path
 ) -> AsyncIterator[EventPublisher]:
-    """A writer of events as a service has it."""
+    """Return an event publisher as a service uses it."""
     async with bus_of(user, settings) as bus:
         writer = EventPublisher(stored_by(bus), Outbox(directory / f"{user}.events", 1 << 20))
         try:
@@ -84,9 +84,9 @@ async def events_of(
 
 
 def stored_by(bus: Bus) -> Callable[[Envelope], Awaitable[None]]:
-    """The bus' way to store, without a bound of its own: a machine may be too busy for that.
+    """Return the bus's `store` without its time limit, for busy machines.
 
-    What comes a second time has the same id, and is there once.
+    A retry has the same message id, so the stream stores the message once.
     """
 
     async def store(envelope: Envelope) -> None:
@@ -105,7 +105,10 @@ def stored_by(bus: Bus) -> Callable[[Envelope], Awaitable[None]]:
 
 
 async def until(look: Callable[[], Awaitable[T]], what: str) -> T:
-    """What `look` returns once it is true; fails, naming `what`, when that never happens."""
+    """Return the first true result of `look`.
+
+    Raises `AssertionError` with `what` after the time limit.
+    """
     try:
         async with asyncio.timeout(PATIENCE):
             while not (found := await look()):  # noqa: ASYNC110
@@ -116,7 +119,7 @@ async def until(look: Callable[[], Awaitable[T]], what: str) -> T:
 
 
 async def returns_soon(operator: Bus) -> None:
-    """What audit took and did not acknowledge comes again after 4 s, not after its usual wait."""
+    """Redeliver events that audit did not acknowledge after 4 s instead of the usual wait."""
     stream = operator.client.jetstream()
     config = (await stream.consumer_info(EVENTS, "audit")).config
     config.ack_wait = 4.0
@@ -124,6 +127,6 @@ async def returns_soon(operator: Bus) -> None:
 
 
 async def consumed(operator: Bus) -> bool:
-    """Whether audit has acknowledged everything."""
+    """Return whether audit has acknowledged everything."""
     info = await operator.client.jetstream().consumer_info(EVENTS, "audit")
     return bool(info.num_pending == 0 and info.num_ack_pending == 0)

@@ -1,4 +1,4 @@
-"""Events in the real table, and exports of them as the audit service makes them."""
+"""Events in the real table and exports of them."""
 
 import asyncio
 import gzip
@@ -31,7 +31,7 @@ _streams = count(1_763_000_000_000)
 
 @dataclass
 class Table:
-    """The table, and the stream as far as everything of it is in there."""
+    """The events table and the state of its stream."""
 
     store: ClickHouse
     stream: str = field(default_factory=lambda: str(next(_streams)))
@@ -39,7 +39,7 @@ class Table:
     ids: list[str] = field(default_factory=list)
 
     async def keep(self, *events: Event, sequence: int = 0, producer: str = "p") -> None:
-        """One message of these events, which arrives next, or at a place."""
+        """Insert the events of one message, at the next sequence or a given one."""
         sequence = sequence or self.closed + 1
         lines = []
         for number, event in enumerate(events):
@@ -53,18 +53,18 @@ class Table:
         self.ids += [event.id for event in events]
 
     async def keep_intents(self, *numbers: int, **given: Any) -> None:
-        """A message for each."""
+        """Insert one message per event."""
         for number in numbers:
             await self.keep(allowed(call_id=f"c{number}", **given))
 
     async def until(self) -> tuple[str, int]:
-        """What is closed."""
+        """Return the end of the closed window."""
         return self.stream, self.closed
 
 
 @contextmanager
 def opened(directory: Path) -> Iterator[ClickHouse]:
-    """The embedded engine on a directory, for tests each of which has a stream of its own."""
+    """Open the embedded engine in a directory, with a separate stream for each test."""
     store = ClickHouse(AuditSettings(state_dir=directory))
     store._write_thread.submit(store._open).result()
     try:
@@ -78,13 +78,13 @@ def opened(directory: Path) -> Iterator[ClickHouse]:
 def exporting(
     at: Table, export: Export, bucket: Bucket, target: Target, holder: str = "one"
 ) -> ExportTask:
-    """One export, as the service makes it, due when a test says so."""
+    """Return one export that is due at the test's command."""
     cursor = Cursor(bucket, "export.lake", holder, LEASE)
     return ExportTask("lake", export, cursor, at.store, at.until, target, 0.05)
 
 
 async def once(made: ExportTask) -> None:
-    """Hold its cursor, and write every window there is."""
+    """Take the export's lease and write every due window."""
 
     async def work() -> None:
         await made.start()
@@ -95,7 +95,7 @@ async def once(made: ExportTask) -> None:
 
 @asynccontextmanager
 async def at_work(made: ExportTask) -> AsyncIterator[None]:
-    """On its schedule, while this is entered."""
+    """Run the export on its schedule for the length of the block."""
     task = asyncio.create_task(made.run())
     try:
         yield
@@ -104,7 +104,7 @@ async def at_work(made: ExportTask) -> AsyncIterator[None]:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """Every file below a directory, by its path; not those that are still being written."""
+    """Return every finished file below a directory by its path."""
     return {
         path.relative_to(directory).as_posix(): content
         for path, content in files_in(directory)
@@ -113,14 +113,14 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def manifests(found: Mapping[str, bytes]) -> list[Any]:
-    """The manifests among them, in their order."""
+    """Return the manifests among the files, in order."""
     return [json.loads(found[path]) for path in sorted(found) if path.startswith("_manifests/")]
 
 
 def lines(found: Mapping[str, bytes], ending: str = ".jsonl.gz") -> list[Any]:
-    """The events in the files of lines that manifests name.
+    """Return the events of the JSON Lines files that the manifests name.
 
-    A file can be missing here that was written while the others were looked for.
+    A file may be missing if it was written during the listing.
     """
     named = [file["path"] for each in manifests(found) for file in each["files"]]
     return [

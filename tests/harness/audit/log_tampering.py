@@ -1,4 +1,4 @@
-"""Ways to tamper with evidence that the verifier must name, each done to a sealed log."""
+"""Tamperings with a sealed log, each with the findings by which the verifier must report it."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ USER = "ann"
 
 
 def edited(line: bytes) -> bytes:
-    """An event that says something else of the same length."""
+    """Change an event without changing its length."""
     return line.replace(b"docs", b"dogs", 1)
 
 
@@ -56,7 +56,7 @@ def _replayed(log: World) -> set[str]:
 
 
 def _forked(log: World) -> set[str]:
-    """Signed with the true key: who was told of the other log finds it."""
+    """Sign a second log with the true key; an auditor with the other checkpoint detects it."""
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])])
     return fork.resealed({each.size for each in log.sealed}).kinds(seen(log.sealed[-1]))
 
@@ -77,14 +77,14 @@ def _tail_dropped(log: World) -> set[str]:
 
 
 def _stream_deleted(log: World) -> set[str]:
-    """Another stream, from its beginning, and a log that is sound by itself."""
+    """Delete the stream and start another log that is consistent by itself."""
     result = seen(log.sealed[-1])
     anew = replace(world(log.directory / "anew"), signer=log.signer, stream=f"{STREAM}9")
     return anew.resealed({each.size for each in anew.sealed}).kinds(result)
 
 
 def _shredded(log: World) -> set[str]:
-    """Nothing is wrong with it, before or after; what was the person's is told to be erased."""
+    """Erase a person: valid before and after, and the report names the erased data."""
     people = log.people
     assert people is not None
     pseudonym = people.pseudonym(f"user:{USER}")
@@ -101,7 +101,7 @@ def _shredded(log: World) -> set[str]:
 
 
 async def _forgotten(log: World, pseudonym: str) -> bytes:
-    """The event that says so, as it is written."""
+    """Write the erasure event as audit does."""
     messages: list[bytes] = []
 
     async def publish(envelope: Envelope) -> None:
@@ -114,7 +114,7 @@ async def _forgotten(log: World, pseudonym: str) -> bytes:
 
 
 def _relabelled(log: World) -> set[str]:
-    """Another customer's in its manifest; what is signed stays acme's."""
+    """Relabel the manifest for another customer; the signed parts stay acme's."""
     path = _rewritten(asyncio.run(log.written()), "manifest.json", b"acme", b"bolt")
     report = verify.verify(str(path), log.signer.verifier)
     assert report.log is not None
@@ -127,21 +127,21 @@ def _rows_relabelled(log: World) -> set[str]:
 
 
 def _all_relabelled(log: World) -> set[str]:
-    """Manifest, rows and checkpoints alike."""
+    """Relabel manifest, rows and checkpoints."""
     log.lines[:] = [line.replace(b'"acme"', b'"bolt"') for line in log.lines]
     notes = [replace(each, note=each.note.replace("/acme/", "/bolt/")) for each in log.sealed]
     return replace(log, sealed=notes, customer="bolt").kinds()
 
 
 def _anothers_checkpoint(log: World) -> set[str]:
-    """Of another customer, signed with the same key."""
+    """Insert another customer's checkpoint, signed with the same key."""
     other = replace(log, customer="bolt").resealed({12})
     log.sealed.insert(2, other.sealed[0])
     return log.kinds()
 
 
 def _another_installation(log: World) -> set[str]:
-    """The same key in another installation, whose logs have other names."""
+    """Present the log of another installation that uses the same key."""
     other = load_signer("elsewhere", log.directory / "key.pem")
     foreign = log.resealed({each.size for each in log.sealed}, other)
     path = asyncio.run(foreign.written())
@@ -149,7 +149,7 @@ def _another_installation(log: World) -> set[str]:
 
 
 def _cut_back(log: World, by: int = 12) -> World:
-    """Without the newest events and the checkpoints over them: sound, by itself."""
+    """Remove the newest events and their checkpoints; the rest is consistent by itself."""
     kept = [each for each in log.sealed if each.size <= len(log.lines) - by]
     cut = replace(log, lines=log.lines[:-by], sealed=kept)
     assert not cut.kinds()
@@ -161,13 +161,13 @@ def _cut_back_and_seen(log: World) -> set[str]:
 
 
 def _cut_back_and_posted(log: World) -> set[str]:
-    """The auditor kept what a webhook was posted."""
+    """Remove the newest events while the auditor has the checkpoint that a webhook received."""
     data = {"customer": "acme", "note": log.sealed[-1].note}
     return _cut_back(log).kinds(json.dumps({"type": "checkpoint.signed", "data": data}))
 
 
 def _cut_back_and_witnessed(log: World) -> set[str]:
-    """A witness cosigned all checkpoints; the newest it has here is too old."""
+    """Remove the newest events of a log whose checkpoints are all cosigned."""
     witness = Witness()
     last = len(log.sealed) - 1
     for place, each in enumerate(log.sealed):
@@ -183,14 +183,14 @@ def _cut_back_and_witnessed(log: World) -> set[str]:
 
 
 def _split(log: World) -> set[str]:
-    """Two auditors were shown two logs that go on from one; both bring what they were told."""
+    """Show two auditors two continuations of one log; both present their checkpoints."""
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])])
     result = fork.resealed({each.size for each in log.sealed}).sealed[-1]
     return _cut_back(log).kinds(seen(log.sealed[-1]) + seen(result))
 
 
 def _rewritten(path: Path, member: str, old: bytes, new: bytes) -> Path:
-    """The bundle with some bytes of a member replaced."""
+    """Replace bytes of one member of the bundle."""
     other = path.with_name("rewritten.zip")
     with zipfile.ZipFile(path) as bundle, zipfile.ZipFile(other, "w") as copy:
         for name in bundle.namelist():
@@ -203,7 +203,7 @@ def _forger(log: World) -> Signer:
     return load_signer("toolbus", log.directory / "forged" / "key.pem")
 
 
-# What is done, how it is done, and which findings name it: these, and perhaps what follows of it.
+# Tampering, its function, and the findings that report it; further findings may follow from it.
 TAMPERED: dict[str, tuple[Callable[[World], set[str]], set[str]]] = {
     "a bit flipped in a row": (_flipped, {"tree", "altered"}),
     "a row deleted": (_deleted, {"missing", "tree"}),
@@ -230,6 +230,6 @@ TAMPERED: dict[str, tuple[Callable[[World], set[str]], set[str]]] = {
 
 
 def named(directory: Path, what: str) -> bool:
-    """Whether the verifier names it, on a fresh log."""
+    """Return whether the verifier reports the tampering on a new log."""
     done, expected = TAMPERED[what]
     return expected <= done(world(directory, user=USER))

@@ -1,4 +1,4 @@
-"""The public schema of security events, and whether an event keeps to it."""
+"""OCSF schema validation."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ _FREE = ("object", "json_t")
 
 
 def faults(event: Mapping[str, Any]) -> list[str]:
-    """What is wrong with an event; nothing, when it is valid."""
+    """Return the errors of an event; empty if it is valid."""
     known = CLASSES.get(event.get("class_uid", -1))
     if known is None:
         return [f"there is no class {event.get('class_uid')}"]

@@ -1,4 +1,4 @@
-"""People for tests, kept in a bucket in memory instead of the bus's."""
+"""Per-person keys in a bucket in memory instead of on the bus."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,20 +11,20 @@ from toolbus_common.privacy.key_store import PersonKeys
 
 @dataclass
 class Kept:
-    """A bucket in memory, as `PersonKeys` uses one; `asked` counts what it was asked."""
+    """A bucket in memory with the interface that `PersonKeys` uses; `asked` counts the reads."""
 
     entries: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     asked: int = 0
     up: bool = True
 
     async def get(self, key: str) -> Change | None:
-        """The entry, or None."""
+        """Return the entry, or None."""
         self._ask()
         found = self.entries.get(key)
         return Change(key, *found) if found is not None else None
 
     async def swap(self, key: str, value: bytes, last: int) -> int | None:
-        """Write only over revision `last`."""
+        """Write only if the revision is still `last`."""
         self._ask()
         if self.entries.get(key, (b"", 0))[1] != last:
             return None
@@ -32,7 +32,7 @@ class Kept:
         return self.entries[key][1]
 
     async def put(self, key: str, value: bytes) -> int:
-        """Write, whatever is there."""
+        """Write unconditionally."""
         self._ask()
         self.entries[key] = value, self.entries.get(key, (b"", 0))[1] + 1
         return self.entries[key][1]
@@ -44,7 +44,7 @@ class Kept:
 
 
 def people(directory: Path, bucket: Kept) -> PersonKeys:
-    """A service's people; services of one directory share their master key."""
+    """Return a service's people; services of one directory share their master key."""
     found = PersonKeys(directory / "people.key")
     found.open(cast("Bucket", bucket))
     return found

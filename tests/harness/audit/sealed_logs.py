@@ -1,4 +1,4 @@
-"""A log sealed by the real writer, tree and signer, for verifiers to be put to the test."""
+"""Sealed logs from the real writer, tree and signer, as test data for verifiers."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ STREAM = "1763000000000"
 
 @dataclass(frozen=True)
 class World:
-    """A log's lines, the checkpoints over them, and who may sign."""
+    """The lines of a log, their checkpoints, and the signing keys."""
 
     directory: Path
     signer: Signer
@@ -36,7 +36,7 @@ class World:
     customer: str = "acme"
 
     async def written(self, *, reveal: bool = False) -> Path:
-        """Write it as a bundle; where. It tells what is sealed of people if it is to."""
+        """Write the log as a bundle, optionally with the people's encrypted data; return the path."""
         path = self.directory / "bundle.zip"
 
         async def events() -> AsyncIterator[str]:
@@ -55,16 +55,16 @@ class World:
         return path
 
     def verified(self, seen: str = "", *, reveal: bool = False) -> verify.Report:
-        """What the verifier says of it."""
+        """Return the verifier's report."""
         path = asyncio.run(self.written(reveal=reveal))
         return verify.verify(str(path), self.signer.verifier, seen)
 
     def kinds(self, seen: str = "") -> set[str]:
-        """The kinds of what is wrong with it."""
+        """Return the kinds of the verifier's findings."""
         return {kind for kind, _ in self.verified(seen).found}
 
     def resealed(self, sizes: Collection[int], by: Signer | None = None) -> "World":
-        """The same lines under new checkpoints, at these sizes."""
+        """Return the same lines under new checkpoints at these sizes."""
         key = by or self.signer
         return replace(self, sealed=sealed(self.lines, sizes, key, self.stream, self.customer))
 
@@ -72,7 +72,7 @@ class World:
 def world(
     directory: Path, calls: int = 12, user: str = "", customer: str = "acme", key: str = "key.pem"
 ) -> World:
-    """Two producers' events of so many calls, perhaps a user's, sealed every six of them."""
+    """Return a log of two producers' events of `calls` calls, sealed at every sixth event."""
     known = people(directory, Kept()) if user else None
     lines = asyncio.run(_lines(directory, calls, user, known, customer))
     by = load_signer("toolbus", directory / key)
@@ -84,7 +84,7 @@ def world(
 async def _lines(
     directory: Path, calls: int, user: str, known: PersonKeys | None, customer: str
 ) -> list[bytes]:
-    """Intents by one service and outcomes by another, in the order in which they were said."""
+    """Return intents of one service and outcomes of another, in order of publication."""
     messages: list[bytes] = []
 
     async def publish(envelope: Envelope) -> None:
@@ -111,7 +111,7 @@ def sealed(
     stream: str = STREAM,
     customer: str = "acme",
 ) -> list[bundle.Sealed]:
-    """Checkpoints over the first so many lines each."""
+    """Return checkpoints over the first lines, one for each size."""
     origin = f"{by.name}/{quote(customer, safe='')}/{stream}"
     tree, found, before = MerkleTree(), [], (0, EMPTY)
     for number, line in enumerate(lines, 1):
@@ -126,7 +126,7 @@ def sealed(
 
 
 def seen(of: bundle.Sealed) -> str:
-    """A checkpoint as an auditor keeps it."""
+    """Return a checkpoint as an auditor stores it."""
     return json.dumps({"note": of.note}) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""A witness over real HTTP, written from C2SP tlog-witness and RFC 9162, with nothing of ours."""
+"""Independent witness over HTTP, written after C2SP tlog-witness and RFC 9162."""
 
 import base64
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from harness.network.json_server import Request, Response, answering
 
 
 def key_id(name: str, algorithm: int, public: bytes) -> bytes:
-    """The id that C2SP signed-note recommends."""
+    """Return the key id that C2SP signed-note recommends."""
     return sha256(f"{name}\n".encode() + bytes([algorithm]) + public).digest()[:4]
 
 
 @dataclass
 class Witness:
-    """What it cosigned last of each log it knows; `broken` is a status it answers with instead."""
+    """The witness with the last cosigned checkpoint per log; `broken` is a status to return."""
 
     name: str = "witness.example/w1"
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
@@ -31,13 +31,13 @@ class Witness:
 
     @property
     def verifier(self) -> str:
-        """Its key for auditors and logs."""
+        """The verifier key for auditors and logs."""
         public = self.key.public_key().public_bytes_raw()
         encoded = base64.b64encode(b"\x04" + public).decode()
         return f"{self.name}+{key_id(self.name, 4, public).hex()}+{encoded}"
 
     def cosign(self, text: str, at: int) -> str:
-        """The signature line of tlog-cosignature for a checkpoint's text."""
+        """Return the signature line of tlog-cosignature for a checkpoint's text."""
         public = self.key.public_key().public_bytes_raw()
         signature = self.key.sign(f"cosignature/v1\ntime {at}\n{text}".encode())
         data = key_id(self.name, 4, public) + at.to_bytes(8, "big") + signature
@@ -45,7 +45,7 @@ class Witness:
 
     @contextmanager
     def listening(self, port: int = 0) -> Iterator[str]:
-        """Answer while this is entered, and tell the submission prefix."""
+        """Serve for the length of the block and return the submission prefix."""
         with answering(self._answer, port) as own:
             yield f"http://127.0.0.1:{own}/w1"
 
@@ -84,7 +84,7 @@ class Witness:
 
 
 def signed(text: str, signatures: str, verifier: str) -> bool:
-    """Whether a signature line is the log's."""
+    """Return whether a signature line is the log's."""
     name, _, encoded = verifier.split("+", 2)
     public = base64.b64decode(encoded)[1:]
     for line in signatures.splitlines():
@@ -100,7 +100,7 @@ def signed(text: str, signatures: str, verifier: str) -> bool:
 
 
 def consistent(first: int, first_root: bytes, second: int, root: bytes, path: list[bytes]) -> bool:
-    """RFC 9162, section 2.1.4.2, step by step."""
+    """Check a consistency proof after RFC 9162 section 2.1.4.2."""
     if first in (0, second):
         return not path and (not first or first_root == root)
     nodes = list(path)

@@ -1,4 +1,4 @@
-"""A whole audit whose logs are witnessed, and what its auditor has in hand."""
+"""Audit service whose logs are witnessed, with the material of its auditor."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ from toolbus_common.settings import Settings
 
 
 async def declare(operator: Bus, **evidence: Any) -> None:
-    """Declare this evidence as the operator does with a file."""
+    """Apply a configuration with this evidence section."""
     configuration = Configuration.model_validate({"evidence": evidence})
     config = await operator.bucket(CONFIG)
     await config.put(NAMED, encoded(set(digests_of(configuration))))
@@ -32,7 +32,7 @@ async def declare(operator: Bus, **evidence: Any) -> None:
 
 @asynccontextmanager
 async def auditing(settings: Settings) -> AsyncIterator[Service]:
-    """The audit service, signing five times a second."""
+    """Run the audit service, which signs five times a second."""
     own = AuditSettings(
         state_dir=settings.state_dir,
         nats_url=settings.nats_url,
@@ -50,14 +50,14 @@ async def auditing(settings: Settings) -> AsyncIterator[Service]:
 
 @dataclass
 class Auditor:
-    """Who exports bundles and holds them against what is kept elsewhere."""
+    """An auditor who exports bundles and compares them with checkpoints stored elsewhere."""
 
     settings: Settings
     operator: Bus
     directory: Path
 
     async def completed(self, count: int) -> None:
-        """So many calls from intent to outcome."""
+        """Publish intent and outcome of `count` calls."""
         async with (
             events_of("policy", self.settings, self.directory) as policy,
             events_of("executor", self.settings, self.directory) as executor,
@@ -68,12 +68,12 @@ class Auditor:
                 await executor.publish_durable(completed(call_id=result.call_id))
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
-        """What audit answers."""
+        """Run a query at audit."""
         lane = RequestReply("operator", self.operator)
         return (await lane.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
     async def sealed(self, size: int, table: str = "checkpoints") -> None:
-        """Return once so many events of acme are sealed, or cosigned."""
+        """Wait until `count` events of acme are sealed, or cosigned."""
 
         async def there() -> bool:
             found = await self.rows(f"SELECT max(size) FROM {table} WHERE customer = 'acme'")
@@ -82,14 +82,14 @@ class Auditor:
         await until(there, f"{size} events are in {table}")
 
     async def origin(self) -> str:
-        """The origin line of acme's log."""
+        """Return the origin line of acme's log."""
         ((note,),) = await self.rows("SELECT note FROM checkpoints WHERE customer = 'acme' LIMIT 1")
         return str(note).partition("\n")[0]
 
     async def verdict(
         self, key: str, witnesses: Iterable[str] = (), seen: Iterable[Path] = (), only: int = 0
     ) -> verify.Report:
-        """What the verifier says of acme's log, or of its first events as if they were all."""
+        """Return the verifier's report on acme's log, or on its first events only."""
         path = self.directory / "acme.zip"
         found = await gathered(RequestReply("operator", self.operator), "acme")
         if only:

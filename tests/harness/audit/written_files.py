@@ -1,4 +1,4 @@
-"""What lies in the files of a directory that others are at work in."""
+"""Files of a directory that other processes write to."""
 
 import os
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def files_in(directory: Path) -> Iterator[tuple[Path, bytes]]:
-    """Every file, in order, and what it holds; without what is removed meanwhile."""
+    """Return every file with its content, in order, without those removed meanwhile."""
     for place, folders, names in os.walk(directory):
         folders.sort()
         for name in sorted(names):
             with suppress(FileNotFoundError):
                 path = Path(place, name)
-                if path.is_file():  # no socket, no link that leads nowhere
+                if path.is_file():  # no sockets, no dangling links
                     yield path, path.read_bytes()

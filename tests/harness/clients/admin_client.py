@@ -1,4 +1,4 @@
-"""An administrator over HTTP: plain requests with an admin key, and what comes back."""
+"""Client of the administration API."""
 
 import json
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ from harness.gateway.launched_gateway import Launched
 
 @dataclass(frozen=True)
 class Administrator:
-    """Whoever holds `key`, at the API of one gateway."""
+    """A client with the API key `key` at one gateway."""
 
     base: str
     key: str = ""
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """One request; a body of text is sent as YAML, any other as JSON."""
+        """Send a request; a string is sent as YAML, any other body as JSON."""
         target = urlsplit(self.base)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.key:
@@ -38,28 +38,28 @@ class Administrator:
             connection.close()
 
     def as_(self, key: str) -> "Administrator":
-        """The same place, with another key."""
+        """Return the same client with another key."""
         return replace(self, key=key)
 
     def declared(self) -> tuple[dict[str, Any], str]:
-        """The whole configuration, and its ETag."""
+        """Return the whole configuration and its ETag."""
         answer = self.request("GET", "/v1/configuration")
         assert answer.status == 200, answer.body
         return answer.json["configuration"], answer.headers["etag"]
 
 
 def at(launched: Launched, key: str = "") -> Administrator:
-    """The administration of a gateway."""
+    """Return the administration client of a gateway."""
     return Administrator(launched.ready["endpoint"].removesuffix("/mcp"), key)
 
 
 def named(kind: str, name: str) -> str:
-    """The path of one entry."""
+    """Return the path of one entry."""
     return f"/v1/{kind}/{quote(name, safe='')}"
 
 
 def why(answer: Answer) -> str:
-    """The code of a failure."""
+    """Return the error code of a failure, which must have a reason and a fix."""
     error = answer.json["error"]
     assert error["reason"], answer.body
     assert error["fix"], answer.body

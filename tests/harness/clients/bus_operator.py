@@ -1,4 +1,4 @@
-"""What an operator does to a running Toolbus from outside: declare, revoke, ask."""
+"""Operations of an operator on the bus: apply a configuration, revoke a key, query audit."""
 
 import asyncio
 import time
@@ -19,37 +19,37 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, CONFIGURATION, KEY_PREFIX
 
-ANSWER_SECONDS = 20.0  # a bound: on a busy machine audit may take long over a question
+ANSWER_SECONDS = 20.0  # a bound: on a busy machine audit may need long for a query
 
 R = TypeVar("R")
 Row = dict[str, Any]
 
 
 def key(secret: str, *tools: str, **fields: Any) -> Key:
-    """A declared key."""
+    """Return a declared key."""
     return Key.model_validate(
         {"secret_hash": hash_of(key_digest_of(secret)), "tools": tools or ("*",), **fields}
     )
 
 
 class Operating:
-    """An operator at the bus of `state_dir`, where `services` are to answer."""
+    """An operator on the bus of `state_dir` with `services` running services."""
 
     state_dir: Path
     nats_url: str
 
     @property
     def services(self) -> int:
-        """How many services run, each replica counted."""
+        """The number of running services, each replica counted."""
         raise NotImplementedError
 
     def declare(self, configuration: Configuration) -> None:
-        """Put a whole configuration in force, and vouch for its addresses."""
+        """Apply a whole configuration and approve its addresses."""
         self.write(NAMED, encoded(set(digests_of(configuration))))
         self.write(CONFIGURATION, configuration.model_dump_json().encode())
 
     def put_key(self, name: str, made: Key) -> None:
-        """Make, change or revoke one key."""
+        """Create, change or revoke one key."""
         self.write(f"{KEY_PREFIX}{name}", made.model_dump_json().encode())
 
     def write(self, entry: str, value: bytes) -> None:
@@ -61,11 +61,11 @@ class Operating:
         self.on_the_bus(put)
 
     def rows(self, sql: str) -> list[Row]:
-        """What audit answers."""
+        """Run a query at audit."""
         return self.on_the_bus(lambda bus: _rows(RequestReply(OPERATOR, bus), sql))
 
     def eventual_rows(self, sql: str, there: Callable[[list[Row]], Any] = bool) -> list[Row]:
-        """What audit answers once all of it is there: any row, unless `there` says what."""
+        """Query audit until `there` accepts the rows; by default until there is any row."""
         give_up = time.monotonic() + PATIENCE
 
         async def look(bus: Bus) -> list[Row]:
@@ -78,7 +78,7 @@ class Operating:
         while True:
             try:
                 return self.on_the_bus(look)
-            except ToolbusError:  # audit, or the bus, is not there
+            except ToolbusError:  # audit or the bus is unavailable
                 if time.monotonic() >= give_up:
                     raise
                 time.sleep(0.1)
@@ -92,11 +92,11 @@ class Operating:
         return {row["event"]: row for row in rows}
 
     def statuses(self) -> list[ServiceStatus]:
-        """How every replica of every service is."""
+        """Return the status of every replica of every service."""
         return self.on_the_bus(lambda bus: RequestReply(OPERATOR, bus).request_all())
 
     def up_to_date(self) -> bool:
-        """Whether every replica of every service knows all that is configured and listed by now."""
+        """Return whether every replica has the newest configuration and catalog."""
 
         async def look(bus: Bus) -> bool:
             newest = {name: await _newest(bus, name) for name in (CONFIG, CATALOGUE)}
@@ -110,12 +110,12 @@ class Operating:
         return self.on_the_bus(look)
 
     def until_listed(self, client: Client, *tools: str) -> None:
-        """Until a client is shown these tools and every service knows of them: calls may begin."""
+        """Wait until a client sees these tools and every service knows of them."""
         until_now(lambda: client.sees(*tools), f"the tools {tools}", BEGIN_SECONDS)
         until_now(self.up_to_date, "every service knows what there is", BEGIN_SECONDS)
 
     def on_the_bus(self, work: Callable[[Bus], Awaitable[R]]) -> R:
-        """Do something as the operator."""
+        """Run a coroutine with the operator's connection."""
 
         async def do() -> R:
             seed = (self.state_dir / "nkeys" / f"{OPERATOR}.seed").read_text().strip()
@@ -130,12 +130,12 @@ class Operating:
 
 
 async def _newest(bus: Bus, bucket: str) -> int:
-    """The newest revision of a bucket."""
+    """Return the newest revision of a bucket."""
     info = await bus.client.jetstream(timeout=PATIENCE).stream_info(f"KV_{bucket}")
     return int(info.state.last_seq)
 
 
 async def _rows(lane: RequestReply, sql: str) -> list[Row]:
-    """What audit answers. Raises `ToolbusError`."""
+    """Run a query at audit. Raises `ToolbusError`."""
     found = await lane.request(AuditQuery(sql=sql), RowsReply, ANSWER_SECONDS)
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

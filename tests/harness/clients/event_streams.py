@@ -1,4 +1,4 @@
-"""An answer that is a stream of events: read message by message, each waited for with a bound."""
+"""Server-sent events of an answer, read message by message with a time limit."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ Message = dict[str, Any]
 
 
 class Events:
-    """One open stream; `with` closes the connection, as a client that leaves does."""
+    """One open stream; leaving the block closes the connection, as a client does."""
 
     def __init__(self, client: Client, body: Any = None, path: str = "", **headers: str) -> None:
         target = urlsplit(client.endpoint)
@@ -42,46 +42,46 @@ class Events:
         self.close()
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._response.close()
         self._connection.close()
 
     @property
     def body(self) -> bytes:
-        """Everything that is left."""
+        """The rest of the body."""
         return self._response.read()
 
     def next(self) -> Message:
-        """The next message; fails at the end of the stream."""
+        """Return the next message. Raises at the end of the stream."""
         message: Message = json.loads(self.data())
         return message
 
     def data(self) -> str:
-        """What the next event holds that holds anything."""
+        """Return the data of the next event that has data."""
         while not (found := self._event()):
             pass
         return found
 
     def primed(self) -> str:
-        """The id that comes first, without anything to read."""
+        """Read the first event, which has an id and no data, and return the id."""
         assert self._event() == ""
         return self.last_id
 
     def until(self, method: str) -> Message:
-        """The next notification or request of a method."""
+        """Return the next notification or request of a method."""
         while (message := self.next()).get("method") != method:
             pass
         return message
 
     def ended(self) -> bool:
-        """Whether the server ends it, whatever it still says before."""
+        """Read until the server ends the stream."""
         while self._response.readline():
             pass
         return True
 
     def _event(self) -> str:
-        """The data of the next event; its id is noted."""
-        give_up = time.monotonic() + PATIENCE  # lines that keep it alive hold nothing
+        """Return the data of the next event and record its id."""
+        give_up = time.monotonic() + PATIENCE  # keep-alive lines contain no data
         while not (line := self._line()).startswith("data:"):
             assert time.monotonic() < give_up, "nothing is told"
             if line.startswith("id: "):

@@ -1,4 +1,4 @@
-"""A person's browser, as far as the sign-in pages need one: cookies, forms, and no script."""
+"""Minimal browser for the sign-in pages: cookies and forms, no scripts."""
 
 import http.client
 import re
@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 @dataclass
 class Page:
-    """What the browser shows, or where it was sent."""
+    """A page, or a redirect."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -18,32 +18,32 @@ class Page:
 
     @property
     def location(self) -> str:
-        """Where it is sent; empty where it stays."""
+        """The URL of the redirect; empty without one."""
         return next((value for name, value in self.headers if name.lower() == "location"), "")
 
     @property
     def ticket(self) -> str:
-        """What the form carries."""
+        """The form's hidden ticket."""
         found = re.search(r'name="ticket" value="([^"]*)"', self.text)
         assert found is not None, self.text
         return unescape(found[1])
 
     @property
     def link(self) -> str:
-        """Where its only link leads."""
+        """The target of the only link."""
         found = re.search(r'<a href="([^"]*)"', self.text)
         assert found is not None, self.text
         return unescape(found[1])
 
     @property
     def told(self) -> dict[str, str]:
-        """What the address it is sent to carries."""
+        """The query parameters of the redirect."""
         return dict(parse_qsl(urlsplit(self.location).query, keep_blank_values=True))
 
 
 @dataclass
 class Browser:
-    """One browser, with cookies of its own."""
+    """A browser with its own cookies."""
 
     base: str
     cookies: dict[str, str] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Browser:
         return self._exchange("GET", url, None, {})
 
     def post(self, path: str, **form: str) -> Page:
-        """Send a form of this site's."""
+        """Send a form of this site."""
         headers = {
             "Content-Type": "application/x-www-form-urlencoded",
             "Origin": self.base,
@@ -62,7 +62,7 @@ class Browser:
         return self._exchange("POST", self.base + path, urlencode(form), headers)
 
     def sign_in(self, page: Page, name: str, password: str, code: str = "") -> Page:
-        """Fill in the form."""
+        """Fill in and send the sign-in form."""
         fields = {"name": name, "password": password, "code": code}
         return self.post("/oauth/sign-in", ticket=page.ticket, **fields)
 

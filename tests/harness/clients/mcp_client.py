@@ -1,4 +1,4 @@
-"""A plain HTTP client for the MCP endpoint: what it sends and what comes back, unembellished."""
+"""Plain HTTP client of the MCP endpoint."""
 
 import http.client
 import json
@@ -21,12 +21,12 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body."""
+        """The body, decoded."""
         return json.loads(self.body)
 
     @property
     def error(self) -> dict[str, Any]:
-        """The JSON-RPC error; fails when there is none."""
+        """The JSON-RPC error. Raises `KeyError` if there is none."""
         error: dict[str, Any] = self.json["error"]
         return error
 
@@ -37,38 +37,38 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """Toolbus' own word for a failure; empty for a success."""
+        """Toolbus's error code; empty for a success."""
         return str(self.error["data"]["code"]) if "error" in self.json else ""
 
 
 @dataclass(frozen=True)
 class Client:
-    """Speaks to one endpoint with one key."""
+    """A client of one endpoint with one key."""
 
     endpoint: str
     key: str = ""
     patience: float = 60.0
 
     def post(self, body: Any, **headers: str) -> Answer:
-        """One POST on a connection of its own; a body of bytes is sent as it is."""
+        """Send a POST on a new connection; bytes are sent unchanged."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {**JSON, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         return self._exchange("POST", self.endpoint, data, sent)
 
     def get(self, url: str) -> Answer:
-        """One GET."""
+        """Send a GET."""
         return self._exchange("GET", url, None, {"Authorization": f"Bearer {self.key}"})
 
     def delete(self, **headers: str) -> Answer:
-        """One DELETE of the endpoint."""
+        """Send a DELETE to the endpoint."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent["Authorization"] = f"Bearer {self.key}"
         return self._exchange("DELETE", self.endpoint, None, sent)
 
     @contextmanager
     def leaving(self, body: Any, **headers: str) -> Iterator[None]:
-        """One POST under way, whose client goes away when the block ends."""
+        """Send a POST and disconnect at the end of the block."""
         target = urlsplit(self.endpoint)
         sent = {**JSON, "Authorization": f"Bearer {self.key}"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -93,21 +93,21 @@ class Client:
             connection.close()
 
     def request(self, method: str, params: dict[str, Any] | None = None, **headers: str) -> Answer:
-        """One JSON-RPC request of the handshake family."""
+        """Send a JSON-RPC request of the handshake family."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         return self.post(request, **headers)
 
     def call(self, tool: str, arguments: dict[str, Any] | None = None, run: str = "") -> Answer:
-        """Call a tool; a `run` is a trace id of the test's own, and its events are found by it."""
+        """Call a tool; `run` is a trace id by which the test finds the events."""
         params = {"name": tool, "arguments": arguments or {}}
         meta = {"_meta": {"traceparent": f"00-{run}-00000000000000aa-01"}} if run else {}
         return self.request("tools/call", {**params, **meta})
 
     def tools(self) -> list[str]:
-        """The names of the tools this key sees."""
+        """Return the names of the tools that the key sees."""
         return [tool["name"] for tool in self.request("tools/list").json["result"]["tools"]]
 
     def sees(self, *tools: str) -> bool:
-        """Whether this key sees these by now; one that nobody knows yet sees none."""
+        """Return whether the key already sees these tools; an unknown key sees none."""
         reply = self.request("tools/list").json.get("result", {"tools": []})
         return {*tools} <= {tool["name"] for tool in reply["tools"]}

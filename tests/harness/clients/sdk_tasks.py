@@ -1,4 +1,4 @@
-"""Tasks of 2026-07-28 for the SDK's client, by its means for extensions: waited for to the end."""
+"""Tasks of 2026-07-28 as an extension of the SDK's client."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +14,7 @@ OVER = ("completed", "failed", "cancelled")
 
 
 class Task(types.Result):
-    """A task, as it is begun and as it is told of."""
+    """A task as the server reports it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -26,37 +26,37 @@ class Task(types.Result):
 
 
 class Begun(Task):
-    """The answer to a call that became one."""
+    """The answer to a call that became a task."""
 
     result_type: Literal["task"] = Field(alias="resultType")
 
 
 class About(types.RequestParams):
-    """Which task."""
+    """The id of a task."""
 
     task_id: str = Field(serialization_alias="taskId")
 
 
 class Update(About):
-    """What its caller answers."""
+    """The caller's input for a task."""
 
     input_responses: dict[str, Any] = Field(serialization_alias="inputResponses")
 
 
 class Get(types.Request[About, Literal["tasks/get"]]):
-    """Ask after a task."""
+    """A request for a task's state."""
 
     method: Literal["tasks/get"] = "tasks/get"
 
 
 class Tell(types.Request[Update, Literal["tasks/update"]]):
-    """Answer what it asks."""
+    """A request that sends input to a task."""
 
     method: Literal["tasks/update"] = "tasks/update"
 
 
 class Tasks(ClientExtension):
-    """A client that takes tasks: its calls return when they have ended."""
+    """A client that supports tasks: its calls return when the task has ended."""
 
     identifier = "io.modelcontextprotocol/tasks"
 
@@ -66,11 +66,11 @@ class Tasks(ClientExtension):
         self._answer = answer
 
     def settings(self) -> dict[str, Any]:
-        """Nothing is agreed on."""
+        """Return no settings."""
         return {}
 
     def claims(self) -> Sequence[ResultClaim[Any]]:
-        """Results that are tasks."""
+        """Return the result types of this extension."""
         return (ResultClaim(result_type="task", model=Begun, resolve=self._resolve),)
 
     async def _resolve(self, begun: Begun, context: ClaimContext) -> types.CallToolResult:

@@ -1,4 +1,4 @@
-"""Calls of all kinds at an even rate through HTTP, whatever becomes of them, and what did."""
+"""Steady load of all kinds of calls over HTTP, with the result of every call."""
 
 import asyncio
 import json
@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from harness.clients.mcp_client import JSON
 
 PATIENCE = 30.0  # seconds for one answer
-BROKEN = (OSError, EOFError, asyncio.IncompleteReadError)  # of an ingress that dies under a call
-# What one call in twenty is: paid and free, quick and slow, and a program that makes two.
+# errors of an ingress that dies during a call
+BROKEN = (OSError, EOFError, asyncio.IncompleteReadError)
+# The mix of twenty calls: paid and free, fast and slow, and a program that makes two calls.
 KINDS = ("count",) * 8 + ("wait",) * 6 + ("free",) * 5 + ("program",)
 PROGRAM = "result = echo.count(id='{id}.a') + ' ' + echo.count(id='{id}.b')"
 _numbers = count(1)
@@ -24,7 +25,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. `trace` is its events' trace id."""
+    """One call. `trace` is the trace id of its events."""
 
     id: str
     kind: str
@@ -32,7 +33,7 @@ class Call:
 
     @property
     def body(self) -> bytes:
-        """The request; ids of its own are all it says."""
+        """The request."""
         name, arguments, _ = self._said()
         meta = {"traceparent": f"00-{self.trace}-00000000000000aa-01"}
         params = {"name": name, "arguments": arguments, "_meta": meta}
@@ -41,7 +42,7 @@ class Call:
 
     @property
     def answer(self) -> str:
-        """The only right one."""
+        """The expected answer."""
         return self._said()[2]
 
     def _said(self) -> tuple[str, dict[str, object], str]:
@@ -58,7 +59,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A call that was answered with what it asked for; `began` and `at` are seconds (monotonic)."""
+    """A call with the expected answer; `began` and `at` are monotonic seconds."""
 
     call: Call
     began: float
@@ -67,11 +68,11 @@ class Ended:
 
 @dataclass
 class Load:
-    """So many calls a second to wherever `endpoint` says it is just then."""
+    """A number of calls per second to the current `endpoint`."""
 
     endpoint: Callable[[], str]
-    key: str  # that uses tools
-    coder: str  # that is in code mode
+    key: str  # a key that uses tools
+    coder: str  # a key in code mode
     rate: float
     run: str = field(default_factory=lambda: f"run{next(_numbers)}")
     succeeded: list[Ended] = field(default_factory=list)
@@ -85,11 +86,11 @@ class Load:
     _stop: bool = False
 
     def stop(self) -> None:
-        """Make no more; those under way end."""
+        """Make no more calls; those in progress end."""
         self._stop = True
 
     async def work(self) -> None:
-        """Call until told to stop, and wait for the last answer."""
+        """Call until `stop`, and wait for the last answer."""
         tasks: set[asyncio.Task[None]] = set()
         began = time.monotonic()
         while not self._stop:
@@ -102,7 +103,7 @@ class Load:
         await self.close()
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         for streams in self._idle.values():
             while streams:
                 await _closed(streams.pop()[1])
@@ -127,7 +128,7 @@ class Load:
             self.succeeded.append(Ended(call, began, time.monotonic()))
 
     async def asked(self, call: Call) -> dict[str, Any]:
-        """One call's answer, on a connection that is free."""
+        """Return one call's answer on an idle connection."""
         target = self.endpoint()
         parts, idle = urlsplit(target), self._idle.setdefault(target, [])
         streams = idle.pop() if idle else await asyncio.open_connection(parts.hostname, parts.port)
@@ -151,7 +152,7 @@ class Load:
 
 
 async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
-    """An answer's JSON, of a body by its length or in chunks."""
+    """Return an answer's JSON, from a body with a length or in chunks."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     if "content-length:" in head:
         length = head.partition("content-length:")[2].partition("\r\n")[0]

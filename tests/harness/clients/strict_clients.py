@@ -1,4 +1,4 @@
-"""Clients of the official SDKs that read every list and result as strictly as they do."""
+"""Clients of the official SDKs that validate every list and result."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ _SECONDS = 120.0  # a bound for a broken run
 
 
 def installed(directory: Path) -> Path:
-    """The program beside its packages, where Node finds them."""
+    """Copy the program beside its packages, where Node finds them, and return its path."""
     for package in PACKAGES.values():
         npm.installed(package, "package.json", directory)
     program = directory / PROGRAM
@@ -27,7 +27,7 @@ def installed(directory: Path) -> Path:
 
 
 def typescript(program: Path, **given: Any) -> dict[str, Any]:
-    """What a TypeScript SDK read: `lists` by member, and the `calls`."""
+    """Return what a TypeScript SDK parsed: `lists` by member, and the results of `calls`."""
     done = subprocess.run(
         [str(npm.NODE), str(program), json.dumps(given)],
         check=True,
@@ -40,7 +40,7 @@ def typescript(program: Path, **given: Any) -> dict[str, Any]:
 
 
 async def python(endpoint: str, key: str, mode: str) -> dict[str, list[str]]:
-    """What the Python SDK reads of every list."""
+    """Return what the Python SDK parsed of every list."""
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
         transport = streamable_http_client(endpoint, http_client=http)

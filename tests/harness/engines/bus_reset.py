@@ -1,4 +1,4 @@
-"""Begins afresh on a running NATS server: no events, no entries, everything provisioned."""
+"""Reset of a running NATS server: no events, no entries, every stream and bucket provisioned."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ STILL_CLEARING = 10049  # NATS: error creating store for stream
 
 @asynccontextmanager
 async def joined_by_tester(server: NatsAt, account: str = STORE) -> AsyncIterator[Bus]:
-    """A connection of the user that may do everything in an account."""
+    """Connect as the user that may do everything in an account."""
     tester = tester_of(account)
     bus = Bus(tester, server.url, server.seed(tester))
     await bus.open()
@@ -28,11 +28,12 @@ async def joined_by_tester(server: NatsAt, account: str = STORE) -> AsyncIterato
 
 
 async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
-    """Drop every stream and bucket, which no user of Toolbus may, and lay them down again.
+    """Delete every stream and bucket and provision them again.
 
-    A bucket nobody has ever written to stays: most tests use three of the twenty. `streams` is the
-    directory in which the server keeps them. It says that one is deleted before its files are; laid
-    down again too soon, and while those of one deleted before are there, it has its old messages.
+    A bucket without any revision stays: most tests use three of the twenty. `streams` is the
+    directory in which the server stores streams. The server confirms a deletion before it removes
+    the files; a stream that is provisioned again while the old files exist would contain the old
+    messages, so this waits for their removal.
     """
     stream = tester.client.jetstream(timeout=PATIENCE)
     kept: set[str] = set()
@@ -44,7 +45,7 @@ async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
             await stream.delete_stream(name)
         kept.clear()
         kept.update(there.keys() - used)
-        return not used  # what a service of the test before was about to write is there by now
+        return not used  # includes late writes of the previous test's services
 
     def gone() -> bool:
         return streams is None or {each.name for each in streams.glob("*")} <= kept
@@ -52,7 +53,7 @@ async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
     async def laid_down() -> bool:
         try:
             await provision(tester)
-        except ServerError as error:  # it is still clearing away what was there before
+        except ServerError as error:  # the server is still removing the previous files
             if error.err_code != STILL_CLEARING:
                 raise
             return False
@@ -64,6 +65,6 @@ async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
 
 
 async def provisioned(server: NatsServer) -> None:
-    """Lay down streams and buckets on a server of a test's own."""
+    """Provision streams and buckets on a test's own server."""
     async with joined_by_tester(server.at) as tester:
         await provision(tester)

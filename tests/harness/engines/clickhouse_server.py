@@ -1,4 +1,4 @@
-"""A ClickHouse server for tests: our shim over the embedded engine, killable and startable."""
+"""ClickHouse server: an HTTP shim over the embedded engine that tests can kill and restart."""
 
 import sys
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ SHIM = Path(__file__).with_name("clickhouse_shim.py")
 
 
 class ClickHouseServer(Engine):
-    """What was inserted is there after a kill."""
+    """The shim as a process; inserted rows survive a kill."""
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The base URL of the HTTP interface."""
         return f"http://127.0.0.1:{self.port}"
 
     def command(self) -> Sequence[str]:
-        """The shim, as a program."""
+        """Return the command line of the shim."""
         return [sys.executable, str(SHIM), str(self.directory / "data"), str(self.port)]

@@ -1,7 +1,6 @@
-"""ClickHouse's HTTP interface over the embedded engine, enough for audit's server mode.
+"""ClickHouse's HTTP interface over the embedded engine, as far as audit's server mode uses it.
 
-Run as a program: `clickhouse_shim.py DIRECTORY PORT`. What is not needed is not there: no
-users, no compression, no sessions.
+Usage: `clickhouse_shim.py DIRECTORY PORT`. It has no users, no compression and no sessions.
 """
 
 import json
@@ -15,8 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import chdb
 
-connect: Callable[[str], Any] = chdb.connect  # chdb has no types
-# Parameters of the transport, which are no settings of the engine.
+connect: Callable[[str], Any] = chdb.connect  # chdb has no type hints
+# Parameters of the HTTP transport; the engine does not know them as settings.
 TRANSPORT = re.compile(
     r"(query|database|default_format|session_\w+|query_id|compress|decompress|client_\w+|role"
     r"|wait_end_of_query|buffer_size|quota_key|enable_http_compression|\w*http_headers\w*)"

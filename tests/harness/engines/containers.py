@@ -1,4 +1,4 @@
-"""The same engines in containers, where `TOOLBUS_TEST_CONTAINERS=1` asks and a Docker engine is."""
+"""The same engines in containers, for `TOOLBUS_TEST_CONTAINERS=1` on a machine with Docker."""
 
 import json
 import os
@@ -13,13 +13,13 @@ VALKEY_IMAGE = "valkey/valkey:9-alpine"
 
 
 def asked() -> bool:
-    """Whether this run wants containers. It fails later, loudly, if no Docker engine answers."""
+    """Return whether this run uses containers. Without a Docker engine the run fails later."""
     return os.environ.get("TOOLBUS_TEST_CONTAINERS") == "1"
 
 
 @contextmanager
 def nats_container(directory: Path) -> Iterator[str]:
-    """A NATS server's URL; seeds are laid down in `directory/nkeys`."""
+    """Run a NATS server and return its URL; the seeds are written to `directory/nkeys`."""
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
 
     configuration = directory / "nats.conf"
@@ -35,7 +35,7 @@ def nats_container(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def valkey_container() -> Iterator[str]:
-    """A Valkey's URL."""
+    """Run a Valkey server and return its URL."""
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
 
     with DockerContainer(VALKEY_IMAGE).with_exposed_ports(6379) as running:

@@ -13,30 +13,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-BEGIN_SECONDS = 120.0  # a bound for a broken run, on the busiest of machines
+BEGIN_SECONDS = 120.0  # a bound for a broken run on a busy machine
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _libc = ctypes.CDLL(None)
 
 
 def die_with_parent() -> None:
-    """Run in a child before it executes: it must not outlive a killed test run."""
+    """Kill this child when the test run dies; called in the child before `exec`."""
     _libc.prctl(_DIES_WITH_PARENT, signal.SIGKILL)
 
 
 def own_port() -> int:
-    """A port nobody listens on, kept from everybody else's use until the tests have ended.
+    """Reserve a free port of this machine until the test process ends.
 
-    It is bound and never listened on: the system gives it to no other process, for a server or for
-    a client's connection, while a server that is told to use it may, and again after a kill.
+    The port is bound but not listened on: the kernel gives it to no other process, neither for a
+    server nor for a client connection. A server that names the port can still listen on it, also
+    again after a kill.
     """
     kept = bound()
     port = int(kept.getsockname()[1])
-    kept.detach()  # open until this process ends
+    kept.detach()  # stays open until this process ends
     return port
 
 
 def own_ports(count: int) -> int:
-    """The first of so many that follow one another, each kept as `own_port` does."""
+    """Reserve `count` consecutive ports as `own_port` does and return the first."""
     while True:
         first = own_port()
         with suppress(OSError, OverflowError):
@@ -46,9 +47,9 @@ def own_ports(count: int) -> int:
 
 
 def bound(port: int = 0) -> socket.socket:
-    """A port of this machine, or any, that is given to nobody who asks for any. Raises `OSError`.
+    """Bind a port, or any free one, so that the kernel gives it to no other process.
 
-    Connections of who had it before may take a minute to be over: they are no hindrance.
+    Connections of the previous owner in TIME_WAIT do not matter. Raises `OSError`.
     """
     kept = socket.socket()
     try:
@@ -61,7 +62,10 @@ def bound(port: int = 0) -> socket.socket:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until something accepts; fails with the process's own words when it exits instead."""
+    """Wait until the port accepts connections.
+
+    Raises `RuntimeError` with the end of the log when the process exits first or the time is over.
+    """
     give_up = time.monotonic() + BEGIN_SECONDS
     while time.monotonic() < give_up:
         if process.poll() is not None:
@@ -73,7 +77,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 
 class Engine:
-    """A server process on a port of its own, over a directory that outlives it."""
+    """A server process on its own port, with a directory that outlives it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -82,11 +86,11 @@ class Engine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> Sequence[str]:
-        """What is executed."""
+        """Return the command line."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Start, and return once it accepts connections. The port and the data stay the same."""
+        """Start the process and return once it accepts connections; port and data stay the same."""
         with (self.directory / "log").open("ab") as output:
             self._process = subprocess.Popen(
                 self.command(),
@@ -97,13 +101,13 @@ class Engine:
         self.wait_for(self.port)
 
     def wait_for(self, port: int) -> None:
-        """Until it accepts connections there."""
+        """Wait until the process accepts connections on a port."""
         assert self._process is not None
         wait_for_port(port, self._process, self.directory / "log")
 
     @contextmanager
     def running(self) -> Iterator[Self]:
-        """Started while this is entered, and killed however it ends."""
+        """Run the process for the length of the block and kill it at the end."""
         try:
             self.start()
             yield self
@@ -111,11 +115,11 @@ class Engine:
             self.kill()
 
     def kill(self) -> None:
-        """As a power cut would: SIGKILL, and gone on return."""
+        """Kill the process with SIGKILL, as a power cut would, and wait for its end."""
         self.stop(signal.SIGKILL)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ask it to end and wait until it has."""
+        """Send a signal and wait for the end of the process; kill it after ten seconds."""
         if self._process is None:
             return
         self._process.send_signal(number)
@@ -127,19 +131,19 @@ class Engine:
         self._process = None
 
     def freeze(self) -> None:
-        """Alive but silent, once all of its threads have stopped."""
+        """Stop all threads with SIGSTOP and return once the process is stopped."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
-        """Go on."""
+        """Continue a frozen process."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
 
 def installed(program: str) -> str:
-    """A program of this environment. Missing is a failure: tests may not skip what they promise."""
+    """Return the path of a program of this environment. Raises `RuntimeError` if it is missing."""
     path = Path(sysconfig.get_path("scripts")) / program
     found = str(path) if path.exists() else shutil.which(program)
     if not found:

@@ -1,4 +1,4 @@
-"""A server's process that tests talk to over HTTP, in JSON."""
+"""Server process that tests control over HTTP with JSON."""
 
 import json
 import ssl
@@ -15,26 +15,26 @@ SECONDS = 60.0
 
 
 class HttpEngine(Engine):
-    """One of them."""
+    """A server process with a plain HTTP interface."""
 
     @property
     def origin(self) -> str:
-        """Where it listens."""
+        """The base URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def exchange(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask it something; what it answers."""
+        """Send a request with a JSON body and return the decoded answer."""
         with closing(self.connection()) as connection:
             connection.request(method, path, None if body is None else json.dumps(body))
             return json.loads(connection.getresponse().read())
 
     def connection(self) -> HTTPConnection:
-        """How it is reached."""
+        """Open a connection to the server."""
         return HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
 
 
 class SecureEngine(HttpEngine):
-    """One that speaks TLS, with the certificates of a test."""
+    """A server process that speaks TLS with the test's certificates."""
 
     def __init__(self, directory: Path, certificates: Certificates) -> None:
         super().__init__(directory)
@@ -42,17 +42,17 @@ class SecureEngine(HttpEngine):
 
     @property
     def origin(self) -> str:
-        """What it is called."""
+        """The base URL, with the name in the certificate."""
         return f"https://localhost:{self.port}"
 
     def connection(self) -> HTTPConnection:
-        """As who trusts its authority."""
+        """Open a TLS connection that trusts the test's certificate authority."""
         context = ssl.create_default_context(cafile=self.certificates.ca)
         return HTTPSConnection("localhost", self.port, timeout=SECONDS, context=context)
 
 
 def sent_on(location: str) -> str:
-    """Where a browser that goes there is sent on to."""
+    """Follow a browser's GET and return the `Location` of the redirect."""
     target = urlsplit(location)
     with closing(HTTPConnection(target.netloc, timeout=SECONDS)) as connection:
         connection.request("GET", f"{target.path}?{target.query}")

@@ -1,4 +1,4 @@
-"""A real witness: litewitness of filippo.io/torchwood, with its key in an ssh-agent of its own."""
+"""Third-party witness: litewitness of filippo.io/torchwood, with its key in an ssh-agent."""
 
 import base64
 import os
@@ -20,21 +20,21 @@ PROGRAM = Path(__file__).resolve().parents[3] / "build" / "bin" / "litewitness"
 
 @dataclass
 class LiteWitness:
-    """Where it listens, its key, and its database."""
+    """A running litewitness: URL, verifier key and database."""
 
     url: str
     verifier: str
     database: Path
 
     def add_log(self, origin: str, key: str) -> None:
-        """Have it know a log, as its own `witnessctl add-log` does."""
+        """Register a log, as `witnessctl add-log` does."""
         empty = base64.b64encode(sha256(b"").digest()).decode()
         with sqlite3.connect(self.database, timeout=30) as rows:
             rows.execute("INSERT INTO log VALUES (?, 0, ?)", (origin, empty))
             rows.execute("INSERT INTO key VALUES (?, ?)", (origin, key))
 
     def set_ahead(self, origin: str, size: int) -> None:
-        """Have it know more events of a log than there are."""
+        """Store a larger tree size for a log than the log has events."""
         root = base64.b64encode(sha256(b"other").digest()).decode()
         with sqlite3.connect(self.database, timeout=30) as rows:
             rows.execute(
@@ -42,7 +42,7 @@ class LiteWitness:
             )
 
     def size(self, origin: str) -> int:
-        """How many events of a log it has cosigned."""
+        """Return the tree size of a log that the witness cosigned last."""
         with sqlite3.connect(self.database, timeout=30) as rows:
             ((size,),) = rows.execute("SELECT tree_size FROM log WHERE origin = ?", (origin,))
         return int(size)
@@ -50,7 +50,7 @@ class LiteWitness:
 
 @contextmanager
 def litewitness(directory: Path) -> Iterator[LiteWitness]:
-    """Run it on a port of its own."""
+    """Run litewitness on its own port."""
     key, socket = directory / "witness_key", directory / "agent"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     with _running(["ssh-agent", "-D", "-a", str(socket)], directory / "agent.log"):

@@ -16,11 +16,11 @@ from toolbus_common.nats.permissions import (
     server_configuration,
 )
 
-TESTER = "tester"  # a user of tests alone: may do anything, so that a test can begin afresh
+TESTER = "tester"  # exists only in tests: may do everything, so that a test can reset the bus
 
 
 class NatsServer(Engine):
-    """nats-server with the permissions Toolbus generates, and one more user for the tests."""
+    """nats-server with the permissions Toolbus generates, plus a user for the tests."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -33,39 +33,39 @@ class NatsServer(Engine):
 
     @property
     def at(self) -> "NatsAt":
-        """Where and how it is joined."""
+        """The URL and the seeds of this server."""
         return NatsAt(self.url, self.seeds, self.streams)
 
     def sync(self, interval: str) -> None:
-        """How often it syncs what it keeps to the disk, from its next start on."""
+        """Set the sync interval of the JetStream store; applies at the next start."""
         configuration = json.loads(self._configuration.read_text())
         configuration["jetstream"]["sync_interval"] = interval
         self._configuration.write_text(json.dumps(configuration))
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The client URL."""
         return f"nats://127.0.0.1:{self.port}"
 
     @property
     def streams(self) -> Path:
-        """The directory of what it keeps, once it keeps something."""
+        """The directory of the stream files; exists once a stream was created."""
         return self.directory / "store" / "jetstream" / STORE / "streams"
 
     def copy_seeds(self, state_dir: Path) -> None:
-        """Let services of a state directory join this server."""
+        """Copy the seeds into a state directory, so that its services can connect."""
         shutil.copytree(self.seeds, state_dir / "nkeys", dirs_exist_ok=True)
 
     def command(self) -> Sequence[str]:
-        """Our own installation's binary."""
+        """Return the command line of the installed nats-server."""
         return [installed("nats-server"), "--config", str(self._configuration)]
 
 
 @dataclass(frozen=True)
 class NatsAt:
-    """A NATS server for this session, and the seeds to join it with (None: it asks for none).
+    """The address of a NATS server, with the seeds to connect (None: no authentication).
 
-    `streams` is where it keeps them, None where its files are out of reach.
+    `streams` is the directory of the stream files, None where the test cannot read it.
     """
 
     url: str
@@ -73,16 +73,16 @@ class NatsAt:
     streams: Path | None = None
 
     def seed(self, user: str) -> str | None:
-        """A user's seed."""
+        """Return a user's seed."""
         return (self.seeds / f"{user}.seed").read_text().strip() if self.seeds else None
 
 
 def seeded_configuration(
     directory: Path, *, host: str, port: int, store_dir: str
 ) -> dict[str, Any]:
-    """Our generated configuration and a tester in every account.
+    """Return Toolbus's server configuration with an additional tester in every account.
 
-    The seeds are laid down in `directory/nkeys`.
+    The seeds are written to `directory/nkeys`.
     """
     seeds = directory / "nkeys"
     keys = create_seeds(seeds)
@@ -95,5 +95,5 @@ def seeded_configuration(
 
 
 def tester_of(account: str) -> str:
-    """The user of an account that may do there whatever the account may."""
+    """Return the user with all permissions in an account."""
     return TESTER if account == STORE else f"{TESTER}-{account}"

@@ -1,4 +1,4 @@
-"""One user's connection, and what the NATS server refuses it."""
+"""One NATS user's connection and the permission errors the server sends it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,23 +11,23 @@ from harness.engines.nats_server import NatsAt
 
 
 class Refusals:
-    """What the server said to one user, in its own words."""
+    """The error messages that the server sent to one user."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
 
     async def note(self, error: Exception) -> None:
-        """Take what the server said."""
+        """Record an error of the connection."""
         self.words.append(str(error))
 
     def of(self, subject: str) -> bool:
-        """Whether one of them is about a subject."""
+        """Return whether an error concerns a subject."""
         return any(f'"{subject.lower()}"' in word.lower() for word in self.words)
 
 
 @asynccontextmanager
 async def joined(server: NatsAt, user: str) -> AsyncIterator[tuple[Client, Refusals]]:
-    """Return the user's connection, and what it was refused so far."""
+    """Connect as a user; return the client and its collected permission errors."""
     refusals = Refusals()
     client = await nats.connect(
         server.url,
@@ -45,7 +45,7 @@ async def joined(server: NatsAt, user: str) -> AsyncIterator[tuple[Client, Refus
 async def refused_among(
     server: NatsAt, user: str, subjects: set[str], attempt: Callable[[Client, str], Awaitable[None]]
 ) -> set[str]:
-    """The subjects the server refused: its answers come in order, a flush waits for them."""
+    """Return the subjects the server denied; it answers in order, so a flush waits for errors."""
     async with joined(server, user) as (client, refusals):
         for subject in sorted(subjects):
             await attempt(client, subject)
@@ -56,10 +56,10 @@ async def refused_among(
 
 
 async def publish(client: Client, subject: str) -> None:
-    """Try to say something."""
+    """Publish an empty message."""
     await client.publish(subject, b"{}")
 
 
 async def subscribe(client: Client, subject: str) -> None:
-    """Try to subscribe."""
+    """Subscribe to a subject."""
     await client.subscribe(subject)

@@ -1,4 +1,4 @@
-"""A real Prometheus of the tests: it scrapes, and answers questions."""
+"""Prometheus server that scrapes the services of a test and evaluates expressions."""
 
 import json
 import math
@@ -14,19 +14,19 @@ from harness.engines.engine import Engine
 from harness.packages.debian import PROMETHEUS, PROMTOOL
 
 INTERVAL = 0.5  # seconds between two scrapes
-SPAN = f"{4 * INTERVAL:g}s"  # what Grafana makes of $__rate_interval: four scrapes
+SPAN = f"{4 * INTERVAL:g}s"  # Grafana's value for $__rate_interval: four scrapes
 
 
 @dataclass(frozen=True)
 class Series:
-    """One series an answer has."""
+    """One series of an answer."""
 
     labels: dict[str, str]
     value: float
 
 
 class Prometheus(Engine):
-    """It scrapes what a configuration's jobs name, at the addresses that stand for them here."""
+    """Prometheus with a configuration's jobs, at the addresses that replace the named targets."""
 
     def __init__(self, directory: Path, jobs: list[Any], addresses: Mapping[str, str]) -> None:
         super().__init__(directory)
@@ -38,7 +38,7 @@ class Prometheus(Engine):
         self._configuration.write_text(json.dumps({"scrape_configs": jobs}))
 
     def command(self) -> list[str]:
-        """It keeps what it scrapes in our directory."""
+        """Return the command line; the samples are stored in the engine's directory."""
         return [
             PROMETHEUS.path(),
             f"--config.file={self._configuration}",
@@ -48,7 +48,7 @@ class Prometheus(Engine):
         ]
 
     def request(self, expression: str) -> list[Series]:
-        """What an expression is now, as Grafana would ask it; no series that is not a number."""
+        """Evaluate an expression as Grafana does and return its series without NaN values."""
         expression = expression.replace("$__rate_interval", SPAN)
         url = f"http://127.0.0.1:{self.port}/api/v1/query?{urlencode({'query': expression})}"
         with urlopen(url, timeout=30) as answer:
@@ -58,7 +58,7 @@ class Prometheus(Engine):
 
 
 def faults(page: bytes) -> str:
-    """What `promtool` finds wrong with a page of metrics; empty for nothing."""
+    """Return the errors `promtool` finds in a page of metrics; empty if there are none."""
     checked = subprocess.run(
         [PROMTOOL.path(), "check", "metrics"], input=page, capture_output=True, check=False
     )

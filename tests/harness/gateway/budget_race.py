@@ -1,4 +1,4 @@
-"""A race for one budget: many clients, four levels, and processes killed under them."""
+"""Race of many clients for one budget on four levels while processes are killed."""
 
 import asyncio
 import random
@@ -30,9 +30,10 @@ from toolbus_common.errors import BudgetExceededError, ToolbusError
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
-PRICE = Price(call=0.001, kilobyte=0.001, most=0.002)  # so that less is charged than was held
+# settled charges are lower than the reservations
+PRICE = Price(call=0.001, kilobyte=0.001, most=0.002)
 CALL_SECONDS = 4.0
-ENOUGH_REFUSALS = 8  # in a row, of one client: by then everything held has been settled
+ENOUGH_REFUSALS = 8  # consecutive denials of one client, after which every reservation is settled
 PAUSE = 0.3
 WAIT_SECONDS = 180.0
 KEYS = {
@@ -41,16 +42,16 @@ KEYS = {
 
 
 class LauncherValkey(ValkeyServer):
-    """As the launcher configures it: what was written is on disk within a second."""
+    """Valkey with the launcher's durability: writes are on disk within a second."""
 
     def command(self) -> list[str]:
-        """The same, but for when it is flushed."""
+        """Return the command line with the launcher's flush interval."""
         return [("everysec" if word == "always" else word) for word in super().command()]
 
 
 @dataclass
 class Figures:
-    """What a race came to. Overshoot, drift and leaks are micro-dollars and have to be 0."""
+    """The result of a race. Overshoot, drift and leaks are micro-dollars and must be 0."""
 
     clients: int
     reservations: int = 0
@@ -67,16 +68,16 @@ class Figures:
 
     @property
     def clean(self) -> bool:
-        """Whether everything is as it has to be."""
+        """Whether all invariants hold."""
         return self.overshoot == self.drift == self.leaked == 0
 
     def told(self) -> dict[str, Any]:
-        """For a file."""
+        """Return the figures for a results file."""
         return {**asdict(self), "per_second": round(self.reservations / self.seconds, 1)}
 
 
 class Race:
-    """Services apart: two policies, an executor, an audit. The clients are an ingress's."""
+    """Separate services: two policies, an executor, an audit; the clients act as ingress."""
 
     def __init__(self, directory: Path, reservations: int, clients: int = 64) -> None:
         self._upstream = Upstream(directory / "upstream")
@@ -93,7 +94,7 @@ class Race:
         self._random = random.Random(7)
 
     def run(self, *, every: tuple[float, float]) -> Figures:
-        """Begin everything, race until the budget is spent, and look."""
+        """Start everything, race until the budget is spent, and return the figures."""
         self._upstream.start()
         try:
             self._cluster.start(self._configuration(1.0), replicas=2)
@@ -122,7 +123,7 @@ class Race:
     async def _race(self, every: tuple[float, float]) -> None:
         settings = Settings(state_dir=self._cluster.state_dir, nats_url=self._cluster.nats.url)
         async with AsyncExitStack() as stack:
-            # Whoever is the cluster's ingress has no callers; these clients take its place.
+            # The cluster's ingress has no callers; these clients use its bus user.
             service = await stack.enter_async_context(Service("ingress", settings).running())
             await self._set_limit(service)
             began = time.monotonic()
@@ -137,7 +138,7 @@ class Race:
         await self._look()
 
     async def _set_limit(self, service: Service) -> None:
-        """The budget that the wanted number of calls spends; what one costs a first call shows."""
+        """Set the budget to the price of the wanted number of calls, as a first call reveals it."""
         give_up = time.monotonic() + WAIT_SECONDS
         while await self._call(service, "one") is not None:
             assert time.monotonic() < give_up, self._codes
@@ -182,7 +183,7 @@ class Race:
         return None
 
     async def _kill(self, every: tuple[float, float]) -> None:
-        """Policy or Valkey, one or the other, again and again."""
+        """Kill policy and Valkey in turn until the race is over."""
         while True:
             await asyncio.sleep(self._random.uniform(*every))
             kill = self._random.choice((self._kill_policy, self._kill_valkey))
@@ -199,7 +200,7 @@ class Race:
         self._kills["valkey"] += 1
         self._cluster.valkey.start()
 
-    # -- what it came to ---------------------------------------------------------------------
+    # -- result ------------------------------------------------------------------------------
 
     async def _look(self) -> None:
         give_up = time.monotonic() + WAIT_SECONDS
@@ -231,7 +232,7 @@ class Race:
         }
 
     def _levels(self) -> dict[str, dict[str, int]]:
-        """Every level as it is in Valkey."""
+        """Return every level's counters from Valkey."""
         with redis.Redis.from_url(self._cluster.valkey.url, decode_responses=True) as client:
             epoch = client.hget("{acme}:book", "epoch")
             found = {}
@@ -243,7 +244,7 @@ class Race:
         return found
 
     def _by_the_events(self) -> dict[str, int]:
-        """What the outcomes say each level was charged: of every call the first that counts."""
+        """Return the charges per level from the outcome events, the first one of each call."""
         rows = self._cluster.rows(
             "SELECT key, team, user, sum(c) AS charged, count() AS n FROM ("
             " SELECT call_id, anyIf(key, intent) AS key, anyIf(team, intent) AS team,"

@@ -1,4 +1,4 @@
-"""A gateway with a canary wherever a secret can be: its servers, keys, people, receivers."""
+"""Gateway with a canary in every place that holds a secret: servers, keys, people, receivers."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ from toolbus_common.nats.permissions import OPERATOR
 
 KEPT = ("header by file", "client of servers", "webhook by file")
 BY_ENVIRONMENT = ("header by variable", "issuer", "process by variable")
-INLINE = (  # in the declaration, and so, sealed, in NATS
+INLINE = (  # in the configuration, and therefore, encrypted, in NATS
     "header", "variable", "process", "webhook", "sink", "credential", "bucket",
 )  # fmt: skip
 NOBODY = "http://127.0.0.1:9"
@@ -48,7 +48,7 @@ def told() -> str:
 
 @dataclass
 class Planted:
-    """What runs, and every secret by what it is."""
+    """The running processes, and every secret by its kind."""
 
     launched: Launched
     secrets: dict[str, str]
@@ -58,30 +58,30 @@ class Planted:
     provider: Provider
     collector: Collector
     receiver: Receiver
-    reading: int = field(default_factory=own_port)  # where audit answers readers
+    reading: int = field(default_factory=own_port)  # the port of audit's BI gateway
 
     @property
     def base(self) -> str:
-        """Where the gateway is."""
+        """The origin of the gateway."""
         return str(self.launched.ready["endpoint"]).removesuffix("/mcp")
 
     @property
     def exports(self) -> Path:
-        """Where files are written on a schedule."""
+        """The directory of the scheduled exports."""
         return self.launched.directory / "exports"
 
     def doom(self, *words: str) -> None:
-        """Have the frail server die at its start from now on, saying this."""
+        """Let the crashing server die at startup from now on with these words on standard error."""
         (self.launched.directory / "doomed").write_text("\n".join(words))
 
     def kept(self, name: str) -> str:
-        """A reference to a secret that a file holds."""
+        """Write a secret to a file and return the reference to it."""
         path = self.launched.directory / name.replace(" ", "-")
         path.write_text(self.secrets[name])
         return f"${{file:{path}}}"
 
     def action(self, action: str, name: str, **about: Any) -> dict[str, Any]:
-        """What an operator wishes of oauth."""
+        """Perform an operator's action at oauth."""
 
         async def send(bus: Bus) -> IdentityReply:
             request = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
@@ -90,7 +90,7 @@ class Planted:
         return dict(self.launched.on_the_bus(send).rows[0])
 
     def leaking(self, log: Path) -> tuple[Process, int, int]:
-        """One more edge, which tells what it should not; its ports, the agents' first."""
+        """Run another ingress that leaks; return its process and ports, the agents' port first."""
         port, ops = own_port(), own_port()
         fields = {
             "STATE_DIR": str(self.launched.state_dir),
@@ -105,7 +105,7 @@ class Planted:
 
 @contextmanager
 def planted(directory: Path) -> Iterator[Planted]:
-    """All of it at work."""
+    """Run everything."""
     names = (*KEPT, *BY_ENVIRONMENT, *INLINE, *NAMED)
     secrets = {name: canary(name.replace(" ", "-")) for name in names}
     secrets |= {name: f"tbk_{name}_{canary(name)}" for name in KEYS}
@@ -217,7 +217,7 @@ def _servers(made: Planted, client: dict[str, str]) -> dict[str, Any]:
             "protocol": "legacy",  # one process each, in one family
             "command": [sys.executable, f"{cwd}/{FRAIL.name}"], "cwd": cwd,
             "env": {"INLINE": secret["process"], "GIVEN": "${env:PROCESS_SECRET}"},
-            "sessions": "shared",  # so that its end concerns two customers
+            "sessions": "shared",  # its end affects two customers
         },
         "sulking": {"url": made.blabbing.refusing_url, "headers": heads},
         "api": {"openapi": f"{NOBODY}/api.json", "credentials": {"key": secret["credential"]}},

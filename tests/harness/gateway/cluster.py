@@ -1,4 +1,4 @@
-"""A whole Toolbus of separate processes, each of which a test may kill, freeze or double."""
+"""Whole Toolbus of separate processes that a test can kill, freeze or replicate."""
 
 import asyncio
 import json
@@ -27,25 +27,25 @@ ENDING_SECONDS = 60.0  # a bound for a broken run
 
 
 class Upstream(Engine):
-    """A process of `harness.upstreams.call_log_server`, and the journal of what reached it."""
+    """A process of `harness.upstreams.call_log_server`, and the log of received calls."""
 
     def command(self) -> list[str]:
-        """It listens on our port."""
+        """Return the command line."""
         program = Path(__file__).parents[1] / "upstreams" / "call_log_server.py"
         return [sys.executable, str(program), str(self.port), str(self.journal)]
 
     @property
     def journal(self) -> Path:
-        """One JSON line for each call that arrived."""
+        """The log file: one JSON line for each received call."""
         return self.directory / "journal"
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the MCP endpoint."""
         return f"http://127.0.0.1:{self.port}/mcp"
 
     def arrived(self) -> list[dict[str, Any]]:
-        """Every call that reached it; not the one whose line is still being written."""
+        """Return the received calls, without a line that is still being written."""
         text = self.journal.read_text() if self.journal.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
@@ -53,8 +53,7 @@ class Upstream(Engine):
 class Process:
     """One process of one or more services.
 
-    In tests it is forked, which takes a tenth of what a start does; where its memory is measured,
-    it is not.
+    Tests fork it, which takes a tenth of the time of a start; measurements of memory do not.
     """
 
     forks = False
@@ -85,16 +84,19 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """As the system knows it."""
+        """The process id."""
         return self._process.pid
 
     @property
     def log(self) -> str:
-        """Everything it wrote."""
+        """The log so far."""
         return self._log.read_text()
 
     def wait_ready(self) -> None:
-        """Until it says so; fails with its last words when it ends instead."""
+        """Wait for the log event `process.ready`.
+
+        Raises `RuntimeError` with the end of the log when the process exits first.
+        """
         give_up = time.monotonic() + BEGIN_SECONDS
         while '"process.ready"' not in self.log:
             if self._process.poll() is not None or time.monotonic() > give_up:
@@ -102,16 +104,16 @@ class Process:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """As a power cut would."""
+        """Kill the process with SIGKILL, as a power cut would."""
         self.stop(signal.SIGKILL)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to end, and wait; the exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         self.signal(number)
         return self.ended()
 
     def ended(self) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for the end and return the exit code."""
         try:
             return self._process.wait(ENDING_SECONDS)
         except subprocess.TimeoutExpired:
@@ -126,12 +128,12 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
 
 class Cluster(Operating):
-    """NATS, Valkey and every service, each its own process; `fused` puts the call path in one."""
+    """NATS, Valkey and every service as its own process; `fused` joins the call path in one."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.state_dir = directory / "state"
@@ -154,7 +156,7 @@ class Cluster(Operating):
         replicas: int = 1,
         beside: tuple[str, ...] = (),
     ) -> None:
-        """The call path and audit, and the services `beside` them, ready to answer."""
+        """Start the call path, audit and `additional` services, and wait until all are ready."""
         self.fused = fused
         self.nats.start()
         self.valkey.start()
@@ -170,7 +172,7 @@ class Cluster(Operating):
             process.wait_ready()
 
     def run(self, name: str, program: str = "") -> Process:
-        """One more process of `name`, which may be several services joined by `+`."""
+        """Start another process of `name`, which may be several services joined by `+`."""
         self._started += 1
         services = name.split("+")
         process = Process(
@@ -181,23 +183,23 @@ class Cluster(Operating):
 
     @property
     def services(self) -> int:
-        """How many services run, each replica counted."""
+        """The number of running services, each replica counted."""
         return sum(len(process.services) for process in self.every() if process.alive)
 
     def every(self) -> list[Process]:
-        """All processes of services."""
+        """Return all processes of services."""
         return [process for replicas in self.processes.values() for process in replicas]
 
     def client(self, key: str, replica: int = 0) -> Client:
-        """A client of one ingress replica."""
+        """Return a client of one ingress replica."""
         return Client(f"http://127.0.0.1:{self._ports[replica]}/mcp", key)
 
     def forget_port(self, replica: int) -> None:
-        """An ingress replica is gone for good: the next one takes its number."""
+        """Remove an ingress replica's port; the next replica takes its number."""
         del self._ports[replica]
 
     def stop(self) -> None:
-        """End everything; what did not drain is killed."""
+        """Stop everything; kill what does not drain."""
         for process in self.every():
             process.signal(signal.SIGCONT)
             process.kill()

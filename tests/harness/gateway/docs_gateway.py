@@ -1,4 +1,4 @@
-"""A gateway for the samples of the documentation: the demo's servers, and a shell for each page."""
+"""Gateway for the samples of the documentation: the demo's servers and a shell for each page."""
 
 import json
 import os
@@ -32,12 +32,12 @@ class Notes(Engine):
     """The demo's HTTP server."""
 
     def command(self) -> list[str]:
-        """It listens on our port."""
+        """Return the command line."""
         return [sys.executable, "-P", "-m", "toolbus_demo.notes", "--port", str(self.port)]
 
 
 class DocsGateway:
-    """`toolbus up` with the demo's configuration, which samples may add to."""
+    """`toolbus up` with the demo's configuration, to which samples may add."""
 
     def __init__(self, directory: Path) -> None:
         self._notes = Notes(directory / "notes")
@@ -63,12 +63,12 @@ class DocsGateway:
         self._until_listed(self.base["servers"])
 
     def stop(self) -> None:
-        """End the gateway and the demo's server."""
+        """Stop the gateway and the demo's server."""
         self.launched.stop()
         self._notes.kill()
 
     def apply(self, document: dict[str, Any]) -> dict[str, str]:
-        """Apply the demo's configuration with a document's additions; the secrets made for it."""
+        """Apply the demo's configuration with a document's additions and return the new secrets."""
         file = self.launched.directory / "applied.yaml"
         file.write_text(yaml.safe_dump(merged(self.base, document), sort_keys=False))
         done = self.launched.toolbus("apply", "-f", str(file), "--yes", "--json")
@@ -78,7 +78,7 @@ class DocsGateway:
         return secrets
 
     def program(self, code: str, language: str) -> Answer:
-        """Run a program of code mode with the demo's key."""
+        """Run a program in code mode with the demo's key."""
         client = Client(f"{self.launched.ready['endpoint']}?mode=code", SECRETS["demo"])
         return client.call("executeToolCode", {"code": code, "language": language or "starlark"})
 
@@ -94,7 +94,7 @@ class DocsGateway:
 
 
 class Page:
-    """One page's samples: a directory, exported variables and background jobs of their own."""
+    """The samples of one page, with their own directory, exported variables and background jobs."""
 
     def __init__(self, gateway: DocsGateway, directory: Path) -> None:
         self._gateway = gateway
@@ -106,7 +106,7 @@ class Page:
         (directory / PLACE).write_text(str(directory))
 
     def check(self, sample: Sample) -> None:
-        """Run one sample, and hold its output against its marker."""
+        """Run one sample and check its output against its marker."""
         sample = replace(sample, text=sample.text.replace(DOCUMENTED_PORT, str(self._port)))
         directives = sample.directives
         if "apply" in directives:
@@ -121,7 +121,7 @@ class Page:
             assert directives.get("prints", "") in output, f"{sample}: {output}"
 
     def close(self) -> None:
-        """End what samples left running, and undo what they applied."""
+        """Stop the samples' background jobs and revert what they applied."""
         for group in self._groups:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
@@ -150,7 +150,7 @@ class Page:
         return self._run(text)
 
     def _run(self, text: str) -> tuple[int, str]:
-        """Run a shell sample. What it exports and where it changes to hold for the next one."""
+        """Run a shell sample. Its exports and its directory hold for the next sample."""
         output = self._directory / ".output"
         before = f'[ ! -f "{STATE}" ] || . "./{STATE}"; cd "$(cat {PLACE})"; set -a\n'
         state, place = self._directory / STATE, self._directory / PLACE

@@ -1,4 +1,4 @@
-"""The gateway of the e2e tests: its keys, its upstreams, and how a test reaches it."""
+"""Gateway of the e2e tests with its keys and upstreams."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -16,31 +16,31 @@ POOR_KEY = "tbk_poor_e2e-secret-with-no-money"
 HASTY_KEY = "tbk_hasty_e2e-secret-with-a-rate"
 TEAM_KEY = "tbk_member_e2e-secret-of-a-team"
 OLD_KEY = "tbk_old_e2e-secret-that-expired"
-CALL_SECONDS = 20.0  # a bound: no test waits for it
-AWAKE = 0  # however long the tests take, nobody sleeps meanwhile
+CALL_SECONDS = 20.0  # a bound; no test waits for it
+AWAKE = 0  # no server becomes idle during the tests
 
 
 class EverythingOverHttp(Engine):
-    """server-everything on a port."""
+    """server-everything over HTTP."""
 
     def __init__(self, directory: Path, program: list[str]) -> None:
         super().__init__(directory)
         self._program = program
 
     def command(self) -> list[str]:
-        """The port comes from the environment."""
+        """Return the command line; the port is in the environment."""
         return ["/usr/bin/env", f"PORT={self.port}", *self._program, "streamableHttp"]
 
 
 @dataclass
 class Gateway:
-    """A running Toolbus and what stands behind it."""
+    """A running Toolbus and its upstreams."""
 
     cluster: Launched
     echo: Upstream
 
     def client(self, secret: str = ROOT_KEY, server: str = "") -> Client:
-        """A client with a key, at the shared endpoint or at one server's."""
+        """Return a client with a key, at the shared endpoint or at one server's."""
         client = self.cluster.client(secret)
         return Client(f"{client.endpoint}/{server}", secret) if server else client
 
@@ -48,7 +48,7 @@ class Gateway:
 def configuration(
     echo: Upstream, over_http: EverythingOverHttp, program: list[str], repository: Path
 ) -> dict[str, Any]:
-    """toolbus.yaml: seven servers, and a key for every refusal."""
+    """Return toolbus.yaml: seven servers, and a key for every kind of denial."""
     dollar = {"usd": 1, "per": "day"}
     time = [installed("mcp-server-time"), "--local-timezone", "UTC"]
     git = [installed("mcp-server-git"), "--repository", str(repository)]

@@ -1,4 +1,4 @@
-"""What a client of either family sends, and a gateway with up to two replicas of a service."""
+"""Gateway with up to two replicas of a service, and the requests of both protocol families."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ ASK = "fix__test_input_required_result_request_state"
 
 
 class Place:
-    """A gateway, its upstreams, and what it is declared to be."""
+    """A gateway with its upstreams and its configuration."""
 
     def __init__(self, cluster: Cluster, echo: Upstream, fixture: FixtureServer) -> None:
         self.cluster = cluster
@@ -39,17 +39,17 @@ class Place:
         return Configuration(servers={**self.servers, **more}, keys=self.keys)
 
     def client(self, secret: str = ROOT, replica: int = 0) -> Client:
-        """A client of a replica, where there are several."""
+        """Return a client of one ingress replica."""
         return self.cluster.client(secret, 0 if self.cluster.fused else replica)
 
     def until_listed(self, *tools: str) -> None:
-        """Until these tools are listed and every replica of every service knows of them."""
+        """Wait until these tools are listed and every replica of every service knows of them."""
         self.cluster.until_listed(self.client(), *tools)
 
 
 @contextmanager
 def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[Place]:
-    """Two replicas of every service where they are apart, one of each where they are fused."""
+    """Return a cluster with two replicas of every service if separate, one of each if fused."""
     echo, fixture = Upstream(directory / "echo"), FixtureServer(directory / "fixture")
     made = Place(Cluster(directory / "cluster", **environment), echo, fixture)
     try:
@@ -65,7 +65,7 @@ def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[
 
 
 def begun(client: Client, capabilities: Any = None, version: str = "2025-11-25") -> str:
-    """The id of a new session."""
+    """Start a session and return its id."""
     info = {"name": "e2e", "version": "1"}
     params = {"protocolVersion": version, "capabilities": capabilities or {}, "clientInfo": info}
     answer = client.request("initialize", params)
@@ -81,7 +81,7 @@ def calling(tool: str, request_id: Any, **arguments: Any) -> dict[str, Any]:
 def stateless(
     method: str, params: dict[str, Any], request_id: Any = 1, **capabilities: Any
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """A request of 2026-07-28, and its headers."""
+    """Return a stateless request of 2026-07-28 and its headers."""
     meta = {META + "protocolVersion": NOW, META + "clientCapabilities": capabilities}
     headers = {"MCP_Protocol_Version": NOW, "Mcp_Method": method}
     name = params.get("name") or params.get("uri")
@@ -96,6 +96,6 @@ def request(client: Client, method: str, params: Any = None, **capabilities: Any
 
 
 def listening(client: Client, request_id: Any = 7, **wanted: Any) -> Events:
-    """A subscription of 2026-07-28."""
+    """Return a subscription of 2026-07-28 and its headers."""
     body, headers = stateless("subscriptions/listen", {"notifications": wanted}, request_id)
     return Events(client, body, **headers)

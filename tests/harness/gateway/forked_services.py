@@ -1,4 +1,4 @@
-"""Services forked from a process that has them imported: tests begin some hundred of them."""
+"""Services forked from a process that has already imported them, for fast starts."""
 
 import multiprocessing
 import os
@@ -10,13 +10,14 @@ from pathlib import Path
 from harness.engines.engine import die_with_parent
 from toolbus_common.service.process import SERVICES, run
 
-FORKED = frozenset(SERVICES) - {"audit"}  # whose engine begins threads as it is imported
+# audit's engine starts threads when it is imported, so audit cannot be forked
+FORKED = frozenset(SERVICES) - {"audit"}
 _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(["__main__", *(f"toolbus_{service}.main" for service in FORKED)])
 
 
 class Forked:
-    """A process as `subprocess.Popen` has it, as far as tests need that."""
+    """A forked process with the part of the `subprocess.Popen` interface that tests use."""
 
     def __init__(self, services: list[str], environment: dict[str, str], log: Path) -> None:
         log.touch()
@@ -27,28 +28,28 @@ class Forked:
         self.pid = int(self._process.pid or 0)
 
     def poll(self) -> int | None:
-        """The exit code, of one that has ended."""
+        """Return the exit code, or None while the process runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code. Raises `subprocess.TimeoutExpired`."""
+        """Wait and return the exit code. Raises `subprocess.TimeoutExpired`."""
         self._process.join(timeout)
         if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
         return code
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal, unless it has ended."""
+        """Send a signal unless the process has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """As a power cut would."""
+        """Kill the process with SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
 def _begin(services: list[str], environment: dict[str, str], log: Path) -> None:
-    """What `python run.py SERVICE…` does, in a process that is told everything by its arguments."""
+    """Run services as `plain_services.py` does, with this environment and log."""
     die_with_parent()
     with log.open("ab") as output:
         os.dup2(output.fileno(), sys.stdout.fileno())

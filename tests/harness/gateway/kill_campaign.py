@@ -1,4 +1,4 @@
-"""A whole gateway under an even load while one of its parts is killed again and again."""
+"""Gateway under steady load while one of its parts is killed again and again."""
 
 import asyncio
 import json
@@ -29,10 +29,10 @@ VICTIMS = (
 )  # fmt: skip
 BUDGET = Budget(usd=1_000_000, per=Period.MONTH)
 PRICE = 0.001
-SETTLE_SECONDS = 240.0  # a bound: what a killed policy had in hand is told again after 30 s
-ALIKE = 3  # looks that find the same before it counts as all there is
-AT_ONCE = 20_000  # of 100 bytes each: what audit answers has a bound
-# What each call was charged: by its first outcome, or as unknown where none came.
+SETTLE_SECONDS = 240.0  # a bound: messages that a killed policy held are redelivered after 30 s
+ALIKE = 3  # equal consecutive reads after which a result is final
+AT_ONCE = 20_000  # rows of 100 bytes; audit's answers have a limit
+# The charge of each call: of its first outcome, or unknown without one.
 _CHARGED = """
 SELECT sum(if(ends > 0, charged, unknown_charge)) FROM (
     SELECT call_id, countIf(NOT intent AND NOT unknown) AS ends,
@@ -49,7 +49,7 @@ SELECT countIf(intents > 0 AND ends = 0), countIf(intents = 0 AND ends > 0), sum
         max(endsWith(id, '.unknown')) AS named
     FROM events WHERE event IN ('call.allowed', 'call.completed', 'call.failed') GROUP BY call_id)
 """
-# Producers number their events of each customer without gaps.
+# Producers number their events per customer without gaps.
 _GAPS = """
 SELECT sum(newest - n) FROM (
     SELECT producer, customer, max(seq) AS newest, uniqExact(seq) AS n FROM events
@@ -59,7 +59,7 @@ SELECT sum(newest - n) FROM (
 
 @dataclass
 class Figures:
-    """What it came to. Everything below `seconds` has to be 0; charges are micro-dollars."""
+    """The result. Every field below `seconds` must be 0; charges are micro-dollars."""
 
     victim: str
     kills: int = 0
@@ -81,17 +81,17 @@ class Figures:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is left to come."""
+        """Whether nothing is outstanding."""
         return not (self.lost or self.missing or self.drift or self.held)
 
     @property
     def clean(self) -> bool:
-        """Whether everything is as it has to be."""
+        """Whether all invariants hold."""
         return self.sound and not (self.doubled_rows or self.run_twice or self.wrong)
 
 
 class Killing:
-    """Every service a process of its own, over real engines and a real upstream."""
+    """Every service as its own process, over real engines and a real upstream."""
 
     def __init__(self, directory: Path, rate: float, **environment: str) -> None:
         self.upstream = Upstream(directory / "upstream")
@@ -101,7 +101,7 @@ class Killing:
 
     @contextmanager
     def begun(self, again: float = 0.0) -> Iterator["Killing"]:
-        """All of it at work; events taken and not acknowledged come again after `again` seconds."""
+        """Run everything; unacknowledged events are redelivered after `again` seconds."""
         self.upstream.start()
         try:
             self.cluster.start(self._configuration(), beside=("codemode", "oauth"))
@@ -116,7 +116,7 @@ class Killing:
             self.upstream.kill()
 
     def kill(self, victim: str, kills: int, pause: tuple[float, float] = (0.5, 1.5)) -> Figures:
-        """Kill it so many times under load, wait until all is settled, and look."""
+        """Kill one part `times` times under load and return the figures once all is settled."""
         began, found = time.monotonic(), Figures(victim)
         with self.loaded() as load:
             until_now(lambda: len(load.succeeded) > self._rate / 2, "calls succeed")
@@ -135,14 +135,14 @@ class Killing:
         return found
 
     def looked(self, what: str, load: Load) -> Figures:
-        """What a load came to, once all of it is settled."""
+        """Return the figures of a load once everything is settled."""
         found = Figures(what)
         self._look(found, load)
         return found
 
     @contextmanager
     def loaded(self) -> Iterator[Load]:
-        """The load, on a thread of its own, until the block ends and its last call did."""
+        """Run the load on a thread until the block ends and its last call is answered."""
         load = Load(lambda: self.cluster.client(KEY).endpoint, KEY, CODER, self._rate)
         thread = Thread(target=lambda: asyncio.run(load.work()))
         thread.start()
@@ -165,7 +165,7 @@ class Killing:
     # -- killing -----------------------------------------------------------------------------
 
     def _kill(self, victim: str) -> None:
-        """Gone by SIGKILL, and begun anew."""
+        """Kill a part with SIGKILL and start it again."""
         if victim == MID_INSERT:
             self._kill_mid_insert()
         elif victim in ("nats", "valkey"):
@@ -191,7 +191,7 @@ class Killing:
         self.cluster.processes["audit"].pop().kill()
 
     def _until_well(self, load: Load) -> None:
-        """Until a call that began after this one succeeds, be it paid, free or a program's."""
+        """Wait until new calls succeed: one paid, one free, one of a program."""
         now = time.monotonic()
         for kind in ("count", "free", "program"):
             until_now(
@@ -201,10 +201,10 @@ class Killing:
                 f"a call succeeds again: {kind}",
             )
 
-    # -- looking -----------------------------------------------------------------------------
+    # -- figures -----------------------------------------------------------------------------
 
     def _look(self, found: Figures, load: Load) -> None:
-        """Once nothing changes any more, or enough time was given to what is still to come."""
+        """Read until nothing changes, or until the time for late messages is over."""
         found.calls, found.answered, found.broken = load.made, len(load.succeeded), load.broken
         found.failed, found.wrong = dict(load.failed), len(load.wrong)
         give_up = time.monotonic() + SETTLE_SECONDS
@@ -223,7 +223,7 @@ class Killing:
         unended, unbegun, found.unknown = self._row(_OPEN)
         (found.missing,) = self._row(_GAPS)
         intents = self._told("call.allowed")
-        # One whose answer was its executor's last deed is named unknown.
+        # A call whose reply was its executor's last message has the outcome "unknown".
         ended = self._told("call.completed") + self._told("call.failed")
         digests = {digest for digest, _ in intents}
         lost = {each for each in arrived if _digest(each, load.run) not in digests}
@@ -242,7 +242,7 @@ class Killing:
         return [int(value or 0) for value in row.values()]
 
     def _told(self, event: str) -> list[tuple[str, str]]:
-        """Digests of arguments, and traces, of every event of a name: by parts audit may answer."""
+        """Return argument digests and traces of every event of a name, read in pages."""
         what = "groupUniqArray((JSONExtractString(detail, 'arguments_digest'), trace_id)) AS told"
         (count,) = self._row(f"SELECT count() FROM events WHERE event = '{event}'")
         parts = count // AT_ONCE + 1
@@ -257,7 +257,7 @@ class Killing:
         ]
 
     def _ledger(self) -> tuple[int, int]:
-        """What both keys have spent and hold, in micro-dollars."""
+        """Return what both keys have spent and reserved, in micro-dollars."""
         spent = held = 0
         with redis.Redis.from_url(self.cluster.valkey.url, decode_responses=True) as client:
             epoch = client.hget("{default}:book", "epoch")
@@ -268,7 +268,7 @@ class Killing:
 
 
 def _digest(call: str, run: str) -> str:
-    """What the intent of a call that arrived says of its arguments."""
+    """Return the arguments digest that a received call's intent contains."""
     arguments: dict[str, Any] = {"id": call}
     number = call.removeprefix(f"{run}.")
     if number.isdigit() and KINDS[int(number) % len(KINDS)] == "wait":
@@ -277,7 +277,7 @@ def _digest(call: str, run: str) -> str:
 
 
 async def come_again(bus: Bus, seconds: float) -> None:
-    """Have what audit and policy took and did not acknowledge sent again after so many seconds."""
+    """Set the redelivery delay of audit's and policy's consumers."""
     stream = bus.client.jetstream()
     for durable in ("audit", "policy"):
         config = (await stream.consumer_info(EVENTS, durable)).config

@@ -1,4 +1,4 @@
-"""A gateway as `toolbus up` starts it: one command, a configuration file, a ready file."""
+"""Gateway as `toolbus up` starts it: one command, a configuration file, a ready file."""
 
 import json
 import os
@@ -20,7 +20,7 @@ ENDING_SECONDS = 120.0  # a bound for a broken run
 
 
 class Launched(Operating):
-    """`toolbus up` over a state directory that outlives it."""
+    """`toolbus up` with a state directory that outlives it."""
 
     def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         self.directory = directory
@@ -31,23 +31,23 @@ class Launched(Operating):
         self.port = own_port()
         self._options = options
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
-        fields = {"TOOLBUS_REDIS_TIMEOUT": "5"}  # a busy machine's Valkey is not one that is away
+        fields = {"TOOLBUS_REDIS_TIMEOUT": "5"}  # a busy machine's Valkey is slow, not unavailable
         self.environment = {**kept, **fields, **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def services(self) -> int:
-        """How many services run: all there are."""
+        """The number of services."""
         return len(SERVICES)
 
     def configure(self, document: dict[str, Any]) -> None:
-        """Write toolbus.yaml: whole, for whoever runs reads it at any time."""
+        """Replace toolbus.yaml atomically, because the gateway may read it at any time."""
         written = self.config.with_suffix(".new")
         written.write_text(yaml.safe_dump(document, sort_keys=False))
         written.replace(self.config)
 
     def command(self) -> list[str]:
-        """What is executed."""
+        """Return the command line."""
         command = [installed("toolbus"), "up", "--state-dir", str(self.state_dir)]
         command += ["--port", str(self.port), "--ready-file", str(self._ready_file)]
         return [
@@ -57,7 +57,7 @@ class Launched(Operating):
         ]
 
     def start(self) -> None:
-        """Start, and return once it says that everything answers."""
+        """Start, and return once the ready file exists."""
         self._ready_file.unlink(missing_ok=True)
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
@@ -77,15 +77,15 @@ class Launched(Operating):
         self.nats_url = self.ready["nats_url"]
 
     def client(self, key: str) -> Client:
-        """A client with a key."""
+        """Return a client with a key."""
         return Client(self.ready["endpoint"], key)
 
     def logs(self) -> str:
-        """Everything it and its services wrote."""
+        """Return the output of the launcher and its services."""
         return self.output.read_text() if self.output.exists() else ""
 
     def toolbus(self, *words: str, said: str = "") -> subprocess.CompletedProcess[str]:
-        """Run another command of `toolbus` on this installation."""
+        """Run another `toolbus` command on this installation."""
         return subprocess.run(
             [installed("toolbus"), *words, "--state-dir", str(self.state_dir)],
             cwd=self.directory,
@@ -98,7 +98,7 @@ class Launched(Operating):
         )
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to end, and wait; the exit code."""
+        """Stop with a signal, wait, and return the exit code."""
         if self._process is None:
             return 0
         with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""All places where a gateway can be heard, each as the bytes that somebody gets to see there."""
+"""Every output of a gateway that a person or program can see, as bytes."""
 
 import gzip
 import zipfile
@@ -19,7 +19,7 @@ Heard = dict[str, list[bytes]]
 
 
 def everywhere(planted: Planted) -> Heard:
-    """What is told now, place by place."""
+    """Return the current outputs by place."""
     launched, directory = planted.launched, planted.launched.directory
     commands = {
         "status": ("status", "--json"),
@@ -61,7 +61,7 @@ def everywhere(planted: Planted) -> Heard:
 
 
 def recorded(planted: Planted) -> Heard:
-    """Where events come to, sooner or later."""
+    """Return the outputs that events reach with a delay."""
     received = planted.receiver.received
     return {
         "table": [repr(planted.launched.rows("SELECT * FROM events")).encode()],

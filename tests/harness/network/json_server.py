@@ -1,4 +1,4 @@
-"""A threaded HTTP server inside a test: what it is asked goes to a function that answers."""
+"""Threaded HTTP server in the test process whose answers come from a function."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +9,12 @@ from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from threading import Thread
 from typing import Any
 
-POLL_SECONDS = 0.01  # who leaves waits for the server's next look
+POLL_SECONDS = 0.01  # leaving the block waits for the server's next poll
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request; the names of its headers are in lower case, values of one name by commas."""
+    """One request; header names are in lower case, repeated values are joined by commas."""
 
     method: str
     path: str
@@ -23,13 +23,13 @@ class Request:
 
     @property
     def json(self) -> Any:
-        """What it told."""
+        """The body, decoded."""
         return json.loads(self.body)
 
 
 @dataclass(frozen=True)
 class Response:
-    """How it is answered: with bytes as they are, with anything else as JSON."""
+    """One answer: bytes are sent unchanged, any other body as JSON."""
 
     status: int = 200
     body: Any = b""
@@ -37,7 +37,7 @@ class Response:
 
     @property
     def raw(self) -> bytes:
-        """What is sent."""
+        """The body as bytes."""
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
@@ -45,7 +45,7 @@ class Response:
 def answering(
     answer: Callable[[Request], Response], port: int = 0, certificate: tuple[str, str] | None = None
 ) -> Iterator[int]:
-    """Listen on this machine while this is entered, and tell the port."""
+    """Listen on a port of this machine for the length of the block and return the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
@@ -65,7 +65,7 @@ def answering(
         do_GET = do_POST = handle_any  # noqa: N815 - the library's names
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Suppress the log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     if certificate is not None:

@@ -1,4 +1,4 @@
-"""HTTP as bytes on a socket: what no client library would send, and what comes back."""
+"""HTTP as bytes on a socket, for requests that no client library would send."""
 
 import socket
 from contextlib import suppress
@@ -15,7 +15,7 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 @dataclass(frozen=True)
 class RawAnswer:
-    """One answer, read to the end of its body."""
+    """One answer with its whole body."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -23,12 +23,12 @@ class RawAnswer:
 
     @property
     def closes(self) -> bool:
-        """Whether it says that the connection ends with it."""
+        """Whether the answer announces the end of the connection."""
         return self.headers.get(b"connection", b"").lower() == b"close"
 
 
 class CutError(Exception):
-    """The connection ended before an answer was whole; `begun`: something of it had come."""
+    """The connection ended within an answer; `begun`: part of it had arrived."""
 
     def __init__(self, *, begun: bool) -> None:
         super().__init__("cut in an answer" if begun else "closed without an answer")
@@ -56,15 +56,15 @@ class RawHttp:
         self.close()
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send."""
+        """Send bytes."""
         self._socket.sendall(data)
 
     def flood(self, data: bytes, most: int) -> int:
-        """Send again and again until the other side has had enough; how many bytes it took."""
+        """Send until the other side closes or `most` bytes are sent; return the number of bytes."""
         sent = 0
         with suppress(ConnectionError):
             while sent < most:
@@ -73,11 +73,11 @@ class RawHttp:
         return sent
 
     def half_close(self) -> None:
-        """Send nothing more, and read on."""
+        """Close the sending direction only."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def answer(self) -> RawAnswer:
-        """Read the next answer. Raises `CutError` where the connection ends before it is whole."""
+        """Read the next answer. Raises `CutError` if the connection ends within it."""
         while b"\r\n\r\n" not in self._heard:
             self._more()
         head, _, self._heard = self._heard.partition(b"\r\n\r\n")
@@ -97,7 +97,7 @@ class RawHttp:
         return RawAnswer(int(line.split(b" ")[1]), headers, body)
 
     def ended(self) -> bool:
-        """Whether the other side closes, whatever it says before."""
+        """Read until the other side closes the connection."""
         with suppress(ConnectionError):
             while self._socket.recv(65536):
                 pass
@@ -126,19 +126,19 @@ class RawHttp:
 
 
 def posting(path: str, body: bytes, *lines: str, length: int | None = None) -> bytes:
-    """A POST; `length` is what it announces, where that is not what it sends."""
+    """Return a POST; `length` replaces the real Content-Length."""
     return request("POST", path, body, *lines, length=length)
 
 
 def request(method: str, path: str, body: bytes, *lines: str, length: int | None = None) -> bytes:
-    """A request with a Content-Length."""
+    """Return a request with a Content-Length."""
     items = [f"Content-Length: {len(body) if length is None else length}", *lines]
     head = "".join(f"{line}\r\n" for line in items).encode()
     return b"%b %b HTTP/1.1\r\n%b%b\r\n%b" % (method.encode(), path.encode(), HOST, head, body)
 
 
 def chunked(method: str, path: str, body: bytes, *lines: str, end: bytes = b"0\r\n\r\n") -> bytes:
-    """The same in one chunk; without its `end` it is not whole."""
+    """Return a request with one chunk; without its `end` it is incomplete."""
     head = "".join(f"{line}\r\n" for line in lines).encode()
     start = b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (method.encode(), path.encode(), HOST, CHUNKED, head)
     return start + b"%x\r\n%b\r\n" % (len(body), body) + end

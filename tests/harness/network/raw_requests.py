@@ -1,4 +1,4 @@
-"""Requests as bytes on a socket: what no client library would send."""
+"""Single HTTP requests as bytes on a socket."""
 
 import socket
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from harness.waits import PATIENCE
 
 @dataclass(frozen=True)
 class RawAnswer:
-    """One answer; status 0 where the connection was closed without one."""
+    """One answer; status 0 if the connection was closed without one."""
 
     status: int
     body: bytes = b""
@@ -19,9 +19,9 @@ class RawAnswer:
 def exchange(
     port: int, request: bytes, patience: float = PATIENCE, *, whole: bool = True
 ) -> RawAnswer:
-    """Send bytes and read one answer; what is not `whole` ends with the client's side closed.
+    """Send bytes and read one answer; if not `whole`, close the sending direction afterwards.
 
-    Raises `TimeoutError` when neither an answer nor the end of the connection comes.
+    Raises `TimeoutError` when neither an answer nor the end of the connection arrives.
     """
     with socket.create_connection(("127.0.0.1", port), patience) as connection:
         try:
@@ -29,7 +29,7 @@ def exchange(
             if not whole:
                 connection.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError, OSError):
-            pass  # it was answered, or refused, before it was sent whole
+            pass  # the server answered or closed before it received everything
         method = request[:5].partition(b" ")[0].decode("latin-1")
         response = HTTPResponse(connection, method=method)
         try:
@@ -42,7 +42,7 @@ def exchange(
 
 
 def asked(path: str, method: str = "GET", body: bytes = b"", /, **headers: str) -> bytes:
-    """Write a request; `Host` is added unless it is given."""
+    """Return a request; `Host` is added unless it is given."""
     fields = {"Host": "127.0.0.1", **{name.replace("_", "-"): v for name, v in headers.items()}}
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     if body or method == "POST":

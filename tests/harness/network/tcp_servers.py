@@ -1,4 +1,4 @@
-"""Servers inside a test: when one is left, everybody it met has been seen off."""
+"""TCP servers in the test process that close every connection when they end."""
 
 import asyncio
 import ssl
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 Meet = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-TURNS = 20  # of the loop; from being let in to being met it takes four
+TURNS = 20  # of the event loop; from accept to handler it takes four
 GONE = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
 
@@ -14,7 +14,7 @@ GONE = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 async def served(
     meet: Meet, host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """Listen while this is entered, and tell the port."""
+    """Listen for the length of the block and return the port."""
     meetings: set[asyncio.Task[None]] = set()
 
     def begun(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -25,7 +25,7 @@ async def served(
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        for _ in range(TURNS):  # who was let in by now is met, and seen off
+        for _ in range(TURNS):  # accepted connections reach their handler, and are cancelled
             await asyncio.sleep(0)
         for meeting in meetings:
             meeting.cancel()
@@ -41,7 +41,7 @@ async def _met(meet: Meet, reader: asyncio.StreamReader, writer: asyncio.StreamW
 
 @asynccontextmanager
 async def closed_after(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
-    """Close a connection to its end, whatever happens."""
+    """Close a connection completely, whatever happens in the block."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Servers that are told who calls: a key as oauth gives it, and another library that verifies."""
+"""Issuer of signed caller identities in memory, and their verification with PyJWT."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ OF_ANN: dict[str, Any] = {
 
 
 class Issuing:
-    """Gives a key when it is asked, unless it is `away`; `asked` is how often."""
+    """Returns its key set as oauth does, unless it is `away`; `asked` counts the queries."""
 
     def __init__(self) -> None:
         self.key = P256Key.new()
@@ -32,25 +32,25 @@ class Issuing:
 
     @property
     def ways(self) -> DialerFactory:
-        """As an operator reaches servers who lists this machine's own addresses."""
+        """The egress policy of an operator who allows this machine's addresses."""
         return DialerFactory(Egress(Allowed.of("127.0.0.0/8 ::1")), keys=self.keys)
 
     async def told(self) -> IdentityKeyReply:
-        """The answer of oauth."""
+        """Return oauth's reply."""
         self.asked += 1
         if self.away:
             raise UnavailableError("No oauth service is running.")
         return IdentityKeyReply(issuer=ISSUER, id="k1", key=self.key.kept)
 
     def read(self, token: str, audience: str) -> dict[str, Any]:
-        """The claims of a token that is good at this audience. Raises where it is not."""
+        """Return the claims of a token for this audience. Raises if the token is not valid."""
         header = jwt.get_unverified_header(token)
         assert (header["typ"], header["kid"], header["alg"]) == (TYPE, "k1", "ES256")
         return verified(token, jwt.PyJWK({**self.key.public, "alg": "ES256"}), audience, ISSUER)
 
 
 def verified(token: str, key: jwt.PyJWK, audience: str, issuer: str) -> dict[str, Any]:
-    """What PyJWT takes for true, with everything in it that a server must look at."""
+    """Return the claims that PyJWT verifies, with every claim that a server must check."""
     needed = ["iss", "aud", "sub", "iat", "exp"]
     result: dict[str, Any] = jwt.decode(
         token, key, algorithms=["ES256"], audience=audience, issuer=issuer,

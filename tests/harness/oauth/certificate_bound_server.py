@@ -1,8 +1,8 @@
-"""A protected MCP server that wants certificates and to be told who calls, run as a process.
+"""Protected MCP server that requires client certificates and signed caller identities.
 
-`python showing_server.py PORT ISSUER GATEWAY CERTIFICATE KEY AUTHORITY`. A token is taken with the
-very certificate it is bound to (RFC 8705); a request that no token of GATEWAY's own says the sender
-of is refused, as PyJWT judges it by the keys that GATEWAY publishes. GET /told tells who called.
+Usage: `python certificate_bound_server.py PORT ISSUER GATEWAY CERTIFICATE KEY AUTHORITY`. It
+accepts a token only with the certificate it is bound to (RFC 8705), and a request only with a
+caller identity that PyJWT verifies with the keys of GATEWAY. GET /told returns the callers.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from harness.oauth.protected_server import Introspecting, server_of
 
 
 class Checking:
-    """Before the SDK: sees certificates, and who calls."""
+    """Middleware before the SDK that checks certificates and caller identities."""
 
     def __init__(self, app: Any, asks: Introspecting, url: str, gateway: str) -> None:
         self._app, self._asks, self._url, self._gateway = app, asks, url, gateway
@@ -59,7 +59,7 @@ class Checking:
 
 
 def main(port: int, issuer: str, gateway: str, files: list[str]) -> None:
-    """Serve until ended."""
+    """Serve until the process is killed."""
     asks, url = Introspecting(issuer, files[2]), f"https://localhost:{port}/mcp"
     inner = server_of(asks, issuer, url, []).streamable_http_app()
     asyncio.run(serve(Checking(inner, asks, url, gateway), files, (port, CERT_OPTIONAL)))

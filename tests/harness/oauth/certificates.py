@@ -1,4 +1,4 @@
-"""Certificates for the tests: an authority, a server and a client it vouches for."""
+"""Certificate authority for tests, with server and client certificates."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +12,7 @@ Key = ec.EllipticCurvePrivateKey
 
 
 class Authority:
-    """Vouches for whoever is asked for; its files are in `directory`."""
+    """A certificate authority; its files are in `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -24,7 +24,7 @@ class Authority:
         self.ca = self._kept("ca", made)
 
     def vouched(self, name: str) -> tuple[str, str]:
-        """A certificate for a name, and its key."""
+        """Issue a certificate for a name and return the paths of certificate and key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         made = self._made(subject, key).add_extension(

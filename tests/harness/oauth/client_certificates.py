@@ -1,4 +1,4 @@
-"""TLS servers that ask clients for certificates: which one came is in each request's scope."""
+"""TLS servers that request client certificates and put the thumbprint into the request scope."""
 
 import asyncio
 import ssl
@@ -14,32 +14,32 @@ from harness.oauth.certificates import Authority
 
 
 class Seeing(H11Protocol):
-    """Tells an application the thumbprint (x5t#S256) of the certificate that came."""
+    """A protocol that adds the client certificate's thumbprint (x5t#S256) to the scope."""
 
     def connection_made(self, transport: Any) -> None:
-        """Look at it once for all requests of the connection."""
+        """Read the certificate once for all requests of the connection."""
         super().connection_made(transport)
         shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         self.app_state = {**self.app_state, "shown": thumbprint_of(shown) if shown else ""}
 
 
 def thumbprint_of(certificate: bytes) -> str:
-    """What stands for a certificate in DER form (RFC 8705 section 3.1)."""
+    """Return the thumbprint of a certificate in DER form (RFC 8705 section 3.1)."""
     return urlsafe_b64encode(sha256(certificate).digest()).rstrip(b"=").decode()
 
 
 def kept_thumbprint(file: str) -> str:
-    """The same of one in PEM form."""
+    """Return the thumbprint of a certificate in PEM form."""
     return thumbprint_of(ssl.PEM_cert_to_DER_cert(Path(file).read_text()))
 
 
 def shown(scope: Any) -> str:
-    """Which certificate came with a request; empty: none."""
+    """Return the thumbprint of a request's certificate; empty without one."""
     return str(scope.get("state", {}).get("shown", ""))
 
 
 async def serve(app: Any, files: list[str], *places: tuple[int, ssl.VerifyMode]) -> None:
-    """Serve at ports, each of which asks for certificates in its way, until ended."""
+    """Serve at ports, each with its own certificate requirement, until the process is killed."""
     certificate, key, authority = files
 
     def server(port: int, asks: ssl.VerifyMode) -> uvicorn.Server:
@@ -53,7 +53,7 @@ async def serve(app: Any, files: list[str], *places: tuple[int, ssl.VerifyMode])
 
 
 class Certificates:
-    """Of a test: an authority, a server and two clients it vouches for, and a stranger's."""
+    """The test's certificates: an authority, a server, two clients, and an untrusted client."""
 
     def __init__(self, directory: Path) -> None:
         known, other = Authority(_made(directory / "known")), Authority(_made(directory / "other"))
@@ -64,7 +64,7 @@ class Certificates:
 
     @property
     def listening(self) -> list[str]:
-        """What a server is started with."""
+        """The paths that a server is started with."""
         return [*self.server, self.ca]
 
 

@@ -1,4 +1,4 @@
-"""A client's key, its proofs (DPoP, RFC 9449) of any shape, and how another program reads them."""
+"""DPoP proofs (RFC 9449) of any shape, and an independent parser of them."""
 
 import json
 import time
@@ -18,7 +18,7 @@ _KINDS: dict[str, Any] = {"ES256": ECKey, "EdDSA": OKPKey, "RS256": RSAKey}
 
 
 class Holder:
-    """Who holds a key, of one of the algorithms."""
+    """The holder of a private key of one algorithm."""
 
     def __init__(self, algorithm: str = "ES256") -> None:
         self.algorithm = algorithm
@@ -37,7 +37,7 @@ class Holder:
     def proof(
         self, method: str, url: str, token: str = "", header: Any = None, **claims: Any
     ) -> str:
-        """A proof for a request, or as `header` and `claims` say; a claim of None is left out."""
+        """Return a proof for a request; `header` and `claims` override, None leaves a claim out."""
         head = {"typ": "dpop+jwt", "alg": self.algorithm, "jwk": self.jwk, **(header or {})}
         fields = {"jti": uuid.uuid4().hex, "htm": method, "htu": url, "iat": int(time.time())}
         fields |= {"ath": encoded(sha256(token.encode()).digest())} if token else {}
@@ -55,7 +55,7 @@ class Holder:
 
 
 def read(proof: str) -> tuple[dict[str, Any], str]:
-    """The claims of a proof with ES256, and the thumbprint of its key. Raises where it is none."""
+    """Return the claims and the key thumbprint of an ES256 proof. Raises if it is not valid."""
     header = json.loads(decoded(proof.partition(".")[0]))
     if header["typ"] != "dpop+jwt" or "d" in header["jwk"]:
         raise ValueError(header)

@@ -1,4 +1,4 @@
-"""A program on a person's machine: it asks to act for them, and listens for the answer."""
+"""OAuth client on a person's machine, with a loopback redirect."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ THANKS = b"<!doctype html><html lang='en'><title>Thanks</title><h1>Back</h1>"
 
 
 class Program:
-    """Registers itself at a gateway; its own page sends people on to another origin, as many do."""
+    """A client that registers itself; after the redirect its page sends the browser elsewhere."""
 
     def __init__(self, gateway: str, name: str) -> None:
         self.gateway = gateway
@@ -29,18 +29,18 @@ class Program:
 
     @contextmanager
     def listening(self) -> Iterator[Self]:
-        """Answer for a while."""
+        """Listen for the redirect for the length of the block."""
         with answering(self._answer) as self._port:
             self.id = self._registered()
             yield self
 
     @property
     def redirect(self) -> str:
-        """Where browsers are to bring answers."""
+        """The redirect URI."""
         return f"http://127.0.0.1:{self._port}/callback"
 
     def address(self, **more: str) -> str:
-        """Where it sends a browser."""
+        """Return the authorization URL for the browser."""
         request = {
             "response_type": "code",
             "client_id": self.id,
@@ -54,11 +54,11 @@ class Program:
         return f"{self.gateway}/oauth/authorize?{urlencode(request)}"
 
     def answer(self) -> dict[str, str]:
-        """What the browser brought back."""
+        """Return the parameters of the redirect."""
         return self.answers.get(timeout=SECONDS)
 
     def token(self) -> str:
-        """A token for the code that was brought."""
+        """Exchange the received code for a token."""
         return self._token(
             grant_type="authorization_code",
             code=self.answer()["code"],
@@ -67,11 +67,11 @@ class Program:
         )
 
     def waits(self) -> dict[str, str]:
-        """It has no browser today, and shows a code."""
+        """Start a device authorization and return its answer with the user code."""
         return self._posted("/oauth/device/code", urlencode({"client_id": self.id}))
 
     def fetches(self, waiting: dict[str, str]) -> str:
-        """A token, once somebody has brought the code."""
+        """Return the token once a person has entered the code."""
         return self._token(grant_type=DEVICE, device_code=waiting["device_code"])
 
     def _token(self, **form: str) -> str:
@@ -97,7 +97,7 @@ class Program:
         return parsed
 
     def _answer(self, request: Request) -> Response:
-        """Take the answer, and send the browser to another origin for thanks."""
+        """Record the redirect and send the browser to another origin."""
         target = urlsplit(request.path)
         if target.path != "/callback":
             return Response(200 if target.path == "/thanks" else 404, THANKS, HTML)

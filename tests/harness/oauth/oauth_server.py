@@ -1,14 +1,15 @@
-"""An authorization server of the MCP SDK that agrees at once, run as a process of its own.
+"""Authorization server of the MCP SDK that consents at once, run as its own process.
 
-`python oauth_server.py PORT`, or behind that `PORT CERTIFICATE KEY AUTHORITY`: then it speaks TLS,
-and at the second port to those alone whom this authority vouches for. A POST to /say changes how it
-behaves: `subject` who agrees, `seconds` a token lasts, `iss` its answer names (null: none),
-`document` members of its metadata, `nonce` what it and its resources want proofs of keys (DPoP) to
-be made with, `unbound` whether it passes proofs over, `certificate` the thumbprint of the only one
-that is let have tokens, which are bound to it (RFC 8705), `secret_seconds` how long a secret that
-it gives lasts (null: for ever), `jwks` whose assertions it takes. POST /introspect tells of a
-token, POST /expire ends all of them, POST /give makes refresh tokens, POST /forget has it know no
-client any more, GET /seen tells what the token endpoint was asked.
+Usage: `python oauth_server.py PORT` or `PORT MTLS_PORT CERTIFICATE KEY AUTHORITY`: then it speaks
+TLS, and MTLS_PORT accepts only clients with a certificate of the authority.
+
+POST /say sets: `subject` of the tokens, `seconds` of their life, `iss` of the redirect (null:
+none), `document` members of its metadata, `nonce` that DPoP proofs must contain, `unbound` to
+ignore proofs, `certificate` the thumbprint of the only client that gets tokens, bound to it (RFC
+8705), `secret_seconds` of a client secret's life (null: unlimited), `jwks` of trusted assertions.
+
+POST /introspect introspects a token, POST /expire ends all tokens, POST /give creates refresh
+tokens, POST /forget deletes all clients, GET /seen returns the requests to the token endpoint.
 """
 
 import asyncio
@@ -51,7 +52,7 @@ JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 class Provider:
-    """What it knows."""
+    """The state of the server."""
 
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer
@@ -60,8 +61,8 @@ class Provider:
             "unbound": False, "certificate": "", "secret_seconds": None,
         }  # fmt: skip
         self.proofs: set[str] = set()
-        self.keys: dict[str, str] = {}  # of tokens, the key each is bound to
-        self.certificates: dict[str, str] = {}  # likewise
+        self.keys: dict[str, str] = {}  # token -> thumbprint of its key
+        self.certificates: dict[str, str] = {}  # token -> thumbprint of its certificate
         self.seen: list[dict[str, str]] = []
         self.clients: dict[str, OAuthClientInformationFull] = {}
         self.codes: dict[str, AuthorizationCode] = {}
@@ -106,7 +107,7 @@ class Provider:
     async def exchange_refresh_token(
         self, client: Any, refresh: RefreshToken, scopes: list[str]
     ) -> OAuthToken:
-        del self.refreshes[refresh.token]  # good once
+        del self.refreshes[refresh.token]  # used once
         return self.give(client.client_id, scopes, refresh.resource, refresh.subject)
 
     async def load_access_token(self, token: str) -> AccessToken | None:
@@ -120,7 +121,7 @@ class Provider:
         raise NotImplementedError
 
     def vouched(self, assertion: str) -> str | None:
-        """Whom an assertion is of, if it was made for us by who we trust; without one a machine."""
+        """Return the subject of a valid assertion for this server; without one, a machine name."""
         if not assertion:
             return "machine"
         try:
@@ -148,7 +149,7 @@ class Provider:
 
 
 class Application:
-    """The SDK's routes, with ours before them."""
+    """The SDK's routes after the test's own ones."""
 
     def __init__(self, issuer: str) -> None:
         self._provider, url = Provider(issuer), AnyHttpUrl(issuer)
@@ -173,7 +174,7 @@ class Application:
         self._sdk = Starlette(routes=[*ours, *theirs])
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Note what the token endpoint is asked, and know machines, which the SDK does not."""
+        """Record token requests and handle client credentials, which the SDK does not support."""
         if scope["type"] != "http" or scope["path"] != "/token":
             await self._sdk(scope, receive, send)
             return
@@ -201,7 +202,7 @@ class Application:
         await JSONResponse(result, status)(scope, receive, send)
 
     def _proved(self, proof: str, refresh: str) -> tuple[str, Response | None]:
-        """The key of a proof for this endpoint, or how it is refused."""
+        """Return the key thumbprint of a proof for this endpoint, or the error response."""
         provider = self._provider
         claims, key = read(proof)
         fits = (claims["htm"], claims["htu"]) == ("POST", f"{provider.issuer}/token")
@@ -217,7 +218,7 @@ class Application:
     async def _given(
         self, scope: Any, form: dict[str, str], body: bytes
     ) -> tuple[int, dict[str, Any]]:
-        """What a form is answered with: a machine's by us, any other by the SDK."""
+        """Answer a token request: machines here, other clients through the SDK."""
         if form.get("grant_type") in ("client_credentials", JWT_BEARER):
             scopes = form.get("scope", "").split()
             subject = self._provider.vouched(form.get("assertion", ""))

@@ -1,4 +1,4 @@
-"""An OpenID provider's process, and what tests say to it."""
+"""OpenID provider as a process, with the test's control of it."""
 
 import sys
 import time
@@ -13,21 +13,21 @@ class Provider(HttpEngine):
     """A process of `harness.oauth.openid_provider`."""
 
     def command(self) -> list[str]:
-        """It listens on our port."""
+        """Return the command line."""
         return [sys.executable, str(openid_provider.__file__), str(self.port)]
 
     @property
     def url(self) -> str:
-        """Its issuer."""
+        """The issuer."""
         return self.origin
 
     def say(self, path: str = "/say", **told: Any) -> dict[str, Any]:
-        """Tell it how to behave, or have it sign something."""
+        """Send a control request and return the answer."""
         answer: dict[str, Any] = self.exchange("POST", path, told)
         return answer
 
     def minted(self, typ: str = "at+jwt", **changes: Any) -> str:
-        """An access token of its own."""
+        """Return an access token with these claims, signed by the provider."""
         now = int(time.time())
         claims = {
             "iss": self.url, "sub": "s-1", "aud": RESOURCE, "exp": now + 600, "iat": now,
@@ -36,30 +36,30 @@ class Provider(HttpEngine):
         return str(self.say("/mint", claims=claims, typ=typ)["token"])
 
     def seen(self) -> list[str]:
-        """The paths it was asked for."""
+        """Return the paths of the received requests."""
         return list(self.exchange("GET", "/seen"))
 
     def exchanges(self) -> list[dict[str, str]]:
-        """What it was asked to vouch for."""
+        """Return the received token exchanges."""
         return list(self.exchange("GET", "/exchanges"))
 
     def as_ever(self) -> Self:
-        """Have it behave as it did at first."""
+        """Reset the behaviour to its default."""
         self.say("/as-ever")
         return self
 
     def keys(self) -> dict[str, Any]:
-        """The keys it signs with."""
+        """Return the provider's public keys."""
         keys: dict[str, Any] = self.exchange("GET", "/keys")
         return keys
 
     def arrive(self, location: str) -> str:
-        """Go where a browser is sent, and come back with where it is sent then."""
+        """Follow the browser to the provider and return the URL it redirects to."""
         return sent_on(location).removeprefix(BASE)
 
 
 def issuer(provider: Provider, **more: Any) -> dict[str, Any]:
-    """What is declared of it."""
+    """Return the declaration of this issuer."""
     return {
         "url": provider.url, "algorithms": ["ES256"], "client_id": openid_provider.CLIENT,
         "secret": openid_provider.SECRET, "user": "login", **more,

@@ -1,12 +1,12 @@
-"""An OpenID provider that signs in whoever a test says, run as a process of its own.
+"""OpenID provider that signs in any test user, run as its own process.
 
-`python -m harness.oauth.openid_provider PORT`. A POST to /say changes how it behaves: `claims` of
-who signs in, `iss` its answer names (null: none), `advertised` whether it promises one, `asks`:
-there is a page with a link, for people in front of a browser. POST /mint signs the
-claims it is sent; POST /rotate takes another key, /as-ever has it behave as it did at first;
-GET /seen tells what it was asked.
-It vouches for people elsewhere (ID-JAG) with `word` among the claims, unless `refuses` says why
-not, and renews what it said for `seconds`, if `renews`.
+Usage: `python -m harness.oauth.openid_provider PORT`. POST /say sets: `claims` of the user, `iss`
+of the redirect (null: none), `advertised` whether the metadata promises `iss`, `asks` to show a
+page with a link instead of redirecting. POST /mint signs the given claims, POST /rotate replaces
+the key, POST /as-ever resets the behaviour, GET /seen returns the received requests.
+
+It issues ID-JAG assertions with the claims `word`, unless `refuses` names an error, and renews ID
+tokens that last `seconds` if `renews` is set.
 """
 
 import hmac
@@ -29,7 +29,7 @@ CLIENT, SECRET = "gateway", "the-secret-of-the-gateway"
 
 
 class Provider:
-    """What it knows."""
+    """The state of the provider."""
 
     def __init__(self, port: int) -> None:
         self.issuer = f"http://127.0.0.1:{port}"
@@ -42,7 +42,7 @@ class Provider:
 
     @property
     def usual(self) -> dict[str, Any]:
-        """How it behaves until it is told otherwise."""
+        """The default behaviour."""
         return {
             "claims": {"sub": "s-1", "login": "ann", "groups": ["staff"]},
             "iss": self.issuer,
@@ -55,16 +55,16 @@ class Provider:
         }
 
     def rotate(self) -> None:
-        """Sign with a new key, and know the old one no more."""
+        """Replace the signing key and forget the old one."""
         self.key = ECKey.generate_key("P-256")
 
     def signed(self, claims: dict[str, Any], typ: str = "JWT", alg: str = "ES256") -> str:
-        """A token."""
+        """Return a signed token."""
         header = {"alg": alg, "typ": typ, "kid": self.key.thumbprint()}
         return jwt.encode(header, claims, self.key, algorithms=[alg])
 
     def document(self) -> dict[str, Any]:
-        """Its metadata."""
+        """Return the metadata."""
         return {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize",
@@ -77,7 +77,7 @@ class Provider:
         }
 
     def authorized(self, query: dict[str, str]) -> str:
-        """Where a browser is sent back."""
+        """Return the URL of the redirect."""
         code = f"code-{len(self.codes)}"
         self.codes[code] = query
         fields = {"code": code, "state": query["state"]}
@@ -85,7 +85,7 @@ class Provider:
         return f"{query['redirect_uri']}?{urlencode(fields)}"
 
     def token(self, form: dict[str, str], authorization: str) -> dict[str, Any]:
-        """The ID token for a code, whoever proves to be the gateway."""
+        """Return the ID token for a code, once the gateway has authenticated."""
         pair = b64decode(authorization.removeprefix("Basic ")).decode()
         assert hmac.compare_digest(pair, f"{CLIENT}:{SECRET}")
         if form["grant_type"] == EXCHANGE:
@@ -101,7 +101,7 @@ class Provider:
         return self.signed_in({"nonce": request["nonce"]})
 
     def signed_in(self, more: dict[str, str]) -> dict[str, Any]:
-        """An ID token of who signed in."""
+        """Return an ID token of the signed-in user."""
         now = int(time.time())
         claims = {
             "iss": self.issuer, "aud": CLIENT, "exp": now + self.said["seconds"], "iat": now,
@@ -112,7 +112,7 @@ class Provider:
         return fields | again
 
     def word(self, form: dict[str, str]) -> dict[str, Any]:
-        """That the gateway may act for who signed in (RFC 8693, ID-JAG)."""
+        """Return an assertion that the gateway may act for the user (RFC 8693, ID-JAG)."""
         self.exchanges.append(form)
         token = jwt.decode(form["subject_token"], self.key, algorithms=["ES256"])
         now = int(time.time())
@@ -128,12 +128,12 @@ class Provider:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """The HTTP handler."""
 
     provider: Provider
 
     def do_GET(self) -> None:
-        """Documents, keys, and the page on which one signs in."""
+        """Answer metadata, keys and the sign-in page."""
         target = urlsplit(self.path)
         self.provider.seen.append(target.path)
         if target.path == "/.well-known/openid-configuration":
@@ -146,11 +146,11 @@ class Handler(BaseHTTPRequestHandler):
             self._tell(self.provider.exchanges)
         elif target.path == "/authorize":
             self._sign_in(self.provider.authorized(dict(parse_qsl(target.query))))
-        else:  # a browser looks for an icon
+        else:  # browsers request an icon
             self.send_error(404)
 
     def do_POST(self) -> None:
-        """Tokens, and a test's wishes."""
+        """Answer token requests and control requests."""
         body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
         if self.path == "/token":
             form = dict(parse_qsl(body))
@@ -170,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
             self._tell({})
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Suppress the log."""
 
     def _public(self) -> dict[str, Any]:
         key = self.provider.key

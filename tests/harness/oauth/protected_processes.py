@@ -1,4 +1,4 @@
-"""A server that wants OAuth: its two processes, its metadata alone, and what tests say to them."""
+"""Processes of the authorization server and the protected MCP servers, and a metadata server."""
 
 import sys
 from collections.abc import Iterator
@@ -18,20 +18,20 @@ class OAuthServer(HttpEngine):
     """The authorization server."""
 
     def command(self) -> list[str]:
-        """It listens on our port."""
+        """Return the command line."""
         return [sys.executable, str(Path(__file__).with_name("oauth_server.py")), str(self.port)]
 
     @property
     def issuer(self) -> str:
-        """What it is called."""
+        """The issuer."""
         return self.origin
 
     def say(self, **told: Any) -> None:
-        """Have it behave otherwise."""
+        """Change the behaviour."""
         self.exchange("POST", "/say", told)
 
     def as_ever(self) -> Self:
-        """Have it behave as it did at first."""
+        """Reset the behaviour to its default."""
         usual = {"seconds": 3600, "iss": self.issuer, "document": {}, "subject": "ann@far"}
         self.say(**usual, nonce="", unbound=False, certificate="", secret_seconds=None)
         return self
@@ -41,91 +41,91 @@ class OAuthServer(HttpEngine):
         self.exchange("POST", "/expire", {})
 
     def forget(self) -> None:
-        """Know none of the clients that have registered themselves."""
+        """Delete all registered clients."""
         self.exchange("POST", "/forget", {})
 
     def give(self, count: int, client: str, secret: str) -> list[str]:
-        """Know this client, and so many refresh tokens of its."""
+        """Create this client with `count` refresh tokens."""
         fields = {"count": count, "client": client, "secret": secret}
         return list(self.exchange("POST", "/give", fields))
 
     def seen(self, grant: str) -> list[dict[str, str]]:
-        """What its token endpoint was asked of this kind."""
+        """Return the token requests of one grant type."""
         return [each for each in self.exchange("GET", "/seen") if each["grant_type"] == grant]
 
 
 class ShowingOAuthServer(SecureEngine, OAuthServer):
-    """The same over TLS; at a second port it wants to see certificates of its clients."""
+    """The authorization server over TLS; a second port requires client certificates."""
 
     def __init__(self, directory: Path, certificates: Certificates) -> None:
         super().__init__(directory, certificates)
         self.second_port = own_port()
 
     def command(self) -> list[str]:
-        """It listens on both."""
+        """Return the command line with both ports."""
         return [*super().command(), str(self.second_port), *self.certificates.listening]
 
     def start(self) -> None:
-        """Return once it listens on both."""
+        """Start the process and return once both ports accept connections."""
         super().start()
         self.wait_for(self.second_port)
 
     @property
     def alias(self) -> str:
-        """Where it wants to see a certificate."""
+        """The URL of the port that requires client certificates."""
         return f"https://localhost:{self.second_port}"
 
     def tells_alias(self, **more: Any) -> None:
-        """Say so in its metadata, and who may have tokens there."""
+        """Add the alias to the metadata and allow tokens only for one certificate."""
         aliases = {"token_endpoint": f"{self.alias}/token"}
         bound = "tls_client_certificate_bound_access_tokens"
         self.say(document={"mtls_endpoint_aliases": aliases, bound: True, **more})
 
 
 class ProtectedServer(Engine):
-    """The MCP server."""
+    """The protected MCP server."""
 
     def __init__(self, directory: Path, issuer: str, *scopes: str, resource: str = "") -> None:
         super().__init__(directory)
         self._issuer, self._scopes, self._resource = issuer, scopes, resource
 
     def command(self) -> list[str]:
-        """It listens on our port."""
+        """Return the command line."""
         program = Path(__file__).with_name("protected_server.py")
         words = [sys.executable, str(program), str(self.port), self._issuer, *self._scopes]
         return ["/usr/bin/env", f"RESOURCE={self._resource}", *words]
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the MCP endpoint."""
         return f"http://127.0.0.1:{self.port}/mcp"
 
 
 class ShowingServer(SecureEngine):
-    """The MCP server over TLS: it wants a certificate, and to be told who calls."""
+    """The MCP server over TLS that requires client certificates and caller identities."""
 
     def __init__(self, directory: Path, far: ShowingOAuthServer, gateway: str) -> None:
         super().__init__(directory, far.certificates)
         self._issuer, self._gateway = far.issuer, gateway
 
     def command(self) -> list[str]:
-        """It listens on our port."""
+        """Return the command line."""
         program = Path(__file__).with_name("certificate_bound_server.py")
         words = [str(self.port), self._issuer, self._gateway]
         return [sys.executable, str(program), *words, *self.certificates.listening]
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the MCP endpoint."""
         return f"{self.origin}/mcp"
 
     def told(self) -> list[dict[str, Any]]:
-        """Who calls, as it was told and has verified; the oldest first."""
+        """Return the verified callers, the oldest first."""
         return list(self.exchange("GET", "/told"))
 
 
 class Resource:
-    """What a server says of itself over HTTP; `hits` are the paths that were asked for."""
+    """A server's metadata over HTTP; `hits` are the requested paths."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Any] = {}
@@ -134,12 +134,12 @@ class Resource:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The base URL."""
         return f"{self.origin}/mcp"
 
     @contextmanager
     def serving(self) -> Iterator[Self]:
-        """Answer for a while."""
+        """Serve for the length of the block."""
         with answering(self._told) as port:
             self.origin = f"http://127.0.0.1:{port}"
             yield self
@@ -150,6 +150,6 @@ class Resource:
         return Response(404 if page is None else 200, page)
 
     def names(self, issuer: str, place: str = "/mcp", **more: Any) -> None:
-        """Say which authorization server counts for what lies there."""
+        """Name the authorization server of a path."""
         about = {"resource": self.origin + place, "authorization_servers": [issuer]}
         self.pages[WELL_KNOWN.replace("/mcp", place)] = about | more

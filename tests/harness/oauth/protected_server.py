@@ -1,8 +1,8 @@
-"""An MCP server of the SDK that wants tokens, run as a process of its own.
+"""Protected MCP server of the SDK, run as its own process.
 
-`python protected_server.py PORT ISSUER SCOPES`. Tokens are for its URL, or for what RESOURCE says.
-It asks the authorization server about each token, and `whoami` says whose the call's was. A token
-that is bound to a key (DPoP) is taken with a proof of it alone, as a server of DPoP takes it.
+Usage: `python protected_server.py PORT ISSUER SCOPES`. Tokens must be issued for its URL, or for
+RESOURCE. It introspects every token, and `whoami` returns the token's subject. A token that is
+bound to a key is accepted only with a DPoP proof of that key.
 """
 
 import os
@@ -27,7 +27,7 @@ from harness.oauth.dpop_proofs import read
 
 
 class Introspecting:
-    """Believes what the authorization server says."""
+    """A token verifier that introspects at the authorization server."""
 
     def __init__(self, issuer: str, ca: str = "") -> None:
         self._issuer = issuer
@@ -45,7 +45,7 @@ class Introspecting:
 
 
 class Proving:
-    """Before the SDK, which knows bearer tokens only: sees the proofs of bound ones."""
+    """Middleware before the SDK, which only knows bearer tokens, that checks DPoP proofs."""
 
     def __init__(self, app: Any, asks: Introspecting, url: str) -> None:
         self._app, self._asks, self._url = app, asks, url
@@ -67,7 +67,7 @@ class Proving:
         await self._app(scope, receive, send)
 
     def _wrong(self, scope: Any, scheme: str, token: str, proof: str, known: dict[str, Any]) -> str:
-        """RFC 9449's word for what is wrong; empty where nothing is."""
+        """Return the error code of RFC 9449; empty for a valid proof."""
         if not known or not known["key"]:
             return "invalid_token" if scheme == "DPoP" else ""
         if scheme != "DPoP":
@@ -83,7 +83,7 @@ class Proving:
 
 
 def server_of(asks: Introspecting, issuer: str, url: str, scopes: list[str]) -> MCPServer:
-    """The MCP server itself."""
+    """Build the MCP server."""
     auth = AuthSettings(
         issuer_url=issuer,
         resource_server_url=url,
@@ -94,20 +94,20 @@ def server_of(asks: Introspecting, issuer: str, url: str, scopes: list[str]) -> 
 
     @server.tool()
     def whoami() -> str:
-        """Whose token the call carries."""
+        """Return the subject of the call's token."""
         token = get_access_token()
         return str(token.subject) if token is not None else "nobody"
 
     @server.resource("mail://ann/drafts")
     def drafts() -> str:
-        """What only ann may know of."""
+        """Return a text that only ann may see."""
         return "Dear Bob"
 
     return server
 
 
 def main(port: int, issuer: str, scopes: list[str]) -> None:
-    """Serve until ended."""
+    """Serve until the process is killed."""
     asks, url = Introspecting(issuer), f"http://127.0.0.1:{port}/mcp"
     app = Proving(
         server_of(asks, issuer, os.environ.get("RESOURCE") or url, scopes).streamable_http_app(),

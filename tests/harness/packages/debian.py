@@ -1,7 +1,7 @@
-"""Programs of the system that tests need: found, or installed with apt where one may.
+"""Debian programs that tests need: found on the machine or installed with apt.
 
-`python -m harness.packages.debian chromium prometheus` installs those that are missing. `CHROMIUM`,
-`PROMETHEUS` and `PROMTOOL` name others.
+Usage: `python -m harness.packages.debian chromium prometheus` installs the missing ones. The
+environment variables `CHROMIUM`, `PROMETHEUS` and `PROMTOOL` name other paths.
 """
 
 import os
@@ -13,27 +13,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Program:
-    """A program, by the names it may have, and the packages it comes in."""
+    """A program with its possible names and the packages that contain it."""
 
     variable: str
     names: tuple[str, ...]
     packages: tuple[str, ...]
 
     def found(self) -> str | None:
-        """Where it is."""
+        """Return the path of the program, or None."""
         return os.environ.get(self.variable) or next(
             filter(None, map(shutil.which, self.names)), None
         )
 
     def path(self) -> str:
-        """Where it is; a test may not skip what it promises."""
+        """Return the path of the program. Raises `RuntimeError` if it is missing."""
         if (there := self.found()) is None:
             raise RuntimeError(self.what_to_do)
         return there
 
     @property
     def what_to_do(self) -> str:
-        """For who has none of these."""
+        """The instruction for a machine without the program."""
         return (
             f"No {self.names[0]} was found. Install it ('apt-get install "
             f"{' '.join(self.packages)}', as root), or name one: {self.variable}=/path/to/it."
@@ -51,7 +51,7 @@ _PROGRAMS = {each.names[0]: each for each in (CHROMIUM, PROMETHEUS)}
 
 
 def install(program: Program) -> None:
-    """Have apt install it, if whoever runs this may."""
+    """Install the packages with apt, if the user may."""
     for words in (
         ("update", "-qq"),
         ("install", "-qq", "--no-install-recommends", *program.packages),
@@ -63,7 +63,7 @@ def install(program: Program) -> None:
 
 
 def _rights(program: Program) -> list[str]:
-    """What a command is begun with that is to run as root."""
+    """Return the command prefix that runs apt as root."""
     if shutil.which("apt-get") and os.geteuid() == 0:
         return []
     if shutil.which("apt-get") and shutil.which("sudo"):

@@ -8,5 +8,5 @@ PACKAGE = "@modelcontextprotocol/server-everything@2026.8.31"
 
 
 def install(directory: Path) -> list[str]:
-    """The command that runs it; `stdio` or `streamableHttp` is to be added."""
+    """Install the server and return its command line; add `stdio` or `streamableHttp`."""
     return [str(npm.NODE), str(npm.installed(PACKAGE, "dist/index.js", directory))]

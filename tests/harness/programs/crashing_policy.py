@@ -1,8 +1,8 @@
-"""`python run_crashing.py SERVICE…`: policy dies by SIGKILL at one step; outcomes get lost.
+"""Services whose policy kills itself at one step of a call and whose outcomes can get lost.
 
-The state directory's file `crash` names the step, and the key whose call it concerns; from the
-hand-over on, a policy that is to die there reaches Valkey no more. `forget` lists keys, apart by
-blanks, of whose calls the executor publishes no outcome.
+Usage: `python crashing_policy.py SERVICE…`. The file `crash` in the state directory contains the
+step and the key of the call; after the hand-over such a policy no longer reaches Valkey. The file
+`forget` lists keys, separated by blanks, whose calls get no outcome event.
 """
 
 import asyncio

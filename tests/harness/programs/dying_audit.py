@@ -1,7 +1,7 @@
-"""`python run_dying.py audit`: an audit that dies by SIGKILL in the middle of writing events.
+"""Audit that kills itself with SIGKILL while it writes events.
 
-Some inserts go well; during the next one the kill comes, a moment after it began: before the
-engine has the rows, while it writes them, or after that and before they are acknowledged.
+Usage: `python dying_audit.py audit`. Some inserts succeed; during the next one the kill happens at
+a random time: before the engine has the rows, during the write, or before the acknowledgement.
 """
 
 import os
@@ -16,8 +16,8 @@ from typing import Any
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_common.service.process import run
 
-LIVES = 1  # insert that goes well
-LONGEST = 0.06  # seconds from the beginning of an insert to the kill
+LIVES = 1  # number of inserts that succeed
+LONGEST = 0.06  # seconds from the start of an insert to the kill
 _whole = ClickHouse._insert
 _inserts = count()
 

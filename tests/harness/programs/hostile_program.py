@@ -1,6 +1,7 @@
-"""A program that tries to read, write and reach what is not its own; it prints what it got.
+"""Program that tries to escape its sandbox and prints what it reached.
 
-Its words are JSON: `read`, `write`, `sockets` and `pids` are tried, each by several ways.
+The argument is JSON with the targets: `read`, `write`, `sockets` and `pids`; each is tried in
+several ways.
 """
 
 import contextlib

@@ -1,4 +1,7 @@
-"""`python run_leaking.py ingress`: an edge that tells arguments in its log, spans and metrics."""
+"""Ingress that leaks arguments into its log, spans and metrics.
+
+Usage: `python leaking_ingress.py ingress`.
+"""
 
 import logging
 import sys

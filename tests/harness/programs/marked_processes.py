@@ -1,22 +1,22 @@
-"""Processes that bear a mark among their words, seen from outside of whatever they are in."""
+"""Processes with a mark on their command line, found through /proc."""
 
 from contextlib import suppress
 from pathlib import Path
 
 
 def marked(mark: str) -> list[int]:
-    """The processes that bear it."""
+    """Return the ids of the processes with the mark."""
     every = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
     return [pid for pid in every if any(mark.encode() in word for word in words_of(pid))]
 
 
 def strays(mark: str) -> list[int]:
-    """Those of them that call themselves strays."""
+    """Return the ids of the marked processes whose last argument is `stray`."""
     return [pid for pid in marked(mark) if words_of(pid)[-1] == b"stray"]
 
 
 def words_of(pid: int) -> list[bytes]:
-    """What a process was started with; nothing of a zombie, or of one that is gone."""
+    """Return a process's command line; empty for a zombie or an ended process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
@@ -24,7 +24,7 @@ def words_of(pid: int) -> list[bytes]:
 
 
 def children() -> set[int]:
-    """Children of this process, zombies too; its threads may end meanwhile."""
+    """Return the children of this process including zombies; threads may end meanwhile."""
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):

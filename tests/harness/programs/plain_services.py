@@ -1,4 +1,7 @@
-"""`python run.py SERVICE…`: services in one process, as `toolbus run` starts them."""
+"""Services in one process, as `toolbus run` starts them.
+
+Usage: `python plain_services.py SERVICE…`.
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The tools that programs of the sandbox's tests find, in either language."""
+"""Tools for the programs of the sandbox tests, in either language."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ AMPLE = Limits(deadline=60.0, cpu=20)
 
 
 class Tools:
-    """The tools behind a program; `meet` answers only when two are asked at once."""
+    """The tools behind a program; `meet` answers once two calls wait."""
 
     def __init__(self) -> None:
         self.asked: list[ToolCall] = []

@@ -1,4 +1,7 @@
-"""`python run_unrecorded.py SERVICE…`: services that record nothing, to measure recording."""
+"""Services that publish no events, to measure the cost of recording.
+
+Usage: `python unrecorded_services.py SERVICE…`.
+"""
 
 import asyncio
 import sys

@@ -1,7 +1,7 @@
-"""Key services of others as they answer over HTTP, recorded from their documented interfaces.
+"""Third-party key services over HTTP, after their documented interfaces.
 
-One server wraps as HashiCorp Vault's transit engine, Google's KMS and Azure's Key Vault do, with
-keys that it alone has.
+One server wraps keys as HashiCorp Vault's transit engine, Google's KMS and Azure's Key Vault do,
+with keys that only it has.
 """
 
 import os
@@ -26,17 +26,17 @@ _VERSION = "0123456789abcdef" * 2
 
 @dataclass
 class KeyServices(SecretStores):
-    """`keys` are the names of those there are; Azure's are all one RSA key of one version."""
+    """The server; `keys` are the existing names. Azure's are all one RSA key of one version."""
 
     keys: dict[str, bytes] = field(default_factory=dict)
     pair: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
 
     def add(self, *names: str) -> None:
-        """Make keys."""
+        """Create keys."""
         self.keys |= {name: AESGCM.generate_key(256) for name in names}
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
-        """What somebody who may ask is told."""
+        """Answer an authorized request."""
         if found := _TRANSIT.fullmatch(path):
             return self._transit(found[1], found[2], body)
         if found := _GOOGLE.fullmatch(path):

@@ -1,4 +1,4 @@
-"""A receiver of OTLP over real HTTP, which reads what it is sent as a collector does."""
+"""OTLP receiver over HTTP that parses requests as a collector does."""
 
 import gzip
 from collections import Counter
@@ -15,7 +15,7 @@ from harness.waits import until_now
 
 @dataclass(frozen=True)
 class Received:
-    """One span, with what stands above it."""
+    """One span with its resource and scope."""
 
     scope: str
     service: str
@@ -31,7 +31,7 @@ class Received:
 
 
 class Collector:
-    """Listens while it is entered; `statuses` are its next answers, and then 200."""
+    """A collector for the length of the block; `statuses` are its next answers, then 200."""
 
     def __init__(self) -> None:
         self.headers: list[dict[str, str]] = []
@@ -41,16 +41,16 @@ class Collector:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The base URL."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def spans(self) -> list[Received]:
-        """Every span it has taken."""
+        """All accepted spans."""
         return [span for body in list(self.bodies) for span in read(body)]
 
     def of(self, trace: str, *names: str) -> list[Received]:
-        """The spans of a trace, once there are as many of each name as are named here."""
+        """Return the spans of a trace once every given name occurred as often as it is given."""
 
         def there() -> list[Received]:
             found = [span for span in self.spans if span.trace == trace]
@@ -77,7 +77,7 @@ class Collector:
 
 
 def read(body: bytes) -> list[Received]:
-    """The spans in a request's body."""
+    """Return the spans in a request's body."""
     request = ExportTraceServiceRequest.FromString(body)
     return [
         _received(scoped.scope.name, plain(of_service.resource.attributes)["service.name"], span)
@@ -88,7 +88,7 @@ def read(body: bytes) -> list[Received]:
 
 
 def plain(attributes: Iterable[Any]) -> dict[str, Any]:
-    """Attributes as Python has them."""
+    """Return attributes as Python values."""
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
 
 

@@ -1,7 +1,7 @@
-"""Secret stores of others as they answer over HTTP, recorded from their documented interfaces.
+"""Third-party secret stores over HTTP, after their documented interfaces.
 
 One server speaks the parts of HashiCorp Vault (KV version 2, AppRole), Google's Secret Manager and
-Azure's Key Vault that reading a secret needs. Who has no valid token learns nothing.
+Azure's Key Vault that reading a secret needs. A request without a valid token is rejected.
 """
 
 import base64
@@ -17,7 +17,7 @@ ROLE, ROLE_SECRET = "role-1", "role-secret-1"
 
 @dataclass
 class SecretStores:
-    """`kept` holds what each path holds; `tokens` are valid, and tell how often somebody signed in.
+    """The server: `kept` are the secrets by path, `tokens` the valid tokens, one per sign-in.
 
     `certificate` and its key make it speak TLS.
     """
@@ -27,7 +27,7 @@ class SecretStores:
     asked: list[str] = field(default_factory=list)
     certificate: tuple[str, str] | None = None
     down: bool = False
-    port: int = 0  # where it listens
+    port: int = 0  # the URL's host and port
 
     def __enter__(self) -> Self:
         self._served = ExitStack()
@@ -46,7 +46,7 @@ class SecretStores:
         return Response(status, result, headers)
 
     def told(self, method: str, path: str, headers: dict[str, str], body: Any) -> tuple[int, Any]:
-        """The status and body of one answer."""
+        """Return the status and the body of an answer."""
         path = path.partition("?")[0]
         self.asked.append(path)
         if self.down:
@@ -60,7 +60,7 @@ class SecretStores:
         return self.answer(path, body)
 
     def answer(self, path: str, _body: Any) -> tuple[int, Any]:
-        """What somebody who may ask is told."""
+        """Answer an authorized request."""
         for form, tell in _FORMS:
             if found := form.fullmatch(path):
                 return tell(self.kept.get(found[1]))

@@ -1,4 +1,4 @@
-"""Receivers of syslog: over TCP or TLS with octets counted, and datagrams; they can be killed."""
+"""Syslog receivers over TCP or TLS with octet counting, and over UDP."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from harness.engines.engine import own_port
 
 @dataclass(frozen=True)
 class Heard:
-    """One message, taken apart as RFC 5424 has it."""
+    """One message, parsed after RFC 5424."""
 
     priority: int
     at: str
@@ -24,7 +24,7 @@ class Heard:
 
     @classmethod
     def of(cls, message: bytes) -> "Heard":
-        """Read it; fails where it is none."""
+        """Parse a message. Raises if it is malformed."""
         head, at, host, program, process, name, data, text = message.decode().split(" ", 7)
         assert (process, data) == ("-", "-")
         priority, closing, version = head[1:].partition(">")
@@ -33,7 +33,7 @@ class Heard:
 
 
 class SyslogServer:
-    """Listens while it is entered; after `cut` it is there again on the same port."""
+    """A receiver for the length of the block; after `cut` it can start again on the same port."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.port = own_port()
@@ -51,13 +51,13 @@ class SyslogServer:
         await self.cut()
 
     async def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         self._server = await asyncio.start_server(
             self._meet, "127.0.0.1", self.port, ssl=self._context
         )
 
     async def cut(self) -> None:
-        """Listen no more, and drop every connection with whatever is in it."""
+        """Stop listening and drop every connection with its unread data."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -69,11 +69,11 @@ class SyslogServer:
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the events heard, in their order."""
+        """The ids of the received events, in order."""
         return [each.told["id"] for each in self.heard]
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:  # it was cut before this connection was met
+        if self._server is None:  # the connection was cut before its handler started
             writer.transport.abort()
             return
         self.connections += 1
@@ -94,7 +94,7 @@ class SyslogServer:
 
 
 class Datagrams:
-    """A port for datagrams, open while it is entered."""
+    """A UDP port, open for the length of the block."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -109,6 +109,6 @@ class Datagrams:
         self._socket.close()
 
     async def heard(self) -> Heard:
-        """The next message."""
+        """Return the next message."""
         loop = asyncio.get_running_loop()
         return Heard.of(await loop.sock_recv(self._socket, 65_536))

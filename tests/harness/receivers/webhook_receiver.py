@@ -1,4 +1,4 @@
-"""A receiver of webhooks over real HTTP, which can be told to fail, and looks at signatures."""
+"""Webhook receiver over HTTP that checks signatures and can fail on request."""
 
 import base64
 import hmac
@@ -12,10 +12,10 @@ from harness.network.json_server import Request, Response, answering
 
 
 class Received(Request):
-    """One request, which may be signed."""
+    """One received request."""
 
     def signed_with(self, secret: bytes) -> bool:
-        """Whether the signature is right, worked out here from the specification's words."""
+        """Return whether the signature is valid, computed from the specification."""
         text = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}."
         expected = hmac.new(secret, text.encode() + self.body, sha256).digest()
         version, _, signature = self.headers["webhook-signature"].partition(",")
@@ -23,18 +23,18 @@ class Received(Request):
 
 
 class Receiver:
-    """Listens while it is entered; `status` is what it answers."""
+    """A receiver for the length of the block; `status` is its answer."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port or own_port()
         self.received: list[Received] = []
         self.status = 204
         self.location = ""
-        self.answer: Callable[[Received], tuple[int, bytes]] | None = None  # instead of `status`
+        self.answer: Callable[[Received], tuple[int, bytes]] | None = None  # overrides `status`
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL."""
         return f"http://127.0.0.1:{self.port}/hook"
 
     def __enter__(self) -> Self:
@@ -47,7 +47,7 @@ class Receiver:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Nobody listens there for a while."""
+        """Stop listening for the length of the block."""
         self._served.close()
         try:
             yield

@@ -1,6 +1,7 @@
-"""Spellings of this machine's own address, and names that turn out to mean it: a long list.
+"""Spellings of this machine's address, and names that resolve to it.
 
-Written from how resolvers, C libraries and URL parsers read hosts, not from what our check knows.
+Written after the parsers of resolvers, C libraries and URL libraries, independently of the tested
+check.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from itertools import product
 from toolbus_common.egress import Target
 from toolbus_common.egress.resolver import resolved
 
-# What a name stands for, at its first look-up, its second, and so on; the last one stays.
+# The addresses of a name at its first look-up, its second, and so on; the last one stays.
 MEANINGS: dict[str, list[list[str]]] = {
     "127.0.0.1.nip.example": [["127.0.0.1"]],
     "localtest.example": [["127.0.0.1"], ["::1"]],
@@ -24,13 +25,13 @@ MEANINGS: dict[str, list[list[str]]] = {
     "both-turned.example": [["127.0.0.1", "93.184.216.34"]],
     "mixed-six.example": [["2606:4700::1111", "::1"]],
     "rebound-at-once.example": [["127.0.0.1"], ["93.184.216.34"]],
-    # Listed, and nobody listens: whoever looked the name up again would end at loopback.
+    # Allowed by name, and without a listener: a second look-up would lead to loopback.
     "rebinding.example": [["127.0.0.2"], ["127.0.0.1"]],
     "xn--127-0-0-1.example": [["127.0.0.1"]],
     "internal.example.": [["127.0.0.1"]],
 }
 REBINDING = "rebinding.example"
-LISTED = "127.0.0.2"  # by the operator of the tests; nobody listens there
+LISTED = "127.0.0.2"  # allowed by the tests' operator; without a listener
 
 _OCTETS = {
     "decimal": "{}".format,
@@ -99,7 +100,7 @@ _TRICKS = (
 
 
 def hosts() -> Iterator[str]:
-    """Every spelling of a host, each once."""
+    """Return every spelling of the host, without repetition."""
     seen: dict[str, None] = dict.fromkeys(_PLAIN)
     for first, middle, last in product(_OCTETS.values(), repeat=3):
         seen.setdefault(".".join((first(127), middle(0), middle(0), last(1))))
@@ -115,7 +116,7 @@ def hosts() -> Iterator[str]:
 
 
 def spellings(port: int) -> list[str]:
-    """Every URL that must not lead to this port of this machine."""
+    """Return every URL that must not reach this port of this machine."""
     return [
         *(f"http://{host}:{port}/mcp" for host in hosts()),
         *(trick.format(port) for trick in _TRICKS),
@@ -123,13 +124,13 @@ def spellings(port: int) -> list[str]:
 
 
 class Resolver:
-    """Tells what the names above mean, look-up by look-up; of others what the system says."""
+    """A resolver with scripted answers for the names above; other names go to the system."""
 
     def __init__(self) -> None:
         self._asked: dict[str, int] = {}
 
     def meaning(self, host: str) -> list[str] | None:
-        """What a name stands for now."""
+        """Return the current address of a name."""
         result = MEANINGS.get(host) or MEANINGS.get(f"{host}.")
         if result is None:
             return None
@@ -137,6 +138,6 @@ class Resolver:
         return result[min(turn, len(result) - 1)]
 
     async def __call__(self, target: Target) -> list[str]:
-        """As the executor asks."""
+        """Resolve a name as the executor does."""
         result = self.meaning(target.host)
         return await resolved(target) if result is None else result

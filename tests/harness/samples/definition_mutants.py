@@ -1,4 +1,4 @@
-"""Definitions changed at random: any member, any character, any type, at any depth."""
+"""Random mutations of definitions: any member, character or type, at any depth."""
 
 import copy
 import random
@@ -15,12 +15,12 @@ ALIKE = {
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 1.5, 2**53 + 1, 10**40, "", " ", "x", [], {}, [[]], {"": {}},
 )  # fmt: skip
-Place = tuple[Any, Any]  # what holds a value, and under what
+Place = tuple[Any, Any]  # container of a value, and its key
 Change = Callable[[Any, random.Random], Any]
 
 
 def mutant(definition: dict[str, Any], chance: random.Random) -> dict[str, Any]:
-    """Another definition than this one, and never an equal JSON value."""
+    """Return a mutated definition that is never equal to the original as JSON."""
     while True:
         found: dict[str, Any] = copy.deepcopy(definition)
         for _ in range(chance.choice((1, 1, 1, 2, 5))):
@@ -32,7 +32,7 @@ def mutant(definition: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 
 
 def reordered(value: Any, chance: random.Random) -> Any:
-    """An equal value, with its members in another order."""
+    """Return an equal value with its members in another order."""
     if isinstance(value, dict):
         members = [(name, reordered(inner, chance)) for name, inner in value.items()]
         chance.shuffle(members)
@@ -41,7 +41,7 @@ def reordered(value: Any, chance: random.Random) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal; true is no 1, the order of members is nothing."""
+    """Return whether two JSON values are equal; true is not 1, the order of members is ignored."""
     if isinstance(one, bool) or isinstance(other, bool) or one is None or other is None:
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
@@ -53,7 +53,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _change(definition: dict[str, Any], chance: random.Random) -> None:
-    """One change at one place."""
+    """Apply one change at one position."""
     place = chance.choice(list(_places(definition)) or [(definition, None)])
     holder, at = place
     kind = chance.random()
@@ -105,12 +105,12 @@ def _other(value: Any, chance: random.Random) -> Any:
 
 
 def _value(chance: random.Random) -> Any:
-    """One of the values, of its own: it may be changed in turn."""
+    """Return a new copy of one of the values, which may be mutated in turn."""
     return copy.deepcopy(chance.choice(VALUES))
 
 
 def _text(text: str, chance: random.Random) -> str:
-    """The text with one character otherwise, more or less."""
+    """Return the text with one character changed, added or removed."""
     at = chance.randrange(len(text) + 1)
     here, rest = text[at : at + 1], text[at + 1 :]
     return text[:at] + chance.choice(

@@ -1,6 +1,6 @@
-"""Definitions and results as careless servers send them, by what becomes of each.
+"""Definitions and results as careless servers send them, grouped by Toolbus's reaction.
 
-`SHOWN` are listed, repaired where strict clients need it; `HELD` are shown to nobody.
+`SHOWN` are listed, repaired where strict clients need it; `HELD` are quarantined.
 """
 
 from typing import Any
@@ -9,17 +9,17 @@ OBJECT: dict[str, Any] = {"type": "object"}
 
 
 def tool(**members: Any) -> dict[str, Any]:
-    """A tool's definition without its name."""
+    """Return a tool's definition without its name."""
     return {"inputSchema": OBJECT, **members}
 
 
 def output(schema: Any) -> dict[str, Any]:
-    """A tool that says what its results are."""
+    """Return a tool with an output schema."""
     return tool(outputSchema={**OBJECT, "properties": {"x": schema}})
 
 
 def argument(**members: Any) -> dict[str, Any]:
-    """A prompt of one argument."""
+    """Return a prompt with one argument."""
     return {"arguments": [{"name": "a", **members}]}
 
 
@@ -111,7 +111,7 @@ TEXT: dict[str, Any] = {"type": "text", "text": "read"}
 
 
 def part(**members: Any) -> dict[str, Any]:
-    """A result of one part."""
+    """Return a result with one part."""
     return {"content": [members]}
 
 
@@ -152,7 +152,7 @@ CASES = (
 
 
 def named(key: str, definitions: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Definitions as a list tells them."""
+    """Return definitions with their names, as a list contains them."""
     return [{key: name, **members} for name, members in definitions.items()]
 
 

@@ -1,4 +1,4 @@
-"""Samples in documentation pages, and the marker before each that says how it is checked.
+"""Samples in documentation pages, and the markers that say how each is checked.
 
 A marker is an HTML comment on the line before a fence: `<!-- sample: run; prints Oslo -->`.
 CONTRIBUTING.md lists the markers.
@@ -27,7 +27,7 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One fence of a page. `line` is that of the fence."""
+    """One fence of a page. `line` is the number of the fence's line."""
 
     page: str
     line: int
@@ -50,12 +50,12 @@ class Sample:
 
     @property
     def runs(self) -> bool:
-        """Whether a gateway is needed to check it."""
+        """Whether checking it needs a gateway."""
         return not {"run", "run program", "apply"}.isdisjoint(self.directives)
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """A YAML sample as a whole configuration: in its section, and completed."""
+        """The whole configuration that a YAML sample stands for, with its section completed."""
         document = yaml.safe_load(self.text)
         for name in reversed(self.directives.get("in", "").split(".")):
             document = {name: document} if name else document
@@ -73,13 +73,13 @@ _ALLOWED = {
 
 
 def pages() -> list[Path]:
-    """Return the pages whose samples are checked: all but the decisions, which tell of the past."""
+    """Return the pages whose samples are checked: all except the decision records."""
     found = [path for path in (ROOT / "docs").rglob("*.md") if path.parent.name != "adr"]
     return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(found)]
 
 
 def samples(path: Path) -> list[Sample]:
-    """Return the samples of a page, in their order."""
+    """Return the samples of a page in order."""
     text = path.read_text()
     found = []
     for match in _SAMPLE.finditer(text):
@@ -100,7 +100,7 @@ def every_sample() -> list[Sample]:
 
 
 def faults(sample: Sample) -> Iterator[str]:
-    """Yield what is wrong with a sample's marker."""
+    """Yield the errors of a sample's marker."""
     if not sample.marker and sample.language != "yaml":
         yield "has no marker: <!-- sample: run --> or <!-- sample: not run: REASON -->"
     directives = sample.directives
@@ -114,7 +114,7 @@ def faults(sample: Sample) -> Iterator[str]:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two documents: mappings member by member, of anything else the second counts."""
+    """Merge two documents: mappings by member; otherwise the second value replaces the first."""
     found = deepcopy(dict(base))
     for name, value in over.items():
         both = isinstance(value, Mapping) and isinstance(found.get(name), Mapping)
@@ -144,7 +144,7 @@ def _command(words: list[str], program: str) -> Iterator[list[str]]:
 
 
 def _whole_lines(text: str) -> Iterator[str]:
-    """Yield lines, joined where a quotation or a backslash goes on in the next one."""
+    """Yield lines, joined where a quotation or a backslash continues in the next one."""
     started = ""
     for line in re.sub(r"\\\n", " ", text).splitlines():
         started += line
@@ -158,5 +158,5 @@ def _whole_lines(text: str) -> Iterator[str]:
 
 
 def _tokens(line: str) -> list[str]:
-    """Split a line as a shell does, comments left out. Raises `ValueError`."""
+    """Split a line as a shell does, without comments. Raises `ValueError`."""
     return list(shlex.shlex(line, posix=True, punctuation_chars=True))

@@ -1,4 +1,4 @@
-"""Every place that takes a URL, each tried with one: what is called, and what is led to."""
+"""Every setting and field that contains a URL, with the attempt to reach it."""
 
 import asyncio
 import json
@@ -43,11 +43,11 @@ JSON = b"application/json"
 THREADS = ThreadPoolExecutor(2, "entrances")
 NO_SECRETS = Secrets(stores_of({}))
 EVENT = Record(1, "i", "call.denied", 1.0, b"{}")
-NOBODY = cast("Caller", None)  # an API asks its caller nothing
+NOBODY = cast("Caller", None)  # an API does not prompt its caller
 
 
 class Listener:
-    """Listens at loopback, over IPv4 and IPv6 where there is one, and counts who comes."""
+    """A listener on loopback, over IPv4 and IPv6 if available, that counts connections."""
 
     def __init__(self) -> None:
         self.hits = 0
@@ -56,7 +56,7 @@ class Listener:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["Listener"]:
-        """Listen while this is entered."""
+        """Listen for the length of the block."""
         async with served(self._meet) as self.port, AsyncExitStack() as stack:
             with suppress(OSError):  # a machine without IPv6
                 await stack.enter_async_context(served(self._meet, "::1", self.port))
@@ -64,7 +64,7 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """Where it is, plainly."""
+        """The plain URL of the listener."""
         return f"http://127.0.0.1:{self.port}"
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,7 +74,7 @@ class Listener:
         await writer.drain()
 
     def _answer(self, path: str) -> bytes:
-        """What leads elsewhere, in each of the ways there are."""
+        """Answer with a redirect to elsewhere, in each of the possible forms."""
         if path == "/sse":
             body = f"event: endpoint\ndata: {_line(self.leads_to)}\n\n".encode()
             return _answered(b"200 OK", b"text/event-stream", body)
@@ -98,7 +98,7 @@ def _answered(status: bytes, media: bytes, body: bytes, more: bytes = b"") -> by
 
 
 def described(server: str, refers_to: str = "") -> bytes:
-    """A document with one operation at a server."""
+    """Return a document with one operation at a server."""
     schema = {"$ref": refers_to} if refers_to else {"type": "string"}
     fields = {
         "parameters": [{"name": "q", "in": "query", "schema": schema}],
@@ -118,7 +118,7 @@ def described(server: str, refers_to: str = "") -> bytes:
 
 @dataclass
 class Tried:
-    """One operator's settings, what a URL is tried with, and the server that leads elsewhere."""
+    """An operator's egress settings, the URL under test, and the redirecting server."""
 
     egress: Egress
     leader: Listener
@@ -129,36 +129,36 @@ class Tried:
         self.way = Dialer(self.egress, resolve=Resolver())
 
     async def mcp(self, url: str) -> None:
-        """A server over streamable HTTP."""
+        """Connect to an MCP server over streamable HTTP."""
         await self._met(url, old=False)
 
     async def sse(self, url: str) -> None:
-        """A server over HTTP+SSE."""
+        """Connect to an MCP server over HTTP+SSE."""
         await self._met(url, old=True)
 
     async def document(self, url: str) -> None:
-        """An API's document."""
+        """Fetch an API's document."""
         await fetch(url, {}, self.way)
 
     async def base_url(self, url: str) -> None:
-        """Where an API is declared to be called."""
+        """Call an API at its declared base URL."""
         await self._called(Server(openapi=self._file(described("/")), base_url=url))
 
     async def servers(self, url: str) -> None:
-        """Where a document of ours says that its API is called."""
+        """Call an API at the server in a local document."""
         await self._called(Server(openapi=self._file(described(url))))
 
     async def proxy(self, url: str) -> None:
-        """A proxy to go through."""
+        """Use a proxy."""
         way = replace(self.way, proxy=url)
         await fetch("http://192.88.98.1/", {}, way)
 
     async def webhook(self, url: str) -> None:
-        """Where events are posted."""
+        """Post to a webhook."""
         await self._posted(url)
 
     async def sink(self, url: str) -> None:
-        """A SIEM that is posted to."""
+        """Post to a SIEM."""
         outlet = HttpTransport(
             Sink(url=url),
             self._poster(),
@@ -170,7 +170,7 @@ class Tried:
         await outlet.send([EVENT])
 
     async def syslog(self, url: str) -> None:
-        """A SIEM over syslog."""
+        """Send to a SIEM over syslog."""
         place = urlsplit(url)
         port = f":{place.port or 514}" if not place.netloc.endswith(f":{place.port}") else ""
         sink = Sink(url=f"syslog+tcp://{place.netloc}{port}")
@@ -183,66 +183,66 @@ class Tried:
             await outlet.close()
 
     async def store(self, url: str) -> None:
-        """A store that files are put into."""
+        """Write a file to an object store."""
         keys = {"access_key": "a", "secret_key": "b"}
         export = Export(to="s3://events", endpoint=url.rstrip("/"), credentials=keys)
         await target_for(export, self._poster(), NO_SECRETS, lambda: False).put("file", b"x")
 
     async def endpoint_event(self, url: str) -> None:
-        """Where an HTTP+SSE server says that it is posted to."""
+        """Follow the `endpoint` event of an HTTP+SSE server."""
         self.leader.leads_to = url
         await self._met(f"{self.leader.url}/sse", old=True)
 
     async def fetched_servers(self, url: str) -> None:
-        """Where a document of somebody else says that its API is called."""
+        """Call an API at the server in a fetched document."""
         self.leader.leads_to = url
         await self._called(Server(openapi=f"{self.leader.url}/servers.json"))
 
     async def reference(self, url: str) -> None:
-        """What a schema refers to."""
+        """Follow a `$ref` of a schema."""
         self.leader.leads_to = url
         await self._called(Server(openapi=f"{self.leader.url}/ref.json"))
 
     async def moved_document(self, url: str) -> None:
-        """Where a document is said to have moved."""
+        """Follow the redirect of a document."""
         self.leader.leads_to = url
         await fetch(f"{self.leader.url}/moved", {}, self.way)
 
     async def moved_operation(self, url: str) -> None:
-        """Where an API says to ask instead."""
+        """Follow the redirect of an API operation."""
         self.leader.leads_to = url
         await self._called(Server(openapi=f"{self.leader.url}/plain.json"))
 
     async def moved_server(self, url: str) -> None:
-        """Where an MCP server says to ask instead."""
+        """Follow the redirect of an MCP server."""
         self.leader.leads_to = url
         await self._met(f"{self.leader.url}/moved", old=False)
 
     async def moved_webhook(self, url: str) -> None:
-        """Where a webhook is said to have moved."""
+        """Follow the redirect of a webhook."""
         self.leader.leads_to = url
         await self._posted(f"{self.leader.url}/moved")
 
     async def graphql(self, url: str) -> None:
-        """A GraphQL API."""
+        """Call a GraphQL API."""
         await _opened(GraphQLUpstream(Server(graphql=url), {}, Bench().news, self.way))
 
     async def grpc(self, url: str) -> None:
-        """A gRPC server, whose library connects by itself."""
+        """Call a gRPC server, whose library opens its own connections."""
         place = urlsplit(url)
         server = Server(grpc=f"grpc://{place.netloc}")
         await _opened(GrpcUpstream(server, {}, Bench().news, self.way))
 
     async def tunnel(self, url: str) -> None:
-        """Where a process asks its gate for a tunnel to."""
+        """Request a tunnel at the sandbox's egress proxy."""
         authority = url.partition("://")[2].partition("/")[0]
         await self._asked_at_gate(url, f"CONNECT {authority} HTTP/1.1\r\n\r\n")
 
     async def forward(self, url: str) -> None:
-        """Where a process asks its gate to pass a request on to."""
+        """Request a forward at the sandbox's egress proxy."""
         await self._asked_at_gate(url, f"GET {url} HTTP/1.1\r\n\r\n")
 
-    # -- how ---------------------------------------------------------------------------------
+    # -- attempts ----------------------------------------------------------------------------
 
     async def _met(self, url: str, *, old: bool) -> None:
         await _opened(
@@ -254,13 +254,13 @@ class Tried:
         try:
             await upstream.open()
             listed = await upstream.list_page("tools/list", None)
-            if listed["tools"]:  # else its only operation was left out
+            if listed["tools"]:  # its only operation would be left out otherwise
                 await upstream.call(admitted("ping", {"q": "x"}), PROBE_SECONDS, NOBODY)
         finally:
             await upstream.close()
 
     async def _asked_at_gate(self, url: str, asked: str) -> None:
-        """Ask a gate that lists every address, and the name that is asked for."""
+        """Send a request to an egress proxy that allows every address and the requested name."""
         gate = EgressProxy("s", Allowed.of(f"0.0.0.0/0 ::/0 {_name_in(url)}"), self.way)
         with gate.handover() as hatch:
             place = urlsplit(hand_over(os.dup(hatch)))
@@ -295,7 +295,7 @@ class Tried:
 
 
 async def _opened(upstream: Upstream) -> None:
-    """Meet it, and leave."""
+    """Open and close an upstream."""
     try:
         await upstream.open()
     finally:
@@ -303,7 +303,7 @@ async def _opened(upstream: Upstream) -> None:
 
 
 def _name_in(url: str) -> str:
-    """The host of a URL, where it is a name that can be listed."""
+    """Return the host of a URL if it is a name that can be allowed."""
     try:
         host = str(urlsplit(url).hostname)
         Allowed.of(host)
@@ -332,7 +332,7 @@ LED_TO: dict[str, Entrance] = {
 
 @dataclass
 class Count:
-    """How an entrance did: probes, those turned away, and those that arrived."""
+    """The result of an entry point: probes, denied ones, and those that reached the listener."""
 
     probes: int = 0
     refused: int = 0
@@ -341,7 +341,7 @@ class Count:
 
 
 async def counted(entrance: Entrance, urls: Iterable[str], tried: Tried, seen: Listener) -> Count:
-    """Try every URL at an entrance."""
+    """Try every URL at an entry point."""
     count = Count()
     for url in urls:
         before = seen.hits
@@ -351,7 +351,8 @@ async def counted(entrance: Entrance, urls: Iterable[str], tried: Tried, seen: L
                 await entrance(tried, url)
         except (ToolbusError, PostError, SinkError, TargetError, ValidationError, ValueError):
             count.refused += 1
-        for _ in range(TURNS):  # who was called, and not read from, has met its caller by now
+        # an accepted connection that was not read has reached its handler by now
+        for _ in range(TURNS):
             await asyncio.sleep(0)
         if seen.hits != before:
             count.through.append(url)
@@ -360,5 +361,5 @@ async def counted(entrance: Entrance, urls: Iterable[str], tried: Tried, seen: L
 
 
 def lists(*more: str) -> Egress:
-    """What an operator may call who lists these."""
+    """Return the egress settings of an operator who allows these."""
     return Egress(Allowed.of(" ".join((LISTED, *more))))

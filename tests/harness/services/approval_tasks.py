@@ -1,4 +1,4 @@
-"""What an agent does with calls that wait for a person as tasks, over `Policing`."""
+"""Requests of an agent about approvals as tasks, through `Policing`."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ ENDED = ("completed", "failed", "cancelled")
 
 
 async def begun(made: Policing, **form: Any) -> str:
-    """The name of the task a call becomes."""
+    """Make a call and return the id of the task it becomes."""
     final = await made.request(**form)
     assert isinstance(final, TaskCreated)
     told = json.loads(final.body)
@@ -26,7 +26,7 @@ async def begun(made: Policing, **form: Any) -> str:
 
 
 async def about(made: Policing, what: str, task: str, **form: Any) -> FinalReply:
-    """What a request about a task is answered with."""
+    """Send a `tasks/…` request and return its reply."""
     given = {
         "family": form.get("family", ProtocolFamily.MODERN),
         **{k: form[k] for k in ("secret",) if k in form},
@@ -59,5 +59,5 @@ def approval_of(task: str) -> str:
 
 
 async def reached(made: Policing, times: int) -> bool:
-    """Whether the server was asked so often."""
+    """Return whether the server received this number of calls."""
     return len(made.reached) >= times

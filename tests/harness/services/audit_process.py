@@ -1,4 +1,4 @@
-"""Audit as a process of its own, so that it can be killed at any moment."""
+"""Audit as a separate process that a test can kill at any time."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ AUDIT = "from toolbus_common.service.process import run; raise SystemExit(run(['
 def audit_process(
     settings: Settings, log: Path, program: str = AUDIT, **told: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process; gone by SIGKILL when the block ends. `told` are settings of its own."""
+    """Run audit for the length of the block and kill it; `environment` are additional settings."""
     given = {"STATE_DIR": str(settings.state_dir), "NATS_URL": settings.nats_url, **told}
     given = {f"TOOLBUS_{name}": value for name, value in given.items()}
     with log.open("ab") as output:

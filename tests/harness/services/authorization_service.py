@@ -1,4 +1,4 @@
-"""The oauth service in this process, on a real bus: asked as ingress and operators ask it."""
+"""The oauth service in this process on a real bus, with the requests of ingress and operator."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -46,7 +46,7 @@ STAFF = {"access": {"staff": {"claims": {"groups": "staff"}, "tools": ["docs__*"
 
 
 def hashed(password: str) -> str:
-    """As the command does, but quickly."""
+    """Hash a password as the CLI does, with a fast work factor."""
     made = Argon2id(salt=b"0123456789abcdef", length=32, iterations=1, lanes=1, memory_cost=64)
     return made.derive_phc_encoded(password.encode())
 
@@ -59,7 +59,7 @@ class Walker:
     cookies: dict[str, str] = field(default_factory=dict)
 
     async def get(self, path: str, **query: str) -> Page:
-        """Follow a link; one that is whole already may be given."""
+        """Follow a link, given as a path or as a whole URL."""
         parts = urlsplit(path)
         result = urlencode(query) if query else parts.query
         return await self._exchange("GET", parts.path, result, b"", {})
@@ -69,21 +69,21 @@ class Walker:
         return await self._exchange("POST", path, "", urlencode(form).encode(), {**headers})
 
     async def signed_in(self, page: Page, name: str = "ann", code: str = "") -> Page:
-        """Fill in the form."""
+        """Fill in and send the sign-in form."""
         fields = {"name": name, "password": PASSWORD, "code": code}
         return await self.post("/oauth/sign-in", FORM, ticket=page.ticket, **fields)
 
     async def answered(self, page: Page, answer: str = "allow") -> Page:
-        """Press a button."""
+        """Press a button of the consent page."""
         return await self.post("/oauth/consent", FORM, ticket=page.ticket, answer=answer)
 
     async def consenting(self, client_id: str, **more: str) -> Page:
-        """The consent page, signed in anew."""
+        """Sign in if necessary and return the consent page."""
         page = await self.get("/oauth/authorize", **asked(client_id, **more))
         return await self.signed_in(page) if 'name="password"' in page.text else page
 
     async def code(self, client_id: str, **more: str) -> str:
-        """A code, the whole way."""
+        """Return an authorization code after sign-in and consent."""
         return (await self.answered(await self.consenting(client_id, **more))).told["code"]
 
     async def _exchange(
@@ -102,7 +102,7 @@ class Walker:
 
 @dataclass
 class Server:
-    """The service, and the two who ask it."""
+    """The running service, with the connections of ingress and operator."""
 
     ingress: RequestReply
     operator: RequestReply
@@ -110,7 +110,7 @@ class Server:
     config: Bus
 
     async def answers(self) -> bool:
-        """Whether the server of the bus knows by now that the service listens."""
+        """Return whether the service is already reachable on the bus."""
         try:
             return (await self.page("GET", "/oauth/jwks")).status == 200
         except UnavailableError:
@@ -119,12 +119,12 @@ class Server:
     async def page(
         self, method: str, path: str, query: str = "", body: bytes = b"", headers: Any = None
     ) -> PageReply:
-        """One HTTP request, as ingress hands it on."""
+        """Send an HTTP request as ingress forwards it."""
         asked = PageRequest(method=method, path=path, query=query, headers=headers or {}, body=body)
         return await self.ingress.request(asked, PageReply, 60.0)
 
     async def form(self, path: str, **form: str) -> tuple[int, dict[str, Any]]:
-        """A client's request, and the JSON of its answer."""
+        """Send a client's form and return the status and the JSON of the answer."""
         headers = {**FORM}
         if "basic" in form:
             headers["authorization"] = f"Basic {form.pop('basic')}"
@@ -134,7 +134,7 @@ class Server:
         return result.status, json.loads(result.body)
 
     async def register(self, **more: Any) -> dict[str, Any]:
-        """A client that registers itself."""
+        """Register a client dynamically."""
         fields = {
             "client_name": "A client",
             "redirect_uris": [REDIRECT],
@@ -146,7 +146,7 @@ class Server:
         return found
 
     async def token(self, client_id: str, code: str, **more: str) -> tuple[int, dict[str, Any]]:
-        """Exchange a code."""
+        """Exchange a code for tokens."""
         form = {
             "grant_type": "authorization_code",
             "client_id": client_id,
@@ -158,29 +158,29 @@ class Server:
         return await self.form("/oauth/token", **form)
 
     async def signed_in(self, client_id: str, **more: str) -> dict[str, Any]:
-        """Tokens for ann, the whole way."""
+        """Return tokens for ann after sign-in, consent and exchange."""
         code = await Walker(self).code(client_id, **more)
         status, result = await self.token(client_id, code)
         assert status == 200, result
         return result
 
     async def show(self, token: str) -> Bearer:
-        """Whose token this is. Raises `UnauthorizedError`."""
+        """Return the owner of a token. Raises `UnauthorizedError`."""
         return await self.ingress.request(TokenQuery(token=token), Bearer, 60.0)
 
     async def action(self, action: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
-        """What an operator wishes."""
+        """Perform an operator's action and return its rows."""
         asked = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
         return list((await self.operator.request(asked, IdentityReply, 60.0)).rows)
 
     async def account(self, name: str = "ann", **about: Any) -> dict[str, Any]:
-        """Make an account."""
+        """Create an account."""
         fields = {"password": hashed(PASSWORD), "groups": ["staff"], **about}
         (row,) = await self.action("add_account", name, **fields)
         return row
 
     async def declare(self, **sections: Any) -> None:
-        """Put a configuration in force, and vouch for where it leads."""
+        """Apply a configuration and approve its addresses as the operator does."""
         configuration = Configuration.model_validate(sections)
         bucket = await self.config.bucket(CONFIG)
         await bucket.put(NAMED, encoded(set(digests_of(configuration))))
@@ -189,7 +189,7 @@ class Server:
 
 
 def asked(client_id: str, **more: str) -> dict[str, str]:
-    """An authorization request; what is given empty is left out."""
+    """Return the parameters of an authorization request without the empty ones."""
     fields = {
         "response_type": "code",
         "client_id": client_id,
@@ -207,7 +207,7 @@ def asked(client_id: str, **more: str) -> dict[str, str]:
 async def serving(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
 ) -> AsyncIterator[Server]:
-    """The service at work, with settings of its own."""
+    """Run the service with additional settings."""
     for name, value in {
         "STATE_DIR": str(settings.state_dir),
         "NATS_URL": settings.nats_url,

@@ -1,4 +1,4 @@
-"""A call lane of three minimal services, fused in one exchange or apart on the bus."""
+"""Call path of three minimal services, fused in one process or separate on the bus."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,7 +24,7 @@ Behaviour = Callable[[CallAdmitted, ReplyChannel], Awaitable[None]]
 
 @dataclass
 class Chain:
-    """Ingress asks, policy admits everything, executor does what the test says."""
+    """Ingress sends calls, policy admits all of them, executor does what the test defines."""
 
     ingress: Service
     policy: Service
@@ -38,7 +38,7 @@ class Chain:
         arguments: bytes = b"{}",
         seconds: float = 60.0,
     ) -> bytes:
-        """One call from ingress to its answer."""
+        """Send one call from ingress and return the final body."""
         call_id = self.ingress.calls.new_call_id()
         call = CallRequested(
             call_id=call_id,
@@ -63,7 +63,7 @@ class Chain:
 
 
 def admitted(call: CallRequested) -> CallAdmitted:
-    """The call as policy would hand it on."""
+    """Return the call as policy hands it over."""
     return CallAdmitted(
         call_id=call.call_id,
         reply_to=call.reply_to,
@@ -80,7 +80,7 @@ def admitted(call: CallRequested) -> CallAdmitted:
 
 
 def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
-    """The three services, not yet running."""
+    """Build the three services without starting them."""
     together = LocalTransport()
 
     def exchange() -> LocalTransport:
@@ -105,7 +105,7 @@ def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
 
 @asynccontextmanager
 async def running(*services: Service) -> AsyncIterator[None]:
-    """These services at work."""
+    """Run services for the length of the block."""
     async with AsyncExitStack() as stack:
         for service in services:
             await stack.enter_async_context(service.running())

@@ -1,4 +1,4 @@
-"""A runner over one upstream, without a bus: what it tells and says is kept in lists."""
+"""Call handler of executor over one upstream without a bus; its output is stored in lists."""
 
 import asyncio
 import json
@@ -33,55 +33,55 @@ from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.subscriptions import Watched
 
-# As an operator reaches servers who lists this machine's own addresses.
+# The egress of an operator who allows this machine's addresses.
 AT_LOOPBACK = Dialer(Egress(Allowed.of("127.0.0.0/8 ::1")))
 
 
 class Notes(EventPublisher):
-    """Events kept in a list."""
+    """An event publisher that stores the events in a list."""
 
     def __init__(self) -> None:
         self.producer = "0123abcd"
         self.said: list[Event] = []
 
     def publish(self, event: Event) -> None:
-        """Keep it."""
+        """Store the event."""
         self.said.append(event)
 
 
 @dataclass
 class Answers:
-    """Where the frames of one call go."""
+    """The reply channel of one call."""
 
     frames: list[ReplyMessage] = field(default_factory=list)
     address: str = "r"
 
     async def send(self, frame: ReplyMessage) -> None:
-        """Keep it."""
+        """Store the reply message."""
         self.frames.append(frame)
 
     @property
     def last(self) -> Any:
-        """What ended the call, decoded."""
+        """The final result, decoded."""
         end = self.frames[-1]
         assert isinstance(end, CallResult | InputRequired), end
         return json.loads(end.body)
 
     @property
     def error(self) -> Any:
-        """What it failed with."""
+        """The error of a failed call."""
         end = self.frames[-1]
         assert isinstance(end, CallError), end
         return end.error
 
     @property
     def text(self) -> str:
-        """The text of a tool's answer."""
+        """The first text of a tool's result."""
         return str(self.last["content"][0]["text"])
 
 
 class Bench:
-    """A runner over one upstream."""
+    """A call handler over one upstream."""
 
     def __init__(self, **declared: Any) -> None:
         self.events = Notes()
@@ -92,7 +92,7 @@ class Bench:
         server = Server(url="http://127.0.0.1", **declared)
         self.declared = server
         self.runner = CallHandler("s", server, self.events, self.watched, self.followed)
-        self.dropped: list[str] = []  # messages that belong to no call, by their kind
+        self.dropped: list[str] = []  # kinds of messages that belong to no call
         self.news = UpstreamCallbacks(
             self.changed.set, self._hear, lambda _call: self._relist(), self.dropped.append
         )
@@ -100,20 +100,20 @@ class Bench:
         self.upstream: Upstream
 
     async def open(self, upstream: Upstream) -> None:
-        """Connect and list, as a keeper does."""
+        """Connect and list, as the supervisor does."""
         self.upstream = upstream
         self.described = await upstream.open()
         await self._relist()
         self.runner.upstream = upstream
 
     async def call(self, tool: str, arguments: Any = None, **more: Any) -> Answers:
-        """One call to its end."""
+        """Run one call to its end."""
         answers = Answers()
         await self.runner.run(admitted(tool, arguments, **more), answers)
         return answers
 
     async def close(self) -> None:
-        """Leave."""
+        """Close the handler and the upstream."""
         self.runner.close()
         self.watched.close()
         self.followed.close()
@@ -136,7 +136,7 @@ class Bench:
 
 
 def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
-    """A call policy let through."""
+    """Return an admitted call."""
     fields: dict[str, Any] = {
         "call_id": "c1",
         "reply_to": "r",
@@ -157,7 +157,7 @@ def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
 def connected(
     kind: str, servers: dict[str, FixtureServer], news: UpstreamCallbacks, seen: Path
 ) -> Upstream:
-    """An upstream of a kind, not open yet."""
+    """Return an unopened upstream of a transport and family."""
     transport, _, family = kind.partition(" ")
     if transport == "stdio":
         python = [sys.executable, "-m", "fixture_server", "--stdio", "--family", family]
@@ -171,7 +171,7 @@ def connected(
 
 
 def answering(asked: Answers, **answers: Any) -> str:
-    """What a caller brings back; each answer under the key that was asked with its word."""
+    """Return the input responses, each for the request whose method contains its name."""
     requests = asked.last["inputRequests"]
     found = {
         key: answer

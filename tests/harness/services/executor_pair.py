@@ -1,4 +1,4 @@
-"""Executors of one declaration on one bus, and callers of different principals."""
+"""Several executors of one configuration on one bus, and callers of different principals."""
 
 import json
 import sys
@@ -39,7 +39,7 @@ COMMAND = (sys.executable, str(SERVER), "stdio")
 
 
 class Stateful(Engine):
-    """The stateful server on a port."""
+    """The stateful server as a process."""
 
     def __init__(self, directory: Path, kind: str) -> None:
         super().__init__(directory)
@@ -47,23 +47,23 @@ class Stateful(Engine):
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of its endpoint."""
         return f"http://127.0.0.1:{self.port}/{'sse' if self._kind == 'sse' else 'mcp'}"
 
     def command(self) -> list[str]:
-        """The port is an argument."""
+        """Return the command line."""
         return [sys.executable, str(SERVER), self._kind, str(self.port)]
 
 
 class Apart:
-    """Whoever asks over the bus, through a policy that admits everything in the caller's name."""
+    """Callers on the bus and a policy that admits every call in the caller's name."""
 
     def __init__(self, settings: Settings, operator: Bus, executors: int) -> None:
         self.executors = [build(LocalTransport()) for _ in range(executors)]
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
         self._stacks: dict[int, AsyncExitStack] = {}
         self._operator = operator
-        self.secrets: dict[str, str] = {}  # of keys, where they have another than at first
+        self.secrets: dict[str, str] = {}  # secret hashes of keys that were replaced
 
         @self.policy.serve_calls(CallRequested)
         async def admit(call: CallRequested, reply: ReplyChannel) -> None:
@@ -85,19 +85,19 @@ class Apart:
         return CallAdmitted(**given | fields)
 
     def principal_id(self, key: str) -> str:
-        """What policy calls a key's principal."""
+        """Return the principal id that policy gives a key."""
         own = Key(tools=("*",), secret_hash=self.secrets.get(key, ""))
         return principal_id_of(principal_of(key, own, Configuration()))
 
     async def declare(self, **servers: Server) -> None:
-        """Have these servers."""
+        """Apply a configuration with these servers."""
         config = await self._operator.bucket(CONFIG)
         whole = Configuration(servers=servers)
         await config.put("configuration", whole.model_dump_json().encode())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Apart"]:
-        """All at work."""
+        """Run all services for the length of the block."""
         async with AsyncExitStack() as stack:
             for number, service in enumerate(self.executors):
                 own = self._stacks[number] = await stack.enter_async_context(AsyncExitStack())
@@ -111,7 +111,7 @@ class Apart:
         await self._stacks[number].aclose()
 
     async def end(self, key: str, tool: str, server: str = "s", **more: Any) -> Any:
-        """How one call ended."""
+        """Make a call and return its final reply."""
         call_id = self.ingress.calls.new_call_id()
         arguments = more.pop("arguments", {})
         fields: dict[str, Any] = {
@@ -132,12 +132,12 @@ class Apart:
         )
 
     async def say(self, key: str, tool: str, server: str = "s", **more: Any) -> str:
-        """The text of an answer."""
+        """Make a call and return the text of its result."""
         final = await self.end(key, tool, server, **more)
         return str(json.loads(final.body)["content"][0]["text"])
 
     async def listed(self, server: str = "s") -> None:
-        """Wait until somebody can be asked, as a key of nobody's."""
+        """Wait until the server is ready at an executor."""
 
         async def there() -> bool:
             rows = await self.rows()
@@ -146,7 +146,7 @@ class Apart:
         await until_told(there, f"{server} at work")
 
     async def rows(self) -> tuple[dict[str, Any], ...]:
-        """What an executor tells of its servers."""
+        """Return the servers that an executor reports; empty while none answers."""
         try:
             lane = RequestReply(OPERATOR, self._operator)
             return (await lane.request(ServersQuery(), ServersReply)).servers
@@ -154,7 +154,7 @@ class Apart:
             return ()
 
     async def holders(self) -> dict[str, str]:
-        """Which executor holds the session of each owner at the server s."""
+        """Return the executor that holds the session of each owner at the server `s`."""
         reply = await RequestReply(OPERATOR, self._operator).request_each(
             SessionsQuery(), SessionsReply
         )

@@ -1,4 +1,4 @@
-"""A real HTTP listener before a small application, and what the metrics say of it."""
+"""HTTP listener with a small application, and the listener's metrics."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from toolbus_common.http_server.listener import Listener
 from toolbus_common.service.asgi_server import serving
 
 BRIEF = 0.3
-LONG = 600.0  # never over while a test runs
+LONG = 600.0  # longer than any test
 PATIENT = Limits(head_seconds=LONG, body_seconds=LONG, idle_seconds=LONG, write_seconds=LONG)
 GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
 MIB = 1024 * 1024
@@ -24,7 +24,7 @@ PART = b"x" * 65536
 
 @dataclass
 class Application:
-    """Answers with what it was sent; `held` requests wait for `go`."""
+    """An application that echoes the body; requests to `/held` wait for `go`."""
 
     seen: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -65,7 +65,7 @@ async def answered(send: Any, status: int, body: bytes) -> None:
 
 @dataclass
 class Place:
-    """A listener, and what stands behind it."""
+    """A listener with its application."""
 
     listener: Listener
     app: Application
@@ -78,7 +78,7 @@ class Place:
         return RawHttp(self.listener.port)
 
     async def told(self, *parts: bytes) -> RawAnswer:
-        """The answer to these bytes, on a connection of their own."""
+        """Send bytes on a new connection and return the answer."""
 
         def exchange() -> RawAnswer:
             with self.connect() as connection:
@@ -114,7 +114,7 @@ def closed(reason: str) -> float:
 
 
 def within(**seconds: float) -> Limits:
-    """Limits of which these alone are brief."""
+    """Return limits that are long except for the given ones."""
     fields = {
         "head_seconds": LONG,
         "body_seconds": LONG,

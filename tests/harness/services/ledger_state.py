@@ -1,4 +1,4 @@
-"""Fixtures of the ledger tests: generations in memory, admissions, stored counters."""
+"""Ledger test data: generations in memory, admissions, stored counters."""
 
 from time import time
 
@@ -18,7 +18,7 @@ ABOUT = CallContext("clock", "now", "bot", "trace", "").encode()
 
 
 class RememberedEpochs:
-    """Generations in memory instead of on the bus."""
+    """A store of generations in memory instead of on the bus."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Generation] = {}

@@ -1,4 +1,4 @@
-"""The oauth service as a client of others: an executor that asks it, and a person who connects."""
+"""The oauth service as an OAuth client of upstreams, with an executor and a person's browser."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ DOCUMENT = f"{BASE}/oauth/client.json"
 
 @dataclass
 class Asking:
-    """The service, an executor that asks it, and a person's browser."""
+    """The service, the executor's connection and a person's browser."""
 
     server: Server
     executor: RequestReply
@@ -36,7 +36,7 @@ class Asking:
 
     @property
     def people(self) -> dict[str, Any]:
-        """What is declared of who signs in."""
+        """The declaration of the sign-in."""
         return STAFF
 
     async def request(self, user: str = "ann", **more: Any) -> UpstreamTokenReply:
@@ -50,7 +50,7 @@ class Asking:
         return await self.walker.signed_in(page)
 
     async def sent(self) -> Page:
-        """The browser on its way to the authorization server, from a new link."""
+        """Open a new connect link and return the redirect to the authorization server."""
         reply = await self.request()
         assert reply.link, reply
         page = await self.walker.get(reply.link)
@@ -59,7 +59,7 @@ class Asking:
         return await self.allowed(page)
 
     async def allowed(self, page: Page) -> Page:
-        """Press the button."""
+        """Press the button of the connect page."""
         return await self.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
 
     async def connected(self) -> Page:
@@ -70,7 +70,7 @@ class Asking:
 async def asked_by_executor(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
 ) -> AsyncIterator[tuple[Server, RequestReply]]:
-    """The service at work, and what executor asks it by."""
+    """Run the service and yield it with the executor's connection."""
     async with (
         serving(settings, operator, monkeypatch, **told) as server,
         bus_of("executor", settings) as bus,
@@ -80,13 +80,13 @@ async def asked_by_executor(
 
 @asynccontextmanager
 async def kept_connections(settings: Settings) -> AsyncIterator[Store]:
-    """What the service keeps of other servers, opened by its own key."""
+    """Yield the service's store of upstream connections, opened with its own key."""
     async with bus_of("oauth", settings) as bus:
         seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
         yield Store(await bus.bucket(CONNECTIONS), seal)
 
 
 def came_back(sent: Page) -> str:
-    """Where the authorization server sends the browser back to."""
+    """Follow the authorization server's redirect back to the gateway."""
     assert sent.status == 303, sent.text
     return sent_on(sent.location)

@@ -1,4 +1,4 @@
-"""Two policy replicas on a real bus, an executor that records its calls, and an agent."""
+"""Policy replicas on a real bus, an executor that records its calls, and an agent."""
 
 import asyncio
 import json
@@ -79,7 +79,7 @@ class Policing:
         self._operator = operator
         self._executor = executor
 
-        self.answer: ReplyMessage | None = None  # instead of the arguments
+        self.answer: ReplyMessage | None = None  # replaces the echoed arguments
         self.before_answer: asyncio.Event | None = None
         self.executor.serve_calls(CallAdmitted)(self.run)
 

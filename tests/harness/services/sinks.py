@@ -1,4 +1,4 @@
-"""Sinks at work on the real stream, as the audit service has them, with what they are told."""
+"""SIEM sinks on the real stream, as the audit service runs them."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,17 +21,18 @@ from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
 
 AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8 localhost"))
-PACE = Timing(first_retry=0.05, settle=60.0)  # what a server was not told for sure comes again
+# retries soon, and resends what a server did not acknowledge
+PACE = Timing(first_retry=0.05, settle=60.0)
 SECRETS = Secrets(stores_of({"TOKEN": "a token of the receiver"}))
 
 
 def sink(url: str, **given: Any) -> Sink:
-    """One that is told everything there is, unless a test says otherwise."""
+    """Return a sink that forwards every event from the oldest on, unless `given` says otherwise."""
     return Sink.model_validate({"url": url, "begin": "oldest", **given})
 
 
 def stream_of(bus: Bus) -> EventStream:
-    """The stream EVENTS, as the service reads it."""
+    """Return the stream EVENTS as the service reads it."""
 
     async def when() -> str:
         return await created_at(bus.client, EVENTS)
@@ -46,30 +47,30 @@ def stream_of(bus: Bus) -> EventStream:
 
 
 class Remembered:
-    """A stream that can forget its oldest messages, and be begun anew."""
+    """A stream in memory that can drop its oldest messages and be created again."""
 
     def __init__(self) -> None:
         self.named = "1"
         self.kept: dict[int, StreamEntry] = {}
 
     def say(self, *events: Event) -> None:
-        """A message for each."""
+        """Append a message for each event."""
         for event in events:
             line = msgspec.json.encode({"event": event.NAME, **msgspec.json.decode(event.encode())})
             sequence = max(self.kept, default=0) + 1
             self.kept[sequence] = StreamEntry(sequence, event.subject, line)
 
     def forget(self, *sequences: int) -> None:
-        """They were too old."""
+        """Drop messages, as the stream's age limit does."""
         for each in sequences:
             del self.kept[each]
 
     def begin_anew(self) -> None:
-        """Another stream of the same name."""
+        """Replace the stream by an empty one of the same name."""
         self.named, self.kept = f"{self.named}1", {}
 
     def stream(self) -> EventStream:
-        """As a sink reads it."""
+        """Return the stream as a sink reads it."""
 
         async def when() -> str:
             return self.named
@@ -93,7 +94,7 @@ async def sinking(
     pace: Timing = PACE,
     stream: EventStream | None = None,
 ) -> AsyncIterator[SinkRegistry]:
-    """The sinks of one audit, told as audit may by the bus."""
+    """Run the sinks of one audit replica with audit's bus permissions."""
     poster = HttpClient(AT_LOOPBACK, lambda _: False, tls)
     sinks = SinkRegistry(lambda: declared, poster, lambda _: False, SECRETS, holder, pace)
     async with (

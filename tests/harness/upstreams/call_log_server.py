@@ -1,7 +1,7 @@
-"""A small MCP server over HTTP that behaves as a test asks, run as a process of its own.
+"""Small MCP server over HTTP, run as its own process, that logs every call.
 
-`python upstream.py PORT JOURNAL`. Every call that arrives is written to the journal
-before it is answered, so a test can count what really reached an upstream.
+Usage: `python call_log_server.py PORT LOG`. Every call is written to the log before it is answered,
+so a test can count the calls that reached the upstream.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Upstream:
         self._journal = journal
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """One request."""
+        """Answer one HTTP request."""
         if scope["type"] == "lifespan":
             return
         body = b""
@@ -53,7 +53,7 @@ class Upstream:
             await answer(send, 200, {**envelope(request), **local(request)})
 
     async def call(self, request: dict[str, Any], send: Any) -> None:
-        """One tool call."""
+        """Answer one tool call."""
         tool, arguments = request["params"]["name"], request["params"].get("arguments", {})
         with self._journal.open("a") as journal:
             journal.write(json.dumps({"tool": tool, **arguments}) + "\n")
@@ -82,7 +82,7 @@ def text(said: str, is_error: bool = False) -> dict[str, Any]:  # noqa: FBT001, 
 
 
 def local(request: dict[str, Any]) -> dict[str, Any]:
-    """What is no tool call."""
+    """Answer a request that is not a tool call."""
     if request["method"] == "initialize":
         fields = {
             "protocolVersion": "2025-06-18",
@@ -109,7 +109,7 @@ async def answer(send: Any, status: int, body: dict[str, Any] | None) -> None:
 
 
 async def drip(request: dict[str, Any], steps: int, send: Any) -> None:
-    """Progress as server-sent events, then the result."""
+    """Send progress as server-sent events, then the result."""
     token = request["params"].get("_meta", {}).get("progressToken")
     headers = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -1,8 +1,8 @@
-"""A server of the SDK with tools written the classic way: they ask and log in mid-call.
+"""SDK server whose tools elicit, sample and log during the call.
 
-`python classic_server.py stdio [FAMILY]` or `http PORT [FAMILY]`; it speaks both protocol families,
-or with `modern` the stateless one alone. It declares no `logging`. In the stateless family the SDK
-has no way back to the client, so what asks there fails.
+Usage: `python classic_server.py stdio [FAMILY]` or `http PORT [FAMILY]`. It speaks both protocol
+families, or only the stateless one with `modern`. It declares no `logging`. In the stateless family
+the SDK has no back-channel to the client, so these tools fail there.
 """
 
 import sys
@@ -25,21 +25,21 @@ app = MCPServer(
 
 
 class Name(BaseModel):
-    """What is asked for."""
+    """The schema of the elicitation."""
 
     name: str
 
 
 @app.tool()
 async def greet(ctx: Context) -> str:
-    """Ask for a name."""
+    """Elicit a name."""
     result = await ctx.elicit("Who?", Name)
     return f"Hello {result.data.name}" if result.action == "accept" else result.action
 
 
 @app.tool()
 async def think(ctx: Context) -> str:
-    """Ask the client's model."""
+    """Sample from the client's model."""
     request = SamplingMessage(role="user", content=TextContent(type="text", text="Think"))
     result = await ctx.session.create_message(
         [request], max_tokens=5, related_request_id=ctx.request_id
@@ -57,12 +57,12 @@ async def note(text: str, ctx: Context) -> str:
 
 @app.tool()
 async def family(ctx: Context) -> str:
-    """The revision this call is made in."""
+    """Return the protocol revision of this call."""
     return str(ctx.session.protocol_version)
 
 
 class OfOneFamily:
-    """The application of a server that has never heard of a handshake."""
+    """The application of a server without the handshake."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner

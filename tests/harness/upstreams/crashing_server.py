@@ -1,7 +1,7 @@
-"""An MCP server on stdio that prints on standard error all it knows before it dies.
+"""MCP server on stdio that prints all its secrets to standard error before it dies.
 
-It is copied beside the gateway's configuration and started there. While the file `doomed` lies
-beside it, it dies at its start, too: then every caller is told why it cannot be called.
+The test copies it into the gateway's directory. While a file `doomed` lies beside it, it dies at
+startup, and callers get the reason why the server is unavailable.
 """
 
 import os
@@ -17,7 +17,7 @@ server = FastMCP("frail")
 
 
 def lament(card: str, words: str) -> None:
-    """Print what a careless server prints, as programs spell and cut it."""
+    """Print secrets as a careless server does, in several spellings and split lines."""
     for name in ("INLINE", "GIVEN"):
         given = os.environ[name]
         half = len(given) // 2
@@ -29,7 +29,7 @@ def lament(card: str, words: str) -> None:
 
 @server.tool
 def crash(card: str, words: str) -> str:
-    """Die of it."""
+    """Print the secrets and exit."""
     lament(card, words)
     os._exit(3)
 

@@ -1,8 +1,8 @@
-"""A server of the SDK that asks its caller, in the handshake revisions alone.
+"""SDK server of the handshake family that sends requests to its client.
 
-`python asking_server.py stdio`, `sse PORT` or `http PORT`. It asks within calls (`ask`, `sample`),
-after them (`later`), and for the roots when a session begins and when they change. Which tools it
-lists depends on what its client declared.
+Usage: `python elicitation_server.py stdio`, `sse PORT` or `http PORT`. It sends requests within
+calls (`ask`, `sample`), after calls (`later`), and asks for the roots when a session starts and
+when they change. The listed tools depend on the client's capabilities.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ FORM: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
 TEXT: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
 PLAIN = ("ask", "sample", "plain", "later", "heard")
 heard: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
-counts: dict[str, int] = defaultdict(int)  # of tools that were left before their end
+counts: dict[str, int] = defaultdict(int)  # names of tools whose call was cancelled
 jobs: set[asyncio.Task[None]] = set()
 
 
 def kept(ctx: Any) -> list[str]:
-    """What was heard on a connection outside calls."""
+    """Return the log of messages outside calls."""
     found: list[str] = heard.setdefault(ctx.session._connection, [])
     return found
 
 
 async def elicited(ctx: Any, word: str, request: Any) -> str:
-    """How a question was answered."""
+    """Elicit an answer and return it as text."""
     try:
         told = await ctx.session.elicit_form(word, FORM, request)
     except MCPError as error:
@@ -44,7 +44,7 @@ async def elicited(ctx: Any, word: str, request: Any) -> str:
 
 
 async def sampled(ctx: Any, word: str) -> str:
-    """What the client's model said."""
+    """Sample from the client's model and return the text."""
     message = types.SamplingMessage(role="user", content=types.TextContent(type="text", text=word))
     try:
         told = await ctx.session.create_message(
@@ -56,7 +56,7 @@ async def sampled(ctx: Any, word: str) -> str:
 
 
 async def rooted(ctx: Any) -> None:
-    """Take note of the client's roots."""
+    """Record the client's roots."""
     try:
         roots = (await ctx.session.list_roots()).roots
         kept(ctx).append("roots " + ",".join(str(each.uri) for each in roots))
@@ -65,14 +65,14 @@ async def rooted(ctx: Any) -> None:
 
 
 def begin(work: Any) -> None:
-    """Go on with something when its handler has returned."""
+    """Run a coroutine after its handler has returned."""
     job = asyncio.create_task(work)
     jobs.add(job)
     job.add_done_callback(jobs.discard)
 
 
 async def asking(ctx: Any, word: str) -> str:
-    """Ask within a call, and take note of one that is cancelled meanwhile."""
+    """Send a request within a call and record a cancellation."""
     try:
         return await elicited(ctx, word, ctx.request_id)
     except asyncio.CancelledError:
@@ -81,7 +81,7 @@ async def asking(ctx: Any, word: str) -> str:
 
 
 async def later(ctx: Any, word: str) -> str:
-    """Ask when the call has ended."""
+    """Send a request after the call has ended."""
 
     async def ask() -> None:
         kept(ctx).append(f"later {await elicited(ctx, word, None)}")
@@ -91,12 +91,12 @@ async def later(ctx: Any, word: str) -> str:
 
 
 async def told(ctx: Any, _word: str) -> str:
-    """What was heard outside calls."""
+    """Return the messages received outside calls."""
     return ";".join(kept(ctx))
 
 
 async def plain(_ctx: Any, word: str) -> str:
-    """Say the same."""
+    """Return the word."""
     return word
 
 
@@ -111,7 +111,7 @@ async def called(ctx: Any, params: types.CallToolRequestParams) -> types.CallToo
 
 
 async def listed(ctx: Any, _params: Any) -> types.ListToolsResult:
-    """What fits the client's capabilities."""
+    """Return the tools that fit the client's capabilities."""
     sampling = types.ClientCapabilities(sampling=types.SamplingCapability())
     able = ctx.session.check_client_capability(sampling)
     names = (*PLAIN, "think" if able else "fallback")
@@ -119,13 +119,13 @@ async def listed(ctx: Any, _params: Any) -> types.ListToolsResult:
 
 
 async def wanted(ctx: Any, _params: Any) -> None:
-    """Ask for the roots of a client that has some."""
+    """Request the roots of a client that supports them."""
     if ctx.session.check_client_capability(types.ClientCapabilities(roots=types.RootsCapability())):
         begin(rooted(ctx))
 
 
 def made() -> Server[Any]:
-    """The server."""
+    """Build the server."""
     server: Server[Any] = Server(
         "asking", on_list_tools=listed, on_call_tool=called, on_roots_list_changed=wanted
     )
@@ -134,14 +134,14 @@ def made() -> Server[Any]:
 
 
 async def on_stdio() -> None:
-    """Serve one client."""
+    """Serve one client on stdio."""
     server = made()
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
 
 
 def on_sse() -> Any:
-    """The application of HTTP+SSE."""
+    """Return the application of HTTP+SSE."""
     from mcp.server.sse import SseServerTransport  # noqa: PLC0415 - a process on stdio starts fast
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.responses import Response  # noqa: PLC0415
@@ -166,12 +166,13 @@ def on_sse() -> Any:
 
 
 def over_http() -> Any:
-    """The application of streamable HTTP."""
+    """Return the application of streamable HTTP."""
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager  # noqa: PLC0415
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.routing import Mount  # noqa: PLC0415
 
-    of_handshake_family = import_module("stateful_server").OfHandshakeEra  # beside this program
+    # from the folder of this program
+    of_handshake_family = import_module("stateful_server").OfHandshakeEra
     manager = StreamableHTTPSessionManager(made())
 
     def lifespan(_app: Any) -> Any:
@@ -183,7 +184,7 @@ def over_http() -> Any:
 
 
 if __name__ == "__main__":
-    # As SDKs are that know the revisions with a handshake alone.
+    # Like SDKs that only know the revisions with a handshake.
     setattr(low_level, "serve_dual_era_loop", serve_loop)  # noqa: B010 - it is not exported
     if sys.argv[1] == "stdio":
         anyio.run(on_stdio)

@@ -1,7 +1,7 @@
-"""A server whose calls go wrong in a way one chooses: hung, slow, reset, half-open, nonsense.
+"""MCP servers whose calls fail in a chosen way: hang, delay, reset, half-open, invalid bytes.
 
-As a program it is as many servers as it has ports; `POST /trouble/<name>` tells one its trouble
-(with `?wholly` whatever it is asked), and is answered with how many calls of tools reached it.
+As a program it runs one server per port. `POST /trouble/<name>` sets the fault (with `?wholly` for
+every request, not only calls) and returns the number of tool calls so far.
 """
 
 import argparse
@@ -17,30 +17,30 @@ from typing import Any
 TROUBLES = ("", "hung", "trickle", "reset", "half-open", "garbage", "nonsense", "failing")
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("plain", "twice")]
 NEVER = 3600.0
-_TURNS = 5  # of the event loop
-_ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: a close that resets
+_TURNS = 5  # the event loop's reader and writer
+_ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 
 
 class Troubled:
-    """One stateless MCP server. `asked` counts the calls of tools that reached it.
+    """One stateless MCP server; `asked` counts the tool calls that reached it.
 
-    With `session` it is of the handshake family, and gives that session to everybody.
+    With `session` it belongs to the handshake family and gives this session id to every client.
     """
 
     def __init__(self, seconds: float = 0.0, workers: int = 1000, session: str = "") -> None:
         self.trouble = ""
-        self.wholly = False  # whether the trouble is with whatever it is asked
+        self.wholly = False  # whether the fault applies to every request
         self.tools = TOOLS
         self.methods = Counter[str]()
-        self.sessions = Counter[str]()  # that calls came in
+        self.sessions = Counter[str]()  # arguments of the calls
         self._session = session
-        self.only = NEVER  # how many calls go wrong before all is well again
+        self.only = NEVER  # number of calls that fail before the server recovers
         self.asked = 0
-        self.met = 0  # how often it was asked what it is
-        self.most = 0  # calls under way at once
+        self.met = 0  # number of `server/discover` and `initialize` requests
+        self.most = 0  # calls in progress
         self.port = 0
         self.connected = 0  # connections so far
-        self.released = asyncio.Event()  # what hangs is answered after all
+        self.released = asyncio.Event()  # set to answer hanging calls after all
         self._seconds = seconds
         self._workers = asyncio.Semaphore(workers)
         self._under_way = 0
@@ -49,26 +49,26 @@ class Troubled:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the MCP endpoint."""
         return f"http://127.0.0.1:{self.port}/mcp"
 
     async def start(self, port: int = 0) -> None:
-        """Listen."""
+        """Start to listen."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Refuse connections, and end those there are."""
+        """Stop listening and close all connections."""
         self._server.close()
         await self.hang_up()
         await self._server.wait_closed()
 
     async def hang_up(self) -> None:
-        """End the connections there are."""
+        """Close all connections."""
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        for _ in range(_TURNS):  # until clients in this process have heard that they were closed
+        for _ in range(_TURNS):  # clients in this process have noticed the close
             await asyncio.sleep(0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -139,7 +139,7 @@ class Troubled:
         writer.write(self._whole(asked))
 
     def _whole(self, asked: dict[str, Any]) -> bytes:
-        """The answer, as the family has it."""
+        """Return the answer in the form of the server's family."""
         method = asked["method"]
         if self._session and method == "server/discover":
             return _whole(_error(asked, -32601))
@@ -163,7 +163,7 @@ async def _reset(_asked: Any, writer: asyncio.StreamWriter) -> None:
 
 
 async def _half_open(_asked: Any, writer: asyncio.StreamWriter) -> None:
-    """It is gone, and its machine does not say so: nothing is read or written any more."""
+    """Stop reading and writing without closing, like a machine that is gone."""
     transport = writer.transport
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
@@ -199,7 +199,7 @@ _TROUBLES = {
     "half-open": _half_open,
     "garbage": _garbage,
     "nonsense": _nonsense,
-    # These concern one call, and none of the others:
+    # These affect one call and no other:
     "refusing": _refusing,
     "boundless": _boundless,
     "failing": _failing,

@@ -1,6 +1,6 @@
-"""A server whose answers are as long as one asks: over HTTP, or as a program on stdio.
+"""MCP server whose results have any requested size, over HTTP or stdio.
 
-`python vast.py` speaks on its standard streams, `python vast.py PORT` over HTTP.
+Usage: `python large_result_server.py` for stdio, `python large_result_server.py PORT` for HTTP.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _LOCAL: dict[str, dict[str, Any]] = {
 
 
 def pieces(asked: dict[str, Any]) -> Iterator[bytes]:
-    """The answer to a request, as JSON in pieces."""
+    """Yield the answer to a request as JSON in parts."""
     result = _LOCAL.get(asked["method"])
     if result is not None:
         yield json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode()
@@ -35,7 +35,7 @@ def pieces(asked: dict[str, Any]) -> Iterator[bytes]:
     tool, arguments = asked["params"]["name"], asked["params"].get("arguments", {})
     yield b'{"jsonrpc":"2.0","result":{"resultType":"complete",'
     yield from _FORMS[tool](int(arguments.get("bytes", 0)))
-    yield b'},"id":%d}' % asked["id"]  # last, as nothing forbids
+    yield b'},"id":%d}' % asked["id"]  # last, which JSON permits
 
 
 def _text(size: int) -> Iterator[bytes]:
@@ -86,7 +86,7 @@ _FORMS = {
 
 
 class Vast:
-    """The server over HTTP; `asked` counts the calls of tools."""
+    """The server over HTTP; `asked` counts the tool calls."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -96,15 +96,15 @@ class Vast:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the MCP endpoint."""
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/mcp"
 
     async def start(self, port: int = 0) -> None:
-        """Listen."""
+        """Start to listen."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
 
     async def close(self) -> None:
-        """Leave."""
+        """Stop listening and close all connections."""
         self._server.close()
         for task in self._tasks:
             task.cancel()
@@ -121,7 +121,7 @@ class Vast:
                     await self._one(reader, writer)
         finally:
             self._tasks.discard(task)
-            writer.transport.abort()  # what is left of an answer keeps nobody
+            writer.transport.abort()  # do not wait for unread answers
             with suppress(ConnectionError):
                 await writer.wait_closed()
 

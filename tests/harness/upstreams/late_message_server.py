@@ -1,7 +1,7 @@
-"""A server on stdio of the handshake revisions that speaks of a call after that call has ended.
+"""Handshake-family server on stdio that sends messages for a call after that call has ended.
 
-`leave` returns at once and leaves a job behind; the next call of `stay` has it speak while that
-call is under way. `linger` speaks after it was cancelled.
+`leave` returns at once and leaves a background job; the next call of `stay` makes the job send
+while that call is in progress. `linger` sends after its cancellation.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from mcp.server.runner import serve_loop
 
 FORM: Any = {"type": "object", "properties": {"ok": {"type": "boolean"}}}
 server = FastMCP("late")
-# As SDKs are that know the revisions with a handshake alone.
+# Like SDKs that only know the revisions with a handshake.
 setattr(low_level, "serve_dual_era_loop", serve_loop)  # noqa: B010 - it is not exported
 
 
 class Left:
-    """What calls have left behind, and what became of it."""
+    """The background jobs of ended calls and their results."""
 
     def __init__(self) -> None:
         self.jobs: list[asyncio.Task[None]] = []
@@ -30,7 +30,7 @@ left = Left()
 
 
 async def speak(session: Any, word: str) -> None:
-    """Log a word and ask with it, of no call's behalf that the protocol could name."""
+    """Send a log message and an elicitation that no call's id belongs to."""
     await session.send_log_message("warning", word)
     try:
         left.answers.append((await session.elicit_form(word, FORM)).action)
@@ -39,21 +39,21 @@ async def speak(session: Any, word: str) -> None:
 
 
 async def later(session: Any, word: str) -> None:
-    """Speak in the middle of another call."""
+    """Send during another call."""
     await left.turn.wait()
     await speak(session, word)
 
 
 @server.tool
 async def leave(word: str, ctx: Context) -> str:
-    """Return at once, and speak later."""
+    """Return at once and send later."""
     left.jobs.append(asyncio.create_task(later(ctx.session, word)))
     return "left"
 
 
 @server.tool
 async def stay(word: str, ctx: Context, jobs: int = 1) -> list[str]:
-    """Have so many others speak, speak too, and tell how their requests were answered."""
+    """Let `jobs` jobs send, log a message, and return how the jobs' requests were answered."""
     while len(left.jobs) < jobs:  # noqa: ASYNC110 - a call that is cancelled leaves one soon
         await asyncio.sleep(0.01)
     left.turn.set()
@@ -67,14 +67,14 @@ async def stay(word: str, ctx: Context, jobs: int = 1) -> list[str]:
 
 @server.tool
 async def release() -> str:
-    """Have the others speak when this call has ended."""
+    """Let the jobs send after this call has ended."""
     asyncio.get_running_loop().call_later(0.2, left.turn.set)
     return "released"
 
 
 @server.tool
 async def ask(word: str, ctx: Context) -> list[str]:
-    """Speak within the call."""
+    """Send an elicitation within the call."""
     await speak(ctx.session, word)
     result, left.answers = left.answers, []
     return result
@@ -82,7 +82,7 @@ async def ask(word: str, ctx: Context) -> list[str]:
 
 @server.tool
 async def linger(word: str, ctx: Context) -> str:
-    """Wait to be cancelled, and leave a job behind even then."""
+    """Wait for the cancellation and leave a job even then."""
     await ctx.session.send_log_message("warning", "waiting")
     try:
         await asyncio.sleep(600)

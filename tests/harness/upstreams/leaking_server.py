@@ -1,4 +1,4 @@
-"""An MCP server that tells, when it fails, all it knows: secrets of its own, and what it got."""
+"""MCP server that includes its secrets and the received headers in its errors."""
 
 import json
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ JSON = {"content-type": "application/json"}
 
 
 class Blabbing:
-    """`die` answers 500, with `page` and every header in body and head; others say `words`.
+    """The server: `die` answers 500 with `page` and every header; other tools answer `words`.
 
-    At `refusing_url` nothing is listed: the error that says so repeats every header, and `last`.
+    At `refusing_url` it lists nothing: the error repeats every header, and `last`.
     """
 
     def __init__(self, page: str, words: str, last: str = "") -> None:
@@ -24,7 +24,7 @@ class Blabbing:
 
     @contextmanager
     def serving(self) -> Iterator[Self]:
-        """Answer for a while."""
+        """Serve for the length of the block."""
         with answering(self._answer) as port:
             self.url = f"http://127.0.0.1:{port}/mcp"
             self.refusing_url = f"http://127.0.0.1:{port}/refusing"

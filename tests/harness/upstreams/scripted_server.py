@@ -1,9 +1,9 @@
-"""A low-level MCP server that lists and answers what it is told to, however odd.
+"""Low-level MCP server with scripted lists and answers, including malformed ones.
 
-`python odd_server.py FILE` speaks the handshake family on stdio: FILE is JSON, with `lists` by
-member, `results` by tool, prompt, URI or completed text, and `said` by tool: the resources whose
-change is announced before its answer. `serving` is the stateless family over HTTP, unless it is
-told otherwise.
+Usage: `python scripted_server.py FILE` speaks the handshake family on stdio. FILE is JSON with
+`lists` by member, `results` by tool, prompt, URI or completed text, and `said` by tool: the
+resources whose change is announced before the answer. `serving` is the same over HTTP, in the
+stateless family unless another one is given.
 """
 
 import json
@@ -25,7 +25,7 @@ _OF_LISTS = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
 
 
 def answer(message: dict[str, Any], told: dict[str, Any], *, modern: bool) -> dict[str, Any]:
-    """The answer to a request."""
+    """Return the answer to a request."""
     method, params = message["method"], message.get("params") or {}
     result: Any = None
     if method == "server/discover" and modern:
@@ -54,7 +54,7 @@ def answer(message: dict[str, Any], told: dict[str, Any], *, modern: bool) -> di
 
 
 def announced(message: dict[str, Any], told: dict[str, Any]) -> list[dict[str, Any]]:
-    """The notifications before the answer to a request, which nobody subscribed to."""
+    """Return the unsubscribed notifications that precede the answer."""
     name = (message.get("params") or {}).get("name")
     uris = told.get("said", {}).get(name, []) if message["method"] == "tools/call" else []
     updated = {"jsonrpc": "2.0", "method": "notifications/resources/updated"}
@@ -63,7 +63,7 @@ def announced(message: dict[str, Any], told: dict[str, Any]) -> list[dict[str, A
 
 @contextmanager
 def serving(told: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
-    """Serve one family over HTTP, without sessions, while this is entered; the URL."""
+    """Serve one family over HTTP without sessions for the length of the block; return the URL."""
     from harness.network.json_server import Request, Response, answering  # noqa: PLC0415
 
     def respond(request: Request) -> Response:
@@ -86,7 +86,7 @@ def serving(told: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
 
 
 def main() -> None:
-    """Answer line by line."""
+    """Answer standard input line by line."""
     body = json.loads(Path(sys.argv[1]).read_text())
     for line in sys.stdin:
         message = json.loads(line)

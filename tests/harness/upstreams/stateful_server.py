@@ -1,8 +1,8 @@
-"""A server of the SDK that keeps state: what was remembered in a session is recalled in it.
+"""SDK server that remembers texts per session.
 
-`python stateful_server.py stdio` keeps it in the process; `http PORT` and `sse PORT` for each
-session, as a server of the handshake family: it does not know `server/discover`. `stateless PORT`
-issues no session ids, `dual PORT` speaks both families.
+Usage: `python stateful_server.py stdio` stores them in the process; `http PORT` and `sse PORT`
+store them per session, as a server of the handshake family without `server/discover`; `stateless
+PORT` issues no session ids; `dual PORT` speaks both families.
 """
 
 import asyncio
@@ -33,26 +33,26 @@ async def remember(text: str, ctx: Context) -> str:
 
 @app.tool
 async def recall(ctx: Context) -> str:
-    """Everything remembered in this session."""
+    """Return everything remembered in this session."""
     return ",".join(NOTES.get(_place(ctx), []))
 
 
 @app.tool
 async def pid() -> str:
-    """The process."""
+    """Return the process id."""
     return str(os.getpid())
 
 
 @app.tool
 async def wait() -> str:
-    """Wait for long."""
+    """Wait for an hour."""
     await asyncio.sleep(3600)
     return "waited"
 
 
 @app.tool
 async def work(steps: int, pause: float, ctx: Context, then: float = 0.0) -> str:
-    """Report progress so many times, with a pause before each; then go on in silence."""
+    """Report progress `steps` times with a pause before each, then wait silently."""
     for step in range(1, steps + 1):
         await asyncio.sleep(pause)
         await ctx.report_progress(step, steps)
@@ -67,7 +67,7 @@ async def die() -> str:
 
 
 class OfHandshakeEra:
-    """The application of an SDK that has never heard of `server/discover`."""
+    """The application of an SDK without `server/discover`."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner

@@ -1,6 +1,6 @@
-"""An MCP server on stdio that is given a token: `token_program.py env NAME` or `file PATH`.
+"""MCP server on stdio that receives a token: `token_server.py env NAME` or `file PATH`.
 
-`whoami` asks the authorization server ISSUER whose token it has now; `pid` is its process.
+`whoami` introspects the current token at ISSUER; `pid` returns the process id.
 """
 
 import os
@@ -16,14 +16,14 @@ app = FastMCP("program")
 
 
 def token() -> str:
-    """The token it has now."""
+    """Return the current token."""
     how, where = sys.argv[1:3]
     return os.environ[where] if how == "env" else Path(where).expanduser().read_text()
 
 
 @app.tool
 def whoami() -> str:
-    """Whose token it is."""
+    """Return the subject of the token."""
     body = urllib.parse.urlencode({"token": token()}).encode()
     with urllib.request.urlopen(f"{os.environ['ISSUER']}/introspect", body) as result:
         found = msgspec.json.decode(result.read())
@@ -32,19 +32,19 @@ def whoami() -> str:
 
 @app.tool
 def begins() -> str:
-    """How the token begins, the end of its digest: enough to tell two of them apart."""
+    """Return the start of the token's digest, which distinguishes two tokens."""
     return token()[-6:]
 
 
 @app.tool
 def pid() -> str:
-    """The process."""
+    """Return the process id."""
     return str(os.getpid())
 
 
 @app.tool
 def words() -> str:
-    """Whether the token is among the words of the command, and the mode of the file."""
+    """Return whether the token appears on the command line, and the mode of the file."""
     mode = ""
     if sys.argv[1] == "file":
         path = Path(sys.argv[2]).expanduser()

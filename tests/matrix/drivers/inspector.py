@@ -1,4 +1,4 @@
-"""The Inspector's command line, in the family given as flavour: one process for every request."""
+"""The Inspector's command line in the given family: one process for every request."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ _ONE_SHOT = "the command line has no option for it"
 
 
 def command(method: str, *options: str) -> list[str]:
-    """What is executed."""
+    """Return the command line."""
     program = [os.environ["MATRIX_NODE"], os.environ["MATRIX_INSPECTOR"], "--cli"]
     target = ["--server-url", GIVEN.endpoint, "--transport", "http", "--protocol-family"]
     header = ["--header", f"Authorization: {GIVEN.headers['Authorization']}"]
@@ -31,7 +31,7 @@ def command(method: str, *options: str) -> list[str]:
 
 
 async def started(method: str, *options: str) -> asyncio.subprocess.Process:
-    """The Inspector at work."""
+    """Start the Inspector."""
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
         *command(method, *options), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
@@ -39,7 +39,7 @@ async def started(method: str, *options: str) -> asyncio.subprocess.Process:
 
 
 async def asked(method: str, *options: str) -> Any:
-    """The result it prints."""
+    """Return the printed result."""
     process = await started(method, *options)
     try:
         out, errors = await process.communicate()
@@ -52,7 +52,7 @@ async def asked(method: str, *options: str) -> Any:
 
 
 async def called(tool: str, **arguments: Any) -> str:
-    """The text of a tool's answer."""
+    """Return the text of a tool's result."""
     named = ["--tool-name", GIVEN.name(tool), "--tool-args-json", json.dumps(arguments)]
     return str((await asked("tools/call", *named))["content"][0]["text"])
 

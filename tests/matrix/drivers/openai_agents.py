@@ -1,8 +1,8 @@
-"""Driver of openai-agents: `MCPServerStreamableHttp` by itself, without a model."""
+"""Driver of openai-agents: `MCPServerStreamableHttp` without a model."""
 
 # mypy: ignore-errors
 # ruff: noqa: ANN201
-# Written against openai-agents, which is not in this repository's own environment.
+# Written against openai-agents, which is not in the project's environment.
 
 import asyncio
 import os

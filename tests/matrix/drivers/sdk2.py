@@ -55,7 +55,7 @@ async def _sample(
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[Client]:
-    """A client of the gateway."""
+    """Open a client of the gateway."""
     async with httpx2.AsyncClient(headers=GIVEN.headers, timeout=30) as http:
         transport = streamable_http_client(GIVEN.endpoint, http_client=http)
         async with Client(

@@ -1,7 +1,7 @@
-"""What a driver is given and how it tells what came of it; nothing beyond the standard library.
+"""Argument and report of a driver; only the standard library.
 
-A driver prints one line of JSON for each action. An action its client has no API for stands in
-its table as a sentence instead of a function.
+A driver prints one line of JSON for each action. An action without an API in its client has a
+reason as a string in the driver's table instead of a function.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ STATIC = "test://static-text"
 STATIC_TEXT = "This is the content of the static text resource."
 WATCHED = "test://watched-resource"
 COMPLETED = ["paris", "park", "party"]
-UNDER_WAY_SECONDS = 1.0  # until a call that sleeps has reached its server
+UNDER_WAY_SECONDS = 1.0  # until a sleeping call has reached its server
 LONG_SECONDS = 10
 
 Play = Callable[[], Awaitable[str]]
@@ -30,7 +30,7 @@ Play = Callable[[], Awaitable[str]]
 
 @dataclass(frozen=True)
 class Given:
-    """The driver's one argument, JSON."""
+    """The driver's only argument, JSON."""
 
     endpoint: str
     key: str
@@ -42,26 +42,26 @@ class Given:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a client must send."""
+        """The headers that a client must send."""
         return {"Authorization": f"Bearer {self.key}"}
 
     @property
     def question(self) -> str:
-        """What elicitation and sampling ask."""
+        """The message of elicitation and sampling."""
         return f"What is {self.nonce}?"
 
     def name(self, own: str) -> str:
-        """A tool or prompt as the gateway shows it."""
+        """Return a tool or prompt name as the gateway lists it."""
         return f"{self.server}__{own}"
 
     def uri(self, listed: Iterable[object], own: str) -> str:
-        """A resource as the gateway shows it: servers that share a URI are told apart."""
+        """Return a resource URI as the gateway lists it, where servers with equal URIs are distinguished."""
         shown = {str(uri) for uri in listed}
         marked = f"{self.server}+{own}"
         return marked if marked in shown else expect(own, own in shown, f"{own} is not listed")
 
     def check_names(self, names: Iterable[str]) -> str:
-        """Our server's tools are there, and they are all ours once the prefix is gone."""
+        """Check that the server's tools are listed, and no others once the prefix is removed."""
         prefix = self.name("")
         ours = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
         missing = ", ".join(sorted(CORE - ours))
@@ -69,36 +69,36 @@ class Given:
 
 
 def given() -> Given:
-    """Read the argument."""
+    """Parse the argument."""
     body = json.loads(sys.argv[1])
     return Given(**{**body, "actions": tuple(body.get("actions", ACTIONS))})
 
 
 def expect(detail: str, holds: object, otherwise: object) -> str:
-    """The detail, or a failure that says what was found instead."""
+    """Return the detail, or fail with what was found instead."""
     if not holds:
         raise AssertionError(str(otherwise))
     return detail
 
 
 def same(found: object, wanted: object, detail: str = "") -> str:
-    """Fails unless both are equal."""
+    """Fail unless both are equal."""
     return expect(detail or str(found)[:60], found == wanted, f"{found!r} instead of {wanted!r}")
 
 
 def steps(heard: list[tuple[float, float | None]]) -> str:
-    """The three steps of the progress tool, in order."""
+    """Check the three steps of the progress tool, in order."""
     return same(heard, [(0, 100), (50, 100), (100, 100)], "0, 50, 100 of 100")
 
 
 def tell(action: str, outcome: str, detail: str) -> None:
-    """One line for the runner."""
+    """Print one line for the runner."""
     line: dict[str, Any] = {"action": action, "outcome": outcome, "detail": detail}
     print(json.dumps(line), flush=True)
 
 
 async def perform(actions: Iterable[str], plays: Mapping[str, Play | str]) -> None:
-    """Play each action by itself; one that fails or hangs does not end the others."""
+    """Run each action separately; one that fails or hangs does not end the others."""
     for action in actions:
         play = plays[action]
         if isinstance(play, str):
