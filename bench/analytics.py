@@ -1,7 +1,7 @@
-"""`make bench-analytics`: how long every question of the dashboards takes over ten million events.
+"""Dashboard queries over ten million events (`make bench-analytics`).
 
-The events are laid down through the real schema with its sums; the questions are those of
-deploy/grafana, over each dashboard's own span of time.
+The events are inserted through the real schema with its roll-ups; the queries are those of
+deploy/grafana, each over its dashboard's time range.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from toolbus_audit.settings import Settings
 
 DASHBOARDS = Path(__file__).resolve().parents[1] / "deploy" / "grafana"
 DAYS = 30
-AT_ONCE = 1_000_000  # events of one INSERT
+AT_ONCE = 1_000_000  # events per INSERT
 MOST_SECONDS = 1.0
 _UNITS = {"h": "hours", "d": "days"}
 
-# Of a hundred events: 46 intents, 46 outcomes of which one failed, 3 denials, and the rest of what
-# is said. A key has eight of forty tools, and few keys call most.
+# Of a hundred events: 46 intents, 46 outcomes of which one failed, 3 denials, and others.
+# A key has eight of forty tools, and few keys make most calls.
 _LOAD = """
 INSERT INTO events (stream_seq, line, event, id, at, producer, seq, customer, team, user,
     environment, key, call_id, server, tool, method, approval, definition_digest, code, rule,
@@ -96,7 +96,7 @@ _DETAIL = """concat('{"event":"', kind, '","id":"', call, '","at":',
 
 @dataclass(frozen=True)
 class Panel:
-    """A question of a dashboard, as Grafana's plugin would send it."""
+    """A query of a dashboard as Grafana's plugin sends it."""
 
     board: str
     title: str
@@ -104,12 +104,12 @@ class Panel:
 
     @property
     def name(self) -> str:
-        """What it is called among the figures."""
+        """The name in the figures."""
         return f"{self.board}: {self.title}"
 
 
 def panels(now: datetime) -> Iterator[Panel]:
-    """Every question of every dashboard for ClickHouse, its macros filled in."""
+    """Return every ClickHouse query of every dashboard with its macros expanded."""
     for path in sorted(DASHBOARDS.glob("*.json")):
         board = json.loads(path.read_text())
         for chosen in board["templating"]["list"]:
@@ -149,7 +149,7 @@ def expanded(sql: str, since: datetime, until: datetime) -> str:
 
 
 def loading(total: int, until: datetime, days: int) -> Iterator[str]:
-    """Statements that lay down so many events of the last days, evenly."""
+    """Yield statements that insert `count` events, evenly over the last days."""
     for start in range(0, total, AT_ONCE):
         yield _LOAD.format(
             detail=_DETAIL, until=f"'{until:%Y-%m-%d %H:%M:%S}'", total=total, start=start,
@@ -168,7 +168,7 @@ async def laid_down(store: ClickHouse, total: int, until: datetime, days: int = 
 
 
 def main() -> int:
-    """Run it; 0 when every question meets the demand."""
+    """Run the benchmark; return 0 if every query meets the demand."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=20, help="how often each question is asked")
@@ -228,7 +228,7 @@ async def _measured(directory: Path, options: argparse.Namespace) -> dict[str, A
 
 
 async def _merged(store: ClickHouse) -> None:
-    """Wait for what the engine does with so many rows behind our back."""
+    """Wait until the engine has merged its parts."""
     while await _figure(store, "count()", "system.merges"):  # noqa: ASYNC110 - the engine's own
         await asyncio.sleep(1.0)
 

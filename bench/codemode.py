@@ -1,15 +1,15 @@
-"""`make bench-codemode`: what a model reads with every definition, and what it reads in code mode.
+"""Input tokens with all definitions and in code mode (`make bench-codemode`).
 
-Sixteen servers with 508 tools of about 540 tokens, and 60 tasks and more, each done twice through
-the gateway over MCP: by an agent that is told every definition in every request, and by one that
-searches, reads and writes programs. Answers and what was changed are checked.
+Sixteen servers have 508 tools of about 540 tokens. More than 60 tasks are done twice through the
+gateway over MCP: by an agent that gets every definition in every request, and by one that searches,
+reads and writes programs. Answers and changes are checked.
 
-The agents are scripted: this shows what the two ways of working cost and that both can do the
-tasks, not how often a model finds the way. Input tokens are those of every request in full, as a
-stateless model API bills them without caching.
+The agents are scripted: the figures show the cost of the two ways and that both can do the tasks,
+not how often a model succeeds. Input tokens are those of every request in full, as a stateless
+model API bills them without caching.
 
 `--tools FILE… --tasks FILE…` does the tasks of a published benchmark instead; `scripted.published`
-tells the format.
+describes the format.
 """
 
 import argparse
@@ -42,7 +42,7 @@ console = Console(width=120)
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand is met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Tools a key sees.")
     parser.add_argument("--separate", action="store_true", help="Every service its own process.")
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def others(options: argparse.Namespace) -> int:
-    """Somebody else's tools and tasks; 0 when both agents did every task."""
+    """Run a published benchmark; return 0 if both agents did every task."""
     tools, request = options.tools or [], options.tasks or []
     if len(tools) != len(request):
         console.print("Give --tools and --tasks, as many files of one as of the other.")
@@ -86,7 +86,7 @@ def others(options: argparse.Namespace) -> int:
 
 
 def measured(running: Stage, size: int, asked: Sequence[Task]) -> dict[str, Any]:
-    """Every task by both agents, with so many tools."""
+    """Run every task with both agents and this number of tools."""
     found: dict[str, Any] = {}
     for mode in ("tools", "code"):
         definitions = running.definitions(size, mode)
@@ -100,7 +100,7 @@ def measured(running: Stage, size: int, asked: Sequence[Task]) -> dict[str, Any]
 
 
 def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of many runs."""
+    """Return the sums of several runs' figures."""
     spent = [run["milliseconds"] for run in runs]
     return {
         "right": sum(run["right"] for run in runs),
@@ -116,7 +116,7 @@ def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def met(report: dict[str, Any]) -> bool:
-    """Whether every task was right by both, and the demands hold."""
+    """Return whether both agents did every task and the demands are met."""
     sizes = report["sizes"]
     right = all(not size[mode]["wrong"] for size in sizes.values() for mode in ("tools", "code"))
     saved = sizes[max(sizes)]["saved_input_tokens_percent"] >= LEAST_SAVED
@@ -125,7 +125,7 @@ def met(report: dict[str, Any]) -> bool:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Everything as tables."""
+    """Print all figures as tables."""
     table = Table(title=f"Input tokens a task, mean of {report['tasks']} ({report['counted_by']})")
     for column in (
         "tools", "classic", "code mode", "saved %", "hard: classic", "code mode", "saved %",

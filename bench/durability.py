@@ -1,10 +1,9 @@
-"""`make bench-durability`: every part of a gateway killed again and again under an even load.
+"""Parts of a gateway killed repeatedly under steady load (`make bench-durability`).
 
-A whole gateway, each service a process of its own: 200 calls a second through HTTP, paid and free,
-quick and slow, and programs that make calls of their own. Each victim has a gateway of its own
-and is killed by SIGKILL so many times; audit also in the middle of an insert. Then everything is
-left to settle, and what reached the upstream, what agents were told, the events and the ledger are
-held against each other.
+Every service is its own process. The load is 200 calls per second over HTTP: paid and free, fast
+and slow, and programs that make calls. Each victim has its own gateway and is killed with SIGKILL;
+audit is also killed during an insert. When everything has settled, the calls at the upstream, the
+agents' answers, the events and the ledger are compared.
 """
 
 import argparse
@@ -22,7 +21,7 @@ RATE = 200.0
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand is met."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""The fastest upstream there is: a raw ASGI echo server in both protocol families."""
+"""Raw ASGI echo server in both protocol families, as fast as Python allows."""
 
 import argparse
 from typing import Any

@@ -1,8 +1,8 @@
-"""`make bench-evidence`: how long an auditor waits for the verdict on a million events, offline.
+"""Offline verification of a million events (`make bench-evidence`).
 
-The events are written, sealed and bundled by the real parts; the verifier runs alone, as an auditor
-runs it, once on the bundle as it is and once on one in which a single event was altered. Beside
-that each of the ways to tamper with a log is tried on a small one.
+The real parts write, seal and bundle the events. The verifier runs alone, as an auditor runs it:
+once on the bundle, and once on a copy with one altered event. In addition every kind of tampering
+is tried on a small log.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from figures import keep, met, row, show
 from harness.audit.log_tampering import TAMPERED, named
 from harness.audit.sealed_logs import World, sealed, world
 
-BETWEEN = 10_000  # events between two statements
+BETWEEN = 10_000  # events between two checkpoints
 MOST_SECONDS = 60.0  # for a million events
 
 
 def main() -> int:
-    """Run it; 0 when both verdicts are right and the demand is met."""
+    """Run the benchmark; return 0 if both verdicts are right and the demand is met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     options = parser.parse_args()
@@ -69,7 +69,7 @@ def _measured(directory: Path, events: int) -> dict[str, Any]:
 
 
 def _verified(log: World) -> dict[str, Any]:
-    """Return what the verifier says, run by itself from inside the bundle."""
+    """Run the verifier from inside the bundle and return its report."""
     path = asyncio.run(log.written())
     with zipfile.ZipFile(path) as bundle:
         bundle.extract("verify.py", log.directory)

@@ -1,9 +1,9 @@
-"""`make bench-evidence-flow`: events from a call to a row, and what they cost the call.
+"""Events from a call to a row, and their cost for the call (`make bench-evidence-flow`).
 
-Parts, each of which --only can pick: `ingest` (events a second into the embedded engine, on two
-cores), `cost` (what recording adds to a call), `watching` (how soon a call is a row, how old the
-last checkpoint is, at 200 calls a second), `embedded` and `server` (ClickHouse gone for minutes
-under that load, and back).
+Parts, selected with --only: `ingest` (events per second into the embedded engine, on two cores),
+`cost` (what recording adds to a call), `watching` (delay until a call is a row, and age of the last
+checkpoint, at 200 calls per second), `embedded` and `server` (ClickHouse unavailable for minutes
+under that load, and its recovery).
 """
 
 import argparse
@@ -23,7 +23,7 @@ PARTS = ("ingest", "cost", "watching", "embedded", "server")
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand is met."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,7 @@
-"""`make bench-ledger`: the ledger raced for while policy and Valkey are killed, and its latency.
+"""Race for one budget while policy and Valkey are killed, and latency (`make bench-ledger`).
 
 The race is for one customer's budget, over customer, teams, users and keys, at a price that depends
-on the result. Overshoot, drift between ledger and events, and holds left by the reaper have to be
-0.
+on the result. Overshoot, drift between ledger and events, and leaked reservations must be 0.
 """
 
 import argparse
@@ -29,7 +28,7 @@ BUDGET = Budget(usd=1_000_000, per=Period.MONTH)
 
 
 def main() -> int:
-    """Run it; 0 when nothing overshot, drifted or leaked."""
+    """Run the benchmark; return 0 without overshoot, drift or leaks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reservations", type=int, default=100_000)
     parser.add_argument("--clients", type=int, default=64)
@@ -50,7 +49,7 @@ def main() -> int:
 
 
 async def _latency(directory: Path) -> dict[str, Any]:
-    """One client alone, microseconds per reservation: one budget, or one at each of four levels."""
+    """Measure one client's microseconds per reservation: one budget, and one at each of four levels."""
     server = LauncherValkey(directory)
     server.start()
     ledger = Ledger(server.url, RememberedEpochs())

@@ -1,8 +1,8 @@
-"""`make bench-results`: how much the executor's memory grows by one very large result.
+"""Growth of the executor's memory by one very large result (`make bench-results`).
 
-Every service is a process of its own, so the executor's memory is its own too. Over HTTP, in one
-event of a stream, and on stdio: a small call first, then the large one, then a look at the most
-memory the executor held meanwhile, and the end of the result read by its handle.
+Every service is its own process. Over HTTP, in one event of a stream, and over stdio: first a small
+call, then the large one, then the executor's peak memory, and a read of the result's end by its
+handle.
 """
 
 import argparse
@@ -27,13 +27,13 @@ HERE = Path(__file__).parent
 VAST = HERE.parent / "tests" / "harness" / "upstreams" / "large_result_server.py"
 SECRET = "tbk_root_a-secret-of-the-bench"
 MOST_GROWTH = 32.0  # MiB
-SECONDS = 300.0  # of one call, on the slowest of machines
+SECONDS = 300.0  # seconds for one call on the slowest machine
 WAYS = {"http": ("http", "text"), "event": ("http", "streamed"), "stdio": ("stdio", "text")}
 MIB = 1 << 20
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand is met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--way", choices=WAYS, help="this one alone")
     parser.add_argument("--mib", type=int, default=200, help="size of the large result")
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _measured(way: str, mib: int) -> dict[str, Any]:
-    """One large call through a gateway of its own."""
+    """Make one large call through its own gateway and return the figures."""
     kind, tool = WAYS[way]
     port = own_port()
     upstream = subprocess.Popen([sys.executable, str(VAST), str(port)], preexec_fn=die_with_parent)  # noqa: PLW1509
@@ -78,7 +78,7 @@ def _one(client: Client, tool: str, mib: int, pid: int) -> dict[str, Any]:
     for _ in range(3):
         client.call(f"vast__{tool}", {"bytes": 1000})
     before = _memory(pid, "VmRSS")
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the most it held is forgotten
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak memory
     began = monotonic()
     link = client.call(f"vast__{tool}", {"bytes": mib * MIB}).json["result"]["content"][1]
     took, grew = monotonic() - began, _memory(pid, "VmHWM") - before
@@ -94,7 +94,7 @@ def _one(client: Client, tool: str, mib: int, pid: int) -> dict[str, Any]:
 
 
 def _memory(pid: int, name: str) -> float:
-    """Return what the system says of a process's memory, in MiB."""
+    """Return a value of a process's memory status, in MiB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition(f"{name}:")[2].split()[0]) / 1024
 

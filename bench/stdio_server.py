@@ -1,4 +1,4 @@
-"""An MCP server on stdio for the bench: `stdio_server.py MARK`; it begins by leaving a stray."""
+"""MCP server on stdio that leaves a stray process behind: `stdio_server.py MARK`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What tracing costs: where nothing is recorded, per span that is, and per span that is sent."""
+"""Cost of tracing per unrecorded call, recorded span and exported span (`make bench-traces`)."""
 
 import argparse
 import sys
@@ -11,10 +11,10 @@ from toolbus_common.observability.trace_context import entered
 from toolbus_common.observability.tracing import Span, Tracer, bind, recording
 from toolbus_common.observability.tracing.otlp_encoding import encoded
 
-ROUNDS = 7  # of which the best counts: what disturbs only slows
+ROUNDS = 7  # rounds, of which the best counts, because interference only slows
 SPANS_OF_A_CALL = 7
-MOST_UNRECORDED_NS = 1000  # a span site where nothing is recorded
-MOST_CALL_NS = 10_000  # all sites of a call, where nothing is recorded
+MOST_UNRECORDED_NS = 1000  # a span site without recording
+MOST_CALL_NS = 10_000  # all sites of a call without recording
 THEIRS = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-"
 ATTRIBUTES = {
     "mcp.method.name": "tools/call", "gen_ai.operation.name": "execute_tool",
@@ -23,18 +23,18 @@ ATTRIBUTES = {
 
 
 class Kept:
-    """Takes spans into a list."""
+    """A span exporter that stores spans in a list."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
 
     def take(self, span: Span) -> None:
-        """Keep it."""
+        """Store a span."""
         self.spans.append(span)
 
 
 def main() -> int:
-    """Run it; 0 when the demands are met."""
+    """Run the benchmark; return 0 if the demands are met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=100_000)
     times = parser.parse_args().times
@@ -67,7 +67,7 @@ def _measured(times: int) -> dict[str, Any]:
 
 
 def _each(work: Callable[[], Any], times: int) -> float:
-    """Nanoseconds one piece of work takes, in the best of some rounds."""
+    """Return nanoseconds per execution, in the best of several rounds."""
     best = float("inf")
     for _ in range(ROUNDS):
         began = perf_counter_ns()
@@ -88,7 +88,7 @@ def _site(flags: str) -> Callable[[], None]:
 
 
 def _unsampled_call() -> None:
-    """Return what every call does for its trace, as the services do it."""
+    """Do what the services do for the trace of a call that is not sampled."""
     traceparent, above = entered(THEIRS + "00")
     bind(traceparent)
     with Tracer("ingress").entrance(traceparent, above, "tools/call"):
@@ -104,7 +104,7 @@ def _recorded() -> None:
 
 
 def _sdk(times: int) -> dict[str, float | None]:
-    """Return the same of OpenTelemetry's own SDK, should it be installed."""
+    """Measure OpenTelemetry's own SDK, if it is installed."""
     try:
         from opentelemetry.exporter.otlp.proto.common.trace_encoder import (  # noqa: PLC0415
             encode_spans,

@@ -1,7 +1,7 @@
-"""`make bench-upstream-tokens`: what a token costs each call, and a thousand that end together.
+"""Cost of an upstream token per call, and a thousand renewals at once (`bench-upstream-tokens`).
 
-An oauth service on a bus of its own renews at an authorization server of the MCP SDK, a process of
-its own. Every token is asked for by an executor's connection, all at once.
+An oauth service on its own bus renews tokens at an authorization server of the MCP SDK, which is a
+separate process. The executor's connection requests all tokens at once.
 """
 
 import argparse
@@ -40,7 +40,7 @@ REQUEST = b"POST /mcp HTTP/1.1\r\nHost: docs.example\r\n\r\n" + b"x" * 1024
 
 
 def main() -> int:
-    """Run it; 0 when the demands are met."""
+    """Run the benchmark; return 0 if the demands are met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=1000, help="how many end together")
     parser.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")
@@ -81,7 +81,7 @@ async def _measured(directory: Path, tokens: int, rounds: int) -> list[dict[str,
 
 
 def _looked_up(bearers: list[Bearer], rounds: int) -> list[float]:
-    """Microseconds from a request to the same with its token, each."""
+    """Measure microseconds from a request to the same with its token, for each call."""
     spent = []
     for number in range(rounds):
         bearer = bearers[number % len(bearers)]
@@ -94,7 +94,7 @@ def _looked_up(bearers: list[Bearer], rounds: int) -> list[float]:
 
 @asynccontextmanager
 async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterator[RequestReply]:
-    """Return the service over so many connections that are about to end; who asks it."""
+    """Run the service with connections that are about to expire; yield the requester."""
     nats = NatsServer(directory / "nats")
     nats.start()
     try:

@@ -1,7 +1,7 @@
-"""ClickHouse gone for minutes while calls go on, and back: what is missing, how fast it catches up.
+"""ClickHouse unavailable for minutes while calls continue: lost events and speed of recovery.
 
-Embedded, the engine is part of audit: audit is killed, and begun again. With a server it is the
-server that is killed; what stands for one here is our own HTTP shim over the same engine.
+The embedded engine is part of audit: audit is killed and started again. In server mode the server
+is killed: an HTTP shim over the same engine.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
 
 LEAST_RATIO = 5.0
-NEAR = 2.0  # seconds of live events: who is no further behind has caught up
+NEAR = 2.0  # seconds of live events; a consumer that is no further behind has caught up
 LOOK = 0.1
 PATIENCE = 600.0
 
 
 def away(mode: str, rate: float, minutes: float) -> Iterator[Row]:
-    """Return the rows of one mode, `embedded` or `server`."""
+    """Return the figures of one mode, `embedded` or `server`."""
     with tempfile.TemporaryDirectory(prefix="toolbus-away-") as name:
         server = ClickHouseServer(Path(name) / "clickhouse") if mode == "server" else None
         fields = {"TOOLBUS_CLICKHOUSE_URL": server.url} if server else {}
@@ -66,12 +66,12 @@ def _away(
 
 
 def _kept(killing: Killing) -> int:
-    """Messages of the stream so far."""
+    """Return the number of messages in the stream."""
     return killing.cluster.on_the_bus(lambda bus: bus.newest(EVENTS))
 
 
 async def _caught_up(bus: Bus, live: float) -> float:
-    """Messages a second, from the first that was written to the last that waited."""
+    """Return messages per second, from the first written one to the last waiting one."""
     give_up, first = time.monotonic() + PATIENCE, None
     while time.monotonic() < give_up:
         newest, done = await bus.newest(EVENTS), await _done(bus)
@@ -80,11 +80,11 @@ async def _caught_up(bus: Bus, live: float) -> float:
         if done > first[1] and newest - done < NEAR * live:
             return (done - first[1]) / (now - first[0])
         if done == first[1]:
-            first = (now, done)  # it has not begun
+            first = (now, done)  # audit has not started to write
         await asyncio.sleep(LOOK)
     raise TimeoutError("audit never caught up")
 
 
 async def _done(bus: Bus) -> int:
-    """Up to where everything is written."""
+    """Return the sequence up to which all messages are written."""
     return int(min(await bus.finished(EVENTS, "audit"), await bus.newest(EVENTS)))

@@ -1,8 +1,7 @@
-"""What recording costs a call: three gateways side by side, called in turn.
+"""Cost of recording for a call: three gateways on one machine, called in turn.
 
-One records nothing, one waits for the intent as it always does, and one over a NATS server that
-syncs the intent to the disk before it says so (`sync_interval: always`). All share the machine
-and its moods.
+One records nothing, one waits for the intent as usual, and one uses a NATS server that syncs every
+message to disk (`sync_interval: always`).
 """
 
 import asyncio
@@ -22,17 +21,18 @@ from toolbus_common.config import Configuration, Server
 
 SECRET = "tbk_bot_a-secret-of-the-bench"
 MOST_MS = 2.0
-WARM = 50  # calls of each before it counts
+WARM = 50  # calls of each gateway before the measurement
 WAYS_SAID = {
     "nothing": "nothing recorded",
     "default": "as it is",
     "always": "sync_interval: always",
 }
-WAYS = {"nothing": "1s", "default": "1s", "always": "always"}  # what is recorded, when it is synced
+# what is recorded, and when it is synced
+WAYS = {"nothing": "1s", "default": "1s", "always": "always"}
 
 
 def cost(calls: int) -> Iterator[Row]:
-    """Return what the default adds, which has a demand, and what `always` does, which has none."""
+    """Return what the default adds, which has a demand, and what `always` adds, which has none."""
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="toolbus-cost-") as name:
         upstream = Upstream(Path(name) / "upstream")
         upstream.start()
@@ -52,7 +52,7 @@ def cost(calls: int) -> Iterator[Row]:
 
 
 def _told(what: str, value: float) -> Row:
-    """Return a figure that nothing is demanded of."""
+    """Return a figure without a demand."""
     return {"what": what, "value": value, "demand": "", "met": True}
 
 
@@ -71,7 +71,7 @@ def _gateway(directory: Path, way: str, upstream: Upstream) -> Iterator[Cluster]
 
 
 async def _called(clusters: dict[str, Cluster], calls: int) -> dict[str, list[float]]:
-    """Milliseconds of each call, one gateway after the other, one call at a time."""
+    """Return milliseconds per call, one gateway after the other, one call at a time."""
     taken: dict[str, list[float]] = {way: [] for way in clusters}
     loads = {way: _load(cluster) for way, cluster in clusters.items()}
     for number in range(WARM + calls):

@@ -1,4 +1,4 @@
-"""How soon a call is a row, and how old what was signed last is, while calls go on."""
+"""Delay from a call to its row, and age of the last checkpoint, under steady load."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ from toolbus_common.nats.topology import EVENTS
 MOST_UNSEEN, MOST_AGE = 5.0, 15.0
 LOOK = 0.2
 PATIENCE = 60.0
-BEFORE, AT_ONCE = 2000, 8000  # messages: looked at again, and in one question
+BEFORE, AT_ONCE = 2000, 8000  # messages: read again, and per query
 _NEW = (
     "SELECT trace_id, max(stream_seq) FROM events WHERE event IN ('call.completed', 'call.failed')"
     " AND parent_id = '' AND stream_seq > {last} AND stream_seq <= {last} + {most}"
@@ -32,14 +32,14 @@ _NEW = (
 
 @dataclass
 class Watched:
-    """When each call's outcome was first seen as a row, and ages of checkpoints, all in seconds."""
+    """When each call's outcome first appeared as a row, and checkpoint ages, in seconds."""
 
     seen: dict[str, float] = field(default_factory=dict)
     ages: list[float] = field(default_factory=list)
 
 
 def watching(killing: Killing, seconds: float) -> Iterator[Row]:
-    """Return the row of each figure."""
+    """Return all figures."""
     watched = Watched()
     sealed = killing.cluster.state_dir / "seal" / "default.jsonl"
     with killing.loaded() as load:
@@ -69,7 +69,7 @@ async def _watch(bus: Bus, watched: Watched, sealed: Path, seconds: float) -> No
 
 
 async def _until_seen(bus: Bus, watched: Watched, load: Load) -> None:
-    """Go on looking until every call that was answered is a row."""
+    """Query until every answered call is a row."""
     give_up = time.monotonic() + PATIENCE
     wanted = {each.call.trace for each in load.succeeded}
     while time.monotonic() < give_up and not wanted <= watched.seen.keys():
@@ -79,7 +79,7 @@ async def _until_seen(bus: Bus, watched: Watched, load: Load) -> None:
 
 
 async def _look(bus: Bus, watched: Watched, last: int) -> int:
-    """See what is new behind message `last`; the newest message now."""
+    """Read the rows after message `last` and return the newest message."""
     sql = _NEW.format(last=max(0, last - BEFORE), most=BEFORE + AT_ONCE)
     query = AuditQuery(sql=sql, limit=BEFORE + AT_ONCE)
     with suppress(ToolbusError):
@@ -92,7 +92,7 @@ async def _look(bus: Bus, watched: Watched, last: int) -> int:
 
 
 def _signed(path: Path) -> int | None:
-    """When the newest statement was made."""
+    """Return when the newest checkpoint was signed."""
     with suppress(OSError, IndexError):
         at: int = msgspec.json.decode(path.read_bytes().splitlines()[-1])["at"]
         return at

@@ -1,6 +1,6 @@
-"""Two agents for one task, both for real: one reads every definition, the other writes programs.
+"""Two agents for one task: one reads every definition, the other writes programs.
 
-Neither is a model. Their turns are written down beforehand; what they read, send and pay is not.
+Neither is a model. Their turns are scripted; what they read, send and pay is measured.
 """
 
 import json
@@ -20,11 +20,11 @@ Ask = tuple[str, dict[str, Any]]
 
 
 class UnreadError(Exception):
-    """A program names what its agent has read nowhere: the script would not be plausible."""
+    """A program uses a name that its agent has not read: the script would not be plausible."""
 
 
 def classic(task: Task, speaker: Speaker, talk: Conversation) -> Any:
-    """Every definition in every request; each result goes back into the conversation."""
+    """Run the agent with every definition in every request and each result in the conversation."""
     talk.add(task.question)
     agent, results = task.classic(), None
     while True:
@@ -37,11 +37,11 @@ def classic(task: Task, speaker: Speaker, talk: Conversation) -> Any:
 
 
 def coded(task: Task, speaker: Speaker, talk: Conversation) -> Any:
-    """Search, read what is needed, then one program; its mistakes are read and mended."""
+    """Run the agent that searches, reads what it needs, sends one program and corrects it."""
     talk.add(task.question)
     turn(talk, speaker, [(SEARCH, {"query": each, "limit": 4}) for each in task.family.searches])
     missing = sorted({path.partition(".")[0] for path in called(task) if not seen(path, talk)})
-    if missing:  # what search did not find is looked for by server
+    if missing:  # tools that the search did not return are looked up by server
         turn(talk, speaker, [(LIST, {})])
         turn(talk, speaker, [(READ, {"fileName": f"{each}.pyi"}) for each in missing])
     manuals = [path.split(".") for path in task.family.manuals]
@@ -56,7 +56,7 @@ def coded(task: Task, speaker: Speaker, talk: Conversation) -> Any:
 def program(
     code: str, talk: Conversation, speaker: Speaker, *, slips: bool = False
 ) -> tuple[str, bool]:
-    """Send a program; of one that is no slip, everything it names must have been read."""
+    """Send a program; unless it is a deliberate mistake, all its names must have been read."""
     if not slips:
         plausible(code, talk)
     ((text, failed),) = turn(talk, speaker, [(EXECUTE, {"code": code})])
@@ -66,13 +66,13 @@ def program(
 
 
 def turn(talk: Conversation, speaker: Speaker, asked: list[Ask]) -> list[tuple[str, bool]]:
-    """One request to the model, and the calls it answers with."""
+    """Record one request to the model and the calls it answers with."""
     talk.request()
     return together(asked, speaker, talk)
 
 
 def together(asked: list[Ask], speaker: Speaker, talk: Conversation) -> list[tuple[str, bool]]:
-    """Return the calls of one turn, and their results in the conversation."""
+    """Make the calls of one turn and add their results to the conversation."""
     items = []
     for tool, arguments in asked:
         talk.add(said(tool, arguments))
@@ -83,7 +83,7 @@ def together(asked: list[Ask], speaker: Speaker, talk: Conversation) -> list[tup
 
 
 def plausible(code: str, talk: Conversation) -> None:
-    """Only tools and fields that stand in an answer this agent has read may be used."""
+    """Check that a program uses only tools and fields from answers that this agent has read."""
     for server, tool in _TOOLS.findall(code):
         if not seen(f"{server}.{tool}", talk):
             raise UnreadError(f"{server}.{tool} was read nowhere")
@@ -96,7 +96,7 @@ def plausible(code: str, talk: Conversation) -> None:
 
 
 def seen(path: str, talk: Conversation) -> bool:
-    """Whether a tool's stub stands in an answer: by its path, or in its server's file."""
+    """Return whether a tool's stub was in an answer: by its path, or in its server's file."""
     space, _, function = path.partition(".")
     return any(
         re.search(rf"^{space}\.{function}\(", text, re.MULTILINE)

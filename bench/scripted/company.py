@@ -1,4 +1,4 @@
-"""The company in memory: the same things every time, and tools that really read and change them."""
+"""Company in memory: the same data in every run, with tools that read and change it."""
 
 import copy
 from collections.abc import Callable
@@ -19,18 +19,18 @@ Tables = dict[str, dict[str, Record]]
 
 
 class ToolError(Exception):
-    """What a tool reports instead of a result."""
+    """An error that a tool reports instead of a result."""
 
 
 class Company:
-    """Every record, and what was changed since the beginning."""
+    """All records, and the changes since the start."""
 
     def __init__(self) -> None:
         self.tables = copy.deepcopy(_begun())
         self.effects: list[list[Any]] = []
 
     def call(self, server: str, tool: str, arguments: Record) -> Record:
-        """One call of a tool. Raises `ToolError`."""
+        """Execute one call of a tool. Raises `ToolError`."""
         verb, _, named = tool.partition("_")
         for noun in NOUNS.values():
             if noun.server == server and named in (noun.one, noun.plural) and verb in VERBS:
@@ -38,15 +38,15 @@ class Company:
         raise ToolError(f"There is no tool {tool}.")
 
     def all(self, path: str, **wanted: Any) -> list[Record]:
-        """Every record with these fields."""
+        """Return every record with these fields."""
         return [each for each in self.tables[path].values() if _fits(each, wanted)]
 
     def get(self, path: str, identity: str) -> Record | None:
-        """One record."""
+        """Return one record."""
         return self.tables[path].get(identity)
 
     def did(self, path: str, verb: str, what: Record) -> None:
-        """Keep an effect, for whoever checks what was done."""
+        """Record an effect for the check of the task."""
         self.effects.append([path, verb, what])
 
 

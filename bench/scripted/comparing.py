@@ -1,4 +1,4 @@
-"""A published benchmark's tasks, each done with every definition and with programs, and counted."""
+"""Comparison of both agents over a published benchmark's tasks."""
 
 import statistics
 from collections import Counter
@@ -30,7 +30,7 @@ SHOWS = (
 def compared(
     pairs: Sequence[tuple[Path, Path]], *, fused: bool, search_model: str = ""
 ) -> dict[str, Any]:
-    """Every pair of files: its figures by the number of tools."""
+    """Return the figures of every pair of files by the number of tools."""
     found = {}
     for tools, tasks in pairs:
         known = published(tools, tasks)
@@ -97,7 +97,7 @@ def _summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Return the figures by the number of tools."""
+    """Return the figures as a table by the number of tools."""
     shown = Table(title="Input tokens a task, mean, of a published benchmark's tools and tasks")
     for column in (
         "tools", "definitions", "no schemas", "tasks", "classic", "code mode", "saved %",

@@ -1,4 +1,4 @@
-"""Tasks that change things: only where a condition holds, for many at once, or after an error."""
+"""Tasks that change data: under a condition, for many records at once, or after an error."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def _ids(path: str) -> tuple[str, ...]:
     return tuple(noun.id_of(number) for number in range(1, noun.count + 1))
 
 
-# -- buy what runs out ------------------------------------------------------------------------
+# -- reorder low stock ------------------------------------------------------------------------
 
 
 def _restock(company: Company, warehouse: str) -> Any:
@@ -62,7 +62,7 @@ result = sorted([item["id"] for item in low])
 )
 
 
-# -- a room that is large enough --------------------------------------------------------------
+# -- book a large enough room -----------------------------------------------------------------
 
 
 def _room(company: Company, id: str) -> Any:  # noqa: A002
@@ -112,7 +112,7 @@ else:
 )
 
 
-# -- paid too much ----------------------------------------------------------------------------
+# -- refund overpayments ----------------------------------------------------------------------
 
 
 def _credit(company: Company, id: str) -> Any:  # noqa: A002
@@ -157,7 +157,7 @@ result = max(over, 0)
 )
 
 
-# -- contracts that end -----------------------------------------------------------------------
+# -- ending contracts -------------------------------------------------------------------------
 
 
 def _ending(company: Company, month_number: int) -> Any:
@@ -208,7 +208,7 @@ result = sorted([each["title"] for each in contracts])
 )
 
 
-# -- a customer who is not there --------------------------------------------------------------
+# -- a missing customer -----------------------------------------------------------------------
 
 
 def _gone(company: Company, id: str, word: str) -> Any:  # noqa: A002
@@ -257,7 +257,7 @@ else:
 )
 
 
-# -- what the channels say --------------------------------------------------------------------
+# -- channel messages -------------------------------------------------------------------------
 
 
 def _digest(company: Company, topic: str) -> Any:
@@ -292,7 +292,7 @@ result = {channels[i]["name"]: counts[i]["count"] for i in range(len(channels))}
 )
 
 
-# -- vehicles that are due --------------------------------------------------------------------
+# -- vehicles due for service -----------------------------------------------------------------
 
 
 def _due(company: Company, depot: str, day: str) -> Any:

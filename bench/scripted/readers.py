@@ -1,8 +1,8 @@
-"""Two agents for a published task. Both know its tools beforehand; one has to find their stubs.
+"""Two agents for a published task. Both know its tools beforehand; one must find their stubs.
 
-The one without programs is told every definition and makes all its calls in one turn, the cheapest
-it can do. The other searches with the task's own words, reads a server's file where that did not
-find a tool, reads the documentation of each tool it uses, and sends one program.
+The agent without programs gets every definition and makes all its calls in one turn, its cheapest
+way. The other searches with the task's own words, reads a server's file for tools that the search
+did not return, reads the documentation of each tool it uses, and sends one program.
 """
 
 import json
@@ -15,11 +15,11 @@ from scripted.speaking import Speaker
 from toolbus_codemode.catalog.identifiers import distinct
 
 Schemas = dict[str, list[dict[str, Any]]]
-FIRST = 5  # records told in the end
+FIRST = 5  # records printed at the end
 
 
 def without(task: PublishedTask, tools: Schemas, speaker: Speaker, talk: Conversation) -> bool:
-    """Every definition in every request; whether each call was answered."""
+    """Run the agent with every definition; return whether each call was answered."""
     talk.add(task.query)
     talk.request()
     result = together(
@@ -32,7 +32,7 @@ def without(task: PublishedTask, tools: Schemas, speaker: Speaker, talk: Convers
 def with_programs(
     task: PublishedTask, tools: Schemas, speaker: Speaker, talk: Conversation
 ) -> bool:
-    """Search, read, one program; whether it came to its end with the records."""
+    """Run the agent that searches, reads and sends one program; return whether it succeeded."""
     talk.add(task.query)
     turn(talk, speaker, [(SEARCH, {"query": task.query})])
     paths = {each: _path(tools, each) for each in task.tools}
@@ -52,7 +52,7 @@ def with_programs(
 
 
 def found_by_search(task: PublishedTask, tools: Schemas, talk: Conversation) -> int:
-    """How many of the task's tools the one search has told."""
+    """Return how many of the task's tools the search returned."""
     first = Conversation(0, heard=talk.heard[:1])
     return sum(seen(_path(tools, each), first) for each in task.tools)
 
@@ -71,7 +71,7 @@ def _tool(tools: Schemas, name: str) -> dict[str, Any]:
 
 
 def _path(tools: Schemas, name: str) -> str:
-    """How a program calls it."""
+    """Return the name by which a program calls a tool."""
     server, _, tool = name.partition("__")
     spaces = {known: space for space, known in distinct(tools).items()}
     functions = {

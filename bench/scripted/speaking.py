@@ -1,4 +1,4 @@
-"""An MCP client that keeps its connection, and tells a tool's text and whether it failed."""
+"""MCP client with one persistent connection."""
 
 import json
 from http.client import HTTPConnection
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 class Speaker:
-    """Speaks to one endpoint with one key."""
+    """A client of one endpoint with one key."""
 
     def __init__(self, endpoint: str, key: str) -> None:
         target = urlsplit(endpoint)
@@ -20,19 +20,19 @@ class Speaker:
         }
 
     def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the whole answer to one request."""
+        """Send one request and return the whole answer."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         self._connection.request("POST", self._where, json.dumps(request), self._headers)
         body: dict[str, Any] = json.loads(self._connection.getresponse().read())
         return body
 
     def tools(self) -> list[dict[str, Any]]:
-        """Return the tools as they are listed."""
+        """Return the listed tools."""
         listed: list[dict[str, Any]] = self.request("tools/list")["result"]["tools"]
         return listed
 
     def call(self, tool: str, arguments: dict[str, Any]) -> tuple[str, bool]:
-        """Return the text of a tool's answer, and whether it is an error."""
+        """Return the text of a tool's result, and whether it is an error."""
         reply = self.request("tools/call", {"name": tool, "arguments": arguments})
         if "error" in reply:
             return str(reply["error"]["message"]), True
@@ -40,12 +40,12 @@ class Speaker:
         return result["content"][0]["text"], bool(result.get("isError"))
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
 
 def got(url: str) -> Any:
-    """Return what a GET is answered with."""
+    """Return the decoded answer of a GET."""
     target = urlsplit(url)
     connection = HTTPConnection(target.hostname or "", target.port, timeout=60)
     try:

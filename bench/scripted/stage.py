@@ -1,4 +1,4 @@
-"""A whole Toolbus before the company's servers, with keys that see 96, 251 and all 508 tools."""
+"""Whole Toolbus over the company's servers, with keys that see 96, 251 and all 508 tools."""
 
 import sys
 import tempfile
@@ -27,12 +27,12 @@ SIZES = (96, 251, 508)
 
 
 class Servers(Engine):
-    """The process of all servers; `arguments` names a published list of tools instead of ours."""
+    """The process of all servers; `arguments` names a published list of tools instead."""
 
     arguments: tuple[str, ...] = ()
 
     def command(self) -> Sequence[str]:
-        """Return whether it listens on our port."""
+        """Return the command line."""
         given = ["", str(self.port), *self.arguments]
         code = f"import sys; sys.path.insert(0, {str(BENCH)!r}); sys.argv = {given!r}; "
         return [
@@ -43,23 +43,23 @@ class Servers(Engine):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The base URL."""
         return f"http://127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The gateway and the servers, running."""
+    """The running gateway and servers."""
 
     cluster: Cluster
     servers: Servers
 
     def speaker(self, size: int, mode: str) -> Speaker:
-        """Return a client that sees so many tools, in a mode."""
+        """Return a client that sees `size` tools in a mode."""
         return Speaker(f"{self.cluster.client('').endpoint}?mode={mode}", secret(size))
 
     def run(self, task: Task, size: int, mode: str, definitions: int) -> dict[str, Any]:
-        """One task by one agent: what it read, how long it took, and whether it was right."""
+        """Run one task with one agent: tokens, duration, and whether the answer is correct."""
         got(f"{self.servers.url}/reset")
         talk = Conversation(definitions)
         began = perf_counter()
@@ -78,22 +78,22 @@ class Stage:
         }
 
     def definitions(self, size: int, mode: str) -> int:
-        """Return what the tools listed in a mode cost every request."""
+        """Return the tokens that the tools listed in a mode add to every request."""
         return definitions_cost(self.listed(size, mode))
 
     def listed(self, size: int, mode: str) -> list[dict[str, Any]]:
-        """Return the tools as an agent is told of them."""
+        """Return the tools as an agent lists them."""
         with closing(self.speaker(size, mode)) as speaker:
             return speaker.tools()
 
 
 def secret(size: int) -> str:
-    """Return the key that sees so many tools."""
+    """Return the key that sees `size` tools."""
     return f"tbk_sees{size}_a-secret-of-the-bench"
 
 
 def names(size: int) -> list[str]:
-    """So many tools: those the tasks need, then of each server in turn."""
+    """Return `size` tool names: those the tasks need, then those of each server in turn."""
     needed = {path.replace(".", "__") for task in tasks() for path in (*task.used, *called(task))}
     listed = [[f"{server}__{tool['name']}" for tool in own] for server, own in tools().items()]
     others = [name for row in zip_longest(*listed) for name in row if name and name not in needed]
@@ -108,7 +108,7 @@ def stage(
     tools_file: Path | None = None,
     search_model: str = "",
 ) -> Iterator[Stage]:
-    """Everything up, and every key's tools listed; a published list is seen as a whole."""
+    """Run everything until every key's tools are listed; a published list has one size."""
     listed = tools_in(tools_file) if tools_file else tools()
     with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as directory:
         servers, cluster = (

@@ -38,7 +38,7 @@ class Case:
 
     @property
     def charge(self) -> int:
-        """Nothing without an intent, the reservation without an outcome, else the outcome's charge."""
+        """Nothing without an intent, the reservation without an outcome, else the outcome."""
         if self.step == RESERVED:
             return 0
         return ACTUAL if self.step in RUNS and not self.lost else MOST

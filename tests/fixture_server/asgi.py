@@ -118,7 +118,7 @@ async def plain_events(stream: Stream) -> AsyncIterator[bytes]:
 async def numbered_events(
     stream: Stream, start: int, *, prime: bool, resumed: bool = False
 ) -> AsyncIterator[bytes]:
-    """Yield events with ids; `prime` starts with an empty one, so that an id exists from the start."""
+    """Yield events with ids; `prime` starts with an empty one, so that an id exists."""
     if prime:
         yield f"id: {stream.name}:0\nretry: {RETRY_MS}\ndata: \n\n".encode()
     async for number, message in stream.read(start, idle=IDLE_SECONDS, resumed=resumed):

@@ -48,7 +48,7 @@ class Stream:
     async def read(
         self, position: int, *, idle: float, resumed: bool = False
     ) -> AsyncIterator[tuple[int, Json | None]]:
-        """Yield every message from `position` on with its number; None after `idle` seconds without one."""
+        """Yield numbered messages from `position` on; None after `idle` seconds without one."""
         pauses = self._pauses if resumed else 0
         while True:
             while position < len(self.messages):

@@ -36,7 +36,7 @@ class World:
     customer: str = "acme"
 
     async def written(self, *, reveal: bool = False) -> Path:
-        """Write the log as a bundle, optionally with the people's encrypted data; return the path."""
+        """Write the log as a bundle and return its path; `people` adds their encrypted data."""
         path = self.directory / "bundle.zip"
 
         async def events() -> AsyncIterator[str]:

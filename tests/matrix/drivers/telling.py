@@ -55,7 +55,7 @@ class Given:
         return f"{self.server}__{own}"
 
     def uri(self, listed: Iterable[object], own: str) -> str:
-        """Return a resource URI as the gateway lists it, where servers with equal URIs are distinguished."""
+        """Return a resource URI as the gateway lists it; equal URIs of two servers differ there."""
         shown = {str(uri) for uri in listed}
         marked = f"{self.server}+{own}"
         return marked if marked in shown else expect(own, own in shown, f"{own} is not listed")
