@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from figures import Row, console, keep, load, met, row, show
-from harness.gateway.kill_campaign import VICTIMS, Figures, Killing
+from harness.gateway.kill_campaign import VICTIMS, Figures, KillCampaign
 
 RATE = 200.0
 
@@ -45,7 +45,7 @@ def main() -> int:
 
 def _killed(victim: str, options: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory(prefix="toolbus-durability-") as name:
-        killing = Killing(Path(name), options.rate, TOOLBUS_REAP_GRACE="1")
+        killing = KillCampaign(Path(name), options.rate, TOOLBUS_REAP_GRACE="1")
         with killing.begun():
             return killing.kill(victim, options.kills, tuple(options.seconds))
 

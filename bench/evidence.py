@@ -20,7 +20,7 @@ from typing import Any
 
 from figures import keep, met, row, show
 from harness.audit.log_tampering import TAMPERED, named
-from harness.audit.sealed_logs import World, sealed, world
+from harness.audit.sealed_logs import SealedLog, sealed, sealed_log
 
 BETWEEN = 10_000  # events between two checkpoints
 MOST_SECONDS = 60.0  # for a million events
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _measured(directory: Path, events: int) -> dict[str, Any]:
-    log = world(directory, events // 2)
+    log = sealed_log(directory, events // 2)
     sizes = {*range(BETWEEN, events, BETWEEN), events}
     log = replace(log, sealed=sealed(log.lines, sizes, log.signer))
     sound = _verified(log)
@@ -68,7 +68,7 @@ def _measured(directory: Path, events: int) -> dict[str, Any]:
     }
 
 
-def _verified(log: World) -> dict[str, Any]:
+def _verified(log: SealedLog) -> dict[str, Any]:
     """Run the verifier from inside the bundle and return its report."""
     path = asyncio.run(log.written())
     with zipfile.ZipFile(path) as bundle:

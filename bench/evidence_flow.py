@@ -17,7 +17,7 @@ from flowing.away import away
 from flowing.cost import cost
 from flowing.ingest import ingest
 from flowing.watching import watching
-from harness.gateway.kill_campaign import Killing
+from harness.gateway.kill_campaign import KillCampaign
 
 PARTS = ("ingest", "cost", "watching", "embedded", "server")
 
@@ -52,7 +52,7 @@ def main() -> int:
 def _watched(rate: float, seconds: float) -> list[Row]:
     with (
         tempfile.TemporaryDirectory(prefix="toolbus-watching-") as name,
-        Killing(Path(name), rate).begun() as gateway,
+        KillCampaign(Path(name), rate).begun() as gateway,
     ):
         return list(watching(gateway, seconds))
 

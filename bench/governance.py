@@ -27,7 +27,7 @@ from figures import keep, load, met, row, show
 from harness.clients.bus_operator import key
 from harness.engines.engine import Engine
 from harness.gateway.cluster import Cluster
-from harness.waits import until_now
+from harness.waits import until_blocking
 from processes import resident_mb
 from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.nats.connection import Bus
@@ -154,7 +154,7 @@ def _revoked(cluster: Cluster, operator: Operator, trial: int) -> float:
     operator.put({name: live})
     endpoints = [cluster.client(ROOT, replica).endpoint for replica in range(REPLICAS)]
     for endpoint in endpoints:
-        until_now(partial(_opens, endpoint, secret), "the key opens everywhere")
+        until_blocking(partial(_opens, endpoint, secret), "the key opens everywhere")
     refused: list[float] = []
     watching = [
         threading.Thread(target=_watch, args=(endpoint, secret, refused)) for endpoint in endpoints
@@ -198,7 +198,7 @@ def many_keys(count: int) -> dict[str, float]:
     with _cluster(1) as cluster:
         secrets = _make_keys(cluster, count)
         endpoint = cluster.client(ROOT).endpoint
-        until_now(partial(_opens, endpoint, secrets[-1]), "the last key opens")
+        until_blocking(partial(_opens, endpoint, secrets[-1]), "the last key opens")
         lists = [_listed(endpoint, secret) for secret in track(secrets, "every key lists")]
         for secret in track(secrets[:: max(1, count // 2000)], "some keys call"):
             assert _opens(endpoint, secret)
@@ -253,7 +253,7 @@ def _cluster(replicas: int) -> Iterator[Cluster]:
             cluster.start(
                 Configuration(servers={"echo": server}, keys={"root": key(ROOT)}), replicas=replicas
             )
-            until_now(lambda: "echo__echo" in cluster.client(ROOT).tools(), "the tools")
+            until_blocking(lambda: "echo__echo" in cluster.client(ROOT).tools(), "the tools")
             yield cluster
         finally:
             cluster.stop()

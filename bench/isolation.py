@@ -25,8 +25,8 @@ from figures import Row, keep, load, met, row, show
 from harness.clients.bus_operator import key
 from harness.clients.mcp_client import Client
 from harness.gateway.cluster import Cluster
-from harness.programs.marked_processes import marked, words_of
-from harness.waits import until_now
+from harness.programs.marked_processes import command_of, marked
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration, Server
 from toolbus_common.process.tethered import tethered
 from toolbus_executor.isolation.plan import Isolation
@@ -82,8 +82,8 @@ def fleet(restarts: int) -> Iterator[Row]:
         used = {f"{MARK}-{name}" for name in names[:USED]}
         client = cluster.client(SECRET)
         for name in names[:USED]:
-            until_now(partial(_called, client, name), "an answer", 60)
-        until_now(lambda: _idle_processes(used) == [], "the end of what is not used", 300)
+            until_blocking(partial(_called, client, name), "an answer", 60)
+        until_blocking(lambda: _idle_processes(used) == [], "the end of what is not used", 300)
         idle, busy = _idle_processes(used), marked(MARK)
         more = {"processes_of_used": len(busy), "rss_of_used_mb": sum(map(_rss, busy)) / 2**20}
         alive = {mark for pid in busy for mark in _marks(pid)}
@@ -97,7 +97,7 @@ def fleet(restarts: int) -> Iterator[Row]:
             cluster.run("executor").wait_ready()
             client = cluster.client(SECRET)
             for name in names[:USED]:
-                until_now(partial(_called, client, name), "an answer", 60)
+                until_blocking(partial(_called, client, name), "an answer", 60)
             left += len(_still(before))
             started += len({mark for pid in marked(MARK) for mark in _marks(pid)} - used)
         yield row("executor killed: processes left behind", left, "<=", 0, restarts=restarts)
@@ -109,7 +109,7 @@ def _idle_processes(used: set[str]) -> list[int]:
 
 
 def _marks(pid: int) -> set[str]:
-    return {word.decode() for word in words_of(pid) if word.startswith(MARK.encode())}
+    return {word.decode() for word in command_of(pid) if word.startswith(MARK.encode())}
 
 
 def _rss(pid: int) -> int:
@@ -132,7 +132,7 @@ def killing(kills: int) -> Iterator[Row]:
             before = _alive_with_start(marked(f"{MARK}-{name}"))
             os.kill(random.choice(_vital(before)), signal.SIGKILL)
             began = time.monotonic()
-            until_now(partial(_called, client, name), "an answer", 60)
+            until_blocking(partial(_called, client, name), "an answer", 60)
             recoveries.append(time.monotonic() - began)
             orphans += _left(before, began)
             zombies += len(_zombies(cluster.processes["executor"][0].pid))
@@ -144,7 +144,7 @@ def killing(kills: int) -> Iterator[Row]:
 
 def _vital(pids: Iterable[int]) -> list[int]:
     """Return the server process and its supervisors, without the processes it left behind."""
-    return [pid for pid in pids if not words_of(pid)[0].startswith(MARK.encode())]
+    return [pid for pid in pids if not command_of(pid)[0].startswith(MARK.encode())]
 
 
 def _left(before: dict[int, str], began: float) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 from figures import console, keep
 from harness.gateway.budget_race import LauncherValkey, Race
-from harness.services.ledger_state import RememberedEpochs, admitted, claim
+from harness.services.ledger_state import MemoryGenerations, admitted, claim
 from toolbus_common.config import Budget, Level, Period
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
@@ -49,10 +49,10 @@ def main() -> int:
 
 
 async def _latency(directory: Path) -> dict[str, Any]:
-    """Measure one client's microseconds per reservation: one budget, and one at each of four levels."""
+    """Measure microseconds per reservation of one client: with one budget, and with four."""
     server = LauncherValkey(directory)
     server.start()
-    ledger = Ledger(server.url, RememberedEpochs())
+    ledger = Ledger(server.url, MemoryGenerations())
     levels = [(each, Level(budget=BUDGET)) for each in ("key:a", "user:b", "team:c", "customer:d")]
     found: dict[str, list[float]] = {"one": [], "four": []}
     try:

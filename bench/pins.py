@@ -27,7 +27,7 @@ from harness.engines.engine import installed
 from harness.gateway.cluster import Cluster
 from harness.gateway.family_gateway import stateless
 from harness.samples.definition_mutants import mutant
-from harness.waits import until_now
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Listing, Pin
 from toolbus_common.contracts.records.pin_names import pin_key
@@ -62,7 +62,7 @@ class Place:
         servers = {"s": Server(url=self.fixture.url)}
         self.cluster.start(Configuration(servers=servers, keys={"root": key(KEY)}))
         wanted = {each["name"] for each in definitions}
-        until_now(lambda: wanted <= set(self.client.tools()), "everything is listed")
+        until_blocking(lambda: wanted <= set(self.client.tools()), "everything is listed")
 
     def stop(self) -> None:
         """Stop everything."""
@@ -82,7 +82,7 @@ class Place:
         self._write({**changed, MARK: mark})
         body, headers = stateless("tools/call", {"name": TRIGGER, "arguments": {}})
         Client(self.fixture.url).post(body, **headers)
-        until_now(lambda: self._arrived(mark), f"round {number}")
+        until_blocking(lambda: self._arrived(mark), f"round {number}")
 
     def _write(self, definitions: dict[str, Any]) -> None:
         new = self._definitions.with_suffix(".new")

@@ -20,7 +20,7 @@ from harness.audit.events import bus_of
 from harness.engines.bus_reset import provisioned
 from harness.engines.nats_server import NatsServer
 from harness.oauth.protected_processes import OAuthServer
-from harness.services.oauth_connections import kept_connections
+from harness.services.oauth_connections import connection_store
 from harness.waits import until
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
@@ -129,7 +129,7 @@ async def _declared(settings: Settings, far: OAuthServer) -> int:
 
 async def _connected(settings: Settings, far: OAuthServer, tokens: int) -> None:
     refreshes = far.give(tokens, "gateway", "s")
-    async with kept_connections(settings) as store:
+    async with connection_store(settings) as store:
         for number, refresh in enumerate(refreshes):
             user = f"u{number}"
             kept = Connection(

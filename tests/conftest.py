@@ -15,12 +15,12 @@ import pytest
 import redis
 
 from harness.engines import containers
-from harness.engines.bus_reset import begin_afresh, joined_by_tester
+from harness.engines.bus_reset import connect_as_tester, reset_bus
 from harness.engines.nats_server import NatsAt, NatsServer
 from harness.engines.valkey_server import ValkeyServer
 from harness.gateway import cluster
 from harness.waits import PATIENCE
-from harness.worker_groups import company, standing
+from harness.worker_groups import group_of, position
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.settings import Settings
@@ -39,12 +39,12 @@ cluster.Process.forks = True
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Send tests that share a gateway to one worker; groups are read before any list is sorted."""
-    item.add_marker(pytest.mark.xdist_group(company(item)))
+    item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run long tests first, so that no worker waits for one that started last."""
-    items.sort(key=standing)
+    items.sort(key=position)
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsAt]:
     if given := os.environ.get("TOOLBUS_TEST_NATS_URL"):
         yield NatsAt(given, None)
         return
-    if containers.asked():
+    if containers.requested():
         directory = tmp_path_factory.mktemp("nats")
         with containers.nats_container(directory) as url:
             yield NatsAt(url, directory / "nkeys")
@@ -75,8 +75,8 @@ def state_dir(tmp_path: Path, nats_server: NatsAt) -> Path:
 @pytest.fixture
 async def laid_down(nats_server: NatsAt) -> None:
     """Provision empty streams and buckets."""
-    async with joined_by_tester(nats_server) as tester:
-        await begin_afresh(tester, nats_server.streams)
+    async with connect_as_tester(nats_server) as tester:
+        await reset_bus(tester, nats_server.streams)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def valkey_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     if given := os.environ.get("TOOLBUS_TEST_REDIS_URL"):
         yield given
         return
-    if containers.asked():
+    if containers.requested():
         with containers.valkey_container() as url:
             yield url
         return

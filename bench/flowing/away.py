@@ -12,8 +12,8 @@ from pathlib import Path
 
 from figures import Row, console, row
 from harness.engines.clickhouse_server import ClickHouseServer
-from harness.gateway.kill_campaign import Killing
-from harness.waits import until_now
+from harness.gateway.kill_campaign import KillCampaign
+from harness.waits import until_blocking
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
 
@@ -31,7 +31,9 @@ def away(mode: str, rate: float, minutes: float) -> Iterator[Row]:
         if server:
             server.start()
         try:
-            with Killing(Path(name), rate, TOOLBUS_REAP_GRACE="1", **fields).begun() as killing:
+            with KillCampaign(
+                Path(name), rate, TOOLBUS_REAP_GRACE="1", **fields
+            ).begun() as killing:
                 yield from _away(killing, server, mode, minutes * 60)
         finally:
             if server:
@@ -39,10 +41,10 @@ def away(mode: str, rate: float, minutes: float) -> Iterator[Row]:
 
 
 def _away(
-    killing: Killing, server: ClickHouseServer | None, mode: str, seconds: float
+    killing: KillCampaign, server: ClickHouseServer | None, mode: str, seconds: float
 ) -> Iterator[Row]:
     with killing.loaded() as load:
-        until_now(lambda: len(load.succeeded) > load.rate, "calls succeed")
+        until_blocking(lambda: len(load.succeeded) > load.rate, "calls succeed")
         before = _kept(killing)
         if server:
             server.kill()
@@ -65,7 +67,7 @@ def _away(
     yield row(f"{what}: catching up ÷ live", caught_up / live, ">=", LEAST_RATIO, **more)
 
 
-def _kept(killing: Killing) -> int:
+def _kept(killing: KillCampaign) -> int:
     """Return the number of messages in the stream."""
     return killing.cluster.on_the_bus(lambda bus: bus.newest(EVENTS))
 

@@ -12,7 +12,7 @@ import msgspec
 
 from figures import Row, row
 from harness.clients.steady_load import Load
-from harness.gateway.kill_campaign import Killing
+from harness.gateway.kill_campaign import KillCampaign
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import RequestReply
@@ -38,7 +38,7 @@ class Watched:
     ages: list[float] = field(default_factory=list)
 
 
-def watching(killing: Killing, seconds: float) -> Iterator[Row]:
+def watching(killing: KillCampaign, seconds: float) -> Iterator[Row]:
     """Return all figures."""
     watched = Watched()
     sealed = killing.cluster.state_dir / "seal" / "default.jsonl"

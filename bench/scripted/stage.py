@@ -13,7 +13,7 @@ from typing import Any
 from harness.clients.bus_operator import key
 from harness.engines.engine import Engine
 from harness.gateway.cluster import Cluster
-from harness.waits import until_now
+from harness.waits import until_blocking
 from scripted.agents import called, classic, coded
 from scripted.catalogue import tools
 from scripted.context import Conversation, definitions_cost
@@ -124,8 +124,8 @@ def stage(
             made = Stage(cluster, servers)
             for size in sizes:
                 client = cluster.client(secret(size))
-                until_now(lambda c=client, n=size: len(c.tools()) == n, "the tools", 60)  # type: ignore[misc]
-            until_now(lambda: len(made.listed(sizes[-1], "code")) == 5, "code mode", 60)
+                until_blocking(lambda c=client, n=size: len(c.tools()) == n, "the tools", 60)  # type: ignore[misc]
+            until_blocking(lambda: len(made.listed(sizes[-1], "code")) == 5, "code mode", 60)
             yield made
         finally:
             cluster.stop()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from harness.clients.chromium_browser import Person
 from harness.gateway.browser_gateway import BOB, Gateway, signs_in
-from harness.waits import until_now
+from harness.waits import until_blocking
 
 
 def link_told(gateway: Gateway) -> str:
@@ -39,5 +39,5 @@ def test_a_person_connects_their_account_and_another_may_not(
     bob.sees("Connected")
     bob.keeps("connected")
     agent = gateway.launched.client(BOB)
-    until_now(lambda: "docs__whoami" in agent.tools(), "the tools of the account")
+    until_blocking(lambda: "docs__whoami" in agent.tools(), "the tools of the account")
     assert agent.call("docs__whoami").text == "ann@far"

@@ -7,7 +7,7 @@ import pytest
 
 from harness.clients.chromium_browser import Person
 from harness.gateway.browser_gateway import ROOT, Gateway
-from harness.waits import until_now
+from harness.waits import until_blocking
 from toolbus_cli.analytics.report_data import Report, Row
 from toolbus_cli.analytics.report_page import page
 
@@ -62,7 +62,7 @@ def test_a_report_of_this_gateway_shows_its_calls(
         assert result.returncode == 0, result.stderr
         return "echo__say" in written.read_text()
 
-    until_now(reported, "the call is in the report")
+    until_blocking(reported, "the call is in the report")
     analyst = someone()
     analyst.opens(written.as_uri())
     assert "echo__say" in analyst.page.locator("table").inner_text()

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.gateway.kill_campaign import MID_INSERT, Killing
+from harness.gateway.kill_campaign import MID_INSERT, KillCampaign
 
 
 @pytest.fixture(scope="module")
-def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killing]:
+def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillCampaign]:
     """Run a gateway with short call timeouts, so that lost calls get their outcome soon."""
-    made = Killing(
+    made = KillCampaign(
         tmp_path_factory.mktemp("killing"), 40,
         TOOLBUS_CALL_TIMEOUT="3", TOOLBUS_REAP_GRACE="1",
     )  # fmt: skip
@@ -23,7 +23,7 @@ def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killing]:
 
 @pytest.mark.parametrize(("victim", "kills"), [(MID_INSERT, 1), ("executor", 2)])
 def test_what_is_killed_loses_and_doubles_nothing(
-    killing: Killing, victim: str, kills: int
+    killing: KillCampaign, victim: str, kills: int
 ) -> None:
     found = killing.kill(victim, kills, (0.2, 0.5))
     assert found.clean, found

@@ -10,9 +10,9 @@ import redis
 
 from harness.clients.bus_operator import key
 from harness.gateway.cluster import Cluster, Upstream
-from harness.gateway.kill_campaign import come_again
+from harness.gateway.kill_campaign import redeliver_after
 from harness.programs.crashing_policy import CRASH, ENDED, FORGET, HANDED_OVER, RESERVED, STEPS
-from harness.waits import until_now
+from harness.waits import until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Price, Server
 
 ACTUAL, MOST = 1_200, 2_000  # micro-dollars: the charge of the outcome, and the reservation
@@ -69,7 +69,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
                 prices={"echo__*": PRICE},
             )
         )
-        made.on_the_bus(lambda bus: come_again(bus, 4.0))
+        made.on_the_bus(lambda bus: redeliver_after(bus, 4.0))
         made.until_listed(made.client(CASES[0].secret), "echo__say")
         yield made
     finally:
@@ -90,7 +90,7 @@ def crash(cluster: Cluster, case: Case) -> None:
         (cluster.state_dir / CRASH).write_text(f"{case.step} {case.key}")
         with ThreadPoolExecutor(1) as pool:
             calling = pool.submit(client.call, "echo__say", {"text": case.key})
-            until_now(lambda: not policy.alive, f"policy dies at {case.step}")
+            until_blocking(lambda: not policy.alive, f"policy dies at {case.step}")
             (cluster.state_dir / CRASH).unlink()
             cluster.run("policy").wait_ready()
             calling.result()
@@ -116,11 +116,13 @@ def test_whoever_ran_pays_once_wherever_policy_is_killed(
     for case in CASES:
         crash(cluster, case)
     cluster.run("policy").wait_ready()  # two sweepers handle each call at most once
-    until_now(lambda: not any(held for _, held in levels(cluster).values()), "nothing is held")
+    until_blocking(lambda: not any(held for _, held in levels(cluster).values()), "nothing is held")
     assert levels(cluster) == {case.key: (case.charge, 0) for case in CASES}
     arrived = Counter(str(call["text"]) for call in upstream.arrived())
     assert arrived == {case.key: 1 for case in CASES if case.step in RUNS}
-    until_now(lambda: told(cluster) == {case.key: case.charge for case in CASES if case.charge})
+    until_blocking(
+        lambda: told(cluster) == {case.key: case.charge for case in CASES if case.charge}
+    )
     unknown = "SELECT key, count() AS n FROM events WHERE endsWith(id, '.unknown') GROUP BY key"
     named = {row["key"]: int(row["n"]) for row in cluster.rows(unknown)}
     assert named == {case.key: 1 for case in CASES if case.charge == MOST}

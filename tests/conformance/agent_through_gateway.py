@@ -26,10 +26,10 @@ from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
 from conformance.gateway import KEY, configuration
 from conformance.suite import FAILED
-from harness.clients.bus_operator import Operating
+from harness.clients.bus_operator import BusOperator
 from harness.clients.mcp_client import Client
 from harness.engines.engine import installed
-from harness.waits import until_now
+from harness.waits import until_blocking
 from toolbus_common.service.process import SERVICES
 
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
@@ -43,7 +43,7 @@ SERVER = SCENARIO.replace("/", "-")[:24].rstrip("-") + ("-m" if MODERN else "-l"
 Play = Callable[[], Awaitable[None]]
 
 
-class Running(Operating):
+class Running(BusOperator):
     """The gateway of this leg."""
 
     services = len(SERVICES)
@@ -83,7 +83,7 @@ def listed() -> list[dict[str, Any]]:
         return answer.json["result"]["tools"] if answer.status == 200 else []
 
     try:
-        found: list[dict[str, Any]] = until_now(tools, "the mock's tools", LISTED_SECONDS)
+        found: list[dict[str, Any]] = until_blocking(tools, "the mock's tools", LISTED_SECONDS)
     except AssertionError:
         return []
     return found
@@ -201,9 +201,9 @@ def main() -> None:
     register(sys.argv[-1])
     if SCENARIO not in _WITHOUT_TOOLS:
         print("listed:", [tool["name"] for tool in listed()])
-        until_now(Running().up_to_date, "every service knows them")
+        until_blocking(Running().up_to_date, "every service knows them")
     else:
-        until_now(
+        until_blocking(
             lambda: bare().request("tools/list").status == 200, "the endpoint", LISTED_SECONDS
         )
     try:

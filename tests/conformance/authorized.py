@@ -22,8 +22,8 @@ from conformance.suite import FAILED
 from harness.clients.form_browser import Browser
 from harness.clients.mcp_client import Client
 from harness.gateway.launched_gateway import Launched
-from harness.services.oauth_connections import kept_connections
-from harness.waits import until_now
+from harness.services.oauth_connections import connection_store
+from harness.waits import until_blocking
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.contracts import IdentityReply, IdentityRequest, ServersQuery, ServersReply
 from toolbus_common.errors import ToolbusError
@@ -107,7 +107,7 @@ class Play:
     def leave(self) -> None:
         """Remove the mock server, which does not end while the gateway holds one of its streams."""
         self._apply(configuration(""))
-        until_now(lambda: self._row() is None, "the gateway leaves the mock server")
+        until_blocking(lambda: self._row() is None, "the gateway leaves the mock server")
 
     @property
     def _agent(self) -> Client:
@@ -124,7 +124,7 @@ class Play:
         while time.monotonic() < until:
             answer = self._agent.request("tools/list")
             if answer.status == 200 and (found := answer.json["result"]["tools"]):
-                until_now(self.launched.up_to_date, "every service knows them")
+                until_blocking(self.launched.up_to_date, "every service knows them")
                 return [tool["name"] for tool in found]
             reason = (self._row() or {}).get("last_failure", "")
             waits = _ASKS in reason and not self._consented
@@ -170,7 +170,7 @@ class Play:
             context["idp_id_token"], float(claims["exp"]), "",
         )  # fmt: skip
         settings = Settings(state_dir=launched.state_dir, nats_url=launched.nats_url)
-        async with kept_connections(settings) as store:
+        async with connection_store(settings) as store:
             await store.put(f"{PROVIDER} {PERSON}", kept)
 
 

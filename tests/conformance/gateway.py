@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from conformance.shim import Shim
 from harness.gateway.launched_gateway import Launched
-from harness.waits import until_now
+from harness.waits import until_blocking
 
 KEY = "tbk_conformance_a-secret-of-the-conformance-run"
 UPSTREAM = "fixture"
@@ -33,8 +33,8 @@ def gateway(directory: Path, url: str, **more: str) -> Iterator[Launched]:
     try:
         launched.start()
         if url:
-            until_now(lambda: launched.client(KEY).tools(), "the fixture's tools")
-            until_now(launched.up_to_date, "every service knows them")
+            until_blocking(lambda: launched.client(KEY).tools(), "the fixture's tools")
+            until_blocking(launched.up_to_date, "every service knows them")
         yield launched
     finally:
         launched.stop()

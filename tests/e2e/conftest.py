@@ -13,7 +13,7 @@ from harness.gateway.everything_gateway import (
     Gateway,
     configuration,
 )
-from harness.gateway.family_gateway import Place, replicated
+from harness.gateway.family_gateway import FamilyGateway, replicated
 from harness.gateway.launched_gateway import Launched
 from harness.packages import everything_server
 
@@ -69,7 +69,7 @@ def gateway(
 @pytest.fixture(scope="module", params=["separate", "fused"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+) -> Iterator[FamilyGateway]:
     """Toolbus over two upstreams; apart, every service has two replicas."""
     fused = request.param == "fused"
     with replicated(tmp_path_factory.mktemp(request.param), fused=fused) as made:

@@ -22,7 +22,7 @@ from harness.clients.sdk_tasks import Tasks
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
 from harness.receivers.webhook_receiver import Receiver
-from harness.waits import until_now
+from harness.waits import until_blocking
 
 BOT, BOSS, PLAIN, HOOK = (
     f"tbk_{name}_e2e-secret-of-approvals" for name in ("bot", "boss", "plain", "hook")
@@ -363,16 +363,16 @@ def test_a_webhook_that_was_down_is_told_with_a_signature_once_it_is_up(
     before = place.logs().count("webhook.failed")
     with receiver.away():
         approval, _ = required(place.client(BOT).call(TOOL, {"text": "canary-of-the-hook"}))
-        until_now(lambda: place.logs().count("webhook.failed") > before, "a try that fails")
+        until_blocking(lambda: place.logs().count("webhook.failed") > before, "a try that fails")
 
     def told() -> list[Any]:
         return [each for each in list(receiver.received) if approval in each.body.decode()]
 
-    request = until_now(told, "the webhook")[0]
+    request = until_blocking(told, "the webhook")[0]
     assert request.signed_with(HOOK.encode())
     assert request.json["type"] == "approval.requested"
     assert request.json["data"]["tool"] == "say"
     assert b"canary-of-the-hook" not in request.body
     api(place, f"/{approval}/reject", body={"reason": "Told."})
     wanted = {"approval.requested", "approval.rejected"}
-    until_now(lambda: {each.json["type"] for each in told()} == wanted, "the decision")
+    until_blocking(lambda: {each.json["type"] for each in told()} == wanted, "the decision")

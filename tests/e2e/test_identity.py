@@ -21,8 +21,8 @@ from harness.engines.engine import installed
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
 from harness.oauth.dpop_proofs import Holder
-from harness.services.authorization_service import FORM, VERIFIER, asked
-from harness.waits import until_now
+from harness.services.authorization_service import FORM, VERIFIER, authorization_request
+from harness.waits import until_blocking
 
 PASSWORD = "correct horse battery"
 REDIRECT = "http://127.0.0.1:9/callback"
@@ -152,7 +152,7 @@ def test_a_client_finds_the_way_and_calls_as_a_person_until_that_is_taken_back(
     (grant,) = [line for line in listed.stdout.splitlines() if '"id"' in line]
     ended = launched.toolbus("grants", "revoke", grant.split('"')[3])
     assert ended.returncode == 0, ended.stderr
-    until_now(lambda: client.request("tools/list").status == 401, "the token opens nothing")
+    until_blocking(lambda: client.request("tools/list").status == 401, "the token opens nothing")
     assert kept.token not in launched.logs()
 
 
@@ -282,7 +282,7 @@ def bound_token(base: str, holder: Holder) -> str:
     about = {"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"}
     client = Client(f"{base}/oauth/register").post(about).json["client_id"]
     browser = Browser(base)
-    wanted = asked(client, redirect_uri=REDIRECT, resource=f"{base}/mcp")
+    wanted = authorization_request(client, redirect_uri=REDIRECT, resource=f"{base}/mcp")
     shown = browser.get(f"{base}/oauth/authorize?{urlencode(wanted)}")
     code = browser.answer(browser.sign_in(shown, "ann", PASSWORD)).told["code"]
     form = {"grant_type": "authorization_code", "client_id": client, "code": code}

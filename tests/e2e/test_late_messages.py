@@ -12,7 +12,7 @@ from harness.clients.bus_operator import key
 from harness.clients.event_streams import Events
 from harness.clients.mcp_client import Client
 from harness.gateway.cluster import Cluster
-from harness.gateway.family_gateway import begun, calling
+from harness.gateway.family_gateway import calling, start_session
 from harness.upstreams import late_message_server
 from toolbus_common.config import Configuration, Customer, Server, User
 from toolbus_common.contracts import ServersQuery, ServersReply
@@ -47,7 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def session(client: Client) -> str:
     """A session that hears the log and can be asked."""
-    made = begun(client, {"elicitation": {}})
+    made = start_session(client, {"elicitation": {}})
     client.request("logging/setLevel", {"level": "debug"}, Mcp_Session_Id=made)
     return made
 

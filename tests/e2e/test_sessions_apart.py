@@ -9,7 +9,7 @@ import pytest
 from harness.clients.bus_operator import key
 from harness.clients.mcp_client import Client
 from harness.gateway.cluster import Cluster
-from harness.gateway.family_gateway import begun, calling, request
+from harness.gateway.family_gateway import calling, request, start_session
 from harness.services.executor_pair import COMMAND, Stateful
 from toolbus_cli.views.upstream_sessions import table_of, with_sessions
 from toolbus_common.config import Configuration
@@ -73,7 +73,7 @@ def stateless(client: Client, tool: str, **arguments: str) -> str:
 
 
 def with_handshake(client: Client, tool: str, **arguments: str) -> str:
-    return client.post(calling(tool, 1, **arguments), Mcp_Session_Id=begun(client)).text
+    return client.post(calling(tool, 1, **arguments), Mcp_Session_Id=start_session(client)).text
 
 
 def by_program(client: Client, tool: str, **arguments: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from harness.clients.event_streams import Events
 from harness.clients.mcp_client import Client
-from harness.gateway.family_gateway import begun
+from harness.gateway.family_gateway import start_session
 from harness.gateway.launched_gateway import Launched
 from harness.upstreams import scripted_server
 
@@ -82,7 +82,7 @@ def at(launched: Launched, secret: str, path: str = "") -> Client:
 
 def session_of(client: Client) -> Events:
     """What a session of the handshake family hears that subscribed to nothing."""
-    return Events(client, Mcp_Session_Id=begun(client))
+    return Events(client, Mcp_Session_Id=start_session(client))
 
 
 def heard(stream: Events, most: int) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from fuzz.mutations import mutated
-from fuzz.place import Place, Seed
+from fuzz.place import FuzzedGateway, Seed
 from harness.network.raw_requests import exchange
 
 AT_ONCE = 6
@@ -45,7 +45,9 @@ class Report:
         return "\n".join(lines)
 
 
-def fuzz(place: Place, seed: int, *, seconds: float = 0.0, most: int = 0, only: int = -1) -> Report:
+def fuzz(
+    place: FuzzedGateway, seed: int, *, seconds: float = 0.0, most: int = 0, only: int = -1
+) -> Report:
     """Send until the time or the number of requests is reached, or only request number `only`."""
     report, began, lock = Report(seed), time.monotonic(), threading.Lock()
     numbers = itertools.count() if only < 0 else iter([only])
@@ -74,7 +76,7 @@ def fuzz(place: Place, seed: int, *, seconds: float = 0.0, most: int = 0, only: 
     return report
 
 
-def _tried(place: Place, seed: int, number: int) -> tuple[int, str, str]:
+def _tried(place: FuzzedGateway, seed: int, number: int) -> tuple[int, str, str]:
     """Return the status of one mutation's answer, its fault, and its kind."""
     random = Random(f"{seed}/{number}")
     chosen: Seed = place.seeds[number % len(place.seeds)]
@@ -97,7 +99,7 @@ def _tried(place: Place, seed: int, number: int) -> tuple[int, str, str]:
     return answer.status, "", chosen.name
 
 
-def _of_the_log(place: Place) -> Iterator[str]:
+def _of_the_log(place: FuzzedGateway) -> Iterator[str]:
     """Return the logged tracebacks, one of each kind."""
     found: dict[str, str] = {}
     for line in place.launched.logs().splitlines():

@@ -15,7 +15,7 @@ from harness.clients.event_streams import Events
 from harness.clients.mcp_client import Client
 from harness.engines.engine import own_port
 from harness.gateway.cluster import Upstream
-from harness.gateway.family_gateway import begun, calling, stateless
+from harness.gateway.family_gateway import calling, start_session, stateless
 from harness.gateway.launched_gateway import Launched
 from toolbus_common.base64url import encoded
 
@@ -41,7 +41,7 @@ class Seed:
 
 
 @dataclass
-class Place:
+class FuzzedGateway:
     """The gateway and the requests of its listeners."""
 
     launched: Launched
@@ -55,7 +55,7 @@ class Place:
 
 
 @contextmanager
-def place(directory: Path, **environment: str) -> Iterator[Place]:
+def place(directory: Path, **environment: str) -> Iterator[FuzzedGateway]:
     """Run everything."""
     with ExitStack() as stack:
         echo = Upstream(directory / "echo")
@@ -77,7 +77,7 @@ def place(directory: Path, **environment: str) -> Iterator[Place]:
         made.start()
         made.until_listed(made.client(KEY), "echo__say")
         _account(made)
-        found = Place(made, reading)
+        found = FuzzedGateway(made, reading)
         stream = stack.enter_context(Events(Client(made.ready["endpoint"], KEY), path="/sse"))
         found.seeds += [*_agents(found, stream), *_people(found), *_others(found)]
         yield found
@@ -124,10 +124,10 @@ def _posted(target: str, fields: dict[str, str], **headers: str) -> Request:
     return _request("POST", target, urlencode(fields).encode(), **text)
 
 
-def _agents(place: Place, stream: Events) -> Iterator[Seed]:
+def _agents(place: FuzzedGateway, stream: Events) -> Iterator[Seed]:
     """Return requests of agents and administrators."""
     port, bearer = place.launched.port, f"Bearer {KEY}"
-    session = begun(place.launched.client(KEY))
+    session = start_session(place.launched.client(KEY))
     say = calling("echo__say", 1, text="hello")
     modern, head = stateless("tools/call", say["params"], "a")
     listen, received = stateless(
@@ -194,7 +194,7 @@ def _initialize() -> dict[str, object]:
     return {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
 
 
-def _people(place: Place) -> Iterator[Seed]:
+def _people(place: FuzzedGateway) -> Iterator[Seed]:
     """Return requests of browsers and OAuth clients."""
     port = place.launched.port
     base = f"http://127.0.0.1:{port}"
@@ -293,7 +293,7 @@ def _people(place: Place) -> Iterator[Seed]:
     return (Seed(name, port, request) for name, request in body.items())
 
 
-def _others(place: Place) -> Iterator[Seed]:
+def _others(place: FuzzedGateway) -> Iterator[Seed]:
     """Return requests of BI tools and health probes."""
     sql = b"SELECT count() FROM events WHERE key = {k:String} FORMAT JSON"
     user = {"X_ClickHouse_User": "analyst", "X_ClickHouse_Key": READER}

@@ -17,7 +17,7 @@ async def until(condition: Callable[[], Any], what: str = "", seconds: float = P
     return value
 
 
-async def until_told(
+async def until_async(
     question: Callable[[], Awaitable[Any]], what: str = "", seconds: float = PATIENCE
 ) -> Any:
     """Return the first true value of an asynchronous condition, as `until` does."""
@@ -28,7 +28,7 @@ async def until_told(
     return value
 
 
-def until_now(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:
+def until_blocking(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:
     """Return the first true value of a condition, as `until` does, outside an event loop."""
     give_up = time.monotonic() + seconds
     while not (value := condition()):

@@ -7,13 +7,13 @@ STARVING = "chaos"  # uses every core: one worker runs all of it, one test after
 GATEWAY = "gateway"  # the session's fixture, used by many files
 
 
-def standing(item: pytest.Item) -> int:
+def position(item: pytest.Item) -> int:
     """Return a test's position in the order: long ones first."""
     kind = item.path.parent.name
     return LONGEST_FIRST.index(kind) if kind in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
-def company(item: pytest.Item) -> str:
+def group_of(item: pytest.Item) -> str:
     """Return the group of a test; tests of a group share fixtures and run on one worker."""
     kind, shared = item.path.parent.name, _shared(item)
     if kind == STARVING:

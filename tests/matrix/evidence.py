@@ -1,6 +1,6 @@
 """Requests that must reach the server before an action counts as ok."""
 
-from harness.waits import until_now
+from harness.waits import until_blocking
 from matrix.drivers.telling import LONG_SECONDS
 from matrix.upstreams import Seen, Upstream
 
@@ -40,7 +40,7 @@ def _cancelled(before: Seen, upstream: Upstream) -> bool:
         return upstream.seen().more("cancelled", "test_sleep", before)
 
     try:
-        until_now(told, "the cancellation", _TOLD_SECONDS)
+        until_blocking(told, "the cancellation", _TOLD_SECONDS)
     except AssertionError:
         return False
     return True

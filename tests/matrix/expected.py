@@ -13,7 +13,7 @@ from matrix.drivers.telling import FAILED
 _FILE = Path(__file__).with_name("expected.yml")
 
 
-class Judged(Protocol):
+class CheckedCell(Protocol):
     """The part of a cell that this module uses."""
 
     @property
@@ -40,14 +40,14 @@ class Expected:
         """Read expected.yml."""
         return cls(yaml.safe_load(_FILE.read_text()) or {})
 
-    def reason(self, cell: Judged) -> str:
+    def reason(self, cell: CheckedCell) -> str:
         """Return the reason of an expected failure; empty if the cell should pass."""
         for pattern, reason in self.reasons.items():
             if fnmatchcase(cell.subject, pattern):
                 return reason
         return ""
 
-    def complaints(self, cells: Sequence[Judged], *, whole: bool) -> list[str]:
+    def complaints(self, cells: Sequence[CheckedCell], *, whole: bool) -> list[str]:
         """Return unexpected failures and, after a whole run, unused expectations."""
         failed = [cell for cell in cells if cell.outcome == FAILED]
         found = [f"{cell.subject}: {cell.detail}" for cell in failed if not self.reason(cell)]

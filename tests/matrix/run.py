@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from harness.gateway.launched_gateway import Launched
-from harness.waits import until_now
+from harness.waits import until_blocking
 from matrix import page, table
 from matrix.clients import CLIENTS, WORKSHOP, Client
 from matrix.drivers.telling import ACTIONS, FAILED, OK
@@ -84,8 +84,8 @@ def _wait_for_tools(launched: Launched) -> None:
         return all(any(name.startswith(f"{server}__") for name in names) for server in NAMES)
 
     with suppress(AssertionError):
-        until_now(listed, "the tools of every server", LISTED_SECONDS)
-    until_now(launched.up_to_date, "every service knows them")
+        until_blocking(listed, "the tools of every server", LISTED_SECONDS)
+    until_blocking(launched.up_to_date, "every service knows them")
 
 
 def _run(clients: list[Client], servers: dict[str, Upstream], launched: Launched) -> list[Cell]:

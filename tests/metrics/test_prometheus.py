@@ -15,7 +15,7 @@ from harness.clients.mcp_client import Client
 from harness.engines.prometheus_server import Prometheus, Series, faults
 from harness.gateway.cluster import Cluster, Upstream
 from harness.receivers.otlp_collector import Collector
-from harness.waits import until_now
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration, Server
 from toolbus_common.service.process import SERVICES
 
@@ -50,7 +50,7 @@ class Watched:
             self.use()
             return self.prometheus.request(expression)
 
-        found: list[Series] = until_now(asked, expression)
+        found: list[Series] = until_blocking(asked, expression)
         return found
 
 
@@ -79,7 +79,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         )
         cluster.until_listed(cluster.client(KEY), "echo__say", "pair__say")
         coder = cluster.client(CODER)
-        until_now(lambda: coder.sees("executeToolCode"), "code mode")
+        until_blocking(lambda: coder.sees("executeToolCode"), "code mode")
         prometheus = Prometheus(directory / "prometheus", jobs(), addresses(cluster))
         final.callback(prometheus.kill)
         prometheus.start()
@@ -125,7 +125,7 @@ def test_the_numbers_are_those_of_what_was_done(watched: Watched) -> None:
             found = watched.request(expression)
             return {*wanted} <= {each.labels[label] for each in found if each.value > 0}
 
-        until_now(there, f"{wanted} in {expression}")
+        until_blocking(there, f"{wanted} in {expression}")
 
     until("toolbus_calls_total", "outcome", "ok", "upstream_refused", "unknown_tool")
     until("toolbus_upstream_calls_total", "outcome", "ok", "tool_error", "upstream_refused")

@@ -17,7 +17,7 @@ from conformance.upstream import FixtureServer
 from harness.apis.grpc_shop import Book
 from harness.network.json_server import Request, Response, answering
 from harness.oauth.caller_identities import ISSUER, OF_ANN, Issuing
-from harness.services.call_runner import Bench
+from harness.services.call_runner import CallRunner
 from harness.waits import until
 from toolbus_common.config import Server
 from toolbus_common.crypto.p256 import P256Key
@@ -142,9 +142,9 @@ def api() -> Iterator[Api]:
 
 
 @asynccontextmanager
-async def opened(issuing: Issuing, **declared: Any) -> AsyncIterator[Bench]:
+async def opened(issuing: Issuing, **declared: Any) -> AsyncIterator[CallRunner]:
     """A runner over a server that is told who calls, reached as a keeper reaches it."""
-    bench, server = Bench(), Server(**{"identity": {}, **declared})
+    bench, server = CallRunner(), Server(**{"identity": {}, **declared})
     await issuing.keys.wait_until_ready()
     found = await Secrets({}).read([])
     await bench.open(reached(server, bench.news, issuing.ways, found))
@@ -184,7 +184,7 @@ async def test_each_request_to_a_server_of_mcp_says_who_makes_it(
 
 
 async def test_each_replica_is_told_who_calls_for_itself(mcp: dict[str, FixtureServer]) -> None:
-    issuing, bench, url = Issuing(), Bench(), mcp["modern"].url
+    issuing, bench, url = Issuing(), CallRunner(), mcp["modern"].url
     mcp["modern"].forget()
     server = Server(replicas=({"url": url},), identity={})
     await issuing.keys.wait_until_ready()
@@ -319,7 +319,7 @@ async def test_without_a_key_nothing_is_sent_and_a_call_is_told_what_to_do(api: 
     with pytest.raises(UnavailableError, match=r"not available yet.* No oauth service is running"):
         await issuing.keys.wait_until_ready()
     server = Server(graphql=f"{api.origin}/graphql", identity={})
-    bench = Bench()
+    bench = CallRunner()
     upstream = reached(server, bench.news, issuing.ways, {})
     try:
         with pytest.raises(UpstreamDeadError, match="No oauth service is running"):

@@ -6,7 +6,16 @@ from collections.abc import Callable
 import pytest
 
 from harness.network.raw_connections import HOST, CutError, RawAnswer, RawHttp, chunked, posting
-from harness.services.http_application import BRIEF, GET, MIB, PART, Place, closed, place, within
+from harness.services.http_application import (
+    BRIEF,
+    GET,
+    MIB,
+    PART,
+    ServedApplication,
+    closed,
+    place,
+    within,
+)
 from harness.waits import until
 from toolbus_common.http_server.limits import Limits
 
@@ -63,7 +72,7 @@ async def test_trailers_never_become_headers() -> None:
 
 
 async def test_pipelined_requests_are_answered_in_order_up_to_a_bound() -> None:
-    def exchange(here: Place, number: int) -> list[RawAnswer]:
+    def exchange(here: ServedApplication, number: int) -> list[RawAnswer]:
         found: list[RawAnswer] = []
         with here.connect() as connection:
             connection.send(posting("/", b"%d" % number) * number)
@@ -120,7 +129,7 @@ async def test_garbage_behind_a_request_does_not_take_its_answer() -> None:
 # -- time -----------------------------------------------------------------------------------------
 
 
-async def ends(here: Place, connection: RawHttp, reason: str, before: float) -> None:
+async def ends(here: ServedApplication, connection: RawHttp, reason: str, before: float) -> None:
     assert await asyncio.to_thread(connection.ended)
     await until(lambda: not here.open, "the connection has ended")
     assert closed(reason) == before + 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.network.tcp_servers import served
-from harness.services.call_runner import Bench
+from harness.services.call_runner import CallRunner
 from harness.waits import until
 from toolbus_common.config import Configuration, Server
 from toolbus_common.config_store.operator_targets import NAMED, ConfirmedTargets, digest_of, encoded
@@ -97,8 +97,8 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
 
 
 @asynccontextmanager
-async def asking(declared: Server, ways: DialerFactory) -> AsyncIterator[Bench]:
-    bench = Bench()
+async def asking(declared: Server, ways: DialerFactory) -> AsyncIterator[CallRunner]:
+    bench = CallRunner()
     upstream = reached(declared, bench.news, ways, {}, name="docs")
     try:
         await bench.open(upstream)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.services.call_runner import AT_LOOPBACK, Bench
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.config import Server
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import UpstreamRefusedError
@@ -39,7 +39,7 @@ class Own:
     server: FixtureServer
     people: set[str] = field(default_factory=set)
     lister: str = "ann"  # "" in a question: whose connection lists
-    bench: Bench = field(default_factory=Bench)
+    bench: CallRunner = field(default_factory=CallRunner)
     news: list[UpstreamCallbacks] = field(default_factory=list)
 
     async def token(self, asked: UpstreamTokenQuery) -> UpstreamTokenReply:

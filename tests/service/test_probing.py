@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from harness.services.call_runner import AT_LOOPBACK, Bench
-from harness.upstreams.faulty_server import Troubled
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
+from harness.upstreams.faulty_server import FaultyServer
 from harness.waits import until
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
@@ -25,9 +25,9 @@ from toolbus_executor.upstreams.mcp.http import HttpUpstream
 @asynccontextmanager
 async def probed(
     session: str = "", probe: float = 0.02, seconds: float = 60
-) -> AsyncIterator[tuple[Bench, Troubled]]:
+) -> AsyncIterator[tuple[CallRunner, FaultyServer]]:
     """A runner over a server that is probed as a keeper has it, and the server."""
-    server, bench = Troubled(session=session), Bench(probe=probe, timeout=seconds)
+    server, bench = FaultyServer(session=session), CallRunner(probe=probe, timeout=seconds)
     await server.start()
     try:
         await bench.open(HttpUpstream(server.url, {}, bench.news, AT_LOOPBACK))
@@ -41,7 +41,7 @@ async def probed(
         await server.close()
 
 
-def state(bench: Bench) -> Callable[[State], bool]:
+def state(bench: CallRunner) -> Callable[[State], bool]:
     """Whether the breaker is in a state."""
     return lambda wanted: bench.runner.breaker.circuit.state is wanted
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.services.call_runner import AT_LOOPBACK, Bench
-from harness.upstreams.faulty_server import TOOLS, Troubled
-from harness.waits import until, until_told
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
+from harness.upstreams.faulty_server import TOOLS, FaultyServer
+from harness.waits import until, until_async
 from toolbus_common.concurrency import end
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import BreakerClosed, BreakerOpened, ServersQuery, ServersReply
@@ -39,10 +39,10 @@ CHANGED = [TOOLS[0] | {"description": "now other"}, TOOLS[1]]
 ASKED = '{"elicitation": {}}'  # the capabilities of a caller that can be asked
 
 
-class Several(Bench):
+class Several(CallRunner):
     """A runner over replicas, whose lists are taken anew as a keeper does."""
 
-    def __init__(self, servers: list[Troubled], weights: list[int], **declared: Any) -> None:
+    def __init__(self, servers: list[FaultyServer], weights: list[int], **declared: Any) -> None:
         super().__init__(tools=TWICE, **declared)
         self.servers = servers
         replicas = [
@@ -98,7 +98,7 @@ async def several(
     weights: list[int], *, sessions: bool = False, **declared: Any
 ) -> AsyncIterator[Several]:
     async with AsyncExitStack() as stack:
-        servers = [Troubled(session=f"s{number}" * sessions) for number in range(len(weights))]
+        servers = [FaultyServer(session=f"s{number}" * sessions) for number in range(len(weights))]
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
@@ -266,7 +266,7 @@ async def test_a_session_whose_replica_hangs_in_a_call_that_could_ask_counts_aga
 
 async def test_a_replica_of_another_era_is_left_out() -> None:
     async with AsyncExitStack() as stack:
-        servers = [Troubled(), Troubled(session="old")]
+        servers = [FaultyServer(), FaultyServer(session="old")]
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
@@ -298,7 +298,7 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
         return (await row("single") or {}).get("probe")
 
     async with AsyncExitStack() as stack:
-        servers = [Troubled() for _ in range(3)]
+        servers = [FaultyServer() for _ in range(3)]
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
@@ -312,13 +312,13 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
         config = await operator.bucket(CONFIG)
         await config.put("configuration", declared.model_dump_json().encode())
         await stack.enter_async_context(build(LocalTransport()).running())
-        result = await until_told(both, "both replicas in place")
+        result = await until_async(both, "both replicas in place")
         assert (result["state"], result["tools"]) == ("ready", 2)
-        assert (await until_told(probed, "a probe"))["ok"] is True
+        assert (await until_async(probed, "a probe"))["ok"] is True
 
 
 async def test_a_server_none_of_whose_replicas_is_there_says_so() -> None:
-    gone = Troubled()
+    gone = FaultyServer()
     await gone.start()
     await gone.close()
     bench = Several([gone], [1])

@@ -13,8 +13,8 @@ import pytest
 from harness.audit.events import bus_of
 from harness.engines.engine import installed
 from harness.services.call_runner import admitted
-from harness.upstreams.faulty_server import Troubled
-from harness.waits import until, until_told
+from harness.upstreams.faulty_server import FaultyServer
+from harness.waits import until, until_async
 from toolbus_cli.commands.operate.status import faults_of
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import CallError, CallResult, ServersQuery, ServersReply, decode_reply
@@ -32,7 +32,7 @@ class Installation:
     """An executor at work on one server, its operator, and whoever hands it calls."""
 
     def __init__(self, settings: Settings, operator: Bus, policy: Bus) -> None:
-        self.server = Troubled()
+        self.server = FaultyServer()
         self._settings = settings
         self._operator = operator
         self._policy = policy
@@ -59,7 +59,7 @@ class Installation:
 
     async def ready(self) -> dict[str, Any]:
         """The same, waited for."""
-        found: dict[str, Any] = await until_told(self.row, "a server that is ready")
+        found: dict[str, Any] = await until_async(self.row, "a server that is ready")
         return found
 
     async def toolbus(self, *words: str) -> subprocess.CompletedProcess[str]:

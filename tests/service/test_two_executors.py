@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.upstreams.large_result_server import LINE, Vast
-from harness.waits import until_told
+from harness.upstreams.large_result_server import LINE, LargeResultServer
+from harness.waits import until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -38,7 +38,7 @@ class Two:
     """Whoever asks over the bus, through a policy that admits everything; and who answered."""
 
     def __init__(self, settings: Settings) -> None:
-        self.vast = Vast()
+        self.vast = LargeResultServer()
         self.executors = [build(LocalTransport()) for _ in range(2)]
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
         self.answered = Counter[int]()  # by each executor, so many calls
@@ -117,7 +117,7 @@ async def two(
         async with AsyncExitStack() as stack:
             for service in (*made.executors, made.policy, made.ingress):
                 await stack.enter_async_context(service.running())
-            await until_told(made.both_answer, "two executors that both answer")
+            await until_async(made.both_answer, "two executors that both answer")
             made.answered.clear()
             yield made
     finally:

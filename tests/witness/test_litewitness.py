@@ -6,9 +6,9 @@ from tempfile import mkdtemp
 
 import pytest
 
-from harness.audit.events import until
 from harness.audit.witnessed_audit import Auditor, auditing, declare
 from harness.engines.litewitness import litewitness
+from harness.waits import until_async
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
@@ -36,7 +36,7 @@ async def test_litewitness_cosigns_each_checkpoint_and_contradicts_a_log_set_bac
             async def unknown() -> bool:
                 return "does not know the log" in str(service.status().details["witnesses"])
 
-            await until(unknown, "it does not know the log yet")
+            await until_async(unknown, "it does not know the log yet")
             witness.add_log(origin, key)
             await auditor.sealed(2, "cosignatures")
             for size in (4, 6, 8, 18):
@@ -52,4 +52,4 @@ async def test_litewitness_cosigns_each_checkpoint_and_contradicts_a_log_set_bac
             async def contradicted() -> bool:
                 return "CONTRADICTION" in str(service.status().details["witnesses"])
 
-            await until(contradicted, "it knows more than there is")
+            await until_async(contradicted, "it knows more than there is")

@@ -1,6 +1,5 @@
 """Events for tests, built with the real contracts and published by the services that may."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -102,20 +101,6 @@ def stored_by(bus: Bus) -> Callable[[Envelope], Awaitable[None]]:
                 return
 
     return store
-
-
-async def until(look: Callable[[], Awaitable[T]], what: str) -> T:
-    """Return the first true result of `look`.
-
-    Raises `AssertionError` with `what` after the time limit.
-    """
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while not (found := await look()):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-            return found
-    except TimeoutError:
-        raise AssertionError(f"never happened: {what}") from None
 
 
 async def returns_soon(operator: Bus) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from harness.audit.sealed_logs import BEGAN, STREAM, World, seen, world
+from harness.audit.sealed_logs import BEGAN, STREAM, SealedLog, sealed_log, seen
 from harness.audit.witness import Witness
 from toolbus_audit.transparency_log.checkpoint import Signer, load_signer
 from toolbus_cli.evidence import verify
@@ -25,65 +25,65 @@ def edited(line: bytes) -> bytes:
     return line.replace(b"docs", b"dogs", 1)
 
 
-def _flipped(log: World) -> set[str]:
+def _flipped(log: SealedLog) -> set[str]:
     log.lines[7] = edited(log.lines[7])
     return log.kinds()
 
 
-def _deleted(log: World) -> set[str]:
+def _deleted(log: SealedLog) -> set[str]:
     del log.lines[8]
     return log.kinds()
 
 
-def _newest_deleted(log: World) -> set[str]:
+def _newest_deleted(log: SealedLog) -> set[str]:
     del log.lines[-6:]
     return log.kinds()
 
 
-def _inserted(log: World) -> set[str]:
+def _inserted(log: SealedLog) -> set[str]:
     log.lines.insert(9, log.lines[3])
     return log.kinds()
 
 
-def _swapped(log: World) -> set[str]:
+def _swapped(log: SealedLog) -> set[str]:
     log.lines[2], log.lines[4] = log.lines[4], log.lines[2]
     return log.kinds()
 
 
-def _replayed(log: World) -> set[str]:
+def _replayed(log: SealedLog) -> set[str]:
     log.sealed.append(log.sealed[0])
     return log.kinds()
 
 
-def _forked(log: World) -> set[str]:
+def _forked(log: SealedLog) -> set[str]:
     """Sign a second log with the true key; an auditor with the other checkpoint detects it."""
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])])
     return fork.resealed({each.size for each in log.sealed}).kinds(seen(log.sealed[-1]))
 
 
-def _signed_anew(log: World) -> set[str]:
+def _signed_anew(log: SealedLog) -> set[str]:
     return log.resealed({each.size for each in log.sealed}, _forger(log)).kinds()
 
 
-def _rebuilt(log: World) -> set[str]:
+def _rebuilt(log: SealedLog) -> set[str]:
     log.lines[7] = edited(log.lines[7])
     return log.resealed({each.size for each in log.sealed}, _forger(log)).kinds()
 
 
-def _tail_dropped(log: World) -> set[str]:
+def _tail_dropped(log: SealedLog) -> set[str]:
     last = json.loads(log.lines[-1])["producer"]
     log.lines[-6:] = [line for line in log.lines[-6:] if json.loads(line)["producer"] != last]
     return log.kinds()
 
 
-def _stream_deleted(log: World) -> set[str]:
+def _stream_deleted(log: SealedLog) -> set[str]:
     """Delete the stream and start another log that is consistent by itself."""
     result = seen(log.sealed[-1])
-    anew = replace(world(log.directory / "anew"), signer=log.signer, stream=f"{STREAM}9")
+    anew = replace(sealed_log(log.directory / "anew"), signer=log.signer, stream=f"{STREAM}9")
     return anew.resealed({each.size for each in anew.sealed}).kinds(result)
 
 
-def _shredded(log: World) -> set[str]:
+def _shredded(log: SealedLog) -> set[str]:
     """Erase a person: valid before and after, and the report names the erased data."""
     people = log.people
     assert people is not None
@@ -100,7 +100,7 @@ def _shredded(log: World) -> set[str]:
     )
 
 
-async def _forgotten(log: World, pseudonym: str) -> bytes:
+async def _forgotten(log: SealedLog, pseudonym: str) -> bytes:
     """Write the erasure event as audit does."""
     messages: list[bytes] = []
 
@@ -113,7 +113,7 @@ async def _forgotten(log: World, pseudonym: str) -> bytes:
     return messages[0]
 
 
-def _relabelled(log: World) -> set[str]:
+def _relabelled(log: SealedLog) -> set[str]:
     """Relabel the manifest for another customer; the signed parts stay acme's."""
     path = _rewritten(asyncio.run(log.written()), "manifest.json", b"acme", b"bolt")
     report = verify.verify(str(path), log.signer.verifier)
@@ -121,26 +121,26 @@ def _relabelled(log: World) -> set[str]:
     return {kind for kind, _ in report.found} | {report.log.customer}
 
 
-def _rows_relabelled(log: World) -> set[str]:
+def _rows_relabelled(log: SealedLog) -> set[str]:
     log.lines[:] = [line.replace(b'"acme"', b'"bolt"') for line in log.lines]
     return log.kinds()
 
 
-def _all_relabelled(log: World) -> set[str]:
+def _all_relabelled(log: SealedLog) -> set[str]:
     """Relabel manifest, rows and checkpoints."""
     log.lines[:] = [line.replace(b'"acme"', b'"bolt"') for line in log.lines]
     notes = [replace(each, note=each.note.replace("/acme/", "/bolt/")) for each in log.sealed]
     return replace(log, sealed=notes, customer="bolt").kinds()
 
 
-def _anothers_checkpoint(log: World) -> set[str]:
+def _anothers_checkpoint(log: SealedLog) -> set[str]:
     """Insert another customer's checkpoint, signed with the same key."""
     other = replace(log, customer="bolt").resealed({12})
     log.sealed.insert(2, other.sealed[0])
     return log.kinds()
 
 
-def _another_installation(log: World) -> set[str]:
+def _another_installation(log: SealedLog) -> set[str]:
     """Present the log of another installation that uses the same key."""
     other = load_signer("elsewhere", log.directory / "key.pem")
     foreign = log.resealed({each.size for each in log.sealed}, other)
@@ -148,7 +148,7 @@ def _another_installation(log: World) -> set[str]:
     return {kind for kind, _ in verify.verify(str(path), log.signer.verifier).found}
 
 
-def _cut_back(log: World, by: int = 12) -> World:
+def _cut_back(log: SealedLog, by: int = 12) -> SealedLog:
     """Remove the newest events and their checkpoints; the rest is consistent by itself."""
     kept = [each for each in log.sealed if each.size <= len(log.lines) - by]
     cut = replace(log, lines=log.lines[:-by], sealed=kept)
@@ -156,17 +156,17 @@ def _cut_back(log: World, by: int = 12) -> World:
     return cut
 
 
-def _cut_back_and_seen(log: World) -> set[str]:
+def _cut_back_and_seen(log: SealedLog) -> set[str]:
     return _cut_back(log).kinds(seen(log.sealed[-1]))
 
 
-def _cut_back_and_posted(log: World) -> set[str]:
+def _cut_back_and_posted(log: SealedLog) -> set[str]:
     """Remove the newest events while the auditor has the checkpoint that a webhook received."""
     data = {"customer": "acme", "note": log.sealed[-1].note}
     return _cut_back(log).kinds(json.dumps({"type": "checkpoint.signed", "data": data}))
 
 
-def _cut_back_and_witnessed(log: World) -> set[str]:
+def _cut_back_and_witnessed(log: SealedLog) -> set[str]:
     """Remove the newest events of a log whose checkpoints are all cosigned."""
     witness = Witness()
     last = len(log.sealed) - 1
@@ -182,7 +182,7 @@ def _cut_back_and_witnessed(log: World) -> set[str]:
     return {kind for kind, _ in verify.verify(str(path), log.signer.verifier, wanted=wanted).found}
 
 
-def _split(log: World) -> set[str]:
+def _split(log: SealedLog) -> set[str]:
     """Show two auditors two continuations of one log; both present their checkpoints."""
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])])
     result = fork.resealed({each.size for each in log.sealed}).sealed[-1]
@@ -199,12 +199,12 @@ def _rewritten(path: Path, member: str, old: bytes, new: bytes) -> Path:
     return other
 
 
-def _forger(log: World) -> Signer:
+def _forger(log: SealedLog) -> Signer:
     return load_signer("toolbus", log.directory / "forged" / "key.pem")
 
 
 # Tampering, its function, and the findings that report it; further findings may follow from it.
-TAMPERED: dict[str, tuple[Callable[[World], set[str]], set[str]]] = {
+TAMPERED: dict[str, tuple[Callable[[SealedLog], set[str]], set[str]]] = {
     "a bit flipped in a row": (_flipped, {"tree", "altered"}),
     "a row deleted": (_deleted, {"missing", "tree"}),
     "the newest hour deleted": (_newest_deleted, {"missing"}),
@@ -232,4 +232,4 @@ TAMPERED: dict[str, tuple[Callable[[World], set[str]], set[str]]] = {
 def named(directory: Path, what: str) -> bool:
     """Return whether the verifier reports the tampering on a new log."""
     done, expected = TAMPERED[what]
-    return expected <= done(world(directory, user=USER))
+    return expected <= done(sealed_log(directory, user=USER))

@@ -10,7 +10,7 @@ from toolbus_common.privacy.key_store import PersonKeys
 
 
 @dataclass
-class Kept:
+class MemoryBucket:
     """A bucket in memory with the interface that `PersonKeys` uses; `asked` counts the reads."""
 
     entries: dict[str, tuple[bytes, int]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Kept:
             raise BusDownError("down")
 
 
-def people(directory: Path, bucket: Kept) -> PersonKeys:
+def people(directory: Path, bucket: MemoryBucket) -> PersonKeys:
     """Return a service's people; services of one directory share their master key."""
     found = PersonKeys(directory / "people.key")
     found.open(cast("Bucket", bucket))

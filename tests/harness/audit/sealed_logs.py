@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from harness.audit.events import allowed, completed
-from harness.audit.people_bucket import Kept, people
+from harness.audit.people_bucket import MemoryBucket, people
 from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer, load_signer
 from toolbus_audit.transparency_log.merkle_tree import EMPTY, MerkleTree
 from toolbus_cli.evidence import bundle, verify
@@ -23,7 +23,7 @@ STREAM = "1763000000000"
 
 
 @dataclass(frozen=True)
-class World:
+class SealedLog:
     """The lines of a log, their checkpoints, and the signing keys."""
 
     directory: Path
@@ -63,22 +63,22 @@ class World:
         """Return the kinds of the verifier's findings."""
         return {kind for kind, _ in self.verified(seen).found}
 
-    def resealed(self, sizes: Collection[int], by: Signer | None = None) -> "World":
+    def resealed(self, sizes: Collection[int], by: Signer | None = None) -> "SealedLog":
         """Return the same lines under new checkpoints at these sizes."""
         key = by or self.signer
         return replace(self, sealed=sealed(self.lines, sizes, key, self.stream, self.customer))
 
 
-def world(
+def sealed_log(
     directory: Path, calls: int = 12, user: str = "", customer: str = "acme", key: str = "key.pem"
-) -> World:
+) -> SealedLog:
     """Return a log of two producers' events of `calls` calls, sealed at every sixth event."""
-    known = people(directory, Kept()) if user else None
+    known = people(directory, MemoryBucket()) if user else None
     lines = asyncio.run(_lines(directory, calls, user, known, customer))
     by = load_signer("toolbus", directory / key)
     sizes = {*range(6, len(lines), 6), len(lines)}
     made = sealed(lines, sizes, by, customer=customer)
-    return World(directory, by, lines, made, people=known, customer=customer)
+    return SealedLog(directory, by, lines, made, people=known, customer=customer)
 
 
 async def _lines(

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.audit.events import allowed, completed, events_of, until
+from harness.audit.events import allowed, completed, events_of
+from harness.waits import until_async
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.evidence import verify
@@ -44,7 +45,7 @@ async def auditing(settings: Settings) -> AsyncIterator[Service]:
         async def ready() -> bool:
             return service.status().ready
 
-        await until(ready, "audit is ready")
+        await until_async(ready, "audit is ready")
         yield service
 
 
@@ -79,7 +80,7 @@ class Auditor:
             found = await self.rows(f"SELECT max(size) FROM {table} WHERE customer = 'acme'")
             return bool(found[0][0] >= size)
 
-        await until(there, f"{size} events are in {table}")
+        await until_async(there, f"{size} events are in {table}")
 
     async def origin(self) -> str:
         """Return the origin line of acme's log."""

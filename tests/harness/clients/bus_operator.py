@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from harness.clients.mcp_client import Client
 from harness.engines.engine import BEGIN_SECONDS
-from harness.waits import PATIENCE, until_now
+from harness.waits import PATIENCE, until_blocking
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Configuration, Key
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
@@ -32,7 +32,7 @@ def key(secret: str, *tools: str, **fields: Any) -> Key:
     )
 
 
-class Operating:
+class BusOperator:
     """An operator on the bus of `state_dir` with `services` running services."""
 
     state_dir: Path
@@ -111,8 +111,8 @@ class Operating:
 
     def until_listed(self, client: Client, *tools: str) -> None:
         """Wait until a client sees these tools and every service knows of them."""
-        until_now(lambda: client.sees(*tools), f"the tools {tools}", BEGIN_SECONDS)
-        until_now(self.up_to_date, "every service knows what there is", BEGIN_SECONDS)
+        until_blocking(lambda: client.sees(*tools), f"the tools {tools}", BEGIN_SECONDS)
+        until_blocking(self.up_to_date, "every service knows what there is", BEGIN_SECONDS)
 
     def on_the_bus(self, work: Callable[[Bus], Awaitable[R]]) -> R:
         """Run a coroutine with the operator's connection."""

@@ -25,25 +25,25 @@ class Task(types.Result):
     error: dict[str, Any] | None = None
 
 
-class Begun(Task):
+class CreatedTask(Task):
     """The answer to a call that became a task."""
 
     result_type: Literal["task"] = Field(alias="resultType")
 
 
-class About(types.RequestParams):
+class TaskId(types.RequestParams):
     """The id of a task."""
 
     task_id: str = Field(serialization_alias="taskId")
 
 
-class Update(About):
+class Update(TaskId):
     """The caller's input for a task."""
 
     input_responses: dict[str, Any] = Field(serialization_alias="inputResponses")
 
 
-class Get(types.Request[About, Literal["tasks/get"]]):
+class Get(types.Request[TaskId, Literal["tasks/get"]]):
     """A request for a task's state."""
 
     method: Literal["tasks/get"] = "tasks/get"
@@ -61,7 +61,7 @@ class Tasks(ClientExtension):
     identifier = "io.modelcontextprotocol/tasks"
 
     def __init__(self, answer: Answer | None = None) -> None:
-        self.begun: list[Begun] = []
+        self.begun: list[CreatedTask] = []
         self.arrived = asyncio.Event()
         self._answer = answer
 
@@ -71,9 +71,9 @@ class Tasks(ClientExtension):
 
     def claims(self) -> Sequence[ResultClaim[Any]]:
         """Return the result types of this extension."""
-        return (ResultClaim(result_type="task", model=Begun, resolve=self._resolve),)
+        return (ResultClaim(result_type="task", model=CreatedTask, resolve=self._resolve),)
 
-    async def _resolve(self, begun: Begun, context: ClaimContext) -> types.CallToolResult:
+    async def _resolve(self, begun: CreatedTask, context: ClaimContext) -> types.CallToolResult:
         self.begun.append(begun)
         self.arrived.set()
         while (task := await self._told(begun, context.session)).status not in OVER:
@@ -87,5 +87,5 @@ class Tasks(ClientExtension):
         text = types.TextContent(type="text", text=f"{task.status}: {task.status_message}")
         return types.CallToolResult(content=[text], is_error=True)
 
-    async def _told(self, begun: Begun, session: ClientSession) -> Task:
-        return await session.send_request(Get(params=About(task_id=begun.task_id)), Task)
+    async def _told(self, begun: CreatedTask, session: ClientSession) -> Task:
+        return await session.send_request(Get(params=TaskId(task_id=begun.task_id)), Task)

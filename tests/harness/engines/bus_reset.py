@@ -7,7 +7,7 @@ from pathlib import Path
 from nats.js.errors import ServerError
 
 from harness.engines.nats_server import NatsAt, NatsServer, tester_of
-from harness.waits import PATIENCE, until, until_told
+from harness.waits import PATIENCE, until, until_async
 from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import provision
@@ -16,7 +16,7 @@ STILL_CLEARING = 10049  # NATS: error creating store for stream
 
 
 @asynccontextmanager
-async def joined_by_tester(server: NatsAt, account: str = STORE) -> AsyncIterator[Bus]:
+async def connect_as_tester(server: NatsAt, account: str = STORE) -> AsyncIterator[Bus]:
     """Connect as the user that may do everything in an account."""
     tester = tester_of(account)
     bus = Bus(tester, server.url, server.seed(tester))
@@ -27,7 +27,7 @@ async def joined_by_tester(server: NatsAt, account: str = STORE) -> AsyncIterato
         await bus.close()
 
 
-async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
+async def reset_bus(tester: Bus, streams: Path | None = None) -> None:
     """Delete every stream and bucket and provision them again.
 
     A bucket without any revision stays: most tests use three of the twenty. `streams` is the
@@ -59,12 +59,12 @@ async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
             return False
         return True
 
-    await until_told(cleared, "nothing is there")
+    await until_async(cleared, "nothing is there")
     await until(gone, "the files of what is deleted are")
-    await until_told(laid_down, "streams and buckets")
+    await until_async(laid_down, "streams and buckets")
 
 
 async def provisioned(server: NatsServer) -> None:
     """Provision streams and buckets on a test's own server."""
-    async with joined_by_tester(server.at) as tester:
+    async with connect_as_tester(server.at) as tester:
         await provision(tester)

@@ -12,7 +12,7 @@ NATS_IMAGE = "nats:2.12-alpine"
 VALKEY_IMAGE = "valkey/valkey:9-alpine"
 
 
-def asked() -> bool:
+def requested() -> bool:
     """Return whether this run uses containers. Without a Docker engine the run fails later."""
     return os.environ.get("TOOLBUS_TEST_CONTAINERS") == "1"
 

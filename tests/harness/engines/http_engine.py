@@ -51,7 +51,7 @@ class SecureEngine(HttpEngine):
         return HTTPSConnection("localhost", self.port, timeout=SECONDS, context=context)
 
 
-def sent_on(location: str) -> str:
+def redirect_of(location: str) -> str:
     """Follow a browser's GET and return the `Location` of the redirect."""
     target = urlsplit(location)
     with closing(HTTPConnection(target.netloc, timeout=SECONDS)) as connection:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from harness.engines.engine import own_port
-from harness.waits import until_now
+from harness.waits import until_blocking
 
 NAME = "witness.example/litewitness"
 PROGRAM = Path(__file__).resolve().parents[3] / "build" / "bin" / "litewitness"
@@ -54,7 +54,7 @@ def litewitness(directory: Path) -> Iterator[LiteWitness]:
     key, socket = directory / "witness_key", directory / "agent"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     with _running(["ssh-agent", "-D", "-a", str(socket)], directory / "agent.log"):
-        until_now(socket.exists, "the agent listens")
+        until_blocking(socket.exists, "the agent listens")
         environment = {**os.environ, "SSH_AUTH_SOCK": str(socket)}
         subprocess.run(["ssh-add", "-q", key], check=True, env=environment)
         result = subprocess.run(
@@ -67,7 +67,7 @@ def litewitness(directory: Path) -> Iterator[LiteWitness]:
             f"-db={directory / 'witness.db'}", f"-listen=127.0.0.1:{port}",
         ]  # fmt: skip
         with _running(words, log):
-            found = until_now(
+            found = until_blocking(
                 lambda: (
                     "listening" in log.read_text()
                     and re.search(r"vkey=\"?([^\s\"]+)", log.read_text())

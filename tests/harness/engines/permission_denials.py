@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from harness.engines.nats_server import NatsAt
 
 
-class Refusals:
+class Denials:
     """The error messages that the server sent to one user."""
 
     def __init__(self) -> None:
@@ -26,9 +26,9 @@ class Refusals:
 
 
 @asynccontextmanager
-async def joined(server: NatsAt, user: str) -> AsyncIterator[tuple[Client, Refusals]]:
+async def joined(server: NatsAt, user: str) -> AsyncIterator[tuple[Client, Denials]]:
     """Connect as a user; return the client and its collected permission errors."""
-    refusals = Refusals()
+    refusals = Denials()
     client = await nats.connect(
         server.url,
         nkeys_seed_str=server.seed(user),
@@ -42,7 +42,7 @@ async def joined(server: NatsAt, user: str) -> AsyncIterator[tuple[Client, Refus
         await client.close()
 
 
-async def refused_among(
+async def denied_among(
     server: NatsAt, user: str, subjects: set[str], attempt: Callable[[Client, str], Awaitable[None]]
 ) -> set[str]:
     """Return the subjects the server denied; it answers in order, so a flush waits for errors."""

@@ -18,7 +18,7 @@ from harness.oauth.protected_processes import OAuthServer, ProtectedServer
 from harness.receivers.otlp_collector import Collector
 from harness.receivers.webhook_receiver import Receiver
 from harness.samples.canaries import canary, card
-from harness.upstreams.leaking_server import Blabbing
+from harness.upstreams.leaking_server import LeakingServer
 from toolbus_common.contracts import IdentityReply, IdentityRequest
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
@@ -47,12 +47,12 @@ def told() -> str:
 
 
 @dataclass
-class Planted:
+class CanaryGateway:
     """The running processes, and every secret by its kind."""
 
     launched: Launched
     secrets: dict[str, str]
-    blabbing: Blabbing
+    blabbing: LeakingServer
     far: OAuthServer
     docs: ProtectedServer
     provider: Provider
@@ -104,7 +104,7 @@ class Planted:
 
 
 @contextmanager
-def planted(directory: Path) -> Iterator[Planted]:
+def running_canaries(directory: Path) -> Iterator[CanaryGateway]:
     """Run everything."""
     names = (*KEPT, *BY_ENVIRONMENT, *INLINE, *NAMED)
     secrets = {name: canary(name.replace(" ", "-")) for name in names}
@@ -116,13 +116,13 @@ def planted(directory: Path) -> Iterator[Planted]:
         docs = ProtectedServer(directory / "docs", far.issuer, "read")
         provider = Provider(directory / "provider")
         blabbing = stack.enter_context(
-            Blabbing(secrets["page"], secrets["words"], secrets["last words"]).serving()
+            LeakingServer(secrets["page"], secrets["words"], secrets["last words"]).serving()
         )
         collector, receiver = stack.enter_context(Collector()), stack.enter_context(Receiver())
         for engine in (far, docs, provider):
             stack.callback(engine.kill)
             engine.start()
-        made = Planted(
+        made = CanaryGateway(
             Launched(directory / "gateway"), secrets, blabbing, far, docs, provider,
             collector, receiver,
         )  # fmt: skip
@@ -137,7 +137,7 @@ def planted(directory: Path) -> Iterator[Planted]:
         yield made
 
 
-def _environment(made: Planted) -> dict[str, str]:
+def _environment(made: CanaryGateway) -> dict[str, str]:
     return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": made.collector.url,
         "OTEL_EXPORTER_OTLP_HEADERS": f"x-token={made.secrets['collector']}",
@@ -151,7 +151,7 @@ def _environment(made: Planted) -> dict[str, str]:
     }
 
 
-def _configuration(made: Planted) -> dict[str, Any]:
+def _configuration(made: CanaryGateway) -> dict[str, Any]:
     secret = made.secrets
     client = {"id": "gateway", "secret": made.kept("client of servers")}
     return {
@@ -196,11 +196,11 @@ def _configuration(made: Planted) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _hook(made: Planted, secret: str) -> dict[str, Any]:
+def _hook(made: CanaryGateway, secret: str) -> dict[str, Any]:
     return {"url": made.receiver.url, "secret": secret, "events": ["approval.*", "config.*"]}
 
 
-def _servers(made: Planted, client: dict[str, str]) -> dict[str, Any]:
+def _servers(made: CanaryGateway, client: dict[str, str]) -> dict[str, Any]:
     secret = made.secrets
     heads = {
         "X-Inline": secret["header"],

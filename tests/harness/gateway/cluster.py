@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.clients.bus_operator import Operating
+from harness.clients.bus_operator import BusOperator
 from harness.clients.mcp_client import Client
 from harness.engines.bus_reset import provisioned
 from harness.engines.engine import BEGIN_SECONDS, Engine, die_with_parent, own_port
@@ -132,7 +132,7 @@ class Process:
         return self._process.poll() is None
 
 
-class Cluster(Operating):
+class Cluster(BusOperator):
     """NATS, Valkey and every service as its own process; `fused` joins the call path in one."""
 
     def __init__(self, directory: Path, **environment: str) -> None:

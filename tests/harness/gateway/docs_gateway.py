@@ -18,7 +18,7 @@ from harness.clients.mcp_client import Answer, Client
 from harness.engines.engine import Engine, die_with_parent, installed, own_port
 from harness.gateway.launched_gateway import Launched
 from harness.samples.page_samples import Sample, merged
-from harness.waits import until_now
+from harness.waits import until_blocking
 
 SECONDS = 60.0  # a bound for one sample
 SECRETS = {"demo": "tbk_demo_the-secret-of-the-docs", "root": "tbk_root_the-secret-of-the-docs"}
@@ -90,7 +90,7 @@ class DocsGateway:
             found = {tool["name"].partition("__")[0] for tool in answer["tools"]}
             return {*servers} <= found
 
-        until_now(listed, f"the tools of {', '.join(servers)}")
+        until_blocking(listed, f"the tools of {', '.join(servers)}")
 
 
 class Page:
@@ -114,7 +114,7 @@ class Page:
             self._secrets |= self._gateway.apply(self._located(self._applied))
         elif "until prints" in directives:
             wanted = directives["until prints"]
-            until_now(lambda: wanted in self._output(sample)[1], f"{wanted!r} at {sample}")
+            until_blocking(lambda: wanted in self._output(sample)[1], f"{wanted!r} at {sample}")
         else:
             status, output = self._output(sample)
             assert status == 0 or "may fail" in directives, f"{sample}: {output}"

@@ -20,7 +20,7 @@ TENANTS = [f"tbk_tenant{number}_a-secret-of-this-tenant" for number in range(50)
 ASK = "fix__test_input_required_result_request_state"
 
 
-class Place:
+class FamilyGateway:
     """A gateway with its upstreams and its configuration."""
 
     def __init__(self, cluster: Cluster, echo: Upstream, fixture: FixtureServer) -> None:
@@ -48,10 +48,10 @@ class Place:
 
 
 @contextmanager
-def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[Place]:
+def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[FamilyGateway]:
     """Return a cluster with two replicas of every service if separate, one of each if fused."""
     echo, fixture = Upstream(directory / "echo"), FixtureServer(directory / "fixture")
-    made = Place(Cluster(directory / "cluster", **environment), echo, fixture)
+    made = FamilyGateway(Cluster(directory / "cluster", **environment), echo, fixture)
     try:
         echo.start()
         fixture.start()
@@ -64,7 +64,7 @@ def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[
         echo.kill()
 
 
-def begun(client: Client, capabilities: Any = None, version: str = "2025-11-25") -> str:
+def start_session(client: Client, capabilities: Any = None, version: str = "2025-11-25") -> str:
     """Start a session and return its id."""
     info = {"name": "e2e", "version": "1"}
     params = {"protocolVersion": version, "capabilities": capabilities or {}, "clientInfo": info}

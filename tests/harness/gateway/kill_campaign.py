@@ -17,7 +17,7 @@ import redis
 from harness.clients.bus_operator import key
 from harness.clients.steady_load import KINDS, Load
 from harness.gateway.cluster import Cluster, Upstream
-from harness.waits import until_now
+from harness.waits import until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Server
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
@@ -90,7 +90,7 @@ class Figures:
         return self.sound and not (self.doubled_rows or self.run_twice or self.wrong)
 
 
-class Killing:
+class KillCampaign:
     """Every service as its own process, over real engines and a real upstream."""
 
     def __init__(self, directory: Path, rate: float, **environment: str) -> None:
@@ -100,16 +100,16 @@ class Killing:
         self._random = random.Random(7)
 
     @contextmanager
-    def begun(self, again: float = 0.0) -> Iterator["Killing"]:
+    def begun(self, again: float = 0.0) -> Iterator["KillCampaign"]:
         """Run everything; unacknowledged events are redelivered after `again` seconds."""
         self.upstream.start()
         try:
             self.cluster.start(self._configuration(), beside=("codemode", "oauth"))
             if again:
-                self.cluster.on_the_bus(lambda bus: come_again(bus, again))
+                self.cluster.on_the_bus(lambda bus: redeliver_after(bus, again))
             self.cluster.until_listed(self.cluster.client(KEY), "echo__count", "free__count")
             coder = self.cluster.client(CODER)
-            until_now(lambda: coder.sees("executeToolCode"), "code mode")
+            until_blocking(lambda: coder.sees("executeToolCode"), "code mode")
             yield self
         finally:
             self.cluster.stop()
@@ -119,7 +119,7 @@ class Killing:
         """Kill one part `times` times under load and return the figures once all is settled."""
         began, found = time.monotonic(), Figures(victim)
         with self.loaded() as load:
-            until_now(lambda: len(load.succeeded) > self._rate / 2, "calls succeed")
+            until_blocking(lambda: len(load.succeeded) > self._rate / 2, "calls succeed")
             for _ in range(kills):
                 at = time.monotonic()
                 self._kill(victim)
@@ -184,7 +184,7 @@ class Killing:
             self._end_audit()
             self.cluster.run("audit", "dying_audit.py")
         dying = self.cluster.processes["audit"].pop()
-        until_now(lambda: not dying.alive, "audit dies in the middle of an insert")
+        until_blocking(lambda: not dying.alive, "audit dies in the middle of an insert")
         self.cluster.run("audit", "dying_audit.py").wait_ready()
 
     def _end_audit(self) -> None:
@@ -194,7 +194,7 @@ class Killing:
         """Wait until new calls succeed: one paid, one free, one of a program."""
         now = time.monotonic()
         for kind in ("count", "free", "program"):
-            until_now(
+            until_blocking(
                 lambda kind=kind: any(  # type: ignore[misc]
                     each.began > now and each.call.kind == kind for each in load.succeeded[-200:]
                 ),
@@ -276,7 +276,7 @@ def _digest(call: str, run: str) -> str:
     return sha256(json.dumps(arguments, separators=(",", ":")).encode()).hexdigest()
 
 
-async def come_again(bus: Bus, seconds: float) -> None:
+async def redeliver_after(bus: Bus, seconds: float) -> None:
     """Set the redelivery delay of audit's and policy's consumers."""
     stream = bus.client.jetstream()
     for durable in ("audit", "policy"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from harness.clients.bus_operator import Operating
+from harness.clients.bus_operator import BusOperator
 from harness.clients.mcp_client import Client
 from harness.engines.engine import BEGIN_SECONDS, die_with_parent, installed, own_port
 from toolbus_common.service.process import SERVICES
@@ -19,7 +19,7 @@ from toolbus_common.service.process import SERVICES
 ENDING_SECONDS = 120.0  # a bound for a broken run
 
 
-class Launched(Operating):
+class Launched(BusOperator):
     """`toolbus up` with a state directory that outlives it."""
 
     def __init__(self, directory: Path, *options: str, **environment: str) -> None:

@@ -8,17 +8,17 @@ from pathlib import Path
 from harness.audit.written_files import files_in
 from harness.clients.admin_client import at
 from harness.clients.mcp_client import Client
-from harness.gateway.canary_gateway import Planted
+from harness.gateway.canary_gateway import CanaryGateway
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.contracts.events.base import EVERY_EVENT
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.stream_reader import read_from
 from toolbus_common.nats.topology import EVENTS
 
-Heard = dict[str, list[bytes]]
+Outputs = dict[str, list[bytes]]
 
 
-def everywhere(planted: Planted) -> Heard:
+def current_outputs(planted: CanaryGateway) -> Outputs:
     """Return the current outputs by place."""
     launched, directory = planted.launched, planted.launched.directory
     commands = {
@@ -43,7 +43,7 @@ def everywhere(planted: Planted) -> Heard:
     listeners = sorted(set(launched.ready["ops"].values()))
     return (
         message
-        | recorded(planted)
+        | delayed_outputs(planted)
         | {
             "logs": [launched.logs().encode()],
             "stream": launched.on_the_bus(_stream),
@@ -60,7 +60,7 @@ def everywhere(planted: Planted) -> Heard:
     )
 
 
-def recorded(planted: Planted) -> Heard:
+def delayed_outputs(planted: CanaryGateway) -> Outputs:
     """Return the outputs that events reach with a delay."""
     received = planted.receiver.received
     return {

@@ -41,7 +41,7 @@ def exchange(
             return RawAnswer(0)
 
 
-def asked(path: str, method: str = "GET", body: bytes = b"", /, **headers: str) -> bytes:
+def request_bytes(path: str, method: str = "GET", body: bytes = b"", /, **headers: str) -> bytes:
     """Return a request; `Host` is added unless it is given."""
     fields = {"Host": "127.0.0.1", **{name.replace("_", "-"): v for name, v in headers.items()}}
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from harness.oauth.certificates import Authority
 
 
-class Seeing(H11Protocol):
+class CertificateProtocol(H11Protocol):
     """A protocol that adds the client certificate's thumbprint (x5t#S256) to the scope."""
 
     def connection_made(self, transport: Any) -> None:
@@ -44,7 +44,7 @@ async def serve(app: Any, files: list[str], *places: tuple[int, ssl.VerifyMode])
 
     def server(port: int, asks: ssl.VerifyMode) -> uvicorn.Server:
         result = uvicorn.Config(
-            app, port=port, log_level="error", http=Seeing, ssl_certfile=certificate,
+            app, port=port, log_level="error", http=CertificateProtocol, ssl_certfile=certificate,
             ssl_keyfile=key, ssl_ca_certs=authority, ssl_cert_reqs=asks,
         )  # fmt: skip
         return uvicorn.Server(result)

@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Any, Self
 
-from harness.engines.http_engine import HttpEngine, sent_on
+from harness.engines.http_engine import HttpEngine, redirect_of
 from harness.oauth import openid_provider
 from harness.services.authorization_service import BASE, RESOURCE
 
@@ -55,7 +55,7 @@ class Provider(HttpEngine):
 
     def arrive(self, location: str) -> str:
         """Follow the browser to the provider and return the URL it redirects to."""
-        return sent_on(location).removeprefix(BASE)
+        return redirect_of(location).removeprefix(BASE)
 
 
 def issuer(provider: Provider, **more: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class OAuthServer(HttpEngine):
         return [each for each in self.exchange("GET", "/seen") if each["grant_type"] == grant]
 
 
-class ShowingOAuthServer(SecureEngine, OAuthServer):
+class CertificateBoundOAuthServer(SecureEngine, OAuthServer):
     """The authorization server over TLS; a second port requires client certificates."""
 
     def __init__(self, directory: Path, certificates: Certificates) -> None:
@@ -101,10 +101,10 @@ class ProtectedServer(Engine):
         return f"http://127.0.0.1:{self.port}/mcp"
 
 
-class ShowingServer(SecureEngine):
+class CertificateBoundServer(SecureEngine):
     """The MCP server over TLS that requires client certificates and caller identities."""
 
-    def __init__(self, directory: Path, far: ShowingOAuthServer, gateway: str) -> None:
+    def __init__(self, directory: Path, far: CertificateBoundOAuthServer, gateway: str) -> None:
         super().__init__(directory, far.certificates)
         self._issuer, self._gateway = far.issuer, gateway
 

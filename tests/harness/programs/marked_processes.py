@@ -7,15 +7,15 @@ from pathlib import Path
 def marked(mark: str) -> list[int]:
     """Return the ids of the processes with the mark."""
     every = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
-    return [pid for pid in every if any(mark.encode() in word for word in words_of(pid))]
+    return [pid for pid in every if any(mark.encode() in word for word in command_of(pid))]
 
 
 def strays(mark: str) -> list[int]:
     """Return the ids of the marked processes whose last argument is `stray`."""
-    return [pid for pid in marked(mark) if words_of(pid)[-1] == b"stray"]
+    return [pid for pid in marked(mark) if command_of(pid)[-1] == b"stray"]
 
 
-def words_of(pid: int) -> list[bytes]:
+def command_of(pid: int) -> list[bytes]:
     """Return a process's command line; empty for a zombie or an ended process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")

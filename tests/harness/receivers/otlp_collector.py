@@ -10,7 +10,7 @@ from typing import Any, Self
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from harness.network.json_server import Request, Response, answering
-from harness.waits import until_now
+from harness.waits import until_blocking
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Collector:
             found = [span for span in self.spans if span.trace == trace]
             return found if Counter(span.name for span in found) >= Counter(names) else []
 
-        found: list[Received] = until_now(there, f"the spans {names}")
+        found: list[Received] = until_blocking(there, f"the spans {names}")
         return found
 
     def __enter__(self) -> Self:

@@ -12,7 +12,7 @@ from harness.engines.engine import own_port
 
 
 @dataclass(frozen=True)
-class Heard:
+class SyslogMessage:
     """One message, parsed after RFC 5424."""
 
     priority: int
@@ -23,7 +23,7 @@ class Heard:
     told: Any
 
     @classmethod
-    def of(cls, message: bytes) -> "Heard":
+    def of(cls, message: bytes) -> "SyslogMessage":
         """Parse a message. Raises if it is malformed."""
         head, at, host, program, process, name, data, text = message.decode().split(" ", 7)
         assert (process, data) == ("-", "-")
@@ -37,7 +37,7 @@ class SyslogServer:
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.port = own_port()
-        self.heard: list[Heard] = []
+        self.heard: list[SyslogMessage] = []
         self.connections = 0
         self._context = context
         self._server: asyncio.Server | None = None
@@ -83,7 +83,7 @@ class SyslogServer:
         try:
             while True:
                 length = await reader.readuntil(b" ")
-                self.heard.append(Heard.of(await reader.readexactly(int(length))))
+                self.heard.append(SyslogMessage.of(await reader.readexactly(int(length))))
         except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
             writer.transport.abort()
         finally:
@@ -108,7 +108,7 @@ class Datagrams:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    async def heard(self) -> Heard:
+    async def heard(self) -> SyslogMessage:
         """Return the next message."""
         loop = asyncio.get_running_loop()
-        return Heard.of(await loop.sock_recv(self._socket, 65_536))
+        return SyslogMessage.of(await loop.sock_recv(self._socket, 65_536))

@@ -41,7 +41,7 @@ def spellings(secret: str) -> set[bytes]:
     return {each for each in fields if len(each) >= _SHORTEST}
 
 
-def singing(planted: Mapping[str, str], place: Iterable[bytes]) -> set[str]:
+def canaries_in(planted: Mapping[str, str], place: Iterable[bytes]) -> set[str]:
     """Return the names of the canaries that occur in an output."""
     text = b"\0".join(place)
     return {

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from harness.network.tcp_servers import TURNS, closed_after, served
 from harness.samples.address_spellings import LISTED, Resolver
-from harness.services.call_runner import Bench, admitted
+from harness.services.call_runner import CallRunner, admitted
 from toolbus_audit.delivery.http_client import HttpClient, PostError
 from toolbus_audit.export.targets import TargetError, target_for
 from toolbus_audit.siem.base import SinkError
@@ -225,13 +225,13 @@ class Tried:
 
     async def graphql(self, url: str) -> None:
         """Call a GraphQL API."""
-        await _opened(GraphQLUpstream(Server(graphql=url), {}, Bench().news, self.way))
+        await _opened(GraphQLUpstream(Server(graphql=url), {}, CallRunner().news, self.way))
 
     async def grpc(self, url: str) -> None:
         """Call a gRPC server, whose library opens its own connections."""
         place = urlsplit(url)
         server = Server(grpc=f"grpc://{place.netloc}")
-        await _opened(GrpcUpstream(server, {}, Bench().news, self.way))
+        await _opened(GrpcUpstream(server, {}, CallRunner().news, self.way))
 
     async def tunnel(self, url: str) -> None:
         """Request a tunnel at the sandbox's egress proxy."""
@@ -246,11 +246,11 @@ class Tried:
 
     async def _met(self, url: str, *, old: bool) -> None:
         await _opened(
-            HttpUpstream(url, {}, Bench().news, self.way, protocol="sse" if old else "auto")
+            HttpUpstream(url, {}, CallRunner().news, self.way, protocol="sse" if old else "auto")
         )
 
     async def _called(self, server: Server) -> None:
-        upstream = OpenApiUpstream(server, {}, {}, Bench().news, self.way)
+        upstream = OpenApiUpstream(server, {}, {}, CallRunner().news, self.way)
         try:
             await upstream.open()
             listed = await upstream.list_page("tools/list", None)

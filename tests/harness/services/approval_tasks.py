@@ -1,10 +1,10 @@
-"""Requests of an agent about approvals as tasks, through `Policing`."""
+"""Requests of an agent about approvals as tasks, through `PolicyReplicas`."""
 
 import json
 from typing import Any
 
-from harness.services.policy_replicas import Policing
-from harness.waits import until_told
+from harness.services.policy_replicas import PolicyReplicas
+from harness.waits import until_async
 from toolbus_common.contracts import DEFERRED, CallResult, FinalReply, ProtocolFamily, TaskCreated
 
 MODERN: dict[str, Any] = {"capabilities": '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'}
@@ -15,17 +15,17 @@ LEGACY: dict[str, Any] = {"family": ProtocolFamily.LEGACY, "extra": '{"task":{"t
 ENDED = ("completed", "failed", "cancelled")
 
 
-async def begun(made: Policing, **form: Any) -> str:
+async def created_task(made: PolicyReplicas, **form: Any) -> str:
     """Make a call and return the id of the task it becomes."""
     final = await made.request(**form)
     assert isinstance(final, TaskCreated)
-    told = json.loads(final.body)
-    task: dict[str, Any] = told.get("task", told)
+    task_state = json.loads(final.body)
+    task: dict[str, Any] = task_state.get("task", task_state)
     assert task["taskId"].startswith(DEFERRED)
     return str(task["taskId"])
 
 
-async def about(made: Policing, what: str, task: str, **form: Any) -> FinalReply:
+async def task_request(made: PolicyReplicas, what: str, task: str, **form: Any) -> FinalReply:
     """Send a `tasks/…` request and return its reply."""
     given = {
         "family": form.get("family", ProtocolFamily.MODERN),
@@ -37,20 +37,20 @@ async def about(made: Policing, what: str, task: str, **form: Any) -> FinalReply
     return await made.request(form.get("tool", "burn"), **call, **given)
 
 
-async def told(made: Policing, task: str, **form: Any) -> dict[str, Any]:
-    final = await about(made, "get", task, **form)
+async def task_state(made: PolicyReplicas, task: str, **form: Any) -> dict[str, Any]:
+    final = await task_request(made, "get", task, **form)
     assert isinstance(final, CallResult)
     found: dict[str, Any] = json.loads(final.body)
     assert found["taskId"] == task
     return found
 
 
-async def ended(made: Policing, task: str, **form: Any) -> dict[str, Any]:
+async def final_state(made: PolicyReplicas, task: str, **form: Any) -> dict[str, Any]:
     async def over() -> dict[str, Any] | None:
-        found = await told(made, task, **form)
+        found = await task_state(made, task, **form)
         return found if found["status"] in ENDED else None
 
-    found: dict[str, Any] = await until_told(over, "the end of the task")
+    found: dict[str, Any] = await until_async(over, "the end of the task")
     return found
 
 
@@ -58,6 +58,6 @@ def approval_of(task: str) -> str:
     return task.removeprefix(DEFERRED)
 
 
-async def reached(made: Policing, times: int) -> bool:
+async def reached(made: PolicyReplicas, times: int) -> bool:
     """Return whether the server received this number of calls."""
     return len(made.reached) >= times

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from harness.audit.events import bus_of
 from harness.clients.form_browser import Page
-from harness.waits import until, until_told
+from harness.waits import until, until_async
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import (
@@ -52,7 +52,7 @@ def hashed(password: str) -> str:
 
 
 @dataclass
-class Walker:
+class ServiceBrowser:
     """A browser whose requests go straight to the service."""
 
     server: "Server"
@@ -79,7 +79,7 @@ class Walker:
 
     async def consenting(self, client_id: str, **more: str) -> Page:
         """Sign in if necessary and return the consent page."""
-        page = await self.get("/oauth/authorize", **asked(client_id, **more))
+        page = await self.get("/oauth/authorize", **authorization_request(client_id, **more))
         return await self.signed_in(page) if 'name="password"' in page.text else page
 
     async def code(self, client_id: str, **more: str) -> str:
@@ -120,8 +120,10 @@ class Server:
         self, method: str, path: str, query: str = "", body: bytes = b"", headers: Any = None
     ) -> PageReply:
         """Send an HTTP request as ingress forwards it."""
-        asked = PageRequest(method=method, path=path, query=query, headers=headers or {}, body=body)
-        return await self.ingress.request(asked, PageReply, 60.0)
+        authorization_request = PageRequest(
+            method=method, path=path, query=query, headers=headers or {}, body=body
+        )
+        return await self.ingress.request(authorization_request, PageReply, 60.0)
 
     async def form(self, path: str, **form: str) -> tuple[int, dict[str, Any]]:
         """Send a client's form and return the status and the JSON of the answer."""
@@ -159,7 +161,7 @@ class Server:
 
     async def signed_in(self, client_id: str, **more: str) -> dict[str, Any]:
         """Return tokens for ann after sign-in, consent and exchange."""
-        code = await Walker(self).code(client_id, **more)
+        code = await ServiceBrowser(self).code(client_id, **more)
         status, result = await self.token(client_id, code)
         assert status == 200, result
         return result
@@ -170,8 +172,10 @@ class Server:
 
     async def action(self, action: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
         """Perform an operator's action and return its rows."""
-        asked = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
-        return list((await self.operator.request(asked, IdentityReply, 60.0)).rows)
+        authorization_request = IdentityRequest(
+            action=action, name=name, by="op", about=json.dumps(about)
+        )
+        return list((await self.operator.request(authorization_request, IdentityReply, 60.0)).rows)
 
     async def account(self, name: str = "ann", **about: Any) -> dict[str, Any]:
         """Create an account."""
@@ -188,7 +192,7 @@ class Server:
         await until(lambda: self.service.status().revisions.get(CONFIG, 0) >= revision, "declared")
 
 
-def asked(client_id: str, **more: str) -> dict[str, str]:
+def authorization_request(client_id: str, **more: str) -> dict[str, str]:
     """Return the parameters of an authorization request without the empty ones."""
     fields = {
         "response_type": "code",
@@ -219,5 +223,5 @@ async def serving(
         server = Server(
             RequestReply("ingress", bus), RequestReply(OPERATOR, operator), service, operator
         )
-        await until_told(server.answers, "the service answers")
+        await until_async(server.answers, "the service answers")
         yield server

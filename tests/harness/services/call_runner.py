@@ -37,7 +37,7 @@ from toolbus_executor.upstreams.subscriptions import Watched
 AT_LOOPBACK = Dialer(Egress(Allowed.of("127.0.0.0/8 ::1")))
 
 
-class Notes(EventPublisher):
+class RecordedEvents(EventPublisher):
     """An event publisher that stores the events in a list."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Notes(EventPublisher):
 
 
 @dataclass
-class Answers:
+class ReplyRecorder:
     """The reply channel of one call."""
 
     frames: list[ReplyMessage] = field(default_factory=list)
@@ -80,11 +80,11 @@ class Answers:
         return str(self.last["content"][0]["text"])
 
 
-class Bench:
+class CallRunner:
     """A call handler over one upstream."""
 
     def __init__(self, **declared: Any) -> None:
-        self.events = Notes()
+        self.events = RecordedEvents()
         self.changed = asyncio.Event()
         self.heard: list[tuple[str, Any]] = []
         self.watched = Watched(lambda: None)
@@ -106,9 +106,9 @@ class Bench:
         await self._relist()
         self.runner.upstream = upstream
 
-    async def call(self, tool: str, arguments: Any = None, **more: Any) -> Answers:
+    async def call(self, tool: str, arguments: Any = None, **more: Any) -> ReplyRecorder:
         """Run one call to its end."""
-        answers = Answers()
+        answers = ReplyRecorder()
         await self.runner.run(admitted(tool, arguments, **more), answers)
         return answers
 
@@ -170,7 +170,7 @@ def connected(
     return HttpUpstream(url, {}, news, AT_LOOPBACK)
 
 
-def answering(asked: Answers, **answers: Any) -> str:
+def input_responses(asked: ReplyRecorder, **answers: Any) -> str:
     """Return the input responses, each for the request whose method contains its name."""
     requests = asked.last["inputRequests"]
     found = {

@@ -9,7 +9,7 @@ from time import time
 from typing import Any
 
 from harness.engines.engine import Engine
-from harness.waits import until_told
+from harness.waits import until_async
 from toolbus_common.access.principal import principal_of
 from toolbus_common.access.session_owner import principal_id_of
 from toolbus_common.config import Configuration, Key, Server
@@ -55,7 +55,7 @@ class Stateful(Engine):
         return [sys.executable, str(SERVER), self._kind, str(self.port)]
 
 
-class Apart:
+class ExecutorPair:
     """Callers on the bus and a policy that admits every call in the caller's name."""
 
     def __init__(self, settings: Settings, operator: Bus, executors: int) -> None:
@@ -96,7 +96,7 @@ class Apart:
         await config.put("configuration", whole.model_dump_json().encode())
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Apart"]:
+    async def running(self) -> AsyncIterator["ExecutorPair"]:
         """Run all services for the length of the block."""
         async with AsyncExitStack() as stack:
             for number, service in enumerate(self.executors):
@@ -143,7 +143,7 @@ class Apart:
             rows = await self.rows()
             return any(row["name"] == server and row["state"] == "ready" for row in rows)
 
-        await until_told(there, f"{server} at work")
+        await until_async(there, f"{server} at work")
 
     async def rows(self) -> tuple[dict[str, Any], ...]:
         """Return the servers that an executor reports; empty while none answers."""

@@ -64,7 +64,7 @@ async def answered(send: Any, status: int, body: bytes) -> None:
 
 
 @dataclass
-class Place:
+class ServedApplication:
     """A listener with its application."""
 
     listener: Listener
@@ -90,11 +90,11 @@ class Place:
 
 
 @asynccontextmanager
-async def place(limits: Limits = PATIENT) -> AsyncIterator[Place]:
+async def place(limits: Limits = PATIENT) -> AsyncIterator[ServedApplication]:
     app = Application()
     async with serving(app, "agents", "127.0.0.1", 0, limits, 5.0) as listener:
         try:
-            yield Place(listener, app)
+            yield ServedApplication(listener, app)
         finally:
             app.go.set()
             for connection in tuple(listener.state.connections):

@@ -17,7 +17,7 @@ TOOL = "clock__now"
 ABOUT = CallContext("clock", "now", "bot", "trace", "").encode()
 
 
-class RememberedEpochs:
+class MemoryGenerations:
     """A store of generations in memory instead of on the bus."""
 
     def __init__(self) -> None:

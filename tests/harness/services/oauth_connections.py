@@ -9,8 +9,8 @@ import pytest
 
 from harness.audit.events import bus_of
 from harness.clients.form_browser import Page
-from harness.engines.http_engine import sent_on
-from harness.services.authorization_service import BASE, STAFF, Server, Walker, serving
+from harness.engines.http_engine import redirect_of
+from harness.services.authorization_service import BASE, STAFF, Server, ServiceBrowser, serving
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.messaging.request_reply import RequestReply
@@ -24,15 +24,15 @@ DOCUMENT = f"{BASE}/oauth/client.json"
 
 
 @dataclass
-class Asking:
+class ConnectFlow:
     """The service, the executor's connection and a person's browser."""
 
     server: Server
     executor: RequestReply
-    walker: Walker = field(init=False)
+    walker: ServiceBrowser = field(init=False)
 
     def __post_init__(self) -> None:
-        self.walker = Walker(self.server)
+        self.walker = ServiceBrowser(self.server)
 
     @property
     def people(self) -> dict[str, Any]:
@@ -63,11 +63,11 @@ class Asking:
         return await self.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
 
     async def connected(self) -> Page:
-        return await self.walker.get(came_back(await self.sent()))
+        return await self.walker.get(redirected_back(await self.sent()))
 
 
 @asynccontextmanager
-async def asked_by_executor(
+async def executor_connection(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
 ) -> AsyncIterator[tuple[Server, RequestReply]]:
     """Run the service and yield it with the executor's connection."""
@@ -79,14 +79,14 @@ async def asked_by_executor(
 
 
 @asynccontextmanager
-async def kept_connections(settings: Settings) -> AsyncIterator[Store]:
+async def connection_store(settings: Settings) -> AsyncIterator[Store]:
     """Yield the service's store of upstream connections, opened with its own key."""
     async with bus_of("oauth", settings) as bus:
         seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
         yield Store(await bus.bucket(CONNECTIONS), seal)
 
 
-def came_back(sent: Page) -> str:
+def redirected_back(sent: Page) -> str:
     """Follow the authorization server's redirect back to the gateway."""
     assert sent.status == 303, sent.text
-    return sent_on(sent.location)
+    return redirect_of(sent.location)

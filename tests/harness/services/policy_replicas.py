@@ -11,7 +11,7 @@ import pytest
 
 from harness.audit.events import bus_of
 from harness.clients.bus_operator import key
-from harness.waits import PATIENCE, until, until_told
+from harness.waits import PATIENCE, until, until_async
 from toolbus_common.access.config_snapshot import key_digest_of
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
@@ -66,7 +66,7 @@ def declared(**changes: Any) -> Configuration:
     )
 
 
-class Policing:
+class PolicyReplicas:
     """Policy as an agent and an operator see it."""
 
     def __init__(self, settings: Settings, operator: Bus, executor: Bus) -> None:
@@ -169,7 +169,7 @@ class Policing:
 
     async def the_one(self) -> ApprovalState:
         """Return the only pending approval, once a replica lists it."""
-        (result,) = await until_told(self.waiting, "what waits")
+        (result,) = await until_async(self.waiting, "what waits")
         return cast("ApprovalState", result)
 
     async def approve(self, approval: str) -> ApprovalsReply:
@@ -188,12 +188,12 @@ async def _answer(call: CallAdmitted, reply: ReplyChannel) -> None:
 
 
 @asynccontextmanager
-async def policing(
+async def running_policy(
     settings: Settings, operator: Bus, configuration: Configuration, replicas: int = 2
-) -> AsyncIterator[Policing]:
+) -> AsyncIterator[PolicyReplicas]:
     """Run policy; the environment must name the bus and Valkey."""
     async with bus_of("executor", settings) as executor, AsyncExitStack() as stack:
-        made = Policing(settings, operator, executor)
+        made = PolicyReplicas(settings, operator, executor)
         await made.declare(configuration)
         await made.offer()
         policies = [build(LocalTransport()) for _ in range(replicas)]
@@ -203,7 +203,7 @@ async def policing(
         yield made
 
 
-async def required(made: Policing, **given: Any) -> str:
+async def required(made: PolicyReplicas, **given: Any) -> str:
     """Return the approval that a call requires."""
     with pytest.raises(ApprovalRequiredError) as caught:
         await made.request(**given)

@@ -46,7 +46,7 @@ def stream_of(bus: Bus) -> EventStream:
     return EventStream(when, newest, read)
 
 
-class Remembered:
+class MemoryStream:
     """A stream in memory that can drop its oldest messages and be created again."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Remembered:
 
 
 @asynccontextmanager
-async def sinking(
+async def running_sinks(
     settings: Settings,
     declared: Mapping[str, Sink],
     holder: str = "one",

@@ -61,7 +61,7 @@ async def family(ctx: Context) -> str:
     return str(ctx.session.protocol_version)
 
 
-class OfOneFamily:
+class SingleFamilyApp:
     """The application of a server without the handshake."""
 
     def __init__(self, inner: Any) -> None:
@@ -85,7 +85,7 @@ if __name__ == "__main__":
         inner = app.streamable_http_app()
         one = sys.argv[-1] == "modern"
         uvicorn.run(
-            OfOneFamily(inner) if one else inner,
+            SingleFamilyApp(inner) if one else inner,
             port=int(sys.argv[2]),
             log_level="warning",
             timeout_graceful_shutdown=1,

@@ -21,7 +21,7 @@ _TURNS = 5  # the event loop's reader and writer
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 
 
-class Troubled:
+class FaultyServer:
     """One stateless MCP server; `asked` counts the tool calls that reached it.
 
     With `session` it belongs to the handshake family and gives this session id to every client.
@@ -232,7 +232,7 @@ def _whole(body: bytes, headers: bytes = b"") -> bytes:
 
 
 async def _serve(ports: list[int], seconds: float, workers: int) -> None:
-    servers = [Troubled(seconds, workers) for _ in ports]
+    servers = [FaultyServer(seconds, workers) for _ in ports]
     for server, port in zip(servers, ports, strict=True):
         await server.start(port)
     await asyncio.Event().wait()

@@ -85,7 +85,7 @@ _FORMS = {
 }
 
 
-class Vast:
+class LargeResultServer:
     """The server over HTTP; `asked` counts the tool calls."""
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ def _on_stdio() -> None:
 
 
 async def _serve(port: int) -> None:
-    server = Vast()
+    server = LargeResultServer()
     await server.start(port)
     await asyncio.Event().wait()
 

@@ -11,7 +11,7 @@ from harness.upstreams.call_log_server import envelope, local, text
 JSON = {"content-type": "application/json"}
 
 
-class Blabbing:
+class LeakingServer:
     """The server: `die` answers 500 with `page` and every header; other tools answer `words`.
 
     At `refusing_url` it lists nothing: the error repeats every header, and `last`.

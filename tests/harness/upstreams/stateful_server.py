@@ -66,7 +66,7 @@ async def die() -> str:
     os._exit(3)
 
 
-class OfHandshakeEra:
+class HandshakeFamilyApp:
     """The application of an SDK without `server/discover`."""
 
     def __init__(self, inner: Any) -> None:
@@ -112,7 +112,7 @@ if __name__ == "__main__":
             else app.http_app(transport="http", stateless_http=kind == "stateless")
         )
         uvicorn.run(
-            inner if kind == "dual" else OfHandshakeEra(inner),
+            inner if kind == "dual" else HandshakeFamilyApp(inner),
             port=int(sys.argv[2]),
             log_level="warning",
             timeout_graceful_shutdown=1,
