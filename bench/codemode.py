@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from figures import keep
-from scripted.comparing import AGENTS, compared, table
-from scripted.comparing import SHOWS as SHOWS_OTHERS
+from scripted.comparison import AGENTS, compared, table
+from scripted.comparison import SHOWS as SHOWS_OTHERS
 from scripted.context import TOKENS
+from scripted.gateway import SIZES, Stage, stage
 from scripted.overhead import overhead
-from scripted.stage import SIZES, Stage, stage
 from scripted.tasks import Task, tasks
 
 HERE = Path(__file__).parent

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from figures import Row, keep, load, met, show
-from flowing.away import away
+from flowing.clickhouse_outage import away
 from flowing.cost import cost
+from flowing.freshness import watching
 from flowing.ingest import ingest
-from flowing.watching import watching
 from harness.gateway.kill_campaign import KillCampaign
 
 PARTS = ("ingest", "cost", "watching", "embedded", "server")

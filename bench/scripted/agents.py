@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from scripted.context import Conversation, said
-from scripted.speaking import Speaker
+from scripted.mcp_client import Speaker
 from scripted.tasks import Task
 
 SEARCH, DOCS, EXECUTE, LIST, READ = (

@@ -6,8 +6,8 @@ from contextlib import closing
 from time import perf_counter
 from typing import Any
 
-from scripted.speaking import Speaker
-from scripted.stage import Stage
+from scripted.gateway import Stage
+from scripted.mcp_client import Speaker
 from toolbus_codemode.sandbox.program import Program, ToolCall, ToolOutcome
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 

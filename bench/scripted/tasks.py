@@ -8,8 +8,8 @@ from functools import cache
 from string import Template
 from typing import Any
 
+from scripted.changes import DEEDS
 from scripted.company import Company, ToolError
-from scripted.deeds import DEEDS
 from scripted.families import Classic, Family
 from scripted.lookups import LOOKUPS
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from conformance import suite
 from conformance.gateway import KEY
-from conformance.judge import Verdict
+from conformance.verdicts import Verdict
 from harness.clients.form_browser import Browser
 from harness.engines.engine import own_port
 from harness.gateway.launched_gateway import Launched

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from conformance.shim import Shim
+from conformance.key_proxy import Shim
 from harness.gateway.launched_gateway import Launched
 from harness.waits import until_blocking
 

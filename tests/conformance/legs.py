@@ -10,14 +10,14 @@ from pathlib import Path
 
 from conformance import suite
 from conformance.authorization import AuthorizationLeg
-from conformance.authorized import errands
-from conformance.errand import PORT
 from conformance.gateway import KEY, UPSTREAM, gateway, shim
-from conformance.judge import Verdict, direct_run, expected
-from conformance.spent import Spent
+from conformance.oauth_scenarios import errands
+from conformance.reserved_ports import Spent
+from conformance.scenario_client import PORT
 from conformance.suite import REVISIONS, Result
 from conformance.upstream import FixtureServer
 from conformance.vacuity import unseen
+from conformance.verdicts import Verdict, direct_run, expected
 from harness.gateway.launched_gateway import Launched
 
 OUTPUT = suite.WORKSHOP / "out"
@@ -28,7 +28,7 @@ ALLOWED = {
     "OAUTH_CLIENT_DOCUMENT": "https://conformance-test.local/client-metadata.json",
 }
 AGENT = Path(__file__).with_name("agent_through_gateway.py")
-ERRAND = Path(__file__).with_name("errand.py")
+ERRAND = Path(__file__).with_name("scenario_client.py")
 
 
 @dataclass(frozen=True)

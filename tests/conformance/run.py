@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from conformance import suite
-from conformance.judge import Verdict
 from conformance.legs import LEGS
+from conformance.verdicts import Verdict
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import uvicorn
 
 from .http import App
 from .methods import Fixture
-from .seen import Seen
+from .request_counts import Seen
 from .stdio import Pipe
 from .wire import ProtocolFamily
 

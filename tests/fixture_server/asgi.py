@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from .ladder import Headers
+from .request_checks import Headers
 from .stream import Stream
 from .wire import Json, RefusedError, dump, failure
 

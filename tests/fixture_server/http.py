@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from .asgi import Receive, Request, Scope, Send, numbered_events, plain_events, read
-from .ladder import check_headers, check_meta, check_version, family_of
 from .methods import Fixture
+from .request_checks import check_headers, check_meta, check_version, family_of
 from .sessions import Session, modern_call, run
 from .stream import Shared, Stream
 from .wire import (

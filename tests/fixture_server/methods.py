@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import asking, jobs, shelf, tools
+from . import client_requests, resources, task_tools, tools
 from .call import Call, InputNeededError
-from .hub import Hub, Listener
+from .notifications import Hub, Listener
 from .registry import TOOLS, Place, Tool
-from .seen import Seen
+from .request_counts import Seen
 from .tasks import Task, Tasks
 from .wire import (
     IMPLEMENTATION,
@@ -83,12 +83,12 @@ class Fixture:
         both: dict[str, Answer] = {
             "tools/list": self._list_tools,
             "tools/call": self._call_tool,
-            "resources/list": self._list("resources", shelf.RESOURCES),
-            "resources/templates/list": self._list("resourceTemplates", shelf.TEMPLATES),
-            "resources/read": shelf.read,
-            "prompts/list": self._list("prompts", shelf.PROMPTS),
-            "prompts/get": shelf.prompt,
-            "completion/complete": _plain(shelf.complete),
+            "resources/list": self._list("resources", resources.RESOURCES),
+            "resources/templates/list": self._list("resourceTemplates", resources.TEMPLATES),
+            "resources/read": resources.read,
+            "prompts/list": self._list("prompts", resources.PROMPTS),
+            "prompts/get": resources.prompt,
+            "completion/complete": _plain(resources.complete),
         }
         self._methods: dict[ProtocolFamily, dict[str, Answer]] = {
             ProtocolFamily.MODERN: {

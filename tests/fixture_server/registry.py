@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .call import Call
-from .hub import Hub
+from .notifications import Hub
 from .wire import Json
 
 Run = Callable[[Call, "Place"], Awaitable[Json]]

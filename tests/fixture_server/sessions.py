@@ -5,9 +5,9 @@ import secrets
 from typing import Any
 
 from .call import Call
-from .hub import LISTS, Listener
-from .ladder import Headers
 from .methods import Fixture
+from .notifications import LISTS, Listener
+from .request_checks import Headers
 from .stream import Stream
 from .wire import (
     CAPABILITIES,

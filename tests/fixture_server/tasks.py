@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from .hub import Hub
+from .notifications import Hub
 from .wire import INVALID_PARAMS, PREFIX, Json, RefusedError
 
 TTL_MS = 60_000

@@ -6,8 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fuzz.fuzzing import fuzz
-from fuzz.place import place
+from fuzz.fuzzed_gateway import place
+from fuzz.fuzzer import fuzz
 
 
 def main() -> int:

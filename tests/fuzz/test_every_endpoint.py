@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fuzz.fuzzing import fuzz
-from fuzz.place import FuzzedGateway, place
+from fuzz.fuzzed_gateway import FuzzedGateway, place
+from fuzz.fuzzer import fuzz
 from harness.network.raw_requests import exchange, request_bytes
 
 SEED, MOST = 15, 6000

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from fuzz.place import (
+from fuzz.fuzzed_gateway import (
     ADMIN,
     APPROVAL,
     CUSTOMER_READER,

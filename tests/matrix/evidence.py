@@ -1,7 +1,7 @@
 """Requests that must reach the server before an action counts as ok."""
 
 from harness.waits import until_blocking
-from matrix.drivers.telling import LONG_SECONDS
+from matrix.drivers.report import LONG_SECONDS
 from matrix.upstreams import Seen, Upstream
 
 _TOOLS = {

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import yaml
 
-from matrix.drivers.telling import FAILED
+from matrix.drivers.report import FAILED
 
 _FILE = Path(__file__).with_name("expected.yml")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from matrix.drivers.telling import ACTIONS, FAILED, OK
+from matrix.drivers.report import ACTIONS, FAILED, OK
 from matrix.expected import Expected
 from matrix.table import Cell, mark, rows
 

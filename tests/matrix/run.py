@@ -18,7 +18,7 @@ from harness.gateway.launched_gateway import Launched
 from harness.waits import until_blocking
 from matrix import page, table
 from matrix.clients import CLIENTS, WORKSHOP, Client
-from matrix.drivers.telling import ACTIONS, FAILED, OK
+from matrix.drivers.report import ACTIONS, FAILED, OK
 from matrix.evidence import missing
 from matrix.expected import Expected
 from matrix.table import Cell

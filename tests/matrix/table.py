@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from matrix.clients import CLIENTS, Client
-from matrix.drivers.telling import ACTIONS, FAILED, OK
+from matrix.drivers.report import ACTIONS, FAILED, OK
 from matrix.expected import Expected
 from matrix.upstreams import NAMES
 

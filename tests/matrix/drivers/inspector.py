@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from matrix.drivers.telling import (
+from matrix.drivers.report import (
     LONG_SECONDS,
     STATIC,
     STATIC_TEXT,

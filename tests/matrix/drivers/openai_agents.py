@@ -12,7 +12,7 @@ os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
 
 from agents.mcp import MCPServerStreamableHttp
 
-from matrix.drivers.telling import (
+from matrix.drivers.report import (
     LONG_SECONDS,
     STATIC,
     STATIC_TEXT,

@@ -26,7 +26,7 @@ from mcp.types import (
     TextContent,
 )
 
-from matrix.drivers.telling import (
+from matrix.drivers.report import (
     COMPLETED,
     LONG_SECONDS,
     STATIC,

@@ -21,7 +21,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from matrix.drivers.telling import (
+from matrix.drivers.report import (
     COMPLETED,
     LONG_SECONDS,
     STATIC,

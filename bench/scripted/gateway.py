@@ -17,8 +17,8 @@ from harness.waits import until_blocking
 from scripted.agents import called, classic, coded
 from scripted.catalogue import tools
 from scripted.context import Conversation, definitions_cost
+from scripted.mcp_client import Speaker, got
 from scripted.published import tools_in
-from scripted.speaking import Speaker, got
 from scripted.tasks import Task, tasks
 from toolbus_common.config import Configuration
 

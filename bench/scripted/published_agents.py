@@ -10,8 +10,8 @@ from typing import Any
 
 from scripted.agents import DOCS, EXECUTE, LIST, READ, SEARCH, seen, together, turn
 from scripted.context import Conversation
+from scripted.mcp_client import Speaker
 from scripted.published import PublishedTask, arguments_for
-from scripted.speaking import Speaker
 from toolbus_codemode.catalog.identifiers import distinct
 
 Schemas = dict[str, list[dict[str, Any]]]

@@ -3,8 +3,8 @@
 import json
 import re
 
-from .asking import NAME, filled
 from .call import Call
+from .client_requests import NAME, filled
 from .content import PNG, STRING, embedded, form, image, message, text
 from .tools import WATCHED
 from .wire import INVALID_PARAMS, RESOURCE_NOT_FOUND, Json, ProtocolFamily, RefusedError

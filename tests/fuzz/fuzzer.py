@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
 
+from fuzz.fuzzed_gateway import FuzzedGateway, Seed
 from fuzz.mutations import mutated
-from fuzz.place import FuzzedGateway, Seed
 from harness.network.raw_requests import exchange
 
 AT_ONCE = 6

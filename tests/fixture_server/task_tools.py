@@ -1,7 +1,7 @@
 """Tools that may or must run as tasks."""
 
-from .asking import NAME, filled
 from .call import Call
+from .client_requests import NAME, filled
 from .content import BOOLEAN, NUMBER, STRING, form, said
 from .registry import Place, takes, tool
 from .wire import INTERNAL_ERROR, Json, RefusedError

@@ -10,10 +10,10 @@ from typing import Any
 from rich.table import Table
 
 from scripted.context import Conversation, definitions_cost
+from scripted.gateway import Stage, stage
+from scripted.mcp_client import got
 from scripted.published import Published, PublishedTask, published
-from scripted.readers import found_by_search, with_programs, without
-from scripted.speaking import got
-from scripted.stage import Stage, stage
+from scripted.published_agents import found_by_search, with_programs, without
 
 AGENTS = {"tools": without, "code": with_programs}
 SHOWS = (

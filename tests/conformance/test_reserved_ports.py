@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.spent import Spent
+from conformance.reserved_ports import Spent
 
 
 def test_a_port_that_an_output_names_is_given_to_nobody_until_the_leg_is_over(
