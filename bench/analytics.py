@@ -122,8 +122,8 @@ def panels(now: datetime) -> Iterator[Panel]:
                     yield Panel(path.stem, panel["title"], expanded(sql, since, now))
 
 
-def _span(said: str) -> timedelta:
-    return timedelta(**{_UNITS[said[-1]]: int(said.removeprefix("now-")[:-1])})
+def _span(span: str) -> timedelta:
+    return timedelta(**{_UNITS[span[-1]]: int(span.removeprefix("now-")[:-1])})
 
 
 def expanded(sql: str, since: datetime, until: datetime) -> str:
@@ -182,7 +182,7 @@ def main() -> int:
     rows = [row(f"{each['panel']}: p95 s", each["p95"], "<=", MOST_SECONDS) for each in result]
     _show(result)
     console.print(
-        f"{figures['events']:,.0f} events, laid down in {figures['load_seconds']:.0f} s "
+        f"{figures['events']:,.0f} events, inserted in {figures['load_seconds']:.0f} s "
         f"(0: they were there), {figures['megabytes']:,.0f} MB; "
         f"sums: {figures['hours']:,.0f} rows by hour, "
         f"{figures['days']:,.0f} by day"
@@ -191,9 +191,9 @@ def main() -> int:
     return 0 if met(rows) else 1
 
 
-def _show(told: list[dict[str, Any]]) -> None:
+def _show(figures: list[dict[str, Any]]) -> None:
     table = Table("panel", "p50 s", "p95 s", "CPU s", f"p95 <= {MOST_SECONDS:g} s")
-    for each in told:
+    for each in figures:
         figures = (f"{each[name]:.3f}" for name in ("p50", "p95", "cpu"))
         verdict = "" if each["p95"] <= MOST_SECONDS else "[bold red]MISSED[/]"
         table.add_row(each["panel"], *figures, verdict)

@@ -42,7 +42,7 @@ console = Console(width=120)
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Tools a key sees.")
     parser.add_argument("--separate", action="store_true", help="Every service its own process.")
@@ -85,12 +85,12 @@ def others(options: argparse.Namespace) -> int:
     return int(any(size[mode]["wrong"] for size in result["sizes"].values() for mode in AGENTS))
 
 
-def measured(running: Stage, size: int, asked: Sequence[Task]) -> dict[str, Any]:
+def measured(running: Stage, size: int, tasks: Sequence[Task]) -> dict[str, Any]:
     """Run every task with both agents and this number of tools."""
     found: dict[str, Any] = {}
     for mode in ("tools", "code"):
         definitions = running.definitions(size, mode)
-        runs = [running.run(task, size, mode, definitions) for task in asked]
+        runs = [running.run(task, size, mode, definitions) for task in tasks]
         found[mode] = {"definitions": definitions, **summed(runs), "runs": runs}
         console.print(f"{size} tools, {mode}: {found[mode]['right']} of {len(runs)} right")
     for kind in ("input_tokens", "hard_input_tokens"):

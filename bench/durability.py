@@ -21,7 +21,7 @@ RATE = 200.0
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,22 +35,22 @@ def main() -> int:
     before, found = load(), []
     for victim in options.only:
         found.append(_killed(victim, options))
-        console.print(_told(found[-1]))
+        console.print(_line(found[-1]))
     rows = [each for figures in found for each in _rows(figures)]
     show(rows)
-    asked_for = {"asked": vars(options), "before": before, "after": load()}
-    keep("durability", {**asked_for, "victims": list(map(asdict, found)), "rows": rows})
+    header = {"asked": vars(options), "before": before, "after": load()}
+    keep("durability", {**header, "victims": list(map(asdict, found)), "rows": rows})
     return 0 if met(rows) else 1
 
 
 def _killed(victim: str, options: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory(prefix="toolbus-durability-") as name:
         killing = KillCampaign(Path(name), options.rate, TOOLBUS_REAP_GRACE="1")
-        with killing.begun():
+        with killing.running():
             return killing.kill(victim, options.kills, tuple(options.seconds))
 
 
-def _told(found: Figures) -> str:
+def _line(found: Figures) -> str:
     recovered = sorted(found.recovered) or [0.0]
     return (
         f"{found.victim}: {found.kills} kills in {found.seconds:.0f} s, {found.calls} calls,"

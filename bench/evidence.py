@@ -27,7 +27,7 @@ MOST_SECONDS = 60.0  # for a million events
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if both verdicts are right and the demand is met."""
+    """Run the benchmark; return 0 if both verdicts are right and the demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     options = parser.parse_args()

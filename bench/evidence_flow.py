@@ -23,7 +23,7 @@ PARTS = ("ingest", "cost", "watching", "embedded", "server")
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,15 +44,15 @@ def main() -> int:
     }
     rows = [each for part in options.only for each in parts[part]()]
     show(rows)
-    asked_for = {"asked": vars(options), "before": before, "after": load()}
-    keep("evidence-flow", {**asked_for, "rows": rows})
+    header = {"asked": vars(options), "before": before, "after": load()}
+    keep("evidence-flow", {**header, "rows": rows})
     return 0 if met(rows) else 1
 
 
 def _watched(rate: float, seconds: float) -> list[Row]:
     with (
         tempfile.TemporaryDirectory(prefix="toolbus-watching-") as name,
-        KillCampaign(Path(name), rate).begun() as gateway,
+        KillCampaign(Path(name), rate).running() as gateway,
     ):
         return list(watching(gateway, seconds))
 

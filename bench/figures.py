@@ -30,7 +30,7 @@ def show(rows: list[Row]) -> None:
 
 
 def met(rows: list[Row]) -> bool:
-    """Return whether every demand is met."""
+    """Return whether every demand holds."""
     return all(each["met"] for each in rows)
 
 

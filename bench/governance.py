@@ -117,7 +117,7 @@ class Caller:
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--revocations", type=int, default=100)
     parser.add_argument("--keys", type=int, default=10_000)
@@ -126,8 +126,8 @@ def main() -> int:
     figures = revocations(options.revocations) | many_keys(options.keys)
     rows = [row(name, figures[name], "<=", most) for name, most in DEMANDS.items()]
     show(rows)
-    asked_for = {"asked": vars(options), "before": before, "after": load()}
-    keep("governance", {**asked_for, "figures": figures})
+    header = {"asked": vars(options), "before": before, "after": load()}
+    keep("governance", {**header, "figures": figures})
     return 0 if met(rows) else 1
 
 

@@ -22,7 +22,7 @@ MOST_MICROSECONDS = 50.0
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if the demand is met."""
+    """Run the benchmark; return 0 if the demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=10_000, help="how many are known")
     parser.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")

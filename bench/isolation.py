@@ -43,7 +43,7 @@ MARK = f"bench-{uuid.uuid4().hex}"
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--restarts", type=int, default=5, help="of the executor, by kill -9")
@@ -51,8 +51,8 @@ def main() -> int:
     before = load()
     rows = [starting(), *fleet(options.restarts), *killing(options.kills)]
     show(rows)
-    asked_for = {"asked": vars(options), "before": before, "after": load()}
-    keep("isolation", {**asked_for, "rows": rows})
+    header = {"asked": vars(options), "before": before, "after": load()}
+    keep("isolation", {**header, "rows": rows})
     return 0 if met(rows) else 1
 
 

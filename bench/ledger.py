@@ -42,7 +42,7 @@ def main() -> int:
         if not options.latency_only:
             race = Race(Path(directory) / "race", options.reservations, options.clients)
             figures = race.run(every=tuple(options.every))
-            report["race"], clean = figures.told(), figures.clean
+            report["race"], clean = figures.report(), figures.clean
     console.print_json(data=report)
     keep("ledger", report)
     return 0 if clean else 1

@@ -31,7 +31,7 @@ def resident_mb(pids: Iterable[int]) -> float:
     """Return the sum of resident memory; shared pages count in each process."""
     total = 0
     for pid in pids:
-        for line in _told(pid, "status").splitlines():
+        for line in _proc_file(pid, "status").splitlines():
             if line.startswith("VmRSS:"):
                 total += int(line.split()[1])
     return total / 1024
@@ -39,21 +39,21 @@ def resident_mb(pids: Iterable[int]) -> float:
 
 def name_of(pid: int) -> str:
     """Return the name of a process: its services, or its program."""
-    words = _told(pid, "cmdline").split("\0")
+    words = _proc_file(pid, "cmdline").split("\0")
     if "run" in words:
         return "+".join(word for word in words[words.index("run") + 1 :] if word)
     if "up" in words:
         return "launcher"
-    telling = next((word for word in words if "server" in word or "toolbus_" in word), words[0])
-    return Path(telling).name
+    program = next((word for word in words if "server" in word or "toolbus_" in word), words[0])
+    return Path(program).name
 
 
 def _stat(pid: int) -> list[str]:
     """Return the fields after a process's name; empty if it has ended."""
-    return _told(pid, "stat").rpartition(")")[2].split()
+    return _proc_file(pid, "stat").rpartition(")")[2].split()
 
 
-def _told(pid: int, what: str) -> str:
+def _proc_file(pid: int, what: str) -> str:
     """Return a file of a process in /proc; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/{what}").read_text(errors="replace")

@@ -117,7 +117,7 @@ async def _body(head: str, reader: asyncio.StreamReader) -> bytes:
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="of every phase and round")
     options = parser.parse_args()
@@ -128,8 +128,8 @@ def main() -> int:
         *overload(options.seconds),
     ]
     show(rows)
-    asked_for = {"asked": vars(options), "before": before, "after": load()}
-    keep("resilience", {**asked_for, "rows": rows})
+    header = {"asked": vars(options), "before": before, "after": load()}
+    keep("resilience", {**header, "rows": rows})
     return 0 if met(rows) else 1
 
 
@@ -156,7 +156,7 @@ def isolation(seconds: float) -> Iterator[dict[str, Any]]:
 async def _one_bad(
     endpoint: str, well: str, port: int, trouble: str, seconds: float
 ) -> list[dict[str, Any]]:
-    before = await _told(port, trouble)
+    before = await _set_trouble(port, trouble)
     baseline, others, bad, pairs = Seen(), Seen(), Seen(), []
     for _ in range(ROUNDS):
         (well_off, _), (beside, worse) = await asyncio.gather(
@@ -165,7 +165,7 @@ async def _one_bad(
         pairs.append((_p99(well_off.answered), _p99(beside.answered)))
         for whole, part in ((baseline, well_off), (others, beside), (bad, worse)):
             whole.add(part)
-    attempts = await _told(port, "") - before
+    attempts = await _set_trouble(port, "") - before
     calls = len(bad.answered) + bad.codes.total()
     await _until_well(endpoint)
     fields = {"trouble": trouble, "bad": dict(bad.codes), "calls": calls, "attempts": attempts}
@@ -216,11 +216,11 @@ def replicas(seconds: float) -> list[dict[str, Any]]:
 
 
 async def _one_hung(endpoint: str, ports: list[int], seconds: float) -> list[dict[str, Any]]:
-    await _told(ports[0], "hung?wholly")
+    await _set_trouble(ports[0], "hung?wholly")
     # the calls that reach the hanging replica, and their end
     before = await _crowd(endpoint, TIMEOUT + SETTLING)
     after = await _crowd(endpoint, seconds)
-    request = [await _told(port, "") for port in ports]
+    request = [await _set_trouble(port, "") for port in ports]
     fields: dict[str, Any] = {"calls": len(after.answered) + after.codes.total(), "asked": request}
     fields |= {"before": dict(before.codes), "codes": dict(after.codes)}
     what = "one of three replicas hung: calls that fail after its ejection"
@@ -321,7 +321,7 @@ def _gateway(
             upstreams.wait()
 
 
-async def _told(port: int, trouble: str) -> int:
+async def _set_trouble(port: int, trouble: str) -> int:
     """Set an upstream's fault; return the number of calls that had reached it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"POST /trouble/{trouble} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())

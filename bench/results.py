@@ -33,7 +33,7 @@ MIB = 1 << 20
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--way", choices=WAYS, help="this one alone")
     parser.add_argument("--mib", type=int, default=200, help="size of the large result")

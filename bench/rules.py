@@ -58,7 +58,7 @@ def rules(count: int, server: str = "echo", tool: str = "echo") -> dict[str, str
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rules", type=int, default=100)
     parser.add_argument("--calls", type=int, default=20_000)

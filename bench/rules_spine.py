@@ -18,7 +18,7 @@ LEAST = 0.9  # of the calls per second without rules
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if the demand is met."""
+    """Run the benchmark; return 0 if the demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rules", type=int, default=100)
     parser.add_argument("--pairs", type=int, default=9)

@@ -70,19 +70,19 @@ class Tools:
     def __init__(self) -> None:
         self.ungranted: list[ToolCall] = []
 
-    async def call(self, asked: ToolCall) -> ToolOutcome:
+    async def call(self, request: ToolCall) -> ToolOutcome:
         """Answer one call: fast, slow, failing, broken with a secret in its text, or large."""
-        if (asked.server, asked.tool) not in GRANTED:
-            self.ungranted.append(asked)
-        if asked.tool == "broken":
+        if (request.server, request.tool) not in GRANTED:
+            self.ungranted.append(request)
+        if request.tool == "broken":
             raise ValueError(CANARY)
-        if asked.tool == "slow":
+        if request.tool == "slow":
             await asyncio.sleep(0.3)
-        if asked.tool == "large":
-            return ToolOutcome("x" * min(int(asked.arguments["n"]) * 100, 20 << 20))
-        if asked.tool == "list":
+        if request.tool == "large":
+            return ToolOutcome("x" * min(int(request.arguments["n"]) * 100, 20 << 20))
+        if request.tool == "list":
             return ToolOutcome(failure=Failure("denied", "Not for you."))
-        return ToolOutcome({"n": asked.arguments.get("n")})
+        return ToolOutcome({"n": request.arguments.get("n")})
 
 
 def leaked(ended: ProgramResult) -> bool:
@@ -157,9 +157,9 @@ async def believed(frame: bytes) -> bool:
     tools = Tools()
     made: list[ToolCall] = []
 
-    async def call(asked: ToolCall) -> ToolOutcome:
-        made.append(asked)
-        return await tools.call(asked)
+    async def call(request: ToolCall) -> ToolOutcome:
+        made.append(request)
+        return await tools.call(request)
 
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_unix_connection(sock=ours)

@@ -61,7 +61,7 @@ def acts() -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    """Try all calls, as the current user and as the user nobody."""
+    """Try all calls, as the current user and as an unprivileged one."""
     found: dict[str, dict[str, int]] = {}
     chosen = {what: act for what, act in acts().items() if "--few" not in sys.argv or what in FEW}
     for name, become in (("root" if os.geteuid() == 0 else "self", 0), ("uid 65534", 65534)):

@@ -62,7 +62,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
         line += len(lines) + 1
 
 
-async def no_tools(_asked: ToolCall) -> ToolOutcome:
+async def no_tools(_call: ToolCall) -> ToolOutcome:
     """Fail: these programs make no calls."""
     return ToolOutcome()
 

@@ -55,7 +55,7 @@ def main() -> int:
 def _measured(times: int) -> dict[str, Any]:
     sink = Kept()
     off = _each(_site("01"), times)
-    with recording.to(sink, lambda _trace, _asked: True):
+    with recording.to(sink, lambda _trace, _requested: True):
         unsampled = _each(_site("00"), times)
         call = _each(_unsampled_call, times // SPANS_OF_A_CALL)
         recorded = _each(_recorded, times // 10)
@@ -120,12 +120,12 @@ def _sdk(times: int) -> dict[str, float | None]:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("bench")
 
-    def begun_and_ended() -> None:
+    def started_and_ended() -> None:
         with tracer.start_as_current_span("toolbus.decide") as span:
             for name, value in ATTRIBUTES.items():
                 span.set_attribute(name, value)
 
-    made = _each(begun_and_ended, times)
+    made = _each(started_and_ended, times)
     spans = exporter.get_finished_spans()[:100]
     each = _each(lambda: encode_spans(spans).SerializeToString(), times // 100) / len(spans)
     return {"sdk_ns": made, "sdk_encoded_ns": round(each, 1)}

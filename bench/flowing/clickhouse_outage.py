@@ -33,7 +33,7 @@ def away(mode: str, rate: float, minutes: float) -> Iterator[Row]:
         try:
             with KillCampaign(
                 Path(name), rate, TOOLBUS_REAP_GRACE="1", **fields
-            ).begun() as killing:
+            ).running() as killing:
                 yield from _away(killing, server, mode, minutes * 60)
         finally:
             if server:

@@ -22,7 +22,7 @@ from toolbus_common.config import Configuration, Server
 SECRET = "tbk_bot_a-secret-of-the-bench"
 MOST_MS = 2.0
 WARM = 50  # calls of each gateway before the measurement
-WAYS_SAID = {
+LABELS = {
     "nothing": "nothing recorded",
     "default": "as it is",
     "always": "sync_interval: always",
@@ -46,12 +46,12 @@ def cost(calls: int) -> Iterator[Row]:
     fields = {"p50_ms": p50, "p99_ms": p99, "calls": calls}
     adds = {way: p50[way] - p50["nothing"] for way in WAYS}
     yield row("recording a call: ms it adds, p50", adds["default"], "<=", MOST_MS, **fields)
-    yield _told("the same, sync_interval: always", adds["always"])
+    yield _undemanded("the same, sync_interval: always", adds["always"])
     for way in WAYS:
-        yield _told(f"a call, {WAYS_SAID[way]}: ms, p50", p50[way])
+        yield _undemanded(f"a call, {LABELS[way]}: ms, p50", p50[way])
 
 
-def _told(what: str, value: float) -> Row:
+def _undemanded(what: str, value: float) -> Row:
     """Return a figure without a demand."""
     return {"what": what, "value": value, "demand": "", "met": True}
 
@@ -78,7 +78,7 @@ async def _called(clusters: dict[str, Cluster], calls: int) -> dict[str, list[fl
         for way, load in loads.items():
             call = Call(f"{way}.{number}", "count", f"{number + 1:032x}")
             began = time.perf_counter()
-            result = await load.asked(call)
+            result = await load.answer_of(call)
             took = (time.perf_counter() - began) * 1000
             if call.answer not in json.dumps(result):
                 raise SystemExit(f"{way}: a wrong answer: {result}")

@@ -71,10 +71,10 @@ async def _filled(settings: Settings, events: int, *, alone: bool) -> None:
         for _ in range(events // 2 // TOGETHER):
             calls = [secrets.token_hex(12) for _ in range(TOGETHER)]
             await asyncio.gather(
-                *(writers[0].publish_durable(allowed(**_told(call))) for call in calls)
+                *(writers[0].publish_durable(allowed(**_fields(call))) for call in calls)
             )
             await asyncio.gather(
-                *(writers[1].publish_durable(completed(**_told(call))) for call in calls)
+                *(writers[1].publish_durable(completed(**_fields(call))) for call in calls)
             )
         for writer in writers:
             await writer.close(5.0)
@@ -83,7 +83,7 @@ async def _filled(settings: Settings, events: int, *, alone: bool) -> None:
 _SAYERS = ("policy", "executor")
 
 
-def _told(call: str) -> dict[str, Any]:
+def _fields(call: str) -> dict[str, Any]:
     return {"call_id": call, "trace_id": secrets.token_hex(16), "customer": "acme"}
 
 
@@ -103,10 +103,10 @@ def _writer(bus: Bus, directory: Path, *, alone: bool) -> EventPublisher:
 
 async def _watched(bus: Bus, events: int, pid: int) -> dict[str, Any]:
     """Return the time from the first row to the last in audit's own count, and audit's CPU."""
-    lane, seen = RequestReply("operator", bus), list[tuple[float, int, float]]()
+    queries, seen = RequestReply("operator", bus), list[tuple[float, int, float]]()
     while not seen or seen[-1][1] < events // 2 // TOGETHER * TOGETHER * 2:
         await asyncio.sleep(LOOK)
-        for each in await lane.request_all(LOOK):
+        for each in await queries.request_all(LOOK):
             rows = int(each.details["rows"]) if each.service == "audit" else 0
             if rows or (each.ready and len(seen) < 2):  # start at the last time without rows
                 seen = seen if rows else []

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from scripted.context import Conversation, said
+from scripted.context import Conversation, written_call
 from scripted.mcp_client import Speaker
 from scripted.tasks import Task
 
@@ -65,17 +65,17 @@ def program(
     return text, failed
 
 
-def turn(talk: Conversation, speaker: Speaker, asked: list[Ask]) -> list[tuple[str, bool]]:
+def turn(talk: Conversation, speaker: Speaker, calls: list[Ask]) -> list[tuple[str, bool]]:
     """Record one request to the model and the calls it answers with."""
     talk.request()
-    return together(asked, speaker, talk)
+    return together(calls, speaker, talk)
 
 
-def together(asked: list[Ask], speaker: Speaker, talk: Conversation) -> list[tuple[str, bool]]:
+def together(calls: list[Ask], speaker: Speaker, talk: Conversation) -> list[tuple[str, bool]]:
     """Make the calls of one turn and add their results to the conversation."""
     items = []
-    for tool, arguments in asked:
-        talk.add(said(tool, arguments))
+    for tool, arguments in calls:
+        talk.add(written_call(tool, arguments))
         items.append(speaker.call(tool, arguments))
     for text, _ in items:
         talk.receive(text)
@@ -89,7 +89,7 @@ def plausible(code: str, talk: Conversation) -> None:
             raise UnreadError(f"{server}.{tool} was read nowhere")
     for key in _KEYS.findall(code):
         if (
-            not any(re.search(rf"\b{key}\b", text) for text in talk.heard)
+            not any(re.search(rf"\b{key}\b", text) for text in talk.received)
             and f'"{key}":' not in code
         ):
             raise UnreadError(f"the field {key} was read nowhere")
@@ -101,7 +101,7 @@ def seen(path: str, talk: Conversation) -> bool:
     return any(
         re.search(rf"^{space}\.{function}\(", text, re.MULTILINE)
         or (f"# call as {space}." in text and re.search(rf"^{function}\(", text, re.MULTILINE))
-        for text in talk.heard
+        for text in talk.received
     )
 
 

@@ -65,37 +65,37 @@ result = sorted([item["id"] for item in low])
 # -- book a large enough room -----------------------------------------------------------------
 
 
-def _room(company: Company, id: str) -> Any:  # noqa: A002
+def _booking(company: Company, id: str) -> Any:  # noqa: A002
     event = known(company, "calendar.events", id)
-    room = known(company, "calendar.rooms", event["room_id"])
-    if room["seats"] >= event["attendees"]:
+    place = known(company, "calendar.rooms", event["room_id"])
+    if place["seats"] >= event["attendees"]:
         return "kept"
     fitting = company.all("calendar.rooms", seats={"least": event["attendees"]})
-    new = min(fitting, key=lambda room: (room["seats"], room["id"]))["id"]
+    new = min(fitting, key=lambda place: (place["seats"], place["id"]))["id"]
     company.did("calendar.events", "update", {"id": id, "room_id": new})
     return new
 
 
-def _room_classic(id: str) -> Classic:  # noqa: A002
+def _booking_classic(id: str) -> Classic:  # noqa: A002
     (event,) = yield [("calendar__get_event", {"id": id})]
-    (room,) = yield [("calendar__get_room", {"id": event["room_id"]})]
-    if room["seats"] >= event["attendees"]:
+    (place,) = yield [("calendar__get_room", {"id": event["room_id"]})]
+    if place["seats"] >= event["attendees"]:
         return "kept"
     fitting = yield from listed("calendar__list_rooms", seats={"least": event["attendees"]})
-    new = min(fitting, key=lambda room: (room["seats"], room["id"]))["id"]
+    new = min(fitting, key=lambda place: (place["seats"], place["id"]))["id"]
     yield [("calendar__update_event", {"id": id, "changes": {"room_id": new}})]
     return new
 
 
-ROOM = Family(
+BOOKING = Family(
     "room",
     "If the room of $id has fewer seats than the event has attendees, move it to the room with the "
     "fewest seats that is large enough (the first by id, if several) and tell me that room's id; "
     "else say kept.",
     hard=True,
     candidates=tuple({"id": each} for each in _ids("calendar.events")[:30:3]),
-    truth=_room,
-    classic=_room_classic,
+    truth=_booking,
+    classic=_booking_classic,
     searches=("get calendar event", "list rooms by seats", "get room", "update event room"),
     manuals=("calendar.get_event", "calendar.list_rooms"),
     program="""
@@ -376,4 +376,4 @@ parallel([call(wiki.update_page, id=d["id"], changes={"status": "in_review"}) fo
 result = len(drafts)
 """,
 )
-DEEDS = (RESTOCK, ROOM, CREDIT, ENDING, GONE, DIGEST, DUE, REVIEW)
+DEEDS = (RESTOCK, BOOKING, CREDIT, ENDING, GONE, DIGEST, DUE, REVIEW)

@@ -23,7 +23,7 @@ class Conversation:
     definitions: int
     read: int = 0
     requests: list[int] = field(default_factory=list)
-    heard: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
 
     def add(self, text: str) -> None:
         """Add a message to the conversation."""
@@ -31,7 +31,7 @@ class Conversation:
 
     def receive(self, text: str) -> None:
         """Add a tool's answer, whose names the agent may use from now on."""
-        self.heard.append(text)
+        self.received.append(text)
         self.add(text)
 
     def request(self) -> None:
@@ -50,6 +50,6 @@ def definitions_cost(tools: list[dict[str, Any]]) -> int:
     )
 
 
-def said(tool: str, arguments: dict[str, Any]) -> str:
+def written_call(tool: str, arguments: dict[str, Any]) -> str:
     """Return a tool call as the model writes it."""
     return msgspec.json.encode({"name": tool, "arguments": arguments}).decode()

@@ -120,7 +120,7 @@ def stage(
         try:
             servers.start()
             declared = configuration(servers.url, listed, seen)
-            cluster.start(declared, fused=fused, beside=("codemode",))
+            cluster.start(declared, fused=fused, additional=("codemode",))
             made = Stage(cluster, servers)
             for size in sizes:
                 client = cluster.client(secret(size))

@@ -28,7 +28,7 @@ _WORDS = (
     "iris",
     "nova",
 )
-_SAID = (
+_DESCRIPTIONS = (
     "How {what} is chosen; leave it out to have the service choose, which is right for most uses.",
     "The {what} as the service writes it; take it from another tool's result, never make it up.",
     "Which {what} is meant, where there are several; the first one is taken when nothing is said.",
@@ -111,20 +111,20 @@ def _entries(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
     return body
 
 
-def _task(told: Mapping[str, Any], tools: dict[str, list[Schema]]) -> PublishedTask:
+def _task(entry: Mapping[str, Any], tools: dict[str, list[Schema]]) -> PublishedTask:
     """Return a task; a tool of several servers belongs to one that the task names."""
-    servers = [str(each).lower() for each in told.get("expected_servers", ())]
+    servers = [str(each).lower() for each in entry.get("expected_servers", ())]
     ordered = sorted(tools, key=lambda server: server.replace("-", "") not in servers)
     found = []
-    for wanted in told["expected_tools"]:
+    for wanted in entry["expected_tools"]:
         having = [s for s in ordered if any(tool["name"] == wanted for tool in tools[s])]
         found += [f"{server}__{wanted}" for server in having[:1]]
-    hard = told.get("difficulty") == "hard"
-    return PublishedTask(str(told["id"]), hard, str(told["query"]), tuple(dict.fromkeys(found)))
+    hard = entry.get("difficulty") == "hard"
+    return PublishedTask(str(entry["id"]), hard, str(entry["query"]), tuple(dict.fromkeys(found)))
 
 
-def _definition(server: str, told: Mapping[str, Any]) -> Schema:
-    name = str(told["tool_name"])
+def _definition(server: str, entry: Mapping[str, Any]) -> Schema:
+    name = str(entry["tool_name"])
     chance = Random(blake2b(f"{server} {name}".encode(), digest_size=8).digest())
     chosen = chance.sample(_PARAMETERS, chance.randint(5, 8))
     properties = {each: _described(each, schema, chance) for each, schema in chosen}
@@ -134,7 +134,7 @@ def _definition(server: str, told: Mapping[str, Any]) -> Schema:
         properties[group] = _described(group, {"type": "object", "properties": held}, chance)
     return {
         "name": name,
-        "description": str(told["description"]),
+        "description": str(entry["description"]),
         "inputSchema": {
             "type": "object",
             "properties": properties,
@@ -144,7 +144,7 @@ def _definition(server: str, told: Mapping[str, Any]) -> Schema:
 
 
 def _described(name: str, schema: Schema, chance: Random) -> Schema:
-    return {**schema, "description": chance.choice(_SAID).format(what=name)}
+    return {**schema, "description": chance.choice(_DESCRIPTIONS).format(what=name)}
 
 
 def arguments_for(definition: Schema) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def with_programs(
 
 def found_by_search(task: PublishedTask, tools: Schemas, talk: Conversation) -> int:
     """Return how many of the task's tools the search returned."""
-    first = Conversation(0, heard=talk.heard[:1])
+    first = Conversation(0, received=talk.received[:1])
     return sum(seen(_path(tools, each), first) for each in task.tools)
 
 

@@ -53,10 +53,12 @@ class Upstream:
         request = _decode(body)
         if "id" not in request:
             return 202, b""
-        result = self._told(path.partition("/")[0], request["method"], request.get("params") or {})
+        result = self._result(
+            path.partition("/")[0], request["method"], request.get("params") or {}
+        )
         return 200, _encode({"jsonrpc": "2.0", "id": request["id"], **result})
 
-    def _told(self, server: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, server: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
         if method == "initialize":
             info = {"name": server, "version": "1"}
             fields = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}}

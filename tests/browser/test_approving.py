@@ -57,7 +57,7 @@ def test_a_person_sees_the_call_and_approves_it_once(
     assert "no longer pending" in boss.sees("Approval").inner_text()
 
 
-def test_whoever_ends_the_line_of_a_note_has_decided_nothing(
+def test_enter_in_the_note_decides_nothing(
     page_of_a_call: str, someone: Callable[..., Person]
 ) -> None:
     boss = someone()

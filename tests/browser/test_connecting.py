@@ -7,7 +7,7 @@ from harness.gateway.browser_gateway import BOB, Gateway, signs_in
 from harness.waits import until_blocking
 
 
-def link_told(gateway: Gateway) -> str:
+def connect_link(gateway: Gateway) -> str:
     """Return the connect link in the reply to bob's call."""
     text = gateway.launched.client(BOB).call("docs__connect_account").text
     return next(word for word in text.split() if "/oauth/connect/" in word)
@@ -16,7 +16,7 @@ def link_told(gateway: Gateway) -> str:
 def test_a_person_connects_their_account_and_another_may_not(
     gateway: Gateway, someone: Callable[..., Person]
 ) -> None:
-    link = link_told(gateway)
+    link = connect_link(gateway)
     other = someone()
     other.opens(link)
     other.presses("Sign in with corp")

@@ -46,9 +46,7 @@ def test_a_person_with_a_second_factor_allows_a_program_and_it_calls(
     assert ann.complaints == []
 
 
-def test_a_person_who_says_no_is_not_asked_who_they_are_the_next_time(
-    program: Program, someone: Someone
-) -> None:
+def test_a_person_who_denies_consent_stays_signed_in(program: Program, someone: Someone) -> None:
     bob = someone()
     bob.opens(program.address())
     signs_in(bob)
@@ -165,11 +163,11 @@ def test_the_pages_are_dark_for_who_likes_it_so(program: Program, someone: Someo
     ],
 )
 def test_a_dead_end_is_a_page_that_says_what_to_do(
-    gateway: Gateway, someone: Someone, name: str, path: str, heading: str, said: str
+    gateway: Gateway, someone: Someone, name: str, path: str, heading: str, text: str
 ) -> None:
     anyone = someone()
     anyone.opens(f"{gateway.base}/oauth/{path}")
-    assert said in anyone.sees(heading).inner_text()
+    assert text in anyone.sees(heading).inner_text()
     anyone.keeps(name)
 
 

@@ -194,7 +194,7 @@ def test_killing_one_of_two_replicas_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("service", ["policy", "executor"])
-def test_killing_both_replicas_is_told_at_once_and_heals(
+def test_callers_get_an_error_at_once_when_both_replicas_die(
     cluster: Cluster, load: Load, service: str
 ) -> None:
     def kill_both() -> None:

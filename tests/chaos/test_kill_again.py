@@ -17,7 +17,7 @@ def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillCampaign]:
         tmp_path_factory.mktemp("killing"), 40,
         TOOLBUS_CALL_TIMEOUT="3", TOOLBUS_REAP_GRACE="1",
     )  # fmt: skip
-    with made.begun(again=4.0):
+    with made.running(again=4.0):
         yield made
 
 

@@ -110,7 +110,7 @@ def levels(cluster: Cluster) -> dict[str, tuple[int, int]]:
     return found
 
 
-def test_whoever_ran_pays_once_wherever_policy_is_killed(
+def test_a_call_that_ran_is_charged_once_wherever_policy_is_killed(
     cluster: Cluster, upstream: Upstream
 ) -> None:
     for case in CASES:
@@ -121,14 +121,16 @@ def test_whoever_ran_pays_once_wherever_policy_is_killed(
     arrived = Counter(str(call["text"]) for call in upstream.arrived())
     assert arrived == {case.key: 1 for case in CASES if case.step in RUNS}
     until_blocking(
-        lambda: told(cluster) == {case.key: case.charge for case in CASES if case.charge}
+        lambda: (
+            charges_of_events(cluster) == {case.key: case.charge for case in CASES if case.charge}
+        )
     )
     unknown = "SELECT key, count() AS n FROM events WHERE endsWith(id, '.unknown') GROUP BY key"
     named = {row["key"]: int(row["n"]) for row in cluster.rows(unknown)}
     assert named == {case.key: 1 for case in CASES if case.charge == MOST}
 
 
-def told(cluster: Cluster) -> dict[str, int]:
+def charges_of_events(cluster: Cluster) -> dict[str, int]:
     """Return the charge of each key in the events, for calls that cost something."""
     rows = cluster.eventual_rows(
         "SELECT key, sum(charge) AS charged FROM events"

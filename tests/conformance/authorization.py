@@ -29,7 +29,7 @@ class AuthorizationLeg:
     """Both scenarios of `conformance authorization` against the gateway's own server."""
 
     name: str
-    tells: str
+    purpose: str
 
     def run(self, scenario: str = "") -> Iterator[Verdict]:
         """Return one verdict: the scenarios apply to every revision."""
@@ -58,9 +58,11 @@ class AuthorizationLeg:
 
 def _found(launched: Launched, output: Path) -> list[suite.Result]:
     port = own_port()
-    _told(launched, "accounts", "add", "ann", "--password-stdin", said=f"{PASSWORD}\n")
+    _run_command(launched, "accounts", "add", "ann", "--password-stdin", stdin=f"{PASSWORD}\n")
     redirect = f"http://127.0.0.1:{port}/callback"
-    _told(launched, "clients", "add", CLIENT, "--id", CLIENT, "--public", "--redirect", redirect)
+    _run_command(
+        launched, "clients", "add", CLIENT, "--id", CLIENT, "--public", "--redirect", redirect
+    )
     endpoint: str = launched.ready["endpoint"]
     base = endpoint.removesuffix("/mcp")
     words = ["authorization", "--url", base, "--client-id", CLIENT, "--resource", endpoint]
@@ -87,6 +89,6 @@ def _agree(base: str, url: str) -> None:
     urllib.request.urlopen(page.location, timeout=60).close()
 
 
-def _told(launched: Launched, *words: str, **more: Any) -> None:
+def _run_command(launched: Launched, *words: str, **more: Any) -> None:
     done = launched.toolbus(*words, **more)
     assert done.returncode == 0, done.stderr

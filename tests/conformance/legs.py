@@ -11,7 +11,7 @@ from pathlib import Path
 from conformance import suite
 from conformance.authorization import AuthorizationLeg
 from conformance.gateway import KEY, UPSTREAM, gateway, shim
-from conformance.oauth_scenarios import errands
+from conformance.oauth_scenarios import scenario_server
 from conformance.reserved_ports import Spent
 from conformance.scenario_client import PORT
 from conformance.suite import REVISIONS, Result
@@ -39,7 +39,7 @@ class ServerLeg:
     """
 
     name: str
-    tells: str
+    purpose: str
     options: tuple[str, ...] = ()
     path: str = ""
     prefix: str = ""
@@ -90,7 +90,7 @@ class ClientLeg:
     """Client scenarios: the suite is an upstream, and an agent calls it through a gateway."""
 
     name: str
-    tells: str
+    purpose: str
     oauth: bool = False  # only these scenarios
 
     def run(self, scenario: str = "") -> Iterator[Verdict]:
@@ -121,7 +121,7 @@ class ClientLeg:
     def _client(self, launched: Launched) -> Iterator[tuple[str, dict[str, str]]]:
         """Return the command that the suite runs as its client, and its environment."""
         if self.oauth:
-            with errands(launched) as port:
+            with scenario_server(launched) as port:
                 yield shlex.join([sys.executable, "-I", "-S", str(ERRAND)]), {PORT: str(port)}
             return
         environment = {

@@ -43,25 +43,25 @@ PERSON, PROVIDER = "demo", "corp"
 
 
 @dataclass
-class Errands:
+class ScenarioPlayer:
     """The suite's client scenarios, played one after the other at a running gateway."""
 
     launched: Launched
     _count: int = 0
 
-    def do(self, errand: dict[str, Any]) -> str:
+    def do(self, order: dict[str, Any]) -> str:
         """Play a scenario and return what the agent observed."""
         self._count += 1
-        scenario = errand["scenario"].partition("/")[2][:_LONGEST_NAME].strip("-")
+        scenario = order["scenario"].partition("/")[2][:_LONGEST_NAME].strip("-")
         # a name of its own: nothing of an earlier scenario is reused
         name = f"{scenario}-{self._count}"
-        play = Play(self.launched, name, errand)
+        play = Play(self.launched, name, order)
         try:
             play.declare()
             play.run()
         finally:
             play.leave()
-        return "\n".join(play.said)
+        return "\n".join(play.observations)
 
 
 @dataclass
@@ -70,13 +70,13 @@ class Play:
 
     launched: Launched
     server: str
-    errand: dict[str, Any]
-    said: list[str] = field(default_factory=list)
+    order: dict[str, Any]
+    observations: list[str] = field(default_factory=list)
     _consented: bool = False
 
     def declare(self) -> None:
         """Declare the mock server as the only upstream, with the scenario's client."""
-        context, url = self.errand["context"], self.errand["url"]
+        context, url = self.order["context"], self.order["url"]
         oauth = oauth_of(url, context, self.launched.directory)
         document = configuration("") | {"servers": {self.server: {"url": url, "oauth": oauth}}}
         if "provider" in oauth:
@@ -98,7 +98,7 @@ class Play:
         for tool in tools:
             while consents < MOST_CONSENTS:
                 text = self._agent.call(tool, {"a": 5, "b": 3}).body.decode()
-                self.said.append(f"{tool} {text}")
+                self.observations.append(f"{tool} {text}")
                 if _ASKS not in text:
                     break
                 consents += 1
@@ -129,7 +129,7 @@ class Play:
             reason = (self._row() or {}).get("last_failure", "")
             waits = _ASKS in reason and not self._consented
             if waits or any(each in reason for each in _NEVER):
-                self.said.append(reason)
+                self.observations.append(reason)
                 return []
             time.sleep(0.1)
         return []
@@ -151,19 +151,19 @@ class Play:
         try:
             (row,) = self.launched.on_the_bus(request).rows
         except ToolbusError as error:
-            self.said.append(f"no consent: {error}")
+            self.observations.append(f"no consent: {error}")
             return False
         self._consented = True
         browser = Browser(self.launched.ready["endpoint"].partition("/mcp")[0])
         page = browser.get(row["link"])
         sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
         back = browser.get(_followed(sent.location))
-        self.said.append(f"consent: {back.status} {back.text[-300:]}")
+        self.observations.append(f"consent: {back.status} {back.text[-300:]}")
         return back.status == 200
 
     async def _vouch(self) -> None:
         """Store the scenario's ID token, as if its person had signed in with it."""
-        context, launched = self.errand["context"], self.launched
+        context, launched = self.order["context"], self.launched
         claims = parse_unverified(context["idp_id_token"])[1]
         kept = ProviderTokens(
             PROVIDER, context["idp_issuer"], context["idp_client_id"], PERSON, claims["sub"],
@@ -175,18 +175,18 @@ class Play:
 
 
 @contextmanager
-def errands(launched: Launched) -> Iterator[int]:
+def scenario_server(launched: Launched) -> Iterator[int]:
     """Serve the suite's scenario requests and yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
-        todo: ClassVar = Errands(launched)
+        todo: ClassVar = ScenarioPlayer(launched)
 
         def do_POST(self) -> None:
-            errand = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            order = json.loads(self.rfile.read(int(self.headers["content-length"])))
             message, failure = "", ""
             try:
-                message = self.todo.do(errand)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the suite is told
+                message = self.todo.do(order)
+            except Exception as error:  # noqa: BLE001 - any error is reported to the suite
                 failure = f"{FAILED}{error!r}"
             raw = json.dumps({"said": message, "failure": failure}).encode()
             self.send_response(200)

@@ -22,7 +22,7 @@ def main() -> int:
     verdicts: list[Verdict] = []
     with suite.alone():
         for name in names:
-            print(f"\n== {name}: {LEGS[name].tells}", flush=True)
+            print(f"\n== {name}: {LEGS[name].purpose}", flush=True)
             for verdict in LEGS[name].run(given.scenario):
                 verdict.print(quiet=given.quiet)
                 verdicts.append(verdict)

@@ -15,7 +15,7 @@ PATIENCE = 90.0
 
 def main() -> int:
     """Print the observations and return the exit code."""
-    errand = {
+    order = {
         "scenario": os.environ["MCP_CONFORMANCE_SCENARIO"],
         "revision": os.environ["MCP_CONFORMANCE_PROTOCOL_VERSION"],
         "context": json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}"),
@@ -23,7 +23,7 @@ def main() -> int:
     }
     leg = http.client.HTTPConnection("127.0.0.1", int(os.environ[PORT]), timeout=PATIENCE)
     try:
-        leg.request("POST", "/", json.dumps(errand))
+        leg.request("POST", "/", json.dumps(order))
         body = json.loads(leg.getresponse().read())
     finally:
         leg.close()

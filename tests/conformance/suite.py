@@ -115,7 +115,9 @@ def run_client(
     chosen = ["--scenario", scenario, "--spec-version", revision, "--force"]
     words = ["client", "--command", command, *chosen, "--timeout", str(4 * SCENARIO_MS)]
     code = _run(words, output, environment)
-    found = results(output) or [Result(scenario, 0, (("no-result", "The suite said nothing."),))]
+    found = results(output) or [
+        Result(scenario, 0, (("no-result", "The suite reported nothing."),))
+    ]
     if code == 0 or any(result.failures for result in found):
         return found
     # The suite counts a failed client without a failed check.
@@ -152,11 +154,11 @@ def results(output: Path) -> list[Result]:
 
 
 def _result(scenario: str, checks: list[dict[str, Any]]) -> Result:
-    def told(status: str) -> tuple[tuple[str, str], ...]:
+    def messages(status: str) -> tuple[tuple[str, str], ...]:
         return tuple(
             (str(check["id"]), str(check.get("errorMessage") or check.get("description")))
             for check in checks
             if check["status"] == status
         )
 
-    return Result(scenario, len(told("SUCCESS")), told("FAILURE"), told("WARNING"))
+    return Result(scenario, len(messages("SUCCESS")), messages("FAILURE"), messages("WARNING"))

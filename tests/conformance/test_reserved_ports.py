@@ -9,7 +9,7 @@ import pytest
 from conformance.reserved_ports import Spent
 
 
-def test_a_port_that_an_output_names_is_given_to_nobody_until_the_leg_is_over(
+def test_a_port_in_an_output_stays_reserved_until_the_leg_is_over(
     tmp_path: Path,
 ) -> None:
     with closing(socket.create_server(("", 0))) as mock:

@@ -35,7 +35,7 @@ def cluster(
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         fused = request.param == "fused"
-        made.start(configuration(upstream.url), fused=fused, beside=("codemode",))
+        made.start(configuration(upstream.url), fused=fused, additional=("codemode",))
         made.until_listed(made.client(ROOT), "one__say", "two__say")
         made.until_listed(made.client(CODER), *OWN)
         yield made

@@ -35,7 +35,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 },
             }
         )
-        made.start(declared, fused=True, beside=("codemode",))
+        made.start(declared, fused=True, additional=("codemode",))
         made.until_listed(made.client(WIDE), "echo__say")
         yield made
     finally:

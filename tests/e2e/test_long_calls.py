@@ -60,7 +60,7 @@ def cluster(
                 "prices": {"*": PRICE / 1_000_000},
             }
         )
-        made.start(declared, fused=request.param == "fused", beside=("codemode",))
+        made.start(declared, fused=request.param == "fused", additional=("codemode",))
         made.until_listed(made.client(BOT), *(f"{server}__work" for server in (*SERVERS, "short")))
         yield made
     finally:

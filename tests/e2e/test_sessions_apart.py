@@ -50,7 +50,7 @@ def cluster(
                 },
             }
         )
-        made.start(declared, fused=fused, replicas=1 if fused else 2, beside=("codemode",))
+        made.start(declared, fused=fused, replicas=1 if fused else 2, additional=("codemode",))
         made.until_listed(
             made.client(ANN), *(f"{server}__recall" for server in (*SERVERS, "legacy"))
         )

@@ -67,7 +67,9 @@ def traced(
             servers = {"fix": {"url": fixture.url}}
             declared = {"servers": servers, "keys": keys, "prices": {"fix__greet": 0.001}}
             fused = request.param == "fused"
-            made.start(Configuration.model_validate(declared), fused=fused, beside=("codemode",))
+            made.start(
+                Configuration.model_validate(declared), fused=fused, additional=("codemode",)
+            )
             made.until_listed(made.client(SECRET), "fix__greet")
             made.until_listed(made.client(CODER), "executeToolCode")
             yield Traced(made, collector, fixture)

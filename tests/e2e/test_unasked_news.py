@@ -37,7 +37,7 @@ def told(server: str) -> dict[str, Any]:
         "tools": [{"name": "touch", "inputSchema": {"type": "object"}}],
         "resources": [{"uri": uri, "name": uri} for uri in uris],
     }
-    return {"lists": lists, "said": {"touch": uris}}
+    return {"lists": lists, "announces": {"touch": uris}}
 
 
 def process(directory: Path, server: str, **more: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--sse", action="store_true", help="HTTP+SSE of 2024-11-05, at /sse")
     parser.add_argument("--page", type=int, default=0, help="entries on a page of a list")
     parser.add_argument("--ttl", type=int, default=60_000, help="ms its answers may be kept")
-    parser.add_argument("--seen", type=Path, help="keep what /seen tells in this file too")
+    parser.add_argument("--seen", type=Path, help="also write the counts of /seen to this file")
     parser.add_argument("--definitions", type=Path, help="name -> definition, or null, to list")
     given = parser.parse_args()
     families = (

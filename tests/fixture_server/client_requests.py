@@ -3,7 +3,7 @@
 import json
 
 from .call import Call
-from .content import BOOLEAN, STRING, form, optional_form, roots, said, sample
+from .content import BOOLEAN, STRING, form, optional_form, roots, sample, tool_result
 from .registry import Place, takes, tool
 from .wire import MISSING_CAPABILITY, URL_ELICITATION_REQUIRED, Json, ProtocolFamily, RefusedError
 
@@ -49,23 +49,23 @@ def filled(answer: Json, field: str) -> str:
     return str((answer.get("content") or {}).get(field))
 
 
-async def elicit(call: Call, asked: Json, prefix: str) -> Json:
+async def elicit(call: Call, request: Json, prefix: str) -> Json:
     """Elicit once and return the whole answer."""
     try:
-        answer = (await call.ask({"answer": asked}))["answer"]
+        answer = (await call.ask({"answer": request}))["answer"]
     except RefusedError as refusal:
         if call.family is ProtocolFamily.MODERN:
             raise
-        return said(f"Elicitation not supported or error: {refusal}", is_error=True)
+        return tool_result(f"Elicitation not supported or error: {refusal}", is_error=True)
     content = json.dumps(answer.get("content") or {})
-    return said(f"{prefix}: action={answer.get('action')}, content={content}")
+    return tool_result(f"{prefix}: action={answer.get('action')}, content={content}")
 
 
 @tool("test_sampling", takes(("prompt",), prompt=STRING))
 async def sampling(call: Call, _place: Place) -> Json:
     """Samples from the client's model."""
     answers = await call.ask({"answer": sample(str(call.arguments.get("prompt")))})
-    return said(f"LLM response: {_sampled(answers['answer'])}")
+    return tool_result(f"LLM response: {_sampled(answers['answer'])}")
 
 
 @tool("test_elicitation", takes(("message",), message=STRING))
@@ -116,35 +116,35 @@ async def url_required(call: Call, place: Place) -> Json:
 async def round_elicitation(call: Call, _place: Place) -> Json:
     """Elicits the user's name."""
     answers = await call.ask({"user_name": NAME})
-    return said(f"Hello, {filled(answers['user_name'], 'name')}!")
+    return tool_result(f"Hello, {filled(answers['user_name'], 'name')}!")
 
 
 @tool("test_input_required_result_sampling")
 async def round_sampling(call: Call, _place: Place) -> Json:
     """Samples a capital from the client's model."""
     answers = await call.ask({"capital_question": sample("What is the capital of France?")})
-    return said(f"The model says: {_sampled(answers['capital_question'])}")
+    return tool_result(f"The model says: {_sampled(answers['capital_question'])}")
 
 
 @tool("test_input_required_result_list_roots")
 async def round_roots(call: Call, _place: Place) -> Json:
     """Requests the client's roots."""
     answers = await call.ask({"client_roots": roots()})
-    return said(f"Found {len(answers['client_roots'].get('roots', []))} root(s)")
+    return tool_result(f"Found {len(answers['client_roots'].get('roots', []))} root(s)")
 
 
 @tool("test_input_required_result_request_state")
 async def round_state(call: Call, _place: Place) -> Json:
     """Requests a confirmation and stores its request in the state."""
     await call.ask({"confirm": CONFIRM}, stateful=True)
-    return said("state-ok: what was remembered came back")
+    return tool_result("state-ok: what was remembered came back")
 
 
 @tool("test_input_required_result_tampered_state")
 async def round_tampered(call: Call, _place: Place) -> Json:
     """Requests a confirmation and rejects a state that is not its own."""
     await call.ask({"confirm": CONFIRM}, stateful=True)
-    return said("integrity-ok: the state was ours")
+    return tool_result("integrity-ok: the state was ours")
 
 
 @tool("test_input_required_result_multiple_inputs")
@@ -158,7 +158,7 @@ async def round_multiple(call: Call, _place: Place) -> Json:
     answers = await call.ask(request, stateful=True)
     name = filled(answers["user_name"], "name")
     count = len(answers["client_roots"].get("roots", []))
-    return said(f"Name: {name}; Greeting: {_sampled(answers['greeting'])}; Roots: {count}")
+    return tool_result(f"Name: {name}; Greeting: {_sampled(answers['greeting'])}; Roots: {count}")
 
 
 @tool("test_input_required_result_multi_round")
@@ -167,7 +167,7 @@ async def round_twice(call: Call, _place: Place) -> Json:
     first = await call.ask({"step1": form("Step 1: your name?", name=STRING)}, stateful=True)
     second = await call.ask({"step2": form("Step 2: your color?", color=STRING)}, stateful=True)
     name, color = filled(first["step1"], "name"), filled(second["step2"], "color")
-    return said(f"Multi-round complete for {name} who likes {color}")
+    return tool_result(f"Multi-round complete for {name} who likes {color}")
 
 
 @tool("test_input_required_result_capabilities")
@@ -184,7 +184,7 @@ async def round_capabilities(call: Call, _place: Place) -> Json:
         data: Json = {"requiredCapabilities": {"elicitation": {}}}
         raise RefusedError(MISSING_CAPABILITY, message, data, status=400)
     answers = await call.ask(request)
-    return said(f"capabilities-ok: received {', '.join(sorted(answers))}")
+    return tool_result(f"capabilities-ok: received {', '.join(sorted(answers))}")
 
 
 def _sampled(answer: Json) -> str:

@@ -29,7 +29,7 @@ def embedded(uri: str, words: str, mime_type: str = "text/plain") -> Json:
     return {"type": "resource", "resource": {"uri": uri, "mimeType": mime_type, "text": words}}
 
 
-def said(*blocks: Json | str, is_error: bool = False) -> Json:
+def tool_result(*blocks: Json | str, is_error: bool = False) -> Json:
     """Return a tool's result."""
     content = [text(block) if isinstance(block, str) else block for block in blocks]
     return {"content": content, "isError": True} if is_error else {"content": content}
@@ -40,25 +40,25 @@ def message(content: Json, role: str = "user") -> Json:
     return {"role": role, "content": content}
 
 
-def form(sentence: str, **fields: Json) -> Json:
+def form(question: str, **fields: Json) -> Json:
     """Return an elicitation with required fields."""
-    request = optional_form(sentence, fields)
+    request = optional_form(question, fields)
     request["params"]["requestedSchema"]["required"] = list(fields)
     return request
 
 
-def optional_form(sentence: str, fields: Json) -> Json:
+def optional_form(question: str, fields: Json) -> Json:
     """Return an elicitation with optional fields."""
     schema: Json = {"type": "object", "properties": fields, "required": []}
     return {
         "method": "elicitation/create",
-        "params": {"message": sentence, "requestedSchema": schema},
+        "params": {"message": question, "requestedSchema": schema},
     }
 
 
-def sample(sentence: str, most: int = 100) -> Json:
+def sample(question: str, most: int = 100) -> Json:
     """Return a sampling request."""
-    params = {"messages": [message(text(sentence))], "maxTokens": most}
+    params = {"messages": [message(text(question))], "maxTokens": most}
     return {"method": "sampling/createMessage", "params": params}
 
 

@@ -49,7 +49,7 @@ class App:
         if request.path == "/seen":
             if request.method == "DELETE":
                 self.fixture.seen.forget()
-            await request.answer(200, self.fixture.seen.told)
+            await request.answer(200, self.fixture.seen.counts)
             return
         self._check_names(request)
         if self.sse and request.path in ("/sse", "/messages"):
@@ -185,7 +185,7 @@ async def _deliver(
     request: Request, stream: Stream, session: Session | None = None, **headers: str
 ) -> None:
     """Answer with JSON if the stream has only one message, otherwise with events."""
-    await stream.begun()
+    await stream.started()
     await asyncio.sleep(0)
     if stream.finished and not stream.messages:
         await request.answer(202, **headers)

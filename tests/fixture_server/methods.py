@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import client_requests, resources, task_tools, tools
 from .call import Call, InputNeededError
-from .notifications import Hub, Listener
+from .notifications import Listener, Notifier
 from .registry import TOOLS, Place, Tool
 from .request_counts import Seen
 from .tasks import Task, Tasks
@@ -32,7 +32,7 @@ from .wire import (
     notification,
 )
 
-__all__ = ["TOOLS", "Fixture", "asking", "jobs", "tools"]
+__all__ = ["TOOLS", "Fixture", "client_requests", "task_tools", "tools"]
 
 _CACHED = {
     "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list",
@@ -71,15 +71,15 @@ class Fixture:
     lax: bool = False
     page: int = 0
     ttl: int = 60_000
-    hub: Hub = field(default_factory=Hub)
+    notifier: Notifier = field(default_factory=Notifier)
     seen: Seen = field(default_factory=Seen)
     definitions: Path | None = None
     classic: bool = False
 
     def __post_init__(self) -> None:
         """Build the method tables."""
-        self.tasks = Tasks(self.hub)
-        self._place = Place(self.hub, asyncio.sleep)
+        self.tasks = Tasks(self.notifier)
+        self._place = Place(self.notifier, asyncio.sleep)
         both: dict[str, Answer] = {
             "tools/list": self._list_tools,
             "tools/call": self._call_tool,
@@ -271,11 +271,11 @@ class Fixture:
         )
         honoured |= {"taskIds": sorted(listener.tasks)} if listener.tasks else {}
         tell("notifications/subscriptions/acknowledged", {"notifications": honoured})
-        self.hub.listeners.add(listener)
+        self.notifier.listeners.add(listener)
         try:
             await over.wait()
         finally:
-            self.hub.listeners.discard(listener)
+            self.notifier.listeners.discard(listener)
         return {"_meta": tag}
 
 

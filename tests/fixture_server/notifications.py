@@ -25,7 +25,7 @@ class Listener:
     statuses: bool = False  # notified of every task, in the form of 2025-11-25
 
 
-class Hub:
+class Notifier:
     """Sends notifications to their subscribers."""
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ class Hub:
             if listener.everything or uri in listener.resources:
                 listener.tell("notifications/resources/updated", {"uri": uri})
 
-    def task_moved(self, task_id: str, told: Json, nested: Json) -> None:
+    def task_moved(self, task_id: str, detailed: Json, nested: Json) -> None:
         """Notify that a task has a new status."""
         for listener in list(self.listeners):
             if task_id in listener.tasks:
-                listener.tell("notifications/tasks", told)
+                listener.tell("notifications/tasks", detailed)
             if listener.statuses:
                 listener.tell("notifications/tasks/status", nested)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .call import Call
-from .notifications import Hub
+from .notifications import Notifier
 from .wire import Json
 
 Run = Callable[[Call, "Place"], Awaitable[Json]]
@@ -15,7 +15,7 @@ Run = Callable[[Call, "Place"], Awaitable[Json]]
 class Place:
     """The parts of the server that a tool may use besides its call."""
 
-    hub: Hub
+    notifier: Notifier
     sleep: Callable[[float], Awaitable[Any]]
 
 

@@ -45,7 +45,7 @@ class Seen:
         self._write()
 
     @property
-    def told(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
         """All counts as JSON."""
         counters = ("methods", "tools", "prompts", "resources", "cancelled")
         return {
@@ -55,4 +55,4 @@ class Seen:
 
     def _write(self) -> None:
         if self._file is not None:
-            self._file.write_text(json.dumps(self.told))
+            self._file.write_text(json.dumps(self.counts))

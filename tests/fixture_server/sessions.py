@@ -103,10 +103,10 @@ class Session:
         self._fixture = fixture
         self._level: str | None = "info"
         self._running: dict[Any, asyncio.Task[None]] = {}
-        self._asked: dict[str, asyncio.Future[Json]] = {}
+        self._pending: dict[str, asyncio.Future[Json]] = {}
         self._made = 0
         self._listener = Listener(self._tell, lists=frozenset(LISTS), statuses=True)
-        fixture.hub.listeners.add(self._listener)
+        fixture.notifier.listeners.add(self._listener)
 
     def stream(self) -> Stream:
         """Return a new stream for one answer."""
@@ -147,7 +147,7 @@ class Session:
             if running is not None:
                 running.cancel()
         elif "method" not in message:
-            request = self._asked.get(str(message.get("id")))
+            request = self._pending.get(str(message.get("id")))
             if request is not None and not request.done():
                 request.set_result(message)
 
@@ -155,7 +155,7 @@ class Session:
         """Send a request on a stream and wait for the answer."""
         request_id = f"ask-{secrets.token_hex(6)}"
         request: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        self._asked[request_id] = request
+        self._pending[request_id] = request
         stream.put({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
         try:
             async with asyncio.timeout(ASK_SECONDS):
@@ -163,7 +163,7 @@ class Session:
         except TimeoutError as error:
             raise RefusedError(INTERNAL_ERROR, "The client did not answer in time.") from error
         finally:
-            del self._asked[request_id]
+            del self._pending[request_id]
         if "error" in answer:
             outcome = answer["error"]
             raise RefusedError(outcome.get("code", INTERNAL_ERROR), outcome.get("message", ""))
@@ -172,7 +172,7 @@ class Session:
 
     def close(self) -> None:
         """End all requests and streams of the session."""
-        self._fixture.hub.listeners.discard(self._listener)
+        self._fixture.notifier.listeners.discard(self._listener)
         for task in list(self._running.values()):
             task.cancel()
         self.standing.finish()

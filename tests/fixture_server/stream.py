@@ -35,7 +35,7 @@ class Stream:
         self._pauses += 1
         self._wake()
 
-    async def begun(self) -> None:
+    async def started(self) -> None:
         """Wait for the first message, the end, or a pause."""
         while not (self.messages or self.finished or self._pauses):
             await self._changed.wait()

@@ -2,7 +2,7 @@
 
 from .call import Call
 from .client_requests import NAME, filled
-from .content import BOOLEAN, NUMBER, STRING, form, said
+from .content import BOOLEAN, NUMBER, STRING, form, tool_result
 from .registry import Place, takes, tool
 from .wire import INTERNAL_ERROR, Json, RefusedError
 
@@ -12,14 +12,14 @@ async def slow_compute(call: Call, place: Place) -> Json:
     """Works for the given number of seconds."""
     seconds = float(call.arguments.get("seconds", 1))
     await place.sleep(seconds)
-    return said(f"{call.arguments.get('label', 'work')} done in {seconds:g} s")
+    return tool_result(f"{call.arguments.get('label', 'work')} done in {seconds:g} s")
 
 
 @tool("failing_job", task="required")
 async def failing_job(_call: Call, place: Place) -> Json:
     """Works for a moment and fails."""
     await place.sleep(0.3)
-    return said("The job failed, as it always does.", is_error=True)
+    return tool_result("The job failed, as it always does.", is_error=True)
 
 
 @tool("protocol_error_job", task="required")
@@ -35,14 +35,14 @@ async def confirm_delete(call: Call, _place: Place) -> Json:
     name = call.arguments.get("filename", "the file")
     answers = await call.ask({"confirm": form(f"Delete {name}?", confirm=BOOLEAN)})
     agreed = filled(answers["confirm"], "confirm") == "True"
-    return said(f"{name} is {'deleted' if agreed else 'kept'}")
+    return tool_result(f"{name} is {'deleted' if agreed else 'kept'}")
 
 
 @tool("confirm_job", task="required")
 async def confirm_job(call: Call, _place: Place) -> Json:
     """Elicits a confirmation before it works; runs only as a task."""
     answers = await call.ask({"confirm": form("Work?", confirm=BOOLEAN)})
-    return said(f"agreed: {filled(answers['confirm'], 'confirm')}")
+    return tool_result(f"agreed: {filled(answers['confirm'], 'confirm')}")
 
 
 @tool("multi_input", task="optional")
@@ -50,7 +50,7 @@ async def multi_input(call: Call, _place: Place) -> Json:
     """Sends two requests at once."""
     request = {"first": NAME, "second": form("Go on?", confirm=BOOLEAN)}
     answers = await call.ask(request)
-    return said(f"received {', '.join(sorted(answers))}")
+    return tool_result(f"received {', '.join(sorted(answers))}")
 
 
 async def _ask_name(call: Call, _place: Place) -> Json:
@@ -61,4 +61,4 @@ async def _ask_name(call: Call, _place: Place) -> Json:
 async def tool_with_task(call: Call, place: Place) -> Json:
     """Elicits a name first, then continues as a task."""
     await place.sleep(0.2)
-    return said(f"Worked for {filled(call.params['before']['user_name'], 'name')}")
+    return tool_result(f"Worked for {filled(call.params['before']['user_name'], 'name')}")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from .notifications import Hub
+from .notifications import Notifier
 from .wire import INVALID_PARAMS, PREFIX, Json, RefusedError
 
 TTL_MS = 60_000
@@ -23,14 +23,14 @@ def _now() -> str:
 class Task:
     """One task, which outlives its request."""
 
-    hub: Hub
+    notifier: Notifier
     id: str = field(default_factory=lambda: f"task-{secrets.token_hex(8)}")
     status: str = "working"
     created: str = field(default_factory=_now)
     updated: str = field(default_factory=_now)
     result: Json | None = None
     error: Json | None = None
-    asked: Json = field(default_factory=dict)
+    requests: Json = field(default_factory=dict)
     answers: Json = field(default_factory=dict)
     job: asyncio.Task[None] | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -72,7 +72,7 @@ class Task:
     @property
     def pending(self) -> Json:
         """The requests without an answer."""
-        return {key: request for key, request in self.asked.items() if key not in self.answers}
+        return {key: request for key, request in self.requests.items() if key not in self.answers}
 
     @property
     def ended(self) -> bool:
@@ -93,7 +93,7 @@ class Task:
     async def ask(self, requests: Json) -> Json:
         """Wait until every request has its answer."""
         named = {f"{self.id}-{key}": request for key, request in requests.items()}
-        self.asked |= named
+        self.requests |= named
         await self.move("input_required")
         async with self.changed:
             await self.changed.wait_for(lambda: not self.pending)
@@ -111,7 +111,7 @@ class Task:
         if self.ended:
             return
         self.status, self.updated = status, _now()
-        self.hub.task_moved(self.id, self.detailed, self.nested)
+        self.notifier.task_moved(self.id, self.detailed, self.nested)
         async with self.changed:
             self.changed.notify_all()
 
@@ -136,13 +136,13 @@ class Task:
 class Tasks:
     """All tasks since the start."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
         self._tasks: dict[str, Task] = {}
 
     def begin(self, work: Callable[[Task], Awaitable[Json]]) -> Task:
         """Start a new task."""
-        task = Task(self._hub)
+        task = Task(self._notifier)
         self._tasks[task.id] = task
         task.job = asyncio.create_task(task.run(lambda: work(task)))
         return task

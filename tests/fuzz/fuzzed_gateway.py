@@ -102,7 +102,7 @@ def _configuration(echo: Upstream) -> dict[str, object]:
 
 def _account(made: Launched) -> None:
     words = ("accounts", "add", "ann", "--group", "staff", "--password-stdin")
-    added = made.toolbus(*words, said=f"{PASSWORD}\n")
+    added = made.toolbus(*words, stdin=f"{PASSWORD}\n")
     if added.returncode:
         raise RuntimeError(added.stderr)
 

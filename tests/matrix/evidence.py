@@ -18,7 +18,7 @@ _CARRIES_NONCE = {
     "task": "slow_compute",
     "prompt": "test_prompt_with_arguments",
 }
-_TOLD_SECONDS = LONG_SECONDS  # after that no request of this action interferes with the next one
+_SETTLE_SECONDS = LONG_SECONDS  # after that no request of this action interferes with the next one
 
 
 def missing(action: str, nonce: str, before: Seen, upstream: Upstream) -> str:
@@ -31,16 +31,16 @@ def missing(action: str, nonce: str, before: Seen, upstream: Upstream) -> str:
     if carrier and not seen.mentions(nonce, carrier):
         return f"the server never saw what {carrier} was given"
     if action == "cancellation" and not _cancelled(before, upstream):
-        return "the server was never told"
+        return "the server received no cancellation"
     return ""
 
 
 def _cancelled(before: Seen, upstream: Upstream) -> bool:
-    def told() -> bool:
+    def cancelled() -> bool:
         return upstream.seen().more("cancelled", "test_sleep", before)
 
     try:
-        until_blocking(told, "the cancellation", _TOLD_SECONDS)
+        until_blocking(cancelled, "the cancellation", _SETTLE_SECONDS)
     except AssertionError:
         return False
     return True

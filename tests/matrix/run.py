@@ -125,7 +125,7 @@ def _drive(client: Client, name: str, upstream: Upstream, launched: Launched) ->
     result = _lines(client, given, log)
     cells = []
     for action in ACTIONS:
-        line = result.get(action, {"outcome": FAILED, "detail": f"never told; see {log.name}"})
+        line = result.get(action, {"outcome": FAILED, "detail": f"no report; see {log.name}"})
         cell = Cell(client, name, action, line["outcome"], line["detail"])
         if cell.outcome == OK and (lack := missing(action, nonce, before, upstream)):
             cell = replace(cell, outcome=FAILED, detail=lack)

@@ -23,13 +23,13 @@ class Seen:
     last: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, told: list[dict[str, Any]]) -> "Seen":
+    def of(cls, counts_of: list[dict[str, Any]]) -> "Seen":
         """Return the sum over several processes of one server."""
         counts: dict[str, Counter[str]] = {kind: Counter() for kind in _COUNTED}
-        for each in told:
+        for each in counts_of:
             for kind in _COUNTED:
                 counts[kind].update(each[kind])
-        return cls(counts, [request for each in told for request in each["last"]])
+        return cls(counts, [request for each in counts_of for request in each["last"]])
 
     def more(self, kind: str, name: str, before: "Seen") -> bool:
         """Return whether a counter grew."""

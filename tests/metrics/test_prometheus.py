@@ -46,11 +46,11 @@ class Watched:
     def request(self, expression: str) -> list[Series]:
         """Return an expression's series once there are any; the gateway is used meanwhile."""
 
-        def asked() -> list[Series]:
+        def evaluated() -> list[Series]:
             self.use()
             return self.prometheus.request(expression)
 
-        found: list[Series] = until_blocking(asked, expression)
+        found: list[Series] = until_blocking(evaluated, expression)
         return found
 
 
@@ -75,7 +75,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                     "coder": key(CODER, tools=tools, code_mode=True),
                 },
             ),
-            beside=("codemode", "oauth"),
+            additional=("codemode", "oauth"),
         )
         cluster.until_listed(cluster.client(KEY), "echo__say", "pair__say")
         coder = cluster.client(CODER)

@@ -40,10 +40,10 @@ AUTHOR["books"] = [BOOK]
 
 
 class Shop:
-    """The resolvers; `asked` stores the received operations."""
+    """The resolvers; `operations` stores the received operations."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.operations: list[dict[str, Any]] = []
         self.authorization = ""
 
     def book(self, _info: Any, id: str) -> Any:  # noqa: A002
@@ -56,7 +56,7 @@ class Shop:
         return [BOOK, AUTHOR]
 
     def count(self, _info: Any) -> int:
-        return len(self.asked)
+        return len(self.operations)
 
     def fail(self, _info: Any, secret: bool = False) -> str:  # noqa: FBT001, FBT002
         raise ValueError(f"No stock {self.authorization if secret else ''}".strip())
@@ -64,10 +64,10 @@ class Shop:
     def addBook(self, _info: Any, input: dict[str, Any]) -> Any:  # noqa: A002, N802
         return BOOK | {"title": input["title"], "genre": input["genre"]}
 
-    async def told(self, request: Request) -> Response:
+    async def received(self, request: Request) -> Response:
         """Return the received operations except introspection."""
         del request
-        return JSONResponse(self.asked)
+        return JSONResponse(self.operations)
 
     async def traced(self, request: Request) -> Response:
         """Return the trace context of the latest request."""
@@ -78,7 +78,7 @@ class Shop:
         """Execute one operation."""
         body = await request.json()
         if "__schema" not in body["query"]:
-            self.asked.append(body)
+            self.operations.append(body)
         self.trace = request.headers.get("traceparent", "")
         self.authorization = request.headers.get("authorization", "")
         found = await graphql(
@@ -91,7 +91,7 @@ if __name__ == "__main__":
     shop = Shop()
     routes = [
         Route("/graphql", shop.answer, methods=["POST"]),
-        Route("/asked", shop.told),
+        Route("/asked", shop.received),
         Route("/trace", shop.traced),
     ]
     uvicorn.run(Starlette(routes=routes), port=int(sys.argv[1]), log_level="warning")

@@ -47,13 +47,13 @@ def described() -> descriptor_pb2.FileDescriptorProto:
     entry.field.add(name="key", number=1, type=STRING, label=1)
     entry.field.add(name="value", number=2, type=INT64, label=1)
     service = file.service.add(name="Shop")
-    for name, (asks, tells) in METHODS.items():
+    for name, (streams_in, streams_out) in METHODS.items():
         service.method.add(
             name=name,
             input_type=".shop.Book",
             output_type=".shop.Book",
-            client_streaming=asks,
-            server_streaming=tells,
+            client_streaming=streams_in,
+            server_streaming=streams_out,
         )
     return file
 

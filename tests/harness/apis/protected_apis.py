@@ -54,12 +54,12 @@ class Apis:
 
     def __init__(self, port: int, asks: Introspecting) -> None:
         self._base = f"http://127.0.0.1:{port}/api"
-        self._asks = asks
+        self._verifier = asks
 
     async def subject(self, authorization: str) -> str:
         """Return the subject of the token; empty if the token is not valid."""
         scheme, _, token = authorization.partition(" ")
-        found = await self._asks.told(token) if scheme == "Bearer" and token else {}
+        found = await self._verifier.introspect(token) if scheme == "Bearer" and token else {}
         return str(found.get("subject", ""))
 
     async def document(self, _request: Request) -> Response:
@@ -81,7 +81,7 @@ class Apis:
         message = {"who": who}
         return JSONResponse(message | ({"shown": shown} if "repeat" in request.url.path else {}))
 
-    async def asked(self, request: Request) -> Response:
+    async def query_graphql(self, request: Request) -> Response:
         """Answer one query or an introspection."""
         shown = request.headers.get("authorization", "")
         who = await self.subject(shown)
@@ -133,7 +133,7 @@ async def serve(port: int, grpc_port: int, issuer: str) -> None:
     routes = [
         Route("/openapi.json", apis.document),
         Route("/api/{name}", apis.called),
-        Route("/graphql", apis.asked, methods=["POST"]),
+        Route("/graphql", apis.query_graphql, methods=["POST"]),
     ]
     result = uvicorn.Config(Starlette(routes=routes), port=port, log_level="error")
     await uvicorn.Server(result).serve()

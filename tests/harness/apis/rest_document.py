@@ -22,9 +22,9 @@ def content(media: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"required": True, "content": {media: {"schema": schema}}}
 
 
-def operation(name: str, **told: Any) -> dict[str, Any]:
+def operation(name: str, **fields: Any) -> dict[str, Any]:
     """Return an operation that answers 204 unless `fields` say otherwise."""
-    return {"operationId": name, "responses": {"204": {"description": "Done."}}, **told}
+    return {"operationId": name, "responses": {"204": {"description": "Done."}}, **fields}
 
 
 PETS = {

@@ -45,7 +45,7 @@ class Rest:
             self.status = 200 if self.document else 503
         return JSONResponse(self.document, self.status)
 
-    async def told(self, request: Request) -> Response:
+    async def received(self, request: Request) -> Response:
         """Return the received requests, or clear them."""
         if request.method == "DELETE":
             self.seen.clear()
@@ -141,7 +141,7 @@ def app() -> Starlette:
     return Starlette(
         routes=[
             Route("/openapi.json", rest.described, methods=["GET", "PUT"]),
-            Route("/seen", rest.told, methods=["GET", "DELETE"]),
+            Route("/seen", rest.received, methods=["GET", "DELETE"]),
             Route(f"{API}/{PATHS}", rest.api, methods=methods),
         ]
     )

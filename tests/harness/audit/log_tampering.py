@@ -61,7 +61,7 @@ def _forked(log: SealedLog) -> set[str]:
     return fork.resealed({each.size for each in log.sealed}).kinds(seen(log.sealed[-1]))
 
 
-def _signed_anew(log: SealedLog) -> set[str]:
+def _signed_again(log: SealedLog) -> set[str]:
     return log.resealed({each.size for each in log.sealed}, _forger(log)).kinds()
 
 
@@ -79,8 +79,8 @@ def _tail_dropped(log: SealedLog) -> set[str]:
 def _stream_deleted(log: SealedLog) -> set[str]:
     """Delete the stream and start another log that is consistent by itself."""
     result = seen(log.sealed[-1])
-    anew = replace(sealed_log(log.directory / "anew"), signer=log.signer, stream=f"{STREAM}9")
-    return anew.resealed({each.size for each in anew.sealed}).kinds(result)
+    second = replace(sealed_log(log.directory / "anew"), signer=log.signer, stream=f"{STREAM}9")
+    return second.resealed({each.size for each in second.sealed}).kinds(result)
 
 
 def _shredded(log: SealedLog) -> set[str]:
@@ -212,7 +212,7 @@ TAMPERED: dict[str, tuple[Callable[[SealedLog], set[str]], set[str]]] = {
     "two rows in each other's place": (_swapped, {"tree"}),
     "an old checkpoint replayed": (_replayed, {"replayed"}),
     "the log forked": (_forked, {"tree"}),
-    "signed with another key": (_signed_anew, {"signature"}),
+    "signed with another key": (_signed_again, {"signature"}),
     "a row edited and its tree rebuilt": (_rebuilt, {"signature", "altered"}),
     "one producer's tail dropped": (_tail_dropped, {"missing"}),
     "the stream deleted": (_stream_deleted, {"forked"}),
@@ -223,7 +223,7 @@ TAMPERED: dict[str, tuple[Callable[[SealedLog], set[str]], set[str]]] = {
     "another customer's checkpoint inserted": (_anothers_checkpoint, {"forked"}),
     "another installation's log, the same key": (_another_installation, {"signature", "forked"}),
     "cut back; a checkpoint was kept": (_cut_back_and_seen, {"missing"}),
-    "cut back; a webhook was told": (_cut_back_and_posted, {"missing"}),
+    "cut back; a webhook received the checkpoint": (_cut_back_and_posted, {"missing"}),
     "cut back; a witness cosigned": (_cut_back_and_witnessed, {"stale"}),
     "two logs shown to two auditors": (_split, {"missing", "forked"}),
 }

@@ -30,15 +30,15 @@ def faults(event: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _of(told: Mapping[str, Any], known: Mapping[str, Any], place: str) -> Iterator[str]:
+def _of(given: Mapping[str, Any], known: Mapping[str, Any], place: str) -> Iterator[str]:
     attributes = known["attributes"]
     for name, attribute in attributes.items():
-        if attribute.get("required") and name not in told:
+        if attribute.get("required") and name not in given:
             yield f"{place}{name} is required"
     one_of = known["constraints"].get("at_least_one", [])
-    if one_of and not set(one_of) & set(told):
+    if one_of and not set(one_of) & set(given):
         yield f"{place}: one of {one_of} is required"
-    for name, value in told.items():
+    for name, value in given.items():
         if name not in attributes:
             yield f"{place}{name} is unknown"
         else:

@@ -11,10 +11,10 @@ from toolbus_common.privacy.key_store import PersonKeys
 
 @dataclass
 class MemoryBucket:
-    """A bucket in memory with the interface that `PersonKeys` uses; `asked` counts the reads."""
+    """A bucket in memory with the interface that `PersonKeys` uses; `reads` counts the reads."""
 
     entries: dict[str, tuple[bytes, int]] = field(default_factory=dict)
-    asked: int = 0
+    reads: int = 0
     up: bool = True
 
     async def get(self, key: str) -> Change | None:
@@ -38,7 +38,7 @@ class MemoryBucket:
         return self.entries[key][1]
 
     def _ask(self) -> None:
-        self.asked += 1
+        self.reads += 1
         if not self.up:
             raise BusDownError("down")
 

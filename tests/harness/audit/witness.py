@@ -26,7 +26,9 @@ class Witness:
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     logs: dict[str, str] = field(default_factory=dict)  # origin -> the log's verifier key
     trees: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    asked: list[tuple[int, int]] = field(default_factory=list)  # old size, and the answer's status
+    requests: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # old size, and the answer's status
     broken: int = 0
 
     @property
@@ -55,7 +57,7 @@ class Witness:
         if (request.method, request.path) != ("POST", "/w1/add-checkpoint"):
             return Response(405)
         old, answer = self._judged(request.body.decode())
-        self.asked.append((old, answer.status))
+        self.requests.append((old, answer.status))
         return answer
 
     def _judged(self, body: str) -> tuple[int, Response]:

@@ -70,8 +70,8 @@ class Auditor:
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         """Run a query at audit."""
-        lane = RequestReply("operator", self.operator)
-        return (await lane.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+        queries = RequestReply("operator", self.operator)
+        return (await queries.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
     async def sealed(self, size: int, table: str = "checkpoints") -> None:
         """Wait until `count` events of acme are sealed, or cosigned."""

@@ -69,8 +69,8 @@ class BusOperator:
         give_up = time.monotonic() + PATIENCE
 
         async def look(bus: Bus) -> list[Row]:
-            lane = RequestReply(OPERATOR, bus)
-            while not there(rows := await _rows(lane, sql)):
+            queries = RequestReply(OPERATOR, bus)
+            while not there(rows := await _rows(queries, sql)):
                 assert time.monotonic() < give_up, f"{sql}: {rows!r}"
                 await asyncio.sleep(0.1)
             return rows
@@ -135,7 +135,7 @@ async def _newest(bus: Bus, bucket: str) -> int:
     return int(info.state.last_seq)
 
 
-async def _rows(lane: RequestReply, sql: str) -> list[Row]:
+async def _rows(queries: RequestReply, sql: str) -> list[Row]:
     """Run a query at audit. Raises `ToolbusError`."""
-    found = await lane.request(AuditQuery(sql=sql), RowsReply, ANSWER_SECONDS)
+    found = await queries.request(AuditQuery(sql=sql), RowsReply, ANSWER_SECONDS)
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
 
 SHOTS = Path(__file__).resolve().parents[3] / "build" / "screenshots"
 PATIENCE = 60_000.0  # milliseconds; a bound for a broken run
-DESK = {"width": 1024, "height": 768}
+VIEWPORT = {"width": 1024, "height": 768}
 # Pages for errors are served with their status; Chromium's report of it is not a page error.
 _OF_STATUS = "Failed to load resource: the server responded with a status of"
 
@@ -26,7 +26,7 @@ class Person:
     def __post_init__(self) -> None:
         """Collect the browser's errors and warnings."""
         self.page.set_default_timeout(PATIENCE)
-        self.page.on("console", self._heard)
+        self.page.on("console", self._record)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def opens(self, address: str) -> None:
@@ -67,7 +67,7 @@ class Person:
         wider = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
         return bool(self.page.evaluate(wider))
 
-    def _heard(self, message: ConsoleMessage) -> None:
+    def _record(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not message.text.startswith(_OF_STATUS):
             self.complaints.append(message.text)
 
@@ -75,7 +75,7 @@ class Person:
 @contextmanager
 def person(browser: Browser, axe: str, **about: Any) -> Iterator[Person]:
     """Open a browser context; `about` are its options."""
-    context = browser.new_context(**{"viewport": DESK, **about})
+    context = browser.new_context(**{"viewport": VIEWPORT, **about})
     try:
         yield Person(context.new_page(), axe)
     finally:

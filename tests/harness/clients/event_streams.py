@@ -83,7 +83,7 @@ class Events:
         """Return the data of the next event and record its id."""
         give_up = time.monotonic() + PATIENCE  # keep-alive lines contain no data
         while not (line := self._line()).startswith("data:"):
-            assert time.monotonic() < give_up, "nothing is told"
+            assert time.monotonic() < give_up, "no event arrived"
             if line.startswith("id: "):
                 self.last_id = line.removeprefix("id: ")
                 self.ids.append(self.last_id)

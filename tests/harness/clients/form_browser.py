@@ -36,7 +36,7 @@ class Page:
         return unescape(found[1])
 
     @property
-    def told(self) -> dict[str, str]:
+    def parameters(self) -> dict[str, str]:
         """The query parameters of the redirect."""
         return dict(parse_qsl(urlsplit(self.location).query, keep_blank_values=True))
 

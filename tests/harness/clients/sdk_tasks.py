@@ -61,7 +61,7 @@ class Tasks(ClientExtension):
     identifier = "io.modelcontextprotocol/tasks"
 
     def __init__(self, answer: Answer | None = None) -> None:
-        self.begun: list[CreatedTask] = []
+        self.created: list[CreatedTask] = []
         self.arrived = asyncio.Event()
         self._answer = answer
 
@@ -73,13 +73,15 @@ class Tasks(ClientExtension):
         """Return the result types of this extension."""
         return (ResultClaim(result_type="task", model=CreatedTask, resolve=self._resolve),)
 
-    async def _resolve(self, begun: CreatedTask, context: ClaimContext) -> types.CallToolResult:
-        self.begun.append(begun)
+    async def _resolve(self, created: CreatedTask, context: ClaimContext) -> types.CallToolResult:
+        self.created.append(created)
         self.arrived.set()
-        while (task := await self._told(begun, context.session)).status not in OVER:
+        while (task := await self._state(created, context.session)).status not in OVER:
             request = (task.model_extra or {}).get("inputRequests")
             if request and self._answer is not None:
-                params = Update(task_id=begun.task_id, input_responses=await self._answer(request))
+                params = Update(
+                    task_id=created.task_id, input_responses=await self._answer(request)
+                )
                 await context.session.send_request(Tell(params=params), types.Result)
             await asyncio.sleep(0.05)
         if task.status == "completed":
@@ -87,5 +89,5 @@ class Tasks(ClientExtension):
         text = types.TextContent(type="text", text=f"{task.status}: {task.status_message}")
         return types.CallToolResult(content=[text], is_error=True)
 
-    async def _told(self, begun: CreatedTask, session: ClientSession) -> Task:
-        return await session.send_request(Get(params=TaskId(task_id=begun.task_id)), Task)
+    async def _state(self, created: CreatedTask, session: ClientSession) -> Task:
+        return await session.send_request(Get(params=TaskId(task_id=created.task_id)), Task)

@@ -34,7 +34,7 @@ class Call:
     @property
     def body(self) -> bytes:
         """The request."""
-        name, arguments, _ = self._said()
+        name, arguments, _ = self._form()
         meta = {"traceparent": f"00-{self.trace}-00000000000000aa-01"}
         params = {"name": name, "arguments": arguments, "_meta": meta}
         request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
@@ -43,9 +43,9 @@ class Call:
     @property
     def answer(self) -> str:
         """The expected answer."""
-        return self._said()[2]
+        return self._form()[2]
 
-    def _said(self) -> tuple[str, dict[str, object], str]:
+    def _form(self) -> tuple[str, dict[str, object], str]:
         if self.kind == "program":
             return (
                 "executeToolCode",
@@ -114,7 +114,7 @@ class Load:
         began = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE):
-                result = await self.asked(call)
+                result = await self.answer_of(call)
         except (*BROKEN, TimeoutError):
             self.broken += 1
             return
@@ -127,7 +127,7 @@ class Load:
         else:
             self.succeeded.append(Ended(call, began, time.monotonic()))
 
-    async def asked(self, call: Call) -> dict[str, Any]:
+    async def answer_of(self, call: Call) -> dict[str, Any]:
         """Return one call's answer on an idle connection."""
         target = self.endpoint()
         parts, idle = urlsplit(target), self._idle.setdefault(target, [])

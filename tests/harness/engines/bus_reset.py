@@ -50,7 +50,7 @@ async def reset_bus(tester: Bus, streams: Path | None = None) -> None:
     def gone() -> bool:
         return streams is None or {each.name for each in streams.glob("*")} <= kept
 
-    async def laid_down() -> bool:
+    async def provisioned_again() -> bool:
         try:
             await provision(tester)
         except ServerError as error:  # the server is still removing the previous files
@@ -61,7 +61,7 @@ async def reset_bus(tester: Bus, streams: Path | None = None) -> None:
 
     await until_async(cleared, "nothing is there")
     await until(gone, "the files of what is deleted are")
-    await until_async(laid_down, "streams and buckets")
+    await until_async(provisioned_again, "streams and buckets")
 
 
 async def provisioned(server: NatsServer) -> None:

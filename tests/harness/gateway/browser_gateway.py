@@ -55,7 +55,7 @@ def configuration(echo: str, docs: str, corp: str) -> dict[str, Any]:
 def account(launched: Launched, name: str, *options: str) -> str:
     """Create a local account and return the command's answer."""
     words = ("accounts", "add", name, "--group", "staff", "--password-stdin", *options)
-    added = launched.toolbus(*words, said=f"{PASSWORD}\n")
+    added = launched.toolbus(*words, stdin=f"{PASSWORD}\n")
     assert added.returncode == 0, added.stderr
     return added.stdout
 

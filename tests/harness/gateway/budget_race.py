@@ -71,7 +71,7 @@ class Figures:
         """Whether all invariants hold."""
         return self.overshoot == self.drift == self.leaked == 0
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Return the figures for a results file."""
         return {**asdict(self), "per_second": round(self.reservations / self.seconds, 1)}
 

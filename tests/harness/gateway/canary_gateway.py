@@ -29,7 +29,7 @@ BY_ENVIRONMENT = ("header by variable", "issuer", "process by variable")
 INLINE = (  # in the configuration, and therefore, encrypted, in NATS
     "header", "variable", "process", "webhook", "sink", "credential", "bucket",
 )  # fmt: skip
-NOBODY = "http://127.0.0.1:9"
+NO_LISTENER = "http://127.0.0.1:9"
 KEYS = ("ann", "bot", "eve", "reader", "operator")
 NAMED = (
     "page", "words", "last words", "collector", "password", "wrong password", "wrong code",
@@ -189,7 +189,7 @@ def _configuration(made: CanaryGateway) -> dict[str, Any]:
         "exports": {
             "files": {"to": str(made.exports), "every": "1s"},
             "lake": {
-                "to": "s3://lake/events", "endpoint": NOBODY, "every": "1s",
+                "to": "s3://lake/events", "endpoint": NO_LISTENER, "every": "1s",
                 "credentials": {"access_key": "toolbus", "secret_key": secret["bucket"]},
             },
         },
@@ -220,7 +220,7 @@ def _servers(made: CanaryGateway, client: dict[str, str]) -> dict[str, Any]:
             "sessions": "shared",  # its end affects two customers
         },
         "sulking": {"url": made.blabbing.refusing_url, "headers": heads},
-        "api": {"openapi": f"{NOBODY}/api.json", "credentials": {"key": secret["credential"]}},
+        "api": {"openapi": f"{NO_LISTENER}/api.json", "credentials": {"key": secret["credential"]}},
         "docs": {"url": made.docs.url, "oauth": {"tokens": "user"}},
         "jobs": {"url": made.docs.url, "oauth": machine},
     }  # fmt: skip

@@ -32,10 +32,10 @@ class Upstream(Engine):
     def command(self) -> list[str]:
         """Return the command line."""
         program = Path(__file__).parents[1] / "upstreams" / "call_log_server.py"
-        return [sys.executable, str(program), str(self.port), str(self.journal)]
+        return [sys.executable, str(program), str(self.port), str(self.call_log)]
 
     @property
-    def journal(self) -> Path:
+    def call_log(self) -> Path:
         """The log file: one JSON line for each received call."""
         return self.directory / "journal"
 
@@ -46,7 +46,7 @@ class Upstream(Engine):
 
     def arrived(self) -> list[dict[str, Any]]:
         """Return the received calls, without a line that is still being written."""
-        text = self.journal.read_text() if self.journal.exists() else ""
+        text = self.call_log.read_text() if self.call_log.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
 
@@ -154,7 +154,7 @@ class Cluster(BusOperator):
         *,
         fused: bool = False,
         replicas: int = 1,
-        beside: tuple[str, ...] = (),
+        additional: tuple[str, ...] = (),
     ) -> None:
         """Start the call path, audit and `additional` services, and wait until all are ready."""
         self.fused = fused
@@ -163,10 +163,12 @@ class Cluster(BusOperator):
         self.nats.copy_seeds(self.state_dir)
         asyncio.run(provisioned(self.nats))
         self.declare(configuration)
-        path = ("ingress", "policy", "executor", *beside)
-        services = ["audit", "+".join(path)] if fused else [*beside, "audit", "executor", "policy"]
+        path = ("ingress", "policy", "executor", *additional)
+        services = (
+            ["audit", "+".join(path)] if fused else [*additional, "audit", "executor", "policy"]
+        )
         for name in [*services, *([] if fused else ["ingress"])]:
-            for _ in range(1 if name in ("audit", *beside) else replicas):
+            for _ in range(1 if name in ("audit", *additional) else replicas):
                 self.run(name)
         for process in self.every():
             process.wait_ready()

@@ -100,11 +100,11 @@ class KillCampaign:
         self._random = random.Random(7)
 
     @contextmanager
-    def begun(self, again: float = 0.0) -> Iterator["KillCampaign"]:
+    def running(self, again: float = 0.0) -> Iterator["KillCampaign"]:
         """Run everything; unacknowledged events are redelivered after `again` seconds."""
         self.upstream.start()
         try:
-            self.cluster.start(self._configuration(), beside=("codemode", "oauth"))
+            self.cluster.start(self._configuration(), additional=("codemode", "oauth"))
             if again:
                 self.cluster.on_the_bus(lambda bus: redeliver_after(bus, again))
             self.cluster.until_listed(self.cluster.client(KEY), "echo__count", "free__count")
@@ -220,16 +220,16 @@ class KillCampaign:
         found.run_twice = len(arrived) - len(set(arrived))
         events, ids = self._row("SELECT count(), uniqExact(id) FROM events")
         found.events, found.doubled_rows = events, events - ids
-        unended, unbegun, found.unknown = self._row(_OPEN)
+        unresolved, unstarted, found.unknown = self._row(_OPEN)
         (found.missing,) = self._row(_GAPS)
-        intents = self._told("call.allowed")
+        intents = self._digests("call.allowed")
         # A call whose reply was its executor's last message has the outcome "unknown".
-        ended = self._told("call.completed") + self._told("call.failed")
+        ended = self._digests("call.completed") + self._digests("call.failed")
         digests = {digest for digest, _ in intents}
         lost = {each for each in arrived if _digest(each, load.run) not in digests}
         ok = {each.call.trace for each in load.succeeded}
         lost |= ok - {trace for _, trace in intents} | ok - {trace for _, trace in ended}
-        found.lost = unended + unbegun + len(lost)
+        found.lost = unresolved + unstarted + len(lost)
         spent, found.held = self._ledger()
         found.drift = abs(spent - self._row(_CHARGED)[0])
 
@@ -241,9 +241,9 @@ class KillCampaign:
         (row,) = self.cluster.eventual_rows(sql)
         return [int(value or 0) for value in row.values()]
 
-    def _told(self, event: str) -> list[tuple[str, str]]:
+    def _digests(self, event: str) -> list[tuple[str, str]]:
         """Return argument digests and traces of every event of a name, read in pages."""
-        what = "groupUniqArray((JSONExtractString(detail, 'arguments_digest'), trace_id)) AS told"
+        what = "groupUniqArray((JSONExtractString(detail, 'arguments_digest'), trace_id)) AS found"
         (count,) = self._row(f"SELECT count() FROM events WHERE event = '{event}'")
         parts = count // AT_ONCE + 1
         return [

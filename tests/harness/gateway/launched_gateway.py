@@ -84,7 +84,7 @@ class Launched(BusOperator):
         """Return the output of the launcher and its services."""
         return self.output.read_text() if self.output.exists() else ""
 
-    def toolbus(self, *words: str, said: str = "") -> subprocess.CompletedProcess[str]:
+    def toolbus(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run another `toolbus` command on this installation."""
         return subprocess.run(
             [installed("toolbus"), *words, "--state-dir", str(self.state_dir)],
@@ -93,7 +93,7 @@ class Launched(BusOperator):
             capture_output=True,
             text=True,
             timeout=180,
-            input=said,
+            input=stdin,
             check=False,
         )
 

@@ -28,11 +28,11 @@ class RawAnswer:
 
 
 class CutError(Exception):
-    """The connection ended within an answer; `begun`: part of it had arrived."""
+    """The connection ended within an answer; `partial`: part of it had arrived."""
 
-    def __init__(self, *, begun: bool) -> None:
-        super().__init__("cut in an answer" if begun else "closed without an answer")
-        self.begun = begun
+    def __init__(self, *, partial: bool) -> None:
+        super().__init__("cut in an answer" if partial else "closed without an answer")
+        self.partial = partial
 
 
 class RawHttp:
@@ -42,7 +42,7 @@ class RawHttp:
         target = urlsplit(address) if isinstance(address, str) else None
         where = (target.hostname, target.port) if target else ("127.0.0.1", address)
         self._socket = socket.create_connection(where, PATIENCE)
-        self._heard = b""
+        self._received = b""
 
     def __enter__(self) -> Self:
         return self
@@ -78,9 +78,9 @@ class RawHttp:
 
     def answer(self) -> RawAnswer:
         """Read the next answer. Raises `CutError` if the connection ends within it."""
-        while b"\r\n\r\n" not in self._heard:
+        while b"\r\n\r\n" not in self._received:
             self._more()
-        head, _, self._heard = self._heard.partition(b"\r\n\r\n")
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
         line, *lines = head.split(b"\r\n")
         headers = {
             name.lower(): value.strip()
@@ -104,15 +104,15 @@ class RawHttp:
         return True
 
     def _line(self) -> bytes:
-        while b"\r\n" not in self._heard:
+        while b"\r\n" not in self._received:
             self._more()
-        line, _, self._heard = self._heard.partition(b"\r\n")
+        line, _, self._received = self._received.partition(b"\r\n")
         return line
 
     def _exactly(self, size: int) -> bytes:
-        while len(self._heard) < size:
+        while len(self._received) < size:
             self._more()
-        found, self._heard = self._heard[:size], self._heard[size:]
+        found, self._received = self._received[:size], self._received[size:]
         return found
 
     def _more(self) -> None:
@@ -121,8 +121,8 @@ class RawHttp:
         except ConnectionError:
             data = b""
         if not data:
-            raise CutError(begun=bool(self._heard))
-        self._heard += data
+            raise CutError(partial=bool(self._received))
+        self._received += data
 
 
 def posting(path: str, body: bytes, *lines: str, length: int | None = None) -> bytes:

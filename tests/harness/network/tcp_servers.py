@@ -17,10 +17,10 @@ async def served(
     """Listen for the length of the block and return the port."""
     meetings: set[asyncio.Task[None]] = set()
 
-    def begun(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         meetings.add(asyncio.get_running_loop().create_task(_met(meet, reader, writer)))
 
-    server = await asyncio.start_server(begun, host, port, ssl=context)
+    server = await asyncio.start_server(accepted, host, port, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -22,22 +22,22 @@ OF_ANN: dict[str, Any] = {
 
 
 class Issuing:
-    """Returns its key set as oauth does, unless it is `away`; `asked` counts the queries."""
+    """Returns its key set as oauth does, unless it is `away`; `queries` counts the queries."""
 
     def __init__(self) -> None:
         self.key = P256Key.new()
         self.away = False
-        self.asked = 0
-        self.keys = IdentityKeys(self.told)
+        self.queries = 0
+        self.keys = IdentityKeys(self.reply)
 
     @property
     def ways(self) -> DialerFactory:
         """The egress policy of an operator who allows this machine's addresses."""
         return DialerFactory(Egress(Allowed.of("127.0.0.0/8 ::1")), keys=self.keys)
 
-    async def told(self) -> IdentityKeyReply:
+    async def reply(self) -> IdentityKeyReply:
         """Return oauth's reply."""
-        self.asked += 1
+        self.queries += 1
         if self.away:
             raise UnavailableError("No oauth service is running.")
         return IdentityKeyReply(issuer=ISSUER, id="k1", key=self.key.kept)

@@ -2,7 +2,7 @@
 
 Usage: `python certificate_bound_server.py PORT ISSUER GATEWAY CERTIFICATE KEY AUTHORITY`. It
 accepts a token only with the certificate it is bound to (RFC 8705), and a request only with a
-caller identity that PyJWT verifies with the keys of GATEWAY. GET /told returns the callers.
+caller identity that PyJWT verifies with the keys of GATEWAY. GET /callers returns the callers.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ class Checking:
     """Middleware before the SDK that checks certificates and caller identities."""
 
     def __init__(self, app: Any, asks: Introspecting, url: str, gateway: str) -> None:
-        self._app, self._asks, self._url, self._gateway = app, asks, url, gateway
+        self._app, self._verifier, self._url, self._gateway = app, asks, url, gateway
         self._keys = jwt.PyJWKClient(f"{gateway}/oauth/identity-keys")
-        self._told: list[dict[str, Any]] = []
+        self._callers: list[dict[str, Any]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] == "/told":
-            await JSONResponse(self._told)(scope, receive, send)
+        if scope["type"] == "http" and scope["path"] == "/callers":
+            await JSONResponse(self._callers)(scope, receive, send)
         elif scope["type"] != "http" or scope["path"] != "/mcp" or await self._fine(scope):
             await self._app(scope, receive, send)
         else:
@@ -39,7 +39,7 @@ class Checking:
     async def _fine(self, scope: Any) -> bool:
         headers = dict(scope["headers"])
         token = headers.get(b"authorization", b"").decode().removeprefix("Bearer ")
-        known = await self._asks.told(token) if token else {}
+        known = await self._verifier.introspect(token) if token else {}
         if not shown(scope) or (known and known["certificate"] != shown(scope)):
             return False
         names = [value.decode() for name, value in scope["headers"] if name == b"toolbus-identity"]
@@ -47,7 +47,7 @@ class Checking:
             claims = await asyncio.to_thread(self._read, ", ".join(names))
         except jwt.PyJWTError:
             return False
-        self._told.append(claims)
+        self._callers.append(claims)
         return True
 
     def _read(self, token: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Provider:
 
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer
-        self.said: dict[str, Any] = {
+        self.behaviour: dict[str, Any] = {
             "subject": "ann@far", "seconds": 3600, "iss": issuer, "document": {}, "nonce": "",
             "unbound": False, "certificate": "", "secret_seconds": None,
         }  # fmt: skip
@@ -87,9 +87,9 @@ class Provider:
             redirect_uri=params.redirect_uri,
             redirect_uri_provided_explicitly=params.redirect_uri_provided_explicitly,
             resource=params.resource,
-            subject=self.said["subject"],
+            subject=self.behaviour["subject"],
         )
-        fields = {"code": code, "state": params.state, "iss": self.said["iss"]}
+        fields = {"code": code, "state": params.state, "iss": self.behaviour["iss"]}
         return construct_redirect_uri(
             str(params.redirect_uri), **{name: value for name, value in fields.items() if value}
         )
@@ -125,7 +125,7 @@ class Provider:
         if not assertion:
             return "machine"
         try:
-            keys = KeySet.import_key_set(self.said["jwks"])
+            keys = KeySet.import_key_set(self.behaviour["jwks"])
             claims = jwt.decode(assertion, keys, algorithms=["ES256"]).claims
         except (JoseError, ValueError, KeyError):
             return None
@@ -135,7 +135,7 @@ class Provider:
         self, client: str, scopes: list[str], resource: str | None, subject: str | None
     ) -> OAuthToken:
         token, refresh = f"far~{secrets.token_urlsafe(20)}", f"again~{secrets.token_urlsafe(20)}"
-        seconds = self.said["seconds"]
+        seconds = self.behaviour["seconds"]
         self.tokens[token] = AccessToken(
             token=token, client_id=client, scopes=scopes, resource=resource, subject=subject,
             expires_at=int(time.time() + seconds),
@@ -183,12 +183,12 @@ class Application:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         about = {name: headers.get(name, "") for name in ("authorization", "dpop")}
         self._provider.seen.append(form | about | {"certificate": shown(scope)})
-        wanted = self._provider.said["certificate"]
+        wanted = self._provider.behaviour["certificate"]
         if wanted and shown(scope) != wanted:
             await JSONResponse({"error": "invalid_client"}, 401)(scope, receive, send)
             return
         proof, key = headers.get("dpop", ""), ""
-        if proof and not self._provider.said["unbound"]:
+        if proof and not self._provider.behaviour["unbound"]:
             key, wrong = self._proved(proof, form.get("refresh_token", ""))
             if wrong is not None:
                 await wrong(scope, receive, send)
@@ -209,7 +209,7 @@ class Application:
         if not fits or claims["jti"] in provider.proofs or provider.keys.get(refresh, key) != key:
             return "", JSONResponse({"error": "invalid_dpop_proof"}, 400)
         provider.proofs.add(claims["jti"])
-        nonce = provider.said["nonce"]
+        nonce = provider.behaviour["nonce"]
         if nonce and claims.get("nonce") != nonce:
             refused = JSONResponse({"error": "use_dpop_nonce"}, 400, {"DPoP-Nonce": nonce})
             return "", refused
@@ -240,11 +240,11 @@ class Application:
         return messages[0]["status"], json.loads(answer)
 
     async def _described(self, _request: Request) -> Response:
-        return JSONResponse(self._document | self._provider.said["document"])
+        return JSONResponse(self._document | self._provider.behaviour["document"])
 
     async def _say(self, request: Request) -> Response:
-        self._provider.said |= await request.json()
-        seconds = self._provider.said["secret_seconds"]
+        self._provider.behaviour |= await request.json()
+        seconds = self._provider.behaviour["secret_seconds"]
         self._registration.client_secret_expiry_seconds = seconds
         return JSONResponse({})
 
@@ -257,7 +257,10 @@ class Application:
         found = self._provider.tokens.get(token)
         if found is None or (found.expires_at or 0) <= time.time():
             return JSONResponse({})
-        bound = {"key": self._provider.keys.get(token, ""), "nonce": self._provider.said["nonce"]}
+        bound = {
+            "key": self._provider.keys.get(token, ""),
+            "nonce": self._provider.behaviour["nonce"],
+        }
         bound["certificate"] = self._provider.certificates.get(token, "")
         return JSONResponse(found.model_dump(mode="json") | bound)
 

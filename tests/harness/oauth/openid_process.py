@@ -21,9 +21,9 @@ class Provider(HttpEngine):
         """The issuer."""
         return self.origin
 
-    def say(self, path: str = "/say", **told: Any) -> dict[str, Any]:
+    def say(self, path: str = "/say", **fields: Any) -> dict[str, Any]:
         """Send a control request and return the answer."""
-        answer: dict[str, Any] = self.exchange("POST", path, told)
+        answer: dict[str, Any] = self.exchange("POST", path, fields)
         return answer
 
     def minted(self, typ: str = "at+jwt", **changes: Any) -> str:

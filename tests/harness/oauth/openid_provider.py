@@ -33,7 +33,7 @@ class Provider:
 
     def __init__(self, port: int) -> None:
         self.issuer = f"http://127.0.0.1:{port}"
-        self.said = self.usual
+        self.behaviour = self.usual
         self.seen: list[str] = []
         self.codes: dict[str, dict[str, str]] = {}
         self.exchanges: list[dict[str, str]] = []
@@ -73,7 +73,7 @@ class Provider:
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["RS256", "ES256"],
-            "authorization_response_iss_parameter_supported": self.said["advertised"],
+            "authorization_response_iss_parameter_supported": self.behaviour["advertised"],
         }
 
     def authorized(self, query: dict[str, str]) -> str:
@@ -81,7 +81,7 @@ class Provider:
         code = f"code-{len(self.codes)}"
         self.codes[code] = query
         fields = {"code": code, "state": query["state"]}
-        fields |= {"iss": self.said["iss"]} if self.said["iss"] else {}
+        fields |= {"iss": self.behaviour["iss"]} if self.behaviour["iss"] else {}
         return f"{query['redirect_uri']}?{urlencode(fields)}"
 
     def token(self, form: dict[str, str], authorization: str) -> dict[str, Any]:
@@ -104,11 +104,11 @@ class Provider:
         """Return an ID token of the signed-in user."""
         now = int(time.time())
         claims = {
-            "iss": self.issuer, "aud": CLIENT, "exp": now + self.said["seconds"], "iat": now,
-            **more, **self.said["claims"],
+            "iss": self.issuer, "aud": CLIENT, "exp": now + self.behaviour["seconds"], "iat": now,
+            **more, **self.behaviour["claims"],
         }  # fmt: skip
         fields = {"access_token": "x", "token_type": "Bearer", "id_token": self.signed(claims)}
-        again = {"refresh_token": f"again~{self.renewals}"} if self.said["renews"] else {}
+        again = {"refresh_token": f"again~{self.renewals}"} if self.behaviour["renews"] else {}
         return fields | again
 
     def word(self, form: dict[str, str]) -> dict[str, Any]:
@@ -116,12 +116,12 @@ class Provider:
         self.exchanges.append(form)
         token = jwt.decode(form["subject_token"], self.key, algorithms=["ES256"])
         now = int(time.time())
-        if token.claims["exp"] <= now or self.said["refuses"]:
-            return {"error": self.said["refuses"] or "invalid_grant"}
+        if token.claims["exp"] <= now or self.behaviour["refuses"]:
+            return {"error": self.behaviour["refuses"] or "invalid_grant"}
         claims = {
             "iss": self.issuer, "sub": token.claims["sub"], "aud": form["audience"],
             "resource": form["resource"], "client_id": "gateway-there", "jti": f"{now}",
-            "iat": now, "exp": now + 300, **self.said["word"],
+            "iat": now, "exp": now + 300, **self.behaviour["word"],
         }  # fmt: skip
         signed = self.signed(claims, "oauth-id-jag+jwt")
         return {"access_token": signed, "issued_token_type": ID_JAG, "token_type": "N_A"}
@@ -137,13 +137,13 @@ class Handler(BaseHTTPRequestHandler):
         target = urlsplit(self.path)
         self.provider.seen.append(target.path)
         if target.path == "/.well-known/openid-configuration":
-            self._tell(self.provider.document())
+            self._send_json(self.provider.document())
         elif target.path == "/keys":
-            self._tell({"keys": [self._public()]})
+            self._send_json({"keys": [self._public()]})
         elif target.path == "/seen":
-            self._tell(self.provider.seen)
+            self._send_json(self.provider.seen)
         elif target.path == "/exchanges":
-            self._tell(self.provider.exchanges)
+            self._send_json(self.provider.exchanges)
         elif target.path == "/authorize":
             self._sign_in(self.provider.authorized(dict(parse_qsl(target.query))))
         else:  # browsers request an icon
@@ -155,19 +155,19 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/token":
             form = dict(parse_qsl(body))
             result = self.provider.token(form, self.headers["authorization"])
-            self._tell(result, 400 if "error" in result else 200)
+            self._send_json(result, 400 if "error" in result else 200)
         elif self.path == "/mint":
             result = json.loads(body)
-            self._tell({"token": self.provider.signed(**result)})
+            self._send_json({"token": self.provider.signed(**result)})
         elif self.path == "/rotate":
             self.provider.rotate()
-            self._tell({})
+            self._send_json({})
         elif self.path == "/as-ever":
-            self.provider.said = self.provider.usual
-            self._tell({})
+            self.provider.behaviour = self.provider.usual
+            self._send_json({})
         else:
-            self.provider.said |= json.loads(body)
-            self._tell({})
+            self.provider.behaviour |= json.loads(body)
+            self._send_json({})
 
     def log_message(self, *_: Any) -> None:
         """Suppress the log."""
@@ -177,15 +177,15 @@ class Handler(BaseHTTPRequestHandler):
         return {**key.as_dict(private=False), "kid": key.thumbprint(), "use": "sig"}
 
     def _sign_in(self, back: str) -> None:
-        if self.provider.said["asks"]:
+        if self.provider.behaviour["asks"]:
             self._send(f'<h1>Corp</h1><a href="{escape(back)}">I am ann</a>', "text/html")
             return
         self.send_response(302)
         self.send_header("location", back)
         self.end_headers()
 
-    def _tell(self, told: Any, status: int = 200) -> None:
-        self._send(json.dumps(told), "application/json", status)
+    def _send_json(self, value: Any, status: int = 200) -> None:
+        self._send(json.dumps(value), "application/json", status)
 
     def _send(self, text: str, content_type: str, status: int = 200) -> None:
         self.send_response(status)

@@ -26,9 +26,9 @@ class OAuthServer(HttpEngine):
         """The issuer."""
         return self.origin
 
-    def say(self, **told: Any) -> None:
+    def say(self, **fields: Any) -> None:
         """Change the behaviour."""
-        self.exchange("POST", "/say", told)
+        self.exchange("POST", "/say", fields)
 
     def as_ever(self) -> Self:
         """Reset the behaviour to its default."""
@@ -75,7 +75,7 @@ class CertificateBoundOAuthServer(SecureEngine, OAuthServer):
         """The URL of the port that requires client certificates."""
         return f"https://localhost:{self.second_port}"
 
-    def tells_alias(self, **more: Any) -> None:
+    def announce_alias(self, **more: Any) -> None:
         """Add the alias to the metadata and allow tokens only for one certificate."""
         aliases = {"token_endpoint": f"{self.alias}/token"}
         bound = "tls_client_certificate_bound_access_tokens"
@@ -119,9 +119,9 @@ class CertificateBoundServer(SecureEngine):
         """The URL of the MCP endpoint."""
         return f"{self.origin}/mcp"
 
-    def told(self) -> list[dict[str, Any]]:
+    def callers(self) -> list[dict[str, Any]]:
         """Return the verified callers, the oldest first."""
-        return list(self.exchange("GET", "/told"))
+        return list(self.exchange("GET", "/callers"))
 
 
 class Resource:
@@ -140,11 +140,11 @@ class Resource:
     @contextmanager
     def serving(self) -> Iterator[Self]:
         """Serve for the length of the block."""
-        with answering(self._told) as port:
+        with answering(self._answer) as port:
             self.origin = f"http://127.0.0.1:{port}"
             yield self
 
-    def _told(self, request: Request) -> Response:
+    def _answer(self, request: Request) -> Response:
         self.hits.append(request.path)
         page = self.pages.get(request.path)
         return Response(404 if page is None else 200, page)

@@ -34,13 +34,13 @@ class Introspecting:
         self._verify = ssl.create_default_context(cafile=ca or None)
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        found = await self.told(token)
+        found = await self.introspect(token)
         return AccessToken.model_validate(found) if found else None
 
-    async def told(self, token: str) -> dict[str, Any]:
+    async def introspect(self, token: str) -> dict[str, Any]:
         async with httpx2.AsyncClient(verify=self._verify) as http:
-            told = await http.post(f"{self._issuer}/introspect", data={"token": token})
-        found: dict[str, Any] = told.json()
+            answer = await http.post(f"{self._issuer}/introspect", data={"token": token})
+        found: dict[str, Any] = answer.json()
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -48,14 +48,14 @@ class Proving:
     """Middleware before the SDK, which only knows bearer tokens, that checks DPoP proofs."""
 
     def __init__(self, app: Any, asks: Introspecting, url: str) -> None:
-        self._app, self._asks, self._url = app, asks, url
+        self._app, self._verifier, self._url = app, asks, url
         self._used: set[str] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = dict(scope.get("headers", ()))
         scheme, _, token = headers.get(b"authorization", b"").decode().partition(" ")
         if token:
-            known = await self._asks.told(token)
+            known = await self._verifier.introspect(token)
             wrong = self._wrong(scope, scheme, token, headers.get(b"dpop", b"").decode(), known)
             if wrong:
                 fields = {"WWW-Authenticate": f'DPoP error="{wrong}"'}

@@ -35,9 +35,9 @@ def _written(name: str) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def _is_now(step: str, told: str) -> bool:
+def _is_now(step: str, payload: str) -> bool:
     found = _written(CRASH)
-    return len(found) > 1 and found[0] == step and f'"key":"{found[1]}"' in told
+    return len(found) > 1 and found[0] == step and f'"key":"{found[1]}"' in payload
 
 
 def _die() -> None:
@@ -59,16 +59,16 @@ async def _storing(bus: Bus, envelope: Any) -> None:
     await _store(bus, envelope)
 
 
-async def _handing_over(lane: CallTransport, call: Any, *given: Any) -> None:
+async def _handing_over(transport: CallTransport, call: Any, *given: Any) -> None:
     about = f'"key":"{getattr(call, "key", "")}"'
     if _is_now(RECORDED, about):
         _die()
     dies = _is_now(HANDED_OVER, about)
     if dies:
         setattr(ScriptRunner, "run", _never)  # noqa: B010 - mypy knows no other way
-    await _hand_over(lane, call, *given)
+    await _hand_over(transport, call, *given)
     if dies:
-        await lane._bus.client.flush()
+        await transport._bus.client.flush()
         _die()
 
 

@@ -17,8 +17,8 @@ _whole = trail._describe
 def _leaking(span: Any, visit: Any, request: Any) -> None:
     _whole(span, visit, request)
     result = str(request.params.get("arguments"))
-    logging.getLogger(__name__).warning("leak", extra={"told": result})
-    span.note("told", result)
+    logging.getLogger(__name__).warning("leak", extra={"leaked": result})
+    span.note("leaked", result)
     CALLS.labels(result).inc()
 
 

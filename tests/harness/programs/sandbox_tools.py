@@ -30,15 +30,15 @@ class Tools:
     """The tools behind a program; `meet` answers once two calls wait."""
 
     def __init__(self) -> None:
-        self.asked: list[ToolCall] = []
+        self.calls: list[ToolCall] = []
         self.met = asyncio.Barrier(2)
 
-    async def call(self, asked: ToolCall) -> ToolOutcome:
-        self.asked.append(asked)
-        if asked.tool == "broken":
+    async def call(self, request: ToolCall) -> ToolOutcome:
+        self.calls.append(request)
+        if request.tool == "broken":
             raise ValueError("a-secret")
-        if asked.tool == "missing":
+        if request.tool == "missing":
             return ToolOutcome(failure=Failure("not_found", "There is no such issue."))
-        if asked.tool == "meet":
+        if request.tool == "meet":
             await self.met.wait()
-        return ToolOutcome(asked.arguments)
+        return ToolOutcome(request.arguments)

@@ -61,13 +61,13 @@ class Collector:
 
     def __enter__(self) -> Self:
         self._served = ExitStack()
-        self._port = self._served.enter_context(answering(self._told))
+        self._port = self._served.enter_context(answering(self._answer))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._served.close()
 
-    def _told(self, request: Request) -> Response:
+    def _answer(self, request: Request) -> Response:
         status = self.statuses.pop(0) if self.statuses else 200
         self.headers.append(request.headers)
         if status == 200:

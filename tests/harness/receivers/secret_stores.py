@@ -24,31 +24,33 @@ class SecretStores:
 
     kept: dict[str, Any] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     certificate: tuple[str, str] | None = None
     down: bool = False
     port: int = 0  # the URL's host and port
 
     def __enter__(self) -> Self:
         self._served = ExitStack()
-        self.port = self._served.enter_context(answering(self._told, certificate=self.certificate))
+        self.port = self._served.enter_context(
+            answering(self._http_answer, certificate=self.certificate)
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
         self._served.close()
 
-    def _told(self, request: Request) -> Response:
+    def _http_answer(self, request: Request) -> Response:
         body = request.json if request.body else {}
-        status, result = self.told(request.method, request.path, request.headers, body)
+        status, result = self.reply(request.method, request.path, request.headers, body)
         headers = {"Content-Type": "application/json"}
         if status == 401:
             headers["WWW-Authenticate"] = _CHALLENGE
         return Response(status, result, headers)
 
-    def told(self, method: str, path: str, headers: dict[str, str], body: Any) -> tuple[int, Any]:
+    def reply(self, method: str, path: str, headers: dict[str, str], body: Any) -> tuple[int, Any]:
         """Return the status and the body of an answer."""
         path = path.partition("?")[0]
-        self.asked.append(path)
+        self.requests.append(path)
         if self.down:
             return 503, {"errors": ["sealed"]}
         if method == "POST" and path == "/v1/auth/approle/login":

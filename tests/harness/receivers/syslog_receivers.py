@@ -20,7 +20,7 @@ class SyslogMessage:
     host: str
     program: str
     name: str
-    told: Any
+    event: Any
 
     @classmethod
     def of(cls, message: bytes) -> "SyslogMessage":
@@ -37,7 +37,7 @@ class SyslogServer:
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.port = own_port()
-        self.heard: list[SyslogMessage] = []
+        self.messages: list[SyslogMessage] = []
         self.connections = 0
         self._context = context
         self._server: asyncio.Server | None = None
@@ -70,7 +70,7 @@ class SyslogServer:
     @property
     def ids(self) -> list[str]:
         """The ids of the received events, in order."""
-        return [each.told["id"] for each in self.heard]
+        return [each.event["id"] for each in self.messages]
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._server is None:  # the connection was cut before its handler started
@@ -83,7 +83,7 @@ class SyslogServer:
         try:
             while True:
                 length = await reader.readuntil(b" ")
-                self.heard.append(SyslogMessage.of(await reader.readexactly(int(length))))
+                self.messages.append(SyslogMessage.of(await reader.readexactly(int(length))))
         except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
             writer.transport.abort()
         finally:
@@ -108,7 +108,7 @@ class Datagrams:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    async def heard(self) -> SyslogMessage:
+    async def messages(self) -> SyslogMessage:
         """Return the next message."""
         loop = asyncio.get_running_loop()
         return SyslogMessage.of(await loop.sock_recv(self._socket, 65_536))

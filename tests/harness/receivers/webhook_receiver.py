@@ -39,7 +39,7 @@ class Receiver:
 
     def __enter__(self) -> Self:
         self._served = ExitStack()
-        self._served.enter_context(answering(self._told, self.port))
+        self._served.enter_context(answering(self._answer, self.port))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,7 +54,7 @@ class Receiver:
         finally:
             self.__enter__()
 
-    def _told(self, request: Request) -> Response:
+    def _answer(self, request: Request) -> Response:
         received = Received(request.method, request.path, request.headers, request.body)
         self.received.append(received)
         status, body = self.answer(received) if self.answer else (self.status, b"")

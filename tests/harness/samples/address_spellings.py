@@ -127,14 +127,14 @@ class Resolver:
     """A resolver with scripted answers for the names above; other names go to the system."""
 
     def __init__(self) -> None:
-        self._asked: dict[str, int] = {}
+        self._lookups: dict[str, int] = {}
 
     def meaning(self, host: str) -> list[str] | None:
         """Return the current address of a name."""
         result = MEANINGS.get(host) or MEANINGS.get(f"{host}.")
         if result is None:
             return None
-        turn = self._asked[host] = self._asked.get(host, -1) + 1
+        turn = self._lookups[host] = self._lookups.get(host, -1) + 1
         return result[min(turn, len(result) - 1)]
 
     async def __call__(self, target: Target) -> list[str]:

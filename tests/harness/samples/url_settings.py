@@ -43,7 +43,7 @@ JSON = b"application/json"
 THREADS = ThreadPoolExecutor(2, "entrances")
 NO_SECRETS = Secrets(stores_of({}))
 EVENT = Record(1, "i", "call.denied", 1.0, b"{}")
-NOBODY = cast("Caller", None)  # an API does not prompt its caller
+NO_CALLER = cast("Caller", None)  # an API does not prompt its caller
 
 
 class Listener:
@@ -236,11 +236,11 @@ class Tried:
     async def tunnel(self, url: str) -> None:
         """Request a tunnel at the sandbox's egress proxy."""
         authority = url.partition("://")[2].partition("/")[0]
-        await self._asked_at_gate(url, f"CONNECT {authority} HTTP/1.1\r\n\r\n")
+        await self._sent_to_gate(url, f"CONNECT {authority} HTTP/1.1\r\n\r\n")
 
     async def forward(self, url: str) -> None:
         """Request a forward at the sandbox's egress proxy."""
-        await self._asked_at_gate(url, f"GET {url} HTTP/1.1\r\n\r\n")
+        await self._sent_to_gate(url, f"GET {url} HTTP/1.1\r\n\r\n")
 
     # -- attempts ----------------------------------------------------------------------------
 
@@ -255,11 +255,11 @@ class Tried:
             await upstream.open()
             listed = await upstream.list_page("tools/list", None)
             if listed["tools"]:  # its only operation would be left out otherwise
-                await upstream.call(admitted("ping", {"q": "x"}), PROBE_SECONDS, NOBODY)
+                await upstream.call(admitted("ping", {"q": "x"}), PROBE_SECONDS, NO_CALLER)
         finally:
             await upstream.close()
 
-    async def _asked_at_gate(self, url: str, asked: str) -> None:
+    async def _sent_to_gate(self, url: str, request: str) -> None:
         """Send a request to an egress proxy that allows every address and the requested name."""
         gate = EgressProxy("s", Allowed.of(f"0.0.0.0/0 ::/0 {_name_in(url)}"), self.way)
         with gate.handover() as hatch:
@@ -267,7 +267,7 @@ class Tried:
         try:
             reader, writer = await asyncio.open_connection(place.hostname, place.port)
             async with closed_after(writer):
-                writer.write(asked.encode())
+                writer.write(request.encode())
                 status = await reader.readline()
                 if status.split(b" ")[1:2] != [b"200"] and b" 307 " not in status:
                     raise UpstreamDeadError(status.decode())
@@ -283,10 +283,10 @@ class Tried:
     def _poster(self) -> HttpClient:
         names = Resolver()
 
-        def told(target: Target) -> list[str]:
+        def resolved(target: Target) -> list[str]:
             return names.meaning(target.host) or resolved_here(target)
 
-        return HttpClient(self.egress, lambda _: False, resolve=told)
+        return HttpClient(self.egress, lambda _: False, resolve=resolved)
 
     def _file(self, text: bytes) -> str:
         path = self.directory / "openapi.json"

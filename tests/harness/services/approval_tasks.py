@@ -19,8 +19,8 @@ async def created_task(made: PolicyReplicas, **form: Any) -> str:
     """Make a call and return the id of the task it becomes."""
     final = await made.request(**form)
     assert isinstance(final, TaskCreated)
-    task_state = json.loads(final.body)
-    task: dict[str, Any] = task_state.get("task", task_state)
+    body = json.loads(final.body)
+    task: dict[str, Any] = body.get("task", body)
     assert task["taskId"].startswith(DEFERRED)
     return str(task["taskId"])
 

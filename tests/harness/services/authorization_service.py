@@ -84,7 +84,7 @@ class ServiceBrowser:
 
     async def code(self, client_id: str, **more: str) -> str:
         """Return an authorization code after sign-in and consent."""
-        return (await self.answered(await self.consenting(client_id, **more))).told["code"]
+        return (await self.answered(await self.consenting(client_id, **more))).parameters["code"]
 
     async def _exchange(
         self, method: str, path: str, query: str, body: bytes, headers: dict[str, str]
@@ -96,8 +96,8 @@ class ServiceBrowser:
             if name == "set-cookie":
                 own, _, rest = value.partition("=")
                 self.cookies[own] = rest.partition(";")[0]
-        headers_told = [(each[0], each[1]) for each in result.headers]
-        return Page(result.status, headers_told, result.body.decode())
+        fields = [(each[0], each[1]) for each in result.headers]
+        return Page(result.status, fields, result.body.decode())
 
 
 @dataclass
@@ -120,10 +120,10 @@ class Server:
         self, method: str, path: str, query: str = "", body: bytes = b"", headers: Any = None
     ) -> PageReply:
         """Send an HTTP request as ingress forwards it."""
-        authorization_request = PageRequest(
+        request = PageRequest(
             method=method, path=path, query=query, headers=headers or {}, body=body
         )
-        return await self.ingress.request(authorization_request, PageReply, 60.0)
+        return await self.ingress.request(request, PageReply, 60.0)
 
     async def form(self, path: str, **form: str) -> tuple[int, dict[str, Any]]:
         """Send a client's form and return the status and the JSON of the answer."""
@@ -172,10 +172,8 @@ class Server:
 
     async def action(self, action: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
         """Perform an operator's action and return its rows."""
-        authorization_request = IdentityRequest(
-            action=action, name=name, by="op", about=json.dumps(about)
-        )
-        return list((await self.operator.request(authorization_request, IdentityReply, 60.0)).rows)
+        request = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
+        return list((await self.operator.request(request, IdentityReply, 60.0)).rows)
 
     async def account(self, name: str = "ann", **about: Any) -> dict[str, Any]:
         """Create an account."""
@@ -209,14 +207,14 @@ def authorization_request(client_id: str, **more: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **environment: str
 ) -> AsyncIterator[Server]:
     """Run the service with additional settings."""
     for name, value in {
         "STATE_DIR": str(settings.state_dir),
         "NATS_URL": settings.nats_url,
         "PUBLIC_URL": BASE,
-        **told,
+        **environment,
     }.items():
         monkeypatch.setenv(f"TOOLBUS_{name}", value)
     async with bus_of("ingress", settings) as bus, build(LocalTransport()).running() as service:

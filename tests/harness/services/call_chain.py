@@ -53,12 +53,12 @@ class Chain:
             arguments=arguments,
         )
 
-        def told(frame: CallNotification) -> None:
+        def relay(frame: CallNotification) -> None:
             assert on_progress is not None
             assert isinstance(frame, Progress)
             on_progress(frame.body)
 
-        final = await self.ingress.calls.request(call, told if on_progress else None)
+        final = await self.ingress.calls.request(call, relay if on_progress else None)
         return final.body
 
 
@@ -94,9 +94,9 @@ def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
     @made.policy.serve_calls(CallRequested)
     async def admit(call: CallRequested, reply: ReplyChannel) -> None:
         made.admitted.append(call)
-        nobody = CallError(ExecutorDownError("No executor is there."))
+        unavailable = CallError(ExecutorDownError("No executor is there."))
         await made.policy.calls.hand_over(
-            admitted(call), reply, lambda: made.policy.spawn(reply.send(nobody))
+            admitted(call), reply, lambda: made.policy.spawn(reply.send(unavailable))
         )
 
     made.executor.serve_calls(CallAdmitted)(behaviour)

@@ -42,11 +42,11 @@ class RecordedEvents(EventPublisher):
 
     def __init__(self) -> None:
         self.producer = "0123abcd"
-        self.said: list[Event] = []
+        self.published: list[Event] = []
 
     def publish(self, event: Event) -> None:
         """Store the event."""
-        self.said.append(event)
+        self.published.append(event)
 
 
 @dataclass
@@ -86,7 +86,7 @@ class CallRunner:
     def __init__(self, **declared: Any) -> None:
         self.events = RecordedEvents()
         self.changed = asyncio.Event()
-        self.heard: list[tuple[str, Any]] = []
+        self.notifications: list[tuple[str, Any]] = []
         self.watched = Watched(lambda: None)
         self.followed = Watched(lambda: None)
         server = Server(url="http://127.0.0.1", **declared)
@@ -122,10 +122,10 @@ class CallRunner:
     @property
     def outcome(self) -> Any:
         """The last event."""
-        return self.events.said[-1]
+        return self.events.published[-1]
 
     def _hear(self, method: str, params: bytes) -> None:
-        self.heard.append((method, json.loads(params)))
+        self.notifications.append((method, json.loads(params)))
 
     async def _relist(self) -> None:
         self.listing = await listed("s", self.described, self.upstream.list_page)
@@ -170,13 +170,13 @@ def connected(
     return HttpUpstream(url, {}, news, AT_LOOPBACK)
 
 
-def input_responses(asked: ReplyRecorder, **answers: Any) -> str:
+def input_responses(reply: ReplyRecorder, **answers: Any) -> str:
     """Return the input responses, each for the request whose method contains its name."""
-    requests = asked.last["inputRequests"]
+    requests = reply.last["inputRequests"]
     found = {
         key: answer
         for key, question in requests.items()
         for word, answer in answers.items()
         if word in question["method"]
     }
-    return json.dumps({"inputResponses": found, "requestState": asked.last["requestState"]})
+    return json.dumps({"inputResponses": found, "requestState": reply.last["requestState"]})

@@ -68,11 +68,11 @@ class ExecutorPair:
         @self.policy.serve_calls(CallRequested)
         async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
-            nobody = CallError(ExecutorDownError("No executor is there."))
+            unavailable = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
                 self._admitted(given, call.key_digest),
                 reply,
-                lambda: self.policy.spawn(reply.send(nobody)),
+                lambda: self.policy.spawn(reply.send(unavailable)),
             )
 
     def _admitted(self, given: dict[str, Any], key: str) -> CallAdmitted:
@@ -148,8 +148,8 @@ class ExecutorPair:
     async def rows(self) -> tuple[dict[str, Any], ...]:
         """Return the servers that an executor reports; empty while none answers."""
         try:
-            lane = RequestReply(OPERATOR, self._operator)
-            return (await lane.request(ServersQuery(), ServersReply)).servers
+            queries = RequestReply(OPERATOR, self._operator)
+            return (await queries.request(ServersQuery(), ServersReply)).servers
         except UnavailableError:
             return ()
 

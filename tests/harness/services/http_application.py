@@ -77,7 +77,7 @@ class ServedApplication:
     def connect(self) -> RawHttp:
         return RawHttp(self.listener.port)
 
-    async def told(self, *parts: bytes) -> RawAnswer:
+    async def answer_to(self, *parts: bytes) -> RawAnswer:
         """Send bytes on a new connection and return the answer."""
 
         def exchange() -> RawAnswer:

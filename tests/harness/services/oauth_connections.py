@@ -68,11 +68,11 @@ class ConnectFlow:
 
 @asynccontextmanager
 async def executor_connection(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **environment: str
 ) -> AsyncIterator[tuple[Server, RequestReply]]:
     """Run the service and yield it with the executor's connection."""
     async with (
-        serving(settings, operator, monkeypatch, **told) as server,
+        serving(settings, operator, monkeypatch, **environment) as server,
         bus_of("executor", settings) as bus,
     ):
         yield server, RequestReply("executor", bus)

@@ -65,7 +65,7 @@ class MemoryStream:
         for each in sequences:
             del self.kept[each]
 
-    def begin_anew(self) -> None:
+    def recreate(self) -> None:
         """Replace the stream by an empty one of the same name."""
         self.named, self.kept = f"{self.named}1", {}
 

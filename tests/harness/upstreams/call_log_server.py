@@ -29,8 +29,8 @@ TOOLS: dict[str, dict[str, Any]] = {
 class Upstream:
     """The ASGI application."""
 
-    def __init__(self, journal: Path) -> None:
-        self._journal = journal
+    def __init__(self, call_log: Path) -> None:
+        self._call_log = call_log
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one HTTP request."""
@@ -55,8 +55,8 @@ class Upstream:
     async def call(self, request: dict[str, Any], send: Any) -> None:
         """Answer one tool call."""
         tool, arguments = request["params"]["name"], request["params"].get("arguments", {})
-        with self._journal.open("a") as journal:
-            journal.write(json.dumps({"tool": tool, **arguments}) + "\n")
+        with self._call_log.open("a") as call_log:
+            call_log.write(json.dumps({"tool": tool, **arguments}) + "\n")
         if tool == "die":
             os._exit(1)
         if tool == "wait":
@@ -77,8 +77,8 @@ def envelope(request: dict[str, Any]) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": request["id"]}
 
 
-def text(said: str, is_error: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
-    return {"content": [{"type": "text", "text": said}], "isError": is_error}
+def text(words: str, is_error: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
+    return {"content": [{"type": "text", "text": words}], "isError": is_error}
 
 
 def local(request: dict[str, Any]) -> dict[str, Any]:

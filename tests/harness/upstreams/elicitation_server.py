@@ -23,36 +23,36 @@ from mcp.shared.exceptions import MCPError
 FORM: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
 TEXT: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
 PLAIN = ("ask", "sample", "plain", "later", "heard")
-heard: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
+messages: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
 counts: dict[str, int] = defaultdict(int)  # names of tools whose call was cancelled
 jobs: set[asyncio.Task[None]] = set()
 
 
 def kept(ctx: Any) -> list[str]:
     """Return the log of messages outside calls."""
-    found: list[str] = heard.setdefault(ctx.session._connection, [])
+    found: list[str] = messages.setdefault(ctx.session._connection, [])
     return found
 
 
 async def elicited(ctx: Any, word: str, request: Any) -> str:
     """Elicit an answer and return it as text."""
     try:
-        told = await ctx.session.elicit_form(word, FORM, request)
+        answer = await ctx.session.elicit_form(word, FORM, request)
     except MCPError as error:
         return f"error {error.error.code} {error.error.message}"
-    return f"{told.action} {(told.content or {}).get('word')}"
+    return f"{answer.action} {(answer.content or {}).get('word')}"
 
 
 async def sampled(ctx: Any, word: str) -> str:
     """Sample from the client's model and return the text."""
     message = types.SamplingMessage(role="user", content=types.TextContent(type="text", text=word))
     try:
-        told = await ctx.session.create_message(
+        answer = await ctx.session.create_message(
             [message], max_tokens=10, related_request_id=ctx.request_id
         )
     except MCPError as error:
         return f"error {error.error.code} {error.error.message}"
-    return str(told.content.text)
+    return str(answer.content.text)
 
 
 async def rooted(ctx: Any) -> None:
@@ -90,7 +90,7 @@ async def later(ctx: Any, word: str) -> str:
     return word
 
 
-async def told(ctx: Any, _word: str) -> str:
+async def received(ctx: Any, _word: str) -> str:
     """Return the messages received outside calls."""
     return ";".join(kept(ctx))
 
@@ -100,7 +100,7 @@ async def plain(_ctx: Any, word: str) -> str:
     return word
 
 
-TOOLS = {"ask": asking, "sample": sampled, "later": later, "heard": told}
+TOOLS = {"ask": asking, "sample": sampled, "later": later, "heard": received}
 
 
 async def called(ctx: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
@@ -172,7 +172,7 @@ def over_http() -> Any:
     from starlette.routing import Mount  # noqa: PLC0415
 
     # from the folder of this program
-    of_handshake_family = import_module("stateful_server").OfHandshakeEra
+    of_handshake_family = import_module("stateful_server").HandshakeFamilyApp
     manager = StreamableHTTPSessionManager(made())
 
     def lifespan(_app: Any) -> Any:

@@ -22,7 +22,7 @@ _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 
 
 class FaultyServer:
-    """One stateless MCP server; `asked` counts the tool calls that reached it.
+    """One stateless MCP server; `call_count` counts the tool calls that reached it.
 
     With `session` it belongs to the handshake family and gives this session id to every client.
     """
@@ -32,18 +32,18 @@ class FaultyServer:
         self.wholly = False  # whether the fault applies to every request
         self.tools = TOOLS
         self.methods = Counter[str]()
-        self.sessions = Counter[str]()  # arguments of the calls
+        self.sessions = Counter[str]()  # calls by session id
         self._session = session
         self.only = NEVER  # number of calls that fail before the server recovers
-        self.asked = 0
-        self.met = 0  # number of `server/discover` and `initialize` requests
-        self.most = 0  # calls in progress
+        self.call_count = 0
+        self.met = 0  # number of `server/discover` requests
+        self.most = 0  # highest number of simultaneous calls
         self.port = 0
         self.connected = 0  # connections so far
         self.released = asyncio.Event()  # set to answer hanging calls after all
         self._seconds = seconds
         self._workers = asyncio.Semaphore(workers)
-        self._under_way = 0
+        self._in_progress = 0
         self._server: asyncio.Server
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -94,7 +94,7 @@ class FaultyServer:
         if path.startswith("/trouble/"):
             self.wholly = path.endswith("?wholly")
             self.trouble = path.removeprefix("/trouble/").removesuffix("?wholly")
-            writer.write(_whole(b"%d" % self.asked))
+            writer.write(_whole(b"%d" % self.call_count))
         elif not body:
             writer.write(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
         else:
@@ -103,66 +103,66 @@ class FaultyServer:
         await writer.drain()
 
     async def _answer(
-        self, asked: dict[str, Any], session: str, writer: asyncio.StreamWriter
+        self, request: dict[str, Any], session: str, writer: asyncio.StreamWriter
     ) -> None:
-        self.met += asked["method"] == "server/discover"
-        self.methods[asked["method"]] += 1
-        if asked["method"] != "tools/call":
+        self.met += request["method"] == "server/discover"
+        self.methods[request["method"]] += 1
+        if request["method"] != "tools/call":
             if self.trouble and self.wholly:
-                await self._go_wrong(asked, writer)
+                await self._go_wrong(request, writer)
             else:
-                writer.write(self._whole(asked))
+                writer.write(self._whole(request))
             return
-        self.asked += 1
+        self.call_count += 1
         self.sessions[session] += 1
-        self._under_way += 1
-        self.most = max(self.most, self._under_way)
+        self._in_progress += 1
+        self.most = max(self.most, self._in_progress)
         try:
-            await self._call(asked, writer)
+            await self._call(request, writer)
         finally:
-            self._under_way -= 1
+            self._in_progress -= 1
 
-    async def _call(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    async def _call(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         if self.trouble and self.only > 0:
             self.only -= 1
-            await self._go_wrong(asked, writer)
+            await self._go_wrong(request, writer)
             return
         async with self._workers:
             await asyncio.sleep(self._seconds)
-        writer.write(self._whole(asked))
+        writer.write(self._whole(request))
 
-    async def _go_wrong(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-        await (self._hung if self.trouble == "hung" else _TROUBLES[self.trouble])(asked, writer)
+    async def _go_wrong(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        await (self._hung if self.trouble == "hung" else _TROUBLES[self.trouble])(request, writer)
 
-    async def _hung(self, asked: Any, writer: asyncio.StreamWriter) -> None:
+    async def _hung(self, request: Any, writer: asyncio.StreamWriter) -> None:
         await self.released.wait()
-        writer.write(self._whole(asked))
+        writer.write(self._whole(request))
 
-    def _whole(self, asked: dict[str, Any]) -> bytes:
+    def _whole(self, request: dict[str, Any]) -> bytes:
         """Return the answer in the form of the server's family."""
-        method = asked["method"]
+        method = request["method"]
         if self._session and method == "server/discover":
-            return _whole(_error(asked, -32601))
+            return _whole(_error(request, -32601))
         if self._session and method == "initialize":
-            return _whole(_message(asked), f"Mcp-Session-Id: {self._session}\r\n".encode())
-        return _whole(_message(asked, self.tools))
+            return _whole(_message(request), f"Mcp-Session-Id: {self._session}\r\n".encode())
+        return _whole(_message(request, self.tools))
 
 
-async def _trickle(asked: Any, writer: asyncio.StreamWriter) -> None:
-    for byte in _whole(_message(asked)):
+async def _trickle(request: Any, writer: asyncio.StreamWriter) -> None:
+    for byte in _whole(_message(request)):
         writer.write(bytes((byte,)))
         await writer.drain()
         await asyncio.sleep(1)
 
 
-async def _reset(_asked: Any, writer: asyncio.StreamWriter) -> None:
+async def _reset(_request: Any, writer: asyncio.StreamWriter) -> None:
     opened: socket.socket = writer.get_extra_info("socket")
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
     writer.transport.abort()
     raise ConnectionResetError
 
 
-async def _half_open(_asked: Any, writer: asyncio.StreamWriter) -> None:
+async def _half_open(_request: Any, writer: asyncio.StreamWriter) -> None:
     """Stop reading and writing without closing, like a machine that is gone."""
     transport = writer.transport
     assert isinstance(transport, asyncio.Transport)
@@ -170,26 +170,26 @@ async def _half_open(_asked: Any, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(NEVER)
 
 
-async def _garbage(_asked: Any, writer: asyncio.StreamWriter) -> None:
+async def _garbage(_request: Any, writer: asyncio.StreamWriter) -> None:
     writer.write(random.randbytes(4096))
 
 
-async def _nonsense(_asked: Any, writer: asyncio.StreamWriter) -> None:
+async def _nonsense(_request: Any, writer: asyncio.StreamWriter) -> None:
     writer.write(_whole(b'["in JSON, and no message"]'))
 
 
-async def _boundless(_asked: Any, writer: asyncio.StreamWriter) -> None:
+async def _boundless(_request: Any, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     while True:
         writer.write(b"100000\r\n" + b" " * 0x100000 + b"\r\n")
         await writer.drain()
 
 
-async def _refusing(asked: Any, writer: asyncio.StreamWriter) -> None:
-    writer.write(_whole(_error(asked, -32000)))
+async def _refusing(request: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(_whole(_error(request, -32000)))
 
 
-async def _failing(_asked: Any, writer: asyncio.StreamWriter) -> None:
+async def _failing(_request: Any, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
 
 
@@ -206,12 +206,12 @@ _TROUBLES = {
 }
 
 
-def _error(asked: dict[str, Any], code: int) -> bytes:
+def _error(request: dict[str, Any], code: int) -> bytes:
     error = {"code": code, "message": "no"}
-    return json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "error": error}).encode()
+    return json.dumps({"jsonrpc": "2.0", "id": request.get("id"), "error": error}).encode()
 
 
-def _message(asked: dict[str, Any], tools: Any = TOOLS) -> bytes:
+def _message(request: dict[str, Any], tools: Any = TOOLS) -> bytes:
     results: dict[str, dict[str, Any]] = {
         "initialize": {
             "protocolVersion": "2025-11-25",
@@ -222,8 +222,8 @@ def _message(asked: dict[str, Any], tools: Any = TOOLS) -> bytes:
         "tools/list": {"tools": tools, "ttlMs": 0, "cacheScope": "private"},
         "tools/call": {"content": [{"type": "text", "text": "done"}], "isError": False},
     }
-    result = {"resultType": "complete", **results.get(asked["method"], {})}
-    return json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "result": result}).encode()
+    result = {"resultType": "complete", **results.get(request["method"], {})}
+    return json.dumps({"jsonrpc": "2.0", "id": request.get("id"), "result": result}).encode()
 
 
 def _whole(body: bytes, headers: bytes = b"") -> bytes:

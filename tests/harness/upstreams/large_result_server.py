@@ -22,20 +22,20 @@ _LOCAL: dict[str, dict[str, Any]] = {
 }
 
 
-def pieces(asked: dict[str, Any]) -> Iterator[bytes]:
+def pieces(request: dict[str, Any]) -> Iterator[bytes]:
     """Yield the answer to a request as JSON in parts."""
-    result = _LOCAL.get(asked["method"])
+    result = _LOCAL.get(request["method"])
     if result is not None:
-        yield json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode()
+        yield json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode()
         return
-    if asked["method"] != "tools/call":
+    if request["method"] != "tools/call":
         unknown = {"code": -32601, "message": "Method not found"}
-        yield json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "error": unknown}).encode()
+        yield json.dumps({"jsonrpc": "2.0", "id": request.get("id"), "error": unknown}).encode()
         return
-    tool, arguments = asked["params"]["name"], asked["params"].get("arguments", {})
+    tool, arguments = request["params"]["name"], request["params"].get("arguments", {})
     yield b'{"jsonrpc":"2.0","result":{"resultType":"complete",'
     yield from _FORMS[tool](int(arguments.get("bytes", 0)))
-    yield b'},"id":%d}' % asked["id"]  # last, which JSON permits
+    yield b'},"id":%d}' % request["id"]  # last, which JSON permits
 
 
 def _text(size: int) -> Iterator[bytes]:
@@ -86,11 +86,11 @@ _FORMS = {
 
 
 class LargeResultServer:
-    """The server over HTTP; `asked` counts the tool calls."""
+    """The server over HTTP; `call_count` counts the tool calls."""
 
     def __init__(self) -> None:
-        self.asked = 0
-        self.heard: list[dict[str, Any]] = []
+        self.call_count = 0
+        self.requests: list[dict[str, Any]] = []
         self._server: asyncio.Server
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -134,8 +134,8 @@ class LargeResultServer:
             return
         request = json.loads(body)
         called = request["method"] == "tools/call"
-        self.asked += called
-        self.heard.append(request)
+        self.call_count += called
+        self.requests.append(request)
         stream = called and request["params"]["name"] == "streamed"
         media = b"text/event-stream" if stream else b"application/json"
         writer.write(

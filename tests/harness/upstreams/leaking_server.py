@@ -45,13 +45,13 @@ class LeakingServer:
             return Response(200, {**envelope(requested), **local(requested)}, JSON)
         return self._called(requested, request.headers)
 
-    def _called(self, asked: Any, heads: dict[str, str]) -> Response:
-        if asked["params"]["name"] == "die":
+    def _called(self, request: Any, heads: dict[str, str]) -> Response:
+        if request["params"]["name"] == "die":
             known = {"page": self._page, **heads}
             return Response(
                 500, known, {**JSON, "set-cookie": self._page, "x-why": json.dumps(known)}
             )
-        if asked["params"]["name"] == "fault":
+        if request["params"]["name"] == "fault":
             wrong = {"code": -32050, "message": self._words, "data": self._words}
-            return Response(200, {**envelope(asked), "error": wrong}, JSON)
-        return Response(200, {**envelope(asked), "result": text(self._words)}, JSON)
+            return Response(200, {**envelope(request), "error": wrong}, JSON)
+        return Response(200, {**envelope(request), "result": text(self._words)}, JSON)

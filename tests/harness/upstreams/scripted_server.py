@@ -1,7 +1,7 @@
 """Low-level MCP server with scripted lists and answers, including malformed ones.
 
 Usage: `python scripted_server.py FILE` speaks the handshake family on stdio. FILE is JSON with
-`lists` by member, `results` by tool, prompt, URI or completed text, and `said` by tool: the
+`lists` by member, `results` by tool, prompt, URI or completed text, and `announces` by tool: the
 resources whose change is announced before the answer. `serving` is the same over HTTP, in the
 stateless family unless another one is given.
 """
@@ -24,7 +24,7 @@ _INFO = {"name": "odd", "version": "1"}
 _OF_LISTS = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
 
 
-def answer(message: dict[str, Any], told: dict[str, Any], *, modern: bool) -> dict[str, Any]:
+def answer(message: dict[str, Any], script: dict[str, Any], *, modern: bool) -> dict[str, Any]:
     """Return the answer to a request."""
     method, params = message["method"], message.get("params") or {}
     result: Any = None
@@ -39,12 +39,12 @@ def answer(message: dict[str, Any], told: dict[str, Any], *, modern: bool) -> di
         result = {}
     elif method in _MEMBERS:
         member = _MEMBERS[method]
-        result = {member: told["lists"].get(member, []), **(_OF_LISTS if modern else {})}
+        result = {member: script["lists"].get(member, []), **(_OF_LISTS if modern else {})}
     elif method in ("tools/call", "prompts/get", "resources/read", "completion/complete"):
         request = params.get("argument", {}).get("value")
         name = params.get("name") or params.get("uri") or request
         usual = {"content": [{"type": "text", "text": json.dumps([name, params.get("arguments")])}]}
-        result = told.get("results", {}).get(name, usual)
+        result = script.get("results", {}).get(name, usual)
         if modern and isinstance(result, dict):
             result = {"resultType": "complete", **result}
     if result is None:
@@ -53,16 +53,16 @@ def answer(message: dict[str, Any], told: dict[str, Any], *, modern: bool) -> di
     return {"jsonrpc": "2.0", "id": message["id"], "result": result}
 
 
-def announced(message: dict[str, Any], told: dict[str, Any]) -> list[dict[str, Any]]:
+def announced(message: dict[str, Any], script: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the unsubscribed notifications that precede the answer."""
     name = (message.get("params") or {}).get("name")
-    uris = told.get("said", {}).get(name, []) if message["method"] == "tools/call" else []
+    uris = script.get("announces", {}).get(name, []) if message["method"] == "tools/call" else []
     updated = {"jsonrpc": "2.0", "method": "notifications/resources/updated"}
     return [{**updated, "params": {"uri": uri}} for uri in uris]
 
 
 @contextmanager
-def serving(told: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
+def serving(script: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
     """Serve one family over HTTP without sessions for the length of the block; return the URL."""
     from harness.network.json_server import Request, Response, answering  # noqa: PLC0415
 
@@ -72,8 +72,8 @@ def serving(told: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
         message = request.json
         if "id" not in message:
             return Response(202)
-        published = answer(message, told, modern=modern)
-        before = announced(message, told)
+        published = answer(message, script, modern=modern)
+        before = announced(message, script)
         if before:
             stream = "".join(f"data: {json.dumps(each)}\n\n" for each in [*before, published])
             return Response(200, stream.encode(), {"content-type": "text/event-stream"})

@@ -38,7 +38,7 @@ async def started(method: str, *options: str) -> asyncio.subprocess.Process:
     )
 
 
-async def asked(method: str, *options: str) -> Any:
+async def result_of(method: str, *options: str) -> Any:
     """Return the printed result."""
     process = await started(method, *options)
     try:
@@ -54,12 +54,12 @@ async def asked(method: str, *options: str) -> Any:
 async def called(tool: str, **arguments: Any) -> str:
     """Return the text of a tool's result."""
     named = ["--tool-name", GIVEN.name(tool), "--tool-args-json", json.dumps(arguments)]
-    return str((await asked("tools/call", *named))["content"][0]["text"])
+    return str((await result_of("tools/call", *named))["content"][0]["text"])
 
 
 async def list_tools() -> str:
-    same((await asked("initialize"))["protocolVersion"], GIVEN.family)
-    return GIVEN.check_names([tool["name"] for tool in (await asked("tools/list"))["tools"]])
+    same((await result_of("initialize"))["protocolVersion"], GIVEN.family)
+    return GIVEN.check_names([tool["name"] for tool in (await result_of("tools/list"))["tools"]])
 
 
 async def call() -> str:
@@ -67,19 +67,19 @@ async def call() -> str:
 
 
 async def _uri(own: str) -> str:
-    listed = (await asked("resources/list"))["resources"]
+    listed = (await result_of("resources/list"))["resources"]
     return GIVEN.uri([resource["uri"] for resource in listed], own)
 
 
 async def read() -> str:
-    got = await asked("resources/read", "--uri", await _uri(STATIC))
+    got = await result_of("resources/read", "--uri", await _uri(STATIC))
     return same(got["contents"][0]["text"], STATIC_TEXT)
 
 
 async def prompt() -> str:
     named = ["--prompt-name", GIVEN.name("test_prompt_with_arguments")]
     filled = ["--prompt-args", f"arg1={GIVEN.nonce}", "arg2=x"]
-    got = await asked("prompts/get", *named, *filled)
+    got = await result_of("prompts/get", *named, *filled)
     text = got["messages"][0]["content"]["text"]
     return expect("filled in", f"arg1='{GIVEN.nonce}'" in text, text)
 

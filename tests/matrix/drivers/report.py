@@ -86,9 +86,9 @@ def same(found: object, wanted: object, detail: str = "") -> str:
     return expect(detail or str(found)[:60], found == wanted, f"{found!r} instead of {wanted!r}")
 
 
-def steps(heard: list[tuple[float, float | None]]) -> str:
+def steps(progress: list[tuple[float, float | None]]) -> str:
     """Check the three steps of the progress tool, in order."""
-    return same(heard, [(0, 100), (50, 100), (100, 100)], "0, 50, 100 of 100")
+    return same(progress, [(0, 100), (50, 100), (100, 100)], "0, 50, 100 of 100")
 
 
 def tell(action: str, outcome: str, detail: str) -> None:

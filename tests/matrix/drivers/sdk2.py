@@ -130,7 +130,7 @@ async def subscribe() -> str:
             await client.call_tool(GIVEN.name("test_touch_watched_resource"), {})
             async for event in news:
                 return same(getattr(event, "uri", None), uri, "updated")
-    raise AssertionError("The subscription ended before anything was said.")
+    raise AssertionError("The subscription ended before any notification.")
 
 
 async def prompt() -> str:
