@@ -191,9 +191,9 @@ def main() -> int:
     return 0 if met(rows) else 1
 
 
-def _show(figures: list[dict[str, Any]]) -> None:
+def _show(panels: list[dict[str, Any]]) -> None:
     table = Table("panel", "p50 s", "p95 s", "CPU s", f"p95 <= {MOST_SECONDS:g} s")
-    for each in figures:
+    for each in panels:
         figures = (f"{each[name]:.3f}" for name in ("p50", "p95", "cpu"))
         verdict = "" if each["p95"] <= MOST_SECONDS else "[bold red]MISSED[/]"
         table.add_row(each["panel"], *figures, verdict)

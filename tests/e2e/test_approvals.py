@@ -195,7 +195,7 @@ async def test_a_client_that_takes_tasks_waits_in_one_for_a_person(
     async with sdk(place, "auto", extensions=[taken]) as client:
         call = asyncio.create_task(client.call_tool(TOOL, {"text": "as a task"}))
         await taken.arrived.wait()
-        (started,) = taken.begun
+        (started,) = taken.created
         assert started.status == "working"
         (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", started.status_message)
         await asyncio.to_thread(decided, url, action, "Not today.")

@@ -75,11 +75,11 @@ class Story:
     def agents_call(self) -> None:
         """Calls that go well, and all ways in which they do not."""
         ann, word = self.client(self.secrets["ann"]), self.secrets["argument"]
-        listed = ("blab__say", "blab__die", "calc__told", "docs__connect_account", "jobs__whoami")
+        listed = ("blab__say", "blab__die", "calc__digest", "docs__connect_account", "jobs__whoami")
         self.at.launched.until_listed(ann, *listed)
         assert ann.call("blab__say", {"text": word}).text == self.secrets["words"]
         given = self.secrets["variable"] + self.secrets["header by variable"]
-        assert ann.call("calc__told").text == sha256(given.encode()).hexdigest()
+        assert ann.call("calc__digest").text == sha256(given.encode()).hexdigest()
         assert "machine" in ann.call("jobs__whoami").text
         assert self.told(ann.call("blab__die", {"text": word})).code
         assert self.secrets["words"] in str(ann.call("blab__fault", {"text": word}).error)
@@ -179,7 +179,7 @@ class Story:
         self.through_the_company(page, browser)
         page = self.wrong(browser, page, self.secrets["wrong password"], "")
         page = self.wrong(browser, page, self.secrets["password"], self.secrets["wrong code"])
-        return browser.answer(self.signed_in(browser, page)).told
+        return browser.answer(self.signed_in(browser, page)).parameters
 
     def wrong(self, browser: Browser, page: Page, password: str, code: str) -> Page:
         page = browser.sign_in(page, "ann", password, code)

@@ -86,7 +86,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         made.until_listed(made.client(ROOT), "echo__say")
         for name, group in (("ann", "staff"), ("bo", "careful"), ("cy", "ops")):
             words = ("accounts", "add", name, "--group", group, "--password-stdin")
-            added = made.toolbus(*words, said=f"{PASSWORD}\n")
+            added = made.toolbus(*words, stdin=f"{PASSWORD}\n")
             assert added.returncode == 0, added.stderr
         yield made
     finally:
@@ -104,7 +104,7 @@ def provider(endpoint: str, kept: Kept, name: str = "ann") -> OAuthClientProvide
         page = shown
         if 'name="password"' in shown.text:
             page = await asyncio.to_thread(browser.sign_in, shown, name, PASSWORD)
-        sent.update((await asyncio.to_thread(browser.answer, page)).told)
+        sent.update((await asyncio.to_thread(browser.answer, page)).parameters)
 
     async def come_back() -> AuthorizationCodeResult:
         return AuthorizationCodeResult(code=sent["code"], state=sent["state"], iss=sent["iss"])
@@ -284,7 +284,7 @@ def bound_token(base: str, holder: Holder) -> str:
     browser = Browser(base)
     wanted = authorization_request(client, redirect_uri=REDIRECT, resource=f"{base}/mcp")
     shown = browser.get(f"{base}/oauth/authorize?{urlencode(wanted)}")
-    code = browser.answer(browser.sign_in(shown, "ann", PASSWORD)).told["code"]
+    code = browser.answer(browser.sign_in(shown, "ann", PASSWORD)).parameters["code"]
     form = {"grant_type": "authorization_code", "client_id": client, "code": code}
     form |= {"code_verifier": VERIFIER, "redirect_uri": REDIRECT}
     proof = holder.proof("POST", f"{base}/oauth/token")

@@ -38,7 +38,7 @@ def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateBou
     """An authorization server that knows us by our certificate."""
     directory = tmp_path_factory.mktemp("showing")
     with CertificateBoundOAuthServer(directory, Certificates(directory)).running() as made:
-        made.tells_alias()
+        made.announce_alias()
         made.say(certificate=kept_thumbprint(made.certificates.client[0]))
         yield made
 
@@ -111,7 +111,7 @@ def launched(
         made.start()
         for name in ("ann", "bob"):
             words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
-            done = made.toolbus(*words, said=PASSWORD + "\n")
+            done = made.toolbus(*words, stdin=PASSWORD + "\n")
             assert done.returncode == 0, done.stderr
         yield made
     finally:
@@ -258,7 +258,7 @@ def test_a_server_sees_our_certificate_and_who_calls_and_no_agent_says_otherwise
     for client in (ann, root):
         result = _called(client, "bank__whoami", forged="forged")
         assert result["content"][0]["text"] == "machine"
-    calls = [claims for claims in bank.told() if claims.get("tool") == "whoami"]
+    calls = [claims for claims in bank.callers() if claims.get("tool") == "whoami"]
     assert [(each["sub"], each["key"], each.get("team")) for each in calls] == [
         ("ann", "ann", "tellers"), ("key:root", "root", None),
     ]  # fmt: skip

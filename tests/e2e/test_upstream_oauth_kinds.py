@@ -154,7 +154,7 @@ def place(
             made.start()
             for name in KEYS:
                 words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
-                done = made.toolbus(*words, said=PASSWORD + "\n")
+                done = made.toolbus(*words, stdin=PASSWORD + "\n")
                 assert done.returncode == 0, done.stderr
             yield Place(made, far)
         finally:

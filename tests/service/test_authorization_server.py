@@ -49,10 +49,10 @@ async def test_an_answer_says_who_it_is_from_also_when_it_is_no(server: Server) 
     wrong = await walker.get(
         "/oauth/authorize", **authorization_request(client, response_type="token")
     )
-    assert [page.told["iss"] for page in (yes, no, wrong)] == [BASE] * 3
-    assert no.told["error"] == "access_denied"
-    assert wrong.told["error"] == "unsupported_response_type"
-    assert {page.told["state"] for page in (yes, no, wrong)} == {"a-state"}
+    assert [page.parameters["iss"] for page in (yes, no, wrong)] == [BASE] * 3
+    assert no.parameters["error"] == "access_denied"
+    assert wrong.parameters["error"] == "unsupported_response_type"
+    assert {page.parameters["state"] for page in (yes, no, wrong)} == {"a-state"}
 
 
 async def test_nobody_is_sent_to_an_address_that_is_one_byte_off(server: Server) -> None:
@@ -86,8 +86,8 @@ async def test_a_request_without_proof_key_goes_no_further(
     page = await ServiceBrowser(server).get(
         "/oauth/authorize", **authorization_request(client, **pkce)
     )
-    assert page.told["error"] == "invalid_request"
-    assert "code" not in page.told
+    assert page.parameters["error"] == "invalid_request"
+    assert "code" not in page.parameters
 
 
 async def test_a_code_is_for_its_client_its_verifier_and_its_address(server: Server) -> None:
@@ -195,7 +195,7 @@ async def test_a_person_is_asked_every_time_by_name_and_by_address(server: Serve
         assert "program on this computer" in page.text
         headers = dict(page.headers)
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
-        assert (await walker.answered(page)).told["code"]
+        assert (await walker.answered(page)).parameters["code"]
     cookie = next(iter(walker.cookies))
     assert all(name.startswith("__Host-") for name in walker.cookies), cookie
 

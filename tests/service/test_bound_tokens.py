@@ -156,7 +156,7 @@ async def test_a_code_that_was_asked_for_with_a_key_is_given_to_that_key_alone(
     page = await ServiceBrowser(server).get(
         "/oauth/authorize", **authorization_request(client, dpop_jkt="short")
     )
-    assert page.told["error"] == "invalid_request"
+    assert page.parameters["error"] == "invalid_request"
 
 
 async def test_a_client_that_wants_bound_tokens_gets_no_others(server: Server) -> None:

@@ -29,7 +29,7 @@ def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateBoundO
 @pytest.fixture
 def far(away: CertificateBoundOAuthServer) -> CertificateBoundOAuthServer:
     """It gives tokens to who shows our first certificate."""
-    away.as_ever().tells_alias()
+    away.as_ever().announce_alias()
     away.say(certificate=kept_thumbprint(away.certificates.client[0]))
     return away
 
@@ -86,7 +86,7 @@ async def test_it_proves_itself_so_where_that_is_declared_or_offered(
 ) -> None:
     pair = shown(far.certificates.client)
     assert (await told(asking, far, docs, method=method, **pair)).token
-    far.tells_alias(**{METHODS: [method, "private_key_jwt"]})
+    far.announce_alias(**{METHODS: [method, "private_key_jwt"]})
     docs.names(far.issuer, "/other")
     clients = {far.issuer: {"id": "toolbus", **pair}}
     other = f"{docs.origin}/other"

@@ -78,7 +78,7 @@ async def test_a_person_signs_in_where_the_company_has_them_sign_in(
     walker = ServiceBrowser(server)
     shown = await walker.get(await _away(walker, provider))
     assert "ann" in shown.text
-    code = (await walker.answered(shown)).told["code"]
+    code = (await walker.answered(shown)).parameters["code"]
     client = (await server.action("clients"))[-1]["id"]
     _, result = await server.token(client, code)
     bearer = await server.show(result["access_token"])

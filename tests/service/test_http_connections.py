@@ -58,14 +58,14 @@ async def test_small_chunks_are_no_flood() -> None:
     start = CHUNKED_HEAD
     chunks = [b"1\r\nx\r\n" * 10_000] * 6
     async with place() as here:
-        answer = await here.told(start, *chunks, b"0\r\nX-Checksum: 1\r\n\r\n")
+        answer = await here.answer_to(start, *chunks, b"0\r\nX-Checksum: 1\r\n\r\n")
         assert (answer.status, answer.body) == (200, body)
 
 
 async def test_trailers_never_become_headers() -> None:
     trailers = b"0\r\nAuthorization: Bearer x\r\nHost: evil.example\r\nContent-Type: a/b\r\n\r\n"
     async with place() as here:
-        answer = await here.told(chunked("POST", "/", b"{}", end=trailers))
+        answer = await here.answer_to(chunked("POST", "/", b"{}", end=trailers))
         assert answer.body == b"{}"
         (scope,) = here.app.seen
         assert sorted(name for name, _ in scope["headers"]) == [b"host", b"transfer-encoding"]

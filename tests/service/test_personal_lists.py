@@ -120,7 +120,7 @@ async def test_news_of_nothing_are_asked_for_without_a_refusal(own: Own, what: s
 async def test_what_a_server_says_in_one_persons_connection_nobody_hears(own: Own) -> None:
     (listing,) = own.news
     listing.on_notification("notifications/message", b'{"data":"for ann"}')
-    assert own.bench.heard == []
+    assert own.bench.notifications == []
     listing.on_lists_changed()
     assert own.bench.changed.is_set()
 

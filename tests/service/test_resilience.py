@@ -49,7 +49,7 @@ async def test_a_call_that_may_happen_twice_is_tried_again(
 ) -> None:
     server.trouble, server.only = trouble, 1
     assert (await bench.call("twice")).text == "done"
-    assert (server.asked, bench.runner.retries.made) == (2, 1)
+    assert (server.call_count, bench.runner.retries.made) == (2, 1)
     assert isinstance(bench.outcome, CallCompleted)
 
 
@@ -59,7 +59,7 @@ async def test_a_call_that_may_have_happened_is_not_tried_again(
 ) -> None:
     server.trouble, server.only = trouble, 1
     assert isinstance((await bench.call("plain")).error, UpstreamDeadError)
-    assert server.asked == 1
+    assert server.call_count == 1
     assert bench.outcome.sent
 
 
@@ -68,7 +68,7 @@ async def test_a_call_whose_progress_was_promised_is_not_begun_again(
 ) -> None:
     server.trouble, server.only = "reset", 1
     assert isinstance((await bench.call("twice", progress=True)).error, UpstreamDeadError)
-    assert server.asked == 1
+    assert server.call_count == 1
 
 
 async def test_an_answer_that_is_nonsense_is_not_asked_for_again(
@@ -77,7 +77,7 @@ async def test_an_answer_that_is_nonsense_is_not_asked_for_again(
     server.trouble = "garbage"
     failed = (await bench.call("plain")).error
     assert isinstance(failed, UpstreamDeadError | UpstreamFaultError)
-    assert server.asked == 1
+    assert server.call_count == 1
 
 
 async def test_what_was_never_sent_is_tried_again(bench: CallRunner, server: FaultyServer) -> None:
@@ -95,7 +95,7 @@ async def test_what_was_sent_once_is_told_as_sent_whatever_came_later(
 ) -> None:
     server.trouble = "reset"
     calling = asyncio.create_task(bench.call("twice"))
-    await until(lambda: server.asked, "the first attempt")
+    await until(lambda: server.call_count, "the first attempt")
     await server.close()
     assert isinstance((await calling).error, UpstreamDeadError)
     assert bench.outcome.sent
@@ -108,7 +108,7 @@ async def test_nothing_is_tried_again_after_its_deadline(
     server.trouble = "hung"
     failed = (await bench.call("twice", deadline=time() + 3)).error
     assert isinstance(failed, UpstreamTimeoutError)
-    assert server.asked == 1
+    assert server.call_count == 1
 
 
 async def test_a_server_that_always_fails_is_asked_a_fifth_more_often_at_most(
@@ -118,7 +118,7 @@ async def test_a_server_that_always_fails_is_asked_a_fifth_more_often_at_most(
     server.trouble = "failing"
     for _ in range(100):
         assert isinstance((await bench.call("twice")).error, UpstreamDeadError)
-    assert 100 < server.asked <= 120
+    assert 100 < server.call_count <= 120
 
 
 async def test_an_open_breaker_is_asked_nothing_again_and_names_one_reason(
@@ -129,7 +129,7 @@ async def test_an_open_breaker_is_asked_nothing_again_and_names_one_reason(
     for _ in range(20):
         failed = (await bench.call("twice")).error
     assert isinstance(failed, BreakerOpenError)
-    assert server.asked == 5
+    assert server.call_count == 5
     assert failed.reason.count("failed repeatedly") == 1
     codes = {each["code"] for each in bench.runner.status()["failures"]}
     assert codes == {"upstream_dead"}
@@ -144,15 +144,15 @@ async def test_one_bad_server_of_ten_fails_nobody_elses_calls(trouble: str) -> N
         await bench.open(HttpUpstream(server.url, {}, bench.news, AT_LOOPBACK))
     servers[0].trouble = trouble
     bad = [asyncio.create_task(benches[0].call("twice", call_id=f"c{n}")) for n in range(40)]
-    await until(lambda: servers[0].asked, "a call in trouble")
+    await until(lambda: servers[0].call_count, "a call in trouble")
     for bench in benches[1:]:
         items = [await bench.call("twice", call_id=f"c{number}") for number in range(10)]
         assert {each.text for each in items} == {"done"}
-    assert [server.asked for server in servers[1:]] == [10] * 9
+    assert [server.call_count for server in servers[1:]] == [10] * 9
     for task in bad:
         task.cancel()
     await asyncio.gather(*bad, return_exceptions=True)
-    assert servers[0].asked <= 48
+    assert servers[0].call_count <= 48
     for server, bench in zip(servers, benches, strict=True):
         await bench.close()
         await server.close()

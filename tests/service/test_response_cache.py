@@ -45,7 +45,7 @@ async def test_a_repeated_call_is_answered_without_its_server_and_says_so(
     assert not bench.outcome.cached
     again = await bench.call("text", {"a": [1.0, {"c": 3, "b": 2}], "bytes": 1}, call_id="c2")
     assert again.last == first.last
-    assert server.asked == 1
+    assert server.call_count == 1
     assert bench.outcome.cached
     assert (bench.outcome.charge, bench.outcome.call_id) == (5, "c2")
 
@@ -56,7 +56,7 @@ async def test_who_acts_for_somebody_is_not_told_what_was_answered_to_them_alone
     for actors in ((), ("helper",), ("helper", "desk"), ()):
         identity = Identified(team="support", actors=actors)
         await bench.call("text", {"bytes": 1}, user="ann", identity=identity)
-    assert server.asked == 3
+    assert server.call_count == 3
 
 
 async def test_no_two_of_fifty_tenants_share_a_private_answer(
@@ -67,15 +67,15 @@ async def test_no_two_of_fifty_tenants_share_a_private_answer(
     for _ in range(2):
         for customer, key in tenants:
             await bench.call("text", {"bytes": 1}, customer=customer, key=key)
-    assert server.asked == 50
+    assert server.call_count == 50
     await bench.call("text", {"bytes": 1}, customer=tenants[0][0], key=tenants[1][1])
-    assert server.asked == 51
+    assert server.call_count == 51
 
 
 async def test_a_public_answer_is_everybodys(bench: CallRunner, server: LargeResultServer) -> None:
     for number in range(50):
         await bench.call("rows", {"bytes": 1}, customer=f"s{number}")
-    assert server.asked == 1
+    assert server.call_count == 1
 
 
 async def test_tools_and_arguments_are_kept_apart(
@@ -84,7 +84,7 @@ async def test_tools_and_arguments_are_kept_apart(
     for tool in ("text", "rows"):
         for arguments in ({}, {"bytes": 1}, {"bytes": "1"}, {"bytes": True}):
             await bench.call(tool, arguments)
-    assert server.asked == 8
+    assert server.call_count == 8
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ async def test_a_call_that_wants_more_than_an_answer_reaches_its_server(
 ) -> None:
     for _ in range(2):
         await bench.call("text", {"bytes": 1}, **more)
-    assert server.asked == 2
+    assert server.call_count == 2
 
 
 async def test_a_tool_that_is_not_declared_so_reaches_its_server(
@@ -109,13 +109,13 @@ async def test_a_tool_that_is_not_declared_so_reaches_its_server(
 ) -> None:
     for _ in range(2):
         await bench.call("many", {"bytes": 1})
-    assert server.asked == 2
+    assert server.call_count == 2
 
 
 async def test_what_failed_is_asked_anew(bench: CallRunner, server: LargeResultServer) -> None:
     for _ in range(2):
         assert (await bench.call("escape", {"bytes": 1})).error
-    assert server.asked == 2
+    assert server.call_count == 2
 
 
 async def test_what_is_held_back_or_drained_is_not_told_from_memory(bench: CallRunner) -> None:
@@ -141,7 +141,7 @@ async def test_a_changed_definition_forgets_what_was_answered_under_the_old_one(
     assert len(cache) == 1
     await bench.call("text", {"bytes": 1})
     await bench.call("rows", {"bytes": 1})
-    assert server.asked == 3
+    assert server.call_count == 3
 
 
 def of(bench: CallRunner, clock: Any) -> ResponseCache:

@@ -89,7 +89,7 @@ async def test_a_client_that_registered_itself_cannot_ask_to_administer(server: 
         page = await ServiceBrowser(server).get(
             "/oauth/authorize", **authorization_request(client, resource=API, scope=scope)
         )
-        assert page.told["error"] == "unauthorized_client"
+        assert page.parameters["error"] == "unauthorized_client"
     device = "urn:ietf:params:oauth:grant-type:device_code"
     waits = (await server.register(grant_types=[device], redirect_uris=[]))["client_id"]
     _, result = await server.form("/oauth/device/code", client_id=waits, resource=API)
@@ -127,7 +127,9 @@ async def test_a_role_that_is_taken_away_ends_what_was_granted_with_it(server: S
     page = await ServiceBrowser(server).get(
         "/oauth/authorize", **authorization_request(client, resource=API)
     )
-    assert page.told["error"] == "invalid_target", "nobody has a role: there is no such resource"
+    assert page.parameters["error"] == "invalid_target", (
+        "nobody has a role: there is no such resource"
+    )
 
 
 async def test_a_machine_has_the_role_of_its_rule_in_its_own_name(server: Server) -> None:
@@ -161,7 +163,7 @@ async def test_a_token_of_one_scope_is_not_widened_by_any_request(server: Server
     wrong = await ServiceBrowser(server).get(
         "/oauth/authorize", **authorization_request(client, scope="tools:everything")
     )
-    assert wrong.told["error"] == "invalid_scope"
+    assert wrong.parameters["error"] == "invalid_scope"
 
 
 async def test_the_page_says_which_tools_a_client_asks_for(server: Server) -> None:

@@ -50,7 +50,7 @@ async def test_what_is_found_is_told_instead_of_the_result(
     assert items["structuredContent"]["first"] == 0
     assert items["structuredContent"]["many"] > 10
     assert json.loads(items["content"][0]["text"]) == items["structuredContent"]
-    assert SELECT not in json.dumps(server.heard)
+    assert SELECT not in json.dumps(server.requests)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ async def test_what_is_no_expression_is_refused_before_the_call(
     bench: CallRunner, server: LargeResultServer, expression: Any
 ) -> None:
     assert isinstance((await select(bench, expression)).error, InvalidError)
-    assert server.asked == 0
+    assert server.call_count == 0
     assert not bench.outcome.sent
 
 

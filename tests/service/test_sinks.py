@@ -58,10 +58,10 @@ async def test_events_go_over_tls_in_their_order_as_rfc_5424_has_them(
     async with SyslogServer(context) as server:
         siem = sink(f"syslog+tls://localhost:{server.port}")
         async with running_sinks(settings, {"siem": siem}, tls=Tls(extra=authority.ca)):
-            await until(lambda: len(server.heard) == 4, "four events")
+            await until(lambda: len(server.messages) == 4, "four events")
         assert server.ids == [*ids(1, 2, 3), "c4.denied"]
         assert server.connections == 1
-    intent, *_, refusal = server.heard
+    intent, *_, refusal = server.messages
     assert (intent.priority, intent.program, intent.name) == (110, "toolbus", "call.allowed")
     assert (refusal.priority, refusal.at) == (109, "2025-11-21T06:59:02.500000Z")
     assert re.fullmatch("[!-~]{1,255}", refusal.host)
@@ -78,7 +78,7 @@ async def test_a_sink_whose_certificate_nobody_vouches_for_is_told_nothing(
         siem = sink(f"syslog+tls://localhost:{server.port}")
         async with running_sinks(settings, {"siem": siem}) as sinks:
             await until(lambda: "SSLCertVerificationError" in str(sinks.states()), "its failure")
-        assert server.heard == []
+        assert server.messages == []
 
 
 async def test_a_syslog_server_that_dies_is_told_everything_once_it_is_back(
@@ -88,11 +88,11 @@ async def test_a_syslog_server_that_dies_is_told_everything_once_it_is_back(
     async with SyslogServer() as server:
         siem = sink(f"syslog+tcp://127.0.0.1:{server.port}")
         async with running_sinks(settings, {"siem": siem}):
-            await until(lambda: len(server.heard) >= 5, "the first events")
+            await until(lambda: len(server.messages) >= 5, "the first events")
             await server.cut()
             known = set(server.ids)
             await said(settings, tmp_path, *intents(*range(20, 40)))
-            server.heard.clear()
+            server.messages.clear()
             await server.start()
             await until(lambda: known | set(server.ids) >= set(ids(*range(40))), "the others")
 
@@ -135,7 +135,7 @@ async def test_a_stream_begun_anew_is_told_from_its_start(settings: Settings) ->
         declared = {"siem": sink(receiver.url, begin="now")}
         async with running_sinks(settings, declared, stream=stream.stream()) as sinks:
             await until(lambda: "waiting" not in state(sinks) != "", "it has begun")
-            stream.begin_anew()
+            stream.recreate()
             stream.say(*intents(4))
             await until(lambda: _told(receiver) == ids(4), "the first of the new stream")
 
@@ -148,7 +148,7 @@ async def test_datagrams_are_sent_and_one_too_long_is_counted(
         siem = sink(f"syslog+udp://127.0.0.1:{port.port}")
         async with running_sinks(settings, {"siem": siem}) as sinks:
             async with asyncio.timeout(PATIENCE):
-                assert (await port.heard()).told["id"] == "c2.allowed"
+                assert (await port.messages()).told["id"] == "c2.allowed"
             await until(lambda: "1 delivered, 0 behind, 1 rejected" in state(sinks), "both")
 
 

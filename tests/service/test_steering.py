@@ -126,14 +126,14 @@ async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
     server = installation.server
     server.trouble, server.only = "hung", 1
     await installation.begin("long", deadline=time() + 60)
-    await until(lambda: server.asked, "the call at the server")
+    await until(lambda: server.call_count, "the call at the server")
 
     message = await installation.toolbus("servers", "drain", "s")
     assert message.stdout == "Drained s: no new calls; 1 still running.\n", message.stderr
     refused = await installation.call("new")
     assert isinstance(refused, CallError)
     assert isinstance(refused.error, ServerDrainedError)
-    assert server.asked == 1
+    assert server.call_count == 1
     shown = await installation.toolbus("status")
     assert "draining" in shown.stdout
 
@@ -153,7 +153,7 @@ async def test_a_drained_server_is_so_for_executors_that_start_later(
     async with build(LocalTransport()).running():
         refused = [await installation.call(f"c{number}") for number in range(8)]
         assert {type(each.error) for each in refused} == {ServerDrainedError}
-    assert installation.server.asked == 0
+    assert installation.server.call_count == 0
 
 
 async def test_what_goes_on_with_a_task_is_let_through(installation: Installation) -> None:

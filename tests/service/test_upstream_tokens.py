@@ -53,15 +53,15 @@ async def test_a_person_consents_and_the_token_is_for_that_server_and_person_alo
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     sent = await asking.sent()
-    assert sent.told["resource"] == docs.url
-    assert sent.told["code_challenge_method"] == "S256"
+    assert sent.parameters["resource"] == docs.url
+    assert sent.parameters["code_challenge_method"] == "S256"
     done = await asking.walker.get(redirected_back(sent))
     assert "Connected" in done.text
     assert (await asking.request()).token.startswith("far~")
     assert (await asking.request("bob")).token == ""
     exchanged = far.seen("authorization_code")[-1]
     assert exchanged["resource"] == docs.url
-    assert exchanged["redirect_uri"] == sent.told["redirect_uri"]
+    assert exchanged["redirect_uri"] == sent.parameters["redirect_uri"]
 
 
 async def test_a_token_is_not_given_for_an_address_it_was_not_got_for(
@@ -111,13 +111,13 @@ async def test_an_answer_of_one_issuer_is_not_taken_to_another_where_neither_nam
         each.say(iss=None, document={NAMES_ITSELF: False})
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
-    honest = (await asking.sent()).told  # who Toolbus is there, as the other can learn
+    honest = (await asking.sent()).parameters  # who Toolbus is there, as the other can learn
     docs.names(other.issuer, "/evil")
     await asking.declare(f"{docs.origin}/evil", tokens="user")
     own = {name: honest[name] for name in ("client_id", "redirect_uri", "resource")}
     sent = await asking.sent()
-    back = redirect_of(f"{far.issuer}/authorize?{urlencode(sent.told | own)}")
-    assert f"state={sent.told['state']}" in back
+    back = redirect_of(f"{far.issuer}/authorize?{urlencode(sent.parameters | own)}")
+    assert f"state={sent.parameters['state']}" in back
     assert "code=" in back
     before = len(other.seen("authorization_code"))
     assert (await asking.walker.get(back)).status == 403
@@ -137,13 +137,15 @@ async def test_our_document_is_shown_only_to_issuers_that_name_themselves_in_ans
         return await asking.sent()
 
     there = await sent("/names", names=True)
-    assert (there.told["client_id"], there.told["redirect_uri"]) == (DOCUMENT, shared)
-    assert (await asking.walker.get(shared, state=there.told["state"], code="c")).status == 403
+    assert (there.parameters["client_id"], there.parameters["redirect_uri"]) == (DOCUMENT, shared)
+    assert (
+        await asking.walker.get(shared, state=there.parameters["state"], code="c")
+    ).status == 403
     there = await sent("/names-not", names=False)
-    assert there.told["client_id"] != DOCUMENT
-    assert there.told["redirect_uri"].startswith(f"{shared}/")
+    assert there.parameters["client_id"] != DOCUMENT
+    assert there.parameters["redirect_uri"].startswith(f"{shared}/")
     there = await sent("/claims", names=False, clients={far.issuer: {"id": DOCUMENT}})
-    assert there.told["redirect_uri"].startswith(f"{shared}/")
+    assert there.parameters["redirect_uri"].startswith(f"{shared}/")
 
 
 async def test_where_only_our_document_would_do_and_nobody_names_himself_one_is_told_what_to_do(
@@ -204,14 +206,14 @@ async def test_a_server_that_moved_to_another_issuer_is_shown_nothing_of_the_fir
     docs.names(far.issuer)
     clients = {far.issuer: {"id": "declared-there"}}
     await asking.declare(docs.url, tokens="user", clients=clients)
-    assert (await asking.sent()).told["client_id"] == "declared-there"
+    assert (await asking.sent()).parameters["client_id"] == "declared-there"
     docs.names(other.issuer)
     await asyncio.sleep(1.1)  # what was found is believed for a second
     reply = await asking.request(challenge=f'Bearer resource_metadata="{docs.origin}{WELL_KNOWN}"')
     page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.location.startswith(other.issuer)
-    assert sent.told["client_id"] != "declared-there"
+    assert sent.parameters["client_id"] != "declared-there"
 
 
 async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
@@ -226,7 +228,7 @@ async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
     reply = await asking.request(challenge=challenge, refused=refused)
     page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
-    assert sent.told["scope"] == "read write"
+    assert sent.parameters["scope"] == "read write"
     await asking.walker.get(redirected_back(sent))
     refused = sha256((await asking.request()).token.encode()).hexdigest()
     again = await asking.request(challenge=challenge, refused=refused)

@@ -255,12 +255,12 @@ async def test_a_watched_resource_is_told_of_until_it_is_not_watched(bench: Call
 
     async def touched() -> bool:
         await bench.call("test_touch_watched_resource")
-        return bool(bench.heard)
+        return bool(bench.notifications)
 
     give_up = time() + PATIENCE
     while not await touched():  # a stream of news may take a moment to begin
         assert time() < give_up
-    method, params = bench.heard[0]
+    method, params = bench.notifications[0]
     assert (method, params["uri"]) == ("notifications/resources/updated", WATCHED)
 
 

@@ -52,7 +52,7 @@ async def test_a_log_is_cosigned_with_proof_and_its_bundle_proves_it(auditor: Au
     assert (report.events, report.witnessed) == (8, 8)
     assert report.log is not None
     assert (report.log.installation, report.log.customer) == ("toolbus.example/eu", "acme")
-    assert any(old > 0 and status == 200 for old, status in witness.asked)
+    assert any(old > 0 and status == 200 for old, status in witness.requests)
     assert ["--seen" in each for each in report.unproven] == [True]
 
 
@@ -73,7 +73,7 @@ async def test_a_witness_that_is_down_holds_up_nothing_and_catches_up(auditor: A
         async with auditing(auditor.settings):  # what it lacks is known after a restart
             witness.broken = 0
             await auditor.sealed(10, "cosignatures")
-    assert (2, 200) in witness.asked
+    assert (2, 200) in witness.requests
 
 
 async def test_a_witness_that_lost_its_memory_or_whose_answer_was_lost_is_asked_again(
@@ -92,7 +92,7 @@ async def test_a_witness_that_lost_its_memory_or_whose_answer_was_lost_is_asked_
             witness.trees[origin] = before  # as one that was set back, to a size we signed
             await auditor.completed(1)
             await auditor.sealed(8, "cosignatures")
-    assert {(2, 409), (0, 200), (6, 409), (4, 200)} <= set(witness.asked)
+    assert {(2, 409), (0, 200), (6, 409), (4, 200)} <= set(witness.requests)
 
 
 async def test_a_witness_that_knows_more_than_there_is_raises_the_alarm_once(
@@ -112,10 +112,10 @@ async def test_a_witness_that_knows_more_than_there_is_raises_the_alarm_once(
                 return (await auditor.rows(alarms))[0][0] == 1 and "CONTRADICTION" in message
 
             await until_async(alarmed, "the event is in the log and status says it")
-            tried = len(witness.asked)
+            tried = len(witness.requests)
 
             async def again() -> bool:
-                return len(witness.asked) > tried + 2
+                return len(witness.requests) > tried + 2
 
             await until_async(again, "it is asked again")
             assert (await auditor.rows(alarms))[0][0] == 1

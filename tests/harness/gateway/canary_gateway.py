@@ -40,8 +40,8 @@ FUNCTION = """
 import os
 from hashlib import sha256
 
-def told() -> str:
-    '''Tell that it has its variables.'''
+def digest() -> str:
+    '''Return a digest of its variables.'''
     return sha256("".join(os.environ[name] for name in ("INLINE", "KEPT")).encode()).hexdigest()
 """
 
@@ -212,7 +212,7 @@ def _servers(made: CanaryGateway, client: dict[str, str]) -> dict[str, Any]:
     machine = {"grant": "client_credentials", "clients": {made.far.issuer: client}}
     return {
         "blab": {"url": made.blabbing.url, "headers": heads},
-        "calc": {"python": ["calc:told"], "cwd": cwd, "env": fields},
+        "calc": {"python": ["calc:digest"], "cwd": cwd, "env": fields},
         "frail": {
             "protocol": "legacy",  # one process each, in one family
             "command": [sys.executable, f"{cwd}/{FRAIL.name}"], "cwd": cwd,

@@ -253,7 +253,7 @@ class KillCampaign:
                 f"SELECT {what} FROM events WHERE event = '{event}'"
                 f" AND cityHash64(id) % {parts} = {part}"
             )
-            for digest, trace in row["told"]
+            for digest, trace in row["found"]
         ]
 
     def _ledger(self) -> tuple[int, int]:

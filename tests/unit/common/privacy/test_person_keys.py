@@ -60,15 +60,15 @@ async def test_an_event_names_a_person_by_a_pseudonym_and_its_content_is_sealed(
 
 async def test_a_known_person_needs_no_request_to_the_bucket(writing: Writing) -> None:
     first = await writing.published(allowed(user="ann"))
-    request = writing.bucket.asked
+    request = writing.bucket.reads
     second = await writing.published(allowed(user="ann", arguments="{}"))
-    assert (writing.bucket.asked, second["user"]) == (request, first["user"])
+    assert (writing.bucket.reads, second["user"]) == (request, first["user"])
 
 
 async def test_an_event_without_a_person_needs_no_key(writing: Writing) -> None:
     await writing.published(allowed())
     await writing.published(completed())
-    assert writing.bucket.asked == 0
+    assert writing.bucket.reads == 0
 
 
 async def test_content_without_a_user_is_sealed_as_the_keys(writing: Writing) -> None:

@@ -122,7 +122,7 @@ async def test_vault_returns_a_field_after_sign_in_and_again_after_the_token_exp
         assert await read("${vault:kv/team/app#token}", vault=vault) == VALUE
         stores.tokens[:] = ["another"]
         assert await read("${vault:kv/team/app#token}", vault=vault) == VALUE
-        assert stores.asked.count("/v1/auth/approle/login") == 2
+        assert stores.requests.count("/v1/auth/approle/login") == 2
 
 
 @pytest.mark.parametrize(
