@@ -144,7 +144,7 @@ def expanded(sql: str, since: datetime, until: datetime) -> str:
     )  # fmt: skip
     sql = re.sub(r"\$__conditionalAll\(.*?\}\), \$\w+\)", "1=1", sql)
     if "$" in sql:
-        raise ValueError(f"a macro is not known here: {sql[sql.index('$') :][:40]}")
+        raise ValueError(f"unknown macro: {sql[sql.index('$') :][:40]}")
     return sql
 
 
@@ -171,9 +171,11 @@ def main() -> int:
     """Run the benchmark; return 0 if every query meets the demand."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--rounds", type=int, default=20, help="how often each question is asked")
-    parser.add_argument("--data", type=Path, help="keep the events here, and ask of those it has")
-    parser.add_argument("--only", default="", help="the panels that have this in their name")
+    parser.add_argument("--rounds", type=int, default=20, help="executions of each query")
+    parser.add_argument(
+        "--data", type=Path, help="directory of the store; existing events are used"
+    )
+    parser.add_argument("--only", default="", help="only panels with this text in their name")
     options = parser.parse_args()
     before = load()
     with tempfile.TemporaryDirectory(prefix="toolbus-analytics-") as name:
@@ -183,8 +185,8 @@ def main() -> int:
     _show(result)
     console.print(
         f"{figures['events']:,.0f} events, inserted in {figures['load_seconds']:.0f} s "
-        f"(0: they were there), {figures['megabytes']:,.0f} MB; "
-        f"sums: {figures['hours']:,.0f} rows by hour, "
+        f"(0: existing events), {figures['megabytes']:,.0f} MB; "
+        f"roll-ups: {figures['hours']:,.0f} rows by hour, "
         f"{figures['days']:,.0f} by day"
     )
     keep("analytics", {"before": before, "after": load(), **figures, "rows": rows})

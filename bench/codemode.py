@@ -34,9 +34,9 @@ HERE = Path(__file__).parent
 LEAST_SAVED = 93.0  # per cent of input tokens, with all tools
 MOST_OVER = {"sandbox_p50_ms": 5.0, "sandbox_p99_ms": 10.0, "inner_over_plain_ms": 0.5}
 SHOWS = (
-    "The agents are scripted: no model was asked. Shown is what both ways of working cost in input "
-    "tokens, every request counted in full and without caching, and that both reach the right "
-    "answers. Not shown is how often a model writes a right program, or picks a right tool."
+    "The agents are scripted, without a model. The figures show the input tokens of both agents, "
+    "every request counted in full and without caching, and that both give the correct answers. "
+    "They do not show how often a model writes a correct program or selects the correct tool."
 )
 console = Console(width=120)
 
@@ -44,14 +44,18 @@ console = Console(width=120)
 def main() -> int:
     """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Tools a key sees.")
-    parser.add_argument("--separate", action="store_true", help="Every service its own process.")
-    parser.add_argument("--tools", type=Path, nargs="+", help="A published benchmark's tools.")
     parser.add_argument(
-        "--tasks", type=Path, nargs="+", help="Its tasks, a file for each of tools."
+        "--sizes", type=int, nargs="+", default=SIZES, help="number of tools that a key sees"
     )
     parser.add_argument(
-        "--search-model", default="", help="Search by meaning: wordllama, or where."
+        "--separate", action="store_true", help="run every service as its own process"
+    )
+    parser.add_argument("--tools", type=Path, nargs="+", help="tools of published benchmarks")
+    parser.add_argument(
+        "--tasks", type=Path, nargs="+", help="their tasks, one file per file of --tools"
+    )
+    parser.add_argument(
+        "--search-model", default="", help="embedding model of the search: wordllama, or a path"
     )
     options = parser.parse_args()
     if options.tools or options.tasks:
@@ -75,7 +79,7 @@ def others(options: argparse.Namespace) -> int:
     """Run a published benchmark; return 0 if both agents did every task."""
     tools, request = options.tools or [], options.tasks or []
     if len(tools) != len(request):
-        console.print("Give --tools and --tasks, as many files of one as of the other.")
+        console.print("--tools and --tasks need the same number of files.")
         return 2
     pairs = list(zip(tools, request, strict=True))
     result = compared(pairs, fused=not options.separate, search_model=options.search_model)
@@ -116,7 +120,7 @@ def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def met(report: dict[str, Any]) -> bool:
-    """Return whether both agents did every task and the demands are met."""
+    """Return whether both agents did every task and the demands hold."""
     sizes = report["sizes"]
     right = all(not size[mode]["wrong"] for size in sizes.values() for mode in ("tools", "code"))
     saved = sizes[max(sizes)]["saved_input_tokens_percent"] >= LEAST_SAVED
@@ -126,7 +130,9 @@ def met(report: dict[str, Any]) -> bool:
 
 def show(report: dict[str, Any]) -> None:
     """Print all figures as tables."""
-    table = Table(title=f"Input tokens a task, mean of {report['tasks']} ({report['counted_by']})")
+    table = Table(
+        title=f"Input tokens per task, mean of {report['tasks']} ({report['counted_by']})"
+    )
     for column in (
         "tools", "classic", "code mode", "saved %", "hard: classic", "code mode", "saved %",
         "right", "requests", "p50 ms",

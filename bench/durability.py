@@ -25,10 +25,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=20, help="of each victim")
-    parser.add_argument("--rate", type=float, default=RATE, help="calls a second")
+    parser.add_argument("--kills", type=int, default=20, help="kills of each victim")
+    parser.add_argument("--rate", type=float, default=RATE, help="calls per second")
     parser.add_argument(
-        "--seconds", type=float, nargs=2, default=(0.5, 1.5), help="of peace between two kills"
+        "--seconds",
+        type=float,
+        nargs=2,
+        default=(0.5, 1.5),
+        help="minimum and maximum seconds between two kills",
     )
     parser.add_argument("--only", choices=VICTIMS, nargs="+", default=VICTIMS, metavar="VICTIM")
     options = parser.parse_args()
@@ -54,7 +58,7 @@ def _line(found: Figures) -> str:
     recovered = sorted(found.recovered) or [0.0]
     return (
         f"{found.victim}: {found.kills} kills in {found.seconds:.0f} s, {found.calls} calls,"
-        f" {found.answered} answered, {found.broken} cut off, {found.unknown} named unknown,"
+        f" {found.answered} answered, {found.broken} cut off, {found.unknown} with unknown outcome,"
         f" {found.failed or 'none'} failed; back after {median(recovered):.1f} s,"
         f" at most {recovered[-1]:.1f} s"
     )
@@ -62,13 +66,13 @@ def _line(found: Figures) -> str:
 
 def _rows(found: Figures) -> Iterator[Row]:
     for what, value in (
-        ("accepted calls without intent and outcome", found.lost),
-        ("events their producer numbered that are missing", found.missing),
+        ("accepted calls without intent or outcome", found.lost),
+        ("missing events, by their producers' numbers", found.missing),
         ("events stored twice", found.doubled_rows),
         ("calls made twice", found.run_twice),
         ("wrong answers", found.wrong),
-        ("charged, and not by the events: micro-dollars", found.drift),
-        ("held for nothing: micro-dollars", found.held),
+        ("charges that differ from the events: micro-dollars", found.drift),
+        ("leaked reservations: micro-dollars", found.held),
     ):
         yield row(f"{found.victim}: {what}", value, "<=", 0)
 

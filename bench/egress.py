@@ -62,7 +62,7 @@ async def _row(entrance: Entrance, directory: Path) -> dict[str, Any]:
 
 
 def _show(rows: list[dict[str, Any]], hits: int) -> None:
-    table = Table("entrance", "is", "probes", "refused", "hits", "hits of the control")
+    table = Table("entry point", "kind", "probes", "denied", "hits", "hits of the control")
     for row in rows:
         items = (row[each] for each in ("entrance", "is", "probes", "refused", "hits", "control"))
         table.add_row(*map(str, items))

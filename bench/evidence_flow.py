@@ -28,11 +28,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, metavar="PART")
-    parser.add_argument("--events", type=int, default=400_000, help="of `ingest`")
-    parser.add_argument("--calls", type=int, default=2000, help="of `cost`, through each gateway")
-    parser.add_argument("--rate", type=float, default=200.0, help="calls a second of the others")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of `watching`")
-    parser.add_argument("--minutes", type=float, default=10.0, help="ClickHouse is away")
+    parser.add_argument("--events", type=int, default=400_000, help="events of `ingest`")
+    parser.add_argument(
+        "--calls", type=int, default=2000, help="calls of `cost` through each gateway"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=200.0, help="calls per second of the other parts"
+    )
+    parser.add_argument("--seconds", type=float, default=120.0, help="seconds of `watching`")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes without ClickHouse")
     options = parser.parse_args()
     before = load()
     parts: dict[str, Callable[[], Iterable[Row]]] = {

@@ -154,7 +154,7 @@ def _revoked(cluster: Cluster, operator: Operator, trial: int) -> float:
     operator.put({name: live})
     endpoints = [cluster.client(ROOT, replica).endpoint for replica in range(REPLICAS)]
     for endpoint in endpoints:
-        until_blocking(partial(_opens, endpoint, secret), "the key opens everywhere")
+        until_blocking(partial(_opens, endpoint, secret), "every replica accepts the key")
     refused: list[float] = []
     watching = [
         threading.Thread(target=_watch, args=(endpoint, secret, refused)) for endpoint in endpoints
@@ -165,7 +165,7 @@ def _revoked(cluster: Cluster, operator: Operator, trial: int) -> float:
     operator.put({name: live.model_copy(update={"revoked": True})})
     for thread in watching:
         thread.join()
-    assert len(refused) == len(endpoints), "every replica refuses"
+    assert len(refused) == len(endpoints), "every replica denies"
     return max(refused) - began
 
 
@@ -198,9 +198,9 @@ def many_keys(count: int) -> dict[str, float]:
     with _cluster(1) as cluster:
         secrets = _make_keys(cluster, count)
         endpoint = cluster.client(ROOT).endpoint
-        until_blocking(partial(_opens, endpoint, secrets[-1]), "the last key opens")
-        lists = [_listed(endpoint, secret) for secret in track(secrets, "every key lists")]
-        for secret in track(secrets[:: max(1, count // 2000)], "some keys call"):
+        until_blocking(partial(_opens, endpoint, secrets[-1]), "the last key is accepted")
+        lists = [_listed(endpoint, secret) for secret in track(secrets, "lists of every key")]
+        for secret in track(secrets[:: max(1, count // 2000)], "calls of some keys"):
             assert _opens(endpoint, secret)
         policy = cluster.processes["policy"][0]
         memory = resident_mb([policy.pid])
@@ -221,7 +221,7 @@ def _make_keys(cluster: Cluster, count: int) -> list[str]:
     """Return keys with different views: each may use all tools except a few."""
     operator = Operator(cluster)
     secrets = [f"tbk_k{number}_a-secret-of-the-bench" for number in range(count)]
-    for start in track(range(0, count, 250), "making keys"):
+    for start in track(range(0, count, 250), "creating keys"):
         batch = range(start, min(count, start + 250))
         operator.put({f"k{number}": _made(number, secrets[number]) for number in batch})
     operator.close()
@@ -253,7 +253,9 @@ def _cluster(replicas: int) -> Iterator[Cluster]:
             cluster.start(
                 Configuration(servers={"echo": server}, keys={"root": key(ROOT)}), replicas=replicas
             )
-            until_blocking(lambda: "echo__echo" in cluster.client(ROOT).tools(), "the tools")
+            until_blocking(
+                lambda: "echo__echo" in cluster.client(ROOT).tools(), "the tools are listed"
+            )
             yield cluster
         finally:
             cluster.stop()

@@ -24,8 +24,8 @@ MOST_MICROSECONDS = 50.0
 def main() -> int:
     """Run the benchmark; return 0 if the demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=10_000, help="how many are known")
-    parser.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")
+    parser.add_argument("--tokens", type=int, default=10_000, help="cached tokens")
+    parser.add_argument("--rounds", type=int, default=50_000, help="look-ups")
     options = parser.parse_args()
     spent = asyncio.run(_measured(options.tokens, options.rounds))
     p50, p99 = statistics.median(spent), statistics.quantiles(spent, n=100)[-1]

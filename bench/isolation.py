@@ -46,7 +46,9 @@ def main() -> int:
     """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--restarts", type=int, default=5, help="of the executor, by kill -9")
+    parser.add_argument(
+        "--restarts", type=int, default=5, help="restarts of the executor after kill -9"
+    )
     options = parser.parse_args()
     before = load()
     rows = [starting(), *fleet(options.restarts), *killing(options.kills)]
@@ -69,7 +71,7 @@ def starting() -> Row:
             took[name].append(1000 * (time.perf_counter() - began))
     p50 = {f"{name}_ms": statistics.median(each) for name, each in took.items()}
     added = p50["isolated_ms"] - p50["tethered_ms"]
-    return row("start of a process: ms isolation adds, p50", added, "<=", MOST_ADDED_MS, **p50)
+    return row("process start: ms added by isolation, p50", added, "<=", MOST_ADDED_MS, **p50)
 
 
 # -- idle servers ----------------------------------------------------------------------------
@@ -88,8 +90,8 @@ def fleet(restarts: int) -> Iterator[Row]:
         more = {"processes_of_used": len(busy), "rss_of_used_mb": sum(map(_rss, busy)) / 2**20}
         alive = {mark for pid in busy for mark in _marks(pid)}
         yield row("idle servers: MB of RSS", sum(map(_rss, idle)) / 2**20, "<=", 0, **more)
-        yield row("servers that run, beyond those used", len(alive - used), "<=", 0)
-        yield row("used servers that do not run", len(used - alive), "<=", 0)
+        yield row("running servers that are not used", len(alive - used), "<=", 0)
+        yield row("used servers that are not running", len(used - alive), "<=", 0)
         left, started = 0, 0
         for _ in range(restarts):
             before = _alive_with_start(marked(MARK))
@@ -100,8 +102,8 @@ def fleet(restarts: int) -> Iterator[Row]:
                 until_blocking(partial(_called, client, name), "an answer", 60)
             left += len(_still(before))
             started += len({mark for pid in marked(MARK) for mark in _marks(pid)} - used)
-        yield row("executor killed: processes left behind", left, "<=", 0, restarts=restarts)
-        yield row("executor begun: idle servers started", started, "<=", 0, restarts=restarts)
+        yield row("executor killed: leftover processes", left, "<=", 0, restarts=restarts)
+        yield row("executor restarted: idle servers started", started, "<=", 0, restarts=restarts)
 
 
 def _idle_processes(used: set[str]) -> list[int]:

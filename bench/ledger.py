@@ -32,7 +32,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reservations", type=int, default=100_000)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--every", type=float, nargs=2, default=(2.0, 5.0), help="seconds of peace")
+    parser.add_argument(
+        "--every",
+        type=float,
+        nargs=2,
+        default=(2.0, 5.0),
+        help="minimum and maximum seconds between two kills",
+    )
     parser.add_argument("--latency-only", action="store_true")
     options = parser.parse_args()
     report: dict[str, Any] = {"machine": _machine()}

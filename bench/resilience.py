@@ -119,7 +119,9 @@ async def _body(head: str, reader: asyncio.StreamReader) -> bytes:
 def main() -> int:
     """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of every phase and round")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="seconds of every phase and round"
+    )
     options = parser.parse_args()
     before = load()
     rows = [
@@ -150,7 +152,7 @@ def isolation(seconds: float) -> Iterator[dict[str, Any]]:
             pairs += rows[0]["baseline_and_others_ms"]
             yield from rows
     ratio = statistics.median(others / baseline for baseline, others in pairs)
-    yield row("all troubles: median ratio of their rounds", ratio, "<=", MOST_RATIO)
+    yield row("all faults: median ratio of their rounds", ratio, "<=", MOST_RATIO)
 
 
 async def _one_bad(
@@ -259,7 +261,7 @@ async def _overloaded(endpoint: str, seconds: float) -> list[dict[str, Any]]:
     refusal = _p99(crowd.refused)
     return [
         row("3x overload: goodput ÷ peak", good / best, ">=", LEAST_GOODPUT, **fields),
-        row("3x overload: p99 of a refusal, ms", refusal, "<=", MOST_REFUSAL_MS, **fields),
+        row("3x overload: p99 of a denial, ms", refusal, "<=", MOST_REFUSAL_MS, **fields),
     ]
 
 

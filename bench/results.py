@@ -28,21 +28,25 @@ VAST = HERE.parent / "tests" / "harness" / "upstreams" / "large_result_server.py
 SECRET = "tbk_root_a-secret-of-the-bench"
 MOST_GROWTH = 32.0  # MiB
 SECONDS = 300.0  # seconds for one call on the slowest machine
-WAYS = {"http": ("http", "text"), "event": ("http", "streamed"), "stdio": ("stdio", "text")}
+TRANSPORTS = {"http": ("http", "text"), "event": ("http", "streamed"), "stdio": ("stdio", "text")}
 MIB = 1 << 20
 
 
 def main() -> int:
     """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--way", choices=WAYS, help="this one alone")
+    parser.add_argument("--transport", choices=TRANSPORTS, help="measure only this transport")
     parser.add_argument("--mib", type=int, default=200, help="size of the large result")
     options = parser.parse_args()
-    rows = [_measured(way, options.mib) for way in WAYS if options.way in (None, way)]
-    table = Table("way", "result", "seconds", "memory grew", "demand", "read back", "")
+    rows = [
+        _measured(transport, options.mib)
+        for transport in TRANSPORTS
+        if options.transport in (None, transport)
+    ]
+    table = Table("transport", "result", "seconds", "memory grew", "demand", "read back", "")
     for row in rows:
         table.add_row(
-            row["way"], f"{row['mib']:.0f} MiB", f"{row['seconds']:.1f}",
+            row["transport"], f"{row['mib']:.0f} MiB", f"{row['seconds']:.1f}",
             f"{row['grew_mib']:.1f} MiB", f"<= {MOST_GROWTH:g} MiB", str(row["read_back"]),
             "" if row["met"] else "MISSED",
         )  # fmt: skip
@@ -51,9 +55,9 @@ def main() -> int:
     return 0 if met(rows) else 1
 
 
-def _measured(way: str, mib: int) -> dict[str, Any]:
+def _measured(transport: str, mib: int) -> dict[str, Any]:
     """Make one large call through its own gateway and return the figures."""
-    kind, tool = WAYS[way]
+    kind, tool = TRANSPORTS[transport]
     port = own_port()
     upstream = subprocess.Popen([sys.executable, str(VAST), str(port)], preexec_fn=die_with_parent)  # noqa: PLW1509
     where: dict[str, Any] = {"url": f"http://127.0.0.1:{port}/mcp"}
@@ -67,7 +71,10 @@ def _measured(way: str, mib: int) -> dict[str, Any]:
             cluster.start(declared)
             client = Client(cluster.client(SECRET).endpoint, SECRET, SECONDS)
             cluster.until_listed(client, f"vast__{tool}")
-            return {"way": way, **_one(client, tool, mib, cluster.processes["executor"][0].pid)}
+            return {
+                "transport": transport,
+                **_one(client, tool, mib, cluster.processes["executor"][0].pid),
+            }
         finally:
             cluster.stop()
             upstream.terminate()

@@ -47,7 +47,7 @@ def main() -> int:
         "pairs": pairs,
     }
     console.print({name: report[name] for name in ("per_second", "cpu_us_per_call")})
-    rows = [row("calls a second with rules ÷ without", report["ratio"], ">=", LEAST)]
+    rows = [row("calls per second with rules ÷ without", report["ratio"], ">=", LEAST)]
     show(rows)
     keep("rules-spine", report)
     return 0 if met(rows) else 1

@@ -53,7 +53,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--rules", type=int, default=0, help="Cedar rules declared.")
+    parser.add_argument("--rules", type=int, default=0, help="number of declared Cedar rules")
     parser.add_argument("--mode", choices=("fused", "separate", "both"), default="both")
     options = parser.parse_args()
     modes = ("fused", "separate") if options.mode == "both" else (options.mode,)

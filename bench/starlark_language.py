@@ -86,7 +86,7 @@ async def main(every: list[Chunk]) -> int:
     await sandbox.close()
     failed = {place: why for place, why in faults.items() if why}
     console.print_json(json.dumps(failed))
-    console.print(f"{len(every) - len(failed)} of {len(every)} chunks do as they should")
+    console.print(f"{len(every) - len(failed)} of {len(every)} chunks behave as specified")
     return int(len(failed) > MOST_FAILED * len(every))
 
 

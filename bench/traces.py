@@ -40,12 +40,12 @@ def main() -> int:
     times = parser.parse_args().times
     figures = _measured(times)
     rows = [
-        row("a span where nothing is configured, ns", figures["off_ns"], "<=", MOST_UNRECORDED_NS),
+        row("a span without tracing, ns", figures["off_ns"], "<=", MOST_UNRECORDED_NS),
         row("a span of an unsampled trace, ns", figures["unsampled_ns"], "<=", MOST_UNRECORDED_NS),
         row("all spans of an unsampled call, ns", figures["call_ns"], "<=", MOST_CALL_NS),
     ]
     show(rows)
-    print("\nns a span, begun and ended with five attributes, and encoded:")
+    print("\nns per span, started and ended with five attributes, and encoded:")
     for name in ("recorded_ns", "encoded_ns", "sdk_ns", "sdk_encoded_ns"):
         print(f"  {name:16} {figures[name] if figures[name] is not None else 'not installed'}")
     keep("traces", {"times": times, **figures, "rows": rows})

@@ -42,8 +42,8 @@ REQUEST = b"POST /mcp HTTP/1.1\r\nHost: docs.example\r\n\r\n" + b"x" * 1024
 def main() -> int:
     """Run the benchmark; return 0 if the demands are met."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=1000, help="how many end together")
-    parser.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")
+    parser.add_argument("--tokens", type=int, default=1000, help="tokens that expire together")
+    parser.add_argument("--rounds", type=int, default=50_000, help="look-ups")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         rows = asyncio.run(_measured(Path(directory), options.tokens, options.rounds))
@@ -75,7 +75,7 @@ async def _measured(directory: Path, tokens: int, rounds: int) -> list[dict[str,
         row("token of a call from cache: p50 µs", p50, "<=", MOST_MICROSECONDS),
         row("token of a call from cache: p99 µs", p99, "<=", MOST_MICROSECONDS),
         row("calls without a token", failed, "<=", 0),
-        row("renewals beside one for each token", abs(renewed - tokens), "<=", 0),
+        row("renewals besides one per token", abs(renewed - tokens), "<=", 0),
         row("seconds until all were renewed", took, "<=", 60.0),
     ]
 

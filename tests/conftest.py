@@ -73,14 +73,14 @@ def state_dir(tmp_path: Path, nats_server: NatsAt) -> Path:
 
 
 @pytest.fixture
-async def laid_down(nats_server: NatsAt) -> None:
+async def provisioned_bus(nats_server: NatsAt) -> None:
     """Provision empty streams and buckets."""
     async with connect_as_tester(nats_server) as tester:
         await reset_bus(tester, nats_server.streams)
 
 
 @pytest.fixture
-def settings(state_dir: Path, nats_server: NatsAt, laid_down: None) -> Settings:  # noqa: ARG001
+def settings(state_dir: Path, nats_server: NatsAt, provisioned_bus: None) -> Settings:  # noqa: ARG001
     """Return the common settings of services on the provisioned bus."""
     return Settings(state_dir=state_dir, nats_url=nats_server.url, drain_seconds=5.0)
 

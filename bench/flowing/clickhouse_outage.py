@@ -58,10 +58,10 @@ def _away(
         else:
             killing.cluster.run("audit").wait_ready()
         caught_up = killing.cluster.on_the_bus(lambda bus: _caught_up(bus, live))
-    console.print(f"{mode}: live {live:,.0f} messages a second, back at {caught_up:,.0f}")
-    found = killing.looked(f"ClickHouse away, {mode}", load)
+    console.print(f"{mode}: live {live:,.0f} messages per second, recovery at {caught_up:,.0f}")
+    found = killing.looked(f"ClickHouse outage, {mode}", load)
     more = {"live": live, "caught_up": caught_up, "seconds": seconds, "events": found.events}
-    what = f"ClickHouse away, {mode}"
+    what = f"ClickHouse outage, {mode}"
     yield row(f"{what}: events missing", found.missing + found.lost, "<=", 0, **more)
     yield row(f"{what}: events twice", found.doubled_rows, "<=", 0)
     yield row(f"{what}: catching up ÷ live", caught_up / live, ">=", LEAST_RATIO, **more)

@@ -81,7 +81,7 @@ async def _called(clusters: dict[str, Cluster], calls: int) -> dict[str, list[fl
             result = await load.answer_of(call)
             took = (time.perf_counter() - began) * 1000
             if call.answer not in json.dumps(result):
-                raise SystemExit(f"{way}: a wrong answer: {result}")
+                raise SystemExit(f"{way}: wrong answer: {result}")
             if number >= WARM:
                 taken[way].append(took)
     for load in loads.values():

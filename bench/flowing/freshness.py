@@ -51,11 +51,11 @@ def watching(killing: KillCampaign, seconds: float) -> Iterator[Row]:
         if each.call.trace in watched.seen
     )
     more: dict[str, Any] = {"calls": load.made, "p50": _at(delays, 0.5), "most": delays[-1]}
-    yield row("a call's outcome is a row: s after its end, p99", _at(delays, 0.99),
+    yield row("call end to outcome row: s, p99", _at(delays, 0.99),
               "<=", MOST_UNSEEN, **more)  # fmt: skip
-    yield row("calls whose outcome never came", len(load.succeeded) - len(delays), "<=", 0)
+    yield row("calls without an outcome row", len(load.succeeded) - len(delays), "<=", 0)
     ages = sorted(watched.ages)
-    yield row("checkpoint: s since it was signed, p99", _at(ages, 0.99), "<=", MOST_AGE,
+    yield row("age of the last checkpoint: s, p99", _at(ages, 0.99), "<=", MOST_AGE,
               p50=_at(ages, 0.5), most=ages[-1])  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def _summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> Table:
     """Return the figures as a table by the number of tools."""
-    shown = Table(title="Input tokens a task, mean, of a published benchmark's tools and tasks")
+    shown = Table(title="Input tokens per task, mean, of a published benchmark's tools and tasks")
     for column in (
         "tools", "definitions", "no schemas", "tasks", "classic", "code mode", "saved %",
         "hard: saved %", "right", "requests", "found %",

@@ -42,7 +42,7 @@ def mark() -> Iterator[str]:
 
 
 @pytest.fixture
-async def lasting_leases(nats_server: NatsAt, laid_down: None) -> None:  # noqa: ARG001
+async def lasting_leases(nats_server: NatsAt, provisioned_bus: None) -> None:  # noqa: ARG001
     """Leases outlive a machine that stands still for a while: no server moves in these tests.
 
     A bucket that was written to, as leases are by any executor with a process, is made anew for

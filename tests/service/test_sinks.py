@@ -148,7 +148,7 @@ async def test_datagrams_are_sent_and_one_too_long_is_counted(
         siem = sink(f"syslog+udp://127.0.0.1:{port.port}")
         async with running_sinks(settings, {"siem": siem}) as sinks:
             async with asyncio.timeout(PATIENCE):
-                assert (await port.messages()).told["id"] == "c2.allowed"
+                assert (await port.messages()).event["id"] == "c2.allowed"
             await until(lambda: "1 delivered, 0 behind, 1 rejected" in state(sinks), "both")
 
 

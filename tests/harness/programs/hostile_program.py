@@ -38,7 +38,7 @@ def connects(path: str) -> bool:
 
 
 def writes(path: str) -> bool:
-    """By any of the ways there are."""
+    """Return whether any kind of write succeeds."""
     ways: list[Callable[[], object]] = [
         lambda: os.close(os.open(path, os.O_WRONLY | os.O_APPEND)),
         lambda: os.truncate(path, 0),
@@ -79,7 +79,7 @@ def reaches(pid: int) -> list[str]:
 
 
 def devices() -> list[str]:
-    """Every device there is, or that can be made, beyond those that hold nothing."""
+    """Return every device, existing or creatable, except those without data."""
     known = {"null", "zero", "full", "random", "urandom", "tty", "ptmx"}
     found = []
     for at, _directories, files in os.walk("/dev"):
