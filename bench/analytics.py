@@ -157,7 +157,7 @@ def loading(total: int, until: datetime, days: int) -> Iterator[str]:
         )  # fmt: skip
 
 
-async def laid_down(store: ClickHouse, total: int, until: datetime, days: int = DAYS) -> None:
+async def fill_tables(store: ClickHouse, total: int, until: datetime, days: int = DAYS) -> None:
     """Fill the tables of an open store."""
     for statement in loading(total, until, days):
         await store.run_in_background(statement)
@@ -208,7 +208,7 @@ async def _measured(directory: Path, options: argparse.Namespace) -> dict[str, A
     try:
         began, seconds = perf_counter(), 0.0
         if not await _figure(store, "count()", "events"):
-            await laid_down(store, options.events, datetime.now(UTC))
+            await fill_tables(store, options.events, datetime.now(UTC))
             seconds = perf_counter() - began
         await _merged(store)
         until = datetime.fromtimestamp(

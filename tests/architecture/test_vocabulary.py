@@ -22,15 +22,18 @@ SUPPORT = (
     *("browser", "chaos", "conformance", "fixture_server", "fuzz", "harness", "matrix", "metrics"),
     "witness",
 )
+CHECKED = (
+    *("libs", "services", "cli", "demo", "tools", "bench"),
+    *(f"tests/{each}" for each in SUPPORT),
+)
 CODE = sorted(
     path
-    for top in (
-        *("libs", "services", "cli", "demo", "tools", "bench"),
-        *(f"tests/{each}" for each in SUPPORT),
+    for path in (
+        ROOT / "tests" / "conftest.py",
+        *(p for t in CHECKED for p in (ROOT / t).rglob("*.py")),
     )
-    for path in (ROOT / top).rglob("*.py")
     if ".venv" not in path.parts and path not in DATA
-) + [ROOT / "tests" / "conftest.py"]
+)
 PAGES = sorted(
     path
     for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/**/README.md"))
