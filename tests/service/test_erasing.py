@@ -230,7 +230,7 @@ async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of
                     pid=1,
                     ready=True,
                     since=0.0,
-                    heard={PEOPLE: known},
+                    revisions={PEOPLE: known},
                 )
                 answering.add(asyncio.create_task(audit.publish(reply, result.encode())))
 
