@@ -33,7 +33,7 @@ VARIANTS = {"nothing": "1s", "default": "1s", "always": "always"}
 
 def cost(calls: int) -> Iterator[Row]:
     """Return what the default adds, which has a demand, and what `always` adds, which has none."""
-    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="toolbus-cost-") as name:
+    with tempfile.TemporaryDirectory(prefix="toolbus-cost-") as name, ExitStack() as stack:
         upstream = Upstream(Path(name) / "upstream")
         upstream.start()
         stack.callback(upstream.kill)
