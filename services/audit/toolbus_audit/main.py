@@ -64,8 +64,8 @@ from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import Holds
+from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_common.service.privacy import use_person_keys
 from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
-from toolbus_common.service.privacy import use_person_keys
+from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)

@@ -49,8 +49,8 @@ from toolbus_common.nats.topology import (
     RESULTS,
     SESSIONS,
 )
+from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_common.service.privacy import use_person_keys
 from toolbus_common.service.service import Service
 from toolbus_executor.calls.call_handler import CallHandler
 from toolbus_executor.calls.early_cancellations import EarlyCancellations

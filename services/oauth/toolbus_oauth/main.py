@@ -41,9 +41,8 @@ from toolbus_common.nats.topology import (
     OAUTH_CLIENTS,
     TOKENS,
 )
+from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, key_services_of, stores_of
-from toolbus_common.secrets.master_keys import Masters
-from toolbus_common.service.privacy import use_person_keys
 from toolbus_common.service.service import Service
 from toolbus_oauth.account_page.overview import AccessOverview
 from toolbus_oauth.accounts.local_accounts import Accounts
@@ -69,6 +68,7 @@ from toolbus_oauth.settings import Settings
 from toolbus_oauth.storage.http_client import HttpClient
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, reencrypt
+from toolbus_oauth.upstreams.connections.master_keys import Masters
 from toolbus_oauth.upstreams.factory import UpstreamOAuth, build_upstream_oauth
 
 log = logging.getLogger(__name__)

@@ -51,7 +51,7 @@ from toolbus_common.nats.topology import (
     TASKS,
     TOKENS,
 )
-from toolbus_common.service.privacy import use_person_keys
+from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.service.service import Service
 from toolbus_policy.admin.ledger_queries import LedgerQueryHandler
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
