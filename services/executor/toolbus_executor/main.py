@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import end
 from toolbus_common.config_store.literal_secrets import Reader
@@ -37,7 +37,6 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import (
@@ -51,6 +50,7 @@ from toolbus_common.nats.topology import (
 )
 from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, stores_of
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_executor.calls.call_handler import CallHandler
 from toolbus_executor.calls.early_cancellations import EarlyCancellations
@@ -80,7 +80,7 @@ class ServerRegistry:
     def __init__(
         self,
         service: Service,
-        directory: ConfigProjection,
+        directory: ConfigView,
         pins: Pins,
         commands: OperatorCommands,
         dependencies: Dependencies,
@@ -237,20 +237,18 @@ async def _identity_key(service: Service) -> IdentityKeyReply:
     return await service.requests.request(IdentityKeyQuery(), IdentityKeyReply)
 
 
-def build(transport: LocalTransport) -> Service:
+def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
-    service = Service("executor", settings, transport)
+    service = Service("executor", settings, process)
     use_person_keys(service)
-    directory = ConfigProjection(Reader.at("executor", settings.sealing).opened)
+    decrypted = Reader.at("executor", settings.sealing).opened
+    directory = ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted)
     pins = Pins(service.events)
     commands = OperatorCommands()
     keys = IdentityKeys(partial(_identity_key, service))
-    dialers = DialerFactory(
-        settings.egress, ConfirmedTargets(), settings.egress_ca, os.environ, keys
-    )
-    service.watch_bucket(CONFIG)(dialers.named.apply_change)
-    service.watch_bucket(CONFIG)(directory.apply_change)
+    confirmed = service.share_projection(CONFIG, ConfirmedTargets)
+    dialers = DialerFactory(settings.egress, confirmed, settings.egress_ca, os.environ, keys)
     service.watch_bucket(CONFIG)(commands.apply_change)
     service.watch_bucket(PINS)(pins.apply_change)
 
@@ -263,7 +261,7 @@ def build(transport: LocalTransport) -> Service:
             dialers, large_results, settings, starts, secrets, partial(_token, service)
         )
         registry = ServerRegistry(service, directory, pins, commands, dependencies)
-        directory.on_configured.append(registry.reconcile)
+        directory.projection.on_configured.append(registry.reconcile)
         service.details = lambda: {"servers": len(registry)}
 
         await service.requests.answer_all(SessionsQuery, registry.sessions)

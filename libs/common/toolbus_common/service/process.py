@@ -12,13 +12,13 @@ from importlib import import_module
 import uvloop
 
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.observability import logging as logs
 from toolbus_common.observability.tracing import recording
 from toolbus_common.observability.tracing.exporter import Exporter
 from toolbus_common.observability.tracing.otel_env import TracingError, exporting
 from toolbus_common.secrets.references import SecretError
 from toolbus_common.service import health
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -31,9 +31,9 @@ STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
 END_SECONDS = 2.0  # for cancelled tasks to end
 
 
-def build(name: str, local: LocalTransport) -> Service:
+def build(name: str, process: ProcessContext) -> Service:
     """Build a service with `toolbus_<name>.main.build`."""
-    service: Service = import_module(f"toolbus_{name}.main").build(local)
+    service: Service = import_module(f"toolbus_{name}.main").build(process)
     return service
 
 
@@ -76,8 +76,8 @@ def traced(environ: Mapping[str, str]) -> Iterator[None]:
 async def _run(names: Sequence[str], settings: Settings) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    local = LocalTransport()
-    services = [build(name, local) for name in names]
+    process = ProcessContext()
+    services = [build(name, process) for name in names]
     try:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(_operations(settings, services))
