@@ -84,6 +84,7 @@ class ServerSupervisor:
         )
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
+        self.resets = 0  # of the server when this was started
         self.fresh = False  # list again after a reset although the configuration is unchanged
         self.held = IsolationStatus(name)
         self._list_problems = ListProblems(name, service.events)
@@ -125,6 +126,7 @@ class ServerSupervisor:
             **self.handler.status(),
             **self.held.status(),
             "dropped_messages": self._unattributed.counts,
+            "resets": self.resets,
             "sessions": self.separation.pool.status() if self.separation is not None else None,
             "last_failure": self.handler.breaker.failures.last
             or ("" if elsewhere else self.handler.why_not),
@@ -164,9 +166,7 @@ class ServerSupervisor:
             if holding.done():
                 log.warning("server.lease_lost", extra={"server": self.name})
         finally:
-            holding.cancel()
-            serving.cancel()
-            await asyncio.gather(serving, holding, return_exceptions=True)
+            await end(serving, holding)
             await lease.release()
 
     async def _serve(self) -> None:
