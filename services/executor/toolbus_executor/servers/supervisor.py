@@ -159,14 +159,10 @@ class ServerSupervisor:
     async def _serve_alone(self, lease: Lease) -> None:
         """Serve while this executor holds the server's lease."""
         await lease.acquire()
-        serving = asyncio.create_task(self._serve())
-        holding = asyncio.create_task(lease.keep())
         try:
-            await asyncio.wait((serving, holding), return_when=asyncio.FIRST_COMPLETED)
-            if holding.done():
-                log.warning("server.lease_lost", extra={"server": self.name})
+            await first_of(self._serve(), lease.keep())  # serving never ends by itself
+            log.warning("server.lease_lost", extra={"server": self.name})
         finally:
-            await end(serving, holding)
             await lease.release()
 
     async def _serve(self) -> None:
