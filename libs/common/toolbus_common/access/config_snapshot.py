@@ -146,23 +146,24 @@ class ConfigProjection:
     """
 
     def __init__(self) -> None:
-        self.current = ConfigSnapshot.of(Configuration(), version=0)
-        self.stale = False  # `current` lacks received changes
-        self._configuration = self.current.configuration
+        self._now = ConfigSnapshot.of(Configuration(), version=0)
+        self._configuration = self._now.configuration
         self._own_keys: dict[str, Key] = {}
         self._own_admins: dict[str, Admin] = {}
         self._changed: set[str] = set()
         self._version = 0
         self._complete = False
+        self._stale = False  # `_now` lacks received changes
+        self.on_stale: list[Callable[[], None]] = []  # a snapshot read before is outdated
         self.on_configured: list[Callable[[], None]] = []  # the configuration changed
         self.on_key: list[Callable[[str], None]] = []  # the key of this name changed
 
     @property
     def now(self) -> ConfigSnapshot:
         """The current snapshot; empty until the first load of the bucket is complete."""
-        if self.stale:
+        if self._stale:
             self._renew()
-        return self.current
+        return self._now
 
     @property
     def admins(self) -> Mapping[str, Admin]:
@@ -172,10 +173,14 @@ class ConfigProjection:
     def apply_change(self, change: Change | None) -> None:
         """Apply one change of the bucket; None means that the first load is complete."""
         if change is None:
-            self._complete = self.stale = True
+            self._complete = True
+        if self._complete:
+            self._stale = True
+            for outdated in self.on_stale:
+                outdated()
+        if change is None:
             self._notify_configured()
         else:
-            self.stale = self._complete
             self._apply(change)
 
     def _apply(self, change: Change) -> None:
@@ -213,14 +218,14 @@ class ConfigProjection:
             listener()
 
     def _renew(self) -> None:
-        if self._configuration is not self.current.configuration:
-            self.current = ConfigSnapshot.of(self._configuration, self._own_keys, self._version)
+        if self._configuration is not self._now.configuration:
+            self._now = ConfigSnapshot.of(self._configuration, self._own_keys, self._version)
         else:
             own, declared = self._own_keys, self._configuration.keys
             changed = {name: own.get(name, declared.get(name)) for name in self._changed}
-            self.current = self.current.after(self._version, changed)
+            self._now = self._now.after(self._version, changed)
         self._changed.clear()
-        self.stale = False
+        self._stale = False
 
 
 class ConfigView:
@@ -241,12 +246,13 @@ class ConfigView:
         self._opened = opened
         self._seen = self.projection.now
         self._now = self._seen.seen_with(opened(self._seen.configuration), self.bearers)
+        self._stale = False
+        self.projection.on_stale.append(self._outdate)
 
     @property
     def now(self) -> ConfigSnapshot:
         """The current snapshot; empty until the first load of the bucket is complete."""
-        projection = self.projection
-        if projection.stale or projection.current is not self._seen:
+        if self._stale:
             self._renew()
         return self._now
 
@@ -271,3 +277,7 @@ class ConfigView:
         if self._seen.configuration is not before.configuration:
             configuration = self._opened(self._seen.configuration)
         self._now = self._seen.seen_with(configuration, self.bearers)
+        self._stale = False
+
+    def _outdate(self) -> None:
+        self._stale = True
