@@ -33,7 +33,6 @@ from toolbus_common.errors import (
 )
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import CONFIGURATION
-from toolbus_ingress import cors
 from toolbus_ingress.admin_api import responses
 from toolbus_ingress.http import jsonrpc
 from toolbus_oauth.accounts.access_rules import entitled_rule
@@ -47,14 +46,19 @@ from toolbus_policy.approvals import model
 from toolbus_policy.approvals.approvers import Approver, approver_for_key
 
 BASE = "https://gateway.test"
+
 TOKEN = "eyJh.eyJp.c2ln"
+
 KEY_DIGEST = key_digest_of(TOKEN)
+
 GROUPS = {
     "reading": {"tools": ["docs__read", "docs__list"], "scope": "first"},
     "writing": {"tools": ["docs__write"], "scope": "later"},
     "plain": {"tools": ["docs__*"]},
 }
+
 ACCESS = {"staff": {"tools": ["docs__read", "docs__write", "docs__burn"], "role": "operator"}}
+
 LISTED = {
     "docs": Listing(
         server="docs",
@@ -89,9 +93,6 @@ def decided(scope: str, tool: str, **sections: Any) -> str:
     except (UnknownToolError, InsufficientScopeError) as error:
         return f"{error.code} {error.data.get('scope', '')}".strip()
     return "fine"
-
-
-# -- tokens for tools ------------------------------------------------------------------------
 
 
 def test_a_token_is_good_for_what_its_scope_and_its_rule_both_cover() -> None:
@@ -157,8 +158,6 @@ def test_clients_are_reported_to_begin_with_what_comes_first() -> None:
     assert scopes.offered(declared()) == ["tools", "tools:reading", "tools:writing"]
 
 
-# -- what clients are given ------------------------------------------------------------------
-
 VOUCHED, STRANGER = Client("v", "v"), Client("s", "s", registered=True)
 
 
@@ -217,9 +216,6 @@ def test_a_rule_without_a_role_entitles_nobody_to_administer() -> None:
     made = declared(access={"first": {"tools": ["*"]}, "second": {"role": "admin"}})
     assert entitled_rule(made, "local", {}, administers=False) == "first"
     assert entitled_rule(made, "local", {}, administers=True) is None, "the first rule counts"
-
-
-# -- who administers -------------------------------------------------------------------------
 
 
 def directory(scope: str, **access: Any) -> ConfigProjection:
@@ -304,9 +300,6 @@ async def test_whoever_signs_in_to_administer_is_still_who_made_the_call() -> No
         assert deciding.who.name == f"user:{signed_in}"
 
 
-# -- what a refusal says ---------------------------------------------------------------------
-
-
 def test_a_refusal_for_its_scope_is_a_challenge() -> None:
     error = InsufficientScopeError("no", scope="tools:a tools:b")
     answer = jsonrpc.failure(error)
@@ -326,72 +319,3 @@ def test_the_page_names_each_scope() -> None:
     assert [each.split()[0] for each in result] == ["administer", "view", "use", "use"]
     assert "auditor" in result[0]
     assert "reading" in result[3]
-
-
-# -- scripts in browsers ---------------------------------------------------------------------
-
-ORIGIN = "https://app.test"
-
-
-def asked(
-    path: str, origin: str = ORIGIN, method: str = "OPTIONS", **headers: str
-) -> dict[str, Any]:
-    items = [(b"origin", origin.encode())] if origin else []
-    more = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return {"type": "http", "method": method, "path": path, "headers": items + more}
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/mcp", "/mcp/docs", "/oauth/token", "/oauth/register",
-        "/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-authorization-server",
-    ],
-)  # fmt: skip
-def test_scripts_of_listed_origins_may_read_what_clients_need(path: str) -> None:
-    listed = frozenset({ORIGIN})
-    assert cors.allowed_origin(asked(path), listed) == ORIGIN.encode()
-    for origin in ("", "https://app.test.evil", "https://app.test:8443", "http://app.test", "null"):
-        assert cors.allowed_origin(asked(path, origin), listed) == b""
-    twice = asked(path)
-    twice["headers"] *= 2
-    assert cors.allowed_origin(twice, listed) == b""
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["/oauth/authorize", "/oauth/consent", "/oauth/account", "/oauth/connect/x", "/api/v1/self",
-     "/approvals/1", "/oauth/sign-in", "/mcp/a/b", "/metrics"],
-)  # fmt: skip
-def test_pages_and_the_administration_are_no_scripts_business(path: str) -> None:
-    assert cors.allowed_origin(asked(path), frozenset({ORIGIN})) == b""
-
-
-def test_a_browser_is_reported_only_what_may_be_sent() -> None:
-    result = cors.preflight(
-        asked(
-            "/mcp",
-            access_control_request_method="POST",
-            access_control_request_headers="Authorization, mcp-param-x, Cookie, x-evil",
-        )
-    )
-    assert result is not None
-    headers = dict(result.headers)
-    assert headers[b"access-control-allow-headers"] == b"authorization, mcp-param-x"
-    assert b"access-control-allow-credentials" not in headers
-    assert cors.preflight(asked("/mcp", method="POST")) is None
-    assert cors.preflight(asked("/mcp")) is None
-
-
-async def test_what_a_script_may_read_says_so_and_nothing_else_changes() -> None:
-    sent: list[dict[str, Any]] = []
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    result = cors.with_cors_headers(send, ORIGIN.encode())
-    await result({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
-    await result({"type": "http.response.body", "body": b"x"})
-    headers = dict(sent[0]["headers"])
-    assert headers[b"access-control-allow-origin"] == ORIGIN.encode()
-    assert (headers[b"a"], headers[b"vary"], sent[1]["body"]) == (b"b", b"Origin", b"x")

@@ -1,80 +1,19 @@
 """What the executor decides without I/O: breaker, catalogue, messages."""
 
-import json
-from time import time
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from toolbus_common.contracts import Listing, ServerState
+from toolbus_common.contracts import Listing
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
-from toolbus_executor.resilience.circuit_breaker import Breaker, State
-from toolbus_executor.servers.refresh_schedule import (
-    MIN_SECONDS,
-    refresh_pause,
-    refreshed_elsewhere,
-)
-from toolbus_executor.transport.sse_parser import EventReader
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.listing import LONGEST_TTL, MOST_DROPPED, TOOLS, every_page, listed
-from toolbus_executor.upstreams.mcp import messages
 
 SCHEMA: dict[str, Any] = {"type": "object"}
+
 SERVER = Described(
     "modern", "2026-07-28", capabilities={"tools": {}, "prompts": {}, "resources": {}}
 )
-
-
-def failed(breaker: Breaker, times: int, now: float = 0.0) -> Breaker:
-    for _ in range(times):
-        breaker.failed(now)
-    return breaker
-
-
-def test_a_breaker_opens_after_five_failures_in_a_row() -> None:
-    breaker = failed(Breaker(), 4)
-    assert breaker.admits(0.0)
-    assert breaker.failed(0.0)
-    assert not breaker.admits(1.0)
-
-
-def test_a_success_forgets_the_failures_before_it() -> None:
-    breaker = failed(Breaker(), 4)
-    breaker.succeeded()
-    assert not breaker.failed(0.0)
-
-
-def test_after_the_pause_one_probe_goes_and_no_second() -> None:
-    breaker = failed(Breaker(), 5)
-    assert breaker.admits(5.0)
-    assert breaker.state is State.HALF_OPEN
-    assert not breaker.admits(5.0)
-
-
-def test_a_probe_that_succeeds_closes_it_and_one_that_fails_pauses_longer() -> None:
-    breaker = failed(Breaker(), 5)
-    breaker.admits(5.0)
-    assert breaker.failed(5.0)
-    assert breaker.retry_at == 15.0
-    breaker.admits(15.0)
-    assert breaker.succeeded()
-    assert breaker.state is State.CLOSED
-
-
-@given(st.lists(st.sampled_from(["ok", "fail", "ask", "wait"]), max_size=60))
-def test_an_open_breaker_never_admits_before_its_time(steps: list[str]) -> None:
-    breaker, now = Breaker(), 0.0
-    for step in steps:
-        if step == "ok":
-            breaker.succeeded()
-        elif step == "fail":
-            breaker.failed(now)
-        elif step == "wait":
-            now += 2.0
-        elif breaker.state is State.OPEN:
-            assert breaker.admits(now) == (now >= breaker.retry_at)
 
 
 def tool(name: Any = "a", **more: Any) -> dict[str, Any]:
@@ -171,47 +110,6 @@ async def test_a_listing_without_end_is_refused() -> None:
         await every_page(TOOLS, page)
 
 
-@pytest.mark.parametrize("text", [b"", b"<html>", b"[]", b'{"result":5}', b"\xff", b"[" * 5000])
-def test_nonsense_from_an_upstream_is_a_fault_and_nothing_else(text: bytes) -> None:
-    with pytest.raises(UpstreamFaultError):
-        messages.result_of(messages.read(text))
-
-
-def test_an_upstreams_error_is_told_in_its_own_words_but_not_all_of_them() -> None:
-    error = {"code": -5, "message": "m" * 5000, "data": {"kept": [1]}}
-    text = json.dumps({"id": 1, "error": error}).encode()
-    with pytest.raises(UpstreamRefusedError) as caught:
-        messages.result_of(messages.read(text))
-    assert len(caught.value.reason) < 600
-    assert caught.value.data == {"upstream_code": -5, "upstream_data": {"kept": [1]}}
-
-
-@given(st.lists(st.text(alphabet="abc \n", max_size=8), min_size=1, max_size=6), st.data())
-def test_events_are_the_same_however_the_stream_is_cut(
-    texts: list[str], data: st.DataObject
-) -> None:
-    events = [json.dumps(text).encode() for text in texts]
-    stream = b"".join(
-        b"event: message\r\nid: 1\r\ndata: %b\r\n\r\n: keep\r\n\r\n" % e for e in events
-    )
-    cut = data.draw(st.integers(0, len(stream)))
-    reader = EventReader()
-    assert [*reader.feed(stream[:cut]), *reader.feed(stream[cut:])] == events
-
-
-def test_a_stream_says_where_it_can_be_gone_on_with_and_when() -> None:
-    reader = EventReader()
-    assert not [*reader.feed(b"id: 7\nretry: 250\ndata: \n\n")]
-    assert (reader.last_id, reader.retry) == (b"7", 0.25)
-
-
-def test_an_event_has_the_name_it_was_given() -> None:
-    reader = EventReader()
-    assert [(reader.name, data) for data in reader.feed(b"event: endpoint\ndata: /x\n\n")] == [
-        ("endpoint", b"/x")
-    ]
-
-
 async def test_the_least_of_a_servers_hints_is_how_long_its_lists_are_good() -> None:
     def hinted(kind: str, ttl: Any) -> dict[str, Any]:
         return {kind: [], "ttlMs": ttl, "cacheScope": "public"}
@@ -226,29 +124,3 @@ async def test_the_least_of_a_servers_hints_is_how_long_its_lists_are_good() -> 
     assert (silent.ttl_ms, silent.listed_at) == (None, 0.0)
     endless = await listing([tool()], **{"resources/list": resources})
     assert endless.ttl_ms == LONGEST_TTL
-
-
-@given(st.integers(0, LONGEST_TTL), st.floats(-1e6, 1e6))
-def test_lists_are_never_listed_anew_before_they_are_old_nor_all_the_time(
-    ttl: int, ago: float
-) -> None:
-    result = Listing(server="s", state=ServerState.READY, ttl_ms=ttl, listed_at=time() - ago)
-    pause = refresh_pause(result)
-    if ttl == 0:
-        assert pause is None, "nobody asked to be asked for ever"
-    else:
-        assert pause is not None
-        assert pause >= MIN_SECONDS
-        assert pause * 1000 >= (result.remaining_ms(time()) or 0) - 1
-
-
-def test_a_server_that_says_nothing_of_time_is_listed_when_something_happens() -> None:
-    assert refresh_pause(Listing(server="s", state=ServerState.READY)) is None
-
-
-def test_what_another_replica_listed_is_taken_while_it_is_good() -> None:
-    result = Listing(server="s", state=ServerState.READY, ttl_ms=60_000, listed_at=time())
-    assert refreshed_elsewhere(result)
-    assert not refreshed_elsewhere(result.model_copy(update={"listed_at": time() - 61}))
-    assert not refreshed_elsewhere(result.model_copy(update={"state": ServerState.STALE}))
-    assert not refreshed_elsewhere(None)

@@ -1,0 +1,92 @@
+"""Cached access tokens: their holders as principals, revocation, eviction."""
+
+from time import time
+from typing import Any
+
+import pytest
+
+from toolbus_common.access.config_snapshot import (
+    ConfigSnapshot,
+    hash_of,
+    key_digest_of,
+)
+from toolbus_common.access.token_cache import TokenCache
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import Bearer
+from toolbus_common.nats.kv_bucket import Change
+
+BASE = "https://gateway.test"
+
+TOKEN = "eyJh.eyJp.c2ln"
+
+
+def declared(**sections: Any) -> Configuration:
+    return Configuration.model_validate(sections)
+
+
+def bearer(**changes: Any) -> Bearer:
+    fields = {"access": "staff", "user": "ann", "client": "c", "resource": f"{BASE}/mcp"}
+    return Bearer(**{**fields, "ends": time() + 600, **changes})
+
+
+def test_a_holder_is_a_key_with_everything_above_it() -> None:
+    made = declared(
+        customers={"acme": {}},
+        teams={"ops": {"customer": "acme", "tools": ["docs__*"]}},
+        users={"ann": {"deny": ["docs__burn"]}},
+        access={"staff": {"team": "ops", "tools": ["*"]}},
+    )
+    bearers = TokenCache()
+    bearers.take(hash_of(key_digest_of(TOKEN)), bearer())
+    snapshot = ConfigSnapshot.of(made, bearers=bearers)
+    principal = snapshot.principal_for(key_digest_of(TOKEN), time())
+    assert principal is not None
+    assert (principal.key, principal.customer, principal.own.user) == ("staff:ann", "acme", "ann")
+    assert [level for level, _ in principal.levels][1:] == ["user:ann", "team:ops", "customer:acme"]
+    covered = [principal.bounds.cover(name) for name in ("docs__read", "docs__burn", "mail__send")]
+    assert covered == [True, False, False]
+    assert snapshot.principal_for(key_digest_of(TOKEN), time() + 700) is None
+    bearers.take("other", bearer(user="bob", handle="3f"))
+    assert snapshot.principal_of("staff:3f", time()) is not None  # a person nobody declared
+    assert snapshot.principal_of("staff:bob", time()) is None
+    assert snapshot.principal_of("gone:ann", time()) is None
+    assert (
+        ConfigSnapshot.of(declared(), bearers=bearers).principal_for(key_digest_of(TOKEN), time())
+        is None
+    )
+
+
+def test_a_token_that_is_taken_back_is_told_to_who_streams_for_its_holder() -> None:
+    bearers, gone = TokenCache(), list[str]()
+    bearers.on_gone = gone.append
+    bearers.apply_change(Change("hash", bearer().encode(), 1))
+    assert bearers.known("hash") == bearers.find("hash", time())
+    bearers.apply_change(Change("hash", None, 2))
+    assert (bearers.known("hash"), gone) == (None, ["staff:ann"])
+    bearers.apply_change(Change("hash", b"{}", 3))
+    assert bearers.known("hash") is None
+
+
+def test_tokens_that_ended_are_not_kept_for_ever() -> None:
+    bearers = TokenCache()
+    for n in range(5000):
+        bearers.take(f"{n}", bearer(ends=time() - 1, grant="g"))
+    assert len(bearers.of_grant("g")) < 1100
+
+
+def test_who_holds_no_token_any_more_is_known_by_no_name() -> None:
+    bearers = TokenCache()
+    for name in ("one", "two"):
+        bearers.apply_change(Change(name, _bearer().encode(), 1))
+    held = _bearer().name
+    bearers.apply_change(Change("one", None, 2))
+    assert bearers.user_of(held) == "ann"
+    bearers.apply_change(Change("two", None, 3))
+    with pytest.raises(KeyError):
+        bearers.user_of(held)
+
+
+def _bearer() -> Bearer:
+    return Bearer(
+        access="staff", user="ann", client="c", resource="https://a.test/mcp", ends=9e9, handle="h"
+    )
