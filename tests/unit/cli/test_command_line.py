@@ -1,4 +1,4 @@
-"""The command as a shell sees it: help that teaches, sentences instead of stack traces."""
+"""The command line as a shell sees it: help, and messages instead of tracebacks."""
 
 import json
 import socket
@@ -34,7 +34,7 @@ def toolbus(cwd: Path, *words: str, **environment: str) -> subprocess.CompletedP
 
 
 def refused(cwd: Path, *words: str, **environment: str) -> str:
-    """The one sentence a command that cannot do its work ends with."""
+    """Run a command that must fail; return the message."""
     ended = toolbus(cwd, *words, **environment)
     assert ended.returncode != 0
     assert "Traceback" not in ended.stderr
@@ -43,7 +43,7 @@ def refused(cwd: Path, *words: str, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_says_what_it_does_and_shows_an_example(command: str) -> None:
+def test_help_describes_the_command_with_an_example(command: str) -> None:
     words = command.split()
     ended = CliRunner().invoke(built(words), [*words, "--help"])
     assert ended.exit_code == 0
@@ -57,7 +57,7 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
     assert names >= {command.split()[0] for command in COMMANDS}
 
 
-def test_a_command_loads_the_group_it_is_in_and_no_other() -> None:
+def test_a_command_imports_only_its_own_group() -> None:
     app = built(["keys", "list"])
     assert [group.name for group in app.registered_groups] == ["keys"]
     assert app.registered_commands == []
@@ -67,7 +67,7 @@ def test_a_command_loads_the_group_it_is_in_and_no_other() -> None:
     "command",
     ["status", "tools", "get keys", "keys list", "audit tail", "keys revoke bot", "provision"],
 )
-def test_where_nothing_runs_the_mend_is_to_start_it(
+def test_without_a_running_gateway_the_error_advises_to_start_it(
     tmp_path: Path,
     command: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -83,24 +83,24 @@ def test_where_nothing_runs_the_mend_is_to_start_it(
     assert "'toolbus up'" in message
 
 
-def test_a_bus_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unreachable_bus_is_reported_with_one_message(tmp_path: Path) -> None:
     message = refused(tmp_path, "status", TOOLBUS_NATS_URL="nats://127.0.0.1:9")
     assert "nats://127.0.0.1:9" in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize("words", [["policies"], ["policy", "policy"], []])
-def test_a_service_that_is_none_is_told_with_those_there_are(
+def test_an_unknown_service_is_reported_with_the_known_ones(
     tmp_path: Path, words: list[str]
 ) -> None:
     assert "ingress, policy, executor" in refused(tmp_path, "run", *words)
 
 
-def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_command_is_rejected(tmp_path: Path) -> None:
     assert "No such command 'upp'" in refused(tmp_path, "upp")
 
 
-def test_a_file_with_faults_stops_up_before_anything_is_started(tmp_path: Path) -> None:
+def test_an_invalid_file_stops_up_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "toolbus.yaml").write_text("keys:\n  bot: {tool: []}\n  two: {team: nobody}\n")
     message = refused(tmp_path, "up").splitlines()
     assert [each.partition(" ")[0] for each in message[:-1]] == [
@@ -111,7 +111,7 @@ def test_a_file_with_faults_stops_up_before_anything_is_started(tmp_path: Path) 
     assert not list((tmp_path / ".toolbus").glob("nats*"))
 
 
-def test_a_taken_port_stops_up_before_anything_is_started(tmp_path: Path) -> None:
+def test_a_port_in_use_stops_up_before_anything_starts(tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -121,20 +121,20 @@ def test_a_taken_port_stops_up_before_anything_is_started(tmp_path: Path) -> Non
     assert not list((tmp_path / ".toolbus").glob("nats*"))
 
 
-def test_arguments_that_are_no_json_are_told_before_anybody_is_called(tmp_path: Path) -> None:
+def test_arguments_that_are_no_json_are_rejected_before_the_call(tmp_path: Path) -> None:
     assert "not JSON" in refused(tmp_path, "call", "a__b", "{", "--key", "k")
     assert "JSON object" in refused(tmp_path, "call", "a__b", "[]", "--key", "k")
     assert "TOOLBUS_KEY" in refused(tmp_path, "call", "a__b")
 
 
-def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unreachable_endpoint_is_reported_with_one_message(tmp_path: Path) -> None:
     message = refused(
         tmp_path, "call", "a__b", TOOLBUS_KEY="k", TOOLBUS_URL="http://127.0.0.1:9/mcp"
     )
     assert "Cannot connect to" in message
 
 
-def test_the_configuration_of_nats_is_written_for_its_owner_only(tmp_path: Path) -> None:
+def test_the_nats_configuration_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     ended = toolbus(tmp_path, "nats-config", "made", "--json")
     users = json.loads(ended.stdout)["users"]
     written = json.loads((tmp_path / "made" / "nats.conf").read_text())
@@ -147,14 +147,14 @@ def test_the_configuration_of_nats_is_written_for_its_owner_only(tmp_path: Path)
     assert (tmp_path / "made" / "nkeys" / "policy.seed").read_text() == before
 
 
-def test_importing_writes_over_nothing(tmp_path: Path) -> None:
+def test_import_never_overwrites_a_file(tmp_path: Path) -> None:
     (tmp_path / "client.json").write_text('{"mcpServers": {"a": {"command": "x"}}}')
     words = ("import", "client.json", "-o", "toolbus.yaml")
     assert toolbus(tmp_path, *words).returncode == 0
     assert "--force" in refused(tmp_path, *words)
 
 
-def test_doctor_names_what_is_wrong_with_the_configuration(tmp_path: Path) -> None:
+def test_doctor_reports_problems_of_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "toolbus.yaml").write_text("keys: 3\n")
     ended = toolbus(tmp_path, "doctor", "--json")
     bad = [check for check in json.loads(ended.stdout) if not check["ok"]]
@@ -162,7 +162,7 @@ def test_doctor_names_what_is_wrong_with_the_configuration(tmp_path: Path) -> No
     assert ended.returncode == 1
 
 
-def test_running_services_loads_nothing_of_the_command() -> None:
+def test_running_services_imports_nothing_of_the_cli() -> None:
     code = (
         "import sys; sys.argv = ['toolbus', 'run', 'nobody']\n"
         "from toolbus_cli.main import main\n"

@@ -21,28 +21,28 @@ KEY_DIGEST = key_digest_of("tbk_bot_a-secret-of-code-mode")
 
 
 class Outcomes:
-    """A bucket that takes its time."""
+    """An outcome store whose writes wait for `released`."""
 
     def __init__(self) -> None:
-        self.asked, self.may_go_on = asyncio.Event(), asyncio.Event()
-        self.kept: list[ReplyMessage] = []
+        self.storing, self.released = asyncio.Event(), asyncio.Event()
+        self.stored: list[ReplyMessage] = []
 
-    async def end(self, _call: CallAdmitted, _claim: OutcomeClaim, told: ReplyMessage) -> None:
-        self.asked.set()
-        await self.may_go_on.wait()
-        self.kept.append(told)
+    async def end(self, _call: CallAdmitted, _claim: OutcomeClaim, replies: ReplyMessage) -> None:
+        self.storing.set()
+        await self.released.wait()
+        self.stored.append(replies)
 
 
 class Waiting:
-    """Whoever waits for the answer."""
+    """The recipient of the reply."""
 
     address = "reply"
 
     def __init__(self) -> None:
-        self.told: list[ReplyMessage] = []
+        self.replies: list[ReplyMessage] = []
 
-    async def send(self, frame: ReplyMessage) -> None:
-        self.told.append(frame)
+    async def send(self, reply: ReplyMessage) -> None:
+        self.replies.append(reply)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def directory() -> ConfigProjection:
     return known
 
 
-async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_from_it(
+async def test_a_cancellation_after_the_end_of_a_call_changes_nothing(
     directory: ConfigProjection,
 ) -> None:
     outcomes, waiting, messages = Outcomes(), Waiting(), list[Any]()
@@ -70,11 +70,11 @@ async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_fro
         claim=OutcomeClaim(name="n", revision=1, digest="d"),
     )  # fmt: skip
     running = asyncio.create_task(service.run(call, waiting))
-    await outcomes.asked.wait()
+    await outcomes.storing.wait()
     service.cancel(call.call_id)
     await asyncio.sleep(0)
-    outcomes.may_go_on.set()
+    outcomes.released.set()
     await asyncio.wait([running])
-    assert [type(frame) for frame in waiting.told] == [CallResult]
-    assert outcomes.kept == waiting.told
+    assert [type(reply) for reply in waiting.replies] == [CallResult]
+    assert outcomes.stored == waiting.replies
     assert [event.NAME for event in messages] == ["call.completed"]

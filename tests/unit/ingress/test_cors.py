@@ -9,7 +9,7 @@ from toolbus_ingress import cors
 ORIGIN = "https://app.test"
 
 
-def asked(
+def request(
     path: str, origin: str = ORIGIN, method: str = "OPTIONS", **headers: str
 ) -> dict[str, Any]:
     items = [(b"origin", origin.encode())] if origin else []
@@ -24,12 +24,12 @@ def asked(
         "/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-authorization-server",
     ],
 )  # fmt: skip
-def test_scripts_of_listed_origins_may_read_what_clients_need(path: str) -> None:
+def test_scripts_of_listed_origins_may_use_client_paths(path: str) -> None:
     listed = frozenset({ORIGIN})
-    assert cors.allowed_origin(asked(path), listed) == ORIGIN.encode()
+    assert cors.allowed_origin(request(path), listed) == ORIGIN.encode()
     for origin in ("", "https://app.test.evil", "https://app.test:8443", "http://app.test", "null"):
-        assert cors.allowed_origin(asked(path, origin), listed) == b""
-    twice = asked(path)
+        assert cors.allowed_origin(request(path, origin), listed) == b""
+    twice = request(path)
     twice["headers"] *= 2
     assert cors.allowed_origin(twice, listed) == b""
 
@@ -39,13 +39,13 @@ def test_scripts_of_listed_origins_may_read_what_clients_need(path: str) -> None
     ["/oauth/authorize", "/oauth/consent", "/oauth/account", "/oauth/connect/x", "/api/v1/self",
      "/approvals/1", "/oauth/sign-in", "/mcp/a/b", "/metrics"],
 )  # fmt: skip
-def test_pages_and_the_administration_are_no_scripts_business(path: str) -> None:
-    assert cors.allowed_origin(asked(path), frozenset({ORIGIN})) == b""
+def test_scripts_may_not_use_pages_and_administration(path: str) -> None:
+    assert cors.allowed_origin(request(path), frozenset({ORIGIN})) == b""
 
 
-def test_a_browser_is_reported_only_what_may_be_sent() -> None:
+def test_a_preflight_allows_only_known_headers_and_methods() -> None:
     result = cors.preflight(
-        asked(
+        request(
             "/mcp",
             access_control_request_method="POST",
             access_control_request_headers="Authorization, mcp-param-x, Cookie, x-evil",
@@ -55,11 +55,11 @@ def test_a_browser_is_reported_only_what_may_be_sent() -> None:
     headers = dict(result.headers)
     assert headers[b"access-control-allow-headers"] == b"authorization, mcp-param-x"
     assert b"access-control-allow-credentials" not in headers
-    assert cors.preflight(asked("/mcp", method="POST")) is None
-    assert cors.preflight(asked("/mcp")) is None
+    assert cors.preflight(request("/mcp", method="POST")) is None
+    assert cors.preflight(request("/mcp")) is None
 
 
-async def test_what_a_script_may_read_says_so_and_nothing_else_changes() -> None:
+async def test_cors_headers_are_added_and_the_response_is_unchanged() -> None:
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A published benchmark's files: what is read of them, and the tools that stand in for its own."""
+"""A published benchmark's files: parsing, and the tools that replace its own."""
 
 import json
 from pathlib import Path
@@ -25,9 +25,9 @@ TASKS = [
 ]
 
 
-def written(directory: Path, name: str, told: Any) -> Path:
+def written(directory: Path, name: str, content: Any) -> Path:
     path = directory / name
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(content))
     return path
 
 
@@ -41,12 +41,12 @@ def test_a_task_has_the_tools_of_the_servers_it_names(tmp_path: Path) -> None:
     assert task.hard
 
 
-def test_what_no_server_has_is_counted(tmp_path: Path) -> None:
+def test_tools_no_server_has_are_counted(tmp_path: Path) -> None:
     known = published(written(tmp_path, "tools", TOOLS), written(tmp_path, "tasks", TASKS))
     assert (known.unknown, known.passed_over) == (2, 1)
 
 
-def test_schemas_are_the_same_every_time_and_take_their_own_arguments(tmp_path: Path) -> None:
+def test_generated_schemas_are_stable_and_accept_generated_arguments(tmp_path: Path) -> None:
     files = written(tmp_path, "tools", TOOLS), written(tmp_path, "tasks", TASKS)
     known = published(*files)
     assert known.tools == published(*files).tools
@@ -57,7 +57,7 @@ def test_schemas_are_the_same_every_time_and_take_their_own_arguments(tmp_path: 
     assert len(answering.effects) == 3
 
 
-def test_a_call_without_what_is_required_is_refused(tmp_path: Path) -> None:
+def test_a_call_without_required_arguments_is_rejected(tmp_path: Path) -> None:
     known = published(written(tmp_path, "tools", TOOLS), written(tmp_path, "tasks", TASKS))
     answering = Answering(known.tools)
     with pytest.raises(KeyError):
@@ -67,7 +67,7 @@ def test_a_call_without_what_is_required_is_refused(tmp_path: Path) -> None:
     assert answering.effects == []
 
 
-@pytest.mark.parametrize("told", [{}, [1], [{"tool_name": "x"}]])
-def test_a_file_of_another_form_is_refused_with_its_name(tmp_path: Path, told: Any) -> None:
+@pytest.mark.parametrize("content", [{}, [1], [{"tool_name": "x"}]])
+def test_a_file_of_another_form_is_rejected_by_name(tmp_path: Path, content: Any) -> None:
     with pytest.raises(FormError, match="tools"):
-        published(written(tmp_path, "tools", told), written(tmp_path, "tasks", TASKS))
+        published(written(tmp_path, "tools", content), written(tmp_path, "tasks", TASKS))

@@ -1,4 +1,4 @@
-"""Saved questions, moments and the report's page: what is read, bound and drawn."""
+"""Saved queries, times, and the report: parsing, binding, drawing."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -19,12 +19,12 @@ from toolbus_common.contracts.queries.sql_text import like
 from toolbus_common.errors import InvalidError
 
 NOW = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
-ASKED = "-- Who was here.\n-- since: DateTime = 7d | from when\n-- least: UInt8 | so many\nSELECT "
-USED = "{since:DateTime}, {least:UInt8}"
+HEADER = "-- Callers.\n-- since: DateTime = 7d | from when\n-- least: UInt8 | minimum\nSELECT "
+PARAMETERS = "{since:DateTime}, {least:UInt8}"
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("said", "expected"),
     [
         ("now", "2026-11-21 12:30:00"),
         ("30m", "2026-11-21 12:00:00"),
@@ -35,52 +35,50 @@ USED = "{since:DateTime}, {least:UInt8}"
         ("2026-11-17T02:47+01:00", "2026-11-17 01:47:00"),
     ],
 )
-def test_a_moment_is_understood_as_people_say_it(said: str, meant: str) -> None:
-    assert written(moment(said, NOW)) == meant
+def test_a_time_is_parsed_from_common_forms(said: str, expected: str) -> None:
+    assert written(moment(said, NOW)) == expected
 
 
 @pytest.mark.parametrize("said", ["", "yesterday", "-7d", "7", "999999w", "2026-13-01"])
-def test_what_is_no_moment_is_told(said: str) -> None:
+def test_an_invalid_time_is_rejected(said: str) -> None:
     with pytest.raises(InvalidError, match="is not a time"):
         moment(said, NOW)
 
 
-def test_every_question_that_ships_has_a_sentence_and_tells_its_parameters() -> None:
+def test_every_packaged_query_has_a_description() -> None:
     questions = saved.known(None)
     assert {"who-called", "spend-by-team", "slowest-tools", "denials", "denied-rules", "approvals",
             "definition-changes", "context-cost", "unpaired-intents"} <= set(questions)  # fmt: skip
-    assert all(question.about.endswith(".") for question in questions.values())
+    assert all(query.about.endswith(".") for query in questions.values())
 
 
-def test_parameters_are_bound_as_text_and_moments_as_dates() -> None:
-    question = saved.read("here", ASKED + USED)
-    assert question.bound({"least": "3; DROP"}, NOW) == {
+def test_parameters_are_bound_as_text_and_times_as_dates() -> None:
+    query = saved.read("here", HEADER + PARAMETERS)
+    assert query.bound({"least": "3; DROP"}, NOW) == {
         "since": "2026-11-14 12:30:00",
         "least": "3; DROP",
     }
     with pytest.raises(InvalidError, match="requires --param least"):
-        question.bound({}, NOW)
+        query.bound({}, NOW)
     with pytest.raises(InvalidError, match="has no parameter 'other'"):
-        question.bound({"least": "1", "other": "2"}, NOW)
+        query.bound({"least": "1", "other": "2"}, NOW)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         ("here", "SELECT 1", "must begin"),
-        ("here", ASKED + "1", "exactly the parameters"),
+        ("here", HEADER + "1", "exactly the parameters"),
         ("here", "-- One.\nSELECT {x:UInt8}", "exactly the parameters"),
         ("No Name", "-- One.\nSELECT 1", "not a valid query name"),
     ],
 )
-def test_a_question_that_does_not_tell_what_it_takes_is_refused(
-    name: str, text: str, said: str
-) -> None:
+def test_a_query_without_declared_parameters_is_rejected(name: str, text: str, said: str) -> None:
     with pytest.raises(InvalidError, match=said):
         saved.read(name, text)
 
 
-def test_ones_own_questions_join_those_that_ship_and_win(tmp_path: Path) -> None:
+def test_own_queries_override_packaged_ones(tmp_path: Path) -> None:
     (tmp_path / "denials.sql").write_text("-- Mine.\nSELECT 1")
     (tmp_path / "notes.txt").write_text("not one")
     questions = saved.known(tmp_path)
@@ -95,7 +93,7 @@ def test_ones_own_questions_join_those_that_ship_and_win(tmp_path: Path) -> None
         saved.known(tmp_path)
 
 
-def test_a_pattern_of_events_means_itself_but_for_star_and_question_mark() -> None:
+def test_an_event_pattern_is_literal_except_star_and_question_mark() -> None:
     assert like("call.*") == "call.%"
     assert like("call.?e") == "call._e"
     assert like("a_b%c\\") == "a\\_b\\%c\\\\"
@@ -116,7 +114,7 @@ def report(name: str = "docs__search") -> Report:
     )  # fmt: skip
 
 
-def test_the_page_is_whole_and_asks_nobody_for_anything() -> None:
+def test_the_page_is_complete_and_loads_nothing() -> None:
     result = page(report())
     whole = result.replace("<!doctype html>", "")
     ET.fromstring(re.sub(r"<meta [^>]*>", "", whole))  # every element is closed
@@ -128,13 +126,13 @@ def test_the_page_is_whole_and_asks_nobody_for_anything() -> None:
     assert "default-src 'none'" in result
 
 
-def test_names_that_servers_chose_are_text_on_the_page() -> None:
+def test_names_chosen_by_servers_are_escaped() -> None:
     result = page(report('<img src=x onerror="alert(1)">'))
     assert "<img" not in result
     assert "&lt;img src=x" in result
 
 
-def test_a_report_is_a_table_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_is_printed_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     _show(report())
     text = capsys.readouterr().out
     assert re.search(r"docs__search +2 +2 +2 +2 +1\.5000 +3\.0 +9\.0", text)
@@ -143,21 +141,21 @@ def test_a_report_is_a_table_for_a_terminal(capsys: pytest.CaptureFixture[str]) 
     assert "5 tokens, where every definition would have been 50" in text
 
 
-def test_questions_are_listed_and_shown_with_their_sql(capsys: pytest.CaptureFixture[str]) -> None:
+def test_queries_are_listed_and_shown_with_their_sql(capsys: pytest.CaptureFixture[str]) -> None:
     queries("", own=None, as_json=False)
     assert "who-called" in capsys.readouterr().out
     queries("denials", own=None, as_json=False)
     assert "{since:DateTime}" in capsys.readouterr().out
 
 
-def test_a_report_of_nothing_is_a_page_too() -> None:
+def test_an_empty_report_is_a_page_without_charts() -> None:
     empty = Report(by="key", since="a", until="b", total=row(""), tokens={"spent": 0, "classic": 0})
     result = page(empty)
     assert "No calls." in result
     assert "<svg" not in result
 
 
-def test_hours_and_days_without_a_call_are_columns_too() -> None:
+def test_hours_and_days_without_calls_have_columns() -> None:
     result = page(report())
     calls = result.partition("<svg")[2].partition("</svg>")[0]
     assert calls.count("<rect") == 25 * 3  # from 12:00 to 12:30 of the next day
@@ -167,14 +165,16 @@ def test_hours_and_days_without_a_call_are_columns_too() -> None:
     shown = re.findall(r"<title>(2026-\S+): (\d) completed", one)
     assert shown == [("2026-11-01", "0"), ("2026-11-02", "2"), ("2026-11-03", "0")]
     old = page(replace(report(), since="1999-01-01 00:00:00"))
-    assert old.partition("</svg>")[0].count("<rect") == 25 * 3, "from the first call on"
+    assert old.partition("</svg>")[0].count("<rect") == 25 * 3, (
+        "the first column is the first call's"
+    )
 
 
-def test_what_never_happened_has_no_chart() -> None:
+def test_a_series_of_zeros_has_no_chart() -> None:
     assert over_time("Dollars", ["a", "b"], [("dollars", [0, 0.0])]) == ""
 
 
-def test_the_tallest_bar_fills_its_chart_and_the_others_are_in_proportion() -> None:
+def test_bars_are_in_proportion_to_the_tallest() -> None:
     chart = over_time("Calls", ["a", "b"], [("one", [10, 5]), ("two", [10, 0])])
     assert 'height="82.0"' in chart
     assert 'height="41.0"' in chart

@@ -1,4 +1,4 @@
-"""The stdio bridge against a scripted endpoint: headers, sessions, and everything that breaks."""
+"""The stdio bridge against a scripted endpoint: headers, sessions, failures."""
 
 import base64
 import io
@@ -48,8 +48,8 @@ Handled = tuple[int, dict[str, str], bytes]
 
 
 @dataclass
-class Asked:
-    """One HTTP request the endpoint saw."""
+class Received:
+    """One HTTP request that the endpoint received."""
 
     verb: str
     headers: dict[str, str]
@@ -58,21 +58,21 @@ class Asked:
 
 @dataclass
 class Scripted:
-    """An endpoint that answers as a test says, and what it was asked."""
+    """An endpoint with scripted responses; `requests` holds what it received."""
 
-    answer: Callable[[Asked], Handled | None]
-    asked: list[Asked] = field(default_factory=list)
+    answer: Callable[[Received], Handled | None]
+    requests: list[Received] = field(default_factory=list)
     url: str = ""
 
-    def of(self, method: str) -> list[Asked]:
+    def of(self, method: str) -> list[Received]:
         return [
-            each for each in self.asked if isinstance(each.body, dict)
+            each for each in self.requests if isinstance(each.body, dict)
             and each.body.get("method") == method
         ]  # fmt: skip
 
 
 @contextmanager
-def endpoint(answer: Callable[[Asked], Handled | None]) -> Iterator[Scripted]:
+def endpoint(answer: Callable[[Received], Handled | None]) -> Iterator[Scripted]:
     scripted = Scripted(answer)
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,8 +81,8 @@ def endpoint(answer: Callable[[Asked], Handled | None]) -> Iterator[Scripted]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Asked(self.command, headers, json.loads(body) if body else None)
-            scripted.asked.append(request)
+            request = Received(self.command, headers, json.loads(body) if body else None)
+            scripted.requests.append(request)
             answer = scripted.answer(request)
             if answer is None:
                 self.close_connection = True
@@ -97,7 +97,7 @@ def endpoint(answer: Callable[[Asked], Handled | None]) -> Iterator[Scripted]:
         do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - the library's names
 
         def log_message(self, *_args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -116,27 +116,30 @@ class Client:
     """A client on stdio, without the process."""
 
     def __init__(self, url: str) -> None:
-        self._said: Queue[dict[str, Any]] = Queue()
+        self._output: Queue[dict[str, Any]] = Queue()
         self.notes: list[str] = []
         self.bridge = Bridge(
-            Endpoint(url), "tbk_key", lambda raw: self._said.put(json.loads(raw)), self.notes.append
+            Endpoint(url),
+            "tbk_key",
+            lambda raw: self._output.put(json.loads(raw)),
+            self.notes.append,
         )
 
-    def tell(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         self.bridge.take(json.dumps(message).encode())
 
     def receive(self) -> dict[str, Any]:
-        return self._said.get(timeout=SECONDS)
+        return self._output.get(timeout=SECONDS)
 
     def request(self, request_id: Any, method: str, **params: Any) -> dict[str, Any]:
-        self.tell({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
+        self.send({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
         return self.receive()
 
     def end(self) -> None:
         self.bridge.serve([])
 
     def silent(self) -> bool:
-        return self._said.empty()
+        return self._output.empty()
 
 
 @contextmanager
@@ -148,8 +151,8 @@ def connected(url: str) -> Iterator[Client]:
         client.end()
 
 
-def result(asked: Asked, value: Any, **headers: str) -> Handled:
-    fields = {"jsonrpc": "2.0", "id": asked.body.get("id"), "result": value}
+def result(request: Received, value: Any, **headers: str) -> Handled:
+    fields = {"jsonrpc": "2.0", "id": request.body.get("id"), "result": value}
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     return 200, {"Content-Type": "application/json", **named}, json.dumps(fields).encode()
 
@@ -165,17 +168,17 @@ def stream(*messages: Any) -> Handled:
     return 200, {"Content-Type": "text/event-stream"}, b": \n\n" + data
 
 
-def handshake(asked: Asked, token: str) -> Handled:
-    return result(asked, {"protocolVersion": "2025-11-25"}, Mcp_Session_Id=token)
+def handshake(request: Received, token: str) -> Handled:
+    return result(request, {"protocolVersion": "2025-11-25"}, Mcp_Session_Id=token)
 
 
-def test_a_modern_request_repeats_itself_in_headers() -> None:
+def test_a_modern_request_is_repeated_in_headers() -> None:
     with (
-        endpoint(lambda asked: result(asked, {"resultType": "complete"})) as scripted,
+        endpoint(lambda request: result(request, {"resultType": "complete"})) as scripted,
         connected(scripted.url) as client,
     ):
         client.request(1, "tools/call", name="né", arguments={}, _meta=META)
-        headers = scripted.asked[0].headers
+        headers = scripted.requests[0].headers
     assert headers["authorization"] == "Bearer tbk_key"
     assert headers["mcp-protocol-version"] == "2026-07-28"
     assert headers["mcp-method"] == "tools/call"
@@ -183,7 +186,7 @@ def test_a_modern_request_repeats_itself_in_headers() -> None:
     assert "mcp-session-id" not in headers
 
 
-def test_arguments_are_repeated_as_the_listed_schema_wants() -> None:
+def test_arguments_become_headers_as_the_listed_schema_requires() -> None:
     arguments = {"where": {"region": "us west "}, "days": 3, "wet": True, "bad": "x"}
     message = {"method": "tools/call", "params": {"name": "weather", "arguments": arguments}}
     found = modern_headers(message, wanted_by({"tools": [TOOL, "nonsense", {"name": 3}]}))
@@ -207,13 +210,13 @@ def test_the_endpoint_reads_back_every_value_a_header_carries(text: str) -> None
     assert decoded(carried.strip().encode()) == text
 
 
-def test_a_tool_known_from_another_run_is_listed_when_headers_are_missing() -> None:
-    def answer(asked: Asked) -> Handled:
-        if asked.body["method"] == "tools/list":
-            return result(asked, {"tools": [TOOL]})
-        if "mcp-param-days" not in asked.headers:
+def test_a_rejection_for_missing_headers_lists_the_tools_and_retries() -> None:
+    def answer(request: Received) -> Handled:
+        if request.body["method"] == "tools/list":
+            return result(request, {"tools": [TOOL]})
+        if "mcp-param-days" not in request.headers:
             return refusal(400, -32020, "Mcp-Param-Days is missing")
-        return result(asked, {"content": []})
+        return result(request, {"content": []})
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
         call = {"name": "weather", "arguments": {"days": 2}, "_meta": META}
@@ -223,42 +226,42 @@ def test_a_tool_known_from_another_run_is_listed_when_headers_are_missing() -> N
         assert len(scripted.of("tools/call")) == 3
 
 
-def test_a_session_is_carried_listened_to_and_ended() -> None:
+def test_a_session_is_sent_streamed_and_deleted() -> None:
     note = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 
-    def answer(asked: Asked) -> Handled:
-        if asked.verb == "GET":
-            return stream(note) if len(scripted.asked) < 5 else (405, {}, b"")
-        if asked.verb == "DELETE":
+    def answer(request: Received) -> Handled:
+        if request.verb == "GET":
+            return stream(note) if len(scripted.requests) < 5 else (405, {}, b"")
+        if request.verb == "DELETE":
             return 204, {}, b""
-        if asked.body["method"] == "initialize":
-            return handshake(asked, "s1")
-        return (202, {}, b"") if "id" not in asked.body else result(asked, {})
+        if request.body["method"] == "initialize":
+            return handshake(request, "s1")
+        return (202, {}, b"") if "id" not in request.body else result(request, {})
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
         client.request(1, "initialize", protocolVersion="2025-11-25")
-        client.tell({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        client.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         assert client.receive() == note
         client.request(2, "ping")
         client.end()
-        verbs = [each.verb for each in scripted.asked]
+        verbs = [each.verb for each in scripted.requests]
         later = scripted.of("ping")[0].headers
     assert (later["mcp-session-id"], later["mcp-protocol-version"]) == ("s1", "2025-11-25")
     assert verbs[:3] == ["POST", "POST", "GET"]
     assert verbs.count("DELETE") == 1
 
 
-def test_a_session_that_ended_is_renewed_with_its_level_and_the_request_repeated() -> None:
+def test_an_expired_session_is_renewed_with_its_log_level_and_the_request_retried() -> None:
     tokens = ["s1", "s2"]
 
-    def answer(asked: Asked) -> Handled:
-        if asked.verb != "POST":
+    def answer(request: Received) -> Handled:
+        if request.verb != "POST":
             return 405, {}, b""
-        if asked.body["method"] == "initialize":
-            return handshake(asked, tokens.pop(0))
-        if asked.headers.get("mcp-session-id") == "s1" and asked.body["method"] == "tools/list":
+        if request.body["method"] == "initialize":
+            return handshake(request, tokens.pop(0))
+        if request.headers.get("mcp-session-id") == "s1" and request.body["method"] == "tools/list":
             return refusal(404, -32600, "This session has ended")
-        return (202, {}, b"") if "id" not in asked.body else result(asked, {"tools": []})
+        return (202, {}, b"") if "id" not in request.body else result(request, {"tools": []})
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
         client.request(1, "initialize", protocolVersion="2025-11-25")
@@ -272,32 +275,32 @@ def test_a_session_that_ended_is_renewed_with_its_level_and_the_request_repeated
     assert client.notes == ["the session had expired and was renewed"]
 
 
-def test_what_comes_before_an_answer_is_passed_on_before_it() -> None:
+def test_notifications_before_a_response_keep_their_order() -> None:
     progress = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}}
 
-    def answer(asked: Asked) -> Handled:
-        return stream(progress, {"jsonrpc": "2.0", "id": asked.body["id"], "result": {}})
+    def answer(request: Received) -> Handled:
+        return stream(progress, {"jsonrpc": "2.0", "id": request.body["id"], "result": {}})
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
         assert client.request(1, "tools/call", name="a") == progress
         assert client.receive()["id"] == 1
 
 
-def test_an_answer_to_a_question_of_the_endpoints_is_posted_in_the_session() -> None:
-    def answer(asked: Asked) -> Handled:
-        begins = asked.body.get("method") == "initialize"
-        return handshake(asked, "s1") if begins else (202, {}, b"")
+def test_a_response_to_a_server_request_is_posted_in_the_session() -> None:
+    def answer(request: Received) -> Handled:
+        begins = request.body.get("method") == "initialize"
+        return handshake(request, "s1") if begins else (202, {}, b"")
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
         client.request(1, "initialize")
-        client.tell({"jsonrpc": "2.0", "id": 9, "result": {"action": "accept"}})
-        assert scripted.asked[-1].body["result"] == {"action": "accept"}
-        assert scripted.asked[-1].headers["mcp-session-id"] == "s1"
+        client.send({"jsonrpc": "2.0", "id": 9, "result": {"action": "accept"}})
+        assert scripted.requests[-1].body["result"] == {"action": "accept"}
+        assert scripted.requests[-1].headers["mcp-session-id"] == "s1"
         assert client.silent()
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "said"),
+    ("answer", "code", "message"),
     [
         (refusal(401, -31001, "This key opens nothing."), -31001, "--key-file"),
         (refusal(503, -31011, "The bus is down."), -31011, "toolbus status"),
@@ -309,52 +312,52 @@ def test_an_answer_to_a_question_of_the_endpoints_is_posted_in_the_session() -> 
     ],
 )
 @pytest.mark.parametrize("request_id", [1, "1"])
-def test_a_failure_of_http_is_an_error_of_the_request(
-    answer: Handled | None, code: int, said: str, request_id: Any
+def test_an_http_failure_becomes_the_requests_error(
+    answer: Handled | None, code: int, message: str, request_id: Any
 ) -> None:
     with endpoint(lambda _asked: answer) as scripted, connected(scripted.url) as client:
         reply = client.request(request_id, "tools/call", name="a", _meta=META)
     assert reply["id"] == request_id
     assert type(reply["id"]) is type(request_id)
     assert reply["error"]["code"] == code
-    assert said in reply["error"]["message"]
+    assert message in reply["error"]["message"]
 
 
-def test_an_id_in_use_is_refused_and_a_cancelled_modern_request_says_nothing() -> None:
+def test_a_used_id_is_rejected_and_a_cancelled_modern_request_gets_no_response() -> None:
     arrived, go_on = threading.Event(), threading.Event()
 
-    def answer(asked: Asked) -> Handled:
-        if asked.body["method"] == "tools/call":
+    def answer(request: Received) -> Handled:
+        if request.body["method"] == "tools/call":
             arrived.set()
             go_on.wait(SECONDS)
-        return result(asked, {})
+        return result(request, {})
 
     with endpoint(answer) as scripted, connected(scripted.url) as client:
         call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"_meta": META}}
-        client.tell(call)
+        client.send(call)
         assert arrived.wait(SECONDS)
         assert client.request(1, "tools/list", _meta=META)["error"]["code"] == -32600
         assert client.request("1", "tools/list", _meta=META)["result"] == {}
         about = {"requestId": 1}
-        client.tell({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": about})
+        client.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": about})
         client.end()
         go_on.set()
         assert client.silent()
-        assert [each.body["method"] for each in scripted.asked] == ["tools/call", "tools/list"]
+        assert [each.body["method"] for each in scripted.requests] == ["tools/call", "tools/list"]
 
 
-def test_an_answer_passes_byte_for_byte() -> None:
+def test_a_response_passes_byte_for_byte() -> None:
     raw = b'{"jsonrpc":"2.0","id":1,"result":{"n":1.50,"x":"\\u00e9","z":1e400}}'
     assert answers.for_request(raw, 1, 200, "http://h/mcp") is raw
 
 
-def test_a_message_is_one_line_whatever_its_form() -> None:
+def test_a_message_is_written_as_one_line() -> None:
     with open_pipe() as (read, write):
         Output(write).say(b'{"a":\r\n1}')
         assert read.readline() == b'{"a":  1}\n'
 
 
-def test_a_reader_that_is_gone_is_no_failure() -> None:
+def test_a_closed_reader_is_not_an_error() -> None:
     with open_pipe() as (read, write):
         read.close()
         output = Output(write)
@@ -362,24 +365,24 @@ def test_a_reader_that_is_gone_is_no_failure() -> None:
         assert output.gone
 
 
-def test_a_line_too_long_is_skipped_and_the_next_is_read() -> None:
+def test_an_overlong_line_is_skipped() -> None:
     lines = read_lines(io.BytesIO(b"x" * 25 + b"\n\nnext\nlast"), longest=10)
     assert list(lines) == [None, b"next", b"last"]
 
 
-def test_a_line_too_long_is_told() -> None:
+def test_an_overlong_line_is_reported_to_the_client() -> None:
     client = Client("http://127.0.0.1:9/mcp")
     client.bridge.serve([None])
     assert "exceeds" in client.receive()["error"]["message"]
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://h/mcp", "http://"])
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_an_invalid_url_is_rejected(url: str) -> None:
     with pytest.raises(CommandError, match="--url"):
         Endpoint(url)
 
 
-def test_a_url_without_a_path_is_the_endpoints_and_a_server_goes_behind_it() -> None:
+def test_the_path_defaults_to_mcp_and_a_server_is_appended() -> None:
     assert Endpoint("http://h:1").path == "/mcp"
     assert Endpoint("https://h/gw/mcp/", "docs").path == "/gw/mcp/docs"
 

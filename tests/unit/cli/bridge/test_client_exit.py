@@ -1,4 +1,4 @@
-"""A client of the stdio bridge that leaves while something is under way."""
+"""The stdio bridge when its client exits during a request."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from toolbus_cli.bridge.http import Endpoint
 SECONDS = 60.0  # a bound for a broken run
 
 
-def test_what_is_under_way_has_a_moment_when_its_client_leaves(
+def test_pending_requests_may_finish_after_the_client_exits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bridge, "GRACE_SECONDS", SECONDS)

@@ -1,4 +1,4 @@
-"""A proposed rule against recorded calls: what would have been, and what cannot be known."""
+"""A proposed rule replayed on recorded calls: what it would change, and what is unknown."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def replayed(
     return played.report.as_data
 
 
-def test_a_call_the_rule_would_refuse_is_counted_and_shown() -> None:
+def test_a_call_the_rule_would_reject_is_counted_and_shown() -> None:
     result = replayed(ETC, {"arguments": '{"path": "/etc/x"}'}, {"arguments": '{"path": "/tmp"}'})
     assert (result["calls"], result["refused"], result["same"]) == (2, 1, 1)
     assert result["by_key"] == {"bot": {"refused": 1, "same": 1}}
@@ -40,40 +40,40 @@ def test_a_call_the_rule_would_refuse_is_counted_and_shown() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["", '{"path": "/etc/…'])
-def test_a_call_whose_arguments_were_not_recorded_whole_is_unknown(arguments: str) -> None:
+def test_a_call_with_incomplete_arguments_is_unknown(arguments: str) -> None:
     assert replayed(ETC, {"arguments": arguments})["unknown"] == 1
 
 
-def test_a_rule_that_reads_no_arguments_needs_none() -> None:
+def test_a_rule_without_arguments_decides_every_call() -> None:
     result = replayed(PROD, {"environment": "prod"}, {"environment": "dev"})
     assert (result["refused"], result["same"], result["unknown"]) == (1, 1, 0)
 
 
-def test_a_shadow_is_replayed_as_if_it_were_enforced() -> None:
+def test_a_shadow_rule_is_replayed_as_enforced() -> None:
     assert replayed(PROD, {"environment": "prod"}, shadow=True)["refused"] == 1
 
 
-def test_a_rule_that_wants_a_person_is_counted_apart() -> None:
+def test_a_rule_that_requires_approval_is_counted_separately() -> None:
     assert replayed(PROD, {"environment": "prod"}, effect="approve")["asked"] == 1
 
 
-def test_a_call_the_same_rule_refused_may_now_be_allowed() -> None:
+def test_a_call_rejected_by_the_same_rule_may_now_be_allowed() -> None:
     refused = {"rule": "new", "code": "rule_denied"}
     assert replayed(PROD, refused)["allowed"] == 1
     assert replayed(PROD, {**refused, "environment": "prod"})["same"] == 1
 
 
-def test_what_another_rule_refused_stays_refused() -> None:
+def test_a_call_rejected_by_another_rule_stays_rejected() -> None:
     assert replayed(PROD, {"rule": "other", "code": "rule_denied"})["same"] == 1
 
 
-def test_a_call_that_waited_for_a_person_may_now_be_refused() -> None:
+def test_a_call_that_waited_for_approval_may_now_be_rejected() -> None:
     request = {"rule": "new", "code": "approval_required", "environment": "prod"}
     assert replayed(PROD, request)["refused"] == 1
     assert replayed(PROD, request, effect="approve")["same"] == 1
 
 
-def test_a_call_that_asked_for_a_person_and_was_refused_nothing_is_one_that_waited() -> None:
+def test_a_call_with_a_requested_approval_counts_as_waiting() -> None:
     """As those whose clients were shown a page, or given a task."""
     request = {"rule": "new", "event": "approval.requested", "environment": "prod"}
     assert replayed(PROD, request, effect="approve")["same"] == 1
@@ -81,13 +81,13 @@ def test_a_call_that_asked_for_a_person_and_was_refused_nothing_is_one_that_wait
     assert replayed(PROD, {**request, "environment": "dev"})["allowed"] == 1
 
 
-def test_labels_are_those_declared_now() -> None:
+def test_labels_are_those_of_the_current_configuration() -> None:
     declared = Configuration(labels={"docs__*": ("risky",)})
     assert replayed(LABEL, {})["same"] == 1
     assert replayed(LABEL, {}, declared=declared)["refused"] == 1
 
 
-def test_the_customer_is_who_paid_and_nobody_where_none_is_declared() -> None:
+def test_the_customer_is_the_recorded_one_or_none() -> None:
     acme = 'forbid(principal in Customer::"acme", action, resource);'
     nobody = 'forbid(principal, action, resource) when { principal.customer == "" };'
     assert replayed(acme, {"customer": "acme"}, {})["refused"] == 1

@@ -1,4 +1,4 @@
-"""Bundles that are of no form at all: there is a verdict and an exit code, never a traceback."""
+"""Malformed bundles: a verdict and an exit code, never a traceback."""
 
 import asyncio
 import json
@@ -32,18 +32,18 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, dict[str, b
         return part, {name: made.read(name) for name in made.namelist()}
 
 
-def said(
+def verify_members(
     log: World, members: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str]:
     path = log.directory / "odd.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
         for name, data in members.items():
             made.writestr(name, data)
-    return judged(log, path, capsys)
+    return verify_file(log, path, capsys)
 
 
-def judged(log: World, path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """The exit code and the verdict's line."""
+def verify_file(log: World, path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Return the exit code and the output, which must end with the verdict."""
     code = verify.main([str(path), "--key", log.signer.verifier])
     out, err = capsys.readouterr()
     assert err == ""
@@ -54,7 +54,7 @@ def judged(log: World, path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[
 
 
 def changed(value: Any) -> Iterator[Any]:
-    """Everything that one odd value in place of any part of it makes of a JSON value."""
+    """Yield the value with each part replaced by each odd value, or removed."""
     for odd in (*ODD, MISSING):
         if isinstance(value, dict):
             yield from ({k: v for k, v in value.items() if k != name} for name in value)
@@ -70,16 +70,16 @@ def lines(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_any_field_of_any_member_may_be_anything(
+def test_any_value_in_any_field_gets_a_verdict(
     bundle: tuple[World, dict[str, bytes]], member: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
-    assert said(log, members, capsys)[0] == 0
+    assert verify_members(log, members, capsys)[0] == 0
     first, *rest = [members[member]] if member == "manifest.json" else lines(members[member])
     tried = 0
     for each in changed(json.loads(first)):
         data = b"\n".join([json.dumps(each).encode(), *rest, b""])
-        code, _ = said(log, members | {member: data}, capsys)
+        code, _ = verify_members(log, members | {member: data}, capsys)
         unread = member == "manifest.json" and {k: v for k, v in each.items() if k != "form"} == {
             k: v for k, v in json.loads(first).items() if k != "form"
         }
@@ -96,37 +96,37 @@ def test_any_field_of_any_member_may_be_anything(
     [b"", b"\n", b"{", b"[]", b"null", b"\xff\xfe\n", b"[" * 100_000, b'{"a":' * 50_000,
      b'{"note": ' + b"9" * 5000 + b"}", b"\x00" * 1000, b'{"producer": {}}\n' * 300],
 )  # fmt: skip
-def test_any_member_may_be_anything(
+def test_any_content_of_a_member_gets_a_verdict(
     bundle: tuple[World, dict[str, bytes]],
     member: str,
     data: bytes,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     log, members = bundle
-    code, out = said(log, members | {member: data}, capsys)
+    code, out = verify_members(log, members | {member: data}, capsys)
     assert code == 1 or (member, data) == ("opened.jsonl", b"")
     assert len(out) < 100_000
 
 
 @pytest.mark.parametrize("name", ["../../tmp/x", "/etc/passwd", "other.txt", "events.jsonl/x"])
-def test_a_member_that_does_not_belong_is_named(
+def test_an_unknown_member_is_reported(
     bundle: tuple[World, dict[str, bytes]], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
-    code, out = said(log, members | {name: b"x"}, capsys)
+    code, out = verify_members(log, members | {name: b"x"}, capsys)
     assert (code, "a member that no bundle has" in out) == (1, True)
 
 
 @pytest.mark.parametrize("name", MEMBERS[:3])
-def test_a_member_that_is_missing_is_named(
+def test_a_missing_member_is_reported(
     bundle: tuple[World, dict[str, bytes]], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
-    code, out = said(log, {k: v for k, v in members.items() if k != name}, capsys)
+    code, out = verify_members(log, {k: v for k, v in members.items() if k != name}, capsys)
     assert (code, f"it has no {name}" in out) == (1, True)
 
 
-def test_a_member_that_is_there_twice_is_named(
+def test_a_duplicate_member_is_reported(
     bundle: tuple[World, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
@@ -136,22 +136,22 @@ def test_a_member_that_is_there_twice_is_named(
             made.writestr(name, data)
         with pytest.warns(UserWarning, match="Duplicate"):
             made.writestr("events.jsonl", members["events.jsonl"])
-    code, out = judged(log, path, capsys)
+    code, out = verify_file(log, path, capsys)
     assert (code, "the member events.jsonl more than once" in out) == (1, True)
 
 
-def test_any_byte_of_the_file_may_be_flipped(
+def test_a_flipped_byte_anywhere_gets_a_verdict(
     bundle: tuple[World, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
-    said(log, members | {"verify.py": b""}, capsys)
+    verify_members(log, members | {"verify.py": b""}, capsys)
     whole = (log.directory / "odd.zip").read_bytes()
     path = log.directory / "flipped.zip"
     for place in range(0, len(whole), max(1, len(whole) // 300)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
-        judged(log, path, capsys)
+        verify_file(log, path, capsys)
         path.write_bytes(whole[:place])
-        assert judged(log, path, capsys)[0] == 2
+        assert verify_file(log, path, capsys)[0] == 2
 
 
 Bomb = Callable[[zipfile.ZipFile], None]
@@ -168,7 +168,7 @@ def _zeros(name: str, unit: bytes) -> Bomb:
 
 @pytest.mark.parametrize("name", MEMBERS)
 @pytest.mark.parametrize("unit", [b"\x00", b"\n", b'{"producer": "x", "seq": 1}\n'], ids=range(3))
-def test_half_a_gigabyte_in_a_member_takes_little_memory(
+def test_a_member_of_half_a_gigabyte_takes_little_memory(
     bundle: tuple[World, dict[str, bytes]], tmp_path: Path, name: str, unit: bytes
 ) -> None:
     log, members = bundle
@@ -190,17 +190,17 @@ def test_half_a_gigabyte_in_a_member_takes_little_memory(
     assert done.stdout.splitlines()[-1].startswith("NOT SOUND:")
 
 
-def test_a_member_that_says_it_is_small_is_read_no_further(
+def test_a_member_is_read_only_to_its_declared_size(
     bundle: tuple[World, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
-    said(log, members, capsys)
+    verify_members(log, members, capsys)
     whole = bytearray((log.directory / "odd.zip").read_bytes())
     place = whole.rindex(b"PK\x01\x02")
-    whole[place + 24 : place + 28] = struct.pack("<I", 5)  # the size that the directory tells
+    whole[place + 24 : place + 28] = struct.pack("<I", 5)  # the size in the central directory
     path = log.directory / "lying.zip"
     path.write_bytes(whole)
-    assert judged(log, path, capsys)[0] == 1
+    assert verify_file(log, path, capsys)[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_member_that_says_it_is_small_is_read_no_further(
         (["--seen", "/no/such/file"], "No such file"),
     ],
 )
-def test_arguments_that_cannot_be_used_are_said_to_be_so(
+def test_invalid_arguments_are_reported(
     bundle: tuple[World, dict[str, bytes]],
     words: list[str],
     what: str,

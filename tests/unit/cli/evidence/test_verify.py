@@ -1,4 +1,4 @@
-"""Evidence that was tampered with: whatever was done to it, the verifier names it."""
+"""Evidence that was tampered with: the verifier reports every change."""
 
 import asyncio
 import json
@@ -22,12 +22,12 @@ def log(tmp_path: Path) -> World:
 
 
 def edited(line: bytes) -> bytes:
-    """An event that says something else of the same length."""
+    """Return the event with another text of the same length."""
     assert b"docs" in line
     return line.replace(b"docs", b"dogs", 1)
 
 
-def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
+def test_an_unchanged_log_is_sound(log: World) -> None:
     result = log.verified().text()
     assert result == {
         "sound": True, "origin": "toolbus", "customer": "acme",
@@ -44,7 +44,7 @@ def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
     }  # fmt: skip
 
 
-def test_a_flipped_bit_is_named_by_the_events_around_it(log: World) -> None:
+def test_a_flipped_bit_is_located_by_the_surrounding_events(log: World) -> None:
     log.lines[7] = edited(log.lines[7])
     found = log.verified().found
     assert {kind for kind, _ in found} == {"tree", "altered"}
@@ -52,7 +52,7 @@ def test_a_flipped_bit_is_named_by_the_events_around_it(log: World) -> None:
     assert "the event before event 10" in " ".join(what for _, what in found)
 
 
-def test_a_deleted_event_is_named_by_its_producers_number(log: World) -> None:
+def test_a_deleted_event_is_reported_with_its_producers_number(log: World) -> None:
     producer = json.loads(log.lines[8])["producer"]
     del log.lines[8]
     found = log.verified().found
@@ -60,7 +60,7 @@ def test_a_deleted_event_is_named_by_its_producers_number(log: World) -> None:
     assert "tree" in {kind for kind, _ in found}
 
 
-def test_events_missing_at_the_end_are_fewer_than_were_sealed(log: World) -> None:
+def test_events_missing_at_the_end_are_found(log: World) -> None:
     del log.lines[-5:]
     assert "missing" in log.kinds()
 
@@ -70,17 +70,17 @@ def test_an_inserted_event_is_found(log: World) -> None:
     assert {"added", "tree"} <= log.kinds()
 
 
-def test_two_events_in_each_others_place_are_found(log: World) -> None:
+def test_two_swapped_events_are_found(log: World) -> None:
     log.lines[2], log.lines[4] = log.lines[4], log.lines[2]
     assert "tree" in log.kinds()
 
 
-def test_an_old_checkpoint_put_last_is_found(log: World) -> None:
+def test_an_old_checkpoint_at_the_end_is_found(log: World) -> None:
     log.sealed.append(log.sealed[0])
     assert "replayed" in log.kinds()
 
 
-def test_a_log_cut_back_to_an_old_checkpoint_is_found_by_who_was_told_a_later_one(
+def test_a_truncated_log_is_found_with_a_later_checkpoint(
     log: World,
 ) -> None:
     cut = replace(log, lines=log.lines[:12], sealed=log.sealed[:2])
@@ -88,7 +88,7 @@ def test_a_log_cut_back_to_an_old_checkpoint_is_found_by_who_was_told_a_later_on
     assert cut.kinds(seen(log.sealed[-1])) == {"missing"}
 
 
-def test_a_forked_log_is_found_by_who_was_told_of_the_other(log: World) -> None:
+def test_a_forked_log_is_found_with_a_checkpoint_of_the_other_branch(log: World) -> None:
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])]).resealed((6, 12, 18, 24))
     assert fork.verified().text()["sound"]  # signed with the true key, after the last event
     assert fork.kinds(seen(log.sealed[-1])) == {"tree", "forked"}
@@ -105,40 +105,40 @@ def test_a_log_signed_with_another_key_is_found(log: World, tmp_path: Path) -> N
     assert log.resealed((6, 12, 18, 24), forger).kinds() == {"signature"}
 
 
-def test_an_edited_event_whose_tree_was_built_anew_is_found(log: World, tmp_path: Path) -> None:
+def test_an_edited_event_in_a_rebuilt_tree_is_found(log: World, tmp_path: Path) -> None:
     forger = load_signer("toolbus", tmp_path / "forged" / "key.pem")
     log.lines[7] = edited(log.lines[7])
     assert log.resealed((6, 12, 18, 24), forger).kinds() == {"signature", "altered"}
 
 
-def test_a_producers_last_events_taken_out_are_found(log: World) -> None:
+def test_removed_last_events_of_a_producer_are_found(log: World) -> None:
     last = json.loads(log.lines[-1])["producer"]
     kept = [line for line in log.lines[-6:] if json.loads(line)["producer"] != last]
     log.lines[-6:] = kept
     assert "missing" in log.kinds()
 
 
-def test_an_intent_nobody_ended_is_found_even_where_the_tree_is_right(log: World) -> None:
+def test_an_unresolved_intent_is_found_in_a_valid_tree(log: World) -> None:
     del log.lines[-1]
     alone = log.resealed((6, 12, 18, 23))
     assert alone.kinds() == {"unpaired"}
 
 
-def test_a_part_of_a_log_is_proven_from_the_checkpoint_it_begins_with(log: World) -> None:
+def test_part_of_a_log_is_verified_from_its_first_checkpoint(log: World) -> None:
     part = replace(log, begins=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
     assert part.verified().text()["sound"]
     wrong = replace(part, begins=replace(log.sealed[1], edge=log.sealed[0].edge))
     assert "forked" in wrong.kinds()
 
 
-def test_what_is_no_bundle_is_said_to_be_none(log: World, tmp_path: Path) -> None:
+def test_a_file_that_is_no_bundle_is_reported(log: World, tmp_path: Path) -> None:
     path = tmp_path / "no.zip"
     path.write_bytes(b"no zip")
     with pytest.raises(verify.UnreadableError, match="cannot be read"):
         verify.verify(str(path), log.signer.verifier)
 
 
-def test_the_verifier_in_the_bundle_runs_alone(log: World, tmp_path: Path) -> None:
+def test_the_packaged_verifier_runs_without_toolbus(log: World, tmp_path: Path) -> None:
     log.verified()
     with zipfile.ZipFile(log.directory / "bundle.zip") as bundle:
         bundle.extract("verify.py", tmp_path / "alone")
@@ -163,12 +163,12 @@ sound until 2027-01-15 10:47:04 UTC: 24 events, 4 checkpoints, 12 calls
 
 
 @pytest.mark.parametrize("what", TAMPERED)
-def test_each_of_the_ways_to_tamper_is_named(tmp_path: Path, what: str) -> None:
+def test_every_kind_of_tampering_is_reported(tmp_path: Path, what: str) -> None:
     assert len(TAMPERED) == 21
     assert named(tmp_path, what)
 
 
-def test_what_is_told_of_a_person_is_held_against_what_was_sealed(tmp_path: Path) -> None:
+def test_revealed_personal_data_is_checked_against_the_sealed_value(tmp_path: Path) -> None:
     log = world(tmp_path, user="ann")
     path = asyncio.run(log.written(reveal=True))
     forged = tmp_path / "forged.zip"
@@ -180,6 +180,6 @@ def test_what_is_told_of_a_person_is_held_against_what_was_sealed(tmp_path: Path
     assert "does not match its commitment" in report.found[0][1]
 
 
-def test_a_bundle_without_what_is_sealed_of_people_is_as_sound(tmp_path: Path) -> None:
+def test_a_bundle_without_personal_data_is_sound(tmp_path: Path) -> None:
     report = world(tmp_path, user="ann").verified()
     assert (report.found, report.sealed, report.opened) == ([], 24, 0)

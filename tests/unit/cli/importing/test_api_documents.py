@@ -1,4 +1,4 @@
-"""HTTP APIs are taken over: from a document, a cURL line, a Postman collection."""
+"""Import of HTTP APIs: from a document, a cURL command, a Postman collection."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_a_document_becomes_a_server_and_its_tools_are_shown(tmp_path: Path) -> 
     }
 
 
-def test_a_server_joins_a_file_whose_comments_stay(tmp_path: Path) -> None:
+def test_a_server_is_inserted_and_the_files_comments_stay(tmp_path: Path) -> None:
     (tmp_path / "apis").mkdir()
     (tmp_path / "apis" / "crm.yaml").write_text(CRM)
     path = tmp_path / "toolbus.yaml"
@@ -98,19 +98,19 @@ def test_a_server_joins_a_file_whose_comments_stay(tmp_path: Path) -> None:
         "servers:\n",
     ],
 )
-def test_a_server_is_added_wherever_servers_have_lines(text: str) -> None:
+def test_a_server_is_inserted_in_every_block_style(text: str) -> None:
     before = (yaml.safe_load(text) or {}).get("servers") or {}
     after = yaml.safe_load(with_server(text, "crm", {"openapi": "crm.yaml"}))
     assert after["servers"] == {**before, "crm": {"openapi": "crm.yaml"}}
     assert load(with_server(text, "crm", {"openapi": "crm.yaml"}), {}).problems == ()
 
 
-def test_servers_on_one_line_are_left_to_a_person() -> None:
+def test_servers_in_flow_style_are_not_edited() -> None:
     with pytest.raises(CommandError, match="one line"):
         with_server("servers: {a: {url: 'http://a.example'}}", "crm", {"openapi": "crm.yaml"})
 
 
-def test_a_curl_line_of_an_address_makes_a_variable_that_a_shell_takes(tmp_path: Path) -> None:
+def test_a_curl_command_for_an_ip_address_gets_a_valid_variable_name(tmp_path: Path) -> None:
     line = "curl http://127.0.0.1:9000/users -H 'X-Api-Key: k-value'"
     ended = run("curl", line, "-o", str(tmp_path / "toolbus.yaml"))
     assert ended.exit_code == 0, ended.output
@@ -120,7 +120,7 @@ def test_a_curl_line_of_an_address_makes_a_variable_that_a_shell_takes(tmp_path:
     assert (tmp_path / "127-0-0-1.openapi.yaml").exists()
 
 
-def test_a_curl_line_becomes_a_tool_without_its_credentials() -> None:
+def test_a_curl_command_becomes_a_tool_without_its_credentials() -> None:
     line = (
         "curl -X PUT 'https://crm.example/users/{id}?notify=yes&api_key=k-value' \\\n"
         " -H 'Authorization: Bearer t-value' -H 'X-Region: eu' -H 'Content-Type: application/json'"
@@ -155,7 +155,7 @@ def test_a_curl_line_becomes_a_tool_without_its_credentials() -> None:
         ),
     ],
 )
-def test_curls_options_are_read(line: str, method: str, form: str | None) -> None:
+def test_curl_options_are_parsed(line: str, method: str, form: str | None) -> None:
     api, _ = made(curl.read(line))
     (operation,) = api.operations.values()
     assert operation.method == method
@@ -163,7 +163,7 @@ def test_curls_options_are_read(line: str, method: str, form: str | None) -> Non
 
 
 @pytest.mark.parametrize("line", ["wget x", "curl", "curl 'a", "curl http://a http://b", ""])
-def test_what_is_no_curl_line_is_one_sentence(line: str) -> None:
+def test_an_invalid_curl_command_is_rejected_with_one_message(line: str) -> None:
     with pytest.raises(CommandError):
         curl.read(line)
 
@@ -208,7 +208,7 @@ COLLECTION = {
 }
 
 
-def test_a_collection_becomes_a_document_beside_the_configuration(tmp_path: Path) -> None:
+def test_a_collection_becomes_a_document_next_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "shop.json").write_text(json.dumps(COLLECTION))
     (tmp_path / "toolbus.yaml").write_text(FILE)
     ended = run("postman", "shop.json", "-o", "toolbus.yaml", "--json")
@@ -238,12 +238,12 @@ def test_a_collection_becomes_a_document_beside_the_configuration(tmp_path: Path
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"item": []}', '{"item": [{"request": {}}]}'])
-def test_what_is_no_collection_is_one_sentence(text: str) -> None:
+def test_an_invalid_collection_is_rejected_with_one_message(text: str) -> None:
     with pytest.raises(CommandError):
         postman.read(text)
 
 
-def test_a_client_file_is_taken_over_as_before(tmp_path: Path) -> None:
+def test_a_client_file_is_imported(tmp_path: Path) -> None:
     (tmp_path / "client.json").write_text('{"mcpServers": {"a": {"command": "x"}}}')
     for words in (["client.json"], ["--json", "client.json"], ["clients", "client.json"]):
         ended = run(*words)

@@ -1,4 +1,4 @@
-"""Servers in the files of MCP clients become servers of ours; credentials stay behind."""
+"""Import of servers from the files of MCP clients; credentials are left out."""
 
 import json
 from pathlib import Path
@@ -23,12 +23,12 @@ def test_a_command_and_its_arguments_become_one_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("under", ["mcpServers", "servers"])
-def test_a_url_is_taken_from_either_form(tmp_path: Path, under: str) -> None:
+def test_a_url_is_read_from_either_field(tmp_path: Path, under: str) -> None:
     found = taken(tmp_path, {"docs": {"type": "http", "url": "https://docs/mcp"}}, under)
     assert found.servers == {"docs": {"url": "https://docs/mcp"}}
 
 
-def test_a_credential_becomes_a_reference_and_its_value_appears_nowhere(tmp_path: Path) -> None:
+def test_a_credential_becomes_a_reference_without_its_value(tmp_path: Path) -> None:
     env = {"GITHUB_TOKEN": "ghp_value", "LANG": "C"}
     headers = {"Authorization": "Bearer abc-value", "X-Region": "eu"}
     found = taken(
@@ -47,14 +47,14 @@ def test_a_credential_becomes_a_reference_and_its_value_appears_nowhere(tmp_path
     assert [note.split()[1] for note in found.notes] == ["GITHUB_TOKEN", "DOCS_AUTHORIZATION"]
 
 
-def test_two_servers_credentials_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+def test_credentials_of_one_name_in_two_servers_stay_separate(tmp_path: Path) -> None:
     servers = {name: {"command": "x", "env": {"API_KEY": name}} for name in ("one", "two")}
     found = taken(tmp_path, servers)
     assert found.servers["one"]["env"] == {"API_KEY": "${env:API_KEY}"}
     assert found.servers["two"]["env"] == {"API_KEY": "${env:TWO_API_KEY}"}
 
 
-def test_a_reference_of_the_clients_is_kept_as_ours(tmp_path: Path) -> None:
+def test_a_clients_variable_reference_becomes_ours(tmp_path: Path) -> None:
     env = {"API_KEY": "${MY_KEY}", "A": "${env:B}", "C": "$MY_D", "E": "${F:-g}", "H": "5$ a$B"}
     found = taken(tmp_path, {"a": {"command": "x", "env": env}})
     assert found.servers["a"]["env"] == {
@@ -67,7 +67,7 @@ def test_a_reference_of_the_clients_is_kept_as_ours(tmp_path: Path) -> None:
     assert found.notes == []
 
 
-def test_what_cannot_be_taken_is_said_with_the_reason(tmp_path: Path) -> None:
+def test_an_entry_that_cannot_be_imported_is_reported_with_the_reason(tmp_path: Path) -> None:
     found = taken(
         tmp_path,
         {
@@ -84,7 +84,7 @@ def test_what_cannot_be_taken_is_said_with_the_reason(tmp_path: Path) -> None:
     assert "part of the client itself" in found.skipped[0]
 
 
-def test_what_is_taken_is_a_configuration_without_fault(tmp_path: Path) -> None:
+def test_imported_servers_are_a_valid_configuration(tmp_path: Path) -> None:
     found = taken(
         tmp_path,
         {
@@ -96,14 +96,14 @@ def test_what_is_taken_is_a_configuration_without_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"mcpServers": []}', "{"])
-def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
+def test_an_invalid_file_is_rejected_with_one_message(tmp_path: Path, text: str) -> None:
     path = tmp_path / "client.json"
     path.write_text(text)
     with pytest.raises(CommandError, match=r"(?i)name (another|a client)"):
         read(path)
 
 
-def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_one_message(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="cannot be read"):
         read(tmp_path / "missing.json")
 
@@ -112,7 +112,7 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     ("name", "called"),
     [("My Server", "My-Server"), ("a__b", "a_b"), ("@x/y", "x-y"), ("!", "server")],
 )
-def test_a_name_we_do_not_allow_becomes_the_nearest_we_do(
+def test_an_invalid_name_becomes_the_nearest_valid_one(
     tmp_path: Path, name: str, called: str
 ) -> None:
     assert list(taken(tmp_path, {name: {"command": "x"}}).servers) == [called]
@@ -172,13 +172,13 @@ CLIENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("file", CLIENTS)
-def test_the_file_of_each_client_is_taken_over(file: str) -> None:
+def test_each_clients_file_is_imported(file: str) -> None:
     found = read(Path(__file__).with_name("client_files") / file)
     assert found.servers == CLIENTS[file]
     assert load(as_yaml(found), {}).problems == ()
 
 
-def test_a_credential_in_a_command_is_pointed_out_and_not_shown(tmp_path: Path) -> None:
+def test_a_credential_in_a_command_is_reported_without_its_value(tmp_path: Path) -> None:
     args = ["--api-key", "sk-value", "--token=sk-value", "--verbose", "${workspaceFolder}/x"]
     found = taken(tmp_path, {"a": {"command": "x", "args": args}})
     assert ["(--api-key)" in each for each in found.notes] == [True, False, False]

@@ -10,7 +10,7 @@ def welcome(**fields: Any) -> str:
     return banner(Welcome(**{**values, "demo": False, "key": "demo", **fields}))
 
 
-def test_the_banner_says_what_to_paste_and_how_the_servers_are() -> None:
+def test_the_banner_shows_client_configuration_and_server_states() -> None:
     ready = {"name": "notes", "state": "ready", "tools": 3, "last_failure": ""}
     lost = {"name": "dead", "state": "failed", "tools": 0, "last_failure": "It is gone."}
     shown = welcome(servers=[ready, lost], demo=True, secrets={"demo": "S"})
@@ -20,7 +20,7 @@ def test_the_banner_says_what_to_paste_and_how_the_servers_are() -> None:
     assert "toolbus call notes__clear" in shown
 
 
-def test_the_banner_of_a_later_start_says_how_to_get_another_secret() -> None:
+def test_a_later_banner_explains_how_to_rotate_the_secret() -> None:
     shown = welcome()
     assert "was shown when it was created" in shown
     assert "toolbus keys rotate demo" in shown

@@ -1,4 +1,4 @@
-"""The launcher's parts: ports, the directory and its lock, a supervised process."""
+"""A supervised child process: restart, stop, output."""
 
 import asyncio
 import os
@@ -15,12 +15,12 @@ from toolbus_cli.state_dir import State
 
 STEADY = "import time\nprint('began', flush=True)\nwhile True: time.sleep(60)"
 
-# Not by print: a signal that comes in the middle of another print would be its end.
+# `os.write`: a signal handler must not interrupt a `print` with another.
 STUBBORN = "import os, signal\nsignal.signal(15, lambda *_: os.write(1, b'no\\n'))\n" + STEADY
 
 
-class Heard:
-    """A child's output and what is said about it."""
+class Output:
+    """The lines of a child and the launcher's notes about it."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -34,73 +34,73 @@ class Heard:
 
 
 @asynccontextmanager
-async def child(tmp_path: Path, code: str, heard: Heard) -> AsyncIterator[Child]:
-    program = Program("worker", [sys.executable, "-c", code], heard.line)
+async def child(tmp_path: Path, code: str, output: Output) -> AsyncIterator[Child]:
+    program = Program("worker", [sys.executable, "-c", code], output.line)
     with State(tmp_path).locked(print) as held:
-        made = Child(program, heard.note, held)
+        made = Child(program, output.note, held)
         try:
             yield made
         finally:
             await made.stop(5)
 
 
-async def test_a_process_that_ends_is_started_again(tmp_path: Path) -> None:
-    received = Heard()
-    async with child(tmp_path, "print('once', flush=True); raise SystemExit(3)", received):
-        await until(lambda: received.lines.count("once") >= 3, "three lives")
-    assert "exit code 3" in received.notes[0]
-    assert "restarting in 0.1 s" in received.notes[0]
-    assert "restarting in 0.2 s" in received.notes[1]
+async def test_a_process_that_exits_is_restarted(tmp_path: Path) -> None:
+    output = Output()
+    async with child(tmp_path, "print('once', flush=True); raise SystemExit(3)", output):
+        await until(lambda: output.lines.count("once") >= 3, "three starts")
+    assert "exit code 3" in output.notes[0]
+    assert "restarting in 0.1 s" in output.notes[0]
+    assert "restarting in 0.2 s" in output.notes[1]
 
 
-async def test_a_killed_process_is_started_again_under_another_pid(tmp_path: Path) -> None:
-    received = Heard()
-    async with child(tmp_path, STEADY, received) as made:
-        await until(lambda: received.lines)
+async def test_a_killed_process_is_restarted_with_another_pid(tmp_path: Path) -> None:
+    output = Output()
+    async with child(tmp_path, STEADY, output) as made:
+        await until(lambda: output.lines)
         first = made.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        await until(lambda: len(received.lines) == 2, "the second life")
+        await until(lambda: len(output.lines) == 2, "the restart")
         assert made.pid not in (None, first)
-    assert "SIGKILL" in received.notes[0]
+    assert "SIGKILL" in output.notes[0]
 
 
-async def test_a_program_that_is_not_there_is_said_and_tried_again(tmp_path: Path) -> None:
-    received = Heard()
-    program = Program("worker", ["/nowhere/program"], received.line)
+async def test_a_missing_program_is_reported_and_retried(tmp_path: Path) -> None:
+    output = Output()
+    program = Program("worker", ["/nowhere/program"], output.line)
     with State(tmp_path).locked(print) as held:
-        made = Child(program, received.note, held)
+        made = Child(program, output.note, held)
         await until(lambda: made.starts >= 2)
         await made.stop(5)
-    assert "cannot start /nowhere/program" in received.lines[0]
+    assert "cannot start /nowhere/program" in output.lines[0]
 
 
-async def test_a_process_that_does_not_end_is_killed(tmp_path: Path) -> None:
-    received = Heard()
-    async with child(tmp_path, STUBBORN, received) as made:
-        await until(lambda: received.lines)
+async def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    output = Output()
+    async with child(tmp_path, STUBBORN, output) as made:
+        await until(lambda: output.lines)
         await made.stop(0.2)
         assert made.pid is None
-    assert "killed" in received.notes[-1]
+    assert "killed" in output.notes[-1]
 
 
 async def test_a_line_of_any_length_is_read(tmp_path: Path) -> None:
-    received = Heard()
+    output = Output()
     code = "print('x' * 3_000_000); print('after', flush=True)\n" + STEADY
-    async with child(tmp_path, code, received):
-        await until(lambda: "began" in received.lines, "what came after the long line")
-    assert "after" in received.lines
+    async with child(tmp_path, code, output):
+        await until(lambda: "began" in output.lines, "the line after the long one")
+    assert "after" in output.lines
 
 
-async def test_stopping_at_once_leaves_nothing(tmp_path: Path) -> None:
-    received = Heard()
-    async with child(tmp_path, STEADY, received) as made:
+async def test_a_process_stopped_during_its_start_leaves_nothing(tmp_path: Path) -> None:
+    output = Output()
+    async with child(tmp_path, STEADY, output) as made:
         await asyncio.sleep(0)
         await made.stop(5)
         assert made.pid is None
 
 
-def test_a_killed_launcher_takes_its_processes_along(tmp_path: Path) -> None:
+def test_processes_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
     """The launcher is killed, so only the kernel can end what it started."""
     code = f"""
 import asyncio
@@ -109,8 +109,8 @@ from toolbus_cli.state_dir import State
 from pathlib import Path
 async def main():
     with State(Path({str(tmp_path)!r})).locked(print) as held:
-        say = lambda name, line: print(made.pid, flush=True)
-        made = Child(Program("w", [{sys.executable!r}, "-c", {STEADY!r}], say), print, held)
+        report = lambda name, line: print(made.pid, flush=True)
+        made = Child(Program("w", [{sys.executable!r}, "-c", {STEADY!r}], report), print, held)
         await asyncio.Event().wait()
 asyncio.run(main())
 """
@@ -120,5 +120,5 @@ asyncio.run(main())
     assert Path(f"/proc/{pid}").exists()
     launcher.kill()
     launcher.communicate()
-    with State(tmp_path).locked(print):  # held by the child as long as it lives
+    with State(tmp_path).locked(print):  # the child holds the lock while it runs
         pass

@@ -12,20 +12,20 @@ def lines(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [line for each in differences(old, new) for line in each.lines()]
 
 
-def test_every_member_that_differs_is_shown_with_both_values() -> None:
+def test_every_changed_field_is_shown_with_both_values() -> None:
     old = {"name": "a", "inputSchema": {"type": "object", "properties": {"x.y": {"minimum": 1}}}}
     new = {"name": "a", "inputSchema": {"type": "object", "properties": {"x.y": {"minimum": "1"}}}}
     path = 'inputSchema.properties."x.y".minimum'
     assert lines(old, new) == [f"~ {path}", "    - 1", '    + "1"']
 
 
-def test_added_and_removed_members_are_shown_whole() -> None:
+def test_added_and_removed_fields_are_shown_whole() -> None:
     assert lines({"title": "T"}, {"_meta": {"k": [1, 2]}}) == [
         "+ _meta.k", "    + [1, 2]", "- title", '    - "T"',
     ]  # fmt: skip
 
 
-def test_of_a_long_text_the_words_that_differ_are_shown() -> None:
+def test_only_the_changed_words_of_a_long_text_are_shown() -> None:
     long = " ".join(f"word{n}" for n in range(200))
     result = lines({"d": long}, {"d": long.replace("word100 ", "word100 and\u200b sends it away ")})
     assert "    + and⟨U+200B ZERO WIDTH SPACE⟩ sends it away " in [
@@ -35,25 +35,25 @@ def test_of_a_long_text_the_words_that_differ_are_shown() -> None:
     assert len(result) < 12
 
 
-def test_an_invisible_change_is_seen() -> None:
+def test_an_invisible_change_is_shown() -> None:
     (_, was, now) = lines({"d": "Searches."}, {"d": "Searches.\u200b"})
     assert was.strip() == '- "Searches."'
     assert now.strip() == '+ "Searches.⟨U+200B ZERO WIDTH SPACE⟩"'
 
 
-def test_a_text_cannot_forge_lines_of_its_own() -> None:
+def test_a_text_cannot_forge_lines_of_the_diff() -> None:
     forged = "x" * 90 + "\n- removed\n\x1b[2J+ nothing else"
     result = Difference("+", "d", after=forged).lines()
     assert all(line.startswith("    + ") for line in result[1:])
     assert not any("\x1b" in line or "\n" in line for line in result)
 
 
-def test_a_long_line_is_cut_so_that_none_begins_unmarked() -> None:
+def test_a_wrapped_line_keeps_its_mark() -> None:
     result = Difference("+", "d", after="x " * 5000).lines()
     assert all(line.startswith("    + ") and len(line) <= 110 for line in result[1:])
 
 
-def test_two_very_long_texts_are_compared_soon() -> None:
+def test_two_very_long_texts_are_compared() -> None:
     old, new = ("".join(f"{c} {n % k} " for n in range(20_000)) for c, k in (("a", 97), ("b", 89)))
     assert lines({"d": old}, {"d": new})
 
@@ -67,7 +67,7 @@ DEFINITIONS = st.dictionaries(
 
 @settings(deadline=None)
 @given(DEFINITIONS, DEFINITIONS)
-def test_there_is_a_difference_to_see_whenever_there_is_one(
+def test_different_definitions_always_have_a_difference(
     old: dict[str, Any], new: dict[str, Any]
 ) -> None:
     assert bool(differences(old, new)) == (old != new)

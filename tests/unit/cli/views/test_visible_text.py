@@ -1,4 +1,4 @@
-"""What a person sees of definitions: nothing hidden, nothing forged, every difference shown."""
+"""Definitions as shown to a person: nothing hidden, nothing forged."""
 
 import unicodedata
 
@@ -31,13 +31,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("hidden", "named"), HOSTILE.items(), ids=ascii)
-def test_what_is_not_drawn_is_named(hidden: str, named: str) -> None:
+def test_an_invisible_character_is_named(hidden: str, named: str) -> None:
     assert visible(f"a{hidden}b") == revealed(f"a{hidden}b") == f"a{named}b"
 
 
 @settings(deadline=None)
 @given(st.text())
-def test_nothing_a_terminal_acts_on_is_left(text: str) -> None:
+def test_no_control_character_is_left(text: str) -> None:
     for shown in (visible(text), revealed(text)):
         assert shown.isprintable(), ascii(shown)
     kept = {unicodedata.category(each) for each in escaped(text)} - {"Cc"}
@@ -60,11 +60,11 @@ def test_different_texts_are_shown_differently(one: str, other: str) -> None:
         ("d\u0131r", "d⟨\u0131 U+0131 LATIN SMALL LETTER DOTLESS I⟩r"),
     ],
 )
-def test_letters_that_pass_for_others_are_named(text: str, shown: str) -> None:
+def test_lookalike_letters_are_named(text: str, shown: str) -> None:
     assert revealed(text) == shown
 
 
-def test_a_word_that_only_looks_latin_is_named_letter_by_letter() -> None:
+def test_every_letter_of_a_fake_latin_word_is_named() -> None:
     assert revealed("\u0441\u043e\u0440\u0443").count("CYRILLIC") == 4
 
 
@@ -73,12 +73,12 @@ def test_text_in_any_language_stays_readable(text: str) -> None:
     assert revealed(text) == text
 
 
-def test_what_a_definition_hides_is_counted_in_names_too() -> None:
+def test_hidden_characters_are_counted_in_field_names_too() -> None:
     found = counted(texts({"a\u200b": ["\u200b\n", {"b": "\x1b"}]}))
     assert found == {"U+200B ZERO WIDTH SPACE": 2, "U+001B ESCAPE": 1}
 
 
-def test_tables_and_json_never_write_what_a_terminal_acts_on(
+def test_tables_and_json_contain_no_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     hostile = "".join(HOSTILE) + "[red]:bomb:"

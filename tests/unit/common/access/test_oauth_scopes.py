@@ -1,4 +1,4 @@
-"""What a token is for: less than its person may, never more; and people who administer."""
+"""Scopes of access tokens: tools, consent, administration."""
 
 import json
 from time import time
@@ -86,7 +86,7 @@ def snapshot(scope: str, actors: tuple[str, ...] = (), **sections: Any) -> Confi
 
 
 def decided(scope: str, tool: str, **sections: Any) -> str:
-    """What becomes of a call: fine, or the code of why not."""
+    """Return `fine`, or the error code of the authorization with its scope."""
     authorizer = Authorizer(snapshot(scope, **sections), LISTED)
     try:
         authorizer.authorize(KEY_DIGEST, "docs", "tools/call", tool, time())
@@ -95,14 +95,14 @@ def decided(scope: str, tool: str, **sections: Any) -> str:
     return "fine"
 
 
-def test_a_token_is_good_for_what_its_scope_and_its_rule_both_cover() -> None:
+def test_a_token_covers_what_its_scope_and_its_rule_share() -> None:
     assert decided("tools", "burn") == "fine"
     assert decided("tools:reading", "read") == "fine"
     assert decided("tools:reading tools:writing", "write") == "fine"
     assert decided("tools:reading", "list") == "unknown_tool", "the rule does not grant it"
 
 
-def test_who_may_with_another_token_is_reported_what_it_needs() -> None:
+def test_a_caller_with_too_narrow_a_token_receives_the_needed_scope() -> None:
     assert decided("tools:reading", "write") == "insufficient_scope tools:reading tools:writing"
     assert decided("tools:reading", "burn") == "insufficient_scope tools"
     assert decided("tools:reading", "nothing") == "unknown_tool"
@@ -115,12 +115,12 @@ def test_a_scope_that_is_not_offered_covers_nothing(scope: str) -> None:
     )
 
 
-def test_a_group_that_is_a_scope_no_longer_opens_nothing_any_more() -> None:
+def test_a_group_that_is_no_longer_a_scope_covers_nothing() -> None:
     groups = {**GROUPS, "reading": {"tools": ["docs__read"]}}
     assert decided("tools:reading", "read", groups=groups) == "insufficient_scope tools"
 
 
-def test_what_is_listed_is_all_that_a_person_may() -> None:
+def test_the_listing_shows_all_the_person_may_use() -> None:
     principal = snapshot("tools:reading").principal_for(KEY_DIGEST, time())
     assert principal is not None
     assert principal.seen.cover("docs__burn")
@@ -130,46 +130,44 @@ def test_what_is_listed_is_all_that_a_person_may() -> None:
 @pytest.mark.parametrize(
     ("scope", "actors"), [("tools", ("machines/helper",)), ("tools:reading", ())]
 )
-def test_nobody_decides_in_anothers_name_or_with_a_token_for_less(
-    scope: str, actors: tuple[str, ...]
-) -> None:
+def test_a_delegated_or_narrowed_token_cannot_approve(scope: str, actors: tuple[str, ...]) -> None:
     rights: dict[str, Any] = {"access": {"staff": {"tools": ["*"], "rights": ["approve"]}}}
     assert approver_for_key(snapshot("tools", **rights), KEY_DIGEST, time()).name.startswith("key:")
     with pytest.raises(ForbiddenError, match="delegated token"):
         approver_for_key(snapshot(scope, actors=actors, **rights), KEY_DIGEST, time())
 
 
-def test_a_principal_within_a_scope_is_kept_while_the_whole_one_is() -> None:
+def test_a_narrowed_principal_is_cached_with_the_whole_one() -> None:
     shot = snapshot("tools:reading")
     assert shot.principal_for(KEY_DIGEST, time()) is shot.principal_for(KEY_DIGEST, time())
     after = shot.after(2, {"staff:ann": None})
     assert after.principal_for(KEY_DIGEST, time()) is not None
 
 
-def test_only_plain_lists_of_tools_are_scopes() -> None:
+def test_only_a_plain_list_of_tools_can_be_a_scope() -> None:
     for group in ({"scope": "first"}, {"scope": "later", "tools": ["a__*"], "deny": ["a__b"]}):
         with pytest.raises(ValidationError):
             declared(groups={"x": group})
 
 
-def test_clients_are_reported_to_begin_with_what_comes_first() -> None:
+def test_clients_start_with_the_first_scopes() -> None:
     assert scopes.first(declared()) == ["tools:reading"]
     assert scopes.first(declared(groups={})) == ["tools"]
     assert scopes.offered(declared()) == ["tools", "tools:reading", "tools:writing"]
 
 
-VOUCHED, STRANGER = Client("v", "v"), Client("s", "s", registered=True)
+CONFIGURED, REGISTERED = Client("v", "v"), Client("s", "s", registered=True)
 
 
-def given(asked: str, client: Client = VOUCHED, *, administration: bool = False) -> str:
+def given(requested: str, client: Client = CONFIGURED, *, administration: bool = False) -> str:
     try:
-        return scoping.grant_scopes(declared(), client, asked, administration=administration)
+        return scoping.grant_scopes(declared(), client, requested, administration=administration)
     except OAuthError as error:
         return error.code
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "granted"),
     [
         ("", "tools:reading"),
         ("openid profile", "tools:reading"),
@@ -183,12 +181,12 @@ def given(asked: str, client: Client = VOUCHED, *, administration: bool = False)
         ("x" * 3000, "invalid_scope"),
     ],
 )
-def test_a_client_is_given_what_it_asks_for_of_what_there_is(asked: str, told: str) -> None:
-    assert given(asked) == given(asked, STRANGER) == told
+def test_a_client_is_granted_the_offered_scopes_it_requests(requested: str, granted: str) -> None:
+    assert given(requested) == given(requested, REGISTERED) == granted
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "granted"),
     [
         ("", "admin:read"),
         ("admin", "admin"),
@@ -196,12 +194,12 @@ def test_a_client_is_given_what_it_asks_for_of_what_there_is(asked: str, told: s
         ("tools", "invalid_scope"),
     ],
 )
-def test_only_clients_operators_vouch_for_ask_for_the_administration(asked: str, told: str) -> None:
-    assert given(asked, administration=True) == told
-    assert given(asked, STRANGER, administration=True) == "unauthorized_client"
+def test_only_configured_clients_may_request_administration(requested: str, granted: str) -> None:
+    assert given(requested, administration=True) == granted
+    assert given(requested, REGISTERED, administration=True) == "unauthorized_client"
 
 
-def test_what_was_granted_is_never_more_for_being_asked_again() -> None:
+def test_a_refresh_never_widens_the_scopes() -> None:
     assert scoping.narrow("tools:a tools:b", "") == "tools:a tools:b"
     assert scoping.narrow("tools:a tools:b", "tools:b") == "tools:b"
     assert scoping.narrow("tools", "tools:a") == "tools:a"
@@ -212,7 +210,7 @@ def test_what_was_granted_is_never_more_for_being_asked_again() -> None:
     assert scoping.within("tools:a", "tools tools:a admin") == ["tools:a"]
 
 
-def test_a_rule_without_a_role_entitles_nobody_to_administer() -> None:
+def test_a_rule_without_a_role_grants_no_administration() -> None:
     made = declared(access={"first": {"tools": ["*"]}, "second": {"role": "admin"}})
     assert entitled_rule(made, "local", {}, administers=False) == "first"
     assert entitled_rule(made, "local", {}, administers=True) is None, "the first rule counts"
@@ -227,7 +225,7 @@ def directory(scope: str, **access: Any) -> ConfigProjection:
     return made
 
 
-def test_somebody_who_signed_in_administers_as_far_as_their_role_and_token_go() -> None:
+def test_an_administrator_has_the_rights_of_role_and_token() -> None:
     whole = directory("admin").administrator(KEY_DIGEST, time())
     assert whole is not None
     assert (whole.by, whole.name, whole.role) == ("user:ann", "ann", "operator")
@@ -245,14 +243,14 @@ def test_somebody_who_signed_in_administers_as_far_as_their_role_and_token_go() 
             person.check("declare")
 
 
-def test_a_token_for_tools_administers_nothing_and_one_for_that_opens_no_tool() -> None:
+def test_tokens_for_tools_and_for_administration_do_not_overlap() -> None:
     for scope in ("tools", "tools:reading", ""):
         assert directory(scope).administrator(KEY_DIGEST, time()) is None
     for scope in ("admin", "admin:read", "tools admin"):
         assert snapshot(scope).principal_for(KEY_DIGEST, time()) is None
 
 
-def test_who_has_no_role_any_longer_or_whose_rule_ended_administers_nothing() -> None:
+def test_without_a_role_or_after_expiry_there_is_no_administrator() -> None:
     assert directory("admin", role=None).administrator(KEY_DIGEST, time()) is None
     assert directory("admin", expires="2020-01-01").administrator(KEY_DIGEST, time()) is None
     assert directory("admin").administrator(KEY_DIGEST, time() + 700) is None
@@ -260,22 +258,22 @@ def test_who_has_no_role_any_longer_or_whose_rule_ended_administers_nothing() ->
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_token_never_goes_beyond_the_role(role: Any) -> None:
+def test_a_token_never_exceeds_the_role(role: Any) -> None:
     for scope in scopes.ADMINISTRATION:
         person: Administrator = of_person(bearer(scope), role)
         assert all(may(role, right) for right in person.rights)
     assert of_person(bearer("tools"), role).rights == of_person(bearer("admin:read"), role).rights
 
 
-class Deciding:
-    """Stands for those who decide: it keeps who that is."""
+class ApprovalServiceStub:
+    """The approval service; keeps the approver of the last decision."""
 
     def __init__(self) -> None:
-        self.who = Approver("")
+        self.approver = Approver("")
 
-    async def decide(self, who: Approver, *_: Any, approve: bool) -> ApprovalsReply:
+    async def decide(self, approver: Approver, *_: Any, approve: bool) -> ApprovalsReply:
         assert approve
-        self.who = who
+        self.approver = approver
         return ApprovalsReply(approvals=(model.state_of(CALL, 0),))
 
 
@@ -286,21 +284,21 @@ CALL = model.Approval(
 )  # fmt: skip
 
 
-async def test_whoever_signs_in_to_administer_is_still_who_made_the_call() -> None:
-    deciding, nobody = Deciding(), cast("Any", None)
+async def test_an_administrator_remains_the_caller_of_their_own_calls() -> None:
+    approvals, unused = ApprovalServiceStub(), cast("Any", None)
     for signed_in, own in (("ann", True), ("bo", False)):
         person = of_person(bearer("admin", user=signed_in), "operator")
 
         async def found(_: str, person: Administrator = person) -> Administrator:
             return person
 
-        admin = AdminService(found, nobody, cast("Any", deciding), nobody, RemoteRestrictions())
+        admin = AdminService(found, unused, cast("Any", approvals), unused, RemoteRestrictions())
         await admin.handle(AdminRequest(key_digest="p", operation="approve_call", name=CALL.id))
-        assert deciding.who.is_caller(CALL) is own
-        assert deciding.who.name == f"user:{signed_in}"
+        assert approvals.approver.is_caller(CALL) is own
+        assert approvals.approver.name == f"user:{signed_in}"
 
 
-def test_a_refusal_for_its_scope_is_a_challenge() -> None:
+def test_an_insufficient_scope_is_answered_with_a_challenge() -> None:
     error = InsufficientScopeError("no", scope="tools:a tools:b")
     answer = jsonrpc.failure(error)
     assert answer.status == 403
@@ -313,7 +311,7 @@ def test_a_refusal_for_its_scope_is_a_challenge() -> None:
     assert json.loads(result.body)["error"]["fix"]
 
 
-def test_the_page_names_each_scope() -> None:
+def test_the_consent_page_describes_each_scope() -> None:
     rule = Access(tools=("*",), role="auditor")
     result = scoping.descriptions(rule, "staff", "admin admin:read tools tools:reading")
     assert [each.split()[0] for each in result] == ["administer", "view", "use", "use"]

@@ -29,7 +29,7 @@ def bearer(**changes: Any) -> Bearer:
     return Bearer(**{**fields, "ends": time() + 600, **changes})
 
 
-def test_a_holder_is_a_key_with_everything_above_it() -> None:
+def test_a_tokens_holder_is_a_principal_with_its_hierarchy() -> None:
     made = declared(
         customers={"acme": {}},
         teams={"ops": {"customer": "acme", "tools": ["docs__*"]}},
@@ -47,7 +47,7 @@ def test_a_holder_is_a_key_with_everything_above_it() -> None:
     assert covered == [True, False, False]
     assert snapshot.principal_for(key_digest_of(TOKEN), time() + 700) is None
     bearers.take("other", bearer(user="bob", handle="3f"))
-    assert snapshot.principal_of("staff:3f", time()) is not None  # a person nobody declared
+    assert snapshot.principal_of("staff:3f", time()) is not None  # a person who is not configured
     assert snapshot.principal_of("staff:bob", time()) is None
     assert snapshot.principal_of("gone:ann", time()) is None
     assert (
@@ -56,7 +56,7 @@ def test_a_holder_is_a_key_with_everything_above_it() -> None:
     )
 
 
-def test_a_token_that_is_taken_back_is_told_to_who_streams_for_its_holder() -> None:
+def test_a_revoked_token_is_reported_to_its_holders_streams() -> None:
     bearers, gone = TokenCache(), list[str]()
     bearers.on_gone = gone.append
     bearers.apply_change(Change("hash", bearer().encode(), 1))
@@ -67,14 +67,14 @@ def test_a_token_that_is_taken_back_is_told_to_who_streams_for_its_holder() -> N
     assert bearers.known("hash") is None
 
 
-def test_tokens_that_ended_are_not_kept_for_ever() -> None:
+def test_expired_tokens_are_evicted() -> None:
     bearers = TokenCache()
     for n in range(5000):
         bearers.take(f"{n}", bearer(ends=time() - 1, grant="g"))
     assert len(bearers.of_grant("g")) < 1100
 
 
-def test_who_holds_no_token_any_more_is_known_by_no_name() -> None:
+def test_a_person_without_a_token_is_forgotten() -> None:
     bearers = TokenCache()
     for name in ("one", "two"):
         bearers.apply_change(Change(name, _bearer().encode(), 1))

@@ -18,24 +18,24 @@ def declared(**sections: Any) -> Configuration:
 CORP = {"url": "https://login.test", "client_id": "c", "secret": "${env:CORP}"}
 
 
-def test_rules_for_people_nobody_vouches_for_are_faults() -> None:
+def test_access_rules_with_unknown_issuers_or_teams_are_problems() -> None:
     text = (
         "issuers: {corp: {url: 'https://login.test'}}\n"
         "access:\n  a: {issuer: cropp, tools: ['*']}\n  b: {team: none, tools: ['*']}\n"
         "  c: {issuer: corp, tools: ['*']}\n  d: {issuer: machines, tools: ['*']}\n"
     )
-    items = [(fault.path, fault.line) for fault in load(text, {}).problems]
+    items = [(problem.path, problem.line) for problem in load(text, {}).problems]
     assert items == [("access.a.issuer", 3), ("access.b.team", 4)]
 
 
 @pytest.mark.parametrize("name", OWN_ISSUERS)
-def test_nobody_else_vouches_under_the_names_of_our_own_accounts_and_machines(name: str) -> None:
-    (fault,) = load(f"issuers: {{{name}: {{url: 'https://login.test'}}}}\n", {}).problems
-    assert fault.path == f"issuers.{name}"
-    assert "reserved for Toolbus" in fault.message
+def test_an_issuer_cannot_have_a_reserved_name(name: str) -> None:
+    (problem,) = load(f"issuers: {{{name}: {{url: 'https://login.test'}}}}\n", {}).problems
+    assert problem.path == f"issuers.{name}"
+    assert "reserved for Toolbus" in problem.message
 
 
-def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to() -> None:
+def test_an_issuers_secret_is_hidden_and_restored_only_for_the_same_url() -> None:
     old = declared(issuers={"corp": {**CORP, "secret": "literal-secret"}})
     shown = exported(old)["issuers"]["corp"]
     assert shown["secret"] == HIDDEN
@@ -46,9 +46,11 @@ def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to()
         restored(elsewhere, old)
 
 
-def test_over_http_no_issuer_takes_a_secret_or_an_address_that_was_not_allowed() -> None:
+def test_an_issuers_secret_and_address_over_http_need_permission() -> None:
     def places(new: Configuration, old: Configuration, *variables: str) -> list[str]:
-        return [fault["place"] for fault in RemoteRestrictions((), variables).violations(old, new)]
+        return [
+            problem["place"] for problem in RemoteRestrictions((), variables).violations(old, new)
+        ]
 
     corp = declared(issuers={"corp": CORP})
     assert places(corp, declared()) == ["issuers.corp.secret"]

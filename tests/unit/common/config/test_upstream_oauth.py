@@ -13,7 +13,7 @@ ID, REF = {"id": "x"}, "${env:SECRET}"
 
 
 @pytest.mark.parametrize(
-    "more",
+    "fields",
     [
         {"oauth": {}, "command": ["x"], "url": ""},
         {"oauth": {}, "headers": {"authorization": "Bearer x"}},
@@ -31,16 +31,16 @@ ID, REF = {"id": "x"}, "${env:SECRET}"
         {"oauth": {"clients": {"https://far.test": {"id": "x", "secret": "in the open"}}}},
     ],
 )
-def test_what_does_not_fit_together_is_not_declared(more: dict[str, Any]) -> None:
+def test_contradicting_oauth_settings_are_rejected(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"oauth|owner|user|reference|assertion|provider"):
-        Server.model_validate_json(msgspec.json.encode({"url": "https://docs.test/mcp", **more}))
+        Server.model_validate_json(msgspec.json.encode({"url": "https://docs.test/mcp", **fields}))
 
 
-def test_who_is_to_vouch_for_people_must_be_declared() -> None:
+def test_the_identity_provider_must_be_configured() -> None:
     clients = {"https://far.test": ID}
     oauth = {"grant": "enterprise", "tokens": "user", "provider": "corp", "clients": clients}
     servers = {"docs": {"url": "https://docs.test/mcp", "oauth": oauth}}
-    (fault,) = load(json.dumps({"servers": servers}), {}).problems
-    assert "no issuer 'corp' is configured" in fault.message
+    (problem,) = load(json.dumps({"servers": servers}), {}).problems
+    assert "no issuer 'corp' is configured" in problem.message
     issuers = {"corp": {"url": "https://corp.test", "client_id": "c"}}
     assert load(json.dumps({"servers": servers, "issuers": issuers}), {}).problems == ()

@@ -11,7 +11,7 @@ from toolbus_common.contracts import (
 
 
 @pytest.mark.parametrize("event", [ConnectionCreated, ConnectionEnded])
-def test_events_of_connections_name_people_by_pseudonyms(event: Any) -> None:
-    about = {"id": "i", "at": 0.0, "customer": "s", "server": "docs"}
-    assert event(**about, user="ann").people == {"user": "user:ann"}
-    assert event(**about).people == {}
+def test_connection_events_name_their_person_for_pseudonyms(event: Any) -> None:
+    fields = {"id": "i", "at": 0.0, "customer": "s", "server": "docs"}
+    assert event(**fields, user="ann").people == {"user": "user:ann"}
+    assert event(**fields).people == {}

@@ -1,4 +1,4 @@
-"""What each class of clients is offered, worked out from a few lists."""
+"""Which class of clients sees which tools."""
 
 import pytest
 
@@ -25,18 +25,18 @@ SEEN = {
         ("with sampling and roots", (ALL,)),
     ],
 )
-def test_a_tool_is_shown_to_the_classes_whose_lists_have_it(
+def test_a_tool_is_shown_to_the_client_classes_that_list_it(
     name: str, shown: tuple[str, ...]
 ) -> None:
     assert tuple(each for each in CLASSES if _is_shown(name, each, SEEN)) == shown
 
 
-def test_a_client_has_the_class_of_what_it_declared() -> None:
+def test_a_client_belongs_to_the_class_of_its_capabilities() -> None:
     assert class_of({"sampling": {}, "roots": {"listChanged": True}}) == "roots+sampling"
     assert class_of({"elicitation": None, "tasks": {}}) == NONE
     assert class_of(None) == NONE
 
 
-def test_the_classes_at_either_end_declare_everything_and_nothing() -> None:
+def test_the_outer_classes_declare_everything_and_nothing() -> None:
     assert kinds_for(ALL) == EVERYTHING
     assert kinds_for(NONE) == frozenset()

@@ -21,8 +21,8 @@ def call(extra: str = "", capabilities: str = "{}", method: str = "tools/call") 
     )  # fmt: skip
 
 
-def test_who_can_open_pages_is_asked_to_and_others_are_told_the_link() -> None:
-    error = ConsentRequiredError("Nobody has.", link=LINK)
+def test_a_client_that_opens_urls_is_asked_and_others_receive_the_link() -> None:
+    error = ConsentRequiredError("No consent.", link=LINK)
     request = msgspec.json.decode(
         consent.consent_required(call("", '{"elicitation":{"url":{}}}'), error, "docs")
     )
@@ -34,15 +34,15 @@ def test_who_can_open_pages_is_asked_to_and_others_are_told_the_link() -> None:
         consent.consent_required(call(method="resources/read"), error, "docs")
 
 
-def test_our_answer_is_taken_out_of_a_call_and_the_servers_stay() -> None:
+def test_the_consent_response_is_removed_and_the_servers_responses_stay() -> None:
     brought = {consent.QUESTION: {"action": "accept"}, "own": {"action": "accept"}}
     extra = msgspec.json.encode({"inputResponses": brought, "requestState": "s"}).decode()
     found = consent.take_answer(call(extra))
     assert found.action == "accept"
-    kept = {"inputResponses": {"own": {"action": "accept"}}, "requestState": "s"}
-    assert msgspec.json.decode(found.call.extra) == kept
-    ours = msgspec.json.encode({"inputResponses": {consent.QUESTION: {"action": "no"}}}).decode()
-    assert (consent.take_answer(call(ours)).action, consent.take_answer(call(ours)).call.extra) == (
+    left = {"inputResponses": {"own": {"action": "accept"}}, "requestState": "s"}
+    assert msgspec.json.decode(found.call.extra) == left
+    own = msgspec.json.encode({"inputResponses": {consent.QUESTION: {"action": "no"}}}).decode()
+    assert (consent.take_answer(call(own)).action, consent.take_answer(call(own)).call.extra) == (
         "cancel", "",
     )  # fmt: skip
     assert consent.take_answer(call("{}")).action == ""

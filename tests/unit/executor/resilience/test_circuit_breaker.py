@@ -12,27 +12,27 @@ def failed(breaker: Breaker, times: int, now: float = 0.0) -> Breaker:
     return breaker
 
 
-def test_a_breaker_opens_after_five_failures_in_a_row() -> None:
+def test_five_failures_in_a_row_open_the_breaker() -> None:
     breaker = failed(Breaker(), 4)
     assert breaker.admits(0.0)
     assert breaker.failed(0.0)
     assert not breaker.admits(1.0)
 
 
-def test_a_success_forgets_the_failures_before_it() -> None:
+def test_a_success_resets_the_failure_count() -> None:
     breaker = failed(Breaker(), 4)
     breaker.succeeded()
     assert not breaker.failed(0.0)
 
 
-def test_after_the_pause_one_probe_goes_and_no_second() -> None:
+def test_after_the_pause_one_probe_is_admitted() -> None:
     breaker = failed(Breaker(), 5)
     assert breaker.admits(5.0)
     assert breaker.state is State.HALF_OPEN
     assert not breaker.admits(5.0)
 
 
-def test_a_probe_that_succeeds_closes_it_and_one_that_fails_pauses_longer() -> None:
+def test_a_failed_probe_doubles_the_pause_and_a_successful_one_closes() -> None:
     breaker = failed(Breaker(), 5)
     breaker.admits(5.0)
     assert breaker.failed(5.0)

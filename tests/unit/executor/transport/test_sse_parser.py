@@ -9,7 +9,7 @@ from toolbus_executor.transport.sse_parser import EventReader
 
 
 @given(st.lists(st.text(alphabet="abc \n", max_size=8), min_size=1, max_size=6), st.data())
-def test_events_are_the_same_however_the_stream_is_cut(
+def test_events_do_not_depend_on_how_the_stream_is_split(
     texts: list[str], data: st.DataObject
 ) -> None:
     events = [json.dumps(text).encode() for text in texts]
@@ -21,13 +21,13 @@ def test_events_are_the_same_however_the_stream_is_cut(
     assert [*reader.feed(stream[:cut]), *reader.feed(stream[cut:])] == events
 
 
-def test_a_stream_says_where_it_can_be_gone_on_with_and_when() -> None:
+def test_the_last_event_id_and_the_retry_time_are_kept() -> None:
     reader = EventReader()
     assert not [*reader.feed(b"id: 7\nretry: 250\ndata: \n\n")]
     assert (reader.last_id, reader.retry) == (b"7", 0.25)
 
 
-def test_an_event_has_the_name_it_was_given() -> None:
+def test_an_event_has_its_name() -> None:
     reader = EventReader()
     assert [(reader.name, data) for data in reader.feed(b"event: endpoint\ndata: /x\n\n")] == [
         ("endpoint", b"/x")

@@ -1,4 +1,4 @@
-"""What the executor decides without I/O: breaker, catalogue, messages."""
+"""Listing an upstream server: invalid entries, pages, time to live."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ async def listing(tools: Any, **others: Any) -> Listing:
 
 
 @pytest.mark.parametrize(
-    ("bad", "why"),
+    ("bad", "reason"),
     [
         ({"inputSchema": SCHEMA}, "no name"),
         (tool("has\nbreak"), "characters"),
@@ -48,10 +48,12 @@ async def listing(tools: Any, **others: Any) -> Listing:
         ("nonsense", "no name"),
     ],
 )
-async def test_a_bad_tool_drops_itself_with_a_reason_and_no_other(bad: Any, why: str) -> None:
+async def test_an_invalid_tool_is_dropped_with_a_reason_and_the_others_stay(
+    bad: Any, reason: str
+) -> None:
     found = await listing([tool("good"), bad])
-    assert [kept.name for kept in found.tools] == ["good"]
-    assert why in next(iter(found.dropped.values()))
+    assert [each.name for each in found.tools] == ["good"]
+    assert reason in next(iter(found.dropped.values()))
 
 
 async def test_a_schema_nested_too_deeply_drops_its_tool() -> None:
@@ -61,28 +63,28 @@ async def test_a_schema_nested_too_deeply_drops_its_tool() -> None:
     assert "deeper" in (await listing([tool(inputSchema=deep)])).dropped["a"]
 
 
-async def test_a_definition_is_published_whole_and_in_the_order_of_names() -> None:
+async def test_definitions_are_published_unchanged_and_sorted_by_name() -> None:
     strange = tool("a", icons=[{"src": "x"}], _meta={"k": 1}, annotations={"vendor": True})
     found = await listing([tool("b"), strange])
-    assert [kept.name for kept in found.tools] == ["a", "b"]
+    assert [each.name for each in found.tools] == ["a", "b"]
     assert found.tools[0].definition == strange
 
 
-async def test_a_list_of_prompts_that_fails_loses_no_tool() -> None:
+async def test_a_failed_list_of_prompts_does_not_lose_tools() -> None:
     broken = UpstreamFaultError("It answered with nonsense.")
     found = await listing([tool("a")], **{"prompts/list": broken})
-    assert [kept.name for kept in found.tools] == ["a"]
+    assert [each.name for each in found.tools] == ["a"]
     assert found.failed == {"prompts/list": "It answered with nonsense."}
     assert found.dropped == {}
 
 
-async def test_a_server_that_lists_nothing_but_nonsense_is_not_repeated_without_end() -> None:
+async def test_the_reasons_for_dropped_tools_are_bounded() -> None:
     found = await listing([{"name": f"n{number}"} for number in range(1000)])
     assert len(found.dropped) == MOST_DROPPED + 1
     assert found.dropped["…"] == f"and {1000 - MOST_DROPPED} more"
 
 
-async def test_resources_and_templates_are_known_by_their_uris() -> None:
+async def test_resources_and_templates_are_named_by_their_uris() -> None:
     found = await listing(
         [],
         **{
@@ -90,19 +92,19 @@ async def test_resources_and_templates_are_known_by_their_uris() -> None:
             "resources/templates/list": {"resourceTemplates": [{"uriTemplate": "a://{b}"}]},
         },
     )
-    assert [kept.name for kept in found.resources] == ["a://b"]
-    assert [kept.name for kept in found.templates] == ["a://{b}"]
+    assert [each.name for each in found.resources] == ["a://b"]
+    assert [each.name for each in found.templates] == ["a://{b}"]
     assert "uri" in found.dropped["#1"]
 
 
-async def test_pages_are_followed_to_their_end_and_no_further() -> None:
+async def test_pages_are_followed_to_the_last_one() -> None:
     async def page(_method: str, cursor: str | None) -> dict[str, Any]:
         return {"tools": [tool("a" + (cursor or ""))], **({} if cursor else {"nextCursor": "2"})}
 
     assert [found["name"] for found in await every_page(TOOLS, page)] == ["a", "a2"]
 
 
-async def test_a_listing_without_end_is_refused() -> None:
+async def test_an_endless_listing_is_rejected() -> None:
     async def page(_method: str, _cursor: str | None) -> dict[str, Any]:
         return {"tools": [], "nextCursor": "again"}
 
@@ -110,7 +112,7 @@ async def test_a_listing_without_end_is_refused() -> None:
         await every_page(TOOLS, page)
 
 
-async def test_the_least_of_a_servers_hints_is_how_long_its_lists_are_good() -> None:
+async def test_the_shortest_ttl_of_a_servers_lists_applies() -> None:
     def hinted(kind: str, ttl: Any) -> dict[str, Any]:
         return {kind: [], "ttlMs": ttl, "cacheScope": "public"}
 

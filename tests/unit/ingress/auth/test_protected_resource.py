@@ -35,37 +35,37 @@ def bearer(**changes: Any) -> Bearer:
     return Bearer(**{**fields, "ends": time() + 600, **changes})
 
 
-class Asks(RequestReply):
-    """Oauth as the edge hears it, without a bus between; it counts."""
+class OAuthStub(RequestReply):
+    """The OAuth service without a bus; counts the requests."""
 
-    def __init__(self, told: Bearer | Exception) -> None:
+    def __init__(self, reply: Bearer | Exception) -> None:
         super().__init__("ingress", Bus("ingress", "nats://127.0.0.1:9"))
-        self.told, self.asked = told, 0
+        self.reply, self.requests = reply, 0
 
-    async def request(self, question: Any, answer: Any, seconds: float = 5.0) -> Any:  # noqa: ARG002
-        self.asked += 1
-        if isinstance(self.told, Exception):
-            raise self.told
-        return self.told
+    async def request(self, _query: Any, answer: Any, seconds: float = 5.0) -> Any:  # noqa: ARG002
+        self.requests += 1
+        if isinstance(self.reply, Exception):
+            raise self.reply
+        return self.reply
 
 
-def edge(told: Bearer | Exception, **sections: Any) -> tuple[ProtectedResource, Asks]:
-    directory, asks = ConfigProjection(), Asks(told)
+def edge(reply: Bearer | Exception, **sections: Any) -> tuple[ProtectedResource, OAuthStub]:
+    directory, oauth = ConfigProjection(), OAuthStub(reply)
     access = {"staff": {"tools": ["*"]}}
     made = declared(**{"access": access, "servers": {"docs": {"url": f"{BASE}/x"}}, **sections})
     directory.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
     directory.apply_change(None)
-    return ProtectedResource(directory, asks, DPoPVerifier(BASE)), asks
+    return ProtectedResource(directory, oauth, DPoPVerifier(BASE)), oauth
 
 
-async def test_oauth_is_asked_about_a_token_once() -> None:
-    identity, asks = edge(bearer())
+async def test_a_token_is_verified_by_oauth_once() -> None:
+    identity, oauth = edge(bearer())
     for _ in range(3):
         await identity.verify(TOKEN, identity.resource(""))
-    assert asks.asked == 1
+    assert oauth.requests == 1
 
 
-async def test_a_token_for_one_endpoint_opens_no_other() -> None:
+async def test_a_token_for_one_endpoint_is_rejected_at_others() -> None:
     identity, _ = edge(bearer(resource=f"{BASE}/mcp/docs"))
     await identity.verify(TOKEN, identity.resource("docs"))
     for server in ("", "mail", "docs/"):
@@ -73,39 +73,39 @@ async def test_a_token_for_one_endpoint_opens_no_other() -> None:
             await identity.verify(TOKEN, identity.resource(server))
 
 
-async def test_nobody_is_asked_where_nobody_may_sign_in_or_the_token_is_too_long() -> None:
-    identity, asks = edge(bearer(), access={})
+async def test_oauth_is_not_queried_without_access_rules_or_for_an_overlong_token() -> None:
+    identity, oauth = edge(bearer(), access={})
     with pytest.raises(UnauthorizedError):
         await identity.verify(TOKEN, identity.resource(""))
-    identity, more = edge(bearer())
+    identity, other = edge(bearer())
     with pytest.raises(UnauthorizedError):
         await identity.verify(f"{TOKEN}{'x' * 9000}", identity.resource(""))
-    assert asks.asked + more.asked == 0
+    assert oauth.requests + other.requests == 0
 
 
-async def test_a_key_that_looks_like_a_token_stays_a_key() -> None:
-    identity, asks = edge(bearer(), keys={"odd": key(TOKEN)})
+async def test_a_configured_key_that_looks_like_a_token_is_not_sent_to_oauth() -> None:
+    identity, oauth = edge(bearer(), keys={"odd": key(TOKEN)})
     await identity.verify(TOKEN, identity.resource("docs"))
-    assert asks.asked == 0
+    assert oauth.requests == 0
 
 
-def test_documents_are_told_for_every_endpoint_and_no_other_path() -> None:
+def test_metadata_documents_exist_for_every_endpoint_and_no_other_path() -> None:
     identity, _ = edge(bearer())
 
-    def told(path: str, method: str = "GET") -> Any:
+    def reply(path: str, method: str = "GET") -> Any:
         answer = identity.metadata_response({"path": path, "method": method})
         return json.loads(answer.body)["resource"] if answer is not None else None
 
     root = "/.well-known/oauth-protected-resource"
-    assert told(root) == told(f"{root}/mcp") == f"{BASE}/mcp"
-    assert told(f"{root}/mcp/docs") == f"{BASE}/mcp/docs"
+    assert reply(root) == reply(f"{root}/mcp") == f"{BASE}/mcp"
+    assert reply(f"{root}/mcp/docs") == f"{BASE}/mcp/docs"
     for path in (f"{root}/mcp/mail", f"{root}/mcp/docs/", f"{root}x", f"{root}/other", "/mcp"):
-        assert told(path) is None
-    assert told(root, "POST") is None
+        assert reply(path) is None
+    assert reply(root, "POST") is None
     assert edge(bearer(), access={})[0].metadata_response({"path": root, "method": "GET"}) is None
 
 
-def test_a_challenge_names_the_document_of_its_own_endpoint() -> None:
+def test_a_challenge_names_its_endpoints_metadata_document() -> None:
     identity, _ = edge(bearer())
     where = {path: identity.challenge(path).decode() for path in ("/mcp/docs", "/mcp/no", "/sse")}
     document = f'resource_metadata="{BASE}/.well-known/oauth-protected-resource/mcp'
@@ -115,7 +115,7 @@ def test_a_challenge_names_the_document_of_its_own_endpoint() -> None:
     assert edge(bearer(), access={})[0].challenge("/mcp") == b""
 
 
-async def test_however_a_token_is_written_it_opens_its_own_endpoint_only() -> None:
+async def test_a_held_token_is_accepted_at_its_endpoint_only() -> None:
     identity, _ = edge(bearer(resource=f"{BASE}/mcp/docs"))
     await identity.verify(TOKEN, identity.resource("docs"))
     key_digest = key_digest_of(TOKEN)

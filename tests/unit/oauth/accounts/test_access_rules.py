@@ -1,4 +1,4 @@
-"""Who somebody is and what covers them; redirects, keys that change, and the edge's part."""
+"""Access rules: which one matches a person, and the name a person gets."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def declared(**sections: Any) -> Configuration:
     return Configuration.model_validate(sections)
 
 
-def test_the_first_rule_that_covers_somebody_counts() -> None:
+def test_the_first_matching_rule_applies() -> None:
     access = {
         "admins": {"claims": {"groups": ["admin", "root"]}, "tools": ["*"]},
         "verified": {"claims": {"groups": "staff", "email": "a@example.org"}, "tools": ["a__*"]},
@@ -38,12 +38,12 @@ def test_the_first_rule_that_covers_somebody_counts() -> None:
     assert matching_rule(made, "local", {**fields, "groups": ["staff"]}) == "verified"
     assert matching_rule(made, "local", {"groups": "staff", "email": ["b@example.org"]}) == "staff"
     assert matching_rule(made, "corp", {}) == "corp"
-    for nobody in ({}, {"groups": True}, {"groups": None}, {"groups": {"staff": 1}}):
-        assert matching_rule(made, "local", nobody) is None
+    for unmatched in ({}, {"groups": True}, {"groups": None}, {"groups": {"staff": 1}}):
+        assert matching_rule(made, "local", unmatched) is None
     assert matching_rule(made, "machines", fields) is None
 
 
-def test_nobody_is_called_by_a_declared_name_unless_their_issuer_may_say_so() -> None:
+def test_only_an_issuer_with_a_user_claim_may_use_declared_names() -> None:
     naming = {"user": "login"}
     issuers = {
         name: {"url": f"https://{name}.test", **more}
@@ -57,7 +57,7 @@ def test_nobody_is_called_by_a_declared_name_unless_their_issuer_may_say_so() ->
     assert odd.startswith("corp/")
     assert odd.removeprefix("corp/").isalnum()
     both = {user_name(made, each, {"sub": "1", "login": "bo"}) for each in ("corp", "else")}
-    assert both == {"corp/bo", "else/bo"}, "nobody declared is one person for two issuers"
+    assert both == {"corp/bo", "else/bo"}, "an undeclared name is a different person at each issuer"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_nobody_is_called_by_a_declared_name_unless_their_issuer_may_say_so() ->
         ("issuers", {"url": "ftp://i.test"}),
     ],
 )
-def test_what_would_open_more_than_was_meant_is_refused(section: str, entry: Any) -> None:
+def test_rules_and_issuers_that_would_grant_too_much_are_rejected(section: str, entry: Any) -> None:
     with pytest.raises(ValidationError):
         declared(**{section: {"x": entry}})
 

@@ -1,4 +1,4 @@
-"""What anybody may try at the authorization server costs others nothing."""
+"""Registration of clients: limits."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from toolbus_oauth.clients.registry import parse_metadata
 from toolbus_oauth.web.errors import OAuthError
 
 
-def test_a_client_that_brings_much_is_not_kept() -> None:
+def test_oversized_client_metadata_is_rejected() -> None:
     key = {"kty": "EC", "crv": "P-256", "x": "a" * 43, "y": "b" * 43, "note": "z" * 60_000}
     fields: dict[str, Any] = {"redirect_uris": ["https://a.test/back"], "jwks": {"keys": [key]}}
     with pytest.raises(OAuthError, match="bytes"):

@@ -9,7 +9,7 @@ from toolbus_oauth.keys import signing_keys as signing
 from toolbus_oauth.keys.signing_keys import SigningKeys
 
 
-def test_keys_change_and_what_the_old_one_signed_is_good_for_a_while(
+def test_a_rotated_key_still_verifies_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time()
@@ -29,7 +29,7 @@ def test_keys_change_and_what_the_old_one_signed_is_good_for_a_while(
     assert keys.verified(after) is not None
 
 
-def test_a_new_key_is_handed_out_once_everybody_who_verifies_has_had_time_to_see_it(
+def test_a_new_key_signs_only_after_verifiers_could_fetch_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time()

@@ -1,4 +1,4 @@
-"""Servers that want OAuth: what is read of others, and a token at hand, without a bus."""
+"""Discovery of the authorization server of an upstream server."""
 
 from typing import Any
 
@@ -25,14 +25,12 @@ from toolbus_oauth.upstreams.discovery import (
         ("Bearer", "", "", ""),
     ],
 )
-def test_a_challenge_is_read_as_it_is_written(
-    header: str, metadata: str, scopes: str, error: str
-) -> None:
+def test_a_challenge_is_parsed(header: str, metadata: str, scopes: str, error: str) -> None:
     found = challenge_of(header)
     assert (found.metadata, " ".join(found.scopes), found.error) == (metadata, scopes, error)
 
 
-def test_who_shows_a_certificate_asks_at_the_aliases_there_are_from_then_on() -> None:
+def test_a_client_with_a_certificate_uses_the_mtls_aliases() -> None:
     document: dict[str, Any] = {
         "token_endpoint": "https://far.test/token",
         "revocation_endpoint": "https://far.test/revoke",
@@ -42,13 +40,13 @@ def test_who_shows_a_certificate_asks_at_the_aliases_there_are_from_then_on() ->
         AuthorizationServer("https://far.test", "", (), document),
         Server(url="https://docs.test"),
     )
-    shows = ClientIdentity("x", "tls_client_auth", shown="a certificate")
-    link = link_for("docs", server, "", found, shows, ())
+    identity = ClientIdentity("x", "tls_client_auth", shown="a certificate")
+    link = link_for("docs", server, "", found, identity, ())
     assert link.endpoint == "https://mtls.far.test/token"
     assert link.revocation == "https://far.test/revoke"
     link = link_for("docs", server, "", found, ClientIdentity("x", "none"), ())
     assert link.endpoint == "https://far.test/token"
-    assert "a certificate" not in repr(shows)
+    assert "a certificate" not in repr(identity)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +64,10 @@ def test_who_shows_a_certificate_asks_at_the_aliases_there_are_from_then_on() ->
         ("not a url", False),
     ],
 )
-def test_metadata_are_of_the_server_or_of_what_it_lies_below(resource: str, *, fits: bool) -> None:
+def test_metadata_must_be_of_the_server_or_a_parent_path(resource: str, *, fits: bool) -> None:
     assert is_resource_of(resource, "https://docs.test/mcp") is fits
 
 
-def test_only_scopes_that_can_be_sent_are_asked_for() -> None:
+def test_only_valid_scopes_are_requested() -> None:
     assert scopes_in(["a", "a", 'b"', "c d", 7, "e" * 300, "f"]) == ("a", "f")
     assert len(scopes_in([f"s{number}" for number in range(1000)])) == 64

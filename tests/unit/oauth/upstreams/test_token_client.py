@@ -12,7 +12,7 @@ from toolbus_oauth.upstreams.token_client import (
 
 
 @pytest.mark.parametrize(
-    "told",
+    "fields",
     [
         {"access_token": "a\r\nX-Evil: 1", "token_type": "Bearer"},
         {"access_token": "a" * (LONGEST_TOKEN + 1), "token_type": "Bearer"},
@@ -21,14 +21,14 @@ from toolbus_oauth.upstreams.token_client import (
         {},
     ],
 )
-def test_a_token_that_fits_no_header_is_none(told: dict[str, Any]) -> None:
+def test_a_token_that_cannot_be_sent_in_a_header_is_rejected(fields: dict[str, Any]) -> None:
     with pytest.raises(TokenRequestError):
-        parse_token_response(told, 0.0)
+        parse_token_response(fields, 0.0)
 
 
 @pytest.mark.parametrize(
     ("seconds", "ends"), [(60, 60.0), ("60", 60.0), (-1, 3600.0), ({}, 3600.0)]
 )
-def test_a_token_lasts_as_long_as_is_said_if_that_can_be_read(seconds: Any, ends: float) -> None:
-    told = {"access_token": "a", "token_type": "bearer", "expires_in": seconds}
-    assert parse_token_response(told, 0.0).ends == ends
+def test_a_token_expires_as_stated_or_after_the_default(seconds: Any, ends: float) -> None:
+    fields = {"access_token": "a", "token_type": "bearer", "expires_in": seconds}
+    assert parse_token_response(fields, 0.0).ends == ends

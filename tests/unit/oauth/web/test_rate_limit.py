@@ -6,12 +6,12 @@ from toolbus_oauth.web.errors import OAuthError
 from toolbus_oauth.web.rate_limit import RateLimit
 
 
-def test_what_anybody_may_ask_for_is_done_so_often_and_no_oftener() -> None:
+def test_requests_beyond_the_limit_are_rejected_until_the_period_ends() -> None:
     now = 0.0
-    pace = RateLimit(2, 60.0, lambda: now)
-    pace.keep()
-    pace.keep()
+    limit = RateLimit(2, 60.0, lambda: now)
+    limit.keep()
+    limit.keep()
     with pytest.raises(OAuthError):
-        pace.keep()
+        limit.keep()
     now = 61.0
-    pace.keep()
+    limit.keep()

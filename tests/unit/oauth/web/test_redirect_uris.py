@@ -14,14 +14,14 @@ from toolbus_oauth.web import redirect_uris as redirects
         "http://localhost.evil.test/", "https://a;script-src/x", "https://a'b.test/", "vbscript:x", "https://client.test/\x7f",
     ],
 )  # fmt: skip
-def test_an_address_nobody_may_be_sent_to_is_not_registered(uri: str) -> None:
+def test_an_unsafe_redirect_uri_is_not_registered(uri: str) -> None:
     assert redirects.problem(uri)
 
 
 @pytest.mark.parametrize(
     "uri", ["https://client.test/back?x=1", "http://localhost:1/x", "http://[::1]/", "cursor://x/y"]
 )
-def test_other_addresses_are(uri: str) -> None:
+def test_a_safe_redirect_uri_is_registered_and_matches_itself(uri: str) -> None:
     assert redirects.problem(uri) == ""
     assert redirects.matches(uri, [uri])
 
@@ -38,9 +38,11 @@ def test_other_addresses_are(uri: str) -> None:
         ("HTTPS://client.test/back", "https://client.test/back"),
     ],
 )
-def test_an_address_that_is_almost_registered_is_not(uri: str, registered: str) -> None:
+def test_a_uri_that_differs_from_the_registered_one_does_not_match(
+    uri: str, registered: str
+) -> None:
     assert not redirects.matches(uri, [registered])
 
 
-def test_a_loopback_address_may_have_another_port() -> None:
+def test_a_loopback_uri_may_have_another_port() -> None:
     assert redirects.matches("http://127.0.0.1:5123/back?x", ["http://127.0.0.1:9/back?x"])

@@ -1,4 +1,4 @@
-"""Waiting for somebody who allows a login in a browser elsewhere."""
+"""`toolbus login`: polling for the decision made in a browser."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ def told(*answers: dict[str, Any]) -> tuple[Any, list[float]]:
     return lambda: (200 if "access_token" in (last := next(each)) else 400, last), []
 
 
-def test_it_asks_again_until_somebody_has_decided_and_more_slowly_when_told_so() -> None:
+def test_login_polls_until_the_decision_and_slows_down_on_request() -> None:
     pending, slower = {"error": "authorization_pending"}, {"error": "slow_down"}
     request, pauses = told(pending, slower, pending, {"access_token": "a-token"})
     assert awaited(request, WAITING, pauses.append) == "a-token"
     assert pauses == [5, 5, 10, 10]
 
 
-def test_a_no_is_told_and_nobody_is_waited_for_without_end() -> None:
+def test_a_rejected_and_an_expired_login_are_reported() -> None:
     request, pauses = told({"error": "access_denied", "error_description": "The person said no."})
     with pytest.raises(CommandError, match="The person said no"):
         awaited(request, WAITING, pauses.append)

@@ -1,4 +1,4 @@
-"""`toolbus call`, to a terminal and elsewhere: what a tool writes does nothing to a terminal."""
+"""`toolbus call`: the text of a tool on a terminal and elsewhere."""
 
 import json
 import os
@@ -19,10 +19,10 @@ SHOWN = (
 
 
 class Endpoint(BaseHTTPRequestHandler):
-    """Answers every call with the same text."""
+    """An MCP endpoint that returns the same text for every call."""
 
     def do_POST(self) -> None:
-        """Answer."""
+        """Send the result."""
         self.rfile.read(int(self.headers["content-length"]))
         result = {"content": [{"type": "text", "text": TEXT}]}
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
@@ -33,7 +33,7 @@ class Endpoint(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +72,15 @@ def on_a_terminal(endpoint: str, *options: str) -> str:
     return sent.decode().replace("\r\n", "\n")
 
 
-def test_a_terminal_is_sent_nothing_it_would_act_on(endpoint: str) -> None:
+def test_control_characters_are_escaped_on_a_terminal(endpoint: str) -> None:
     assert on_a_terminal(endpoint) == SHOWN
 
 
-def test_a_terminal_is_sent_the_text_itself_where_that_is_wanted(endpoint: str) -> None:
+def test_raw_text_is_printed_on_a_terminal_on_request(endpoint: str) -> None:
     assert on_a_terminal(endpoint, "--raw") == TEXT + "\n"
 
 
-def test_what_is_no_terminal_is_sent_the_text_itself(endpoint: str) -> None:
+def test_raw_text_is_printed_where_output_is_no_terminal(endpoint: str) -> None:
     ran = subprocess.run(
         command(), env=environment(endpoint), capture_output=True, timeout=60, check=True
     )

@@ -1,4 +1,4 @@
-"""What programs ask of the gate, read strictly: one host is judged, and that very one is asked."""
+"""Requests to the egress proxy of a sandbox: parsed strictly, one authorized host each."""
 
 import pytest
 
@@ -10,13 +10,13 @@ def head(*lines: str) -> bytes:
     return "\r\n".join((*lines, "", "")).encode("latin-1")
 
 
-def test_a_tunnel_is_asked_for_by_host_and_port() -> None:
+def test_a_tunnel_request_names_host_and_port() -> None:
     request = parse_request(head("CONNECT docs.example:8443 HTTP/1.1", "Host: other.example"))
     assert request.is_tunnel
     assert request.target.authority == "docs.example:8443"
 
 
-def test_a_request_is_sent_on_to_the_host_that_was_judged() -> None:
+def test_a_request_is_forwarded_to_the_authorized_host() -> None:
     request = parse_request(
         head(
             "POST http://docs.example:81/a?b HTTP/1.1", "Host: other.example", "Content-Length: 2",
@@ -33,7 +33,7 @@ def test_a_request_is_sent_on_to_the_host_that_was_judged() -> None:
     )
 
 
-def test_without_a_path_the_root_is_meant() -> None:
+def test_an_empty_path_means_the_root() -> None:
     assert parse_request(head("GET http://docs.example HTTP/1.1")).path == "/"
     assert parse_request(head("GET http://docs.example?a HTTP/1.0")).path == "/?a"
 
@@ -49,7 +49,7 @@ def test_without_a_path_the_root_is_meant() -> None:
         "CONNECT docs.example:1\tx HTTP/1.1", "GET http://docs.example/\x00 HTTP/1.1",
     ],
 )  # fmt: skip
-def test_anything_else_is_no_request(start: str) -> None:
+def test_a_malformed_request_is_rejected(start: str) -> None:
     with pytest.raises(NoRequestError):
         parse_request(head(start))
 
@@ -57,13 +57,13 @@ def test_anything_else_is_no_request(start: str) -> None:
 @pytest.mark.parametrize(
     "line", [" folded", "No colon", "Sp ace: x", ": x", "A\x00: x", "A: \x00", "A: x\ny"]
 )
-def test_a_header_that_could_be_read_in_two_ways_is_none(line: str) -> None:
+def test_an_ambiguous_header_is_rejected(line: str) -> None:
     with pytest.raises(NoRequestError):
         parse_request(head("GET http://docs.example/ HTTP/1.1", line))
 
 
 @pytest.mark.parametrize("place", ["0x7f.1:80", "2130706433:80", "docs.example:0", "[::1%25lo]:1"])
-def test_a_host_in_an_odd_spelling_is_refused(place: str) -> None:
+def test_an_unusual_host_spelling_is_rejected(place: str) -> None:
     with pytest.raises(EgressError):
         parse_request(head(f"CONNECT {place} HTTP/1.1"))
 
@@ -85,6 +85,6 @@ def test_a_host_in_an_odd_spelling_is_refused(place: str) -> None:
         ("http://169.254.169.254", False),
     ],
 )
-def test_a_target_is_listed_as_it_is_written(url: str, *, listed: bool) -> None:
+def test_a_target_is_matched_as_written(url: str, *, listed: bool) -> None:
     hosts = Allowed.of("docs.example *.wide.example only.example:8443 10.1.0.0/16 169.254.0.0/16")
     assert hosts.names(target_of(url)) is listed

@@ -9,12 +9,12 @@ from toolbus_executor.upstreams.mcp import messages
 
 
 @pytest.mark.parametrize("text", [b"", b"<html>", b"[]", b'{"result":5}', b"\xff", b"[" * 5000])
-def test_nonsense_from_an_upstream_is_a_fault_and_nothing_else(text: bytes) -> None:
+def test_a_malformed_response_is_an_upstream_fault(text: bytes) -> None:
     with pytest.raises(UpstreamFaultError):
         messages.result_of(messages.read(text))
 
 
-def test_an_upstreams_error_is_told_in_its_own_words_but_not_all_of_them() -> None:
+def test_an_upstreams_error_message_is_kept_but_shortened() -> None:
     error = {"code": -5, "message": "m" * 5000, "data": {"kept": [1]}}
     text = json.dumps({"id": 1, "error": error}).encode()
     with pytest.raises(UpstreamRefusedError) as caught:
