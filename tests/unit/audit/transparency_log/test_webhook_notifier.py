@@ -39,7 +39,7 @@ async def announcing(hooks: dict[str, Webhook], kept: Kept) -> AsyncIterator[Web
         await made.close()
 
 
-async def test_a_statement_is_posted_signed_to_who_wants_that_customers() -> None:
+async def test_a_checkpoint_is_posted_signed_to_the_customers_webhooks() -> None:
     with Receiver() as auditor, Receiver() as other:
         hooks = {
             "auditor": hook(auditor, customers=["acme"]),
@@ -56,7 +56,7 @@ async def test_a_statement_is_posted_signed_to_who_wants_that_customers() -> Non
         assert (received.json["data"]["customer"], other.received) == ("acme", [])
 
 
-async def test_while_a_webhook_is_away_a_newer_statement_takes_an_older_ones_place() -> None:
+async def test_while_a_webhook_is_down_a_newer_checkpoint_replaces_the_older() -> None:
     with Receiver() as receiver:
         receiver.status = 503
         kept = Kept()

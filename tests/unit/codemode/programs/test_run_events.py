@@ -70,9 +70,7 @@ def test_a_program_too_long_to_run_is_not_published_whole() -> None:
         ("too_many_calls", "A program may make 3 calls.", "A program may make 3 calls."),
     ],
 )
-def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
-    name: str, message: str, told: str
-) -> None:
+def test_a_failures_reason_holds_no_unrecorded_content(name: str, message: str, told: str) -> None:
     ended = ProgramResult(error=ProgramError(name, message, 7))  # type: ignore[arg-type]
     messages: list[Event] = []
     for content in ("digest", "full"):
@@ -85,7 +83,7 @@ def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
     assert whole.reason == message
 
 
-def test_a_run_tells_what_it_used() -> None:
+def test_a_run_event_reports_what_it_used() -> None:
     messages: list[Event] = []
     run("digest", messages).ended(ProgramResult(1, seconds=0.5, cpu=0.25), 17, 1)
     (event,) = messages
@@ -99,14 +97,14 @@ def test_a_run_tells_what_it_used() -> None:
     )
 
 
-def test_a_run_that_was_broken_off_says_by_what() -> None:
+def test_an_aborted_run_reports_the_cause() -> None:
     messages: list[Event] = []
     run("digest", messages).cancelled("cancelled", "Its caller left.")
     assert isinstance(messages[0], RunFailed)
     assert (messages[0].code, messages[0].reason) == ("cancelled", "Its caller left.")
 
 
-def test_a_tool_that_is_gone_is_an_error_that_says_where_to_look() -> None:
+def test_a_missing_tool_is_an_error_with_advice() -> None:
     result = failure_of(UnknownToolError.named("one__say"))
     assert result.code == "unknown_tool"
     assert result.message.startswith("Unknown tool: one__say")
@@ -120,14 +118,14 @@ def test_an_exhausted_budget_names_the_level_that_set_it() -> None:
 
 
 @pytest.mark.parametrize("error", [UpstreamTimeoutError("Late."), OutcomeUnknownError("Lost.")])
-def test_an_unknown_outcome_asks_to_check_first(
+def test_an_unknown_outcome_advises_to_check_first(
     error: UpstreamTimeoutError | OutcomeUnknownError,
 ) -> None:
     assert "before repeating it" in failure_of(error).message
 
 
 @pytest.mark.parametrize("ending", [InputRequired(b"{}"), TaskCreated(b"{}")])
-def test_a_tool_that_cannot_answer_a_program_is_to_be_called_outside_of_one(
+def test_a_tool_that_needs_the_client_is_to_be_called_outside_a_program(
     ending: InputRequired | TaskCreated,
 ) -> None:
     failure = _outcome(ending).failure

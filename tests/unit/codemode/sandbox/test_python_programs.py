@@ -50,7 +50,7 @@ async def ended(sandbox: Sandbox, source: str, limits: Limits = AMPLE) -> Progra
          [{"number": 0}, {"number": 1}]),
     ],
 )  # fmt: skip
-async def test_a_program_comes_to_its_value(sandbox: Sandbox, source: str, value: object) -> None:
+async def test_a_program_returns_its_value(sandbox: Sandbox, source: str, value: object) -> None:
     end = await ended(sandbox, source)
     assert (end.error, end.value) == (None, value)
 
@@ -99,7 +99,7 @@ async def test_a_server_under_another_name_is_named_in_the_hint(sandbox: Sandbox
     assert end.error.hint == "Programs call the server 'results' by the name results_2."
 
 
-async def test_prints_come_back(sandbox: Sandbox) -> None:
+async def test_output_is_returned(sandbox: Sandbox) -> None:
     assert (await ended(sandbox, "print('a', 1)\nprint('b')")).prints == "a 1\nb\n"
 
 
@@ -158,7 +158,7 @@ async def test_every_protection_of_this_host_is_reported(sandbox: Sandbox) -> No
     assert fields["seccomp"]
 
 
-async def test_programs_run_on_after_their_host_died(sandbox: Sandbox) -> None:
+async def test_programs_run_after_a_restart_of_the_host(sandbox: Sandbox) -> None:
     process = sandbox.launchers["python"].process
     assert process
     process.kill()

@@ -53,7 +53,7 @@ async def ended(sandbox: Sandbox, source: str, limits: Limits = AMPLE) -> Progra
         ("[r.ok for r in parallel([call(github.missing)] * 2, catch=True)]", [False, False]),
     ],
 )
-async def test_a_program_comes_to_its_value(sandbox: Sandbox, source: str, value: object) -> None:
+async def test_a_program_returns_its_value(sandbox: Sandbox, source: str, value: object) -> None:
     end = await ended(sandbox, source)
     assert (end.error, end.value) == (None, value)
 
@@ -68,14 +68,12 @@ async def test_a_program_comes_to_its_value(sandbox: Sandbox, source: str, value
         "[p[0] for p in parallel([lambda n=n: parallel([lambda: github.meet(n)]) for n in [0,1]])]",
     ],
 )
-async def test_the_calls_of_parallel_branches_are_under_way_together(
-    sandbox: Sandbox, source: str
-) -> None:
+async def test_calls_of_parallel_branches_run_concurrently(sandbox: Sandbox, source: str) -> None:
     end = await ended(sandbox, source)
     assert (end.error, end.value) == (None, [{"number": 0}, {"number": 1}])
 
 
-async def test_what_is_run_again_for_parallel_is_called_and_printed_once(sandbox: Sandbox) -> None:
+async def test_code_repeated_for_parallel_calls_and_prints_once(sandbox: Sandbox) -> None:
     tools = Tools()
     source = (
         "print('begins')\ngithub.get_issue(1)\n"
@@ -147,7 +145,7 @@ async def test_a_program_that_hangs_is_ended_at_its_deadline(sandbox: Sandbox, s
     assert end.seconds < 20  # the machine may be busy; the program would take far longer
 
 
-async def test_a_program_that_waits_for_a_tool_is_ended_and_its_call_taken_back(
+async def test_a_program_waiting_for_a_tool_is_ended_and_its_call_cancelled(
     sandbox: Sandbox,
 ) -> None:
     taken_back = asyncio.Event()
@@ -167,7 +165,7 @@ async def test_a_program_that_waits_for_a_tool_is_ended_and_its_call_taken_back(
     assert taken_back.is_set()
 
 
-async def test_programs_run_on_after_the_zygote_died(sandbox: Sandbox) -> None:
+async def test_programs_run_after_the_zygote_died(sandbox: Sandbox) -> None:
     process = sandbox.launchers["starlark"].process
     assert process
     process.kill()

@@ -39,20 +39,20 @@ def test_a_text_has_the_tokens_of_the_vocabulary(text: str, tokens: int) -> None
     assert counted.counted_by == "o200k_base"
 
 
-def test_without_the_package_tokens_are_estimated_and_called_so() -> None:
+def test_without_the_package_counts_are_marked_as_estimated() -> None:
     counted = Tokens("a_package_nobody_has")
     assert counted.counted_by == "bytes/4"
     assert (counted.of(""), counted.of("12345"), counted.of("é" * 4)) == (0, 2, 2)
 
 
-def test_a_caller_is_measured_by_what_its_bounds_cover() -> None:
+def test_only_definitions_within_the_callers_grants_count() -> None:
     measure = DefinitionCounter(Tokens())
     narrow = measure.tools(shelf(EffectiveGrants((("two__*",),))))
     assert set(narrow) == {"two"}
     assert narrow["two"] == measure.tools(shelf())["two"]
 
 
-def test_a_definition_is_counted_once_for_all_who_see_it() -> None:
+def test_a_definition_is_counted_once_for_all_callers() -> None:
     tokens = Counted()
     measure = DefinitionCounter(tokens)
     for _ in range(3):
@@ -61,7 +61,7 @@ def test_a_definition_is_counted_once_for_all_who_see_it() -> None:
     assert len(tokens.asked) == len(set(tokens.asked)) == 3
 
 
-def test_the_cheapest_servers_beyond_a_number_are_counted_together() -> None:
+def test_the_smallest_servers_are_counted_together() -> None:
     measure, seen = DefinitionCounter(Tokens()), shelf()
     whole = measure.servers(seen, 2, "(others)")
     assert set(whole) == {"one", "two"}

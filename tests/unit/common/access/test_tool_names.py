@@ -35,7 +35,7 @@ def full(names: Names, server: str, own: str) -> str:
     return seen.full if seen else ""
 
 
-def test_a_tool_is_shown_under_its_server_and_means_itself() -> None:
+def test_a_tools_name_has_its_server_as_prefix() -> None:
     names = Names([listing("git", "log")])
     assert full(names, "git", "log") == "git__log"
     assert names.meant("git__log") == ("git", "log")
@@ -79,7 +79,7 @@ def test_an_alias_of_a_tool_leaves_the_prompt_of_that_name_alone() -> None:
     assert names.meant("git__log", "tools") == ("", "git__log")
 
 
-def test_a_name_nobody_lists_is_read_as_it_stands() -> None:
+def test_an_unlisted_name_is_split_at_its_separator() -> None:
     assert Names().meant("git__log") == ("git", "log")
     assert Names().meant("log") == ("", "log")
 
@@ -112,7 +112,7 @@ def test_the_same_tool_of_two_servers_is_two_tools() -> None:
     assert full(names, "git", "log") != full(names, "docs", "log")
 
 
-def test_servers_that_look_alike_crowd_only_the_endpoint_they_share() -> None:
+def test_servers_that_look_alike_conflict_only_at_a_shared_endpoint() -> None:
     names = Names([listing("git", "log"), listing("g1t", "log")])
     assert names.meant("g1t__log") == ("g1t", "log")
     assert names.meant("git__log") == ("", "git__log")
@@ -137,13 +137,13 @@ def test_names_that_look_alike_have_one_skeleton(one: str, other: str) -> None:
     assert skeleton(one) == skeleton(other)
 
 
-def test_names_that_differ_to_the_eye_have_two() -> None:
+def test_distinct_names_have_distinct_skeletons() -> None:
     names = ["read_file", "read_files", "write_file", "page2", "page3"]
     assert len({*map(skeleton, names)}) == len(names)
 
 
 @pytest.mark.parametrize("alias", ["a.b", "a b", "a__b", "x" * 65, "é"])
-def test_an_alias_clients_would_not_take_is_refused(alias: str) -> None:
+def test_an_alias_clients_cannot_use_is_rejected(alias: str) -> None:
     with pytest.raises(ValidationError, match="must be 1 to 64 letters"):
         ToolView(alias=alias)
 
@@ -155,12 +155,12 @@ def test_an_alias_clients_would_not_take_is_refused(alias: str) -> None:
         {"a": {"alias": "b"}, "b": {"description": "B"}},
     ],
 )
-def test_two_tools_of_one_name_are_refused(views: dict[str, Any]) -> None:
+def test_two_tools_with_one_alias_are_rejected(views: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=r"a and b would both be called"):
         servers(docs=views)
 
 
-def test_a_hidden_tool_takes_no_name() -> None:
+def test_a_hidden_tool_does_not_occupy_a_name() -> None:
     assert servers(docs={"a": {"alias": "b"}, "b": {"hidden": True}})
 
 
@@ -176,7 +176,7 @@ views = st.builds(ToolView, alias=st.just("") | aliases, hidden=st.booleans())
     tools=st.dictionaries(server_names, st.sets(tool_names, max_size=6), max_size=4),
     seen_as=st.dictionaries(tool_names, views, max_size=4),
 )
-def test_shown_names_differ_fit_and_mean_what_they_show(
+def test_shown_names_are_unique_short_and_resolvable(
     tools: dict[str, set[str]], seen_as: dict[str, ToolView]
 ) -> None:
     declared = {name: Server.model_construct(url="http://h", tools={**seen_as}) for name in tools}

@@ -50,7 +50,7 @@ def test_a_key_and_an_admin_key_end_at_a_day_or_a_time(expires: Any, end: str) -
         ["2027-01-31"],
     ],
 )
-def test_what_is_neither_is_refused_with_an_example(expires: Any) -> None:
+def test_an_invalid_expiry_is_rejected_with_an_example(expires: Any) -> None:
     with pytest.raises(ValueError, match="must be a day such as 2027-01-31"):
         Key(expires=expires)
 
@@ -63,6 +63,6 @@ def test_an_expiry_is_stored_and_shown_as_it_was_written(expires: str) -> None:
     assert shown_expiry(stored.keys["bot"].expires) == expires
 
 
-def test_the_last_day_there_is_never_comes_after_the_end_of_time() -> None:
+def test_the_last_representable_day_is_accepted() -> None:
     assert ends_at(date(9999, 12, 31)) < NEVER
     assert ends_at(datetime(2027, 1, 31, 18, tzinfo=UTC)) == at("2027-01-31T18:00+00:00")

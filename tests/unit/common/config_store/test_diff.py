@@ -14,7 +14,7 @@ def told(old: Configuration, new: Configuration) -> list[str]:
     return [str(change) for change in changes(old, new)]
 
 
-def test_nothing_differs_from_itself() -> None:
+def test_a_configuration_equals_itself() -> None:
     one = declared(keys={"bot": {"tools": ["*"]}}, prices={"*": 1})
     assert told(one, one) == []
 

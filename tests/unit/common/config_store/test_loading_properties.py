@@ -56,7 +56,7 @@ def test_no_structure_makes_the_loader_fail(data: dict[str, object]) -> None:
 
 
 @given(files)
-def test_a_valid_file_is_taken_as_it_stands(data: dict[str, object]) -> None:
+def test_a_valid_file_is_loaded_unchanged(data: dict[str, object]) -> None:
     loaded = load(yaml.safe_dump(data, allow_unicode=True), {})
     assert loaded.problems == ()
     assert loaded.configuration == Configuration.model_validate(data)
@@ -79,7 +79,7 @@ def test_a_planted_problem_is_found_on_its_line(data: dict[str, object], field: 
 
 
 @given(sections)
-def test_what_is_read_with_lines_is_what_yaml_means(data: dict[str, object]) -> None:
+def test_the_reader_with_lines_agrees_with_yaml(data: dict[str, object]) -> None:
     text = yaml.safe_dump(data, allow_unicode=True)
     document = read(text)
     assert document.problems == []
@@ -91,7 +91,7 @@ credentials = st.dictionaries(st.sampled_from("ABC"), st.sampled_from(["x" * 9, 
 
 
 @given(files, credentials, st.sampled_from(["", HASH]))
-def test_what_is_exported_and_applied_again_changes_nothing(
+def test_an_exported_configuration_applied_again_changes_nothing(
     data: dict[str, Any], headers: dict[str, str], secret_hash: str
 ) -> None:
     for server in data.get("servers", {}).values():

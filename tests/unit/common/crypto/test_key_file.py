@@ -11,7 +11,7 @@ from toolbus_common.crypto.key_file import KEY_BYTES, load_key, read_key
 from toolbus_common.nats.permissions import create_seeds
 
 
-def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_key_is_created_once_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "key"
     made = load_key(path)
     assert len(made) == KEY_BYTES
@@ -19,13 +19,13 @@ def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_key_that_must_be_there_is_not_made(tmp_path: Path) -> None:
+def test_a_required_key_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="There is no key file"):
         read_key(tmp_path / "mistyped")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_of_another_length_is_no_key(tmp_path: Path) -> None:
+def test_a_file_of_another_length_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"short")
     with pytest.raises(ValueError, match="must hold"):
         load_key(tmp_path / "key")
@@ -37,7 +37,7 @@ def test_audits_signing_key_is_not_the_key_of_ingress(monkeypatch: pytest.Monkey
     assert AuditSettings().signing_key == Path("/of/audit")
 
 
-def test_who_makes_a_key_for_signing_or_for_the_bus_leaves_nothing_half_made(
+def test_a_signing_key_or_seed_is_written_atomically(
     tmp_path: Path,
 ) -> None:
     assert (

@@ -44,7 +44,7 @@ def dripping(beginning: bytes, wrap: Callable[[socket.socket], socket.socket]) -
 
 @pytest.mark.parametrize("beginning", [HEAD, BODY])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_server_that_drips_is_not_waited_for(
+def test_a_dripping_server_is_abandoned_at_the_deadline(
     scheme: str, beginning: bytes, tmp_path: Path
 ) -> None:
     authority, tls = Authority(tmp_path), SYSTEMS

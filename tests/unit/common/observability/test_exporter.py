@@ -55,7 +55,7 @@ def counted(outcome: str) -> float:
 
 
 @given(name=TEXT, attributes=st.dictionaries(TEXT, VALUES, max_size=4), error=st.booleans())
-def test_a_span_is_read_back_as_it_was(
+def test_a_span_round_trips_through_protobuf(
     name: str,
     attributes: dict[str, Any],
     error: bool,  # noqa: FBT001
@@ -81,7 +81,7 @@ def test_a_span_is_read_back_as_it_was(
     assert len(UnknownFieldSet(decoded)) == 0
 
 
-def test_equal_values_of_two_types_stay_apart() -> None:
+def test_equal_values_of_two_types_stay_distinct() -> None:
     decoded = trace_pb2.Span.FromString(encoded(span(a=True, b=1, c=1.0)))
     assert [each.value.WhichOneof("value") for each in decoded.attributes] == [
         "bool_value", "int_value", "double_value",
@@ -138,7 +138,7 @@ def test_spans_beyond_the_queue_are_dropped_and_counted(collector: Collector) ->
     assert len(collector.spans) == 2
 
 
-def test_a_collector_that_is_busy_is_asked_again_and_one_that_refuses_is_not(
+def test_a_busy_collector_is_retried_and_a_rejecting_one_is_not(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toolbus_common.observability.tracing.exporter.FIRST_PAUSE", 0.001)
@@ -157,7 +157,7 @@ def test_a_collector_that_is_busy_is_asked_again_and_one_that_refuses_is_not(
     assert len(collector.headers) == 4
 
 
-def test_no_collector_keeps_nothing_from_ending() -> None:
+def test_a_missing_collector_does_not_delay_shutdown() -> None:
     options = exporting({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
     assert options is not None
     exporter, failed = Exporter(options), counted("failed")

@@ -57,7 +57,7 @@ def kept() -> Iterator[list[Span]]:
 
 
 @given(trace=TRACES)
-def test_ratios_of_none_and_all_are_kept_to(trace: str) -> None:
+def test_ratios_of_zero_and_one_are_exact(trace: str) -> None:
     assert not sampler_of("traceidratio", "0")(trace, None)
     assert sampler_of("traceidratio", "1")(trace, None)
 
@@ -92,7 +92,7 @@ def test_an_unknown_sampler_is_rejected_with_the_valid_ones(name: str, argument:
         sampler_of(name, argument)
 
 
-def test_the_decision_goes_on_with_the_trace() -> None:
+def test_the_sampling_decision_is_propagated() -> None:
     never = sampler_of("parentbased_always_off", "")
     for parent, sampler, goes_on in [
         ("", never, False), (THEIRS, never, True), (UNSAMPLED, never, False),
@@ -111,7 +111,7 @@ def test_nothing_is_recorded_by_default() -> None:
     assert Tracer("policy").span("toolbus.decide", THEIRS) is NOTHING
 
 
-def test_nothing_is_recorded_of_a_trace_that_is_not(kept: list[Span]) -> None:
+def test_an_unsampled_trace_records_nothing(kept: list[Span]) -> None:
     with Tracer("policy").span("toolbus.decide", UNSAMPLED) as span:
         assert span is NOTHING
         with Tracer("policy").below("toolbus.reserve") as inner:
@@ -119,7 +119,7 @@ def test_nothing_is_recorded_of_a_trace_that_is_not(kept: list[Span]) -> None:
     assert kept == []
 
 
-def test_a_span_is_below_the_one_under_way(kept: list[Span]) -> None:
+def test_a_span_is_a_child_of_the_current_one(kept: list[Span]) -> None:
     tracer = Tracer("executor")
     with tracer.span("toolbus.execute", THEIRS) as outer:
         with tracer.below("tools/call say", CLIENT) as inner:
@@ -154,7 +154,7 @@ def test_tasks_do_not_see_each_others_spans(kept: list[Span]) -> None:
         (ValueError("a secret"), "ValueError"),
     ],
 )  # fmt: skip
-def test_an_error_is_noted_by_its_kind_and_never_in_words(
+def test_an_error_is_recorded_by_type_without_message(
     kept: list[Span], error: BaseException, kind: str
 ) -> None:
     with (
@@ -174,7 +174,7 @@ def test_a_span_ends_once(kept: list[Span]) -> None:
     assert kept[0].ended == ended >= kept[0].began
 
 
-def test_a_request_from_outside_begins_below_its_caller(kept: list[Span]) -> None:
+def test_a_request_continues_the_callers_span(kept: list[Span]) -> None:
     traceparent, above = enter(THEIRS)
     with Tracer("ingress").entrance(traceparent, above, "tools/call"):
         pass
@@ -182,7 +182,7 @@ def test_a_request_from_outside_begins_below_its_caller(kept: list[Span]) -> Non
     assert kept[0].parent_id == span_id(THEIRS)
 
 
-def test_work_done_for_many_is_linked_to_each_of_them_once(kept: list[Span]) -> None:
+def test_batched_work_is_linked_to_each_span_once(kept: list[Span]) -> None:
     other = child_of(THEIRS)
     with Tracer("audit").linked("toolbus.insert", [f"{THEIRS},{other}", "", THEIRS, "nonsense"]):
         pass
@@ -191,7 +191,7 @@ def test_work_done_for_many_is_linked_to_each_of_them_once(kept: list[Span]) -> 
     assert trace_id(kept[0].traceparent) != trace_id(THEIRS)
 
 
-def test_links_are_bounded_and_without_any_there_is_no_span(kept: list[Span]) -> None:
+def test_links_are_bounded_and_none_means_no_span(kept: list[Span]) -> None:
     tracer = Tracer("audit")
     assert tracer.linked("toolbus.insert", ["", "nonsense"]) is NOTHING
     with tracer.linked("toolbus.insert", [child_of(THEIRS) for _ in range(MOST_LINKS + 9)]):
@@ -213,7 +213,7 @@ def test_no_traces_are_exported_without_an_endpoint(environ: dict[str, str]) -> 
     assert exporting(environ) is None
 
 
-def test_the_address_for_traces_is_below_the_one_for_everything() -> None:
+def test_the_traces_endpoint_defaults_below_the_general_one() -> None:
     options = exporting(HERE)
     assert options is not None
     assert options.endpoint == "http://collector:4318/v1/traces"
@@ -250,7 +250,7 @@ def test_options_follow_the_environment_and_headers_stay_out_of_repr() -> None:
     assert "s3cret" not in repr(options)
 
 
-def test_each_service_is_a_service_unless_one_is_named() -> None:
+def test_each_service_has_its_own_name_unless_configured() -> None:
     options = exporting(HERE)
     assert options is not None
     assert options.resource_of("policy")["service.name"] == "toolbus-policy"

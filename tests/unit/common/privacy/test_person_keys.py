@@ -77,7 +77,7 @@ async def test_content_without_a_user_is_sealed_as_the_keys(writing: Writing) ->
     assert line["arguments"].startswith(writing.people.pseudonym("key:bot"))
 
 
-async def test_the_same_text_is_never_sealed_alike(writing: Writing) -> None:
+async def test_equal_texts_have_different_seals(writing: Writing) -> None:
     texts = [
         (await writing.published(allowed(user="ann", arguments="{}")))["arguments"] for _ in "ab"
     ]
@@ -104,7 +104,7 @@ async def test_approvers_and_administrators_are_persons_too(writing: Writing) ->
     assert (await writing.published(made))["by"] == writing.people.pseudonym("operator:bo")
 
 
-async def test_an_entry_of_a_person_is_sealed_as_theirs_in_the_event_that_it_changed(
+async def test_a_changed_entry_of_a_person_is_sealed_in_its_event(
     writing: Writing,
 ) -> None:
     def changed(kind: str, name: str, after: str) -> ConfigChanged:
@@ -132,7 +132,7 @@ async def test_without_person_keys_the_event_is_published_without_personal_data(
     assert (line["user"], line["arguments"], line["seq"]) == ("~", "", 1)
 
 
-async def test_events_that_wait_for_a_key_are_delivered_before_a_writer_closes(
+async def test_events_waiting_for_a_key_are_delivered_before_closing(
     writing: Writing,
 ) -> None:
     writing.writer.publish(allowed(user="ann"))

@@ -38,7 +38,7 @@ async def read(text: str, **stores: Any) -> str:
     return filled(text, await Secrets({**stores_of(os.environ), **stores}).read([text]))
 
 
-async def test_references_are_filled_in_where_they_stand(
+async def test_references_are_replaced_in_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OWN", "one")
@@ -67,7 +67,7 @@ async def test_a_missing_or_non_text_field_is_reported_without_the_value(
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/no/such", "relative", "/etc", "/proc/self/mem"])
-async def test_only_regular_files_that_can_be_read_are_secrets(path: str) -> None:
+async def test_only_readable_regular_files_are_secrets(path: str) -> None:
     with pytest.raises(SecretError, match=path):
         await read(f"${{file:{path}}}")
 
@@ -203,7 +203,7 @@ class Credential:
         return AccessToken("azure-token", int(time()) + 3600)
 
 
-async def test_azure_tells_a_secret_after_its_challenge(tmp_path: Path) -> None:
+async def test_azure_returns_a_secret_after_its_challenge(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     stores = SecretStores(
         {"app": VALUE}, ["azure-token"], certificate=authority.vouched("localhost")
@@ -219,7 +219,7 @@ async def test_azure_tells_a_secret_after_its_challenge(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["evil.example/x", "v/../x", "a/b/c/d", "x"])
-async def test_azure_is_asked_at_no_other_host(path: str) -> None:
+async def test_azure_is_queried_at_its_own_hosts_only(path: str) -> None:
     with pytest.raises(SecretError, match="not of the form"):
         await read(f"${{azure:{path}}}")
 

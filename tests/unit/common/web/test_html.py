@@ -15,7 +15,7 @@ def policy(*, leads_on: bool = False) -> str:
     return dict(webpage.headers(leads_on=leads_on))["content-security-policy"]
 
 
-def test_a_page_has_one_heading_its_language_and_the_one_style_its_policy_lets_in() -> None:
+def test_a_page_has_one_heading_a_language_and_the_allowed_style() -> None:
     page = webpage.document("Sign in", "<p>Hello</p>").decode()
     assert page.startswith('<!doctype html><html lang="en">')
     assert re.findall(r"<h1>(.*?)</h1>", page) == ["Sign in"]
@@ -25,7 +25,7 @@ def test_a_page_has_one_heading_its_language_and_the_one_style_its_policy_lets_i
         assert other not in page
 
 
-def test_a_form_goes_nowhere_else_unless_its_answer_does() -> None:
+def test_a_form_may_be_sent_only_to_its_own_targets() -> None:
     assert "form-action 'self'" in policy()
     assert "form-action" not in policy(leads_on=True)
     for each in (policy(), policy(leads_on=True)):
@@ -34,7 +34,7 @@ def test_a_form_goes_nowhere_else_unless_its_answer_does() -> None:
 
 
 @pytest.mark.parametrize("text", ['<b>"&', "a\u202eb\u200bc"])
-def test_foreign_text_is_escaped_and_nothing_of_it_is_invisible(text: str) -> None:
+def test_foreign_text_is_escaped_and_fully_visible(text: str) -> None:
     html = webpage.described({"Name": text})
     assert text not in html
     assert "<b>" not in html
