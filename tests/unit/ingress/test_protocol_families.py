@@ -69,7 +69,7 @@ def test_both_meta_members_are_required(missing: str) -> None:
     assert (status, error["code"]) == (400, -32602)
 
 
-def test_an_unserved_version_is_answered_with_those_that_are() -> None:
+def test_an_unsupported_version_is_rejected_with_the_supported_ones() -> None:
     heads = headers() | {b"mcp-protocol-version": b"2099-01-01"}
     status, error = refusal(message(meta=modern_meta("2099-01-01")), heads)
     assert (status, error["code"]) == (400, -32022)
@@ -105,13 +105,13 @@ def test_an_encoded_name_header_is_decoded() -> None:
     assert decoded(b"=?base64?!!?=") == "=?base64?!!?="
 
 
-def test_an_unknown_legacy_version_header_is_refused() -> None:
+def test_an_unknown_legacy_version_header_is_rejected() -> None:
     heads = {b"mcp-protocol-version": b"1999-01-01", b"mcp-session-id": b"s"}
     status, _ = refusal(message(), heads)
     assert status == 400
 
 
 @pytest.mark.parametrize("body", [[], [message()], "x", {"jsonrpc": "1.0", "id": 1}])
-def test_what_is_no_single_request_is_refused(body: Any) -> None:
+def test_a_message_that_is_no_single_request_is_rejected(body: Any) -> None:
     status, error = refusal(body, {})
     assert (status, error["code"]) == (400, -32600)

@@ -80,7 +80,7 @@ def proved(far: Far, at: int) -> dict[str, Any]:
     return read(far.seen[at][1]["dpop"])[0]
 
 
-async def test_each_request_carries_the_token_and_a_proof_of_its_own() -> None:
+async def test_each_request_has_the_token_and_its_own_proof() -> None:
     async with Far(lambda *_: (200, "")).serving() as far:
         shown = bearer(token("one"))
         for _ in range(2):
@@ -93,7 +93,7 @@ async def test_each_request_carries_the_token_and_a_proof_of_its_own() -> None:
     assert read(far.seen[0][1]["dpop"])[1] == jkt
 
 
-async def test_a_server_that_wants_a_nonce_is_asked_once_more_and_then_at_once() -> None:
+async def test_a_required_nonce_causes_one_retry_and_is_then_remembered() -> None:
     def answer(_: int, headers: dict[str, str]) -> tuple[int, str]:
         if read(headers["dpop"])[0].get("nonce") == "n-1":
             return 200, ""
@@ -106,7 +106,7 @@ async def test_a_server_that_wants_a_nonce_is_asked_once_more_and_then_at_once()
     assert len({proved(far, at)["jti"] for at in range(3)}) == 3
 
 
-async def test_a_token_that_was_refused_is_another_ones_with_the_nonce_that_is_known() -> None:
+async def test_a_rejected_token_is_replaced_and_the_known_nonce_reused() -> None:
     def answer(_: int, headers: dict[str, str]) -> tuple[int, str]:
         fine = headers["authorization"] == "DPoP two"
         return (200, "") if fine else (401, "DPoP-Nonce: n-1\r\n")
@@ -117,14 +117,14 @@ async def test_a_token_that_was_refused_is_another_ones_with_the_nonce_that_is_k
     assert proved(far, 1)["nonce"] == "n-1"
 
 
-async def test_a_token_that_is_bound_to_nothing_comes_without_a_proof() -> None:
+async def test_an_unbound_token_is_sent_without_a_proof() -> None:
     async with Far(lambda *_: (200, "")).serving() as far:
         assert (await asked(far, bearer(token("one", "")))).status == 200
     assert far.seen[0][1]["authorization"] == "Bearer one"
     assert "dpop" not in far.seen[0][1]
 
 
-def test_a_nonce_that_was_used_is_no_reason_to_ask_again() -> None:
+def test_a_known_nonce_is_no_reason_for_a_retry() -> None:
     prover = Prover("one", KEY.kept)
     head = Head(401, {b"dpop-nonce": b"n", b"www-authenticate": NONCE})
     assert [prover.needs_retry(head, "") for _ in range(2)] == [True, True], "two at once"
@@ -135,7 +135,7 @@ def test_a_nonce_that_was_used_is_no_reason_to_ask_again() -> None:
     assert prover.nonce == "m"
 
 
-def test_a_key_is_read_once_as_long_as_its_token_is_the_same() -> None:
+def test_a_key_is_parsed_once_per_token() -> None:
     first = prover_of(None, "one", KEY.kept)
     assert first is not None
     first.nonce = "n"

@@ -62,7 +62,7 @@ def reply_of(raw: bytes, **more: Any) -> FinalReply:
     return final_reply_of(raw, call(**more))[0]
 
 
-def test_arguments_reach_the_upstream_as_they_are() -> None:
+def test_arguments_reach_the_upstream_unchanged() -> None:
     changes = call(
         tool='odd"name', progress=True, arguments=b'{"n":123456789012345678901234567890}'
     )
@@ -74,7 +74,7 @@ def test_arguments_reach_the_upstream_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("modern", [True, False])
-def test_other_methods_send_their_params_as_they_are(modern: bool) -> None:  # noqa: FBT001
+def test_params_of_other_methods_are_sent_unchanged(modern: bool) -> None:  # noqa: FBT001
     changes = call(method="resources/read", tool="a://b", arguments=b'{"uri": "a://b", "x": 1}')
     found = params(changes, modern=modern)
     assert {k: v for k, v in found.items() if k != "_meta"} == {"uri": "a://b", "x": 1}
@@ -131,7 +131,7 @@ def test_a_header_names_the_target_of_a_call(method: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "\u00e4", " lead", "=?base64?x?=", ""])
-def test_a_name_survives_its_header(name: str) -> None:
+def test_a_name_round_trips_through_its_header(name: str) -> None:
     assert decoded(encoded(name).encode()) == name
 
 
@@ -140,7 +140,7 @@ def test_a_modern_caller_gets_a_result_type_from_a_legacy_answer() -> None:
         assert members_of(raw) == {"resultType": "complete", "content": []}
 
 
-def test_a_read_resource_is_given_the_hints_its_server_left_out() -> None:
+def test_a_read_resource_gets_default_caching_hints() -> None:
     found = members_of(b'{"contents":[],"ttlMs":5}', method="resources/read")
     assert found == {
         "resultType": "complete",
@@ -174,7 +174,7 @@ def test_an_invalid_caching_hint_never_allows_caching(hint: str, kept: tuple[int
     assert found["contents"] == []
 
 
-def test_a_legacy_caller_gets_no_modern_member_and_every_other_byte() -> None:
+def test_modern_members_are_removed_for_legacy_callers_and_nothing_else() -> None:
     part = b'{"type":"text","text":"a","x":1.50,"n":12345678901234567890123}'
     raw = b'{"resultType":"complete","ttlMs":5,"content":[%b]}' % part
     body = reply_of(raw, family=ProtocolFamily.LEGACY).body
@@ -247,7 +247,7 @@ def repeated(kind: str, name: Any) -> dict[str, Any]:
     return {"type": kind, "x-mcp-header": name}
 
 
-def test_arguments_are_repeated_as_the_schema_wants() -> None:
+def test_arguments_become_headers_as_the_schema_requires() -> None:
     schema = annotated(
         region=repeated("string", "Region"),
         deep=annotated(n=repeated("integer", "N")),

@@ -50,7 +50,7 @@ async def watching(server: Server, idle: Callable[[], bool], ends: Awaitable[Non
     return health
 
 
-async def test_a_server_at_work_is_not_probed() -> None:
+async def test_a_server_in_use_is_not_probed() -> None:
     server = Server()
 
     def idle() -> bool:
@@ -61,7 +61,7 @@ async def test_a_server_at_work_is_not_probed() -> None:
     assert server.probes == 0
 
 
-async def test_a_server_that_was_called_meanwhile_is_not_probed() -> None:
+async def test_a_recently_called_server_is_not_probed() -> None:
     server = Server()
 
     def idle() -> bool:
@@ -83,7 +83,7 @@ async def test_a_server_that_was_called_meanwhile_is_not_probed() -> None:
         (GarbageError("nonsense"), False),
     ],
 )
-async def test_who_answers_in_good_order_is_well_whatever_it_says(
+async def test_any_well_formed_response_counts_as_healthy(
     error: ToolbusError | None, *, well: bool
 ) -> None:
     server = Server(error)
@@ -95,6 +95,6 @@ async def test_who_answers_in_good_order_is_well_whatever_it_says(
     assert health.latest["reason"] == ("" if well else str(error))
 
 
-async def test_what_cannot_be_probed_is_left_alone() -> None:
+async def test_a_server_without_a_probe_is_left_alone() -> None:
     async with asyncio.timeout(60):
         await Health(0.001, Server(), lambda: True).watch(object())

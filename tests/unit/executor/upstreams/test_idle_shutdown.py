@@ -41,7 +41,7 @@ class Kept:
         self.idling.settle()
 
 
-async def test_an_uncalled_server_sleeps_soon_and_a_called_one_after_its_idle_time(
+async def test_an_unused_server_stops_soon_and_a_used_one_after_its_idle_time(
     clock: Clock,
 ) -> None:
     kept = Kept()
@@ -55,14 +55,14 @@ async def test_an_uncalled_server_sleeps_soon_and_a_called_one_after_its_idle_ti
     assert kept.idling.asleep
 
 
-async def test_other_kinds_and_processes_without_idle_time_never_sleep(clock: Clock) -> None:
+async def test_other_kinds_and_processes_without_idle_time_never_stop(clock: Clock) -> None:
     for declared in (Server(url="https://a.example"), Server(command=("cat",), idle=0)):
         kept = Kept(declared)
         clock.now += 1e6
         assert not kept.idling.falls_asleep()
 
 
-async def test_calls_and_subscriptions_keep_a_server_awake(clock: Clock) -> None:
+async def test_calls_and_subscriptions_keep_a_server_running(clock: Clock) -> None:
     kept = Kept()
     await kept.bulkhead.enter(1)
     clock.now += 1000
@@ -86,7 +86,7 @@ async def test_calls_and_subscriptions_keep_a_server_awake(clock: Clock) -> None
         (b'{"task":{"taskId":"t1"}}', "tasks/cancel", b'{"status":"cancelled"}'),
     ],
 )
-async def test_a_task_keeps_its_server_awake_until_it_has_ended(
+async def test_a_task_keeps_its_server_running_until_it_ends(
     created: bytes, method: str, reply: bytes
 ) -> None:
     kept = Kept()
@@ -105,7 +105,7 @@ async def test_a_task_that_is_not_polled_expires(clock: Clock) -> None:
     assert not kept.idling.busy
 
 
-async def test_a_waking_call_waits_until_the_server_runs_or_fails() -> None:
+async def test_a_call_that_starts_the_server_waits_until_it_runs_or_fails() -> None:
     kept = Kept()
     kept.idling.fall_asleep()
     with pytest.raises(TimeoutError):

@@ -48,7 +48,7 @@ def parameter(place: str, style: str, *, explode: bool, **more: Any) -> Paramete
         ("matrix", True, ";color=blue", ";color=blue;color=black", ";R=100;G=200"),
     ],
 )
-def test_a_path_is_written_in_each_style(
+def test_path_arguments_are_encoded_in_each_style(
     style: str, explode: Any, text: str, several: str, members: str
 ) -> None:
     written = parameter("path", style, explode=explode)
@@ -65,7 +65,7 @@ def test_a_path_is_written_in_each_style(
         ("deepObject", True, "color=blue&color=black", "color%5BR%5D=100&color%5BG%5D=200"),
     ],
 )
-def test_a_query_is_written_in_each_style(
+def test_query_arguments_are_encoded_in_each_style(
     style: str, explode: Any, several: str, members: str
 ) -> None:
     written = parameter("query", style, explode=explode)
@@ -75,7 +75,7 @@ def test_a_query_is_written_in_each_style(
     assert encoded == [several, members]
 
 
-def test_what_may_hold_reserved_characters_still_ends_where_it_ends() -> None:
+def test_allowed_reserved_characters_do_not_end_the_value() -> None:
     written = parameter("query", "form", explode=True, reserved=True)
     assert in_query(written, "a/b:c?d&e=f#g+h") == [("color", "a/b:c?d%26e%3Df%23g%2Bh")]
 
@@ -85,7 +85,7 @@ def test_a_parameter_with_a_media_type_is_json() -> None:
     assert in_query(written, {"a": [1]}) == [("color", "%7B%22a%22%3A%5B1%5D%7D")]
 
 
-def test_scalars_are_written_as_json_has_them_and_text_as_it_is() -> None:
+def test_scalars_are_written_as_in_json_and_text_unquoted() -> None:
     written = parameter("header", "simple", explode=False)
     assert in_header(written, [True, 1.0, 1.5, None, "x"]) == "true,1,1.5,,x"
 
@@ -124,7 +124,7 @@ ITEM = translated(
 
 
 @given(values | hostile, values | hostile)
-def test_no_argument_leaves_its_path_segment(value: Any, kind: Any) -> None:
+def test_an_argument_cannot_leave_its_path_segment(value: Any, kind: Any) -> None:
     try:
         target = request_of(ITEM, {"id": value, "kind": kind}, NONE).target
     except ArgumentError:
@@ -157,7 +157,7 @@ def test_a_query_contains_only_its_arguments(style: str, explode: Any, value: An
 
 
 @given(values)
-def test_a_header_stays_on_its_line(value: Any) -> None:
+def test_a_header_value_cannot_contain_a_line_break(value: Any) -> None:
     try:
         encoded = in_header(parameter("header", "simple", explode=True), value)
     except ArgumentError:

@@ -34,7 +34,7 @@ def several(weights: list[int]) -> list[One]:
 
 
 @given(weights, st.integers(1, 3))
-def test_in_every_round_each_gets_as_many_turns_as_it_weighs(
+def test_each_replica_gets_its_weight_of_turns_in_every_round(
     weights: list[int], rounds: int
 ) -> None:
     replicas = several(weights)
@@ -57,7 +57,7 @@ def test_turns_follow_the_weights_of_the_remaining_replicas(
 
 
 @given(weights, st.text(max_size=20), st.data())
-def test_a_caller_stays_unless_its_own_replica_goes(
+def test_a_caller_keeps_its_replica_unless_that_is_removed(
     weights: list[int], caller: str, data: st.DataObject
 ) -> None:
     replicas = several(weights)
@@ -76,7 +76,7 @@ def test_callers_are_spread_by_weight() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 500)), min_size=1, max_size=6))
-def test_at_least_one_replica_is_always_uncrowded(weights: list[tuple[int, int]]) -> None:
+def test_at_least_one_replica_is_never_overloaded(weights: list[tuple[int, int]]) -> None:
     replicas = [
         One(f"r{n}", weight, in_progress=calls) for n, (weight, calls) in enumerate(weights)
     ]
@@ -93,7 +93,7 @@ def test_a_hanging_replica_gets_only_a_few_calls(calls: int) -> None:
     assert all(each.in_progress == 0 for each in others)
 
 
-def test_as_many_calls_for_their_weight_are_no_crowd() -> None:
+def test_calls_in_proportion_to_weight_are_no_overload() -> None:
     replicas = [One("r0", 1, in_progress=10), One("r1", 3, in_progress=40)]
     assert uncrowded(replicas) == replicas
 
@@ -102,7 +102,7 @@ def ejected(standing: Standing, now: float) -> bool:
     return any(standing.failed(now, may_go=True) for _ in range(FAILURES))
 
 
-def test_a_replica_is_ejected_after_failures_in_a_row_and_a_success_forgets_them() -> None:
+def test_a_replica_is_ejected_after_failures_in_a_row_and_a_success_resets_them() -> None:
     standing = Standing()
     for _ in range(FAILURES - 1):
         assert not standing.failed(0.0, may_go=True)
@@ -112,13 +112,13 @@ def test_a_replica_is_ejected_after_failures_in_a_row_and_a_success_forgets_them
     assert (standing.place, standing.until) == (Place.EJECTED, BASE)
 
 
-def test_a_replica_that_may_not_be_ejected_stays_in_place() -> None:
+def test_a_replica_that_may_not_be_ejected_stays() -> None:
     standing = Standing()
     assert not any(standing.failed(0.0, may_go=False) for _ in range(100))
     assert standing.place is Place.IN
 
 
-def test_a_trial_begins_after_its_time_and_one_call_ends_it() -> None:
+def test_a_trial_starts_after_its_time_and_one_call_ends_it() -> None:
     standing = Standing()
     ejected(standing, 0.0)
     assert not standing.succeeded(1.0), "it was begun before the ejection"
@@ -131,7 +131,7 @@ def test_a_trial_begins_after_its_time_and_one_call_ends_it() -> None:
     assert standing.place is Place.IN
 
 
-def test_ejections_count_less_as_time_in_place_passes() -> None:
+def test_the_ejection_count_decays_over_time() -> None:
     standing = Standing()
     ejected(standing, 0.0)
     standing.tried_again(BASE)
@@ -145,7 +145,7 @@ def test_ejections_count_less_as_time_in_place_passes() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ok", "fail", "try"]), st.floats(0, 50)), max_size=80))
-def test_no_replica_stays_ejected_for_ever(steps: list[tuple[str, float]]) -> None:
+def test_the_ejection_time_is_bounded(steps: list[tuple[str, float]]) -> None:
     standing, now = Standing(), 0.0
     for what, later in steps:
         now += later
@@ -172,7 +172,7 @@ def found(digests: dict[str, str]) -> Found:
     return Found([], digests=digests)
 
 
-def test_the_listing_with_the_most_weight_behind_it_counts_and_of_equals_the_first() -> None:
+def test_the_listing_with_most_weight_wins_and_of_equals_the_first() -> None:
     old, new = {"a": "1"}, {"a": "2"}
     one, two = One("r0", 1), One("r1", 2)
     assert most([(one, found(old)), (one, found(new)), (one, found(new))]).digests == new
@@ -180,7 +180,7 @@ def test_the_listing_with_the_most_weight_behind_it_counts_and_of_equals_the_fir
     assert most([(one, found(old)), (one, found(new))]).digests == old
 
 
-def test_a_replica_that_lists_a_tool_differently_or_not_at_all_differs() -> None:
+def test_a_replica_with_a_different_or_missing_tool_differs() -> None:
     assert differing({"a": "1", "b": "2", "more": "3"}, {"a": "1", "b": "x", "c": "4"}) == {
         "b",
         "c",

@@ -55,7 +55,7 @@ class Server:
         return json.loads(await tasking.request(call, seconds, caller, self.once, modern=modern))
 
 
-def test_each_form_of_a_task_becomes_the_other() -> None:
+def test_each_form_of_a_task_converts_to_the_other() -> None:
     assert (
         json.loads(task_formats.old(json.dumps({**FLAT, "resultType": "task"}).encode())) == NESTED
     )
@@ -63,12 +63,12 @@ def test_each_form_of_a_task_becomes_the_other() -> None:
     assert found == {**FLAT, "resultType": "task"}
 
 
-def test_a_task_that_lives_for_ever_says_so_in_both_forms() -> None:
+def test_a_task_without_expiry_has_none_in_both_forms() -> None:
     assert json.loads(task_formats.old(b'{"taskId":"1"}'))["ttl"] is None
     assert json.loads(task_formats.new(b'{"taskId":"1"}'))["ttlMs"] is None
 
 
-def test_a_tools_error_is_a_failed_task_before_and_a_completed_one_now() -> None:
+def test_a_tools_error_is_a_failed_legacy_and_a_completed_modern_task() -> None:
     flat = {**FLAT, "status": "completed", "result": {"isError": True, "content": []}}
     assert json.loads(task_formats.old(json.dumps(flat).encode())) == {**NESTED, "status": "failed"}
 
@@ -108,7 +108,7 @@ async def test_answered_input_requests_are_not_repeated() -> None:
     assert all(TAKES[1:-1] in call.capabilities for call in server.requests)
 
 
-async def test_a_result_is_waited_for_no_longer_than_there_is_time() -> None:
+async def test_a_result_is_awaited_until_the_deadline() -> None:
     server = Server(*[{**FLAT, "pollIntervalMs": 5000}] * 9)
     with pytest.raises(TimeoutError):
         await server.response_of(modern=True, method="tasks/result", seconds=0.05)

@@ -84,12 +84,12 @@ def test_a_request_outside_the_protocol_is_not_forwarded(entry: Any) -> None:
         client_request("q1", entry, able)
 
 
-def test_a_client_that_opens_no_pages_gets_the_page_in_the_error() -> None:
+def test_a_client_without_url_elicitation_gets_the_url_in_the_error() -> None:
     with pytest.raises(InvalidError, match=r"https://example\.org/in"):
         encoded("elicitation/create", URL, {"elicitation": {}}, "2025-06-18")
 
 
-def test_a_page_to_open_has_an_id_of_its_own_or_the_servers() -> None:
+def test_a_url_elicitation_has_its_own_or_the_servers_id() -> None:
     declared: Any = {"elicitation": {"url": {}}}
     assert encoded("elicitation/create", URL, declared)["params"]["elicitationId"] == "q1"
     named = {**URL, "elicitationId": "its own"}
@@ -107,7 +107,7 @@ def test_the_mode_of_a_form_is_sent_if_the_client_knows_modes(
     assert request["params"]["requestedSchema"] == FORM["requestedSchema"]
 
 
-def test_what_the_server_wrote_is_not_altered() -> None:
+def test_the_servers_text_is_not_altered() -> None:
     entry = {"method": "elicitation/create", "params": dict(FORM)}
     client_request("q1", entry, session({"elicitation": {}}, "2025-06-18"))
     assert entry["params"] == FORM
@@ -121,7 +121,7 @@ def test_what_the_server_wrote_is_not_altered() -> None:
         {"action": "cancel", "x-foreign": 1},
     ],
 )
-def test_an_answer_is_the_servers_as_it_came(result: dict[str, Any]) -> None:
+def test_a_response_is_passed_on_unchanged(result: dict[str, Any]) -> None:
     assert input_response({"id": "q1", "result": result}, "elicitation/create") == result
 
 
@@ -171,13 +171,13 @@ async def test_an_unsolicited_response_is_not_accepted(request_id: Any) -> None:
         assert not response.done()
 
 
-async def test_no_two_questions_have_one_id() -> None:
+async def test_request_ids_are_unique() -> None:
     pending = PendingClientRequests()
     async with pending.open("a", b"1") as (one, _), pending.open("a", b"1") as (other, _):
         assert one != other
 
 
-async def test_a_request_taken_back_waits_for_no_answer_and_others_wait_on() -> None:
+async def test_a_cancelled_request_ends_and_others_keep_waiting() -> None:
     pending = PendingClientRequests()
     async with (
         pending.open("a", b"1") as (number, mine),

@@ -191,7 +191,7 @@ async def test_a_stream_ends_with_its_session() -> None:
 
 
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-11-25"])
-async def test_a_stream_outlives_its_reader_where_it_can_be_resumed(version: str) -> None:
+async def test_a_resumable_stream_outlives_its_reader(version: str) -> None:
     edge = Edge()
     stream = Stream(edge, version=version)
     serving = asyncio.create_task(edge.notifications.serve_session_stream(stream.context))
@@ -225,7 +225,7 @@ async def test_a_resumed_stream_has_the_messages_sent_without_a_reader() -> None
     edge.notifications.close()
 
 
-async def test_a_reader_who_left_before_the_first_event_ends_the_stream() -> None:
+async def test_a_reader_that_leaves_before_the_first_event_ends_the_stream() -> None:
     edge = Edge()
     async with served(edge, Stream(edge, {LEFT: True}, "2024-11-05")):
         pass
@@ -300,7 +300,7 @@ async def test_an_answer_is_delivered_to_its_sessions_stream_only() -> None:
     assert not edge.notifications.deliver(stream.context.session.sid, b'{"id":3}')
 
 
-def test_a_list_is_cached_no_longer_than_its_servers_allow(
+def test_a_list_is_cached_at_most_as_long_as_its_servers_allow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1_763_708_342.0
@@ -317,7 +317,7 @@ def test_a_list_is_cached_no_longer_than_its_servers_allow(
     assert edge.ttl_ms() == TTL_MS
 
 
-def test_a_list_that_is_read_again_unchanged_is_no_change() -> None:
+def test_an_unchanged_list_is_not_notified() -> None:
     edge = Edge()
     edge.offer("one", ttl_ms=3_600_000, listed_at=1.0)
     changes: list[None] = []
@@ -359,7 +359,7 @@ def test_a_disconnect_is_noticed_once_before_or_after_the_work_started(*, before
     assert GONE not in scope
 
 
-def test_who_leaves_after_the_answer_takes_nothing_back() -> None:
+def test_a_disconnect_after_the_response_cancels_nothing() -> None:
     scope: dict[str, Any] = {}
     DisconnectWatch(scope, lambda: pytest.fail("it was settled")).stop()
     assert scope == {}

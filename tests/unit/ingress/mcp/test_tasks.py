@@ -72,7 +72,7 @@ def _call() -> CallRequested:
     )  # fmt: skip
 
 
-def test_a_result_comes_out_of_its_handle_as_it_went_in() -> None:
+def test_a_result_round_trips_through_its_handle() -> None:
     edge = Edge()
     handle = edge.completed()
     request = Request(b"1", "tasks/result", {"taskId": handle}, ProtocolFamily.LEGACY)
@@ -85,12 +85,12 @@ def test_a_result_comes_out_of_its_handle_as_it_went_in() -> None:
 @pytest.mark.parametrize(
     ("result", "status"), [(RESULT, "completed"), (b'{"isError":true}', "failed")]
 )
-def test_a_task_that_was_over_when_it_began_says_how_it_ended(result: bytes, status: str) -> None:
+def test_a_task_created_ended_has_its_final_state(result: bytes, status: str) -> None:
     edge = Edge()
     assert edge.task_request(edge.completed(result))["status"] == status
 
 
-def test_the_largest_result_fits_its_handle_and_a_larger_one_is_refused() -> None:
+def test_the_largest_result_fits_its_handle_and_a_larger_one_is_rejected() -> None:
     edge = Edge()
     largest = b'{"content":"%b"}' % (b"x" * (LARGEST_DONE - 14))
     assert len(largest) == LARGEST_DONE
@@ -109,13 +109,13 @@ def _withdrawn(edge: Edge, handle: str) -> Any:
 
 
 @pytest.mark.parametrize("of_task", [_other_server, _withdrawn])
-def test_a_result_is_for_who_may_still_use_its_tool(of_task: Callable[[Edge, str], Any]) -> None:
+def test_a_result_requires_the_grant_for_its_tool(of_task: Callable[[Edge, str], Any]) -> None:
     edge = Edge()
     with pytest.raises(InvalidError, match="Unknown task"):
         of_task(edge, edge.completed())
 
 
-def test_news_of_a_task_are_for_who_may_still_use_its_tool() -> None:
+def test_notifications_of_a_task_require_the_grant_for_its_tool() -> None:
     edge = Edge()
     _, key, handle = edge.tasks.created(b'{"task":{"taskId":"own"}}', _call())
     assert key == "s/own"
@@ -133,7 +133,7 @@ def test_a_handle_with_a_result_expires(monkeypatch: pytest.MonkeyPatch) -> None
         edge.task_request(handle)
 
 
-def test_only_sessions_have_such_tasks() -> None:
+def test_only_sessions_have_sealed_tasks() -> None:
     edge = Edge()
     assert edge.task_request(edge.completed(), family=ProtocolFamily.MODERN) is None
     assert edge.task_request("x") is None

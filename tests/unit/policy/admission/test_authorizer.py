@@ -83,7 +83,7 @@ def test_a_tool_of_a_server_that_is_not_declared_is_unknown() -> None:
         )
 
 
-def test_a_team_bounds_its_keys() -> None:
+def test_a_team_limits_its_keys() -> None:
     decide = authorizer(
         {"tools": ["*"], "team": "ops"}, teams={"ops": {"tools": ["docs__search"]}}
     ).authorize
@@ -93,21 +93,21 @@ def test_a_team_bounds_its_keys() -> None:
 
 
 @pytest.mark.parametrize("key", [{"revoked": True}, {"expires": date(2020, 1, 1)}])
-def test_a_dead_key_opens_nothing(key: dict[str, Any]) -> None:
+def test_an_unknown_revoked_or_expired_key_is_rejected(key: dict[str, Any]) -> None:
     with pytest.raises(UnauthorizedError):
         authorizer({"tools": ["*"], **key}).authorize(
             KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
         )
 
 
-def test_the_stored_hash_is_no_proof() -> None:
+def test_the_stored_hash_is_not_accepted_as_a_digest() -> None:
     with pytest.raises(UnauthorizedError):
         authorizer({"tools": ["*"]}).authorize(
             hash_of(KEY_DIGEST), "docs", TOOLS_CALL, "search", time()
         )
 
 
-def test_a_key_on_its_last_day_still_opens() -> None:
+def test_a_key_on_its_last_day_is_accepted() -> None:
     found = authorizer({"tools": ["*"], "expires": date(2026, 1, 1)})
     last_second = 1767311999.0  # 2026-01-01T23:59:59Z
     found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second)
@@ -137,12 +137,12 @@ def test_a_free_call_needs_no_budget() -> None:
     ("name", "micro"),
     [("docs__search", 2000), ("docs__delete", 5000), ("git__log", 1), ("x", 1)],
 )
-def test_the_nearest_price_counts(name: str, micro: int) -> None:
+def test_the_nearest_price_applies(name: str, micro: int) -> None:
     prices = {"docs__search": 0.002, "docs__*": 0.005, "*": 0.000001}
     assert cost_of(name, prices).held == micro
 
 
-def test_a_tool_nothing_prices_is_free() -> None:
+def test_a_tool_without_a_price_is_free() -> None:
     assert cost_of("docs__search", {}).held == 0
 
 
@@ -168,7 +168,7 @@ def test_only_tools_have_a_price() -> None:
         assert found(KEY_DIGEST, "docs", method, "search", time()).charge == 0
 
 
-def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
+def test_a_quarantined_prompt_has_no_completion() -> None:
     """The definition is not approved, so nothing is sent to its server."""
     held = Quarantined(kind="prompts", name="fill", definition={"name": "fill"})
     tool = Quarantined(kind="tools", name="x://y", definition={"name": "x://y"})
@@ -180,14 +180,14 @@ def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
     found(KEY_DIGEST, "docs", "completion/complete", "x://y", time())
 
 
-def test_a_method_that_is_not_known_is_never_admitted() -> None:
+def test_an_unknown_method_is_never_admitted() -> None:
     with pytest.raises(UnknownToolError):
         authorizer({"tools": ["*"]}).authorize(
             KEY_DIGEST, "docs", "sampling/createMessage", "search", time()
         )
 
 
-def test_a_call_that_a_level_wants_approved_names_the_level() -> None:
+def test_a_call_that_needs_approval_names_the_level() -> None:
     found = authorizer({"tools": ["*"], "team": "ops"}, teams={"ops": {"approve": ["docs__s*"]}})
     assert found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == "team:ops"
     assert (
@@ -199,13 +199,13 @@ def test_a_call_that_a_level_wants_approved_names_the_level() -> None:
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "completion/complete"])
-def test_what_belongs_to_a_call_already_made_is_not_approved_again(method: str) -> None:
+def test_a_follow_up_of_a_call_needs_no_second_approval(method: str) -> None:
     found = authorizer({"tools": ["*"], "approve": ["docs__*"]})
     assert found.authorize(KEY_DIGEST, "docs", method, "search", time()).cause == ""
     assert found.authorize(KEY_DIGEST, "docs", "resources/read", "x://y", time()).cause == "key:bot"
 
 
-def test_a_kept_result_is_read_by_who_may_call_the_tool_that_made_it() -> None:
+def test_a_stored_result_requires_the_grant_for_its_tool() -> None:
     uri = Handle("docs", "search", "a" * 32).uri(5, 5)
     decide = authorizer({"tools": ["docs__search"]}).authorize
     assert decide(KEY_DIGEST, "docs", "resources/read", uri, time()).charge == 0

@@ -62,7 +62,7 @@ def test_arguments_are_stored_only_while_the_approval_is_open() -> None:
 
 
 @pytest.mark.parametrize("state", State)
-def test_each_state_is_an_event_of_its_own_under_an_id_of_its_own(state: State) -> None:
+def test_each_state_has_its_own_event_and_id(state: State) -> None:
     event = event_of(every_state()[state], 150.0)
     recorded_arguments = "requested" if state is State.PENDING else state.value
     assert event.subject == f"tb.event.approval.{recorded_arguments}.default"
@@ -152,13 +152,13 @@ def test_arguments_are_cut_to_the_requested_length_and_marked() -> None:
         (None, ""),
     ],
 )
-def test_an_answer_is_read_whatever_it_looks_like(answers: Any, action: str) -> None:
+def test_a_response_of_any_form_is_parsed(answers: Any, action: str) -> None:
     extra = json.dumps({"requestState": f"{STATE_PREFIX}abc", "inputResponses": answers})
     assert parse_response(extra) == ApprovalResponse("abc", action)
 
 
 @pytest.mark.parametrize("state", ["park.x.y", "", "TOOLBUS.APPROVAL.abc", " toolbus.approval.x"])
-def test_a_state_of_a_servers_is_its_own(state: str) -> None:
+def test_a_servers_own_state_is_left_to_it(state: str) -> None:
     extra = json.dumps({"requestState": state, "inputResponses": {}})
     assert parse_response(extra) == ApprovalResponse(state=state)
     assert parse_response(extra).without_approval(call(extra)).extra == extra

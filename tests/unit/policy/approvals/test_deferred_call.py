@@ -76,14 +76,14 @@ def waiting(approval: Approval) -> DeferredCall:
         ({"extra": json.dumps({"_meta": "x" * 20_000})}, False),
     ],
 )
-def test_a_call_becomes_a_task_only_where_its_caller_takes_one(
+def test_a_call_becomes_a_task_only_for_a_caller_that_supports_tasks(
     given: dict[str, object],
     wants: bool,  # noqa: FBT001
 ) -> None:
     assert wants_task(call(**given)) is wants
 
 
-def test_what_is_due_follows_from_the_approval() -> None:
+def test_the_next_step_follows_from_the_approval() -> None:
     approval = pending_approval()
     task = waiting(approval)
     granted = approvals.granted(approval, "boss", "", 300.0)
@@ -161,14 +161,14 @@ def test_a_deferred_call_is_made_as_requested_without_its_client() -> None:
         ("resources/read", {"uri": DEFERRED}, False),
     ],
 )
-def test_only_requests_about_a_task_kept_here_are_answered_here(
+def test_only_requests_about_a_stored_task_are_answered(
     method: str, arguments: dict[str, object], *, ours: bool
 ) -> None:
     raw = json.dumps(arguments).encode()
     assert is_deferred_task_request(call(method=method, arguments=raw)) is ours
 
 
-def test_a_request_that_cannot_be_read_is_about_no_task() -> None:
+def test_a_malformed_request_names_no_task() -> None:
     assert not is_deferred_task_request(
         call(method="tasks/get", arguments=b'["toolbus.deferred."]')
     )

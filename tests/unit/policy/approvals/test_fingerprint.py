@@ -34,7 +34,7 @@ def bound(part: dict[str, Any]) -> str:
 
 
 @given(parts, parts)
-def test_two_calls_share_a_binding_only_if_they_are_alike_in_everything(
+def test_two_calls_share_a_binding_only_if_equal_in_everything(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     assert (bound(one) == bound(other)) == (one == other)
@@ -58,7 +58,7 @@ def test_any_byte_of_the_arguments_is_bound(part: dict[str, Any], at: int, flip:
 
 
 @given(st.text(min_size=1, max_size=6), st.integers(min_value=1))
-def test_nothing_slides_from_one_field_into_the_next(text: str, at: int) -> None:
+def test_text_moved_between_fields_changes_the_binding(text: str, at: int) -> None:
     part = dict.fromkeys(FIELDS, "") | {"arguments": b""}
     cut = at % len(text)
     one, other = {"server": text, "tool": ""}, {"server": text[:cut], "tool": text[cut:]}
@@ -91,7 +91,7 @@ def test_any_change_of_the_definition_is_another_digest(change: dict[str, Any]) 
     assert definition_digest(listing(**change), "burn") != definition_digest(listing(), "burn")
 
 
-def test_the_order_of_a_definition_says_nothing() -> None:
+def test_the_order_of_a_definitions_members_does_not_matter() -> None:
     (offered,) = listing().tools
     turned = dict(reversed(offered.definition.items()))
     again = Listing(
@@ -137,7 +137,7 @@ def policy(**changes: Any) -> str:
         {"labels": {"docs__burn": ["sink"]}},
     ],
 )
-def test_a_change_of_the_policy_that_matters_is_another_digest(change: dict[str, Any]) -> None:
+def test_a_relevant_policy_change_changes_the_digest(change: dict[str, Any]) -> None:
     assert policy(**change) != policy()
 
 
@@ -153,5 +153,5 @@ def test_a_change_of_the_policy_that_matters_is_another_digest(change: dict[str,
         {"prices": {"docs__burn": 1}},
     ],
 )
-def test_a_change_that_does_not_matter_is_the_same_digest(change: dict[str, Any]) -> None:
+def test_an_irrelevant_policy_change_keeps_the_digest(change: dict[str, Any]) -> None:
     assert policy(**change) == policy()

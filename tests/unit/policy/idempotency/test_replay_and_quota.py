@@ -84,7 +84,7 @@ def kept(
 
 
 @given(JSON, st.randoms())
-def test_equal_values_are_equal_arguments_however_they_are_written(value: Any, any_: Any) -> None:
+def test_equal_values_are_equal_arguments_in_any_spelling(value: Any, any_: Any) -> None:
     def shuffled(part: Any) -> Any:
         if isinstance(part, dict):
             items = [(name, shuffled(inner)) for name, inner in part.items()]
@@ -102,7 +102,7 @@ def test_equal_values_are_equal_arguments_however_they_are_written(value: Any, a
     "raw",
     [b"{", b'{"a":"' + b"x" * (64 << 10) + b'"}', b"[" * 200 + b"]" * 200, b'{"a":"\\ud800"}'],
 )
-def test_arguments_that_are_not_read_are_compared_as_bytes(raw: bytes) -> None:
+def test_unparsed_arguments_are_compared_as_bytes(raw: bytes) -> None:
     assert digest_of_arguments(raw) == digest_of_arguments(bytes(raw))
     assert digest_of_arguments(raw) != digest_of_arguments(raw + b" ")
 
@@ -137,7 +137,7 @@ def test_an_ended_call_is_replayed_and_other_arguments_are_rejected() -> None:
 
 
 @pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.FREE])
-def test_other_arguments_are_refused_however_far_the_first_call_is(stage: Stage) -> None:
+def test_other_arguments_are_rejected_at_every_stage_of_the_first_call(stage: Stage) -> None:
     with pytest.raises(IdempotencyConflictError):
         check_outcome(kept(stage), "different", call(), 5)
 
@@ -168,7 +168,7 @@ def test_a_result_that_was_too_large_is_reported() -> None:
         (InputRequired(b"{}"), True, Stage.FREE),
     ],
 )
-def test_only_what_ended_a_call_that_was_sent_is_kept(
+def test_only_the_final_outcome_of_a_sent_call_is_stored(
     result: FinalReply | CallError,
     sent: bool,  # noqa: FBT001
     stage: Stage,
@@ -228,7 +228,7 @@ def test_an_invalid_idempotency_key_is_rejected(result: Any) -> None:
     assert validated_key(None) == ""
 
 
-def test_a_caller_keeps_so_many_outcomes_and_so_many_bytes() -> None:
+def test_the_outcomes_and_bytes_of_a_caller_are_limited() -> None:
     quota = OutcomeQuota(most=2, most_bytes=100)
     quota.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.b", "bot")
@@ -244,7 +244,7 @@ def test_a_caller_keeps_so_many_outcomes_and_so_many_bytes() -> None:
     quota.check("own.d", "own")
 
 
-def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> None:
+def test_the_outcomes_of_all_callers_are_limited() -> None:
     quota = OutcomeQuota(most=2, most_bytes=100, most_in_all=1)
     quota.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.a", "bot")
@@ -252,13 +252,13 @@ def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> 
         quota.check("own.a", "own")
 
 
-def test_what_is_a_day_old_counts_no_more() -> None:
+def test_an_outcome_older_than_a_day_no_longer_counts() -> None:
     quota = OutcomeQuota(most=1, most_bytes=100)
     quota.apply_change(Size("bot.a", 10, time() - DAY - 1))
     quota.check("bot.b", "bot")
 
 
-def test_every_tool_takes_an_idempotency_key_in_a_program_and_nothing_else_it_has_not() -> None:
+def test_in_a_program_every_tool_accepts_an_idempotency_key_and_no_other_extra() -> None:
     tool = Tool("say", ("text",), 1)
     assert bound("one", tool, ("x",), {ARGUMENT: "k"}) == {"text": "x", ARGUMENT: "k"}
     with pytest.raises(NotBoundError):
